@@ -228,7 +228,8 @@ class HeadConfig(Stored):
 
     # Not written where it is the default: older artefacts have no such field in their fingerprint.
     layers: Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"] = Field(
-        "bn-fc-relu", exclude_if=lambda layers: layers == "bn-fc-relu"
+        "bn-fc-relu",
+        exclude_if=lambda layers: layers == "bn-fc-relu",
     )
     dimension: int = Field(512, ge=1)
     neck: bool = False

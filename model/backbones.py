@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.architecture import PREFIX, LastStride, find_backbone
 
@@ -80,9 +80,9 @@ class LastMap(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+    def forward(self, crops: Tensor) -> Tensor:
         """Return the last map `(B, C, h, w)` of crops `(B, 3, H, W)`."""
-        maps: torch.Tensor = self.network(crops)[-1]
+        maps: Tensor = self.network(crops)[-1]
         return maps
 
 
@@ -114,7 +114,10 @@ def timm_backbone(name: str) -> BackboneKind:
             channels = network.feature_info.channels()
             ends = tuple(network.return_layers)
             return BackboneKind(
-                lambda _: build_timm(name), tuple(channels[-STAGES:]), ends[-STAGES:], (2,)
+                lambda _: build_timm(name),
+                tuple(channels[-STAGES:]),
+                ends[-STAGES:],
+                (2,),
             )
         try:
             channels = _whole(timm, own).feature_info.channels()
@@ -170,12 +173,21 @@ def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
     from timm.models._features import FeatureGetterNet
 
     def last_map(network: nn.Module, **_: Any) -> nn.Module:
-        return FeatureGetterNet(network, out_indices=(-1,), output_fmt="NCHW", norm=True)
+        return FeatureGetterNet(
+            network,
+            out_indices=(-1,),
+            output_fmt="NCHW",
+            norm=True,
+        )
 
     for any_size in ANY_SIZE:
         try:
             return timm.create_model(
-                name, features_only=True, feature_cls=last_map, **any_size, **weights
+                name,
+                features_only=True,
+                feature_cls=last_map,
+                **any_size,
+                **weights,
             )
         except TypeError as error:
             if not any_size or "unexpected keyword argument" not in str(error):

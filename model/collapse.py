@@ -19,7 +19,9 @@ class CollapsedModel(InputProblem):
 
 
 def refuse_collapse(
-    name: str, features: NDArray[np.float32], pair_scores: PairScores | None
+    name: str,
+    features: NDArray[np.float32],
+    pair_scores: PairScores | None,
 ) -> None:
     """Refuse a model whose scores of different crops are all alike.
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.architecture import EmbedderConfig, HeadConfig, find_backbone
 from model.backbones import build_backbone, stage_children
@@ -21,7 +21,7 @@ class GeneralizedMeanPooling(nn.Module):
         super().__init__()
         self.exponent = nn.Parameter(torch.tensor(exponent))
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Pool `(B, C, h, w)` to `(B, C)` in float32, under any autocast type."""
         with torch.autocast(maps.device.type, enabled=False):
             powers = maps.float().clamp(min=1e-6).pow(self.exponent)
@@ -31,7 +31,7 @@ class GeneralizedMeanPooling(nn.Module):
 class AveragePooling(nn.Module):
     """The mean over space."""
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Pool `(B, C, h, w)` to `(B, C)` in float32."""
         return maps.float().mean(dim=(2, 3))
 
@@ -48,10 +48,10 @@ class DepthwisePooling(nn.Module):
         nn.init.constant_(self.weight.weight, 1.0 / (size[0] * size[1]))
         nn.init.zeros_(self.weight.bias)  # type: ignore[arg-type]
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Pool `(B, C, h, w)` of that size to `(B, C)` in float32."""
         with torch.autocast(maps.device.type, enabled=False):
-            pooled: torch.Tensor = self.weight(maps.float()).flatten(1)
+            pooled: Tensor = self.weight(maps.float()).flatten(1)
             return pooled
 
 
@@ -64,9 +64,9 @@ class Features(NamedTuple):
         stages: the outputs of the requested stages, from shallow to deep, float32.
     """
 
-    before_neck: torch.Tensor
-    after_neck: torch.Tensor
-    stages: tuple[torch.Tensor, ...] = ()
+    before_neck: Tensor
+    after_neck: Tensor
+    stages: tuple[Tensor, ...] = ()
 
 
 class Embedder(nn.Module):
@@ -104,24 +104,26 @@ class Embedder(nn.Module):
         """Return the modules of the backbone's four stages; the first has the stem with it."""
         return [[self.backbone.get_submodule(name) for name in names] for names in self._stages]
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+    def forward(self, crops: Tensor) -> Tensor:
         """Embed crops: features `(B, d)` float32 to store, compare and score, of any length."""
         return self.features(crops).after_neck
 
-    def features(self, crops: torch.Tensor, stages: Sequence[int] = ()) -> Features:
+    def features(self, crops: Tensor, stages: Sequence[int] = ()) -> Features:
         """Return features on both sides of the BNNeck; `before_neck` explains the arguments."""
         before, requested = self.before_neck(crops, stages)
         return Features(before, self.after_neck(before), requested)
 
-    def after_neck(self, before: torch.Tensor) -> torch.Tensor:
+    def after_neck(self, before: Tensor) -> Tensor:
         """Apply the BNNeck, `(B, d)` to `(B, d)` float32."""
         with torch.autocast(before.device.type, enabled=False):
-            feature: torch.Tensor = self.neck(before.float())
+            feature: Tensor = self.neck(before.float())
         return feature
 
     def before_neck(
-        self, crops: torch.Tensor, stages: Sequence[int] = ()
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        self,
+        crops: Tensor,
+        stages: Sequence[int] = (),
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return features before the BNNeck, `(B, d)`, and the outputs of some stages.
 
         From the shallowest requested stage on, everything is computed in float32 under any
@@ -131,8 +133,8 @@ class Embedder(nn.Module):
             crops: `(B, 3, H, W)`.
             stages: the stages to return: 0 is the input, 1 to 4 the backbone's stages.
         """
-        requested: list[torch.Tensor] = []
-        outputs: list[torch.Tensor] = []
+        requested: list[Tensor] = []
+        outputs: list[Tensor] = []
         maps = crops
         for stage, names in enumerate([[], *self._stages]):
             with _float32_if(bool(requested), crops.device):
@@ -146,9 +148,9 @@ class Embedder(nn.Module):
             before = self._pool([output.float() for output in outputs] if requested else outputs)
         return before, tuple(requested)
 
-    def _pool(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _pool(self, outputs: Sequence[Tensor]) -> Tensor:
         """Apply pooling and head, to the input and the outputs of the four stages."""
-        pooled: torch.Tensor
+        pooled: Tensor
         if self.config.multiscale is None:
             pooled = self.pooling(outputs[-1])
         else:
@@ -175,7 +177,7 @@ def _head(inputs: int, config: HeadConfig) -> nn.Sequential:
             return nn.Sequential(linear, nn.PReLU())
 
 
-def _differentiable(maps: torch.Tensor) -> torch.Tensor:
+def _differentiable(maps: Tensor) -> Tensor:
     """Return the maps as float32, as a leaf if no gradient reaches them, such as crops."""
     maps = maps.float()
     if torch.is_grad_enabled() and not maps.requires_grad:

@@ -67,7 +67,9 @@ def variants(crop: NDArray[np.uint8], numbers: range) -> NDArray[np.uint8]:
 
 
 def explain(
-    first: NDArray[np.float32], second: NDArray[np.float32], scores: Scores
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    scores: Scores,
 ) -> PairExplanation:
     """Compute contributions from the features of two crops' variants.
 

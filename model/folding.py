@@ -10,7 +10,7 @@ import copy
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.preprocessing import Preprocessing
@@ -50,17 +50,17 @@ def folded(network: Network, size: Preprocessing) -> Network:
     return shorter if same else network
 
 
-def _pairs(network: nn.Module, example: torch.Tensor) -> dict[str, str]:
+def _pairs(network: nn.Module, example: Tensor) -> dict[str, str]:
     """Pair each convolution with the BatchNorm that reads its output, by their names."""
     names = {module: name for name, module in network.named_modules()}
     # The outputs are kept: a later tensor could have the place of one in memory.
-    outputs: list[tuple[torch.Tensor, nn.Module]] = []
+    outputs: list[tuple[Tensor, nn.Module]] = []
     pairs: dict[str, str] = {}
 
-    def keep(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
         outputs.append((output, module))
 
-    def look(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
         for output, convolution in outputs:
             if output is inputs[0]:
                 pairs[names[convolution]] = names[module]

@@ -112,7 +112,12 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
     """
     sizes = range(FEW_IDENTITIES - 1, 0, -1)
     tails = tuple(_artefact_tail(calibration, size) for size in sizes)
-    return GalleryThresholds(tails=tails, ratio=1.0, identities=0, crops=0)
+    return GalleryThresholds(
+        tails=tails,
+        ratio=1.0,
+        identities=0,
+        crops=0,
+    )
 
 
 def _artefact_tail(calibration: ScoringCalibration, identities: int) -> StrangerTail:
@@ -134,7 +139,8 @@ def _tail_of(tails: tuple[StrangerTail, ...], identities: int) -> StrangerTail:
 
 
 def fit_gallery(
-    left_out: Sequence[LeftOutSearches], searches: Sequence[SearchScores] = ()
+    left_out: Sequence[LeftOutSearches],
+    searches: Sequence[SearchScores] = (),
 ) -> GalleryThresholds:
     """Fit thresholds to leave-one-identity-out searches.
 
@@ -149,7 +155,9 @@ def fit_gallery(
     tails.sort(key=lambda tail: -tail.identities)
     first = left_out[0]
     fitted = GalleryThresholds(
-        tails=tuple(tails), identities=len(np.unique(first.names)), crops=len(first.names)
+        tails=tuple(tails),
+        identities=len(np.unique(first.names)),
+        crops=len(first.names),
     )
     return fit_ratio(fitted, searches)
 

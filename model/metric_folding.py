@@ -34,7 +34,9 @@ class FoldedMetricNetwork(NamedTuple):
 
 
 def fold(
-    config: MetricNetworkConfig, dimension: int, tensors: Mapping[str, Float64]
+    config: MetricNetworkConfig,
+    dimension: int,
+    tensors: Mapping[str, Float64],
 ) -> FoldedMetricNetwork:
     """Fold M-Net for features of size `dimension`.
 

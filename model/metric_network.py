@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from model.architecture import MetricNetworkConfig, PairFeatureKind, pair_factor
@@ -23,19 +23,21 @@ PAIRS_ON_GPU = 32_768
 QUERIES_PER_CHUNK = 16
 
 
-def unit_features(features: torch.Tensor) -> torch.Tensor:
+def unit_features(features: Tensor) -> Tensor:
     """Compute z = f/‖f‖₂ of features `(…, d)`, float32."""
     return functional.normalize(features.float(), dim=-1)
 
 
-def comparable_features(features: torch.Tensor, kind: PairFeatureKind) -> torch.Tensor:
+def comparable_features(features: Tensor, kind: PairFeatureKind) -> Tensor:
     """Return the input of a kind's pair features, `(…, d)` float32: z, or f for `raw`."""
     return features.float() if kind == "raw" else unit_features(features)
 
 
 def pair_features(
-    first: torch.Tensor, second: torch.Tensor, kind: PairFeatureKind = "square"
-) -> torch.Tensor:
+    first: Tensor,
+    second: Tensor,
+    kind: PairFeatureKind = "square",
+) -> Tensor:
     """Compute pair features `(…, d)` float32 of comparable features that broadcast.
 
     `square` is d·(z_p − z_q)², `abs` is √d·|z_p − z_q| ("Squ" and "Abs" of Figure 3), `raw` is
@@ -72,23 +74,23 @@ class MetricNetwork(nn.Module):
                 ]
         self.classifier = nn.Sequential(*layers)
 
-    def comparable(self, features: torch.Tensor) -> torch.Tensor:
+    def comparable(self, features: Tensor) -> Tensor:
         """Return features `(…, d)` as `pair_features` takes them: unit length, but for `raw`."""
         return comparable_features(features, self.config.pair_feature)
 
-    def pair_features(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def pair_features(self, first: Tensor, second: Tensor) -> Tensor:
         """Compute pair features `(…, d)` of this network's kind, of comparable features."""
         return pair_features(first, second, self.config.pair_feature)
 
-    def forward(self, pairs: torch.Tensor) -> torch.Tensor:
+    def forward(self, pairs: Tensor) -> Tensor:
         """Compute logits `(N, 2)` float32 of pair features `(N, d)`; column 1: the same person."""
         if self.perturbing:
             pairs = functional.dropout(pairs, self.config.dropout, self.training)
         with torch.autocast(pairs.device.type, enabled=False):
-            logits: torch.Tensor = self.classifier(pairs.float())
+            logits: Tensor = self.classifier(pairs.float())
         return logits
 
-    def scores(self, pairs: torch.Tensor) -> torch.Tensor:
+    def scores(self, pairs: Tensor) -> Tensor:
         """Compute s(p, q) = logit₁ − logit₀, `(N,)`: higher means the same person."""
         logits = self.forward(pairs)
         return logits[:, 1] - logits[:, 0]
@@ -139,7 +141,7 @@ class PairScorer:
         device = state["0.weight"].device
         weights = torch.from_numpy(folded.weights).to(device)
         bias = weights.new_tensor(folded.bias)
-        self.kernel: torch.Tensor | None = None
+        self.kernel: Tensor | None = None
         if folded.kernel is not None:
             self.kernel = torch.from_numpy(folded.kernel).to(device, dtype).contiguous()
             # max(h + b, 0) = max(h, −b) + b: the activation and the bias are one pass.
@@ -150,8 +152,11 @@ class PairScorer:
 
     @torch.inference_mode()
     def scores(
-        self, queries: torch.Tensor, gallery: torch.Tensor, pairs_per_chunk: int | None = None
-    ) -> torch.Tensor:
+        self,
+        queries: Tensor,
+        gallery: Tensor,
+        pairs_per_chunk: int | None = None,
+    ) -> Tensor:
         """Compute M-Net's score s(p, q) of every pair; see `score_pairs`."""
         for name, features in (("queries", queries), ("gallery", gallery)):
             if features.ndim != 2 or features.shape[1] != self.dimension:
@@ -186,7 +191,7 @@ class PairScorer:
         return scores.add_(self.bias)
 
     @torch.inference_mode()
-    def scores_of(self, differences: torch.Tensor) -> torch.Tensor:
+    def scores_of(self, differences: Tensor) -> Tensor:
         """Score pairs `(n,)` whose comparable features differ by `(n, d)`; overwrites these.
 
         Few operations, for few pairs: each gives other threads of Python their turn.
@@ -196,7 +201,7 @@ class PairScorer:
         hidden = self.weights.new_empty((differences.shape[0], width), dtype=self._dtype)
         return self._score(differences, hidden).add_(self.bias)
 
-    def _score(self, pairs: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def _score(self, pairs: Tensor, hidden: Tensor) -> Tensor:
         """Score differences `(n,)` float32, without the bias; overwrites both arguments."""
         pairs = pairs.abs_() if self.kind == "abs" else pairs.square_()
         if self.kernel is None:
@@ -208,10 +213,10 @@ class PairScorer:
 
 def score_pairs(
     metric_network: MetricNetwork,
-    queries: torch.Tensor,
-    gallery: torch.Tensor,
+    queries: Tensor,
+    gallery: Tensor,
     pairs_per_chunk: int | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Compute M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
 
     A pair's score depends on its two features alone, never on the other candidates.
@@ -233,7 +238,7 @@ def pairs_in_a_chunk(device: torch.device) -> int:
 
 
 @torch.inference_mode()
-def cosine_similarities(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
+def cosine_similarities(queries: Tensor, gallery: Tensor) -> Tensor:
     """Compute the cosine of every pair, `(Q, G)` float32, of features `(Q, d)` and `(G, d)`."""
     return unit_features(queries) @ unit_features(gallery).T
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from model.architecture import MultiscaleConfig, TopDown
@@ -30,17 +30,17 @@ class MSFL(nn.Module):
             for width, depth in zip(widths, depths, strict=True)
         )
 
-    def pyramid(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def pyramid(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the maps to pool, P2 to P5 after MSFF, from the outputs of all four stages."""
         scales = self.scales(stage_outputs)
         return [blocks(scale) for blocks, scale in zip(self.msff, scales, strict=True)]
 
-    def scales(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def scales(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return P2 to P5 before MSFF; without CSIP these are the stages' own outputs."""
         maps = [stage_outputs[stage - 1] for stage in self.config.stages]
         return maps if self.csip is None else list(self.csip(maps))
 
-    def forward(self, stage_outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, stage_outputs: Sequence[Tensor]) -> Tensor:
         """Fuse the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
         pooled = [scale.float().mean(dim=(2, 3)) for scale in self.pyramid(stage_outputs)]
         return torch.cat(pooled, dim=1)
@@ -50,7 +50,11 @@ class CSIP(nn.Module):
     """P_deepest = lateral(C_deepest), then P_i = lateral(C_i) + conv(upsample(P_{i+1}))."""
 
     def __init__(
-        self, inputs: Sequence[int], channels: int, top_down: TopDown, lateral: bool
+        self,
+        inputs: Sequence[int],
+        channels: int,
+        top_down: TopDown,
+        lateral: bool,
     ) -> None:
         super().__init__()
         connected = inputs if lateral else inputs[-1:]
@@ -63,7 +67,7 @@ class CSIP(nn.Module):
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Connect maps from shallow to deep: as many of `channels` each, at the same sizes."""
         pyramid = [self.laterals[-1](maps[-1])]
         for place in reversed(range(len(maps) - 1)):
@@ -83,7 +87,14 @@ def _top_down(kind: TopDown, channels: int) -> nn.Module:
     if kind == "3x3":
         return nn.Conv2d(channels, channels, 3, padding=1)
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        nn.Conv2d(
+            channels,
+            channels,
+            3,
+            padding=1,
+            groups=channels,
+            bias=False,
+        ),
         nn.Conv2d(channels, channels, 1),
     )
 

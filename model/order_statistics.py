@@ -141,12 +141,18 @@ def _bounded(normal: Array, target: Array) -> tuple[float, float, float]:
     if abs(shape) < EXPONENTIAL:
         shape = EXPONENTIAL
     base, slope = np.linalg.solve(
-        normal[np.ix_([0, 2], [0, 2])], target[[0, 2]] - shape * normal[[0, 2], 1]
+        normal[np.ix_([0, 2], [0, 2])],
+        target[[0, 2]] - shape * normal[[0, 2], 1],
     )
     return max(float(base), 1e-9), shape, float(slope)
 
 
-def _log_density(gaps: Array, scale: Array, number: Array, shape: float) -> Array:
+def _log_density(
+    gaps: Array,
+    scale: Array,
+    number: Array,
+    shape: float,
+) -> Array:
     """Return that of the least of `number` exceedances of a generalised Pareto tail."""
     inside = np.log(np.maximum(1.0 + shape * gaps / scale, 1e-12))
     return np.asarray(np.log(number / scale) - (number / shape + 1.0) * inside)
@@ -164,7 +170,12 @@ def shifted(fitted: Mixture, levels: Array, ratios: Array) -> Array:
     return np.asarray(levels + fitted.scale(levels) * (ratios**fitted.shape - 1.0) / fitted.shape)
 
 
-def solve(fitted: Mixture, second: Array, third: Array, rates: Array) -> Array:
+def solve(
+    fitted: Mixture,
+    second: Array,
+    third: Array,
+    rates: Array,
+) -> Array:
     """Return the thresholds, one for each rate, that the best impostor exceeds in that share.
 
     Args:

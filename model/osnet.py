@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.architecture import BlockForm, OSNetForm
 
@@ -86,17 +86,27 @@ def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
 
 
 def _stage(
-    inputs: int, outputs: int, forms: tuple[BlockForm, BlockForm], folded: bool
+    inputs: int,
+    outputs: int,
+    forms: tuple[BlockForm, BlockForm],
+    folded: bool,
 ) -> nn.Sequential:
     return nn.Sequential(
-        OSBlock(inputs, outputs, forms[0], folded), OSBlock(outputs, outputs, forms[1], folded)
+        OSBlock(inputs, outputs, forms[0], folded),
+        OSBlock(outputs, outputs, forms[1], folded),
     )
 
 
 class OSBlock(nn.Module):
     """The omni-scale residual block, `(B, inputs, H, W)` to `(B, outputs, H, W)`."""
 
-    def __init__(self, inputs: int, outputs: int, form: BlockForm, folded: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        form: BlockForm,
+        folded: bool,
+    ) -> None:
         super().__init__()
         middle = outputs // 4
         residual = form.instance == "residual"
@@ -114,7 +124,7 @@ class OSBlock(nn.Module):
         if form.instance == "sum":
             self.sum_norm = nn.InstanceNorm2d(outputs, affine=True)
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Compute the block's output."""
         reduced = self.reduce(maps)
         streams = [self.gate(stream(reduced)) for stream in self.streams]
@@ -132,7 +142,7 @@ class SqueezeGate(nn.Module):
         self.squeeze = nn.Conv2d(channels, hidden, 1)
         self.excite = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Weigh the channels of maps `(B, C, H, W)`."""
         context = maps.mean((2, 3), keepdim=True)
         return maps * torch.sigmoid(self.excite(torch.relu(self.squeeze(context))))
@@ -147,7 +157,7 @@ class GroupedNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, context: torch.Tensor) -> torch.Tensor:
+    def forward(self, context: Tensor) -> Tensor:
         """Normalise `(B, C, 1, 1)`."""
         channels = context.shape[1]
         grouped = context.reshape(-1, self.groups, channels // self.groups)
@@ -162,6 +172,6 @@ class ContextGate(nn.Module):
         super().__init__()
         self.norm = GroupedNorm(channels)
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Weigh the channels of maps `(B, C, H, W)`."""
         return maps * torch.sigmoid(self.norm(maps.mean((2, 3), keepdim=True)))

@@ -302,7 +302,12 @@ def fit_searches(
     )
 
 
-def _table(fitted: Mixture, scores: Array, sizes: Array, artefact: SearchCalibration) -> Array:
+def _table(
+    fitted: Mixture,
+    scores: Array,
+    sizes: Array,
+    artefact: SearchCalibration,
+) -> Array:
     """Compute thresholds by rate and size; beyond a factor of 10 they grow as the artefact's."""
     fewest = sizes.min() / FAR_EXTRAPOLATION
     most = sizes.max() * FAR_EXTRAPOLATION

@@ -146,7 +146,13 @@ def fit_tail(searches: LeftOutSearches) -> StrangerTail:
     )
 
 
-def _survival(leaders: Array, weights: Array, scale: float, excesses: Array, grid: Array) -> Array:
+def _survival(
+    leaders: Array,
+    weights: Array,
+    scale: float,
+    excesses: Array,
+    grid: Array,
+) -> Array:
     """P(height − median > x) at each x of the grid, the mean over the posterior of σ and ξ.
 
     Searches that met their own person under another name are likely under a component of their

@@ -35,7 +35,9 @@ class TorchRuntime:
             return np.empty((0, self._embedder.config.dimension), np.float32)
         batch = self._preprocessing.normalise(torch.from_numpy(crops).to(self.device))
         with torch.autocast(
-            batch.device.type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16"
+            batch.device.type,
+            dtype=torch.bfloat16,
+            enabled=self.dtype == "bfloat16",
         ):
             features = self._embedder(batch)
         return np.asarray(features.float().cpu().numpy(), np.float32)

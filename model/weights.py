@@ -33,7 +33,10 @@ def build_embedder(config: EmbedderConfig, tensors: Tensors, source: str) -> Emb
 
 
 def build_metric_network(
-    dimension: int, config: MetricNetworkConfig, tensors: Tensors, source: str
+    dimension: int,
+    config: MetricNetworkConfig,
+    tensors: Tensors,
+    source: str,
 ) -> MetricNetwork:
     """Build M-Net for features of size `dimension`, as `build_embedder` does an embedder."""
     metric_network = MetricNetwork(dimension, config)
@@ -69,7 +72,12 @@ def _is_narrow(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and tensor.ndim >= 2
 
 
-def _load(network: torch.nn.Module, prefix: str, tensors: Tensors, source: str) -> None:
+def _load(
+    network: torch.nn.Module,
+    prefix: str,
+    tensors: Tensors,
+    source: str,
+) -> None:
     state = network.state_dict()
     for name, tensor in state.items():
         if name.endswith("num_batches_tracked"):

@@ -199,14 +199,24 @@ class Augmenter:
 
 
 @register_augmentation("brightness")
-def brightness(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def brightness(
+    settings: Strength,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Multiply all channels by one factor."""
     factor = _beside(pixels, _factor(settings.strength, drawn[:, 0]))
     return pixels.mul_(factor).clamp_(0, 255)
 
 
 @register_augmentation("contrast")
-def contrast(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def contrast(
+    settings: Strength,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Move pixels away from the crop's mean luminance, or towards it."""
     factor = _beside(pixels, _factor(settings.strength, drawn[:, 0]))
     mean = _luminance(pixels).mean(dim=(2, 3), keepdim=True)
@@ -214,7 +224,12 @@ def contrast(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing
 
 
 @register_augmentation("saturation")
-def saturation(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def saturation(
+    settings: Strength,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Move pixels away from their luminance, or towards it."""
     factor = _beside(pixels, _factor(settings.strength, drawn[:, 0]))
     return _blend(pixels, _luminance(pixels), factor)
@@ -227,7 +242,12 @@ class Turn(Strength):
 
 
 @register_augmentation("hue", Turn)
-def hue(settings: Turn, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def hue(
+    settings: Turn,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Move each colour around the colour circle (HSV)."""
     turns = _between(-settings.strength, settings.strength, drawn[:, 0])
     turns = _beside(pixels, turns)[:, 0]
@@ -249,7 +269,12 @@ def hue(settings: Turn, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tens
 
 
 @register_augmentation("grayscale", Probability)
-def grayscale(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def grayscale(
+    settings: Probability,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Take the colours away."""
     chosen = _beside(pixels, drawn[:, 0] < settings.probability)
     return torch.where(chosen, _luminance(pixels), pixels)
@@ -262,21 +287,36 @@ class Gain(Strength):
 
 
 @register_augmentation("white_balance", Gain, draws=3)
-def white_balance(settings: Gain, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def white_balance(
+    settings: Gain,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Multiply each colour channel by a factor of its own."""
     gains = _factor(settings.strength, drawn).to(pixels.device, non_blocking=True)
     return (pixels * gains[:, :, None, None]).clamp_(0, 255)
 
 
 @register_augmentation("gamma")
-def gamma(settings: Strength, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def gamma(
+    settings: Strength,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Raise pixels, as shares of white, to an exponent of 1 / (1 + strength) to 1 + strength."""
     exponent = (math.log1p(settings.strength) * _between(-1.0, 1.0, drawn[:, 0])).exp()
     return 255.0 * (pixels / 255.0).pow(_beside(pixels, exponent))
 
 
 @register_augmentation("blur", Probability, draws=2)
-def blur(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def blur(
+    settings: Probability,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Blur the crops that drew it by a 5×5 Gaussian."""
     sigma = _between(*BLUR_SIGMA, drawn[:, 1])
     chosen = (drawn[:, 0] < settings.probability).nonzero().flatten()
@@ -296,7 +336,12 @@ def blur(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing)
 
 
 @register_augmentation("coarse", Probability, draws=2)
-def coarse(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessing) -> Tensor:
+def coarse(
+    settings: Probability,
+    pixels: Tensor,
+    drawn: Tensor,
+    _: Preprocessing,
+) -> Tensor:
     """Reduce crops to a third to two thirds of their size and back, as if farther away."""
     scales = _between(*COARSENESS, drawn[:, 1])
     for row in (drawn[:, 0] < settings.probability).nonzero().flatten().tolist():
@@ -309,7 +354,12 @@ def coarse(settings: Probability, pixels: Tensor, drawn: Tensor, _: Preprocessin
 
 
 @register_augmentation("erasing", Probability, draws=5)
-def erasing(settings: Probability, pixels: Tensor, drawn: Tensor, size: Preprocessing) -> Tensor:
+def erasing(
+    settings: Probability,
+    pixels: Tensor,
+    drawn: Tensor,
+    size: Preprocessing,
+) -> Tensor:
     """Paint a box in the mean colour of the input."""
     top, left, height, width = _boxes(drawn[:, 1:], size)[:, :, None].unbind(1)
     rows = torch.arange(pixels.shape[2])

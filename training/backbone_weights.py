@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.architecture import PREFIX, WIDTHS, osnet_forms
 from model.backbones import build_timm, import_timm
@@ -39,7 +39,7 @@ TORCHREID_NAMES = (
     (r"gate\.fc2\.", "gate.excite."),
     (r"^(conv\d.*|pool\d.*)\.bn\.", r"\1.norm."),
 )
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, Tensor]
 
 
 def load_backbone_weights(name: str, backbone: nn.Module, initial_weights: str) -> None:
@@ -140,7 +140,7 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
     for name, value in state.items():
         for pattern, replacement in TORCHREID_NAMES:
             name = re.sub(pattern, replacement, name)
-        if isinstance(value, torch.Tensor) and not name.startswith("classifier."):
+        if isinstance(value, Tensor) and not name.startswith("classifier."):
             tensors[name] = value
     stem = tensors.get("conv1.conv.weight")
     widths = {int(64 * width): suffix for suffix, width in WIDTHS.items()}
@@ -208,7 +208,7 @@ def timm_weights(name: str) -> tuple[str, str]:
     return known.get("hf_hub_id") or f"timm/{tagged}", known.get("license") or ""
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a PyTorch state dict.
 
     Raises:
@@ -227,7 +227,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 def load_tensors(
     network: nn.Module,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, Tensor],
     source: str,
     optional: tuple[str, ...] = (),
 ) -> None:
@@ -241,8 +241,8 @@ def load_tensors(
 
 
 def refuse_misfits(
-    tensors: Mapping[str, torch.Tensor],
-    own: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
     source: str,
     optional: tuple[str, ...] = (),
 ) -> None:

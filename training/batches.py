@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.preprocessing import Preprocessing
 from training.augmentation import Augmenter, Draws
@@ -35,10 +36,10 @@ class Batch(NamedTuple):
         sources: sources of the whole batch.
     """
 
-    crops: torch.Tensor
+    crops: Tensor
     draws: Draws
-    labels: torch.Tensor
-    rows: torch.Tensor
+    labels: Tensor
+    rows: Tensor
     sources: list[str]
 
 
@@ -64,7 +65,13 @@ class BatchMaker:
         self.device = device
         self.workers = recipe.workers
 
-    def make(self, epoch: int, number: int, rows: list[int], processes: Processes) -> Batch:
+    def make(
+        self,
+        epoch: int,
+        number: int,
+        rows: list[int],
+        processes: Processes,
+    ) -> Batch:
         """Decode a process's share of a batch, draw its changes and cut its windows."""
         share = processes.local_slice(len(rows))
         seed = step_seed(self._recipe.seed, epoch, number)
@@ -79,7 +86,7 @@ class BatchMaker:
         sources = [self._sources[row] for row in rows]
         return Batch(crops, draws, labels, torch.tensor(rows), sources)
 
-    def images(self, batch: Batch) -> torch.Tensor:
+    def images(self, batch: Batch) -> Tensor:
         """Return the share as the network's input, `(b, 3, h, w)` float32, on the device."""
         crops = batch.crops.to(self.device, non_blocking=True)
         changed = self._augmenter.recolour(crops, batch.draws)
@@ -90,7 +97,10 @@ class CropCache:
     """Decoded and resized crops, kept until the given memory is full, decoded anew beyond it."""
 
     def __init__(
-        self, records: Sequence[CropRecord], decoded: Preprocessing, megabytes: int
+        self,
+        records: Sequence[CropRecord],
+        decoded: Preprocessing,
+        megabytes: int,
     ) -> None:
         self._records = records
         self._preprocessing = decoded
@@ -170,8 +180,11 @@ def load_batches(
 
 
 def training_images(
-    maker: BatchMaker, records: Sequence[CropRecord], recipe: Recipe, count: int
-) -> Iterator[torch.Tensor]:
+    maker: BatchMaker,
+    records: Sequence[CropRecord],
+    recipe: Recipe,
+    count: int,
+) -> Iterator[Tensor]:
     """Yield the first batches of P × K crops of the epoch after the last one, on the device.
 
     Args:

@@ -168,7 +168,12 @@ def save_best(
     _write(run / BEST_NAME, state, position, identity)
 
 
-def _write(file: Path, state: dict[str, Any], position: Position, identity: RunIdentity) -> None:
+def _write(
+    file: Path,
+    state: dict[str, Any],
+    position: Position,
+    identity: RunIdentity,
+) -> None:
     content = {**state, **asdict(position), "identity": identity.model_dump(mode="json")}
     beside = file.with_name(f".{file.name}.tmp")
     try:

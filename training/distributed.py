@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.nn import functional as collectives
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -54,7 +54,7 @@ class Processes:
         each = size // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def gather(self, own: torch.Tensor) -> torch.Tensor:
+    def gather(self, own: Tensor) -> Tensor:
         """Return all processes' rows `(n, …)`, by rank: `(count·n, …)`; differentiable."""
         if self.count == 1:
             return own
@@ -74,7 +74,7 @@ class Processes:
         self.any(False)
 
     @torch.no_grad()
-    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+    def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the processes, in one exchange."""
         if self.count == 1 or not tensors:
             return
@@ -98,17 +98,18 @@ def joined_processes() -> Iterator[Processes]:
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=COLLECTIVE_TIMEOUT
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        timeout=COLLECTIVE_TIMEOUT,
     )
     yield Processes(distributed.get_rank(), distributed.get_world_size())
     distributed.destroy_process_group()
 
 
-def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+def mean_over_processes(value: Tensor) -> Tensor:
     """Return the mean of a tensor over all processes; differentiable."""
     if not distributed.is_initialized():
         return value
-    total: torch.Tensor = collectives.all_reduce(value)  # type: ignore[no-untyped-call]
+    total: Tensor = collectives.all_reduce(value)  # type: ignore[no-untyped-call]
     return total / distributed.get_world_size()
 
 
@@ -122,14 +123,19 @@ class SynchronisedBatchNorm(_BatchNorm):
 
     processes = Processes()
 
-    def _check_input_dim(self, maps: torch.Tensor) -> None:
+    def _check_input_dim(self, maps: Tensor) -> None:
         pass
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Normalise `(B, C, …)`; statistics are computed in float32, the type stays."""
         if not self.training:
             return functional.batch_norm(
-                maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+                maps,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                eps=self.eps,
             )
         values = maps.float()
         others = [axis for axis in range(values.dim()) if axis != 1]
@@ -142,7 +148,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         return (centred * scale.view(shape) + self.bias.view(shape)).to(maps.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
         momentum = self.momentum or 0.0
         self.get_buffer("running_mean").lerp_(mean, momentum)
         self.get_buffer("running_var").lerp_(variance * (count / max(count - 1, 1)), momentum)
@@ -150,7 +156,10 @@ class SynchronisedBatchNorm(_BatchNorm):
 
 
 def synchronise_norms(
-    module: nn.Module, processes: Processes, differentiated_twice: bool, device: torch.device
+    module: nn.Module,
+    processes: Processes,
+    differentiated_twice: bool,
+    device: torch.device,
 ) -> None:
     """Replace every BatchNorm in a module; the names and tensors of its state stay."""
     for name, child in module.named_children():

@@ -119,11 +119,22 @@ def finish_run(
     people = f"{'' if others else 'held-out '}identities of {', '.join(fitted_on)}"
     sentences = [describe_checkpoint(recipe, weights)]
     with calibrated_scores(
-        metric_network, features, searches, fitted_on, people, progress_bar, run.folder
+        metric_network,
+        features,
+        searches,
+        fitted_on,
+        people,
+        progress_bar,
+        run.folder,
     ) as (calibration, scores):
         if recipe.refuse_worse and not others:
             calibration, compared = compare_with_start(
-                recipe, str(run.folder), searches, scores, calibration, device
+                recipe,
+                str(run.folder),
+                searches,
+                scores,
+                calibration,
+                device,
             )
             sentences.append(compared)
         description = Description(
@@ -245,7 +256,10 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
 
 
 def _load_networks(
-    run: TrainedRun, weights: SavedWeights, device: torch.device, progress_bar: ProgressBar
+    run: TrainedRun,
+    weights: SavedWeights,
+    device: torch.device,
+    progress_bar: ProgressBar,
 ) -> tuple[Embedder, MetricNetwork | None]:
     """Load the networks as an artefact stores them, M-Net fitted or its statistics estimated.
 

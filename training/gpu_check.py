@@ -122,7 +122,10 @@ def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iter
 
 
 def _embedding(
-    device: torch.device, sizes: Sizes, artefact: Artefact, records: Sequence[CropRecord]
+    device: torch.device,
+    sizes: Sizes,
+    artefact: Artefact,
+    records: Sequence[CropRecord],
 ) -> Iterator[Work]:
     """Embed crops as the service does; compare by the least cosine with the CPU's features."""
     preprocessing = artefact.description.preprocessing
@@ -178,7 +181,10 @@ def _steps(device: torch.device, recipe: Recipe, records: Sequence[CropRecord]) 
 
 
 def _first_step(
-    recipe: Recipe, records: Sequence[CropRecord], precision: str, device: str
+    recipe: Recipe,
+    records: Sequence[CropRecord],
+    precision: str,
+    device: str,
 ) -> tuple[float, torch.Tensor, Callable[[], None]]:
     """Return loss and gradient (a vector on the CPU) of a run's first batch, and a step on it."""
     # The folder is for teachers, of which there are none.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from training.datasets.record import CropRecord
 from training.evaluation.scoring import unit_length
@@ -77,11 +78,11 @@ class HardSampler(PKSampler):
                 batches[index] = self._alike(batches[index], random)
         return batches
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return each person's nearest others, for a checkpoint."""
         return {"neighbours": torch.from_numpy(self._neighbours), **self._inner.state_dict()}
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the state in a checkpoint."""
         self._neighbours = state["neighbours"].numpy().copy()
         self._inner.load_state_dict(state)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.artefact import load_artefact, resolve_artefact
@@ -20,7 +21,7 @@ from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 
 WORDS = ("none", "torchvision", "timm")
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def artefact_weights(checkpoint: Mapping[str, Any]) -> Tensors:
     return {**checkpoint["networks"], **part_of(checkpoint.get("average", {}), "module")}
 
 
-def part_of(networks: Mapping[str, torch.Tensor], name: str) -> Tensors:
+def part_of(networks: Mapping[str, Tensor], name: str) -> Tensors:
     """Return one network's tensors, such as those of `embedder`, by its own names."""
     prefix = f"{name}."
     return {

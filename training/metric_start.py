@@ -10,7 +10,7 @@ import math
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from model.architecture import MetricNetworkConfig
@@ -66,7 +66,7 @@ def keep_cosine_unit(metric_network: MetricNetwork) -> list[RemovableHandle]:
     A linear M-Net has none: the list is empty.
     """
 
-    def without_first(gradient: torch.Tensor) -> torch.Tensor:
+    def without_first(gradient: Tensor) -> Tensor:
         return gradient.index_fill(0, torch.tensor([0], device=gradient.device), 0.0)
 
     layers = metric_network.classifier
@@ -92,7 +92,7 @@ def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
     units: int | slice = slice(None)
     if len(layers) > 1:
         norm = cast(nn.BatchNorm1d, layers[1])
-        spread = float((cast(torch.Tensor, norm.running_var)[0] + norm.eps).sqrt())
+        spread = float((cast(Tensor, norm.running_var)[0] + norm.eps).sqrt())
         by_sum *= spread * math.sqrt(dimension) / SCALE
         units = 0
     for row, sign in ((0, -0.5), (1, 0.5)):
@@ -104,7 +104,12 @@ def can_start_at_cosine(config: MetricNetworkConfig) -> bool:
     return config.pair_feature == "square" and config.layers != "bn-linear"
 
 
-def _set_score(output: nn.Linear, units: int | slice, slope: float, offset: float) -> None:
+def _set_score(
+    output: nn.Linear,
+    units: int | slice,
+    slope: float,
+    offset: float,
+) -> None:
     """Let logit₁ − logit₀ be slope · (sum of units) + offset."""
     output.weight.zero_()
     for row, sign in ((0, -0.5), (1, 0.5)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from model.embedder import Embedder
@@ -24,7 +24,7 @@ from training.metric_start import can_start_at_cosine, start_at_cosine
 from training.optimiser import Groups, Optimisation
 from training.recipe import Recipe
 
-Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,10 @@ class TrainedNetworks(nn.Module):
         self.embedder = start.embedder
         self.metric_network = start.metric_network
         self.losses = build_losses(
-            recipe.losses, recipe.embedder.dimension, identities, teacher_dimensions
+            recipe.losses,
+            recipe.embedder.dimension,
+            identities,
+            teacher_dimensions,
         )
         self.frozen_stages = recipe.optimisation.frozen_stages
         self.starts_learnt = start.is_whole
@@ -228,7 +231,9 @@ def averaged_networks(networks: TrainedNetworks, decay: float) -> AveragedModel:
 
 @torch.no_grad()
 def reestimate_batch_norm(
-    embedder: Embedder, metric_network: MetricNetwork, batches: Iterable[torch.Tensor]
+    embedder: Embedder,
+    metric_network: MetricNetwork,
+    batches: Iterable[Tensor],
 ) -> None:
     """Average M-Net's BatchNorm statistics over the pairs of some batches, without DP.
 
@@ -240,7 +245,7 @@ def reestimate_batch_norm(
         batches: training crops `(B, 3, h, w)` on that device, as the network takes them.
     """
 
-    def pairs() -> Iterator[torch.Tensor]:
+    def pairs() -> Iterator[Tensor]:
         for images in batches:
             units = metric_network.comparable(embedder(images))
             size = len(units)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.artefact import Artefact, artefact_name, load_artefact
 from model.calibration import PAIR_OPERATING_POINTS, Scoring
@@ -73,7 +73,7 @@ class PairScores(nn.Module):
             # would differ from the service by more than the tolerance.
             self.scorer = PairScorer(artefact.metric_network)
 
-    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
         """Score features `(B, d)` and `(B, d)`: `(B,)` for each scoring, not calibrated."""
         cosine = (unit_features(first) * unit_features(second)).sum(dim=1)
         if self.fusion is None:
@@ -96,7 +96,7 @@ class ExactInstanceNorm(nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Normalise maps `(B, C, h, w)`."""
         centred = maps - maps.mean((2, 3), keepdim=True)
         centred = centred - centred.mean((2, 3), keepdim=True)
@@ -201,7 +201,7 @@ def _require_packages() -> None:
 def _write_graph(
     file: Path,
     network: nn.Module,
-    examples: dict[str, torch.Tensor],
+    examples: dict[str, Tensor],
     outputs: tuple[str, ...],
 ) -> None:
     """Write one graph; the first dimension of its inputs and outputs is the batch."""
@@ -232,7 +232,12 @@ def _write_graph(
     program.save(file)
 
 
-def _about(artefact: Artefact, name: str, folder: Path, parity: Parity) -> dict[str, Any]:
+def _about(
+    artefact: Artefact,
+    name: str,
+    folder: Path,
+    parity: Parity,
+) -> dict[str, Any]:
     """Describe the graphs for a program that uses them, as JSON."""
     description = artefact.description
     provenance = description.provenance

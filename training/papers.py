@@ -19,8 +19,8 @@ from training.evaluation.tables import Table
 from training.recipe import Recipe, read_recipe
 
 TABLES = Path(__file__).with_name("papers.toml")
+# The name of a paper's average in place of a test set's.
 AVERAGE = "average"
-"""What stands for a paper's average in place of a test set."""
 
 
 class PaperFigures(BaseModel):
@@ -70,11 +70,11 @@ class PaperRow(BaseModel):
     def resolved(self, settings: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Recipe:
         """Return the row's recipe, with further settings, and with plug-ins that these may name.
 
-        What is set of a section that the row has not, such as the pyramid's channels for a
+        A setting of a section that the row does not have, such as the pyramid's channels for a
         baseline, leaves the row as it is.
         """
-        own = read_recipe(self.recipe, list(self.settings), plugins)
-        applied = [one for one in settings if _has_section(own, one)]
+        recipe = read_recipe(self.recipe, list(self.settings), plugins)
+        applied = [setting for setting in settings if _has_section(recipe, setting)]
         return read_recipe(self.recipe, [*self.settings, *applied], plugins)
 
     def is_of(self, recipe: Mapping[str, Any]) -> bool:
@@ -85,10 +85,12 @@ class PaperRow(BaseModel):
         return _settings_of(recipe) == _settings_of(self.resolved().model_dump(mode="json"))
 
     def on(self, tested: Set[str]) -> PaperRow:
-        """The row with its figures on these sets, and its average where it is over no others."""
-        whole = {AVERAGE} if self.figures.keys() - {AVERAGE} <= tested else set()
-        known = {name: own for name, own in self.figures.items() if name in tested | whole}
-        return self.model_copy(update={"figures": known})
+        """Return the row with its figures on these sets; the average if it is over no others."""
+        shown = set(tested)
+        if self.figures.keys() <= {*tested, AVERAGE}:
+            shown.add(AVERAGE)
+        figures = {name: figure for name, figure in self.figures.items() if name in shown}
+        return self.model_copy(update={"figures": figures})
 
 
 class PaperTable(BaseModel):
@@ -190,7 +192,9 @@ def papers_table(provenance: Provenance, results: Sequence[DatasetResult]) -> Ta
     for row in paper_rows():
         for name, figures in row.figures.items():
             if row.is_of(provenance.recipe) and not data_differences(
-                row.protocol, name, provenance
+                row.protocol,
+                name,
+                provenance,
             ):
                 ours = _ours(row.scoring, name, figures, provenance, results)
                 version = f", {figures.version}" if figures.version else ""
@@ -267,9 +271,9 @@ def _ours(
             found.append(f"not measured by {scoring}")
         else:
             metrics = result.scorings[scoring].metrics
-            both = " / ".join(f"{100 * metrics[one].mean:.1f}" for one in ("mAP", "rank_1"))
+            both = f"{100 * metrics['mAP'].mean:.1f} / {100 * metrics['rank_1'].mean:.1f}"
             found.append(f"{scoring} {both}")
-    found += [f"trained {one}" for one in people_differences(provenance)]
+    found += [f"trained {difference}" for difference in people_differences(provenance)]
     found += [
         f"trained on {data.spec}, not on {figures.version}"
         for data in provenance.data

@@ -38,13 +38,22 @@ class Kind:
 class Kinds(Registry[AnyKind]):
     """Parts of one sort, and the decorator that registers one."""
 
-    def __init__(self, sort: str, group: str, kind: type[AnyKind], settings: type[Section]) -> None:
+    def __init__(
+        self,
+        sort: str,
+        group: str,
+        kind: type[AnyKind],
+        settings: type[Section],
+    ) -> None:
         super().__init__(sort, group)
         self._kind = kind
         self._settings = settings
 
     def register(
-        self, name: str, settings: type[Section] | None = None, **others: Any
+        self,
+        name: str,
+        settings: type[Section] | None = None,
+        **others: Any,
     ) -> Callable[[Registered], Registered]:
         """Decorate a class or a function, to add it as a part that recipes can name.
 
@@ -157,12 +166,19 @@ class ChoiceOf:
         return typed(self.kinds, name, {**content, "name": name})
 
     def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
+        self,
+        source: Any,
+        handler: GetCoreSchemaHandler,
     ) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._settled, handler(source))
 
 
-def typed(kinds: Registry[Any], name: str, value: Any, place: tuple[str, ...] = ()) -> Any:
+def typed(
+    kinds: Registry[Any],
+    name: str,
+    value: Any,
+    place: tuple[str, ...] = (),
+) -> Any:
     """Return a part's settings, of the part's own type.
 
     Args:

@@ -72,7 +72,9 @@ def describe_training(
 
 
 def _training_data(
-    dataset: Dataset, records: Sequence[CropRecord], fingerprints: int
+    dataset: Dataset,
+    records: Sequence[CropRecord],
+    fingerprints: int,
 ) -> TrainingData:
     # A spec does not always state which version of a set was read.
     version = f" ({dataset.version})" if dataset.version else ""
@@ -140,7 +142,12 @@ def inherited_weights(
     Raises:
         InputProblem: naming a file that cannot be read.
     """
-    source = WeightSource(role=role, name=word, documented_data=documented_data, terms=terms)
+    source = WeightSource(
+        role=role,
+        name=word,
+        documented_data=documented_data,
+        terms=terms,
+    )
     if word.partition(":")[0] == "torchvision":
         data = documented_data or ("ImageNet",)
         return (source.model_copy(update={"documented_data": data}),), TrainingFingerprints()

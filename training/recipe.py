@@ -260,7 +260,9 @@ class Recipe(Section):
 
 
 def read_recipe(
-    name: str, overrides: list[str] | None = None, plugins: Sequence[Path | str] = ()
+    name: str,
+    overrides: list[str] | None = None,
+    plugins: Sequence[Path | str] = (),
 ) -> Recipe:
     """Read a recipe file, or one of the project's by its name, and apply overrides.
 

@@ -92,7 +92,10 @@ def prepare_run(
     torch.manual_seed(recipe.seed)
     start = starting_networks(recipe)
     networks = TrainedNetworks(
-        start, recipe, len(people), [features.shape[1] for features in teachers]
+        start,
+        recipe,
+        len(people),
+        [features.shape[1] for features in teachers],
     )
     anchor = starting_embedder(recipe, start, device) if recipe.losses.need("start") else None
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

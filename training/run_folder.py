@@ -71,7 +71,8 @@ def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:
 
 
 def read_run(
-    folder: Path, plugins: Sequence[Path | str] = ()
+    folder: Path,
+    plugins: Sequence[Path | str] = (),
 ) -> tuple[Recipe, RunData, list[Dataset]]:
     """Read the recipe of a run, and anew the data sets that it was trained on.
 
@@ -118,7 +119,8 @@ def read_run(
 
 
 def split_people(
-    recipe: Recipe, datasets: Sequence[Dataset]
+    recipe: Recipe,
+    datasets: Sequence[Dataset],
 ) -> tuple[list[CropRecord], list[CropRecord]]:
     """Return the crops that a recipe trains on, and the crops that it holds out."""
     seed = recipe.held_out.seed

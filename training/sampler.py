@@ -8,9 +8,10 @@ from math import ceil
 from typing import Annotated, Any
 
 import numpy as np
-import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
@@ -87,7 +88,7 @@ class PKSampler:
                 f"batch needs {self.identities}; give more data or lower sampling.identities"
             )
 
-    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+    def batches(self, random: Generator) -> Iterable[list[int]]:
         """Yield the batches of one epoch, each P·K row numbers, an identity's K side by side."""
         raise NotImplementedError
 
@@ -102,14 +103,14 @@ class PKSampler:
         """Return how many different crops an epoch shows."""
         return len({row for batch in self.epoch(number) for row in batch})
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return the result of `prepare`, for a checkpoint."""
         return {}
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the state in a checkpoint."""
 
-    def crops_of(self, people: Sequence[Person], random: np.random.Generator) -> list[int]:
+    def crops_of(self, people: Sequence[Person], random: Generator) -> list[int]:
         """Draw K crops of each person."""
         crops: list[int] = []
         for person in people:
@@ -117,7 +118,10 @@ class PKSampler:
         return crops
 
     def _chunks(
-        self, rows: list[int], count: int, random: np.random.Generator
+        self,
+        rows: list[int],
+        count: int,
+        random: Generator,
     ) -> Iterator[list[int]]:
         """Yield K crops for each turn.
 
@@ -133,7 +137,7 @@ class PKSampler:
             yield order[: self.images]
             order = order[self.images :]
 
-    def shuffled(self, rows: list[int], random: np.random.Generator) -> list[int]:
+    def shuffled(self, rows: list[int], random: Generator) -> list[int]:
         """Return rows in random order; the cameras take turns if the recipe asks for it."""
         order = [rows[index] for index in random.permutation(len(rows))]
         if not self.settings.across_cameras:
@@ -161,7 +165,7 @@ class CropSampler(PKSampler):
     crops, and one with less than a place per batch is in some batches only.
     """
 
-    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+    def batches(self, random: Generator) -> Iterable[list[int]]:
         turns, batches = self._turns(random)
         chunks = {
             person: self._chunks(self.people[person], count, random)
@@ -170,7 +174,7 @@ class CropSampler(PKSampler):
         for batch in self._fill(self._interleaved(turns, random), turns, batches):
             yield [row for person in batch for row in next(chunks[person])]
 
-    def _turns(self, random: np.random.Generator) -> tuple[dict[Person, int], int]:
+    def _turns(self, random: Generator) -> tuple[dict[Person, int], int]:
         """Return how often each person comes up, and the number of batches that they fill."""
         wanted = {person: max(len(rows) // self.images, 1) for person, rows in self.people.items()}
         needed = ceil(sum(wanted.values()) / self.identities)
@@ -185,7 +189,7 @@ class CropSampler(PKSampler):
             missing -= min(missing, len(people))
         return turns, batches
 
-    def _interleaved(self, turns: dict[Person, int], random: np.random.Generator) -> list[Person]:
+    def _interleaved(self, turns: dict[Person, int], random: Generator) -> list[Person]:
         """Order the turns, so that each person's and each domain's spread over the epoch."""
         domains: dict[str, list[tuple[float, Person]]] = defaultdict(list)
         for person, count in turns.items():
@@ -200,7 +204,10 @@ class CropSampler(PKSampler):
         return [person for _, person in sorted(placed)]
 
     def _fill(
-        self, waiting: list[Person], turns: dict[Person, int], batches: int
+        self,
+        waiting: list[Person],
+        turns: dict[Person, int],
+        batches: int,
     ) -> Iterator[list[Person]]:
         """Yield batches of P different people each, in the order they wait.
 
@@ -235,7 +242,7 @@ class IdentitySampler(PKSampler):
     crops of all.
     """
 
-    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+    def batches(self, random: Generator) -> Iterable[list[int]]:
         people = list(self.people)
         for pick in random.permutation(len(people)):
             others = random.choice(len(people) - 1, self.identities - 1, replace=False)
@@ -251,7 +258,7 @@ class DomainSampler(CropSampler):
     batches as that of `crops`.
     """
 
-    def batches(self, random: np.random.Generator) -> Iterable[list[int]]:
+    def batches(self, random: Generator) -> Iterable[list[int]]:
         _, batches = self._turns(random)
         domains: dict[str, list[Person]] = defaultdict(list)
         for person, domain in self.domain_of.items():

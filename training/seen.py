@@ -38,7 +38,9 @@ class SeenPeople(NamedTuple):
 
 
 def seen_people(
-    provenance: Provenance, training: TrainingFingerprints, dataset: Dataset
+    provenance: Provenance,
+    training: TrainingFingerprints,
+    dataset: Dataset,
 ) -> SeenPeople:
     """Return which people of a data set an artefact, or a source of its weights, was trained on.
 
@@ -112,7 +114,9 @@ def _same_name(documented: str, dataset: Dataset) -> bool:
 
 
 def unseen_people(
-    dataset: Dataset, provenance: Provenance, training: TrainingFingerprints
+    dataset: Dataset,
+    provenance: Provenance,
+    training: TrainingFingerprints,
 ) -> Search:
     """Return a search for people of a data set that an artefact was not trained on.
 

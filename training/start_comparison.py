@@ -67,7 +67,9 @@ class HeldOutScores:
 
 
 def held_out_scores(
-    name: str, domains: Sequence[SearchScores], calibration: Calibration | None
+    name: str,
+    domains: Sequence[SearchScores],
+    calibration: Calibration | None,
 ) -> HeldOutScores:
     """Measure by cosine and, if there is an M-Net, by its scores.
 
@@ -98,7 +100,9 @@ def held_out_scores(
 
 
 def measure_start(
-    recipe: Recipe, searches: Mapping[str, Search], device: torch.device
+    recipe: Recipe,
+    searches: Mapping[str, Search],
+    device: torch.device,
 ) -> HeldOutScores:
     """Measure the networks that a run starts from.
 

@@ -259,7 +259,8 @@ class SharedTrunk:
         if run.processes.count > 1:
             ignored = self.local.names_without_gradient()
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-                self.local, ignored
+                self.local,
+                ignored,
             )
             # The statistics of synchronised BatchNorms are equal: there is nothing to broadcast.
             self._parallel = DistributedDataParallel(self.local, broadcast_buffers=False)

@@ -22,7 +22,10 @@ REMEDY = "name a teacher's .xml, .onnx or .safetensors file in distillation.teac
 
 
 def load_teacher_features(
-    models: Sequence[str], records: Sequence[CropRecord], cache: Path, processes: Processes
+    models: Sequence[str],
+    records: Sequence[CropRecord],
+    cache: Path,
+    processes: Processes,
 ) -> list[torch.Tensor]:
     """Return every teacher's features of the training crops; each crop is shown to it once.
 

@@ -91,7 +91,8 @@ class CropLimits:
         found = f"the image is {width}×{height} pixels"
         if width * height > self.max_pixels:
             raise CropProblem(
-                "too_many_pixels", f"{found}, over the limit of {self.max_pixels:,}; {REMEDY}"
+                "too_many_pixels",
+                f"{found}, over the limit of {self.max_pixels:,}; {REMEDY}",
             )
         if min(width, height) < self.min_side:
             raise CropProblem("too_small", f"{found}; each side needs at least {self.min_side}")
@@ -135,7 +136,8 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uin
         return np.asarray(_to_rgb(_upright(image)), dtype=np.uint8)
     except DAMAGE as error:
         raise CropProblem(
-            "truncated", f"the image data is cut off or damaged ({error}); send the whole file"
+            "truncated",
+            f"the image data is cut off or damaged ({error}); send the whole file",
         ) from error
 
 
@@ -151,7 +153,8 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
     except DAMAGE as error:
         if data.startswith((PNG, JPEG)) or _is_webp(data):
             raise CropProblem(
-                "truncated", "the image's header is cut off or damaged; send the whole file"
+                "truncated",
+                "the image's header is cut off or damaged; send the whole file",
             ) from error
         raise CropProblem(
             "not_an_image",

@@ -164,7 +164,12 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _find_file(manifest: Path, within: Path | None, where: str, name: str) -> Path:
+def _find_file(
+    manifest: Path,
+    within: Path | None,
+    where: str,
+    name: str,
+) -> Path:
     try:
         path = (manifest.parent / name).resolve()
         if within is not None and not path.is_relative_to(within):

@@ -183,7 +183,12 @@ def _existing(content: IO[bytes] | None) -> IO[bytes]:
     return content
 
 
-def _unpack(entry: _Entry, into: Path, limits: UnpackLimits, allowed: int) -> int:
+def _unpack(
+    entry: _Entry,
+    into: Path,
+    limits: UnpackLimits,
+    allowed: int,
+) -> int:
     """Write one entry and return its bytes; raises `_Unfit`, leaving nothing, if it cannot be."""
     place = _place(into, entry.name)
     if entry.size > limits.max_entry_bytes:
@@ -220,7 +225,12 @@ def _place(into: Path, name: str) -> Path:
     return into.joinpath(*parts)
 
 
-def _copy(content: IO[bytes], file: IO[bytes], allowed: int, allowed_of_all: int) -> int:
+def _copy(
+    content: IO[bytes],
+    file: IO[bytes],
+    allowed: int,
+    allowed_of_all: int,
+) -> int:
     written = 0
     while part := content.read(CHUNK):
         written += len(part)

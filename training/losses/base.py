@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from model.metric_network import MetricNetwork
 from training.parts import Kind, Kinds, Section, Table
@@ -102,40 +102,41 @@ class Features:
         terms: the weighted terms of the losses computed so far.
     """
 
-    before_neck: torch.Tensor
-    after_neck: torch.Tensor
-    labels: torch.Tensor
+    before_neck: Tensor
+    after_neck: Tensor
+    labels: Tensor
     metric_network: MetricNetwork
-    stages: Mapping[int, torch.Tensor] = field(default_factory=dict)
-    teachers: tuple[torch.Tensor, ...] = ()
-    start: torch.Tensor | None = None
-    terms: dict[str, torch.Tensor] = field(default_factory=dict)
+    stages: Mapping[int, Tensor] = field(default_factory=dict)
+    teachers: tuple[Tensor, ...] = ()
+    start: Tensor | None = None
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def total(self) -> torch.Tensor:
+    def total(self) -> Tensor:
         """The sum of the weighted terms computed so far."""
         return torch.stack(list(self.terms.values())).sum()
 
     @cached_property
-    def pair_rows(self) -> torch.Tensor:
+    def pair_rows(self) -> Tensor:
         """The rows of the crops of each pair, `(2, N)`."""
         size = len(self.labels)
         return torch.triu_indices(size, size, offset=1, device=self.labels.device)
 
     @cached_property
-    def pairs(self) -> torch.Tensor:
+    def pairs(self) -> Tensor:
         """Pair features f_sp, `(N, d)`, of all N = B(B − 1)/2 pairs."""
         units = self.metric_network.comparable(self.after_neck)
         first, second = self.pair_rows
         # index_select adds gradients up in a fixed order; indexing by [] does not.
         return self.metric_network.pair_features(
-            units.index_select(0, first), units.index_select(0, second)
+            units.index_select(0, first),
+            units.index_select(0, second),
         )
 
     @cached_property
-    def logits(self) -> torch.Tensor:
+    def logits(self) -> Tensor:
         """M-Net's logits of the pairs, `(N, 2)`; column 1 is "the same person"."""
-        logits: torch.Tensor = self.metric_network(self.pairs)
+        logits: Tensor = self.metric_network(self.pairs)
         return logits
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from training.losses.base import Features, LossSettings, register_loss
 
 
 @register_loss("anchor", needs="start")
-def anchor(_: LossSettings, features: Features) -> torch.Tensor:
+def anchor(_: LossSettings, features: Features) -> Tensor:
     """Compute 1 − cosine between a crop's feature and the one by the initial weights."""
     assert features.start is not None
     return feature_distillation_loss(features.after_neck, features.start)
@@ -24,14 +24,18 @@ class DistilledFeature(nn.Module):
     """1 − cosine between each teacher's feature and a projection of the student's."""
 
     def __init__(
-        self, _settings: LossSettings, dimension: int, _classes: int, teachers: Sequence[int]
+        self,
+        _settings: LossSettings,
+        dimension: int,
+        _classes: int,
+        teachers: Sequence[int],
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleList(
             nn.Linear(dimension, size, bias=False) for size in teachers
         )
 
-    def forward(self, features: Features) -> torch.Tensor:
+    def forward(self, features: Features) -> Tensor:
         """Return the mean over teachers."""
         losses = [
             feature_distillation_loss(project(features.after_neck), teacher)
@@ -47,26 +51,28 @@ class ResemblanceSettings(LossSettings):
 
 
 @register_loss("distilled_relation", ResemblanceSettings, needs="teachers")
-def distilled_relation(settings: ResemblanceSettings, features: Features) -> torch.Tensor:
+def distilled_relation(settings: ResemblanceSettings, features: Features) -> Tensor:
     """Compare whom a crop resembles in its batch for teachers and student."""
     return relation_distillation_loss(
-        features.after_neck, _together(features.teachers), settings.temperature
+        features.after_neck,
+        _together(features.teachers),
+        settings.temperature,
     )
 
 
 @register_loss("distilled_pair", ResemblanceSettings, needs="teachers")
-def distilled_pair(settings: ResemblanceSettings, features: Features) -> torch.Tensor:
+def distilled_pair(settings: ResemblanceSettings, features: Features) -> Tensor:
     """Compare whom a crop resembles in its batch for teachers and by M-Net's scores."""
     scores = features.logits[:, 1] - features.logits[:, 0]
     return pair_distillation_loss(scores, _together(features.teachers), settings.temperature)
 
 
-def _together(teachers: Sequence[torch.Tensor]) -> torch.Tensor:
+def _together(teachers: Sequence[Tensor]) -> Tensor:
     """Put unit features side by side: a cosine of them is the mean of the teachers' cosines."""
     return torch.cat(list(teachers), dim=1)
 
 
-def feature_distillation_loss(projected: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def feature_distillation_loss(projected: Tensor, teacher: Tensor) -> Tensor:
     """Compute the mean over crops of 1 − cos(student, teacher).
 
     Args:
@@ -80,8 +86,10 @@ def feature_distillation_loss(projected: torch.Tensor, teacher: torch.Tensor) ->
 
 
 def relation_distillation_loss(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: float = 0.1
-) -> torch.Tensor:
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 0.1,
+) -> Tensor:
     """Compute the mean over crops of KL(teacher ‖ student) of whom a crop resembles in its batch.
 
     A crop's resemblances are the softmax of its cosine similarities to the batch's other crops,
@@ -99,8 +107,10 @@ def relation_distillation_loss(
 
 
 def pair_distillation_loss(
-    scores: torch.Tensor, teacher: torch.Tensor, temperature: float = 0.1
-) -> torch.Tensor:
+    scores: Tensor,
+    teacher: Tensor,
+    temperature: float = 0.1,
+) -> Tensor:
     """Compute the same divergence, with M-Net's scores as the student's resemblances.
 
     Args:
@@ -118,18 +128,21 @@ def pair_distillation_loss(
     return _divergence(square + square.T, _cosines(teacher) / temperature)
 
 
-def _cosines(features: torch.Tensor) -> torch.Tensor:
+def _cosines(features: Tensor) -> Tensor:
     units = functional.normalize(features.float(), dim=1)
     return units @ units.T
 
 
-def _divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute the mean over rows of KL(teacher ‖ student) of similarities `(B, B)` to others."""
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
 
-    def log_shares(similarities: torch.Tensor) -> torch.Tensor:
+    def log_shares(similarities: Tensor) -> Tensor:
         return functional.log_softmax(similarities[others].view(len(student), -1), dim=1)
 
     return functional.kl_div(
-        log_shares(student), log_shares(teacher), log_target=True, reduction="batchmean"
+        log_shares(student),
+        log_shares(teacher),
+        log_target=True,
+        reduction="batchmean",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.nn import functional
 
 from training.losses.base import Features, LossSettings, register_loss
@@ -20,7 +21,7 @@ class MetricSettings(LossSettings):
 
 
 @register_loss("gmn", MetricSettings)
-def generalizable_metric_loss(_: MetricSettings, features: Features) -> torch.Tensor:
+def generalizable_metric_loss(_: MetricSettings, features: Features) -> Tensor:
     """Compute L_gmn: ½·mean over positive pairs + ½·mean over negative pairs.
 
     Averaged apart, so that the few positive pairs of a batch are not drowned by the negatives; a
@@ -43,7 +44,7 @@ class CenterSettings(LossSettings):
 
 
 @register_loss("pic", CenterSettings)
-def pair_identity_center_loss(_: CenterSettings, features: Features) -> torch.Tensor:
+def pair_identity_center_loss(_: CenterSettings, features: Features) -> Tensor:
     """Compute L_pic: mean squared difference of pair features and centres of pair identities.
 
     A pair identity is the unordered pair of its two labels; its centre is the mean of this batch's

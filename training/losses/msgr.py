@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from training.losses.base import Features, LossSettings, register_loss
 
@@ -41,18 +42,18 @@ class RegulariserSettings(LossSettings):
 
 
 @register_loss("msgr", RegulariserSettings, needs="terms")
-def msgr(settings: RegulariserSettings, features: Features) -> torch.Tensor:
+def msgr(settings: RegulariserSettings, features: Features) -> Tensor:
     """Compute MSGR of the sum of all other terms."""
     stages = [features.stages[stage] for stage in settings.stages]
     return gradient_regulariser(features.total, stages, settings.norm, settings.exponent)
 
 
 def gradient_regulariser(
-    loss: torch.Tensor,
-    stages: Sequence[torch.Tensor],
+    loss: Tensor,
+    stages: Sequence[Tensor],
     norm: GradientNorm = 2,
     exponent: float = 2.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Compute Σ over stages of mean_i ‖g_i‖_q^r, with g_i = B·∂L/∂h_i, without a weight.
 
     A perturbation of a stage's output within a ball of radius σ raises the loss, to first order, by

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from training.losses.base import Features, LossSettings, register_loss
@@ -28,7 +28,7 @@ class IdentityLoss(nn.Module):
         self.classifier = nn.Linear(dimension, classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
 
-    def forward(self, features: Features) -> torch.Tensor:
+    def forward(self, features: Features) -> Tensor:
         """Compute it of the features after the neck."""
         logits = self.classifier(features.after_neck).float()
         smoothing = self.settings.label_smoothing
@@ -58,7 +58,7 @@ class CosFace(nn.Module):
         # Directions whose length is of no account should not turn round in a few of Adam's steps.
         nn.init.normal_(self.classifier.weight, std=0.01)
 
-    def forward(self, features: Features) -> torch.Tensor:
+    def forward(self, features: Features) -> Tensor:
         """Compute it of the features after the neck."""
         units = functional.normalize(features.after_neck.float())
         cosines = units @ functional.normalize(self.classifier.weight.float()).T
@@ -80,7 +80,7 @@ class TripletSettings(LossSettings):
 
 
 @register_loss("triplet", TripletSettings)
-def triplet_loss(settings: TripletSettings, features: Features) -> torch.Tensor:
+def triplet_loss(settings: TripletSettings, features: Features) -> Tensor:
     """Compute L_tri: mean over anchors of max(0, farthest positive − nearest negative + margin).
 
     It reads the features before the BNNeck; a scalar. An anchor without a positive or without a
@@ -105,7 +105,7 @@ def triplet_loss(settings: TripletSettings, features: Features) -> torch.Tensor:
     return torch.where(usable, violations, 0.0).mean()
 
 
-def _euclidean(features: torch.Tensor) -> torch.Tensor:
+def _euclidean(features: Tensor) -> Tensor:
     squares = features.square().sum(dim=1)
     squared = squares[:, None] + squares[None, :] - 2.0 * features @ features.T
     # The root has no gradient at 0, which every feature has against itself.
