@@ -124,18 +124,21 @@ class Augmenter:
         self.settings = settings
         self.size = size
         self._changes = settings.on
+        decoded = settings.decoded(size)
+        # The window has one place more than there is room, down and to the right.
+        self._places = (
+            decoded.height + 2 * settings.pad - size.height + 1,
+            decoded.width + 2 * settings.pad - size.width + 1,
+        )
 
     def draw(self, count: int, seed: int, part: slice = slice(None)) -> Draws:
         """Draw the changes of a batch of `count` crops, and return those of a part of the batch."""
         random = torch.Generator().manual_seed(seed)
-        decoded = self.settings.decoded(self.size)
-        pad = 2 * self.settings.pad
         drawn: dict[str, list[Tensor]] = defaultdict(list)
         for name in DRAWN:
             if name == WINDOW:
-                for room in (decoded.height - self.size.height, decoded.width - self.size.width):
-                    place = torch.randint(0, room + pad + 1, (count,), generator=random)
-                    drawn[name].append(place)
+                for places in self._places:
+                    drawn[name].append(torch.randint(0, places, (count,), generator=random))
             else:
                 drawn[name].append(torch.rand(count, generator=random))
         draws = {}

@@ -61,12 +61,6 @@ class Position:
     step: int = 0
     done: int = 0
 
-    def next(self, steps: int) -> Position:
-        """Return the position after one more step, in an epoch of `steps`."""
-        if self.step + 1 == steps:
-            return Position(self.epoch + 1, 0, self.done + 1)
-        return Position(self.epoch, self.step + 1, self.done + 1)
-
 
 class RunIdentity(BaseModel):
     """The settings and data that a resumed run must have in common with its checkpoint.

@@ -80,13 +80,15 @@ class TrainingStep:
             terms, norms = self._at_once(images, batch, seed, with_norms)
         else:
             terms, norms = self._in_parts(images, batch, seed, with_norms, micro_batch)
-        self._trunk.average_others()
+        if run.processes.count > 1:
+            # They are equal in all processes, but for the order in which a GPU adds.
+            run.processes.average(gradients_of(self._trunk.others))
 
         values = torch.stack(list(terms.values())).detach()
         checked = values.sum()
         # Scaled gradients may overflow. The scaler then skips the step and lowers its scale.
         if not self.scaler.is_enabled():
-            gradients = _gradients(run.networks.parameters())
+            gradients = gradients_of(run.networks.parameters())
             checked = checked + torch.stack(torch._foreach_norm(gradients)).sum()
         return Gradients(dict(zip(terms, values, strict=True)), norms, checked.isfinite())
 
@@ -110,7 +112,7 @@ class TrainingStep:
         with_norms: bool,
     ) -> tuple[Terms, Norms]:
         torch.manual_seed(seed)
-        before_neck, stages = self._trunk.embed(images)
+        before_neck, stages = self._trunk.network(images)
         features = self._features(before_neck, stages, batch, [images])
         norms = self._backward(features, with_norms)
         return features.terms, norms
@@ -144,7 +146,7 @@ class TrainingStep:
             # The sum over the parts is averaged over the processes once, with the last part.
             with nullcontext() if number == count else self._trunk.without_average():
                 torch.manual_seed(seed + number)
-                part_features, _ = self._trunk.embed(part)
+                part_features, _ = self._trunk.network(part)
                 torch.autograd.backward(part_features, part_gradient)
         return features.terms, norms
 
@@ -171,13 +173,14 @@ class TrainingStep:
         The outputs of stages are those of this process's share.
         """
         run = self._run
-        before_neck = run.processes.gather(before_neck)
+        if run.processes.count > 1:
+            before_neck = run.processes.gather(before_neck)
         features = Features(
             before_neck,
             run.networks.embedder.after_neck(before_neck),
             batch.labels.to(run.device, non_blocking=True),
             run.networks.metric_network,
-            dict(zip(run.recipe.losses.stages, stages, strict=False)),
+            dict(zip(self._trunk.local.stages, stages, strict=False)),
             tuple(teacher[batch.rows].to(run.device) for teacher in run.teachers),
             None if run.anchor is None else self._at_start(run.anchor, parts),
         )
@@ -211,7 +214,7 @@ class TrainingStep:
         return norms
 
 
-def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
@@ -221,7 +224,7 @@ class Trunk(nn.Module):
     def __init__(self, embedder: Embedder, recipe: Recipe, device: torch.device) -> None:
         super().__init__()
         self.embedder = embedder
-        self._stages = recipe.losses.stages
+        self.stages = recipe.losses.stages
         self._dtype = autocast_type(recipe, device)
         self._device = device
 
@@ -229,7 +232,7 @@ class Trunk(nn.Module):
         """Return features `(b, d)` float32 before the BNNeck, and the stages that a loss reads."""
         cast = self._dtype is not torch.float32
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=cast):
-            before_neck, stages = self.embedder.before_neck(images, self._stages)
+            before_neck, stages = self.embedder.before_neck(images, self.stages)
         return before_neck.float(), stages
 
     def names_without_gradient(self) -> list[str]:
@@ -248,13 +251,14 @@ class SharedTrunk:
     """The trunk, whose gradients are averaged over the processes that train together.
 
     Attributes:
-        local: the trunk itself, which averages nothing.
+        local: the trunk itself, whose backward pass averages nothing.
+        network: the same trunk, whose backward pass averages the gradients.
+        others: the parameters of the run whose gradients it does not average.
     """
 
     def __init__(self, run: Run) -> None:
         self.local = Trunk(run.networks.embedder, run.recipe, run.device)
-        self._processes = run.processes
-        self._parallel: DistributedDataParallel | None = None
+        self.network: Trunk | DistributedDataParallel = self.local
         averaged: set[int] = set()
         if run.processes.count > 1:
             ignored = self.local.names_without_gradient()
@@ -263,26 +267,15 @@ class SharedTrunk:
                 ignored,
             )
             # The statistics of synchronised BatchNorms are equal: there is nothing to broadcast.
-            self._parallel = DistributedDataParallel(self.local, broadcast_buffers=False)
+            self.network = DistributedDataParallel(self.local, broadcast_buffers=False)
             averaged = {id(p) for name, p in self.local.named_parameters() if name not in ignored}
-        self._others = [p for p in run.networks.parameters() if id(p) not in averaged]
-
-    def embed(self, images: Tensor) -> tuple[Tensor, Maps]:
-        """Run the trunk on this process's crops; its backward pass averages the gradients."""
-        network = self._parallel or self.local
-        before_neck, stages = network(images)
-        return before_neck, stages
+        self.others = [p for p in run.networks.parameters() if id(p) not in averaged]
 
     def without_average(self) -> AbstractContextManager[None]:
         """Keep the backward passes in the block from averaging gradients."""
-        return nullcontext() if self._parallel is None else self._parallel.no_sync()
-
-    def average_others(self) -> None:
-        """Average the gradients of all other parameters.
-
-        They are equal in all processes, but for the order in which a GPU adds.
-        """
-        self._processes.average(_gradients(self._others))
+        if isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return nullcontext()
 
 
 # Steps whose `finite` was not read yet, each with the sources of its batch.

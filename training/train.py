@@ -216,14 +216,16 @@ def train_networks(
                     pace = crops / (time.perf_counter() - began)
                     _log_step(log, position.done, moment, rate, terms, gradients.norms, pace)
 
-                position = position.next(steps)
+                position = Position(epoch, position.step + 1, position.done + 1)
+                if position.step == steps:
+                    position = Position(epoch + 1, 0, position.done)
                 report(position.done, all_steps, terms)
-                if validation.due(position):
+                ends = position.step == 0
+                if (ends or recipe.validation.every_steps) and validation.due(position):
                     refuse_divergence(unread, log, step.scaler)
                     validation.measure(position, steps, log)
                 stops = run.processes.any(bool(received))
-                # At the end of an epoch the next step is 0.
-                if stops or position.step % recipe.checkpoint_every_steps == 0:
+                if stops or ends or position.step % recipe.checkpoint_every_steps == 0:
                     refuse_divergence(unread, log, step.scaler)
                     save_checkpoint(run.folder, state, position, run.identity, run.processes)
                 if stops:
