@@ -19,7 +19,7 @@ demo: $(DEMO)/ready
 # Networks on a GPU against the CPU, and their throughput; GPU_PYTHON is a Python that has torch.
 GPU_PYTHON ?= python3
 gpu:
-	timeout 480 $(GPU_PYTHON) -m training.gpu_check $(GPU_OPTIONS)
+	timeout 480 $(GPU_PYTHON) -m bench.gpu_check $(GPU_OPTIONS)
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not slow"

@@ -108,7 +108,7 @@ class ScoringCalibration(Metadata):
         return scores[-1] + (scores[-1] - scores[first]) / run * (asked - rarity[-1])
 
     def search_threshold(self, far: float, gallery_size: float) -> float:
-        """The score that the best of `gallery_size` different people reaches in a share `far`.
+        """Return the score that the best of `gallery_size` others reaches in a share `far`.
 
         1 − (1 − F̄(t))^K = far with F̄ the impostor tail: scores against one gallery are taken as
         independent. They are not quite, so that the true rate is lower.

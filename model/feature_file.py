@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.artefact import Artefact
 from model.crops.unpack import BoundedReads
 from model.problems import InputProblem
+from model.shards import shards_in
 
 COLUMNS = ("paths", "identities", "cameras", "captured_at", "sha256")
 """What is known of each crop, texts that are empty where it is not: its name, who it shows, which
@@ -31,7 +30,6 @@ MOST_ROWS = 65_536
 """Crops of one file that others have sent."""
 MOST_AT_ONCE = 1024 * 1024
 """Bytes that are read at once of a file, and so the largest list of its arrays."""
-SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.npz")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -69,26 +67,6 @@ class FeatureFile:
     def paths(self) -> tuple[str, ...]:
         """The name of each crop; empty if the file has no names or they were not read."""
         return self.columns.get("paths", ())
-
-    def check_against(self, artefact: Artefact) -> None:
-        """Refuse features of another embedder.
-
-        Raises:
-            InputProblem: naming the file and both sides of the disagreement.
-        """
-        dimension = artefact.embedder.config.dimension
-        if self.features.shape[1] != dimension:
-            raise InputProblem(
-                f"{self.path}: its features have {self.features.shape[1]} dimensions, this "
-                f"artefact's have {dimension}; run gmn embed with this artefact"
-            )
-        own = artefact.description.embedding_fingerprint
-        made_by = self.origin.embedder
-        if made_by and made_by != own:
-            raise InputProblem(
-                f"{self.path}: was embedded by {made_by[:12]}…, this artefact's embedder "
-                f"is {own[:12]}…; run gmn embed with this artefact"
-            )
 
 
 def write_features(
@@ -257,40 +235,3 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputProblem(
             f"{path}: is not a readable .npz ({error}); run gmn embed again"
         ) from error
-
-
-def shard_name(number: int, count: int) -> str:
-    """Return the name of one of `count` shards, counted from 0."""
-    return f"shard-{number:05d}-of-{count:05d}.npz"
-
-
-def holds_shards(folder: Path) -> bool:
-    """Return whether there is a shard in a folder."""
-    return folder.is_dir() and any(SHARD.fullmatch(file.name) for file in folder.iterdir())
-
-
-def shards_in(folder: Path) -> list[Path]:
-    """Return the shards of a folder, in order.
-
-    Raises:
-        InputProblem: where there is none, one is missing, or there are those of several runs.
-    """
-    shards = {file: match for file in folder.iterdir() if (match := SHARD.fullmatch(file.name))}
-    totals = Counter(int(match[2]) for match in shards.values())
-    if not shards:
-        raise InputProblem(f"{folder}: holds no shard; name a file or folder of gmn embed")
-    if len(totals) > 1:
-        counts = " and ".join(str(total) for total in sorted(totals))
-        raise InputProblem(
-            f"{folder}: holds shards of several runs, of {counts} shards; give each run a folder "
-            "of its own"
-        )
-    ((total, count),) = totals.items()
-    if count < total:
-        there = {int(match[1]) for match in shards.values()}
-        missing = next(number for number in range(total) if number not in there)
-        raise InputProblem(
-            f"{folder}: {total - count} of {total} shards are missing, the first is "
-            f"{shard_name(missing, total)}; run gmn embed again, which skips those that are there"
-        )
-    return sorted(shards)

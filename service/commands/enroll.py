@@ -24,8 +24,8 @@ from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions
 from model.crops.manifest import COLUMNS, MANIFEST
 from model.crops.names import is_image_name
-from model.feature_file import holds_shards, shards_in
 from model.problems import InputProblem
+from model.shards import holds_shards, shards_in
 from service.commands.bulk import (
     FrameOptions,
     Sent,

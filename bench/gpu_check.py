@@ -1,4 +1,4 @@
-"""`python -m training.gpu_check`: embedding, M-Net and the trainer's step on a GPU against the CPU.
+"""`python -m bench.gpu_check`: embedding, M-Net and the trainer's step on a GPU against the CPU.
 
 It reads nothing but this repository and draws its crops. Beside torch it needs torchvision, numpy,
 pillow, pydantic, safetensors, tensorboard and typer; FAISS, the service and a network are not used.

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import gpu_check
-from training.gpu_check import CPU_SIZES, check
+from bench import gpu_check
+from bench.gpu_check import CPU_SIZES, check
 
 # A machine with a GPU need not have what the service is made of.
-WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_client", "bench")
+WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_client")
 
 
 def test_all_three_agree_with_the_cpu_in_float32(tiny_artefact: Path) -> None:
@@ -29,7 +29,7 @@ def test_all_three_agree_with_the_cpu_in_float32(tiny_artefact: Path) -> None:
 
 
 def test_the_script_needs_neither_the_service_nor_faiss() -> None:
-    program = "import sys, training.gpu_check\n"
+    program = "import sys, bench.gpu_check\n"
     program += f"print([name for name in {WITHOUT!r} if name in sys.modules])"
     finished = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -1,0 +1,48 @@
+"""Shards: the files of one folder that hold a data set's features together, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from model.problems import InputProblem
+
+SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.npz")
+
+
+def shard_name(number: int, count: int) -> str:
+    """Return the name of one of `count` shards, counted from 0."""
+    return f"shard-{number:05d}-of-{count:05d}.npz"
+
+
+def holds_shards(folder: Path) -> bool:
+    """Return whether there is a shard in a folder."""
+    return folder.is_dir() and any(SHARD.fullmatch(file.name) for file in folder.iterdir())
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """Return the shards of a folder, in order.
+
+    Raises:
+        InputProblem: where there is none, one is missing, or there are those of several runs.
+    """
+    shards = {file: match for file in folder.iterdir() if (match := SHARD.fullmatch(file.name))}
+    totals = Counter(int(match[2]) for match in shards.values())
+    if not shards:
+        raise InputProblem(f"{folder}: holds no shard; name a file or folder of gmn embed")
+    if len(totals) > 1:
+        counts = " and ".join(str(total) for total in sorted(totals))
+        raise InputProblem(
+            f"{folder}: holds shards of several runs, of {counts} shards; give each run a folder "
+            "of its own"
+        )
+    ((total, count),) = totals.items()
+    if count < total:
+        there = {int(match[1]) for match in shards.values()}
+        missing = next(number for number in range(total) if number not in there)
+        raise InputProblem(
+            f"{folder}: {total - count} of {total} shards are missing, the first is "
+            f"{shard_name(missing, total)}; run gmn embed again, which skips those that are there"
+        )
+    return sorted(shards)
