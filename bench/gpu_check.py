@@ -12,9 +12,8 @@ import itertools
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +28,12 @@ from model.metric_network import PairScorer
 from model.openvino_runtime import DtypeName
 from model.precision import choose_device
 from model.torch_runtime import TorchRuntime
+from training.batches import Batch
 from training.datasets.drawn import draw_people
 from training.datasets.record import CropRecord
 from training.recipe import Recipe, read_recipe
 from training.run import prepare_run
-from training.step import TrainingStep
+from training.step import TrainingStep, gradients_of
 
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -74,7 +74,8 @@ class Work(NamedTuple):
     what: str
     precision: str
     size: int
-    call: Callable[[], object]
+    call: Callable[..., object]
+    arguments: tuple[Any, ...]
     difference: dict[str, float]
 
 
@@ -115,7 +116,11 @@ def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iter
     for work in itertools.chain(*parts):
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
-        timer = Timer("call()", globals={"call": work.call}, num_threads=torch.get_num_threads())
+        timer = Timer(
+            "call(*arguments)",
+            globals={"call": work.call, "arguments": work.arguments},
+            num_threads=torch.get_num_threads(),
+        )
         seconds = timer.blocked_autorange(min_run_time=sizes.seconds).median
         peak = round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
         yield Row(work.what, work.precision, round(work.size / seconds, 1), peak, work.difference)
@@ -139,7 +144,7 @@ def _embedding(
         runtime = TorchRuntime(artefact, precision, str(device))
         cosines = functional.cosine_similarity(torch.from_numpy(runtime.embed(crops)), expected)
         difference = {"least cosine": float(cosines.min())}
-        yield Work(what, precision, sizes.crops, partial(runtime.embed, many), difference)
+        yield Work(what, precision, sizes.crops, runtime.embed, (many,), difference)
 
 
 def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[Work]:
@@ -163,21 +168,20 @@ def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[W
             "standard deviation of scores": float(expected.std()),
         }
         pairs = sizes.queries * sizes.gallery
-        call = partial(scorer.scores, queries, gallery)
-        yield Work(what, precision, pairs, call, difference)
+        yield Work(what, precision, pairs, scorer.scores, (queries, gallery), difference)
 
 
 def _steps(device: torch.device, recipe: Recipe, records: Sequence[CropRecord]) -> Iterator[Work]:
-    """Do whole steps on one batch that is at hand; compare the first step's gradient."""
-    expected, gradient, _ = _first_step(recipe, records, "float32", "cpu")
+    expected, gradient, _, _ = _first_step(recipe, records, "float32", "cpu")
+    crops = recipe.sampling.identities * recipe.sampling.images
     for precision in DTYPES:
-        loss, found, step = _first_step(recipe, records, precision, device.type)
+        loss, found, step, batch = _first_step(recipe, records, precision, device.type)
         difference = {
             "loss, relative": abs(loss - expected) / abs(expected),
             "cosine of the gradients": float(functional.cosine_similarity(found, gradient, 0)),
         }
-        crops = recipe.sampling.identities * recipe.sampling.images
-        yield Work(f"step of {recipe.name}, {crops} crops", precision, crops, step, difference)
+        what = f"step of {recipe.name}, {crops} crops"
+        yield Work(what, precision, crops, step.train, (batch, 0), difference)
 
 
 def _first_step(
@@ -185,8 +189,8 @@ def _first_step(
     records: Sequence[CropRecord],
     precision: str,
     device: str,
-) -> tuple[float, torch.Tensor, Callable[[], None]]:
-    """Return loss and gradient (a vector on the CPU) of a run's first batch, and a step on it."""
+) -> tuple[float, torch.Tensor, TrainingStep, Batch]:
+    """Return loss and gradient, a vector on the CPU, of the first step of a run on its batch."""
     # The folder is for teachers, of which there are none.
     chosen = recipe.model_copy(update={"precision": precision})
     run = prepare_run(chosen, records, Path(), device_name=device)
@@ -194,12 +198,8 @@ def _first_step(
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
     step = TrainingStep(run)
     terms = step.gradients(batch, seed=1).terms
-    gradients = [
-        parameter.grad.flatten().cpu()
-        for parameter in run.networks.parameters()
-        if parameter.grad is not None
-    ]
-    return float(sum(terms.values())), torch.cat(gradients), partial(step.train, batch, 0)
+    gradients = [gradient.flatten().cpu() for gradient in gradients_of(run.networks.parameters())]
+    return float(sum(terms.values())), torch.cat(gradients), step, batch
 
 
 def main(
