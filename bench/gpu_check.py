@@ -132,7 +132,6 @@ def _embedding(
     artefact: Artefact,
     records: Sequence[CropRecord],
 ) -> Iterator[Work]:
-    """Embed crops as the service does; compare by the least cosine with the CPU's features."""
     preprocessing = artefact.description.preprocessing
     compared = records[: sizes.compared]
     crops = np.stack([preprocessing.resize(record.decode()) for record in compared])
@@ -148,7 +147,6 @@ def _embedding(
 
 
 def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[Work]:
-    """Score pairs by M-Net; compare by the largest difference from the CPU's scores."""
     network = artefact.require_metric_network()
     torch.manual_seed(0)
     queries = torch.randn(sizes.queries, network.dimension)
