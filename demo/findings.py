@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,10 +49,9 @@ class Finding:
             return "unsure"
         if not self.enrolled:
             return "false alarm" if verdict == "match" else "right: nobody"
-        if verdict == "match":
-            right = bool(results) and results[0].identity == self.query.identity
-            return "found" if right else "wrong person"
-        return "missed"
+        if verdict != "match":
+            return "missed"
+        return "found" if results[0].identity == self.query.identity else "wrong person"
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,8 @@ class Findings:
     def figures(self) -> dict[str, Any]:
         """Compute shares from 0 to 1, counts, milliseconds and crops a second, by name."""
         known = self.known
-        strangers = self.strangers
-        outcomes = [finding.outcome for finding in known]
-        alarms = [finding for finding in strangers if finding.outcome == "false alarm"]
+        outcomes = Counter(finding.outcome for finding in known)
+        alarms = Counter(finding.outcome for finding in self.strangers)
         answers = [finding.answer for finding in self.findings]
         milliseconds = sum(answer.timing_ms.total for answer in answers)
         ranked = summarize(finding.labels for finding in known)
@@ -114,11 +113,11 @@ class Findings:
             "queries": len(self.findings),
             **{name: ranked[name] or 0.0 for name in METRICS},
             "known": len(known),
-            "known_not_matched": outcomes.count("missed") + outcomes.count("unsure"),
-            "known_uncertain": outcomes.count("unsure"),
-            "known_matched_as_another": outcomes.count("wrong person"),
-            "strangers": len(strangers),
-            "false_alarms": len(alarms),
+            "known_not_matched": outcomes["missed"] + outcomes["unsure"],
+            "known_uncertain": outcomes["unsure"],
+            "known_matched_as_another": outcomes["wrong person"],
+            "strangers": len(self.strangers),
+            "false_alarms": alarms["false alarm"],
             "operating_point": OPERATING_POINT,
             "threshold_versions": len({answer.calibration_version for answer in answers}),
             "calibration_state": self.calibration.state,

@@ -56,14 +56,15 @@ def draw_cast(
     crops = list(read_spec(spec))
     known = sorted({str(crop.identity) for crop in crops})[:people]
     first = min(str(crop.camera) for crop in crops)
-    asking: dict[str | None, SourceCrop] = {}
+    gallery = [crop for crop in crops if crop.identity in known and crop.camera != first]
+    queries: dict[str | None, SourceCrop] = {}
     for crop in crops:
         if crop.camera == first:
-            asking.setdefault(crop.identity, crop)
+            queries.setdefault(crop.identity, crop)
     return Cast(
-        tuple(crop for crop in crops if crop.identity in known and crop.camera != first),
-        tuple(crop for identity, crop in asking.items() if identity in known),
-        tuple(crop for identity, crop in asking.items() if identity not in known),
+        gallery=tuple(gallery),
+        known=tuple(crop for crop in queries.values() if crop.identity in known),
+        strangers=tuple(crop for crop in queries.values() if crop.identity not in known),
     )
 
 

@@ -36,20 +36,17 @@ def test_the_same_seed_draws_the_same_bytes_and_a_larger_set_holds_the_smaller_o
 ) -> None:
     drawn = {record.source: record.decode() for record in people.records}
     assert len(drawn) == len(people.records) == 4 * 12 * 3 * 2
+    assert len({pixels.tobytes() for pixels in drawn.values()}) == len(drawn)
     smaller = draw_people(7, 2, 3, cameras_per_domain=2, crops_per_camera=1)
     for record in smaller.records:
         np.testing.assert_array_equal(record.decode(), drawn[record.source])
 
 
-def test_another_seed_draws_other_people(people: Dataset) -> None:
-    other = draw_people(8, domains=1, identities_per_domain=1)
-    assert not np.array_equal(other.records[0].decode(), people.records[0].decode())
-
-
-def test_the_crops_have_the_size_asked_for() -> None:
-    records = draw_people(1, 1, 2, height=96, width=40).records
-    assert {record.decode().shape for record in records} == {(96, 40, 3)}
-    assert {record.decode().dtype for record in records} == {np.dtype(np.uint8)}
+def test_another_seed_draws_other_people_of_the_size_asked_for() -> None:
+    other = draw_people(8, 1, 1, height=96, width=40).records[0].decode()
+    assert (other.shape, other.dtype) == ((96, 40, 3), np.uint8)
+    again = draw_people(7, 1, 1, height=96, width=40).records[0].decode()
+    assert not np.array_equal(other, again)
 
 
 def test_a_record_says_who_where_and_under_what_terms(people: Dataset) -> None:
@@ -70,11 +67,6 @@ def test_a_person_wears_the_same_clothes_before_every_camera(people: Dataset) ->
         elsewhere = where[:, None] != where[None]
         same = who[:, None] == who[None]
         assert apart[same & elsewhere].mean() < 0.75 * apart[~same & elsewhere].mean()
-
-
-def test_no_two_crops_of_a_person_are_alike(people: Dataset) -> None:
-    crops = [r.decode().tobytes() for r in people.records if r.identity == "d1-0003"]
-    assert len(set(crops)) == len(crops) == 6
 
 
 def test_cameras_and_domains_see_in_different_colours(people: Dataset) -> None:
