@@ -156,13 +156,14 @@ def rotate(
     public_id = _public_id(key_id)
     until = now + timedelta(hours=grace) if grace else None
     _require_record(data_dir)
-    with _audited(data_dir, "rotate_key", key_id=public_id) as record:
+    with open_record(data_dir) as record:
         former = {key.key_id: key for key in record.keys.all()}.get(public_id)
-        if former is None:
-            raise UnknownKey(public_id)
-        key, text = with_new_secret(former, until)
-        if expires_days:
-            key = replace(key, expires_at=now + timedelta(expires_days))
+    if former is None:
+        raise UnknownKey(public_id)
+    key, text = with_new_secret(former, until)
+    if expires_days:
+        key = replace(key, expires_at=now + timedelta(expires_days))
+    with _audited(data_dir, "rotate_key", key_id=public_id) as record:
         record.keys.add(key)
     end = f"is valid until {_minute(until)}" if until else "is refused from now on"
     echo(f"Key {public_id}: the former secret {end}. The new one is shown this once: {text}")
