@@ -84,7 +84,12 @@ class GalleryThresholds(Stored):
         tail = self.tail(identities)
         return level + self.ratio * tail.scale * tail.height(-math.log(far))
 
-    def probability(self, scores: NDArray[np.floating], level: float, identities: int) -> Array:
+    def probability(
+        self,
+        scores: NDArray[np.floating],
+        level: float,
+        identities: int,
+    ) -> Array:
         """Compute the probability at even odds that each score is the right identity's, same shape.
 
         With t the rarity of the score, −ln of the share of strangers' searches whose best score is

@@ -77,7 +77,11 @@ class OpenVinoPairScores:
         return np.array(scores, np.float32)
 
 
-def _graph(artefact: Artefact, config: MetricNetworkConfig, shape: tuple[int, int]) -> Any:
+def _graph(
+    artefact: Artefact,
+    config: MetricNetworkConfig,
+    shape: tuple[int, int],
+) -> Any:
     """Return M-Net as an OpenVINO graph, from differences of `shape` to scores `(n, 1)`."""
     openvino = load_openvino()
     from openvino import opset13 as operations
@@ -102,7 +106,11 @@ def _graph(artefact: Artefact, config: MetricNetworkConfig, shape: tuple[int, in
     return openvino.Model([scores], [differences])
 
 
-def _fold(artefact: Artefact, config: MetricNetworkConfig, dimension: int) -> FoldedMetricNetwork:
+def _fold(
+    artefact: Artefact,
+    config: MetricNetworkConfig,
+    dimension: int,
+) -> FoldedMetricNetwork:
     prefix = "metric_network.classifier."
     tensors = {
         name.removeprefix(prefix): tensor.astype(np.float64)

@@ -33,7 +33,11 @@ class EmbeddingRuntime(Protocol):
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
 
 
-def build_runtime(artefact: Artefact, name: RuntimeName, dtype: DtypeName) -> EmbeddingRuntime:
+def build_runtime(
+    artefact: Artefact,
+    name: RuntimeName,
+    dtype: DtypeName,
+) -> EmbeddingRuntime:
     """Build a runtime on the CPU for an artefact's embedder, which is not changed.
 
     Raises:

@@ -17,7 +17,12 @@ class TorchRuntime:
 
     name: RuntimeName = "torch"
 
-    def __init__(self, artefact: Artefact, dtype: DtypeName, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        artefact: Artefact,
+        dtype: DtypeName,
+        device: str = "cpu",
+    ) -> None:
         """Copy the embedder to a device, such as `cuda:0`; the artefact's own is not changed."""
         self.dtype = dtype
         self.device = device

@@ -17,7 +17,11 @@ from model.problems import ArtefactProblem
 Tensors = Mapping[str, NDArray[Any]]
 
 
-def build_embedder(config: EmbedderConfig, tensors: Tensors, source: str) -> Embedder:
+def build_embedder(
+    config: EmbedderConfig,
+    tensors: Tensors,
+    source: str,
+) -> Embedder:
     """Build an embedder in evaluation mode, on the CPU.
 
     Args:

@@ -164,8 +164,10 @@ class Augmenter:
         pad = self.settings.pad
         size = self.size
         height, width = crops[0].shape[:2]
-        padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
-        windows = np.empty((len(crops), size.height, size.width, 3), dtype=np.uint8)
+        padded_shape = (height + 2 * pad, width + 2 * pad, 3)
+        padded = np.zeros(padded_shape, dtype=np.uint8)
+        windows_shape = (len(crops), size.height, size.width, 3)
+        windows = np.empty(windows_shape, dtype=np.uint8)
         flips = (draws[FLIP][:, 0] < self.settings.flip).tolist()
         places = draws[WINDOW].tolist()
         for crop, window, flip, place in zip(crops, windows, flips, places, strict=True):
@@ -267,7 +269,8 @@ def hue(
     channels = []
     for offset in (5.0, 3.0, 1.0):
         place = torch.remainder(sixths + offset, 6.0)
-        channels.append(value - chroma * torch.minimum(place, 4.0 - place).clamp(0.0, 1.0))
+        share = torch.minimum(place, 4.0 - place).clamp(0.0, 1.0)
+        channels.append(value - chroma * share)
     return torch.stack(channels, dim=1)
 
 
@@ -309,7 +312,8 @@ def gamma(
     _: Preprocessing,
 ) -> Tensor:
     """Raise pixels, as shares of white, to an exponent of 1 / (1 + strength) to 1 + strength."""
-    exponent = (math.log1p(settings.strength) * _between(-1.0, 1.0, drawn[:, 0])).exp()
+    logarithm = math.log1p(settings.strength) * _between(-1.0, 1.0, drawn[:, 0])
+    exponent = logarithm.exp()
     return 255.0 * (pixels / 255.0).pow(_beside(pixels, exponent))
 
 
@@ -332,7 +336,8 @@ def blur(
     chosen = chosen.to(pixels.device, non_blocking=True)
     maps = pixels.index_select(0, chosen)
     shape = maps.shape
-    maps = functional.pad(maps, (2, 2, 2, 2), mode="reflect").flatten(0, 1)[None]
+    maps = functional.pad(maps, (2, 2, 2, 2), mode="reflect")
+    maps = maps.flatten(0, 1)[None]
     maps = functional.conv2d(maps, kernel[:, None, :, None], groups=len(kernel))
     maps = functional.conv2d(maps, kernel[:, None, None, :], groups=len(kernel))
     return pixels.index_copy_(0, chosen, maps.view(shape))
@@ -347,7 +352,8 @@ def coarse(
 ) -> Tensor:
     """Reduce crops to a third to two thirds of their size and back, as if farther away."""
     scales = _between(*COARSENESS, drawn[:, 1])
-    for row in (drawn[:, 0] < settings.probability).nonzero().flatten().tolist():
+    chosen = drawn[:, 0] < settings.probability
+    for row in chosen.nonzero().flatten().tolist():
         crop = pixels[row : row + 1]
         scale = float(scales[row])
         size = [max(1, round(scale * side)) for side in crop.shape[2:]]
@@ -364,7 +370,8 @@ def erasing(
     size: Preprocessing,
 ) -> Tensor:
     """Paint a box in the mean colour of the input."""
-    top, left, height, width = _boxes(drawn[:, 1:], size)[:, :, None].unbind(1)
+    boxes = _boxes(drawn[:, 1:], size)
+    top, left, height, width = boxes[:, :, None].unbind(1)
     rows = torch.arange(pixels.shape[2])
     columns = torch.arange(pixels.shape[3])
     chosen = (drawn[:, 0] < settings.probability)[:, None]
@@ -407,7 +414,8 @@ def _boxes(drawn: Tensor, size: Preprocessing) -> Tensor:
     area, aspect, down, right = drawn.unbind(1)
     area = _between(*ERASED_AREA, area)
     lowest, highest = ERASED_ASPECT
-    root = _between(math.log(lowest), math.log(highest), aspect).exp().sqrt()
+    logarithm = _between(math.log(lowest), math.log(highest), aspect)
+    root = logarithm.exp().sqrt()
     side = (area * size.height * size.width).sqrt()
     height = (side * root).round().clamp(1, size.height)
     width = (side / root).round().clamp(1, size.width)

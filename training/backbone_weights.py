@@ -42,7 +42,11 @@ TORCHREID_NAMES = (
 Tensors = dict[str, Tensor]
 
 
-def load_backbone_weights(name: str, backbone: nn.Module, initial_weights: str) -> None:
+def load_backbone_weights(
+    name: str,
+    backbone: nn.Module,
+    initial_weights: str,
+) -> None:
     """Load the initial weights of a backbone.
 
     Args:

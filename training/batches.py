@@ -76,7 +76,8 @@ class BatchMaker:
         share = processes.local_slice(len(rows))
         seed = step_seed(self._recipe.seed, epoch, number)
         draws = self._augmenter.draw(len(rows), seed, share)
-        crops = self._augmenter.cut([self._cache.crop(row) for row in rows[share]], draws)
+        whole_crops = [self._cache.crop(row) for row in rows[share]]
+        crops = self._augmenter.cut(whole_crops, draws)
         labels = torch.from_numpy(self._labels[rows])
         if self.device.type == "cuda":
             # A copy from ordinary memory makes the processor wait for the GPU.
@@ -123,10 +124,15 @@ class CropCache:
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
     """Return the seed of everything random in one step."""
-    return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint32)[0])
+    sequence = np.random.SeedSequence((seed, epoch, step))
+    return int(sequence.generate_state(1, np.uint32)[0])
 
 
-def worker_count(workers: int | None, device: torch.device, processes: Processes) -> int:
+def worker_count(
+    workers: int | None,
+    device: torch.device,
+    processes: Processes,
+) -> int:
     """Return how many threads make batches ahead.
 
     Args:

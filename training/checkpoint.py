@@ -113,7 +113,8 @@ def _digest(records: Sequence[CropRecord]) -> str:
     for record in records:
         if record.path is not None or record.load is not None:
             places[record.dataset].add(str(Path(record.source).parent))
-    folders = {os.path.commonpath(list(paths)) for paths in places.values()} - {"", ".", os.sep}
+    folders = {os.path.commonpath(list(paths)) for paths in places.values()}
+    folders -= {"", ".", os.sep}
     # A longer folder may lie within a shorter one.
     ordered = sorted(folders, key=len, reverse=True)
     digest = hashlib.sha256()
@@ -267,7 +268,11 @@ def load_checkpoint(
     return Position()
 
 
-def _refuse_another_run(path: Path, state: Mapping[str, Any], identity: RunIdentity) -> None:
+def _refuse_another_run(
+    path: Path,
+    state: Mapping[str, Any],
+    identity: RunIdentity,
+) -> None:
     try:
         part = RunIdentity.model_validate(state["identity"]).differs_by(identity)
     except (ValidationError, KeyError):

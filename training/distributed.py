@@ -143,15 +143,18 @@ class SynchronisedBatchNorm(_BatchNorm):
         mean = mean_over_processes(values.mean(dim=others))
         centred = values - mean.view(shape)
         variance = mean_over_processes(centred.square().mean(dim=others))
-        self._remember(mean, variance, self.processes.count * values.numel() // values.shape[1])
+        count = self.processes.count * values.numel() // values.shape[1]
+        self._remember(mean, variance, count)
         scale = (variance + self.eps).rsqrt() * self.weight
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(maps.dtype)
+        normalised = centred * scale.view(shape) + self.bias.view(shape)
+        return normalised.to(maps.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
         momentum = self.momentum or 0.0
         self.get_buffer("running_mean").lerp_(mean, momentum)
-        self.get_buffer("running_var").lerp_(variance * (count / max(count - 1, 1)), momentum)
+        unbiased = variance * (count / max(count - 1, 1))
+        self.get_buffer("running_var").lerp_(unbiased, momentum)
         self.get_buffer("num_batches_tracked").add_(1)
 
 

@@ -182,7 +182,11 @@ def _refuse_collapse(
         ) from problem
 
 
-def _save(path: Path, artefact: Artefact, results: list[DatasetResult]) -> Description:
+def _save(
+    path: Path,
+    artefact: Artefact,
+    results: list[DatasetResult],
+) -> Description:
     """Write the artefact with its figures and the scoring that was best by them."""
     figures = {
         result.name: {

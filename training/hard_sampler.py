@@ -45,7 +45,12 @@ class HardSampler(PKSampler):
     (seed, epoch) and on who look alike.
     """
 
-    def __init__(self, records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> None:
+    def __init__(
+        self,
+        records: Sequence[CropRecord],
+        settings: Sampling,
+        seed: int = 0,
+    ) -> None:
         super().__init__(records, settings, seed)
         self._share = settings.order.share
         self._every = settings.order.every
@@ -65,7 +70,8 @@ class HardSampler(PKSampler):
         """
         self._inner.prepare(epoch, embed)
         known = len(self._neighbours) > 0
-        if self._share and not (known and (self._every == 0 or epoch % self._every)):
+        fresh = known and (self._every == 0 or epoch % self._every)
+        if self._share and not fresh:
             self._find_neighbours(embed)
 
     def epoch(self, number: int) -> list[list[int]]:
@@ -94,10 +100,12 @@ class HardSampler(PKSampler):
             person: self.shuffled(self.people[person], random)[:SEEN_CROPS]
             for person in self._names
         }
-        features = unit_length(embed([row for rows in seen.values() for row in rows]))
+        rows = [row for rows in seen.values() for row in rows]
+        features = unit_length(embed(rows))
         ends = np.cumsum([len(rows) for rows in seen.values()])
         parts = np.split(features, ends[:-1])
-        means = unit_length(np.stack([part.mean(axis=0) for part in parts]))
+        means = np.stack([part.mean(axis=0) for part in parts])
+        means = unit_length(means)
         wanted = 2 * (self.identities - 1)
         self._neighbours = np.full((len(self._names), wanted), -1, np.int64)
         domains: dict[str, list[int]] = defaultdict(list)
@@ -107,18 +115,20 @@ class HardSampler(PKSampler):
             numbers = np.array(members)
             count = min(wanted, len(numbers) - 1)
             for start in range(0, len(numbers), ROWS_AT_ONCE):
-                rows = numbers[start : start + ROWS_AT_ONCE]
-                cosines = means[rows] @ means[numbers].T
+                part = numbers[start : start + ROWS_AT_ONCE]
+                cosines = means[part] @ means[numbers].T
                 order = np.argsort(-cosines, axis=1, kind="stable")
-                for row, others in zip(rows, numbers[order], strict=True):
-                    self._neighbours[row, :count] = others[others != row][:count]
+                for row, others in zip(part, numbers[order], strict=True):
+                    nearest = others[others != row]
+                    self._neighbours[row, :count] = nearest[:count]
 
     def _alike(self, batch: list[int], random: np.random.Generator) -> list[int]:
         """Replace a batch by its first person and P − 1 of the 2(P − 1) nearest of the domain."""
         people = [self._person_of_row[row] for row in batch[:: self.images]]
         near = self._neighbours[self._names.index(people[0])]
         near = near[near >= 0]
-        chosen = [self._names[place] for place in random.permutation(near)[: self.identities - 1]]
+        places = random.permutation(near)[: self.identities - 1]
+        chosen = [self._names[place] for place in places]
         # A domain may have fewer people than a batch.
         rest = [person for person in people[1:] if person not in chosen]
         together = [people[0], *chosen, *rest][: self.identities]

@@ -111,7 +111,9 @@ def fit_metric_network(
     for name in sorted(set(domains)):
         rows = torch.tensor([row for row, domain in enumerate(domains) if domain == name])
         units = unit_features(features[rows].to(device))
-        domain_views.append(with_nearest(units, people[rows].to(device), cameras[rows].to(device)))
+        shown = people[rows].to(device)
+        under = cameras[rows].to(device)
+        domain_views.append(with_nearest(units, shown, under))
     return fit_to_views(domain_views, recipe)
 
 
@@ -142,7 +144,8 @@ def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRe
     for dataset in sorted({record.dataset for record in records}):
         crops = [record for record in records if record.dataset == dataset]
         people = sorted({record.identity for record in crops})
-        count = math.ceil(min(1.0, recipe.metric_fit.crops / len(crops)) * len(people))
+        share = min(1.0, recipe.metric_fit.crops / len(crops))
+        count = math.ceil(share * len(people))
         order = np.random.default_rng(recipe.seed).permutation(len(people))
         some = {people[number] for number in order[:count]}
         chosen += [record for record in crops if record.identity in some]
@@ -187,10 +190,15 @@ def with_nearest(units: Tensor, people: Tensor, cameras: Tensor) -> Views:
     return Views(units, people, cameras, torch.cat(nearest))
 
 
-def compare(metric_network: MetricNetwork, views: Views, seed: tuple[int, int]) -> Comparisons:
+def compare(
+    metric_network: MetricNetwork,
+    views: Views,
+    seed: tuple[int, int],
+) -> Comparisons:
     """Draw queries, and for each some of its nearest crops and some of its own person."""
     random = np.random.default_rng(seed)
-    queries = random.integers(0, len(views.units), min(QUERIES, len(views.units)))
+    size = len(views.units)
+    queries = random.integers(0, size, min(QUERIES, size))
     candidates = np.stack([_candidates(views, int(query), random) for query in queries])
     device = views.units.device
     query = torch.tensor(queries, device=device)
@@ -207,11 +215,16 @@ def compare(metric_network: MetricNetwork, views: Views, seed: tuple[int, int]) 
     )
 
 
-def _candidates(views: Views, query: int, random: np.random.Generator) -> NDArray[np.int64]:
+def _candidates(
+    views: Views,
+    query: int,
+    random: np.random.Generator,
+) -> NDArray[np.int64]:
     nearest = views.nearest[query].cpu().numpy()
     near = random.choice(nearest, min(CANDIDATES, len(nearest)), replace=False)
-    elsewhere = (views.people == views.people[query]) & (views.cameras != views.cameras[query])
-    positives = elsewhere.nonzero().flatten().cpu().numpy()
+    same_person = views.people == views.people[query]
+    other_camera = views.cameras != views.cameras[query]
+    positives = (same_person & other_camera).nonzero().flatten().cpu().numpy()
     # A person under one camera has none: the query itself stands in, and is not counted.
     drawn = random.choice(positives if len(positives) else np.array([query]), POSITIVES)
     return np.concatenate((near, drawn))
@@ -256,7 +269,8 @@ def pair_ranking_loss(scores: Tensor, same: Tensor, counted: Tensor) -> Tensor:
     Returns:
         A scalar; 0 where no positive pair is counted.
     """
-    negatives = scores.masked_fill(same | ~counted, float("-inf")).logsumexp(dim=1, keepdim=True)
+    negatives = scores.masked_fill(same | ~counted, float("-inf"))
+    negatives = negatives.logsumexp(dim=1, keepdim=True)
     positive = (same & counted).to(scores.dtype)
     # softplus(x) is log(1 + e^x); a query without negatives, at −∞, has nothing to learn.
     losses = functional.softplus(negatives.clamp(min=-1e4) - scores)
@@ -277,7 +291,8 @@ def cosine_anchor_loss(scores: Tensor, cosines: Tensor) -> Tensor:
         A scalar.
     """
     least = torch.finfo(scores.dtype).eps
-    standardised = (scores - scores.mean()) / scores.std().detach().clamp(min=least)
+    deviation = scores.std().detach().clamp(min=least)
+    standardised = (scores - scores.mean()) / deviation
     wanted = (cosines - cosines.mean()) / cosines.std().clamp(min=least)
     return (standardised - wanted).square().mean()
 
@@ -292,5 +307,6 @@ def _spread_ratio(metric_network: MetricNetwork, views: Sequence[Views]) -> floa
         firsts = domain.units[first.to(domain.units.device)]
         seconds = domain.units[second.to(domain.units.device)]
         scores = metric_network.scores(metric_network.pair_features(firsts, seconds))
-        ratios.append(float(scores.std() / (firsts * seconds).sum(dim=-1).std()))
+        cosines = (firsts * seconds).sum(dim=-1)
+        ratios.append(float(scores.std() / cosines.std()))
     return sum(ratios) / len(ratios)

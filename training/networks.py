@@ -98,7 +98,11 @@ def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
         )
 
 
-def _misfits(section: str, held: BaseModel, wanted: BaseModel) -> tuple[str, str]:
+def _misfits(
+    section: str,
+    held: BaseModel,
+    wanted: BaseModel,
+) -> tuple[str, str]:
     """Return the `--set` options that would take all differing settings, and these in words."""
     there = held.model_dump(mode="json")
     here = wanted.model_dump(mode="json")
@@ -192,7 +196,11 @@ class TrainedNetworks(nn.Module):
         return [module for stage in stages for module in stage]
 
 
-def starting_embedder(recipe: Recipe, start: StartingNetworks, device: torch.device) -> nn.Module:
+def starting_embedder(
+    recipe: Recipe,
+    start: StartingNetworks,
+    device: torch.device,
+) -> nn.Module:
     """Copy the embedder as it starts, only to be run, for `losses.anchor`.
 
     Raises:

@@ -175,7 +175,8 @@ def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
     scores = {}
     for scoring, ours in zip(scorings, reference, strict=True):
         theirs = torch.from_numpy(pair_scorer.run([scoring], pairs)[0])
-        scores[scoring] = float((theirs - ours).abs().max() / ours.abs().max().clamp(min=1.0))
+        largest = ours.abs().max().clamp(min=1.0)
+        scores[scoring] = float((theirs - ours).abs().max() / largest)
     return Parity(len(crops), len(rows), float(apart.max()), scores)
 
 

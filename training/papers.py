@@ -212,7 +212,11 @@ def papers_table(provenance: Provenance, results: Sequence[DatasetResult]) -> Ta
     )
 
 
-def data_differences(protocol: str, target: str, provenance: Provenance) -> list[str]:
+def data_differences(
+    protocol: str,
+    target: str,
+    provenance: Provenance,
+) -> list[str]:
     """Return where an artefact was trained on other sets or splits than a protocol, in clauses.
 
     Args:

@@ -60,7 +60,12 @@ class PKSampler:
         domain_of: each person's domain.
     """
 
-    def __init__(self, records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> None:
+    def __init__(
+        self,
+        records: Sequence[CropRecord],
+        settings: Sampling,
+        seed: int = 0,
+    ) -> None:
         """Find the people that can be sampled.
 
         Args:
@@ -280,7 +285,11 @@ class DomainSampler(CropSampler):
             yield self.crops_of(batch, random)
 
 
-def build_sampler(records: Sequence[CropRecord], settings: Sampling, seed: int = 0) -> PKSampler:
+def build_sampler(
+    records: Sequence[CropRecord],
+    settings: Sampling,
+    seed: int = 0,
+) -> PKSampler:
     """Build the sampler that a recipe names.
 
     Raises:

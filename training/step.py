@@ -64,7 +64,12 @@ class TrainingStep:
         in_float16 = autocast_type(run.recipe, run.device) is torch.float16
         self.scaler = GradScaler(run.device.type, enabled=in_float16)
 
-    def gradients(self, batch: Batch, seed: int, with_norms: bool = False) -> Gradients:
+    def gradients(
+        self,
+        batch: Batch,
+        seed: int,
+        with_norms: bool = False,
+    ) -> Gradients:
         """Replace the gradients of the parameters by those of a batch.
 
         Args:
@@ -90,7 +95,8 @@ class TrainingStep:
         if not self.scaler.is_enabled():
             gradients = gradients_of(run.networks.parameters())
             checked = checked + torch.stack(torch._foreach_norm(gradients)).sum()
-        return Gradients(dict(zip(terms, values, strict=True)), norms, checked.isfinite())
+        detached = dict(zip(terms, values, strict=True))
+        return Gradients(detached, norms, checked.isfinite())
 
     def update(self) -> None:
         """Change the weights by their gradients, and add them to the average of the weights."""
@@ -131,7 +137,8 @@ class TrainingStep:
         Each part is then embedded again, to carry the gradients of its features to the weights.
         """
         # Parts are of about one size: BatchNorm cannot train on a single crop that is left over.
-        count = min(ceil(len(images) / micro_batch), max(1, len(images) // 2))
+        most = max(1, len(images) // 2)
+        count = min(ceil(len(images) / micro_batch), most)
         parts = torch.tensor_split(images, count)
         before_neck = self._features_without_graph(parts, seed).requires_grad_()
         torch.manual_seed(seed)
@@ -221,7 +228,12 @@ def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
 class Trunk(nn.Module):
     """The embedder up to its BNNeck, which each process runs on its own share of the crops."""
 
-    def __init__(self, embedder: Embedder, recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
         super().__init__()
         self.embedder = embedder
         self.stages = recipe.losses.stages

@@ -98,7 +98,8 @@ def train(
         TrainingStopped: SIGINT or SIGTERM stopped it; it can be resumed.
     """
     together = processes or Processes()
-    used = folder.is_dir() and any(not file.match("reviews-*") for file in folder.iterdir())
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    used = not all(file.match("reviews-*") for file in files)
     if together.is_main and not resume and used:
         raise InputProblem(f"{folder}: is not empty; name a new folder, or resume its run")
     if source is None:
@@ -307,7 +308,8 @@ def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
         InputProblem: naming the crop that cannot be read.
     """
     run.networks.eval()
-    padded = [*rows, *[rows[0]] * (-len(rows) % run.processes.count)]
+    missing = -len(rows) % run.processes.count
+    padded = [*rows, *[rows[0]] * missing]
     share = padded[run.processes.local_slice(len(padded))]
     precision = run.recipe.precision
     half = precision != "float16" and choose_dtype(run.device, precision) is torch.bfloat16
@@ -317,5 +319,6 @@ def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
         [run.records[row] for row in share],
         bfloat16=half,
     )
-    gathered = run.processes.gather(torch.from_numpy(features).to(run.device))
+    on_device = torch.from_numpy(features).to(run.device)
+    gathered = run.processes.gather(on_device)
     return np.asarray(gathered[: len(rows)].cpu().numpy())

@@ -300,7 +300,11 @@ def _jpeg_markers(data: bytes) -> Iterator[int]:
             position += int.from_bytes(data[position : position + 2], "big")
 
 
-def _too_many_chunks(data: bytes, position: int, order: Literal["big", "little"]) -> str | None:
+def _too_many_chunks(
+    data: bytes,
+    position: int,
+    order: Literal["big", "little"],
+) -> str | None:
     """Count chunks. PNG: length, kind, content, checksum. RIFF: kind, length, content, even end."""
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):

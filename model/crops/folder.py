@@ -60,7 +60,11 @@ def packed_root(folder: Path) -> Path:
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
-def _by_folders(folder: Path, names: Sequence[str], depth: int) -> list[CropFile]:
+def _by_folders(
+    folder: Path,
+    names: Sequence[str],
+    depth: int,
+) -> list[CropFile]:
     places = [Path(name).parts[depth:] for name in names]
     named = all(len(place) > 1 for place in places)
     return [

@@ -184,7 +184,11 @@ def _find_file(
     raise ManifestProblem(f"{where}: {_shown(name, within)}: {reason}; correct the path")
 
 
-def _read_time(within: Path | None, where: str, text: str | None) -> datetime | None:
+def _read_time(
+    within: Path | None,
+    where: str,
+    text: str | None,
+) -> datetime | None:
     if text is None:
         return None
     try:

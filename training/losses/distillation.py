@@ -82,7 +82,8 @@ def feature_distillation_loss(projected: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         A scalar, 0 to 2.
     """
-    return (1.0 - functional.cosine_similarity(projected.float(), teacher.float(), dim=1)).mean()
+    cosines = functional.cosine_similarity(projected.float(), teacher.float(), dim=1)
+    return (1.0 - cosines).mean()
 
 
 def relation_distillation_loss(
@@ -124,7 +125,8 @@ def pair_distillation_loss(
     """
     size = len(teacher)
     first, second = torch.triu_indices(size, size, offset=1, device=scores.device)
-    square = scores.new_zeros((size, size)).index_put((first, second), scores.float())
+    square = scores.new_zeros((size, size))
+    square = square.index_put((first, second), scores.float())
     return _divergence(square + square.T, _cosines(teacher) / temperature)
 
 

@@ -29,7 +29,8 @@ def generalizable_metric_loss(_: MetricSettings, features: Features) -> Tensor:
     """
     first, second = features.labels[features.pair_rows]
     same = first == second
-    per_pair = functional.cross_entropy(features.logits.float(), same.long(), reduction="none")
+    logits = features.logits.float()
+    per_pair = functional.cross_entropy(logits, same.long(), reduction="none")
     # Masks, and no selected rows, whose number a GPU would have to be waited for.
     sorts = torch.stack((same, ~same)).to(per_pair.dtype)
     counts = sorts.sum(dim=1)
@@ -60,7 +61,8 @@ def pair_identity_center_loss(_: CenterSettings, features: Features) -> Tensor:
     new = (ordered[1:] != ordered[:-1]).long()
     numbers = torch.cat((new.new_zeros(1), new.cumsum(0)))
     membership = torch.empty_like(numbers).scatter(0, order, numbers)
-    counts = pairs.new_zeros(len(pairs)).index_add(0, membership, pairs.new_ones(len(pairs)))
+    ones = pairs.new_ones(len(pairs))
+    counts = torch.zeros_like(ones).index_add(0, membership, ones)
     sums = torch.zeros_like(pairs).index_add(0, membership, pairs)
     centers = sums / counts.clamp(min=1)[:, None]
     return (pairs - centers.index_select(0, membership)).square().mean()

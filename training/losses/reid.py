@@ -22,7 +22,12 @@ class IdentitySettings(LossSettings):
 class IdentityLoss(nn.Module):
     """L_cls: cross-entropy of the logits of a linear layer; a scalar."""
 
-    def __init__(self, settings: IdentitySettings, dimension: int, classes: int) -> None:
+    def __init__(
+        self,
+        settings: IdentitySettings,
+        dimension: int,
+        classes: int,
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.classifier = nn.Linear(dimension, classes, bias=False)
@@ -51,7 +56,12 @@ class CosFaceSettings(LossSettings):
 class CosFace(nn.Module):
     """Cross-entropy of scale · (cosine − margin of the right class) (CosFace, CVPR 2018)."""
 
-    def __init__(self, settings: CosFaceSettings, dimension: int, classes: int) -> None:
+    def __init__(
+        self,
+        settings: CosFaceSettings,
+        dimension: int,
+        classes: int,
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.classifier = nn.Linear(dimension, classes, bias=False)
@@ -99,9 +109,9 @@ def triplet_loss(settings: TripletSettings, features: Features) -> Tensor:
     farthest = distances.masked_fill(~positives, -torch.inf).amax(dim=1)
     nearest = distances.masked_fill(~negatives, torch.inf).amin(dim=1)
     usable = positives.any(dim=1) & negatives.any(dim=1)
-    violations = functional.relu(
-        torch.where(usable, farthest, 0.0) - torch.where(usable, nearest, 0.0) + settings.margin
-    )
+    farthest = torch.where(usable, farthest, 0.0)
+    nearest = torch.where(usable, nearest, 0.0)
+    violations = functional.relu(farthest - nearest + settings.margin)
     return torch.where(usable, violations, 0.0).mean()
 
 
