@@ -52,6 +52,8 @@ def check_data(
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
+    # A package that is missing is named before anything is printed.
+    import training.evaluation.tables  # noqa: F401
     from training.datasets.check import check_datasets
     from training.datasets.registry import read_datasets
 
