@@ -148,6 +148,7 @@ class Methods(Calls):
         unnamed: bool = False,
         captured_after: datetime | str | None = None,
         captured_before: datetime | str | None = None,
+        track: str | None = None,
         order: models.CropOrder = "enrolled",
         include_vector: bool = False,
     ) -> Call[models.Crops]:
@@ -156,11 +157,13 @@ class Methods(Calls):
         Args:
             unnamed: only crops without an identity.
             captured_after, captured_before: only crops captured within these, with time zone.
+            track: only crops of this track; with `camera` of that camera alone.
             order: by enrollment, or by `captured` or `-captured`, where that is unknown of a crop
                 by its enrollment.
             include_vector: with the vector of each, and the fingerprint of its embedder.
         """
-        filters = {"identity": identity, "camera": camera, "external_id": external_id}
+        filters = {"identity": identity, "camera": camera, "track": track}
+        filters |= {"external_id": external_id}
         times = {"captured_after": captured_after, "captured_before": captured_before}
         limit = PAGE // 10 if include_vector else PAGE
         shown = {"order": order, "include_vector": include_vector, "limit": limit}
@@ -227,6 +230,16 @@ class Methods(Calls):
     @Request("DELETE", "galleries/{name}", long=True)
     def delete_gallery(self, name: str) -> models.GalleryRemoval:
         """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""
+
+    @PagedRequest("galleries/{gallery}/tracks", limit=100)
+    def tracks(
+        self, gallery: str | None = None, *, camera: str | None = None
+    ) -> Iterator[models.Track]:
+        """Tracks in the order of their ids, fetched page by page.
+
+        Args:
+            camera: only those of this camera.
+        """
 
     @PagedRequest("galleries/{gallery}/identities")
     def identities(

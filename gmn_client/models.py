@@ -386,6 +386,7 @@ class Crop(WireModel):
     captured_at: Moment | None
     external_id: str | None
     metadata: Mapping[str, Any] | None
+    track: str | None = None
     sha256: str
     content_type: str | None
     created_at: Moment
@@ -396,6 +397,29 @@ class Crop(WireModel):
 
 class Crops(Page[Crop]):
     """One page of crops; one that is not the last may have fewer than `limit`, also none."""
+
+
+class Track(WireModel):
+    """The crops of one person that a tracker joined in one camera.
+
+    `crop_id` has its best picture, whose file is at `image_url`, null where none is kept.
+    `cohesion` is the least cosine of a crop to the mean of the others, null for a single crop.
+    Times are those of captures, or of enrollments where these are unknown.
+    """
+
+    track: str
+    camera: str | None
+    crops: int
+    identities: list[str]
+    first_seen: Moment
+    last_seen: Moment
+    crop_id: str
+    image_url: str | None
+    cohesion: float | None
+
+
+class Tracks(Page[Track]):
+    """One page of tracks, in the order of their ids and cameras; it may be empty with `camera`."""
 
 
 class Removal(WireModel):
@@ -651,6 +675,7 @@ class RankedCrop(WireModel):
     captured_at: Moment | None
     external_id: str | None
     metadata: Mapping[str, Any] | None
+    track: str | None = None
     cosine: float
     pair_logit: float | None
     probability: float | None

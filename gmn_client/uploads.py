@@ -50,6 +50,7 @@ class Image:
         captured_at: with time zone; None where unknown.
         external_id: your own id of it; None where it has none.
         metadata: any JSON object to keep with it.
+        track: the tracker's own id of the track, within the camera; None where it has none.
     """
 
     data: ImageData
@@ -59,6 +60,7 @@ class Image:
     captured_at: datetime | None = None
     external_id: str | None = None
     metadata: Mapping[str, Any] | None = None
+    track: str | None = None
 
 
 ImageSource: TypeAlias = ImageData | Image
@@ -79,6 +81,7 @@ class CropFields(TypedDict, total=False):
     Attributes:
         captured_at: with time zone.
         external_id, metadata: your own id, and your own JSON object.
+        track: the tracker's own id of the track, within the camera.
     """
 
     identity: str | None
@@ -86,6 +89,7 @@ class CropFields(TypedDict, total=False):
     captured_at: datetime | str | None
     external_id: str | None
     metadata: Mapping[str, object] | None
+    track: str | None
 
 
 class LabelledBox(Box, CropFields):
@@ -105,6 +109,7 @@ class CropsChosen(TypedDict, total=False):
     identity: str
     unnamed: bool
     camera: str
+    track: str
     external_id: str
     captured_after: datetime
     captured_before: datetime
@@ -117,6 +122,7 @@ class CropsChanges(CropsChosen, total=False):
     new_identity: str | None
     new_camera: str | None
     new_metadata: Mapping[str, object] | None
+    new_track: str | None
 
 
 class GalleryOptions(TypedDict, total=False):
@@ -192,7 +198,7 @@ def _field(value: object) -> object:
 
 def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
     """Return the labels of images: a field for each that any of them has, once for each image."""
-    names = ("identity", "camera", "captured_at", "external_id", "metadata")
+    names = ("identity", "camera", "captured_at", "external_id", "metadata", "track")
     labels = {name: [getattr(image, name) for image in images] for name in names}
     return {name: many for name, many in labels.items() if many != [None] * len(many)}
 

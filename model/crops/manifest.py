@@ -14,7 +14,7 @@ from model.crops.names import Ignored, shown
 from model.problems import InputProblem
 
 MANIFEST = "manifest.csv"
-COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "split")
+COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
 LABELLED = ("path", "identity", "camera")
 """What training and evaluation need of every crop."""
 MAX_LINE = 1_000_000
@@ -34,6 +34,7 @@ class CropFile:
         identity, camera, external_id: opaque strings; leading zeros are kept.
         captured_at: with time zone.
         metadata: a JSON object as text.
+        track: the tracker's own id of the track, within the camera.
         split: `train`, `query` or `gallery`.
         line: of the manifest, from 1.
     """
@@ -46,6 +47,7 @@ class CropFile:
     metadata: str | None = None
     split: str | None = None
     line: int | None = None
+    track: str | None = None
 
 
 def read_manifest(
@@ -154,6 +156,7 @@ def _read_row(
         values["external_id"],
         metadata,
         split,
+        track=values["track"],
     )
 
 

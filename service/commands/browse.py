@@ -62,6 +62,7 @@ class CropOptions(GroupOptions, total=False):
 
     identity: Annotated[str, Option(help="Of this identity only.")]
     unnamed: Annotated[bool, Option("--unnamed", help="Without an identity only.")]
+    track: Annotated[str, Option(help="Of this track only; with --camera of that camera.")]
     external_id: Annotated[str, Option(help="With this id of yours only.")]
     order: Annotated[CropOrder, Option(help="By enrollment or capture; enrolled if unset.")]
 
@@ -161,6 +162,7 @@ def crops(client: Client, limit: LimitOption = 1000, **chosen: Unpack[CropOption
         "identity": "identity",
         "camera": "camera",
         "captured (UTC)": "captured_at",
+        "track": "track",
         "external id": "external_id",
     }
     return listed(islice(client.crops(**chosen), limit), columns)

@@ -53,6 +53,7 @@ class SourceCrop:
         identity, camera, captured_at, external_id: its labels; None where unknown.
         split: `train`, `query` or `gallery`; None where the source has no splits.
         metadata: a JSON object as text, or None.
+        track: the tracker's own id of the track, or None.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SourceCrop:
     split: str | None = None
     external_id: str | None = None
     metadata: str | None = None
+    track: str | None = None
 
 
 def read_crop(crop: SourceCrop) -> bytes | str:
@@ -160,6 +162,7 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
             split=file.split,
             external_id=file.external_id,
             metadata=file.metadata,
+            track=file.track,
         )
         for file in files
     ]
@@ -191,6 +194,7 @@ def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[Sour
                 captured_at=crop.captured_at,
                 external_id=crop.external_id,
                 metadata=json.loads(crop.metadata) if crop.metadata else None,
+                track=crop.track,
             )
 
     with progress_bar() as bar:

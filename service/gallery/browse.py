@@ -101,6 +101,23 @@ async def list_identities(
     return await runtime.galleries.read(read)
 
 
+async def list_tracks(
+    runtime: Runtime, gallery: Gallery, cursor: str | None, limit: int, camera: str | None
+) -> models.Tracks:
+    """Return a page of tracks."""
+
+    def read() -> models.Tracks:
+        page = runtime.record.tracks.page(gallery.gallery_id, cursor or "", limit, camera)
+        tracks, next_cursor = page
+        results = []
+        for track in tracks:
+            url = gallery.image_url(track.crop_id) if track.pictured else None
+            results.append(models.Track.model_validate(vars(track) | {"image_url": url}))
+        return models.Tracks(results=results, next_cursor=next_cursor)
+
+    return await runtime.galleries.read(read)
+
+
 async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> models.IdentityDetail:
     """Describe an identity; raise `UnknownIdentity`."""
     found = await runtime.galleries.read(runtime.record.people.get, gallery.gallery_id, identity)

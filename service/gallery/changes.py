@@ -140,8 +140,8 @@ async def change_crop(
     """
     if not fields:
         raise InvalidField(
-            "identity: nothing is to be changed; send identity, camera, captured_at, external_id "
-            "or metadata, empty for unknown"
+            "identity: nothing is to be changed; send identity, camera, captured_at, external_id, "
+            "metadata or track, empty for unknown"
         )
     captured = fields.get("captured_at")
     if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
@@ -180,7 +180,7 @@ async def change_matching(
     """
     if not fields:
         raise InvalidField(
-            "new_identity: nothing is to be changed; send new_identity, new_camera or "
+            "new_identity: nothing is to be changed; send new_identity, new_camera, new_track or "
             "new_metadata, empty for unknown"
         )
     matched, relabelling = await change_matched(

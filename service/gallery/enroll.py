@@ -30,7 +30,7 @@ from service.record.values import (
     new_crop_id,
 )
 from service.runtime import Runtime
-from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, Text, read_moment
+from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, MAX_TRACK, Text, read_moment
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_METADATA_DEPTH = 32
@@ -49,6 +49,7 @@ class ImageToEnroll:
     captured_at: datetime | None = None
     external_id: str | None = None
     metadata: Mapping[str, Any] | None = None
+    track: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> A
         captured_at=image.captured_at,
         external_id=image.external_id,
         metadata=image.metadata,
+        track=image.track,
         sha256=prepared.sha256,
         content_type=prepared.content_type,
         image_bytes=len(prepared.picture or b""),
@@ -201,6 +203,8 @@ def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> st
             "external_id": image.external_id,
             "metadata": dict(image.metadata or {}),
         }
+        if image.track is not None:
+            fields["track"] = image.track
         digest.update(json.dumps(fields, sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -302,6 +306,16 @@ Name = Annotated[Text, AfterValidator(_checked_name)]
 Camera = Annotated[Text, AfterValidator(_checked_camera)]
 
 
+def checked_track(field: str, value: str) -> str:
+    """Return a track unchanged; raise `InvalidField` if no call could name it again."""
+    if len(value) > MAX_TRACK:
+        raise InvalidField(
+            f"{field}: {value[:40]!r} has {len(value)} characters, and a track at most "
+            f"{MAX_TRACK}; send the tracker's own id"
+        )
+    return checked_text(field, value)
+
+
 def checked_metadata(name: str, value: str) -> dict[str, Any]:
     """Parse a JSON object; raise `InvalidField` if it could not be written back."""
     metadata: Any = None
@@ -342,4 +356,5 @@ LABELS: Mapping[str, Callable[[str, str], Any]] = {
     "captured_at": _checked_moment,
     "external_id": checked_text,
     "metadata": checked_metadata,
+    "track": checked_track,
 }

@@ -36,6 +36,7 @@ from service.search.options import (
     Moment,
     Text,
     Texts,
+    Track,
     require_order,
     without_empty,
 )
@@ -214,6 +215,8 @@ class EnrollFields(LabelsForm):
     """Your own id."""
     metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object."""
+    track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
+    """The tracker's own id of the track, within the camera."""
 
 
 class LabelledBox(Box):
@@ -224,6 +227,7 @@ class LabelledBox(Box):
     captured_at: MomentText | None = None
     external_id: Text | None = None
     metadata: dict[str, Any] | None = None
+    track: Track | None = None
 
     def labels(self) -> dict[str, str]:
         labels = self.model_dump(include=set(LABELS), exclude_none=True)
@@ -291,6 +295,8 @@ class CropsWanted(CapturedCrops):
     """Only of this identity."""
     unnamed: bool = False
     """Only crops without an identity."""
+    track: Track | None = None
+    """Only of this track; with `camera` of that camera alone."""
     external_id: Text | None = None
     """Only with this id of yours."""
 
@@ -328,7 +334,7 @@ class CropsChosen(CropsWanted):
         if wanted == CropFilter():
             raise InvalidField(
                 "crop_ids: no field chooses crops; send crop_ids, identity, unnamed=true, "
-                "camera, external_id, captured_after or captured_before"
+                "camera, track, external_id, captured_after or captured_before"
             )
         return wanted
 
@@ -342,6 +348,8 @@ class CropsChanges(CropsChosen, LabelsForm):
     """The identity from now on; empty for unknown."""
     new_camera: Labels = Field([], examples=[["east"]])
     """The camera from now on; empty for unknown."""
+    new_track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
+    """The track from now on; empty for unknown."""
     new_metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object that takes the place of the former; empty for none."""
 

@@ -86,7 +86,8 @@ def _read_vectors(
     rows = zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
     for number, row in enumerate(rows):
         texts = (text or None for text in row)
-        labels: dict[str, Any] = {**dict(zip(KNOWN_BY_ROW, texts, strict=True)), "metadata": None}
+        labels: dict[str, Any] = dict(zip(KNOWN_BY_ROW, texts, strict=True))
+        labels |= {"metadata": None, "track": None}
         labels["captured_at"] = _checked(labels, f"archive: crop {number}")["captured_at"]
         items.append(CropFile(folder / str(number), **labels))
     embedded = [

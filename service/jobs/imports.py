@@ -193,6 +193,7 @@ async def _enroll_batch(
             captured_at=item.captured_at,
             external_id=item.external_id,
             metadata=json.loads(item.metadata or "null"),
+            track=item.track,
         )
         for file, (_, item) in zip(files, batch, strict=True)
     ]

@@ -39,6 +39,7 @@ from service.record.schema import (
     GALLERIES,
     PEOPLE,
     PICTURES,
+    TRACKS,
     Table,
 )
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
@@ -325,6 +326,7 @@ def _copy_gallery(reader: Reader, part: Path, gallery_id: int, record_id: str) -
             (CHANGES, f"{of_gallery} ORDER BY seq DESC LIMIT 1"),
             (PEOPLE, f"{of_gallery} ORDER BY person_id"),
             (CROPS, f"{of_gallery} ORDER BY slot"),
+            (TRACKS, f"{of_gallery} ORDER BY slot"),
             (CHECKSUMS, f"{of_gallery} AND side = {SEARCHED_SIDE} ORDER BY slot"),
             (PICTURES, f"{of_gallery} ORDER BY slot"),
         ):

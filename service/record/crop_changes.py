@@ -21,6 +21,7 @@ from service.record.schema import (
     PICTURES,
     REQUESTS,
     TOMBSTONES,
+    TRACKS,
     as_micros,
     natural_order,
 )
@@ -53,6 +54,7 @@ def put_crops(
     people, new_people = require_people(transaction, gallery_id, records)
     rows = [_row(gallery_id, record, people) for record in records]
     transaction.insert(CROPS, *rows)
+    put_tracks(transaction, gallery_id, records)
     pictures = [
         {"gallery_id": gallery_id, "slot": crop.record.row_id, "content": crop.picture}
         for crop in crops
@@ -133,6 +135,8 @@ def relabel_crops(
         f"UPDATE crops SET {settings} WHERE gallery_id = ? AND slot = ?",
         [(*(row[name] for name in names), gallery_id, row["slot"]) for row in changed],
     )
+    pairs = zip(before, after, strict=True)
+    put_tracks(transaction, gallery_id, [new for old, new in pairs if new.track != old.track])
     unnamed = sum(crop.identity is None for crop in after)
     unnamed -= sum(crop.identity is None for crop in before)
     version = next_version(
@@ -144,6 +148,20 @@ def relabel_crops(
         unnamed=unnamed,
     )
     return Relabelling(version, tuple(crop.label for crop in after))
+
+
+def put_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]) -> None:
+    """Store the tracks of crops in the place of their former ones."""
+    transaction.change_many(
+        "DELETE FROM tracks WHERE gallery_id = ? AND slot = ?",
+        [(gallery_id, crop.row_id) for crop in crops],
+    )
+    rows = [
+        {"gallery_id": gallery_id, "slot": crop.row_id, "track": crop.track}
+        for crop in crops
+        if crop.track is not None
+    ]
+    transaction.insert(TRACKS, *rows)
 
 
 def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:

@@ -62,8 +62,9 @@ def list_crops(
     times = _between("captured_at", earliest, latest)
     by_time = order != "enrolled"
     is_backward = order == "-captured"
-    # A person's crops are few: they are all read, and put in order.
-    is_sorted = by_time and (wanted.identity is not None or wanted.external_id is not None)
+    # The crops of a person or of a track are few: they are all read, and put in order.
+    few = (wanted.identity, wanted.track, wanted.external_id)
+    is_sorted = by_time and any(label is not None for label in few)
     if by_time and not is_sorted:
         # The cursor is beyond the bound at which the first page began.
         found_by = _between(
@@ -109,6 +110,9 @@ def _labels(reader: Reader, gallery_id: int, wanted: CropFilter) -> list[Conditi
         person_id = reader.value(asked, (gallery_id, wanted.identity))
         # Nobody has the id 0.
         conditions.append(("crops.person_id IS ?", (person_id or 0,)))
+    if wanted.track is not None:
+        of_track = "SELECT slot FROM tracks WHERE gallery_id = ? AND track = ?"
+        conditions.append((f"crops.slot IN ({of_track})", (gallery_id, wanted.track)))
     if wanted.unnamed:
         conditions.append(("crops.person_id IS ?", (None,)))
     if wanted.camera is not None:

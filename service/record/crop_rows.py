@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from service.ops.health import heartbeat
-from service.record.schema import CROPS, PEOPLE, as_moment
+from service.record.schema import CROPS, PEOPLE, TRACKS, as_moment
 from service.record.transaction import AMONG, Reader, as_json, batches
 from service.record.values import IndexedCrop, StoredCrop, identity_code
 from service.record.vectors import vector_crc
 
 CROPS_AND_NAMES = (
-    f"SELECT {CROPS.checked}, people.name AS identity, "
-    f"crops.person_id IS NULL OR {PEOPLE.is_intact} IS 1 AS named "
-    "FROM crops LEFT JOIN people ON people.person_id = crops.person_id"
+    f"SELECT {CROPS.checked}, people.name AS identity, tracks.track AS track, "
+    f"crops.person_id IS NULL OR {PEOPLE.is_intact} IS 1 AS named, "
+    f"tracks.slot IS NULL OR {TRACKS.is_intact} IS 1 AS tracked "
+    "FROM crops LEFT JOIN tracks USING (gallery_id, slot) "
+    "LEFT JOIN people ON people.person_id = crops.person_id"
 )
 
 COLUMNS_AT_ONCE = 8192
@@ -153,7 +155,7 @@ def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[St
     with reader.database.naming_errors():
         rows = reader.execute(f"{CROPS_AND_NAMES} {rest}", values).fetchall()
     for row in rows:
-        if not (row["intact"] and row["named"]):
+        if not (row["intact"] and row["named"] and row["tracked"]):
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
     return [crop_of(row) for row in rows]
 
@@ -226,6 +228,7 @@ def crop_of(row: sqlite3.Row) -> StoredCrop:
         captured_at=as_moment(row["captured_at"]),
         external_id=row["external_id"],
         metadata=None if metadata is None else from_json(metadata),
+        track=row["track"],
         sha256=row["sha256"].hex(),
         content_type=row["content_type"],
         image_bytes=row["image_bytes"],

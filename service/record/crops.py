@@ -357,6 +357,6 @@ class Crops(RecordPart):
 def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
     return [
         f"the crop is enrolled already and keeps its {name}; delete it first to change that"
-        for name in ("captured_at", "external_id", "metadata")
+        for name in ("captured_at", "external_id", "metadata", "track")
         if getattr(crop, name) not in (None, getattr(stored, name))
     ]

@@ -36,10 +36,10 @@ from service.record.feeds import (
 )
 from service.record.marks import COMMITS, DeletedIds, Mark, Marks
 from service.record.schema import (
+    EARLIEST_FORMAT,
     FORMAT,
     RECORD,
-    TABLES,
-    describe_sizes,
+    create_tables,
     read_schema,
     row_crc,
     schema_of_format,
@@ -292,6 +292,10 @@ class Database:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             if not found and not read_schema(connection):
                 self._create(connection)
+            elif EARLIEST_FORMAT <= found < FORMAT:
+                connection.execute("BEGIN IMMEDIATE")
+                create_tables(connection)
+                connection.execute("COMMIT")
             elif found != FORMAT:
                 raise InputProblem(
                     f"{self.path}: has format version {found}, and this program reads {FORMAT}; "
@@ -326,10 +330,7 @@ class Database:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
-        for table in TABLES:
-            table.create(connection)
-        describe_sizes(connection)
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        create_tables(connection)
         transaction = Transaction(self, connection)
         values = {
             "record_id": secrets.token_hex(16),

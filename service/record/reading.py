@@ -14,7 +14,7 @@ from service.errors import RecordUnavailable
 from service.ops.health import heartbeat
 from service.record.crop_rows import read_checksums, read_crops
 from service.record.database import FILE, STEPS_PER_BEAT, Database
-from service.record.schema import GALLERIES, PICTURES, row_crc
+from service.record.schema import EARLIEST_FORMAT, GALLERIES, PICTURES, missing_tables, row_crc
 from service.record.transaction import AMONG, Reader, Source, as_json
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import VectorFile, VectorFiles, vector_crc
@@ -52,6 +52,11 @@ class StoredRecord(Database):
         connection.row_factory = sqlite3.Row
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        # Damage is named by who reads the file.
+        with contextlib.suppress(sqlite3.DatabaseError):
+            if connection.execute("PRAGMA user_version").fetchone()[0] >= EARLIEST_FORMAT:
+                for table in missing_tables(connection):
+                    table.create_stand_in(connection)
         return connection
 
 

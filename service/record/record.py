@@ -19,6 +19,7 @@ from service.record.keys import Keys
 from service.record.people import Groups, People
 from service.record.replacing import give_up_restores
 from service.record.staged import StagedVectors
+from service.record.tracks import Tracks
 from service.record.transaction import Reader, batches
 
 CROPS_AT_ONCE = 500
@@ -41,6 +42,7 @@ class Record:
         self.keys = Keys(self.database)
         self.people = People(self.database)
         self.groups = Groups(self.database)
+        self.tracks = Tracks(self.database)
         self.identities = IdentityChanges(self.database)
         self.kept = KeptQueries(self.database)
         self.cases = Cases(self.database)

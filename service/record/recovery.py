@@ -42,6 +42,7 @@ from service.record.schema import (
     SHOWN,
     STRAY_PICTURES,
     TOMBSTONES,
+    TRACKS,
     Table,
 )
 from service.record.transaction import Reader, Transaction, batches
@@ -54,6 +55,7 @@ ROWS_AT_ONCE = 500
 VALUES = ("record_id", "group_secret", "next_gallery", "keys_asked_for")
 BEFORE_CROPS = (TOMBSTONES, API_KEYS, PEOPLE, STRAY_PICTURES)
 AFTER_CROPS = (
+    TRACKS,
     PICTURES,
     MERGES,
     MERGED_CROPS,

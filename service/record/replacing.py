@@ -28,6 +28,7 @@ from service.record.schema import (
     CROPS,
     GALLERIES,
     INCOMING,
+    INCOMING_TRACKS,
     PEOPLE,
     PICTURES,
     RESTORES,
@@ -136,6 +137,7 @@ def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCro
     unchanged = _unchanged_slots(transaction, restore, left)
     next_slot = require_entry(transaction, gallery_id).rows + 1
     rows = []
+    tracks = []
     vectors = {}
     for crop in left:
         crop_id = crop.record.crop_id
@@ -146,8 +148,12 @@ def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCro
             next_slot += 1
             picture = crop.picture
             vectors[slot] = (crop_id, crop.vector)
-        rows.append({"gallery_id": gallery_id, "slot": slot, **_fields(crop), "picture": picture})
+        place = {"gallery_id": gallery_id, "slot": slot}
+        rows.append({**place, **_fields(crop), "picture": picture})
+        if crop.record.track is not None:
+            tracks.append({**place, "track": crop.record.track})
     transaction.insert(INCOMING, *rows)
+    transaction.insert(INCOMING_TRACKS, *tracks)
     transaction.write_vectors(gallery_id, restore.side, vectors)
     raised = "UPDATE galleries SET next_slot = ? WHERE gallery_id = ?"
     transaction.change(raised, (next_slot, gallery_id))
@@ -170,6 +176,7 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
     _add_people(transaction, gallery_id)
     _relabel(transaction, gallery_id)
     _insert_new(transaction, gallery_id)
+    _replace_tracks(transaction, gallery_id)
     transaction.change(
         "DELETE FROM people WHERE gallery_id = ? AND NOT EXISTS "
         "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
@@ -271,6 +278,16 @@ def _insert_new(transaction: Transaction, gallery_id: int) -> None:
     transaction.change(
         "DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN "
         "(SELECT crop_id FROM incoming WHERE gallery_id = ?)",
+        (gallery_id, gallery_id),
+    )
+
+
+def _replace_tracks(transaction: Transaction, gallery_id: int) -> None:
+    transaction.change("DELETE FROM tracks WHERE gallery_id = ?", (gallery_id,))
+    transaction.change(
+        "INSERT INTO tracks (gallery_id, slot, track) SELECT gallery_id, slot, track "
+        "FROM incoming_tracks WHERE gallery_id = ? "
+        "AND slot IN (SELECT slot FROM crops WHERE gallery_id = ?)",
         (gallery_id, gallery_id),
     )
 

@@ -11,12 +11,15 @@ import re
 import sqlite3
 import time
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import overload
 
-FORMAT = 8
+FORMAT = 9
+# An earlier format that lacks tables alone: they are added when it is opened.
+EARLIEST_FORMAT = 8
 # Sizes that SQLite's planner assumes: rows of a table, of a gallery, and of a value in it.
 ROWS = 1_000_000
 ROWS_OF_GALLERY = 100_000
@@ -58,6 +61,17 @@ class Table:
         return f"{self.name}.crc = row_crc({names})"
 
     def create(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"CREATE TABLE {self._body}")
+        for number, index in enumerate(self.indexes):
+            name = f"{self.name}_{number}"
+            connection.execute(f"CREATE INDEX {name} ON {self.name} {index}")
+
+    def create_stand_in(self, connection: sqlite3.Connection) -> None:
+        """Create an empty table for this connection alone, whose record lacks it."""
+        connection.execute(f"CREATE TEMP TABLE {self._body}")
+
+    @property
+    def _body(self) -> str:
         columns = ", ".join(self.columns)
         checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
         lines = [line.strip().rstrip(",") for line in self.definition.splitlines()]
@@ -65,10 +79,7 @@ class Table:
         described = [line for line in lines if line and not CONSTRAINT.match(line)]
         body = ", ".join([*described, checksum, *constraints])
         rest = "" if self.rowid else " WITHOUT ROWID"
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {self.name} ({body}){rest}")
-        for number, index in enumerate(self.indexes):
-            name = f"{self.name}_{number}"
-            connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {self.name} {index}")
+        return f"{self.name} ({body}){rest}"
 
 
 def row_crc(*values: object) -> int:
@@ -112,13 +123,30 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def describe_sizes(connection: sqlite3.Connection) -> None:
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Create the tables that are missing, which makes the record one of this format."""
+    missing = missing_tables(connection)
+    for table in missing:
+        table.create(connection)
+    if len(missing) == len(TABLES):
+        # It makes the table that `_describe_sizes` fills.
+        connection.execute("ANALYZE")
+    _describe_sizes(connection, missing)
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def missing_tables(connection: sqlite3.Connection) -> list[Table]:
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    names = {name for (name,) in found}
+    return [table for table in TABLES if table.name not in names]
+
+
+def _describe_sizes(connection: sqlite3.Connection, tables: Iterable[Table]) -> None:
     """Tell SQLite that galleries are large, before there is anything to be counted.
 
     It would read a whole gallery otherwise instead of some of its rows by an index.
     """
-    connection.execute("ANALYZE")
-    for table in TABLES:
+    for table in tables:
         indexes = connection.execute(f"PRAGMA index_list({table.name})").fetchall()
         for _, index, is_unique, origin, _ in indexes:
             columns = connection.execute(f"PRAGMA index_info({index})").fetchall()
@@ -239,6 +267,18 @@ CROPS = Table(
         "(gallery_id, created_at, slot)",
         "(gallery_id, external_id, slot) WHERE external_id IS NOT NULL",
     ),
+)
+# The track of each crop that has one: frames of one person in one camera, as a tracker joined them.
+TRACKS = Table(
+    "tracks",
+    f"""
+    gallery_id INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    track TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, slot),
+    {OF_CROP}
+    """,
+    indexes=("(gallery_id, track, slot)",),
 )
 # The checksum of each vector with its crop's id. A slot has several where vectors of another
 # embedder are prepared, each in the file of its side.
@@ -486,6 +526,16 @@ RESTORES = Table(
     former_side INTEGER NOT NULL
     """,
 )
+# The tracks of crops in `incoming`.
+INCOMING_TRACKS = Table(
+    "incoming_tracks",
+    """
+    gallery_id INTEGER NOT NULL REFERENCES restores ON DELETE CASCADE,
+    slot INTEGER NOT NULL,
+    track TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, slot)
+    """,
+)
 # The crops of an archive, until they take the place of the gallery's own at once.
 INCOMING = Table(
     "incoming",
@@ -565,6 +615,7 @@ TABLES = (
     GALLERIES,
     PEOPLE,
     CROPS,
+    TRACKS,
     CHECKSUMS,
     PICTURES,
     TOMBSTONES,
@@ -588,6 +639,7 @@ TABLES = (
     SNAPSHOTS,
     RESTORES,
     INCOMING,
+    INCOMING_TRACKS,
     UNNEEDED_FILES,
     STRAY_PICTURES,
     COLLECTIONS,

@@ -151,6 +151,7 @@ class CropLabel:
         identity, camera, external_id: opaque strings; None where unknown.
         captured_at: with time zone; None where unknown.
         metadata: the client's own JSON object.
+        track: the tracker's own id of the track, within the camera; None where unknown.
     """
 
     row_id: int
@@ -160,6 +161,7 @@ class CropLabel:
     captured_at: datetime | None = None
     external_id: str | None = None
     metadata: Mapping[str, Any] | None = None
+    track: str | None = None
 
 
 def identity_code(identity: str, secret: bytes) -> int:
@@ -296,6 +298,7 @@ class CropFields(TypedDict, total=False):
     captured_at: datetime | None
     external_id: str | None
     metadata: Mapping[str, Any] | None
+    track: str | None
 
 
 CalibrationMode = Literal["on", "frozen", "off"]
@@ -382,7 +385,7 @@ class CropFilter:
 
     Attributes:
         crop_ids: only these; empty for every crop.
-        identity, camera, external_id: only crops with this label.
+        identity, camera, track, external_id: only crops with this label.
         unnamed: only crops without an identity.
         captured_after, captured_before: inclusive bounds, with time zone; a crop of unknown time
             passes none.
@@ -391,6 +394,7 @@ class CropFilter:
     crop_ids: frozenset[str] = frozenset()
     identity: str | None = None
     camera: str | None = None
+    track: str | None = None
     external_id: str | None = None
     unnamed: bool = False
     captured_after: datetime | None = None
@@ -408,6 +412,7 @@ class CropFilter:
             (not self.crop_ids or crop.crop_id in self.crop_ids)
             and self.identity in (None, crop.identity)
             and self.camera in (None, crop.camera)
+            and self.track in (None, crop.track)
             and self.external_id in (None, crop.external_id)
             and not (self.unnamed and crop.identity is not None)
             and (taken is not None or not self.of_time)

@@ -16,6 +16,7 @@ from service.record.crop_rows import read_checksums
 from service.record.reading import StoredRecord
 from service.record.schema import (
     CROPS,
+    EARLIEST_FORMAT,
     FORMAT,
     GALLERIES,
     PEOPLE,
@@ -228,7 +229,7 @@ class Inspection:
             found = self._connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise InputProblem(f"{path}: is no record ({error}); name another folder") from error
-        if found != FORMAT:
+        if not EARLIEST_FORMAT <= found <= FORMAT:
             raise InputProblem(
                 f"{path}: has format version {found}, and this program reads {FORMAT}; read it "
                 "with the program version that wrote it"

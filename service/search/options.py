@@ -29,6 +29,7 @@ RERANK_DEPTH = 100
 # Characters of a name, of an id, of a time, and of a vector; bytes of a crop's metadata.
 MAX_TEXT = 256
 MAX_ID = 64
+MAX_TRACK = 64
 MAX_MOMENT = 64
 MAX_VECTOR = 131_072
 MAX_METADATA_BYTES = 16 * 1024
@@ -91,6 +92,7 @@ Moment = Annotated[
 ]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Id = Annotated[str, Field(max_length=MAX_ID)]
+Track = Annotated[str, Field(max_length=MAX_TRACK)]
 Names = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(split_names)]
 # Each text may contain a comma.
 Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(without_empty)]

@@ -295,6 +295,7 @@ class Search:
                 camera=label.camera,
                 captured_at=label.captured_at,
                 external_id=label.external_id,
+                track=label.track,
                 metadata=label.metadata,
                 cosine=float(best.cosines[place]),
                 pair_logit=None if math.isnan(logit) else logit,

@@ -526,7 +526,8 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_cro
     archive = zip_of({"a.png": drawn_crops[1].png})
     job = http.post(f"{url}/imports", files={"archive": ("a.zip", archive)}).json()["job_id"]
     watched.ended_job(http.get(f"/v1/jobs/{job}").json())
-    for path in ("/crops", "/identities", "/merges", "/cases", f"/cases/{case_id}", "/groups"):
+    lists = ("/crops", "/tracks", "/identities", "/merges", "/cases", "/groups")
+    for path in (*lists, f"/cases/{case_id}"):
         assert http.get(f"{url}{path}").status_code == 200
     vector = http.get(f"{url}/crops/{crop_id}?include_vector=true").json()["vector"]
     assert len(vector) > 0
@@ -534,8 +535,8 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_cro
     assert http.delete(f"/v1/jobs/{job}").status_code == 200
     eventually(lambda: looked(watched, "cancel_job") and looked(watched, "read_job_report"))
     told = {one["event"]: one for one in lines(watched.folder) if one.get("gallery") == "gaps"}
-    looks = ("list_crops", "list_identities", "list_merges", "list_cases", "list_groups")
-    assert [told[event]["count"] for event in looks] == [2, 1, 0, 1, 0]
+    kinds = ("crops", "tracks", "identities", "merges", "cases", "groups")
+    assert [told[f"list_{kind}"]["count"] for kind in kinds] == [2, 0, 1, 0, 1, 0]
     assert told["read_case"]["case_id"] == case_id
     assert told["read_crop"]["crop_ids"] == [crop_id]
     assert told["read_crop"]["filters"] == {"include_vector": True}

@@ -8,7 +8,7 @@ from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client import models
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import Name, enroll
+from service.gallery.enroll import Camera, Name, enroll
 from service.http.forms import (
     CURSOR_TEXT,
     MULTIPART,
@@ -24,7 +24,7 @@ from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_route
 from service.http.problems import Responses, answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.ops.failpoints import failpoint
-from service.search.options import Id, Text
+from service.search.options import MAX_TRACK, Id, Text
 from service.search.query import find_similar
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
@@ -215,6 +215,25 @@ class IdentityFields(Form):
 
     new_identity: Name
     """The new name; an existing identity of that name is merged with."""
+
+
+@router.get("/tracks")
+async def list_tracks(
+    call: Searcher,
+    cursor: Annotated[str | None, Query(max_length=MAX_TRACK, description=CURSOR_TEXT)] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Ids of tracks on one page.")] = 100,
+    camera: Annotated[Camera | None, Query(description="Only of this camera.")] = None,
+) -> models.Tracks:
+    """Lists tracks by their ids; an id that several cameras use is a track of each.
+
+    `cohesion` is the least cosine of a crop to the mean of the others: a low one may be of a track
+    that goes over from one person to another. With `camera` a page may be empty. A track is named,
+    moved or deleted by a change of the crops that pass `track` and `camera`.
+    """
+    page = await browse.list_tracks(call.runtime, call.gallery, cursor, limit, camera)
+    filters = {"cameras": [camera]} if camera else {}
+    call.note_view("list_tracks", count=len(page.results), filters=filters)
+    return page
 
 
 @identity_router.get("/identities")

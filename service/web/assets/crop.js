@@ -54,7 +54,7 @@ function record(crop, search) {
   const rows = [
     ["Probability", ranked && percent(ranked.probability)], ["Similarity", ranked && h("span", { title: "Cosine of the features" }, decimal(ranked.cosine, 3))],
     ["Camera", crop.camera ?? "unknown"], ["Captured", moment(crop.captured_at, true)], ["Enrolled", moment(crop.created_at, true)],
-    ["File or your id", crop.external_id], ["Metadata", crop.metadata && JSON.stringify(crop.metadata)],
+    ["Track", crop.track], ["File or your id", crop.external_id], ["Metadata", crop.metadata && JSON.stringify(crop.metadata)],
     ["Picture", h("code", {}, crop.crop_id)], ["SHA-256", h("code", {}, crop.sha256)],
   ].filter(([, value]) => value);
   return h("div", { class: "record" }, pictures(crop, search),

@@ -99,7 +99,7 @@ def test_a_missing_column_is_named_with_the_header_to_write(
 ) -> None:
     message = problem_with(write(folder, f"{header}\na.png,1\n"))
     assert f"line 1: the header lacks {missing}" in message
-    assert "path,identity,camera[,captured_at,external_id,metadata,split]" in message
+    assert "path,identity,camera[,captured_at,external_id,metadata,track,split]" in message
 
 
 @pytest.mark.parametrize(

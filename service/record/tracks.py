@@ -1,0 +1,128 @@
+"""Tracks: the crops of one person that a tracker joined in one camera."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.record.crop_rows import find_vectors, read_by_slot, read_vectors
+from service.record.database import RecordPart
+from service.record.people import BY_PICTURE
+from service.record.schema import as_moment
+from service.record.transaction import AMONG, as_json
+
+# Upper bound on the crops by which the cohesion of a track is measured.
+COHESION_CROPS = 64
+SHORTEST = 1e-12
+OF_TRACK = (
+    "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? AND camera IS ?"
+)
+
+
+@dataclass(frozen=True)
+class Track:
+    """A track and its crops.
+
+    Attributes:
+        track: the tracker's own id, which means something within the camera alone.
+        identities: the names that its crops bear, in order.
+        first_seen, last_seen: captures, or enrollments where these are unknown.
+        crop_id: of the crop with the best picture.
+        pictured: whether that picture is kept.
+        cohesion: least cosine of a crop to the mean of the others; None for a single crop.
+    """
+
+    track: str
+    camera: str | None
+    crops: int
+    identities: Sequence[str]
+    first_seen: datetime
+    last_seen: datetime
+    crop_id: str
+    pictured: bool
+    cohesion: float | None
+
+
+class Tracks(RecordPart):
+    """The tracks of galleries."""
+
+    def page(
+        self, gallery_id: int, after: str, limit: int, camera: str | None = None
+    ) -> tuple[list[Track], str | None]:
+        """Return the tracks of up to `limit` ids beyond one, and where the next page begins.
+
+        An id that several cameras use is a track of each. With a camera a page may be empty.
+
+        Returns:
+            The tracks in the order of their ids and cameras, and the last of these ids; None on
+            the last page.
+        """
+        listed = (
+            "SELECT DISTINCT track FROM tracks WHERE gallery_id = ? AND track > ? "
+            "ORDER BY track LIMIT ?"
+        )
+        found = self._reader.execute(listed, (gallery_id, after, limit + 1)).fetchall()
+        names = [name for (name,) in found[:limit]]
+        counted = (
+            "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
+            "max(seen_at) AS last_seen FROM tracks JOIN crops USING (gallery_id, slot) "
+            f"WHERE gallery_id = ? AND track IN {AMONG} AND (? IS NULL OR camera = ?) "
+            "GROUP BY track, camera ORDER BY track, camera"
+        )
+        values = (gallery_id, as_json(names), camera, camera)
+        rows = self._reader.execute(counted, values).fetchall()
+        tracks = [self._as_track(gallery_id, row) for row in rows]
+        there = [track for track in tracks if track is not None]
+        return there, names[-1] if len(found) > limit else None
+
+    def slots(self, gallery_id: int, track: str, camera: str | None, most: int) -> list[int]:
+        """Return up to `most` slots of a track, those with the best pictures; in order."""
+        asked = f"SELECT slot FROM {OF_TRACK} {BY_PICTURE} LIMIT ?"
+        found = self._reader.execute(asked, (gallery_id, track, camera, most)).fetchall()
+        return sorted(slot for (slot,) in found)
+
+    def _as_track(self, gallery_id: int, row: sqlite3.Row) -> Track | None:
+        of_track = (gallery_id, row["track"], row["camera"])
+        best = f"SELECT crop_id, content_type FROM {OF_TRACK} {BY_PICTURE} LIMIT 1"
+        pictured = self._reader.execute(best, of_track).fetchone()
+        if pictured is None:
+            # It was deleted since it was counted.
+            return None
+        people = f"SELECT person_id FROM {OF_TRACK}"
+        named = f"SELECT name FROM people WHERE person_id IN ({people}) ORDER BY name"
+        names = self._reader.execute(named, of_track).fetchall()
+        return Track(
+            track=row["track"],
+            camera=row["camera"],
+            crops=row["crops"],
+            identities=[name for (name,) in names],
+            first_seen=as_moment(row["first_seen"]),
+            last_seen=as_moment(row["last_seen"]),
+            crop_id=pictured["crop_id"],
+            pictured=pictured["content_type"] is not None,
+            cohesion=self._cohesion(gallery_id, self.slots(*of_track, COHESION_CROPS)),
+        )
+
+    def _cohesion(self, gallery_id: int, slots: Sequence[int]) -> float | None:
+        crops = read_by_slot(self._reader, gallery_id, slots)
+        found = read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
+        if len(found) < 2:
+            return None
+        return cohesion(np.stack([crop.vector for crop in found]))
+
+
+def cohesion(vectors: NDArray[np.float32]) -> float:
+    """Return the least cosine of a vector to the mean direction of the others.
+
+    Args:
+        vectors: `(n, d)`, n at least 2, of any length.
+    """
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST)
+    others = units.sum(axis=0) - units
+    lengths = np.maximum(np.linalg.norm(others, axis=1), SHORTEST)
+    return float(((units * others).sum(axis=1) / lengths).min())

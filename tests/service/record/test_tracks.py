@@ -1,0 +1,166 @@
+"""Tracks in the record: listed with their cohesion, kept by archives, added to format 8."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from service.errors import DamagedRecord
+from service.record.archive import read_archive, write_archive
+from service.record.database import FILE
+from service.record.record import Record
+from service.record.restoring import restore_backup, write_backup
+from service.record.tracks import cohesion
+from service.record.values import CropFields, CropFilter, GallerySettings
+from service.record.verify import verify
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+
+DIRECTIONS = np.eye(4, dtype=np.float32)
+
+
+def tracked(number: int, track: str | None, direction: int = 0, **labels: object):
+    crop = new_crop(number, track=track, captured_at=NOON + timedelta(seconds=number), **labels)
+    return replace(crop, vector=DIRECTIONS[direction] * (number + 1))
+
+
+def enroll(record: Record, gallery: int, *crops) -> list[str]:
+    return [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops).landed]
+
+
+def tracks_of(record: Record, gallery: int) -> dict[str, str | None]:
+    crops = record.crops.page(gallery, CropFilter()).crops
+    return {crop.crop_id: crop.track for crop in crops}
+
+
+def without_tracks(folder) -> None:
+    """Make a record one of format 8, which had no tables of tracks."""
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        for table in ("tracks", "incoming_tracks"):
+            connection.execute(f"DROP TABLE {table}")
+            connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (table,))
+        connection.execute("PRAGMA user_version = 8")
+        connection.commit()
+
+
+def _without_files(path) -> str:
+    """Describe an archive of format 8 whose files were changed by `without_tracks`."""
+    described = json.loads(path.read_text())
+    return json.dumps(described | {"format": 8, "files": {}})
+
+
+def test_tracks_are_listed_by_id_and_camera_with_their_people_times_and_cohesion(record, gallery):
+    crops = [
+        tracked(0, "7", identity="Ann"),
+        tracked(1, "7", identity=None),
+        tracked(2, "7", direction=1, identity="Bob"),
+        tracked(3, "7", camera="west"),
+        tracked(4, "8"),
+        tracked(5, None),
+    ]
+    enroll(record, gallery, *crops)
+    found, after = record.tracks.page(gallery, "", 1)
+    assert [(track.track, track.camera, track.crops) for track in found] == [
+        ("7", "east", 3),
+        ("7", "west", 1),
+    ]
+    first = found[0]
+    assert first.identities == ["Ann", "Bob"]
+    assert (first.first_seen, first.last_seen) == (NOON, NOON + timedelta(seconds=2))
+    # The third crop is perpendicular to the mean of the other two.
+    assert first.cohesion == pytest.approx(0.0, abs=1e-6)
+    assert found[1].cohesion is None
+    last, end = record.tracks.page(gallery, after or "", 1)
+    assert [track.track for track in last] == ["8"]
+    assert end is None
+    assert record.tracks.page(gallery, "", 9, camera="west")[0] == [found[1]]
+
+
+def test_cohesion_is_the_least_cosine_to_the_mean_of_the_others():
+    vectors = np.array([[2, 0], [0, 3], [1, 1]], np.float32)
+    # The others of the first vector are (0, 1) and (1, 1) / √2.
+    others = np.array([0, 1]) + np.array([1, 1]) / np.sqrt(2)
+    assert cohesion(vectors) == pytest.approx(others[0] / np.linalg.norm(others), rel=1e-6)
+
+
+def test_a_track_is_changed_with_a_crop_and_goes_with_it(record, gallery):
+    first, second = enroll(record, gallery, tracked(0, "7"), tracked(1, "7"))
+    record.crops.change(gallery, [first], CropFields(track="8"))
+    assert tracks_of(record, gallery) == {first: "8", second: "7"}
+    record.crops.change(gallery, [first], CropFields(track=None))
+    record.crops.remove(gallery, [second])
+    assert tracks_of(record, gallery) == {first: None}
+    assert record.tracks.page(gallery, "", 9) == ([], None)
+
+
+@pytest.mark.parametrize("order", ["enrolled", "captured", "-captured"])
+def test_crops_of_a_track_are_listed_page_by_page(record, gallery, order):
+    ids = enroll(record, gallery, *(tracked(n, str(n % 2)) for n in range(7)))
+    found: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = record.crops.page(gallery, CropFilter(track="1"), cursor, 2, order)
+        found += [crop.crop_id for crop in page.crops]
+        cursor = page.cursor
+    assert found == (ids[1::2][::-1] if order == "-captured" else ids[1::2])
+
+
+def test_a_snapshot_keeps_tracks_and_its_restore_brings_them_back(record, gallery, tmp_path):
+    first, second = enroll(record, gallery, tracked(0, "7"), tracked(1, None))
+    path = tmp_path / "snapshot.gmn"
+    write_archive(record.database, path, gallery)
+    record.crops.change(gallery, [first], CropFields(track="moved"))
+    record.crops.change(gallery, [second], CropFields(track="new"))
+    record.crops.replace(gallery, EMBEDDER, read_archive(path))
+    assert tracks_of(record, gallery) == {first: "7", second: None}
+
+
+def test_a_record_of_the_former_format_is_opened_and_gains_tracks(tmp_path):
+    with contextlib.closing(Record(tmp_path)) as record:
+        gallery = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        ids = enroll(record, gallery, tracked(0, None))
+    without_tracks(tmp_path)
+    assert not verify(tmp_path).damage
+    with contextlib.closing(Record(tmp_path)) as record:
+        assert tracks_of(record, gallery) == {ids[0]: None}
+        new = enroll(record, gallery, tracked(1, "7"))
+    with contextlib.closing(Record(tmp_path)) as record:
+        assert tracks_of(record, gallery) == {ids[0]: None, new[0]: "7"}
+
+
+def test_archives_of_the_former_format_are_read_and_restored(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    with contextlib.closing(Record(data)) as record:
+        gallery = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        ids = enroll(record, gallery, tracked(0, None), tracked(1, None))
+        backup = write_backup(record.database, tmp_path / "backups")
+        snapshot = tmp_path / "snapshot.gmn"
+        write_archive(record.database, snapshot, gallery)
+    for folder in (backup.path, snapshot):
+        without_tracks(folder)
+        (folder / "archive.json").write_text(_without_files(folder / "archive.json"))
+    assert [crop.record.crop_id for crop in read_archive(snapshot)] == ids
+    restore_backup(backup, tmp_path / "restored", data)
+    with contextlib.closing(Record(tmp_path / "restored")) as record:
+        assert tracks_of(record, gallery) == dict.fromkeys(ids)
+
+
+def test_a_damaged_track_is_named(tmp_path):
+    with contextlib.closing(Record(tmp_path)) as record:
+        gallery = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        (crop_id,) = enroll(record, gallery, tracked(0, "one and only"))
+    file = tmp_path / FILE
+    content = file.read_bytes()
+    assert content.count(b"one and only") >= 1
+    file.write_bytes(content.replace(b"one and only", b"one and 0nly"))
+    with (
+        contextlib.closing(Record(tmp_path)) as record,
+        pytest.raises(DamagedRecord, match=crop_id),
+    ):
+        record.crops.get(gallery, crop_id)

@@ -1,0 +1,87 @@
+"""Tracks over HTTP and by the client: enrolled, listed, filtered, changed at once, imported."""
+
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from gmn_client import Client, Image, RequestRefused
+
+
+@pytest.fixture
+def client(served, gallery):
+    with Client(str(served.http.base_url), gallery=gallery) as opened:
+        yield opened
+
+
+def enroll(client, crops, *labels):
+    images = [Image(crop.png, **label) for crop, label in zip(crops, labels, strict=False)]
+    return [image.crop_id for image in client.enroll(images).results]
+
+
+def test_tracks_are_enrolled_listed_and_their_crops_found(client, drawn_crops):
+    first, second, third = enroll(
+        client,
+        drawn_crops,
+        {"camera": "east", "track": "17", "identity": "Ann"},
+        {"camera": "east", "track": "17"},
+        {"camera": "west", "track": "17"},
+    )
+    east, west = client.tracks()
+    assert (east.track, east.camera, east.crops, east.identities) == ("17", "east", 2, ["Ann"])
+    assert east.crop_id in (first, second)
+    assert -1 <= east.cohesion <= 1
+    assert (west.camera, west.crops, west.cohesion) == ("west", 1, None)
+    assert [track.camera for track in client.tracks(camera="west")] == ["west"]
+    assert [crop.crop_id for crop in client.crops(track="17", camera="east")] == [first, second]
+    found = client.query(drawn_crops[2].png, top_k=1)
+    assert (found.results[0].crop_id, found.results[0].track) == (third, "17")
+    assert client.crop(third).track == "17"
+
+
+def test_a_track_is_named_moved_and_deleted_at_once(client, drawn_crops):
+    labels = [{"camera": "east", "track": track} for track in ("1", "1", "2")]
+    enroll(client, drawn_crops, *labels)
+    assert client.change_crops(track="1", camera="east", new_identity="Ann").changed == 2
+    assert client.change_crops(track="1", new_track="2", dry_run=True).matched == 2
+    client.change_crops(identity="Ann", new_track="3", new_camera="west")
+    assert [(track.track, track.camera, track.crops) for track in client.tracks()] == [
+        ("2", "east", 1),
+        ("3", "west", 2),
+    ]
+    client.delete_crops(track="3")
+    assert [track.track for track in client.tracks()] == ["2"]
+    (left,) = client.crops()
+    client.change_crop(left.crop_id, track=None)
+    assert list(client.tracks()) == []
+
+
+def test_a_manifest_names_the_tracks_of_an_import(client, drawn_crops, tmp_path):
+    packed = tmp_path / "crops.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("0.png", drawn_crops[0].png)
+        file.writestr("1.png", drawn_crops[1].png)
+        file.writestr("manifest.csv", "path,camera,track\n0.png,east,17\n1.png,east,\n")
+    client.wait_for_job(client.import_archive(packed).job_id)
+    assert [(track.track, track.crops) for track in client.tracks()] == [("17", 1)]
+
+
+def test_a_track_that_is_too_long_is_refused_by_its_name(client, drawn_crops):
+    with pytest.raises(RequestRefused, match="track"):
+        client.enroll([Image(drawn_crops[0].png, track="x" * 65)])
+
+
+def test_the_same_picture_in_another_track_is_a_duplicate_that_keeps_its_track(client, drawn_crops):
+    enroll(client, drawn_crops, {"track": "1"})
+    again = client.enroll([Image(drawn_crops[0].png, track="2")]).results[0]
+    assert again.duplicate
+    assert "keeps its track" in again.warnings[0]
+    assert [track.track for track in client.tracks()] == ["1"]
+
+
+def test_a_track_is_a_tracker_s_own_and_forgotten_with_its_person(client, drawn_crops):
+    enroll(client, drawn_crops, {"track": "1", "identity": "Ann"}, {"track": "1"})
+    client.forget("Ann")
+    (track,) = client.tracks()
+    assert (track.crops, track.identities) == (1, [])
