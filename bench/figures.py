@@ -12,23 +12,27 @@ of `gmn bench scale`. `origins` needs no file: it shows the shipped artefacts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import benchmark_tables, service_tables
-from bench.tables import ends, percent, publish, save_drawing
+import numpy as np
+
+from bench import tables
+from bench.tables import METRICS, markdown_table, publish, save_drawing
+from model.artefact import load_artefact, shipped_artefacts
 from model.provenance import Provenance
 from training.evaluation.charts import projection
+from training.evaluation.intervals import people_and_seeds_interval
 from training.evaluation.peers import SUFFIXES
 from training.evaluation.report_tables import premise
-from training.evaluation.results import PremiseResult, Projection
-from training.evaluation.tables import Table
+from training.evaluation.results import PremiseResult, Projection, QueryValues
+from training.evaluation.runs import QUERY_VALUES, read_query_values
+from training.evaluation.svg import chart, colour_of, dash_of
 
-METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
-FOUND = "found at 1%"
 UNSEEN = "unseen domain"
 HELD_OUT = "held-out identities"
 SEEN = "seen in training"
@@ -38,9 +42,32 @@ READY_MADE = "ready-made model"
 UNSEEN_BUT_START = "left out, starting weights' training data unknown"
 # A student of a ready-made model may have learned of the domain from its teacher.
 UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"
+ROW_FIELDS = ("queries", "gallery", "identities")
+Figures = dict[str, Any]
+# The columns of `gmn bench scale`, and how their values are written.
+SCALE_FORMATS = {
+    "crops": ",d",
+    "enrolled/s": ",.0f",
+    "disk, B a crop": ",.0f",
+    "RssAnon, B a crop": ",.0f",
+    "start, s": ".2f",
+    "first search, s": ".2f",
+    "reading, s": ".2f",
+    "exact, ms": ".1f",
+    "4 of 20 cameras, ms": ".1f",
+    "without 1 camera, ms": ".1f",
+    "codes, ms": ".1f",
+    "recall@100": ".4f",
+}
+PANELS = {
+    "query, ms": ("exact, ms", "4 of 20 cameras, ms", "codes, ms"),
+    "bytes a crop": ("disk, B a crop", "RssAnon, B a crop"),
+    "seconds": ("start, s", "reading, s"),
+    "enrolled a second": ("enrolled/s",),
+}
 
 
-def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
+def condense(label: str, report: Figures) -> list[Figures]:
     """Return the rows of a report, one for each data set and ranking.
 
     A row of another ranking than the cosine keeps `differences`: its metrics minus the cosine's,
@@ -54,31 +81,19 @@ def condense(label: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     for dataset in report["datasets"]:
         differences = dataset.get("differences", {})
         for scoring, result in dataset["scorings"].items():
-            row = _row(label, scoring, result, dataset) | {"people": _people(report, dataset)}
+            row = {"model": label, "data": dataset["name"], "scoring": scoring}
+            row |= {name: dataset[name] for name in ROW_FIELDS}
+            row["metrics"] = _intervals(result["metrics"])
+            if half := result.get("half_enrolled"):
+                row |= {"found": _ends(half["detection_rate"]), "enrolled": half["enrolled"]}
+            row["people"] = _people(report, dataset)
             if paired := differences.get(f"{scoring} - cosine"):
-                row["differences"] = _with_interval(paired)
+                row["differences"] = _intervals(paired)
             rows.append(row)
     return rows
 
 
-def _row(
-    model: str, scoring: str, result: dict[str, Any], dataset: dict[str, Any]
-) -> dict[str, Any]:
-    row = {
-        "model": model,
-        "data": dataset["name"],
-        "scoring": scoring,
-        "queries": dataset["queries"],
-        "gallery": dataset["gallery"],
-        "identities": dataset["identities"],
-        "metrics": _with_interval(result["metrics"]),
-    }
-    if half := result.get("half_enrolled"):
-        row |= {"found": ends(half["detection_rate"]), "enrolled": half["enrolled"]}
-    return row
-
-
-def _people(report: dict[str, Any], dataset: dict[str, Any]) -> str:
+def _people(report: Figures, dataset: Figures) -> str:
     """Say how far the model knows the people of a data set."""
     if Path(report["artefact"]).suffix in SUFFIXES:
         return READY_MADE
@@ -92,96 +107,196 @@ def _people(report: dict[str, Any], dataset: dict[str, Any]) -> str:
     return UNSEEN_BUT_START if undocumented else UNSEEN
 
 
-def _with_interval(metrics: dict[str, Any]) -> dict[str, list[float]]:
-    return {title: ends(metrics[key]) for title, key in METRICS.items()}
+def _ends(interval: Mapping[str, float]) -> list[float]:
+    return [interval["mean"], interval["low"], interval["high"]]
+
+
+def _intervals(metrics: Mapping[str, Any]) -> dict[str, list[float]]:
+    return {title: _ends(metrics[key]) for title, key in METRICS.items() if key in metrics}
+
+
+def condense_rows(report: Figures) -> Figures:
+    """Collect the figures for the documents from `benchmark.json` and the folders of its runs.
+
+    Returns:
+        `rows` has figures for each test set and row, each metric as mean and ends of the 95%
+        interval over people and seeds: `metrics`, `differences` to the table's first row, and
+        `over_cosine` to the cosine of the same runs, for a ranking other than the cosine.
+        `origin` has commits, initial weights and artefacts with their SHA-256, training data, and
+        the digest of the searches of each test set.
+    """
+    rankings = {row["name"]: row["scoring"] for row in report["table"]["rows"]}
+    rows = []
+    searches = {}
+    for dataset in report["datasets"]:
+        name = dataset["name"]
+        for result in dataset["rankings"]:
+            group = result["group"]
+            ranking = result["ranking"]
+            if ranking != rankings[group]:
+                continue
+            folders = [Path(run) / "tests" / name for run in report["runs"][group]]
+            # A report on one data set numbers it 0.
+            tests = [
+                read_query_values(folder / QUERY_VALUES)[0] for folder in folders if folder.is_dir()
+            ]
+            searches[name] = tests[0].search
+            row = {"data": name, "row": group, "ranking": ranking}
+            row |= {field: dataset[field] for field in ROW_FIELDS}
+            row["seeds"] = len(tests)
+            row["metrics"] = _intervals(result["metrics"])
+            row["differences"] = _intervals(result["differences"])
+            row["over_cosine"] = {} if ranking == "cosine" else _over_cosine(tests, ranking)
+            rows.append(row)
+    runs = sorted({run for group in report["runs"].values() for run in group})
+    origin = _origin(runs) | {"searches": searches}
+    return {"table": report["table"]["name"], "rows": rows, "origin": origin}
+
+
+def _over_cosine(tests: Sequence[QueryValues], ranking: str) -> dict[str, list[float]]:
+    estimates = {}
+    for key in METRICS.values():
+        ahead = np.stack(
+            [test.rankings[ranking][key] - test.rankings["cosine"][key] for test in tests]
+        )
+        estimate = people_and_seeds_interval([(ahead, None, tests[0].identities)])
+        estimates[key] = estimate.model_dump()
+    return _intervals(estimates)
+
+
+def _origin(runs: Sequence[str]) -> Figures:
+    commits: set[str] = set()
+    weights: dict[str, str] = {}
+    trained = []
+    for run in runs:
+        provenance = json.loads((Path(run) / "report.json").read_text())["provenance"]
+        commits.add(provenance["commit"])
+        weights |= {source["name"]: source["sha256"] for source in provenance["sources"]}
+        trained.append(
+            {
+                "run": "/".join(Path(run).parts[-3:]),
+                "command": provenance["command"],
+                "artefact_sha256": _sha256(Path(run) / "model.safetensors"),
+                "data": {dataset["name"]: dataset["crops"] for dataset in provenance["data"]},
+            }
+        )
+    return {"commits": sorted(commits), "weights": weights, "runs": trained}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def origins_table() -> str:
+    """List file, commit, training data and initial weights of each shipped artefact."""
+    lines = []
+    for name, path in shipped_artefacts().items():
+        provenance = load_artefact(path).description.provenance
+        data = [f"{dataset.name} {dataset.crops:,}" for dataset in provenance.data]
+        sources = [
+            f"{source.role} {source.name}, {(source.sha256 or 'unknown')[:12]}"
+            for source in provenance.all_sources
+        ]
+        commit = (provenance.commit or "")[:7]
+        day = provenance.created_at[:10]
+        lines.append([name, _sha256(path)[:12], commit, day, "; ".join(data), "; ".join(sources)])
+    columns = ["artefact", "its SHA-256", "commit", "on", "crops trained on", "weights and SHA-256"]
+    return markdown_table(columns, lines)
+
+
+def curves_table(curves: Mapping[str, list[Figures]]) -> str:
+    """Format each size of each kind of data of `gmn bench scale` as a row."""
+    rows = []
+    for data, sizes in curves.items():
+        for size in sizes:
+            values = zip(_scale_values(size), SCALE_FORMATS.values(), strict=True)
+            cells = [None if value is None else format(value, style) for value, style in values]
+            rows.append([data, *cells])
+    return markdown_table(("data", *SCALE_FORMATS), rows)
+
+
+def _scale_values(size: Figures) -> list[float | None]:
+    """Return a size's value in each column of `SCALE_FORMATS`."""
+    crops = size["crops"]
+    exact = size["flat_ms"]
+    return [
+        crops,
+        size["enrolled_per_second"],
+        size["disk_bytes"] / crops,
+        size["anonymous_bytes"] / crops,
+        size["start_seconds"],
+        size["first_search_seconds"],
+        size["read_seconds"],
+        *(exact[cameras]["p50"] for cameras in ("all", "4 of 20 cameras", "without 1 camera")),
+        size.get("ann_ms", {}).get("p50"),
+        size["recall"],
+    ]
+
+
+def drawing(curves: Mapping[str, list[Figures]]) -> str:
+    """Draw the curves as an SVG element: a panel for each measure, a line style for each data."""
+    alt = "Latency, bytes, start and enrollment rate over the number of crops"
+    with chart("", "", "", alt, size=(9.6, 6.2)) as canvas:
+        canvas.figure.clear()
+        for axes, title in zip(canvas.figure.subplots(2, 2).flat, PANELS, strict=True):
+            for dash, (data, sizes) in enumerate(curves.items()):
+                values = [
+                    dict(zip(SCALE_FORMATS, _scale_values(size), strict=True)) for size in sizes
+                ]
+                for colour, column in enumerate(PANELS[title]):
+                    measured = [row for row in values if row[column] is not None]
+                    axes.plot(
+                        [row["crops"] for row in measured],
+                        [row[column] for row in measured],
+                        marker="o",
+                        label=f"{column.split(',')[0]}, {data}",
+                        color=colour_of(colour),
+                        linestyle=dash_of(dash),
+                    )
+            axes.set(xscale="log", yscale="log", xlabel="crops", ylabel=title)
+            axes.legend()
+    return canvas.svg
+
+
+def condense_bench(printed: Figures) -> list[Figures]:
+    """Return the rows of a serving bench: `bundled` and `small`, or the artefact that was named."""
+    details = dict(printed["details"])
+    small = details.pop("small", None)
+    first = details | {name: printed[name] for name in ("ratio", "spread", "reach")}
+    return [{"bench": printed["bench"]} | row for row in (first, small) if row]
 
 
 def markdown(kept: Any) -> str:
     """Format kept figures as a table, by the fields that they have."""
     if isinstance(kept, dict):
         if "origin" in kept:
-            return benchmark_tables.benchmark_table(kept)
+            return tables.benchmark_table(kept)
         if "gaps" in kept:
             return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
-        return service_tables.curves_table(kept)
+        return curves_table(kept)
     if "galleries" in kept[0]:
-        return few_people_table(kept)
+        return tables.few_people_table(kept)
     if "bench" in kept[0]:
-        return service_tables.bench_table(kept)
+        return tables.bench_table(kept)
     if "step" in kept[0]:
-        return service_tables.steps_table(kept)
-    return _ranking_table(kept)
+        return tables.steps_table(kept)
+    return tables.ranking_table(kept)
 
 
-def few_people_table(rows: list[dict[str, Any]]) -> str:
-    """Return the cosine's row for each set of `bench.few_people`, and a column for each size."""
-    sizes = list(dict.fromkeys(row["size"] for row in rows))
-    groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
-    for row in rows:
-        if row["scoring"] != "cosine":
-            # M-Net's figures hardly differ; they are kept beside the cosine's.
-            continue
-        part = f"{row['data']}, {'test part' if row['test'] else 'held out'}"
-        groups.setdefault((row["artefact"], part, row["scoring"]), {})[row["size"]] = row
-    lines: list[list[str | None]] = []
-    for group, by_size in groups.items():
-        cells = [_few_people_cell(by_size[size]) for size in sizes]
-        errors = [row["error"] for row in by_size.values()]
-        least = min(row["least"] for row in by_size.values())
-        lines.append([*group, *cells, f"{least:.2f}", f"{min(errors):.2f}-{max(errors):.2f}"])
-    titles = ["artefact", "crops", "scoring", *(f"K = {size}" for size in sizes)]
-    titles += ["least probability of a match", "calibration error"]
-    return Table("", titles, lines).markdown()
-
-
-def _few_people_cell(row: dict[str, Any]) -> str:
-    mean, low, high = (100 * share for share in row["obtained"])
-    return f"{mean:.1f} [{low:.1f}-{high:.1f}] · {100 * row['found']:.0f}/{100 * row['best']:.0f}"
-
-
-def _ranking_table(rows: list[dict[str, Any]]) -> str:
-    """Format a row for each model and data set, and a column for each metric and scoring."""
-    groups: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        group = groups.setdefault((row["data"], row["queries"], row["model"]), {})
-        group[row["scoring"]] = row
-    titles = list(METRICS)
-    if any("found" in row for row in rows):
-        titles.append(FOUND)
-    scorings = dict.fromkeys(row["scoring"] for row in rows)
-    if {"cosine", "mnet"} <= scorings.keys():
-        # The fused score lies between the two, whose figures are kept with its own.
-        scorings.pop("fused", None)
-    columns = [(title, scoring) for title in titles for scoring in scorings]
-    lines = []
-    for (data, _, model), by_scoring in sorted(groups.items(), key=lambda entry: entry[0][:2]):
-        people = next(iter(by_scoring.values()))["people"]
-        cells = [_cell(by_scoring.get(scoring), title) for title, scoring in columns]
-        lines.append([f"{data}, {people}", model, *cells])
-    return Table("", ["data", "model", *(" ".join(column) for column in columns)], lines).markdown()
-
-
-def _cell(row: dict[str, Any] | None, title: str) -> str | None:
-    if row is None:
-        return None
-    interval = row.get("found") if title == FOUND else row["metrics"].get(title)
-    return percent(interval) if interval else None
-
-
-def joined(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def joined(rows: Sequence[Figures]) -> list[Figures]:
     """Order rows by data set, artefacts before ready-made models."""
     data = list(dict.fromkeys(row["data"] for row in rows))
     return sorted(rows, key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE))
 
 
-def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
+def _rows(label: str, content: Any) -> Iterator[Figures]:
     for result in content if isinstance(content, list) else [content]:
         if "datasets" in result:
             yield from condense(label, result)
         elif "galleries" in result:
             yield result
         elif "bench" in result:
-            yield from service_tables.condense_bench(result)
+            yield from condense_bench(result)
         else:
             yield {"step": label} | result
 
@@ -189,7 +304,7 @@ def _rows(label: str, content: Any) -> Iterator[dict[str, Any]]:
 def main(arguments: list[str]) -> None:
     name, *sources = arguments
     if name == "origins":
-        publish(name, benchmark_tables.origins_table())
+        publish(name, origins_table())
         return
     read = {}
     for source in sources:
@@ -200,18 +315,16 @@ def main(arguments: list[str]) -> None:
     if name == "premise":
         kept = contents[0]["premise"]
         for space in kept.pop("projections"):
-            drawing = projection(Projection.model_validate(space))
-            save_drawing(f"premise-{space['space']}", drawing.svg)
+            drawn = projection(Projection.model_validate(space))
+            save_drawing(f"premise-{space['space']}", drawn.svg)
     elif "table" in contents[0]:
-        kept = benchmark_tables.condense_rows(contents[0])
+        kept = condense_rows(contents[0])
     elif name == "scale":
-        curves = [content["details"] for content in contents]
-        kept = {
-            curve["data"]: [size | {"dimension": curve["dimension"]} for size in curve["sizes"]]
-            for curve in curves
-        }
-
-        save_drawing("scale", service_tables.drawing(kept))
+        kept = {}
+        for curve in (content["details"] for content in contents):
+            dimension = {"dimension": curve["dimension"]}
+            kept[curve["data"]] = [size | dimension for size in curve["sizes"]]
+        save_drawing("scale", drawing(kept))
     else:
         kept = [row for label, content in read.values() for row in _rows(label, content)]
         if "people" in kept[0]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import figures, tables
-from bench.figures import condense, joined, markdown
-from bench.service_tables import condense_bench
+from bench.figures import condense, condense_bench, joined, markdown
 from bench.tables import FIGURES, ROOT, page_of, publish, replace_table
 from model.problems import InputProblem
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench import scale
-from bench.scale_crops import BLOCK, KINDS, ScaleCrops
-from bench.service_tables import curves_table, drawing
+from bench.figures import curves_table, drawing
+from bench.scale import BLOCK, KINDS, ScaleCrops
 from model.problems import InputProblem
 
 

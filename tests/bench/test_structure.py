@@ -22,8 +22,8 @@ from bench.structure import (
     import_circle,
     main,
     read_files,
+    summary,
 )
-from bench.ways import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 HARD_TO_READ = '''"""What is counted."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.scale_crops import ScaleCrops
+from bench.scale import ScaleCrops
 from model.artefact import Artefact, load_artefact, shipped_artefacts
 from model.metric_network import cosine_similarities, score_pairs
 from service.search.options import RERANK_DEPTH

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.scale_crops import KINDS, ScaleCrops
+from bench.scale import KINDS, ScaleCrops
 from service.record.values import CropLabel, IndexedCrop
 from service.search import columns, gpu, product_codes
 from service.search import index as indexes

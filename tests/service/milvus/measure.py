@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.scale_crops import Array, ScaleCrops
+from bench.scale import Array, ScaleCrops
 from service.errors import IndexUnavailable
 from service.milvus.index import MilvusIndexes
 from service.search.filters import Filter
