@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.problems import InputProblem
-from training.evaluation.tables import Table, Value
+
+if TYPE_CHECKING:
+    from training.evaluation.tables import Value
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
@@ -72,6 +74,9 @@ def publish(name: str, markdown: str, kept: Any = None, folder: Path | None = No
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> str:
+    # The serving image, where `gmn model-card` runs, lacks the packages that this module needs.
+    from training.evaluation.tables import Table
+
     return Table("", columns, rows).markdown()
 
 
