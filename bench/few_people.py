@@ -29,7 +29,7 @@ from model.metric_network import cosine_similarities, score_pairs
 from training.datasets.record import CropRecord
 from training.datasets.registry import kind_of, read_dataset
 from training.evaluation.embedding import decoded_batches
-from training.evaluation.intervals import mean_interval
+from training.evaluation.intervals import Estimate, mean_interval
 from training.evaluation.offline import network_of
 from training.evaluation.searches import held_out_people
 
@@ -130,6 +130,12 @@ def judge(
     )
 
 
+def matched_rate(strangers: pd.DataFrame) -> Estimate:
+    """Estimate the share of searches answered `match`, with a 95% interval over people."""
+    people = pd.factorize(strangers.identity, sort=True)[0]
+    return mean_interval(strangers.matched.to_numpy(np.float64), people.astype(np.int64))
+
+
 def figures(judged: pd.DataFrame) -> dict[str, Any]:
     """Return shares of searches answered `match`, and how well the probability agrees.
 
@@ -138,8 +144,7 @@ def figures(judged: pd.DataFrame) -> dict[str, Any]:
     """
     strangers = judged[~judged.known]
     members = judged[judged.known]
-    people = pd.factorize(strangers.identity, sort=True)[0]
-    rate = mean_interval(strangers.matched.to_numpy(np.float64), people.astype(np.int64))
+    rate = matched_rate(strangers)
     limits = strangers.groupby("gallery").score.quantile(1.0 - rate.mean)
     above = members.score > members.gallery.map(limits).astype(float)
     least = judged[judged.matched].probability.min()
@@ -169,14 +174,13 @@ def measure(
     description = artefact.description
     features = embed(artefact, crops)
     names = np.array([crop.identity for crop in crops])
+    scorings = [scoring for scoring in SCORINGS if scoring in description.scorings]
     for size in SIZES:
         judged: dict[Scoring, list[pd.DataFrame]] = defaultdict(list)
         for place, draw in enumerate(draw_galleries(crops, size, galleries)):
             queries = features[draw.searches]
             gallery = features[draw.gallery]
-            for scoring in SCORINGS:
-                if scoring not in description.scorings:
-                    continue
+            for scoring in scorings:
                 scores = cosine_similarities(queries, gallery)
                 if scoring == "mnet":
                     scores = score_pairs(artefact.require_metric_network(), queries, gallery)

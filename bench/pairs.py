@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.result import ROUNDS, BenchResult, alternate, compare
+from bench.result import ROUNDS, BenchResult, compare
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.metric_network import MetricNetwork, PairScorer, pairs_in_a_chunk
 from model.torch_runtime import TorchRuntime
@@ -56,7 +57,7 @@ def _measure(
     artefact: Artefact, network: MetricNetwork
 ) -> tuple[list[float], list[float], dict[str, Any]]:
     """Multiply-adds a second by round, of the scores and of the product alone; and details."""
-    # First: memory that a round has freed would hide what a size needs.
+    # This comes first, as memory that a round has freed would hide the needs of a size.
     memory = {str(asked * held): _peak_mib(network, asked, held) for asked, held in SIZES}
     scorer = PairScorer(network)
     height = pairs_in_a_chunk(CPU)
@@ -74,10 +75,17 @@ def _measure(
         for _ in range(chunks):
             torch.mm(left, right, out=out)
 
-    paces = alternate({"scores": score, "product": multiply}, 1, time.process_time)
-    pairs = [QUERIES * GALLERY * pace for pace in paces["scores"]]
-    scored = [pace * pair_cost(network.dimension, network.config).multiply_adds for pace in pairs]
-    multiplied = [chunks * out.numel() * network.dimension * pace for pace in paces["product"]]
+    pairs = []
+    multiplied = []
+    # The first round does not count.
+    for number in range(ROUNDS + 1):
+        score_seconds = _processor_seconds(score)
+        product_seconds = _processor_seconds(multiply)
+        if number:
+            pairs.append(QUERIES * GALLERY / score_seconds)
+            multiplied.append(chunks * out.numel() * network.dimension / product_seconds)
+    cost = pair_cost(network.dimension, network.config).multiply_adds
+    scored = [cost * pace for pace in pairs]
     details = {
         "pairs_per_second": round(statistics.median(pairs)),
         "scores_gflops": round(2e-9 * statistics.median(scored), 1),
@@ -95,16 +103,22 @@ def _served_ms(artefact: Artefact) -> float:
     """Milliseconds in which the service scores 100 candidates, the median of some rounds."""
     networks = Networks(artefact, TorchRuntime(artefact, "float32"))
     candidates = torch.randn(CANDIDATES, networks.dimension).numpy()
-    taken = []
-    for _ in range(20 * ROUNDS):
-        began = time.process_time()
+
+    def score() -> None:
         networks.pair_scores(candidates[:1], candidates)
-        taken.append(time.process_time() - began)
-    return round(1e3 * statistics.median(taken), 3)
+
+    seconds = [_processor_seconds(score) for _ in range(20 * ROUNDS)]
+    return round(1e3 * statistics.median(seconds), 3)
+
+
+def _processor_seconds(work: Callable[[], None]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 def _peak_mib(network: MetricNetwork, queries: int, gallery: int) -> float:
-    """Return the peak of this process's memory while it scores, above what it held before."""
+    """Return the peak of this process's memory while it scores, above its memory before."""
     scorer = PairScorer(network)
     drawn = torch.randn(queries + gallery, network.dimension)
     # Resets the peak.

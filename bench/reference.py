@@ -18,8 +18,16 @@ PAGE = ROOT / "docs" / "reference.md"
 PRIVACY = ROOT / "docs" / "privacy.md"
 API = ROOT / "docs" / "api.txt"
 LIMITS = (
-    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
-    *("minLength", "maxLength", "minItems", "maxItems", "pattern", "default"),
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "pattern",
+    "default",
 )
 Schema = Mapping[str, Any]
 # Defaults that depend on the machine.
@@ -49,62 +57,38 @@ def api_page() -> str:
 
 def api_text(document: Mapping[str, Any]) -> str:
     """Write an OpenAPI document as calls with their statuses and inputs, and models with fields."""
-    version = document["info"]["version"]
-    lines = [f"version {version}"]
+    lines = [f"version {document['info']['version']}"]
     for path, calls in document["paths"].items():
         for method, call in calls.items():
             statuses = " ".join(call["responses"])
-            lines.append("")
-            lines.append(f"{method.upper()} {path}: {statuses}")
-            for line in _input_lines(call):
-                lines.append(f"  {line}")
-            for line in _answer_lines(call):
-                lines.append(f"  {line}")
+            lines += ["", f"{method.upper()} {path}: {statuses}", *_call_lines(call)]
     for name, schema in document["components"]["schemas"].items():
-        lines.append("")
-        lines.append(f"{name}: {_type(schema)}")
-        for line in _field_lines(schema):
-            lines.append(f"  {line}")
-    lines.append("")
-    return "\n".join(lines)
+        lines += ["", f"{name}: {_type(schema)}", *_field_lines(schema)]
+    return "\n".join(lines) + "\n"
 
 
-def _input_lines(call: Mapping[str, Any]) -> Iterator[str]:
+def _call_lines(call: Mapping[str, Any]) -> Iterator[str]:
     for parameter in call.get("parameters", ()):
-        place = parameter["in"]
-        name = parameter["name"]
-        shown = _described(parameter["schema"])
-        needed = " required" if parameter.get("required") else ""
-        yield f"{place} {name}: {shown}{needed}"
-    body = call.get("requestBody", {})
-    for media, content in body.get("content", {}).items():
-        shown = _described(content["schema"])
-        yield f"body {media}: {shown}"
-
-
-def _answer_lines(call: Mapping[str, Any]) -> Iterator[str]:
+        shown = _described(parameter["schema"], parameter.get("required"))
+        yield f"  {parameter['in']} {parameter['name']}: {shown}"
+    for media, content in call.get("requestBody", {}).get("content", {}).items():
+        yield f"  body {media}: {_described(content['schema'])}"
     for status, answer in call["responses"].items():
-        if not status.startswith("2"):
-            continue
-        for media, content in answer.get("content", {}).items():
-            shown = _described(content.get("schema", {}))
-            yield f"answer {status} {media}: {shown}"
+        if status.startswith("2"):
+            for media, content in answer.get("content", {}).items():
+                yield f"  answer {status} {media}: {_described(content.get('schema', {}))}"
 
 
 def _field_lines(schema: Schema) -> Iterator[str]:
     required = schema.get("required", ())
     for name, field in schema.get("properties", {}).items():
-        needed = " required" if name in required else ""
-        yield f"{name}: {_described(field)}{needed}"
+        yield f"  {name}: {_described(field, name in required)}"
 
 
-def _described(schema: Schema) -> str:
-    """Return a schema's type with its limits."""
-    parts = [_type(schema)]
-    for name in LIMITS:
-        if name in schema:
-            parts.append(f"{name}={schema[name]!r}")
-    return " ".join(parts)
+def _described(schema: Schema, required: bool | None = False) -> str:
+    """Return a schema's type with its limits, and the word "required" if it is."""
+    limits = [f"{name}={schema[name]!r}" for name in LIMITS if name in schema]
+    return " ".join([_type(schema), *limits, *(["required"] if required else [])])
 
 
 def _type(schema: Schema) -> str:
@@ -116,13 +100,12 @@ def _type(schema: Schema) -> str:
     if "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
         return " | ".join(repr(value) for value in values)
-    name = str(schema.get("format") or schema.get("type", "any"))
     if schema.get("type") == "array":
         return f"[{_described(schema.get('items', {}))}]"
     extra = schema.get("additionalProperties")
     if isinstance(extra, Mapping):
         return f"{{{_described(extra)}}}"
-    return name
+    return str(schema.get("format") or schema.get("type", "any"))
 
 
 def generated(page: str) -> str:

@@ -1,4 +1,4 @@
-"""What every bench answers, and how its rounds become one ratio."""
+"""The result of a bench, and the ratio of its rounds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 import platform
 import re
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ class BenchResult(BaseModel):
 
     Attributes:
         bench: its name.
-        ratio: ours divided by what it is compared with, both of one run; the median over rounds.
+        ratio: our figure divided by the other side's, both of one run; the median over rounds.
         spread: lowest and highest ratio of a round.
         reach: the ratio that is aimed at; None where there is no aim yet.
         reached: whether the median is at least that.
-        details: what was measured on each side, with units in the names.
-        machine: where.
+        details: figures of each side, with units in the names.
+        machine: processor, system and libraries.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,44 +48,23 @@ def compare(
     reach: float | None,
     details: dict[str, Any],
 ) -> BenchResult:
-    """Divides paced rounds, ours and theirs taken in turn so that the machine's moods hit both.
+    """Divide paced rounds, ours and theirs taken in turn so that the machine's moods hit both.
 
     Args:
         ours, theirs: one figure per round, higher is better.
         bench, reach, details: as in `BenchResult`.
     """
-    ratio, spread = ratio_of(ours, theirs)
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    ratio = round(statistics.median(ratios), 4)
     return BenchResult(
         bench=bench,
         ratio=ratio,
-        spread=spread,
+        spread=(round(min(ratios), 4), round(max(ratios), 4)),
         reach=reach,
         reached=None if reach is None else ratio >= reach,
         details=details,
         machine=describe_machine(),
     )
-
-
-def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """Median, and lowest and highest, of the rounds' ratios."""
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return round(statistics.median(ratios), 4), (round(min(ratios), 4), round(max(ratios), 4))
-
-
-def alternate(
-    sides: dict[str, Callable[[], None]],
-    images: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Images per second of each side in each round, after one round that does not count."""
-    paces: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(ROUNDS + 1):
-        for name, side in sides.items():
-            started = clock()
-            side()
-            if number:
-                paces[name].append(images / (clock() - started))
-    return paces
 
 
 def describe_machine() -> dict[str, Any]:

@@ -194,12 +194,9 @@ def bench_scale(
     return compare("scale", [last["read_seconds"]], [ready], REACH, details)
 
 
-def _sizes(crops: int) -> Iterator[int]:
-    size = FIRST_SIZE
-    while size < crops:
-        yield size
-        size *= 10
-    yield crops
+def _sizes(crops: int) -> list[int]:
+    smaller = [FIRST_SIZE * 10**power for power in range(9)]
+    return [*(size for size in smaller if size < crops), crops]
 
 
 def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
@@ -254,11 +251,20 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
 
 def start(folder: Path, dimension: int) -> dict[str, float]:
     """Start on a record whose files are not in memory, in a process that does nothing else."""
-    # An empty service loads the modules of every start.
-    with tempfile.TemporaryDirectory() as empty, _started(Path(empty), dimension) as (_, first):
-        _drop_from_cache(folder)
+    empty = _empty_start(folder, dimension)
     with _started(folder, dimension) as (_, seconds):
-        return {"start_seconds": seconds - first}
+        return {"start_seconds": seconds - empty["seconds"]}
+
+
+def _empty_start(folder: Path, dimension: int) -> dict[str, float]:
+    """Start an empty service, whose seconds and bytes are those of any start, for subtraction.
+
+    It loads the modules; afterwards nothing of `folder` is in the page cache.
+    """
+    with tempfile.TemporaryDirectory() as empty, _started(Path(empty), dimension) as (_, seconds):
+        _drop_from_cache(folder)
+        gc.collect()
+        return {"seconds": seconds, **_memory()}
 
 
 def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
@@ -269,14 +275,9 @@ def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
         "disk_bytes": sum(blocks) * 512,
         "read_seconds": _reading_seconds(folder, crops * dimension * 4),
     }
-    with tempfile.TemporaryDirectory() as empty:
-        # An empty service loads the modules of every start, and has the memory to subtract.
-        _drop_from_cache(folder)
-        with _started(Path(empty), dimension) as (_, empty_seconds):
-            gc.collect()
-            before = _memory()
+    empty = _empty_start(folder, dimension)
     with _started(folder, dimension) as (registry, seconds):
-        measured["start_seconds"] = seconds - empty_seconds
+        measured["start_seconds"] = seconds - empty["seconds"]
         gallery = registry.get(DEFAULT_GALLERY)
         index = gallery.own_index
         assert index is not None
@@ -291,8 +292,8 @@ def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
 
         measured["first_search_seconds"] = ask(QueryOptions(), queries[0])
         after = _memory()
-        measured |= {f"{name}_bytes": after[name] - before[name] for name in after}
-        measured["process_bytes"] = before["anonymous"]
+        measured |= {f"{name}_bytes": after[name] - empty[name] for name in after}
+        measured["process_bytes"] = empty["anonymous"]
         measured["flat_ms"] = {
             name: _milliseconds(ask, options, queries) for name, options in FILTERS.items()
         }
@@ -340,10 +341,8 @@ def _milliseconds(
     for query in queries[:UNCOUNTED]:
         ask(options, query)
     seconds = [ask(options, query) for query in queries]
-    return {
-        "p50": 1e3 * float(np.percentile(seconds, 50)),
-        "p99": 1e3 * float(np.percentile(seconds, 99)),
-    }
+    median, rare = np.percentile(seconds, [50, 99]).tolist()
+    return {"p50": 1e3 * median, "p99": 1e3 * rare}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -378,7 +377,8 @@ def _reading_seconds(folder: Path, size: int) -> float:
 def _memory() -> dict[str, int]:
     """Read the bytes of anonymous memory of this process, and of pages of files."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
+    kilobytes = dict(re.findall(r"(Rss\w+):\s+(\d+) kB", status))
     return {
-        name: int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) * 1024
-        for name, field in (("anonymous", "RssAnon"), ("mapped", "RssFile"))
+        "anonymous": 1024 * int(kilobytes["RssAnon"]),
+        "mapped": 1024 * int(kilobytes["RssFile"]),
     }

@@ -1,4 +1,4 @@
-"""The service from outside against a bare model: what a request costs beyond the network.
+"""The service from outside against a bare model: the cost of a request beyond the network.
 
 Four benches of one kind. `embed` pushes images through `/v1/embeddings`, `enroll` and `serve` keep
 sixteen enrollments or queries of one image in flight, `query` asks one at a time. The load comes
@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +56,7 @@ STAGES = ("decode", "queue", "embed", "search", "rerank")
 
 
 class Load(NamedTuple):
-    """Which call, with which fields and so many images, and the requests in flight."""
+    """A call with its fields and number of images, and the number of requests in flight."""
 
     call: str
     fields: dict[str, str]
@@ -77,7 +76,7 @@ AIMS = {("enroll", "bundled"): 0.78, ("serve", "bundled"): 0.78, ("serve", "smal
 
 @dataclass
 class Answered:
-    """What wrk saw: requests, seconds, its own processor seconds, and how often each time in ms."""
+    """Figures of wrk: requests, seconds, its own processor seconds, and counts of times in ms."""
 
     requests: int = 0
     seconds: float = 0.0
@@ -105,10 +104,11 @@ def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
     """
     if shutil.which("wrk") is None:
         raise InputProblem("wrk, which makes the load, is not installed; apt-get install wrk")
-    result, *beside = [_measure(name, one) for one in ((artefact,) if artefact else ARTEFACTS)]
-    for one in beside:
-        ratio = one.model_dump(include={"ratio", "spread", "reach", "reached"})
-        result.details[one.details["artefact"]] = ratio | one.details
+    if artefact:
+        return _measure(name, artefact)
+    result, beside = [_measure(name, shipped) for shipped in ARTEFACTS]
+    ratio = beside.model_dump(include={"ratio", "spread", "reach", "reached"})
+    result.details[beside.details["artefact"]] = ratio | beside.details
     return result
 
 
@@ -191,7 +191,7 @@ def press(url: str, load: Load, files: Sequence[Path], number: int) -> Answered:
     """Return one round of requests; raises `InputProblem` where one is not answered with 2xx."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     options = ["-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
-    given = [load.call, BOUNDARY, str(number), *map(str, files)]
+    given = [load.call, BOUNDARY, str(number), *(str(file) for file in files)]
     command = ["wrk", *options, "-s", str(LOAD), url, "--", *given]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -199,7 +199,7 @@ def press(url: str, load: Load, files: Sequence[Path], number: int) -> Answered:
     for line in ran.stdout.splitlines():
         kind, *figures = line.split("\t")
         if kind == "answered":
-            answered.requests, failed, microseconds = map(int, figures)
+            answered.requests, failed, microseconds = (int(figure) for figure in figures)
             answered.seconds = microseconds / 1e6
         elif kind == "latency":
             answered.times_ms[float(figures[0]) / 1e3] += int(figures[1])
@@ -211,7 +211,7 @@ def press(url: str, load: Load, files: Sequence[Path], number: int) -> Answered:
 def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
     """Medians of the stages of single queries, in ms, and their sum as a share of the wall time."""
     connection = http.client.HTTPConnection(str(urlsplit(url).hostname), urlsplit(url).port or 80)
-    seen: list[dict[str, float]] = []
+    answers: list[dict[str, float]] = []
     for number in range(STAGED_QUERIES):
         body = files[number % len(files)].read_bytes() + END
         began = time.perf_counter()
@@ -219,19 +219,20 @@ def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
         answer = connection.getresponse().read()
         wall = (time.perf_counter() - began) * 1e3
         spent = json.loads(answer)["timing_ms"]
-        seen.append({**spent, "wall": wall, "share": sum(map(spent.get, STAGES)) / wall})
+        share = sum(spent[stage] for stage in STAGES) / wall
+        answers.append({**spent, "wall": wall, "share": share})
     connection.close()
-    medians = {name: round(statistics.median(one[name] for one in seen), 3) for name in seen[0]}
+    medians = {
+        name: round(statistics.median(answer[name] for answer in answers), 3) for name in answers[0]
+    }
     share = medians.pop("share")
     return {"service_ms": medians, "stages_share_of_wall": share}
 
 
 def _of_service(url: str, name: str) -> float:
     """Return a figure of the service's process, by its metrics."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
-        found = re.search(rf"^process_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
-    assert found is not None
-    return float(found[1])
+    metrics = httpx.get(f"{url}/metrics", timeout=60).text
+    return float(re.findall(rf"^process_{name} (\S+)$", metrics, re.MULTILINE)[0])
 
 
 def fastest_bare(artefact: Artefact) -> tuple[dict[str, float], Callable[[], object]]:
@@ -247,10 +248,10 @@ def fastest_bare(artefact: Artefact) -> tuple[dict[str, float], Callable[[], obj
     if HAS_TORCH:
         sides["torch"] = _bare_torch(artefact, crops)
     speeds: dict[str, float] = {}
-    for name, side in sides.items():
-        side()
+    for name, compute in sides.items():
+        compute()
         began = time.perf_counter()
-        side()
+        compute()
         speeds[name] = round(CROPS / (time.perf_counter() - began), 1)
     return speeds, sides[max(speeds, key=lambda name: speeds[name])]
 

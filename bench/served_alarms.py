@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 import typer
 
+from bench.few_people import matched_rate
 from demo.data_sets import query_crops, read_spec
 from demo.service import own_service
 from gmn_client import Client, QueryOptions
 from model.calibration import Scoring
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop, enroll_crops
-from training.evaluation.intervals import mean_interval
 
 ASKED = "far_1e-2"
 SCORINGS: tuple[Scoring, ...] = ("mnet", "cosine")
@@ -115,22 +115,19 @@ def figures(judged: pd.DataFrame) -> dict[str, Any]:
     """
     strangers = judged[~judged.known]
     members = judged[judged.known]
-    people = pd.factorize(strangers.identity, sort=True)[0]
-    rate = mean_interval(strangers.matched.to_numpy(np.float64), people.astype(np.int64))
+    rate = matched_rate(strangers)
     best = members.gallery.map(strangers.groupby("gallery").score.quantile(0.99)).astype(float)
-    detected = {
-        "detected": members.right & members.matched,
-        "best": members.right & (members.score > best),
-    }
     return {
         "searches": len(strangers),
-        "people": len(set(people)),
+        "people": strangers.identity.nunique(),
         "obtained": [round(value, 5) for value in (rate.mean, rate.low, rate.high)],
-        **{
-            name: round(float(searches.mean()), 4) if len(searches) else None
-            for name, searches in detected.items()
-        },
+        "detected": _share(members.right & members.matched),
+        "best": _share(members.right & (members.score > best)),
     }
+
+
+def _share(detected: pd.Series[bool]) -> float | None:
+    return round(float(detected.mean()), 4) if len(detected) else None
 
 
 def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any]:

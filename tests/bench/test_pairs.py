@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import pairs, result
+from bench import pairs
 from model.problems import InputProblem
 
 
@@ -14,7 +14,7 @@ def test_the_scores_of_a_million_pairs_need_the_memory_of_a_chunk(
     tiny_artefact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pairs, "GALLERY", 64)
-    monkeypatch.setattr(result, "ROUNDS", 2)
+    monkeypatch.setattr(pairs, "ROUNDS", 2)
     found = pairs.bench_pairs(str(tiny_artefact))
     details = found.details
     assert found.reach == 0.9
