@@ -114,10 +114,10 @@ CEILINGS = {
         terse=0,
         opening=0,
         noun=0,
-        clause=1,
+        clause=0,
         vague=0,
         long=0,
-        tokens_per_line=9.2,
+        tokens_per_line=9.3,
         documented=57,
     ),
     "tests": Legibility(
@@ -251,7 +251,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def request(self) -> Iterator[None]:
-        """Record what the service does for a request that is sent meanwhile."""
+        """Record the calls of the service for a request that is sent meanwhile."""
         time.sleep(IDLE_SECONDS)
         self.start()
         yield
