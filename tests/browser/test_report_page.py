@@ -19,12 +19,12 @@ def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefac
     evaluate(str(tiny_artefact), data, scoring=scorings, out=out)
     report([f"first={out}", f"second={out}"], out=tmp_path / "compared")
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    for place in (out, tmp_path / "compared"):
+    for place, fewest in ((out, 4), (tmp_path / "compared", 1)):
         page.goto(f"file://{place}/report.html")
         tables = page.eval_on_selector_all(
             ".wide",
             "all => all.map(one => [one.innerText, one.scrollWidth - one.clientWidth])",
         )
         assert [text for text, hidden in tables if hidden > 0] == []
-        assert len(tables) > 3
+        assert len(tables) >= fewest
     page.close()
