@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from PIL import Image
 
 from model.artefact import load_artefact, resolve_artefact
@@ -29,52 +28,59 @@ QUERIES = 8
 CANDIDATES = 1024
 
 
-def _seconds(work: Callable[..., object], *arguments: object) -> float:
+def _print_best(
+    part: str,
+    unit: str,
+    units_per_second: float,
+    work: Callable[..., object],
+    *arguments: object,
+) -> None:
     seconds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         work(*arguments)
         seconds.append(time.perf_counter() - began)
-    return min(seconds)
+    typer.echo(f"{part}: {min(seconds) * units_per_second:.1f} {unit}")
 
 
-def _pictures() -> dict[str, NDArray[np.uint8]]:
+def _print_picture_times() -> None:
     random = np.random.default_rng(0)
     coarse = Image.fromarray(random.integers(0, 255, (40, 40, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    return {"noise": random.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8), "smooth": smooth}
-
-
-def _picture_times() -> Iterator[tuple[str, float, str]]:
-    for name, pixels in _pictures().items():
+    pictures = {
+        "noise": Image.fromarray(random.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)),
+        "smooth": coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC),
+    }
+    factor = 1e3 / MEGAPIXELS
+    for name, picture in pictures.items():
         for kind in ("JPEG", "PNG", "WEBP", "BMP"):
             file = io.BytesIO()
-            Image.fromarray(pixels).save(file, kind)
-            seconds = _seconds(decode_crop, file.getvalue())
-            yield f"decode {kind}, {name}", seconds / MEGAPIXELS * 1e3, "ms a megapixel"
-        seconds = _seconds(png_of, pixels)
-        yield f"encode PNG, {name}", seconds / MEGAPIXELS * 1e3, "ms a megapixel"
+            picture.save(file, kind)
+            part = f"decode {kind}, {name}"
+            _print_best(part, "ms a megapixel", factor, decode_crop, file.getvalue())
+        pixels = np.asarray(picture)
+        _print_best(f"encode PNG, {name}", "ms a megapixel", factor, png_of, pixels)
 
 
-def _network_times(artefact_name: str) -> Iterator[tuple[str, float, str]]:
+def _print_network_times(artefact_name: str) -> None:
     artefact = load_artefact(resolve_artefact(artefact_name))
     runtime = Probes(artefact).agreeing("openvino", "float32")
     networks = Networks(artefact, runtime)
     size = artefact.description.preprocessing
     random = np.random.default_rng(0)
     crop = random.integers(0, 255, (1, size.height, size.width, 3), dtype=np.uint8)
-    yield f"embed, {artefact_name}", _seconds(runtime.embed, crop) * 1e3, "ms an image"
+    _print_best(f"embed, {artefact_name}", "ms an image", 1e3, runtime.embed, crop)
     queries = random.normal(size=(QUERIES, networks.dimension)).astype(np.float32)
     candidates = random.normal(size=(CANDIDATES, networks.dimension)).astype(np.float32)
-    seconds = _seconds(networks.pair_scores, queries, candidates)
-    yield f"score, {artefact_name}", seconds / (QUERIES * CANDIDATES) * 1e6, "µs a pair"
+    factor = 1e6 / (QUERIES * CANDIDATES)
+    part = f"score, {artefact_name}"
+    _print_best(part, "µs a pair", factor, networks.pair_scores, queries, candidates)
 
 
 def main() -> None:
     """Print a line for each part."""
-    times = [*_picture_times(), *_network_times("bundled"), *_network_times("small")]
-    for name, measured, unit in times:
-        typer.echo(f"{name}: {measured:.1f} {unit}")
+    _print_picture_times()
+    for artefact in ("bundled", "small"):
+        _print_network_times(artefact)
 
 
 if __name__ == "__main__":

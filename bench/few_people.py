@@ -86,11 +86,12 @@ def draw_galleries(crops: Sequence[CropRecord], size: int, number: int) -> Itera
         members = sorted(random.permutation(both)[:size].tolist())
         others = sorted(asking.keys() - set(members))
         strangers = random.permutation([place for name in others for place in asking[name]])
-        yield Draw(
-            frozenset(members),
-            [place for name in members for place in shown[name][:CROPS]],
-            strangers[:STRANGERS].tolist() + [place for name in members for place in asking[name]],
-        )
+        searches = strangers[:STRANGERS].tolist()
+        gallery = []
+        for name in members:
+            gallery += shown[name][:CROPS]
+            searches += asking[name]
+        yield Draw(frozenset(members), gallery, searches)
 
 
 def embed(artefact: Artefact, crops: Sequence[CropRecord]) -> torch.Tensor:

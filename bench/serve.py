@@ -9,6 +9,7 @@ alone, on decoded and resized crops, in the runtime that is fastest here.
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -83,10 +84,17 @@ class Answered:
     cpu_seconds: float = 0.0
     times_ms: Counter[float] = field(default_factory=Counter)
 
+    def add(self, other: Answered) -> None:
+        self.requests += other.requests
+        self.seconds += other.seconds
+        self.cpu_seconds += other.cpu_seconds
+        self.times_ms += other.times_ms
+
     def percentile(self, share: float) -> float:
         """Return the time in ms that a share of the answers did not exceed."""
-        times = np.sort(np.fromiter(self.times_ms.elements(), float))
-        return round(float(times[min(len(times) - 1, int(share * len(times)))]), 2)
+        times = sorted(self.times_ms.elements())
+        place = int(share * len(times))
+        return round(times[min(place, len(times) - 1)], 2)
 
 
 def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
@@ -118,8 +126,10 @@ def _measure(name: str, artefact: str) -> BenchResult:
     busy_before = round(os.getloadavg()[0], 2)
     speeds, compute = fastest_bare(load_artefact(resolve_artefact(artefact)))
     whole = Answered()
-    paces = {"served": list[float](), "bare": list[float]()}
-    cpu = dict.fromkeys(paces, 0.0)
+    served: list[float] = []
+    bare: list[float] = []
+    service_cpu_ms: list[float] = []
+    bare_cpu_ms: list[float] = []
     with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder, own_service(artefact) as url:
         with Client(url) as client:
             enrolled = enroll_all(client, cast.gallery)
@@ -129,22 +139,15 @@ def _measure(name: str, artefact: str) -> BenchResult:
             before = _of_service(url, "cpu_seconds_total")
             answered = press(url, load, files, number)
             spent = _of_service(url, "cpu_seconds_total") - before
-            began = time.process_time()
-            started = time.perf_counter()
-            computed = 0
-            while time.perf_counter() - started < ROUND_SECONDS:
-                compute()
-                computed += CROPS
-            if not number:
-                continue
-            paces["bare"].append(computed / (time.perf_counter() - started))
-            paces["served"].append(answered.requests * load.images / answered.seconds)
-            cpu["bare"] += (time.process_time() - began) * 1e3 / computed / ROUNDS
-            cpu["served"] += spent * 1e3 / answered.requests / load.images / ROUNDS
-            whole.requests += answered.requests
-            whole.seconds += answered.seconds
-            whole.cpu_seconds += answered.cpu_seconds
-            whole.times_ms += answered.times_ms
+            bare_pace, bare_spent = _time_bare(compute)
+            # The first round warms up both sides.
+            if number:
+                images = answered.requests * load.images
+                served.append(images / answered.seconds)
+                bare.append(bare_pace)
+                service_cpu_ms.append(1e3 * spent / images)
+                bare_cpu_ms.append(bare_spent)
+                whole.add(answered)
         stages = stages_of(url, load, files) if name == "query" else {}
         resident = _of_service(url, "resident_memory_bytes")
     cores = len(os.sched_getaffinity(0))
@@ -152,11 +155,11 @@ def _measure(name: str, artefact: str) -> BenchResult:
         "artefact": artefact,
         "service_device": device,
         "bare_runtimes_crops_per_second": speeds,
-        "served_images_per_second": round(statistics.median(paces["served"]), 2),
-        "bare_crops_per_second": round(statistics.median(paces["bare"]), 2),
-        "service_cpu_ms_per_image": round(cpu["served"], 2),
+        "served_images_per_second": round(statistics.median(served), 2),
+        "bare_crops_per_second": round(statistics.median(bare), 2),
+        "service_cpu_ms_per_image": round(statistics.mean(service_cpu_ms), 2),
         "service_resident_bytes": resident,
-        "bare_cpu_ms_per_crop": round(cpu["bare"], 2),
+        "bare_cpu_ms_per_crop": round(statistics.mean(bare_cpu_ms), 2),
         "client_share_of_processor": round(whole.cpu_seconds / whole.seconds / cores, 4),
         "p50_ms": whole.percentile(0.5),
         "p99_ms": whole.percentile(0.99),
@@ -168,22 +171,37 @@ def _measure(name: str, artefact: str) -> BenchResult:
         "load_average_before": busy_before,
         **stages,
     }
-    return compare(name, paces["served"], paces["bare"], AIMS.get((name, artefact)), details)
+    return compare(name, served, bare, AIMS.get((name, artefact)), details)
+
+
+def _time_bare(compute: Callable[[], object]) -> tuple[float, float]:
+    """Return crops per second of one round, and milliseconds of the processor for each crop."""
+    crops = 0
+    started_cpu = time.process_time()
+    started = time.perf_counter()
+    while time.perf_counter() - started < ROUND_SECONDS:
+        compute()
+        crops += CROPS
+    pace = crops / (time.perf_counter() - started)
+    return pace, 1e3 * (time.process_time() - started_cpu) / crops
 
 
 def write_bodies(folder: Path, load: Load, crops: Sequence[SourceCrop]) -> list[Path]:
-    """Forms with these crops in turn, each in a file without its end."""
+    """Write forms with these crops in turn, each in a file without its end."""
     files = []
+    endless = itertools.cycle(crops)
     for number in range(max(1, len(crops) // load.images)):
-        named = {"identity": f"p{number}"} if load.call.endswith("/crops") else {}
-        images = [
-            ("images", (f"{place}.png", crops[(number * load.images + place) % len(crops)].read()))
-            for place in range(load.images)
-        ]
-        fields = load.fields | named
+        fields = dict(load.fields)
+        if load.call.endswith("/crops"):
+            fields["identity"] = f"p{number}"
+        images = []
+        for place in range(load.images):
+            file = (f"{place}.png", next(endless).read())
+            images.append(("images", file))
         form = httpx.Request("POST", "http://", data=fields, files=images, headers=FORM_HEADERS)
-        files.append(folder / f"{number:03d}")
-        files[-1].write_bytes(form.read().removesuffix(END))
+        path = folder / f"{number:03d}"
+        path.write_bytes(form.read().removesuffix(END))
+        files.append(path)
     return files
 
 
