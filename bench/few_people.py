@@ -52,7 +52,11 @@ class Draw:
     searches: list[int]
 
 
-def read_people(spec: str, held_out: Mapping[str, float], test: bool) -> list[CropRecord]:
+def read_people(
+    spec: str,
+    held_out: Mapping[str, float],
+    test: bool,
+) -> list[CropRecord]:
     """Return two crops at most of each person under each camera."""
     dataset = read_dataset(spec)
     if test:
@@ -71,7 +75,11 @@ def read_people(spec: str, held_out: Mapping[str, float], test: bool) -> list[Cr
     return [record for key in sorted(shown) for record in shown[key][:CROPS]]
 
 
-def draw_galleries(crops: Sequence[CropRecord], size: int, number: int) -> Iterator[Draw]:
+def draw_galleries(
+    crops: Sequence[CropRecord],
+    size: int,
+    number: int,
+) -> Iterator[Draw]:
     """Yield random galleries of `size` people who are seen on both sides of the cameras."""
     random = np.random.default_rng([SEED, size])
     cameras = np.unique([crop.camera for crop in crops])
@@ -119,10 +127,11 @@ def judge(
     found = names[draw.gallery][scores.argmax(axis=1)]
     people = names[draw.searches]
     size = len(draw.members)
+    known = np.isin(people, sorted(draw.members))
     return pd.DataFrame(
         {
             "identity": people,
-            "known": np.isin(people, sorted(draw.members)),
+            "known": known,
             "matched": best >= thresholds.threshold(ASKED, 0.0, size),
             "right": found == people,
             "score": best,
@@ -163,14 +172,17 @@ def figures(judged: pd.DataFrame) -> dict[str, Any]:
 
 def _calibration_error(judged: pd.DataFrame) -> float:
     """Compare probability and share of right answers in ten bins; both kinds weigh one half."""
-    weights = np.where(judged.known, 0.5 / judged.known.sum(), 0.5 / (~judged.known).sum())
+    known = judged.known
+    weights = np.where(known, 0.5 / known.sum(), 0.5 / (~known).sum())
     bins = np.minimum((judged.probability * BINS).astype(int), BINS - 1)
-    gaps = weights * (judged.probability - (judged.known & judged.right))
+    gaps = weights * (judged.probability - (known & judged.right))
     return float(gaps.groupby(bins).sum().abs().sum())
 
 
 def measure(
-    artefact: Artefact, crops: Sequence[CropRecord], galleries: int
+    artefact: Artefact,
+    crops: Sequence[CropRecord],
+    galleries: int,
 ) -> Iterator[dict[str, Any]]:
     description = artefact.description
     features = embed(artefact, crops)

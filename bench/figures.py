@@ -94,7 +94,6 @@ def condense(label: str, report: Figures) -> list[Figures]:
 
 
 def _people(report: Figures, dataset: Figures) -> str:
-    """Say how far the model knows the people of a data set."""
     if Path(report["artefact"]).suffix in SUFFIXES:
         return READY_MADE
     if dataset["seen_because"]:

@@ -95,7 +95,11 @@ class Row(NamedTuple):
     difference: dict[str, float]
 
 
-def check(device: torch.device, sizes: Sizes, artefact: str = "bundled") -> Iterator[Row]:
+def check(
+    device: torch.device,
+    sizes: Sizes,
+    artefact: str = "bundled",
+) -> Iterator[Row]:
     """Compare with the CPU and measure, each in float32 and bfloat16.
 
     Args:
@@ -146,7 +150,11 @@ def _embedding(
         yield Work(what, precision, sizes.crops, runtime.embed, (many,), difference)
 
 
-def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[Work]:
+def _pairs(
+    device: torch.device,
+    sizes: Sizes,
+    artefact: Artefact,
+) -> Iterator[Work]:
     network = artefact.require_metric_network()
     torch.manual_seed(0)
     queries = torch.randn(sizes.queries, network.dimension)
@@ -169,7 +177,11 @@ def _pairs(device: torch.device, sizes: Sizes, artefact: Artefact) -> Iterator[W
         yield Work(what, precision, pairs, scorer.scores, (queries, gallery), difference)
 
 
-def _steps(device: torch.device, recipe: Recipe, records: Sequence[CropRecord]) -> Iterator[Work]:
+def _steps(
+    device: torch.device,
+    recipe: Recipe,
+    records: Sequence[CropRecord],
+) -> Iterator[Work]:
     expected, gradient, _, _ = _first_step(recipe, records, "float32", "cpu")
     crops = recipe.sampling.identities * recipe.sampling.images
     for precision in DTYPES:

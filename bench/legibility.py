@@ -8,7 +8,7 @@ import re
 import tokenize
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 MAX_FUNCTION_TOKENS = 783
 CODE = (tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING)
@@ -125,7 +125,7 @@ class PythonFile:
     def places(self) -> Iterator[Place]:
         """Find the places of every kind, in no particular order."""
         for node in self.nodes:
-            if _is_packed(node):
+            if isinstance(node, ast.Assign) and _is_packed(node):
                 yield self._place("packed", node)
             elif isinstance(node, ast.Call) and _function_name(node) in TERSE:
                 yield self._place("terse", node)
@@ -134,10 +134,10 @@ class PythonFile:
             elif isinstance(node, FUNCTIONS) and self._tokens_of(node) > MAX_FUNCTION_TOKENS:
                 yield self._place("long", node)
         for line, node in self._docstrings.items():
-            must_begin_with_verb = isinstance(node, FUNCTIONS) and not _is_property(node)
-            yield from _prose_places(ast.get_docstring(node) or "", line, must_begin_with_verb)
+            prose = ast.get_docstring(node) or ""
+            yield from _prose_places(prose, line, _begins_with_verb(node))
         for line, comment in self.comments.items():
-            yield from _prose_places(comment, line, must_begin_with_verb=False)
+            yield from _prose_places(comment, line, begins_with_verb=False)
 
     def _place(self, kind: str, node: ast.stmt | ast.expr) -> Place:
         line = node.lineno
@@ -153,11 +153,8 @@ def _count_functions(nodes: Iterable[ast.AST]) -> int:
     return sum(isinstance(node, FUNCTIONS) for node in nodes)
 
 
-def _is_packed(node: ast.AST) -> TypeGuard[ast.Assign]:
-    if not isinstance(node, ast.Assign):
-        return False
-    sides = (node.targets[0], node.value)
-    return all(isinstance(side, ast.Tuple) for side in sides)
+def _is_packed(node: ast.Assign) -> bool:
+    return isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
 
 
 def _function_name(call: ast.Call) -> str:
@@ -171,16 +168,22 @@ def _names(target: ast.expr) -> set[str]:
     return {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
 
 
-def _is_property(node: ast.stmt) -> bool:
-    decorators = getattr(node, "decorator_list", [])
-    return any(PROPERTY.search(ast.unparse(decorator)) for decorator in decorators)
+def _begins_with_verb(node: ast.AST) -> bool:
+    if not isinstance(node, FUNCTIONS):
+        return False
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+    return not any(PROPERTY.search(decorator) for decorator in decorators)
 
 
-def _prose_places(text: str, line: int, must_begin_with_verb: bool) -> Iterator[Place]:
+def _prose_places(
+    text: str,
+    line: int,
+    begins_with_verb: bool,
+) -> Iterator[Place]:
     prose = " ".join(text.split())
     if OPENING.match(prose):
         yield Place("opening", line, prose)
-    elif must_begin_with_verb and NOUN.match(prose):
+    elif begins_with_verb and NOUN.match(prose):
         yield Place("noun", line, prose)
     for clause in CLAUSE.finditer(prose):
         start = max(0, clause.start() - 60)

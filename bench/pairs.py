@@ -117,18 +117,21 @@ def _processor_seconds(work: Callable[[], None]) -> float:
     return time.process_time() - began
 
 
-def _peak_mib(network: MetricNetwork, queries: int, gallery: int) -> float:
+def _peak_mib(
+    network: MetricNetwork,
+    queries: int,
+    gallery: int,
+) -> float:
     """Return the peak of this process's memory while it scores, above its memory before."""
     scorer = PairScorer(network)
     drawn = torch.randn(queries + gallery, network.dimension)
     # Resets the peak.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _memory("VmRSS")
+    before = _mebibytes("VmRSS")
     scorer.scores(drawn[:queries], drawn[queries:])
-    return round(_memory("VmHWM") - before, 1)
+    return round(_mebibytes("VmHWM") - before, 1)
 
 
-def _memory(name: str) -> float:
-    """Return a line of this process's memory, in MiB."""
+def _mebibytes(name: str) -> float:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[0]) / 1024

@@ -60,7 +60,9 @@ CHUNK_BYTES = 1 << 23
 STARTS = 3
 FILTERS = {
     "all": QueryOptions(),
-    "4 of 20 cameras": QueryOptions(cameras=tuple(f"camera-{number:02}" for number in range(4))),
+    "4 of 20 cameras": QueryOptions(
+        cameras=("camera-00", "camera-01", "camera-02", "camera-03"),
+    ),
     "without 1 camera": QueryOptions(exclude_cameras=("camera-07",)),
 }
 
@@ -74,7 +76,12 @@ class ScaleCrops:
     other as chance allows, in all dimensions, which suits no list and no graph.
     """
 
-    def __init__(self, kind: str, features: Path | None, dimension: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        features: Path | None,
+        dimension: int,
+    ) -> None:
         """Read or draw the features that the people are like.
 
         Args:
@@ -116,7 +123,8 @@ class ScaleCrops:
         random = np.random.default_rng(1)
         queries = []
         for block in random.integers(-(-crops // BLOCK), size=QUERIED_BLOCKS).tolist():
-            rows = random.integers(min(BLOCK, crops - block * BLOCK), size=count // QUERIED_BLOCKS)
+            enrolled = min(BLOCK, crops - block * BLOCK)
+            rows = random.integers(enrolled, size=count // QUERIED_BLOCKS)
             queries.append(self._block(block, variant=1)[rows])
         return np.concatenate(queries)
 
@@ -131,9 +139,11 @@ class ScaleCrops:
             offsets = 0.5 * noise.standard_normal((BLOCK, self.dimension), np.float32)
         else:
             weights = random.standard_normal((people, len(self._centres)), np.float32)
-            centres = self._mean + weights @ self._centres / np.float32(len(self._centres) ** 0.5)
+            scale = np.float32(len(self._centres) ** 0.5)
+            centres = self._mean + weights @ self._centres / scale
             offsets = self._noise[noise.integers(len(self._noise), size=BLOCK)]
-        return np.asarray(np.repeat(centres, crops_per_person, axis=0) + offsets, np.float32)
+        centres = np.repeat(centres, crops_per_person, axis=0)
+        return np.asarray(centres + offsets, np.float32)
 
 
 def _read(path: Path) -> tuple[Array, NDArray[np.int64]]:
@@ -159,7 +169,10 @@ def _drawn(dimension: int) -> tuple[Array, NDArray[np.int64]]:
 
 
 def bench_scale(
-    crops: int, kind: str = "people", features: Path | None = None, work: Path | None = None
+    crops: int,
+    kind: str = "people",
+    features: Path | None = None,
+    work: Path | None = None,
 ) -> BenchResult:
     """Measure sizes from 1,000 crops on, each ten times the one before, up to `crops`.
 
@@ -187,7 +200,7 @@ def bench_scale(
     details = {
         "data": kind,
         "dimension": drawn.dimension,
-        "features": str(features) if features else "drawn",
+        "features": str(features or "drawn"),
         "queries": QUERIES,
         "sizes": sizes,
     }
@@ -199,7 +212,11 @@ def _sizes(crops: int) -> list[int]:
     return [*(size for size in smaller if size < crops), crops]
 
 
-def _size(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
+def _size(
+    drawn: ScaleCrops,
+    folder: Path,
+    crops: int,
+) -> dict[str, Any]:
     """Measure a size, unless an earlier run did so."""
     file = folder / f"{crops}.json"
     if not file.exists():
@@ -222,7 +239,11 @@ def _run_in_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dic
         return process.submit(work, *arguments).result()
 
 
-def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
+def _enroll(
+    drawn: ScaleCrops,
+    folder: Path,
+    crops: int,
+) -> dict[str, Any]:
     """Enroll crops up to a size, and return the rate of the run that enrolled the last of them."""
     folder.mkdir(exist_ok=True)
     seconds = 0.0
@@ -237,7 +258,8 @@ def _enroll(drawn: ScaleCrops, folder: Path, crops: int) -> dict[str, Any]:
                 "name another folder as --work"
             )
         for start in range(gallery.crops, crops, CROPS_PER_COMMIT):
-            commit = list(drawn.crops(start, min(start + CROPS_PER_COMMIT, crops)))
+            stop = min(start + CROPS_PER_COMMIT, crops)
+            commit = list(drawn.crops(start, stop))
             began = time.perf_counter()
             record.crops.enroll(gallery.gallery_id, fingerprint, commit)
             seconds += time.perf_counter() - began
@@ -267,7 +289,11 @@ def _empty_start(folder: Path, dimension: int) -> dict[str, float]:
         return {"seconds": seconds, **_memory()}
 
 
-def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
+def measure(
+    folder: Path,
+    crops: int,
+    queries: Array,
+) -> dict[str, Any]:
     """Start on a record and search it, in a process that does nothing else."""
     dimension = queries.shape[1]
     blocks = [file.stat().st_blocks for file in _files(folder)]
@@ -314,10 +340,8 @@ def measure(folder: Path, crops: int, queries: Array) -> dict[str, Any]:
 def _started(folder: Path, dimension: int) -> Iterator[tuple[GalleryRegistry, float]]:
     """Load a record's galleries as the service does, and yield them with the seconds it took."""
     began = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        record = Record(folder)
-        stack.callback(record.close)
-        device = DeviceThread()
+    device = DeviceThread()
+    with contextlib.closing(Record(folder)) as record, contextlib.ExitStack() as stack:
         stack.callback(device.shutdown)
         sizes = {_model().embedder: dimension}
         registry = GalleryRegistry(record, device, sizes, lambda _: None)
@@ -335,7 +359,9 @@ def _model() -> LoadedModel:
 
 
 def _milliseconds(
-    ask: Callable[[QueryOptions, Array], float], options: QueryOptions, queries: Array
+    ask: Callable[[QueryOptions, Array], float],
+    options: QueryOptions,
+    queries: Array,
 ) -> dict[str, float]:
     """Measure median and 99th percentile, after `UNCOUNTED` queries that warm up the index."""
     for query in queries[:UNCOUNTED]:
@@ -350,7 +376,6 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _drop_from_cache(folder: Path) -> None:
-    """Make the next read of a folder's files go to the disk."""
     for path in _files(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -136,9 +136,9 @@ def _measure(name: str, artefact: str) -> BenchResult:
             device = client.model().device
         files = write_bodies(Path(folder), load, cast.known)
         for number in range(ROUNDS + 1):
-            before = _of_service(url, "cpu_seconds_total")
+            before = _process_metric(url, "cpu_seconds_total")
             answered = press(url, load, files, number)
-            spent = _of_service(url, "cpu_seconds_total") - before
+            spent = _process_metric(url, "cpu_seconds_total") - before
             bare_pace, bare_spent = _time_bare(compute)
             # The first round warms up both sides.
             if number:
@@ -149,7 +149,7 @@ def _measure(name: str, artefact: str) -> BenchResult:
                 bare_cpu_ms.append(bare_spent)
                 whole.add(answered)
         stages = stages_of(url, load, files) if name == "query" else {}
-        resident = _of_service(url, "resident_memory_bytes")
+        resident = _process_metric(url, "resident_memory_bytes")
     cores = len(os.sched_getaffinity(0))
     details: dict[str, Any] = {
         "artefact": artefact,
@@ -186,7 +186,11 @@ def _time_bare(compute: Callable[[], object]) -> tuple[float, float]:
     return pace, 1e3 * (time.process_time() - started_cpu) / crops
 
 
-def write_bodies(folder: Path, load: Load, crops: Sequence[SourceCrop]) -> list[Path]:
+def write_bodies(
+    folder: Path,
+    load: Load,
+    crops: Sequence[SourceCrop],
+) -> list[Path]:
     """Write forms with these crops in turn, each in a file without its end."""
     files = []
     endless = itertools.cycle(crops)
@@ -205,7 +209,12 @@ def write_bodies(folder: Path, load: Load, crops: Sequence[SourceCrop]) -> list[
     return files
 
 
-def press(url: str, load: Load, files: Sequence[Path], number: int) -> Answered:
+def press(
+    url: str,
+    load: Load,
+    files: Sequence[Path],
+    number: int,
+) -> Answered:
     """Return one round of requests; raises `InputProblem` where one is not answered with 2xx."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     options = ["-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
@@ -226,7 +235,11 @@ def press(url: str, load: Load, files: Sequence[Path], number: int) -> Answered:
     return answered
 
 
-def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
+def stages_of(
+    url: str,
+    load: Load,
+    files: Sequence[Path],
+) -> dict[str, Any]:
     """Medians of the stages of single queries, in ms, and their sum as a share of the wall time."""
     connection = http.client.HTTPConnection(str(urlsplit(url).hostname), urlsplit(url).port or 80)
     answers: list[dict[str, float]] = []
@@ -247,8 +260,7 @@ def stages_of(url: str, load: Load, files: Sequence[Path]) -> dict[str, Any]:
     return {"service_ms": medians, "stages_share_of_wall": share}
 
 
-def _of_service(url: str, name: str) -> float:
-    """Return a figure of the service's process, by its metrics."""
+def _process_metric(url: str, name: str) -> float:
     metrics = httpx.get(f"{url}/metrics", timeout=60).text
     return float(re.findall(rf"^process_{name} (\S+)$", metrics, re.MULTILINE)[0])
 

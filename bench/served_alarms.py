@@ -45,7 +45,11 @@ class Split(NamedTuple):
     known: frozenset[str]
 
 
-def splits(crops: Sequence[SourceCrop], mixed: bool, number: int) -> Iterator[Split]:
+def splits(
+    crops: Sequence[SourceCrop],
+    mixed: bool,
+    number: int,
+) -> Iterator[Split]:
     """Yield random halves of the people, enrolled under the camera with most crops."""
     cameras = Counter(crop.camera for crop in crops).most_common()
     if len(cameras) != 2:
@@ -67,7 +71,12 @@ def splits(crops: Sequence[SourceCrop], mixed: bool, number: int) -> Iterator[Sp
         )
 
 
-def fill(url: str, split: Split, gallery: str, scorings: Sequence[Scoring]) -> None:
+def fill(
+    url: str,
+    split: Split,
+    gallery: str,
+    scorings: Sequence[Scoring],
+) -> None:
     """Fill a gallery, and wait until it has thresholds of its own.
 
     Raises:
@@ -89,7 +98,12 @@ def fill(url: str, split: Split, gallery: str, scorings: Sequence[Scoring]) -> N
             time.sleep(POLL_SECONDS)
 
 
-def judge(url: str, split: Split, gallery: str, scoring: Scoring) -> Iterator[dict[str, Any]]:
+def judge(
+    url: str,
+    split: Split,
+    gallery: str,
+    scoring: Scoring,
+) -> Iterator[dict[str, Any]]:
     """Search a gallery by one scoring, and yield a row for each answer by its own calibration."""
     options: QueryOptions = {"scoring": scoring, "operating_point": ASKED, "top_k": 1}
     with Client(url, gallery=gallery) as client:
@@ -130,7 +144,12 @@ def _share(detected: pd.Series[bool]) -> float | None:
     return round(float(detected.mean()), 4) if len(detected) else None
 
 
-def measure(artefact: str, data: str, mixed: bool, number: int) -> dict[str, Any]:
+def measure(
+    artefact: str,
+    data: str,
+    mixed: bool,
+    number: int,
+) -> dict[str, Any]:
     """Serve an artefact, and return the figures of each of its scorings."""
     crops = list(read_spec(data))
     gallery_size: dict[str, Any] = {}

@@ -48,13 +48,22 @@ def page_of(name: str) -> Path:
     raise InputProblem(f"no page has markers <!-- {name} --> and <!-- /{name} -->")
 
 
-def replace_table(text: str, name: str, markdown: str) -> str:
+def replace_table(
+    text: str,
+    name: str,
+    markdown: str,
+) -> str:
     """Return the page's text with the table between two markers replaced."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     return pattern.sub(lambda match: f"{match[1]}{markdown}\n{match[2]}", text)
 
 
-def publish(name: str, markdown: str, kept: Any = None, folder: Path | None = None) -> None:
+def publish(
+    name: str,
+    markdown: str,
+    kept: Any = None,
+    folder: Path | None = None,
+) -> None:
     """Write a table into the page that has its markers, and its figures to `folder/NAME.json`.
 
     Args:
