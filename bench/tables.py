@@ -104,10 +104,8 @@ def ranking_table(rows: Rows) -> str:
     titles = list(METRICS)
     if any("found" in row for row in rows):
         titles.append(FOUND)
-    scorings = dict.fromkeys(row["scoring"] for row in rows)
-    if {"cosine", "mnet"} <= scorings.keys():
-        # The fused score lies between the two, whose figures are kept with its own.
-        scorings.pop("fused", None)
+    # Figures of earlier versions are kept with those of the scoring `fused`, which is withdrawn.
+    scorings = dict.fromkeys(row["scoring"] for row in rows if row["scoring"] != "fused")
     columns = [(title, scoring) for title in titles for scoring in scorings]
     lines = []
     for (data, _, model), by_scoring in sorted(groups.items(), key=lambda entry: entry[0][:2]):

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 Item = TypeVar("Item")
-Scoring = Literal["cosine", "mnet", "fused"]
+Scoring = Literal["cosine", "mnet"]
 JobKind = Literal["import", "reindex", "grouping"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
@@ -703,7 +703,8 @@ class Timing(WireModel):
 class QueryAnswer(WireModel):
     """A ranking with its verdict.
 
-    `scoring` is what orders the results: the one asked for, or the artefact's default.
+    `scoring` is what orders the results: the one asked for, or the artefact's default; `fused`,
+    which is withdrawn, in kept searches of versions before 0.5.0.
     `verdict` is `nothing_searched` where no crop passed the filter, as in an empty gallery.
     `warnings` has a sentence for each fault of an image that was sent, as an enrollment's has, and
     for each of several images that could not be used and was left out; of several images each is
@@ -719,7 +720,7 @@ class QueryAnswer(WireModel):
     calibration_version: str
     calibration: CalibrationState
     model: str
-    scoring: Scoring
+    scoring: Literal["cosine", "mnet", "fused"]
     verdict: SearchVerdict
     warnings: list[str]
     results: list[RankedCrop]
@@ -756,8 +757,8 @@ class Explanation(WireModel):
     Every image, upright, is divided into `grid` = [rows, columns] equal cells. `first` and `second`
     hold a number for each, row by row from the top left: how much higher the score is than with
     this cell hidden under the image's mean colour. Positive spoke for one person, negative for
-    two. The unit is the score's own: that of `cosine`, of M-Net's `logit`, or of fused log-odds.
-    The numbers do not add up to the score.
+    two. The unit is the score's own: that of `cosine`, or of M-Net's `logit`. The numbers do not
+    add up to the score.
     """
 
     scoring: Scoring

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
-from model.calibration import SCORINGS, Calibration, Scoring
+from model.calibration import SCORINGS, WITHDRAWN_SCORING, Calibration, Scoring
 from model.openvino_loading import GRAPH_STRUCTURE
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
@@ -52,7 +52,7 @@ class Description(Metadata):
     Attributes:
         metric_network: M-Net's architecture; None for an artefact that scores by cosine alone.
         best: the scoring that ranks best on held-out people; None in older artefacts, whose
-            default is M-Net.
+            default is M-Net, and where it was one that is withdrawn.
         graph_fingerprint: of the graph in OpenVINO; None in an artefact without one. The other
             fingerprints cover neither it nor the graph, which can be added at any time.
     """
@@ -68,10 +68,15 @@ class Description(Metadata):
     artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     graph_fingerprint: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", exclude_if=is_absent)
 
+    @field_validator("best", mode="before")
+    @classmethod
+    def _still_offered(cls, stored: Any) -> Any:
+        return None if stored == WITHDRAWN_SCORING else stored
+
     @model_validator(mode="after")
     def _scorings_that_can_be_computed(self) -> Description:
-        if (self.metric_network is None) != (self.calibration.fusion is None):
-            raise ValueError("metric_network and the calibration's fusion go together")
+        if (self.metric_network is not None) != ("mnet" in self.calibration.scorings):
+            raise ValueError("metric_network and the calibration of mnet go together")
         if self.best is not None and self.best not in self.calibration.scorings:
             raise ValueError(f"best is {self.best}, which has no calibration")
         return self

@@ -5,34 +5,22 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from model.stored import Metadata, is_absent
 
-Scoring = Literal["cosine", "mnet", "fused"]
-SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet", "fused")
+Scoring = Literal["cosine", "mnet"]
+SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet")
+# A scoring of versions before 0.5.0, which artefacts and records of theirs name.
+WITHDRAWN_SCORING = "fused"
 SEARCH_OPERATING_POINTS = {"far_1e-1": 1e-1, "far_1e-2": 1e-2, "far_1e-3": 1e-3}
 # ξ where an artefact has none fitted: what most embedders measured have.
 DEFAULT_TAIL_SHAPE = -0.05
 PAIR_OPERATING_POINTS = {"pair_far_1e-2": 1e-2, "pair_far_1e-3": 1e-3, "pair_far_1e-4": 1e-4}
-
-
-class Fusion(Metadata):
-    """The fused score a·cosine + b·s + c, a logistic regression on held-out source identities."""
-
-    cosine_weight: float
-    mnet_weight: float
-    offset: float
-
-    def fuse(self, cosine: NDArray[np.float32], mnet: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Fused scores of two arrays of one shape."""
-        return np.asarray(
-            self.cosine_weight * cosine + self.mnet_weight * mnet + self.offset, dtype=np.float32
-        )
 
 
 class TailPoint(Metadata):
@@ -123,21 +111,24 @@ class ScoringCalibration(Metadata):
 
 
 class Calibration(Metadata):
-    """Every scoring's calibration, the fusion, and the data; without M-Net cosine alone."""
+    """Every scoring's calibration, and the data; without M-Net cosine alone."""
 
     scorings: dict[Scoring, ScoringCalibration]
-    fusion: Fusion | None
     genuine_pairs: int = Field(ge=1)
     impostor_pairs: int = Field(ge=1)
     data: str
 
+    @field_validator("scorings", mode="before")
+    @classmethod
+    def _without_withdrawn(cls, stored: Any) -> Any:
+        if not isinstance(stored, dict):
+            return stored
+        return {name: fit for name, fit in stored.items() if name != WITHDRAWN_SCORING}
+
     @model_validator(mode="after")
     def _complete(self) -> Calibration:
-        needed = SCORINGS[:1] if self.fusion is None else SCORINGS
-        if missing := [name for name in needed if name not in self.scorings]:
-            raise ValueError(f"no calibration for {', '.join(missing)}")
-        if self.fusion is None and len(self.scorings) > 1:
-            raise ValueError("without a fusion there is a calibration for cosine alone")
+        if "cosine" not in self.scorings:
+            raise ValueError("no calibration for cosine")
         return self
 
     def operating_points(self, scoring: Scoring, gallery_size: int) -> dict[str, float]:

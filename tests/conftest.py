@@ -182,7 +182,7 @@ def _sign(metric_network) -> None:
 
 def _calibration(metric_network, features, crops: list[DrawnCrop]):
     """Read off the drawn people's own pairs, which is enough to tell them apart."""
-    from model.calibration import Calibration, Fusion, ScoringCalibration, TailPoint
+    from model.calibration import Calibration, ScoringCalibration, TailPoint
     from model.metric_network import cosine_similarities, score_pairs
 
     people = np.array([crop.identity for crop in crops])
@@ -190,14 +190,12 @@ def _calibration(metric_network, features, crops: list[DrawnCrop]):
     across = cameras[:, None] < cameras[None, :]
     genuine = (people[:, None] == people[None, :]) & across
     impostor = (people[:, None] != people[None, :]) & across
-    fusion = Fusion(cosine_weight=4.0, mnet_weight=1.0, offset=-1.0)
     cosine = cosine_similarities(features, features).numpy()
     mnet = score_pairs(metric_network, features, features).numpy()
     scorings = {}
     for name, scores in (
         ("cosine", cosine),
         ("mnet", mnet),
-        ("fused", fusion.fuse(cosine, mnet)),
     ):
         middle = (scores[genuine].mean() + scores[impostor].mean()) / 2
         slope = 6.0 / (scores[genuine].mean() - scores[impostor].mean())
@@ -210,7 +208,6 @@ def _calibration(metric_network, features, crops: list[DrawnCrop]):
         )
     return Calibration(
         scorings=scorings,
-        fusion=fusion,
         genuine_pairs=int(genuine.sum()),
         impostor_pairs=int(impostor.sum()),
         data="drawn people of the tests",
@@ -225,7 +222,7 @@ def cosine_artefact(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Pat
     whole = load_artefact(tiny_artefact)
     known = whole.description
     calibration = known.calibration.model_copy(
-        update={"scorings": {"cosine": known.calibration.scorings["cosine"]}, "fusion": None}
+        update={"scorings": {"cosine": known.calibration.scorings["cosine"]}}
     )
     path: Path = tmp_path_factory.mktemp("cosine") / "cosine.safetensors"
     description = known.model_copy(update={"metric_network": None, "calibration": calibration})

@@ -107,7 +107,7 @@ def finish_run(
     searches: dict[str, Search] = {}
     for dataset in others:
         unseen = unseen_people(dataset, provenance, fingerprints)
-        # Thresholds, fusion and default ranking are fitted on these people below.
+        # Thresholds and default ranking are fitted on these people below.
         searches[dataset.name] = replace(unseen, held_out=True)
     if not others:
         searches = held_out_searches(recipe, run.datasets)

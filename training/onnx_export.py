@@ -35,7 +35,6 @@ TOLERANCE = 1e-4
 SCALES: dict[Scoring, str] = {
     "cosine": "cosine of the two features, -1 to 1",
     "mnet": "M-Net's logit of one person less that of two, unbounded",
-    "fused": "weighted sum of cosine and mnet, unbounded",
 }
 
 
@@ -67,7 +66,7 @@ class PairScores(nn.Module):
 
     def __init__(self, artefact: Artefact) -> None:
         super().__init__()
-        self.fusion = artefact.description.calibration.fusion
+        self.scorer: PairScorer | None = None
         if artefact.metric_network is not None:
             # Its weights have BatchNorm in them, multiplied in float64: M-Net layer by layer
             # would differ from the service by more than the tolerance.
@@ -76,14 +75,11 @@ class PairScores(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
         """Score features `(B, d)` and `(B, d)`: `(B,)` for each scoring, not calibrated."""
         cosine = (unit_features(first) * unit_features(second)).sum(dim=1)
-        if self.fusion is None:
+        if self.scorer is None:
             return (cosine,)
         kind = self.scorer.kind
         difference = comparable_features(first, kind) - comparable_features(second, kind)
-        mnet = self.scorer.scores_of(difference)
-        weights = self.fusion
-        fused = weights.cosine_weight * cosine + weights.mnet_weight * mnet + weights.offset
-        return cosine, mnet, fused
+        return cosine, self.scorer.scores_of(difference)
 
 
 class ExactInstanceNorm(nn.Module):

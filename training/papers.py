@@ -62,7 +62,7 @@ class PaperRow(BaseModel):
     protocol: str = ""
     recipe: str
     settings: tuple[str, ...] = ()
-    scoring: Literal["cosine", "mnet", "fused", "k_reciprocal"] = "cosine"
+    scoring: Literal["cosine", "mnet", "k_reciprocal"] = "cosine"
     parameters_millions: float | None = None
     gflops: float | None = None
     figures: dict[str, PaperFigures] = {}

@@ -20,7 +20,7 @@ from service.record.transaction import batches
 from service.record.values import CropFilter, IndexedCrop
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
-from service.search.ranking import Array, scores_by
+from service.search.ranking import Array
 
 # Their scores and the clustering take about 0.6 GB.
 MOST_CROPS = 5000
@@ -147,7 +147,7 @@ async def _score_pairs(
 
 
 def _usable_scores(current: CurrentCalibration, cosines: Array, logits: Array) -> Array:
-    scores = scores_by(current.scoring, current.model, cosines, logits)
+    scores = cosines if current.scoring == "cosine" else logits
     # A pair that M-Net fails on is not of one person.
     return np.where(np.isfinite(scores), scores, np.float32(-np.finfo(np.float32).max / 4))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from model.calibration import WITHDRAWN_SCORING
 from model.search_calibration import KEPT_SEARCHES
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry
@@ -12,13 +13,15 @@ from service.record.transaction import Reader, Transaction
 from service.record.values import PublishedCalibration
 
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
+WITHDRAWN_SUBJECTS = f"{WITHDRAWN_SCORING}:*"
 
 
 class StoredCalibrations(RecordPart):
     """Searches and published calibrations; a gallery's deletion removes its own.
 
     Writing them leaves the gallery's version as it is. A reindex and a restore drop a gallery's
-    searches and published calibrations.
+    searches and published calibrations. Those of a withdrawn scoring are not read, and dropped
+    when another one of the gallery is published.
     """
 
     @transactional
@@ -72,7 +75,9 @@ class StoredCalibrations(RecordPart):
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
         rows = self._reader.rows(
-            CALIBRATIONS, "WHERE gallery_id = ? AND version > 0", (gallery_id,)
+            CALIBRATIONS,
+            "WHERE gallery_id = ? AND version > 0 AND NOT subject GLOB ?",
+            (gallery_id, WITHDRAWN_SUBJECTS),
         )
         return {row["subject"]: PublishedCalibration(row["version"], row["body"]) for row in rows}
 
@@ -111,6 +116,11 @@ class StoredCalibrations(RecordPart):
         values = {"gallery_id": gallery_id, "subject": subject, "version": version + 1}
         values |= {"body": body, "searches": searches}
         transaction.insert(CALIBRATIONS, values, instead=True)
+        for table in ("calibrations", "calibration_searches"):
+            transaction.change(
+                f"DELETE FROM {table} WHERE gallery_id = ? AND subject GLOB ?",
+                (gallery_id, WITHDRAWN_SUBJECTS),
+            )
         transaction.note("calibration", gallery_id, entry.version)
         return True
 

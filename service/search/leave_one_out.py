@@ -17,7 +17,6 @@ from service.runtime import Runtime
 from service.search.columns import Columns
 from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH
-from service.search.ranking import every_score
 
 Integers = NDArray[np.int64]
 # Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
@@ -90,13 +89,13 @@ async def _search_part(
     """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
     threads = runtime.pools.calibration
     places, cosines = await threads.run(_nearest, asking, shown)
-    logits = np.empty_like(cosines)
+    scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
     if "mnet" in model.description.scorings:
+        scores["mnet"] = logits = np.empty_like(cosines)
         for row in range(len(places)):
             query = asking.columns.vectors[asking.slots[[row]]]
             others = shown.columns.vectors[shown.slots[places[row]]]
             logits[row] = await runtime.device.run(model.networks.pair_scores, query, others)
-    scores = every_score(model, cosines, logits)
     return await threads.run(_leaders, shown.names[places], scores)
 
 

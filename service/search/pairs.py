@@ -19,7 +19,7 @@ from service.errors import InvalidField, UnusableImages
 from service.runtime import Runtime
 from service.search.calibration import Judge
 from service.search.options import PairOptions
-from service.search.ranking import Array, every_score
+from service.search.ranking import Array
 
 VARIANTS = 1 + CELLS
 # Other requests' work is done between two passes, which take some 50 ms on a CPU.
@@ -111,11 +111,10 @@ def _scores(model: LoadedModel, feature: Array, others: Array) -> dict[Scoring, 
     for q in others.astype(np.float64):
         cosine = p @ q / np.sqrt((p @ p) * (q @ q))
         values.append(float(np.clip(cosine, -1.0, 1.0)))
-    cosines = np.array(values, np.float32)
-    logits = cosines
+    scores: dict[Scoring, Array] = {"cosine": np.array(values, np.float32)}
     if "mnet" in model.description.scorings:
-        logits = model.networks.pair_scores(feature[None], others)
-    return every_score(model, cosines, logits)
+        scores["mnet"] = model.networks.pair_scores(feature[None], others)
+    return scores
 
 
 async def explain_pair(

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import RankedCrop
-from model.calibration import SCORINGS, Scoring
 from model.crops.decode import CropProblem
 from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.batcher import Embedded
-from service.engine.networks import PASSES_PER_SLICE, LoadedModel, passes_of
+from service.engine.networks import PASSES_PER_SLICE, passes_of
 from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
@@ -226,10 +225,11 @@ class Search:
             scoring_began: when the scoring of these pairs began, by `time.perf_counter`.
         """
         current = self.current
+        by_cosine = current.scoring == "cosine"
         scored = proposal.scored
         people_scores: tuple[float, ...] = ()
         if proposal.needs_level:
-            scores = scores_by(current.scoring, current.model, scored.cosines, logits)
+            scores = scored.cosines if by_cosine else logits
             people_scores = _leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = current.judge(
@@ -249,7 +249,7 @@ class Search:
         head_logits = logits[head]
         logits = np.full(len(candidates.row_ids), np.nan, np.float32)
         logits[head] = head_logits
-        scores = scores_by(current.scoring, current.model, candidates.cosines, logits)
+        scores = candidates.cosines if by_cosine else logits
         order = np.arange(len(candidates.row_ids))
         # Only the head is ordered anew: the score of a pair and a bare cosine cannot be compared.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
@@ -259,7 +259,6 @@ class Search:
         if self.options.group_by == "identity":
             order = order[candidates[order].first_of_groups()]
         order = order[: self.top_k]
-        by_cosine = current.scoring == "cosine"
         return Ranking(
             proposal=proposal,
             best=candidates[order],
@@ -332,20 +331,6 @@ class Search:
                 return extended[kept]
         # Fewer people give no level, so that a score for each would be wasted.
         return scored
-
-
-def scores_by(scoring: Scoring, model: LoadedModel, cosines: Array, logits: Array) -> Array:
-    """Compute one scoring from cosines and M-Net logits of the same shape."""
-    fusion = model.description.calibration.fusion
-    if scoring == "cosine" or fusion is None:
-        return cosines
-    return logits if scoring == "mnet" else fusion.fuse(cosines, logits)
-
-
-def every_score(model: LoadedModel, cosines: Array, logits: Array) -> dict[Scoring, Array]:
-    """Compute every scoring the model offers from cosines and M-Net logits of the same shape."""
-    scorings = SCORINGS if model.description.calibration.fusion else SCORINGS[:1]
-    return {scoring: scores_by(scoring, model, cosines, logits) for scoring in scorings}
 
 
 def _leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:

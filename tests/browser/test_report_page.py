@@ -15,7 +15,7 @@ def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefac
         csv.writer(file).writerows([("path", "identity", "camera"), *rows])
     data = [f"manifest:{tmp_path}/people.csv"]
     out = tmp_path / "page"
-    scorings = "cosine,mnet,fused,k_reciprocal"
+    scorings = "cosine,mnet,k_reciprocal"
     evaluate(str(tiny_artefact), data, scoring=scorings, out=out)
     report([f"first={out}", f"second={out}"], out=tmp_path / "compared")
     page = browser.new_page(viewport={"width": 1280, "height": 900})

@@ -222,9 +222,16 @@ def test_galleries_of_released_versions_stay_valid(name: str, embedding: str) ->
     assert None not in shapes
 
 
-def test_the_artefact_of_earlier_versions_offers_what_it_did() -> None:
+def test_the_artefact_of_earlier_versions_does_not_offer_the_withdrawn_scoring() -> None:
     first = read_description(resolve_artefact("bundled@1"))
-    assert (first.scorings, first.default_scoring) == (("cosine", "mnet", "fused"), "mnet")
+    assert (first.scorings, first.default_scoring) == (("cosine", "mnet"), "mnet")
+
+
+def test_an_artefact_whose_default_is_withdrawn_ranks_by_mnet(tmp_path: Path) -> None:
+    path = tmp_path / "older.safetensors"
+    rewrite(resolve_artefact("bundled@1"), path, {"best": "fused"})
+    found = read_description(path)
+    assert (found.scorings, found.default_scoring) == (("cosine", "mnet"), "mnet")
 
 
 @pytest.mark.parametrize("name", ["bundled", "small"])
@@ -262,10 +269,10 @@ def test_an_artefact_without_a_metric_network_offers_cosine_alone(
 def test_the_default_scoring_is_the_one_that_the_artefact_names(
     artefact: Artefact, tmp_path: Path
 ) -> None:
-    path = tmp_path / "fused.safetensors"
-    best = artefact.description.model_copy(update={"best": "fused"})
+    path = tmp_path / "quick.safetensors"
+    best = artefact.description.model_copy(update={"best": "cosine"})
     saved = save_artefact(path, best, artefact.embedder, artefact.metric_network)
-    assert load_artefact(path).description.default_scoring == "fused"
+    assert load_artefact(path).description.default_scoring == "cosine"
     assert saved.embedding_fingerprint == artefact.description.embedding_fingerprint
 
 
@@ -286,13 +293,17 @@ def test_a_newer_bundled_artefact_is_the_default(
     assert resolve_artefact("small") == tmp_path / "small.safetensors"
 
 
-def test_an_older_artefact_keeps_its_fingerprints_when_it_is_written_again(tmp_path: Path) -> None:
+def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(
+    tmp_path: Path,
+) -> None:
     first = resolve_artefact("bundled@1")
     bundled = load_artefact(first)
     again = replace_calibration(
         first, tmp_path / "again.safetensors", bundled.description.calibration
     )
-    assert again == bundled.description
+    # The withdrawn scoring is not written again.
+    fingerprint = {"artefact_fingerprint": again.artefact_fingerprint}
+    assert again == bundled.description.model_copy(update=fingerprint)
     assert not len(bundled.training.crops)
 
 

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from model.calibration import (
     SCORINGS,
     Calibration,
-    Fusion,
     ScoringCalibration,
     TailPoint,
 )
@@ -64,11 +63,9 @@ def test_a_tail_in_disorder_is_refused() -> None:
 
 
 def test_a_scoring_without_calibration_is_refused() -> None:
-    fusion = Fusion(cosine_weight=1, mnet_weight=1, offset=0)
-    with pytest.raises(ValidationError, match="no calibration for mnet, fused"):
+    with pytest.raises(ValidationError, match="no calibration for cosine"):
         Calibration(
-            scorings={"cosine": exponential_tail()},
-            fusion=fusion,
+            scorings={"mnet": exponential_tail()},
             genuine_pairs=1,
             impostor_pairs=1,
             data="test",
@@ -78,7 +75,6 @@ def test_a_scoring_without_calibration_is_refused() -> None:
 def test_operating_points_are_named_and_rise_with_rarity() -> None:
     calibration = Calibration(
         scorings=dict.fromkeys(SCORINGS, exponential_tail()),
-        fusion=Fusion(cosine_weight=1, mnet_weight=1, offset=0),
         genuine_pairs=1,
         impostor_pairs=1,
         data="test",
@@ -86,9 +82,3 @@ def test_operating_points_are_named_and_rise_with_rarity() -> None:
     points = calibration.operating_points("mnet", gallery_size=100)
     assert points["far_1e-1"] < points["far_1e-2"] < points["far_1e-3"]
     assert points["pair_far_1e-2"] < points["pair_far_1e-3"] < points["pair_far_1e-4"]
-
-
-def test_the_fused_score_is_the_weighted_sum() -> None:
-    fusion = Fusion(cosine_weight=2.0, mnet_weight=0.5, offset=-1.0)
-    fused = fusion.fuse(np.float32([0.5, 1.0]), np.float32([4.0, -2.0]))
-    assert fused.tolist() == pytest.approx([2.0, 0.0])

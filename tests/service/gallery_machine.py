@@ -165,7 +165,7 @@ class ServedGallery(RuleBasedStateMachine):
             self._labelled(one)
         if grouped:
             assert self.model.groups(found) == len(found), "a person was answered twice"
-        by = {"mnet": "pair_logit", "cosine": "cosine", "fused": "probability"}[how["scoring"]]
+        by = {"mnet": "pair_logit", "cosine": "cosine"}[how["scoring"]]
         assert all(one[by] >= other[by] for one, other in pairwise(results))
 
     def _labelled(self, shown: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from demo.reviewed_searches import fetch_reviews, people_of
 from gmn_client import Client, RequestRefused
-from gmn_client.models import Review
+from gmn_client.models import OpenedSearch, Review
 from model.problems import InputProblem
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
@@ -68,6 +68,12 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client: Client, dra
     listed = list(client.kept_searches())
     assert [one.query_id for one in listed] == [answer.query_id]
     assert (opened.expires_at - opened.created_at).days == 7
+
+
+def test_a_search_that_was_kept_by_the_withdrawn_scoring_opens(client: Client, drawn_crops) -> None:
+    fields = client.kept_search(kept(client, drawn_crops[0]).query_id).model_dump()
+    fields["answer"]["scoring"] = "fused"
+    assert OpenedSearch.model_validate(fields).answer.scoring == "fused"
 
 
 def test_nothing_is_kept_unless_asked(client: Client, drawn_crops) -> None:

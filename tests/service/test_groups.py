@@ -112,12 +112,12 @@ def test_the_client_groups_and_reads_the_groups(served, unnamed):
     assert {one for group in found.results for one in group.crop_ids} <= set(people)
 
 
-@pytest.mark.parametrize("scores", ["cosine", "mnet", "fused"])
+@pytest.mark.parametrize("scores", ["cosine", "mnet"])
 def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
     rng = np.random.default_rng(5)
     who = np.repeat(np.arange(6), 5)
     same = who[:, None] == who
-    scale = {"cosine": 0.1, "mnet": 9.0, "fused": 3.0}[scores]
+    scale = {"cosine": 0.1, "mnet": 9.0}[scores]
     pairs = np.where(same, 4.0, -4.0) + rng.normal(size=same.shape)
     pairs = (scale * (pairs + pairs.T)).astype(np.float32)
     groups = grouping._cluster(pairs.copy(), 0.0)

@@ -51,7 +51,7 @@ wanted = st.builds(
 ).filter(lambda one: not one.is_inverted)
 how = st.fixed_dictionaries(
     {
-        "scoring": st.sampled_from(["mnet", "cosine", "fused"]),
+        "scoring": st.sampled_from(["mnet", "cosine"]),
         "group_by": st.sampled_from(["crop", "identity"]),
         "top_k": st.sampled_from([EVERYTHING, 3]),
     }

@@ -18,7 +18,7 @@ labels = st.tuples(
 galleries = st.lists(labels, min_size=1, max_size=24)
 searches = st.fixed_dictionaries(
     {
-        "scoring": st.sampled_from(("mnet", "cosine", "fused")),
+        "scoring": st.sampled_from(("mnet", "cosine")),
         "group_by": st.sampled_from(("crop", "identity")),
         "operating_point": st.sampled_from(("far_1e-1", "far_1e-2", "far_1e-3")),
         "rerank_depth": st.sampled_from((1, 3, 8, 100)),

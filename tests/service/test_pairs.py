@@ -61,7 +61,7 @@ def test_the_asked_score_is_what_is_explained(served, drawn_crops, scoring, fiel
         assert np.ptp(contributions) > 0
 
 
-@pytest.mark.parametrize("scoring", ["mnet", "fused"])
+@pytest.mark.parametrize("scoring", ["mnet", "cosine"])
 def test_a_contribution_is_what_the_service_itself_answers_without_the_region(
     served, drawn_crops, scoring
 ):

@@ -47,7 +47,7 @@ def test_waiting_for_a_version_is_not_decoding(served, gallery, drawn_crops):
     assert answer["timing_ms"]["decode"] < 1000
 
 
-@pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])
+@pytest.mark.parametrize("scoring", ["mnet", "cosine"])
 def test_every_scoring_orders_by_itself(served, filled, drawn_crops, scoring):
     answer = served.query(filled, drawn_crops[0].png, scoring=scoring, top_k=24).json()
     probabilities = [result["probability"] for result in answer["results"]]
@@ -313,7 +313,7 @@ def test_a_small_gallery_knows_its_own_image_and_not_a_stranger(served, gallery,
     assert len(stranger["results"]) == 1
 
 
-@pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])
+@pytest.mark.parametrize("scoring", ["mnet", "cosine"])
 def test_where_no_crop_was_searched_the_verdict_says_so(served, gallery, drawn_crops, scoring):
     url = f"/v1/galleries/{gallery}/queries"
     image = drawn_crops[0].png

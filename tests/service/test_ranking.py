@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model.calibration import Fusion, ScoringCalibration, TailPoint
+from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import artefact_thresholds
 from model.search_calibration import artefact_search_calibration
 from service.record.values import CropLabel, IndexedCrop
@@ -34,12 +34,9 @@ DIMENSION = 32
 NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
 TAIL = (TailPoint(share=1.0, score=-1.0), TailPoint(share=1e-3, score=1.0))
 ARTEFACT = ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)
-FUSION = Fusion(cosine_weight=1.0, mnet_weight=1.0, offset=0.0)
 MODEL = SimpleNamespace(
     networks=NETWORKS,
-    description=SimpleNamespace(
-        calibration=SimpleNamespace(fusion=FUSION), artefact_fingerprint="a"
-    ),
+    description=SimpleNamespace(artefact_fingerprint="a"),
     embedder="e",
     calibration_version="a",
 )

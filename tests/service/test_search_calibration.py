@@ -91,8 +91,8 @@ def test_the_first_fit_follows_the_18th_name_within_ten_seconds_without_a_search
     before = state(bundled, gallery)
     assert (before["state"], before["reason"]) == ("artefact", "few_identities")
     fill(bundled, gallery, range(17, 18))
-    eventually(lambda: state(bundled, gallery, "fused")["state"] == "own", seconds=10.0)
-    for scoring in ("cosine", "mnet", "fused"):
+    eventually(lambda: state(bundled, gallery, "mnet")["state"] == "own", seconds=10.0)
+    for scoring in ("cosine", "mnet"):
         now = state(bundled, gallery, scoring)
         assert (now["identities"], now["crops"], now["searches"]) == (18, 18, 0)
         assert now["basis"] == "Thresholds from 18 named people in this gallery."
@@ -208,7 +208,7 @@ def verdict_of(probability: float, operating_point: str) -> str:
 def test_a_match_among_few_people_has_a_probability_above_one_half(served, gallery, people):
     fill(served, gallery, range(people), shots=(0, 1))
     judged = Counter()
-    for scoring in ("cosine", "mnet", "fused"):
+    for scoring in ("cosine", "mnet"):
         for point in PROBABILITIES:
             asked = {"scoring": scoring, "operating_point": point, "top_k": str(2 * people)}
             shown = [draw(person, 7) for person in (0, 200, 201, 202)]
@@ -247,7 +247,7 @@ def test_a_search_that_scores_fewer_than_nine_people_is_judged_by_the_artefact(s
     assert answer["results"][0]["verdict"] is not None
 
 
-@pytest.mark.parametrize("scoring", ["mnet", "cosine", "fused"])
+@pytest.mark.parametrize("scoring", ["mnet", "cosine"])
 def test_a_verdict_is_an_interval_of_probability(served, gallery, scoring):
     fitted(served, fill(served, gallery), scoring)
     order = ["match", "uncertain", "no_match"]

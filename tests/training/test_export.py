@@ -66,10 +66,7 @@ def largest_differences(file: Path, folder: Path, crops: torch.Tensor) -> dict[s
     pairs = {"first": found[rows], "second": found[columns]}
     expected = {"cosine": cosine_similarities(wanted, wanted).numpy()}
     if artefact.metric_network is not None:
-        fusion = artefact.description.calibration.fusion
-        assert fusion is not None
         expected["mnet"] = score_pairs(artefact.metric_network, wanted, wanted).numpy()
-        expected["fused"] = fusion.fuse(expected["cosine"], expected["mnet"])
     apart = np.abs(found - wanted.numpy()) / wanted.norm(dim=1, keepdim=True).numpy()
     assert [one.name for one in pair_scorer.get_outputs()] == list(expected)
     return {"features": float(apart.max())} | {

@@ -42,7 +42,7 @@ def evaluate(
     scoring: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: cosine, mnet, fused; k_reciprocal re-ranks cosine by common "
+            help="Comma-separated: cosine, mnet; k_reciprocal re-ranks cosine by common "
             "neighbours. Without it those of the artefact.",
             show_default=False,
         ),

@@ -36,7 +36,7 @@ def impostor_moments(
         total = 0.0
         squares = 0.0
         for domain in domains:
-            for scores in domain.impostor_scores(calibration.fusion, scoring):
+            for scores in domain.impostor_scores(scoring):
                 values = scores.astype(np.float64)
                 count = count + len(values)
                 total = total + float(values.sum())

@@ -17,12 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from model.calibration import (
-    Calibration,
-    Fusion,
-    Scoring,
-    ScoringCalibration,
-)
+from model.calibration import Calibration, Scoring, ScoringCalibration
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 from training.evaluation.embedding import ProgressBar, SearchFeatures
@@ -69,13 +64,13 @@ def calibrated_scores(
 
 
 def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibration:
-    """Fits fusion, probabilities and impostor tails on cross-camera pairs, in bounded memory.
+    """Fits probabilities and impostor tails on cross-camera pairs, in bounded memory.
 
-    The fusion and the likelihood ratio are maximum likelihood with genuine and impostor pairs
-    weighing one half each: `probability` is that of a pair that was as likely to be one person as
+    The likelihood ratio is maximum likelihood with genuine and impostor pairs weighing one half
+    each: `probability` is that of a pair that was as likely to be one person as
     two. They see all genuine pairs and at most 200,000 impostor pairs.
 
-    Without M-Net's scores there is no fusion, and the calibration is of the cosine alone.
+    Without M-Net's scores the calibration is of the cosine alone.
 
     The tails see every pair. Of several domains each has a tail of its own, and the one that is
     kept is the highest score at every share: the rate asked for is not exceeded in any of them. The
@@ -100,22 +95,16 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
     others = two_people.T
     scores: dict[Scoring, tuple[NDArray[np.floating], NDArray[np.floating]]]
     scores = {"cosine": (ours[0], others[0])}
-    fusion = None
     if len(ours) > 1:
-        weights, offset = fit_logistic(one_person, two_people)
-        fusion = Fusion(cosine_weight=weights[0], mnet_weight=weights[1], offset=offset)
         scores["mnet"] = (ours[1], others[1])
-        scores["fused"] = (fusion.fuse(*ours), fusion.fuse(*others))
     fitted: dict[Scoring, ScoringCalibration] = {}
     for scoring, (same, different) in scores.items():
         tails = [
-            impostor_tail(domain.impostor_scores(fusion, scoring), count)
+            impostor_tail(domain.impostor_scores(scoring), count)
             for domain, (_, count) in zip(domains, counts, strict=True)
         ]
-        shape = fit_tail_shape(
-            [(domain.rows(fusion, scoring), domain.labels) for domain in domains]
-        )
-        (slope,), intercept = fit_logistic(same[:, None], different[:, None])
+        shape = fit_tail_shape([(domain.rows(scoring), domain.labels) for domain in domains])
+        slope, intercept = fit_logistic(same, different)
         each = [
             ScoringCalibration(
                 slope=slope, intercept=intercept, impostor_tail=tail, tail_shape=shape
@@ -128,7 +117,6 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
         fitted[scoring] = each[0]
     return Calibration(
         scorings=fitted,
-        fusion=fusion,
         genuine_pairs=genuine,
         impostor_pairs=impostors,
         data=data,
@@ -137,38 +125,33 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
 
 def fit_logistic(
     genuine: NDArray[np.floating], impostors: NDArray[np.floating]
-) -> tuple[list[float], float]:
-    """Fits P(one person | x) = 1 / (1 + exp(−(w·x + c))) with w ≥ 0.
+) -> tuple[float, float]:
+    """Fits P(one person | s) = 1 / (1 + exp(−(a·s + c))) with a ≥ 0.
 
     Either class weighs one half at any size, so that the probability is the one for a pair of which
     nothing was known beforehand. The targets are Platt's, (n+1)/(n+2) and 1/(m+2): they keep the
     weights finite where the classes do not overlap. A score that speaks against gets no weight.
 
     Args:
-        genuine, impostors: rows of k scores, `(n, k)` and `(m, k)`; more must speak for one person.
+        genuine, impostors: scores, `(n,)` and `(m,)`; a higher one must speak for one person.
 
     Returns:
-        w, k numbers, and c.
+        a and c.
     """
     n = len(genuine)
     m = len(impostors)
     high = (n + 1.0) / (n + 2.0)
     low = 1.0 / (m + 2.0)
     # A pair with a target between 0 and 1 is there once of either class, weighed by it.
-    scores = np.concatenate([genuine, genuine, impostors, impostors]).astype(np.float64)
+    scores = np.concatenate([genuine, genuine, impostors, impostors]).astype(np.float64)[:, None]
     classes = np.repeat([1, 0, 1, 0], [n, n, m, m])
     shares = np.repeat([high / n, (1.0 - high) / n, low / m, (1.0 - low) / m], [n, n, m, m])
     scaled = make_pipeline(StandardScaler(), LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000))
-    weights = np.zeros(scores.shape[1])
-    free = np.ones(len(weights), dtype=bool)
-    while free.any():
-        scaled.fit(scores[:, free], classes, logisticregression__sample_weight=shares)
-        found = scaled[1].coef_[0] / scaled[0].scale_
-        if (found >= 0.0).all():
-            weights[free] = found
-            return weights.tolist(), float(scaled[1].intercept_[0] - found @ scaled[0].mean_)
-        free[free] = found >= 0.0
-    return weights.tolist(), float(logit((high + low) / 2.0))
+    scaled.fit(scores, classes, logisticregression__sample_weight=shares)
+    slope = float(scaled[1].coef_[0, 0] / scaled[0].scale_[0])
+    if slope < 0.0:
+        return 0.0, float(logit((high + low) / 2.0))
+    return slope, float(scaled[1].intercept_[0] - slope * scaled[0].mean_[0])
 
 
 def settle_zero(

@@ -52,8 +52,8 @@ RowsOf = Callable[[RandomSplit | None], ScoreRows]
 
 
 def needs_metric_network(scorings: Sequence[str]) -> bool:
-    """Return whether any of these rankings is of M-Net's scores."""
-    return bool({"mnet", "fused"} & set(scorings))
+    """Return whether one of these rankings is of M-Net's scores."""
+    return "mnet" in scorings
 
 
 def evaluate_search(
@@ -90,11 +90,10 @@ def evaluate_search(
             results[name] = plain_result(metrics[name], labels, NOTE)
             continue
         scoring = cast(Scoring, name)
-        fusion = fitted = None
+        fitted = None
         if artefact is not None:
-            fusion = artefact.description.calibration.fusion
             fitted = artefact.description.calibration.scorings[scoring]
-        rows[name] = scores.rows(fusion, scoring)
+        rows[name] = scores.rows(scoring)
         with timed(spent, "ranking"):
             metrics[name] = rank_search(search, partial(rows_of_split, rows[name]))
         figures = _pair_figures(rows[name], search, fitted)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.calibration import Fusion, Scoring
+from model.calibration import Scoring
 from model.metric_network import MetricNetwork, score_pairs
 from model.problems import InputProblem
 from training.evaluation.embedding import Advance, ProgressBar, SearchFeatures, no_bar
@@ -111,21 +111,13 @@ class SearchScores:
             known["mnet"] = self.mnet
         return known
 
-    def rows(self, fusion: Fusion | None, scoring: Scoring) -> ScoreRows:
+    def rows(self, scoring: Scoring) -> ScoreRows:
         """Return one scoring's scores; without M-Net the cosine stands in its place."""
-        cosine = self.cosine
-        mnet = self.mnet
-        if scoring == "cosine" or mnet is None:
-            return cosine
-        if scoring == "mnet" or fusion is None:
-            return mnet
-        return lambda rows: fusion.fuse(cosine(rows), mnet(rows))
+        return self.by_scoring.get(scoring, self.cosine)
 
-    def impostor_scores(
-        self, fusion: Fusion | None, scoring: Scoring
-    ) -> Iterator[NDArray[np.float32]]:
+    def impostor_scores(self, scoring: Scoring) -> Iterator[NDArray[np.float32]]:
         """Yield one scoring's scores of all pairs of two people, a block at a time."""
-        scores = self.rows(fusion, scoring)
+        scores = self.rows(scoring)
         return (scores(rows)[impostor] for rows, _, impostor in self.labels.pairs())
 
 

@@ -8,7 +8,9 @@ const FAINT = 0.12;
 
 // Two grids of cells, to be laid over the pictures, and what their signs mean.
 export async function regions(mine, other, scoring, gallery) {
-  const body = formOf([["images", mine], ["images", other], ["scoring", scoring], ["gallery", gallery], ["explain", "true"]]);
+  // A kept search of an earlier version may be by a withdrawn scoring: the default one explains it.
+  const asked = scoring === "fused" ? "" : scoring;
+  const body = formOf([["images", mine], ["images", other], ["scoring", asked], ["gallery", gallery], ["explain", "true"]]);
   const { grid, first, second } = (await ask("/v1/pairs", { method: "POST", body })).explanation;
   const most = Math.max(...[...first, ...second].flat().map(Math.abs), 1e-9);
   return {

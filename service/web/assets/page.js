@@ -53,7 +53,7 @@ function show() {
 function offerScorings({ scoring, scorings }) {
   const select = find("#query").elements.scoring;
   for (const option of select.options) option.hidden = option.disabled = !(option.value in scorings);
-  if (!select.dataset.chosen || select.selectedOptions[0].disabled) select.value = scoring;
+  if (!select.dataset.chosen || select.selectedOptions[0]?.disabled !== false) select.value = scoring;
 }
 
 async function showArtefact() {

@@ -94,7 +94,8 @@ async function open(id, held = id.split(".").map((one) => ({ kept: { query_id: o
       throw found[0].problem;
     }
     const fresh = !held.some((one) => one.shots);
-    if (fresh) fill({ ...first.kept.request, scoring: first.answer.scoring });
+    // One of an earlier version may be by a withdrawn scoring, which the form does not have.
+    if (fresh) fill({ ...first.kept.request, scoring: first.answer.scoring === "fused" ? null : first.answer.scoring });
     drawShots(found.flatMap((one) => one.shots ?? []));
     display(found);
     if (fresh) reveal(place);

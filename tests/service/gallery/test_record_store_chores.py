@@ -124,7 +124,20 @@ def test_the_newest_searches_are_kept_oldest_first(reopen, store, gallery):
     again.add_searches(gallery, "mnet", [(str(n), b"%d" % n) for n in range(1000)])
     assert again.searches(gallery, "mnet") == [b"%d" % n for n in range(1000)][-KEPT_SEARCHES:]
     assert again.searches(gallery, "cosine") == [b"other"]
-    assert again.searches(gallery, "fused") == []
+    assert again.searches(gallery, "mnet:other") == []
+
+
+def test_calibrations_of_the_withdrawn_scoring_are_dropped_at_the_next_fit(store, gallery):
+    kept = store.calibrations
+    with pytest.MonkeyPatch.context() as earlier:
+        earlier.setattr("service.record.calibrations.WITHDRAWN_SUBJECTS", "")
+        kept.add_searches(gallery, "fused:a", [("a", b"1")])
+        assert kept.publish(gallery, "fused:a", "{}", 0)
+        assert kept.publish(gallery, "mnet:a", "before", 0)
+    assert list(kept.published(gallery)) == ["mnet:a"]
+    assert kept.searches(gallery, "fused:a") == [b"1"]
+    assert kept.publish(gallery, "mnet:a", "after", 1)
+    assert (kept.searches(gallery, "fused:a"), kept.counted(gallery, "fused:a")) == ([], 0)
 
 
 def test_searches_leave_the_version_of_their_gallery(store, gallery):

@@ -64,7 +64,7 @@ def test_an_artefact_without_a_metric_network_is_calibrated_for_cosine_alone(
     answer = run(app, cosine_artefact, "--data", PEOPLE, "--out", out)
     assert answer.exit_code == 0, answer.output
     calibration = load_artefact(out).description.calibration
-    assert (list(calibration.scorings), calibration.fusion) == (["cosine"], None)
+    assert list(calibration.scorings) == ["cosine"]
     assert calibration.genuine_pairs == 48
 
 
@@ -88,16 +88,13 @@ def test_a_constant_in_mnets_scores_is_gone_and_changes_neither_order_nor_probab
     assert again == pytest.approx(plain, abs=1e-4)
     # One number is taken from every score.
     assert before - plain == pytest.approx(np.full(plain.shape, (before - plain).mean()), abs=1e-4)
-    for scoring in ("mnet", "fused"):
-        ours, theirs = (
-            artefact.description.calibration.scorings[scoring] for artefact in artefacts[1:]
+    ours, theirs = (artefact.description.calibration.scorings["mnet"] for artefact in artefacts[1:])
+    for far_rate in (1e-1, 1e-2, 1e-3):
+        asked = far_rate, 20
+        assert ours.search_threshold(*asked) == pytest.approx(
+            theirs.search_threshold(*asked), abs=1e-3
         )
-        for far_rate in (1e-1, 1e-2, 1e-3):
-            asked = far_rate, 20
-            assert ours.search_threshold(*asked) == pytest.approx(
-                theirs.search_threshold(*asked), abs=1e-3
-            )
-        assert ours.probability(0.3) == pytest.approx(theirs.probability(0.3), abs=1e-4)
+    assert ours.probability(0.3) == pytest.approx(theirs.probability(0.3), abs=1e-4)
     assert artefacts[1].description.calibration.scorings["mnet"].probability(0.0) == pytest.approx(
         0.5, abs=0.2
     )

@@ -51,7 +51,7 @@ def test_the_json_holds_every_scoring_with_intervals(report):
     result = report[0]["datasets"][0]
     assert result["protocol"] == "camera east against west"
     assert (result["queries"], result["gallery"], result["identities"]) == (12, 12, 6)
-    assert list(result["scorings"]) == ["cosine", "mnet", "fused"]
+    assert list(result["scorings"]) == ["cosine", "mnet"]
     for scoring in result["scorings"].values():
         figure = scoring["metrics"]["mAP"]
         assert 0.5 < figure["low"] <= figure["mean"] <= figure["high"] <= 1.0
@@ -59,7 +59,7 @@ def test_the_json_holds_every_scoring_with_intervals(report):
         assert 0.0 <= scoring["expected_calibration_error"] <= 1.0
         assert sum(scoring["distribution"]["genuine"]) == 24
         assert sum(scoring["distribution"]["impostor"]) == 120
-    assert list(result["differences"]) == ["mnet - cosine", "fused - cosine"]
+    assert list(result["differences"]) == ["mnet - cosine"]
 
 
 def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report):
@@ -67,7 +67,7 @@ def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report)
     assert "every person is drawn" in page
     assert not re.search(r'(?:src|href)="(?!#)|url\((?!#)', page)
     assert "<img" not in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 4
 
 
 def test_the_first_figure_of_a_page_is_of_the_artefacts_default_ranking(
@@ -115,13 +115,13 @@ def test_tables_are_whole_at_80_columns(app, tiny_artefact, manifest):
     words = [str(tiny_artefact), "--data", f"manifest:{manifest}"]
     answer = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
     tables = answer.stdout[answer.stdout.index("Ranking, %") :]
-    assert "fused - cosine" in tables
+    assert "mnet - cosine" in tables
     assert max(map(len, tables.splitlines())) <= 80
 
 
 def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
-    with pytest.raises(InputProblem, match="--scoring names euclid"):
-        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], scoring="cosine,euclid")
+    with pytest.raises(InputProblem, match="--scoring names fused; choose of cosine, mnet, k_rec"):
+        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], scoring="cosine,fused")
 
 
 def test_a_re_ranking_has_metrics_and_says_why_it_has_no_operating_points(
@@ -172,7 +172,7 @@ def test_an_artefact_without_a_metric_network_is_measured_by_cosine(
     with pytest.raises(InputProblem, match="offers the scoring cosine alone"):
         CliRunner().invoke(
             app,
-            [str(cosine_artefact), "--data", spec, "--scoring", "fused"],
+            [str(cosine_artefact), "--data", spec, "--scoring", "mnet"],
             catch_exceptions=False,
         )
 

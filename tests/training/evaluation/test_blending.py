@@ -96,9 +96,7 @@ def test_probabilities_are_blended(start: Calibration) -> None:
 def test_a_start_without_mnet_lends_its_cosine(start: Calibration) -> None:
     search = drawn_search(9, seed=7)
     new = calibrate_searches([search], "nine people")
-    cosine_alone = start.model_copy(
-        update={"scorings": {"cosine": start.scorings["cosine"]}, "fusion": None}
-    )
+    cosine_alone = start.model_copy(update={"scorings": {"cosine": start.scorings["cosine"]}})
     before = impostor_moments([search], cosine_alone)
     mixed = blended(new, impostor_moments([search], new), cosine_alone, before, 9)
 

@@ -48,7 +48,6 @@ def test_pair_thresholds_obtain_the_asked_rate_on_other_people():
     for name, scores in (
         ("cosine", fresh_cosine),
         ("mnet", fresh_mnet),
-        ("fused", calibration.fusion.fuse(fresh_cosine, fresh_mnet)),
     ):
         for far in (1e-1, 1e-2, 1e-3, 1e-4):
             obtained = (scores[others] >= calibration.scorings[name].pair_threshold(far)).mean()
@@ -67,22 +66,10 @@ def test_searches_for_absent_people_raise_about_as_many_alarms_as_asked():
     assert figures[0].detection_rate.mean > figures[2].detection_rate.mean
 
 
-def test_two_equally_good_scores_are_fused_evenly_and_a_useless_one_is_left_out():
-    random = np.random.default_rng(6)
-    cosine, _, labels = gaussian_search(800, seed=7)
-    mnet, _, _ = gaussian_search(800, seed=8)
-    fusion = fit_calibration(cosine, mnet, labels, "drawn").fusion
-    assert fusion.cosine_weight == pytest.approx(3.0, rel=0.3)
-    assert fusion.mnet_weight == pytest.approx(3.0, rel=0.3)
-    useless = random.normal(size=mnet.shape).astype(np.float32)
-    assert fit_calibration(cosine, useless, labels, "drawn").fusion.mnet_weight < 0.1
-
-
 def test_a_score_that_speaks_against_is_given_no_weight_rather_than_a_negative_one():
     cosine, _, labels = gaussian_search(300, seed=9)
     mnet, _, _ = gaussian_search(300, seed=13)
     calibration = fit_calibration(cosine, -mnet, labels, "drawn")
-    assert calibration.fusion.mnet_weight == 0.0
     assert calibration.scorings["mnet"].slope == 0.0
 
 

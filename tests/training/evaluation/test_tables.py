@@ -7,7 +7,7 @@ from training.evaluation.intervals import Estimate
 from training.evaluation.tables import Cell, Table, difference, percent
 
 SHARE = Estimate(mean=0.5775, low=0.412, high=0.742)
-RANKINGS = ("cosine", "k_reciprocal", "fused - cosine", "cosine, multi-shot mean")
+RANKINGS = ("cosine", "k_reciprocal", "mnet - cosine", "cosine, multi-shot mean")
 
 
 def printed(table: Table, width: int = 80) -> list[str]:
