@@ -38,15 +38,15 @@ from gmn_client import Client, Image
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 163_960,
+    "tokens of service and gmn_client": 163_860,
     "files of service and gmn_client": 134,
     "functions of a query": 167,
     "files of a query": 42,
     "functions of an enrolment": 235,
     "files of an enrolment": 44,
-    "tokens of training": 92_430,
+    "tokens of training": 92_180,
     "files of training": 84,
-    "tokens of model": 31_630,
+    "tokens of model": 31_600,
     "functions of a first update": 126,
     "files of a first update": 35,
     "functions of a step": 43,
