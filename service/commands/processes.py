@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import sys
+import threading
 
 import uvicorn
-from prometheus_client import multiprocess
+from prometheus_client.multiprocess import mark_process_dead
 from typer import echo
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
@@ -116,11 +119,20 @@ class ServiceConfig(uvicorn.Config):
 
     def load(self) -> None:
         """Build the application in a process of the supervisor, which ends where it cannot be."""
+        threading.Thread(target=_end_with_supervisor, daemon=True).start()
         try:
             self.build()
         except InputProblem as problem:
             echo(str(problem), err=True)
             sys.exit(STARTUP_FAILURE)
+
+
+def _end_with_supervisor() -> None:
+    """Stop this process in order once the supervisor has been killed, so that the port is free."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Supervisor(Multiprocess):
@@ -151,7 +163,7 @@ class Supervisor(Multiprocess):
         ended = [worker.pid for worker in self.processes if not worker.process.is_alive()]
         super().keep_subprocess_alive()
         for pid in ended:
-            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
         if ended:
             self.sockets[0].listen(BACKLOG)
 

@@ -276,3 +276,15 @@ def test_several_processes_that_are_stopped_refuse_connections_and_finish_what_w
         refused.set()
         assert sent.result().status_code == 201
     assert pair.process.wait(40) == 0
+
+
+@pytest.mark.slow
+def test_where_the_first_process_is_killed_the_others_end_and_the_port_is_free(
+    tiny_artefact, tmp_path
+):
+    settings = {"artefact": tiny_artefact, "data_dir": tmp_path / "data", "processes": 2}
+    served = Served(tmp_path / "log", START, forked=False, **settings)
+    workers = _workers(served)
+    served.kill()
+    eventually(lambda: _refuses(served), 30)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
