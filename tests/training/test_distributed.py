@@ -124,7 +124,7 @@ def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(variant: str, folder: Path, processes: Processes) -> Run:
-    records = draw_people(3, 1, 8, cameras_per_domain=2, crops_per_camera=1).records
+    records = draw_people(5, 1, 8, cameras_per_domain=2, crops_per_camera=1).records
     return prepare_run(recipe(variant), records, folder, processes)
 
 
@@ -208,7 +208,7 @@ def test_a_failing_process_ends_all_of_them(tmp_path: Path) -> None:
         "    from training import batches\n"
         "    whole = batches.CropCache.crop\n"
         "    def crop(self, row):\n"
-        "        if len(self._kept) > 12:\n"
+        "        if len(self._crops) > 12:\n"
         "            raise OSError('the disk is gone')\n"
         "        return whole(self, row)\n"
         "    batches.CropCache.crop = crop\n"
