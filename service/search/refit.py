@@ -95,8 +95,7 @@ async def fit_galleries(runtime: Runtime) -> None:
                 state = _state_of(runtime, gallery)
                 if state is None or (state == last_state and time.monotonic() < look_again_at):
                     continue
-                if await fit_if_due(runtime, gallery):
-                    rest = math.inf
+                rest = await fit_if_due(runtime, gallery)
             except InputProblem as error:
                 # Crops without a tail will not show one later; a service may answer later.
                 if not isinstance(error, ServiceError):
@@ -116,11 +115,12 @@ def _state_of(runtime: Runtime, gallery: Gallery) -> object:
     return gallery.version, gallery.embedder, published
 
 
-async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
+async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     """Fit a gallery's calibrations to its named crops, if it has none or has outgrown them.
 
     Returns:
-        False if a fit was not published: the calibration was changed or dropped meanwhile.
+        Seconds until the next look if the gallery stays as it is. None are left after a fit, since
+        a reset may bring back the state before it.
 
     Raises:
         ServiceError: the record or the device does not answer; earlier calibrations are kept.
@@ -133,7 +133,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
     }
     entry = await runtime.galleries.read(_outgrown, runtime, list(places.values()))
     if entry is None:
-        return True
+        return math.inf
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
     if gallery.own_index:
@@ -151,7 +151,8 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> bool:
         fitted = await threads.run(_fit_gallery, searches, stored, entry)
         write = runtime.galleries.write
         published &= await write(_publish, runtime, gallery, place, fitted, stored, vectors)
-    return published
+    # A fit is not published if the calibration was changed or dropped meanwhile.
+    return 0.0 if published else REST_AFTER_FAILURE_SECONDS
 
 
 def _read_columns(runtime: Runtime, entry: GalleryRecord, dimension: int) -> Columns:

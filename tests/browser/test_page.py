@@ -407,7 +407,7 @@ def test_the_page_names_the_artefact_and_offers_its_scorings(page, gallery):
     page.get_by_text("Model tiny.safetensors: licence and training data").click()
     expect(page.locator("#artefact p")).to_contain_text("Free of")
     offered = page.locator("[name=scoring] option:enabled").all_inner_texts()
-    assert offered == ["thorough", "quick", "both"]
+    assert offered == ["thorough", "quick"]
 
 
 @pytest.mark.slow
