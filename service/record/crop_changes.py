@@ -54,7 +54,7 @@ def put_crops(
     people, new_people = require_people(transaction, gallery_id, records)
     rows = [_row(gallery_id, record, people) for record in records]
     transaction.insert(CROPS, *rows)
-    put_tracks(transaction, gallery_id, records)
+    _insert_tracks(transaction, gallery_id, records)
     pictures = [
         {"gallery_id": gallery_id, "slot": crop.record.row_id, "content": crop.picture}
         for crop in crops
@@ -136,7 +136,12 @@ def relabel_crops(
         [(*(row[name] for name in names), gallery_id, row["slot"]) for row in changed],
     )
     pairs = zip(before, after, strict=True)
-    put_tracks(transaction, gallery_id, [new for old, new in pairs if new.track != old.track])
+    moved = [new for old, new in pairs if new.track != old.track]
+    transaction.change_many(
+        "DELETE FROM tracks WHERE gallery_id = ? AND slot = ?",
+        [(gallery_id, crop.row_id) for crop in moved],
+    )
+    _insert_tracks(transaction, gallery_id, moved)
     unnamed = sum(crop.identity is None for crop in after)
     unnamed -= sum(crop.identity is None for crop in before)
     version = next_version(
@@ -148,20 +153,6 @@ def relabel_crops(
         unnamed=unnamed,
     )
     return Relabelling(version, tuple(crop.label for crop in after))
-
-
-def put_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]) -> None:
-    """Store the tracks of crops in the place of their former ones."""
-    transaction.change_many(
-        "DELETE FROM tracks WHERE gallery_id = ? AND slot = ?",
-        [(gallery_id, crop.row_id) for crop in crops],
-    )
-    rows = [
-        {"gallery_id": gallery_id, "slot": crop.row_id, "track": crop.track}
-        for crop in crops
-        if crop.track is not None
-    ]
-    transaction.insert(TRACKS, *rows)
 
 
 def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
@@ -324,6 +315,16 @@ def require_people(
 
 def _names(crops: Iterable[StoredCrop]) -> list[str]:
     return list(dict.fromkeys(crop.identity for crop in crops if crop.identity is not None))
+
+
+def _insert_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]) -> None:
+    """Store the tracks of crops that have none in the record."""
+    rows = [
+        {"gallery_id": gallery_id, "slot": crop.row_id, "track": crop.track}
+        for crop in crops
+        if crop.track is not None
+    ]
+    transaction.insert(TRACKS, *rows)
 
 
 def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
