@@ -142,7 +142,12 @@ class CurrentCalibration:
         )
 
     def judge(
-        self, operating_point: str, identities: int, level: float | None, shallow: bool = False
+        self,
+        operating_point: str,
+        identities: int,
+        level: float | None,
+        shallow: bool = False,
+        galleries: int = 1,
     ) -> Judge:
         """Choose thresholds for a search.
 
@@ -151,6 +156,8 @@ class CurrentCalibration:
             level: mean of its second to ninth best score of different people; None if it scored
                 fewer than nine people.
             shallow: whether the scores may miss some of the gallery's best.
+            galleries: number of galleries that are searched at once. Their false alarms add up, so
+                that each has an equal share of the rate.
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
@@ -159,8 +166,8 @@ class CurrentCalibration:
             level = 0.0
         elif self.published and state.date:
             fitted = self.published.calibration
-        match_rate = SEARCH_OPERATING_POINTS[operating_point]
-        uncertain_rate = max(match_rate, SEARCH_OPERATING_POINTS["far_1e-1"])
+        match_rate = SEARCH_OPERATING_POINTS[operating_point] / galleries
+        uncertain_rate = max(match_rate, SEARCH_OPERATING_POINTS["far_1e-1"] / galleries)
 
         if isinstance(fitted, SearchCalibration):
             match = fitted.threshold(match_rate, identities)

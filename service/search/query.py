@@ -7,8 +7,9 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ ROUNDS = 6
 BEST_CROPS = 8
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
 KEPT_PICTURE_BYTES = 256 * 1024
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -93,31 +95,51 @@ async def run_query(
     began = began or time.perf_counter()
     separate = bool(images) and options.mode == "separate"
     model = runtime.calibrations.current(gallery, options.scoring).model
-    cost = model.pipeline.cost(images) + _search_cost(model, gallery, images, options)
+    cost = model.pipeline.cost(images) + cost_of_search(model, gallery, images, options)
     runtime.admission.require_affordable(
         cost,
         "images, boxes, rerank_depth, top_k",
         "fewer or smaller images or boxes, or a smaller rerank_depth or top_k",
     )
-    calibrates = sample and (separate or len(images) == 1) and gallery.settings.calibration == "on"
     async with runtime.admission.admit(cost):
         await model.pipeline.open_frame(images)
         while True:
-            current = runtime.calibrations.current(gallery, options.scoring)
-            search = Search(gallery, current, options, sample=calibrates)
+            search = begin_search(runtime, gallery, images, options, sample)
             # If the gallery changes its embedder, all queries are asked again: one answers all.
             with contextlib.suppress(EmbedderChanged):
-                if options.vector is not None:
-                    vector = _sent_vector(options, gallery.name, current.model)
-                    search = replace(search, queries=vector)
-                elif options.crop_id is not None:
-                    search = await _search_by_crop(runtime, search, options.crop_id)
+                if options.crop_id is not None:
+                    search = await search_by_crop(runtime, search, options.crop_id)
                 if separate:
                     return await _answer_each(runtime, search, images, began)
                 return [await _answer(runtime, search, images, began)]
 
 
-async def _search_by_crop(runtime: Runtime, search: Search, crop_id: str) -> Search:
+def begin_search(
+    runtime: Runtime,
+    gallery: Gallery,
+    images: Sequence[ImageFile],
+    options: QueryOptions,
+    sample: bool,
+) -> Search:
+    """Return a search by the vector of the options, or by features that are not known yet.
+
+    Args:
+        sample: as of `run_query`.
+
+    Raises:
+        NeedsReindex: no loaded model answers for the gallery.
+        InvalidField: for the scoring or the vector.
+    """
+    current = runtime.calibrations.current(gallery, options.scoring)
+    of_one_image = len(images) == 1 or (bool(images) and options.mode == "separate")
+    calibrates = sample and of_one_image and gallery.settings.calibration == "on"
+    search = Search(gallery, current, options, sample=calibrates)
+    if options.vector is not None:
+        search = replace(search, queries=_sent_vector(options, gallery.name, current.model))
+    return search
+
+
+async def search_by_crop(runtime: Runtime, search: Search, crop_id: str) -> Search:
     """Return the search with the features of a crop of the gallery.
 
     Raises:
@@ -142,7 +164,7 @@ async def _search_by_crop(runtime: Runtime, search: Search, crop_id: str) -> Sea
     return replace(search, queries=vectors[crop.row_id][None], query_crop=crop.label)
 
 
-def _search_cost(
+def cost_of_search(
     model: LoadedModel, gallery: Gallery, images: Sequence[ImageFile], options: QueryOptions
 ) -> float:
     by_cosine = model.chosen_scoring(options.scoring) == "cosine"
@@ -161,9 +183,14 @@ async def _answer_each(
         except UnusableImages as error:
             return refused_image(error.first)
 
+    return await gather_all(answer(image) for image in images)
+
+
+async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results in order; if one raises, cancel the others and raise its error."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(answer(image)) for image in images]
+            tasks = [group.create_task(part) for part in work]
     except ExceptionGroup as errors:
         # The HTTP layer answers a service's error, but no group of them.
         raise errors.exceptions[0] from None
@@ -174,18 +201,56 @@ async def _answer(
     runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
 ) -> AnsweredQuery:
     arrived = time.perf_counter()
-    # Poor images are worth a search, too: their faults become warnings.
-    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
     pictures = None
     if search.options.keep_picture:
         pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
-    embedding = search.current.model.pipeline.submit(images, quality, pictures)
+    embedding = search.current.model.pipeline.submit(images, query_quality(runtime), pictures)
     ranked = None
     if len(embedding) == 1 and search.gallery.outside_index is None:
         # The thread that embeds the image queues the search, without the event loop.
         ranking_image = runtime.device.submit_after(embedding[0], search.rank_embedded)
         (ranked,) = await results([ranking_image])
     outcomes = await results(embedding)
+    answer = await answer_embedded(runtime, search, outcomes, began, arrived, ranked)
+    count_problems(runtime, outcomes)
+    prepared = (
+        outcome.prepared
+        for outcome in outcomes
+        if isinstance(outcome, EmbeddedImage) and outcome.prepared.picture
+    )
+    return AnsweredQuery(answer, len(images), next(prepared, None))
+
+
+def query_quality(runtime: Runtime) -> QualityPolicy:
+    # Poor images are worth a search, too: their faults become warnings.
+    return "off" if runtime.settings.quality == "off" else "warn"
+
+
+def count_problems(runtime: Runtime, outcomes: Sequence[Embedded]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, CropProblem):
+            runtime.metrics.problems.labels(outcome.code).inc()
+
+
+async def answer_embedded(
+    runtime: Runtime,
+    search: Search,
+    outcomes: Sequence[Embedded],
+    began: float,
+    arrived: float,
+    ranked: Ranking | Proposal | None = None,
+) -> QueryAnswer:
+    """Search by the images that can be used; if none was sent, by the features of the search.
+
+    Args:
+        began, arrived: when the request had arrived and when its images were submitted, by
+            `time.perf_counter`.
+        ranked: the result of `search.rank`, if it was called already.
+
+    Raises:
+        UnusableImages: no image can be used.
+        EmbedderChanged, UnknownGallery, UnknownCrop: as of `run_search`.
+    """
     usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
     problems = [outcome for outcome in outcomes if isinstance(outcome, CropProblem)]
     if problems and not usable:
@@ -197,14 +262,12 @@ async def _answer(
     verdict: SearchVerdict = "nothing_searched"
     if found:
         verdict = found[0].verdict or "no_match"
-    for problem in problems:
-        runtime.metrics.problems.labels(problem.code).inc()
     runtime.metrics.verdicts.labels(verdict).inc()
     if ranking.sample is not None:
         place = (search.gallery.gallery_id, search.current.subject)
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
 
-    answer = QueryAnswer(
+    return QueryAnswer(
         gallery_version=ranking.proposal.gallery_version,
         calibration_version=str(ranking.judge.state.version),
         calibration=ranking.judge.state,
@@ -216,8 +279,6 @@ async def _answer(
         candidates_scored=ranking.candidates_scored,
         timing_ms=_timing(began, arrived, usable, ranking),
     )
-    prepared = (image.prepared for image in usable if image.prepared.picture)
-    return AnsweredQuery(answer, len(images), next(prepared, None))
 
 
 def _warnings(outcomes: Sequence[Embedded]) -> list[str]:

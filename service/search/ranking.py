@@ -109,6 +109,8 @@ class Search:
         query_crop: the crop of a search by `crop_id`, which is not among its own results.
         sample: whether to keep the scores of nine people for the calibration, if the search is deep
             enough.
+        galleries: number of galleries that are searched at once, each at its share of the rate of
+            false alarms.
         attempt: number of earlier attempts, which found deleted crops.
         gone: `row_id`s of these crops, which are left out.
     """
@@ -119,6 +121,7 @@ class Search:
     queries: Array | None = None
     query_crop: CropLabel | None = None
     sample: bool = False
+    galleries: int = 1
     attempt: int = 0
     gone: frozenset[int] = frozenset()
 
@@ -233,7 +236,11 @@ class Search:
             people_scores = _leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = current.judge(
-            self.options.operating_point, proposal.identities, level, proposal.shallow
+            self.options.operating_point,
+            proposal.identities,
+            level,
+            proposal.shallow,
+            self.galleries,
         )
         if proposal.counts_all:
             basis = f"{judge.state.basis} {COUNTS_ALL}"
