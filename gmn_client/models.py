@@ -28,7 +28,7 @@ Scoring = Literal["cosine", "mnet"]
 JobKind = Literal["import", "reindex", "grouping"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
-Scope = Literal["query", "enroll", "delete", "metrics", "admin"]
+Scope = Literal["query", "enroll", "sight", "delete", "metrics", "admin"]
 CalibrationSource = Literal["artefact", "own", "frozen", "off"]
 CalibrationReason = Literal[
     "not_fitted", "few_identities", "few_scored", "shallow_search", "extrapolated"
@@ -39,6 +39,9 @@ IdentityOrder = Literal["name", "last_seen", "crops"]
 Pixels = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
 Decision = Literal["confirmed", "rejected"]
+AlertKind = Literal["visit", "late", "disarmed", "promise_broken"]
+AlertState = Literal["open", "confirmed", "rejected"]
+DeliveryState = Literal["waiting", "done", "dead"]
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
 # Codes of problems, of refused images, and of the lines of a job's report.
 PROBLEM_CODES = (
@@ -89,8 +92,10 @@ PROBLEM_CODES = (
     "too_small",
     "truncated",
     "unauthorised",
+    "unknown_alert",
     "unknown_case",
     "unknown_crop",
+    "unknown_delivery",
     "unknown_gallery",
     "unknown_identity",
     "unknown_job",
@@ -99,6 +104,7 @@ PROBLEM_CODES = (
     "unknown_picture",
     "unknown_query",
     "unknown_snapshot",
+    "unknown_webhook",
     "unreadable",
     "unsupported_media_type",
     "unusable_images",
@@ -624,12 +630,13 @@ class ForgottenIdentity(Removal):
     """The removed data of a person, `snapshots` by their ids, and the remaining copies.
 
     `kept_searches` counts the searches whose picture showed the person; `cases` counts them by the
-    id of the case that held them.
+    id of the case that held them. `alerts` counts the alerts about the person.
     """
 
     snapshots: dict[str, int]
     kept_searches: int = 0
     cases: dict[str, int] = Field(default_factory=dict)
+    alerts: int = 0
     remaining: list[Remainder]
 
 
@@ -944,3 +951,209 @@ class CaseRemoval(WireModel):
     """The number of kept searches that were deleted with the case."""
 
     removed: int
+
+
+class WatchSettings(WireModel):
+    """How a gallery is watched, as a list of people whose sightings raise alerts.
+
+    `budget` is the number of false alarms a day that are accepted, and `tracks_per_day` the tracks
+    that are expected at all cameras; null takes the traffic that was counted. `cameras` and
+    `hours`, such as `22:00-06:00` in `time_zone`, limit where and when, empty for no limit. A
+    person's visit at a camera ends after `quiet_seconds`. Alerts are kept for `retention_days`.
+    """
+
+    budget: float = Field(gt=0, le=1000)
+    tracks_per_day: float | None = Field(default=None, gt=0, le=10_000_000)
+    cameras: list[str] = []
+    hours: str = ""
+    time_zone: str = "UTC"
+    quiet_seconds: int = Field(default=300, ge=1, le=86_400)
+    expires_at: Moment
+    reason: str = Field(min_length=1, max_length=256)
+    retention_days: int = Field(ge=1, le=365)
+    keep_unmatched_hours: int = Field(default=0, ge=0, le=72)
+
+
+class Forecast(WireModel):
+    """The expected alarms of a list by its threshold, and the share of visits that it finds.
+
+    `false_alarms` is expected a day, and lies between `low` and `high` on nine days of ten.
+    `promised` is false where the budget is smaller than can be promised. `traffic_tracks` were
+    counted at this list's cameras. `found` is the share of its people's visits that raise an alert,
+    between `found_low` and `found_high`; null where that is not known, and for `one_camera` an
+    upper bound. `sentence` says all of it to people, `basis` names the data behind it.
+    """
+
+    threshold: float
+    tracks_per_day: float
+    traffic_tracks: int
+    false_alarms: float
+    low: float
+    high: float
+    promised: bool
+    found: float | None
+    found_low: float | None
+    found_high: float | None
+    found_basis: Literal["one_camera", "several_cameras", "not_known"]
+    basis: str
+    sentence: str
+
+
+class WatchProposal(WireModel):
+    """The forecast of a list that is to be armed: it is by the same settings with `confirm`."""
+
+    settings: WatchSettings
+    forecast: Forecast
+    confirm: str
+    confirm_until: Moment
+
+
+class Watch(WireModel):
+    """A gallery as a watch list: its state, its forecast, and its alarms so far.
+
+    `settings` is null where it was never armed. `why` is why it was disarmed, or why an armed list
+    cannot be compared with at the moment. `alerts` counts the visits since `armed_at`, over `days`;
+    `false_alarms` are those a day of them, by the share of reviewed ones that were rejected, and
+    null before a review.
+    """
+
+    gallery: str
+    state: Literal["armed", "disarmed"]
+    settings: WatchSettings | None = None
+    armed_at: Moment | None = None
+    key_id: str | None = None
+    disarmed_at: Moment | None = None
+    why: str | None = None
+    forecast: Forecast | None = None
+    alerts: int = 0
+    confirmed: int = 0
+    rejected: int = 0
+    days: float = 0.0
+    false_alarms: float | None = None
+
+
+class Alert(WireModel):
+    """A visit of a list's person to a camera, or news of the list itself.
+
+    `number` counts alerts in the order in which they were written. `kind`: `visit`; `late`, a visit
+    that was sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
+    `detail` and without a person. `score` is that of the track which raised it, above `threshold`;
+    `cohesion` is null without several crops of the track. `follows` is the person's alert before
+    from another camera. `image_url` has the sighted crop, `reference_url` the list's nearest.
+    """
+
+    alert_id: str
+    number: int
+    kind: AlertKind
+    gallery: str
+    detail: str | None
+    identity: str | None
+    camera: str | None
+    track: str | None
+    first_seen: Moment
+    last_seen: Moment
+    crops: int
+    score: float | None
+    threshold: float | None
+    probability: float | None
+    cohesion: float | None
+    calibration_version: str | None
+    state: AlertState
+    reviewed_by: str | None
+    reviewed_at: Moment | None
+    follows: str | None
+    created_at: Moment
+    image_url: str | None
+    reference_url: str | None
+
+
+class Alerts(Page[Alert]):
+    """One page of alerts, the newest first."""
+
+
+class Webhook(WireModel):
+    """An address to which alerts are sent, of one `gallery` or, with null, of all.
+
+    `why` is why it is not `enabled`. The secret before a rotation signs until `former_until`.
+    `waiting` and `dead` count its deliveries; `dropped` alerts found too many waiting.
+    """
+
+    webhook_id: str
+    gallery: str | None
+    url: str
+    enabled: bool
+    why: str | None
+    note: str
+    key_id: str
+    created_at: Moment
+    former_until: Moment | None
+    waiting: int
+    dead: int
+    dropped: int
+
+
+class Webhooks(Page[Webhook]):
+    """Every webhook, the oldest first."""
+
+
+class NewWebhook(Webhook):
+    """A webhook with its new `secret`, which is answered this once."""
+
+    secret: str = Field(repr=False)
+
+
+class TestedWebhook(WireModel):
+    """The outcome of one test: the receiver's `status`, or in `error` why there was none."""
+
+    # pytest would collect it by its name.
+    __test__: ClassVar[bool] = False
+
+    delivered: bool
+    status: int | None
+    error: str | None
+
+
+class Delivery(WireModel):
+    """One alert to one webhook; `webhook_id` is null where that was deleted.
+
+    `status` and `error` are of the last of its `attempts`, `sent_to` is where that went.
+    """
+
+    delivery_id: str
+    webhook_id: str | None
+    alert_id: str
+    state: DeliveryState
+    attempts: int
+    next_at: Moment | None
+    status: int | None
+    error: str | None
+    sent_to: str | None
+    created_at: Moment
+
+
+class Deliveries(Page[Delivery]):
+    """One page of deliveries, the newest first."""
+
+
+class SightedMatch(WireModel):
+    """A list's person in a sighting; `alert_id` is null where no alert was written."""
+
+    gallery: str
+    identity: str
+    probability: float
+    alert_id: str | None
+
+
+class SightedImage(WireModel):
+    """A compared sighting; `matches` has the people of the lists that the key may see."""
+
+    problem: ClassVar[None] = None
+
+    matches: list[SightedMatch]
+
+
+class Sighted(WireModel):
+    """The number of sightings that were accepted; with `wait` an entry per image, else problems."""
+
+    accepted: int
+    results: list[SightedImage | RefusedImage]

@@ -152,6 +152,23 @@ UnknownKey = _kind(
     "there is no such key {0!r} in the record; see GET /v1/keys or gmn keys list, and remove one "
     "of GMN_API_KEYS_FILE from that file",
 )
+UnknownAlert = _kind(
+    "unknown_alert",
+    404,
+    "there is no alert {0!r}: its days are over, or its person was forgotten; list those there are "
+    "with GET /v1/alerts",
+)
+UnknownWebhook = _kind(
+    "unknown_webhook",
+    404,
+    "there is no webhook {0!r}; list those there are with GET /v1/webhooks",
+)
+UnknownDelivery = _kind(
+    "unknown_delivery",
+    404,
+    "there is no delivery {0!r}: it went with its alert; list those there are with GET "
+    "/v1/webhooks/deliveries",
+)
 UnknownSnapshot = _kind(
     "unknown_snapshot",
     404,

@@ -43,7 +43,8 @@ keys = command_group(
 @keys.command("create")
 def create(
     scope: Annotated[
-        list[str], Option(help="query, enroll, delete, metrics or admin; several with commas.")
+        list[str],
+        Option(help="query, enroll, sight, delete, metrics or admin; several with commas."),
     ],
     gallery: Annotated[str | None, Option(help="The only gallery that it is for.")] = None,
     note: Annotated[str, Option(help="Whom it is for; listed, never sent.")] = "",

@@ -142,6 +142,13 @@ def relabel_crops(
         [(gallery_id, crop.row_id) for crop in moved],
     )
     _insert_tracks(transaction, gallery_id, moved)
+    # An alert is about the person whom its nearest crop shows.
+    transaction.change(
+        "UPDATE alerts SET person_id = crops.person_id FROM crops WHERE alerts.gallery_id = ? "
+        f"AND alerts.crop_id IN {AMONG} AND crops.gallery_id = alerts.gallery_id "
+        "AND crops.crop_id = alerts.crop_id AND crops.person_id IS NOT NULL",
+        (gallery_id, as_json(crop.crop_id for crop in after)),
+    )
     unnamed = sum(crop.identity is None for crop in after)
     unnamed -= sum(crop.identity is None for crop in before)
     version = next_version(

@@ -163,6 +163,7 @@ def _merge(
     both = (target["person_id"], person["person_id"])
     transaction.change("UPDATE crops SET person_id = ? WHERE person_id = ?", both)
     transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", both)
+    transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", both)
     transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
     return merge_id
 

@@ -19,7 +19,7 @@ from service.record.transaction import Reader, Transaction
 ASKED_FOR = "keys_asked_for"
 
 
-SCOPES: tuple[Scope, ...] = ("query", "enroll", "delete", "metrics", "admin")
+SCOPES: tuple[Scope, ...] = ("query", "enroll", "sight", "delete", "metrics", "admin")
 
 
 @stored_dataclass(frozen=True)

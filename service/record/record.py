@@ -21,6 +21,8 @@ from service.record.replacing import give_up_restores
 from service.record.staged import StagedVectors
 from service.record.tracks import Tracks
 from service.record.transaction import Reader, batches
+from service.record.watch import Watches
+from service.record.webhooks import Webhooks
 
 CROPS_AT_ONCE = 500
 CROPS_PER_CHECK = 200
@@ -46,6 +48,8 @@ class Record:
         self.identities = IdentityChanges(self.database)
         self.kept = KeptQueries(self.database)
         self.cases = Cases(self.database)
+        self.watches = Watches(self.database)
+        self.webhooks = Webhooks(self.database)
         self.runtimes = Runtimes(self.database)
         self.snapshots = Snapshots(self.database)
         self.stray_files = StrayFiles(self.database)

@@ -166,8 +166,8 @@ def _describe_sizes(connection: sqlite3.Connection, tables: Iterable[Table]) -> 
 OF_GALLERY = "REFERENCES galleries ON DELETE CASCADE"
 OF_CROP = "FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE"
 
-# Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, and `commit`, the
-# number and the id of the last one.
+# Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`, and
+# `commit`, the number and the id of the last one.
 RECORD = Table(
     "record",
     """
@@ -607,6 +607,102 @@ UNNEEDED_COLLECTIONS = Table(
     since_ms INTEGER NOT NULL
     """,
 )
+# Lists that are or were armed. A list is a gallery; `settings` is JSON.
+WATCHES = Table(
+    "watches",
+    f"""
+    gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
+    settings TEXT NOT NULL,
+    armed_at INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    disarmed_at INTEGER,
+    why TEXT
+    """,
+)
+# The histogram of the best scores of a list's tracks, for one `subject`: embedder and scoring.
+WATCH_TRAFFIC = Table(
+    "watch_traffic",
+    f"""
+    gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
+    subject TEXT NOT NULL,
+    histogram BLOB NOT NULL
+    """,
+)
+# `number` counts alerts in the order of their commits; `follows` is the id of the person's visit
+# before at another camera. An alert about the list itself has a `detail` and no person.
+ALERTS = Table(
+    "alerts",
+    f"""
+    number INTEGER PRIMARY KEY,
+    alert_id TEXT NOT NULL UNIQUE,
+    gallery_id INTEGER NOT NULL {OF_GALLERY},
+    person_id INTEGER REFERENCES people ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    detail TEXT,
+    camera TEXT,
+    track TEXT,
+    first_seen INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    crops INTEGER NOT NULL,
+    score REAL,
+    threshold REAL,
+    probability REAL,
+    cohesion REAL,
+    calibration_version TEXT,
+    crop_id TEXT,
+    state TEXT NOT NULL,
+    reviewed_by TEXT,
+    reviewed_at INTEGER,
+    follows TEXT,
+    created_at INTEGER NOT NULL
+    """,
+    indexes=("(gallery_id, number)", "(gallery_id, crop_id)", "(person_id, last_seen)"),
+)
+ALERT_PICTURES = Table(
+    "alert_pictures",
+    """
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    content_type TEXT NOT NULL,
+    content BLOB NOT NULL
+    """,
+    rowid=True,
+)
+# A webhook without a gallery gets the alerts of all; `dropped` counts those it had no place for.
+WEBHOOKS = Table(
+    "webhooks",
+    f"""
+    webhook_id TEXT PRIMARY KEY,
+    gallery_id INTEGER {OF_GALLERY},
+    url TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    former_secret TEXT,
+    former_until INTEGER,
+    enabled INTEGER NOT NULL,
+    why TEXT,
+    note TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    dropped INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+    """,
+    indexes=("(gallery_id)",),
+)
+# `sent_to` is the last address, which is known also when the webhook is deleted.
+DELIVERIES = Table(
+    "deliveries",
+    """
+    delivery_id TEXT PRIMARY KEY,
+    webhook_id TEXT REFERENCES webhooks ON DELETE SET NULL,
+    number INTEGER NOT NULL REFERENCES alerts ON DELETE CASCADE,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    status INTEGER,
+    error TEXT,
+    sent_to TEXT,
+    created_at INTEGER NOT NULL
+    """,
+    indexes=("(webhook_id, state, next_at)", "(number)"),
+)
 
 TABLES = (
     RECORD,
@@ -644,6 +740,12 @@ TABLES = (
     STRAY_PICTURES,
     COLLECTIONS,
     UNNEEDED_COLLECTIONS,
+    WATCHES,
+    WATCH_TRAFFIC,
+    ALERTS,
+    ALERT_PICTURES,
+    WEBHOOKS,
+    DELIVERIES,
 )
 
 
