@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
@@ -24,6 +25,7 @@ from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem
 from model.provenance import Provenance, TrainingFingerprints
+from model.reference import read_reference, stored_reference
 from model.stored import Metadata, is_absent
 
 if TYPE_CHECKING:
@@ -163,6 +165,16 @@ class Artefact:
         vars(artefact).update(embedder=embedder, metric_network=metric_network)
         return artefact
 
+    @cached_property
+    def reference(self) -> NDArray[np.float32] | None:
+        """Unit vectors `(n, d)` that are nobody's, for forecasts; None without a reference.
+
+        Raises:
+            ArtefactProblem: the file's tensor is of another kind.
+        """
+        dimension = self.description.embedder.dimension
+        return read_reference(self.tensors, dimension, self.source)
+
     @property
     def has_graph(self) -> bool:
         """True if OpenVINO can compute the features without PyTorch."""
@@ -227,6 +239,22 @@ def add_graph(path: Path) -> Description:
     artefact = load_artefact(path)
     header, tensors = _read(path)
     return _write(path, header, tensors | _graph_tensors(artefact))
+
+
+def add_reference(path: Path, vectors: NDArray[np.float32]) -> Description:
+    """Write a reference into an artefact's file, atomically, replacing an earlier one.
+
+    The artefact's fingerprint changes; that of its embeddings does not.
+
+    Args:
+        path: the file.
+        vectors: `(n, d)`, none of which is zero.
+
+    Raises:
+        ArtefactProblem: the file is not a usable artefact.
+    """
+    header, tensors = _read(path)
+    return _write(path, header, tensors | stored_reference(vectors))
 
 
 def _graph_tensors(artefact: Artefact) -> Tensors:

@@ -195,7 +195,11 @@ def fingerprints_of(
 
 def fingerprint(content: bytes) -> int:
     """Return the first 8 bytes of the SHA-256, as a signed integer."""
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big", signed=True)
+    return digest_fingerprint(hashlib.sha256(content).digest())
+
+
+def digest_fingerprint(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def crop_fingerprint(record: CropRecord) -> int:

@@ -46,6 +46,30 @@ def add_graph(
     typer.echo(f"{file}: holds a graph for services without PyTorch")
 
 
+@artefact.command("add-reference")
+def add_reference(
+    file: Annotated[Path, typer.Argument(help="The artefact's file, which is replaced.")],
+    features: Annotated[
+        list[Path],
+        typer.Argument(metavar="FEATURES...", help="Files or folders of gmn embed by it."),
+    ],
+) -> None:
+    """Adds the vectors of nobody by which the false alarms of a watch list are forecast.
+
+    Each is the sum of the vectors of two people whom the artefact was trained on, as the SHA-256 of
+    their crops shows; crops of others are left out. Each file of features is of one data set. The
+    embedding fingerprint stays, so that galleries stay usable.
+
+    Example: gmn artefact add-reference mine.safetensors cuhk01.npz market1501.npz
+    """
+    from model.artefact import add_reference, load_artefact
+    from training.reference import mixed_people
+
+    vectors = mixed_people(load_artefact(file), features)
+    add_reference(file, vectors)
+    typer.echo(f"{file}: holds a reference of {len(vectors):,} vectors")
+
+
 def calibrate(
     artefact: ArtefactName,
     data: DataSpecs,

@@ -1,0 +1,162 @@
+"""`gmn artefact add-reference`, as it is typed: vectors of nobody, of training people alone."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gmn
+from model.artefact import load_artefact, save_artefact
+from model.feature_file import Origin, write_features
+from model.problems import ArtefactProblem
+from model.provenance import TrainingFingerprints
+from model.reference import REFERENCE, read_reference
+from training.provenance import fingerprint
+
+TRAINED_PEOPLE = 120
+OTHERS = 30
+CAMERAS = ("north", "south", "west")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_artefact, tmp_path_factory) -> Path:
+    """An artefact that was trained on 120 people, a crop under each of three cameras."""
+    path: Path = tmp_path_factory.mktemp("trained") / "mine.safetensors"
+    crops = [
+        fingerprint(f"{person} {camera}".encode())
+        for person in range(TRAINED_PEOPLE)
+        for camera in CAMERAS
+    ]
+    tiny = load_artefact(tiny_artefact)
+    training = TrainingFingerprints(np.sort(np.array(crops, np.int64)))
+    save_artefact(path, tiny.description, tiny.embedder, tiny.metric_network, training)
+    return path
+
+
+@pytest.fixture
+def artefact(trained, tmp_path) -> Path:
+    path: Path = tmp_path / "mine.safetensors"
+    path.write_bytes(trained.read_bytes())
+    return path
+
+
+def write_people(path: Path, artefact: Path, people: int = TRAINED_PEOPLE + OTHERS) -> Path:
+    """Features of a data set: each person's are one direction, and others' point the other way."""
+    embedder = load_artefact(artefact).description.embedding_fingerprint
+    rows = [(person, camera) for person in range(people) for camera in CAMERAS]
+    features = np.zeros((len(rows), 1280), np.float32)
+    for row, (person, _) in enumerate(rows):
+        features[row, person] = 10.0 if person < TRAINED_PEOPLE else -10.0
+    digests = [hashlib.sha256(f"{person} {camera}".encode()) for person, camera in rows]
+    columns = {
+        "identities": [str(person) for person, _ in rows],
+        "cameras": [camera for _, camera in rows],
+        "sha256": [digest.hexdigest() for digest in digests],
+    }
+    write_features(path, features, columns, Origin(embedder))
+    return path
+
+
+def add(artefact: Path, *features: Path) -> int:
+    return gmn.run(["artefact", "add-reference", str(artefact), *map(str, features)])
+
+
+def test_every_vector_is_the_sum_of_two_people_of_the_training(artefact, tmp_path, capsys) -> None:
+    before = load_artefact(artefact)
+    assert before.reference is None
+    assert add(artefact, write_people(tmp_path / "people.npz", artefact)) == 0
+    assert "holds a reference of" in capsys.readouterr().out
+
+    after = load_artefact(artefact)
+    reference = after.reference
+    assert len(reference) == 3 * TRAINED_PEOPLE
+    assert reference.dtype == np.float32
+    assert (np.count_nonzero(reference, axis=1) == 2).all()
+    np.testing.assert_allclose(reference.max(axis=1), np.sqrt(0.5), atol=1e-6)
+    assert not reference[:, TRAINED_PEOPLE:].any()
+    # Each person is in six sums, so that none weighs more than another.
+    assert (np.count_nonzero(reference[:, :TRAINED_PEOPLE], axis=0) == 6).all()
+
+
+def test_embeddings_and_their_fingerprint_stay(artefact, tmp_path) -> None:
+    before = load_artefact(artefact).description
+    add(artefact, write_people(tmp_path / "people.npz", artefact))
+    after = load_artefact(artefact).description
+    assert after.embedding_fingerprint == before.embedding_fingerprint
+    assert after.graph_fingerprint == before.graph_fingerprint
+    assert after.artefact_fingerprint != before.artefact_fingerprint
+    assert after.calibration == before.calibration
+
+
+def test_the_same_files_give_the_same_artefact_and_a_second_reference_replaces_the_first(
+    artefact, tmp_path
+) -> None:
+    people = write_people(tmp_path / "people.npz", artefact)
+    add(artefact, people)
+    once = artefact.read_bytes()
+    add(artefact, people)
+    assert artefact.read_bytes() == once
+
+
+def test_people_are_paired_within_a_data_set_alone(artefact, tmp_path) -> None:
+    people = write_people(tmp_path / "first.npz", artefact)
+    with np.load(people) as arrays:
+        second = dict(arrays)
+    # The same people lie elsewhere in the second set.
+    second["features"] = np.roll(second["features"], 640, axis=1)
+    np.savez(tmp_path / "second.npz", **second)
+    assert add(artefact, people, tmp_path / "second.npz") == 0
+    entries = load_artefact(artefact).reference > 0
+    assert set(entries[:, :640].sum(axis=1)) == {0, 2}
+
+
+def test_stored_numbers_keep_the_directions(artefact, tmp_path) -> None:
+    people = write_people(tmp_path / "people.npz", artefact)
+    with np.load(people) as arrays:
+        drawn = dict(arrays)
+    drawn["features"] = np.random.default_rng(3).normal(size=(450, 1280)).astype(np.float32)
+    np.savez(people, **drawn)
+    add(artefact, people)
+    reference = load_artefact(artefact).reference
+    np.testing.assert_allclose(np.linalg.norm(reference, axis=1), 1.0, atol=1e-6)
+    units = drawn["features"] / np.linalg.norm(drawn["features"], axis=1, keepdims=True)
+    # Either crop of a sum has half of its squared length; the others are almost orthogonal.
+    nearest = np.sort(reference @ units.T, axis=1)[:, -2:]
+    assert (np.abs(nearest - np.sqrt(0.5)) < 0.08).all()
+
+
+def test_features_of_another_embedder_are_refused(artefact, tmp_path, capsys) -> None:
+    people = write_people(tmp_path / "people.npz", artefact)
+    with np.load(people) as arrays:
+        foreign = dict(arrays) | {"embedding_fingerprint": np.array("0" * 64)}
+    np.savez(people, **foreign)
+    before = artefact.read_bytes()
+    assert add(artefact, people) != 0
+    assert "was not made by gmn embed with" in capsys.readouterr().err
+    assert artefact.read_bytes() == before
+
+
+def test_people_that_were_not_trained_on_give_no_reference(artefact, tmp_path, capsys) -> None:
+    people = write_people(tmp_path / "people.npz", artefact, people=99)
+    assert add(artefact, people) != 0
+    assert "shows 99 people whom" in capsys.readouterr().err
+
+
+def test_an_artefact_whose_training_people_are_unknown_gets_none(
+    tiny_artefact, tmp_path, capsys
+) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(tiny_artefact.read_bytes())
+    assert add(copy, write_people(tmp_path / "people.npz", copy)) != 0
+    assert "nobody is known whom it was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [np.ones((4, 1280), np.float32), np.ones((4, 7), np.int8), np.zeros((4, 1280), np.int8)],
+    ids=["other numbers", "another dimension", "zeros"],
+)
+def test_a_reference_that_is_none_is_refused_with_the_remedy(vectors) -> None:
+    with pytest.raises(ArtefactProblem, match=r"mine.*gmn artefact add-reference"):
+        read_reference({REFERENCE: vectors}, 1280, "mine.safetensors")

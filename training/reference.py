@@ -1,0 +1,70 @@
+"""The vectors of an artefact's reference: sums of two people whom it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artefact import Artefact
+from model.feature_file import read_features
+from model.pair_scores import unit_rows
+from model.problems import InputProblem
+from training.provenance import digest_fingerprint
+
+# The number of sums of each person, with another crop and another person in each.
+PAIRINGS = 6
+LEAST_PEOPLE = 100
+MOST_VECTORS = 6_000
+LABELS = ("identities", "sha256")
+
+
+def mixed_people(artefact: Artefact, features: Sequence[Path]) -> NDArray[np.float32]:
+    """Sum the unit vectors of pairs of people, drawn at random within each data set.
+
+    Args:
+        artefact: its fingerprints of training crops tell whose crops take part.
+        features: a file or folder of `gmn embed` for each data set.
+
+    Returns:
+        Unit vectors `(n, d)`, the same for the same files.
+
+    Raises:
+        InputProblem: a file cannot be read or was made by another embedder, or fewer than
+            `LEAST_PEOPLE` of its people are known as the artefact's training people.
+    """
+    if not len(artefact.training.crops):
+        raise InputProblem(
+            f"{artefact.source}: has no fingerprints of its training crops, so nobody is known "
+            "whom it was trained on; gmn train makes artefacts that have them"
+        )
+    random = np.random.default_rng(0)
+    sums = []
+    for path in features:
+        file = read_features(path, LABELS)
+        by_it = file.origin.embedder == artefact.description.embedding_fingerprint
+        if not by_it or len(file.columns) < len(LABELS):
+            raise InputProblem(
+                f"{path}: was not made by gmn embed with {artefact.source}; make it anew with this "
+                "artefact"
+            )
+        identities, digests = (np.array(file.columns[name]) for name in LABELS)
+        fingerprints = [digest_fingerprint(bytes.fromhex(digest)) for digest in digests]
+        trained = np.flatnonzero(np.isin(fingerprints, artefact.training.crops))
+        people = len(np.unique(identities[trained]))
+        if people < LEAST_PEOPLE:
+            raise InputProblem(
+                f"{path}: shows {people} people whom {artefact.source} was trained on, and a "
+                f"reference needs {LEAST_PEOPLE}; name features of its training data"
+            )
+        units = unit_rows(file.features)
+        for _ in range(PAIRINGS):
+            crops = random.permutation(trained)
+            _, crop_of_each = np.unique(identities[crops], return_index=True)
+            first, second = random.permutation(crops[crop_of_each])[: people // 2 * 2].reshape(
+                2, -1
+            )
+            sums.append(units[first] + units[second])
+    return unit_rows(random.permutation(np.concatenate(sums))[:MOST_VECTORS])
