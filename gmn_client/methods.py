@@ -85,6 +85,18 @@ class QueryOptions(TypedDict, total=False):
     keep_picture: bool
 
 
+class AskedOptions(QueryOptions, total=False):
+    """Options of a query by images, or by crops of the gallery in their place.
+
+    Attributes:
+        crop_id: crops of the gallery, up to 32.
+        track: a track of the gallery; `camera` tells it from one of the same id in another camera.
+    """
+
+    crop_id: Sequence[str]
+    track: str
+
+
 class SeparateOptions(QueryOptions):
     """Options of several queries, one for each image."""
 
@@ -99,7 +111,7 @@ class Query(Protocol[Answer_co, Answers_co]):
 
     @overload
     def __call__(
-        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[QueryOptions]
+        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[AskedOptions]
     ) -> Answer_co: ...
 
     @overload
@@ -413,16 +425,19 @@ class Methods(Calls):
         *images: ImageSource,
         gallery: str | None = None,
         mode: Literal["separate"] | None = None,
-        **options: Unpack[QueryOptions],
+        **options: Unpack[AskedOptions],
     ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
         """Ranks the gallery by likeness to one person, of whom several images may be given.
 
-        With `mode="separate"` each image is a query of its own, answered in order.
+        With `mode="separate"` each image is a query of its own, answered in order. With `crop_id`
+        or `track` crops of the gallery ask, and are not among the results.
         """
         read = reader(models.SeparateAnswers if mode else models.QueryAnswer)
         path = self._path(gallery, "queries")
         fields = {**options, "mode": mode}
-        return Call(read, "POST", path, fields, images=images, repeatable=True)
+        by_crops = "crop_id" in options or "track" in options
+        files = None if by_crops and not images else images
+        return Call(read, "POST", path, fields, images=files, repeatable=True)
 
     query: Any = _query
 

@@ -104,6 +104,7 @@ PROBLEM_CODES = (
     "unknown_picture",
     "unknown_query",
     "unknown_snapshot",
+    "unknown_track",
     "unknown_webhook",
     "unreadable",
     "unsupported_media_type",
@@ -837,7 +838,8 @@ class KeptSearch(WireModel):
 
     `expires_at` is null while a case holds it. `key_id` is the API key that asked. `count` is of
     the kept results, at most 100. `image_url` is that of the query's picture, null where none is
-    kept; `crop_id` is of a search by a crop. `confirmed` and `rejected` count the reviewed results.
+    kept; `crop_id` is of a search by crops the first. `confirmed` and `rejected` count the reviewed
+    results.
     """
 
     query_id: str

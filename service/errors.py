@@ -141,6 +141,12 @@ UnknownIdentity = _kind(
     "gallery {0!r} holds no crop of identity {1!r}; list those there are with GET "
     "/v1/galleries/{0}/identities",
 )
+UnknownTrack = _kind(
+    "unknown_track",
+    404,
+    "gallery {0!r} holds no crop of track {1!r} in this camera; list those there are with GET "
+    "/v1/galleries/{0}/tracks",
+)
 UnknownJob = _kind(
     "unknown_job",
     404,

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.text import Text
 from typer import Argument, BadParameter, Context, Option
 
-from gmn_client import Client, QueryOptions
+from gmn_client import Client
+from gmn_client.methods import AskedOptions
 from gmn_client.models import QueryAnswer, RankedCrop, Scoring
 from service.commands.bulk import FrameOptions, find_source
 from service.commands.common import Columns, Shown, table_of, with_client
@@ -94,6 +95,10 @@ class RankingOptions(TimeOptions, FrameOptions, total=False):
         list[str], Option("--identity", help="Search crops of this identity only; repeatable.")
     ]
     unnamed: Annotated[bool, Option("--unnamed", help="Search crops without an identity only.")]
+    crop_id: Annotated[
+        list[str], Option("--crop", help="Search by this crop in place of images; repeatable.")
+    ]
+    track: Annotated[str, Option(help="Search by this track, of one --camera.")]
 
 
 # The options of a query that a labelled data set is measured with.
@@ -110,7 +115,9 @@ def query(
     data: Annotated[
         str | None, Option(help="One query per image of KIND:PATH, a manifest or folder.")
     ] = None,
-    camera: Annotated[str | None, Option(help="With --data: images of this camera only.")] = None,
+    camera: Annotated[
+        str | None, Option(help="With --data: images of this camera only; of --track its camera.")
+    ] = None,
     split: Annotated[str | None, Option(help="With --data: images of this split only.")] = None,
     limit: Annotated[int | None, Option(min=1, help="With --data: the first N images.")] = None,
     separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
@@ -133,11 +140,17 @@ def query(
 
     Example: gmn query suspect.jpg --unnamed --metadata shift=night
 
+    Example: gmn query --track 17 --camera gate --group-by identity
+
     Example: gmn query --data cuhk01:/data/cuhk01 --camera B
     """
-    if bool(images) == bool(data):
-        raise BadParameter("name either images or --data KIND:PATH")
-    if images and (camera or split or limit):
+    options = cast(AskedOptions, given)
+    by_crops = bool(options.get("crop_id") or options.get("track"))
+    if bool(images) + bool(data) + by_crops != 1:
+        raise BadParameter("name either images, --crop, --track or --data KIND:PATH")
+    if options.get("track") and camera:
+        options["camera"] = camera
+    elif not data and (camera or split or limit):
         raise BadParameter(
             "--camera, --split and --limit choose among the images of --data; --cameras searches "
             "the crops of some cameras alone"
@@ -149,25 +162,23 @@ def query(
             "--box, --keep, --group-by and what chooses among the gallery's crops go with images: "
             "--data measures whole rankings"
         )
-    options = cast(QueryOptions, given)
     if keep:
         options |= {"keep": True, "keep_picture": True}
     if metadata:
         options["metadata"] = dict(metadata)
-    if images:
-        return _query_images(client, images, separate, options)
-    crops = find_source(data or "", context.obj.read_spec).chosen(split, camera).crops[:limit]
+    if not data:
+        return _query(client, images or [], separate, options)
+    crops = find_source(data, context.obj.read_spec).chosen(split, camera).crops[:limit]
     return cast(Shown, context.obj.measure(client, crops, options))
 
 
-def _query_images(
-    client: Client, images: list[Path], separate: bool, options: QueryOptions
-) -> Shown:
+def _query(client: Client, images: list[Path], separate: bool, options: AskedOptions) -> Shown:
     options.setdefault("top_k", RESULTS_SHOWN)
-    groups = [[image] for image in images] if separate else [images]
+    groups = [[image] for image in images] if separate and images else [images]
     answers = [client.query(*group, **options) for group in groups]
+    asked = options.get("crop_id") or [options.get("track", "")]
     views = (
-        _answer_view(", ".join(image.name for image in group), answer)
+        _answer_view(", ".join([image.name for image in group] or asked), answer)
         for group, answer in zip(groups, answers, strict=True)
     )
     return Shown(answers if separate else answers[0], Group(*views))

@@ -37,7 +37,7 @@ KEPT_REQUEST_BYTES = 16 * 1024
 KEPT_FIELDS = {
     *("mode", "top_k", "rerank_depth", "scoring", "group_by", "operating_point", "purpose"),
     *("cameras", "exclude_cameras", "captured_after", "captured_before"),
-    *("camera", "camera_disjoint", "min_version", "unnamed"),
+    *("camera", "camera_disjoint", "min_version", "unnamed", "track"),
 }
 
 
@@ -57,7 +57,7 @@ async def keep_answers(
                 f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "
                 f"one has at most {KEPT_REQUEST_BYTES:,}; name fewer cameras"
             )
-        searches = [_kept(call.caller, request, options, query) for query in queries]
+        searches = [_kept(call.caller, request, query) for query in queries]
         kept, gone = await call.write(
             runtime.record.kept.keep, searches, runtime.settings.kept_queries
         )
@@ -204,20 +204,21 @@ def _kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:
 def _kept(
     caller: ApiKey,
     request: Mapping[str, Any],
-    options: QueryOptions,
     query: AnsweredQuery,
 ) -> tuple[KeptQuery, bytes | None]:
+    # Forgetting finds the search by each of them.
+    asked = {"crop_ids": query.crop_ids} if len(query.crop_ids) > 1 else {}
     search = KeptQuery(
         query_id=new_crop_id(),
         created_at=datetime.now(UTC),
         key_id=caller.key_id,
-        request={**request, "images": query.images},
+        request={**request, "images": query.images, **asked},
         answer=query.answer.model_dump(mode="json", exclude={"results", "query_id"}),
         results=[
             KeptResult(crop.crop_id, crop.cosine, crop.pair_logit, crop.probability, crop.verdict)
             for crop in query.answer.results[:KEPT_RESULTS]
         ],
-        crop_id=options.crop_id,
+        crop_id=next(iter(query.crop_ids), None),
         content_type=query.prepared.content_type if query.prepared else None,
     )
     return search, query.prepared.picture if query.prepared else None

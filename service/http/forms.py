@@ -112,7 +112,7 @@ class SomeImagesForm(Form):
     async def read_images(self, limit: int) -> list[bytes]:
         """Return the bytes of the images; raise `InvalidField` for none, or more than the limit."""
         for name in self.instead:
-            if getattr(self, name) is not None:
+            if getattr(self, name) not in (None, ()):
                 if self.images:
                     raise InvalidField(f"{name}: was sent with images; send one or the other")
                 return []

@@ -80,8 +80,24 @@ class Tracks(RecordPart):
         there = [track for track in tracks if track is not None]
         return there, names[-1] if len(found) > limit else None
 
-    def slots(self, gallery_id: int, track: str, camera: str | None, most: int) -> list[int]:
-        """Return up to `most` slots of a track, those with the best pictures; in order."""
+    def cameras(self, gallery_id: int, track: str) -> list[str | None]:
+        """Return the cameras of the tracks of an id, None for an unknown one; in order."""
+        asked = (
+            "SELECT DISTINCT camera FROM tracks JOIN crops USING (gallery_id, slot) "
+            "WHERE gallery_id = ? AND track = ? ORDER BY camera"
+        )
+        return [camera for (camera,) in self._reader.tuples(asked, (gallery_id, track))]
+
+    def spread(self, gallery_id: int, track: str, camera: str | None, most: int) -> list[int]:
+        """Return up to `most` slots: the best picture of each of as many parts of a track."""
+        parts = f"SELECT crops.*, ntile(?) OVER (ORDER BY seen_at, slot) AS part FROM {OF_TRACK}"
+        places = f"SELECT slot, row_number() OVER (PARTITION BY part {BY_PICTURE}) AS place"
+        asked = f"SELECT slot FROM ({places} FROM ({parts})) WHERE place = 1 ORDER BY slot"
+        found = self._reader.tuples(asked, (most, gallery_id, track, camera))
+        return [slot for (slot,) in found]
+
+    def slots(self, gallery_id: int, track: str, camera: str | None, most: int = -1) -> list[int]:
+        """Return up to `most` slots of a track, all if negative: the best pictures; in order."""
         asked = f"SELECT slot FROM {OF_TRACK} {BY_PICTURE} LIMIT ?"
         found = self._reader.execute(asked, (gallery_id, track, camera, most)).fetchall()
         return sorted(slot for (slot,) in found)

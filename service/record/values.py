@@ -65,7 +65,7 @@ class KeptQuery:
         request: fields of the request that name no person.
         answer: the answer but for its results; JSON.
         results: best first.
-        crop_id: of a search by a crop.
+        crop_id: of a search by a crop; of several the first, and `request` has `crop_ids`.
         content_type: of the kept picture; None where none is kept.
         reviews: by the crop's id.
         cases: ids of the cases that keep it beyond its days.
@@ -86,12 +86,13 @@ class KeptQuery:
     def shows(self) -> set[str]:
         """The crops that show whose search it is: with the last of them it is removed.
 
-        These are the crop searched by, the confirmed ones, and a first result that is a `match`.
+        These are the crops searched by, the confirmed ones, and a first result that is a `match`.
         """
         decided = {crop_id: review.decision for crop_id, review in self.reviews.items()}
         shown = {crop_id for crop_id, decision in decided.items() if decision == "confirmed"}
         if self.crop_id:
             shown.add(self.crop_id)
+        shown.update(self.request.get("crop_ids", ()))
         for first in self.results[:1]:
             if first.verdict == "match" and decided.get(first.crop_id) != "rejected":
                 shown.add(first.crop_id)

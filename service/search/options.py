@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -35,6 +36,8 @@ MAX_VECTOR = 131_072
 MAX_METADATA_BYTES = 16 * 1024
 # Names in one list.
 MAX_NAMES = 1000
+# Crops that one query can ask by.
+MOST_ASKING = 32
 
 
 def split_names(value: Any, info: ValidationInfo) -> Any:
@@ -101,7 +104,16 @@ Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator
 class QueryOptions(BaseModel):
     """Options of a query."""
 
-    crop_id: Id | None = Field(None, description="Query by this crop in place of images.")
+    crop_id: Annotated[tuple[Id, ...], BeforeValidator(without_empty)] = Field(
+        (),
+        max_length=MOST_ASKING,
+        description="Query by this crop in place of images; repeated, by the mean of these crops.",
+    )
+    track: Track | None = Field(
+        None,
+        description="Query by the crops of this track in place of images, with `camera` by that "
+        "of this camera.",
+    )
     vector: str | None = Field(
         None,
         max_length=MAX_VECTOR,
@@ -135,7 +147,7 @@ class QueryOptions(BaseModel):
     )
     camera: Text | None = Field(None, description="The camera that took the query images.")
     camera_disjoint: bool = Field(
-        False, description="Exclude the camera of the query: `camera`, or that of `crop_id`."
+        False, description="Exclude the query's cameras: `camera`, or those of the asking crops."
     )
     min_version: int = Field(
         0,
@@ -157,26 +169,26 @@ class QueryOptions(BaseModel):
     def _consistent(self) -> Self:
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
-        if self.crop_id is not None and self.vector is not None:
-            raise InvalidField("crop_id, vector: both were sent; send one or the other")
+        if sum(bool(asked) for asked in (self.crop_id, self.track, self.vector)) > 1:
+            raise InvalidField("crop_id, track, vector: more than one was sent; send one of them")
         if self.unnamed and self.identities:
             raise InvalidField("unnamed, identities: no crop passes both; send one or the other")
-        if self.camera_disjoint and self.camera is None and self.crop_id is None:
+        if self.camera_disjoint and not (self.camera or self.crop_id or self.track):
             raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")
         if self.keep_picture and not self.keep:
             raise InvalidField("keep_picture: goes with keep=true; send that too")
         return self
 
-    def filter(self, camera: str | None, without: frozenset[int]) -> Filter:
+    def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
         """Build the filter of the search.
 
         Args:
-            camera: camera of the query, which `camera_disjoint` excludes.
+            cameras: of the query, which `camera_disjoint` excludes; None where unknown.
             without: `row_id`s of crops to leave out.
         """
         excluded = self.exclude_cameras
-        if self.camera_disjoint and camera is not None:
-            excluded = (*excluded, camera)
+        if self.camera_disjoint:
+            excluded = (*excluded, *sorted({camera for camera in cameras if camera}))
         return Filter(
             cameras=self.cameras,
             exclude_cameras=excluded,

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -34,14 +34,15 @@ from service.errors import (
     UnknownCrop,
     UnknownGallery,
     UnknownIdentity,
+    UnknownTrack,
     UnusableImages,
     refused_image,
 )
 from service.gallery.gallery import Gallery
-from service.record.values import StoredCrop
+from service.record.record import Record
 from service.runtime import Runtime
 from service.search.filters import Filter
-from service.search.options import RERANK_DEPTH, QueryOptions
+from service.search.options import MOST_ASKING, RERANK_DEPTH, QueryOptions
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
 from service.settings import QualityPolicy
 
@@ -51,6 +52,8 @@ ROUNDS = 6
 BEST_CROPS = 8
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
 KEPT_PICTURE_BYTES = 256 * 1024
+# Characters of the cameras that an error names.
+MAX_NAMED = 200
 Result = TypeVar("Result")
 
 
@@ -61,11 +64,13 @@ class AnsweredQuery:
     Attributes:
         images: number of images of the query.
         prepared: first image with a picture to keep; None unless `keep_picture` asks for one.
+        crop_ids: of the crops of the gallery that asked.
     """
 
     answer: QueryAnswer
     images: int
     prepared: PreparedImage | None = None
+    crop_ids: tuple[str, ...] = ()
 
 
 async def run_query(
@@ -76,10 +81,10 @@ async def run_query(
     sample: bool = True,
     began: float | None = None,
 ) -> list[AnsweredQuery | RefusedImage]:
-    """Answer a query by images of one person, by a crop of the gallery or by a vector.
+    """Answer a query by images of one person, by crops of the gallery or by a vector.
 
     A score is the mean over the images. An image that cannot be used is left out and named in
-    `warnings`. The crop that asks is not among its own results. With `mode=separate` there is an
+    `warnings`. Crops that ask are not among their own results. With `mode=separate` there is an
     answer or a problem for each image, in order. All answers are by the model and the calibration
     of one moment; if one query fails, all of them do.
 
@@ -89,8 +94,8 @@ async def run_query(
 
     Raises:
         UnusableImages: no image of the only query can be used.
-        UnknownGallery, UnknownCrop, NeedsReindex, InvalidField, QueueFull, TooCostly: nothing was
-            searched.
+        UnknownGallery, UnknownCrop, UnknownTrack, NeedsReindex, InvalidField, QueueFull, TooCostly:
+            nothing was searched.
     """
     began = began or time.perf_counter()
     separate = bool(images) and options.mode == "separate"
@@ -107,8 +112,8 @@ async def run_query(
             search = begin_search(runtime, gallery, images, options, sample)
             # If the gallery changes its embedder, all queries are asked again: one answers all.
             with contextlib.suppress(EmbedderChanged):
-                if options.crop_id is not None:
-                    search = await search_by_crop(runtime, search, options.crop_id)
+                if options.crop_id or options.track:
+                    search = await search_by_crops(runtime, search)
                 if separate:
                     return await _answer_each(runtime, search, images, began)
                 return [await _answer(runtime, search, images, began)]
@@ -139,29 +144,65 @@ def begin_search(
     return search
 
 
-async def search_by_crop(runtime: Runtime, search: Search, crop_id: str) -> Search:
-    """Return the search with the features of a crop of the gallery.
+async def search_by_crops(runtime: Runtime, search: Search) -> Search:
+    """Return the search with the features of the crops that ask.
 
     Raises:
-        UnknownCrop: the gallery does not hold the crop.
+        UnknownCrop, UnknownTrack: the gallery does not hold them.
+        InvalidField: several cameras have the track.
         EmbedderChanged: the gallery has another embedder than the search.
     """
-    gallery = search.gallery
-    crops = runtime.record.crops
-
-    def read() -> tuple[StoredCrop, str, Mapping[int, NDArray[np.float32]]]:
-        crop = crops.get(gallery.gallery_id, crop_id)
-        if crop is None:
-            raise UnknownCrop(gallery.name, crop_id)
-        return crop, *crops.vectors_of(gallery.gallery_id, [crop])
-
-    crop, embedder, vectors = await runtime.galleries.read(read)
+    embedder, search = await runtime.galleries.read(_with_asking_crops, runtime.record, search)
     if embedder != search.current.model.embedder:
         await runtime.galleries.catch_up()
         raise EmbedderChanged
-    if crop.row_id not in vectors:
-        raise UnknownCrop(gallery.name, crop_id)
-    return replace(search, queries=vectors[crop.row_id][None], query_crop=crop.label)
+    return search
+
+
+def _with_asking_crops(record: Record, search: Search) -> tuple[str, Search]:
+    gallery = search.gallery
+    options = search.options
+    number = gallery.gallery_id
+    own: Iterable[int]
+    if options.track is not None:
+        camera = _camera_of_track(record, gallery, options.track, options.camera)
+        slots = record.tracks.spread(number, options.track, camera, MOST_ASKING)
+        crops = list(record.crops.by_row(number, slots).values())
+        own = record.tracks.slots(number, options.track, camera)
+    else:
+        crops = list(record.crops.by_id(number, options.crop_id).values())
+        own = [crop.row_id for crop in crops]
+    embedder, vectors = record.crops.vectors_of(number, crops)
+    # A crop that was removed just now has no vector.
+    crops = [crop for crop in crops if crop.row_id in vectors]
+    there = {crop.crop_id for crop in crops}
+    for crop_id in options.crop_id:
+        if crop_id not in there:
+            raise UnknownCrop(gallery.name, crop_id)
+    if not crops:
+        raise UnknownTrack(gallery.name, options.track)
+    search = replace(
+        search,
+        queries=np.stack([vectors[crop.row_id] for crop in crops]),
+        query_crops=tuple(crop.label for crop in crops),
+        own=frozenset(own),
+    )
+    return embedder, search
+
+
+def _camera_of_track(
+    record: Record, gallery: Gallery, track: str, camera: str | None
+) -> str | None:
+    cameras = record.tracks.cameras(gallery.gallery_id, track)
+    if not cameras or (camera is not None and camera not in cameras):
+        raise UnknownTrack(gallery.name, track)
+    if camera is None and len(cameras) > 1:
+        named = ", ".join(sorted(camera for camera in cameras if camera is not None))
+        raise InvalidField(
+            f"track: several cameras have a track {track!r}, which may be of different people; "
+            f"send its camera too: {named[:MAX_NAMED]}"
+        )
+    return camera or cameras[0]
 
 
 def cost_of_search(
@@ -171,7 +212,8 @@ def cost_of_search(
     depth = 0 if by_cosine else min(options.rerank_depth, gallery.crops)
     answers = max(1, len(images)) if options.mode == "separate" else 1
     results = answers * min(options.top_k, gallery.crops)
-    return search_cost(len(images), depth, results, options.include_vector)
+    asking = MOST_ASKING if options.track else len(options.crop_id)
+    return search_cost(max(len(images), asking), depth, results, options.include_vector)
 
 
 async def _answer_each(
@@ -218,7 +260,8 @@ async def _answer(
         for outcome in outcomes
         if isinstance(outcome, EmbeddedImage) and outcome.prepared.picture
     )
-    return AnsweredQuery(answer, len(images), next(prepared, None))
+    crop_ids = tuple(crop.crop_id for crop in search.query_crops)
+    return AnsweredQuery(answer, len(images), next(prepared, None), crop_ids)
 
 
 def query_quality(runtime: Runtime) -> QualityPolicy:
@@ -324,10 +367,11 @@ async def run_search(
     Raises:
         EmbedderChanged: the gallery went over to another embedder since the search began.
         UnknownGallery: the gallery was deleted.
-        UnknownCrop: the crop of the query was deleted.
+        UnknownCrop: a crop that asks was deleted.
     """
-    query_crop = search.query_crop
-    asked = [query_crop.row_id] if query_crop else []
+    # The crops of a track may go while it is searched by; a named crop must be there.
+    named = search.query_crops if search.options.crop_id else ()
+    asked = [crop.row_id for crop in named]
     gone: frozenset[int] = frozenset()
     for attempt in range(ROUNDS):
         search = replace(search, attempt=attempt, gone=gone)
@@ -335,8 +379,9 @@ async def run_search(
         ranked = None
         row_ids = ranking.best.row_ids.tolist()
         labels = await runtime.galleries.find_crops(search.gallery, row_ids + asked)
-        if query_crop and query_crop.row_id not in labels:
-            raise UnknownCrop(search.gallery.name, query_crop.crop_id)
+        for crop in named:
+            if crop.row_id not in labels:
+                raise UnknownCrop(search.gallery.name, crop.crop_id)
         deleted = frozenset(row_ids) - labels.keys()
         gone |= deleted
         if not deleted:
@@ -414,8 +459,8 @@ class OfOthers(QueryOptions):
 
     own: frozenset[int]
 
-    def filter(self, camera: str | None, without: frozenset[int]) -> Filter:
-        return replace(super().filter(camera, without | self.own), named=True)
+    def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
+        return replace(super().filter(cameras, without | self.own), named=True)
 
 
 async def find_similar(

@@ -106,7 +106,8 @@ class Search:
     Attributes:
         current: the model and the calibration, from the embedding of the images to the answer.
         queries: features `(m, d)` of the images; None until they are embedded.
-        query_crop: the crop of a search by `crop_id`, which is not among its own results.
+        query_crops: the crops that ask, if they are of the gallery.
+        own: `row_id`s of these crops, or of all of their track, which are no results.
         sample: whether to keep the scores of nine people for the calibration, if the search is deep
             enough.
         galleries: number of galleries that are searched at once, each at its share of the rate of
@@ -119,7 +120,8 @@ class Search:
     current: CurrentCalibration
     options: QueryOptions
     queries: Array | None = None
-    query_crop: CropLabel | None = None
+    query_crops: tuple[CropLabel, ...] = ()
+    own: frozenset[int] = frozenset()
     sample: bool = False
     galleries: int = 1
     attempt: int = 0
@@ -141,12 +143,8 @@ class Search:
         queries = self.queries
         if queries is None:
             raise ValueError("a search needs features")
-        camera = options.camera
-        without = self.gone
-        if self.query_crop is not None:
-            camera = self.query_crop.camera
-            without |= {self.query_crop.row_id}
-        wanted = options.filter(camera, without)
+        cameras = [crop.camera for crop in self.query_crops] or [options.camera]
+        wanted = options.filter(cameras, self.gone | self.own)
 
         by_cosine = self.current.scoring == "cosine"
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth

@@ -271,6 +271,6 @@ def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, drawn_cro
         assert [result.rank for result in answered.answer.results] == [1, 2, 3, 4, 5]
         assert set(found) == set(ids[3:])
         with pytest.raises(UnknownCrop):
-            await run_query(third, behind, [], QueryOptions(crop_id=ids[0]))
+            await run_query(third, behind, [], QueryOptions(crop_id=(ids[0],)))
 
     asyncio.run(query_of_one_that_follows_no_more())

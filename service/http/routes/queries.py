@@ -53,7 +53,7 @@ ANSWERED: Responses = {
     },
 }
 OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
-FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unnamed"}
+FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unnamed", "track"}
 # A longer ranking is written result by result in a thread.
 SHORT_RANKING = 100
 # Results of one answer: as many as a search of one image may ask for.
@@ -61,10 +61,10 @@ MAX_RESULTS = 10_000
 
 
 class QueryForm(QueryOptions, FrameForm):
-    """One or several images, or `crop_id`, or `vector`."""
+    """One or several images, or `crop_id`, or `track`, or `vector`."""
 
     images: Images = Field([])
-    instead = ("crop_id", "vector")
+    instead = ("crop_id", "track", "vector")
     metadata: (
         Annotated[
             dict[str, Any],
@@ -80,7 +80,7 @@ class QueryForm(QueryOptions, FrameForm):
     "/queries",
     response_model=QueryAnswer | SeparateAnswers,
     responses=ANSWERED
-    | problems("unknown_crop", "needs_reindex", "answer_too_large")
+    | problems("unknown_crop", "unknown_track", "needs_reindex", "answer_too_large")
     | problems("version_not_reached", "index_unavailable"),
 )
 async def query_gallery(
@@ -91,7 +91,8 @@ async def query_gallery(
     Several images are one multi-shot query whose scores are means over the images; an image that
     cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
     answer. With `boxes` the images are the crops in these boxes of the one image that is sent. By
-    `crop_id` the crop itself is left out. By `vector` nothing is embedded.
+    `crop_id` or `track` those crops are left out, and by several the scores are means. By `vector`
+    nothing is embedded.
     """
     runtime = call.runtime
     gallery = call.gallery
@@ -138,7 +139,7 @@ def _note_searches(
             call.runtime.audit.note_view(
                 "query",
                 gallery=call.gallery.name,
-                crop_ids=[form.crop_id] if form.crop_id else [],
+                crop_ids=list(form.crop_id),
                 count=len(answer.results),
                 filters=filters,
                 purpose=form.purpose or None,

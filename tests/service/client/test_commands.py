@@ -139,6 +139,22 @@ def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(
     assert "none of its crops passes the filters" in said.stdout
 
 
+def test_a_query_by_crops_or_by_a_track_of_the_gallery(
+    service_url: str, client: Client, gallery: str, drawn_crops
+) -> None:
+    images = [Image(crop.png, camera=crop.camera, track="17") for crop in drawn_crops]
+    ids = [image.crop_id for image in client.enroll(images).results]
+    asked = ["--crop", ids[0], "--crop", ids[1], "--top-k", "50", "--json"]
+    answer = json.loads(run_gmn(service_url, gallery, "query", *asked).stdout)
+    assert {row["crop_id"] for row in answer["results"]} == set(ids[2:])
+    asked = ["--track", "17", "--camera", "east", "--top-k", "50", "--json"]
+    answer = json.loads(run_gmn(service_url, gallery, "query", *asked).stdout)
+    assert {row["camera"] for row in answer["results"]} == {"west"}
+    refused = run_gmn(service_url, gallery, "query", "--track", "17")
+    assert refused.returncode != 0
+    assert "east, west" in refused.stderr
+
+
 def test_an_option_of_a_query_that_cannot_be_used_is_named(
     folder: Path, manifest: Path, service_url: str, gallery: str
 ) -> None:

@@ -164,3 +164,13 @@ def test_a_damaged_track_is_named(tmp_path):
         pytest.raises(DamagedRecord, match=crop_id),
     ):
         record.crops.get(gallery, crop_id)
+
+
+def test_the_crops_that_ask_for_a_long_track_are_the_best_of_equal_parts_of_it(record, gallery):
+    sharp = (number % 10 == 7 for number in range(100))
+    crops = [tracked(number, "17", quality=float(best)) for number, best in enumerate(sharp)]
+    enroll(record, gallery, *crops)
+    # Slots begin at 1.
+    assert record.tracks.spread(gallery, "17", "east", 10) == [8 + 10 * part for part in range(10)]
+    assert len(record.tracks.spread(gallery, "17", "east", 32)) == 32
+    assert record.tracks.spread(gallery, "17", "west", 10) == []

@@ -1,0 +1,96 @@
+"""Searches by several crops of the gallery or by a track, over HTTP and by the client."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gmn_client import Client, Image, RequestRefused
+
+
+@pytest.fixture
+def client(served, gallery):
+    with Client(str(served.http.base_url), gallery=gallery) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ids(client, drawn_crops) -> list[str]:
+    """Crops 0 to 2 are a track of camera east, 3 and 4 one of camera west with the same id."""
+    labels = [{"camera": "east", "track": "17"}] * 3 + [{"camera": "west", "track": "17"}] * 2
+    labels += [{"camera": "east"}, {"camera": "north"}, {"camera": "west", "track": "18"}]
+    images = [Image(crop.png, **label) for crop, label in zip(drawn_crops, labels, strict=False)]
+    return [image.crop_id for image in client.enroll(images).results]
+
+
+def cosines(answer) -> dict[str, float]:
+    return {result.crop_id: result.cosine for result in answer.results}
+
+
+def test_several_crops_rank_by_the_mean_of_their_cosines_and_are_no_results(client, ids):
+    asking = [ids[0], ids[3]]
+    mean = cosines(client.query(crop_id=asking, top_k=50))
+    assert mean.keys() == set(ids) - set(asking)
+    alone = [cosines(client.query_like(crop_id, top_k=50)) for crop_id in asking]
+    for crop_id, cosine in mean.items():
+        expected = np.mean([found[crop_id] for found in alone])
+        assert cosine == pytest.approx(expected, abs=1e-5)
+    # Neither the order nor a repetition counts.
+    assert cosines(client.query(crop_id=[ids[3], ids[0], ids[3]], top_k=50)) == mean
+
+
+def test_a_track_searches_as_its_crops_do(client, ids):
+    by_track = client.query(track="17", camera="east", top_k=50)
+    assert cosines(by_track) == cosines(client.query(crop_id=ids[:3], top_k=50))
+    assert set(cosines(by_track)) == set(ids[3:])
+
+
+def test_the_cameras_of_all_asking_crops_can_be_left_out(client, ids):
+    found = client.query(crop_id=[ids[0], ids[3]], camera_disjoint=True, top_k=50)
+    assert {result.camera for result in found.results} == {"north"}
+    found = client.query(track="17", camera="east", camera_disjoint=True, top_k=50)
+    assert {result.camera for result in found.results} == {"west", "north"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "told"),
+    [
+        ({"track": "17"}, 422, "east, west"),
+        ({"track": "17", "camera": "north"}, 404, "unknown_track"),
+        ({"track": "none"}, 404, "unknown_track"),
+        ({"crop_id": ["none"] * 33}, 422, "crop_id"),
+        ({"crop_id": ["none"], "track": "17"}, 422, "crop_id, track"),
+        ({"track": "x" * 65}, 422, "track"),
+    ],
+)
+def test_what_cannot_be_asked_by_is_refused_by_name(client, ids, asked, status, told):
+    with pytest.raises(RequestRefused) as refused:
+        client.query(**asked)
+    assert refused.value.problem.status == status
+    assert told in refused.value.problem.type + refused.value.problem.detail
+
+
+def test_one_unknown_crop_among_several_is_named(client, ids):
+    with pytest.raises(RequestRefused, match="f" * 32):
+        client.query(crop_id=[ids[0], "f" * 32])
+    client.delete_crop(ids[0])
+    with pytest.raises(RequestRefused, match=ids[0]):
+        client.query(crop_id=[ids[1], ids[0]])
+
+
+def test_images_and_a_track_together_are_refused(served, gallery, ids, drawn_crops):
+    answer = served.query(gallery, drawn_crops[0].png, track="17", camera="east")
+    assert answer.status_code == 422
+    assert "track" in answer.json()["detail"]
+
+
+def test_a_kept_search_by_a_track_goes_with_the_person_whose_track_it_is(client, ids):
+    kept = client.query(track="17", camera="east", keep=True, top_k=1).query_id
+    opened = client.kept_search(kept)
+    assert opened.request["track"] == "17"
+    assert sorted(opened.request["crop_ids"]) == sorted(ids[:3])
+    # Not the first of them is Ann's.
+    client.change_crop(ids[2], identity="Ann")
+    assert client.forget("Ann").kept_searches == 1
+    with pytest.raises(RequestRefused, match=kept):
+        client.kept_search(kept)
