@@ -1,5 +1,7 @@
 """An artefact is measured on people that it was not trained on, or is refused."""
 
+import numpy as np
+
 from model.provenance import (
     Provenance,
     TrainingData,
@@ -7,8 +9,9 @@ from model.provenance import (
     WeightSource,
 )
 from training.datasets.record import CropRecord, Dataset
+from training.datasets.registry import read_dataset
 from training.evaluation.searches import whole_set
-from training.provenance import MOST_FINGERPRINTS, fingerprints_of
+from training.provenance import MOST_FINGERPRINTS, fingerprints_of, person_fingerprints
 from training.seen import seen_people
 
 NOTHING_STORED = TrainingFingerprints()
@@ -95,6 +98,17 @@ def test_data_that_a_publisher_names_count_as_trained_on():
     why = "has weights from osnet.pth, which was trained on Market-1501"
     assert seen_people(known, NOTHING_STORED, dataset("market1501:x")).reasons == (why,)
     assert seen_people(known, NOTHING_STORED, dataset("cuhk01:x")).reasons == ()
+
+
+def test_a_person_of_a_public_set_is_known_again_though_no_crop_is():
+    tested = read_dataset("synthetic:7,identities=2")
+    first = min(tested.identities)
+    trained_on = TrainingFingerprints(
+        crops=np.array([1]), people=np.array(list(person_fingerprints(tested, [first])))
+    )
+    seen = seen_people(provenance(), trained_on, tested)
+    assert seen.identities == {first}
+    assert seen.reasons == (f"was trained on 1 of its {len(tested.identities)} people",)
 
 
 def test_an_older_student_names_the_teachers_of_its_recipe():

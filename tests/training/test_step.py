@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,7 @@ def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
         folder.mkdir()
         chosen = recipe("small-gmn", *settings, f"optimisation.weight_average={average}")
         run = prepare_run(chosen, DATA.records, folder)
+        start = copy.deepcopy(run.networks.state_dict())
         train_networks(run, lambda *_: None)
         weights[folder.name] = run.networks.state_dict()
     saved = torch.load(averaged / "checkpoint.pt")
@@ -133,6 +135,7 @@ def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
     assert torch.equal(saved["networks"][name], weights["plain"][name])
     assert torch.equal(saved["average"][f"module.{name}"], weights["averaged"][name])
     assert not torch.equal(weights["plain"][name], weights["averaged"][name])
+    assert not torch.equal(start[name], weights["averaged"][name])
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])

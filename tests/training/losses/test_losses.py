@@ -89,6 +89,13 @@ def test_triplet_loss_takes_the_farthest_positive_and_the_nearest_negative() -> 
     assert float(triplet(features, labels)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_triplet_loss_takes_no_crop_of_the_same_person_for_a_negative() -> None:
+    features = torch.tensor([[0.0], [1.0], [3.0], [9.0]])
+    # Only the crop at 3 has its own person's other crop, 6 away, farther than another's, 2 away.
+    expected = (6 - 2 + 0.3) / 4
+    assert float(triplet(features, torch.tensor([0, 0, 1, 1]))) == pytest.approx(expected)
+
+
 def test_triplet_loss_counts_an_anchor_without_a_positive_as_zero() -> None:
     features = torch.tensor([[0.0, 0.0], [1.0, 0.0], [10.0, 0.0]])
     expected = (max(0, 1 - 10 + 0.3) + max(0, 1 - 9 + 0.3) + 0) / 3
