@@ -47,7 +47,7 @@ class QueryOptions(TypedDict, total=False):
         top_k: number of results.
         rerank_depth: number of results, from the top, that M-Net scores.
         scoring: one that the artefact offers.
-        group_by: `crop`, or `identity` to count each person once.
+        group_by: `crop`, or `identity` or `track` to count each of them once.
         cameras, exclude_cameras: only, or not, crops of these cameras.
         captured_after, captured_before: only crops of this time, with time zone.
         identities: only crops of these.
@@ -66,7 +66,7 @@ class QueryOptions(TypedDict, total=False):
     top_k: int
     rerank_depth: int
     scoring: models.Scoring
-    group_by: Literal["crop", "identity"]
+    group_by: Literal["crop", "identity", "track"]
     cameras: Sequence[str]
     exclude_cameras: Sequence[str]
     captured_after: datetime

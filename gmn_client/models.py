@@ -673,7 +673,8 @@ class RankedCrop(WireModel):
     can be compared, scores cannot. Both are null where the scoring did not reach the crop, which is
     beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`. `vector`, with the
     `embedding_fingerprint` of its embedder, is there with `include_vector`; from Milvus it is of
-    unit length.
+    unit length. `crops`, `first_seen` and `last_seen` of the whole track are there with
+    `group_by=track`, but of a crop without a track.
     """
 
     rank: int
@@ -684,6 +685,9 @@ class RankedCrop(WireModel):
     external_id: str | None
     metadata: Mapping[str, Any] | None
     track: str | None = None
+    crops: int | None = Field(default=None, exclude_if=absent)
+    first_seen: Moment | None = Field(default=None, exclude_if=absent)
+    last_seen: Moment | None = Field(default=None, exclude_if=absent)
     cosine: float
     pair_logit: float | None
     probability: float | None

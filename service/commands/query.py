@@ -49,6 +49,14 @@ RESULT_COLUMNS: Columns = {
 }
 
 
+TRACK_COLUMNS: Columns = {
+    "track": "track",
+    "crops": "crops",
+    "first seen": "first_seen",
+    "last seen": "last_seen",
+}
+
+
 def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals):
@@ -87,7 +95,8 @@ class RankingOptions(TimeOptions, FrameOptions, total=False):
         Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
     ]
     group_by: Annotated[
-        Literal["crop", "identity"], Option(help="identity: the best crop of each identity only.")
+        Literal["crop", "identity", "track"],
+        Option(help="The best crop of each identity or track only."),
     ]
     cameras: Annotated[list[str], Option(help="Search crops of this camera only; repeatable.")]
     exclude_cameras: Annotated[list[str], Option(help="Search no crop of this camera; repeatable.")]
@@ -192,6 +201,8 @@ def _answer_view(title: str, answer: QueryAnswer) -> Group:
     columns = RESULT_COLUMNS
     if any(row.external_id is not None for row in answer.results):
         columns = {**columns, "external id": "external_id"}
+    if any(row.first_seen for row in answer.results):
+        columns = {**columns, **TRACK_COLUMNS}
     ends = [
         f"{answer.candidates_scored:,} candidates scored, {answer.timing_ms.total:.1f} ms",
         f"{answer.calibration.basis}\n",

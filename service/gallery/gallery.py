@@ -10,7 +10,7 @@ from service.record.crop_rows import CropColumns
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import VectorFile
 from service.search.columns import Columns
-from service.search.filters import ReadMetadata
+from service.search.filters import ReadTexts
 from service.search.index import GalleryIndex
 
 SearchedIndex = GalleryIndex | MilvusIndex
@@ -39,7 +39,8 @@ class Gallery:
         embedders: Mapping[str, int],
         secret: bytes,
         outside: MakeIndex | None,
-        metadata: ReadMetadata,
+        metadata: ReadTexts,
+        tracks: ReadTexts,
     ) -> None:
         """Make a gallery with an empty index.
 
@@ -48,7 +49,7 @@ class Gallery:
                 first one.
             secret: secret of the record, for the index's group codes.
             outside: finds the index outside this process; None if this process holds the index.
-            metadata: reads the metadata of crops by slot.
+            metadata, tracks: read the metadata and the tracks of crops by slot.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
@@ -57,6 +58,7 @@ class Gallery:
         self._secret = secret
         self._outside = outside
         self._metadata = metadata
+        self._tracks = tracks
         self._indexed_by = ""
         self.outside_index: MilvusIndex | None = None
         self.own_index: GalleryIndex | None = None
@@ -162,4 +164,5 @@ class Gallery:
             if size is not None and self._outside:
                 self.outside_index = self._outside(self.gallery_id, embedder)
             elif size is not None:
-                self.own_index = GalleryIndex(Columns(size, self._secret, self._metadata))
+                columns = Columns(size, self._secret, self._metadata, self._tracks)
+                self.own_index = GalleryIndex(columns)

@@ -238,8 +238,9 @@ class GalleryRegistry:
         record = self.record.galleries.get(gallery_id)
         secret = self.record.galleries.group_secret()
         metadata = partial(self.record.crops.metadata, gallery_id)
+        tracks = partial(self.record.tracks.by_slot, gallery_id)
         while record is not None:
-            gallery = Gallery(record, self.embedders, secret, self.outside, metadata)
+            gallery = Gallery(record, self.embedders, secret, self.outside, metadata, tracks)
             if gallery.own_index is not None:
                 self.fill(gallery.own_index.columns, gallery_id, record.crops)
             now = self.record.galleries.get(gallery_id)

@@ -27,6 +27,7 @@ from service.record.collections import IndexState
 from service.record.record import Record
 from service.search.candidates import Candidates, best_candidates, mean_direction
 from service.search.filters import EVERY_CROP, Filter
+from service.search.options import GroupBy
 
 if TYPE_CHECKING:
     from service.milvus.server import MilvusServer
@@ -144,7 +145,13 @@ class MilvusIndex:
         limit: int,
         wanted: Filter = EVERY_CROP,
         grouped: bool = False,
+        by: GroupBy = "crop",
     ) -> Candidates:
+        if by == "track":
+            raise InvalidField(
+                "group_by: this service searches in Milvus, which holds no tracks; group by "
+                "identity, or serve the gallery without GMN_INDEX_URL"
+            )
         if wanted.metadata:
             raise InvalidField(
                 "metadata: this service searches in Milvus, which holds no metadata; leave the "
@@ -189,7 +196,9 @@ class MilvusIndex:
         vectors = vectors.reshape(len(found), queries.shape[1])
         searched = crops if is_cut else len(found)
         rows = np.arange(len(found))
-        best = best_candidates(row_ids, groups, vectors, rows, direction, limit, searched, grouped)
+        best = best_candidates(
+            row_ids, groups, groups, vectors, rows, direction, limit, searched, grouped
+        )
         return replace(best, version=state.version)
 
     def identities(self, _: Filter = EVERY_CROP) -> int:

@@ -24,6 +24,7 @@ CROPS_AND_NAMES = (
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
 
+METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
 COLUMNS_AT_ONCE = 8192
 MICROSECONDS = 1e6
 # Upper bound on the range of slots, as a multiple of their number, that is read in one pass.
@@ -121,15 +122,15 @@ class _PeopleCodes:
         return np.where(codes[places] < 0, -1 - slots, codes[places])
 
 
-def read_metadata(
-    reader: Reader, gallery_id: int, slots: Sequence[int]
+def read_texts(
+    reader: Reader, begins: str, gallery_id: int, slots: Sequence[int]
 ) -> Iterator[tuple[int, str]]:
-    """Read the metadata of those of these crops that have any, as JSON, by slot.
+    """Read a text of those of these crops that have one, by slot.
 
     Args:
+        begins: the statement, such as `METADATA`, but for the condition on the slots.
         slots: ascending.
     """
-    begins = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
     for some in batches(slots, COLUMNS_AT_ONCE):
         heartbeat()
         if some[-1] - some[0] < DENSE * len(some):

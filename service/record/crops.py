@@ -27,13 +27,14 @@ from service.record.crop_changes import (
 )
 from service.record.crop_lists import CropPage, list_crops
 from service.record.crop_rows import (
+    METADATA,
     CropColumns,
     find_vectors,
     read_by_id,
     read_by_slot,
     read_columns,
     read_crops,
-    read_metadata,
+    read_texts,
     read_vectors,
 )
 from service.record.database import Database, RecordPart, transactional
@@ -245,7 +246,7 @@ class Crops(RecordPart):
         return read_columns(self._reader, gallery_id, secret, slots)
 
     def metadata(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
-        return read_metadata(self._reader, gallery_id, slots)
+        return read_texts(self._reader, METADATA, gallery_id, slots)
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
         """Return every crop with its vector, by slot, each held against its checksums.

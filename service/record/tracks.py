@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.crop_rows import find_vectors, read_by_slot, read_vectors
+from service.record.crop_rows import find_vectors, read_by_slot, read_texts, read_vectors
 from service.record.database import RecordPart
 from service.record.people import BY_PICTURE
 from service.record.schema import as_moment
@@ -22,6 +23,23 @@ SHORTEST = 1e-12
 OF_TRACK = (
     "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? AND camera IS ?"
 )
+
+
+COUNTED = (
+    "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
+    "max(seen_at) AS last_seen FROM tracks JOIN crops USING (gallery_id, slot) "
+    f"WHERE gallery_id = ? AND track IN {AMONG} AND (? IS NULL OR camera = ?) "
+    "GROUP BY track, camera ORDER BY track, camera"
+)
+BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
+
+
+class TrackSpan(NamedTuple):
+    """The number of crops of a track, and the times of its first and last."""
+
+    crops: int
+    first_seen: datetime
+    last_seen: datetime
 
 
 @dataclass(frozen=True)
@@ -68,17 +86,24 @@ class Tracks(RecordPart):
         )
         found = self._reader.execute(listed, (gallery_id, after, limit + 1)).fetchall()
         names = [name for (name,) in found[:limit]]
-        counted = (
-            "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
-            "max(seen_at) AS last_seen FROM tracks JOIN crops USING (gallery_id, slot) "
-            f"WHERE gallery_id = ? AND track IN {AMONG} AND (? IS NULL OR camera = ?) "
-            "GROUP BY track, camera ORDER BY track, camera"
-        )
         values = (gallery_id, as_json(names), camera, camera)
-        rows = self._reader.execute(counted, values).fetchall()
+        rows = self._reader.execute(COUNTED, values).fetchall()
         tracks = [self._as_track(gallery_id, row) for row in rows]
         there = [track for track in tracks if track is not None]
         return there, names[-1] if len(found) > limit else None
+
+    def spans(
+        self, gallery_id: int, tracks: Iterable[str]
+    ) -> dict[tuple[str, str | None], TrackSpan]:
+        """Return the spans of the tracks of these ids, by id and camera."""
+        found = self._reader.tuples(COUNTED, (gallery_id, as_json(set(tracks)), None, None))
+        return {
+            (track, camera): TrackSpan(crops, as_moment(first), as_moment(last))
+            for track, camera, crops, first, last in found
+        }
+
+    def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
+        return read_texts(self._reader, BY_SLOT, gallery_id, slots)
 
     def cameras(self, gallery_id: int, track: str) -> list[str | None]:
         """Return the cameras of the tracks of an id, None for an unknown one; in order."""

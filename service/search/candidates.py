@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 EXACT_ROWS = 1024
-COLUMNS = ("row_ids", "cosines", "groups", "vectors")
+COLUMNS = ("row_ids", "cosines", "groups", "sets", "vectors")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Candidates:
         cosines: mean cosine to the queries, `(n,)` float32.
         groups: `(n,)` int64, equal for the crops of one identity and not negative; a crop without
             an identity has a negative value of its own.
+        sets: `(n,)` int64, equal for the crops that one result stands for: as `groups`, or in a
+            search that is grouped by track so for the crops of one track.
         vectors: copies of the features as the embedder gave them, `(n, d)`.
         searched: number of crops that passed the filter, or of all crops if an index outside this
             process does not count those.
@@ -31,6 +33,7 @@ class Candidates:
     row_ids: Integers
     cosines: Floats
     groups: Integers
+    sets: Integers
     vectors: Floats
     searched: int
     version: int | None = None
@@ -50,12 +53,20 @@ class Candidates:
 
     def first_of_groups(self) -> Integers:
         """Return the positions `(g,)`, ascending, at which each group first occurs."""
-        return np.sort(np.unique(self.groups, return_index=True)[1])
+        return _first_places(self.groups)
+
+    def first_of_sets(self) -> Integers:
+        return _first_places(self.sets)
+
+
+def _first_places(codes: Integers) -> Integers:
+    return np.sort(np.unique(codes, return_index=True)[1])
 
 
 def best_candidates(
     row_ids: Integers,
     groups: Integers,
+    sets: Integers,
     vectors: Floats,
     rows: Integers,
     query: NDArray[np.float64],
@@ -66,12 +77,12 @@ def best_candidates(
     """Compute the exact cosines of some crops, and return the best of them in order.
 
     Args:
-        row_ids, groups: of the crops, `(n,)`; see `Candidates`.
+        row_ids, groups, sets: of the crops, `(n,)`; see `Candidates`.
         vectors: features `(m, d)`, in which `rows` `(n,)` are those of the crops.
         query: mean direction of the queries, `(d,)`.
         limit: number of crops at most.
         searched: see `Candidates`.
-        grouped: whether to return the best crop of each group alone.
+        grouped: whether to return the best crop of each set alone.
     """
     cosines = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), EXACT_ROWS):
@@ -84,13 +95,13 @@ def best_candidates(
     cosines = np.clip(cosines, -1.0, 1.0)
     best = np.lexsort((row_ids, -cosines))
     if grouped:
-        first = np.unique(groups[best], return_index=True)[1]
-        best = best[np.sort(first)]
+        best = best[_first_places(sets[best])]
     best = best[:limit]
     return Candidates(
         row_ids=row_ids[best],
         cosines=cosines[best],
         groups=groups[best],
+        sets=sets[best],
         vectors=vectors[rows[best]],
         searched=searched,
     )

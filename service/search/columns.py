@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
-from service.search.filters import Filter, MetadataRows, ReadMetadata, no_metadata
+from service.search.filters import Filter, MetadataRows, ReadTexts, no_texts
 
 SLOTS_AT_ONCE = 4096
 # Above this share of some slots, multiplying all of them is faster than copying the wanted first.
@@ -20,8 +20,36 @@ ALL_SLOTS_SHARE = 0.25
 # The group number of no identity.
 UNNAMED = -1
 SHORTEST = 1e-12
+LARGEST_CODE = 2**63 - 1
 Slots = NDArray[np.int64]
 Item = TypeVar("Item", bound=np.generic)
+
+
+class TrackCodes:
+    """The codes of crops' tracks, which are read as `MetadataRows` are: at the first need."""
+
+    def __init__(self, read: ReadTexts) -> None:
+        self._read = read
+        self._is_read = np.zeros(0, np.bool_)
+        self._codes = np.zeros(0, np.int64)
+
+    def outdate(self, slots: Slots) -> None:
+        self._is_read[slots[slots < len(self._is_read)]] = False
+
+    def of(self, valid: NDArray[np.bool_], cameras: NDArray[np.int32]) -> NDArray[np.int64]:
+        unread = valid.copy()
+        unread[: len(self._is_read)] &= ~self._is_read
+        stale = np.flatnonzero(unread)
+        if len(stale):
+            codes = -1 - np.arange(len(valid))
+            codes[: len(self._codes)] = self._codes
+            codes[stale] = -1 - stale
+            for slot, track in self._read(stale.tolist()):
+                # Python keys the hashes of texts in each process: nobody can make two equal.
+                codes[slot] = hash((int(cameras[slot]), track)) & LARGEST_CODE
+            self._codes = codes
+            self._is_read = np.ones(len(valid), np.bool_)
+        return self._codes[: len(valid)]
 
 
 class Columns:
@@ -47,7 +75,11 @@ class Columns:
     """
 
     def __init__(
-        self, dimension: int, secret: bytes = b"", metadata: ReadMetadata = no_metadata
+        self,
+        dimension: int,
+        secret: bytes = b"",
+        metadata: ReadTexts = no_texts,
+        tracks: ReadTexts = no_texts,
     ) -> None:
         self.dimension = dimension
         self.secret = secret
@@ -66,6 +98,7 @@ class Columns:
         # The slots that the last filter passed, with the filter and `changes`.
         self._selected: tuple[Filter, int, Slots] | None = None
         self._metadata = MetadataRows(metadata)
+        self._tracks = TrackCodes(tracks)
 
     def add(self, crops: CropColumns, file: VectorFile) -> None:
         """Add crops, of which those with slots below `size` are there already.
@@ -91,6 +124,7 @@ class Columns:
         crops = crops.at(np.flatnonzero(crops.slots < self.size))
         self._set_labels(crops)
         self._metadata.outdate(crops.slots)
+        self._tracks.outdate(crops.slots)
         self.changes += len(crops.slots)
 
     def remove(self, slots: Iterable[int]) -> Slots:
@@ -156,6 +190,11 @@ class Columns:
         slots = np.flatnonzero(passing)
         self._selected = wanted, changes, slots
         return slots
+
+    def tracks(self) -> NDArray[np.int64]:
+        """Return a code for each track and camera, `(size,)`; below 0 and its own without one."""
+        every = slice(self.size)
+        return self._tracks.of(self.valid[every], self.cameras[every])
 
     def _map(self, file: VectorFile) -> None:
         self.vectors = file.mapped()

@@ -14,8 +14,8 @@ from pydantic_core import from_json, to_json
 
 from service.record.values import CropLabel
 
-ReadMetadata = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
-"""Reads the metadata of those crops of these slots that have any, as JSON, by slot."""
+ReadTexts = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
+"""Reads a text, such as the metadata, of those crops of these slots that have any, by slot."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def pair_text(pair: tuple[str, Any]) -> str:
     return json.dumps(pair, sort_keys=True)
 
 
-def no_metadata(_: Sequence[int]) -> Iterable[tuple[int, str]]:
+def no_texts(_: Sequence[int]) -> Iterable[tuple[int, str]]:
     return ()
 
 
@@ -88,7 +88,7 @@ class MetadataRows:
     is never filtered so pays nothing.
     """
 
-    def __init__(self, read: ReadMetadata) -> None:
+    def __init__(self, read: ReadTexts) -> None:
         self._read = read
         self._is_read = np.zeros(0, np.bool_)
         self._slots = np.zeros(0, np.int64)

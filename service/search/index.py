@@ -26,6 +26,7 @@ from service.errors import DeviceFull
 from service.search.candidates import Candidates, best_candidates, mean_direction
 from service.search.columns import Columns, Slots
 from service.search.filters import EVERY_CROP, Filter
+from service.search.options import GroupBy
 from service.search.product_codes import ProductCodes
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class GalleryIndex:
         limit: int,
         wanted: Filter = EVERY_CROP,
         grouped: bool = False,
+        by: GroupBy = "crop",
     ) -> Candidates:
         """The `limit` crops with the highest mean cosine to the queries.
 
@@ -114,26 +116,30 @@ class GalleryIndex:
             limit: the number of crops at most.
             wanted: which crops may be returned, all by default.
             grouped: whether to return the nearest crop of each of the `limit` nearest identities
-                instead; a crop without one is a group of its own. That is exact, but where product
-                codes propose enough crops of as many identities.
+                instead, or tracks; a crop without one is a group of its own. That is exact, but
+                where product codes propose enough crops of as many identities.
+            by: what the results of the search stand for.
         """
         proposed = limit * CROPS_PER_GROUP
         if grouped and wanted == EVERY_CROP and self._proposes_codes(proposed):
-            nearest = self.search(queries, proposed)
-            first = nearest.first_of_groups()
+            nearest = self.search(queries, proposed, by=by)
+            first = nearest.first_of_sets()
             if len(first) >= limit:
                 return nearest[first[:limit]]
         query = mean_direction(queries)
         direction = query.astype(np.float32)
         passing = self.columns.select(wanted)
+        sets = self.columns.tracks() if by == "track" else self.columns.groups
         if grouped:
-            slots = self._nearest_of_groups(passing, direction, limit)
+            slots = self._nearest_of_sets(passing, direction, limit, sets)
         else:
             slots = self._nearest(passing, direction, limit, wanted == EVERY_CROP)
         groups = self.columns.groups[slots]
         vectors = self.columns.vectors
         searched = len(passing)
-        return best_candidates(slots, groups, vectors, slots, query, limit, searched, grouped)
+        return best_candidates(
+            slots, groups, sets[slots], vectors, slots, query, limit, searched, grouped
+        )
 
     def identities(self, wanted: Filter = EVERY_CROP) -> int:
         """The number of identities that a search covers; a crop without one counts by itself.
@@ -181,9 +187,11 @@ class GalleryIndex:
         segment.remove(segment.slots[~self.columns.valid[segment.slots]])
         self._segment = segment
 
-    def _nearest_of_groups(self, passing: Slots, query: NDArray[np.float32], limit: int) -> Slots:
+    def _nearest_of_sets(
+        self, passing: Slots, query: NDArray[np.float32], limit: int, sets: NDArray[np.int64]
+    ) -> Slots:
         scores = self.columns.cosines(passing, query)
-        _, group = np.unique(self.columns.groups[passing], return_inverse=True)
+        _, group = np.unique(sets[passing], return_inverse=True)
         best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
         np.maximum.at(best, group, scores)
         last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf

@@ -19,7 +19,7 @@ from model.calibration import Scoring
 from service.errors import InvalidField
 from service.search.filters import Filter, pairs_of
 
-GroupBy = Literal["crop", "identity"]
+GroupBy = Literal["crop", "identity", "track"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
 PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
 SCORING = "The artefact's default unless given; /v1/model lists those it offers."
@@ -132,7 +132,9 @@ class QueryOptions(BaseModel):
         RERANK_DEPTH, ge=1, le=10_000, description="Candidates that M-Net scores."
     )
     scoring: Scoring | None = Field(None, description=SCORING)
-    group_by: GroupBy = Field("crop", description="`identity`: the best crop of each identity.")
+    group_by: GroupBy = Field(
+        "crop", description="The best crop of each identity, or of each track, alone."
+    )
     operating_point: OperatingPoint = Field(
         "far_1e-2", description="The false-alarm rate of the verdict `match`."
     )

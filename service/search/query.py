@@ -302,6 +302,8 @@ async def answer_embedded(
         search = replace(search, queries=np.stack([image.vector for image in usable]))
 
     ranking, found = await run_search(runtime, search, ranked)
+    if search.options.group_by == "track":
+        found = await _with_spans(runtime, search.gallery, found)
     verdict: SearchVerdict = "nothing_searched"
     if found:
         verdict = found[0].verdict or "no_match"
@@ -322,6 +324,19 @@ async def answer_embedded(
         candidates_scored=ranking.candidates_scored,
         timing_ms=_timing(began, arrived, usable, ranking),
     )
+
+
+async def _with_spans(
+    runtime: Runtime, gallery: Gallery, found: Sequence[RankedCrop]
+) -> list[RankedCrop]:
+    tracks = [crop.track for crop in found if crop.track is not None]
+    spans = await runtime.galleries.read(runtime.record.tracks.spans, gallery.gallery_id, tracks)
+    results = []
+    for crop in found:
+        # None for a crop without a track, and where the track was changed since.
+        span = spans.get((crop.track or "", crop.camera))
+        results.append(crop.model_copy(update=span._asdict()) if span else crop)
+    return results
 
 
 def _warnings(outcomes: Sequence[Embedded]) -> list[str]:

@@ -150,7 +150,8 @@ class Search:
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth
         limit = max(self.top_k, depth)
         needs_level = self.sample or self.current.by_level
-        near = index.search(queries, max(limit, NEAR) if needs_level else limit, wanted)
+        looked_at = max(limit, NEAR) if needs_level else limit
+        near = index.search(queries, looked_at, wanted, by=options.group_by)
         candidates = near[:limit]
         identities = index.identities(wanted)
 
@@ -163,11 +164,11 @@ class Search:
             scored = self._with_nine_people(scored, near, queries, wanted)
 
         places = len(candidates.row_ids)
-        if options.group_by == "identity":
-            places = len(candidates.first_of_groups())
+        if options.group_by != "crop":
+            places = len(candidates.first_of_sets())
         if places < self.top_k and len(candidates.row_ids) < candidates.searched:
             # The head has too few identities. The nearest crops of others follow it.
-            groups = index.search(queries, self.top_k, wanted, grouped=True)
+            groups = index.search(queries, self.top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
 
         version = self.gallery.version if near.version is None else near.version
@@ -261,8 +262,8 @@ class Search:
         order[head] = np.lexsort(
             (candidates.row_ids[head], -candidates.cosines[head], -scores[head])
         )
-        if self.options.group_by == "identity":
-            order = order[candidates[order].first_of_groups()]
+        if self.options.group_by != "crop":
+            order = order[candidates[order].first_of_sets()]
         order = order[: self.top_k]
         return Ranking(
             proposal=proposal,

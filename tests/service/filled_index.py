@@ -27,7 +27,8 @@ class FilledIndex(GalleryIndex):
         with tempfile.TemporaryDirectory() as folder:
             self.file = VectorFile(Path(folder) / "vectors.f32", dimension)
         self._metadata: dict[int, str] = {}
-        super().__init__(Columns(dimension, secret, self._read))
+        self._tracks: dict[int, str | None] = {}
+        super().__init__(Columns(dimension, secret, self._read, self._read_tracks))
 
     def fill(self, crops: Iterable[IndexedCrop]) -> None:
         arriving = iter(crops)
@@ -54,6 +55,7 @@ class FilledIndex(GalleryIndex):
     def _columns(self, labels: Sequence[CropLabel]) -> CropColumns:
         for label in labels:
             self._metadata[label.row_id] = label.metadata
+            self._tracks[label.row_id] = label.track
         moments = [
             label.captured_at.timestamp() if label.captured_at else np.nan for label in labels
         ]
@@ -67,3 +69,7 @@ class FilledIndex(GalleryIndex):
     def _read(self, slots: Sequence[int]) -> list[tuple[int, str]]:
         found = ((slot, self._metadata.get(slot)) for slot in slots)
         return [(slot, to_json(metadata).decode()) for slot, metadata in found if metadata]
+
+    def _read_tracks(self, slots: Sequence[int]) -> list[tuple[int, str]]:
+        found = ((slot, self._tracks.get(slot)) for slot in slots)
+        return [(slot, track) for slot, track in found if track is not None]

@@ -181,7 +181,12 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
     monkeypatch.setattr(ranking, "NEAR", among)
     asked = []
     search = index.search
-    monkeypatch.setattr(index, "search", lambda *args: asked.append(args[1]) or search(*args))
+
+    def counted(*args, **options):
+        asked.append(args[1])
+        return search(*args, **options)
+
+    monkeypatch.setattr(index, "search", counted)
     gallery = SimpleNamespace(
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )

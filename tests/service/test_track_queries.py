@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,38 @@ def test_a_kept_search_by_a_track_goes_with_the_person_whose_track_it_is(client,
     assert client.forget("Ann").kept_searches == 1
     with pytest.raises(RequestRefused, match=kept):
         client.kept_search(kept)
+
+
+def test_grouped_by_track_each_track_of_a_camera_is_one_result_with_its_span(client, drawn_crops):
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    labels = [("east", "1"), ("east", "1"), ("west", "1"), ("east", "2"), ("east", None)] * 4
+    images = [
+        Image(crop.png, camera=camera, track=track, captured_at=noon + timedelta(minutes=number))
+        for number, (crop, (camera, track)) in enumerate(zip(drawn_crops, labels, strict=False))
+    ]
+    client.enroll(images)
+    every = client.query(drawn_crops[0].png, top_k=50, scoring="cosine").results
+    expected = {}
+    for result in every:
+        key = (result.camera, result.track) if result.track else result.crop_id
+        expected.setdefault(key, result.crop_id)
+    # So few places that the nearest crops are of fewer tracks than are asked for.
+    for top_k in (2, 5, 50):
+        found = client.query(
+            drawn_crops[0].png, top_k=top_k, scoring="cosine", group_by="track"
+        ).results
+        assert [result.crop_id for result in found] == list(expected.values())[:top_k]
+    spans = {(one.camera, one.track): (one.crops, one.first_seen, one.last_seen) for one in found}
+    assert spans["east", "1"] == (8, noon, noon + timedelta(minutes=16))
+    assert spans["west", "1"] == (4, noon + timedelta(minutes=2), noon + timedelta(minutes=17))
+    assert spans["east", None] == (None, None, None)
+    # A change of a track is followed at once.
+    client.change_crops(track="2", new_track="1")
+    found = client.query(drawn_crops[0].png, top_k=50, group_by="track").results
+    assert sorted(one.crops for one in found if one.track) == [4, 12]
+
+
+def test_the_fields_of_a_track_are_absent_from_other_rankings(served, gallery, ids, drawn_crops):
+    for group_by in ("crop", "identity"):
+        found = served.query(gallery, drawn_crops[0].png, group_by=group_by).json()["results"]
+        assert not {"crops", "first_seen", "last_seen"} & found[0].keys()

@@ -150,6 +150,9 @@ def test_a_query_by_crops_or_by_a_track_of_the_gallery(
     asked = ["--track", "17", "--camera", "east", "--top-k", "50", "--json"]
     answer = json.loads(run_gmn(service_url, gallery, "query", *asked).stdout)
     assert {row["camera"] for row in answer["results"]} == {"west"}
+    asked = ["--crop", ids[0], "--group-by", "track"]
+    table = run_gmn(service_url, gallery, "query", *asked).stdout
+    assert "first" in table
     refused = run_gmn(service_url, gallery, "query", "--track", "17")
     assert refused.returncode != 0
     assert "east, west" in refused.stderr

@@ -171,7 +171,9 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
 @pytest.mark.parametrize("path", ["host", "device", "coded"])
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
-def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, people, limit, data):
+def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
+    path, people, limit, data
+):
     """Identity 0 stands for none; equal seeds are equal vectors, which tie."""
     index = _index(path)
     crops = {}
@@ -179,8 +181,11 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         crop = _crop(row_id, row_id % 40, CAMERAS[row_id % 3])
         known = {"shift": ("day", "night")[row_id % 2], "row": row_id}
         named = replace(crop.label, identity=str(person) if person else None, metadata=known)
-        crops[row_id] = replace(crop, label=named)
+        track = str(row_id % 5) if row_id % 5 else None
+        crops[row_id] = replace(crop, label=replace(named, track=track))
     index.fill(crops.values())
+    # The tracks are read at the first search that groups by them.
+    index.search(_crop(0, 3).vector[None], limit, grouped=True, by="track")
     asked = [replace(one, captured_after=after) for one in CAMERA_FILTERS for after in (None, LATE)]
     asked += OF_LABELS
     for wanted in asked:
@@ -194,6 +199,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
         else:
             known = {"shift": "renamed"}
             named = replace(crops[row_id].label, identity="renamed", metadata=known)
+            named = replace(named, track="moved", camera="west")
             index.relabel([named])
             crops[row_id] = replace(crops[row_id], label=named)
     if built:
@@ -209,6 +215,12 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity(path, peopl
             assert _found(index, query, limit, wanted) == _plain_search(crops, query, limit, wanted)
         found = index.search(query, limit, wanted, grouped=True)
         assert found.row_ids.tolist() == list(leaders.values())[:limit]
+        of_tracks = {}
+        for row_id in _plain_search(crops, query, len(crops), wanted):
+            label = crops[row_id].label
+            of_tracks.setdefault((label.track, label.camera) if label.track else row_id, row_id)
+        found = index.search(query, limit, wanted, grouped=True, by="track")
+        assert found.row_ids.tolist() == list(of_tracks.values())[:limit]
     for wanted in asked:
         assert index.identities(wanted) == _plain_identities(crops, wanted)
 

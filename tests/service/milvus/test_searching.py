@@ -137,6 +137,11 @@ def test_it_finds_what_an_index_of_this_process_finds(lab, wanted):
     assert lab.index_outside.identities() == lab.inside().identities()
 
 
+def test_a_grouping_by_track_is_refused_with_the_remedy(lab):
+    with pytest.raises(InvalidField, match=r"group_by: .* group by identity"):
+        lab.index_outside.search(QUERIES, 5, by="track")
+
+
 def test_a_filter_by_metadata_is_refused_with_the_remedy(lab):
     with pytest.raises(InvalidField, match=r"metadata: .* leave the field out"):
         lab.index_outside.search(QUERIES, 5, Filter(metadata=pairs_of({"number": 1})))
