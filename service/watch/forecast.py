@@ -1,0 +1,164 @@
+"""Forecasts for a watch list: its false alarms in a day, and the listed people that it finds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from model.order_statistics import Array, sigmoid
+from model.stranger_tail import level
+from service.watch.scores import WatchList
+from service.watch.threshold import WatchThreshold
+
+TRACKS_PER_PERSON = 4.0
+# One alarm for a person makes another of their tracks an alarm with this probability.
+ALARMED_AGAIN = 0.4
+# The obtained rate over the promised one is log-normal, with this median.
+MEDIAN_BEFORE_TRAFFIC = 1.5
+MEDIAN_OF_TRAFFIC = 0.9
+# Tracks that tell as much about a list as one of its people.
+TRACKS_OF_A_PERSON = 3.0
+FURTHEST = 1e-2
+DRAWS = 20_000
+INTERVAL = (0.05, 0.95)
+NORMAL_95 = 1.645
+# A track of a person is found more often than a single crop left out, in logits.
+TRACK_GAIN = 1.1
+TRACK_SPREAD = 0.9
+LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """False alarms in a day: the median of the forecast, and the ends of its 90% interval."""
+
+    expected: float
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The share of listed people's tracks that raise an alarm with the right name.
+
+    Attributes:
+        share: 0 to 1; None where the basis is "not_known".
+        low, high: ends of a 90% interval. With the basis "one_camera" only `high` is known.
+    """
+
+    basis: Literal["several_cameras", "one_camera", "not_known"]
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def forecast_alarms(
+    threshold: WatchThreshold,
+    tracks_per_day: float,
+    tracks_per_person: float = TRACKS_PER_PERSON,
+) -> Alarms | None:
+    """Forecast how often strangers' tracks exceed a threshold; None where that is not known.
+
+    Args:
+        threshold: of the list.
+        tracks_per_day: how many tracks the site sends in the time that is forecast.
+        tracks_per_person: how many of them one stranger leaves; their alarms come together.
+    """
+    if threshold.basis == "artefact":
+        return None
+    random = np.random.default_rng(0)
+    middle = MEDIAN_OF_TRAFFIC if threshold.traffic_tracks else MEDIAN_BEFORE_TRAFFIC
+    rates = np.exp(_rate_spread(threshold) * random.standard_normal(DRAWS))
+    expected = middle * threshold.rate * tracks_per_day
+    per_person = 1.0 + ALARMED_AGAIN * max(tracks_per_person - 1.0, 0.0)
+    people = random.poisson(expected * rates / per_person)
+    alarms = people + random.poisson(people * (per_person - 1.0))
+    low, high = np.quantile(alarms, INTERVAL).tolist()
+    return Alarms(expected, math.floor(low), math.ceil(high))
+
+
+def _rate_spread(threshold: WatchThreshold) -> float:
+    # Standard deviation of ln(obtained rate / promised rate) over lists.
+    people = threshold.people
+    tracks = threshold.traffic_tracks
+    extrapolated = 1.0 + 0.35 * max(0.0, math.log10(FURTHEST / threshold.rate))
+    if not tracks:
+        return extrapolated * math.sqrt(0.2 + 4.0 / (people + 10.0))
+    fitted = extrapolated * math.sqrt(0.05 + 12.0 / (people + tracks / TRACKS_OF_A_PERSON))
+    return math.hypot(fitted, 0.35)
+
+
+def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
+    """Forecast the share of listed people's tracks that are found, by the list's own crops.
+
+    Each crop is searched without itself. Crops that leave their camera out show other cameras;
+    those of one camera resemble each other too much, and bound the share from above.
+    """
+    left_out = watch_list.left_out
+    several = np.isfinite(left_out.elsewhere)
+    if several.any():
+        share = _share_above(watch_list, threshold, left_out.elsewhere)
+        middle = _logit(share) + TRACK_GAIN
+        spread = math.hypot(TRACK_SPREAD, math.sqrt(5.0 / several.sum()))
+        ends = middle + spread * np.array([-NORMAL_95, 0.0, NORMAL_95])
+        low, share, high = sigmoid(ends, 50.0).tolist()
+        # The interval ends at whole per cents, as it is shown.
+        return Found(
+            "several_cameras", share, math.floor(100 * low) / 100, math.ceil(100 * high) / 100
+        )
+    if np.isfinite(left_out.same).any():
+        return Found("one_camera", high=_share_above(watch_list, threshold, left_out.same))
+    return Found("not_known")
+
+
+def _share_above(watch_list: WatchList, threshold: WatchThreshold, same_person: Array) -> float:
+    others = watch_list.left_out.others
+    leaders = np.column_stack([same_person, others])
+    heights = leaders[:, 0] - level(leaders) if watch_list.has_level else same_person
+    found = (heights > threshold.height) & (same_person > others[:, 0])
+    return float(found[np.isfinite(same_person)].mean())
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, LEAST_SHARE), 1.0 - LEAST_SHARE)
+    return math.log(share / (1.0 - share))
+
+
+def describe_forecast(threshold: WatchThreshold, alarms: Alarms | None, found: Found) -> str:
+    """Write the sentences that a user reads before a list is armed."""
+    return f"{_alarms_sentence(threshold, alarms)} {_found_sentence(found)}"
+
+
+def _alarms_sentence(threshold: WatchThreshold, alarms: Alarms | None) -> str:
+    if alarms is None:
+        return (
+            "How many false alarms the list raises is not known: it has too few people for an "
+            "artefact without a reference."
+        )
+    if not threshold.promised:
+        return (
+            f"Fewer than 1 false alarm in {round(1.0 / threshold.rate):,} tracks cannot be "
+            f"promised; at most {alarms.high:,} a day."
+        )
+    return f"{_number(alarms.expected)} a day [{alarms.low:,}, {alarms.high:,}]."
+
+
+def _number(expected: float) -> str:
+    whole = math.floor(expected)
+    if expected < 0.5:
+        return "Fewer than 1 false alarm"
+    if whole < 10 and 0.3 <= expected - whole < 0.7:
+        return f"{whole} to {whole + 1} false alarms"
+    return f"{round(expected):,} false alarm{'' if round(expected) == 1 else 's'}"
+
+
+def _found_sentence(found: Found) -> str:
+    tracks = "of the tracks of listed people are found"
+    if found.share is not None and found.low is not None and found.high is not None:
+        return f"{found.share:.0%} [{found.low:.0%}, {found.high:.0%}] {tracks}."
+    if found.high is not None:
+        return f"At most {found.high:.0%} {tracks}, as one camera enrolled them."
+    return "How many listed people are found is not known, with one crop a person."

@@ -1,0 +1,261 @@
+"""Thresholds of watch lists for a rate of false alarms per track.
+
+A threshold joins the tails of two samples: vectors of a reference, scored against the list, and the
+list's own crops, each left out. Once the site has sent tracks, their histogram corrects the first.
+docs/watch.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.gallery_thresholds import RATIO_PRIOR, GalleryThresholds
+from model.order_statistics import EXPONENTIAL, Array
+from model.problems import InputProblem
+from model.search_calibration import FEW_IDENTITIES
+from model.stranger_tail import LeftOutSearches, fit_tail, level
+from service.watch.scores import Vectors, WatchList
+
+BINS = 160
+COUNTS = np.dtype("<i8")
+EDGES = np.linspace(-0.25, 1.0, BINS + 1)
+FEWEST_TRACKS = 200
+CROPS_PER_TRACK = 4.0
+
+# Factors of the reference's scores, in lists with a level and in smaller ones.
+LEVEL_FACTOR = 1.3
+RAW_FACTOR = 1.15
+# A generalised Pareto tail begins at this share.
+TAIL_SHARE = 0.1
+STEEPEST = -0.5
+FLATTEST = 0.3
+# Weights of the reference, beside 1 for each person of the list, and of a map that changes nothing.
+REFERENCE_WEIGHT = 60.0
+MAP_WEIGHT = 50.0
+MAPPED_SHARES = np.linspace(0.1, 0.8, 8)
+# Traffic moves a threshold no further than to those of these multiples of the rate.
+MOST_MOVED = 3.0
+LARGEST_RATE = 0.5
+# The smallest rates that were tested: with a reference, and by a list of 40 people alone.
+LEAST_RATE = 1e-3
+LEAST_RATE_ALONE = 1e-2
+FEWEST_PEOPLE_ALONE = 40
+Basis = Literal["traffic", "reference", "list", "artefact"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Histogram of the best score of each track that a site compared with one list.
+
+    Histograms of several processes are added. Stored, one has 1,280 bytes.
+
+    Attributes:
+        counts: of scores from -0.25 to 1 in 160 bins, `(160,)` int64; the outer bins count scores
+            beyond these too.
+    """
+
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores: Array) -> Traffic:
+        inside = np.clip(scores, EDGES[0], EDGES[-1])
+        return cls(np.histogram(inside, EDGES)[0].astype(np.int64))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Traffic:
+        """Reverse `to_bytes`; `InputProblem` for anything else."""
+        counts = np.frombuffer(data, COUNTS) if len(data) == BINS * COUNTS.itemsize else None
+        if counts is None or counts.min() < 0:
+            raise InputProblem(
+                f"a histogram of {len(data)} bytes does not have {BINS} counts; drop it, traffic "
+                "is counted anew"
+            )
+        return cls(counts.astype(np.int64))
+
+    def to_bytes(self) -> bytes:
+        return self.counts.astype(COUNTS).tobytes()
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.counts + other.counts)
+
+    @property
+    def tracks(self) -> int:
+        return int(self.counts.sum())
+
+    def quantiles(self, shares: Array) -> Array:
+        """Return the scores that shares of the tracks do not exceed, interpolated within bins."""
+        cumulated = np.concatenate([[0], np.cumsum(self.counts)]) / self.tracks
+        # A rise of its own for every bin makes the inverse unique.
+        cumulated = cumulated + 1e-12 * np.arange(BINS + 1)
+        return np.interp(shares, cumulated, EDGES)
+
+
+@dataclass(frozen=True)
+class WatchThreshold:
+    """A threshold for the best score of a track.
+
+    Attributes:
+        height: a track whose best score exceeds it raises an alarm.
+        asked: the requested rate of false alarms per track of strangers.
+        rate: the rate that is promised: the smallest that can be, where less was asked.
+        basis: the samples behind it; the rate of an "artefact" is not known.
+        people: the number of people of the list.
+        traffic_tracks: the number of tracks behind it.
+    """
+
+    height: float
+    asked: float
+    rate: float
+    basis: Basis
+    people: int
+    traffic_tracks: int = 0
+
+    @property
+    def promised(self) -> bool:
+        return self.basis != "artefact" and self.asked >= self.rate
+
+
+def fit_threshold(
+    watch_list: WatchList,
+    rate: float,
+    reference: Vectors | None,
+    traffic: Traffic | None = None,
+    crops_per_track: float = CROPS_PER_TRACK,
+    artefact: GalleryThresholds | None = None,
+) -> WatchThreshold:
+    """Return the threshold that a share `rate` of strangers' tracks exceeds.
+
+    A smaller rate never gives a lower threshold.
+
+    Args:
+        watch_list: the list.
+        rate: false alarms per track, above 0; more than 0.5 counts as 0.5.
+        reference: vectors of nobody `(n, d)`, of an artefact that has them.
+        traffic: of this list; fewer than 200 tracks change nothing.
+        crops_per_track: the mean number of crops that are compared of a track, at most 8.
+        artefact: thresholds for few people, which decide where a list of fewer than 18 has no
+            reference.
+
+    Raises:
+        InputProblem: nothing shows a threshold, or the people of the list look all the same.
+    """
+    asked = min(rate, LARGEST_RATE)
+    rates = np.minimum(asked * np.array([1.0, MOST_MOVED, 1.0 / MOST_MOVED]), LARGEST_RATE)
+    looks = math.sqrt(crops_per_track)
+    left_out = _left_out_thresholds(watch_list, rates, looks)
+    size = watch_list.size
+    if reference is None:
+        if left_out is not None:
+            least = LEAST_RATE_ALONE
+            return WatchThreshold(float(left_out[0]), asked, max(asked, least), "list", size)
+        height = _artefact_threshold(watch_list, asked / looks, artefact)
+        return WatchThreshold(height, asked, asked, "artefact", size)
+    factor = LEVEL_FACTOR if watch_list.has_level else RAW_FACTOR
+    scores = factor * watch_list.heights(reference)[0]
+    referred = exceeded(scores, rates / looks)
+    least = max(asked, LEAST_RATE)
+    height, lowest, highest = _joined(left_out, referred, size, REFERENCE_WEIGHT).tolist()
+    tracks = 0 if traffic is None else traffic.tracks
+    if traffic is None or tracks < FEWEST_TRACKS:
+        return WatchThreshold(height, asked, least, "reference", size)
+    mapped = _mapped(referred, scores, traffic, looks)
+    height = float(_joined(left_out, mapped, size, REFERENCE_WEIGHT + tracks)[0])
+    height = min(max(height, lowest), highest)
+    return WatchThreshold(height, asked, least, "traffic", size, tracks)
+
+
+def exceeded(scores: Array, shares: Array) -> Array:
+    """Return the scores that shares of a population exceed, `(k,)`.
+
+    The upper tenth is a generalised Pareto tail, fitted by probability-weighted moments.
+
+    Args:
+        scores: a sample, `(n,)`.
+        shares: `(k,)`, above 0.
+
+    Raises:
+        InputProblem: the scores have no spread.
+    """
+    start = float(np.quantile(scores, 1.0 - TAIL_SHARE))
+    excess = np.sort(scores[scores > start] - start)
+    if not len(excess):
+        raise InputProblem(
+            "the people of the list look all the same, so no score tells them from strangers; "
+            "enroll different crops"
+        )
+    above = 1.0 - (np.arange(1, len(excess) + 1) - 0.35) / len(excess)
+    mean = float(excess.mean())
+    weighted = float((above * excess).mean())
+    shape = 2.0 - mean / max(mean - 2.0 * weighted, 1e-12)
+    shape = min(max(shape, STEEPEST), FLATTEST)
+    shape = shape if abs(shape) > EXPONENTIAL else EXPONENTIAL
+    rarity = np.log(TAIL_SHARE / np.minimum(shares, TAIL_SHARE))
+    tail = start + mean * (1.0 - shape) / shape * np.expm1(shape * rarity)
+    body = np.quantile(scores, 1.0 - np.minimum(shares, 1.0))
+    return np.where(shares < TAIL_SHARE, tail, body)
+
+
+def _left_out_thresholds(watch_list: WatchList, rates: Array, looks: float) -> Array | None:
+    """Return thresholds for rates per track by the list's own crops; None under 18 people.
+
+    Each person's best crop plays a stranger's track of as many crops.
+    """
+    left_out = watch_list.left_out
+    usable = np.isfinite(left_out.others).all(axis=1)
+    leaders = left_out.others[usable]
+    people = left_out.people[usable]
+    order = np.lexsort((level(leaders) - leaders[:, 0], people))
+    names, first = np.unique(people[order], return_index=True)
+    if len(names) < FEW_IDENTITIES:
+        return None
+    tail = fit_tail(LeftOutSearches(leaders[order[first]], names, watch_list.size - 1))
+    shares = rates * math.sqrt(len(people) / len(names)) / looks
+    heights = [tail.height(-math.log(min(share, 0.9))) for share in shares.tolist()]
+    return RATIO_PRIOR * tail.scale * np.array(heights)
+
+
+def _joined(left_out: Array | None, referred: Array, people: int, weight: float) -> Array:
+    if left_out is None:
+        return referred
+    return (people * left_out + weight * referred) / (people + weight)
+
+
+def _mapped(referred: Array, scores: Array, traffic: Traffic, looks: float) -> Array:
+    """Map thresholds by the line that takes the reference's body to the traffic's.
+
+    The line is shrunk towards the identity. The body has no listed people, whom a quantile of the
+    tail would take for strangers.
+
+    Args:
+        referred: thresholds by the reference, `(k,)`.
+        scores: of the reference, of one crop each.
+        looks: independent looks of a track.
+    """
+    before = np.quantile(scores, MAPPED_SHARES ** (1.0 / looks))
+    after = traffic.quantiles(MAPPED_SHARES)
+    weight = traffic.tracks / (traffic.tracks + MAP_WEIGHT)
+    slope = 1.0 + weight * (np.polyfit(before, after, 1)[0] - 1.0)
+    moved = before.mean() + weight * (after.mean() - before.mean())
+    return np.asarray(moved + slope * (referred - before.mean()))
+
+
+def _artefact_threshold(
+    watch_list: WatchList,
+    rate: float,
+    artefact: GalleryThresholds | None,
+) -> float:
+    if artefact is None:
+        raise InputProblem(
+            f"a list of fewer than {FEW_IDENTITIES} people has a threshold by a reference alone; "
+            "add one to the artefact (gmn artefact add-reference), or enroll more people"
+        )
+    height = artefact.threshold(rate, 0.0, watch_list.size)
+    if watch_list.has_level:
+        others = watch_list.left_out.others[:, 1 : watch_list.size - 1]
+        height -= float(others.mean())
+    return height

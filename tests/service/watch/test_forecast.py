@@ -1,0 +1,123 @@
+"""Forecasts of watch lists: false alarms, found people, and the sentences that say so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from service.watch.forecast import (
+    Alarms,
+    Found,
+    describe_forecast,
+    forecast_alarms,
+    forecast_found,
+)
+from service.watch.scores import WatchList
+from service.watch.threshold import WatchThreshold
+
+
+def _threshold(rate=1e-3, people=40, tracks=0, basis="reference", height=0.0):
+    return WatchThreshold(height, rate, max(rate, 1e-3), basis, people, tracks)
+
+
+def _list(cosines, cameras):
+    """Return a list of a person a cosine, whose two crops have that cosine with each other."""
+    vectors = np.zeros((2 * len(cosines), 2 * len(cosines)), np.float32)
+    for person, cosine in enumerate(cosines):
+        vectors[2 * person, 2 * person] = 1.0
+        vectors[2 * person + 1, 2 * person : 2 * person + 2] = cosine, (1 - cosine**2) ** 0.5
+    people = np.repeat(np.arange(len(cosines)), 2)
+    return WatchList(vectors, people, np.tile(np.array(cameras), len(cosines)))
+
+
+def test_forty_people_and_three_thousand_tracks_a_day():
+    before = forecast_alarms(_threshold(), 3000)
+    after = forecast_alarms(_threshold(tracks=200, basis="traffic"), 3000)
+    assert before == Alarms(4.5, 0, 17)
+    assert after == Alarms(pytest.approx(2.7), 0, 11)
+
+
+def test_the_interval_is_narrower_with_more_people_and_more_traffic():
+    rates = [_threshold(1e-2, 5), _threshold(1e-2, 500)]
+    rates += [_threshold(1e-2, 40, tracks, "traffic") for tracks in (200, 20_000)]
+    widths = [alarms.high / alarms.expected for alarms in (forecast_alarms(t, 3000) for t in rates)]
+    assert widths[1] < widths[0]
+    assert widths[3] < widths[2]
+
+
+def test_alarms_of_people_who_pass_more_often_come_in_larger_groups():
+    once, often = (forecast_alarms(_threshold(), 3000, tracks) for tracks in (1, 20))
+    assert once.expected == often.expected
+    assert once.high < often.high
+
+
+def test_a_smaller_budget_than_the_smallest_promise_is_forecast_as_that():
+    assert forecast_alarms(_threshold(1e-6), 3000) == forecast_alarms(_threshold(1e-3), 3000)
+
+
+def test_an_artefacts_threshold_has_no_forecast():
+    assert forecast_alarms(_threshold(basis="artefact"), 3000) is None
+
+
+def test_one_crop_a_person_shows_nothing_of_what_is_found():
+    watch_list = WatchList(np.eye(3, dtype=np.float32), np.arange(3), np.zeros(3, np.int64))
+    assert forecast_found(watch_list, _threshold()) == Found("not_known")
+
+
+@pytest.mark.parametrize("cameras", [(3, 3), (-1, 3), (-1, -1)])
+def test_crops_of_one_camera_bound_what_is_found(cameras):
+    watch_list = _list([0.9, 0.8, 0.7, 0.3], cameras)
+    found = forecast_found(watch_list, _threshold(height=0.5))
+    assert found == Found("one_camera", high=0.75)
+
+
+def test_crops_of_another_camera_show_what_is_found():
+    watch_list = _list([0.9, 0.8, 0.3, 0.2], (1, 2))
+    found = forecast_found(watch_list, _threshold(height=0.5))
+    # Half of the crops: the logit of a half is 0, and a track is found more often than a crop.
+    assert found.share == pytest.approx(1 / (1 + np.exp(-1.1)))
+    assert (found.basis, found.low, found.high) == ("several_cameras", 0.29, 0.96)
+
+
+def test_a_crop_whose_best_match_is_somebody_else_is_not_found():
+    # A person of cosine 0.6, whose first crop is nearer to another person.
+    vectors = np.array([[1, 0, 0], [0.6, 0.8, 0], [0.9, 0, 0.435889894]], np.float32)
+    watch_list = WatchList(vectors, np.array([0, 0, 1]), np.array([1, 2, 1]))
+    half = forecast_found(watch_list, _threshold(height=0.5))
+    assert half.share == pytest.approx(1 / (1 + np.exp(-1.1)))
+
+
+def test_everybody_or_nobody_found_is_no_certainty():
+    for height, inside in ((0.0, 1.0), (0.99, 0.0)):
+        found = forecast_found(_list([0.9, 0.8, 0.7], (1, 2)), _threshold(height=height))
+        assert found.low <= inside <= found.high or inside == 0.0
+        assert found.high - found.low > 0.01
+
+
+@pytest.mark.parametrize(
+    ("expected", "number"),
+    [
+        (0.2, "Fewer than 1 false alarm a day [0, 3]."),
+        (0.9, "1 false alarm a day [0, 3]."),
+        (2.7, "3 false alarms a day [0, 3]."),
+        (4.5, "4 to 5 false alarms a day [0, 3]."),
+        (45.2, "45 false alarms a day [0, 3]."),
+        (1234.5, "1,234 false alarms a day [0, 3]."),
+    ],
+)
+def test_a_user_reads_numbers_of_alarms_and_their_interval(expected, number):
+    said = describe_forecast(_threshold(), Alarms(expected, 0, 3), Found("not_known"))
+    assert said.startswith(number)
+
+
+def test_a_user_reads_what_is_not_promised_not_known_or_bounded():
+    unpromised = describe_forecast(
+        _threshold(1e-4), Alarms(4.5, 0, 17), Found("several_cameras", 0.83, 0.51, 0.96)
+    )
+    assert unpromised == (
+        "Fewer than 1 false alarm in 1,000 tracks cannot be promised; at most 17 a day. "
+        "83% [51%, 96%] of the tracks of listed people are found."
+    )
+    unknown = describe_forecast(_threshold(basis="artefact"), None, Found("one_camera", high=0.66))
+    assert "is not known" in unknown
+    assert "At most 66% of the tracks" in unknown

@@ -1,0 +1,205 @@
+"""Thresholds of watch lists: scores against a list, and rates of false alarms."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from model.artefact import load_artefact, resolve_artefact
+from model.gallery_thresholds import artefact_thresholds
+from model.problems import InputProblem
+from service.watch.scores import WatchList
+from service.watch.threshold import Traffic, exceeded, fit_threshold
+
+RATES = (0.3, 0.1, 1e-2, 3e-3, 1e-3, 1e-4, 1e-6)
+DIMENSION = 32
+
+
+def _population(people, crops, seed, spread=0.5):
+    """Draw people about their own directions, each under two cameras in turn."""
+    random = np.random.default_rng(seed)
+    middles = random.standard_normal((people, 1, DIMENSION))
+    vectors = middles + spread * random.standard_normal((people, crops, DIMENSION))
+    names = np.repeat(np.arange(people), crops)
+    return vectors.reshape(-1, DIMENSION).astype(np.float32), names, np.arange(len(names)) % 2
+
+
+def _list(people, crops=5, seed=1):
+    return WatchList(*_population(people, crops, seed))
+
+
+def _reference(rows=2000):
+    pairs = np.random.default_rng(7).standard_normal((rows, 2, DIMENSION))
+    return pairs.sum(axis=1).astype(np.float32)
+
+
+def _traffic(watch_list, people, seed=3):
+    """Count the best of four crops of each person."""
+    vectors, _, _ = _population(people, 4, seed)
+    return Traffic.of(watch_list.heights(vectors)[0].reshape(-1, 4).max(axis=1))
+
+
+def _artefact():
+    artefact = load_artefact(resolve_artefact("open"))
+    return artefact_thresholds(artefact.description.calibration.scorings["cosine"])
+
+
+def _with_cosines(cosines):
+    """Return a list whose people have these cosines with the first axis, and that axis."""
+    vectors = np.zeros((len(cosines), len(cosines) + 1), np.float32)
+    vectors[:, 0] = cosines
+    vectors[np.arange(len(cosines)), np.arange(1, len(cosines) + 1)] = np.sqrt(
+        1 - np.square(cosines)
+    )
+    people = 10 * np.arange(len(cosines))
+    unknown = np.full(len(cosines), -1)
+    return WatchList(5 * vectors, people, unknown), np.eye(1, len(cosines) + 1, dtype=np.float32)
+
+
+def test_in_a_small_list_a_crop_scores_its_best_cosine():
+    watch_list, query = _with_cosines([0.1, 0.8, -0.3])
+    heights, people = watch_list.heights(3 * query)
+    assert heights == pytest.approx([0.8])
+    assert people.tolist() == [10]
+
+
+def test_from_nine_people_on_a_crop_scores_its_rise_above_the_next_eight():
+    watch_list, query = _with_cosines([0.1, 0.2, 0.3, 0.9, 0.4, 0.5, 0.6, 0.1, 0.2, -0.9])
+    heights, people = watch_list.heights(query)
+    assert heights == pytest.approx([0.9 - (0.6 + 0.5 + 0.4 + 0.3 + 0.2 + 0.2 + 0.1 + 0.1) / 8])
+    assert people.tolist() == [30]
+
+
+def test_a_person_scores_by_their_best_crop_and_unnamed_crops_are_nobody():
+    vectors = np.array([[0, 1], [3, 4], [1, 0], [4, 3]], np.float32)
+    watch_list = WatchList(vectors, np.array([7, 2, -1, 7]), np.array([-1, -1, -1, -1]))
+    heights, people = watch_list.heights(np.array([[2, 0]], np.float32))
+    assert heights == pytest.approx([0.8])
+    assert people.tolist() == [7]
+    assert watch_list.size == 2
+
+
+def test_a_list_without_a_named_person_is_refused():
+    with pytest.raises(InputProblem, match="no named person"):
+        WatchList(np.ones((2, 3), np.float32), np.array([-1, -1]), np.array([0, 0]))
+
+
+def test_a_share_of_a_long_sample_exceeds_the_score_of_that_share():
+    scores = np.random.default_rng(0).exponential(size=20_000)
+    assert exceeded(scores, np.array([0.5, 0.01, 1e-4])) == pytest.approx(
+        -np.log([0.5, 0.01, 1e-4]), rel=0.07
+    )
+
+
+@pytest.mark.parametrize("people", [1, 3, 5, 9, 17, 18, 40])
+@pytest.mark.parametrize("known", ["reference", "traffic", "nothing"])
+def test_a_smaller_rate_never_has_a_lower_threshold(people, known):
+    watch_list = _list(people)
+    reference = None if known == "nothing" else _reference()
+    traffic = _traffic(watch_list, 300) if known == "traffic" else None
+    fitted = [
+        fit_threshold(watch_list, rate, reference, traffic, artefact=_artefact()) for rate in RATES
+    ]
+    heights = [threshold.height for threshold in fitted]
+    assert np.isfinite(heights).all()
+    assert heights == sorted(heights)
+    assert {threshold.basis for threshold in fitted} == {
+        {"nothing": "list" if people >= 18 else "artefact"}.get(known, known)
+    }
+
+
+@pytest.mark.parametrize("people", [3, 9, 18, 40])
+def test_strangers_exceed_it_no_more_often_than_asked_and_listed_people_mostly(people):
+    watch_list = _list(people)
+    threshold = fit_threshold(watch_list, 1e-2, _reference(), crops_per_track=1)
+    strangers = watch_list.heights(_population(20_000, 1, seed=9)[0])[0]
+    listed = watch_list.heights(_population(people, 5, seed=1)[0])[0]
+    assert (strangers > threshold.height).mean() < 1.2e-2
+    assert (listed > threshold.height).mean() > 0.9
+
+
+def test_a_rate_below_the_smallest_promise_keeps_its_threshold_and_is_not_promised():
+    watch_list = _list(40)
+    usual, rare = (fit_threshold(watch_list, rate, _reference()) for rate in (1e-3, 1e-5))
+    assert usual.promised
+    assert not rare.promised
+    assert (rare.asked, rare.rate) == (1e-5, 1e-3)
+    assert rare.height > usual.height
+    alone = fit_threshold(watch_list, 1e-3, None)
+    assert not alone.promised
+    assert alone.rate == 1e-2
+
+
+def test_few_people_without_a_reference_have_the_artefacts_threshold_or_none():
+    for people in (3, 9, 17):
+        with pytest.raises(InputProblem, match="reference"):
+            fit_threshold(_list(people), 1e-2, None)
+        assert not fit_threshold(_list(people), 1e-2, None, artefact=_artefact()).promised
+    by_score = fit_threshold(_list(3), 1e-2, None, crops_per_track=4, artefact=_artefact())
+    assert by_score.height == _artefact().threshold(5e-3, 0.0, 3)
+
+
+def test_people_who_look_all_the_same_are_refused():
+    same = np.tile(np.arange(1, 5, dtype=np.float32), (20, 1))
+    watch_list = WatchList(same, np.arange(20), np.zeros(20, np.int64))
+    with pytest.raises(InputProblem):
+        fit_threshold(watch_list, 1e-2, np.random.default_rng(0).random((500, 4), np.float32))
+
+
+def test_histograms_are_merged_by_adding_and_survive_their_bytes():
+    scores = np.random.default_rng(0).normal(0.3, 0.1, 500)
+    both = Traffic.of(scores[:200]) + Traffic.of(scores[200:])
+    assert both.tracks == 500
+    assert Traffic.from_bytes(both.to_bytes()).counts.tolist() == Traffic.of(scores).counts.tolist()
+    shares = np.array([0.1, 0.5, 0.8])
+    assert both.quantiles(shares) == pytest.approx(np.quantile(scores, shares), abs=0.01)
+    assert Traffic.of(np.array([-7.0, np.inf])).tracks == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"0" * 1279, b"\xff" * 1280])
+def test_bytes_of_another_histogram_are_refused(data):
+    with pytest.raises(InputProblem, match="histogram"):
+        Traffic.from_bytes(data)
+
+
+@pytest.mark.parametrize("people", [5, 40])
+def test_traffic_moves_the_threshold_from_200_tracks_on_and_within_a_factor_of_three(people):
+    watch_list = _list(people)
+    reference = _reference()
+    before, above, below = (
+        fit_threshold(watch_list, rate, reference) for rate in (1e-2, 1e-2 / 3, 3e-2)
+    )
+    assert fit_threshold(watch_list, 1e-2, reference, _traffic(watch_list, 199)) == before
+    seen = fit_threshold(watch_list, 1e-2, reference, _traffic(watch_list, 200))
+    assert (seen.basis, seen.traffic_tracks) == ("traffic", 200)
+    assert below.height <= seen.height <= above.height
+    for scores, end in (([0.9] * 250 + [0.8] * 250, above), ([-0.1] * 250 + [-0.2] * 250, below)):
+        moved = fit_threshold(watch_list, 1e-2, reference, Traffic.of(np.array(scores)))
+        assert moved.height == end.height
+
+
+def test_a_tenth_of_listed_people_in_the_traffic_moves_the_threshold_little():
+    watch_list = _list(40)
+    listed = watch_list.heights(_population(40, 5, seed=1)[0][::5])[0]
+    strangers = _traffic(watch_list, 360)
+    reference = _reference()
+    clean = fit_threshold(watch_list, 1e-2, reference, strangers)
+    mixed = fit_threshold(watch_list, 1e-2, reference, strangers + Traffic.of(listed))
+    assert mixed.traffic_tracks == 400
+    assert abs(mixed.height - clean.height) < 0.1 * (np.median(listed) - clean.height)
+
+
+def test_five_thousand_people_are_fitted_in_seconds_within_200_megabytes():
+    watch_list = _list(5000)
+    reference = _reference(5000)
+    tracemalloc.start()
+    began = time.process_time()
+    assert fit_threshold(watch_list, 1e-3, reference).promised
+    seconds = time.process_time() - began
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 15
+    assert peak < 200e6
