@@ -275,15 +275,19 @@ def replace_calibration(
     path: Path,
     calibration: Calibration,
     metric_network: MetricNetwork | None = None,
+    metrics: dict[str, Any] | None = None,
 ) -> Description:
     """Write an artefact with another calibration to `path`, which may be `source`, atomically.
 
-    `metric_network` is the artefact's M-Net with another zero of its scores; None keeps it.
+    `metric_network` is the artefact's M-Net with another zero of its scores, and `metrics` are
+    the figures of its provenance; None keeps them.
 
     Raises:
         ArtefactProblem: for a source that is not a usable artefact.
     """
     header, tensors = _read(source)
+    if metrics is not None:
+        header["provenance"] = header["provenance"] | {"metrics": metrics}
     if metric_network is not None:
         from model.weights import stored_tensors
 

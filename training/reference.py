@@ -35,11 +35,6 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> NDArray[np.flo
         InputProblem: a file cannot be read or was made by another embedder, or fewer than
             `LEAST_PEOPLE` of its people are known as the artefact's training people.
     """
-    if not len(artefact.training.crops):
-        raise InputProblem(
-            f"{artefact.source}: has no fingerprints of its training crops, so nobody is known "
-            "whom it was trained on; gmn train makes artefacts that have them"
-        )
     random = np.random.default_rng(0)
     sums = []
     for path in features:
@@ -57,7 +52,8 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> NDArray[np.flo
         if people < LEAST_PEOPLE:
             raise InputProblem(
                 f"{path}: shows {people} people whom {artefact.source} was trained on, and a "
-                f"reference needs {LEAST_PEOPLE}; name features of its training data"
+                f"reference needs {LEAST_PEOPLE}; name features of its training data (an artefact "
+                "of imported weights does not know its people)"
             )
         units = unit_rows(file.features)
         for _ in range(PAIRINGS):

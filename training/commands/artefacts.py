@@ -70,6 +70,34 @@ def add_reference(
     typer.echo(f"{file}: holds a reference of {len(vectors):,} vectors")
 
 
+@artefact.command("extrapolate")
+def extrapolate(
+    start: Annotated[str, typer.Argument(help="The artefact that the training began from.")],
+    trained: Annotated[str, typer.Argument(help="The artefact that it made.")],
+    alpha: Annotated[
+        float, typer.Option(min=0.0, max=2.0, help="How far to go: 1 is the trained weights.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write.")],
+) -> None:
+    """Makes an artefact of the weights START + ALPHA · (TRAINED − START).
+
+    Above 1 they lie beyond a short training, below 1 between it and its start. M-Net and thresholds
+    are those of TRAINED until gmn calibrate fits them.
+
+    Example: gmn artefact extrapolate open mine.safetensors --alpha 1.25 --out further.safetensors
+    """
+    from model.artefact import resolve_artefact
+    from training.extrapolate import extrapolate
+    from training.provenance import command_line
+
+    files = (resolve_artefact(start), resolve_artefact(trained))
+    description = extrapolate(*files, alpha, out, command_line())
+    typer.echo(
+        f"{out}: embedding fingerprint {description.embedding_fingerprint[:12]}…; its thresholds "
+        f"are those of {trained} until gmn calibrate {out} fits them"
+    )
+
+
 def calibrate(
     artefact: ArtefactName,
     data: DataSpecs,
@@ -87,7 +115,8 @@ def calibrate(
     """Fits an artefact's probabilities and operating points anew, and writes them into it.
 
     People that the artefact was trained on are left out, as their crops show. The weights and the
-    embedding fingerprint stay, so that galleries stay usable.
+    embedding fingerprint stay, so that galleries stay usable. An artefact without figures gets
+    those of these people.
 
     Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
@@ -103,8 +132,10 @@ def calibrate(
     from training.datasets.registry import read_datasets
     from training.evaluation.calibration import calibrated_scores
     from training.evaluation.embedding import embed_searches, gallery_samples
+    from training.evaluation.evaluate_search import evaluate_search
     from training.evaluation.files import make_folder
     from training.evaluation.tables import Table
+    from training.finish import brief_metrics
     from training.seen import unseen_people
 
     source = resolve_artefact(artefact)
@@ -116,7 +147,8 @@ def calibrate(
     loaded.on(choose_device(device))
     searches = {}
     people = []
-    for dataset in read_datasets(data):
+    datasets = read_datasets(data)
+    for dataset in datasets:
         search = unseen_people(dataset, loaded.description.provenance, loaded.training)
         searches[dataset.name] = search
         people.append(f"{'held-out ' if search.held_out else ''}identities of {dataset.name}")
@@ -141,8 +173,23 @@ def calibrate(
         ", ".join(people),
         progress_bar,
         target.parent,
-    ) as (calibration, _):
-        description = replace_calibration(source, target, calibration, network)
+    ) as (calibration, scores):
+        figures = loaded.description.provenance.metrics
+        if not figures:
+            figures = brief_metrics(
+                [
+                    evaluate_search(
+                        None,
+                        dataset,
+                        searches[dataset.name],
+                        loaded.description.scorings,
+                        features[dataset.name],
+                        scores[dataset.name],
+                    )
+                    for dataset in datasets
+                ]
+            )
+        description = replace_calibration(source, target, calibration, network, figures)
     calibration = description.calibration
     if as_json:
         typer.echo(calibration.model_dump_json(indent=2))
