@@ -112,7 +112,7 @@ class BenchmarkReport(BaseModel):
 
     Attributes:
         settings: of the command line, for every row.
-        remarks: what was left out, and where the runs are not the paper's.
+        remarks: omitted rows and sets, and differences between the runs and the paper's.
         runs: of each row, the folders of its runs.
         datasets: each test set with every row's rankings, and their differences to the baseline.
         average: the same on average over the test sets, where they are several.

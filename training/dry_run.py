@@ -33,7 +33,7 @@ class RunEstimate(BaseModel):
 
     Attributes:
         recipe: its name.
-        device, precision: where and in what the steps were computed.
+        device, precision: the device and the number format of the computed steps.
         processes: how many train together.
         domains: the training data.
         steps_per_epoch, epochs, steps: the run's length.

@@ -42,7 +42,7 @@ class Layer(NamedTuple):
 
     @property
     def form(self) -> str:
-        """Its kind, and the sizes of its weights without those that are 1."""
+        """Its kind, and the sizes of its weights without dimensions of 1."""
         sizes = ["×".join(map(str, values.squeeze().shape)) or "1" for values in self.weights]
         return " of ".join([self.kind, *sizes])
 
@@ -100,7 +100,7 @@ def _layers(model: Any) -> list[Layer]:
 
 
 def _preprocessing(layers: list[Layer]) -> Preprocessing:
-    """Return what a graph does to a crop before its first layer of an OSNet."""
+    """Return the preprocessing that a graph applies before the first layer of its OSNet."""
     if not layers:
         return Preprocessing()
     scale, shift = _affine(layers)
@@ -134,10 +134,10 @@ def _affine(layers: Iterable[Layer]) -> tuple[Array, Array]:
 
 
 def _folded_head(file: Path, layers: list[Layer]) -> tuple[list[Layer], list[Layer]]:
-    """The layers before the head; and the head, in which a linear layer and its bias come first.
+    """Split layers into those before the head and the head, whose linear layer and bias come first.
 
     All that is affine behind the linear layer goes into its weights. A quantised head scales its
-    input by what it computes of it, which is left out.
+    input by a factor computed from that input, which is left out.
     """
     linear = next((k for k, one in enumerate(layers) if one.kind == "MatMul" and one.weights), None)
     if linear is None:

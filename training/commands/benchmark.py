@@ -134,7 +134,7 @@ def _numbers(seeds: str) -> list[int]:
 
 
 def _estimates(plan: Benchmark) -> tuple[Table, str]:
-    """Return a row for each run of each row, and what they take together in a sentence."""
+    """Return a row for each run of each row, and a sentence about their total cost."""
     from training.benchmark import estimate_benchmark
     from training.evaluation.tables import Table
 

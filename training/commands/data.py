@@ -188,7 +188,7 @@ def embed(
 
     A file holds `features` (n, d) float32 as the embedder gives them, `paths`, `identities`,
     `cameras`, `captured_at` and `sha256`, and opens with `numpy.load(FILE, allow_pickle=False)`.
-    A folder gets shards of 2,048 crops; those that are there are skipped, so that the same command
+    A folder gets shards of 2,048 crops; existing ones are skipped, so that the same command
     continues a run that was killed, and --part splits one among processes and machines. A crop that
     cannot be read is named and left out; the exit status is 1 then.
 

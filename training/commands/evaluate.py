@@ -158,9 +158,9 @@ def report(
 
     A comparison has every figure with its interval, paired differences over the same queries, and
     the settings that differ. Folders of one artefact count as one model, and models whose recipes
-    differ in the seed alone as one with a spread. The first model is what the others differ from.
-    The page loads nothing from elsewhere; the numbers are in the JSON beside it. With --maps it
-    shows people of that set.
+    differ in the seed alone as one with a spread. Differences are to the first model. The page
+    loads nothing from elsewhere; the numbers are in the JSON beside it. With --maps it shows people
+    of that set.
 
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """

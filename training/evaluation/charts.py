@@ -37,10 +37,10 @@ def curves(
 
     Args:
         title: the caption.
-        across, up: what the axes show.
+        across, up: labels of the axes.
         lines: the points of each line, which are drawn as dots where there are one or two.
-        alt: what the chart shows, for those who do not see it.
-        note: what else a reader must know.
+        alt: a description for readers who do not see the chart.
+        note: a remark below the caption.
         logarithmic, shares: the axes, `x` and `y`, that are logarithmic or in per cent.
         points: dots in the colour of the line of their name.
         marks: places across of dotted lines.

@@ -118,7 +118,7 @@ Answers = Mapping[str, Sequence[Answer]]
 
 
 def compare(groups: Sequence[Group]) -> Comparison:
-    """Return all numbers of a comparison; the first group is what others differ from."""
+    """Return all numbers of a comparison; differences are to the first group."""
     return Comparison(
         runs=[_run_name(group.name, model) for group in groups for model in group.models],
         settings=differing_settings(groups),
@@ -348,7 +348,7 @@ def _delta(row: ComparedRanking, metric: str) -> Value:
 
 
 def control(baseline: str, rows: Sequence[ComparedRanking]) -> str:
-    """Return what the differences of some rankings are to."""
+    """Return a phrase that names the baseline of some rankings' differences."""
     own = sorted({row.ranking for row in rows if row.against not in ("", row.ranking)})
     others = f" ({', '.join(own)} less its {FALLBACK})" if own else ""
     return f"Δ: less {baseline}{others}, the same queries"

@@ -1,7 +1,7 @@
 """How far apart two domains lie in a feature space: MMD, and a classifier that separates them.
 
-Features come in groups, since those of one person are alike: groups are what is permuted, what a
-fold holds and what is resampled. Both domains have the same number of groups.
+Features come in groups, since a person's features are alike: permutations, folds and resampling
+keep a group together. Both domains have the same number of groups.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ class Discrepancy(NamedTuple):
 
     Attributes:
         squared: the unbiased estimate; near 0, or below it, where both domains are one.
-        by_chance: what it stays under 95 times in 100 where groups are dealt to the domains
-            at random.
+        by_chance: its 95% quantile where groups are dealt to the domains at random.
         p_value: how often chance gets as far, 0 to 1.
     """
 
@@ -101,7 +100,7 @@ def domain_classifier(
 
 
 def halves(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return a domain's groups dealt alternately into two: what a gap of none looks like."""
+    """Deal a domain's groups alternately into two halves, between which there is no gap."""
     half = len(features) // 2
     return features[: 2 * half : 2], features[1 : 2 * half : 2]
 

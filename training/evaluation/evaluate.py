@@ -41,12 +41,12 @@ class EvaluationSettings:
     """The measurements of a model on data sets.
 
     Attributes:
-        scorings: which rankings, of `RANKINGS`; None for those that the model offers.
+        scorings: which rankings, of `RANKINGS`; None for all that the model offers.
         held_out: search for the people that the artefact's training held out, not for all. Of a
             ready-made model they are the people that recipes hold out by default.
         premise: measure the domain gap; None measures it where the data suffice.
         device: where the networks run.
-        people: search for at most so many people of each set; None is all.
+        people: the largest number of people of each set that are searched for; None is all.
     """
 
     scorings: Sequence[str] | None = None

@@ -70,7 +70,7 @@ def evaluate_search(
     Args:
         artefact: its calibration is held against the scores; None for a ready-made model, which has
             none.
-        dataset, search: what is searched.
+        dataset, search: the data set, and its queries and gallery.
         scorings: which rankings to measure, of `RANKINGS`.
         features, scores: of the search by this model.
         seconds: of the steps before, to be reported.

@@ -16,7 +16,7 @@ from training.evaluation.intervals import Estimate
 
 @dataclass(frozen=True)
 class QueryValues:
-    """One data set's queries, those that count, as several rankings answered them.
+    """The counted queries of one data set, as several rankings answered them.
 
     Attributes:
         search: a digest of queries and gallery; runs with the same one answered the same searches.
@@ -59,8 +59,8 @@ class VerificationResult(Result):
     Attributes:
         asked: the share of impostor pairs that may be accepted.
         threshold: the lowest score that is accepted.
-        false_accept_rate: the share of impostor pairs that is, at most what was asked.
-        true_accept_rate: the share of genuine pairs that is; its interval is over identities.
+        false_accept_rate: the accepted share of impostor pairs, at most `asked`.
+        true_accept_rate: the accepted share of genuine pairs; its interval is over identities.
     """
 
     asked: float
@@ -141,7 +141,7 @@ class SpaceGap(Result):
 
     Attributes:
         mmd: squared maximum mean discrepancy, unbiased: near 0 for one and the same domain.
-        mmd_by_chance: what it stays under 95 times in 100 where people are dealt at random.
+        mmd_by_chance: its 95% quantile where people are dealt to the domains at random.
         mmd_p_value: how often chance gets as far.
         mmd_same_domain: between two halves of one domain, the mean of both.
         classifier: balanced accuracy of a classifier that names the domain; one half by chance.

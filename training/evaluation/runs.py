@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The artefact's resolved recipe, or what is known of its architecture."""
+        """The artefact's resolved recipe, or its architecture where the recipe is unknown."""
         return self.report.provenance.recipe or self.report.architecture
 
     def load_artefact(self) -> Artefact:
@@ -87,7 +87,7 @@ class Group:
 
     @property
     def first(self) -> RunFolder:
-        """A folder of the first artefact, for what is the same in all."""
+        """A folder of the first artefact, which stands for all in shared properties."""
         return self.models[0][0]
 
 
@@ -95,7 +95,7 @@ def read_run(word: str) -> RunFolder:
     """Read a folder, or `NAME=FOLDER` to have it shown under a name.
 
     Raises:
-        InputProblem: naming the folder and what is missing or damaged in it.
+        InputProblem: naming the folder and its missing or damaged part.
     """
     name, equals, rest = word.partition("=")
     named = bool(equals) and not Path(word).exists()

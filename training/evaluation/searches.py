@@ -40,9 +40,9 @@ class Search:
         protocol: how they were chosen, for people.
         queries, gallery: the crops; where every crop queries, both are the same ones.
         other_cameras_only: a query's gallery holds no crop of its own camera at all.
-        held_out: the people are those that an artefact's training held out, or others whom its
-            thresholds were fitted on.
-        splits: where the set is split at random, what each split searches; figures pool them.
+        held_out: the people were held out of an artefact's training, or its thresholds were
+            fitted on them.
+        splits: the searches of each random split of the set; figures pool them.
     """
 
     protocol: str

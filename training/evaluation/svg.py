@@ -94,9 +94,9 @@ def chart(
 
     Args:
         title: its caption.
-        across, up: what the axes show.
-        alt: what the chart shows, for those who do not see it.
-        note: what else a reader must know.
+        across, up: labels of the axes.
+        alt: a description for readers who do not see the chart.
+        note: a remark below the caption.
         size: width and height, inches.
     """
     # The salt keeps the ids of clips and markers apart from those of a page's other charts.

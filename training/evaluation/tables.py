@@ -43,7 +43,7 @@ class Table:
     """Rows under columns.
 
     Attributes:
-        title, note: what is shown, and how to read it; a terminal has the note below.
+        title, note: the caption and how to read the table; a terminal has the note below.
         columns: their names.
         rows: a value for each column.
         labels: how many columns at the left name a row.
