@@ -27,6 +27,7 @@ from service.ops.data_directory import (
     INDEXES,
     SNAPSHOTS,
     STRAY,
+    UNFINISHED,
     hold,
     move_aside,
     require_free_disk,
@@ -41,7 +42,6 @@ from service.record.archive import (
     remove_from_archive,
     write_archive,
 )
-from service.record.database import UNFINISHED
 from service.record.restoring import Backup, kept_backups
 from service.record.values import ArchivedCrop, Snapshot
 from service.runtime import Runtime

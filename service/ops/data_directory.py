@@ -81,6 +81,24 @@ def sync_below(folder: Path) -> None:
     sync(folder.parent)
 
 
+@contextlib.contextmanager
+def unfinished_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside `path`, to be put there once it is filled; removed where that fails."""
+    part = path.with_name(f"{path.name}.{token_hex(8)}{UNFINISHED}")
+    try:
+        make_folder(part)
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    sync_below(part)
+    part.rename(path)
+    sync(path.parent)
+
+
 def sync_disk(path: Path) -> None:
     """Sync all of the file system that holds a path, by one call; raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -9,39 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, DamagedSnapshot, ServiceError, StorageFailed
-from service.ops.data_directory import make_folder, snapshot_name, sync, sync_below
+from service.ops.data_directory import (
+    UNFINISHED,
+    put_in_place,
+    snapshot_name,
+    sync,
+    unfinished_folder,
+)
 from service.ops.failpoints import failpoint
+from service.record.crop_changes import put_crops
 from service.record.crops import Crops
-from service.record.database import FILE, UNFINISHED, Database
-from service.record.feeds import ALL_GALLERIES, slots_of
-from service.record.galleries import require_entry
+from service.record.database import FILE, Database
+from service.record.feeds import read_feeds, slots_of
+from service.record.galleries import EMPTY, add_gallery, count_crops, require_entry
+from service.record.marks import Mark
 from service.record.reading import StoredRecord, open_vectors, read_contents
 from service.record.replacing import give_up_restores
-from service.record.schema import (
-    CHANGES,
-    CHECKSUMS,
-    CROPS,
-    FEEDS,
-    FORMAT,
-    GALLERIES,
-    PEOPLE,
-    PICTURES,
-    TRACKS,
-    Table,
-)
+from service.record.schema import CROPS, FORMAT, GALLERIES
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
 from service.record.values import ArchivedCrop, Snapshot
 from service.record.verify import verify
@@ -50,16 +45,6 @@ DESCRIPTION = "archive.json"
 ROWS_AT_ONCE = 500
 # Files that `Database` makes beside a record that it has open.
 OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "deleted.ids")
-# Staged vectors belong to a reindex, which no snapshot goes on with.
-NOT_STAGED = {
-    "staged_embedder": None,
-    "staged_side": None,
-    "staged_dimension": None,
-    "staged_slot": 0,
-    "staged_crops": 0,
-}
-
-SEARCHED_SIDE = "(SELECT side FROM galleries WHERE galleries.gallery_id = checksums.gallery_id)"
 
 Kind = Literal["backup", "snapshot"]
 
@@ -105,38 +90,40 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
         StorageFailed: the disk did not take the archive; nothing is left of it.
         RecordUnavailable: the gallery was reindexed meanwhile.
     """
-    part = folder.with_name(f"{folder.name}.{token_hex(8)}{UNFINISHED}")
     try:
-        make_folder(part)
-        with contextlib.closing(StoredRecord(database.folder)) as now, now.read() as reader:
-            created_at = datetime.now(UTC)
-            galleries = _galleries(reader, gallery_id)
-            record_id = reader.value("SELECT value FROM record WHERE name = 'record_id'")
-            if gallery_id is None:
-                _copy_record(reader, part)
-            else:
-                _copy_gallery(reader, part, gallery_id, record_id)
-            _copy_vectors(reader, part, gallery_id)
-        database.overwrite_log()
-        with contextlib.closing(Database(part)) as copy:
-            _remove_gone(copy, database)
-        kind: Kind = "backup" if gallery_id is None else "snapshot"
-        description = describe_archive(part, Description(kind, record_id, created_at, galleries))
-        verify(part).require_whole(
-            part, f"it is not kept; gmn store verify --data-dir {database.folder} has more"
-        )
-        sync_below(part)
-        failpoint("snapshot.written")
-        part.rename(folder)
-        sync(folder.parent)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError | sqlite3.OperationalError):
-            raise StorageFailed(
-                f"the {'backup' if gallery_id is None else 'snapshot'} could not be written "
-                f"({error}); nothing is left of it, free space there and ask again"
-            ) from error
-        raise
+        with unfinished_folder(folder) as part:
+            description = fill_archive(database, part, gallery_id)
+            put_in_place(part, folder)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StorageFailed(
+            f"the {'backup' if gallery_id is None else 'snapshot'} could not be written "
+            f"({error}); nothing is left of it, free space there and ask again"
+        ) from error
+    return description
+
+
+def fill_archive(database: Database, part: Path, gallery_id: int | None = None) -> Description:
+    """Write an archive into a folder that is empty, as `write_archive` does; raises `OSError`."""
+    with contextlib.closing(StoredRecord(database.folder)) as now, now.read() as reader:
+        created_at = datetime.now(UTC)
+        galleries = _galleries(reader, gallery_id)
+        feeds = read_feeds(reader)
+        record_id = reader.value("SELECT value FROM record WHERE name = 'record_id'")
+        if gallery_id is None:
+            _copy_record(reader, part)
+        else:
+            _copy_gallery(reader, part, gallery_id, record_id)
+    database.overwrite_log()
+    with contextlib.closing(Database(part)) as copy:
+        give_up_restores(copy, datetime.max.replace(tzinfo=UTC))
+        for gallery in galleries:
+            _remove_gone(copy, database, gallery.gallery_id, feeds[gallery.gallery_id])
+    kind: Kind = "backup" if gallery_id is None else "snapshot"
+    description = describe_archive(part, Description(kind, record_id, created_at, galleries))
+    verify(part).require_whole(
+        part, f"it is not kept; gmn store verify --data-dir {database.folder} has more"
+    )
+    failpoint("snapshot.written")
     return description
 
 
@@ -308,65 +295,54 @@ def close_alone(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def fill_gallery(
+    database: Database, values: Mapping[str, Any], crops: Iterable[ArchivedCrop]
+) -> None:
+    """Write a gallery with these crops, at their slots, to a record that nobody reads yet.
+
+    Args:
+        values: its row; counts in it do not matter.
+    """
+    gallery_id = values["gallery_id"]
+    database.write(add_gallery, {**values, **EMPTY})
+    for some in batches(crops, ROWS_AT_ONCE):
+        database.write(put_crops, gallery_id, some)
+    database.write(count_crops, gallery_id)
+
+
 def _copy_record(reader: Reader, part: Path) -> None:
     with contextlib.closing(sqlite3.connect(part / FILE)) as copy:
         (part / FILE).chmod(0o600)
         reader.database.connection().backup(copy)
+    for row in reader.rows(GALLERIES, "WHERE name IS NOT NULL"):
+        for name in ("", "staged_"):
+            dimension = row[f"{name}dimension"]
+            if dimension is not None:
+                place = (row["gallery_id"], row[f"{name}side"], dimension)
+                vectors = open_vectors(reader.database, *place)
+                vectors.copy_to(part / vectors.path.name, row["next_slot"])
 
 
 def _copy_gallery(reader: Reader, part: Path, gallery_id: int, record_id: str) -> None:
     require_entry(reader, gallery_id)
-    of_gallery = "WHERE gallery_id = ?"
+    (row,) = reader.rows(GALLERIES, "WHERE gallery_id = ?", (gallery_id,))
     with contextlib.closing(Database(part)) as copy:
         named = "UPDATE record SET value = ? WHERE name = 'record_id'"
         copy.write(Transaction.change, named, (record_id,))
-        for table, rest in (
-            (FEEDS, of_gallery),
-            (GALLERIES, of_gallery),
-            (CHANGES, f"{of_gallery} ORDER BY seq DESC LIMIT 1"),
-            (PEOPLE, f"{of_gallery} ORDER BY person_id"),
-            (CROPS, f"{of_gallery} ORDER BY slot"),
-            (TRACKS, f"{of_gallery} ORDER BY slot"),
-            (CHECKSUMS, f"{of_gallery} AND side = {SEARCHED_SIDE} ORDER BY slot"),
-            (PICTURES, f"{of_gallery} ORDER BY slot"),
-        ):
-            rows = reader.each(table, rest, (gallery_id,))
-            for some in batches(rows, ROWS_AT_ONCE):
-                copy.write(Transaction.insert, table, *(_values(table, row) for row in some))
+        fill_gallery(copy, GALLERIES.values(row), read_contents(reader, gallery_id))
 
 
-def _values(table: Table, row: sqlite3.Row) -> dict[str, Any]:
-    values = {name: row[name] for name in table.columns}
-    return values | NOT_STAGED if table is GALLERIES else values
-
-
-def _copy_vectors(reader: Reader, part: Path, gallery_id: int | None) -> None:
-    for row in reader.rows(GALLERIES, "WHERE name IS NOT NULL"):
-        number = row["gallery_id"]
-        sides = {row["side"]: row["dimension"]}
-        if gallery_id is None and row["staged_side"] is not None:
-            sides[row["staged_side"]] = row["staged_dimension"]
-        for side, dimension in sides.items():
-            if gallery_id in (None, number) and dimension is not None:
-                vectors = open_vectors(reader.database, number, side, dimension)
-                vectors.copy_to(part / vectors.path.name, row["next_slot"])
-
-
-def _remove_gone(copy: Database, source: Database) -> None:
-    give_up_restores(copy, datetime.max.replace(tzinfo=UTC))
-    for gallery_id, mark in copy.feeds().items():
-        if gallery_id == ALL_GALLERIES:
-            continue
-        removed = Reader(source).execute(
-            "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
-            "AND kind IN ('removed', 'replaced')",
-            (gallery_id, mark.seq),
-        )
-        slots = {slot for (text,) in removed.fetchall() for slot in slots_of(text)}
-        of_slots = f"WHERE gallery_id = ? AND slot IN {AMONG}"
-        found = Reader(copy).rows(CROPS, of_slots, (gallery_id, as_json(slots)))
-        for some in batches([row["crop_id"] for row in found], ROWS_AT_ONCE):
-            Crops(copy).remove(gallery_id, some)
+def _remove_gone(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
+    removed = Reader(source).execute(
+        "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
+        "AND kind IN ('removed', 'replaced')",
+        (gallery_id, since.seq),
+    )
+    slots = {slot for (text,) in removed.fetchall() for slot in slots_of(text)}
+    of_slots = f"WHERE gallery_id = ? AND slot IN {AMONG}"
+    found = Reader(copy).rows(CROPS, of_slots, (gallery_id, as_json(slots)))
+    for some in batches([row["crop_id"] for row in found], ROWS_AT_ONCE):
+        Crops(copy).remove(gallery_id, some)
 
 
 def _galleries(reader: Reader, gallery_id: int | None) -> list[GalleryInArchive]:

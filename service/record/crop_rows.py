@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -219,7 +219,7 @@ def read_checksums(
     return dict(reader.execute(asked, (gallery_id, side, as_json(slots))).fetchall())
 
 
-def crop_of(row: sqlite3.Row) -> StoredCrop:
+def crop_of(row: sqlite3.Row | Mapping[str, Any]) -> StoredCrop:
     metadata = row["metadata"]
     return StoredCrop(
         row_id=row["slot"],

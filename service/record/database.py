@@ -22,7 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
-from service.ops.data_directory import snapshot_name, sync
+from service.ops.data_directory import UNFINISHED, snapshot_name, sync
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
 from service.record.feeds import (
@@ -52,8 +52,6 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 FILE = "record.sqlite3"
-# Folders that a restore or an upgrade fills before they become the data directory.
-UNFINISHED = ".part"
 PRAGMAS = (
     "page_size = 4096",
     "journal_mode = WAL",

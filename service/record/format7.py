@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ END = b"\0"
 ESCAPED = b"\0\xff"
 # Keys that begin with this are only looked up.
 LOOKUP = b"!"
-CROPS_AT_ONCE = 200
 GALLERY = TypeAdapter(GalleryRecord)
 CROP = TypeAdapter(StoredCrop)
 
@@ -90,7 +89,7 @@ class OldRecord:
         found = [GALLERY.validate_json(body) for _, body in self.below("gallery")]
         return [gallery for gallery in found if gallery.name]
 
-    def crops(self, gallery: GalleryRecord, side: int) -> Iterator[list[ArchivedCrop]]:
+    def crops(self, gallery: GalleryRecord, side: int) -> Iterator[ArchivedCrop]:
         """Yield the crops of a gallery by row, with their vectors of a side and their pictures.
 
         Crops that have no vector of the side are left out.
@@ -98,38 +97,34 @@ class OldRecord:
         Raises:
             DamagedRecord: a vector or a picture of the searched side is missing.
         """
-        crops = []
         for _, body in self.below("crop", gallery.gallery_id, gallery.at):
-            crops.append(CROP.validate_json(body))
-            if len(crops) == CROPS_AT_ONCE:
-                yield self._with_contents(gallery, side, crops)
-                crops = []
-        if crops:
-            yield self._with_contents(gallery, side, crops)
-
-    def _with_contents(
-        self, gallery: GalleryRecord, side: int, crops: Sequence[StoredCrop]
-    ) -> list[ArchivedCrop]:
-        outside = self.path.with_name(IMAGES) / str(gallery.gallery_id)
-        contents = []
-        for crop in crops:
-            place = (gallery.gallery_id, gallery.at)
-            vector = self.body("vector", *place, side, crop.row_id, looked_up=True)
-            name = f"{crop.crop_id}.{side}.f32"
-            if vector is None and (outside / name).is_file():
-                sealed = f"{gallery.gallery_id}/{name}".encode()
-                vector = self._unsealed(sealed, (outside / name).read_bytes())
-            picture = self.body("picture", *place, crop.row_id, looked_up=True)
-            if crop.inside and picture is None:
-                raise DamagedRecord(self.path, f"the picture of crop {crop.crop_id} is gone")
-            if vector is None and side == gallery.side:
-                raise DamagedRecord(self.path, f"the vector of crop {crop.crop_id} is gone")
+            crop = CROP.validate_json(body)
+            vector = self._vector(gallery, side, crop)
             if vector is not None:
-                if picture is None and (outside / crop.crop_id).is_file():
-                    picture = (outside / crop.crop_id).read_bytes()
+                picture = self._picture(gallery, crop)
                 record = replace(crop, inside=picture is not None)
-                contents.append(ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture))
-        return contents
+                yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
+
+    def _vector(self, gallery: GalleryRecord, side: int, crop: StoredCrop) -> bytes | None:
+        place = (gallery.gallery_id, gallery.at, side, crop.row_id)
+        vector = self.body("vector", *place, looked_up=True)
+        name = f"{gallery.gallery_id}/{crop.crop_id}.{side}.f32"
+        outside = self.path.with_name(IMAGES) / name
+        if vector is None and outside.is_file():
+            vector = self._unsealed(name.encode(), outside.read_bytes())
+        if vector is None and side == gallery.side:
+            raise DamagedRecord(self.path, f"the vector of crop {crop.crop_id} is gone")
+        return vector
+
+    def _picture(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes | None:
+        place = (gallery.gallery_id, gallery.at, crop.row_id)
+        picture = self.body("picture", *place, looked_up=True)
+        if crop.inside and picture is None:
+            raise DamagedRecord(self.path, f"the picture of crop {crop.crop_id} is gone")
+        outside = self.path.with_name(IMAGES) / str(gallery.gallery_id) / crop.crop_id
+        if picture is None and outside.is_file():
+            picture = outside.read_bytes()
+        return picture
 
     def _unsealed(self, own: bytes, value: object) -> bytes:
         if isinstance(value, bytes) and not value:

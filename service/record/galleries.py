@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
@@ -31,6 +32,18 @@ from service.record.values import GalleryRecord, GallerySettings, SettingsChange
 from service.record.vectors import vectors_name
 
 CROPS_AT_ONCE = 1000
+# A gallery before its first crop, without vectors that a reindex prepares.
+EMPTY = {
+    "staged_embedder": None,
+    "staged_side": None,
+    "staged_dimension": None,
+    "staged_slot": 0,
+    "staged_crops": 0,
+    "crops": 0,
+    "people": 0,
+    "unnamed": 0,
+    "image_bytes": 0,
+}
 
 
 class Galleries(RecordPart):
@@ -58,7 +71,6 @@ class Galleries(RecordPart):
             )
         number: int = transaction.value("SELECT value FROM record WHERE name = 'next_gallery'")
         transaction.change("UPDATE record SET value = value + 1 WHERE name = 'next_gallery'")
-        begin_feed(transaction, number)
         values = {
             "gallery_id": number,
             "name": name,
@@ -69,11 +81,10 @@ class Galleries(RecordPart):
             "next_slot": 1,
             "next_side": 1,
             "side": 0,
-            "staged_slot": 0,
-            "staged_crops": 0,
+            "removals": 0,
+            "restores": 0,
         }
-        counts = ("crops", "people", "unnamed", "image_bytes", "removals", "restores")
-        transaction.insert(GALLERIES, values | dict.fromkeys(counts, 0))
+        add_gallery(transaction, EMPTY | values)
         transaction.note("gallery_created", number)
         return require_entry(transaction, number)
 
@@ -187,6 +198,27 @@ class Runtimes(RecordPart):
     @transactional
     def forget(self, transaction: Transaction) -> int:
         return transaction.change("DELETE FROM runtimes")
+
+
+def add_gallery(transaction: Transaction, values: Mapping[str, Any]) -> None:
+    begin_feed(transaction, values["gallery_id"])
+    transaction.insert(GALLERIES, values)
+
+
+def count_crops(transaction: Transaction, gallery_id: int) -> None:
+    """Remove people without a crop, and count the crops and people of a gallery anew."""
+    transaction.change(
+        "DELETE FROM people WHERE gallery_id = ? AND NOT EXISTS "
+        "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
+        (gallery_id,),
+    )
+    transaction.change(
+        "UPDATE galleries SET (crops, people, unnamed, image_bytes, next_slot) = (SELECT count(*), "
+        "count(DISTINCT person_id), count(*) - count(person_id), coalesce(sum(image_bytes), 0), "
+        "max(galleries.next_slot, coalesce(max(slot), 0) + 1) "
+        "FROM crops WHERE gallery_id = ?) WHERE gallery_id = ?",
+        (gallery_id, gallery_id),
+    )
 
 
 def as_entry(row: sqlite3.Row) -> GalleryRecord:

@@ -18,6 +18,7 @@ from service.ops.failpoints import failpoint
 from service.record.crop_rows import read_checksums
 from service.record.database import Database
 from service.record.galleries import (
+    count_crops,
     drop_calibrations,
     drop_checksums,
     drop_vectors,
@@ -177,11 +178,6 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
     _relabel(transaction, gallery_id)
     _insert_new(transaction, gallery_id)
     _replace_tracks(transaction, gallery_id)
-    transaction.change(
-        "DELETE FROM people WHERE gallery_id = ? AND NOT EXISTS "
-        "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
-        of_gallery,
-    )
     count_crops(transaction, gallery_id)
     transaction.change(
         "UPDATE galleries SET embedder = ?, side = ?, dimension = ?, staged_embedder = NULL, "
@@ -288,15 +284,6 @@ def _replace_tracks(transaction: Transaction, gallery_id: int) -> None:
         "INSERT INTO tracks (gallery_id, slot, track) SELECT gallery_id, slot, track "
         "FROM incoming_tracks WHERE gallery_id = ? "
         "AND slot IN (SELECT slot FROM crops WHERE gallery_id = ?)",
-        (gallery_id, gallery_id),
-    )
-
-
-def count_crops(transaction: Transaction, gallery_id: int) -> None:
-    transaction.change(
-        "UPDATE galleries SET (crops, people, unnamed, image_bytes) = (SELECT count(*), "
-        "count(DISTINCT person_id), count(*) - count(person_id), coalesce(sum(image_bytes), 0) "
-        "FROM crops WHERE gallery_id = ?) WHERE gallery_id = ?",
         (gallery_id, gallery_id),
     )
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -23,21 +24,24 @@ from service.ops.audit import audit_files
 from service.ops.data_directory import (
     MEBIBYTE,
     SNAPSHOTS,
+    UNFINISHED,
     copy_file,
     hold,
     make_folder,
+    put_in_place,
     snapshot_name,
     sync,
     sync_below,
+    unfinished_folder,
 )
 from service.record.archive import (
     check_archive,
     describe_snapshot,
+    fill_archive,
     read_description,
     remove_from_archive,
-    write_archive,
 )
-from service.record.database import FILE, UNFINISHED, Database
+from service.record.database import FILE, Database
 from service.record.marks import DeletedIds
 from service.record.reading import stored_uri
 from service.record.record import Record
@@ -46,7 +50,7 @@ from service.record.verify import verify
 
 NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
-PART = f"restore{UNFINISHED}"
+PART = f"new{UNFINISHED}"
 CROPS_AT_ONCE = 500
 # Tables of which rows that a later record lacks stay gone, by key; rows below go with them.
 STAYS_GONE = {
@@ -135,24 +139,19 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
             # Two of one second would have one name.
             while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
                 time.sleep(0.1)
-            part = path.with_suffix(UNFINISHED)
-            try:
-                created_at = write_archive(database, part).created_at
+            with unfinished_folder(path) as part:
+                created_at = fill_archive(database, part).created_at
                 _copy_files(database, part)
-                sync_below(part)
-                backup = Backup(part.rename(folder / f"{created_at:{NAME_FORMAT}}"))
-            except BaseException:
-                shutil.rmtree(part, ignore_errors=True)
-                raise
-            sync(folder)
+                path = folder / f"{created_at:{NAME_FORMAT}}"
+                put_in_place(part, path)
     except BlockingIOError as error:
         raise InputProblem(f"{folder}: another backup is being written; wait for it") from error
-    except OSError as error:
+    except (OSError, sqlite3.OperationalError) as error:
         raise StorageFailed(
-            f"the backup could not be written to {folder} ({error.strerror}); nothing is left of "
-            "it, free space there, or name another folder that this user may write"
+            f"the backup could not be written to {folder} ({error}); nothing is left of it, free "
+            "space there, or name another folder that this user may write"
         ) from error
-    return backup
+    return Backup(path)
 
 
 def restore_backup(
@@ -174,34 +173,40 @@ def restore_backup(
     except DamagedSnapshot as error:
         why = f"is damaged ({error.why}); restore another one"
         raise InputProblem(f"{backup.path}: {why}") from error
-    # A folder of this name is never served: it may still have deleted crops.
-    part = into / PART
-    shutil.rmtree(part, ignore_errors=True)
-    for path in (backup.path / FILE, *backup.path.glob("vectors-*")):
-        copy_file(path, part / path.name)
     restored = Restored(_find_later(backup, current))
     deleted = {*removed, *DeletedIds(current / "deleted.ids").read()}
-    with contextlib.closing(Record(part)) as record:
-        with _attached(record, restored.by or part):
-            _require_same(record, restored)
-            _leave_out(record, restored)
-            for job in record.jobs.open():
-                record.jobs.cancel(job.job_id)
-            gone = _remove_gone(record, deleted)
-        entries = record.galleries.all()
-        restored.left_out = {entry.name: len(gone[entry.gallery_id]) for entry in entries}
-        restored.crops = {entry.name: entry.crops for entry in entries}
-        places = [place for place in (restored.by, backup.path) if place]
-        _put_snapshots(record, places, part, gone)
-    for path in (restored.by or backup.path).glob("audit*"):
-        copy_file(path, part / path.name)
-    move_into_place(part, into)
+    with new_data_directory(into) as part:
+        for path in (backup.path / FILE, *backup.path.glob("vectors-*")):
+            copy_file(path, part / path.name)
+        with contextlib.closing(Record(part)) as record:
+            with _attached(record, restored.by or part):
+                _require_same(record, restored)
+                _leave_out(record, restored)
+                for job in record.jobs.open():
+                    record.jobs.cancel(job.job_id)
+                gone = _remove_gone(record, deleted)
+            entries = record.galleries.all()
+            restored.left_out = {entry.name: len(gone[entry.gallery_id]) for entry in entries}
+            restored.crops = {entry.name: entry.crops for entry in entries}
+            places = [place for place in (restored.by, backup.path) if place]
+            _put_snapshots(record, places, part, gone)
+        for path in (restored.by or backup.path).glob("audit*"):
+            copy_file(path, part / path.name)
     return restored
 
 
-def move_into_place(part: Path, into: Path) -> None:
-    """Move everything of a folder to where it belongs, the record last: it is served from then."""
+@contextlib.contextmanager
+def new_data_directory(into: Path) -> Iterator[Path]:
+    """Make a folder to be filled, whose contents become those of a data directory in the end.
+
+    A directory with such a folder is never served, as this may still have deleted crops.
+    """
+    part = into / PART
+    shutil.rmtree(part, ignore_errors=True)
+    make_folder(part)
+    yield part
     sync_below(part)
+    # The record comes last: the directory is served from then on.
     for path in sorted(part.iterdir(), key=lambda path: path.name == FILE):
         path.rename(into / path.name)
     part.rmdir()

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import overload
+from typing import Any, overload
 
 FORMAT = 9
 # An earlier format that lacks tables alone: they are added when it is opened.
@@ -59,6 +59,9 @@ class Table:
     def is_intact(self) -> str:
         names = ", ".join(f"{self.name}.{column}" for column in self.columns)
         return f"{self.name}.crc = row_crc({names})"
+
+    def values(self, row: sqlite3.Row) -> dict[str, Any]:
+        return {column: row[column] for column in self.columns}
 
     def create(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TABLE {self._body}")

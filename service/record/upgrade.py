@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
@@ -28,23 +27,20 @@ from service.record.archive import (
     GalleryInArchive,
     describe_archive,
     describe_snapshot,
+    fill_gallery,
 )
-from service.record.crop_changes import put_crops
 from service.record.database import Database
-from service.record.feeds import begin_feed
 from service.record.format7 import END, OldRecord, key, open_old_snapshot
 from service.record.jobs import Job, job_values
 from service.record.keys import API_KEY
 from service.record.record import Record
-from service.record.replacing import replace_crops
-from service.record.restoring import move_into_place
+from service.record.restoring import new_data_directory
 from service.record.schema import (
     CALIBRATION_SEARCHES,
     CALIBRATIONS,
     CASE_DELETIONS,
     CASE_SEARCHES,
     CASES,
-    GALLERIES,
     GROUPS,
     JOB_PROBLEMS,
     JOBS,
@@ -72,7 +68,6 @@ from service.record.values import (
 )
 
 log = logging.getLogger(__name__)
-PART = "upgrade.part"
 CROPS_AT_ONCE = 200
 SEARCHES_AT_ONCE = 50
 ALL = 2**31
@@ -106,26 +101,22 @@ def upgrade(old: Path, into: Path) -> Upgraded:
     """
     if not (old / DATABASE_NAME).is_file():
         raise InputProblem(f"{old}: has no {DATABASE_NAME}; name a data directory or a backup")
-    if into.exists() and any(path.name != PART for path in into.iterdir()):
+    if into.exists() and any(into.iterdir()):
         raise InputProblem(f"{into}: holds something already; name a new directory")
-    part = into / PART
-    shutil.rmtree(part, ignore_errors=True)
-    make_folder(part)
-    with contextlib.ExitStack() as opened:
-        reader = opened.enter_context(contextlib.closing(OldRecord(old / DATABASE_NAME)))
+    with contextlib.closing(OldRecord(old / DATABASE_NAME)) as reader:
         if any(True for _ in reader.below("pending identity change")):
             raise InputProblem(
                 f"{old}: a change of a person was cut off; start the service once with the version "
                 "that wrote it, which finishes that, and upgrade then"
             )
-        written = opened.enter_context(contextlib.closing(Record(part)))
-        upgraded = _Upgrade(reader, written, old, part).run()
-    (part / "deleted.ids").unlink(missing_ok=True)
-    for path in old.glob("audit*"):
-        shutil.copy(path, part)
-    if (old / IMPORTS).is_dir():
-        shutil.copytree(old / IMPORTS, part / IMPORTS)
-    move_into_place(part, into)
+        with new_data_directory(into) as part:
+            with contextlib.closing(Record(part)) as written:
+                upgraded = _Upgrade(reader, written, old, part).run()
+            (part / "deleted.ids").unlink(missing_ok=True)
+            for path in old.glob("audit*"):
+                shutil.copy(path, part)
+            if (old / IMPORTS).is_dir():
+                shutil.copytree(old / IMPORTS, part / IMPORTS)
     return upgraded
 
 
@@ -143,7 +134,6 @@ class _Upgrade:
         self._write_values()
         galleries = sorted(self.old.galleries(), key=lambda gallery: gallery.name)
         for entry in galleries:
-            self._write(_add_gallery, entry)
             self._write_crops(entry)
             self._write(self._add_marks, entry)
             self._write_desk(entry.gallery_id)
@@ -180,11 +170,11 @@ class _Upgrade:
         transaction.insert(UNNEEDED_COLLECTIONS, *unneeded)
 
     def _write_crops(self, entry: GalleryRecord) -> None:
-        for crops in self.old.crops(entry, entry.side):
-            self._write(_add_crops, entry.gallery_id, crops)
+        crops = self.old.crops(entry, entry.side)
+        fill_gallery(self.new.database, _gallery_values(entry), crops)
         if entry.staged_side is not None:
-            for crops in self.old.crops(entry, entry.staged_side):
-                self._write(_add_staged, entry, crops)
+            for some in batches(self.old.crops(entry, entry.staged_side), CROPS_AT_ONCE):
+                self._write(_add_staged, entry, entry.staged_side, some)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
@@ -292,11 +282,13 @@ class _Upgrade:
         embedder = header.embedding_fingerprint or entry.embedding_fingerprint
         make_folder(folder)
         then = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
+        then = replace(then, version=header.version)
+        crops = (
+            replace(crop, record=replace(crop.record, row_id=slot, inside=crop.picture is not None))
+            for slot, crop in enumerate(header.read(), 1)
+        )
         with contextlib.closing(Database(folder)) as archive:
-            archive.write(_add_gallery, then)
-            replace_crops(archive, entry.gallery_id, embedder, header.read())
-            version = "UPDATE galleries SET version = ?, restores = 0"
-            archive.write(Transaction.change, version, (header.version,))
+            fill_gallery(archive, _gallery_values(then), crops)
         asked = "SELECT value FROM record WHERE name = 'record_id'"
         record_id = Reader(self.new.database).value(asked)
         gallery = GalleryInArchive(
@@ -325,57 +317,37 @@ class _Upgrade:
             self._write(lambda transaction: transaction.insert(RECORD, asked_for, instead=True))
 
 
-def _add_gallery(transaction: Transaction, entry: GalleryRecord) -> None:
-    begin_feed(transaction, entry.gallery_id)
-    transaction.insert(
-        GALLERIES,
-        {
-            "gallery_id": entry.gallery_id,
-            "name": entry.name,
-            "embedder": entry.embedding_fingerprint,
-            "settings": to_json(entry.settings).decode(),
-            "created_at": as_micros(entry.created_at),
-            "version": entry.version,
-            "next_slot": entry.rows + 1,
-            "next_side": entry.sides,
-            "side": entry.side,
-            "staged_embedder": entry.staged_fingerprint,
-            "staged_side": entry.staged_side,
-            "staged_slot": entry.staged_row,
-            "staged_crops": entry.staged_crops,
-            "crops": 0,
-            "people": 0,
-            "unnamed": 0,
-            "image_bytes": 0,
-            "removals": entry.removals,
-            "restores": entry.at,
-        },
-    )
-
-
-def _add_crops(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
-    # Pictures that a backup holds beside its record lie inside from now on.
-    inside = [
-        replace(crop, record=replace(crop.record, inside=crop.picture is not None))
-        for crop in crops
-    ]
-    counts = put_crops(transaction, gallery_id, inside)
-    del counts["next_slot"]
-    added = ", ".join(f"{name} = {name} + ?" for name in counts)
-    statement = f"UPDATE galleries SET {added} WHERE gallery_id = ?"
-    transaction.change(statement, (*counts.values(), gallery_id))
+def _gallery_values(entry: GalleryRecord) -> dict[str, Any]:
+    return {
+        "gallery_id": entry.gallery_id,
+        "name": entry.name,
+        "embedder": entry.embedding_fingerprint,
+        "settings": to_json(entry.settings).decode(),
+        "created_at": as_micros(entry.created_at),
+        "version": entry.version,
+        "next_slot": entry.rows + 1,
+        "next_side": entry.sides,
+        "side": entry.side,
+        "removals": entry.removals,
+        "restores": entry.at,
+    }
 
 
 def _add_staged(
-    transaction: Transaction, entry: GalleryRecord, crops: Sequence[ArchivedCrop]
+    transaction: Transaction, entry: GalleryRecord, side: int, crops: Sequence[ArchivedCrop]
 ) -> None:
-    gallery_id = entry.gallery_id
-    for crop in crops:
-        record = crop.record
-        vectors = {record.row_id: (record.crop_id, np.asarray(crop.vector))}
-        transaction.write_vectors(gallery_id, entry.staged_side or 0, vectors)
-        dimension = "UPDATE galleries SET staged_dimension = ? WHERE gallery_id = ?"
-        transaction.change(dimension, (len(crop.vector), gallery_id))
+    vectors = {crop.record.row_id: (crop.record.crop_id, crop.vector) for crop in crops}
+    transaction.write_vectors(entry.gallery_id, side, vectors)
+    values = {
+        "staged_embedder": entry.staged_fingerprint,
+        "staged_side": side,
+        "staged_dimension": len(crops[0].vector),
+        "staged_slot": entry.staged_row,
+        "staged_crops": entry.staged_crops,
+    }
+    changes = ", ".join(f"{name} = ?" for name in values)
+    statement = f"UPDATE galleries SET {changes} WHERE gallery_id = ?"
+    transaction.change(statement, (*values.values(), entry.gallery_id))
 
 
 def _add_reviews(transaction: Transaction, searches: Iterable[KeptQuery]) -> None:

@@ -175,7 +175,6 @@ class Inspection:
                 self.found.note(None, f"a row of {table} names one of {parent} that is gone")
 
     def check_counts(self) -> None:
-        """Note where a gallery has not as many crops, people or bytes as it counts."""
         for gallery_id, row in self.galleries.items():
             counts = self._counts[gallery_id]
             damaged = self.found.galleries[gallery_id].damage

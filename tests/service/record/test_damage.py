@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import sqlite3
 
+import numpy as np
 import pytest
 
 from service.errors import DamagedRecord, DamagedSnapshot, ServiceError
@@ -14,9 +16,11 @@ from service.record.archive import check_snapshots, describe_snapshot, write_arc
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.recovery import recover
+from service.record.schema import CROPS
 from service.record.values import CropFilter, GallerySettings, KeptQuery, new_crop_id
 from service.record.verify import verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from tests.service.record.filled import contents, fill_record
 
 LOBBY = 20
 YARD = 5
@@ -28,7 +32,8 @@ def whole(tmp_path_factory):
     """A data directory with two galleries, a snapshot, a deleted crop, a key and a search."""
     folder = tmp_path_factory.mktemp("whole")
     with contextlib.closing(Record(folder)) as record:
-        lobby = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        settings = GallerySettings(retention_days=30)
+        lobby = record.galleries.create("lobby", EMBEDDER, settings).gallery_id
         yard = record.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
         crops = [new_crop(n, f"person {n % 3}") for n in range(LOBBY + 1)]
         record.crops.enroll(lobby, EMBEDDER, crops)
@@ -153,6 +158,57 @@ def test_without_a_snapshot_a_damaged_crop_is_told_to_be_lost(data_dir, tmp_path
     assert len(everything(tmp_path / "new")["lobby"]) == LOBBY - 1
 
 
+def test_a_person_whose_only_crop_is_lost_goes_with_it(data_dir, tmp_path):
+    shutil.rmtree(data_dir / "snapshots")
+    with contextlib.closing(Record(data_dir)) as record:
+        record.crops.enroll(1, EMBEDDER, [new_crop(50, "somebody")])
+    flip(data_dir / "vectors-1-0.f32", new_crop(50).vector.tobytes())
+    recover(data_dir, tmp_path / "new")
+    assert verify(tmp_path / "new").damage == []
+    with contextlib.closing(Record(tmp_path / "new")) as record:
+        assert "somebody" not in record.people.names(1)
+
+
+def test_a_gallery_is_created_where_the_number_of_the_next_one_was_damaged(data_dir, tmp_path):
+    with contextlib.closing(sqlite3.connect(data_dir / "record.sqlite3")) as file:
+        file.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
+        file.execute("UPDATE record SET value = 7 WHERE name = 'next_gallery'")
+        file.commit()
+    recover(data_dir, tmp_path / "new")
+    with contextlib.closing(Record(tmp_path / "new")) as record:
+        assert record.galleries.create("new", EMBEDDER, GallerySettings()).gallery_id == 3
+
+
+def test_a_recovery_takes_over_every_table_but_what_is_made_anew(tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    fill_record(old)
+    with contextlib.closing(Record(old)) as record:
+        record.database.write(give_vectors)
+        before = contents(record)
+    done = recover(old, tmp_path / "new")
+    assert done.galleries[0].damage == []
+    with contextlib.closing(Record(tmp_path / "new")) as record:
+        after = contents(record)
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {
+        *("record", "feeds", "changes", "galleries", "requests", "runtimes", "snapshots"),
+        *("jobs", "job_problems", "calibrations", "calibration_searches", "unneeded_files"),
+        *("collections", "unneeded_collections"),
+    }
+
+
+def give_vectors(transaction):
+    """Give each crop of a filled record a vector, and metadata that can be read."""
+    crops = transaction.rows(CROPS)
+    vectors = {crop["slot"]: (crop["crop_id"], np.ones(4, np.float32)) for crop in crops}
+    transaction.change("DELETE FROM checksums")
+    transaction.write_vectors(1, 0, vectors)
+    transaction.change("UPDATE galleries SET dimension = 4, next_slot = 41")
+    seen_at = "coalesce(captured_at, created_at)"
+    transaction.change(f"UPDATE crops SET metadata = '{{}}', inside = 1, seen_at = {seen_at}")
+
+
 @pytest.mark.parametrize("left", ["nothing", "not even its mark", "its beginning", "zeros"])
 def test_a_record_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_path, left):
     lobby = everything(data_dir)["lobby"]
@@ -171,6 +227,8 @@ def test_a_record_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_pat
     assert done.galleries[0].from_snapshots == LOBBY
     assert done.unread == ["the record"]
     assert everything(tmp_path / "new")["lobby"] == lobby
+    with contextlib.closing(Record(tmp_path / "new")) as record:
+        assert record.galleries.all()[0].settings.retention_days == 30
 
 
 def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):

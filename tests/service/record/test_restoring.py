@@ -255,7 +255,7 @@ def test_a_restore_that_was_cut_off_is_refused_at_the_start(filled, tmp_path, mo
     into = empty(tmp_path / "new")
     with pytest.raises(Killed):
         restore_backup(backup, into, tmp_path / "data")
-    with pytest.raises(InputProblem, match=r"was cut off \(restore.part\); delete this directory"):
+    with pytest.raises(InputProblem, match=r"was cut off \(new.part\); delete this directory"):
         Record(into)
     monkeypatch.undo()
     restore_backup(backup, into, tmp_path / "data")
