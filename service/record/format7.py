@@ -60,13 +60,11 @@ class OldRecord:
         self._connection.close()
 
     def body(self, kind: str, *parts: str | int, looked_up: bool = False) -> bytes | None:
-        """Return the body of a key; None where there is none."""
         own = (LOOKUP if looked_up else b"") + key(kind, *parts)
         row = self._connection.execute("SELECT value FROM entries WHERE key = ?", (own,)).fetchone()
         return None if row is None else self._unsealed(own, row[0])
 
     def json(self, kind: str, *parts: str | int) -> Any:
-        """Return the value of a key that holds JSON; None where there is none."""
         body = self.body(kind, *parts)
         return None if body is None else from_json(body)
 

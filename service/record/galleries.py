@@ -183,7 +183,6 @@ class Runtimes(RecordPart):
     """The program that computes the features, by the embedder's fingerprint."""
 
     def get(self, embedder: str) -> str | None:
-        """Return the choice that was kept for an embedder; None where there is none."""
         row = self._reader.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
         return row["choice"] if row else None
 

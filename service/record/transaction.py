@@ -160,7 +160,6 @@ class Reader:
                 yield row
 
     def row(self, table: Table, rest: str = "", values: Sequence[Any] = ()) -> sqlite3.Row | None:
-        """Read the first of the rows; None where there is none."""
         return next(iter(self.rows(table, f"{rest} LIMIT 1", values)), None)
 
 
