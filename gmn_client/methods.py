@@ -120,6 +120,11 @@ class Query(Protocol[Answer_co, Answers_co]):
     ) -> Answers_co: ...
 
 
+def _vector_fields(vector: Sequence[float], embedder: str | None) -> dict[str, object]:
+    text = json.dumps([float(value) for value in vector])
+    return {"vector": text, "embedding_fingerprint": embedder}
+
+
 class Methods(Calls):
     """The calls of both clients that are one request each."""
 
@@ -460,10 +465,38 @@ class Methods(Calls):
         Raises:
             RequestRefused: status 422 where another embedder made the gallery's vectors.
         """
-        text = json.dumps([float(value) for value in vector])
-        fields = {**options, "vector": text, "embedding_fingerprint": embedding_fingerprint}
+        fields = {**options, **_vector_fields(vector, embedding_fingerprint)}
         path = self._path(gallery, "queries")
         return Call(reader(models.QueryAnswer), "POST", path, fields, repeatable=True)
+
+    @answered
+    def query_galleries(
+        self,
+        *images: ImageSource,
+        galleries: Sequence[str] = (),
+        gallery: str | None = None,
+        vector: Sequence[float] | None = None,
+        embedding_fingerprint: str | None = None,
+        **options: Unpack[AskedOptions],
+    ) -> Call[models.GalleriesAnswer]:
+        """Ranks several galleries at once by likeness to one person, merged by probability.
+
+        The options `keep`, `keep_picture` and `min_version` are of one gallery and refused.
+
+        Args:
+            images: several are one person.
+            galleries: at most 20; all that the key may see unless given.
+            gallery: the one that `crop_id` or `track` is in; the client's own unless given.
+            vector, embedding_fingerprint: a vector in place of images, as of `query_vector`.
+        """
+        fields = {**options, "galleries": galleries}
+        if "crop_id" in options or "track" in options:
+            fields["gallery"] = gallery or self.gallery_name
+        if vector is not None:
+            fields |= _vector_fields(vector, embedding_fingerprint)
+        read = reader(models.GalleriesAnswer)
+        sent = images or None
+        return Call(read, "POST", path_to("queries"), fields, images=sent, repeatable=True)
 
     @answered
     def pairs(

@@ -674,7 +674,8 @@ class RankedCrop(WireModel):
     beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`. `vector`, with the
     `embedding_fingerprint` of its embedder, is there with `include_vector`; from Milvus it is of
     unit length. `crops`, `first_seen` and `last_seen` of the whole track are there with
-    `group_by=track`, but of a crop without a track.
+    `group_by=track`, but of a crop without a track. `gallery` is there in a ranking of several
+    galleries.
     """
 
     rank: int
@@ -695,6 +696,7 @@ class RankedCrop(WireModel):
     image_url: str
     vector: list[float] | None = Field(default=None, exclude_if=absent)
     embedding_fingerprint: str | None = Field(default=None, exclude_if=absent)
+    gallery: str | None = Field(default=None, exclude_if=absent)
 
 
 class Timing(WireModel):
@@ -745,6 +747,38 @@ class SeparateAnswers(WireModel):
     """With `mode=separate`: one answer per image, in order."""
 
     results: list[QueryAnswer | RefusedImage]
+
+
+class GalleryAnswer(QueryAnswer):
+    """The answer of one of several galleries, as its own query would be at `gallery_far`."""
+
+    gallery: str
+
+
+class RefusedGallery(WireModel):
+    """One of several galleries that could not be searched."""
+
+    gallery: str
+    problem: Problem
+
+
+class GalleriesAnswer(WireModel):
+    """A merged ranking of several galleries, and the answer or the problem of each, in order.
+
+    `results` are in order of `probability`, then of the cosine, the galleries and age. `verdict` is
+    the best one of a gallery. The false alarms of the galleries add up, so that each is asked at
+    `gallery_far`: `far`, the rate of the whole answer, over the number of galleries. `warnings` has
+    those of the images and a sentence for each gallery that was not searched; `timing_ms` is of the
+    slowest gallery.
+    """
+
+    verdict: SearchVerdict
+    far: float
+    gallery_far: float
+    warnings: list[str]
+    results: list[RankedCrop]
+    galleries: list[GalleryAnswer | RefusedGallery]
+    timing_ms: Timing
 
 
 class Embedding(WireModel):

@@ -38,6 +38,9 @@ class ServiceError(InputProblem):
         self.more: dict[str, Any] = {}
         super().__init__(self.detail)
 
+    def document(self) -> Problem:
+        return problem(self.code, self.detail, self.status, **self.more)
+
 
 class InvalidField(ServiceError):
     """A field whose value cannot be used.

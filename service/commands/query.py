@@ -13,7 +13,7 @@ from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client
 from gmn_client.methods import AskedOptions
-from gmn_client.models import QueryAnswer, RankedCrop, Scoring
+from gmn_client.models import GalleriesAnswer, QueryAnswer, RankedCrop, Scoring
 from service.commands.bulk import FrameOptions, find_source
 from service.commands.common import Columns, Shown, table_of, with_client
 
@@ -69,6 +69,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 AFTER_HELP = "Captured at this time or later: 2026-03-01T09:30:00Z."
 BEFORE_HELP = "Captured at this time or earlier."
+GALLERIES_HELP = "Search these at once, comma-separated; empty for all that the key may see."
 METADATA_HELP = "Search crops whose metadata has this only; repeatable."
 
 
@@ -131,6 +132,7 @@ def query(
     limit: Annotated[int | None, Option(min=1, help="With --data: the first N images.")] = None,
     separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
     keep: Annotated[bool, Option("--keep", help="Keep the search and its picture.")] = False,
+    galleries: Annotated[str | None, Option(metavar="A,B", help=GALLERIES_HELP)] = None,
     metadata: Annotated[
         list[Any] | None, Option(parser=_pair, metavar="KEY=VALUE", help=METADATA_HELP)
     ] = None,
@@ -146,6 +148,8 @@ def query(
     Example: gmn query photo.jpg --box 0,0,32,64
 
     Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
+
+    Example: gmn query suspect.jpg --galleries entrance,yard
 
     Example: gmn query suspect.jpg --unnamed --metadata shift=night
 
@@ -166,25 +170,36 @@ def query(
         )
     if separate and data:
         raise BadParameter("--separate goes with images: --data asks one query per image anyway")
-    if data and (keep or metadata or given.keys() - MEASURED):
+    if data and (keep or metadata or galleries is not None or given.keys() - MEASURED):
         raise BadParameter(
-            "--box, --keep, --group-by and what chooses among the gallery's crops go with images: "
-            "--data measures whole rankings"
+            "--box, --keep, --galleries, --group-by and what chooses among the gallery's crops go "
+            "with images: --data measures whole rankings"
         )
     if keep:
         options |= {"keep": True, "keep_picture": True}
     if metadata:
         options["metadata"] = dict(metadata)
     if not data:
-        return _query(client, images or [], separate, options)
+        return _query(client, images or [], separate, galleries, options)
     crops = find_source(data, context.obj.read_spec).chosen(split, camera).crops[:limit]
     return cast(Shown, context.obj.measure(client, crops, options))
 
 
-def _query(client: Client, images: list[Path], separate: bool, options: AskedOptions) -> Shown:
+def _query(
+    client: Client,
+    images: list[Path],
+    separate: bool,
+    galleries: str | None,
+    options: AskedOptions,
+) -> Shown:
     options.setdefault("top_k", RESULTS_SHOWN)
     groups = [[image] for image in images] if separate and images else [images]
-    answers = [client.query(*group, **options) for group in groups]
+    answers: list[QueryAnswer | GalleriesAnswer] = [
+        client.query(*group, **options)
+        if galleries is None
+        else client.query_galleries(*group, galleries=[galleries], **options)
+        for group in groups
+    ]
     asked = options.get("crop_id") or [options.get("track", "")]
     views = (
         _answer_view(", ".join([image.name for image in group] or asked), answer)
@@ -193,7 +208,7 @@ def _query(client: Client, images: list[Path], separate: bool, options: AskedOpt
     return Shown(answers if separate else answers[0], Group(*views))
 
 
-def _answer_view(title: str, answer: QueryAnswer) -> Group:
+def _answer_view(title: str, answer: QueryAnswer | GalleriesAnswer) -> Group:
     lines = [f"{escape(title)}: [{VERDICT_STYLES[answer.verdict]}]{answer.verdict}[/]"]
     if answer.verdict == "nothing_searched":
         lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
@@ -203,6 +218,13 @@ def _answer_view(title: str, answer: QueryAnswer) -> Group:
         columns = {**columns, "external id": "external_id"}
     if any(row.first_seen for row in answer.results):
         columns = {**columns, **TRACK_COLUMNS}
+    if isinstance(answer, GalleriesAnswer):
+        columns = {"gallery": "gallery", **columns}
+        end = (
+            f"false alarms: {answer.far:g} of all galleries, {answer.gallery_far:g} of each; "
+            f"{answer.timing_ms.total:.1f} ms\n"
+        )
+        return Group(*lines, table_of(answer.results, columns), end)
     ends = [
         f"{answer.candidates_scored:,} candidates scored, {answer.timing_ms.total:.1f} ms",
         f"{answer.calibration.basis}\n",

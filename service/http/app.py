@@ -26,6 +26,7 @@ ROUTERS = (
     crops.router,
     crops.identity_router,
     queries.router,
+    queries.galleries_router,
     searches.router,
     cases.router,
     jobs.router,

@@ -78,8 +78,7 @@ async def _service_error(request: Request, error: ServiceError) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     if error.retry_after_s is not None:
         headers = {"Retry-After": str(error.retry_after_s)}
-    document = problem(error.code, error.detail, error.status, **error.more)
-    return answer_problem(request, document, headers)
+    return answer_problem(request, error.document(), headers)
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
@@ -190,19 +189,21 @@ async def write_list(answer: BaseModel, status: int = 200) -> Response:
 
 
 def _json_of(answer: BaseModel) -> bytes:
-    results = getattr(answer, "results", None)
-    if results is None:
+    lists = [name for name in ("results", "galleries") if getattr(answer, name, None) is not None]
+    if not lists:
         return answer.model_dump_json().encode()
-    body = bytearray(answer.model_dump_json(exclude={"results"}).encode()[:-1])
-    body += b',"results":[' if len(body) > 1 else b'"results":['
-    for number, result in enumerate(results):
-        body += (b"," if number else b"") + _json_of(result)
-        if len(body) > MAX_ANSWER_BYTES:
-            raise AnswerTooLarge(
-                f"top_k: the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of them "
-                "metadata of its results; ask for fewer"
-            )
-    return bytes(body + b"]}")
+    body = bytearray(answer.model_dump_json(exclude=set(lists)).encode()[:-1])
+    for name in lists:
+        body += b'%b"%b":[' % (b"," if len(body) > 1 else b"", name.encode())
+        for number, item in enumerate(getattr(answer, name)):
+            body += (b"," if number else b"") + _json_of(item)
+            if len(body) > MAX_ANSWER_BYTES:
+                raise AnswerTooLarge(
+                    f"top_k: the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of "
+                    "them metadata of its results; ask for fewer"
+                )
+        body += b"]"
+    return bytes(body + b"}")
 
 
 def example(answer: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -116,7 +117,8 @@ async def run_query(
                     search = await search_by_crops(runtime, search)
                 if separate:
                     return await _answer_each(runtime, search, images, began)
-                return [await _answer(runtime, search, images, began)]
+                embedding = submit_images(runtime, search, images)
+                return [await answer_search(runtime, search, embedding, began)]
 
 
 def begin_search(
@@ -221,7 +223,8 @@ async def _answer_each(
 ) -> list[AnsweredQuery | RefusedImage]:
     async def answer(image: ImageFile) -> AnsweredQuery | RefusedImage:
         try:
-            return await _answer(runtime, search, [image], began)
+            embedding = submit_images(runtime, search, [image])
+            return await answer_search(runtime, search, embedding, began)
         except UnusableImages as error:
             return refused_image(error.first)
 
@@ -239,61 +242,40 @@ async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result
     return [task.result() for task in tasks]
 
 
-async def _answer(
-    runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
-) -> AnsweredQuery:
-    arrived = time.perf_counter()
+def submit_images(
+    runtime: Runtime, search: Search, images: Sequence[ImageFile]
+) -> list[Future[Embedded]]:
+    # Poor images are worth a search, too: their faults become warnings.
+    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
     pictures = None
     if search.options.keep_picture:
         pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
-    embedding = search.current.model.pipeline.submit(images, query_quality(runtime), pictures)
+    return search.current.model.pipeline.submit(images, quality, pictures)
+
+
+async def answer_search(
+    runtime: Runtime,
+    search: Search,
+    embedding: Sequence[Future[Embedded]],
+    began: float,
+) -> AnsweredQuery:
+    """Search by the images that can be used; if none was sent, by the features of the search.
+
+    Args:
+        embedding: of the images, which other searches may wait for too.
+        began: when the request had arrived, by `time.perf_counter`.
+
+    Raises:
+        UnusableImages: no image can be used.
+        EmbedderChanged, UnknownGallery, UnknownCrop: as of `run_search`.
+    """
+    arrived = time.perf_counter()
     ranked = None
     if len(embedding) == 1 and search.gallery.outside_index is None:
         # The thread that embeds the image queues the search, without the event loop.
         ranking_image = runtime.device.submit_after(embedding[0], search.rank_embedded)
         (ranked,) = await results([ranking_image])
     outcomes = await results(embedding)
-    answer = await answer_embedded(runtime, search, outcomes, began, arrived, ranked)
-    count_problems(runtime, outcomes)
-    prepared = (
-        outcome.prepared
-        for outcome in outcomes
-        if isinstance(outcome, EmbeddedImage) and outcome.prepared.picture
-    )
-    crop_ids = tuple(crop.crop_id for crop in search.query_crops)
-    return AnsweredQuery(answer, len(images), next(prepared, None), crop_ids)
-
-
-def query_quality(runtime: Runtime) -> QualityPolicy:
-    # Poor images are worth a search, too: their faults become warnings.
-    return "off" if runtime.settings.quality == "off" else "warn"
-
-
-def count_problems(runtime: Runtime, outcomes: Sequence[Embedded]) -> None:
-    for outcome in outcomes:
-        if isinstance(outcome, CropProblem):
-            runtime.metrics.problems.labels(outcome.code).inc()
-
-
-async def answer_embedded(
-    runtime: Runtime,
-    search: Search,
-    outcomes: Sequence[Embedded],
-    began: float,
-    arrived: float,
-    ranked: Ranking | Proposal | None = None,
-) -> QueryAnswer:
-    """Search by the images that can be used; if none was sent, by the features of the search.
-
-    Args:
-        began, arrived: when the request had arrived and when its images were submitted, by
-            `time.perf_counter`.
-        ranked: the result of `search.rank`, if it was called already.
-
-    Raises:
-        UnusableImages: no image can be used.
-        EmbedderChanged, UnknownGallery, UnknownCrop: as of `run_search`.
-    """
     usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
     problems = [outcome for outcome in outcomes if isinstance(outcome, CropProblem)]
     if problems and not usable:
@@ -307,12 +289,14 @@ async def answer_embedded(
     verdict: SearchVerdict = "nothing_searched"
     if found:
         verdict = found[0].verdict or "no_match"
+    for problem in problems:
+        runtime.metrics.problems.labels(problem.code).inc()
     runtime.metrics.verdicts.labels(verdict).inc()
     if ranking.sample is not None:
         place = (search.gallery.gallery_id, search.current.subject)
         runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
 
-    return QueryAnswer(
+    answer = QueryAnswer(
         gallery_version=ranking.proposal.gallery_version,
         calibration_version=str(ranking.judge.state.version),
         calibration=ranking.judge.state,
@@ -324,6 +308,9 @@ async def answer_embedded(
         candidates_scored=ranking.candidates_scored,
         timing_ms=_timing(began, arrived, usable, ranking),
     )
+    prepared = (image.prepared for image in usable if image.prepared.picture)
+    crop_ids = tuple(crop.crop_id for crop in search.query_crops)
+    return AnsweredQuery(answer, len(embedding), next(prepared, None), crop_ids)
 
 
 async def _with_spans(

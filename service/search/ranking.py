@@ -106,8 +106,8 @@ class Search:
     Attributes:
         current: the model and the calibration, from the embedding of the images to the answer.
         queries: features `(m, d)` of the images; None until they are embedded.
-        query_crops: the crops that ask, if they are of the gallery.
-        own: `row_id`s of these crops, or of all of their track, which are no results.
+        query_crops: the crops that ask, of this gallery or another one.
+        own: `row_id`s of those in this gallery, or of all of their track, which are no results.
         sample: whether to keep the scores of nine people for the calibration, if the search is deep
             enough.
         galleries: number of galleries that are searched at once, each at its share of the rate of

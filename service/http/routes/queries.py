@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,10 +14,11 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from gmn_client.models import (
     Embedding,
     Embeddings,
+    GalleriesAnswer,
+    GalleryAnswer,
     ModelInfo,
     PairScore,
     QueryAnswer,
-    RefusedImage,
     SeparateAnswers,
 )
 from model.crops.decode import CropProblem
@@ -34,12 +36,14 @@ from service.http.problems import (
     problems,
     write_list,
 )
-from service.runtime import Call, GalleryCall
+from service.runtime import Call, Runtime
+from service.search.across import MOST_GALLERIES, GalleriesOptions, JointQuery
 from service.search.options import MAX_METADATA_BYTES, PairOptions, QueryOptions
 from service.search.pairs import compare
 from service.search.query import AnsweredQuery, run_query
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
+galleries_router = guarded_router("/v1", "queries")
 model_router = guarded_router("/v1", "model")
 comparison_router = guarded_router("/v1", "comparisons")
 ANSWERED: Responses = {
@@ -105,12 +109,7 @@ async def query_gallery(
         began = None
     images = await form.read_crops(runtime.settings.max_images_per_request)
     separate = bool(images) and form.mode == "separate"
-    if separate and len(images) * form.top_k > MAX_RESULTS:
-        raise AnswerTooLarge(
-            f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
-            f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
-            "top_k"
-        )
+    _require_short(form, images)
     answered = await run_query(runtime, gallery, images, form, call.caller.learn, began)
     queries = [query for query in answered if isinstance(query, AnsweredQuery)]
     rankings = [query.answer for query in queries]
@@ -118,7 +117,9 @@ async def query_gallery(
         rankings = await keep_answers(call, form, queries)
     remaining = iter(rankings)
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in answered]
-    _note_searches(call, form, answers)
+    for answer in answers:
+        if isinstance(answer, QueryAnswer):
+            _note_search(call.runtime, call.gallery.name, form, answer)
     if separate:
         response = await answer_each(request, SeparateAnswers(results=answers))
     elif form.include_vector or form.top_k > SHORT_RANKING:
@@ -128,30 +129,88 @@ async def query_gallery(
     return response
 
 
-def _note_searches(
-    call: GalleryCall, form: QueryForm, answers: Sequence[QueryAnswer | RefusedImage]
-) -> None:
+def _require_short(form: QueryForm, images: Sequence[object], galleries: int = 1) -> None:
+    rankings = galleries * (len(images) if form.mode == "separate" else 1)
+    if rankings * form.top_k > MAX_RESULTS:
+        several = "images" if galleries == 1 else "images, galleries"
+        raise AnswerTooLarge(
+            f"{several}, top_k: {rankings} rankings with {form.top_k:,} results each are more "
+            f"than the {MAX_RESULTS:,} results of one answer; send fewer of them, or a smaller "
+            "top_k"
+        )
+
+
+def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryAnswer) -> None:
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
     # Values may be personal.
     filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
-    for answer in answers:
-        if isinstance(answer, QueryAnswer):
-            call.runtime.audit.note_view(
-                "query",
-                gallery=call.gallery.name,
-                crop_ids=list(form.crop_id),
-                count=len(answer.results),
-                filters=filters,
-                purpose=form.purpose or None,
-                query_id=answer.query_id,
-            )
+    runtime.audit.note_view(
+        "query",
+        gallery=gallery,
+        crop_ids=list(form.crop_id),
+        count=len(answer.results),
+        filters=filters,
+        purpose=form.purpose or None,
+        query_id=answer.query_id,
+    )
 
 
 Querier = Annotated[Call, needs("query")]
+
+
+class GalleriesForm(GalleriesOptions, QueryForm):
+    """One or several images, or `crop_id` or `track` with `gallery`, or `vector`."""
+
+
+@galleries_router.post(
+    "/queries",
+    response_model=GalleriesAnswer,
+    responses=problems("unknown_gallery", "unknown_crop", "unknown_track", "needs_reindex")
+    | problems("answer_too_large", "index_unavailable"),
+)
+async def search_galleries(
+    request: Request, call: Querier, form: Annotated[GalleriesForm, MULTIPART]
+) -> Response:
+    """Searches several galleries by images of one person, and merges the results by probability.
+
+    Each gallery is searched as by its own query, at an equal share of the rate of false alarms. One
+    that cannot be searched is named with its problem, and the others answer.
+    """
+    runtime = call.runtime
+    runtime.audit.require_room()
+    names = _galleries_of(call, form)
+    images = await form.read_crops(runtime.settings.max_images_per_request)
+    _require_short(form, images, len(names))
+    began = getattr(request.state, "received", None) or time.perf_counter()
+    query = JointQuery(runtime, names, images, form, call.caller.learn, began)
+    answer = await query.answer()
+    for gallery in answer.galleries:
+        if isinstance(gallery, GalleryAnswer):
+            _note_search(runtime, gallery.gallery, form, gallery)
+    return await write_list(answer)
+
+
+def _galleries_of(call: Call, form: GalleriesForm) -> list[str]:
+    caller = call.caller
+    every = [gallery.name for gallery in call.runtime.galleries.all()]
+    if caller.gallery is not None:
+        every = [caller.gallery]
+    names = list(dict.fromkeys(form.galleries or every))
+    for name in (*names, form.gallery or names[0]):
+        caller.require_gallery(name)
+    if len(names) > MOST_GALLERIES:
+        raise InvalidField(
+            f"galleries: {len(names)} would be searched, and {MOST_GALLERIES} are the most of one "
+            "query; name fewer, or send several queries"
+        )
+    return names
+
+
 CropsSearched = Annotated[
     int,
     Query(ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."),
 ]
+
 NPY = "application/x-npy"
 PAIR: Responses = {200: example("PairScore")}
 SOME_REFUSED: Responses = {207: {"model": Embeddings, "description": "Some images were refused."}}

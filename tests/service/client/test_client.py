@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 from gmn_client import AsyncClient, Client, Image, RequestRefused
+from gmn_client.models import GalleriesAnswer, GalleryAnswer, RefusedGallery
 
 
 def enroll_all(client: Client, drawn_crops) -> list[str]:
@@ -46,6 +47,43 @@ def test_a_query_by_a_crop_that_is_enrolled(client: Client, drawn_crops) -> None
     crop_id = enroll_all(client, drawn_crops)[0]
     ranking = client.query_like(crop_id, top_k=3)
     assert drawn_crops[0].identity in {row.identity for row in ranking.results}
+
+
+def test_several_galleries_are_searched_at_once(
+    client: Client, service_url: str, gallery: str, drawn_crops
+) -> None:
+    crop_ids = enroll_all(client, [crop for crop in drawn_crops if crop.camera == "east"])
+    other = f"{gallery}-other"
+    client.create_gallery(other)
+    with Client(service_url, gallery=other) as beside:
+        enroll_all(beside, [crop for crop in drawn_crops if crop.camera == "west"])
+    names = [gallery, other]
+    image = drawn_crops[0].png
+    answer = client.query_galleries(image, galleries=[*names, "gone"], top_k=24)
+    assert {row.gallery for row in answer.results} == {*names}
+    assert [row.rank for row in answer.results] == list(range(1, 25))
+    assert answer.gallery_far == pytest.approx(answer.far / 3)
+    *searched, gone = answer.galleries
+    for entry in searched:
+        own = client.query(image, gallery=entry.gallery)
+        assert isinstance(entry, GalleryAnswer)
+        assert [row.crop_id for row in entry.results[:10]] == [row.crop_id for row in own.results]
+    assert isinstance(gone, RefusedGallery)
+    assert gone.problem.code == "unknown_gallery"
+    like = client.query_galleries(galleries=names, crop_id=[crop_ids[0]], top_k=24)
+    assert crop_ids[0] not in {row.crop_id for row in like.results}
+    embedded = client.embeddings(image)
+    vector = embedded.results[0].embedding or []
+    by_vector = {"vector": vector, "embedding_fingerprint": embedded.embedding_fingerprint}
+    assert client.query_galleries(galleries=names, top_k=24, **by_vector).results[0].rank == 1
+
+    async def ask() -> GalleriesAnswer:
+        async with AsyncClient(service_url) as asking:
+            return await asking.query_galleries(image, galleries=[*names, "gone"], top_k=24)
+
+    assert asyncio.run(ask()).results == answer.results
+    with pytest.raises(RequestRefused, match="keep, min_version, mode: "):
+        client.query_galleries(image, galleries=names, keep=True)
 
 
 def test_crops_are_listed_whole_page_by_page(client: Client, drawn_crops) -> None:

@@ -109,6 +109,23 @@ def test_images_are_one_query_or_one_each(
     assert drawn_crops[0].identity in table
 
 
+def test_several_galleries_are_searched_at_once(
+    folder: Path, manifest: Path, service_url: str, client: Client, gallery: str
+) -> None:
+    other = f"{gallery}-b"
+    client.create_gallery(other)
+    for name in (gallery, other):
+        run_gmn(service_url, name, "enroll", str(manifest))
+    asked = ["query", str(folder / "00.png"), "--galleries", f"{gallery}, {other},gone"]
+    answer = json.loads(run_gmn(service_url, gallery, *asked, "--json").stdout)
+    assert len(answer["results"]) == 10
+    assert [entry["gallery"] for entry in answer["galleries"]] == [gallery, other, "gone"]
+    shown = " ".join(run_gmn(service_url, gallery, *asked).stdout.split())
+    assert other in shown
+    assert "warning: gallery 'gone' was not searched: there is no gallery 'gone'" in shown
+    assert "false alarms: 0.01 of all galleries, 0.00333333 of each" in shown
+
+
 def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(
     folder: Path, service_url: str, client: Client, gallery: str, drawn_crops
 ) -> None:
@@ -167,6 +184,8 @@ def test_an_option_of_a_query_that_cannot_be_used_is_named(
         ([image, "--before", "2026-03-01T00:00:00"], "captured_before: "),
         ([image, "--operating-point", "far_1"], "far_1e-2"),
         (["--data", str(manifest), "--cameras", "west"], "go with images"),
+        (["--data", str(manifest), "--galleries", "a,b"], "go with images"),
+        ([image, "--galleries", "a,b", "--keep"], "keep, min_version, mode: "),
         (["--data", str(manifest), "--separate"], "--separate goes with images"),
         ([image, "--camera", "east"], "choose among the images of --data"),
         ([image, "--limit", "3"], "choose among the images of --data"),

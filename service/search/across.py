@@ -1,0 +1,228 @@
+"""Queries of several galleries at once: each is searched by itself, and the results are merged."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from gmn_client.models import (
+    GalleriesAnswer,
+    GalleryAnswer,
+    QueryAnswer,
+    RankedCrop,
+    RefusedGallery,
+    SearchVerdict,
+)
+from model.calibration import SEARCH_OPERATING_POINTS
+from model.crops.frames import ImageFile
+from service.errors import (
+    IndexUnavailable,
+    InvalidField,
+    NeedsReindex,
+    ServiceError,
+    UnknownGallery,
+)
+from service.runtime import Runtime
+from service.search.options import Id, Names, QueryOptions
+from service.search.query import (
+    answer_search,
+    begin_search,
+    cost_of_search,
+    gather_all,
+    search_by_crops,
+    submit_images,
+)
+from service.search.ranking import EmbedderChanged, Search
+
+MOST_GALLERIES = 20
+BEST_FIRST: Sequence[SearchVerdict] = ("match", "uncertain", "no_match", "nothing_searched")
+# Problems of one gallery, in spite of which the others answer.
+OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
+
+
+class GalleriesOptions(QueryOptions):
+    """Options of a query of several galleries."""
+
+    galleries: Names = Field(
+        (),
+        max_length=MOST_GALLERIES,
+        description="Repeated or comma-separated; all that the key may see unless given.",
+    )
+    gallery: Id | None = Field(None, description="The gallery that `crop_id` or `track` is in.")
+
+    @model_validator(mode="after")
+    def _answered_by_several(self) -> Self:
+        if bool(self.crop_id or self.track) != bool(self.gallery):
+            raise InvalidField(
+                "gallery: goes with crop_id or track, which are in it; send both or neither"
+            )
+        if self.keep or self.min_version or self.mode == "separate":
+            raise InvalidField(
+                "keep, min_version, mode: cannot be kept, awaited or separate for several "
+                "galleries; send each image by itself, or to /v1/galleries/{gallery}/queries"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class JointQuery:
+    """A query of several galleries by images of one person, by crops of one gallery or by a vector.
+
+    The images are embedded once by each embedder. The false alarms of the galleries add up, so
+    that each is asked at an equal share of the rate. A gallery that cannot answer is named with its
+    problem, and the others answer.
+
+    Attributes:
+        names: of the galleries, each once.
+        sample, began: as of `run_query`.
+    """
+
+    runtime: Runtime
+    names: Sequence[str]
+    images: Sequence[ImageFile]
+    options: GalleriesOptions
+    sample: bool
+    began: float
+
+    async def answer(self) -> GalleriesAnswer:
+        """Search the galleries and merge their results.
+
+        Raises:
+            UnknownCrop, UnknownTrack, UnusableImages, QueueFull, TooCostly: nothing was searched.
+            ServiceError: the problem of the first gallery if none can answer.
+        """
+        admission = self.runtime.admission
+        while True:
+            # If a gallery changes its embedder, all of them are asked again.
+            with contextlib.suppress(EmbedderChanged):
+                searches, problems = await self._begin()
+                cost = sum(
+                    search.current.model.pipeline.cost(self.images)
+                    for search in _by_embedder(searches).values()
+                )
+                for search in searches.values():
+                    model = search.current.model
+                    cost += cost_of_search(model, search.gallery, self.images, self.options)
+                admission.require_affordable(
+                    cost,
+                    "galleries, images, boxes, rerank_depth, top_k",
+                    "fewer galleries, fewer or smaller images or boxes, or a smaller rerank_depth "
+                    "or top_k",
+                )
+                async with admission.admit(cost):
+                    return await self._answer(searches, problems)
+
+    async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
+        options = self.options
+        asking = None
+        if options.gallery:
+            home = await self.runtime.galleries.find(options.gallery)
+            search = begin_search(self.runtime, home, self.images, options, self.sample)
+            asking = await search_by_crops(self.runtime, search)
+
+        searches: dict[str, Search] = {}
+        problems: dict[str, ServiceError] = {}
+        for name in self.names:
+            try:
+                gallery = await self.runtime.galleries.find(name)
+                search = begin_search(self.runtime, gallery, self.images, options, self.sample)
+                if asking is not None:
+                    search = _search_by_crops_of(asking, search)
+                searches[name] = replace(search, galleries=len(self.names))
+            except OF_ONE_GALLERY as error:
+                problems[name] = error
+        if not searches:
+            raise problems[self.names[0]]
+        return searches, problems
+
+    async def _answer(
+        self, searches: Mapping[str, Search], problems: dict[str, ServiceError]
+    ) -> GalleriesAnswer:
+        runtime = self.runtime
+        await runtime.model.pipeline.open_frame(self.images)
+        embeddings = {
+            embedder: submit_images(runtime, search, self.images)
+            for embedder, search in _by_embedder(searches).items()
+        }
+        answers: dict[str, QueryAnswer] = {}
+
+        async def search_gallery(name: str, search: Search) -> None:
+            embedding = embeddings[search.current.model.embedder]
+            try:
+                answered = await answer_search(runtime, search, embedding, self.began)
+                answers[name] = answered.answer
+            except OF_ONE_GALLERY as error:
+                problems[name] = error
+
+        await gather_all(search_gallery(name, search) for name, search in searches.items())
+        if not answers:
+            raise problems[self.names[0]]
+        answers = {name: answers[name] for name in searches if name in answers}
+        warnings = [warning for answer in answers.values() for warning in answer.warnings]
+        for name, refused in problems.items():
+            runtime.metrics.problems.labels(refused.code).inc()
+            warnings.append(f"gallery {name!r} was not searched: {refused.detail}")
+        far = SEARCH_OPERATING_POINTS[self.options.operating_point]
+        return GalleriesAnswer(
+            verdict=min((answer.verdict for answer in answers.values()), key=BEST_FIRST.index),
+            far=far,
+            gallery_far=far / len(self.names),
+            warnings=list(dict.fromkeys(warnings)),
+            results=_merged(answers, self.options.top_k),
+            galleries=[
+                GalleryAnswer(gallery=name, **dict(answers[name]))
+                if name in answers
+                else RefusedGallery(gallery=name, problem=problems[name].document())
+                for name in self.names
+            ],
+            timing_ms=max(
+                (answer.timing_ms for answer in answers.values()), key=lambda timing: timing.total
+            ),
+        )
+
+
+def _by_embedder(searches: Mapping[str, Search]) -> dict[str, Search]:
+    return {search.current.model.embedder: search for search in searches.values()}
+
+
+def _search_by_crops_of(asking: Search, search: Search) -> Search:
+    """Return the search with the features of crops, which may be of another gallery.
+
+    Raises:
+        InvalidField: another embedder made the features.
+    """
+    home = asking.gallery
+    if search.gallery is home:
+        return asking
+    if search.current.model is not asking.current.model:
+        raise InvalidField(
+            f"gallery: the vectors of gallery {search.gallery.name!r} are of another embedder than "
+            f"those of {home.name!r} and cannot be compared; send the image"
+        )
+    # The asking crops need not be there in this gallery.
+    options = search.options.model_copy(update={"crop_id": ()})
+    crops = asking.query_crops
+    return replace(search, queries=asking.queries, query_crops=crops, options=options)
+
+
+def _merged(answers: Mapping[str, QueryAnswer], top_k: int) -> list[RankedCrop]:
+    """Merge rankings, each of which keeps its order; of equals the first gallery comes first."""
+    rankings = ([(name, crop) for crop in answer.results] for name, answer in answers.items())
+    best = heapq.merge(*rankings, key=lambda ranked: _place(ranked[1]))
+    return [
+        crop.model_copy(update={"rank": rank, "gallery": name})
+        for rank, (name, crop) in enumerate(islice(best, top_k), 1)
+    ]
+
+
+def _place(crop: RankedCrop) -> tuple[float, float]:
+    # Crops without a score come last.
+    if crop.probability is None:
+        return 1.0, -crop.cosine
+    return -crop.probability, -crop.cosine
