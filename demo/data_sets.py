@@ -159,6 +159,8 @@ def measure(
             f"--gallery {client.gallery_name}: is empty; fill it with gmn enroll first"
         )
     options.setdefault("top_k", min(enrolled, MAX_RESULTS))
+    # Known names of the gallery would help the order by neighbours, against the field's protocol.
+    options.setdefault("order", "score")
     whole = options["top_k"] >= enrolled
     gallery = [] if whole else [(crop.identity, crop.camera) for crop in client.crops()]
     totals: Counter[str] = Counter()

@@ -48,6 +48,8 @@ class QueryOptions(TypedDict, total=False):
         rerank_depth: number of results, from the top, that M-Net scores.
         scoring: one that the artefact offers.
         group_by: `crop`, or `identity` or `track` to count each of them once.
+        order: of a list of crops: `neighbours`, so that those of one person stand together, or
+            `score`.
         cameras, exclude_cameras: only, or not, crops of these cameras.
         captured_after, captured_before: only crops of this time, with time zone.
         identities: only crops of these.
@@ -67,6 +69,7 @@ class QueryOptions(TypedDict, total=False):
     rerank_depth: int
     scoring: models.Scoring
     group_by: Literal["crop", "identity", "track"]
+    order: Literal["neighbours", "score"]
     cameras: Sequence[str]
     exclude_cameras: Sequence[str]
     captured_after: datetime

@@ -99,6 +99,10 @@ class RankingOptions(TimeOptions, FrameOptions, total=False):
         Literal["crop", "identity", "track"],
         Option(help="The best crop of each identity or track only."),
     ]
+    order: Annotated[
+        Literal["neighbours", "score"],
+        Option(help="neighbours: crops of one person stand together; with --data score."),
+    ]
     cameras: Annotated[list[str], Option(help="Search crops of this camera only; repeatable.")]
     exclude_cameras: Annotated[list[str], Option(help="Search no crop of this camera; repeatable.")]
     identities: Annotated[
@@ -112,7 +116,7 @@ class RankingOptions(TimeOptions, FrameOptions, total=False):
 
 
 # The options of a query that a labelled data set is measured with.
-MEASURED = {"top_k", "scoring", "rerank_depth", "purpose", "operating_point"}
+MEASURED = {"top_k", "scoring", "order", "rerank_depth", "purpose", "operating_point"}
 
 
 @with_client

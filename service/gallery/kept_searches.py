@@ -35,7 +35,16 @@ KEPT_RESULTS = 100
 KEPT_REQUEST_BYTES = 16 * 1024
 # Other fields are not kept: they may name a person, whom forgetting would not find here.
 KEPT_FIELDS = {
-    *("mode", "top_k", "rerank_depth", "scoring", "group_by", "operating_point", "purpose"),
+    *(
+        "mode",
+        "top_k",
+        "rerank_depth",
+        "scoring",
+        "group_by",
+        "order",
+        "operating_point",
+        "purpose",
+    ),
     *("cameras", "exclude_cameras", "captured_after", "captured_before"),
     *("camera", "camera_disjoint", "min_version", "unnamed", "track"),
 }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -212,12 +210,12 @@ def _search_by_crops_of(asking: Search, search: Search) -> Search:
 
 
 def _merged(answers: Mapping[str, QueryAnswer], top_k: int) -> list[RankedCrop]:
-    """Merge rankings, each of which keeps its order; of equals the first gallery comes first."""
-    rankings = ([(name, crop) for crop in answer.results] for name, answer in answers.items())
-    best = heapq.merge(*rankings, key=lambda ranked: _place(ranked[1]))
+    """Merge rankings by probability; of equals the first gallery comes first."""
+    ranked = [(name, crop) for name, answer in answers.items() for crop in answer.results]
+    best = sorted(ranked, key=lambda crop: _place(crop[1]))
     return [
         crop.model_copy(update={"rank": rank, "gallery": name})
-        for rank, (name, crop) in enumerate(islice(best, top_k), 1)
+        for rank, (name, crop) in enumerate(best[:top_k], 1)
     ]
 
 

@@ -7,10 +7,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from model.pair_scores import unit_rows
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 EXACT_ROWS = 1024
 COLUMNS = ("row_ids", "cosines", "groups", "sets", "vectors")
+# How many of the best crops of a list are put in order by their neighbours.
+ORDERED_CROPS = 200
+# An unnamed crop has as many neighbours at most, of this cosine at least.
+NEIGHBOURS = 8
+NEIGHBOUR_COSINE = 0.65
+# The weight of a crop's own score beside the best score among its neighbours.
+OWN_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,36 @@ def best_candidates(
         vectors=vectors[rows[best]],
         searched=searched,
     )
+
+
+def order_by_neighbours(crops: Candidates, scores: Floats) -> Integers:
+    """Return the order in which the crops of one person stand together, as positions `(n,)`.
+
+    The neighbours of a crop are the crops of its identity. Without an identity they are the crops
+    without one that are among its nearest, or that it is among the nearest of. A neighbour that
+    scores lower than the crop does not move it, so that it need not be among the crops.
+
+    Args:
+        crops: best first; the first one stays the first.
+        scores: of the crops, `(n,)`, descending.
+    """
+    own = scores.astype(np.float64)
+    _, first, groups = np.unique(crops.groups, return_index=True, return_inverse=True)
+    best = own[first[groups]]
+
+    unnamed = np.flatnonzero(crops.groups < 0)
+    units = unit_rows(crops.vectors[unnamed])
+    cosines = units @ units.T
+    np.fill_diagonal(cosines, -1.0)
+    near = cosines >= NEIGHBOUR_COSINE
+    crowded = np.flatnonzero(near.sum(axis=1) > NEIGHBOURS)
+    if len(crowded):
+        farthest = np.partition(cosines[crowded], -NEIGHBOURS, axis=1)[:, [-NEIGHBOURS]]
+        near[crowded] &= cosines[crowded] >= farthest
+    joined = np.where(near | near.T | np.eye(len(unnamed), dtype=np.bool_), own[unnamed], -np.inf)
+    best[unnamed] = joined.max(axis=1, initial=-np.inf)
+
+    return np.argsort(-(OWN_WEIGHT * own + (1.0 - OWN_WEIGHT) * best), kind="stable")
 
 
 def mean_direction(queries: Floats) -> NDArray[np.float64]:

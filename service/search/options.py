@@ -20,6 +20,7 @@ from service.errors import InvalidField
 from service.search.filters import Filter, pairs_of
 
 GroupBy = Literal["crop", "identity", "track"]
+Order = Literal["neighbours", "score"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
 PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
 SCORING = "The artefact's default unless given; /v1/model lists those it offers."
@@ -134,6 +135,10 @@ class QueryOptions(BaseModel):
     scoring: Scoring | None = Field(None, description=SCORING)
     group_by: GroupBy = Field(
         "crop", description="The best crop of each identity, or of each track, alone."
+    )
+    order: Order = Field(
+        "neighbours",
+        description="Of a list of crops: those of one person stand together; or by score alone.",
     )
     operating_point: OperatingPoint = Field(
         "far_1e-2", description="The false-alarm rate of the verdict `match`."

@@ -21,7 +21,7 @@ from service.engine.networks import PASSES_PER_SLICE, passes_of
 from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.candidates import Candidates
+from service.search.candidates import ORDERED_CROPS, Candidates, order_by_neighbours
 from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 
@@ -149,13 +149,15 @@ class Search:
         by_cosine = self.current.scoring == "cosine"
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth
         limit = max(self.top_k, depth)
+        listed = max(limit, ORDERED_CROPS) if by_cosine else limit
         needs_level = self.sample or self.current.by_level
-        looked_at = max(limit, NEAR) if needs_level else limit
+        looked_at = max(listed, NEAR) if needs_level else listed
         near = index.search(queries, looked_at, wanted, by=options.group_by)
-        candidates = near[:limit]
+        candidates = near[:listed]
         identities = index.identities(wanted)
 
-        scored = candidates if by_cosine else candidates[:depth]
+        # A verdict does not depend on the order that is asked for.
+        scored = near[: limit if by_cosine else depth]
         head = 0 if by_cosine else len(scored.row_ids)
         shallow = depth < min(RERANK_DEPTH, candidates.searched)
         # The level is that of the gallery's best crops, which a shallow search may not score.
@@ -264,6 +266,9 @@ class Search:
         )
         if self.options.group_by != "crop":
             order = order[candidates[order].first_of_sets()]
+        elif self.options.order == "neighbours":
+            best = order[np.isfinite(scores[order])][:ORDERED_CROPS]
+            order[: len(best)] = best[order_by_neighbours(candidates[best], scores[best])]
         order = order[: self.top_k]
         return Ranking(
             proposal=proposal,

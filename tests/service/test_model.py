@@ -53,6 +53,7 @@ how = st.fixed_dictionaries(
     {
         "scoring": st.sampled_from(["mnet", "cosine"]),
         "group_by": st.sampled_from(["crop", "identity"]),
+        "order": st.sampled_from(["neighbours", "score"]),
         "top_k": st.sampled_from([EVERYTHING, 3]),
     }
 )

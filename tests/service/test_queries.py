@@ -49,7 +49,8 @@ def test_waiting_for_a_version_is_not_decoding(served, gallery, drawn_crops):
 
 @pytest.mark.parametrize("scoring", ["mnet", "cosine"])
 def test_every_scoring_orders_by_itself(served, filled, drawn_crops, scoring):
-    answer = served.query(filled, drawn_crops[0].png, scoring=scoring, top_k=24).json()
+    asked = {"scoring": scoring, "order": "score", "top_k": 24}
+    answer = served.query(filled, drawn_crops[0].png, **asked).json()
     probabilities = [result["probability"] for result in answer["results"]]
     logits = [result["pair_logit"] for result in answer["results"]]
     assert probabilities == sorted(probabilities, reverse=True)

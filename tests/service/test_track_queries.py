@@ -106,7 +106,8 @@ def test_grouped_by_track_each_track_of_a_camera_is_one_result_with_its_span(cli
         for number, (crop, (camera, track)) in enumerate(zip(drawn_crops, labels, strict=False))
     ]
     client.enroll(images)
-    every = client.query(drawn_crops[0].png, top_k=50, scoring="cosine").results
+    by_score = {"top_k": 50, "scoring": "cosine", "order": "score"}
+    every = client.query(drawn_crops[0].png, **by_score).results
     expected = {}
     for result in every:
         key = (result.camera, result.track) if result.track else result.crop_id
