@@ -262,7 +262,7 @@ def test_without_names_every_gallery_is_searched_up_to_twenty(start, drawn_crops
         ({"keep": True}, "keep, min_version, mode"),
         ({"min_version": 1}, "keep, min_version, mode"),
         ({"gallery": "east"}, "gallery"),
-        ({"top_k": 10_000}, "images, galleries, top_k"),
+        ({"top_k": 10_000}, "galleries, top_k"),
         ({"mode": "separate"}, "keep, min_version, mode"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -109,7 +108,12 @@ async def query_gallery(
         began = None
     images = await form.read_crops(runtime.settings.max_images_per_request)
     separate = bool(images) and form.mode == "separate"
-    _require_short(form, images)
+    if separate and len(images) * form.top_k > MAX_RESULTS:
+        raise AnswerTooLarge(
+            f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
+            f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
+            "top_k"
+        )
     answered = await run_query(runtime, gallery, images, form, call.caller.learn, began)
     queries = [query for query in answered if isinstance(query, AnsweredQuery)]
     rankings = [query.answer for query in queries]
@@ -127,17 +131,6 @@ async def query_gallery(
     else:
         response = Response(answers[0].model_dump_json(), media_type=JSON)
     return response
-
-
-def _require_short(form: QueryForm, images: Sequence[object], galleries: int = 1) -> None:
-    rankings = galleries * (len(images) if form.mode == "separate" else 1)
-    if rankings * form.top_k > MAX_RESULTS:
-        several = "images" if galleries == 1 else "images, galleries"
-        raise AnswerTooLarge(
-            f"{several}, top_k: {rankings} rankings with {form.top_k:,} results each are more "
-            f"than the {MAX_RESULTS:,} results of one answer; send fewer of them, or a smaller "
-            "top_k"
-        )
 
 
 def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryAnswer) -> None:
@@ -179,8 +172,12 @@ async def search_galleries(
     runtime = call.runtime
     runtime.audit.require_room()
     names = _galleries_of(call, form)
+    if len(names) * form.top_k > MAX_RESULTS:
+        raise AnswerTooLarge(
+            f"galleries, top_k: {len(names)} galleries with {form.top_k:,} results each are more "
+            f"than the {MAX_RESULTS:,} results of one answer; send fewer, or a smaller top_k"
+        )
     images = await form.read_crops(runtime.settings.max_images_per_request)
-    _require_short(form, images, len(names))
     began = getattr(request.state, "received", None) or time.perf_counter()
     query = JointQuery(runtime, names, images, form, call.caller.learn, began)
     answer = await query.answer()
