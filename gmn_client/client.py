@@ -183,6 +183,7 @@ class Connection(Methods):
         gallery: str | None = None,
         *,
         idempotency_key: str | None = None,
+        keep_best: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Enrollment:
         """Enrolls any number of images, read and sent in batches, and answers each in order.
@@ -196,6 +197,7 @@ class Connection(Methods):
             images: a list, or an iterator that makes them as they are read.
             gallery: the client's own unless given.
             idempotency_key: names this call.
+            keep_best: how many crops each track keeps, 1 to 32; all of them unless given.
             progress: called after each batch with the number of images answered so far.
 
         Raises:
@@ -214,7 +216,7 @@ class Connection(Methods):
             batch = [image for image, _ in waiting[:count]]
             # A name of its own for each request, the same where the enrollment is repeated.
             name = hashlib.sha256(f"{key} {done}".encode()).hexdigest() if done else key
-            fields = uploads.enrollment_fields(batch)
+            fields = {**uploads.enrollment_fields(batch), "keep_best": keep_best}
             headers = uploads.idempotency_header(name)
             call = Call(
                 errors.parse_enrollment, "POST", path, fields, headers, batch, repeatable=True

@@ -139,6 +139,7 @@ class Methods(Calls):
         gallery: str | None = None,
         *,
         idempotency_key: str | None = None,
+        keep_best: int | None = None,
         **labels: Unpack[CropFields],
     ) -> Call[models.Enrollment]:
         """Enrolls the crops in the boxes of one image, each answered in the order of the boxes.
@@ -150,11 +151,12 @@ class Methods(Calls):
             boxes: each with the labels of its crop, where it has any.
             gallery: the client's own unless given.
             idempotency_key: names this call; it happens once within a day.
+            keep_best: how many crops each track keeps, 1 to 32; all of them unless given.
             labels: of each box that has none of its own.
         """
         headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
         path = self._path(gallery, "crops")
-        fields = {**labels, "boxes": boxes}
+        fields = {**labels, "boxes": boxes, "keep_best": keep_best}
         return Call(parse_enrollment, "POST", path, fields, headers, [frame], repeatable=True)
 
     @listed

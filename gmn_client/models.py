@@ -181,6 +181,7 @@ class RefusedImage(WireModel):
     identity: ClassVar[None] = None
     camera: ClassVar[None] = None
     duplicate: ClassVar[bool] = False
+    kept: ClassVar[bool] = False
     warnings: ClassVar[tuple[str, ...]] = ()
     embedding: ClassVar[None] = None
 
@@ -191,8 +192,8 @@ class JobProgress(WireModel):
     """How far a job is, in items: `total` is 0 until they are counted.
 
     `done` counts the items that were handled; of an import `landed`, `duplicates` and `refused` are
-    its parts. `ignored` counts other files, images that the manifest does not name, and columns of
-    it that have no meaning.
+    its parts, and `not_kept` with `keep_best`. `ignored` counts other files, images that the
+    manifest does not name, and columns of it that have no meaning.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -201,6 +202,7 @@ class JobProgress(WireModel):
     done: int = 0
     landed: int = 0
     duplicates: int = 0
+    not_kept: int = 0
     refused: int = 0
     ignored: int = 0
 
@@ -358,6 +360,7 @@ class EnrolledImage(WireModel):
     """An image that is in the gallery; with `duplicate` it was there before, as `crop_id`.
 
     The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
+    `kept` is false, and `crop_id` null, where `keep_best` keeps other crops of its track.
     """
 
     problem: ClassVar[None] = None
@@ -366,6 +369,7 @@ class EnrolledImage(WireModel):
     identity: str | None
     camera: str | None
     duplicate: bool
+    kept: bool = True
     warnings: list[str]
 
 

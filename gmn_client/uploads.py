@@ -148,11 +148,13 @@ class ImportOptions(TypedDict, total=False):
     Attributes:
         identity, camera: of every image, where no manifest names them.
         manifest: the CSV file, in the archive or folder, that does; `manifest.csv` unless named.
+        keep_best: how many crops each track keeps, 1 to 32.
     """
 
     identity: str | None
     camera: str | None
     manifest: str | None
+    keep_best: int | None
 
 
 def path_to(*segments: str) -> str:

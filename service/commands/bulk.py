@@ -169,7 +169,9 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     return Source(crops, labelled, ignored.lines())
 
 
-def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[SourceCrop, Sent]]:
+def enroll_crops(
+    client: Client, crops: Sequence[SourceCrop], keep_best: int | None = None
+) -> list[tuple[SourceCrop, Sent]]:
     """Enroll crops under a progress bar, and return each with its outcome, in order.
 
     A crop that cannot be read or is refused has a problem; the others are enrolled all the same.
@@ -199,6 +201,10 @@ def enroll_crops(client: Client, crops: Sequence[SourceCrop]) -> list[tuple[Sour
 
     with progress_bar() as bar:
         task = bar.add_task("Enrolling", total=len(crops))
-        sent = client.enroll(images(), progress=lambda done: bar.update(task, completed=done))
+        sent = client.enroll(
+            images(),
+            keep_best=keep_best,
+            progress=lambda done: bar.update(task, completed=done),
+        )
     answers = enumerate(zip(crops, sent.results, strict=True))
     return [(crop, unreadable.get(place, answer)) for place, (crop, answer) in answers]

@@ -44,6 +44,7 @@ SOURCE_HELP = (
     "folder with a manifest.csv, KIND:PATH, or features: a .npz file or a folder of gmn embed."
 )
 IDENTITY_HELP = "Whom all images show; for images, folders and zips."
+KEEP_BEST_HELP = "How many crops each track keeps: good pictures that differ."
 CAMERA_HELP = (
     "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
 )
@@ -59,6 +60,7 @@ def enroll(
     split: Annotated[str | None, Option(help="One split only: train, query, gallery.")] = None,
     job: Annotated[bool, Option("--job", help="Send an import, which survives a restart.")] = False,
     create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
+    keep_best: Annotated[int | None, Option(min=1, max=32, help=KEEP_BEST_HELP)] = None,
     **frame: Unpack[FrameOptions],
 ) -> Shown:
     """Sends images to a gallery of the service.
@@ -85,22 +87,23 @@ def enroll(
     if not archives:
         images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
     boxes = frame.get("boxes")
-    if boxes and (job or not is_image_name(path.name)):
-        raise BadParameter("--box goes with one image, and not with --job")
+    if boxes and (job or keep_best or not is_image_name(path.name)):
+        raise BadParameter("--box goes with one image, and not with --job or --keep-best")
     summary: dict[str, Any] = {"gallery": client.gallery_name, "problems": []}
     summary["ignored"] = [asdict(file) for file in images.ignored]
     with _gallery(client, create):
         if archives:
-            _import(client, archives, {}, summary, identity=identity, camera=camera)
+            labels: ImportOptions = {"identity": identity, "camera": camera}
+            _import(client, archives, {}, summary, {**labels, "keep_best": keep_best})
         elif job:
             with pack(images.crops, summary["problems"]) as (packed, names):
-                _import(client, [packed], names, summary)
+                _import(client, [packed], names, summary, {"keep_best": keep_best})
             summary["sent"] += len(images.crops) - len(names)
         elif boxes:
             sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
             _count([(f"box {number}", answer) for number, answer in enumerate(sent, 1)], summary)
         else:
-            answers = enroll_crops(client, images.crops)
+            answers = enroll_crops(client, images.crops, keep_best)
             _count([(crop.name, answer) for crop, answer in answers], summary)
     seconds = time.perf_counter() - started
     summary["seconds"] = round(seconds, 3)
@@ -133,8 +136,10 @@ def _count(outcomes: Sequence[tuple[str, Sent]], summary: dict[str, Any]) -> Non
             detail = refused.detail or refused.title
             problems.append({"name": name, "code": refused.code, "problem": detail})
     duplicates = [name for name, outcome in outcomes if outcome.duplicate]
-    enrolled = len(outcomes) - len(problems) - len(duplicates)
+    not_kept = sum(not (outcome.kept or outcome.problem) for _, outcome in outcomes)
+    enrolled = len(outcomes) - len(problems) - len(duplicates) - not_kept
     summary |= {"sent": len(outcomes), "enrolled": enrolled, "duplicates": len(duplicates)}
+    summary["not_kept"] = not_kept
     summary["duplicate_names"] = duplicates
 
 
@@ -143,7 +148,7 @@ def _import(
     archives: Sequence[Path],
     names: Mapping[str, str],
     summary: dict[str, Any],
-    **labels: Unpack[ImportOptions],
+    options: ImportOptions,
 ) -> None:
     """Import archives, and add their outcomes to the summary.
 
@@ -151,15 +156,15 @@ def _import(
 
     Args:
         names: names of crops by those of the files in an archive.
-        labels: labels of every crop.
+        options: of every archive.
     """
-    counts = Counter(sent=0, enrolled=0, duplicates=0)
+    counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0)
     running = deque[Job]()
     for number in range(len(archives) + 1):
         if number < len(archives):
             with progress_bar() as bar:
                 bar.add_task(f"Sending {number + 1} of {len(archives)}", total=None)
-                running.append(client.import_archive(archives[number], **labels))
+                running.append(client.import_archive(archives[number], **options))
         if number > 0:
             job = follow(client, running.popleft(), f"Enrolling {number} of {len(archives)}")
             for problem in client.job_problems(job.job_id) if job.problems else ():
@@ -171,7 +176,10 @@ def _import(
                     summary["problems"].append(reason)
             progress = job.progress
             counts.update(
-                sent=progress.total, enrolled=progress.landed, duplicates=progress.duplicates
+                sent=progress.total,
+                enrolled=progress.landed,
+                duplicates=progress.duplicates,
+                not_kept=progress.not_kept,
             )
             if job.state != "done":
                 break
@@ -196,6 +204,8 @@ def _view(summary: dict[str, Any]) -> Group:
         lines.append(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
     lines += shortened(ignored, IGNORED_SHOWN)
     # A job reports the number of duplicates alone.
+    if summary["not_kept"]:
+        lines.append(f"{summary['not_kept']:,} not kept: their tracks have better crops")
     names = summary.get("duplicate_names")
     if names:
         lines.append(f"there already: {escape(', '.join(shortened(names, DUPLICATES_SHOWN)))}")

@@ -71,16 +71,19 @@ async def enroll(
     images: Sequence[ImageToEnroll],
     request_name: str | None = None,
     computed: ComputedVectors | None = None,
+    keep_best: int | None = None,
 ) -> Enrollment:
     """Enroll images; all that the answer calls landed survive a power cut and are searchable.
 
     Args:
         request_name: the same images are enrolled once under one name, however often they are sent.
         computed: vectors of the images, if they were embedded elsewhere.
+        keep_best: how many crops each track keeps; all of them if None.
 
     Raises:
         RequestConflict: the name stood for other images.
-        InvalidField: the vectors are of another embedder than the gallery's.
+        InvalidField: the vectors are of another embedder than the gallery's, or a track has too
+            many crops.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     require_free_disk(runtime.settings)
@@ -102,12 +105,12 @@ async def enroll(
             outcomes, crops = _outcomes(gallery.settings, images, embedded)
             request = None
             if request_name is not None:
-                digest = _digest(images, embedded)
+                digest = _digest(images, embedded, keep_best)
                 request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
             enrolment: Enrolment | None = None
             try:
                 if crops:
-                    enrolment = await _store(runtime, gallery, embedder, crops, request)
+                    enrolment = await _store(runtime, gallery, embedder, crops, request, keep_best)
                 elif request:
                     happened = runtime.record.crops.happened
                     enrolment = await runtime.galleries.read(happened, gallery.gallery_id, request)
@@ -186,7 +189,9 @@ def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> A
     return ArchivedCrop(record, embedded.vector, prepared.picture)
 
 
-def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> str:
+def _digest(
+    images: Iterable[ImageToEnroll], embedded: Iterable[Embedded], keep_best: int | None
+) -> str:
     digest = hashlib.sha256()
     for image, outcome in zip(images, embedded, strict=True):
         if isinstance(outcome, EmbeddedImage):
@@ -206,6 +211,8 @@ def _digest(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> st
         if image.track is not None:
             fields["track"] = image.track
         digest.update(json.dumps(fields, sort_keys=True).encode())
+    if keep_best is not None:
+        digest.update(b"keep_best %d" % keep_best)
     return digest.hexdigest()
 
 
@@ -215,6 +222,7 @@ async def _store(
     embedder: str,
     crops: Sequence[ArchivedCrop],
     request: RequestKey | None,
+    keep_best: int | None,
 ) -> Enrolment:
     async def section() -> Enrolment:
         stored = crops
@@ -222,14 +230,21 @@ async def _store(
             stored = await keep_elsewhere(runtime, runtime.pictures, gallery, crops)
         failpoint("enroll.pictures-kept")
         enrolment = await runtime.galleries.change(
-            "enroll", gallery, runtime.record.crops.enroll, embedder, stored, request
+            "enroll", gallery, runtime.record.crops.enroll, embedder, stored, request, keep_best
         )
         if not enrolment.replayed:
             await runtime.audit.done(
                 "enroll",
                 gallery=gallery.name,
-                count=len(enrolment.landed),
+                count=sum(crop.kept for crop in enrolment.landed),
                 duplicates=sum(crop.duplicate for crop in enrolment.landed),
+            )
+        if enrolment.removal:
+            await runtime.audit.done(
+                "keep_best",
+                gallery=gallery.name,
+                count=enrolment.removal.count,
+                crop_ids=list(enrolment.removal.crop_ids),
             )
         return enrolment
 

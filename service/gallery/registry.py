@@ -350,6 +350,8 @@ def _announce(shared: SharedRedis, gallery: str, steps: str, committed: object) 
     match committed:
         case Enrolment():
             crop_ids = [crop.crop_id for crop in committed.added]
+            if committed.removal is not None:
+                _announce(shared, gallery, "delete-crop", committed.removal)
         case Removal():
             crop_ids = list(committed.crop_ids)
         case Relabelling():

@@ -178,6 +178,7 @@ Labels = Annotated[list[Text], MOST_LABELS]
 MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
 MetadataText = Annotated[str, Field(max_length=MAX_METADATA_BYTES)]
 MetadataLabels = Annotated[list[MetadataText], MOST_LABELS]
+KeepBest = Annotated[int, Field(ge=1, le=32)]
 FILTERS = frozenset(field.name for field in fields(CropFilter))
 
 
@@ -239,6 +240,8 @@ class LabelledBox(Box):
 class EnrollForm(EnrollFields, FrameForm):
     """One or many images to enroll, or the crops in the boxes of one."""
 
+    keep_best: KeepBest | None = None
+    """How many crops each track keeps: the best by quality and distance from each other."""
     box_model = LabelledBox
 
     def for_images(self, crops: Sequence[ImageFile]) -> list[ImageToEnroll]:
@@ -261,6 +264,8 @@ class EnrollForm(EnrollFields, FrameForm):
                 labels |= boxes[place].labels()
             parsed = {name: _label(name, text) for name, text in labels.items()}
             images.append(ImageToEnroll(crop, **parsed))
+        if self.keep_best is not None and not any(image.track for image in images):
+            raise InvalidField("keep_best: goes with track; send the tracker's own id too")
         return images
 
 

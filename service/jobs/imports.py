@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gmn_client.models import JobProblem, RefusedImage
 from model.crops.decode import CropProblem
@@ -41,7 +41,7 @@ COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 async def begin_import(
     runtime: Runtime,
     gallery: Gallery,
-    parameters: Mapping[str, str | None],
+    parameters: Mapping[str, Any],
     archive: BinaryIO | None = None,
     key_id: str | None = None,
 ) -> Job:
@@ -116,7 +116,9 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     if content.vectors is not None:
         size = VECTORS_PER_BATCH
     began = time.monotonic()
-    for together in batches(batches(waiting, size), CONCURRENT_BATCHES):
+    # The order of the batches decides which crops a track keeps.
+    at_once = 1 if job.parameters.get("keep_best") else CONCURRENT_BATCHES
+    for together in batches(batches(waiting, size), at_once):
         enrolling = [_enroll_batch(runtime, gallery, job, content, batch) for batch in together]
         problems: list[JobProblem] = []
         # All end before one of them fails the job.
@@ -199,8 +201,9 @@ async def _enroll_batch(
     ]
     # Under this name the batch is enrolled once, also if the process dies before it is saved.
     name = f"import:{job.job_id}:{batch[0][0]}"
+    keep_best = job.parameters.get("keep_best")
     answer = await runner.wait_while_busy(
-        lambda: enroll.enroll(runtime, gallery, images, name, vectors)
+        lambda: enroll.enroll(runtime, gallery, images, name, vectors, keep_best)
     )
     failpoint("import.batch-landed")
     added = Counter(done=len(batch))
@@ -210,6 +213,8 @@ async def _enroll_batch(
             added["refused"] += 1
             left_out = LeftOut(content.name_of(item), outcome.problem.detail)
             problems += _lines(outcome.problem.code, [left_out], position)
+        elif not outcome.kept:
+            added["not_kept"] += 1
         else:
             added["duplicates" if outcome.duplicate else "landed"] += 1
     return added, problems

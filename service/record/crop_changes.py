@@ -242,7 +242,12 @@ def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> E
     past = from_json(row["answer"])
     landed = tuple(
         EnrolledImage(
-            crop_id=crop_id, identity=None, camera=None, duplicate=duplicate, warnings=warnings
+            crop_id=crop_id,
+            identity=None,
+            camera=None,
+            duplicate=duplicate,
+            kept=crop_id is not None,
+            warnings=warnings,
         )
         for crop_id, duplicate, warnings in past["landed"]
     )

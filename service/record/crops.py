@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
 from service.ops.failpoints import failpoint
 from service.ops.health import heartbeat
+from service.record.best_crops import choose_best
 from service.record.crop_changes import (
     change_embedder,
     find_request,
@@ -61,6 +62,7 @@ from service.record.vectors import VectorFile
 # It names neither that crop nor its labels: a key that may only enroll must not learn them, and
 # they are not kept with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
+NOT_KEPT = {"crop_id": None, "duplicate": False, "kept": False}
 CROPS_AT_ONCE = 500
 EVERY_CROP = CropFilter()
 # Upper bound on the slots that are looked at while other writers wait.
@@ -84,12 +86,17 @@ class Crops(RecordPart):
         embedding_fingerprint: str,
         crops: Sequence[ArchivedCrop],
         request: RequestKey | None = None,
+        keep_best: int | None = None,
     ) -> Enrolment:
         """Store crops at once; a request that happened already changes nothing.
+
+        Args:
+            keep_best: how many crops each of their tracks keeps; all of them if None.
 
         Raises:
             NeedsReindex: another embedder filled the gallery.
             RequestConflict: the request's key stood for another request.
+            InvalidField: a track has too many crops to choose the best of.
         """
         entry = require_entry(transaction, gallery_id)
         if request and (past := find_request(transaction, entry, request)):
@@ -108,8 +115,7 @@ class Crops(RecordPart):
                 warnings = _kept_warnings(record, alike[0])
                 record = alike[0]
             else:
-                slot = entry.rows + len(added) + 1
-                record = replace(record, row_id=slot, inside=crop.picture is not None)
+                record = replace(record, inside=crop.picture is not None)
                 added.append(replace(crop, record=record))
                 same.append(record)
                 failpoint("enroll.crop-written")
@@ -123,13 +129,29 @@ class Crops(RecordPart):
                 )
             )
         version = entry.version
+        give_way: list[StoredCrop] = []
+        if keep_best is not None:
+            others, give_way = choose_best(transaction, gallery_id, added, keep_best)
+            added = [crop for crop in added if crop.record.crop_id not in others]
+            landed = [
+                image.model_copy(update=NOT_KEPT) if image.crop_id in others else image
+                for image in landed
+            ]
+        added = [
+            replace(crop, record=replace(crop.record, row_id=slot))
+            for slot, crop in enumerate(added, entry.rows + 1)
+        ]
         if added:
             counts = put_crops(transaction, gallery_id, added)
             slots = [crop.record.row_id for crop in added]
             version = next_version(transaction, gallery_id, "added", slots, **counts)
+        removal = remove_crops(transaction, gallery_id, give_way)
+        if removal:
+            version = removal.version
         if request:
             keep_request(transaction, gallery_id, request, version, landed)
-        return Enrolment(version, tuple(landed), tuple(crop.record for crop in added))
+        records = tuple(crop.record for crop in added)
+        return Enrolment(version, tuple(landed), records, removal=removal)
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
         """Return the answer of a request that happened already; None where it is new."""

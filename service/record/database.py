@@ -433,7 +433,9 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
-                found = [self._run(connection, work) for work in batch]
+                found: list[Transaction | None] = []
+                for work in batch:
+                    found.append(self._run(connection, work, tuple(found)))
                 done = [transaction for transaction in found if transaction is not None]
                 if connection.total_changes == changed_before:
                     connection.execute("ROLLBACK")
@@ -465,9 +467,11 @@ class Database:
         if self._log_has_deleted or removes or _size(self._log) > LOG_BYTES:
             self._empty_log()
 
-    def _run(self, connection: sqlite3.Connection, work: _Work) -> Transaction | None:
+    def _run(
+        self, connection: sqlite3.Connection, work: _Work, earlier: Sequence[Transaction | None]
+    ) -> Transaction | None:
         """Run a rule; None where it failed, and nothing of it is left."""
-        transaction = Transaction(self, connection)
+        transaction = Transaction(self, connection, earlier=earlier)
         connection.execute("SAVEPOINT rule")
         try:
             work.result = work.rule(transaction)

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,6 @@ COUNTED = (
     "GROUP BY track, camera ORDER BY track, camera"
 )
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
-
-
-class TrackSpan(NamedTuple):
-    """The number of crops of a track, and the times of its first and last."""
-
-    crops: int
-    first_seen: datetime
-    last_seen: datetime
 
 
 @dataclass(frozen=True)
@@ -94,11 +86,15 @@ class Tracks(RecordPart):
 
     def spans(
         self, gallery_id: int, tracks: Iterable[str]
-    ) -> dict[tuple[str, str | None], TrackSpan]:
-        """Return the spans of the tracks of these ids, by id and camera."""
+    ) -> dict[tuple[str, str | None], dict[str, Any]]:
+        """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
         found = self._reader.tuples(COUNTED, (gallery_id, as_json(set(tracks)), None, None))
         return {
-            (track, camera): TrackSpan(crops, as_moment(first), as_moment(last))
+            (track, camera): {
+                "crops": crops,
+                "first_seen": as_moment(first),
+                "last_seen": as_moment(last),
+            }
             for track, camera, crops, first, last in found
         }
 

@@ -172,12 +172,14 @@ class Transaction(Reader):
         vectors: to be written, by gallery, side and dimension, then by slot.
         removes: something was deleted for good, and has to leave SQLite's log too.
         deleted: the ids of crops that no older copy of the record may bring back.
+        earlier: the transactions of the same commit before this one; None for one that failed.
     """
 
     notes: list[Change] = field(default_factory=list)
     vectors: dict[tuple[int, int, int], dict[int, Vector]] = field(default_factory=dict)
     removes: bool = False
     deleted: list[str] = field(default_factory=list)
+    earlier: Sequence[Transaction | None] = ()
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         return self.execute(statement, values).rowcount
@@ -199,6 +201,14 @@ class Transaction(Reader):
                 f"{verb} INTO {table.name} ({columns}) VALUES ({marks_of(list(rows[0]))})",
                 [tuple(row.values()) for row in rows],
             )
+
+    def unwritten_vectors(self, place: tuple[int, int, int]) -> dict[int, Vector]:
+        """Return the vectors by slot that earlier rules of this commit have for a file."""
+        vectors: dict[int, Vector] = {}
+        for transaction in self.earlier:
+            if transaction is not None:
+                vectors.update(transaction.vectors.get(place, {}))
+        return vectors
 
     def note(
         self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Sequence[int] = ()

@@ -243,6 +243,7 @@ class Enrolment:
     Attributes:
         replayed: the request happened before, and this was its outcome.
         problems: as the request that happened left them, opaque JSON.
+        removal: of the crops of a track that gave way; None where none did.
     """
 
     version: int
@@ -250,6 +251,7 @@ class Enrolment:
     added: tuple[StoredCrop, ...]
     replayed: bool = False
     problems: str = "[]"
+    removal: Removal | None = None
 
 
 @dataclass(frozen=True)

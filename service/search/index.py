@@ -118,7 +118,7 @@ class GalleryIndex:
             grouped: whether to return the nearest crop of each of the `limit` nearest identities
                 instead, or tracks; a crop without one is a group of its own. That is exact, but
                 where product codes propose enough crops of as many identities.
-            by: what the results of the search stand for.
+            by: the kind of group; of a search by `track` the candidates have the tracks as `sets`.
         """
         proposed = limit * CROPS_PER_GROUP
         if grouped and wanted == EVERY_CROP and self._proposes_codes(proposed):

@@ -322,7 +322,7 @@ async def _with_spans(
     for crop in found:
         # None for a crop without a track, and where the track was changed since.
         span = spans.get((crop.track or "", crop.camera))
-        results.append(crop.model_copy(update=span._asdict()) if span else crop)
+        results.append(crop.model_copy(update=span) if span else crop)
     return results
 
 

@@ -85,3 +85,46 @@ def test_a_track_is_a_tracker_s_own_and_forgotten_with_its_person(client, drawn_
     client.forget("Ann")
     (track,) = client.tracks()
     assert (track.crops, track.identities) == (1, [])
+
+
+def test_keep_best_keeps_a_few_crops_of_each_track(client, drawn_crops):
+    images = [
+        Image(crop.png, camera="east", track=str(number % 2))
+        for number, crop in enumerate(drawn_crops[:12])
+    ]
+    answer = client.enroll(images, keep_best=2)
+    assert [track.crops for track in client.tracks()] == [2, 2]
+    kept = {image.crop_id for image in answer.results if image.kept}
+    assert {crop.crop_id for crop in client.crops()} == kept
+    assert all(image.crop_id is None for image in answer.results if not image.kept)
+    # Only these are found.
+    found = client.query(drawn_crops[0].png, top_k=50)
+    assert {result.crop_id for result in found.results} == kept
+    # The same again changes nothing; fewer make others give way.
+    again = client.enroll(images, keep_best=2)
+    assert again.gallery_version == answer.gallery_version
+    assert [image.crop_id for image in again.results] == [image.crop_id for image in answer.results]
+    fewer = client.enroll([*images[:2], Image(drawn_crops[12].png, track="9")], keep_best=1)
+    assert [track.crops for track in client.tracks()] == [1, 1, 1]
+    assert len(client.query(drawn_crops[0].png, top_k=50).results) == 3
+    assert fewer.results[2].kept
+
+
+def test_keep_best_of_no_track_and_of_a_wrong_number_is_refused(client, drawn_crops):
+    for keep_best, track in ((2, None), (0, "1"), (33, "1")):
+        with pytest.raises(RequestRefused, match="keep_best"):
+            client.enroll([Image(drawn_crops[0].png, track=track)], keep_best=keep_best)
+
+
+def test_an_import_keeps_the_best_of_each_track(client, drawn_crops, tmp_path):
+    packed = tmp_path / "crops.zip"
+    lines = ["path,camera,track"]
+    with zipfile.ZipFile(packed, "w") as file:
+        for number, crop in enumerate(drawn_crops):
+            file.writestr(f"{number}.png", crop.png)
+            lines.append(f"{number}.png,east,{number % 3}")
+        file.writestr("manifest.csv", "\n".join(lines))
+    job = client.wait_for_job(client.import_archive(packed, keep_best=4).job_id)
+    count = len(drawn_crops)
+    assert (job.state, job.progress.landed, job.progress.not_kept) == ("done", 12, count - 12)
+    assert [track.crops for track in client.tracks()] == [4, 4, 4]

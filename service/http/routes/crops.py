@@ -67,6 +67,9 @@ async def enroll_crops(
 
     The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
 
+    With `keep_best` each track of a camera keeps a few crops: good pictures that differ. Others
+    are deleted, or answered with `kept: false`. A crop with a name never gives way to one without.
+
     Under one `Idempotency-Key` the same request of an API key happens once within a day; a
     repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
@@ -83,7 +86,7 @@ async def enroll_crops(
     failpoint("enroll.body-read")
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
-    answer = await enroll(runtime, gallery, images, name)
+    answer = await enroll(runtime, gallery, images, name, keep_best=form.keep_best)
     if not call.caller.may("query", "delete"):
         answer = _without_known_ids(answer)
     response = await answer_each(request, answer, 201)

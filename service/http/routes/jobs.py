@@ -15,7 +15,7 @@ from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownJob
 from service.gallery.archives import remove_unneeded
 from service.gallery.enroll import Camera, Name
-from service.http.forms import FILE, MULTIPART, Form, GroupingForm
+from service.http.forms import FILE, MULTIPART, Form, GroupingForm, KeepBest
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.problems import content, problems
 from service.jobs import runner
@@ -57,12 +57,14 @@ class ImportForm(Form):
     that gallery's name, or one in it."""
     manifest: Name | None = None
     """A CSV file in it with the column `path` and any of `identity`, `camera`, `captured_at`,
-    `external_id`, `metadata`; `manifest.csv` unless named."""
+    `external_id`, `metadata`, `track`; `manifest.csv` unless named."""
     identity: Name | None = None
     """Applies to every image; refused where the manifest, or without one the folder of each person,
     names people."""
     camera: Camera | None = None
     """Applies to every image; refused where the manifest names cameras."""
+    keep_best: KeepBest | None = None
+    """How many crops each track keeps, as in an enrollment."""
 
 
 @router.get("/jobs", responses=problems("unknown_gallery"))

@@ -5,7 +5,7 @@ import { attempt, count, download, find, h, moment, onSubmit } from "./elements.
 import { changed, gallery, inGallery, panel } from "./place.js";
 
 const STATES = { queued: "waiting", running: "running", done: "✓ done", failed: "✕ failed", cancelled: "– stopped" };
-const PARTS = { landed: "stored", duplicates: "already stored", refused: "refused", ignored: "ignored" };
+const PARTS = { landed: "stored", duplicates: "already stored", not_kept: "not kept", refused: "refused", ignored: "ignored" };
 const KINDS = { import: "Import", reindex: "Reindex", grouping: "Grouping" };
 const GOING = ["queued", "running"];
 
