@@ -38,6 +38,8 @@ FLATTEST = 0.3
 REFERENCE_WEIGHT = 60.0
 MAP_WEIGHT = 50.0
 MAPPED_SHARES = np.linspace(0.1, 0.8, 8)
+# Traffic counts below the score that so large a share of strangers' tracks exceeds.
+CUT_SHARE = 0.03
 # Traffic moves a threshold no further than to those of these multiples of the rate.
 MOST_MOVED = 3.0
 LARGEST_RATE = 0.5
@@ -228,20 +230,25 @@ def _joined(left_out: Array | None, referred: Array, people: int, weight: float)
 def _mapped(referred: Array, scores: Array, traffic: Traffic, looks: float) -> Array:
     """Map thresholds by the line that takes the reference's body to the traffic's.
 
-    The line is shrunk towards the identity. The body has no listed people, whom a quantile of the
-    tail would take for strangers.
+    The line is shrunk towards the identity.
 
     Args:
         referred: thresholds by the reference, `(k,)`.
         scores: of the reference, of one crop each.
+        traffic: of one score a track.
         looks: independent looks of a track.
     """
-    before = np.quantile(scores, MAPPED_SHARES ** (1.0 / looks))
-    after = traffic.quantiles(MAPPED_SHARES)
-    weight = traffic.tracks / (traffic.tracks + MAP_WEIGHT)
+    # Listed people pass too. Their tracks are above nearly all of the strangers'.
+    limit = exceeded(scores, np.array([CUT_SHARE / looks]))
+    strangers = Traffic(np.where(EDGES[:-1] < limit, traffic.counts, 0))
+    if not strangers.tracks:
+        strangers = traffic
+    before = np.quantile(scores, (MAPPED_SHARES * (1.0 - CUT_SHARE)) ** (1.0 / looks))
+    after = strangers.quantiles(MAPPED_SHARES)
+    weight = strangers.tracks / (strangers.tracks + MAP_WEIGHT)
     slope = 1.0 + weight * (np.polyfit(before, after, 1)[0] - 1.0)
-    moved = before.mean() + weight * (after.mean() - before.mean())
-    return np.asarray(moved + slope * (referred - before.mean()))
+    middle = before.mean() + weight * (after.mean() - before.mean())
+    return np.asarray(middle + slope * (referred - before.mean()))
 
 
 def _artefact_threshold(

@@ -181,15 +181,17 @@ def test_traffic_moves_the_threshold_from_200_tracks_on_and_within_a_factor_of_t
         assert moved.height == end.height
 
 
-def test_a_tenth_of_listed_people_in_the_traffic_moves_the_threshold_little():
-    watch_list = _list(40)
-    listed = watch_list.heights(_population(40, 5, seed=1)[0][::5])[0]
+@pytest.mark.parametrize("people", [5, 40])
+def test_listed_people_in_the_traffic_change_the_threshold_little(people):
+    watch_list = _list(people)
+    listed = watch_list.heights(_population(people, 8, seed=1)[0])[0]
+    listed = np.resize(listed, 90)
     strangers = _traffic(watch_list, 360)
     reference = _reference()
     clean = fit_threshold(watch_list, 1e-2, reference, strangers)
     mixed = fit_threshold(watch_list, 1e-2, reference, strangers + Traffic.of(listed))
-    assert mixed.traffic_tracks == 400
-    assert abs(mixed.height - clean.height) < 0.1 * (np.median(listed) - clean.height)
+    assert mixed.traffic_tracks == 450
+    assert abs(mixed.height - clean.height) < 0.05 * (np.median(listed) - clean.height)
 
 
 def test_five_thousand_people_are_fitted_in_seconds_within_200_megabytes():
