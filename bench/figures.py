@@ -273,6 +273,8 @@ def markdown(kept: Any) -> str:
         if "gaps" in kept:
             return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
         return curves_table(kept)
+    if "traffic" in kept[0]:
+        return tables.watch_table(kept)
     if "galleries" in kept[0]:
         return tables.few_people_table(kept)
     if "bench" in kept[0]:

@@ -173,6 +173,29 @@ def few_people_table(rows: Rows) -> str:
     return markdown_table([*titles, "least probability of a match", "calibration error"], lines)
 
 
+def watch_table(rows: Rows) -> str:
+    """Format a row for each artefact and traffic of `bench.watch`, with a column for each size."""
+    common, rare = sorted({row["rate"] for row in rows}, reverse=True)
+    by_list = {(*_watch(row), row["size"], row["rate"]): row for row in rows}
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    lines = []
+    for about in dict.fromkeys(_watch(row) for row in rows):
+        cells = []
+        for size in sizes:
+            row = by_list[*about, size, common]
+            median, low, high, _ = row["ratio"]
+            shares = "/".join(f"{100 * row[name]:.0f}" for name in ("inside", "above", "found"))
+            cells.append(f"{median:.1f} [{low:.1f}-{high:.1f}] · {shares}")
+        means = [by_list[*about, size, rare]["ratio"][-1] for size in sizes]
+        lines.append([*about, *cells, f"{min(means):.1f}-{max(means):.1f}"])
+    titles = [f"{size} people" for size in sizes]
+    return markdown_table(["artefact", "traffic", *titles, f"mean at {rare:.1%}"], lines)
+
+
+def _watch(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["artefact"], row["traffic"]
+
+
 def bench_table(rows: Rows) -> str:
     lines = []
     for row in rows:

@@ -18,7 +18,7 @@ TRACKS_PER_PERSON = 4.0
 ALARMED_AGAIN = 0.4
 # The obtained rate over the promised one is log-normal, with this median.
 MEDIAN_BEFORE_TRAFFIC = 1.5
-MEDIAN_OF_TRAFFIC = 0.9
+MEDIAN_OF_TRAFFIC = 1.0
 # Tracks that tell as much about a list as one of its people.
 TRACKS_OF_A_PERSON = 3.0
 FURTHEST = 1e-2
@@ -109,9 +109,15 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
         return Found(
             "several_cameras", share, math.floor(100 * low) / 100, math.ceil(100 * high) / 100
         )
-    if np.isfinite(left_out.same).any():
-        return Found("one_camera", high=_share_above(watch_list, threshold, left_out.same))
-    return Found("not_known")
+    again = np.isfinite(left_out.same)
+    if not again.any():
+        return Found("not_known")
+    share = _share_above(watch_list, threshold, left_out.same)
+    # Wilson's bound, one standard deviation above the share of so many people.
+    people = len(np.unique(left_out.people[again]))
+    spread = math.sqrt(share * (1.0 - share) / people + 0.25 / people**2)
+    bound = (share + 0.5 / people + spread) / (1.0 + 1.0 / people)
+    return Found("one_camera", high=math.ceil(round(100 * bound, 6)) / 100)
 
 
 def _share_above(watch_list: WatchList, threshold: WatchThreshold, same_person: Array) -> float:

@@ -2,7 +2,7 @@
 
 A threshold joins the tails of two samples: vectors of a reference, scored against the list, and the
 list's own crops, each left out. Once the site has sent tracks, their histogram corrects the first.
-docs/watch.md has the figures.
+docs/calibration.md has the figures.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ EDGES = np.linspace(-0.25, 1.0, BINS + 1)
 FEWEST_TRACKS = 200
 CROPS_PER_TRACK = 4.0
 
-# Factors of the reference's scores, in lists with a level and in smaller ones.
-LEVEL_FACTOR = 1.3
-RAW_FACTOR = 1.15
+# Factors of the reference's scores, in lists with a tail of their own and in smaller ones.
+LARGE_FACTOR = 1.3
+SMALL_FACTOR = 1.2
 # A generalised Pareto tail begins at this share.
 TAIL_SHARE = 0.1
 STEEPEST = -0.5
@@ -157,7 +157,7 @@ def fit_threshold(
             return WatchThreshold(float(left_out[0]), asked, max(asked, least), "list", size)
         height = _artefact_threshold(watch_list, asked / looks, artefact)
         return WatchThreshold(height, asked, asked, "artefact", size)
-    factor = LEVEL_FACTOR if watch_list.has_level else RAW_FACTOR
+    factor = SMALL_FACTOR if left_out is None else LARGE_FACTOR
     scores = factor * watch_list.heights(reference)[0]
     referred = exceeded(scores, rates / looks)
     least = max(asked, LEAST_RATE)

@@ -1,0 +1,98 @@
+"""Watch lists drawn from features: who is judged, and what is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import figures, watch
+from model.feature_file import Origin, write_features
+from model.problems import InputProblem
+
+DIMENSION = 48
+
+
+def _write(path, names):
+    """Write a feature for each name, of people about directions of their own."""
+    random = np.random.default_rng(0)
+    people = {}
+    vectors = []
+    for name in names:
+        middle = people.setdefault(name.split("_")[0], random.standard_normal(DIMENSION))
+        vectors.append(middle + 0.3 * random.standard_normal(DIMENSION))
+    columns = {"paths": [f"market/query/{name}" for name in names]}
+    write_features(path, np.array(vectors, np.float32), columns, Origin("embedder"))
+    return path
+
+
+def _people(number):
+    return [
+        f"{person:04}_c{camera}s1_{frame:06}_00.jpg"
+        for person in range(1, number + 1)
+        for camera in range(1, 7)
+        for frame in (0, 25, 9000)
+    ]
+
+
+def test_a_track_ends_with_its_camera_and_with_a_gap_of_a_thousand_frames(tmp_path):
+    names = ["0002_c1s1_000100_01.jpg", "0002_c1s1_001050_01.jpg", "0002_c1s1_002051_01.jpg"]
+    names += ["0002_c2s1_002060_01.jpg", "0002_c2s2_002070_01.jpg", "0003_c2s2_002070_01.jpg"]
+    names += ["0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"]
+    crops, features = watch.read_crops(_write(tmp_path / "features.npz", names))
+    assert len(features) == 8
+    assert crops.row.tolist() == [0, 1, 2, 3, 4, 5]
+    assert crops.track.tolist() == [1, 1, 2, 3, 4, 5]
+
+
+def test_crops_of_the_training_part_are_not_judged(tmp_path):
+    path = tmp_path / "features.npz"
+    columns = {"paths": ["bounding_box_train/0002_c1s1_000100_01.jpg"]}
+    write_features(path, np.ones((1, 3), np.float32), columns, Origin("embedder"))
+    assert watch.read_crops(path)[0].empty
+
+
+def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "LISTS", len(watch.CAMERAS))
+    crops, features = watch.read_crops(_write(tmp_path / "features.npz", _people(150)))
+    pairs = np.random.default_rng(5).standard_normal((1000, 2, DIMENSION))
+    reference = pairs.sum(axis=1).astype(np.float32)
+    rows = pd.DataFrame(watch.judge_lists(crops, features, reference, 3))
+    assert len(rows) == len(watch.CAMERAS) * len(watch.TRAFFIC) * len(watch.RATES)
+    assert rows.found.mean() > 0.95
+    assert not rows.above.any()
+    cells = [{"artefact": "a", "traffic": "none", "size": 3, "galleries": 5}] * 2
+    cells = [
+        cell | {"rate": rate} | watch.figures(rows[rows.rate == rate])
+        for cell, rate in zip(cells, watch.RATES, strict=True)
+    ]
+    table = figures.markdown(cells)
+    assert "3 people" in table
+    assert f"/{100 * cells[0]['found']:.0f} |" in table
+
+
+def test_an_artefact_without_a_reference_has_no_forecast_to_judge(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "LISTS", 1)
+    crops, features = watch.read_crops(_write(tmp_path / "features.npz", _people(90)))
+    with pytest.raises(InputProblem, match="reference"):
+        next(watch.judge_lists(crops, features, None, 3))
+
+
+def test_the_figures_of_lists_are_shares_and_quantiles():
+    rows = pd.DataFrame(
+        {
+            "ratio": [0.0, 1.0, 1.0, 2.0],
+            "inside": [True, True, True, False],
+            "above": [False, False, False, True],
+            "found": [1.0, 0.5, 0.5, 1.0],
+            "basis": ["one_camera", "one_camera", "not_known", "several_cameras"],
+            "as_forecast": [True, False, True, True],
+        }
+    )
+    assert watch.figures(rows) == {
+        "ratio": [1.0, 0.15, 1.85, 1.0],
+        "inside": 0.75,
+        "above": 0.25,
+        "found": 0.75,
+        "as_forecast": {"not_known": 1.0, "one_camera": 0.5, "several_cameras": 1.0},
+    }
