@@ -51,7 +51,7 @@ def put_crops(
     The picture of a crop that is kept outside the record is not a stray any more.
     """
     records = [crop.record for crop in crops]
-    people, new_people = require_people(transaction, gallery_id, records)
+    people, new_people = require_people(transaction, gallery_id, _names(records))
     rows = [_row(gallery_id, record, people) for record in records]
     transaction.insert(CROPS, *rows)
     _insert_tracks(transaction, gallery_id, records)
@@ -127,7 +127,7 @@ def relabel_crops(
     """Store crops as they are after a change of their labels; the old labels leave the log."""
     transaction.removes = True
     slots = [crop.row_id for crop in before]
-    people, new_people = require_people(transaction, gallery_id, after)
+    people, new_people = require_people(transaction, gallery_id, _names(after))
     changed = [_row(gallery_id, crop, people) for crop in after]
     names = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
     settings = ", ".join(f"{name} = ?" for name in names)
@@ -301,10 +301,9 @@ def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> 
 
 
 def require_people(
-    transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]
+    transaction: Transaction, gallery_id: int, names: Sequence[str]
 ) -> tuple[dict[str, int], int]:
-    """Return the ids of the crops' people by name, and how many of them are new."""
-    names = _names(crops)
+    """Return the ids of people by name, all of whom are there then, and how many are new."""
     rest = f"WHERE gallery_id = ? AND name IN {AMONG}"
     rows = transaction.rows(PEOPLE, rest, (gallery_id, as_json(names)))
     people = {row["name"]: row["person_id"] for row in rows}
@@ -340,12 +339,15 @@ def _insert_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[St
 
 
 def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
-    metadata = None if crop.metadata is None else to_json(crop.metadata).decode()
+    person_id = None if crop.identity is None else people[crop.identity]
+    place = {"gallery_id": gallery_id, "slot": crop.row_id, "person_id": person_id}
+    return place | columns_of(crop)
+
+
+def columns_of(crop: StoredCrop) -> dict[str, Any]:
+    """Return the values of a crop's row, without its place and person."""
     return {
-        "gallery_id": gallery_id,
-        "slot": crop.row_id,
         "crop_id": crop.crop_id,
-        "person_id": None if crop.identity is None else people[crop.identity],
         "camera": crop.camera,
         "captured_at": as_micros(crop.captured_at),
         "seen_at": as_micros(crop.captured_at or crop.created_at),
@@ -356,5 +358,5 @@ def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str,
         "image_bytes": crop.image_bytes,
         "inside": int(crop.inside),
         "quality": crop.quality,
-        "metadata": metadata,
+        "metadata": None if crop.metadata is None else to_json(crop.metadata).decode(),
     }

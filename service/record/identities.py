@@ -112,7 +112,8 @@ class IdentityChanges(RecordPart):
             return None
         crops = _crops_of_merge(transaction, merge)
         restored = [replace(crop, identity=merge["identity"]) for crop in crops]
-        people, new_people = require_people(transaction, gallery_id, restored)
+        names = [merge["identity"]] if crops else []
+        people, new_people = require_people(transaction, gallery_id, names)
         if crops:
             _retarget_earlier(transaction, merge, people[merge["identity"]])
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
-from pydantic_core import to_json
 
 from service.errors import RecordUnavailable, ServiceError
 from service.ops.failpoints import failpoint
+from service.record.crop_changes import columns_of, require_people
 from service.record.crop_rows import read_checksums
 from service.record.database import Database
 from service.record.galleries import (
@@ -34,7 +34,6 @@ from service.record.schema import (
     PICTURES,
     RESTORES,
     as_micros,
-    natural_order,
 )
 from service.record.transaction import AMONG, Reader, Transaction, as_json
 from service.record.values import ArchivedCrop
@@ -131,11 +130,11 @@ def _begin(
 
 
 def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]) -> None:
-    _hold(transaction, restore)
+    row = _hold(transaction, restore)
     gallery_id = restore.gallery_id
     removed = _removed(transaction, gallery_id, [crop.record.crop_id for crop in crops])
     left = [crop for crop in crops if crop.record.crop_id not in removed]
-    unchanged = _unchanged_slots(transaction, restore, left)
+    unchanged = _unchanged_slots(transaction, row, left)
     next_slot = require_entry(transaction, gallery_id).rows + 1
     rows = []
     tracks = []
@@ -150,7 +149,8 @@ def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCro
             picture = crop.picture
             vectors[slot] = (crop_id, crop.vector)
         place = {"gallery_id": gallery_id, "slot": slot}
-        rows.append({**place, **_fields(crop), "picture": picture})
+        labels = {**columns_of(crop.record), "identity": crop.record.identity}
+        rows.append({**place, **labels, "picture": picture})
         if crop.record.track is not None:
             tracks.append({**place, "track": crop.record.track})
     transaction.insert(INCOMING, *rows)
@@ -228,21 +228,10 @@ def _drop_damaged_people(transaction: Transaction, gallery_id: int) -> None:
 
 def _add_people(transaction: Transaction, gallery_id: int) -> None:
     found = transaction.execute(
-        "SELECT DISTINCT identity FROM incoming WHERE gallery_id = ? AND identity IS NOT NULL "
-        "AND identity NOT IN (SELECT name FROM people WHERE gallery_id = ?)",
-        (gallery_id, gallery_id),
+        "SELECT DISTINCT identity FROM incoming WHERE gallery_id = ? AND identity IS NOT NULL",
+        (gallery_id,),
     )
-    first: int = transaction.value("SELECT coalesce(max(person_id), 0) + 1 FROM people")
-    people = [
-        {
-            "person_id": person_id,
-            "gallery_id": gallery_id,
-            "name": name,
-            "sort_key": natural_order(name),
-        }
-        for person_id, (name,) in enumerate(found.fetchall(), first)
-    ]
-    transaction.insert(PEOPLE, *people)
+    require_people(transaction, gallery_id, [name for (name,) in found.fetchall()])
 
 
 def _relabel(transaction: Transaction, gallery_id: int) -> None:
@@ -309,7 +298,7 @@ def _give_up(transaction: Transaction, restore: Restore) -> None:
     transaction.change("DELETE FROM restores WHERE token = ?", (restore.token,))
 
 
-def _hold(transaction: Transaction, restore: Restore) -> Any:
+def _hold(transaction: Transaction, restore: Restore) -> sqlite3.Row:
     require_entry(transaction, restore.gallery_id)
     row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
     if row is None:
@@ -331,15 +320,15 @@ def _removed(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str])
 
 
 def _unchanged_slots(
-    transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]
+    transaction: Transaction, restore: sqlite3.Row, crops: Sequence[ArchivedCrop]
 ) -> dict[str, int]:
     """Return the slots of crops that the gallery has as they are, labels apart; damaged ones not.
 
     A damaged row is not raised here: a restore mends it.
     """
-    gallery_id = restore.gallery_id
-    row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
-    if row is None or row["side"] != row["former_side"] or row["dimension"] is None:
+    gallery_id = restore["gallery_id"]
+    side = restore["side"]
+    if side != restore["former_side"] or restore["dimension"] is None:
         return {}
     ids = [crop.record.crop_id for crop in crops]
     found = transaction.execute(
@@ -349,36 +338,16 @@ def _unchanged_slots(
         (gallery_id, as_json(ids)),
     )
     slots = dict(found.fetchall())
-    side = transaction.database.vectors.open(gallery_id, restore.side, row["dimension"])
+    file = transaction.database.vectors.open(gallery_id, side, restore["dimension"])
     places = list(slots.values())
-    checksums = read_checksums(transaction, gallery_id, restore.side, places)
-    vectors = dict(zip(slots, side.read(places), strict=True))
+    checksums = read_checksums(transaction, gallery_id, side, places)
+    vectors = dict(zip(slots, file.read(places), strict=True))
     return {
         crop_id: slots[crop_id]
         for crop_id, vector in ((crop.record.crop_id, crop.vector) for crop in crops)
         if crop_id in slots
         and np.array_equal(vectors[crop_id], vector)
         and checksums.get(slots[crop_id]) == vector_crc(crop_id, vector)
-    }
-
-
-def _fields(crop: ArchivedCrop) -> dict[str, Any]:
-    record = crop.record
-    metadata = record.metadata
-    return {
-        "crop_id": record.crop_id,
-        "identity": record.identity,
-        "camera": record.camera,
-        "captured_at": as_micros(record.captured_at),
-        "seen_at": as_micros(record.captured_at or record.created_at),
-        "created_at": as_micros(record.created_at),
-        "external_id": record.external_id,
-        "sha256": bytes.fromhex(record.sha256),
-        "content_type": record.content_type,
-        "image_bytes": record.image_bytes,
-        "inside": crop.picture is not None,
-        "quality": record.quality,
-        "metadata": None if metadata is None else to_json(metadata).decode(),
     }
 
 

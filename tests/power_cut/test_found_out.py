@@ -27,6 +27,7 @@ import os
 import sys
 from pathlib import Path
 from service.record.values import GallerySettings
+from service.ops import data_directory
 from service.record import archive, database, vectors
 from service.record.record import Record
 from tests.service.gallery.new_crops import new_crop
@@ -71,13 +72,13 @@ KILLED_BEFORE = """
 """
 PRAGMAS = 'database.PRAGMAS = tuple(p.replace("FULL", "{}") for p in database.PRAGMAS)'
 NO_VECTORS = "vectors.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})"
-NO_NEW_FOLDER = "archive.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"
+NO_NEW_FOLDER = "data_directory.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"
 # A new folder of snapshots would sync the names beside it.
 NO_VECTOR_NAMES = f"vectors.sync = lambda path: None\n{NO_NEW_FOLDER}"
-NO_ARCHIVE = "archive.sync_below = lambda path: None"
+NO_ARCHIVE = "data_directory.sync_below = lambda path: None"
 NO_FOLDER = (
-    "really = archive.sync\n"
-    'archive.sync = lambda path: None if path.parent.name == "snapshots" else really(path)'
+    "really = data_directory.sync\n"
+    'data_directory.sync = lambda path: None if path.parent.name == "snapshots" else really(path)'
 )
 
 
