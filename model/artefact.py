@@ -25,7 +25,7 @@ from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem
 from model.provenance import Provenance, TrainingFingerprints
-from model.reference import read_reference, stored_reference
+from model.reference import REFERENCE, read_reference, stored_reference
 from model.stored import Metadata, is_absent
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ SHIPPED = Path(__file__).parent / "artefacts"
 FIRST_BUNDLED = "bundled@1"
 # The graph in OpenVINO and the features that it must give; see model/openvino_graph.py.
 GRAPH = "graph."
-FINGERPRINTS = ("embedding_fingerprint", "artefact_fingerprint", "graph_fingerprint")
+# Tensors that can be added at any time, and the fingerprint of each kind.
+ADDED = {GRAPH: "graph_fingerprint", REFERENCE: "reference_fingerprint"}
+FINGERPRINTS = ("embedding_fingerprint", "artefact_fingerprint", *ADDED.values())
 Tensors = dict[str, NDArray[Any]]
 Header = dict[str, Any]
 """An artefact's description as it is stored."""
@@ -57,6 +59,7 @@ class Description(Metadata):
             default is M-Net, and where it was one that is withdrawn.
         graph_fingerprint: of the graph in OpenVINO; None in an artefact without one. The other
             fingerprints cover neither it nor the graph, which can be added at any time.
+        reference_fingerprint: of the reference, which can be added at any time as well.
     """
 
     format_version: int = FORMAT_VERSION
@@ -69,6 +72,7 @@ class Description(Metadata):
     embedding_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     graph_fingerprint: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", exclude_if=is_absent)
+    reference_fingerprint: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", exclude_if=is_absent)
 
     @field_validator("best", mode="before")
     @classmethod
@@ -244,7 +248,7 @@ def add_graph(path: Path) -> Description:
 def add_reference(path: Path, vectors: NDArray[np.float32]) -> Description:
     """Write a reference into an artefact's file, atomically, replacing an earlier one.
 
-    The artefact's fingerprint changes; that of its embeddings does not.
+    The fingerprints of the artefact and of its embeddings stay.
 
     Args:
         path: the file.
@@ -430,15 +434,16 @@ def _fingerprints(header: Header, tensors: Tensors) -> dict[str, str]:
     about = {name: header[name] for name in ("embedder", "preprocessing")}
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
     embedding = _digest(about, weights)
-    graph = {name: tensor for name, tensor in tensors.items() if name.startswith(GRAPH)}
-    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(GRAPH)}
+    others = {name: tensors[name] for name in tensors if not name.startswith(tuple(ADDED))}
     about = {name: value for name, value in header.items() if name not in FINGERPRINTS}
     fingerprints = {
         "embedding_fingerprint": embedding,
         "artefact_fingerprint": _digest(about | {"embedding_fingerprint": embedding}, others),
     }
-    if graph:
-        fingerprints["graph_fingerprint"] = _digest({"embedder": embedding}, graph)
+    for prefix, fingerprint in ADDED.items():
+        added = {name: tensors[name] for name in tensors if name.startswith(prefix)}
+        if added:
+            fingerprints[fingerprint] = _digest({"embedder": embedding}, added)
     return fingerprints
 
 

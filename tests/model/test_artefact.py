@@ -222,6 +222,30 @@ def test_galleries_of_released_versions_stay_valid(name: str, embedding: str) ->
     assert None not in shapes
 
 
+@pytest.mark.parametrize("name", ["bundled", "small"])
+def test_an_artefact_whose_training_people_are_known_has_a_reference(name: str) -> None:
+    reference = load_artefact(resolve_artefact(name)).reference
+    assert reference is not None
+    assert reference.shape == (5052, 256)
+    np.testing.assert_allclose(np.linalg.norm(reference, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["open", "bundled@1"])
+def test_artefacts_whose_training_people_are_not_known_have_none(name: str) -> None:
+    assert load_artefact(resolve_artefact(name)).reference is None
+
+
+@pytest.mark.parametrize(
+    ("name", "fingerprint"), [("bundled", "e315bb03cae2319d"), ("small", "b8b3b0a853df0099")]
+)
+def test_thresholds_fitted_to_galleries_of_released_versions_stay_valid(
+    name: str, fingerprint: str
+) -> None:
+    """They are kept under the artefact's fingerprint, which a reference does not change."""
+    known = read_description(resolve_artefact(name)).artefact_fingerprint
+    assert known.startswith(fingerprint)
+
+
 def test_the_artefact_of_earlier_versions_does_not_offer_the_withdrawn_scoring() -> None:
     first = read_description(resolve_artefact("bundled@1"))
     assert (first.scorings, first.default_scoring) == (("cosine", "mnet"), "mnet")

@@ -58,7 +58,7 @@ def add_reference(
 
     Each is the sum of the vectors of two people whom the artefact was trained on, as the SHA-256 of
     their crops shows; crops of others are left out. Each file of features is of one data set. The
-    embedding fingerprint stays, so that galleries stay usable.
+    other fingerprints stay, so that galleries keep their vectors and thresholds.
 
     Example: gmn artefact add-reference mine.safetensors cuhk01.npz market1501.npz
     """

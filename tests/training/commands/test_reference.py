@@ -12,6 +12,7 @@ from model.feature_file import Origin, write_features
 from model.problems import ArtefactProblem
 from model.provenance import TrainingFingerprints
 from model.reference import REFERENCE, read_reference
+from tests.artefact_files import read_parts, write_parts
 from training.provenance import fingerprint
 
 TRAINED_PEOPLE = 120
@@ -79,14 +80,24 @@ def test_every_vector_is_the_sum_of_two_people_of_the_training(artefact, tmp_pat
     assert (np.count_nonzero(reference[:, :TRAINED_PEOPLE], axis=0) == 6).all()
 
 
-def test_embeddings_and_their_fingerprint_stay(artefact, tmp_path) -> None:
+def test_what_an_artefact_is_known_by_stays(artefact, tmp_path) -> None:
+    """So that galleries keep their vectors and the thresholds that were fitted to them."""
     before = load_artefact(artefact).description
     add(artefact, write_people(tmp_path / "people.npz", artefact))
     after = load_artefact(artefact).description
     assert after.embedding_fingerprint == before.embedding_fingerprint
     assert after.graph_fingerprint == before.graph_fingerprint
-    assert after.artefact_fingerprint != before.artefact_fingerprint
+    assert after.artefact_fingerprint == before.artefact_fingerprint
     assert after.calibration == before.calibration
+
+
+def test_a_changed_reference_does_not_match_its_fingerprint(artefact, tmp_path) -> None:
+    add(artefact, write_people(tmp_path / "people.npz", artefact))
+    header, tensors = read_parts(artefact)
+    tensors[REFERENCE][0, 0] += 1
+    write_parts(artefact, header, tensors)
+    with pytest.raises(ArtefactProblem, match="fingerprint does not match"):
+        load_artefact(artefact)
 
 
 def test_the_same_files_give_the_same_artefact_and_a_second_reference_replaces_the_first(
