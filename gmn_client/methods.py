@@ -11,7 +11,7 @@ from os import PathLike
 from typing import Any, Literal, Protocol, TypeVar, overload
 from uuid import uuid4
 
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Required, TypedDict, Unpack
 
 from gmn_client import models
 from gmn_client.calls import (
@@ -126,6 +126,34 @@ class Query(Protocol[Answer_co, Answers_co]):
 def _vector_fields(vector: Sequence[float], embedder: str | None) -> dict[str, object]:
     text = json.dumps([float(value) for value in vector])
     return {"vector": text, "embedding_fingerprint": embedder}
+
+
+class WatchOptions(TypedDict, total=False):
+    """Settings of a watch list; the service's defaults hold for those left out.
+
+    Attributes:
+        budget: false alarms a day that are accepted.
+        tracks_per_day: tracks that all its cameras see in a day; the counted traffic by default.
+        cameras: only sightings of these.
+        hours: only at this time of day, such as `22:00-06:00`.
+        time_zone: the time zone of `hours`, such as `Europe/Zurich`.
+        quiet_seconds: a visit ends after this time without the person.
+        expires_at: until then it is armed, 90 days at most; with time zone.
+        reason: why these people are watched, for the service's audit log.
+        retention_days: days that its alerts are kept.
+        keep_unmatched_hours: hours that sightings of nobody on it are kept.
+    """
+
+    budget: Required[float]
+    tracks_per_day: float
+    cameras: Sequence[str]
+    hours: str
+    time_zone: str
+    quiet_seconds: int
+    expires_at: Required[datetime | str]
+    reason: Required[str]
+    retention_days: Required[int]
+    keep_unmatched_hours: int
 
 
 class Methods(Calls):
@@ -631,3 +659,111 @@ class Methods(Calls):
     @Request("GET", "galleries/{gallery}/cases/{case_id}/export", long=True)
     def export_case(self, case_id: str, gallery: str | None = None) -> bytes:
         """Exports a case as the bytes of a ZIP: a page, pictures, a table and checksums."""
+
+    @Request("GET", "galleries/{gallery}/watch")
+    def watch(self, gallery: str | None = None) -> models.Watch:
+        """Reads the state of a gallery as a watch list, its forecast, and its alarms so far."""
+
+    @Request("PUT", "galleries/{gallery}/watch", repeatable=True)
+    def propose_watch(
+        self, gallery: str | None = None, **options: Unpack[WatchOptions]
+    ) -> models.WatchProposal:
+        """Forecasts the alarms of a gallery as a watch list; `arm_watch` takes its `confirm`."""
+
+    @Request("PUT", "galleries/{gallery}/watch", repeatable=True)
+    def arm_watch(
+        self, confirm: str, gallery: str | None = None, **options: Unpack[WatchOptions]
+    ) -> models.Watch:
+        """Arms a gallery as a watch list by the settings that were proposed."""
+
+    @Request("DELETE", "galleries/{gallery}/watch", repeatable=True)
+    def disarm_watch(
+        self, gallery: str | None = None, *, reason: str | None = None
+    ) -> models.Watch:
+        """Disarms a watch list; its alerts stay for their days."""
+
+    @PagedRequest("alerts")
+    def alerts(
+        self,
+        gallery: str | None = None,
+        *,
+        identity: str | None = None,
+        camera: str | None = None,
+        kind: models.AlertKind | None = None,
+        state: models.AlertState | None = None,
+    ) -> Iterator[models.Alert]:
+        """Lists alerts, the newest first; of every list unless one is named.
+
+        Args:
+            gallery: only of this list.
+            identity: only about this person.
+            camera: only from this camera.
+            kind: only of this kind.
+            state: only with this decision, or `open`.
+        """
+
+    @Request("GET", "alerts/{alert_id}")
+    def alert(self, alert_id: str) -> models.Alert:
+        """Reads one alert, with its person's name of now."""
+
+    @Request("GET", "alerts/{alert_id}/image")
+    def alert_image(self, alert_id: str, *, width: int | None = None) -> bytes:
+        """Reads the picture that raised an alert, as the bytes of an image file; see `image`."""
+
+    @Request("POST", "alerts/{alert_id}/review", repeatable=True)
+    def review_alert(self, alert_id: str, decision: models.AlertState) -> models.Alert:
+        """Confirms or rejects an alert; `open` takes a decision back."""
+
+    @PagedRequest("webhooks", limit=None)
+    def webhooks(self) -> Iterator[models.Webhook]:
+        """Lists the webhooks without their secrets, the oldest first."""
+
+    @Request("POST", "webhooks")
+    def create_webhook(
+        self, url: str, gallery: str | None = None, note: str = ""
+    ) -> models.NewWebhook:
+        """Makes an address to which alerts are sent; `answer.secret` cannot be asked for again.
+
+        Args:
+            url: by https, or by http to the service's own machine.
+            gallery: the only list whose alerts are sent; all unless given.
+            note: whose it is.
+        """
+
+    @Request("PATCH", "webhooks/{webhook_id}")
+    def change_webhook(
+        self,
+        webhook_id: str,
+        *,
+        url: str | None = None,
+        enabled: bool | None = None,
+        note: str | None = None,
+    ) -> models.Webhook:
+        """Changes a webhook's address or note, stops it, or lets it go on."""
+
+    @Request("DELETE", "webhooks/{webhook_id}")
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Deletes a webhook with what waits for it."""
+
+    @Request("POST", "webhooks/{webhook_id}/rotate")
+    def rotate_webhook(self, webhook_id: str) -> models.NewWebhook:
+        """Gives a webhook a new secret; for a day the former one signs too."""
+
+    @Request("POST", "webhooks/{webhook_id}/test")
+    def test_webhook(self, webhook_id: str) -> models.TestedWebhook:
+        """Sends a message of the type `test` to a webhook once."""
+
+    @PagedRequest("webhooks/deliveries")
+    def deliveries(
+        self, *, state: models.DeliveryState | None = None, webhook_id: str | None = None
+    ) -> Iterator[models.Delivery]:
+        """Lists the deliveries of alerts, the newest first; `dead` are those given up.
+
+        Args:
+            state: only in this state.
+            webhook_id: only to this webhook.
+        """
+
+    @Request("POST", "webhooks/deliveries/{delivery_id}/retry", repeatable=True)
+    def retry_delivery(self, delivery_id: str) -> models.Delivery:
+        """Sends a dead delivery again, under its id."""

@@ -1021,25 +1021,27 @@ class WatchSettings(WireModel):
 class Forecast(WireModel):
     """The expected alarms of a list by its threshold, and the share of visits that it finds.
 
-    `false_alarms` is expected a day, and lies between `low` and `high` on nine days of ten.
-    `promised` is false where the budget is smaller than can be promised. `traffic_tracks` were
-    counted at this list's cameras. `found` is the share of its people's visits that raise an alert,
-    between `found_low` and `found_high`; null where that is not known, and for `one_camera` an
-    upper bound. `sentence` says all of it to people, `basis` names the data behind it.
+    `false_alarms` is expected a day, which lies between `low` and `high` on nine days of ten; they
+    are null where that is not known. `promised` is false where the budget is smaller than can be
+    promised. `found` is the share of its people's tracks that raise an alarm, between `found_low`
+    and `found_high`; of people whom one camera enrolled only the upper bound is known. `sentence`
+    says all of it to people. `basis` names the data behind the threshold: the site's traffic of
+    `traffic_tracks`, the artefact's reference, the list alone, or the artefact's own thresholds.
     """
 
     threshold: float
+    people: int
     tracks_per_day: float
     traffic_tracks: int
-    false_alarms: float
-    low: float
-    high: float
+    false_alarms: float | None
+    low: float | None
+    high: float | None
     promised: bool
     found: float | None
     found_low: float | None
     found_high: float | None
     found_basis: Literal["one_camera", "several_cameras", "not_known"]
-    basis: str
+    basis: Literal["traffic", "reference", "list", "artefact"]
     sentence: str
 
 
@@ -1056,7 +1058,8 @@ class Watch(WireModel):
     """A gallery as a watch list: its state, its forecast, and its alarms so far.
 
     `settings` is null where it was never armed. `why` is why it was disarmed, or why an armed list
-    cannot be compared with at the moment. `alerts` counts the visits since `armed_at`, over `days`;
+    is not compared with sightings. `promised` is the forecast by which it was armed, `forecast`
+    that of now. `alerts` counts the visits since `armed_at`, over `days`;
     `false_alarms` are those a day of them, by the share of reviewed ones that were rejected, and
     null before a review.
     """
@@ -1068,6 +1071,7 @@ class Watch(WireModel):
     key_id: str | None = None
     disarmed_at: Moment | None = None
     why: str | None = None
+    promised: Forecast | None = None
     forecast: Forecast | None = None
     alerts: int = 0
     confirmed: int = 0

@@ -39,6 +39,8 @@ from service.runtime import DAMAGED, Runtime
 from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
 from service.settings import Settings
+from service.watch.lists import keep_lists
+from service.watch.webhooks import send_deliveries
 
 log = logging.getLogger(__name__)
 KEPT_TOMBSTONES = timedelta(days=1)
@@ -83,6 +85,7 @@ async def _run_once(runtime: Runtime) -> None:
             record.identities.remove_expired_merges, gallery.gallery_id
         )
         await _attempt(f"merges of gallery {name}", expire)
+        await _attempt(f"alerts of gallery {name}", _expire_alerts(runtime, gallery))
         await _attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
         await _attempt(f"disk space of gallery {name}", release)
@@ -102,6 +105,14 @@ async def _attempt(what: str, work: Awaitable[object]) -> None:
         log.error("maintenance of %s: %s", what, error.detail)
     except Exception:
         log.exception("maintenance of %s", what)
+
+
+async def _expire_alerts(runtime: Runtime, gallery: Gallery) -> None:
+    count = 0
+    while some := await runtime.galleries.write(runtime.record.watches.expire, gallery.gallery_id):
+        count += some
+    if count:
+        await runtime.audit.done("expire_alerts", gallery=gallery.name, count=count)
 
 
 async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
@@ -133,6 +144,8 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "calibration", refit_calibrations(runtime)),
         _watched(runtime, "gallery fits", fit_galleries(runtime)),
         _watched(runtime, "compaction", compact_indexes(runtime)),
+        _watched(runtime, "watch lists", keep_lists(runtime)),
+        _watched(runtime, "webhooks", send_deliveries(runtime)),
     ]
     if runtime.settings.backup_dir:
         tasks.append(_watched(runtime, "backups", run_backups(runtime)))

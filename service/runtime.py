@@ -38,6 +38,8 @@ from service.record.picture_folder import PictureFolder
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
 from service.settings import Settings
+from service.watch.active import ArmedLists
+from service.watch.sender import Sender
 
 if TYPE_CHECKING:
     from service.milvus.indexer import Indexer
@@ -66,6 +68,8 @@ class Runtime:
         outside: galleries' indexes in Milvus; None where this process holds them.
         indexer: brings them up to the record.
         pictures: where kept images lie outside the record store; None keeps them in it.
+        watches: the armed lists in memory; live on the event loop.
+        sender: sends messages to webhooks.
         pools: run work that blocks for long.
         sections: run work that a client that disconnects must not cut off.
         watchdog: looks at every part of this once the service runs.
@@ -130,6 +134,9 @@ class Runtime:
             )
             held.callback(self.galleries.close)
             self.galleries.load()
+            self.watches = ArmedLists(self.record.galleries.group_secret())
+            self.sender = Sender(settings.webhook_private)
+            held.callback(self.sender.close)
             self.pools = BlockingPools()
             self.sections = CriticalSections()
             held.callback(self.pools.shutdown)

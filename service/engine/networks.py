@@ -170,6 +170,7 @@ class LoadedModel:
         networks: to be called on the device thread only.
         runtime: the choice of a runtime, with the speeds of the candidates.
         pipeline: from image files to features.
+        reference: unit vectors of nobody, `(n, d)`, for forecasts; None where it has none.
     """
 
     name: str
@@ -177,6 +178,7 @@ class LoadedModel:
     networks: Networks
     runtime: RuntimeChoice
     pipeline: Pipeline
+    reference: NDArray[np.float32] | None = None
 
     @cached_property
     def embedder(self) -> str:
@@ -248,4 +250,5 @@ def load_model(
         networks.probe,
     )
     pipeline = Pipeline(description.preprocessing, batcher, threads, large_threads, settings)
-    return LoadedModel(artefact_name(path), description, networks, choice, pipeline)
+    name = artefact_name(path)
+    return LoadedModel(name, description, networks, choice, pipeline, artefact.reference)

@@ -93,6 +93,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             removal = found or values.Removal(gallery.version, ())
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
+            result["alerts"] = removal.alerts
             failpoint("forget-identity.before-snapshots")
             rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
             if not (found or rewriting.of_identity or rewriting.failed):
@@ -116,6 +117,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             snapshots=rewriting.taken,
             kept_searches=len(removal.kept_searches),
             cases=count_by_case(removal.kept_searches),
+            alerts=removal.alerts,
             remaining=await _remaining(runtime, gallery, removal),
         )
 
@@ -162,9 +164,15 @@ ALWAYS_REMAINS = (
         "GMN_KEPT_DAYS after the search, or their case is deleted",
     ),
     (
-        "names and notes of cases, and purposes of kept searches",
+        "alerts about other people",
+        "pictures that may be of this person, where an alarm was false",
+        "the list's retention_days after the alert",
+    ),
+    (
+        "names and notes of cases, purposes of kept searches, and reasons of watch lists",
         "your own words",
-        "you change or delete the case; the search's days are over",
+        "you change or delete the case; the search's days are over; the list is armed for another "
+        "reason",
     ),
     (
         "answers to an Idempotency-Key",
@@ -244,6 +252,15 @@ async def _remaining(
             f"it is removed, at {until:%Y-%m-%d %H:%M} UTC if backups go on, or you delete it",
         )
         for backup, until in backups
+    ]
+    remaining += [
+        (
+            f"the receiver at {address}",
+            f"{count} messages with the name, cameras and times of the person, of alerts that are "
+            "deleted here; the addresses of pictures in them show nothing any more",
+            "its owner deletes them",
+        )
+        for address, count in removal.sent_to.items()
     ]
     remaining += [
         (

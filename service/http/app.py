@@ -15,7 +15,17 @@ from starlette.staticfiles import StaticFiles
 
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
-from service.http.routes import cases, crops, galleries, jobs, operation, queries, searches
+from service.http.routes import (
+    cases,
+    crops,
+    galleries,
+    jobs,
+    operation,
+    queries,
+    searches,
+    watch,
+    webhooks,
+)
 from service.maintenance import background_work
 from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
@@ -29,6 +39,9 @@ ROUTERS = (
     queries.galleries_router,
     searches.router,
     cases.router,
+    watch.list_router,
+    watch.router,
+    webhooks.router,
     jobs.router,
     operation.key_router,
     galleries.snapshot_router,

@@ -28,8 +28,8 @@ from service.ops.audit import act_as
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import MAX_ID
 
-# Paths that name no gallery and need no key.
-OPEN = frozenset({"/livez", "/readyz"})
+# Paths that name no gallery and need no key; the last one is signed.
+OPEN = frozenset({"/livez", "/readyz", "/v1/alerts/{alert_id}/signed-image"})
 # Behind a proxy on this machine every request comes from loopback. Most proxies add one of these,
 # and nginx before 1.30 speaks HTTP/1.0; one that does neither cannot be told from a local program.
 FORWARDED = re.compile("forwarded|x-real-ip|via|x-forwarded-.*")

@@ -116,6 +116,7 @@ class BlockingPools:
         self.imports = self._pool(4, "imports threads")
         self.calibration = self._pool(1, "calibration threads")
         self.compaction = self._pool(1, "compaction threads")
+        self.watch = self._pool(1, "watch threads")
 
     def _pool(self, threads: int, name: str) -> MonitoredThreadPool:
         return MonitoredThreadPool(threads, name, timeout_factor=LONG_WORK_FACTOR)

@@ -12,7 +12,7 @@ from prometheus_client import multiprocess
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gmn_client.models import FINISHED, SearchVerdict
+from gmn_client.models import FINISHED, AlertKind, SearchVerdict
 
 # The time at which a counter began: two lines for each, which no alert and no panel reads.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -108,6 +108,19 @@ class Metrics:
         self.jobs_ended = counter("gmn_jobs_ended_total", "Jobs that have ended.", ("state",))
         for state in FINISHED:
             self.jobs_ended.labels(state)
+        self.alerts = counter("gmn_alerts_total", "Alerts of watch lists.", ("kind",))
+        for kind in get_args(AlertKind):
+            self.alerts.labels(kind)
+        self.alerts_removed = counter(
+            "gmn_alerts_removed_total", "Alerts that gave place to newer ones before their days."
+        )
+        self.webhook_dropped = counter(
+            "gmn_webhook_dropped_total",
+            "Alerts that were not sent to a webhook, as too many waited for it.",
+        )
+        self.webhook_deliveries = gauge(
+            "gmn_webhook_deliveries", "Deliveries of kept alerts to webhooks.", ("state",)
+        )
         self.audit_dropped = counter(
             "gmn_audit_dropped_lines_total",
             "Searches and views that the audit log counts alone, as it could not be written.",

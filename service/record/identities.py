@@ -16,6 +16,7 @@ from service.record.galleries import next_version, require_entry
 from service.record.schema import MERGED_CROPS, MERGES, PEOPLE, as_micros, as_moment, natural_order
 from service.record.transaction import AMONG, Reader, Transaction, as_json
 from service.record.values import CropLabel, Relabelling, Removal, StoredCrop, new_crop_id
+from service.record.watch import forget_alerts
 
 MERGES_KEPT_FOR = timedelta(days=30)
 OF_PERSON = "WHERE crops.gallery_id = ? AND crops.person_id = ? ORDER BY slot"
@@ -63,11 +64,12 @@ class IdentityChanges(RecordPart):
             return None
         _remove_merges_of(transaction, gallery_id, identity)
         crops = read_crops(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        alerts, sent_to = forget_alerts(transaction, person["person_id"])
         removal = remove_crops(transaction, gallery_id, crops)
         if removal is None:
             return None
         searches = forget_searches(transaction, gallery_id, removal.crop_ids)
-        return replace(removal, kept_searches=tuple(searches))
+        return replace(removal, kept_searches=tuple(searches), alerts=alerts, sent_to=sent_to)
 
     @transactional
     def forget_merges(self, transaction: Transaction, gallery_id: int, identity: str) -> None:

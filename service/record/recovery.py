@@ -54,10 +54,11 @@ from service.record.transaction import Reader, Transaction, batches
 from service.record.values import ArchivedCrop
 from service.record.vectors import Vector
 from service.record.verify import GalleryFound, Inspection, Values
+from service.record.watch import NEWEST_ALERT, stop_watching
 
 ROWS_AT_ONCE = 500
 # Single values that are taken over; programs for features are chosen anew.
-VALUES = ("record_id", "group_secret", "next_gallery", "keys_asked_for")
+VALUES = ("record_id", "group_secret", "next_gallery", "keys_asked_for", NEWEST_ALERT)
 # Rows that are written anew, or that nobody goes on with.
 LEFT_OUT = (
     RECORD,
@@ -134,6 +135,7 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
         work.fill_from_snapshots(deleted)
         work.delete(deleted)
         work.copy_snapshots()
+        record.database.write(stop_watching)
     return work.done
 
 

@@ -45,8 +45,9 @@ from service.record.database import FILE, Database
 from service.record.marks import DeletedIds
 from service.record.reading import stored_uri
 from service.record.record import Record
-from service.record.transaction import Reader, Transaction, batches
+from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
 from service.record.verify import verify
+from service.record.watch import NEWEST_ALERT, stop_watching
 
 NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
@@ -58,7 +59,11 @@ STAYS_GONE = {
     "snapshots": "snapshot_id",
     "cases": "case_id",
     "searches": "query_id",
+    "alerts": "number",
+    "webhooks": "webhook_id",
 }
+# Single values that count up.
+COUNTERS = ("next_gallery", NEWEST_ALERT)
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
 def restore_backup(
     backup: Backup, into: Path, current: Path, removed: Collection[str] = ()
 ) -> Restored:
-    """Make a data directory of a backup. Jobs that had not ended are cancelled.
+    """Make a data directory of a backup. Jobs that had not ended are cancelled, lists disarmed.
 
     Args:
         into: a folder that has no record.
@@ -184,6 +189,7 @@ def restore_backup(
                 _leave_out(record, restored)
                 for job in record.jobs.open():
                     record.jobs.cancel(job.job_id)
+                record.database.write(stop_watching)
                 gone = _remove_gone(record, deleted)
             entries = record.galleries.all()
             restored.left_out = {entry.name: len(gone[entry.gallery_id]) for entry in entries}
@@ -303,7 +309,10 @@ def _leave_out(record: Record, restored: Restored) -> None:
 
 def _follow(transaction: Transaction) -> None:
     transaction.removes = True
-    for table, key in STAYS_GONE.items():
+    known = transaction.execute("SELECT name FROM later.sqlite_master WHERE type = 'table'")
+    # A record that an earlier version wrote last lacks some of them.
+    for table in STAYS_GONE.keys() & {name for (name,) in known.fetchall()}:
+        key = STAYS_GONE[table]
         transaction.change(
             f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM later.{table})"
         )
@@ -321,8 +330,10 @@ def _follow(transaction: Transaction) -> None:
         "AS other WHERE other.gallery_id = galleries.gallery_id))"
     )
     transaction.change(
-        "UPDATE record SET value = max(value, (SELECT value FROM later.record "
-        "WHERE name = 'next_gallery')) WHERE name = 'next_gallery'"
+        "INSERT OR REPLACE INTO record (name, value) SELECT name, max(value) FROM "
+        "(SELECT name, value FROM record UNION ALL SELECT name, value FROM later.record) "
+        f"WHERE name IN {AMONG} GROUP BY name",
+        (as_json(COUNTERS),),
     )
 
 

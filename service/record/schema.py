@@ -610,25 +610,32 @@ UNNEEDED_COLLECTIONS = Table(
     since_ms INTEGER NOT NULL
     """,
 )
-# Lists that are or were armed. A list is a gallery; `settings` is JSON.
+# Lists that are or were armed, with the forecast at that time. A list is a gallery; one that was
+# embedded anew or restored since has another embedder or number of restores.
 WATCHES = Table(
     "watches",
     f"""
     gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
     settings TEXT NOT NULL,
+    forecast TEXT NOT NULL,
+    embedder TEXT NOT NULL,
+    restores INTEGER NOT NULL,
     armed_at INTEGER NOT NULL,
     key_id TEXT NOT NULL,
     disarmed_at INTEGER,
     why TEXT
     """,
 )
-# The histogram of the best scores of a list's tracks, for one `subject`: embedder and scoring.
+# The histogram of the best scores of a list's tracks with vectors of one embedder, the `subject`,
+# counted since a time that a list's disarming moves on.
 WATCH_TRAFFIC = Table(
     "watch_traffic",
     f"""
     gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
     subject TEXT NOT NULL,
-    histogram BLOB NOT NULL
+    histogram BLOB NOT NULL,
+    tracks INTEGER NOT NULL,
+    since INTEGER NOT NULL
     """,
 )
 # `number` counts alerts in the order of their commits; `follows` is the id of the person's visit

@@ -261,12 +261,16 @@ class Removal:
     Attributes:
         row_ids, crop_ids: of the removed crops, in one order.
         kept_searches: the searches that were removed with a person.
+        alerts: how many alerts were removed with a person.
+        sent_to: how many messages about these were sent to each address.
     """
 
     version: int
     row_ids: tuple[int, ...]
     crop_ids: tuple[str, ...] = ()
     kept_searches: tuple[KeptQuery, ...] = ()
+    alerts: int = 0
+    sent_to: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 
-from gmn_client.models import AlertKind, AlertState, WatchSettings
+from gmn_client.models import Alert, AlertKind, AlertState, Forecast, WatchSettings
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
@@ -32,22 +32,34 @@ KEPT_ALERTS = 100_000
 # With as many webhooks as there may be, 10,000 deliveries wait at most.
 WAITING_OF_WEBHOOK = 500
 # A histogram of traffic, whose counts are added up here.
-COUNTS = np.dtype("<u8")
+COUNTS = np.dtype("<i8")
 EXPIRED_AT_ONCE = 1000
 NEWEST_ALERT = "newest_alert"
 ARMED = "disarmed_at IS NULL"
+# A gallery without a name is being deleted.
+OF_GALLERIES = "gallery_id IN (SELECT gallery_id FROM galleries WHERE name IS NOT NULL)"
 
 
 @dataclass(frozen=True)
 class ArmedList:
-    """A gallery that is, or was, armed as a watch list; `key_id` armed it."""
+    """A gallery that is, or was, armed as a watch list.
+
+    Attributes:
+        forecast: by which it was armed.
+        key_id: of the key that armed it.
+        outdated: it was restored, or embedded anew, since it was armed.
+        tracks: that were counted of its traffic.
+    """
 
     gallery_id: int
     settings: WatchSettings
+    forecast: Forecast
     armed_at: datetime
     key_id: str
     disarmed_at: datetime | None
     why: str | None
+    outdated: bool
+    tracks: int
 
     @property
     def armed(self) -> bool:
@@ -56,7 +68,7 @@ class ArmedList:
 
 @dataclass(frozen=True, kw_only=True)
 class VisitSeen:
-    """Crops of one track that matched a list, those that were not noted before.
+    """New crops of one track that matched a list.
 
     Attributes:
         row_id: slot of the list's nearest crop, which tells the person.
@@ -82,49 +94,15 @@ class VisitSeen:
     picture: Picture | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredAlert:
-    """An alert as stored, with its person's name of now.
-
-    Attributes:
-        crop_id: of the list's crop that was nearest.
-        pictured: whether a picture is kept.
-    """
-
-    number: int
-    alert_id: str
-    gallery_id: int
-    identity: str | None
-    kind: AlertKind
-    detail: str | None
-    camera: str | None
-    track: str | None
-    first_seen: datetime
-    last_seen: datetime
-    crops: int
-    score: float | None
-    threshold: float | None
-    probability: float | None
-    cohesion: float | None
-    calibration_version: str | None
-    crop_id: str | None
-    state: AlertState
-    reviewed_by: str | None
-    reviewed_at: datetime | None
-    follows: str | None
-    created_at: datetime
-    pictured: bool
-
-
 @dataclass(frozen=True)
 class NotedVisit:
     """A visit in the record: `dropped` webhooks had too many waiting, `removed` alerts gave place.
 
     Attributes:
-        is_new: it is a new alert; else a visit that was there goes on.
+        is_new: it is a new alert; else an earlier visit goes on.
     """
 
-    alert: StoredAlert
+    alert: Alert
     is_new: bool
     dropped: int = 0
     removed: int = 0
@@ -152,25 +130,43 @@ class Watches(RecordPart):
 
     @transactional
     def arm(
-        self, transaction: Transaction, gallery_id: int, settings: WatchSettings, key_id: str
-    ) -> None:
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        settings: WatchSettings,
+        forecast: Forecast,
+        key_id: str,
+    ) -> ArmedList:
         """Arm a list, or an armed one by other settings.
 
         Raises:
             UnknownGallery: the gallery was deleted.
             InvalidField: as many as may be are armed.
         """
-        require_entry(transaction, gallery_id)
+        entry = require_entry(transaction, gallery_id)
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
+        now = as_micros(datetime.now(UTC))
+        # No traffic was counted while it was disarmed.
+        transaction.change(
+            "UPDATE watch_traffic SET since = since + ? - watches.disarmed_at FROM watches "
+            "WHERE watch_traffic.gallery_id = ? AND watches.gallery_id = watch_traffic.gallery_id "
+            "AND watches.disarmed_at IS NOT NULL",
+            (now, gallery_id),
+        )
         armed = {
             "gallery_id": gallery_id,
             "settings": settings.model_dump_json(),
-            "armed_at": as_micros(datetime.now(UTC)),
+            "forecast": forecast.model_dump_json(),
+            "embedder": entry.embedding_fingerprint,
+            "restores": entry.at,
+            "armed_at": now,
             "key_id": key_id,
         }
         transaction.insert(WATCHES, armed, instead=True)
+        (watch,) = _read_lists(transaction, "WHERE gallery_id = ?", (gallery_id,))
+        return watch
 
     @transactional
     def disarm(
@@ -203,12 +199,12 @@ class Watches(RecordPart):
 
     def get(self, gallery_id: int) -> ArmedList | None:
         """Return a list, also one that is disarmed; None where it was never armed."""
-        row = self._reader.row(WATCHES, "WHERE gallery_id = ?", (gallery_id,))
-        return _as_list(row) if row else None
+        with self._database.read() as reader:
+            return next(iter(_read_lists(reader, "WHERE gallery_id = ?", (gallery_id,))), None)
 
     def armed(self) -> list[ArmedList]:
-        rows = self._reader.rows(WATCHES, f"WHERE {ARMED} ORDER BY gallery_id")
-        return [_as_list(row) for row in rows]
+        with self._database.read() as reader:
+            return _read_lists(reader, f"WHERE {ARMED} ORDER BY gallery_id")
 
     @transactional
     def add_traffic(
@@ -217,22 +213,34 @@ class Watches(RecordPart):
         """Add the counts of a histogram to those of a list; those of another subject are dropped.
 
         Args:
-            subject: names everything that scores depend on, such as the embedder.
-            histogram: unsigned 64-bit counts, little-endian, of fixed bins.
+            subject: fingerprint of the embedder whose scores they are.
+            histogram: 64-bit counts, little-endian, of fixed bins.
         """
         require_entry(transaction, gallery_id)
         row = transaction.row(WATCH_TRAFFIC, "WHERE gallery_id = ?", (gallery_id,))
         counts = np.frombuffer(histogram, COUNTS)
+        since = as_micros(datetime.now(UTC))
         if row and row["subject"] == subject and len(row["histogram"]) == len(histogram):
             counts = counts + np.frombuffer(row["histogram"], COUNTS)
-        values = {"gallery_id": gallery_id, "subject": subject, "histogram": counts.tobytes()}
+            since = row["since"]
+        values = {
+            "gallery_id": gallery_id,
+            "subject": subject,
+            "histogram": counts.tobytes(),
+            "tracks": int(counts.sum()),
+            "since": since,
+        }
         transaction.insert(WATCH_TRAFFIC, values, instead=True)
 
-    def traffic(self, gallery_id: int, subject: str) -> bytes | None:
-        """Return the histogram of a list; None where there is none of this subject."""
+    def traffic(self, gallery_id: int, subject: str) -> tuple[bytes, datetime] | None:
+        """Return the histogram of a list, and since when it was counted.
+
+        Returns:
+            None where there is none of this subject.
+        """
         asked = "WHERE gallery_id = ? AND subject = ?"
         row = self._reader.row(WATCH_TRAFFIC, asked, (gallery_id, subject))
-        return row["histogram"] if row else None
+        return (row["histogram"], as_moment(row["since"])) if row else None
 
     @transactional
     def note_visit(
@@ -281,9 +289,7 @@ class Watches(RecordPart):
         """Return the number of the newest alert, also where that is gone; 0 before the first."""
         return _newest(self._reader)
 
-    def alerts(
-        self, wanted: AlertFilter, limit: int, oldest_first: bool = False
-    ) -> list[StoredAlert]:
+    def alerts(self, wanted: AlertFilter, limit: int, oldest_first: bool = False) -> list[Alert]:
         """Return up to `limit` alerts that pass a filter, the newest first."""
         conditions = {
             "gallery_id = ?": wanted.gallery_id,
@@ -296,11 +302,11 @@ class Watches(RecordPart):
         }
         asked = {text: value for text, value in conditions.items() if value is not None}
         order = "" if oldest_first else "DESC"
-        rest = f"WHERE {' AND '.join(['TRUE', *asked])} ORDER BY number {order} LIMIT ?"
+        rest = f"WHERE {' AND '.join([OF_GALLERIES, *asked])} ORDER BY number {order} LIMIT ?"
         with self._database.read() as reader:
             return _read(reader, rest, [*asked.values(), limit])
 
-    def alert(self, alert_id: str) -> StoredAlert | None:
+    def alert(self, alert_id: str) -> Alert | None:
         with self._database.read() as reader:
             return next(iter(_read(reader, "WHERE alert_id = ?", (alert_id,))), None)
 
@@ -313,7 +319,7 @@ class Watches(RecordPart):
     @transactional
     def review(
         self, transaction: Transaction, alert_id: str, decision: AlertState, key_id: str
-    ) -> StoredAlert | None:
+    ) -> Alert | None:
         """Note whether an alert shows its person; `open` takes that back. None where it is gone."""
         is_open = decision == "open"
         by = None if is_open else key_id
@@ -336,10 +342,10 @@ class Watches(RecordPart):
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
         """Remove some alerts of a list that are older than its days; return how many."""
-        row = transaction.row(WATCHES, "WHERE gallery_id = ?", (gallery_id,))
-        if row is None:
+        watches = _read_lists(transaction, "WHERE gallery_id = ?", (gallery_id,))
+        if not watches:
             return 0
-        oldest = datetime.now(UTC) - timedelta(_as_list(row).settings.retention_days)
+        oldest = datetime.now(UTC) - timedelta(watches[0].settings.retention_days)
         removed = transaction.change(
             "DELETE FROM alerts WHERE number IN (SELECT number FROM alerts WHERE gallery_id = ? "
             "AND created_at < ? ORDER BY number LIMIT ?)",
@@ -349,21 +355,65 @@ class Watches(RecordPart):
         return removed
 
 
-def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
-    row = reader.row(WATCHES, f"WHERE gallery_id = ? AND {ARMED}", (gallery_id,))
-    watch = _as_list(row) if row else None
-    return watch if watch and watch.settings.expires_at > datetime.now(UTC) else None
+def stop_watching(transaction: Transaction) -> None:
+    """Disarm every list, and send nothing that waits: the record is one of before."""
+    why = "the record was restored"
+    now = as_micros(datetime.now(UTC))
+    disarmed = f"UPDATE watches SET disarmed_at = ?, why = ? WHERE {ARMED}"
+    transaction.change(disarmed, (now, why))
+    given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
+    transaction.change(given_up, (why,))
 
 
-def _as_list(row: sqlite3.Row) -> ArmedList:
-    return ArmedList(
-        gallery_id=row["gallery_id"],
-        settings=WatchSettings.model_validate_json(row["settings"]),
-        armed_at=as_moment(row["armed_at"]),
-        key_id=row["key_id"],
-        disarmed_at=as_moment(row["disarmed_at"]),
-        why=row["why"],
+def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[str, int]]:
+    """Remove the alerts about a person, with pictures and deliveries.
+
+    Returns:
+        How many, and how many messages about them were sent to each address.
+    """
+    sent = transaction.execute(
+        "SELECT sent_to, count(*) FROM deliveries JOIN alerts USING (number) "
+        "WHERE person_id = ? AND sent_to IS NOT NULL GROUP BY sent_to ORDER BY sent_to",
+        (person_id,),
     )
+    sent_to = dict(sent.fetchall())
+    transaction.removes = True
+    removed = transaction.change("DELETE FROM alerts WHERE person_id = ?", (person_id,))
+    return removed, sent_to
+
+
+def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
+    """Return a list that is armed and not expired; None where it is not."""
+    require_entry(reader, gallery_id)
+    watches = _read_lists(reader, f"WHERE gallery_id = ? AND {ARMED}", (gallery_id,))
+    now = datetime.now(UTC)
+    return next((watch for watch in watches if watch.settings.expires_at > now), None)
+
+
+def _read_lists(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[ArmedList]:
+    rows = reader.rows(WATCHES, rest, values)
+    found = reader.execute(
+        "SELECT gallery_id, embedder, restores, coalesce(tracks, 0) FROM galleries "
+        "LEFT JOIN watch_traffic USING (gallery_id) "
+        f"WHERE name IS NOT NULL AND gallery_id IN {AMONG}",
+        (as_json(row["gallery_id"] for row in rows),),
+    )
+    now = {gallery_id: (vectors, tracks) for gallery_id, *vectors, tracks in found}
+    return [
+        ArmedList(
+            gallery_id=row["gallery_id"],
+            settings=WatchSettings.model_validate_json(row["settings"]),
+            forecast=Forecast.model_validate_json(row["forecast"]),
+            armed_at=as_moment(row["armed_at"]),
+            key_id=row["key_id"],
+            disarmed_at=as_moment(row["disarmed_at"]),
+            why=row["why"],
+            outdated=now[row["gallery_id"]][0] != [row["embedder"], row["restores"]],
+            tracks=now[row["gallery_id"]][1],
+        )
+        for row in rows
+        if row["gallery_id"] in now
+    ]
 
 
 def _newest(reader: Reader) -> int:
@@ -466,21 +516,30 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -
     return len(full)
 
 
-def _read(reader: Reader, rest: str, values: Sequence[Any]) -> list[StoredAlert]:
+def _read(reader: Reader, rest: str, values: Sequence[Any]) -> list[Alert]:
     rows = reader.rows(ALERTS, rest, values)
     ids = as_json({row["person_id"] for row in rows if row["person_id"] is not None})
     asked = f"SELECT person_id, name FROM people WHERE person_id IN {AMONG}"
-    names = dict(reader.execute(asked, (ids,)).fetchall())
+    people = dict(reader.execute(asked, (ids,)).fetchall())
+    ids = as_json({row["gallery_id"] for row in rows})
+    asked = f"SELECT gallery_id, name FROM galleries WHERE gallery_id IN {AMONG}"
+    galleries = dict(reader.execute(asked, (ids,)).fetchall())
     asked = f"SELECT number FROM alert_pictures WHERE number IN {AMONG}"
     numbers = as_json(row["number"] for row in rows)
     pictured = {number for (number,) in reader.execute(asked, (numbers,))}
-    return [_as_alert(row, names, pictured) for row in rows]
+    return [
+        _as_alert(row, gallery, people.get(row["person_id"]), row["number"] in pictured)
+        for row in rows
+        if (gallery := galleries[row["gallery_id"]]) is not None
+    ]
 
 
-def _as_alert(row: sqlite3.Row, names: Mapping[int, str], pictured: Collection[int]) -> StoredAlert:
+def _as_alert(row: sqlite3.Row, gallery: str, identity: str | None, pictured: bool) -> Alert:
     moments = ("first_seen", "last_seen", "reviewed_at", "created_at")
-    values = {name: row[name] for name in ALERTS.columns if name != "person_id"}
-    values |= {name: as_moment(row[name]) for name in moments}
-    return StoredAlert(
-        **values, identity=names.get(row["person_id"]), pictured=row["number"] in pictured
-    )
+    crop_id = row["crop_id"]
+    reference = crop_id and f"/v1/galleries/{gallery}/crops/{crop_id}/image"
+    picture = f"/v1/alerts/{row['alert_id']}/image" if pictured else None
+    names = {"gallery": gallery, "identity": identity}
+    urls = {"image_url": picture, "reference_url": reference}
+    values = {**dict(row), **{name: as_moment(row[name]) for name in moments}, **names, **urls}
+    return Alert.model_validate(values)

@@ -102,7 +102,7 @@ class Webhooks(RecordPart):
 
     @transactional
     def delete(self, transaction: Transaction, webhook_id: str) -> bool:
-        """Remove a webhook with its deliveries, but for those that were sent already."""
+        """Remove a webhook with its unsent deliveries; the others tell who knows of an alert."""
         unsent = "DELETE FROM deliveries WHERE webhook_id = ? AND sent_to IS NULL"
         transaction.change(unsent, (webhook_id,))
         given_up = "UPDATE deliveries SET state = 'dead' WHERE webhook_id = ? AND state = 'waiting'"

@@ -136,12 +136,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
         return math.inf
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
-    if gallery.own_index:
-        crops = await runtime.device.run(NamedCrops.of, gallery.own_index.columns)
-    else:
-        # An index outside this process gives out no vectors: the record has them too.
-        columns = await threads.run(_read_columns, runtime, entry, model.networks.dimension)
-        crops = NamedCrops.of(columns)
+    crops = await read_named_crops(runtime, gallery)
     left_out = await search_left_out(runtime, model, crops)
     published = True
     vectors = (entry.at, entry.side)
@@ -155,9 +150,18 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     return 0.0 if published else REST_AFTER_FAILURE_SECONDS
 
 
-def _read_columns(runtime: Runtime, entry: GalleryRecord, dimension: int) -> Columns:
+async def read_named_crops(runtime: Runtime, gallery: Gallery) -> NamedCrops:
+    if gallery.own_index:
+        return await runtime.device.run(NamedCrops.of, gallery.own_index.columns)
+    # An index outside this process gives out no vectors: the record has them too.
+    columns = await runtime.pools.calibration.run(_read_columns, runtime, gallery)
+    return NamedCrops.of(columns)
+
+
+def _read_columns(runtime: Runtime, gallery: Gallery) -> Columns:
+    dimension = runtime.models[gallery.embedder].networks.dimension
     columns = Columns(dimension, runtime.record.galleries.group_secret())
-    runtime.galleries.fill(columns, entry.gallery_id, entry.crops)
+    runtime.galleries.fill(columns, gallery.gallery_id, gallery.crops)
     return columns
 
 

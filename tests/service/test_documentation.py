@@ -25,6 +25,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+WATCH = (ROOT / "docs" / "watch.md").read_text(encoding="utf-8")
 REFERENCE = reference.PAGE.read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"
@@ -141,12 +142,16 @@ def test_every_call_has_an_example() -> None:
         "/$QUERY": "/{query_id}",
         "/$CASE": "/{case_id}",
         "/$ID": "/{key_id}",
+        "/$ALERT": "/{alert_id}",
+        "/$HOOK": "/{webhook_id}",
+        "/0198f2c6a1b27d1c3e5f9a0b4c6d8e30": "/{delivery_id}",
         "/0043": "/{identity}",
         "/Ann": "/{identity}",
     }
     shown = set()
     (examples,) = BLOCK.findall(REFERENCE)
-    for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", examples):
+    (examples_of_watch,) = BLOCK.findall(WATCH)
+    for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", examples + examples_of_watch):
         for written, meant in named.items():
             path = path.replace(written, meant)
         shown.add(path)
@@ -164,6 +169,13 @@ def test_the_examples_of_the_reference_run_as_they_stand(start, drawn_crops, tmp
     # Of its own: the examples end with a service that asks for a key.
     run(REFERENCE, tmp_path, str(start().http.base_url))
     assert (tmp_path / "crop.png").read_bytes() == drawn_crops[0].png
+
+
+def test_the_examples_of_watch_lists_run_as_they_stand(start, drawn_crops, tmp_path) -> None:
+    served = start(webhook_private="true")
+    served.create("entrance")
+    assert served.enroll("entrance", drawn_crops[0].png, identity="0042").status_code == 201
+    run(WATCH, tmp_path, str(served.http.base_url))
 
 
 def test_the_first_hour_of_the_guide_runs_as_it_stands(start, drawn_crops, tmp_path) -> None:

@@ -92,6 +92,8 @@ PLACES = {
         "_remove_folder(runtime, runtime.settings",
         "_enroll_items(",
     ),
+    "watch.noted": ("watch/lists.py", "def _announce(", "runtime.metrics.alerts"),
+    "webhook.sent": ("watch/webhooks.py", "runtime.sender.send(", "await _settle("),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),
     "audit.line-written": ("ops/audit.py", "self._file.append(", "def note_view("),
 }

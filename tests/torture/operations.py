@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -261,6 +262,25 @@ class Caller:
         self.ledger.galleries[gallery] = False
         self.ledger.doubtful_galleries.pop(gallery)
         self.ledger.acknowledge(operation)
+
+    def create_webhook(self) -> None:
+        """Makes a webhook at which nobody listens."""
+        self.send(None, "POST", "/v1/webhooks", data={"url": "http://127.0.0.1:9/"})
+
+    def arm(self, gallery: str) -> None:
+        """Arms a gallery as a watch list for a second."""
+        fields = {
+            "budget": "3",
+            "tracks_per_day": "300",
+            "expires_at": (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat(),
+            "reason": "torture",
+            "retention_days": "1",
+        }
+        path = f"/v1/galleries/{gallery}/watch"
+        proposal = self.send(None, "PUT", path, data=fields)
+        if proposal is not None and proposal.status_code == 200:
+            confirm = proposal.json()["confirm"]
+            self.send(None, "PUT", path, data={**fields, "confirm": confirm})
 
     def take_snapshot(self, gallery: str) -> Snapshot | None:
         """Copies a gallery; None where nobody knows."""

@@ -142,6 +142,16 @@ def _import(world: World, caller: Caller) -> None:
     caller.import_archive("lobby", 20)
 
 
+def _webhook(world: World, caller: Caller) -> None:
+    _fill(world, caller)
+    caller.create_webhook()
+
+
+def _arm_until_soon(world: World, caller: Caller) -> None:
+    """A list that ends by itself raises an alert, which is sent."""
+    caller.arm("lobby")
+
+
 def _at_commit(write: str, happening: Scenario) -> dict[str, Scenario]:
     def at(step: str, happened: bool) -> tuple[str, Scenario]:
         named = {**vars(happening), "happened": happened}
@@ -209,6 +219,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "import.batch-landed": _IMPORTING(happened=True, passages=3),
     "import.progress-noted": _IMPORTING(happened=True, passages=3),
     "import.files-removed": _IMPORTING(happened=True),
+    # The end of a list is an alert, which is sent to the webhook.
+    "watch.noted": Scenario(_arm_until_soon, _webhook),
+    "webhook.sent": Scenario(_arm_until_soon, _webhook),
     "audit.before-line": Scenario(_write_a_lot, passages=12),
     "audit.line-written": Scenario(_write_a_lot, passages=12),
 }

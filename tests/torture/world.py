@@ -74,6 +74,7 @@ class World:
             # Often it must be the restore itself that leaves out whoever was deleted.
             "housekeeping_seconds": 0.5 if failpoint else self.chance.choice((0.5, 3600)),
             "max_images_per_request": 8,
+            "webhook_private": "true",
             "log_level": "info",
         }
         if failpoint is not None:

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import shutil
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BeforeValidator, Field
 from starlette.exceptions import HTTPException
 
-from gmn_client.models import Alive, Keys, NewKey, Ready, Scope
+from gmn_client.models import Alive, DeliveryState, Keys, NewKey, Ready, Scope
 from service.errors import ServiceError
 from service.gallery.enroll import Name
 from service.http import keys
@@ -100,6 +100,9 @@ def _show_record(runtime: Runtime) -> None:
     jobs = Counter(job.state for job in runtime.record.jobs.open())
     for state in ("queued", "running"):
         shown.jobs.labels(state).set(jobs[state])
+    deliveries = runtime.record.webhooks.count_by_state()
+    for delivery_state in get_args(DeliveryState):
+        shown.webhook_deliveries.labels(delivery_state).set(deliveries.get(delivery_state, 0))
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
         newest = next(own_backups(folder, runtime.record.database), None)

@@ -54,10 +54,16 @@ class Guarded:
 
     def ask(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx.Response:
         """One request; `key` is the name of one of `keys`, or a key's text."""
-        headers = dict(more.pop("headers", {}))
-        if key is not None:
-            headers["Authorization"] = f"Bearer {self.keys.get(key, key)}"
+        headers = {**more.pop("headers", {}), **self._of_key(key)}
         return self.served.http.request(method, path, headers=headers, **more)
+
+    def status(self, method: str, path: str, key: str | None) -> int:
+        """The status alone, also of an answer that does not end."""
+        with self.served.http.stream(method, path, headers=self._of_key(key)) as answer:
+            return answer.status_code
+
+    def _of_key(self, key: str | None) -> dict[str, str]:
+        return {} if key is None else {"Authorization": f"Bearer {self.keys.get(key, key)}"}
 
     @contextlib.contextmanager
     def upload(self, path: str, length: int, key: str | None = None) -> Iterator[socket.socket]:

@@ -1,0 +1,402 @@
+"""Watch lists and their alerts: `/v1/galleries/{gallery}/watch` and `/v1/alerts`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from fastapi import Depends, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator, Field, model_validator
+from sse_starlette import EventSourceResponse
+
+from gmn_client import models
+from service.errors import (
+    InvalidField,
+    TooManyRequests,
+    Unauthorised,
+    UnknownAlert,
+    UnknownPicture,
+)
+from service.http.forms import MULTIPART, Form, Limit
+from service.http.guard import Admin, Searcher, guarded_router, needs
+from service.http.problems import content, problems, write_list
+from service.http.thumbnails import PICTURE, Width, answer_picture
+from service.record.values import Picture
+from service.record.watch import AlertFilter, ArmedList
+from service.runtime import Call, Runtime
+from service.search.options import Id, Moment, Names, Text
+from service.watch.lists import arm, disarm, fit_list, warn_if_broken
+
+list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
+router = guarded_router("/v1/alerts", "alerts")
+HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+LONGEST = timedelta(days=90)
+# A proposed list is armed by the same settings within this time.
+CONFIRMED_WITHIN = timedelta(minutes=10)
+# One key holds at most this many event streams in one process.
+MOST_STREAMS = 8
+POLL_SECONDS = 0.1
+KEEP_ALIVE_SECONDS = 15.0
+ALERTS_AT_ONCE = 100
+Reader = Annotated[Call, needs("query")]
+AlertId = Annotated[Id, Path(description="An alert's id.")]
+
+
+def _checked_hours(hours: str) -> str:
+    if hours and not HOURS.fullmatch(hours):
+        raise ValueError("is no time of day; write it like 22:00-06:00")
+    return hours
+
+
+def _checked_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name[:40]!r} is no time zone; write it like Europe/Zurich") from error
+    return name
+
+
+class WatchForm(Form):
+    """Settings of a list; a field that is left out has its default."""
+
+    budget: float = Field(gt=0, le=1000, examples=[3])
+    """False alarms a day that are accepted."""
+    tracks_per_day: float | None = Field(None, gt=0, le=10_000_000, examples=[3000])
+    """Tracks that all its cameras see in a day; left out, the counted traffic."""
+    cameras: Names = ()
+    """Only sightings of these cameras."""
+    hours: Annotated[str, Field(max_length=16), AfterValidator(_checked_hours)] = ""
+    """Only at this time of day, such as `22:00-06:00`."""
+    time_zone: Annotated[str, Field(max_length=64), AfterValidator(_checked_zone)] = "UTC"
+    """The time zone of `hours`, such as `Europe/Zurich`."""
+    quiet_seconds: int = Field(300, ge=1, le=86_400)
+    """A visit ends after this time without the person."""
+    expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
+    """Until then it is armed, 90 days at most; RFC 3339, with zone."""
+    reason: Text = Field(min_length=1, examples=["case 7/2026"])
+    """Why these people are watched; for the audit log."""
+    retention_days: int = Field(ge=1, le=365, examples=[30])
+    """Days that its alerts are kept."""
+    keep_unmatched_hours: int = Field(0, ge=0, le=0)
+    """Hours that sightings of nobody on it are kept as crops without a name."""
+    confirm: Annotated[str, Field(max_length=128)] | None = None
+    """From the answer to the same settings: arms the list."""
+    never_empty = frozenset({"confirm"})
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        now = datetime.now(UTC)
+        if not now < self.expires_at <= now + LONGEST:
+            raise InvalidField(
+                f"expires_at: is to be within {LONGEST.days} days from now; send another time"
+            )
+        return self
+
+    def settings(self) -> models.WatchSettings:
+        return models.WatchSettings.model_validate(self.model_dump(exclude={"confirm"}))
+
+
+class DisarmingForm(Form):
+    """The end of a list."""
+
+    reason: Text | None = None
+    """Why; for the audit log."""
+
+
+WITHOUT_REASON = DisarmingForm()
+
+
+@list_router.put("", responses=problems("needs_reindex"))
+async def watch_list(
+    call: Admin, form: Annotated[WatchForm, MULTIPART]
+) -> models.WatchProposal | models.Watch:
+    """Forecasts the alarms of a gallery as a watch list; with `confirm` arms it.
+
+    Without `confirm` nothing changes. The list is armed by the same settings with the `confirm` of
+    the answer, within ten minutes and as long as the forecast rests on the same data. An armed list
+    takes other settings in the same way.
+    """
+    runtime = call.runtime
+    settings = form.settings()
+    fitted = await fit_list(runtime, call.gallery, settings)
+    signed = (call.gallery.gallery_id, settings.model_dump_json(), fitted.forecast.basis)
+    if form.confirm is None:
+        until, signature = runtime.watches.signed(CONFIRMED_WITHIN, *signed)
+        return models.WatchProposal(
+            settings=settings,
+            forecast=fitted.forecast,
+            confirm=f"{until}.{signature}",
+            confirm_until=datetime.fromtimestamp(until, UTC),
+        )
+    until_text, _, signature = form.confirm.partition(".")
+    is_number = until_text.isascii() and until_text.isdigit()
+    if not is_number or not runtime.watches.is_signed(int(until_text), signature, *signed):
+        raise InvalidField(
+            "confirm: is not of these settings, is older than ten minutes, or the forecast has "
+            "changed; send the settings without it, read the forecast, and send both"
+        )
+
+    async def section(_: dict[str, Any]) -> ArmedList:
+        return await arm(runtime, call.gallery, settings, fitted, call.caller.key_id)
+
+    watch = await runtime.audited(
+        "arm_list",
+        section,
+        gallery=call.gallery.name,
+        reason=settings.reason,
+        budget=settings.budget,
+        expires_at=settings.expires_at.isoformat(),
+    )
+    return await _described_list(runtime, call.gallery.name, watch)
+
+
+@list_router.get("")
+async def read_watch_list(call: Searcher) -> models.Watch:
+    """Reads the state of a gallery as a watch list, its forecast, and its alarms so far."""
+    watch = await call.read(call.runtime.record.watches.get)
+    call.note_view("read_list")
+    return await _described_list(call.runtime, call.gallery.name, watch)
+
+
+@list_router.delete("")
+async def disarm_list(
+    call: Admin, form: Annotated[DisarmingForm, MULTIPART] = WITHOUT_REASON
+) -> models.Watch:
+    """Disarms a list at once; its alerts stay for their days, and its people in the gallery."""
+    runtime = call.runtime
+
+    async def section(_: dict[str, Any]) -> None:
+        async with runtime.watches.lock:
+            why = form.reason or f"the key {call.caller.key_id} did so"
+            await disarm(runtime, call.gallery, why)
+
+    await runtime.audited("disarm_list", section, gallery=call.gallery.name, reason=form.reason)
+    watch = await call.read(runtime.record.watches.get)
+    return await _described_list(runtime, call.gallery.name, watch)
+
+
+class AlertReviewForm(Form):
+    """A decision on an alert."""
+
+    decision: Literal["confirmed", "rejected", "open"]
+    """Whether it shows the person; `open` takes a decision back."""
+
+
+@router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
+async def list_alerts(
+    call: Reader,
+    gallery: Annotated[Id | None, Query(description="Only of this list.")] = None,
+    identity: Annotated[Text | None, Query(description="Only about this person.")] = None,
+    camera: Annotated[Text | None, Query(description="Only from this camera.")] = None,
+    kind: Annotated[models.AlertKind | None, Query(description="Only of this kind.")] = None,
+    state: Annotated[
+        models.AlertState | None, Query(description="Only with this decision, or `open`.")
+    ] = None,
+    cursor: Annotated[
+        int | None, Query(ge=1, description="`next_cursor` of the page before.")
+    ] = None,
+    limit: Limit = 100,
+) -> Response:
+    """Lists the alerts of the lists that the key may see, the newest first."""
+    runtime = call.runtime
+    gallery_id = await _gallery_id(call, gallery)
+    wanted = AlertFilter(gallery_id, identity, camera, kind, state, before=cursor)
+    found = await runtime.galleries.read(runtime.record.watches.alerts, wanted, limit + 1)
+    more = str(found[limit - 1].number) if len(found) > limit else None
+    results = found[:limit]
+    runtime.audit.note_view("list_alerts", gallery=gallery, count=len(results))
+    return await write_list(models.Alerts(results=results, next_cursor=more))
+
+
+async def _stream_place(call: Reader) -> AsyncIterator[None]:
+    streams = call.runtime.streams
+    key_id = call.caller.key_id
+    if streams[key_id] >= MOST_STREAMS:
+        may = f"hold {MOST_STREAMS} event streams of this process"
+        raise TooManyRequests(key_id, may, "ask GET /v1/alerts", retry_after_s=1)
+    streams[key_id] += 1
+    try:
+        yield
+    finally:
+        streams[key_id] -= 1
+
+
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses=content("text/event-stream", "Each alert, named by its kind."),
+    # Held until the client has left.
+    dependencies=[Depends(_stream_place)],
+)
+async def follow_alerts(
+    call: Reader,
+    last_event_id: Annotated[
+        int | None, Header(alias="Last-Event-ID", ge=0, description="The last one that was seen.")
+    ] = None,
+) -> EventSourceResponse:
+    """Sends each new alert as a server-sent event: its kind, its number as id, and it as JSON.
+
+    With `Last-Event-ID` those after that number come first. The stream ends with `gone` where the
+    key is revoked or expires. A key holds eight at once.
+    """
+    runtime = call.runtime
+    watches = runtime.record.watches
+    read = runtime.galleries.read
+    gallery_id = await _gallery_id(call, None)
+    start = await read(watches.newest_number) if last_event_id is None else last_event_id
+    runtime.audit.note_view("follow_alerts", after=start)
+
+    async def events() -> AsyncIterator[dict[str, str]]:
+        seen = start
+        try:
+            while True:
+                runtime.keys.require_valid(call.caller)
+                newest = await read(watches.newest_number)
+                if newest <= seen:
+                    await asyncio.sleep(POLL_SECONDS)
+                    continue
+                wanted = AlertFilter(gallery_id, after=seen)
+                found = await read(watches.alerts, wanted, ALERTS_AT_ONCE, True)
+                for alert in found:
+                    data = alert.model_dump_json()
+                    yield {"id": str(alert.number), "event": alert.kind, "data": data}
+                is_last = len(found) < ALERTS_AT_ONCE
+                seen = max([newest if is_last else 0, *(alert.number for alert in found)])
+        except Unauthorised as error:
+            yield {"event": "gone", "data": error.detail}
+
+    return EventSourceResponse(events(), ping=KEEP_ALIVE_SECONDS, sep="\n")
+
+
+@router.get("/{alert_id}")
+async def read_alert(call: Reader, alert_id: AlertId) -> models.Alert:
+    """Reads one alert, with its person's name of now."""
+    alert = await _find(call, alert_id)
+    call.runtime.audit.note_view("read_alert", gallery=alert.gallery, alert_id=alert_id)
+    return alert
+
+
+@router.get(
+    "/{alert_id}/image", response_class=Response, responses=problems("unknown_picture") | PICTURE
+)
+async def read_alert_image(
+    request: Request, call: Reader, alert_id: AlertId, width: Width = None
+) -> Response:
+    """Reads the picture that raised an alert; with `width` a small JPEG, as of a crop."""
+    alert = await _find(call, alert_id)
+    return await _answer_picture(request, call.runtime, alert, width)
+
+
+@router.get(
+    "/{alert_id}/signed-image",
+    response_class=Response,
+    responses=problems("unauthorised", "unknown_picture") | PICTURE,
+)
+async def read_signed_image(
+    request: Request,
+    alert_id: AlertId,
+    until: Annotated[int, Query(ge=0, description="As in a webhook's message.")] = 0,
+    signature: Annotated[str, Query(max_length=64, description="As in a webhook's message.")] = "",
+) -> Response:
+    """Reads the picture of an alert without a key, by the address that a webhook was sent.
+
+    The address is valid for an hour.
+    """
+    runtime: Runtime = request.app.state.runtime
+    if not runtime.watches.is_signed(until, signature, "picture", alert_id):
+        raise Unauthorised(
+            "this address of a picture is not signed, or was signed more than an hour ago; read "
+            "GET /v1/alerts/{alert_id}/image with a key"
+        )
+    alert = await runtime.galleries.read(runtime.record.watches.alert, alert_id)
+    if alert is None:
+        raise UnknownAlert(alert_id)
+    return await _answer_picture(request, runtime, alert, None)
+
+
+@router.post("/{alert_id}/review")
+async def review_alert(
+    call: Reader, alert_id: AlertId, form: Annotated[AlertReviewForm, MULTIPART]
+) -> models.Alert:
+    """Confirms or rejects an alert, or takes that back; the decision of another key needs admin."""
+    runtime = call.runtime
+    alert = await _find(call, alert_id)
+    if alert.reviewed_by is not None:
+        call.caller.require_own(alert.reviewed_by)
+    write = runtime.galleries.write
+    review = runtime.record.watches.review
+    reviewed = await write(review, alert_id, form.decision, call.caller.key_id)
+    if reviewed is None:
+        raise UnknownAlert(alert_id)
+    await runtime.audit.done(
+        "review_alert", gallery=alert.gallery, alert_id=alert_id, decision=form.decision
+    )
+    if form.decision == "rejected":
+        await warn_if_broken(runtime, await runtime.galleries.find(alert.gallery))
+    return reviewed
+
+
+async def _find(call: Call, alert_id: str) -> models.Alert:
+    alert = await call.runtime.galleries.read(call.runtime.record.watches.alert, alert_id)
+    if alert is None:
+        raise UnknownAlert(alert_id)
+    call.caller.require_gallery(alert.gallery)
+    return alert
+
+
+async def _gallery_id(call: Call, gallery: str | None) -> int | None:
+    """Return the gallery that is asked for, or the key's only one; None for all."""
+    if gallery is not None:
+        call.caller.require_gallery(gallery)
+    name = gallery or call.caller.gallery
+    return (await call.runtime.galleries.find(name)).gallery_id if name else None
+
+
+async def _answer_picture(
+    request: Request, runtime: Runtime, alert: models.Alert, width: int | None
+) -> Response:
+    async def read() -> Picture:
+        picture = await runtime.galleries.read(runtime.record.watches.picture, alert.alert_id)
+        if picture is None:
+            remedy = "GMN_KEEP_IMAGES=none keeps none"
+            raise UnknownPicture(alert.gallery, "alert", alert.alert_id, remedy)
+        return picture
+
+    answer = await answer_picture(request, runtime, alert.alert_id, width, read)
+    runtime.audit.note_view("view", gallery=alert.gallery, alert_id=alert.alert_id)
+    return answer
+
+
+async def _described_list(runtime: Runtime, name: str, watch: ArmedList | None) -> models.Watch:
+    if watch is None:
+        return models.Watch(gallery=name, state="disarmed")
+    counts = await runtime.galleries.read(
+        runtime.record.watches.counts, watch.gallery_id, watch.armed_at
+    )
+    ended = watch.disarmed_at or datetime.now(UTC)
+    days = (ended - watch.armed_at) / timedelta(days=1)
+    alerts = sum(counts.values())
+    rejected = counts.get("rejected", 0)
+    reviewed = rejected + counts.get("confirmed", 0)
+    active = runtime.watches.get(watch.gallery_id)
+    return models.Watch(
+        gallery=name,
+        state="armed" if watch.armed else "disarmed",
+        settings=watch.settings,
+        armed_at=watch.armed_at,
+        key_id=watch.key_id,
+        disarmed_at=watch.disarmed_at,
+        why=watch.why or runtime.watches.why(watch.gallery_id),
+        promised=watch.forecast,
+        forecast=active.forecast if active and watch.armed else None,
+        alerts=alerts,
+        confirmed=counts.get("confirmed", 0),
+        rejected=rejected,
+        days=days,
+        false_alarms=alerts / days * rejected / reviewed if reviewed else None,
+    )

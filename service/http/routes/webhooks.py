@@ -1,0 +1,225 @@
+"""`/v1/webhooks`: the addresses that alerts are sent to, and the deliveries to them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import httpx
+from fastapi import Path, Query, Response
+from pydantic import Field
+
+from gmn_client import models
+from service.errors import UnknownDelivery, UnknownWebhook
+from service.gallery.enroll import Name
+from service.http.forms import MULTIPART, Cursor, Form, GalleryName, Limit
+from service.http.guard import guarded_router, needs
+from service.http.problems import problems, write_list
+from service.record.values import new_crop_id
+from service.record.webhooks import StoredWebhook, WebhookFields
+from service.runtime import Call
+from service.search.options import Id
+from service.watch.addresses import MAX_URL
+from service.watch.sender import BOTH_SECRETS_FOR, new_secret
+from service.watch.webhooks import send_test
+
+router = guarded_router("/v1/webhooks", "webhooks")
+Administrator = Annotated[Call, needs("admin")]
+WebhookId = Annotated[Id, Path(description="A webhook's id.")]
+DeliveryId = Annotated[Id, Path(description="A delivery's id.")]
+Url = Annotated[str, Field(min_length=1, max_length=MAX_URL)]
+State = Annotated[models.DeliveryState | None, Query(description="Only in this state.")]
+
+
+class NewWebhookForm(Form):
+    """An address to which alerts are sent."""
+
+    url: Url = Field(examples=["https://desk.example/alerts"])
+    """By https, or by http to this machine itself."""
+    gallery: GalleryName | None = None
+    """The only list whose alerts are sent; of a key for one gallery that one."""
+    note: Name = ""
+    """Whose it is."""
+    never_empty = frozenset({"gallery"})
+
+
+class WebhookChangesForm(Form):
+    """Changes of a webhook; fields that are left out stay."""
+
+    url: Url | None = None
+    """Where deliveries go from now on, those that wait too."""
+    enabled: bool | None = None
+    """With false nothing is sent, and new alerts are not kept for it."""
+    note: Name | None = None
+    """Whose it is."""
+
+
+@router.post("", status_code=201, responses=problems("unknown_gallery"))
+async def create_webhook(
+    call: Administrator, form: Annotated[NewWebhookForm, MULTIPART]
+) -> models.NewWebhook:
+    """Makes a webhook; its secret, which signs each delivery, is answered this once.
+
+    Messages and signatures are those of standardwebhooks.com. Twenty are the most.
+    """
+    runtime = call.runtime
+    name = form.gallery or call.caller.gallery
+    call.caller.require_gallery(name)
+    gallery_id = (await runtime.galleries.find(name)).gallery_id if name else None
+    await runtime.sender.check(form.url)
+    webhook = StoredWebhook(
+        webhook_id=new_crop_id(),
+        gallery_id=gallery_id,
+        url=form.url,
+        secret=new_secret(),
+        note=form.note,
+        key_id=call.caller.key_id,
+        created_at=datetime.now(UTC),
+    )
+    await runtime.galleries.write(runtime.record.webhooks.create, webhook)
+    await _done(call, "create_webhook", webhook)
+    return models.NewWebhook(**_fields(call, webhook), secret=webhook.secret)
+
+
+@router.get("")
+async def list_webhooks(call: Administrator) -> models.Webhooks:
+    """Lists the webhooks without their secrets, the oldest first."""
+    found = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
+    seen = [webhook for webhook in found if _may_see(call, webhook)]
+    return models.Webhooks(results=[_described(call, webhook) for webhook in seen])
+
+
+@router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
+async def list_deliveries(
+    call: Administrator,
+    state: State = None,
+    webhook_id: Annotated[Id | None, Query(description="Only to this webhook.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Response:
+    """Lists the deliveries of alerts, the newest first; `state=dead` has those given up."""
+    runtime = call.runtime
+    if webhook_id is not None:
+        await _find(call, webhook_id)
+    name = call.caller.gallery
+    gallery_id = (await runtime.galleries.find(name)).gallery_id if name else None
+    found = await runtime.galleries.read(
+        runtime.record.webhooks.deliveries, state, webhook_id, gallery_id, cursor, limit + 1
+    )
+    more = found[limit - 1].delivery_id if len(found) > limit else None
+    return await write_list(models.Deliveries(results=found[:limit], next_cursor=more))
+
+
+@router.post("/deliveries/{delivery_id}/retry")
+async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models.Delivery:
+    """Sends a dead delivery again, under its id and by the same steps as at first."""
+    runtime = call.runtime
+    records = runtime.record.webhooks
+    read = runtime.galleries.read
+    found = await read(records.delivery, delivery_id)
+    if found is None or found.webhook_id is None:
+        raise UnknownDelivery(delivery_id)
+    await _find(call, found.webhook_id)
+    await runtime.galleries.write(records.retry, delivery_id, datetime.now(UTC))
+    runtime.watches.deliveries_wanted.set()
+    await runtime.audit.done("retry_delivery", delivery_id=delivery_id)
+    return await read(records.delivery, delivery_id) or found
+
+
+@router.patch("/{webhook_id}")
+async def change_webhook(
+    call: Administrator, webhook_id: WebhookId, form: Annotated[WebhookChangesForm, MULTIPART]
+) -> models.Webhook:
+    """Changes the address or the note of a webhook, stops it, or lets it go on."""
+    await _find(call, webhook_id)
+    changes: WebhookFields = {}
+    if form.url is not None:
+        await call.runtime.sender.check(form.url)
+        changes["url"] = form.url
+    if form.note is not None:
+        changes["note"] = form.note
+    if form.enabled is not None:
+        changes["enabled"] = form.enabled
+        changes["why"] = None if form.enabled else f"the key {call.caller.key_id} stopped it"
+    return _described(call, await _change(call, webhook_id, changes, "change_webhook"))
+
+
+@router.post("/{webhook_id}/rotate")
+async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.NewWebhook:
+    """Gives a webhook a new secret; for a day the former one signs each delivery too."""
+    former = await _find(call, webhook_id)
+    changes: WebhookFields = {
+        "secret": new_secret(),
+        "former_secret": former.secret,
+        "former_until": datetime.now(UTC) + BOTH_SECRETS_FOR,
+    }
+    webhook = await _change(call, webhook_id, changes, "rotate_webhook")
+    return models.NewWebhook(**_fields(call, webhook), secret=webhook.secret)
+
+
+@router.post("/{webhook_id}/test")
+async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.TestedWebhook:
+    """Sends a signed message of the type `test` once, and answers how that went."""
+    webhook = await _find(call, webhook_id)
+    outcome = await send_test(call.runtime, webhook)
+    await _done(call, "test_webhook", webhook)
+    return models.TestedWebhook.model_validate(outcome)
+
+
+@router.delete("/{webhook_id}", status_code=204)
+async def delete_webhook(call: Administrator, webhook_id: WebhookId) -> None:
+    """Deletes a webhook with what waits for it."""
+    webhook = await _find(call, webhook_id)
+    runtime = call.runtime
+
+    async def delete(_: dict[str, Any]) -> None:
+        await runtime.galleries.write(runtime.record.webhooks.delete, webhook_id)
+
+    await runtime.audited("delete_webhook", delete, webhook_id=webhook.webhook_id)
+
+
+async def _change(call: Call, webhook_id: str, changes: WebhookFields, event: str) -> StoredWebhook:
+    webhook = await call.runtime.galleries.write(
+        call.runtime.record.webhooks.change, webhook_id, changes
+    )
+    if webhook is None:
+        raise UnknownWebhook(webhook_id)
+    await _done(call, event, webhook)
+    call.runtime.watches.deliveries_wanted.set()
+    return webhook
+
+
+async def _find(call: Call, webhook_id: str) -> StoredWebhook:
+    """Return a webhook; raise `UnknownWebhook` also for one that the key may not see."""
+    webhook = await call.runtime.galleries.read(call.runtime.record.webhooks.get, webhook_id)
+    if webhook is None or not _may_see(call, webhook):
+        raise UnknownWebhook(webhook_id)
+    return webhook
+
+
+def _may_see(call: Call, webhook: StoredWebhook) -> bool:
+    only = call.caller.gallery
+    return only is None or _gallery_of(call, webhook) == only
+
+
+def _gallery_of(call: Call, webhook: StoredWebhook) -> str | None:
+    if webhook.gallery_id is None:
+        return None
+    gallery = call.runtime.galleries.by_id(webhook.gallery_id)
+    return gallery.name if gallery else None
+
+
+def _fields(call: Call, webhook: StoredWebhook) -> dict[str, Any]:
+    names = models.Webhook.model_fields.keys() - {"gallery"}
+    values = {name: getattr(webhook, name) for name in names}
+    return {**values, "gallery": _gallery_of(call, webhook)}
+
+
+def _described(call: Call, webhook: StoredWebhook) -> models.Webhook:
+    return models.Webhook(**_fields(call, webhook))
+
+
+async def _done(call: Call, event: str, webhook: StoredWebhook) -> None:
+    # The path of its address may hold a secret of the receiver.
+    host = httpx.URL(webhook.url).host
+    await call.runtime.audit.done(event, webhook_id=webhook.webhook_id, host=host)

@@ -1,0 +1,127 @@
+"""Armed lists in the memory of one process, with which its sightings are compared."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmn_client.models import Forecast, WatchSettings
+from service.gallery.gallery import Gallery
+from service.watch.scores import WatchList
+from service.watch.threshold import WatchThreshold
+
+# A fit has this share of the time at most, so that a gallery that changes all the time costs
+# little.
+FITTING_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class ActiveList:
+    """A list that sightings are compared with.
+
+    Attributes:
+        watch_list: its named crops, of one moment.
+        row_ids: their slots, `(n,)`.
+        subject: of its traffic: names what scores depend on.
+    """
+
+    gallery: Gallery
+    settings: WatchSettings
+    watch_list: WatchList
+    row_ids: NDArray[np.int64]
+    threshold: WatchThreshold
+    forecast: Forecast
+    subject: str
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.settings.time_zone)
+
+    def takes(self, camera: str | None, moment: datetime) -> bool:
+        """Return whether it watches a camera at a time, which has a time zone."""
+        if self.settings.expires_at <= moment:
+            return False
+        if self.settings.cameras and camera not in self.settings.cameras:
+            return False
+        if not self.settings.hours:
+            return True
+        start, end = self.settings.hours.split("-")
+        now = f"{moment.astimezone(self._zone):%H:%M}"
+        if start < end:
+            return start <= now < end
+        return now >= start or now < end
+
+
+@dataclass
+class _Held:
+    """A list with the state that it was fitted to; without `active` it could not be fitted."""
+
+    state: object
+    active: ActiveList | None
+    why: str | None
+    due: float
+
+
+class ArmedLists:
+    """The armed lists that can be compared with, and the secret by which the watch is signed."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"watch", "sha256")
+        self._held: dict[int, _Held] = {}
+        # One task at a time compares these lists with the record's.
+        self.lock = asyncio.Lock()
+        # Set when deliveries may be waiting.
+        self.deliveries_wanted = asyncio.Event()
+
+    def current(self) -> Sequence[ActiveList]:
+        return [held.active for held in self._held.values() if held.active]
+
+    def get(self, gallery_id: int) -> ActiveList | None:
+        held = self._held.get(gallery_id)
+        return held.active if held else None
+
+    def why(self, gallery_id: int) -> str | None:
+        """Return why an armed list is not compared with; None where it is."""
+        held = self._held.get(gallery_id)
+        return held.why if held else None
+
+    def is_due(self, gallery_id: int, state: object) -> bool:
+        """Return whether a list has to be fitted to a state of everything that it depends on."""
+        held = self._held.get(gallery_id)
+        return held is None or (held.state != state and time.monotonic() >= held.due)
+
+    def hold(
+        self,
+        gallery_id: int,
+        state: object,
+        active: ActiveList | None,
+        why: str | None = None,
+        fit_seconds: float = 0.0,
+    ) -> None:
+        due = time.monotonic() + fit_seconds / FITTING_SHARE
+        self._held[gallery_id] = _Held(state, active, why, due)
+
+    def keep_only(self, gallery_ids: Collection[int]) -> None:
+        for gallery_id in self._held.keys() - set(gallery_ids):
+            del self._held[gallery_id]
+
+    def signature(self, *values: object) -> str:
+        return hmac.digest(self._key, repr(values).encode(), "sha256").hex()
+
+    def signed(self, lasting: timedelta, *values: object) -> tuple[int, str]:
+        """Return seconds since 1970 until which values are signed, and the signature."""
+        until = int((datetime.now(UTC) + lasting).timestamp())
+        return until, self.signature(until, *values)
+
+    def is_signed(self, until: int, signature: str, *values: object) -> bool:
+        right = hmac.compare_digest(signature.encode(), self.signature(until, *values).encode())
+        return right and until > datetime.now(UTC).timestamp()

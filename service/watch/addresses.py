@@ -1,0 +1,113 @@
+"""The addresses that webhooks may have, so that none leads into the service's own network."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+import httpx
+
+from service.errors import InvalidField
+
+MAX_URL = 2048
+# The network prefix under which translators show IPv4 addresses.
+TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+LOWEST_32_BITS = 0xFFFF_FFFF
+# An address that cannot be connected to may have another one beside it.
+MOST_ADDRESSES = 3
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """An address of a webhook, resolved once: nothing looks its name up again.
+
+    Attributes:
+        url: as given; `host` is its name.
+        addresses: to connect to, in order.
+    """
+
+    url: httpx.URL
+    host: str
+    addresses: tuple[Address, ...]
+
+    def urls(self) -> Iterator[httpx.URL]:
+        for address in self.addresses:
+            yield self.url.copy_with(host=str(address))
+
+
+async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -> Receiver:
+    """Look up the name of a webhook's address, and check every address that it stands for.
+
+    Args:
+        allow_private: addresses of this machine and of private networks may be used, and http of
+            this machine's own.
+        threads: wait for the name server.
+
+    Raises:
+        InvalidField: it cannot be used.
+    """
+    url = _parse(text)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.run_in_executor(
+            threads, lambda: socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        )
+    except (OSError, UnicodeError) as error:
+        raise InvalidField(f"url: the name {url.host!r} cannot be looked up: {error}") from error
+    # A link-local address may come with the name of an interface.
+    texts = [str(place[0]).partition("%")[0] for *_, place in found]
+    addresses = tuple(ipaddress.ip_address(text) for text in dict.fromkeys(texts))
+    for address in addresses:
+        _require_usable(url, address, allow_private)
+    return Receiver(url, url.host, addresses[:MOST_ADDRESSES])
+
+
+def _parse(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise InvalidField(f"url: {error}; write it like https://desk.example/alerts") from error
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.fragment:
+        raise InvalidField(
+            "url: write it like https://desk.example/alerts, without a user, password or fragment"
+        )
+    return url
+
+
+def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> None:
+    inner = _unwrapped(address)
+    if not (is_public(inner) or (allow_private and not inner.is_multicast)):
+        raise InvalidField(
+            f"url: {url.host!r} is an address of this machine or of a private network; name a "
+            "public one, or allow it with GMN_WEBHOOK_PRIVATE=true"
+        )
+    if url.scheme == "http" and not inner.is_loopback:
+        raise InvalidField("url: alerts go by https, or by http to this machine itself")
+
+
+def _unwrapped(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in TRANSLATED:
+        return IPv4Address(int(address) & LOWEST_32_BITS)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def is_public(address: Address) -> bool:
+    return address.is_global and not (
+        address.is_private
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_reserved
+        or address.is_unspecified
+        or getattr(address, "is_site_local", False)
+    )

@@ -1,0 +1,256 @@
+"""Arming of lists, and their thresholds, which follow the galleries beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from datetime import UTC, datetime, timedelta
+
+from gmn_client.models import Forecast, WatchSettings
+from model.gallery_thresholds import artefact_thresholds
+from model.problems import InputProblem
+from service.engine.networks import LoadedModel
+from service.errors import InvalidField, ServiceError, UnknownGallery
+from service.gallery.gallery import Gallery
+from service.ops.failpoints import failpoint
+from service.record.watch import ArmedList, NotedVisit, VisitSeen
+from service.runtime import Runtime
+from service.search.leave_one_out import NamedCrops
+from service.search.refit import read_named_crops
+from service.watch.active import ActiveList
+from service.watch.forecast import describe_forecast, forecast_alarms, forecast_found
+from service.watch.scores import WatchList
+from service.watch.threshold import FEWEST_TRACKS, Traffic, WatchThreshold, fit_threshold
+
+log = logging.getLogger(__name__)
+LOOK_EVERY_SECONDS = 0.5
+MOST_PEOPLE = 5000
+MOST_CROPS = 50_000
+# Traffic that has grown by this factor moves a threshold anew.
+GROWTH = 1.5
+# Traffic of a shorter time does not tell that of a day.
+SHORTEST_TRAFFIC = timedelta(days=1)
+DOUBLED = 2.0
+
+
+async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) -> ActiveList:
+    """Fit the threshold of a gallery as a list, beside the requests.
+
+    Raises:
+        NeedsReindex: no loaded model made its vectors.
+        InvalidField: it has no named people or too many, or its traffic is not known.
+    """
+    model = runtime.models[gallery.embedder]
+    crops = await read_named_crops(runtime, gallery)
+    threads = runtime.pools.watch
+    try:
+        watch_list = await threads.run(_read_list, crops)
+        # Heights above a level and plain cosines are not compared, nor those of other sizes.
+        size = watch_list.size.bit_length()
+        subject = f"{model.embedder} {watch_list.has_level:d} {size}"
+        traffic = await runtime.galleries.read(
+            runtime.record.watches.traffic, gallery.gallery_id, subject
+        )
+        tracks_per_day = settings.tracks_per_day or _measured(traffic)
+        rate = settings.budget / tracks_per_day
+        counted = Traffic.from_bytes(traffic[0]) if traffic else None
+        threshold = await threads.run(_fit, watch_list, rate, model, counted)
+    except ServiceError:
+        raise
+    except InputProblem as problem:
+        raise InvalidField(f"gallery: {problem}") from problem
+    forecast = await threads.run(_forecast, watch_list, threshold, tracks_per_day, counted)
+    return ActiveList(gallery, settings, watch_list, crops.slots, threshold, forecast, subject)
+
+
+def _read_list(crops: NamedCrops) -> WatchList:
+    if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
+        raise InvalidField(
+            f"gallery: a list has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} named crops; "
+            "watch a gallery with fewer"
+        )
+    return WatchList(crops.columns.vectors[crops.slots], crops.names, crops.cameras)
+
+
+def _measured(traffic: tuple[bytes, datetime] | None) -> float:
+    """Return the tracks of a day by a list's traffic."""
+    tracks = Traffic.from_bytes(traffic[0]).tracks if traffic else 0
+    counted_for = datetime.now(UTC) - traffic[1] if traffic else timedelta(0)
+    if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
+        raise InvalidField(
+            f"tracks_per_day: is not known yet: {tracks} tracks were counted, and it takes "
+            f"{FEWEST_TRACKS} and a day; send how many tracks all cameras see in a day"
+        )
+    return tracks / (counted_for / timedelta(days=1))
+
+
+def _fit(
+    watch_list: WatchList, rate: float, model: LoadedModel, traffic: Traffic | None
+) -> WatchThreshold:
+    few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
+    return fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
+
+
+def _forecast(
+    watch_list: WatchList,
+    threshold: WatchThreshold,
+    tracks_per_day: float,
+    traffic: Traffic | None,
+) -> Forecast:
+    alarms = forecast_alarms(threshold, tracks_per_day)
+    found = forecast_found(watch_list, threshold)
+    return Forecast(
+        threshold=threshold.height,
+        people=watch_list.size,
+        tracks_per_day=tracks_per_day,
+        traffic_tracks=traffic.tracks if traffic else 0,
+        false_alarms=alarms.expected if alarms else None,
+        low=alarms.low if alarms else None,
+        high=alarms.high if alarms else None,
+        promised=threshold.promised,
+        found=found.share,
+        found_low=found.low,
+        found_high=found.high,
+        found_basis=found.basis,
+        basis=threshold.basis,
+        sentence=describe_forecast(threshold, alarms, found),
+    )
+
+
+async def arm(
+    runtime: Runtime, gallery: Gallery, settings: WatchSettings, fitted: ActiveList, key_id: str
+) -> ArmedList:
+    """Arm a list in the record and in this process; others follow within a second."""
+    arm_list = runtime.record.watches.arm
+    async with runtime.watches.lock:
+        watch = await runtime.galleries.write(
+            arm_list, gallery.gallery_id, settings, fitted.forecast, key_id
+        )
+        runtime.watches.hold(gallery.gallery_id, _state(watch, gallery), fitted)
+    return watch
+
+
+async def disarm(runtime: Runtime, gallery: Gallery, why: str, alert: bool = False) -> None:
+    """Disarm a list; with `alert` people are told why."""
+    write = runtime.galleries.write
+    noted = await write(runtime.record.watches.disarm, gallery.gallery_id, why, alert)
+    runtime.watches.hold(gallery.gallery_id, None, None, why)
+    _announce(runtime, gallery, noted)
+
+
+async def note_visit(runtime: Runtime, gallery: Gallery, seen: VisitSeen) -> NotedVisit | None:
+    """Write a visit of a list's person, once it is durable tell every listener.
+
+    Returns:
+        None where the list is disarmed, or its nearest crop is gone or has no name now.
+    """
+    try:
+        noted = await runtime.galleries.write(
+            runtime.record.watches.note_visit, gallery.gallery_id, seen
+        )
+    except UnknownGallery as error:
+        raise UnknownGallery(gallery.name) from error
+    _announce(runtime, gallery, noted)
+    return noted
+
+
+async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
+    """Write an alert where a list has raised more false alarms than its forecast allows."""
+    watches = runtime.record.watches
+    watch = await runtime.galleries.read(watches.get, gallery.gallery_id)
+    if watch is None or not watch.armed or watch.forecast.high is None:
+        return
+    counts = await runtime.galleries.read(watches.counts, gallery.gallery_id, watch.armed_at)
+    rejected = counts.get("rejected", 0)
+    days = (datetime.now(UTC) - watch.armed_at) / timedelta(days=1)
+    if rejected > watch.forecast.high * max(1.0, days):
+        await _warn(
+            runtime,
+            gallery,
+            f"{rejected} false alarms were rejected in {days:.1f} days, and at most "
+            f"{watch.forecast.high:g} a day were forecast; arm it by a smaller budget",
+        )
+
+
+async def keep_lists(runtime: Runtime) -> None:
+    """Follow the record and the galleries until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        try:
+            await _follow_all(runtime)
+        except ServiceError as error:
+            log.warning("the armed lists could not be read: %s", error.detail)
+        except Exception:
+            log.exception("the armed lists could not be followed")
+
+
+async def _follow_all(runtime: Runtime) -> None:
+    async with runtime.watches.lock:
+        armed = await runtime.galleries.read(runtime.record.watches.armed)
+        runtime.watches.keep_only([watch.gallery_id for watch in armed])
+        for watch in armed:
+            gallery = runtime.galleries.by_id(watch.gallery_id)
+            if gallery is None:
+                continue
+            try:
+                await _follow(runtime, gallery, watch)
+            except ServiceError as error:
+                log.warning("list %s is compared as before: %s", gallery.name, error.detail)
+            except Exception:
+                log.exception("list %s is compared as before", gallery.name)
+
+
+async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
+    if watch.settings.expires_at <= datetime.now(UTC):
+        await disarm(runtime, gallery, "its time is over", alert=True)
+        return
+    if watch.outdated:
+        why = "its vectors were made anew or restored; look at its forecast and arm it again"
+        await disarm(runtime, gallery, why, alert=True)
+        return
+    state = _state(watch, gallery)
+    if not runtime.watches.is_due(watch.gallery_id, state):
+        return
+    began = time.monotonic()
+    try:
+        active = await fit_list(runtime, gallery, watch.settings)
+    except InvalidField as error:
+        runtime.watches.hold(watch.gallery_id, state, None, error.detail)
+        await _warn(runtime, gallery, f"nothing is compared with it: {error.detail}")
+        return
+    runtime.watches.hold(watch.gallery_id, state, active, None, time.monotonic() - began)
+    promised = watch.forecast.false_alarms
+    expected = active.forecast.false_alarms
+    if promised is not None and expected is not None and expected > DOUBLED * promised:
+        what = f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
+        await _warn(runtime, gallery, what)
+
+
+def _state(watch: ArmedList, gallery: Gallery) -> object:
+    """Return everything that the threshold of a list depends on, traffic by its order of size."""
+    grown = math.log(max(1.0, watch.tracks / FEWEST_TRACKS), GROWTH)
+    has_traffic = watch.tracks >= FEWEST_TRACKS
+    return watch.armed_at, gallery.version, gallery.embedder, has_traffic, int(grown)
+
+
+async def _warn(runtime: Runtime, gallery: Gallery, detail: str) -> None:
+    write = runtime.galleries.write
+    noted = await write(runtime.record.watches.warn, gallery.gallery_id, detail)
+    _announce(runtime, gallery, noted)
+
+
+def _announce(runtime: Runtime, gallery: Gallery, noted: NotedVisit | None) -> None:
+    if noted is None or not noted.is_new:
+        return
+    failpoint("watch.noted")
+    runtime.metrics.alerts.labels(noted.alert.kind).inc()
+    runtime.metrics.webhook_dropped.inc(noted.dropped)
+    if noted.removed:
+        log.warning("%d alerts gave place to a new one: too many are kept", noted.removed)
+        runtime.metrics.alerts_removed.inc(noted.removed)
+    if runtime.shared is not None:
+        alert = noted.alert
+        runtime.shared.announce(gallery.name, "alert", alert_id=alert.alert_id, kind=alert.kind)
+    runtime.watches.deliveries_wanted.set()

@@ -1,0 +1,164 @@
+"""One attempt to send a message to a webhook, signed by the rules of standardwebhooks.com."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import math
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from service.errors import InvalidField
+from service.record.webhooks import MOST_WEBHOOKS, StoredWebhook
+from service.watch.addresses import Receiver, resolve
+
+PREFIX = "whsec_"
+SECRET_BYTES = 32
+# The former secret of a webhook signs beside the new one for this time after a rotation.
+BOTH_SECRETS_FOR = timedelta(days=1)
+# One attempt, from the look-up of the name to the head of the answer.
+ATTEMPT_SECONDS = 10.0
+CONNECT_SECONDS = 3.0
+# Attempts of one webhook, so that a slow one delays no other.
+AT_ONCE = 2
+# A receiver is left alone for no longer, however long it asks for.
+LONGEST_PAUSE_SECONDS = 43_200.0
+# Characters of an error that are kept.
+MOST_OF_ERROR = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of one attempt.
+
+    Attributes:
+        status: of the answer; None where there was none, which `error` explains.
+        sent: the request may have arrived.
+        retry_after_s: for which the receiver asks to be left alone.
+    """
+
+    status: int | None = None
+    error: str | None = None
+    sent: bool = False
+    retry_after_s: float = 0.0
+
+    @property
+    def delivered(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+
+def new_secret() -> str:
+    return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def signatures(webhook: StoredWebhook, message_id: str, timestamp: int, body: bytes) -> str:
+    """Return the header `webhook-signature`: one signature for each secret that is valid now."""
+    valid = [webhook.secret]
+    if webhook.former_secret and webhook.former_until and webhook.former_until > datetime.now(UTC):
+        valid.append(webhook.former_secret)
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    digests = [
+        hmac.digest(base64.b64decode(secret.removeprefix(PREFIX)), signed, hashlib.sha256)
+        for secret in valid
+    ]
+    return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
+
+
+class Sender:
+    """Sends messages to webhooks, each to an address that was looked up and checked for it."""
+
+    def __init__(self, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._certificates = httpx.create_ssl_context()
+        # A thread for each attempt: a name server that hangs delays no other webhook.
+        self._threads = ThreadPoolExecutor(MOST_WEBHOOKS * AT_ONCE, "webhook names")
+
+    async def check(self, url: str) -> None:
+        """Raise `InvalidField` for an address that cannot be used."""
+        try:
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                await resolve(url, self._allow_private, self._threads)
+        except TimeoutError as error:
+            raise InvalidField("url: its name could not be looked up in time") from error
+
+    async def send(self, webhook: StoredWebhook, message_id: str, body: bytes) -> Outcome:
+        timestamp = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "gmn-webhooks",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signatures(webhook, message_id, timestamp, body),
+        }
+        try:
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                receiver = await resolve(webhook.url, self._allow_private, self._threads)
+                return await self._post(receiver, headers, body)
+        except InvalidField as error:
+            return Outcome(error=error.detail)
+        except TimeoutError:
+            return Outcome(error=f"no answer came within {ATTEMPT_SECONDS:g} s", sent=True)
+
+    async def _post(self, receiver: Receiver, headers: dict[str, str], body: bytes) -> Outcome:
+        headers = {**headers, "Host": receiver.url.netloc.decode()}
+        # The certificate is that of the name, not of the address.
+        options = {"sni_hostname": receiver.url.raw_host.decode()}
+        outcome = Outcome(error="its name stands for no address")
+        client = httpx.AsyncClient(
+            verify=self._certificates,
+            timeout=httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS),
+            follow_redirects=False,
+            # A proxy would look the name up again.
+            trust_env=False,
+        )
+        async with client:
+            for url in receiver.urls():
+                asking = client.stream(
+                    "POST", url, content=body, headers=headers, extensions=options
+                )
+                try:
+                    # The body of the answer is not read.
+                    async with asking as answer:
+                        return _outcome(answer)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    why = f"it cannot be connected to: {error or type(error).__name__}"
+                    outcome = Outcome(error=why[:MOST_OF_ERROR])
+                except httpx.HTTPError as error:
+                    why = f"{type(error).__name__}: {error}"
+                    return Outcome(error=why[:MOST_OF_ERROR], sent=True)
+        return outcome
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(answer: httpx.Response) -> Outcome:
+    error = None
+    if answer.is_redirect:
+        error = f"it answered {answer.status_code}; redirects are not followed"
+    retry_after_s = 0.0
+    if answer.status_code in (429, 503):
+        retry_after_s = _seconds(answer.headers.get("Retry-After", ""))
+    return Outcome(answer.status_code, error, True, retry_after_s)
+
+
+def _seconds(text: str) -> float:
+    """Read a `Retry-After`, in seconds or a date; at most `LONGEST_PAUSE_SECONDS`."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    if not math.isfinite(seconds):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,150 @@
+"""Delivery of alerts to webhooks, again later where an attempt fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from filelock import Timeout
+
+from gmn_client.models import Alert, DeliveryState
+from service.errors import ServiceError
+from service.ops.critical_sections import file_lock
+from service.ops.failpoints import failpoint
+from service.record.values import new_crop_id
+from service.record.watch import AlertFilter
+from service.record.webhooks import DueDelivery, StoredWebhook, WebhookFields
+from service.runtime import Runtime
+from service.watch.sender import AT_ONCE, Outcome
+
+log = logging.getLogger(__name__)
+# Before the next attempts, in seconds; after the last one a delivery is dead.
+PAUSES = (5, 30, 300, 1800, 7200, 21_600, 43_200)
+JITTER = 0.2
+LOOK_EVERY_SECONDS = 0.25
+TAKE_OVER_SECONDS = 1.0
+AFTER_FAILURE_SECONDS = 5.0
+# The address of a picture in a message is valid for this time after it was sent.
+SIGNED_FOR = timedelta(hours=1)
+
+
+async def send_deliveries(runtime: Runtime) -> None:
+    """Send due deliveries until cancelled; one of the processes of a data directory does so."""
+    lock = runtime.settings.data_dir / "webhooks.lock"
+    while True:
+        with contextlib.suppress(Timeout):
+            async with file_lock(lock, blocking=False), asyncio.TaskGroup() as attempts:
+                await _send_all(runtime, attempts)
+        await asyncio.sleep(TAKE_OVER_SECONDS)
+
+
+async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
+    # The webhook of each delivery that is under way.
+    under_way: dict[str, str] = {}
+    wanted = runtime.watches.deliveries_wanted
+    while True:
+        wanted.clear()
+        try:
+            for delivery in await _due(runtime, under_way):
+                under_way[delivery.delivery_id] = delivery.webhook.webhook_id
+                attempts.create_task(_attempt(runtime, delivery, under_way))
+        except Exception as error:
+            why = error.detail if isinstance(error, ServiceError) else repr(error)
+            log.warning("deliveries to webhooks wait: %s", why)
+            await asyncio.sleep(AFTER_FAILURE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wanted.wait(), LOOK_EVERY_SECONDS)
+
+
+async def _due(runtime: Runtime, under_way: dict[str, str]) -> list[DueDelivery]:
+    """Return the deliveries that may begin: `AT_ONCE` of each webhook are under way at most."""
+    busy = Counter(under_way.values())
+    due = await runtime.galleries.read(
+        runtime.record.webhooks.due, datetime.now(UTC), AT_ONCE, list(under_way)
+    )
+    begun = []
+    for delivery in due:
+        webhook_id = delivery.webhook.webhook_id
+        if busy[webhook_id] < AT_ONCE:
+            busy[webhook_id] += 1
+            begun.append(delivery)
+    return begun
+
+
+async def _attempt(runtime: Runtime, delivery: DueDelivery, under_way: dict[str, str]) -> None:
+    webhook = delivery.webhook
+    try:
+        wanted = AlertFilter(after=delivery.number - 1, before=delivery.number + 1)
+        # None is left where its person was forgotten this moment, and the delivery with it.
+        for alert in await runtime.galleries.read(runtime.record.watches.alerts, wanted, 1):
+            body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
+            outcome = await runtime.sender.send(webhook, delivery.delivery_id, body)
+            failpoint("webhook.sent")
+            await _settle(runtime, delivery, outcome)
+    except Exception:
+        # It is sent again, under the same id.
+        log.exception("a delivery to webhook %s was cut off", webhook.webhook_id)
+        await asyncio.sleep(AFTER_FAILURE_SECONDS)
+    finally:
+        del under_way[delivery.delivery_id]
+        runtime.watches.deliveries_wanted.set()
+
+
+async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> None:
+    state: DeliveryState = "waiting"
+    next_at = None
+    if outcome.delivered:
+        state = "done"
+    elif outcome.status == 410 or delivery.attempts >= len(PAUSES):
+        state = "dead"
+    else:
+        pause = PAUSES[delivery.attempts] * random.uniform(1.0 - JITTER, 1.0 + JITTER)
+        next_at = datetime.now(UTC) + timedelta(seconds=max(pause, outcome.retry_after_s))
+    webhook = delivery.webhook
+    if state == "dead":
+        log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, _why(outcome))
+    records = runtime.record.webhooks
+    write = runtime.galleries.write
+    url = httpx.URL(webhook.url)
+    # Its path may hold a secret of the receiver.
+    sent_to = f"{url.scheme}://{url.netloc.decode()}" if outcome.sent else None
+    settled = (delivery.delivery_id, state, sent_to, outcome.status, _why(outcome), next_at)
+    await write(records.settle, *settled)
+    if outcome.status == 410:
+        gone: WebhookFields = {"enabled": False, "why": "it answered 410: it is gone"}
+        await write(records.change, webhook.webhook_id, gone)
+        await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
+
+
+async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
+    """Send a message of the type `test` once, now."""
+    body = _message("test", datetime.now(UTC), {"webhook_id": webhook.webhook_id})
+    return await runtime.sender.send(webhook, new_crop_id(), body)
+
+
+def _message(kind: str, moment: datetime, data: dict[str, Any]) -> bytes:
+    sent_at = moment.isoformat().replace("+00:00", "Z")
+    return json.dumps({"type": kind, "timestamp": sent_at, "data": data}).encode()
+
+
+def _signed(runtime: Runtime, alert: Alert) -> dict[str, Any]:
+    answered = alert.model_dump(mode="json")
+    if alert.image_url:
+        until, signature = runtime.watches.signed(SIGNED_FOR, "picture", alert.alert_id)
+        answered["image_url"] = (
+            f"/v1/alerts/{alert.alert_id}/signed-image?until={until}&signature={signature}"
+        )
+    return answered
+
+
+def _why(outcome: Outcome) -> str | None:
+    if outcome.delivered or outcome.error:
+        return outcome.error
+    return f"it answered {outcome.status}"

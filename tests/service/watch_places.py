@@ -1,0 +1,138 @@
+"""What tests of watch lists share: an armed list, visits of its people, and a receiver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.record.record import Record
+from service.record.values import Picture
+from service.record.watch import NotedVisit, VisitSeen
+from tests.service.conftest import Served
+
+SETTINGS = {
+    "budget": "3",
+    "tracks_per_day": "300",
+    "reason": "case 7/2026",
+    "retention_days": "30",
+}
+
+
+def settings(**more: Any) -> dict[str, Any]:
+    """The fields of a list that may be armed for a day."""
+    ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    return {**SETTINGS, "expires_at": ends, **more}
+
+
+def arm(served: Served, gallery: str, **more: Any) -> dict[str, Any]:
+    """Arms a list as a person does: by its forecast and the token of it."""
+    fields = settings(**more)
+    path = f"/v1/galleries/{gallery}/watch"
+    proposal = served.http.put(path, data=fields)
+    assert proposal.status_code == 200, proposal.text
+    armed = served.http.put(path, data={**fields, "confirm": proposal.json()["confirm"]})
+    assert armed.status_code == 200, armed.text
+    return armed.json()
+
+
+class Passersby:
+    """Another process that shares a service's record, and sees people of its lists."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.record = Record(data_dir)
+
+    def gallery_id(self, gallery: str) -> int:
+        return next(one.gallery_id for one in self.record.galleries.all() if one.name == gallery)
+
+    def pass_by(self, gallery: str, row_id: int = 1, **more: Any) -> NotedVisit | None:
+        """A visit of the person whom a crop of the list shows, now unless told otherwise."""
+        now = datetime.now(UTC)
+        seen = {
+            "kind": "visit",
+            "row_id": row_id,
+            "camera": "gate",
+            "track": "17",
+            "first_seen": now,
+            "last_seen": now,
+            "crops": 3,
+            "score": 0.5,
+            "threshold": 0.3,
+            "probability": 0.9,
+            "cohesion": None,
+            "calibration_version": "a1b2c3",
+            "picture": Picture(b"a picture", "image/png"),
+            **more,
+        }
+        return self.record.watches.note_visit(self.gallery_id(gallery), VisitSeen(**seen))
+
+
+@contextmanager
+def passersby(data_dir: Path) -> Iterator[Passersby]:
+    people = Passersby(data_dir)
+    try:
+        yield people
+    finally:
+        people.record.close()
+
+
+@dataclass
+class Received:
+    """A request that a receiver got, when it began."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    at: float = field(default_factory=time.monotonic)
+
+
+Answer = Callable[[Received], tuple[int, dict[str, str]]]
+
+
+class Receiver:
+    """An HTTP server on this machine; `answer` decides what each request gets."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.answer: Answer = lambda _: (204, {})
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                # Names of headers in one case, as the verifying library wants them.
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                got = Received(self.path, headers, self.rfile.read(length))
+                receiver.received.append(got)
+                status, answered = receiver.answer(got)
+                self.send_response(status)
+                for name, value in answered.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/alerts"
+        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def create_webhook(http: httpx.Client, url: str, **fields: str) -> dict[str, Any]:
+    made = http.post("/v1/webhooks", data={"url": url, **fields})
+    assert made.status_code == 201, made.text
+    return made.json()
