@@ -46,7 +46,7 @@ BOUNDS = {
     "files of an enrolment": 44,
     "tokens of training": 93_280,
     "files of training": 86,
-    "tokens of model": 32_000,
+    "tokens of model": 32_630,
     "functions of a first update": 126,
     "files of a first update": 35,
     "functions of a step": 43,
