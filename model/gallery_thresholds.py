@@ -37,6 +37,9 @@ from model.stranger_tail import (
 
 MOST_CROPS = 1000
 CROPS_PER_IDENTITY = 3
+# Numbers of crops whose mean searches, and how many such searches there are of each at most.
+PICTURES = (2, 4, 8)
+MOST_MEANS = 100
 # Tables for filters: K identities, a third of them, a tenth …
 FEWER = (1, 3, 10, 30, 100)
 # ρ before any search, with the weight of this number of searches.
@@ -61,9 +64,13 @@ class GalleryThresholds(Stored):
         ratio: ρ, the scale of real searches over that of the left-out ones.
         searches: how many searches are behind ρ.
         identities, crops: how many named ones are behind the tails; 0 for the artefact's.
+        mean_scales: for some k, rising, the scale of searches by the mean of k crops over that of
+            searches by one crop; empty where too few people have several, None where it was not
+            measured.
     """
 
     tails: tuple[StrangerTail, ...] = Field(min_length=1)
+    mean_scales: tuple[tuple[int, float], ...] | None = None
     ratio: float = Field(RATIO_PRIOR, gt=0.0)
     searches: int = Field(0, ge=0)
     identities: int = Field(ge=0)
@@ -72,6 +79,16 @@ class GalleryThresholds(Stored):
     def tail(self, identities: int) -> StrangerTail:
         """Return the strangers' heights among K identities, interpolated along ln K."""
         return _tail_of(self.tails, max(1, identities))
+
+    def for_pictures(self, pictures: int) -> GalleryThresholds:
+        """Return the thresholds of searches by the mean of this number of crops of one person.
+
+        Between measured numbers the scale follows ln k on straight lines; beyond the last it stays.
+        """
+        measured = ((1, 1.0), *(self.mean_scales or ()))
+        places = np.log([number for number, _ in measured])
+        scale = np.interp(math.log(pictures), places, [scale for _, scale in measured])
+        return self.model_copy(update={"ratio": self.ratio * float(scale)})
 
     def threshold(self, far: float, level: float, identities: int) -> float:
         """Return the score that the best of `identities` other people reaches in a share `far`.
@@ -146,12 +163,14 @@ def _tail_of(tails: tuple[StrangerTail, ...], identities: int) -> StrangerTail:
 def fit_gallery(
     left_out: Sequence[LeftOutSearches],
     searches: Sequence[SearchScores] = (),
+    mean_scales: Sequence[tuple[int, float]] | None = None,
 ) -> GalleryThresholds:
     """Fit thresholds to leave-one-identity-out searches.
 
     Args:
         left_out: one for each size of `subgalleries`, the whole gallery first.
         searches: of the gallery, the latest last.
+        mean_scales: by numbers of crops, rising; None where they were not measured.
 
     Raises:
         InputProblem: for fewer than 18 named identities, or scores without spread.
@@ -161,6 +180,7 @@ def fit_gallery(
     first = left_out[0]
     fitted = GalleryThresholds(
         tails=tuple(tails),
+        mean_scales=None if mean_scales is None else tuple(mean_scales),
         identities=len(np.unique(first.names)),
         crops=len(first.names),
     )
@@ -219,6 +239,59 @@ def sampled_crops(names: NDArray[np.int64], random: np.random.Generator) -> NDAr
     few = order[turn < CROPS_PER_IDENTITY]
     # Every identity's first crop comes before anybody's second.
     return np.asarray(few[np.argsort(turn[turn < CROPS_PER_IDENTITY], kind="stable")][:MOST_CROPS])
+
+
+def sampled_groups(
+    names: NDArray[np.int64],
+    sources: Sequence[NDArray[np.int64]],
+    size: int,
+    random: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Choose groups of crops whose mean plays a stranger, as places `(g, size)`.
+
+    The crops of a group are of one identity and one source: a track, or else a camera, or else any,
+    whichever is the first by which 18 identities have a group.
+
+    Args:
+        names: codes of the identities, `(n,)`; -1 for a crop without a name.
+        sources: codes of tracks, and of cameras, `(n,)` each; negative is unknown.
+        size: number of crops in a group.
+    """
+    groups = np.empty((0, size), np.int64)
+    for source in (*sources, np.zeros_like(names)):
+        rows = random.permutation(np.flatnonzero((names >= 0) & (source >= 0)))
+        rows = rows[np.lexsort((source[rows], names[rows]))]
+        labels = np.stack([names[rows], source[rows]])
+        begins = np.append(True, (labels[:, 1:] != labels[:, :-1]).any(axis=0))[: len(rows)]
+        starts = np.flatnonzero(begins)
+        lengths = np.diff(np.append(starts, len(rows)))
+        turn = np.arange(len(rows)) - np.repeat(starts, lengths)
+        groups = rows[turn < np.repeat(lengths // size * size, lengths)].reshape(-1, size)
+        if len(np.unique(names[groups[:, 0]])) >= FEW_IDENTITIES:
+            break
+    return groups[sampled_crops(names[groups[:, 0]], random)[:MOST_MEANS]]
+
+
+def mean_scale(means: Array, crops: Array, names: NDArray[np.int64]) -> float | None:
+    """Return the scale of searches by means of crops over that of searches by these crops.
+
+    Args:
+        means: the nine best identity scores of each group, `(g, 9)`.
+        crops: those of each of its crops, `(g, k, 9)`.
+        names: codes of the identities that the groups show, `(g,)`.
+
+    Returns:
+        None for fewer than 18 identities, or scores without spread.
+    """
+    scored = np.isfinite(means).all(axis=1) & np.isfinite(crops).all(axis=(1, 2))
+    _, place, count = np.unique(names[scored], return_inverse=True, return_counts=True)
+    if len(count) < FEW_IDENTITIES:
+        return None
+    weights = 1.0 / count[place]
+    apart = spacing(crops[scored].reshape(-1, RANKS)).reshape(-1, crops.shape[1]).mean(axis=1)
+    together = float(weights @ spacing(means[scored]))
+    alone = float(weights @ apart)
+    return round(together / alone, 4) if together > 0.0 and alone > 0.0 else None
 
 
 def subgalleries(names: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -52,6 +52,9 @@ WHY: Mapping[CalibrationReason | None, str] = {
     "few_scored": f": fewer than {RANKS} people were scored",
     "shallow_search": ": a search with this rerank_depth is too shallow for the gallery's",
 }
+OF_ONE_PICTURE = (
+    f"They are those of one picture, until {FEW_IDENTITIES} people in this gallery have several."
+)
 
 
 class Publication(BaseModel):
@@ -75,6 +78,12 @@ class Publication(BaseModel):
     crops: int = 0
     level: float = 0.0
     version: str = Field("", exclude=True)
+
+    @property
+    def judges_means(self) -> bool:
+        """Return False for a fit of a version that judged several pictures as one."""
+        calibration = self.calibration
+        return isinstance(calibration, SearchCalibration) or calibration.mean_scales is not None
 
     @classmethod
     def read(cls, stored: PublishedCalibration | None) -> Publication | None:
@@ -148,6 +157,7 @@ class CurrentCalibration:
         level: float | None,
         shallow: bool = False,
         galleries: int = 1,
+        pictures: int = 1,
     ) -> Judge:
         """Choose thresholds for a search.
 
@@ -158,6 +168,7 @@ class CurrentCalibration:
             shallow: whether the scores may miss some of the gallery's best.
             galleries: number of galleries that are searched at once. Their false alarms add up, so
                 that each has an equal share of the rate.
+            pictures: number of pictures of one person whose mean searches.
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
@@ -169,12 +180,17 @@ class CurrentCalibration:
         match_rate = SEARCH_OPERATING_POINTS[operating_point] / galleries
         uncertain_rate = max(match_rate, SEARCH_OPERATING_POINTS["far_1e-1"] / galleries)
 
+        if pictures > 1:
+            measured = isinstance(fitted, GalleryThresholds) and fitted.mean_scales
+            note = f"They are for {pictures} pictures together." if measured else OF_ONE_PICTURE
+            state = state.model_copy(update={"basis": f"{state.basis} {note}"})
+
         if isinstance(fitted, SearchCalibration):
             match = fitted.threshold(match_rate, identities)
             uncertain = fitted.threshold(uncertain_rate, identities)
             return Judge(match, min(match, uncertain), fitted.probability, state)
 
-        thresholds = fitted
+        thresholds = fitted.for_pictures(pictures)
         own_level = level or 0.0
 
         def probability(scores: NDArray[np.floating]) -> NDArray[np.float64]:

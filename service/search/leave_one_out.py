@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import Scoring
-from model.gallery_thresholds import hide_known, leaders_by_name, sampled_crops, subgalleries
+from model.gallery_thresholds import (
+    PICTURES,
+    hide_known,
+    leaders_by_name,
+    mean_scale,
+    sampled_crops,
+    sampled_groups,
+    subgalleries,
+)
 from model.order_statistics import Array
 from model.search_calibration import RANKS
 from model.stranger_tail import LeftOutSearches
@@ -24,6 +33,9 @@ MOST_COMPARISONS = 10**8
 FEWEST_CROPS = 200
 # Number of crops that search a part of the gallery.
 CROPS_OF_A_PART = 300
+# Number of people whose crops may search together, and of crops of each.
+MOST_PEOPLE = 300
+CROPS_OF_A_PERSON = 64
 # One step holds about four arrays of this many scores.
 SCORES_PER_STEP = 2**22
 CROPS_PER_STEP = 64
@@ -35,7 +47,7 @@ class NamedCrops:
 
     Attributes:
         columns: holds their vectors.
-        slots: `(n,)`.
+        slots: `(n,)`; or `(n, k)` of crops of which k search together, by their mean.
         names, cameras: codes, `(n,)`; -1 for an unknown camera.
     """
 
@@ -58,6 +70,14 @@ class NamedCrops:
         slots = self.slots[positions]
         return NamedCrops(self.columns, slots, self.names[positions], self.cameras[positions])
 
+    def by_name(self) -> NamedCrops:
+        return self.at(np.argsort(self.names, kind="stable"))
+
+    def apart(self) -> NamedCrops:
+        """Return crops that search together as crops that search one by one, `(n * k,)`."""
+        count, size = self.slots.shape
+        return replace(self.at(np.repeat(np.arange(count), size)), slots=self.slots.reshape(-1))
+
 
 async def search_left_out(
     runtime: Runtime, model: LoadedModel, crops: NamedCrops
@@ -69,31 +89,71 @@ async def search_left_out(
     """
     results: dict[Scoring, list[LeftOutSearches]] = {}
     for asking, shown in await runtime.pools.calibration.run(_plan_searches, crops):
-        leaders = dict[Scoring, list[Array]]()
-        step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.slots)))
-        for start in range(0, len(asking.slots), step):
-            part = asking.at(slice(start, start + step))
-            best = await _search_part(runtime, model, part, shown)
-            for scoring, scores in best.items():
-                leaders.setdefault(scoring, []).append(scores)
         identities = len(np.unique(shown.names))
-        for scoring, parts in leaders.items():
-            left_out = LeftOutSearches(np.concatenate(parts), asking.names, identities)
+        for scoring, leaders in (await _search(runtime, model, asking, shown)).items():
+            left_out = LeftOutSearches(leaders, asking.names, identities)
             results.setdefault(scoring, []).append(left_out)
     return results
+
+
+async def measure_mean_scales(
+    runtime: Runtime, model: LoadedModel, gallery_id: int, crops: NamedCrops
+) -> dict[Scoring, list[tuple[int, float]]]:
+    """Search by the mean of several crops and by each of them, in the gallery.
+
+    Returns:
+        By scoring the scale of the means' searches over that of the crops', with the number of
+        crops; empty if too few people have several crops.
+    """
+    results: dict[Scoring, list[tuple[int, float]]] = {
+        scoring: [] for scoring in model.description.scorings
+    }
+    threads = runtime.pools.calibration
+    shown = await threads.run(crops.by_name)
+    several = await threads.run(_people_with_several_crops, shown)
+    slots = np.sort(several.slots).tolist()
+
+    def read_tracks() -> dict[int, str]:
+        return dict(runtime.record.tracks.by_slot(gallery_id, slots))
+
+    tracks = await runtime.galleries.read(read_tracks)
+    for size in PICTURES:
+        groups = await threads.run(_plan_means, several, tracks, size, len(shown.slots))
+        if not len(groups.slots):
+            continue
+        means = await _search(runtime, model, groups, shown)
+        alone = await _search(runtime, model, groups.apart(), shown)
+        for scoring, leaders in means.items():
+            of_crops = alone[scoring].reshape(-1, size, RANKS)
+            scale = mean_scale(leaders, of_crops, groups.names)
+            if scale is not None:
+                results[scoring].append((size, scale))
+    return results
+
+
+async def _search(
+    runtime: Runtime, model: LoadedModel, asking: NamedCrops, shown: NamedCrops
+) -> dict[Scoring, Array]:
+    """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
+    leaders: dict[Scoring, list[Array]] = {}
+    step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.slots)))
+    for start in range(0, len(asking.slots), step):
+        part = asking.at(slice(start, start + step))
+        for scoring, scores in (await _search_part(runtime, model, part, shown)).items():
+            leaders.setdefault(scoring, []).append(scores)
+    return {scoring: np.concatenate(parts) for scoring, parts in leaders.items()}
 
 
 async def _search_part(
     runtime: Runtime, model: LoadedModel, asking: NamedCrops, shown: NamedCrops
 ) -> dict[Scoring, Array]:
-    """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
     threads = runtime.pools.calibration
     places, cosines = await threads.run(_nearest, asking, shown)
     scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
     if "mnet" in model.description.scorings:
         scores["mnet"] = logits = np.empty_like(cosines)
         for row in range(len(places)):
-            query = asking.columns.vectors[asking.slots[[row]]]
+            query = asking.columns.vectors[asking.slots[row].reshape(-1)]
             others = shown.columns.vectors[shown.slots[places[row]]]
             logits[row] = await runtime.device.run(model.networks.pair_scores, query, others)
     return await threads.run(_leaders, shown.names[places], scores)
@@ -105,7 +165,7 @@ def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
     The first are searches of the whole gallery, the others of parts of it. Searched crops are
     ordered by name.
     """
-    crops = crops.at(np.argsort(crops.names, kind="stable"))
+    crops = crops.by_name()
     random = np.random.default_rng(len(crops.slots))
     sample = sampled_crops(crops.names, random)
     sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.slots)))]
@@ -115,6 +175,41 @@ def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
         shown = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
         plan.append((asking, shown))
     return plan
+
+
+def _people_with_several_crops(crops: NamedCrops) -> NamedCrops:
+    """Choose people, and crops of each, from crops ordered by name."""
+    random = np.random.default_rng(len(crops.slots))
+    _, starts, counts = np.unique(crops.names, return_index=True, return_counts=True)
+    people = random.permutation(np.flatnonzero(counts > 1))[:MOST_PEOPLE]
+    places = [
+        starts[person] + random.permutation(counts[person])[:CROPS_OF_A_PERSON] for person in people
+    ]
+    return crops.at(np.concatenate([np.empty(0, np.int64), *places]))
+
+
+def _plan_means(
+    crops: NamedCrops, tracks: Mapping[int, str], size: int, searched: int
+) -> NamedCrops:
+    """Return groups of crops that search together, each under the camera that all of it has.
+
+    Args:
+        tracks: by slot, within a camera.
+        searched: number of crops that each group searches.
+    """
+    random = np.random.default_rng(size)
+    labels = zip(crops.slots.tolist(), crops.cameras.tolist(), strict=True)
+    codes: dict[tuple[int, str], int] = {}
+    of_track = [
+        codes.setdefault((camera, tracks[slot]), len(codes)) if slot in tracks else -1
+        for slot, camera in labels
+    ]
+    sources = (np.array(of_track, np.int64), crops.cameras)
+    groups = sampled_groups(crops.names, sources, size, random)
+    groups = groups[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, searched)) // size]
+    cameras = crops.cameras[groups]
+    shared = np.where((cameras == cameras[:, :1]).all(axis=1), cameras[:, 0], -1)
+    return replace(crops.at(groups[:, 0]), slots=crops.slots[groups], cameras=shared)
 
 
 def _leaders(names: Integers, scores: dict[Scoring, NDArray[np.float32]]) -> dict[Scoring, Array]:
@@ -139,7 +234,7 @@ def _nearest(asking: NamedCrops, shown: NamedCrops) -> tuple[Integers, NDArray[n
     Returns:
         Positions in `shown`, and cosines, `(n, c)`.
     """
-    units = asking.columns.units(asking.slots)
+    units = asking.columns.units(asking.slots.reshape(len(asking.slots), -1)).mean(axis=1)
     cosines = np.empty((len(units), len(shown.slots)), np.float32)
     for part, others in shown.columns.unit_parts(shown.slots):
         cosines[:, part] = units @ others.T

@@ -242,6 +242,7 @@ class Search:
             level,
             proposal.shallow,
             self.galleries,
+            len(proposal.queries),
         )
         if proposal.counts_all:
             basis = f"{judge.state.basis} {COUNTS_ALL}"

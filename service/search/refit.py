@@ -32,7 +32,7 @@ from service.record.values import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import Place, Publication
 from service.search.columns import Columns
-from service.search.leave_one_out import NamedCrops, search_left_out
+from service.search.leave_one_out import NamedCrops, measure_mean_scales, search_left_out
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
@@ -138,12 +138,13 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     threads = runtime.pools.calibration
     crops = await read_named_crops(runtime, gallery)
     left_out = await search_left_out(runtime, model, crops)
+    scales = await measure_mean_scales(runtime, model, entry.gallery_id, crops)
     published = True
     vectors = (entry.at, entry.side)
     for scoring, searches in left_out.items():
         place = places[scoring]
         stored = await runtime.galleries.read(_Stored.read, runtime, place)
-        fitted = await threads.run(_fit_gallery, searches, stored, entry)
+        fitted = await threads.run(_fit_gallery, searches, scales[scoring], stored, entry)
         write = runtime.galleries.write
         published &= await write(_publish, runtime, gallery, place, fitted, stored, vectors)
     # A fit is not published if the calibration was changed or dropped meanwhile.
@@ -206,7 +207,7 @@ def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None
     published = runtime.record.calibrations.published(places[0][0])
     for _, subject in places:
         fitted = Publication.read(published.get(subject))
-        if fitted is None:
+        if fitted is None or not fitted.judges_means:
             return entry
         sizes = ((fitted.identities, entry.identities), (fitted.crops, entry.crops))
         for before, now in sizes:
@@ -216,13 +217,16 @@ def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None
 
 
 def _fit_gallery(
-    left_out: Sequence[LeftOutSearches], stored: _Stored, entry: GalleryRecord
+    left_out: Sequence[LeftOutSearches],
+    mean_scales: Sequence[tuple[int, float]],
+    stored: _Stored,
+    entry: GalleryRecord,
 ) -> Publication:
     leaders = left_out[0].leaders
     strangers = level(leaders[np.isfinite(leaders).all(axis=1)])
     return Publication(
         fitted_at=time.time(),
-        calibration=fit_gallery(left_out, stored.searches),
+        calibration=fit_gallery(left_out, stored.searches, mean_scales),
         counted=stored.counted,
         identities=entry.identities,
         crops=entry.crops,

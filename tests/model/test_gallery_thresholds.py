@@ -11,7 +11,9 @@ from model.gallery_thresholds import (
     fit_ratio,
     hide_known,
     leaders_by_name,
+    mean_scale,
     sampled_crops,
+    sampled_groups,
     subgalleries,
 )
 from model.problems import InputProblem
@@ -230,3 +232,50 @@ def test_identities_lead_by_their_best_crop():
     assert leaders.shape == (2, RANKS)
     assert leaders[0, :4].tolist() == [0.9, 0.7, 0.1, -np.inf]
     assert leaders[1, :5].tolist() == [0.5, 0.4, 0.3, 0.2, -np.inf]
+
+
+@pytest.mark.parametrize(("pictures", "scale"), [(1, 1.0), (2, 0.9), (4, 0.8), (8, 0.7), (32, 0.7)])
+def test_the_threshold_of_several_pictures_has_their_scale(pictures, scale):
+    one = fitted()
+    several = one.model_copy(update={"mean_scales": ((2, 0.9), (8, 0.7))}).for_pictures(pictures)
+    height = one.threshold(0.01, 0.2, PEOPLE) - 0.2
+    assert several.threshold(0.01, 0.2, PEOPLE) - 0.2 == pytest.approx(scale * height)
+    limit = several.threshold(0.01, 0.2, PEOPLE)
+    assert several.probability(np.array([limit]), 0.2, PEOPLE)[0] == pytest.approx(0.916, abs=1e-3)
+
+
+@pytest.mark.parametrize("measured", [None, ()])
+def test_without_a_measured_scale_several_pictures_are_judged_as_one(measured):
+    one = fitted().model_copy(update={"mean_scales": measured})
+    assert one.for_pictures(4).threshold(0.01, 0.2, PEOPLE) == one.threshold(0.01, 0.2, PEOPLE)
+
+
+def test_the_scale_of_means_is_that_of_their_spacings_and_every_identity_counts_once():
+    random = np.random.default_rng(3)
+    names = np.repeat(np.arange(60), 2)
+    crops = np.stack([strangers(random, 120) for _ in range(4)], axis=1)
+    middle = crops[..., -1:]
+    assert mean_scale((middle + 0.8 * (crops - middle))[:, 0], crops[:, :1], names) == 0.8
+    # An identity without nine people to search has no scale, and 18 identities have to have one.
+    crops[names >= FEW_IDENTITIES - 1, 0, 5:] = -np.inf
+    assert mean_scale(crops[:, 0], crops, names) is None
+
+
+def test_the_crops_of_a_group_are_of_one_track_where_18_identities_have_tracks():
+    random = np.random.default_rng(4)
+    names = np.repeat(np.arange(40), 6)
+    cameras = np.tile([0, 0, 0, 1, 1, 1], 40)
+    tracks = np.where(names < FEW_IDENTITIES, 2 * names + cameras, -1)
+    groups = sampled_groups(names, (tracks, cameras), 3, random)
+    assert len(groups) == 2 * FEW_IDENTITIES
+    assert (names[groups] == names[groups][:, :1]).all()
+    assert (tracks[groups] == tracks[groups][:, :1]).all()
+    # With fewer people with tracks the crops are of one camera, and of more crops of any.
+    few = np.where(names < FEW_IDENTITIES - 1, tracks, -1)
+    by_camera = sampled_groups(names, (few, cameras), 3, random)
+    assert len(np.unique(names[by_camera])) == 40
+    assert (cameras[by_camera] == cameras[by_camera][:, :1]).all()
+    anywhere = sampled_groups(names, (few, cameras), 4, random)
+    assert len(anywhere) == 40
+    assert not (cameras[anywhere] == cameras[anywhere][:, :1]).all()
+    assert len(sampled_groups(names, (few, cameras), 8, random)) == 0

@@ -227,6 +227,27 @@ def test_a_fit_to_crops_that_were_replaced_meanwhile_is_not_published(runtime, m
     assert version(runtime) == ""
 
 
+def test_a_fit_that_judged_several_pictures_as_one_is_used_until_the_next_fit(runtime):
+    gallery = runtime.galleries.get("default")
+    asyncio.run(fill(runtime, range(40)))
+    asyncio.run(fit(runtime))
+    subject = runtime.calibrations.current(gallery, "cosine").subject
+    stored = runtime.record.calibrations.published(gallery.gallery_id)[subject]
+    body = json.loads(stored.body)
+    del body["calibration"]["mean_scales"]
+    publish = runtime.record.calibrations.publish
+    assert publish(gallery.gallery_id, subject, json.dumps(body), stored.version)
+    runtime.calibrations.reload(gallery)
+    before = runtime.calibrations.current(gallery, "cosine")
+    assert before.as_state(40).state == "own"
+    assert not before.published.judges_means
+    asyncio.run(fit(runtime))
+    after = runtime.calibrations.current(gallery, "cosine").published
+    assert after.judges_means
+    asyncio.run(fit(runtime))
+    assert runtime.calibrations.current(gallery, "cosine").published == after
+
+
 def test_what_an_older_version_published_is_used_until_the_gallery_is_fitted(runtime):
     gallery = runtime.galleries.get("default")
     subject = runtime.calibrations.current(gallery, "cosine").subject

@@ -194,6 +194,33 @@ def test_too_few_people_are_judged_by_the_artefact(served, gallery):
     assert state(served, gallery)["reason"] == "few_identities"
 
 
+SEVERAL = "They are for 3 pictures together."
+ONE = "They are those of one picture, until 18 people in this gallery have several."
+
+
+@pytest.mark.parametrize(
+    ("people", "shots", "note"),
+    [(30, range(4), SEVERAL), (30, range(1), ONE), (10, range(4), ONE)],
+    ids=["several crops a person", "one crop a person", "few people"],
+)
+def test_the_basis_says_whether_thresholds_are_those_of_several_pictures(
+    served, gallery, people, shots, note
+):
+    fill(served, gallery, range(people), shots, camera="east")
+    if people >= 18:
+        fitted(served, gallery)
+    for person in (3, 200):
+        pictures = [draw(person, shot) for shot in (7, 8, 9)]
+        for scoring in ("cosine", "mnet"):
+            alone = ask(served, gallery, person, scoring=scoring)["calibration"]
+            answer = served.query(gallery, *pictures, scoring=scoring).json()
+            assert answer["calibration"].pop("basis") == f"{alone.pop('basis')} {note}"
+            assert answer["calibration"] == alone
+            assert answer["verdict"] == answer["results"][0]["verdict"]
+            for crop in answer["results"]:
+                assert crop["verdict"] == verdict_of(crop["probability"], "far_1e-2")
+
+
 # Of a score that a tenth, a hundredth and a thousandth of strangers' searches reach.
 PROBABILITIES = {"far_1e-1": 0.54286, "far_1e-2": 0.91644, "far_1e-3": 0.98675}
 
