@@ -124,8 +124,11 @@ class Query(Protocol[Answer_co, Answers_co]):
 
 
 def _vector_fields(vector: Sequence[float], embedder: str | None) -> dict[str, object]:
-    text = json.dumps([float(value) for value in vector])
-    return {"vector": text, "embedding_fingerprint": embedder}
+    return {"vector": _as_text(vector), "embedding_fingerprint": embedder}
+
+
+def _as_text(vector: Sequence[float]) -> str:
+    return json.dumps([float(value) for value in vector])
 
 
 class WatchOptions(TypedDict, total=False):
@@ -186,6 +189,33 @@ class Methods(Calls):
         path = self._path(gallery, "crops")
         fields = {**labels, "boxes": boxes, "keep_best": keep_best}
         return Call(parse_enrollment, "POST", path, fields, headers, [frame], repeatable=True)
+
+    @answered
+    def enroll_vectors(
+        self,
+        vectors: Sequence[Sequence[float] | str],
+        embedding_fingerprint: str,
+        gallery: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        keep_best: int | None = None,
+        **labels: Unpack[CropFields],
+    ) -> Call[models.Enrollment]:
+        """Enrolls vectors in place of images, as `embeddings` gave them; no picture is kept.
+
+        Args:
+            vectors: each as numbers, or as base64 of float32.
+            embedding_fingerprint: of the embedder that made them.
+            idempotency_key: names this call; it happens once within a day.
+            keep_best: how many crops each track keeps, 1 to 32; all of them unless given.
+            labels: of every vector.
+        """
+        headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
+        texts = [vector if isinstance(vector, str) else _as_text(vector) for vector in vectors]
+        fields = {**labels, "vector": texts, "embedding_fingerprint": embedding_fingerprint}
+        fields["keep_best"] = keep_best
+        path = self._path(gallery, "crops")
+        return Call(parse_enrollment, "POST", path, fields, headers, repeatable=True)
 
     @listed
     def crops(

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ValidationInfo
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.batcher import Embedded, EmbeddedImage
+from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
@@ -31,6 +31,7 @@ from service.record.values import (
 )
 from service.runtime import Runtime
 from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, MAX_TRACK, Text, read_moment
+from service.search.sent_vectors import read_vector
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_METADATA_DEPTH = 32
@@ -59,10 +60,12 @@ class ComputedVectors:
     Attributes:
         embedder: fingerprint of the embedder that made them.
         embedded: one per image.
+        field: the field of the request that has them.
     """
 
     embedder: str
     embedded: Sequence[EmbeddedImage]
+    field: str = "archive"
 
 
 async def enroll(
@@ -123,13 +126,35 @@ async def enroll(
                 # The gallery changed its embedder while the images were embedded: embed them again.
 
 
+def read_vectors(texts: Sequence[str], embedder: str | None, most: int) -> ComputedVectors | None:
+    """Return the vectors that a request has in place of images, if any was sent.
+
+    Raises:
+        InvalidField: for a text that is no vector, too many, or no embedder.
+    """
+    if not texts:
+        return None
+    if len(texts) > most or embedder is None:
+        raise InvalidField(
+            f"vector, embedding_fingerprint: a request may have {most} vectors, with the "
+            "fingerprint that they were answered with; send fewer, and send that"
+        )
+    embedded = []
+    for text in texts:
+        vector = read_vector(text)
+        prepared = PreparedImage(hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest())
+        embedded.append(EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=prepared))
+    return ComputedVectors(embedder, embedded, "vector, embedding_fingerprint")
+
+
 def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVectors) -> None:
     expected = gallery.embedder
     model = runtime.models[expected]
     dimension = model.networks.dimension
-    if computed.embedder != expected or computed.embedded[0].vector.shape != (dimension,):
+    is_other = any(image.vector.shape != (dimension,) for image in computed.embedded)
+    if computed.embedder != expected or is_other:
         raise InvalidField(
-            f"archive: its vectors are of embedder {computed.embedder[:12]}…, and gallery "
+            f"{computed.field}: the vectors are of embedder {computed.embedder[:12]}…, and gallery "
             f"{gallery.name!r} takes those of {expected[:12]}… ({model.name}, {dimension} "
             "dimensions); run gmn embed with that artefact, or send them to a gallery that theirs "
             "has filled"

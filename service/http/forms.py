@@ -32,6 +32,7 @@ from service.search.options import (
     MAX_ID,
     MAX_METADATA_BYTES,
     MAX_MOMENT,
+    MAX_VECTOR,
     Id,
     Moment,
     Text,
@@ -112,7 +113,7 @@ class SomeImagesForm(Form):
     async def read_images(self, limit: int) -> list[bytes]:
         """Return the bytes of the images; raise `InvalidField` for none, or more than the limit."""
         for name in self.instead:
-            if getattr(self, name) not in (None, ()):
+            if getattr(self, name):
                 if self.images:
                     raise InvalidField(f"{name}: was sent with images; send one or the other")
                 return []
@@ -175,6 +176,7 @@ class FrameForm(SomeImagesForm):
 
 MOST_LABELS = Field(max_length=MAX_IMAGES)
 Labels = Annotated[list[Text], MOST_LABELS]
+VectorText = Annotated[str, Field(max_length=MAX_VECTOR)]
 MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
 MetadataText = Annotated[str, Field(max_length=MAX_METADATA_BYTES)]
 MetadataLabels = Annotated[list[MetadataText], MOST_LABELS]
@@ -238,13 +240,20 @@ class LabelledBox(Box):
 
 
 class EnrollForm(EnrollFields, FrameForm):
-    """One or many images to enroll, or the crops in the boxes of one."""
+    """One or many images to enroll, or the crops in the boxes of one, or vectors."""
 
+    images: Images = Field([])
+    vector: Annotated[list[VectorText], NoEmpty, MOST_LABELS] = Field([])
+    """In place of images their features: each a JSON array of numbers, or base64 of little-endian
+    float32, as /v1/embeddings answers them."""
+    embedding_fingerprint: Id | None = None
+    """The embedder that made the vectors, as it was answered."""
     keep_best: KeepBest | None = None
     """How many crops each track keeps: the best by quality and distance from each other."""
     box_model = LabelledBox
+    instead = ("vector",)
 
-    def for_images(self, crops: Sequence[ImageFile]) -> list[ImageToEnroll]:
+    def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
         """Return images, or crops of boxes, with their labels; raise `InvalidField` for a label."""
         for name in LABELS:
             count = len(getattr(self, name))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import json
 import time
 from collections.abc import Coroutine, Iterable, Sequence
 from concurrent.futures import Future
@@ -45,6 +43,7 @@ from service.runtime import Runtime
 from service.search.filters import Filter
 from service.search.options import MOST_ASKING, RERANK_DEPTH, QueryOptions
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
+from service.search.sent_vectors import read_vector
 from service.settings import QualityPolicy
 
 # Rounds of a search that finds deleted crops, each of which looks at more crops.
@@ -420,7 +419,7 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
     Raises:
         InvalidField: the text is no vector, or the vector is not of the gallery's embedder.
     """
-    vector = _read_vector(options.vector or "")
+    vector = read_vector(options.vector or "")
     sent_as = options.embedding_fingerprint
     if sent_as is None:
         raise InvalidField(
@@ -436,24 +435,6 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
             "/v1/embeddings answers"
         )
     return vector[None]
-
-
-def _read_vector(text: str) -> NDArray[np.float32]:
-    try:
-        if text.lstrip().startswith("["):
-            # A number beyond float32 becomes infinite.
-            with np.errstate(over="ignore"):
-                vector = np.array(json.loads(text), np.float32)
-        else:
-            vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-    except (ValueError, TypeError, RecursionError):
-        vector = np.zeros(0, np.float32)
-    if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
-        raise InvalidField(
-            f"vector: {text[:40]!r} is no vector; send a JSON array of finite numbers that are not "
-            "all 0, or their float32 bytes, little-endian, in base64"
-        )
-    return vector.astype(np.float32)
 
 
 class OfOthers(QueryOptions):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import zipfile
 
+import numpy as np
 import pytest
 
 from gmn_client import Client, Image, RequestRefused
@@ -128,3 +130,48 @@ def test_an_import_keeps_the_best_of_each_track(client, drawn_crops, tmp_path):
     count = len(drawn_crops)
     assert (job.state, job.progress.landed, job.progress.not_kept) == ("done", 12, count - 12)
     assert [track.crops for track in client.tracks()] == [4, 4, 4]
+
+
+def test_vectors_are_enrolled_found_and_kept_once_without_a_picture(client, drawn_crops):
+    embedded = client.embeddings(*(crop.png for crop in drawn_crops[:3]))
+    vectors = [image.embedding for image in embedded.results]
+    known = embedded.embedding_fingerprint
+    answer = client.enroll_vectors(vectors, known, identity="Ann", camera="east", track="1")
+    ids = [image.crop_id for image in answer.results]
+    assert len(set(ids)) == 3
+    best = client.query(drawn_crops[0].png, top_k=1).results[0]
+    assert (best.crop_id, best.identity) == (ids[0], "Ann")
+    assert best.cosine == pytest.approx(1, abs=1e-5)
+    assert client.crop(ids[0]).image_url is None
+    as_bytes = base64.b64encode(np.array(vectors[1], "<f4").tobytes()).decode()
+    (again,) = client.enroll_vectors([as_bytes], known, identity="Ann", camera="east").results
+    assert (again.duplicate, again.crop_id) == (True, ids[1])
+    kept = client.enroll_vectors(vectors, known, camera="west", track="1", keep_best=1)
+    assert sum(image.kept for image in kept.results) == 1
+
+
+@pytest.mark.parametrize(
+    ("vectors", "fingerprint", "told"),
+    [
+        (["[1, 2, 3]"], None, "vector, embedding_fingerprint"),
+        (["nothing"], None, "vector: 'nothing' is no vector"),
+        (["[0, 0]"], None, "vector: "),
+        (["[1]"], "f" * 64, "vector, embedding_fingerprint"),
+        (["[1]"] * 150, None, "vector"),
+    ],
+)
+def test_a_vector_that_cannot_be_enrolled_is_refused(
+    client, drawn_crops, vectors, fingerprint, told
+):
+    embedded = client.embeddings(drawn_crops[0].png)
+    good = embedded.results[0].embedding
+    with pytest.raises(RequestRefused, match=told):
+        client.enroll_vectors([good, *vectors], fingerprint or embedded.embedding_fingerprint)
+    assert list(client.crops()) == []
+
+
+def test_images_and_vectors_together_or_none_are_refused(served, gallery, drawn_crops):
+    both = served.enroll(gallery, drawn_crops[0].png, vector="[1]", embedding_fingerprint="f")
+    assert (both.status_code, "vector" in both.json()["detail"]) == (422, True)
+    none = served.http.post(f"/v1/galleries/{gallery}/crops", files={"identity": (None, "Ann")})
+    assert (none.status_code, "images" in none.json()["detail"]) == (422, True)

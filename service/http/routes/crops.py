@@ -8,7 +8,7 @@ from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client import models
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import Camera, Name, enroll
+from service.gallery.enroll import Camera, Name, enroll, read_vectors
 from service.http.forms import (
     CURSOR_TEXT,
     MULTIPART,
@@ -67,6 +67,9 @@ async def enroll_crops(
 
     The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
 
+    By `vector` nothing is embedded and no picture is kept, so that a reindex names these crops.
+    Equal vectors are duplicates.
+
     With `keep_best` each track of a camera keeps a few crops: good pictures that differ. Others
     are deleted, or answered with `kept: false`. A crop with a name never gives way to one without.
 
@@ -75,18 +78,21 @@ async def enroll_crops(
     """
     runtime = call.runtime
     gallery = call.gallery
-    crops = await form.read_crops(runtime.settings.max_images_per_request)
+    limit = runtime.settings.max_images_per_request
+    crops = await form.read_crops(limit)
+    sent = (form.vector, form.embedding_fingerprint, limit)
+    computed = await runtime.pools.files.run(read_vectors, *sent)
     runtime.admission.require_affordable(
         runtime.models[gallery.embedder].pipeline.cost(crops),
         # The client sends fewer images at once where a refusal names this field alone.
         "boxes" if form.boxes else "images",
         "fewer or smaller ones",
     )
-    images = form.for_images(crops)
+    images = form.for_images([None] * len(form.vector) if computed else crops)
     failpoint("enroll.body-read")
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
-    answer = await enroll(runtime, gallery, images, name, keep_best=form.keep_best)
+    answer = await enroll(runtime, gallery, images, name, computed, form.keep_best)
     if not call.caller.may("query", "delete"):
         answer = _without_known_ids(answer)
     response = await answer_each(request, answer, 201)
