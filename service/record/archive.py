@@ -44,7 +44,7 @@ from service.record.verify import verify
 DESCRIPTION = "archive.json"
 ROWS_AT_ONCE = 500
 # Files that `Database` makes beside a record that it has open.
-OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "deleted.ids")
+OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "record.turn", "deleted.ids")
 
 Kind = Literal["backup", "snapshot"]
 

@@ -118,6 +118,7 @@ class Database:
         self._pages: PageFile | None = None
         self._frames = CopiedFrames(self._log)
         self._lock = (folder / "record.lock").open("ab")
+        self._turn = (folder / "record.turn").open("ab")
         try:
             with self._exclusive():
                 self._open()
@@ -239,6 +240,7 @@ class Database:
                 self._pages = None
         self.vectors.close()
         self._lock.close()
+        self._turn.close()
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
@@ -271,7 +273,12 @@ class Database:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Otherwise a process that has just written would take the lock again before others wake up.
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
         try:
             yield
         finally:

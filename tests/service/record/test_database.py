@@ -257,6 +257,38 @@ def test_a_writer_behind_a_full_transaction_is_not_forgotten(record, gallery):
     assert record.galleries.get(gallery).version == RULES_AT_ONCE + 1
 
 
+def test_a_process_that_waits_writes_before_one_that_has_just_written(tmp_path):
+    order = []
+    with (
+        contextlib.closing(Database(tmp_path)) as busy,
+        contextlib.closing(Database(tmp_path)) as other,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        for _ in range(10):
+            is_writing = threading.Event()
+            may_end = threading.Event()
+            both = threads.submit(_write_twice, busy, order, is_writing, may_end)
+            assert is_writing.wait(30)
+            waiting = threads.submit(other.write, lambda _: order.append("other"))
+            time.sleep(0.05)
+            may_end.set()
+            both.result()
+            waiting.result()
+    assert order == ["first", "other", "second"] * 10
+
+
+def _write_twice(
+    database: Database, order: list[str], is_writing: threading.Event, may_end: threading.Event
+) -> None:
+    def first(_: Transaction) -> None:
+        order.append("first")
+        is_writing.set()
+        may_end.wait(30)
+
+    database.write(first)
+    database.write(lambda _: order.append("second"))
+
+
 def test_a_start_amid_a_commit_of_another_process_cuts_none_of_its_vectors(
     record, gallery, tmp_path, monkeypatch
 ):
