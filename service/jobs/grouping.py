@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,6 +18,7 @@ from service.gallery.gallery import Gallery
 from service.jobs.runner import create_job, save_job
 from service.record.jobs import Job
 from service.record.people import Grouping
+from service.record.tracks import cohesion
 from service.record.transaction import batches
 from service.record.values import CropFilter, IndexedCrop
 from service.runtime import Runtime
@@ -85,7 +88,9 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         judge = current.judge(OPERATING_POINT, len(crops), level)
         vectors = np.stack([crop.vector for crop in crops])
         scores = await _score_pairs(runtime, job, current, vectors)
-        found = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain)
+        least = judge.uncertain if current.scoring == "cosine" else current.joins_at
+        tracks = _cohesive_tracks(crops, least)
+        found = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain, tracks)
         rows = np.array([crop.label.row_id for crop in crops])
         means = judge.probability(np.array([mean for _, mean in found]))
         named = zip(found, means.tolist(), strict=True)
@@ -152,7 +157,25 @@ def _usable_scores(current: CurrentCalibration, cosines: Array, logits: Array) -
     return np.where(np.isfinite(scores), scores, np.float32(-np.finfo(np.float32).max / 4))
 
 
-def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]:
+def _cohesive_tracks(crops: Sequence[IndexedCrop], least: float) -> list[list[int]]:
+    """Return the places of the crops of each track whose cohesion is at least a cosine.
+
+    A tracker exchanges people who cross, so that a track of low cohesion joins nothing.
+    """
+    tracks: defaultdict[tuple[str, str | None], list[int]] = defaultdict(list)
+    for place, crop in enumerate(crops):
+        if crop.label.track is not None:
+            tracks[crop.label.track, crop.label.camera].append(place)
+    return [
+        places
+        for places in tracks.values()
+        if len(places) > 1 and cohesion(np.stack([crops[n].vector for n in places])) >= least
+    ]
+
+
+def _cluster(
+    scores: Array, cut: float, tracks: Sequence[Sequence[int]] = ()
+) -> list[tuple[NDArray[np.int64], float]]:
     """Group by average linkage, and return places and mean score of each group, largest first.
 
     The places of a group begin with the crop that is least like the others.
@@ -160,6 +183,7 @@ def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]
     Args:
         scores: of pairs, `(n, n)`; becomes their distances.
         cut: two groups are joined while the mean score between them is above it.
+        tracks: places of crops that are joined before all others.
     """
     import fastcluster
 
@@ -167,7 +191,11 @@ def _cluster(scores: Array, cut: float) -> list[tuple[NDArray[np.int64], float]]
     np.subtract(top, scores, out=scores)
     clusters = [[place] for place in range(len(scores))]
     # Rows of two clusters and their distance, in ascending order; each makes one more cluster.
-    distances = scores[np.triu_indices_from(scores, 1)]
+    joined = scores.copy()
+    for places in tracks:
+        # Below every other distance, so that the linkage joins them first.
+        joined[np.ix_(places, places)] = -1.0
+    distances = joined[np.triu_indices_from(joined, 1)]
     for first, second, distance, _ in fastcluster.linkage(distances, "average"):
         if distance >= top - cut:
             break

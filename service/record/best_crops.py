@@ -24,9 +24,13 @@ FARTHEST = 2.0
 
 
 def choose_best(
-    transaction: Transaction, gallery_id: int, new: Sequence[ArchivedCrop], most: int
+    transaction: Transaction,
+    gallery_id: int,
+    new: Sequence[ArchivedCrop],
+    known: Sequence[StoredCrop],
+    most: int,
 ) -> tuple[set[str], list[StoredCrop]]:
-    """Choose which crops each track of new crops keeps, `most` at most.
+    """Choose which crops each track of new or known crops keeps, `most` at most.
 
     The choice depends on no order, so that the same crops sent again change nothing.
 
@@ -40,6 +44,10 @@ def choose_best(
     for crop in new:
         if crop.record.track is not None:
             tracks[crop.record.track, crop.record.camera].append(crop)
+    for record in known:
+        if record.track is not None:
+            # A track that is sent again is cut to fewer crops, too.
+            _ = tracks[record.track, record.camera]
     others: set[str] = set()
     give_way: list[StoredCrop] = []
     for place, crops in tracks.items():

@@ -106,6 +106,7 @@ class Crops(RecordPart):
         same_images = read_same_images(transaction, gallery_id, [crop.record for crop in crops])
         landed: list[EnrolledImage] = []
         added: list[ArchivedCrop] = []
+        known: list[StoredCrop] = []
         for crop in crops:
             record = crop.record
             same = same_images[record.sha256]
@@ -114,6 +115,7 @@ class Crops(RecordPart):
             if alike:
                 warnings = _kept_warnings(record, alike[0])
                 record = alike[0]
+                known.append(record)
             else:
                 record = replace(record, inside=crop.picture is not None)
                 added.append(replace(crop, record=record))
@@ -131,7 +133,7 @@ class Crops(RecordPart):
         version = entry.version
         give_way: list[StoredCrop] = []
         if keep_best is not None:
-            others, give_way = choose_best(transaction, gallery_id, added, keep_best)
+            others, give_way = choose_best(transaction, gallery_id, added, known, keep_best)
             added = [crop for crop in added if crop.record.crop_id not in others]
             landed = [
                 image.model_copy(update=NOT_KEPT) if image.crop_id in others else image
