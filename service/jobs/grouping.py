@@ -194,7 +194,7 @@ def _cluster(
     joined = scores.copy()
     for places in tracks:
         # Below every other distance, so that the linkage joins them first.
-        joined[np.ix_(places, places)] = -1.0
+        joined[np.ix_(places, places)] = min(0.0, top - cut) - 1.0
     distances = joined[np.triu_indices_from(joined, 1)]
     for first, second, distance, _ in fastcluster.linkage(distances, "average"):
         if distance >= top - cut:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gmn_client import Client
 from service.jobs import grouping
+from service.record.values import CropLabel, IndexedCrop
 from tests.service.conftest import START, Served
 from tests.service.gallery.new_crops import NOON
 
@@ -139,3 +140,19 @@ def test_a_start_imports_no_scikit_learn():
         "sys.exit('sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_only_a_cohesive_track_joins_its_crops():
+    person, other = np.eye(2, dtype=np.float32)
+    shown = [(person, "1"), (person + 0.1, "1"), (person, "2"), (other, "2"), (other, None)]
+    crops = [
+        IndexedCrop(CropLabel(n, str(n), None, "east", None, track=track), vector)
+        for n, (vector, track) in enumerate(shown)
+    ]
+    tracks = grouping._cohesive_tracks(crops, 0.8)
+    assert tracks == [[0, 1]]
+    # Without the track no two of these would be joined.
+    apart = np.full((5, 5), -1, np.float32)
+    ((places, mean),) = grouping._cluster(apart, 0.0, tracks)
+    assert sorted(places.tolist()) == [0, 1]
+    assert mean == -1
