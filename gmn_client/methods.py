@@ -100,6 +100,22 @@ class AskedOptions(QueryOptions, total=False):
     track: str
 
 
+class SightingFields(TypedDict, total=False):
+    """Labels of sightings, and whether to wait.
+
+    Attributes:
+        camera: the camera that took the images.
+        captured_at: with time zone; the time of arrival unless given.
+        track: the tracker's own id of the track, within the camera.
+        wait: whether to answer what matched.
+    """
+
+    camera: str
+    captured_at: datetime | str
+    track: str
+    wait: bool
+
+
 class SeparateOptions(QueryOptions):
     """Options of several queries, one for each image."""
 
@@ -216,6 +232,33 @@ class Methods(Calls):
         fields["keep_best"] = keep_best
         path = self._path(gallery, "crops")
         return Call(parse_enrollment, "POST", path, fields, headers, repeatable=True)
+
+    @Request("POST", "sightings", repeatable=True)
+    def sight(self, *images: ImageSource, **options: Unpack[SightingFields]) -> models.Sighted:
+        """Compares crops of a camera with the armed watch lists; none of them is stored.
+
+        Crops that are sent again raise no second alert.
+
+        Raises:
+            RequestRefused: status 422 where none of the images can be used.
+        """
+
+    @answered
+    def sight_frame(
+        self,
+        frame: ImageSource,
+        boxes: Sequence[LabelledBox],
+        **options: Unpack[SightingFields],
+    ) -> Call[models.Sighted]:
+        """Compares the crops in the boxes of one image, as `sight` does.
+
+        Args:
+            boxes: each with its own `camera`, `captured_at` and `track`, where it has any.
+        """
+        fields = {**options, "boxes": boxes}
+        path = path_to("sightings")
+        read = reader(models.Sighted)
+        return Call(read, "POST", path, fields, images=[frame], repeatable=True)
 
     @listed
     def crops(

@@ -1184,24 +1184,27 @@ class Deliveries(Page[Delivery]):
 
 
 class SightedMatch(WireModel):
-    """A list's person in a sighting; `alert_id` is null where no alert was written."""
+    """A list's person in the track of a sighting; `alert_id` is the alert of the visit."""
 
     gallery: str
     identity: str
     probability: float
-    alert_id: str | None
+    alert_id: str
 
 
 class SightedImage(WireModel):
-    """A compared sighting; `matches` has the people of the lists that the key may see."""
+    """A sighting that was accepted; with `wait` the matches of its track, else null.
+
+    `matches` is empty for a key that has neither `query` nor `admin`.
+    """
 
     problem: ClassVar[None] = None
 
-    matches: list[SightedMatch]
+    matches: list[SightedMatch] | None
 
 
 class Sighted(WireModel):
-    """The number of sightings that were accepted; with `wait` an entry per image, else problems."""
+    """One entry per image, in order; `accepted` counts the usable images."""
 
     accepted: int
     results: list[SightedImage | RefusedImage]

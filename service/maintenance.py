@@ -40,6 +40,7 @@ from service.search.compaction import compact_indexes
 from service.search.refit import fit_galleries, refit_calibrations
 from service.settings import Settings
 from service.watch.lists import keep_lists
+from service.watch.sightings import keep_tracks
 from service.watch.webhooks import send_deliveries
 
 log = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         _watched(runtime, "gallery fits", fit_galleries(runtime)),
         _watched(runtime, "compaction", compact_indexes(runtime)),
         _watched(runtime, "watch lists", keep_lists(runtime)),
+        _watched(runtime, "tracks", keep_tracks(runtime)),
         _watched(runtime, "webhooks", send_deliveries(runtime)),
     ]
     if runtime.settings.backup_dir:

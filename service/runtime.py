@@ -40,6 +40,7 @@ from service.search.calibration import GalleryCalibrations
 from service.settings import Settings
 from service.watch.active import ArmedLists
 from service.watch.sender import Sender
+from service.watch.tracks import OpenTracks
 
 if TYPE_CHECKING:
     from service.milvus.indexer import Indexer
@@ -70,6 +71,7 @@ class Runtime:
         pictures: where kept images lie outside the record store; None keeps them in it.
         watches: the armed lists in memory; live on the event loop.
         sender: sends messages to webhooks.
+        tracks: of sightings, until they end; live on the event loop.
         pools: run work that blocks for long.
         sections: run work that a client that disconnects must not cut off.
         watchdog: looks at every part of this once the service runs.
@@ -134,6 +136,8 @@ class Runtime:
             )
             held.callback(self.galleries.close)
             self.galleries.load()
+            self.tracks = OpenTracks(self.metrics)
+            held.callback(self.tracks.threads.shutdown)
             self.watches = ArmedLists(self.record.galleries.group_secret())
             self.sender = Sender(settings.webhook_private)
             held.callback(self.sender.close)
@@ -260,6 +264,7 @@ class Runtime:
             large = model.pipeline.large_threads
             yield HealthCheck(f"decode threads for large images{of}", large.silent_seconds)
         threads = [self.audit.threads, *self.pools.all(), *self.galleries.threads]
+        threads.append(self.tracks.threads)
         if self.outside and self.indexer:
             threads += [self.outside.threads, *self.indexer.threads]
         if self.pictures:

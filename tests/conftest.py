@@ -58,7 +58,7 @@ def drawn_crops() -> list[DrawnCrop]:
 def draw_crops() -> list[DrawnCrop]:
     """What `drawn_crops` is, for those that are no tests."""
     return [
-        DrawnCrop(f"{person:04d}", camera, _draw(person, side, shot))
+        DrawnCrop(f"{person:04d}", camera, draw_crop(person, side, shot))
         for person in range(PEOPLE)
         for side, camera in enumerate(CAMERAS)
         for shot in range(SHOTS)
@@ -126,7 +126,7 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
     save_artefact(path, description, embedder, metric_network)
 
 
-def _draw(person: int, camera: int, shot: int) -> bytes:
+def draw_crop(person: int, camera: int, shot: int) -> bytes:
     """A head, a coat and trousers in the person's colours, shifted and lit by the camera."""
     colours = np.random.default_rng(person).integers(30, 226, size=(2, 3))
     noise = np.random.default_rng((person, camera, shot))

@@ -199,6 +199,16 @@ class Pipeline:
         decoding = [self._threads_for(image).submit(self._decode, image) for image in images]
         return [pixels for pixels, _, _ in await results(decoding)]
 
+    async def thumbnail(self, image: ImageFile) -> bytes:
+        return await self._threads_for(image).run(lambda: _thumbnail(self._pixels(image)))
+
+    def _pixels(self, image: ImageFile) -> NDArray[np.uint8]:
+        if isinstance(image, CropProblem):
+            raise image
+        if isinstance(image, FrameCrop):
+            return image.cut(self._limits)
+        return decode_crop(image, self._limits)
+
     def _decode(
         self,
         image: bytes | FrameCrop,
@@ -206,10 +216,7 @@ class Pipeline:
         pictures: PicturePolicy | None = None,
     ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...], PreparedImage]:
         try:
-            if isinstance(image, FrameCrop):
-                pixels = image.cut(self._limits)
-            else:
-                pixels = decode_crop(image, self._limits)
+            pixels = self._pixels(image)
             faults: tuple[QualityFault, ...] = ()
             score = None
             if quality != "off":

@@ -68,6 +68,15 @@ class ComputedVectors:
     field: str = "archive"
 
 
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """The outcome of each image of an enrollment by its gallery's embedder."""
+
+    gallery: Gallery
+    embedder: str
+    embedded: Sequence[Embedded]
+
+
 async def enroll(
     runtime: Runtime,
     gallery: Gallery,
@@ -75,6 +84,7 @@ async def enroll(
     request_name: str | None = None,
     computed: ComputedVectors | None = None,
     keep_best: int | None = None,
+    watch: Callable[[EmbeddedImages], None] | None = None,
 ) -> Enrollment:
     """Enroll images; all that the answer calls landed survive a power cut and are searchable.
 
@@ -82,6 +92,7 @@ async def enroll(
         request_name: the same images are enrolled once under one name, however often they are sent.
         computed: vectors of the images, if they were embedded elsewhere.
         keep_best: how many crops each track keeps; all of them if None.
+        watch: is called with the images once they are stored.
 
     Raises:
         RequestConflict: the name stood for other images.
@@ -118,6 +129,8 @@ async def enroll(
                     happened = runtime.record.crops.happened
                     enrolment = await runtime.galleries.read(happened, gallery.gallery_id, request)
                 nothing = Enrolment(gallery.version, (), ())
+                if watch is not None:
+                    watch(EmbeddedImages(gallery, embedder, embedded))
                 return _answer(images, outcomes, enrolment or nothing)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
@@ -172,13 +185,10 @@ def _outcomes(
     kept_since = now - timedelta(days=days or 0)
     for image, outcome in zip(images, embedded, strict=True):
         captured = image.captured_at
-        if captured is not None and captured > now + CLOCKS_DIFFER_BY:
+        problem = problem_of_time(captured, now)
+        if problem is not None:
             # Retention would keep the crop for too long.
-            detail = (
-                f"captured_at: {captured.isoformat()} is more than an hour in the future; "
-                "set the camera's clock right, or leave the field out"
-            )
-            outcomes.append(CropProblem("captured_in_future", detail))
+            outcomes.append(problem)
         elif isinstance(outcome, CropProblem):
             outcomes.append(outcome)
         else:
@@ -192,6 +202,17 @@ def _outcomes(
             outcomes.append(warnings)
             crops.append(_new_crop(image, outcome, now))
     return outcomes, crops
+
+
+def problem_of_time(captured: datetime | None, now: datetime) -> CropProblem | None:
+    """Return the problem of a crop that was captured in the future; None for any other."""
+    if captured is None or captured <= now + CLOCKS_DIFFER_BY:
+        return None
+    detail = (
+        f"captured_at: {captured.isoformat()} is more than an hour in the future; "
+        "set the camera's clock right, or leave the field out"
+    )
+    return CropProblem("captured_in_future", detail)
 
 
 def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> ArchivedCrop:

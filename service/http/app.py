@@ -23,6 +23,7 @@ from service.http.routes import (
     operation,
     queries,
     searches,
+    sightings,
     watch,
     webhooks,
 )
@@ -39,6 +40,7 @@ ROUTERS = (
     queries.galleries_router,
     searches.router,
     cases.router,
+    sightings.router,
     watch.list_router,
     watch.router,
     webhooks.router,

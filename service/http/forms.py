@@ -136,7 +136,7 @@ class FrameForm(SomeImagesForm):
         [], max_length=MAX_IMAGES, examples=[['{"x": 40, "y": 60, "width": 64, "height": 160}']]
     )
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
-    is cut out of it. In an enrollment it may have the labels of the crop, too."""
+    is cut out of it. In an enrollment and a sighting it may have the labels of the crop, too."""
     limited = ("images", "boxes")
     box_model: ClassVar[type[Box]] = Box
 
@@ -222,40 +222,40 @@ class EnrollFields(LabelsForm):
     """The tracker's own id of the track, within the camera."""
 
 
-class LabelledBox(Box):
+class SightedBox(Box):
     """A box with labels of its crop; the form's label counts if the box has none."""
 
-    identity: Text | None = None
     camera: Text | None = None
     captured_at: MomentText | None = None
-    external_id: Text | None = None
-    metadata: dict[str, Any] | None = None
     track: Track | None = None
 
     def labels(self) -> dict[str, str]:
-        labels = self.model_dump(include=set(LABELS), exclude_none=True)
+        return self.model_dump(include=set(LABELS), exclude_none=True)
+
+
+class LabelledBox(SightedBox):
+    """A box with any label of a crop."""
+
+    identity: Text | None = None
+    external_id: Text | None = None
+    metadata: dict[str, Any] | None = None
+
+    def labels(self) -> dict[str, str]:
+        labels = super().labels()
         if self.metadata is not None:
             labels["metadata"] = json.dumps(self.metadata)
         return labels
 
 
-class EnrollForm(EnrollFields, FrameForm):
-    """One or many images to enroll, or the crops in the boxes of one, or vectors."""
+class LabelledForm(FrameForm):
+    """Base of forms with labels of crops, some of `LABELS`."""
 
-    images: Images = Field([])
-    vector: Annotated[list[VectorText], NoEmpty, MOST_LABELS] = Field([])
-    """In place of images their features: each a JSON array of numbers, or base64 of little-endian
-    float32, as /v1/embeddings answers them."""
-    embedding_fingerprint: Id | None = None
-    """The embedder that made the vectors, as it was answered."""
-    keep_best: KeepBest | None = None
-    """How many crops each track keeps: the best by quality and distance from each other."""
-    box_model = LabelledBox
-    instead = ("vector",)
+    box_model = SightedBox
 
     def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
         """Return images, or crops of boxes, with their labels; raise `InvalidField` for a label."""
-        for name in LABELS:
+        names = [name for name in LABELS if name in type(self).model_fields]
+        for name in names:
             count = len(getattr(self, name))
             if count not in (0, 1, len(crops)):
                 raise InvalidField(
@@ -266,16 +266,53 @@ class EnrollForm(EnrollFields, FrameForm):
         images = []
         for place, crop in enumerate(crops):
             labels = {}
-            for name in LABELS:
+            for name in names:
                 if texts := getattr(self, name):
                     labels[name] = texts[place] if len(texts) > 1 else texts[0]
             if boxes:
                 labels |= boxes[place].labels()
             parsed = {name: _label(name, text) for name, text in labels.items()}
             images.append(ImageToEnroll(crop, **parsed))
+        return images
+
+
+class EnrollForm(EnrollFields, LabelledForm):
+    """One or many images to enroll, or the crops in the boxes of one, or vectors."""
+
+    box_model = LabelledBox
+    instead = ("vector",)
+
+    images: Images = Field([])
+    vector: Annotated[list[VectorText], NoEmpty, MOST_LABELS] = Field([])
+    """In place of images their features: each a JSON array of numbers, or base64 of little-endian
+    float32, as /v1/embeddings answers them."""
+    embedding_fingerprint: Id | None = None
+    """The embedder that made the vectors, as it was answered."""
+    keep_best: KeepBest | None = None
+    """How many crops each track keeps: the best by quality and distance from each other."""
+    watch: bool = False
+    """Compare the crops with the armed watch lists too, but for this gallery; see sightings."""
+
+    def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
+        images = super().for_images(crops)
         if self.keep_best is not None and not any(image.track for image in images):
             raise InvalidField("keep_best: goes with track; send the tracker's own id too")
         return images
+
+
+class SightingForm(LabelledForm):
+    """Crops of a camera that are compared with watch lists, or the crops in the boxes of one."""
+
+    camera: Labels = Field([], examples=[["east"]])
+    """The camera."""
+    captured_at: Annotated[list[MomentText], MOST_LABELS] = Field(
+        [], examples=[["2026-03-01T09:30:00Z"]]
+    )
+    """RFC 3339, with zone; the time of arrival unless sent."""
+    track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
+    """The tracker's own id of the track, within the camera; a crop without is a track alone."""
+    wait: bool = False
+    """Answer what matched, once it is compared."""
 
 
 class CapturedCrops(Form):

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from gmn_client.models import Enrollment, Problem, RefusedImage, SeparateAnswers
+from gmn_client.models import Enrollment, Problem, RefusedImage, SeparateAnswers, Sighted
 from service.errors import AnswerTooLarge, InvalidField, ServiceError, problem, status_of
 from service.http.keys import redacted
 
@@ -156,7 +156,7 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
 
 
 async def answer_each(
-    request: Request, answer: Enrollment | SeparateAnswers, status: int = 200
+    request: Request, answer: Enrollment | SeparateAnswers | Sighted, status: int = 200
 ) -> Response:
     """Answer with one result for each image that was sent.
 

@@ -108,6 +108,28 @@ class Metrics:
         self.jobs_ended = counter("gmn_jobs_ended_total", "Jobs that have ended.", ("state",))
         for state in FINISHED:
             self.jobs_ended.labels(state)
+        self.sightings = counter("gmn_sightings_total", "Sightings accepted.")
+        self.sightings_matched = counter(
+            "gmn_sightings_matched_total", "Sightings that were a track's best match with a list."
+        )
+        self.sightings_lost = counter(
+            "gmn_sightings_lost_total",
+            "Requests with sightings that were accepted and could not be compared or noted.",
+        )
+        self.alert_seconds = histogram(
+            "gmn_alert_seconds",
+            "Time from a sighting's last byte to the commit of its alert.",
+            buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0),
+        )
+        self.open_tracks = prometheus.Gauge(
+            "gmn_open_tracks",
+            "Tracks of sightings that have not ended.",
+            registry=self.counted,
+            multiprocess_mode="livesum",
+        )
+        self.tracks_forgotten = counter(
+            "gmn_tracks_forgotten_total", "Tracks that were ended early, as too many were open."
+        )
         self.alerts = counter("gmn_alerts_total", "Alerts of watch lists.", ("kind",))
         for kind in get_args(AlertKind):
             self.alerts.labels(kind)

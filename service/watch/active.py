@@ -31,6 +31,7 @@ class ActiveList:
     Attributes:
         watch_list: its named crops, of one moment.
         row_ids: their slots, `(n,)`.
+        embedder: fingerprint of the one that made their vectors.
         subject: of its traffic: names what scores depend on.
     """
 
@@ -40,6 +41,7 @@ class ActiveList:
     row_ids: NDArray[np.int64]
     threshold: WatchThreshold
     forecast: Forecast
+    embedder: str
     subject: str
 
     @cached_property

@@ -62,7 +62,16 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
     except InputProblem as problem:
         raise InvalidField(f"gallery: {problem}") from problem
     forecast = await threads.run(_forecast, watch_list, threshold, tracks_per_day, counted)
-    return ActiveList(gallery, settings, watch_list, crops.slots, threshold, forecast, subject)
+    return ActiveList(
+        gallery=gallery,
+        settings=settings,
+        watch_list=watch_list,
+        row_ids=crops.slots,
+        threshold=threshold,
+        forecast=forecast,
+        embedder=model.embedder,
+        subject=subject,
+    )
 
 
 def _read_list(crops: NamedCrops) -> WatchList:

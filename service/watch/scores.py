@@ -59,6 +59,7 @@ class WatchList:
             raise InputProblem("the list has no named person; enroll crops with an identity")
         order = named[np.argsort(people[named], kind="stable")]
         self.people = people[order]
+        self._places = order
         self.cameras = cameras[order]
         self._units = _unit_vectors(vectors[order])
         self._starts = np.flatnonzero(np.diff(self.people, prepend=-1))
@@ -75,14 +76,32 @@ class WatchList:
             With M₁ ≥ M₂ ≥ … the best cosine per person: M₁ − mean(M₂ … M₉), or M₁ in a list of
             fewer than nine people, `(m,)`; and the code of M₁'s person, `(m,)`.
         """
+        heights, _, places = self._best(queries)
+        return heights, self.people[places]
+
+    def nearest(self, queries: Vectors) -> tuple[Array, Array, Integers]:
+        """Score crops against the list, and find its crops that are nearest to them.
+
+        Args:
+            queries: `(m, d)` of any length.
+
+        Returns:
+            Scores as of `heights`, M₁, and the place of its crop among the vectors that the list
+            was made of, `(m,)` each.
+        """
+        heights, cosines, places = self._best(queries)
+        return heights, cosines, self._places[places]
+
+    def _best(self, queries: Vectors) -> tuple[Array, Array, Integers]:
         heights = np.empty(len(queries))
-        nearest = np.empty(len(queries), np.int64)
+        nearest = np.empty(len(queries))
+        places = np.empty(len(queries), np.int64)
         for part, cosines in self._cosines(_unit_vectors(queries)):
-            best = np.maximum.reduceat(cosines, self._starts, axis=1)
-            leaders = _leaders(best)
+            places[part] = cosines.argmax(axis=1)
+            leaders = _leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
+            nearest[part] = leaders[:, 0]
             heights[part] = leaders[:, 0] - level(leaders) if self.has_level else leaders[:, 0]
-            nearest[part] = best.argmax(axis=1)
-        return heights, self.people[self._starts[nearest]]
+        return heights, nearest, places
 
     @cached_property
     def left_out(self) -> LeftOutCrops:

@@ -115,7 +115,7 @@ def _is_text(node: ast.expr) -> bool:
 
 def test_the_table_of_scopes_is_what_the_calls_ask_for() -> None:
     rows = re.findall(
-        r"^\| (nothing|`(?:query|enroll|delete|metrics|admin)`.*?) \| (`.*`) \|$",
+        r"^\| (nothing|`(?:query|enroll|sight|delete|metrics|admin)`.*?) \| (`.*`) \|$",
         REFERENCE,
         re.MULTILINE,
     )
@@ -175,6 +175,7 @@ def test_the_examples_of_watch_lists_run_as_they_stand(start, drawn_crops, tmp_p
     served = start(webhook_private="true")
     served.create("entrance")
     assert served.enroll("entrance", drawn_crops[0].png, identity="0042").status_code == 201
+    (tmp_path / "east.png").write_bytes(drawn_crops[1].png)
     run(WATCH, tmp_path, str(served.http.base_url))
 
 

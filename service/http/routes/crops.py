@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import Header, Path, Query, Request, Response
 
 from gmn_client import models
+from service.errors import InvalidField
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import Camera, Name, enroll, read_vectors
+from service.gallery.enroll import Camera, EmbeddedImages, Name, enroll, read_vectors
 from service.http.forms import (
     CURSOR_TEXT,
     MULTIPART,
@@ -26,6 +27,7 @@ from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.ops.failpoints import failpoint
 from service.search.options import MAX_TRACK, Id, Text
 from service.search.query import find_similar
+from service.watch.sightings import sight
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
 identity_router = guarded_router("/v1/galleries/{gallery}", "identities")
@@ -73,6 +75,9 @@ async def enroll_crops(
     With `keep_best` each track of a camera keeps a few crops: good pictures that differ. Others
     are deleted, or answered with `kept: false`. A crop with a name never gives way to one without.
 
+    With `watch`, for which a key needs the scope `sight` too, they are also compared with the armed
+    lists of other galleries, as sightings.
+
     Under one `Idempotency-Key` the same request of an API key happens once within a day; a
     repeated one gets the first answer, with `Idempotent-Replayed: true`.
     """
@@ -89,10 +94,22 @@ async def enroll_crops(
         "fewer or smaller ones",
     )
     images = form.for_images([None] * len(form.vector) if computed else crops)
+    if form.watch:
+        call.caller.require(["sight"])
+        if call.caller.gallery is not None:
+            raise InvalidField(
+                "watch: compares crops with other lists than their gallery, and this key is for "
+                "this gallery alone; leave it out, or send a key for every gallery"
+            )
     failpoint("enroll.body-read")
     # Clients with keys of their own may choose the same name.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
-    answer = await enroll(runtime, gallery, images, name, computed, form.keep_best)
+    embedded: list[EmbeddedImages] = []
+    watch = embedded.append if form.watch else None
+    answer = await enroll(runtime, gallery, images, name, computed, form.keep_best, watch)
+    if embedded:
+        arrived = request.state.received
+        await sight(runtime, call.caller, images, arrived, enrolled=embedded[0])
     if not call.caller.may("query", "delete"):
         answer = _without_known_ids(answer)
     response = await answer_each(request, answer, 201)

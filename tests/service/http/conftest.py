@@ -36,7 +36,7 @@ class Guarded:
         self.data_dir = data_dir
         self.keys = {
             scope: make_key(data_dir, "--scope", scope)
-            for scope in ("query", "enroll", "delete", "metrics", "admin")
+            for scope in ("query", "enroll", "sight", "delete", "metrics", "admin")
         }
         self.keys["lobby"] = make_key(
             data_dir, "--scope", "query,enroll,admin", "--gallery", "lobby"

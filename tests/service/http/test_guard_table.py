@@ -70,6 +70,7 @@ GET /v1/galleries/{gallery}/snapshots : admin
 GET /v1/galleries/{gallery}/snapshots/{snapshot_id} : admin
 DELETE /v1/galleries/{gallery}/snapshots/{snapshot_id} : admin
 POST /v1/galleries/{gallery}/snapshots/{snapshot_id}/restore : admin
+POST /v1/sightings : sight any
 PUT /v1/galleries/{gallery}/watch : admin
 GET /v1/galleries/{gallery}/watch : query
 DELETE /v1/galleries/{gallery}/watch : admin
@@ -88,7 +89,7 @@ POST /v1/webhooks/{webhook_id}/test : admin any
 GET /v1/webhooks/deliveries : admin any
 POST /v1/webhooks/deliveries/{delivery_id}/retry : admin any
 """
-KEYS = (None, "query", "enroll", "delete", "metrics", "admin", "lobby")
+KEYS = (None, "query", "enroll", "sight", "delete", "metrics", "admin", "lobby")
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 

@@ -1,0 +1,46 @@
+"""`/v1/sightings`: crops that cameras send, to be compared with the armed watch lists."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Request, Response
+
+from gmn_client.models import Sighted
+from service.http.forms import MULTIPART, SightingForm
+from service.http.guard import guarded_router, needs
+from service.http.problems import Responses, answer_each, example
+from service.runtime import Call
+from service.watch.sightings import sight
+
+router = guarded_router("/v1", "watch")
+SIGHTED: Responses = {
+    200: {"model": Sighted, "description": "With wait=true: the matches of each image."},
+    202: example("Sighted"),
+    207: {"model": Sighted, "description": "Some images were refused."},
+}
+
+
+@router.post("/sightings", status_code=202, response_model=Sighted, responses=SIGHTED)
+async def send_sightings(
+    request: Request,
+    call: Annotated[Call, needs("sight")],
+    form: Annotated[SightingForm, MULTIPART],
+) -> Response:
+    """Compares crops with the armed lists that the key is for; a match raises an alert at once.
+
+    No crop is stored. Of a track eight crops are compared; it ends ten seconds after its last crop,
+    or after a minute. The answer follows when the images are embedded, and alerts are written after
+    it; with `wait` they are written before, and the answer has the matches. The same request again
+    goes on with the same visits, and raises no second alert.
+    """
+    runtime = call.runtime
+    crops = await form.read_crops(runtime.settings.max_images_per_request)
+    runtime.admission.require_affordable(
+        runtime.model.pipeline.cost(crops),
+        "boxes" if form.boxes else "images",
+        "fewer or smaller ones",
+    )
+    images = form.for_images(crops)
+    answer = await sight(runtime, call.caller, images, request.state.received, wait=form.wait)
+    return await answer_each(request, answer, 200 if form.wait else 202)

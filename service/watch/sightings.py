@@ -1,0 +1,402 @@
+"""Sightings: crops of a camera that are compared with the armed lists, and not stored."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmn_client.models import RefusedImage, Sighted, SightedImage, SightedMatch
+from model.crops.decode import CropProblem
+from model.crops.frames import ImageFile
+from service.engine.cost import comparison_cost
+from service.errors import RecordUnavailable, StorageFailed, UnknownGallery, refused_image
+from service.gallery.enroll import EmbeddedImages, ImageToEnroll, problem_of_time
+from service.ops.data_directory import require_free_disk
+from service.record.keys import ApiKey
+from service.record.values import Picture
+from service.record.watch import NotedVisit, VisitSeen
+from service.runtime import Runtime
+from service.watch.active import ActiveList
+from service.watch.lists import note_visit
+from service.watch.threshold import Traffic
+from service.watch.tracks import MOST_LOOKS, QUIET_SECONDS, Match, Track
+
+log = logging.getLogger(__name__)
+# An alert is at least as likely right as wrong.
+LEAST_PROBABILITY = 0.5
+# Any one: probabilities do not depend on it.
+OPERATING_POINT = "far_1e-2"
+# Older sightings are news of the past.
+LATE_SECONDS = 600.0
+# Further crops of a visit are written together.
+NOTED_EVERY_SECONDS = 1.0
+# An alert that the record does not take once its sighting was accepted is tried for so long.
+PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+LOOK_EVERY_SECONDS = 1.0
+TRAFFIC_EVERY_SECONDS = 30.0
+CLOSING_SECONDS = 10.0
+
+
+@dataclass(eq=False)
+class _Sighting:
+    """One crop on its way.
+
+    Attributes:
+        position: among the images of the request.
+        image: None where its vector was sent in its place.
+        lists: to be compared with; none where none watches, or its track was looked at enough.
+        vectors: by embedder.
+    """
+
+    position: int
+    image: ImageFile | None
+    track: Track
+    lists: Sequence[ActiveList]
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+Problems = dict[int, CropProblem]
+"""Problems of images, by their positions."""
+Scores = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+"""Scores of crops with one list; see `WatchList.nearest`."""
+
+
+async def sight(
+    runtime: Runtime,
+    caller: ApiKey,
+    images: Sequence[ImageToEnroll],
+    arrived: float,
+    *,
+    wait: bool = False,
+    enrolled: EmbeddedImages | None = None,
+) -> Sighted:
+    """Compare crops with the armed lists that a key is for; their matches raise alerts.
+
+    A crop of a visit that is under way goes on with it, and so does the same crop sent again.
+
+    Args:
+        arrived: when the request had, by `time.perf_counter`.
+        wait: whether to answer what matched. Else alerts are written after the answer.
+        enrolled: the images, as embedded for their gallery; they are compared with other lists.
+
+    Raises:
+        RecordUnavailable, StorageFailed: an alert could not be written now.
+        UnusableImages, QueueFull: nothing was compared.
+    """
+    if runtime.galleries.record_state.state == "unreachable":
+        raise RecordUnavailable("it does not answer, and no alert could be written")
+    require_free_disk(runtime.settings)
+    sightings, problems = _sightings(runtime, caller, images, enrolled)
+    async with contextlib.AsyncExitStack() as admitted:
+        try:
+            await admitted.enter_async_context(runtime.admission.admit(_cost(runtime, sightings)))
+            for embedder in _embedders(sightings):
+                problems |= await _embed(runtime, embedder, sightings, enrolled)
+        except BaseException:
+            # They are sent again, and compared then.
+            for sighting in sightings:
+                _take_back(sighting)
+            raise
+        accepted = len(images) - len(problems)
+        runtime.metrics.sightings.inc(accepted)
+        comparing = _compare(runtime, sightings, arrived, wait)
+        matches: Mapping[Track, list[SightedMatch]] = {}
+        if wait:
+            matches = await comparing
+        else:
+            _go_on(runtime, comparing, admitted.pop_all())
+    if not caller.may("query"):
+        matches = {}
+    results: dict[int, SightedImage | RefusedImage] = {
+        sighting.position: SightedImage(matches=matches.get(sighting.track, []) if wait else None)
+        for sighting in sightings
+    }
+    for position, problem in problems.items():
+        results[position] = refused_image(problem)
+    return Sighted(accepted=accepted, results=[results[place] for place in range(len(images))])
+
+
+def _sightings(
+    runtime: Runtime,
+    caller: ApiKey,
+    images: Sequence[ImageToEnroll],
+    enrolled: EmbeddedImages | None,
+) -> tuple[list[_Sighting], Problems]:
+    lists = [
+        active
+        for active in runtime.watches.current()
+        if caller.gallery in (None, active.gallery.name)
+        and not (enrolled and active.gallery is enrolled.gallery)
+    ]
+    sightings = []
+    problems: Problems = {}
+    now = datetime.now(UTC)
+    for position, image in enumerate(images):
+        problem = problem_of_time(image.captured_at, now)
+        if problem is not None:
+            problems[position] = problem
+            continue
+        captured = image.captured_at or now
+        track = runtime.tracks.take(caller.key_id, image.camera, image.track, captured.timestamp())
+        watching = []
+        if track.looks < MOST_LOOKS:
+            watching = [active for active in lists if active.takes(image.camera, captured)]
+        if image.image is None:
+            # Its vector can be compared with those of its own embedder alone.
+            known = enrolled.embedder if enrolled else None
+            watching = [active for active in watching if active.embedder == known]
+        if watching:
+            runtime.tracks.look(track)
+        sightings.append(_Sighting(position, image.image, track, watching))
+    return sightings, problems
+
+
+def _take_back(sighting: _Sighting) -> None:
+    sighting.track.looks -= bool(sighting.lists)
+    sighting.lists = ()
+
+
+def _cost(runtime: Runtime, sightings: Sequence[_Sighting]) -> float:
+    crops = sum(len(active.row_ids) for sighting in sightings for active in sighting.lists)
+    cost = comparison_cost(crops)
+    for embedder in _embedders(sightings):
+        cost += runtime.models[embedder].pipeline.cost(_files(_seen_by(embedder, sightings)))
+    return cost
+
+
+def _embedders(sightings: Sequence[_Sighting]) -> set[str]:
+    return {active.embedder for sighting in sightings for active in sighting.lists}
+
+
+def _seen_by(embedder: str, sightings: Sequence[_Sighting]) -> list[_Sighting]:
+    return [
+        sighting
+        for sighting in sightings
+        if any(active.embedder == embedder for active in sighting.lists)
+    ]
+
+
+def _files(sightings: Sequence[_Sighting]) -> list[ImageFile]:
+    return [sighting.image for sighting in sightings if sighting.image is not None]
+
+
+async def _embed(
+    runtime: Runtime,
+    embedder: str,
+    sightings: Sequence[_Sighting],
+    enrolled: EmbeddedImages | None,
+) -> Problems:
+    """Set the vectors of the sightings that lists of an embedder take; return their problems."""
+    seen = _seen_by(embedder, sightings)
+    if enrolled and enrolled.embedder == embedder:
+        embedded = [enrolled.embedded[sighting.position] for sighting in seen]
+    else:
+        files = _files(seen)
+        pipeline = runtime.models[embedder].pipeline
+        await pipeline.open_frame(files)
+        embedded = await pipeline.embed(files, runtime.settings.quality)
+    problems: Problems = {}
+    for sighting, outcome in zip(seen, embedded, strict=True):
+        if isinstance(outcome, CropProblem):
+            problems[sighting.position] = outcome
+            _take_back(sighting)
+        else:
+            sighting.vectors[embedder] = outcome.vector
+            vectors = sighting.track.vectors.setdefault(embedder, [])
+            vectors.append(outcome.vector.astype(np.float16))
+    return problems
+
+
+async def _compare(
+    runtime: Runtime, sightings: Sequence[_Sighting], arrived: float, wait: bool
+) -> dict[Track, list[SightedMatch]]:
+    """Score sightings and write the visits of the tracks that match; return these by track."""
+    compared: dict[int, tuple[ActiveList, list[_Sighting]]] = {}
+    for sighting in sightings:
+        for active in sighting.lists:
+            _, looks = compared.setdefault(id(active), (active, []))
+            looks.append(sighting)
+    for active, looks in compared.values():
+        queries = np.stack([sighting.vectors[active.embedder] for sighting in looks])
+        # Other callers have their turn between two lists.
+        scores = await runtime.tracks.threads.run(active.watch_list.nearest, queries)
+        _note_scores(runtime, active, looks, scores)
+    matches: dict[Track, list[SightedMatch]] = {}
+    for track in dict.fromkeys(sighting.track for sighting in sightings):
+        matches[track] = []
+        for match in list(track.matches.values()):
+            if not wait and time.monotonic() - match.noted_at < NOTED_EVERY_SECONDS:
+                continue
+            noted = await _note(runtime, track, match, patient=not wait)
+            if noted is None or noted.alert.identity is None:
+                continue
+            if noted.is_new:
+                runtime.metrics.alert_seconds.observe(time.perf_counter() - arrived)
+            found = SightedMatch(
+                gallery=match.gallery.name,
+                identity=noted.alert.identity,
+                probability=match.probability,
+                alert_id=noted.alert.alert_id,
+            )
+            matches[track].append(found)
+    return matches
+
+
+def _note_scores(
+    runtime: Runtime, active: ActiveList, looks: Sequence[_Sighting], scores: Scores
+) -> None:
+    gallery = active.gallery
+    number = gallery.gallery_id
+    place = number, active.subject
+    for sighting, height, cosine, row in zip(looks, *scores, strict=True):
+        track = sighting.track
+        if height <= track.best.get(place, -math.inf):
+            continue
+        track.best[place] = float(height)
+        if height <= active.threshold.height:
+            continue
+        current = runtime.calibrations.current(gallery, "cosine")
+        judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - height))
+        probability = float(judge.probability(np.array([cosine]))[0])
+        if probability < LEAST_PROBABILITY:
+            continue
+        runtime.metrics.sightings_matched.inc()
+        before = track.matches.get(number)
+        track.matches[number] = Match(
+            gallery=gallery,
+            embedder=active.embedder,
+            row_id=int(active.row_ids[row]),
+            score=float(height),
+            threshold=active.threshold.height,
+            probability=probability,
+            calibration_version=str(judge.state.version),
+            image=sighting.image,
+            noted=before.noted if before else 0,
+        )
+
+
+async def _note(
+    runtime: Runtime, track: Track, match: Match, patient: bool = False
+) -> NotedVisit | None:
+    """Write the crops of a visit that the record does not have yet.
+
+    Args:
+        patient: whether to try again where the record cannot be written.
+
+    Returns:
+        None where the list was disarmed, or its person is not there any more.
+    """
+    crops = track.crops - match.noted
+    match.noted = track.crops
+    match.noted_at = time.monotonic()
+    picture = None
+    if match.image is not None and runtime.settings.keep_images != "none":
+        content = await runtime.models[match.embedder].pipeline.thumbnail(match.image)
+        picture = Picture(content, "image/jpeg")
+    seen = VisitSeen(
+        kind="late" if time.time() - track.last > LATE_SECONDS else "visit",
+        row_id=match.row_id,
+        camera=track.camera,
+        track=track.name,
+        first_seen=datetime.fromtimestamp(track.began, UTC),
+        last_seen=datetime.fromtimestamp(track.last, UTC),
+        crops=crops,
+        score=match.score,
+        threshold=match.threshold,
+        probability=match.probability,
+        cohesion=track.cohesion(match.embedder),
+        calibration_version=match.calibration_version,
+        picture=picture,
+    )
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            noted = await note_visit(runtime, match.gallery, seen)
+            break
+        except UnknownGallery:
+            noted = None
+            break
+        except (RecordUnavailable, StorageFailed):
+            if not patient or time.monotonic() > until:
+                match.noted -= crops
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
+    match.image = None
+    if noted is None:
+        track.matches.pop(match.gallery.gallery_id, None)
+    return noted
+
+
+def _go_on(
+    runtime: Runtime,
+    comparing: Coroutine[Any, Any, object],
+    admitted: contextlib.AsyncExitStack,
+) -> None:
+    """Compare after the answer; the request's cost is held until then."""
+
+    async def run() -> None:
+        async with admitted:
+            try:
+                await comparing
+            except Exception:
+                runtime.metrics.sightings_lost.inc()
+                log.exception("accepted sightings were not compared, or raised no alert")
+
+    task = asyncio.create_task(run(), name="sightings")
+    runtime.tracks.comparing.add(task)
+    task.add_done_callback(runtime.tracks.comparing.discard)
+
+
+async def keep_tracks(runtime: Runtime) -> None:
+    """End quiet tracks and store the traffic until cancelled, and then all that is left."""
+    comparing = runtime.tracks.comparing
+    stored = time.monotonic()
+    try:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            now = time.monotonic()
+            await _end_tracks(runtime, now - QUIET_SECONDS)
+            if now - stored >= TRAFFIC_EVERY_SECONDS:
+                stored = now
+                await _store_traffic(runtime)
+    finally:
+        if comparing:
+            await asyncio.wait(comparing, timeout=CLOSING_SECONDS)
+        await _end_tracks(runtime, math.inf)
+        await _store_traffic(runtime)
+
+
+async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
+    for track in runtime.tracks.end(heard_before):
+        for match in list(track.matches.values()):
+            if match.noted < track.crops:
+                try:
+                    await _note(runtime, track, match)
+                except Exception:
+                    log.exception("the last crops of a visit were not noted")
+
+
+async def _store_traffic(runtime: Runtime) -> None:
+    traffic = runtime.tracks.traffic
+    add = runtime.record.watches.add_traffic
+    for place in list(traffic):
+        scores = traffic.pop(place)
+        histogram = Traffic.of(np.array(scores)).to_bytes()
+        try:
+            await runtime.galleries.write(add, *place, histogram)
+        except UnknownGallery:
+            continue
+        except Exception:
+            traffic[place] += scores
+            log.exception("traffic was not stored; it is tried again")
