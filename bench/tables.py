@@ -184,7 +184,8 @@ def watch_table(rows: Rows) -> str:
         for size in sizes:
             row = by_list[*about, size, common]
             median, low, high, _ = row["ratio"]
-            shares = "/".join(f"{100 * row[name]:.0f}" for name in ("inside", "above", "found"))
+            names = ("inside", "above", "found")
+            shares = "/".join(f"{100 * row[name]:.0f}" for name in names)
             cells.append(f"{median:.1f} [{low:.1f}-{high:.1f}] · {shares}")
         means = [by_list[*about, size, rare]["ratio"][-1] for size in sizes]
         lines.append([*about, *cells, f"{min(means):.1f}-{max(means):.1f}"])

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 
 from model.order_statistics import Array, sigmoid
-from model.stranger_tail import level
 from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
 
@@ -113,17 +112,17 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
     if not again.any():
         return Found("not_known")
     share = _share_above(watch_list, threshold, left_out.same)
-    # Wilson's bound, one standard deviation above the share of so many people.
+    # The upper end of Wilson's interval for the share of that many people.
     people = len(np.unique(left_out.people[again]))
-    spread = math.sqrt(share * (1.0 - share) / people + 0.25 / people**2)
-    bound = (share + 0.5 / people + spread) / (1.0 + 1.0 / people)
+    weight = NORMAL_95**2 / people
+    spread = NORMAL_95 * math.sqrt(share * (1.0 - share) / people + weight / people / 4.0)
+    bound = (share + weight / 2.0 + spread) / (1.0 + weight)
     return Found("one_camera", high=math.ceil(round(100 * bound, 6)) / 100)
 
 
 def _share_above(watch_list: WatchList, threshold: WatchThreshold, same_person: Array) -> float:
     others = watch_list.left_out.others
-    leaders = np.column_stack([same_person, others])
-    heights = leaders[:, 0] - level(leaders) if watch_list.has_level else same_person
+    heights = watch_list.rise(np.column_stack([same_person, others]))
     found = (heights > threshold.height) & (same_person > others[:, 0])
     return float(found[np.isfinite(same_person)].mean())
 

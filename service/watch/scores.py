@@ -100,8 +100,12 @@ class WatchList:
             places[part] = cosines.argmax(axis=1)
             leaders = _leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
             nearest[part] = leaders[:, 0]
-            heights[part] = leaders[:, 0] - level(leaders) if self.has_level else leaders[:, 0]
+            heights[part] = self.rise(leaders)
         return heights, nearest, places
+
+    def rise(self, leaders: Array) -> Array:
+        """Return the scores `(n,)` of crops by their best cosines per person, `(n, 9)` or more."""
+        return leaders[:, 0] - level(leaders) if self.has_level else leaders[:, 0]
 
     @cached_property
     def left_out(self) -> LeftOutCrops:
@@ -119,9 +123,9 @@ class WatchList:
             cosines[self.people != people[:, None]] = -np.inf
             cosines[np.arange(len(rows)), rows] = -np.inf
             same[part] = cosines.max(axis=1)
-            moved = (self.cameras != cameras[:, None]) & (self.cameras >= 0)
-            moved &= cameras[:, None] >= 0
-            elsewhere[part] = np.where(moved, cosines, -np.inf).max(axis=1)
+            unmoved = (self.cameras == cameras[:, None]) | (self.cameras < 0)
+            cosines[unmoved | (cameras < 0)[:, None]] = -np.inf
+            elsewhere[part] = cosines.max(axis=1)
         return LeftOutCrops(self.people[sample], others, same, elsewhere)
 
     def _cosines(self, units: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:

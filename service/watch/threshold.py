@@ -43,10 +43,9 @@ CUT_SHARE = 0.03
 # Traffic moves a threshold no further than to those of these multiples of the rate.
 MOST_MOVED = 3.0
 LARGEST_RATE = 0.5
-# The smallest rates that were tested: with a reference, and by a list of 40 people alone.
+# The smallest rates that were tested: with a reference, and by a list alone.
 LEAST_RATE = 1e-3
 LEAST_RATE_ALONE = 1e-2
-FEWEST_PEOPLE_ALONE = 40
 Basis = Literal["traffic", "reference", "list", "artefact"]
 
 
@@ -149,22 +148,22 @@ def fit_threshold(
     asked = min(rate, LARGEST_RATE)
     rates = np.minimum(asked * np.array([1.0, MOST_MOVED, 1.0 / MOST_MOVED]), LARGEST_RATE)
     looks = math.sqrt(crops_per_track)
-    left_out = _left_out_thresholds(watch_list, rates, looks)
     size = watch_list.size
+    left_out = _left_out_thresholds(watch_list, rates, looks)
     if reference is None:
-        if left_out is not None:
-            least = LEAST_RATE_ALONE
-            return WatchThreshold(float(left_out[0]), asked, max(asked, least), "list", size)
-        height = _artefact_threshold(watch_list, asked / looks, artefact)
-        return WatchThreshold(height, asked, asked, "artefact", size)
+        if left_out is None:
+            height = _artefact_threshold(watch_list, asked / looks, artefact)
+            return WatchThreshold(height, asked, asked, "artefact", size)
+        height = float(left_out[0])
+        return WatchThreshold(height, asked, max(asked, LEAST_RATE_ALONE), "list", size)
     factor = SMALL_FACTOR if left_out is None else LARGE_FACTOR
     scores = factor * watch_list.heights(reference)[0]
     referred = exceeded(scores, rates / looks)
     least = max(asked, LEAST_RATE)
     height, lowest, highest = _joined(left_out, referred, size, REFERENCE_WEIGHT).tolist()
-    tracks = 0 if traffic is None else traffic.tracks
-    if traffic is None or tracks < FEWEST_TRACKS:
+    if traffic is None or traffic.tracks < FEWEST_TRACKS:
         return WatchThreshold(height, asked, least, "reference", size)
+    tracks = traffic.tracks
     mapped = _mapped(referred, scores, traffic, looks)
     height = float(_joined(left_out, mapped, size, REFERENCE_WEIGHT + tracks)[0])
     height = min(max(height, lowest), highest)
