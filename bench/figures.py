@@ -275,6 +275,8 @@ def markdown(kept: Any) -> str:
         return curves_table(kept)
     if "traffic" in kept[0]:
         return tables.watch_table(kept)
+    if "pictures" in kept[0]:
+        return tables.pictures_table(kept)
     if "galleries" in kept[0]:
         return tables.few_people_table(kept)
     if "bench" in kept[0]:
@@ -294,7 +296,7 @@ def _rows(label: str, content: Any) -> Iterator[Figures]:
     for result in content if isinstance(content, list) else [content]:
         if "datasets" in result:
             yield from condense(label, result)
-        elif "galleries" in result:
+        elif "galleries" in result or "pictures" in result:
             yield result
         elif "bench" in result:
             yield from condense_bench(result)

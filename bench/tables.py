@@ -173,6 +173,21 @@ def few_people_table(rows: Rows) -> str:
     return markdown_table([*titles, "least probability of a match", "calibration error"], lines)
 
 
+def pictures_table(rows: Rows) -> str:
+    """Format a row for each set and size of gallery, with a column for each number of pictures."""
+    numbers = sorted({row["pictures"] for row in rows})
+    lines: dict[tuple[str, str, int], dict[int, str]] = {}
+    for row in rows:
+        cells = lines.setdefault((row["artefact"], row["data"], row["size"]), {})
+        mean, low, high = (f"{100 * share:.1f}" for share in row["obtained"])
+        cells[row["pictures"]] = f"{mean} [{low}-{high}] · {100 * row['detected']:.0f}"
+    titles = ["1 picture" if number == 1 else f"{number} pictures" for number in numbers]
+    return markdown_table(
+        ["artefact", "crops", "people", *titles],
+        [[*about, *(cells.get(number) for number in numbers)] for about, cells in lines.items()],
+    )
+
+
 def watch_table(rows: Rows) -> str:
     """Format a row for each artefact and traffic of `bench.watch`, with a column for each size."""
     common, rare = sorted({row["rate"] for row in rows}, reverse=True)
