@@ -366,6 +366,29 @@ def test_two_processes_that_see_one_visit_raise_one_alert(
     assert matches(sight(second, crop.png, **sent)) == [[]]
 
 
+def test_lists_of_two_embedders_are_each_compared_by_their_own(
+    start: Any,
+    tmp_path: Path,
+    tiny_artefact: Path,
+    other_artefact: Path,
+    drawn_crops: list[Any],
+) -> None:
+    before = start(tmp_path)
+    fill(before, "old", drawn_crops)
+    assert before.stop() == 0
+    served = start(tmp_path, artefact=other_artefact, previous=tiny_artefact)
+    fill(served, "new", drawn_crops)
+    arm(served, "old")
+    arm(served, "new")
+    embedded = metric(served, "gmn_images_embedded_total")
+    answer = sight(served, drawn_crops[0].png, camera="gate", wait="true")
+    assert matches(answer) == [["0000", "0000"]]
+    assert {alert["gallery"] for alert in alerts(served)} == {"old", "new"}
+    assert metric(served, "gmn_images_embedded_total") - embedded == 2
+    # An image that neither can use is one problem.
+    assert sight(served, b"no image", camera="gate").status_code == 422
+
+
 @pytest.mark.slow
 def test_an_alert_that_the_record_does_not_take_at_once_is_not_lost(
     start: Any, tmp_path: Path, drawn_crops: list[Any]
