@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import Forecast, WatchSettings
+from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
@@ -22,6 +23,7 @@ from service.watch.threshold import WatchThreshold
 # A fit has this share of the time at most, so that a gallery that changes all the time costs
 # little.
 FITTING_SHARE = 0.1
+READY_WITHIN_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,22 @@ class ArmedLists:
         self._held: dict[int, _Held] = {}
         # One task at a time compares these lists with the record's.
         self.lock = asyncio.Lock()
+        # Set once the lists of the record were looked at for the first time.
+        self.loaded = asyncio.Event()
         # Set when deliveries may be waiting.
         self.deliveries_wanted = asyncio.Event()
+
+    async def ready(self) -> None:
+        """Wait until the lists of the record are there, after a start.
+
+        Raises:
+            RecordUnavailable: that takes long.
+        """
+        try:
+            async with asyncio.timeout(READY_WITHIN_SECONDS):
+                await self.loaded.wait()
+        except TimeoutError as error:
+            raise RecordUnavailable("the watch lists are not read yet") from error
 
     def current(self) -> Sequence[ActiveList]:
         return [held.active for held in self._held.values() if held.active]

@@ -186,13 +186,14 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
 async def keep_lists(runtime: Runtime) -> None:
     """Follow the record and the galleries until cancelled."""
     while True:
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
         try:
             await _follow_all(runtime)
+            runtime.watches.loaded.set()
         except ServiceError as error:
             log.warning("the armed lists could not be read: %s", error.detail)
         except Exception:
             log.exception("the armed lists could not be followed")
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
 async def _follow_all(runtime: Runtime) -> None:

@@ -97,6 +97,7 @@ async def sight(
     if runtime.galleries.record_state.state == "unreachable":
         raise RecordUnavailable("it does not answer, and no alert could be written")
     require_free_disk(runtime.settings)
+    await runtime.watches.ready()
     sightings, problems = _sightings(runtime, caller, images, enrolled)
     async with contextlib.AsyncExitStack() as admitted:
         try:

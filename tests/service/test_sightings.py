@@ -449,3 +449,14 @@ def test_the_receivers_of_the_examples_print_what_is_signed_and_nothing_else(
         receiving.kill()
         receiving.communicate()
         watching.http.delete(f"/v1/webhooks/{webhook['webhook_id']}")
+
+
+def test_the_first_sighting_after_a_start_is_compared_with_the_lists_that_were_armed(
+    start: Any, tmp_path: Path, drawn_crops: list[Any]
+) -> None:
+    served = start(tmp_path)
+    fill(served, "wanted", drawn_crops)
+    arm(served, "wanted")
+    served.kill()
+    again = start(tmp_path)
+    assert matches(sight(again, drawn_crops[0].png, camera="gate", wait="true")) == [["0000"]]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from gmn_client import Client, RequestRefused
-from service.http.routes.watch import MOST_STREAMS
+from service.http.routes.jobs import MOST_STREAMS
 from service.record.schema import as_micros
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key

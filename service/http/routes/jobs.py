@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Response, UploadFile
@@ -94,18 +95,24 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
     return await _find_job(call, job_id, SEE_ALL)
 
 
-async def _stream_place(call: Reader, job_id: JobId) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def hold_stream(call: Call, remedy: str) -> Iterator[None]:
+    """Count an event stream of a key; raises `TooManyRequests` for more than `MOST_STREAMS`."""
     streams = call.runtime.streams
     key_id = call.caller.key_id
     if streams[key_id] >= MOST_STREAMS:
         may = f"hold {MOST_STREAMS} event streams of this process"
-        remedy = f"ask GET /v1/jobs/{job_id}"
         raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
     streams[key_id] += 1
     try:
         yield
     finally:
         streams[key_id] -= 1
+
+
+async def _stream_place(call: Reader, job_id: JobId) -> AsyncIterator[None]:
+    with hold_stream(call, f"ask GET /v1/jobs/{job_id}"):
+        yield
 
 
 @router.get(

@@ -17,7 +17,6 @@ from sse_starlette import EventSourceResponse
 from gmn_client import models
 from service.errors import (
     InvalidField,
-    TooManyRequests,
     Unauthorised,
     UnknownAlert,
     UnknownPicture,
@@ -25,6 +24,7 @@ from service.errors import (
 from service.http.forms import MULTIPART, Form, Limit
 from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import content, problems, write_list
+from service.http.routes.jobs import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
 from service.record.watch import AlertFilter, ArmedList
@@ -38,10 +38,7 @@ HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 LONGEST = timedelta(days=90)
 # A proposed list is armed by the same settings within this time.
 CONFIRMED_WITHIN = timedelta(minutes=10)
-# One key holds at most this many event streams in one process.
-MOST_STREAMS = 8
 POLL_SECONDS = 0.1
-KEEP_ALIVE_SECONDS = 15.0
 ALERTS_AT_ONCE = 100
 Reader = Annotated[Call, needs("query")]
 AlertId = Annotated[Id, Path(description="An alert's id.")]
@@ -214,16 +211,8 @@ async def list_alerts(
 
 
 async def _stream_place(call: Reader) -> AsyncIterator[None]:
-    streams = call.runtime.streams
-    key_id = call.caller.key_id
-    if streams[key_id] >= MOST_STREAMS:
-        may = f"hold {MOST_STREAMS} event streams of this process"
-        raise TooManyRequests(key_id, may, "ask GET /v1/alerts", retry_after_s=1)
-    streams[key_id] += 1
-    try:
+    with hold_stream(call, "ask GET /v1/alerts"):
         yield
-    finally:
-        streams[key_id] -= 1
 
 
 @router.get(
