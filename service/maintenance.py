@@ -109,11 +109,8 @@ async def _attempt(what: str, work: Awaitable[object]) -> None:
 
 
 async def _expire_alerts(runtime: Runtime, gallery: Gallery) -> None:
-    count = 0
-    while some := await runtime.galleries.write(runtime.record.watches.expire, gallery.gallery_id):
-        count += some
-    if count:
-        await runtime.audit.done("expire_alerts", gallery=gallery.name, count=count)
+    while await runtime.galleries.write(runtime.record.watches.expire, gallery.gallery_id):
+        pass
 
 
 async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:

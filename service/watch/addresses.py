@@ -28,12 +28,11 @@ class Receiver:
     """An address of a webhook, resolved once: nothing looks its name up again.
 
     Attributes:
-        url: as given; `host` is its name.
+        url: as given.
         addresses: to connect to, in order.
     """
 
     url: httpx.URL
-    host: str
     addresses: tuple[Address, ...]
 
     def urls(self) -> Iterator[httpx.URL]:
@@ -66,7 +65,7 @@ async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -
     addresses = tuple(ipaddress.ip_address(text) for text in dict.fromkeys(texts))
     for address in addresses:
         _require_usable(url, address, allow_private)
-    return Receiver(url, url.host, addresses[:MOST_ADDRESSES])
+    return Receiver(url, addresses[:MOST_ADDRESSES])
 
 
 def _parse(text: str) -> httpx.URL:
@@ -103,11 +102,5 @@ def _unwrapped(address: Address) -> Address:
 
 def is_public(address: Address) -> bool:
     return address.is_global and not (
-        address.is_private
-        or address.is_loopback
-        or address.is_link_local
-        or address.is_multicast
-        or address.is_reserved
-        or address.is_unspecified
-        or getattr(address, "is_site_local", False)
+        address.is_multicast or address.is_reserved or getattr(address, "is_site_local", False)
     )

@@ -31,8 +31,6 @@ CONNECT_SECONDS = 3.0
 AT_ONCE = 2
 # A receiver is left alone for no longer, however long it asks for.
 LONGEST_PAUSE_SECONDS = 43_200.0
-# Characters of an error that are kept.
-MOST_OF_ERROR = 200
 
 
 @dataclass(frozen=True)
@@ -130,10 +128,10 @@ class Sender:
                         return _outcome(answer)
                 except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                     why = f"it cannot be connected to: {error or type(error).__name__}"
-                    outcome = Outcome(error=why[:MOST_OF_ERROR])
+                    outcome = Outcome(error=why[:200])
                 except httpx.HTTPError as error:
                     why = f"{type(error).__name__}: {error}"
-                    return Outcome(error=why[:MOST_OF_ERROR], sent=True)
+                    return Outcome(error=why[:200], sent=True)
         return outcome
 
     def close(self) -> None:

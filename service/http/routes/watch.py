@@ -371,7 +371,8 @@ async def _described_list(runtime: Runtime, name: str, watch: ArmedList | None) 
     days = (ended - watch.armed_at) / timedelta(days=1)
     alerts = sum(counts.values())
     rejected = counts.get("rejected", 0)
-    reviewed = rejected + counts.get("confirmed", 0)
+    confirmed = counts.get("confirmed", 0)
+    reviewed = rejected + confirmed
     active = runtime.watches.get(watch.gallery_id)
     return models.Watch(
         gallery=name,
@@ -384,7 +385,7 @@ async def _described_list(runtime: Runtime, name: str, watch: ArmedList | None) 
         promised=watch.forecast,
         forecast=active.forecast if active and watch.armed else None,
         alerts=alerts,
-        confirmed=counts.get("confirmed", 0),
+        confirmed=confirmed,
         rejected=rejected,
         days=days,
         false_alarms=alerts / days * rejected / reviewed if reviewed else None,
