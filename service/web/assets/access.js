@@ -60,20 +60,23 @@ async function revoke({ key_id: id, note }) {
   await attempt(find("#api-keys"), () => send(`/v1/keys/${id}`, { method: "DELETE" }).then(show));
 }
 
-// The text is in the page until the dialog is closed, and nowhere after that.
 function showNew({ key, key_id: id, warnings }, used) {
-  const field = h("input", { value: key, readonly: true });
+  showOnce("New API key", `The key ${id}`, "API key", key, [...warnings, ...(used ? ["This tab uses it from now on, until the tab is closed."] : [])]);
+}
+
+// Shows a text that is answered once: it is in the page until the dialog is closed, and nowhere after that.
+export function showOnce(title, heading, label, text, lines = []) {
+  const field = h("input", { value: text, readonly: true });
   const copied = h("span", { class: "hint", role: "status" });
   const copy = async () => {
     field.select();
     // Browsers copy for pages of this machine and of HTTPS alone.
-    const done = await navigator.clipboard?.writeText(key).then(() => true, () => false);
+    const done = await navigator.clipboard?.writeText(text).then(() => true, () => false);
     copied.textContent = done ? "Copied." : "Press Ctrl+C to copy it.";
   };
-  const dialog = h("dialog", { class: "question", "aria-label": "New API key", onclose: () => dialog.remove(), oncancel: (event) => event.preventDefault() },
-    h("h2", {}, `The key ${id}`), h("p", {}, "It is shown this once: copy it to where it belongs before you close this."),
-    warnings.map((one) => h("p", {}, one)), used && h("p", {}, "This tab uses it from now on, until the tab is closed."),
-    h("label", {}, "API key", field),
+  const dialog = h("dialog", { class: "question", "aria-label": title, onclose: () => dialog.remove(), oncancel: (event) => event.preventDefault() },
+    h("h2", {}, heading), h("p", {}, "It is shown this once: copy it to where it belongs before you close this."), lines.map((line) => h("p", {}, line)),
+    h("label", {}, label, field),
     h("form", { method: "dialog", class: "row end" }, copied, h("button", { type: "button", onclick: copy }, "Copy"), h("button", { class: "main" }, "Close")));
   document.body.append(dialog);
   dialog.showModal();

@@ -69,20 +69,27 @@ export function formOf(pairs) {
   return form;
 }
 
-// Yields a job at each change. EventSource cannot send the key.
+// Yields a job at each change.
 export async function* follow(path) {
-  const response = await send(path);
+  for await (const { event, data } of events(path)) if (event === "progress") yield JSON.parse(data);
+}
+
+// Yields server-sent events as {event, data}; calls `heard` at whatever comes, comments too. EventSource cannot send the key.
+export async function* events(path, options = {}, heard = () => undefined) {
+  const response = await send(path, options);
+  heard();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      const events = (text + value).split("\n\n");
-      text = events.pop();
-      for (const event of events) {
-        const data = event.split("\n").find((line) => line.startsWith("data: "));
-        if (event.startsWith("event: progress") && data) yield JSON.parse(data.slice(6));
+      heard();
+      const blocks = (text + value).split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks) {
+        const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/).slice(0, 2)));
+        if (fields.data !== undefined) yield fields;
       }
     }
   } finally {

@@ -26,14 +26,14 @@ export async function openCrop(cropId, search = null) {
   });
 }
 
-function openSheet(label) {
+export function openSheet(label) {
   const sheet = find("#sheet");
   sheet.setAttribute("aria-label", label);
   if (!sheet.open) emptied(sheet).showModal();
   return sheet;
 }
 
-function emptied(sheet) {
+export function emptied(sheet) {
   sheet.replaceChildren(h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => sheet.close() }, "×"));
   return sheet;
 }

@@ -5,7 +5,7 @@ import { count, find, h, question, shotPicture, thumbnail } from "./elements.js"
 import { act, named, naming, relabel, report } from "./naming.js";
 import { inGallery } from "./place.js";
 
-const DECISIONS = [["confirmed", "✓", "c", "Same person"], ["rejected", "✕", "r", "Another person"]];
+export const DECISIONS = [["confirmed", "✓", "c", "Same person"], ["rejected", "✕", "r", "Another person"]];
 // The marked results by crop, each with its search.
 const marked = new Map();
 

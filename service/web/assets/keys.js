@@ -5,11 +5,14 @@ import { addressOf, gallery, panel } from "./place.js";
 
 const KEYS = [
   ["/", "Search: choose a picture"], ["?", "This list"],
-  ["← → ↑ ↓", "From result to result"], ["Enter", "Open the result"],
+  ["← → ↑ ↓", "From result to result, from alert to alert"], ["Enter", "Open it"],
   ["C", "Confirm: the same person"], ["R", "Reject: another person"], ["X", "Mark the result"], ["N", "Name the marked results"],
   ["← →", "In an open picture: the result before and after"], ["+ − 0", "In an open crop: zoom in, out, whole pictures"],
   ["G", "In an open picture: regions"], ["Esc", "Close"],
 ];
+
+// The panels whose results or alerts the keys are for.
+const CARDS = { search: "#answer .card", watch: "#alerts .card" };
 
 // Kept where letters and signs are no shortcuts: a speech input may type them.
 const OFF = "gmn-letters-off";
@@ -25,7 +28,7 @@ function press(event) {
   if (key.length === 1 && localStorage.getItem(OFF)) return;
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
   if (dialog && dialog.id !== "sheet") return;
-  const result = target.closest("#answer .card");
+  const result = target.closest(Object.values(CARDS).join());
   const done = (dialog ? control(dialog, key) : (result && control(result, key)) || control(find("main"), key) || elsewhere(key, result));
   if (!done) return;
   event.preventDefault();
@@ -34,7 +37,7 @@ function press(event) {
 
 const typing = (target) => target.matches("select, textarea, input:not([type=checkbox], [type=file])");
 
-// A result's own keys need the focus on it.
+// A result's own keys, and an alert's, need the focus on it.
 function control(place, key) {
   const wanted = key === "=" ? "+" : key.length === 1 ? key.toLowerCase() : key;
   return [...place.querySelectorAll("[data-key]")].find((one) => one.dataset.key === wanted && !one.disabled
@@ -49,13 +52,13 @@ function elsewhere(key, result) {
     setTimeout(() => find("#query .drop input").focus());
     return true;
   }
-  return panel() === "search" && step(key, result);
+  return panel() in CARDS && step(key, result);
 }
 
 // The arrow keys follow the rows as they are on the screen. Up and down begin at a result, since
 // they also scroll the page.
 function step(key, result) {
-  const cards = [...document.querySelectorAll("#answer .card")];
+  const cards = [...document.querySelectorAll(CARDS[panel()])];
   if (!cards.length || (!result && (document.activeElement !== document.body || !["ArrowLeft", "ArrowRight"].includes(key)))) return false;
   const columns = cards.findIndex((one) => one.offsetTop > cards[0].offsetTop);
   const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];

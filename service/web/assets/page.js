@@ -16,6 +16,7 @@ import { startSearch } from "./search.js";
 import { showState, startStatus } from "./status.js";
 import { clearDone } from "./undo.js";
 import { startUnnamed } from "./unnamed.js";
+import { startWatch } from "./watch.js";
 
 let galleries = [];
 
@@ -118,6 +119,7 @@ startEnrollment();
 startImports();
 startPeople();
 startUnnamed();
+startWatch();
 startGalleries();
 show();
 await loadGalleries();

@@ -1,0 +1,163 @@
+// Alerts of every list that the key may see, followed as they come. Each can be confirmed or rejected.
+
+import { ask, blobOf, events, keyId } from "./api.js";
+import { attempt, count, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
+import { emptied, openSheet } from "./crop.js";
+import { DECISIONS } from "./judge.js";
+import { act } from "./naming.js";
+import { addressOf, gallery, panel } from "./place.js";
+import { sideBySide } from "./side.js";
+
+const PAGE = 20, POLL_MS = 5_000, QUIET_MS = 20_000, SILENT_MS = 60_000;
+const TITLE = document.title;
+const NEWS = { late: "Seen, but sent too late for an alarm", disarmed: "No longer armed", promise_broken: "This list needs a look" };
+// The alerts since the list was read, by id; the highest number seen; when the stream last said anything.
+const known = new Map();
+let last = null, heardAt = 0, unseen = 0, reading = 0, following = null, decided = () => undefined;
+
+export function startAlerts(onDecided) {
+  decided = onDecided;
+  for (const id of ["#alert-state", "#alert-here"]) find(id).addEventListener("change", () => list());
+  document.addEventListener("visibilitychange", () => noteUnseen(0));
+  document.addEventListener("panel-shown", () => noteUnseen(0));
+}
+
+export function showAlerts() {
+  list();
+  followAll();
+}
+
+// A page of the alerts that are asked for: the newest, or those before a cursor.
+async function list(cursor = null) {
+  const mine = (reading += 1), filters = { ...(find("#alert-state").value && { state: find("#alert-state").value }), ...(find("#alert-here").checked && { gallery: gallery() }) };
+  if (cursor === null) known.clear();
+  await attempt(find("#alert-pages"), async () => {
+    const page = await ask(`/v1/alerts?${new URLSearchParams({ ...filters, limit: PAGE, ...(cursor && { cursor }) })}`);
+    if (mine !== reading) return;
+    const come = cursor === null ? [...known.values()].filter((one) => passes(one) && one.number > (page.results[0]?.number ?? 0)).reverse() : [];
+    for (const alert of page.results) known.set(alert.alert_id, alert);
+    const cards = [...come, ...page.results].map(card);
+    if (cursor === null) find("#alerts").replaceChildren(...cards);
+    else find("#alerts").append(...cards);
+    const more = find("#more-alerts");
+    more.hidden = page.next_cursor === null;
+    more.onclick = () => list(page.next_cursor);
+    find("#no-alerts").hidden = find("#alerts").children.length > 0;
+    find("#no-alerts").textContent = Object.keys(filters).length > 0 ? "No such alert." : "No alerts yet. A new one appears here by itself.";
+  });
+}
+
+const passes = (alert) => ["", alert.state].includes(find("#alert-state").value) && (!find("#alert-here").checked || alert.gallery === gallery());
+
+function card(alert) {
+  const isVisit = alert.image_url !== null || alert.identity !== null;
+  const pictured = isVisit && h("button", { type: "button", class: "open", "aria-label": `${titleOf(alert)}: open both pictures`, onclick: () => enlarge(alert) },
+    h("span", {}, thumbnail(alert.image_url, `Seen at ${alert.camera ?? "a camera"}`), "seen"), h("span", {}, thumbnail(alert.reference_url, `${alert.identity} on the list`), "on the list"));
+  return h("li", { class: `card ${alert.kind}`, "data-alert": alert.alert_id }, pictured, about(alert), isVisit && judging(alert));
+}
+
+const titleOf = (alert) => (alert.identity === null ? NEWS[alert.kind] ?? "Alert" : alert.identity);
+
+function about(alert) {
+  const { kind, gallery: name, identity, camera, first_seen: first, last_seen: end, probability, crops, detail } = alert;
+  const before = known.get(alert.follows);
+  const whose = h("p", {}, "List ", h("a", { class: "name", href: addressOf(name, "watch") }, name));
+  if (identity === null) return h("div", { class: "about" }, h("h3", {}, NEWS[kind] ?? "Alert"), detail && h("p", {}, sentence(detail)), h("p", {}, moment(alert.created_at)), whose);
+  return h("div", { class: "about" }, h("h3", {}, h("a", { class: "name", href: addressOf(name, "identities", identity) }, identity)),
+    kind !== "visit" && h("p", { class: "note" }, sentence(NEWS[kind] ?? kind)),
+    h("p", {}, "At ", h("b", { class: "name" }, camera ?? "an unnamed camera"), ", ", moment(first), Date.parse(end) - Date.parse(first) > 60_000 && [" to ", moment(end)], `, ${count(crops, "picture")}.`),
+    probability !== null && h("p", {}, `The same person with a probability of ${percent(probability).replace("> ", "more than ")}.`),
+    before && h("p", {}, "Before that at ", h("b", { class: "name" }, before.camera ?? "an unnamed camera"), ", ", moment(before.first_seen), "."), whose);
+}
+
+function judging(alert) {
+  return h("div", { class: "judge" }, DECISIONS.map(([decision, sign, key, title]) => h("button", { type: "button", value: decision, "data-key": key, "data-alert-of": alert.alert_id,
+    "aria-label": `${title}: ${titleOf(alert)} at ${alert.camera ?? "a camera"}`, title: `${title} (${key})`, "aria-pressed": String(alert.state === decision),
+    onclick: ({ currentTarget }) => decide(alert, currentTarget.getAttribute("aria-pressed") === "true" ? "open" : decision) }, `${sign} ${title}`)));
+}
+
+async function decide(alert, decision) {
+  const body = new FormData();
+  body.append("decision", decision);
+  await act(async () => {
+    Object.assign(alert, await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }));
+    for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`)) button.setAttribute("aria-pressed", String(button.value === alert.state));
+    await decided();
+  });
+}
+
+function enlarge(alert) {
+  const sheet = emptied(openSheet(titleOf(alert)));
+  const file = (url) => (url ? blobOf(url) : Promise.reject(new Error("the image was not kept")));
+  const { figures, tools } = sideBySide([["Seen", file(alert.image_url)], ["On the list", file(alert.reference_url)]]);
+  sheet.append(h("div", { class: "record" }, h("div", { class: "pictures" }, h("div", { class: "heats" }, figures), tools), h("div", {}, about(alert), judging(alert)), h("div", { class: "detail", "aria-live": "polite" })));
+  sheet.querySelector(".close").focus();
+  sheet.onclose = () => find(`#alerts [data-alert="${alert.alert_id}"] .open`)?.focus();
+}
+
+// A new alert goes to the top of the list, and is said where nobody looks at it.
+function take(alert) {
+  if (alert.number <= last) return;
+  last = alert.number;
+  known.set(alert.alert_id, alert);
+  if (passes(alert)) find("#alerts").prepend(card(alert));
+  find("#no-alerts").hidden = true;
+  find("#newest").textContent = alert.identity === null ? `${titleOf(alert)}: ${alert.gallery}` : `New alert: ${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
+  if (document.hidden || panel() !== "watch") noteUnseen(unseen + 1);
+  decided();
+}
+
+function noteUnseen(number) {
+  if (number === 0 && (document.hidden || panel() !== "watch")) return;
+  unseen = number;
+  document.title = number > 0 ? `(${number}) ${TITLE}` : TITLE;
+  find("nav [data-panel=watch]").textContent = number > 0 ? `Watch (${number})` : "Watch";
+}
+
+// From the first view of the panel until the tab is closed, or the key is refused.
+function followAll() {
+  if (following && following.key === keyId() && !following.signal.aborted) return;
+  following?.abort();
+  following = Object.assign(new AbortController(), { key: keyId() });
+  last = null;
+  heardAt = 0;
+  stream(following);
+  poll(following);
+}
+
+const pause = () => new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+
+// Asks for what came meanwhile while the stream is silent: a proxy may hold it back.
+async function poll(mine) {
+  for (; !mine.signal.aborted; await pause()) {
+    const silent = Date.now() - heardAt > QUIET_MS;
+    find("#feed").textContent = silent ? "Asked for every five seconds." : "New ones appear at once.";
+    if (!silent || last === null) continue;
+    const { results } = await ask("/v1/alerts?limit=100").catch((error) => giveUp(mine, error));
+    if (!mine.signal.aborted) results.reverse().forEach(take);
+  }
+}
+
+async function stream(mine) {
+  for (; !mine.signal.aborted; await pause()) {
+    const once = new AbortController(), began = Date.now();
+    const watching = setInterval(() => { if (Date.now() - Math.max(heardAt, began) > SILENT_MS) once.abort(); }, POLL_MS);
+    try {
+      last ??= (await ask("/v1/alerts?limit=1")).results[0]?.number ?? 0;
+      const options = { headers: { "Last-Event-ID": last }, signal: AbortSignal.any([mine.signal, once.signal]) };
+      for await (const { event, data } of events("/v1/alerts/events", options, () => { heardAt = Date.now(); })) {
+        if (event === "gone") mine.abort();
+        else take(JSON.parse(data));
+      }
+    } catch (error) {
+      giveUp(mine, error);
+    }
+    clearInterval(watching);
+  }
+}
+
+// A refused key is not sent again and again.
+function giveUp(mine, { status }) {
+  if (status === 401 || status === 403) mine.abort();
+  return { results: [] };
+}

@@ -1,0 +1,400 @@
+"""The watch panel: a list is armed by its forecast, alerts come by themselves and are decided."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+from standardwebhooks.webhooks import Webhook
+
+from demo.story import Cast, draw_cast
+from tests.browser.conftest import confirm, violations
+from tests.service.conftest import files, serving
+from tests.service.http.conftest import make_key
+from tests.service.watch_places import Passersby, Receiver, passersby, settings
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+SEED = 1
+NAMES = {"d0-0000": "Anna Roth", "d0-0001": "Ben Okafor", "d0-0002": "Carla Diaz"}
+# Strangers of this cast: two whom nobody takes for Anna, Ben or Carla, and one who is.
+OTHERS = ("d0-0004", "d0-0006")
+ALIKE = "d0-0012"
+
+
+@pytest.fixture(scope="module")
+def shop(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service with the shipped artefact for small machines, and nobody in it."""
+    place = tmp_path_factory.mktemp("shop")
+    options = {"webhook_private": "true"}
+    with (
+        serving(Path("small"), place / "data", **options) as url,
+        httpx.Client(base_url=url, timeout=60.0) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def cast() -> Cast:
+    return draw_cast(SEED, len(NAMES), 12, 4)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    opened = Receiver()
+    yield opened
+    opened.close()
+
+
+def crop_of(cast: Cast, identity: str) -> bytes:
+    return next(one.read() for one in cast.known + cast.strangers if one.identity == identity)
+
+
+def sight(http: httpx.Client, image: bytes, **fields: str) -> None:
+    answer = http.post("/v1/sightings", files=files(image), data=fields | {"wait": "true"})
+    assert answer.status_code == 200, answer.text
+
+
+def open_panel(tab: Any, url: Any, gallery: str) -> None:
+    tab.goto(f"{str(url).rstrip('/')}/#{gallery}/watch")
+    tab.locator("#watch-list h2").wait_for()
+
+
+def read_list(http: httpx.Client, gallery: str) -> dict[str, Any]:
+    return dict(http.get(f"/v1/galleries/{gallery}/watch").json())
+
+
+def ask_for_forecast(tab: Any, **fields: str) -> Any:
+    """Fills the dialog as far as the forecast, and returns it."""
+    tab.locator("#watch-list").get_by_role("button", name="Arm…").click()
+    dialog = tab.locator("dialog.question")
+    for label, value in {"Passages": "1000", "Reason": "case 7/2026", **fields}.items():
+        dialog.get_by_label(label).fill(value)
+    dialog.get_by_role("button", name="Show the forecast").click()
+    dialog.locator(".forecast").wait_for()
+    return dialog
+
+
+def make_webhook(tab: Any, url: str) -> str:
+    """Makes one on the page, and returns the secret that is shown this once."""
+    tab.get_by_text("Messages to other systems").click()
+    form = tab.locator("#new-webhook")
+    form.get_by_label("Address").fill(url)
+    form.get_by_label("Note").fill("desk")
+    form.get_by_role("button", name="Make it").click()
+    dialog = tab.get_by_role("dialog", name="Secret")
+    secret = str(dialog.get_by_label("Secret").input_value())
+    dialog.get_by_role("button", name="Close").click()
+    expect(tab.get_by_text(secret)).to_have_count(0)
+    return secret
+
+
+def verified(receiver: Receiver, secret: str) -> list[dict[str, Any]]:
+    """The messages that a receiver got; each has to be signed by the secret."""
+    return [Webhook(secret).verify(got.body, got.headers) for got in receiver.received]
+
+
+def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_person(
+    tab: Any, shop: httpx.Client, cast: Cast, receiver: Receiver
+) -> None:
+    assert shop.post("/v1/galleries", data={"name": "suspects"}).status_code == 201
+    tab.goto(f"{shop.base_url}/#suspects/enroll")
+    for identity, name in NAMES.items():
+        pictures = [one.read() for one in cast.gallery if one.identity == identity]
+        chosen = [
+            {"name": f"{at}.png", "mimeType": "image/png", "buffer": picture}
+            for at, picture in enumerate(pictures)
+        ]
+        tab.set_input_files("#enrollment .drop input", chosen)
+        tab.fill("#enrollment [name=identity]", name)
+        tab.get_by_role("button", name=f"Enroll {len(pictures)} pictures").click()
+        eventually(lambda: name in str(shop.get("/v1/galleries/suspects/identities").json()))
+    tab.get_by_role("link", name="Watch", exact=True).click()
+    expect(tab.locator("#watch-list h2")).to_have_text("Not armed: suspects")
+    secret = make_webhook(tab, receiver.url)
+    tab.get_by_role("button", name="Test desk").click()
+    expect(tab.locator("#webhooks-said")).to_have_text("The test arrived: desk answered 204.")
+    assert [message["type"] for message in verified(receiver, secret)] == ["test"]
+
+    dialog = ask_for_forecast(tab)
+    assert read_list(shop, "suspects")["state"] == "disarmed"
+    assert violations(tab) == []
+    forecast = dialog.locator(".forecast").inner_text()
+    dialog.get_by_role("button", name="Arm", exact=True).click()
+    expect(tab.locator("#watch-list h2")).to_have_text("Armed: suspects")
+    expect(tab.locator("#watch-list")).to_contain_text(forecast)
+    assert read_list(shop, "suspects")["promised"]["sentence"] == forecast
+
+    anna = crop_of(cast, "d0-0000")
+    for camera in ("entrance", "till"):
+        for other in OTHERS:
+            sight(shop, crop_of(cast, other), camera=camera, track=other)
+        sight(shop, anna, camera=camera, track="17")
+        sight(shop, anna, camera=camera, track="17")
+    cards = tab.locator("#alerts .card")
+    expect(cards).to_have_count(2)
+    expect(cards.nth(0)).to_contain_text("Anna Roth")
+    expect(cards.nth(0)).to_contain_text("Before that at entrance")
+    expect(cards.nth(0).locator("img")).to_have_count(2)
+    expect(tab.locator("#newest")).to_have_text("New alert: Anna Roth at till")
+    eventually(lambda: len(receiver.received) == 3)
+    seen = [message["data"] for message in verified(receiver, secret)[1:]]
+    assert sorted((one["identity"], one["camera"]) for one in seen) == [
+        ("Anna Roth", "entrance"),
+        ("Anna Roth", "till"),
+    ]
+
+    sight(shop, crop_of(cast, ALIKE), camera="till", track="18")
+    expect(cards).to_have_count(3)
+    expect(cards.nth(0)).to_contain_text("Carla Diaz")
+    tab.keyboard.press("Escape")
+    cards.nth(0).locator(".open").focus()
+    tab.keyboard.press("r")
+    expect(cards.nth(0).get_by_role("button", name="Another person")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("c")
+    expect(cards.nth(1).get_by_role("button", name="Same person")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    assert violations(tab) == []
+    decided = shop.get("/v1/alerts").json()["results"]
+    assert [alert["state"] for alert in decided] == ["rejected", "confirmed", "open"]
+    expect(tab.locator("#watch-list")).to_contain_text("1 confirmed, 1 rejected, 1 not yet decided")
+
+    cards.nth(1).get_by_role("link", name="Anna Roth").click()
+    tab.get_by_role("button", name="Forget…").click()
+    confirm(tab, "Forget")
+    tab.locator("#identities .news").wait_for()
+    tab.get_by_role("link", name="Watch", exact=True).click()
+    expect(cards).to_have_count(1)
+    expect(tab.locator("#watch")).not_to_contain_text("Anna Roth")
+    remaining = shop.get("/v1/alerts").json()["results"]
+    assert [alert["identity"] for alert in remaining] == ["Carla Diaz"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("watched") / "data"
+
+
+@pytest.fixture(scope="module")
+def watching(browser: Any, tiny_artefact: Path, place: Path) -> Iterator[httpx.Client]:
+    options = {"webhook_private": "true"}
+    with (
+        serving(tiny_artefact, place, **options) as url,
+        httpx.Client(base_url=url, timeout=60.0) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def people(watching: httpx.Client, place: Path) -> Iterator[Passersby]:
+    with passersby(place) as found:
+        yield found
+
+
+@pytest.fixture
+def armed(watching: httpx.Client, drawn_crops: list[Any]) -> str:
+    """An armed list of six people, for each test another one."""
+    name = f"g{uuid4().hex[:8]}"
+    fill(watching, name, drawn_crops)
+    fields = settings()
+    proposal = watching.put(f"/v1/galleries/{name}/watch", data=fields).json()
+    both = fields | {"confirm": proposal["confirm"]}
+    assert watching.put(f"/v1/galleries/{name}/watch", data=both).status_code == 200
+    return name
+
+
+def fill(http: httpx.Client, name: str, crops: list[Any]) -> None:
+    assert http.post("/v1/galleries", data={"name": name}).status_code == 201
+    labels = {
+        "identity": [crop.identity for crop in crops],
+        "camera": [crop.camera for crop in crops],
+    }
+    images = files(*(crop.png for crop in crops))
+    enrolled = http.post(f"/v1/galleries/{name}/crops", files=images, data=labels)
+    assert enrolled.status_code == 201, enrolled.text
+
+
+@contextmanager
+def dropped_stream(tab: Any) -> Iterator[list[dict[str, str]]]:
+    """The first stream of alerts ends at once; yields the headers of the requests for one."""
+    asked: list[dict[str, str]] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.headers)
+        if len(asked) == 1:
+            route.fulfill(status=200, content_type="text/event-stream", body=": nothing\n\n")
+        else:
+            route.continue_()
+
+    tab.route("**/v1/alerts/events", answer)
+    yield asked
+
+
+def test_alerts_go_on_after_the_last_number_where_the_stream_has_broken(
+    tab: Any, watching: httpx.Client, armed: str, people: Passersby
+) -> None:
+    before = people.pass_by(armed, camera="before")
+    with dropped_stream(tab) as asked:
+        open_panel(tab, watching.base_url, armed)
+        tab.locator("#alert-here").check()
+        expect(tab.locator("#alerts .card")).to_have_count(1)
+        people.pass_by(armed, camera="meanwhile")
+        expect(tab.locator("#alerts .card").first).to_contain_text("meanwhile")
+        people.pass_by(armed, camera="after")
+        expect(tab.locator("#alerts .card").first).to_contain_text("after")
+    assert before is not None
+    assert [headers["last-event-id"] for headers in asked] == [str(before.alert.number)] * 2
+
+
+def test_alerts_are_asked_for_where_no_stream_comes_through(
+    tab: Any, watching: httpx.Client, armed: str, people: Passersby
+) -> None:
+    tab.route("**/v1/alerts/events", lambda route: route.abort())
+    open_panel(tab, watching.base_url, armed)
+    expect(tab.locator("#feed")).to_have_text("Asked for every five seconds.")
+    people.pass_by(armed, camera="yard")
+    expect(tab.locator("#alerts .card").first).to_contain_text("yard")
+
+
+def test_alerts_that_come_while_another_panel_is_shown_are_counted(
+    tab: Any, watching: httpx.Client, armed: str, people: Passersby
+) -> None:
+    open_panel(tab, watching.base_url, armed)
+    expect(tab.locator("#feed")).to_have_text("New ones appear at once.")
+    tab.get_by_role("link", name="People", exact=True).click()
+    people.pass_by(armed)
+    tab.get_by_role("link", name="Watch (1)").wait_for()
+    expect(tab).to_have_title("(1) Who is this?")
+    tab.get_by_role("link", name="Watch (1)").click()
+    tab.get_by_role("link", name="Watch", exact=True).wait_for()
+
+
+def test_older_alerts_follow_and_those_that_are_no_visit_say_so_in_words(
+    tab: Any, watching: httpx.Client, armed: str, people: Passersby
+) -> None:
+    people.pass_by(armed, camera="first")
+    people.pass_by(armed, kind="late", camera="late")
+    for number in range(20):
+        people.pass_by(armed, row_id=1 + number, camera=f"camera {number}")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    open_panel(tab, watching.base_url, armed)
+    tab.locator("#alert-here").check()
+    cards = tab.locator("#alerts .card")
+    expect(cards).to_have_count(20)
+    tab.get_by_role("button", name="Show older").click()
+    expect(cards).to_have_count(22)
+    expect(cards.nth(20)).to_contain_text("Seen, but sent too late for an alarm.")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    tab.locator("#watch-list").get_by_role("button", name="Disarm…").click()
+    tab.get_by_label("Reason").fill("case closed")
+    confirm(tab, "Disarm")
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Not armed: {armed}")
+    expect(tab.locator("#watch-list")).to_contain_text("Case closed.")
+    tab.locator("#alert-state").select_option("rejected")
+    expect(tab.locator("#no-alerts")).to_have_text("No such alert.")
+
+
+def test_a_list_that_ended_by_its_time_says_so_among_the_alerts(
+    tab: Any, watching: httpx.Client, armed: str, people: Passersby
+) -> None:
+    open_panel(tab, watching.base_url, armed)
+    people.record.watches.disarm(people.gallery_id(armed), "its time is over", True)
+    card = tab.locator("#alerts .disarmed").first
+    expect(card).to_contain_text("No longer armed")
+    expect(card).to_contain_text("Its time is over.")
+    expect(card.get_by_role("button")).to_have_count(0)
+
+
+def test_a_forecast_that_is_out_of_date_is_shown_anew_before_anything_is_armed(
+    tab: Any, watching: httpx.Client, drawn_crops: list[Any]
+) -> None:
+    name = f"g{uuid4().hex[:8]}"
+    fill(watching, name, drawn_crops)
+    open_panel(tab, watching.base_url, name)
+    dialog = ask_for_forecast(tab)
+    stale = f"{int((datetime.now(UTC) - timedelta(hours=1)).timestamp())}.0"
+
+    def spoil(route: Any) -> None:
+        sent = route.request.post_data or ""
+        _, token, rest = sent.partition('name="confirm"\r\n\r\n')
+        route.continue_(post_data=sent[: len(sent) - len(rest)] + stale + rest[rest.find("\r\n") :])
+        assert token
+
+    tab.route("**/watch", spoil, times=1)
+    dialog.get_by_role("button", name="Arm", exact=True).click()
+    expect(dialog).to_contain_text("The first forecast is out of date. Read this one.")
+    assert read_list(watching, name)["state"] == "disarmed"
+    dialog.get_by_role("button", name="Arm", exact=True).click()
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {name}")
+
+
+def test_a_gallery_without_names_is_told_to_enroll_some(tab: Any, watching: httpx.Client) -> None:
+    name = f"g{uuid4().hex[:8]}"
+    assert watching.post("/v1/galleries", data={"name": name}).status_code == 201
+    open_panel(tab, watching.base_url, name)
+    expect(tab.locator("#watch-list")).to_contain_text("Nobody in it has a name yet.")
+    expect(tab.get_by_role("button", name="Arm…")).to_have_count(0)
+
+
+def test_messages_that_are_not_delivered_are_listed_and_sent_again(
+    tab: Any, watching: httpx.Client, armed: str, people: Passersby, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: (410, {})
+    open_panel(tab, watching.base_url, armed)
+    former = make_webhook(tab, receiver.url)
+    people.pass_by(armed)
+    expect(tab.locator("#dead")).to_contain_text("Everything was delivered.")
+    eventually(lambda: watching.get("/v1/webhooks").json()["results"][0]["dead"] == 1)
+    tab.reload()
+    tab.get_by_text("Messages to other systems (1 not delivered)").click()
+    expect(tab.locator("#webhooks-made")).to_contain_text("stopped: it answered 410")
+    assert violations(tab) == []
+    receiver.answer = lambda _: (204, {})
+    tab.get_by_role("button", name="Go on desk").click()
+    tab.get_by_role("button", name="Stop desk").wait_for()
+    tab.get_by_role("button", name="New secret… desk").click()
+    confirm(tab, "Make it")
+    dialog = tab.get_by_role("dialog", name="Secret")
+    secret = dialog.get_by_label("Secret").input_value()
+    dialog.get_by_role("button", name="Close").click()
+    tab.get_by_role("button", name="Send again").click()
+    expect(tab.locator("#webhooks-said")).to_have_text("It is sent again.")
+    eventually(lambda: len(receiver.received) == 2)
+    # For a day both secrets sign.
+    for one in (former, secret):
+        assert Webhook(one).verify(receiver.received[-1].body, receiver.received[-1].headers)
+    again = [json.loads(got.body)["data"]["alert_id"] for got in receiver.received]
+    assert again[0] == again[1]
+    tab.get_by_role("button", name="Delete… desk").click()
+    confirm(tab, "Delete")
+    expect(tab.locator("#webhooks-said")).to_have_text("Deleted.")
+    assert watching.get("/v1/webhooks").json()["results"] == []
+
+
+def test_a_key_without_admin_sees_the_alerts_and_why_it_may_not_arm(
+    tab: Any, tiny_artefact: Path, tmp_path: Path
+) -> None:
+    data_dir = tmp_path / "data"
+    make_key(data_dir, "--scope", "admin")
+    key = make_key(data_dir, "--scope", "query")
+    with serving(tiny_artefact, data_dir) as url:
+        tab.add_init_script(f"sessionStorage.setItem('gmn-api-key', '{key}')")
+        open_panel(tab, url, "default")
+        expect(tab.locator("#no-alerts")).to_contain_text("No alerts yet.")
+        expect(tab.locator("#watch-list")).to_contain_text("An administrator arms and disarms it.")
+        tab.get_by_text("Messages to other systems").click()
+        expect(tab.locator("#webhooks-why")).to_contain_text("The key of this page may not do this")
+        expect(tab.locator("#new-webhook")).to_be_hidden()
+        assert violations(tab) == []
