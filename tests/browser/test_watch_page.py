@@ -102,21 +102,25 @@ def verified(receiver: Receiver, secret: str) -> list[dict[str, Any]]:
     return [Webhook(secret).verify(got.body, got.headers) for got in receiver.received]
 
 
+def enroll(tab: Any, http: httpx.Client, name: str, pictures: list[bytes]) -> None:
+    """Enrolls a person on the page, into the gallery of suspects."""
+    chosen = [
+        {"name": f"{at}.png", "mimeType": "image/png", "buffer": picture}
+        for at, picture in enumerate(pictures)
+    ]
+    tab.set_input_files("#enrollment .drop input", chosen)
+    tab.fill("#enrollment [name=identity]", name)
+    tab.get_by_role("button", name=f"Enroll {len(pictures)} pictures").click()
+    eventually(lambda: name in http.get("/v1/galleries/suspects/identities").text)
+
+
 def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_person(
     tab: Any, shop: httpx.Client, cast: Cast, receiver: Receiver
 ) -> None:
     assert shop.post("/v1/galleries", data={"name": "suspects"}).status_code == 201
     tab.goto(f"{shop.base_url}/#suspects/enroll")
     for identity, name in NAMES.items():
-        pictures = [one.read() for one in cast.gallery if one.identity == identity]
-        chosen = [
-            {"name": f"{at}.png", "mimeType": "image/png", "buffer": picture}
-            for at, picture in enumerate(pictures)
-        ]
-        tab.set_input_files("#enrollment .drop input", chosen)
-        tab.fill("#enrollment [name=identity]", name)
-        tab.get_by_role("button", name=f"Enroll {len(pictures)} pictures").click()
-        eventually(lambda: name in str(shop.get("/v1/galleries/suspects/identities").json()))
+        enroll(tab, shop, name, [one.read() for one in cast.gallery if one.identity == identity])
     tab.get_by_role("link", name="Watch", exact=True).click()
     expect(tab.locator("#watch-list h2")).to_have_text("Not armed: suspects")
     secret = make_webhook(tab, receiver.url)
