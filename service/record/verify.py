@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.problems import InputProblem
+from service.errors import ServiceError
 from service.ops.health import heartbeat
 from service.record.crop_rows import read_checksums
 from service.record.reading import StoredRecord
@@ -26,7 +27,7 @@ from service.record.schema import (
     Table,
     row_crc,
 )
-from service.record.transaction import Reader, batches
+from service.record.transaction import AMONG, Reader, as_json, batches
 from service.record.vectors import Vector, vector_crc
 
 ROWS_AT_ONCE = 500
@@ -201,17 +202,37 @@ class Inspection:
         checksums: dict[int, int] = {}
         with self._noting_errors("checksums of vectors"):
             checksums = read_checksums(Reader(self._stored), gallery_id, gallery["side"], slots)
-        for crop, vector in zip(crops, side.read(slots), strict=True):
+        vectors = dict(zip(slots, side.read(slots), strict=True))
+        wrong = [
+            crop["slot"]
+            for crop in crops
+            if vector_crc(crop["crop_id"], vectors[crop["slot"]]) != checksums.get(crop["slot"])
+        ]
+        lost_vectors = self._still_there(gallery_id, wrong)
+        for crop in crops:
             lost = ""
-            if vector_crc(crop["crop_id"], vector) != checksums.get(crop["slot"]):
+            if crop["slot"] in lost_vectors:
                 lost = "vector"
+            elif crop["slot"] in wrong:
+                continue
             elif crop["inside"] and (gallery_id, crop["slot"]) not in pictured:
                 lost = "picture"
             if lost:
                 line = f"the {lost} of crop {crop['crop_id']} is gone or damaged"
                 self.found.note(gallery_id, line)
             else:
-                yield crop, vector
+                yield crop, vectors[crop["slot"]]
+
+    def _still_there(self, gallery_id: int, slots: list[int]) -> set[int]:
+        """Return those of the slots that were not emptied by a removal since the reading began."""
+        if not slots:
+            return set()
+        asked = f"SELECT slot FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
+        with contextlib.suppress(sqlite3.DatabaseError, ServiceError):
+            with contextlib.closing(StoredRecord(self._stored.folder)) as now:
+                rows = Reader(now).tuples(asked, (gallery_id, as_json(slots)))
+            return {slot for (slot,) in rows}
+        return set(slots)
 
     def _note_row(self, table: Table, values: Values) -> None:
         named = f"crop {values['crop_id']}" if table is CROPS else f"a row of {table.name}"

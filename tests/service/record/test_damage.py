@@ -18,7 +18,7 @@ from service.record.record import Record
 from service.record.recovery import recover
 from service.record.schema import CROPS
 from service.record.values import CropFilter, GallerySettings, KeptQuery, new_crop_id
-from service.record.verify import verify
+from service.record.verify import Inspection, verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.record.filled import contents, fill_record
 
@@ -148,6 +148,16 @@ def test_a_damaged_crop_is_named_and_recovered_from_a_snapshot(data_dir, tmp_pat
     assert (lobby.whole, lobby.from_snapshots, yard.whole) == (LOBBY - 1, 1, YARD)
     assert verify(tmp_path / "new").damage == []
     assert everything(tmp_path / "new") == expected
+
+
+def test_a_crop_that_is_removed_while_it_is_checked_is_no_damage(data_dir):
+    with contextlib.closing(Record(data_dir)) as record, Inspection(data_dir) as inspection:
+        removed = record.crops.page(1, CropFilter()).crops[3].crop_id
+        record.crops.remove(1, [removed])
+        whole = [crop["crop_id"] for crop, _ in inspection.crops()]
+        assert removed not in whole
+        assert len(whole) == LOBBY + YARD - 1
+        assert inspection.found.damage == []
 
 
 def test_without_a_snapshot_a_damaged_crop_is_told_to_be_lost(data_dir, tmp_path):
