@@ -208,6 +208,7 @@ class Inspection:
             for crop in crops
             if vector_crc(crop["crop_id"], vectors[crop["slot"]]) != checksums.get(crop["slot"])
         ]
+        # A removal since the reading began has overwritten the vector.
         lost_vectors = self._still_there(gallery_id, wrong)
         for crop in crops:
             lost = ""
@@ -224,7 +225,6 @@ class Inspection:
                 yield crop, vectors[crop["slot"]]
 
     def _still_there(self, gallery_id: int, slots: list[int]) -> set[int]:
-        """Return those of the slots that were not emptied by a removal since the reading began."""
         if not slots:
             return set()
         asked = f"SELECT slot FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
