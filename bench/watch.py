@@ -4,7 +4,7 @@
 enrolling camera or three of them, and one, two or five crops a person. A track has crops of one
 person and camera without a gap of more than 1,000 frames. A third of the strangers send the traffic
 that a list has seen, and the others' tracks are judged.
-`python -m bench.figures watch FILE…` writes the table of docs/calibration.md.
+`python -m bench.figures watch FILE…` writes the table of docs/watch.md.
 """
 
 from __future__ import annotations
