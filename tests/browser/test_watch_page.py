@@ -310,6 +310,23 @@ def test_older_alerts_follow_and_those_that_are_no_visit_say_so_in_words(
     expect(tab.locator("#no-alerts")).to_have_text("No such alert.")
 
 
+def test_a_page_that_stays_open_drops_the_oldest_of_many_alerts_and_finds_them_again(
+    tab: Any, watching: httpx.Client, armed: str, people: Passersby
+) -> None:
+    open_panel(tab, watching.base_url, armed)
+    expect(tab.locator("#feed")).to_have_text("New ones appear at once.")
+    tab.locator("#alert-here").check()
+    for number in range(305):
+        people.pass_by(armed, camera=f"camera {number}")
+    cards = tab.locator("#alerts .card")
+    expect(cards.first).to_contain_text("camera 304")
+    expect(cards).to_have_count(300)
+    expect(cards.last).to_contain_text("camera 5,")
+    tab.get_by_role("button", name="Show older").click()
+    expect(cards).to_have_count(305)
+    expect(cards.last).to_contain_text("camera 0,")
+
+
 def test_a_list_that_ended_by_its_time_says_so_among_the_alerts(
     tab: Any, watching: httpx.Client, armed: str, people: Passersby
 ) -> None:

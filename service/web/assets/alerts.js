@@ -8,12 +8,12 @@ import { act } from "./naming.js";
 import { addressOf, gallery, panel } from "./place.js";
 import { sideBySide } from "./side.js";
 
-const PAGE = 20, POLL_MS = 5_000, QUIET_MS = 20_000, SILENT_MS = 60_000;
+const PAGE = 20, MOST_SHOWN = 300, AGAIN_MS = 500, POLL_MS = 5_000, QUIET_MS = 20_000, SILENT_MS = 60_000;
 const TITLE = document.title;
 const NEWS = { late: "Seen, but sent too late for an alarm", disarmed: "No longer armed", promise_broken: "This list needs a look" };
 // The alerts since the list was read, by id; the highest number seen; when the stream last said anything.
 const known = new Map();
-let last = null, heardAt = 0, unseen = 0, reading = 0, following = null, decided = () => undefined;
+let last = null, heardAt = 0, unseen = 0, reading = 0, waiting = 0, following = null, decided = () => undefined;
 
 export function startAlerts(onDecided) {
   decided = onDecided;
@@ -39,12 +39,15 @@ async function list(cursor = null) {
     const cards = [...come, ...page.results].map(card);
     if (cursor === null) find("#alerts").replaceChildren(...cards);
     else find("#alerts").append(...cards);
-    const more = find("#more-alerts");
-    more.hidden = page.next_cursor === null;
-    more.onclick = () => list(page.next_cursor);
+    offerOlder(page.next_cursor);
     find("#no-alerts").hidden = find("#alerts").children.length > 0;
     find("#no-alerts").textContent = Object.keys(filters).length > 0 ? "No such alert." : "No alerts yet. A new one appears here by itself.";
   });
+}
+
+function offerOlder(cursor) {
+  find("#more-alerts").hidden = cursor === null;
+  find("#more-alerts").onclick = () => list(cursor);
 }
 
 const passes = (alert) => ["", alert.state].includes(find("#alert-state").value) && (!find("#alert-here").checked || alert.gallery === gallery());
@@ -101,10 +104,21 @@ function take(alert) {
   last = alert.number;
   known.set(alert.alert_id, alert);
   if (passes(alert)) find("#alerts").prepend(card(alert));
+  dropOldest();
   find("#no-alerts").hidden = true;
   find("#newest").textContent = alert.identity === null ? `${titleOf(alert)}: ${alert.gallery}` : `New alert: ${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
   if (document.hidden || panel() !== "watch") noteUnseen(unseen + 1);
-  decided();
+  // Many may come at once.
+  clearTimeout(waiting);
+  waiting = setTimeout(decided, AGAIN_MS);
+}
+
+// A page that stays open for weeks holds the newest alone; the others follow on demand.
+function dropOldest() {
+  const cards = [...find("#alerts").children];
+  if (cards.length <= MOST_SHOWN) return;
+  for (const old of cards.slice(MOST_SHOWN)) { known.delete(old.dataset.alert); old.remove(); }
+  offerOlder(known.get(cards[MOST_SHOWN - 1].dataset.alert).number);
 }
 
 function noteUnseen(number) {
@@ -129,13 +143,18 @@ const pause = () => new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
 
 // Asks for what came meanwhile while the stream is silent: a proxy may hold it back.
 async function poll(mine) {
-  for (; !mine.signal.aborted; await pause()) {
+  for (await pause(); !mine.signal.aborted; await pause()) {
     const silent = Date.now() - heardAt > QUIET_MS;
-    find("#feed").textContent = silent ? "Asked for every five seconds." : "New ones appear at once.";
+    if (silent) find("#feed").textContent = "Asked for every five seconds.";
     if (!silent || last === null) continue;
     const { results } = await ask("/v1/alerts?limit=100").catch((error) => giveUp(mine, error));
     if (!mine.signal.aborted) results.reverse().forEach(take);
   }
+}
+
+function heard() {
+  heardAt = Date.now();
+  find("#feed").textContent = "New ones appear at once.";
 }
 
 async function stream(mine) {
@@ -145,7 +164,7 @@ async function stream(mine) {
     try {
       last ??= (await ask("/v1/alerts?limit=1")).results[0]?.number ?? 0;
       const options = { headers: { "Last-Event-ID": last }, signal: AbortSignal.any([mine.signal, once.signal]) };
-      for await (const { event, data } of events("/v1/alerts/events", options, () => { heardAt = Date.now(); })) {
+      for await (const { event, data } of events("/v1/alerts/events", options, heard)) {
         if (event === "gone") mine.abort();
         else take(JSON.parse(data));
       }

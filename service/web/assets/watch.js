@@ -90,7 +90,7 @@ function askToArm({ settings }) {
     const proposal = await put(pairs);
     const heading = h("h3", { tabindex: -1 }, "Forecast");
     const arm = h("form", {}, heading, changed && h("p", { class: "note" }, "The first forecast is out of date. Read this one."),
-      h("p", { class: "forecast" }, sentence(proposal.forecast.sentence)), h("p", { class: "hint" }, HOW_TO_READ),
+      h("p", { class: "forecast" }, sentence(proposal.forecast.sentence)), h("p", { class: "hint" }, HOW_TO_READ), advice(proposal.forecast),
       h("p", {}, `${count(proposal.forecast.people, "person is", "people are")} on the list. Whoever a camera shows raises one alert a visit, until `, moment(proposal.settings.expires_at), "."),
       buttons(h("button", { type: "button", onclick: () => step.replaceChildren(form) }, "Back"), h("button", { class: "main" }, "Arm")));
     onSubmit(arm, () => attempt(wrong, async () => {
@@ -111,6 +111,11 @@ function askToArm({ settings }) {
   step.append(form);
   document.body.append(dialog);
   dialog.showModal();
+}
+
+function advice({ found, found_basis: basis }) {
+  if (basis !== "several_cameras") return h("p", { class: "hint" }, "Pictures from several cameras find more, and show how many.");
+  return found < 0.5 && h("p", { class: "note" }, "Few of them are found so. Enroll more pictures of them, or accept more false alarms.");
 }
 
 const local = (at) => new Date(at - new Date(at).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
