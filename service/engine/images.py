@@ -200,14 +200,14 @@ class Pipeline:
         return [pixels for pixels, _, _ in await results(decoding)]
 
     async def thumbnail(self, image: ImageFile) -> bytes:
-        return await self._threads_for(image).run(lambda: _thumbnail(self._pixels(image)))
+        def make() -> bytes:
+            if isinstance(image, CropProblem):
+                raise image
+            if isinstance(image, FrameCrop):
+                return _thumbnail(image.cut(self._limits))
+            return _thumbnail(decode_crop(image, self._limits))
 
-    def _pixels(self, image: ImageFile) -> NDArray[np.uint8]:
-        if isinstance(image, CropProblem):
-            raise image
-        if isinstance(image, FrameCrop):
-            return image.cut(self._limits)
-        return decode_crop(image, self._limits)
+        return await self._threads_for(image).run(make)
 
     def _decode(
         self,
@@ -216,7 +216,10 @@ class Pipeline:
         pictures: PicturePolicy | None = None,
     ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...], PreparedImage]:
         try:
-            pixels = self._pixels(image)
+            if isinstance(image, FrameCrop):
+                pixels = image.cut(self._limits)
+            else:
+                pixels = decode_crop(image, self._limits)
             faults: tuple[QualityFault, ...] = ()
             score = None
             if quality != "off":

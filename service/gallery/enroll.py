@@ -96,10 +96,12 @@ async def enroll(
 
     Raises:
         RequestConflict: the name stood for other images.
-        InvalidField: the vectors are of another embedder than the gallery's, or a track has too
-            many crops.
+        InvalidField: the vectors are of another embedder than the gallery's, no image has a track
+            to keep the best of, or a track has too many crops.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
+    if keep_best is not None and not any(image.track for image in images):
+        raise InvalidField("keep_best: goes with track; send the tracker's own id too")
     require_free_disk(runtime.settings)
     files = [image.image for image in images if image.image is not None]
     pictures = PicturePolicy(runtime.settings.keep_images)
@@ -139,14 +141,12 @@ async def enroll(
                 # The gallery changed its embedder while the images were embedded: embed them again.
 
 
-def read_vectors(texts: Sequence[str], embedder: str | None, most: int) -> ComputedVectors | None:
-    """Return the vectors that a request has in place of images, if any was sent.
+def read_vectors(texts: Sequence[str], embedder: str | None, most: int) -> ComputedVectors:
+    """Return the vectors that a request has in place of images.
 
     Raises:
         InvalidField: for a text that is no vector, too many, or no embedder.
     """
-    if not texts:
-        return None
     if len(texts) > most or embedder is None:
         raise InvalidField(
             f"vector, embedding_fingerprint: a request may have {most} vectors, with the "
@@ -185,10 +185,9 @@ def _outcomes(
     kept_since = now - timedelta(days=days or 0)
     for image, outcome in zip(images, embedded, strict=True):
         captured = image.captured_at
-        problem = problem_of_time(captured, now)
-        if problem is not None:
+        if captured is not None and captured > now + CLOCKS_DIFFER_BY:
             # Retention would keep the crop for too long.
-            outcomes.append(problem)
+            outcomes.append(in_future(captured))
         elif isinstance(outcome, CropProblem):
             outcomes.append(outcome)
         else:
@@ -204,10 +203,7 @@ def _outcomes(
     return outcomes, crops
 
 
-def problem_of_time(captured: datetime | None, now: datetime) -> CropProblem | None:
-    """Return the problem of a crop that was captured in the future; None for any other."""
-    if captured is None or captured <= now + CLOCKS_DIFFER_BY:
-        return None
+def in_future(captured: datetime) -> CropProblem:
     detail = (
         f"captured_at: {captured.isoformat()} is more than an hour in the future; "
         "set the camera's clock right, or leave the field out"

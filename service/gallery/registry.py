@@ -117,9 +117,11 @@ class GalleryRegistry:
         return gallery
 
     async def find(self, name: str) -> Gallery:
-        if name not in self._by_name:
+        gallery = self._by_name.get(name)
+        if gallery is None:
             await self.catch_up()
-        return self.get(name)
+            gallery = self.get(name)
+        return gallery
 
     async def find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Return those of these crops that are there, by slot.

@@ -293,12 +293,6 @@ class EnrollForm(EnrollFields, LabelledForm):
     watch: bool = False
     """Compare the crops with the armed watch lists too, but for this gallery; see sightings."""
 
-    def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
-        images = super().for_images(crops)
-        if self.keep_best is not None and not any(image.track for image in images):
-            raise InvalidField("keep_best: goes with track; send the tracker's own id too")
-        return images
-
 
 class SightingForm(LabelledForm):
     """Crops of a camera that are compared with watch lists, or the crops in the boxes of one."""

@@ -78,7 +78,7 @@ def put_crops(
 def remove_crops(
     transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]
 ) -> Removal | None:
-    """Remove crops for good, and leave tombstones; None where there is none to remove."""
+    """Remove crops for good, and leave tombstones; None where none is given."""
     if not crops:
         return None
     transaction.removes = True

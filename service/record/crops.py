@@ -147,8 +147,8 @@ class Crops(RecordPart):
             counts = put_crops(transaction, gallery_id, added)
             slots = [crop.record.row_id for crop in added]
             version = next_version(transaction, gallery_id, "added", slots, **counts)
-        removal = remove_crops(transaction, gallery_id, give_way)
-        if removal:
+        removal = None
+        if give_way and (removal := remove_crops(transaction, gallery_id, give_way)):
             version = removal.version
         if request:
             keep_request(transaction, gallery_id, request, version, landed)

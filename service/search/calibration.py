@@ -190,7 +190,7 @@ class CurrentCalibration:
             uncertain = fitted.threshold(uncertain_rate, identities)
             return Judge(match, min(match, uncertain), fitted.probability, state)
 
-        thresholds = fitted.for_pictures(pictures)
+        thresholds = fitted.for_pictures(pictures) if pictures > 1 else fitted
         own_level = level or 0.0
 
         def probability(scores: NDArray[np.floating]) -> NDArray[np.float64]:

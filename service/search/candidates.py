@@ -132,16 +132,18 @@ def order_by_neighbours(crops: Candidates, scores: Floats) -> Integers:
     best = own[first[groups]]
 
     unnamed = np.flatnonzero(crops.groups < 0)
-    units = unit_rows(crops.vectors[unnamed])
-    cosines = units @ units.T
-    np.fill_diagonal(cosines, -1.0)
-    near = cosines >= NEIGHBOUR_COSINE
-    crowded = np.flatnonzero(near.sum(axis=1) > NEIGHBOURS)
-    if len(crowded):
-        farthest = np.partition(cosines[crowded], -NEIGHBOURS, axis=1)[:, [-NEIGHBOURS]]
-        near[crowded] &= cosines[crowded] >= farthest
-    joined = np.where(near | near.T | np.eye(len(unnamed), dtype=np.bool_), own[unnamed], -np.inf)
-    best[unnamed] = joined.max(axis=1, initial=-np.inf)
+    if len(unnamed):
+        units = unit_rows(crops.vectors[unnamed])
+        cosines = units @ units.T
+        np.fill_diagonal(cosines, -1.0)
+        near = cosines >= NEIGHBOUR_COSINE
+        crowded = np.flatnonzero(near.sum(axis=1) > NEIGHBOURS)
+        if len(crowded):
+            farthest = np.partition(cosines[crowded], -NEIGHBOURS, axis=1)[:, [-NEIGHBOURS]]
+            near[crowded] &= cosines[crowded] >= farthest
+        near |= near.T
+        np.fill_diagonal(near, True)
+        best[unnamed] = np.where(near, own[unnamed], -np.inf).max(axis=1)
 
     return np.argsort(-(OWN_WEIGHT * own + (1.0 - OWN_WEIGHT) * best), kind="stable")
 

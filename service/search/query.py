@@ -46,8 +46,9 @@ from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
 from service.search.sent_vectors import read_vector
 from service.settings import QualityPolicy
 
-# Rounds of a search that finds deleted crops, each of which looks at more crops.
+# Rounds of a search that finds deleted crops, each of which looks at DEEPER times as many.
 ROUNDS = 6
+DEEPER = 4
 # Number of crops of an identity that search the others; the mean of their scores counts.
 BEST_CROPS = 8
 # A larger file is kept as its thumbnail, so that kept pictures have a bound.
@@ -375,7 +376,7 @@ async def run_search(
     asked = [crop.row_id for crop in named]
     gone: frozenset[int] = frozenset()
     for attempt in range(ROUNDS):
-        search = replace(search, attempt=attempt, gone=gone)
+        search = replace(search, deeper=DEEPER**attempt, gone=gone)
         ranking = await _rank(runtime, search, ranked)
         ranked = None
         row_ids = ranking.best.row_ids.tolist()

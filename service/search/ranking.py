@@ -26,8 +26,6 @@ from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 
 Array = NDArray[np.float32]
-# Each further attempt of a search that found deleted crops looks at DEEPER times as many.
-DEEPER = 4
 # Upper bound on the extra pairs scored only to estimate a search's score level.
 MORE_PAIRS = 64
 # The level needs nine people. They are sought among the NEAR nearest crops, then the DEEPEST.
@@ -112,8 +110,8 @@ class Search:
             enough.
         galleries: number of galleries that are searched at once, each at its share of the rate of
             false alarms.
-        attempt: number of earlier attempts, which found deleted crops.
-        gone: `row_id`s of these crops, which are left out.
+        deeper: how many times as many crops it looks at, after attempts that found deleted ones.
+        gone: `row_id`s of the deleted crops, which are left out.
     """
 
     gallery: Gallery
@@ -124,12 +122,8 @@ class Search:
     own: frozenset[int] = frozenset()
     sample: bool = False
     galleries: int = 1
-    attempt: int = 0
+    deeper: int = 1
     gone: frozenset[int] = frozenset()
-
-    @property
-    def top_k(self) -> int:
-        return int(self.options.top_k * DEEPER**self.attempt)
 
     def propose(self) -> Proposal:
         """Find the candidates by cosine, on the thread that the index belongs to.
@@ -148,7 +142,8 @@ class Search:
 
         by_cosine = self.current.scoring == "cosine"
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth
-        limit = max(self.top_k, depth)
+        top_k = options.top_k * self.deeper
+        limit = max(top_k, depth)
         listed = max(limit, ORDERED_CROPS) if by_cosine else limit
         needs_level = self.sample or self.current.by_level
         looked_at = max(listed, NEAR) if needs_level else listed
@@ -168,9 +163,9 @@ class Search:
         places = len(candidates.row_ids)
         if options.group_by != "crop":
             places = len(candidates.first_of_sets())
-        if places < self.top_k and len(candidates.row_ids) < candidates.searched:
+        if places < top_k and len(candidates.row_ids) < candidates.searched:
             # The head has too few identities. The nearest crops of others follow it.
-            groups = index.search(queries, self.top_k, wanted, True, options.group_by)
+            groups = index.search(queries, top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
 
         version = self.gallery.version if near.version is None else near.version
@@ -270,7 +265,7 @@ class Search:
         elif self.options.order == "neighbours":
             best = order[np.isfinite(scores[order])][:ORDERED_CROPS]
             order[: len(best)] = best[order_by_neighbours(candidates[best], scores[best])]
-        order = order[: self.top_k]
+        order = order[: self.options.top_k * self.deeper]
         return Ranking(
             proposal=proposal,
             best=candidates[order],

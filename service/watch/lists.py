@@ -25,7 +25,7 @@ from service.watch.scores import WatchList
 from service.watch.threshold import FEWEST_TRACKS, Traffic, WatchThreshold, fit_threshold
 
 log = logging.getLogger(__name__)
-LOOK_EVERY_SECONDS = 0.5
+LOOK_EVERY_SECONDS = 1.0
 MOST_PEOPLE = 5000
 MOST_CROPS = 50_000
 # Traffic that has grown by this factor moves a threshold anew.
@@ -131,7 +131,7 @@ def _forecast(
 async def arm(
     runtime: Runtime, gallery: Gallery, settings: WatchSettings, fitted: ActiveList, key_id: str
 ) -> ArmedList:
-    """Arm a list in the record and in this process; others follow within a second."""
+    """Arm a list in the record and in this process; others follow at their next look."""
     arm_list = runtime.record.watches.arm
     async with runtime.watches.lock:
         watch = await runtime.galleries.write(

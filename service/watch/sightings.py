@@ -20,7 +20,7 @@ from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.cost import comparison_cost
 from service.errors import RecordUnavailable, StorageFailed, UnknownGallery, refused_image
-from service.gallery.enroll import EmbeddedImages, ImageToEnroll, problem_of_time
+from service.gallery.enroll import CLOCKS_DIFFER_BY, EmbeddedImages, ImageToEnroll, in_future
 from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.values import Picture
@@ -144,11 +144,10 @@ def _sightings(
     problems: Problems = {}
     now = datetime.now(UTC)
     for position, image in enumerate(images):
-        problem = problem_of_time(image.captured_at, now)
-        if problem is not None:
-            problems[position] = problem
-            continue
         captured = image.captured_at or now
+        if captured > now + CLOCKS_DIFFER_BY:
+            problems[position] = in_future(captured)
+            continue
         track = runtime.tracks.take(caller.key_id, image.camera, image.track, captured.timestamp())
         watching = []
         if track.looks < MOST_LOOKS:

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 # Before the next attempts, in seconds; after the last one a delivery is dead.
 PAUSES = (5, 30, 300, 1800, 7200, 21_600, 43_200)
 JITTER = 0.2
-LOOK_EVERY_SECONDS = 0.25
+# This process wakes the sender itself; alerts of other processes and later attempts are looked for.
+LOOK_EVERY_SECONDS = 1.0
 TAKE_OVER_SECONDS = 1.0
 AFTER_FAILURE_SECONDS = 5.0
 # The address of a picture in a message is valid for this time after it was sent.

@@ -129,7 +129,7 @@ def test_a_result_without_a_label_is_left_out_and_the_others_move_up(clustered):
     gallery = SimpleNamespace(
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
-    search = Search(gallery, CURRENT, QueryOptions(top_k=3), vectors[:1], attempt=1)
+    search = Search(gallery, CURRENT, QueryOptions(top_k=3), vectors[:1], deeper=4)
     ranking = search.rank()
     first, _, *others = ranking.best.row_ids.tolist()
     assert len(others) == 10

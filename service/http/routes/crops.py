@@ -85,15 +85,17 @@ async def enroll_crops(
     gallery = call.gallery
     limit = runtime.settings.max_images_per_request
     crops = await form.read_crops(limit)
-    sent = (form.vector, form.embedding_fingerprint, limit)
-    computed = await runtime.pools.files.run(read_vectors, *sent)
+    computed = None
+    if form.vector:
+        sent = (form.vector, form.embedding_fingerprint, limit)
+        computed = await runtime.pools.files.run(read_vectors, *sent)
     runtime.admission.require_affordable(
         runtime.models[gallery.embedder].pipeline.cost(crops),
         # The client sends fewer images at once where a refusal names this field alone.
         "boxes" if form.boxes else "images",
         "fewer or smaller ones",
     )
-    images = form.for_images([None] * len(form.vector) if computed else crops)
+    images = form.for_images(crops or [None] * len(form.vector))
     if form.watch:
         call.caller.require(["sight"])
         if call.caller.gallery is not None:
