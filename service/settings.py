@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     """Days that a kept search is kept, unless a case holds it; a gallery's shorter retention is
     applied to it too."""
     webhook_private: bool = False
-    """Whether webhooks may have addresses of private networks and of this machine."""
+    """Whether webhooks may have addresses of private networks, and names of this machine."""
     audit_queries: bool = True
     """Whether the audit log records searches and views of images."""
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)

@@ -18,6 +18,8 @@ MAX_URL = 2048
 # The network prefix under which translators show IPv4 addresses.
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 LOWEST_32_BITS = 0xFFFF_FFFF
+# Hosts by which an address says itself that it is one of this machine.
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 # An address that cannot be connected to may have another one beside it.
 MOST_ADDRESSES = 3
 Address = IPv4Address | IPv6Address
@@ -44,8 +46,8 @@ async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -
     """Look up the name of a webhook's address, and check every address that it stands for.
 
     Args:
-        allow_private: addresses of this machine and of private networks may be used, and http of
-            this machine's own.
+        allow_private: addresses of private networks may be used, and names that stand for this
+            machine. An address that says itself that it is this machine's always may.
         threads: wait for the name server.
 
     Raises:
@@ -82,13 +84,20 @@ def _parse(text: str) -> httpx.URL:
 
 def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> None:
     inner = _unwrapped(address)
+    if inner.is_loopback and is_this_machine(url):
+        return
     if not (is_public(inner) or (allow_private and not inner.is_multicast)):
         raise InvalidField(
-            f"url: {url.host!r} is an address of this machine or of a private network; name a "
-            "public one, or allow it with GMN_WEBHOOK_PRIVATE=true"
+            f"url: {url.host!r} stands for this machine or a private network; name a public "
+            "address, http://127.0.0.1:PORT for this machine itself, or set "
+            "GMN_WEBHOOK_PRIVATE=true"
         )
     if url.scheme == "http" and not inner.is_loopback:
         raise InvalidField("url: alerts go by https, or by http to this machine itself")
+
+
+def is_this_machine(url: httpx.URL) -> bool:
+    return url.host in THIS_MACHINE
 
 
 def _unwrapped(address: Address) -> Address:

@@ -18,7 +18,7 @@ import httpx
 
 from service.errors import InvalidField
 from service.record.webhooks import MOST_WEBHOOKS, StoredWebhook
-from service.watch.addresses import Receiver, resolve
+from service.watch.addresses import Receiver, is_this_machine, resolve
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
@@ -79,13 +79,22 @@ class Sender:
         # A thread for each attempt: a name server that hangs delays no other webhook.
         self._threads = ThreadPoolExecutor(MOST_WEBHOOKS * AT_ONCE, "webhook names")
 
-    async def check(self, url: str) -> None:
-        """Raise `InvalidField` for an address that cannot be used."""
+    async def check(self, url: str, of_all: bool) -> None:
+        """Raise `InvalidField` for an address that cannot be used.
+
+        Args:
+            of_all: it is named by a key for all galleries, which may name this machine.
+        """
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                await resolve(url, self._allow_private, self._threads)
+                receiver = await resolve(url, self._allow_private, self._threads)
         except TimeoutError as error:
             raise InvalidField("url: its name could not be looked up in time") from error
+        if not (of_all or self._allow_private) and is_this_machine(receiver.url):
+            raise InvalidField(
+                "url: is one of this machine, and the key is for one gallery; let a key for all "
+                "galleries make the webhook"
+            )
 
     async def send(self, webhook: StoredWebhook, message_id: str, body: bytes) -> Outcome:
         timestamp = int(time.time())
@@ -107,31 +116,31 @@ class Sender:
 
     async def _post(self, receiver: Receiver, headers: dict[str, str], body: bytes) -> Outcome:
         headers = {**headers, "Host": receiver.url.netloc.decode()}
-        # The certificate is that of the name, not of the address.
-        options = {"sni_hostname": receiver.url.raw_host.decode()}
+        extensions = {
+            "timeout": httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS).as_dict(),
+            # The certificate is that of the name, not of the address.
+            "sni_hostname": receiver.url.raw_host.decode(),
+        }
         outcome = Outcome(error="its name stands for no address")
-        client = httpx.AsyncClient(
-            verify=self._certificates,
-            timeout=httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS),
-            follow_redirects=False,
-            # A proxy would look the name up again.
-            trust_env=False,
-        )
-        async with client:
+        # A client would also read redirects and cookies of the answer, use a proxy, which looks the
+        # name up again, and raise errors of its own for a hostile answer.
+        async with httpx.AsyncHTTPTransport(verify=self._certificates, trust_env=False) as sending:
             for url in receiver.urls():
-                asking = client.stream(
-                    "POST", url, content=body, headers=headers, extensions=options
+                request = httpx.Request(
+                    "POST", url, content=body, headers=headers, extensions=extensions
                 )
                 try:
-                    # The body of the answer is not read.
-                    async with asking as answer:
-                        return _outcome(answer)
+                    answer = await sending.handle_async_request(request)
                 except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                     why = f"it cannot be connected to: {error or type(error).__name__}"
                     outcome = Outcome(error=why[:200])
                 except httpx.HTTPError as error:
                     why = f"{type(error).__name__}: {error}"
                     return Outcome(error=why[:200], sent=True)
+                else:
+                    # The body of the answer is not read.
+                    await answer.aclose()
+                    return _outcome(answer)
         return outcome
 
     def close(self) -> None:
@@ -155,7 +164,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
     if not math.isfinite(seconds):
         return 0.0

@@ -172,7 +172,7 @@ def test_the_examples_of_the_reference_run_as_they_stand(start, drawn_crops, tmp
 
 
 def test_the_examples_of_watch_lists_run_as_they_stand(start, drawn_crops, tmp_path) -> None:
-    served = start(webhook_private="true")
+    served = start()
     served.create("entrance")
     assert served.enroll("entrance", drawn_crops[0].png, identity="0042").status_code == 201
     (tmp_path / "east.png").write_bytes(drawn_crops[1].png)

@@ -17,6 +17,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from service.record.webhooks import MOST_WEBHOOKS, StoredWebhook
 from service.watch.sender import Sender
 from tests.service.conftest import Served
+from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
     Passersby,
     Received,
@@ -281,6 +282,26 @@ def test_an_address_that_cannot_be_used_is_refused(watching: Served, url: str, w
     assert why in refused.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "answered",
+    [
+        {"Location": "mailto:x"},
+        {"Location": "http://xn--/"},
+        {"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"},
+        {"Set-Cookie": "a=b; domain=[::"},
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_a_failed_attempt(
+    watching: Served, people: Passersby, receiver: Receiver, answered: dict[str, str]
+) -> None:
+    webhook = create_webhook(watching.http, receiver.url)
+    receiver.answer = lambda _: (503 if "Retry-After" in answered else 302, answered)
+    tested = watching.http.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
+    assert tested.status_code == 200
+    one_more(people)
+    eventually(lambda: [one for one in state_of(watching, webhook, "waiting") if one["attempts"]])
+
+
 def test_there_are_no_more_webhooks_than_twenty(watching: Served, receiver: Receiver) -> None:
     for _ in range(MOST_WEBHOOKS):
         create_webhook(watching.http, receiver.url)
@@ -290,11 +311,9 @@ def test_there_are_no_more_webhooks_than_twenty(watching: Served, receiver: Rece
 
 
 PRIVATE = [
-    "127.0.0.1",
     "2130706433",
     "0x7f000001",
     "127.1",
-    "localhost",
     "10.1.2.3",
     "172.16.0.1",
     "192.168.1.1",
@@ -305,7 +324,6 @@ PRIVATE = [
     "240.0.0.1",
     "255.255.255.255",
     "[::]",
-    "[::1]",
     "[::ffff:127.0.0.1]",
     "[::ffff:10.0.0.1]",
     "[64:ff9b::7f00:1]",
@@ -325,6 +343,30 @@ def test_no_webhook_leads_into_the_services_own_network(served: Served, host: st
         assert refused.status_code == 422, refused.text
         why = refused.json()["detail"]
         assert "private network" in why or "cannot be looked up" in why
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_an_address_that_says_it_is_of_this_machine_may_be_used(served: Served, host: str) -> None:
+    made = served.http.post("/v1/webhooks", data={"url": f"http://{host}:9/x"})
+    assert made.status_code == 201, made.text
+    served.http.delete(f"/v1/webhooks/{made.json()['webhook_id']}")
+
+
+def test_a_key_for_one_gallery_sends_nothing_to_this_machine(start: Any, tmp_path: Path) -> None:
+    every = make_key(tmp_path, "--scope", "admin")
+    served = start(tmp_path)
+    served.http.headers["Authorization"] = f"Bearer {every}"
+    served.create("wanted")
+    own = make_key(tmp_path, "--scope", "admin", "--gallery", "wanted")
+    headers = {"Authorization": f"Bearer {own}"}
+    asked = {"url": "http://127.0.0.1:9/x"}
+    eventually(lambda: served.http.get("/v1/webhooks", headers=headers).status_code == 200)
+    refused = served.http.post("/v1/webhooks", data=asked, headers=headers)
+    assert refused.status_code == 422
+    assert "a key for all galleries" in refused.json()["detail"]
+    made = served.http.post("/v1/webhooks", data={**asked, "gallery": "wanted"}).json()
+    path = f"/v1/webhooks/{made['webhook_id']}"
+    assert served.http.patch(path, data=asked, headers=headers).status_code == 422
 
 
 def test_a_name_is_looked_up_once_for_the_check_and_the_connection(

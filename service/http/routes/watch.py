@@ -39,6 +39,8 @@ LONGEST = timedelta(days=90)
 # A proposed list is armed by the same settings within this time.
 CONFIRMED_WITHIN = timedelta(minutes=10)
 POLL_SECONDS = 0.1
+# No number in the record is greater.
+NEWEST = 2**63 - 1
 ALERTS_AT_ONCE = 100
 Reader = Annotated[Call, needs("query")]
 AlertId = Annotated[Id, Path(description="An alert's id.")]
@@ -195,7 +197,8 @@ async def list_alerts(
         models.AlertState | None, Query(description="Only with this decision, or `open`.")
     ] = None,
     cursor: Annotated[
-        int | None, Query(ge=1, description="`next_cursor` of the page before.")
+        int | None,
+        Query(ge=1, le=NEWEST, description="`next_cursor` of the page before."),
     ] = None,
     limit: Limit = 100,
 ) -> Response:

@@ -66,7 +66,7 @@ async def create_webhook(
     name = form.gallery or call.caller.gallery
     call.caller.require_gallery(name)
     gallery_id = (await runtime.galleries.find(name)).gallery_id if name else None
-    await runtime.sender.check(form.url)
+    await runtime.sender.check(form.url, of_all=call.caller.gallery is None)
     webhook = StoredWebhook(
         webhook_id=new_crop_id(),
         gallery_id=gallery_id,
@@ -134,7 +134,7 @@ async def change_webhook(
     await _find(call, webhook_id)
     changes: WebhookFields = {}
     if form.url is not None:
-        await call.runtime.sender.check(form.url)
+        await call.runtime.sender.check(form.url, of_all=call.caller.gallery is None)
         changes["url"] = form.url
     if form.note is not None:
         changes["note"] = form.note
