@@ -178,7 +178,12 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     cards.nth(1).get_by_role("link", name="Anna Roth").click()
     tab.get_by_role("button", name="Forget…").click()
     confirm(tab, "Forget")
-    tab.locator("#identities .news").wait_for()
+    outcome = tab.locator("#identities .news")
+    expect(outcome).to_contain_text("2 alerts deleted.")
+    outcome.locator("summary").click()
+    # Whoever was told keeps the messages.
+    origin = receiver.url.removesuffix("/alerts")
+    expect(outcome).to_contain_text(f"In the receiver at {origin}: 2 messages with the name")
     tab.get_by_role("link", name="Watch", exact=True).click()
     expect(cards).to_have_count(1)
     expect(tab.locator("#watch")).not_to_contain_text("Anna Roth")

@@ -103,7 +103,7 @@ async function give(identity, name) {
 async function forget({ identity }) {
   const { crops, kept_searches: searches, cases } = await ask(pathOf(identity));
   const from = await inCases(cases);
-  const text = [`${count(crops, "picture is", "pictures are")} deleted from the gallery and from every snapshot. `,
+  const text = [`${count(crops, "picture is", "pictures are")} deleted from the gallery and from every snapshot, and alerts about this person too. `,
     searches > 0 && h("b", { class: "name" }, `${count(searches, "kept search", "kept searches")} of this person ${searches === 1 ? "is" : "are"} deleted too${from && `, ${from}`}. `),
     from && "Export a case first where you need what it holds. ", "This cannot be undone."];
   if (!await question(`Forget ${identity}?`, text, "Forget", { danger: true })) return;
@@ -113,6 +113,7 @@ async function forget({ identity }) {
   const gone = await inCases(answer.cases);
   report(`Forgotten: ${count(answer.removed, "picture")} removed from the gallery.`, { lines: [
     answer.kept_searches > 0 && `${count(answer.kept_searches, "kept search", "kept searches")} deleted${gone && `, ${gone}`}.`,
+    answer.alerts > 0 && `${count(answer.alerts, "alert")} deleted.`,
     ...Object.entries(answer.snapshots).map(([id, removed]) => `${count(removed, "picture")} taken out of snapshot ${id}.`)].filter(Boolean),
   details: ["What remains elsewhere, for whoever runs this service", answer.remaining.map((one) => `In ${one.where}: ${one.what}, until ${one.until}.`)] });
 }
