@@ -93,6 +93,7 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
     try:
         with unfinished_folder(folder) as part:
             description = fill_archive(database, part, gallery_id)
+            failpoint("snapshot.written")
             put_in_place(part, folder)
     except (OSError, sqlite3.OperationalError) as error:
         raise StorageFailed(
@@ -123,7 +124,6 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
     verify(part).require_whole(
         part, f"it is not kept; gmn store verify --data-dir {database.folder} has more"
     )
-    failpoint("snapshot.written")
     return description
 
 

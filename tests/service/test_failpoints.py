@@ -59,7 +59,11 @@ PLACES = {
         "remove_from_archive(path",
         "snapshots.keep, kept)",
     ),
-    "snapshot.written": ("record/archive.py", "sync_below(part)", "part.rename(folder)"),
+    "snapshot.written": (
+        "record/archive.py",
+        "fill_archive(database, part",
+        "put_in_place(part, folder)",
+    ),
     "snapshot.in-place": ("gallery/archives.py", "write_archive(", "snapshots.keep, sna"),
     "snapshot.registered": (
         "gallery/archives.py",
