@@ -47,7 +47,7 @@ def choose_best(
     for record in known:
         if record.track is not None:
             # A track that is sent again is cut to fewer crops, too.
-            _ = tracks[record.track, record.camera]
+            tracks.setdefault((record.track, record.camera), [])
     others: set[str] = set()
     give_way: list[StoredCrop] = []
     for place, crops in tracks.items():

@@ -114,8 +114,10 @@ class Crops(RecordPart):
             warnings = [SAME_IMAGE] if same else []
             if alike:
                 warnings = _kept_warnings(record, alike[0])
+                # A crop that is sent under another id says nothing about the track that it is in.
+                if record.track == alike[0].track:
+                    known.append(alike[0])
                 record = alike[0]
-                known.append(record)
             else:
                 record = replace(record, inside=crop.picture is not None)
                 added.append(replace(crop, record=record))

@@ -97,6 +97,33 @@ def test_tracks_of_other_cameras_and_crops_without_a_track_are_left_alone(record
     assert record.galleries.get(gallery).crops == 4 + 4 + 1 + 3
 
 
+def test_a_track_that_is_sent_again_is_cut_to_the_crops_that_it_keeps_at_once(record, gallery):
+    enroll(record, gallery, draw_all(range(12)), keep_best=None)
+    enroll(record, gallery, [draw(n, track="18") for n in range(20, 24)], keep_best=None)
+    answer = enroll(record, gallery, draw_all(range(12)), keep_best=3)
+    assert answer.removal is not None
+    assert (answer.removal.count, answer.version) == (9, answer.removal.version)
+    assert [image.duplicate for image in answer.landed] == [image.kept for image in answer.landed]
+    stored = {crop.crop_id for crop in record.crops.page(gallery, CropFilter()).crops}
+    kept = {image.crop_id for image in answer.landed if image.kept}
+    assert len(kept) == 3
+    # Track 18 was not sent again.
+    assert len(stored - kept) == 4
+    other = record.galleries.create("other", EMBEDDER, GallerySettings()).gallery_id
+    enroll(record, other, draw_all(range(12)), keep_best=3)
+    assert images_of(record, other) < images_of(record, gallery)
+
+
+@pytest.mark.parametrize("sent", ["18", None])
+def test_crops_that_are_sent_again_without_their_track_do_not_cut_it(record, gallery, sent):
+    enroll(record, gallery, draw_all(range(6)), keep_best=None)
+    again = [draw(n, track=sent) for n in range(3)]
+    answer = enroll(record, gallery, [*again, draw(7, track="18")], keep_best=1)
+    assert answer.removal is None
+    assert all(image.kept for image in answer.landed)
+    assert record.galleries.get(gallery).crops == 7
+
+
 def test_a_crop_with_a_name_gives_way_to_none_without(record, gallery):
     named = [draw(n, identity="Ann", quality=21.0) for n in range(2)]
     enroll(record, gallery, named)
