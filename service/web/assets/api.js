@@ -46,11 +46,11 @@ export async function ask(path, options) {
   return (await send(path, options)).json();
 }
 
-// Follows the pages of a list until there are `enough` results; a page may have fewer than its limit.
-export async function pages(path, fields, enough, cursor = null) {
+// Follows the pages of a list until there are `enough` results; a page may have fewer than its limit, `most`.
+export async function pages(path, fields, enough, cursor = null, most = PAGE) {
   const results = [];
   do {
-    const asked = new URLSearchParams(formOf([...Object.entries(fields), ["limit", Math.min(enough - results.length, PAGE)], ["cursor", cursor]]));
+    const asked = new URLSearchParams(formOf([...Object.entries(fields), ["limit", Math.min(enough - results.length, most)], ["cursor", cursor]]));
     const page = await ask(`${path}?${asked}`);
     results.push(...page.results);
     cursor = page.next_cursor;

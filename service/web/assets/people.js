@@ -32,7 +32,7 @@ function show() {
   if (panel() !== "identities") return;
   find("#all-people").hidden = item() !== "";
   find("#person").hidden = item() === "";
-  find("#to-unnamed").href = addressOf(gallery(), "unnamed");
+  for (const other of ["unnamed", "tracks"]) find(`#to-${other}`).href = addressOf(gallery(), other);
   if (item()) showPerson(item());
   else load(null);
 }

@@ -101,6 +101,7 @@ function card(one, search) {
       thumbnail(one.image_url, `Picture of ${nameOf(one.identity)}`),
       h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)),
         h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
+        one.track !== null && h("span", { class: "name" }, `Track ${one.track}`, one.crops && ` of ${count(one.crops, "picture")}`),
         one.external_id !== null && h("span", { class: "name", title: "File or your id" }, one.external_id), bar,
         h("span", { class: "figures" }, figures.filter(([, value]) => value).map(([label, value]) => figure(label, value))))),
     judging(one, search));

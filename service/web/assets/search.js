@@ -1,4 +1,4 @@
-// The search form: a query by images or by a crop of the gallery.
+// The search form: a query by images, or by a crop or a track of the gallery.
 
 import { ask, blobOf, formOf } from "./api.js";
 import { askForBoxes, isFrame } from "./boxes.js";
@@ -8,8 +8,9 @@ import { clearMarks } from "./judge.js";
 import { mySearches } from "./kept.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAnswers } from "./results.js";
+import { trackName } from "./tracks.js";
 
-// A shot is {blob}, or {url, crop} of the gallery.
+// A shot is {blob}, or {url, crop} or {url, track} of the gallery.
 let shots = [];
 let running = null;
 let timesChanged = false;
@@ -43,6 +44,7 @@ export function startSearch() {
     event.preventDefault();
   });
   document.addEventListener("more-like", (event) => setShots([{ url: event.detail.image_url, crop: event.detail }]));
+  document.addEventListener("search-track", (event) => setShots([{ url: event.detail.image_url, track: event.detail }]));
   document.addEventListener("gallery-changed", () => {
     stale = true;
     if (panel() === "search") refresh();
@@ -107,9 +109,10 @@ async function reopened({ kept: { query_id: id }, shots: own }) {
   return { answer: kept.answer, shots: own ?? await imagesOf(kept), point: kept.request.operating_point ?? "far_1e-2", kept };
 }
 
-async function imagesOf({ image_url: image, crop_id: id }) {
+async function imagesOf({ image_url: image, crop_id: id, request }) {
   if (image) return [{ blob: await blobOf(image) }];
   const crop = id && await ask(inGallery(`/crops/${encodeURIComponent(id)}`)).catch(() => null);
+  if (request.track) return [{ url: crop?.image_url, track: request }];
   return crop ? [{ url: crop.image_url, crop }] : [];
 }
 
@@ -153,8 +156,9 @@ function drawShots(next) {
   find("#shots").hidden = shots.length === 0;
   find("#mode").hidden = shots.length < 2;
   find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
-    shotPicture(one, one.crop ? "The picture of the query" : `Query picture ${at + 1}`),
+    shotPicture(one, one.blob ? `Query picture ${at + 1}` : "The picture of the query"),
     one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
+    one.track && h("span", { class: "name" }, trackName(one.track)),
     one.blob && h("button", { type: "button", class: "quiet", "aria-label": `Draw boxes on query picture ${at + 1}`, onclick: () => drawBoxes(one) }, "Boxes…"),
     h("button", { type: "button", class: "remove", "aria-label": `Remove query picture ${at + 1}`,
       onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
@@ -184,11 +188,13 @@ async function drawBoxes(shot) {
 function fields() {
   const pairs = [...new FormData(find("#query"))].map(([name, value]) =>
     [name, value && name.startsWith("captured_") ? new Date(value).toISOString() : value]);
-  const sent = (name) => name === "mode" ? shots.length > 1 : name !== "keep_picture" || !shots[0].crop;
-  const asked = shots[0].crop
-    ? [["crop_id", shots[0].crop.crop_id]]
+  const { crop, track } = shots[0];
+  // A track is of its own camera.
+  const unsent = [shots.length < 2 && "mode", (crop || track) && "keep_picture", track && "camera"];
+  const asked = crop ? [["crop_id", crop.crop_id]]
+    : track ? [["track", track.track], ["camera", track.camera ?? ""]]
     : shots.map((one) => ["images", one.blob]);
-  return formOf([...pairs.filter(([name]) => sent(name)), ...cameraFields(), ["keep", "true"], ...asked]);
+  return formOf([...pairs.filter(([name]) => !unsent.includes(name)), ...cameraFields(), ["keep", "true"], ...asked]);
 }
 
 // A search that was just kept has no reviews; null where it is not kept.

@@ -1,0 +1,86 @@
+// The tracks of the gallery: their pictures, and each searched by, named or deleted as a whole.
+
+import { ask, pages } from "./api.js";
+import { attempt, count, find, h, moment, question, thumbnail } from "./elements.js";
+import { act, askToDelete, named, naming, relabel, report } from "./naming.js";
+import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { chooser } from "./tiles.js";
+
+// The service lists at most so many at once.
+const PAGE = 100, ASKED = 4;
+// A crop without a name joins others from this operating point of a pair on, in searches and groupings.
+const JOINS = "pair_far_1e-3";
+
+export const trackName = ({ track, camera }) => `Track ${track}, ${camera ?? "camera unknown"}`;
+
+export function startTracks() {
+  document.addEventListener("panel-shown", () => load());
+  document.addEventListener("gallery-changed", () => load(null, find("#track-list").children.length));
+  find("#track-camera").addEventListener("change", () => load());
+}
+
+async function load(cursor = null, enough = PAGE) {
+  if (panel() !== "tracks") return;
+  const shown = gallery(), camera = find("#track-camera").value;
+  const more = find("#more-tracks"), list = find("#track-list");
+  find("#tracks > a").href = addressOf(shown, "identities");
+  await attempt(find("#tracks"), async () => {
+    const [page, least] = await Promise.all([pages(inGallery("/tracks"), { camera }, Math.max(enough, PAGE), cursor, PAGE), leastCohesion()]);
+    if (gallery() !== shown || find("#track-camera").value !== camera) return;
+    const opened = [...list.querySelectorAll("li:has([open])")].map((one) => one.getAttribute("aria-label"));
+    if (cursor === null) list.replaceChildren();
+    list.append(...page.results.map((one) => row(one, least, opened.includes(trackName(one)))));
+    if (list.children.length === 0) list.append(h("li", { class: "hint" }, camera ? `No track is of camera “${camera}”.` : "No picture of this gallery has a track yet."));
+    more.hidden = page.next_cursor === null;
+    more.onclick = () => load(page.next_cursor);
+  });
+}
+
+// A key without access to the model sees the tracks without this judgement.
+const leastCohesion = () => ask("/v1/model").then((model) => model.operating_points.cosine?.[JOINS] ?? -1, () => -1);
+
+function row(track, least, open) {
+  const button = (label, action, kind = "") => h("button", { type: "button", class: kind, "aria-label": `${label}: ${trackName(track)}`, onclick: () => act(() => action(track)) }, label);
+  const { first_seen: first, last_seen: last } = track;
+  return h("li", { "aria-label": trackName(track) }, thumbnail(track.image_url, ""),
+    h("b", { class: "name" }, trackName(track)), h("span", { class: "hint" }, moment(first), last !== first && [" – ", moment(last)]),
+    h("span", { class: "name grow" }, track.identities.join(", ") || "no name"),
+    track.cohesion !== null && track.cohesion < least && h("span", { class: "note" }, "may show two people"),
+    button("Search", search), button("Name…", async (one) => name(one, await cropsOf(one))), button("Delete…", async (one) => askToDelete(idsOf(await cropsOf(one))), "danger quiet"),
+    pictures(track, open));
+}
+
+function pictures(track, open) {
+  const place = h("div", {});
+  return h("details", { open, ontoggle: ({ target }) => target.open && attempt(place, async () => {
+    const crops = await cropsOf(track);
+    const nameSome = (ids) => act(() => name(track, crops.filter((one) => ids.includes(one.crop_id))));
+    const tiles = chooser(`Pictures of ${trackName(track)}, by time`, [["Name…", nameSome], ["Delete…", askToDelete, "danger quiet"]]);
+    tiles.add(crops);
+    place.replaceChildren(tiles.element);
+  }) }, h("summary", {}, count(track.crops, "picture")), place);
+}
+
+const idsOf = (crops) => crops.map((one) => one.crop_id);
+
+// Without a camera the filter passes those of every camera that uses the id.
+async function cropsOf({ track, camera }) {
+  const found = await pages(inGallery("/crops"), { track, camera, order: "captured" }, Infinity);
+  return found.results.filter((one) => one.camera === camera);
+}
+
+function search(track) {
+  location.hash = addressOf(gallery(), "search");
+  document.dispatchEvent(new CustomEvent("search-track", { detail: track }));
+}
+
+async function name(track, crops) {
+  const text = `${count(crops.length, "picture gets", "pictures get")} the name that you enter. An empty field takes the name away.`;
+  const identity = await question(`Who is on ${trackName(track)}?`, text, "Name", { label: "Name", input: track.identities[0] ?? "", required: false,
+    list: "names", pictures: crops.slice(0, ASKED).map((one) => thumbnail(one.image_url, "A picture of the track")) });
+  if (identity === null) return;
+  const number = await relabel(idsOf(crops), identity);
+  // Each picture gets back the name that it had.
+  const before = [...new Set(crops.map((one) => one.identity))];
+  report(named(number, identity), { undo: before.flatMap((one) => naming(idsOf(crops.filter((crop) => crop.identity === one)), one ?? "")) });
+}
