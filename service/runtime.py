@@ -280,6 +280,14 @@ class Call:
     runtime: Runtime
     caller: ApiKey
 
+    async def gallery_id(self, name: str | None = None) -> int | None:
+        """Return the number of a gallery, or of the key's only one; None for all."""
+        name = name or self.caller.gallery
+        if name is None:
+            return None
+        self.caller.require_gallery(name)
+        return (await self.runtime.galleries.find(name)).gallery_id
+
 
 @dataclass(frozen=True)
 class GalleryCall(Call):

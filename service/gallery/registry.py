@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 from gmn_client.models import RecordState
@@ -107,7 +106,7 @@ class GalleryRegistry:
         return None
 
     def all(self) -> list[Gallery]:
-        return sorted(self._by_name.values(), key=attrgetter("name"))
+        return sorted(self._by_name.values(), key=lambda gallery: gallery.name)
 
     def get(self, name: str) -> Gallery:
         """Return a gallery by its name; raises `UnknownGallery` where there is none."""

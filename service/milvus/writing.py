@@ -63,7 +63,7 @@ class CollectionWriter:
             # Afterwards: the crops were then read of the same vectors.
             self._require(state)
             between()
-            self.server.upsert(state.collection, list(map(self.codes.row, crops)))
+            self.server.upsert(state.collection, [self.codes.row(crop) for crop in crops])
             gone = set(rows).difference(crop.label.row_id for crop in crops)
             self.server.delete(state.collection, sorted(gone))
         self._require(state)
@@ -93,7 +93,7 @@ class CollectionWriter:
         while part:
             heartbeat()
             between()
-            self.server.upsert(state.collection, list(map(self.codes.row, part)))
+            self.server.upsert(state.collection, [self.codes.row(crop) for crop in part])
             part = list(islice(crops, ROWS_PER_WRITE))
         between()
         self._require(state)

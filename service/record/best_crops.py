@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,10 +39,10 @@ def choose_best(
     Raises:
         InvalidField: a track has too many crops.
     """
-    tracks: defaultdict[tuple[str, str | None], list[ArchivedCrop]] = defaultdict(list)
+    tracks: dict[tuple[str, str | None], list[ArchivedCrop]] = {}
     for crop in new:
         if crop.record.track is not None:
-            tracks[crop.record.track, crop.record.camera].append(crop)
+            tracks.setdefault((crop.record.track, crop.record.camera), []).append(crop)
     for record in known:
         if record.track is not None:
             # A track that is sent again is cut to fewer crops, too.

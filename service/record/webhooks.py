@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -198,17 +197,16 @@ def _read(reader: Reader, rest: str, *values: str) -> list[StoredWebhook]:
         (as_json(row["webhook_id"] for row in rows),),
     )
     counts = {(webhook_id, state): count for webhook_id, state, count in counted}
-    return [_as_webhook(row, counts) for row in rows]
-
-
-def _as_webhook(row: sqlite3.Row, counts: dict[tuple[str, str], int]) -> StoredWebhook:
-    values = {name: row[name] for name in WEBHOOKS.columns}
-    values["enabled"] = bool(row["enabled"])
-    values["former_until"] = as_moment(row["former_until"])
-    values["created_at"] = as_moment(row["created_at"])
-    number = row["webhook_id"]
-    waiting = counts.get((number, "waiting"), 0)
-    return StoredWebhook(**values, waiting=waiting, dead=counts.get((number, "dead"), 0))
+    webhooks = []
+    for row in rows:
+        fields = {name: row[name] for name in WEBHOOKS.columns}
+        for state in ("waiting", "dead"):
+            fields[state] = counts.get((row["webhook_id"], state), 0)
+        fields["enabled"] = bool(row["enabled"])
+        for name in ("former_until", "created_at"):
+            fields[name] = as_moment(row[name])
+        webhooks.append(StoredWebhook(**fields))
+    return webhooks
 
 
 def _as_columns(fields: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
-from service.search.filters import Filter, MetadataRows, ReadTexts, no_texts
+from service.search.filters import Filter, LazyTexts, MetadataRows, ReadTexts, no_texts
 
 SLOTS_AT_ONCE = 4096
 # Above this share of some slots, multiplying all of them is faster than copying the wanted first.
@@ -25,21 +25,15 @@ Slots = NDArray[np.int64]
 Item = TypeVar("Item", bound=np.generic)
 
 
-class TrackCodes:
+class TrackCodes(LazyTexts):
     """The codes of crops' tracks, which are read as `MetadataRows` are: at the first need."""
 
     def __init__(self, read: ReadTexts) -> None:
-        self._read = read
-        self._is_read = np.zeros(0, np.bool_)
+        super().__init__(read)
         self._codes = np.zeros(0, np.int64)
 
-    def outdate(self, slots: Slots) -> None:
-        self._is_read[slots[slots < len(self._is_read)]] = False
-
     def of(self, valid: NDArray[np.bool_], cameras: NDArray[np.int32]) -> NDArray[np.int64]:
-        unread = valid.copy()
-        unread[: len(self._is_read)] &= ~self._is_read
-        stale = np.flatnonzero(unread)
+        stale = self._unread(valid)
         if len(stale):
             codes = -1 - np.arange(len(valid))
             codes[: len(self._codes)] = self._codes

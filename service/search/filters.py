@@ -80,7 +80,23 @@ def no_texts(_: Sequence[int]) -> Iterable[tuple[int, str]]:
     return ()
 
 
-class MetadataRows:
+class LazyTexts:
+    """Texts of crops that are read once they are needed, and again where they have changed."""
+
+    def __init__(self, read: ReadTexts) -> None:
+        self._read = read
+        self._is_read = np.zeros(0, np.bool_)
+
+    def outdate(self, slots: NDArray[np.int64]) -> None:
+        self._is_read[slots[slots < len(self._is_read)]] = False
+
+    def _unread(self, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+        unread = valid.copy()
+        unread[: len(self._is_read)] &= ~self._is_read
+        return np.flatnonzero(unread)
+
+
+class MetadataRows(LazyTexts):
     """Pairs of keys and values as 64-bit codes, each with the slot of a crop that bears it.
 
     Nothing is kept before the first search that filters by metadata. Each one then reads the
@@ -89,14 +105,10 @@ class MetadataRows:
     """
 
     def __init__(self, read: ReadTexts) -> None:
-        self._read = read
-        self._is_read = np.zeros(0, np.bool_)
+        super().__init__(read)
         self._slots = np.zeros(0, np.int64)
         # Python keys the hashes of texts in each process, so that nobody can make two equal.
         self._codes = np.zeros(0, np.int64)
-
-    def outdate(self, slots: NDArray[np.int64]) -> None:
-        self._is_read[slots[slots < len(self._is_read)]] = False
 
     def bearing(self, pairs: Iterable[str], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which crops bear every pair, `(size,)`.
@@ -114,9 +126,7 @@ class MetadataRows:
         return bearing
 
     def _catch_up(self, valid: NDArray[np.bool_]) -> None:
-        unread = valid.copy()
-        unread[: len(self._is_read)] &= ~self._is_read
-        stale = np.flatnonzero(unread)
+        stale = self._unread(valid)
         if not len(stale):
             return
         slots: list[int] = []

@@ -438,13 +438,11 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
     return vector[None]
 
 
-class OfOthers(QueryOptions):
-    """Options of a search of named crops of other identities; `own` are the rows to leave out."""
-
-    own: frozenset[int]
+class OfNamed(QueryOptions):
+    """Options of a search of crops with an identity."""
 
     def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
-        return replace(super().filter(cameras, without | self.own), named=True)
+        return replace(super().filter(cameras, without), named=True)
 
 
 async def find_similar(
@@ -466,7 +464,7 @@ async def find_similar(
     queries = await read(crops.indexed, number, best)
     if not queries:
         raise UnknownIdentity(gallery.name, identity)
-    options = OfOthers(own=frozenset(own), group_by="identity", top_k=limit)
+    options = OfNamed(group_by="identity", top_k=limit)
     cost = search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)
     results = None
     async with runtime.admission.admit(cost):
@@ -474,7 +472,7 @@ async def find_similar(
             current = runtime.calibrations.current(gallery, None)
             features = np.stack([crop.vector for crop in queries])
             try:
-                search = Search(gallery, current, options, features)
+                search = Search(gallery, current, options, features, own=frozenset(own))
                 _, results = await run_search(runtime, search)
             except EmbedderChanged:
                 queries = await read(crops.indexed, number, best)

@@ -56,12 +56,12 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
         tracks_per_day = settings.tracks_per_day or _measured(traffic)
         rate = settings.budget / tracks_per_day
         counted = Traffic.from_bytes(traffic[0]) if traffic else None
-        threshold = await threads.run(_fit, watch_list, rate, model, counted)
+        fitted = await threads.run(_fit, watch_list, rate, model, tracks_per_day, counted)
     except ServiceError:
         raise
     except InputProblem as problem:
         raise InvalidField(f"gallery: {problem}") from problem
-    forecast = await threads.run(_forecast, watch_list, threshold, tracks_per_day, counted)
+    threshold, forecast = fitted
     return ActiveList(
         gallery=gallery,
         settings=settings,
@@ -96,21 +96,17 @@ def _measured(traffic: tuple[bytes, datetime] | None) -> float:
 
 
 def _fit(
-    watch_list: WatchList, rate: float, model: LoadedModel, traffic: Traffic | None
-) -> WatchThreshold:
-    few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
-    return fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
-
-
-def _forecast(
     watch_list: WatchList,
-    threshold: WatchThreshold,
+    rate: float,
+    model: LoadedModel,
     tracks_per_day: float,
     traffic: Traffic | None,
-) -> Forecast:
+) -> tuple[WatchThreshold, Forecast]:
+    few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
+    threshold = fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
     alarms = forecast_alarms(threshold, tracks_per_day)
     found = forecast_found(watch_list, threshold)
-    return Forecast(
+    forecast = Forecast(
         threshold=threshold.height,
         people=watch_list.size,
         tracks_per_day=tracks_per_day,
@@ -126,6 +122,7 @@ def _forecast(
         basis=threshold.basis,
         sentence=describe_forecast(threshold, alarms, found),
     )
+    return threshold, forecast
 
 
 async def arm(

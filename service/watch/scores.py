@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from model.gallery_thresholds import hide_known, sampled_crops
 from model.order_statistics import Array
+from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from model.search_calibration import RANKS
 from model.stranger_tail import level
 
-SHORTEST = 1e-12
 # One step holds a few arrays of this many scores.
 SCORES_PER_STEP = 2**22
 Vectors = NDArray[np.float32]
@@ -61,7 +61,7 @@ class WatchList:
         self.people = people[order]
         self._places = order
         self.cameras = cameras[order]
-        self._units = _unit_vectors(vectors[order])
+        self._units = unit_rows(vectors[order])
         self._starts = np.flatnonzero(np.diff(self.people, prepend=-1))
         self.size = len(self._starts)
         self.has_level = self.size >= RANKS
@@ -96,7 +96,7 @@ class WatchList:
         heights = np.empty(len(queries))
         nearest = np.empty(len(queries))
         places = np.empty(len(queries), np.int64)
-        for part, cosines in self._cosines(_unit_vectors(queries)):
+        for part, cosines in self._cosines(unit_rows(queries)):
             places[part] = cosines.argmax(axis=1)
             leaders = _leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
             nearest[part] = leaders[:, 0]
@@ -133,11 +133,6 @@ class WatchList:
         for start in range(0, len(units), step):
             part = slice(start, start + step)
             yield part, units[part] @ self._units.T
-
-
-def _unit_vectors(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, SHORTEST), np.float32)
 
 
 def _leaders(best: NDArray[np.float32]) -> Array:

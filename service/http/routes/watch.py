@@ -204,7 +204,7 @@ async def list_alerts(
 ) -> Response:
     """Lists the alerts of the lists that the key may see, the newest first."""
     runtime = call.runtime
-    gallery_id = await _gallery_id(call, gallery)
+    gallery_id = await call.gallery_id(gallery)
     wanted = AlertFilter(gallery_id, identity, camera, kind, state, before=cursor)
     found = await runtime.galleries.read(runtime.record.watches.alerts, wanted, limit + 1)
     more = str(found[limit - 1].number) if len(found) > limit else None
@@ -239,7 +239,7 @@ async def follow_alerts(
     runtime = call.runtime
     watches = runtime.record.watches
     read = runtime.galleries.read
-    gallery_id = await _gallery_id(call, None)
+    gallery_id = await call.gallery_id()
     start = await read(watches.newest_number) if last_event_id is None else last_event_id
     runtime.audit.note_view("follow_alerts", after=start)
 
@@ -339,14 +339,6 @@ async def _find(call: Call, alert_id: str) -> models.Alert:
         raise UnknownAlert(alert_id)
     call.caller.require_gallery(alert.gallery)
     return alert
-
-
-async def _gallery_id(call: Call, gallery: str | None) -> int | None:
-    """Return the gallery that is asked for, or the key's only one; None for all."""
-    if gallery is not None:
-        call.caller.require_gallery(gallery)
-    name = gallery or call.caller.gallery
-    return (await call.runtime.galleries.find(name)).gallery_id if name else None
 
 
 async def _answer_picture(

@@ -63,9 +63,7 @@ async def create_webhook(
     Messages and signatures are those of standardwebhooks.com. Twenty are the most.
     """
     runtime = call.runtime
-    name = form.gallery or call.caller.gallery
-    call.caller.require_gallery(name)
-    gallery_id = (await runtime.galleries.find(name)).gallery_id if name else None
+    gallery_id = await call.gallery_id(form.gallery)
     await runtime.sender.check(form.url, of_all=call.caller.gallery is None)
     webhook = StoredWebhook(
         webhook_id=new_crop_id(),
@@ -101,8 +99,7 @@ async def list_deliveries(
     runtime = call.runtime
     if webhook_id is not None:
         await _find(call, webhook_id)
-    name = call.caller.gallery
-    gallery_id = (await runtime.galleries.find(name)).gallery_id if name else None
+    gallery_id = await call.gallery_id()
     found = await runtime.galleries.read(
         runtime.record.webhooks.deliveries, state, webhook_id, gallery_id, cursor, limit + 1
     )
