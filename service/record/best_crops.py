@@ -31,7 +31,7 @@ def choose_best(
 ) -> tuple[set[str], list[StoredCrop]]:
     """Choose which crops each track of new or known crops keeps, `most` at most.
 
-    The choice depends on no order, so that the same crops sent again change nothing.
+    The choice depends on no order within a request, so that the same request again changes nothing.
 
     Returns:
         The ids of crops that are not kept, and those of these crops that are stored.

@@ -41,9 +41,9 @@ const leastCohesion = () => ask("/v1/model").then((model) => model.operating_poi
 
 function row(track, least, open) {
   const button = (label, action, kind = "") => h("button", { type: "button", class: kind, "aria-label": `${label}: ${trackName(track)}`, onclick: () => act(() => action(track)) }, label);
-  const { first_seen: first, last_seen: last } = track;
+  const [first, last] = [track.first_seen, track.last_seen].map((at) => moment(at));
   return h("li", { "aria-label": trackName(track) }, thumbnail(track.image_url, ""),
-    h("b", { class: "name" }, trackName(track)), h("span", { class: "hint" }, moment(first), last !== first && [" – ", moment(last)]),
+    h("b", { class: "name" }, trackName(track)), h("span", { class: "hint" }, first, last.textContent !== first.textContent && [" – ", last]),
     h("span", { class: "name grow" }, track.identities.join(", ") || "no name"),
     track.cohesion !== null && track.cohesion < least && h("span", { class: "note" }, "may show two people"),
     button("Search", search), button("Name…", async (one) => name(one, await cropsOf(one))), button("Delete…", async (one) => askToDelete(idsOf(await cropsOf(one))), "danger quiet"),
