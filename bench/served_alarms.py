@@ -74,21 +74,25 @@ def splits(
     people = np.unique([str(crop.identity) for crop in crops])
     random = np.random.default_rng(SEED)
     for _ in range(number):
-        known = frozenset(random.permutation(people)[: len(people) // 2].tolist())
+        shuffled = random.permutation(people).tolist()
+        known = frozenset(shuffled[: len(people) // 2])
         searches = [
             crop
             for crop in crops
             if crop.camera != gallery and (mixed or crop.identity not in known)
         ]
+        order = random.permutation(len(searches))
         yield Split(
             gallery=[crop for crop in crops if crop.camera == gallery and crop.identity in known],
-            searches=[searches[place] for place in random.permutation(len(searches))[:SEARCHES]],
+            searches=[searches[place] for place in order[:SEARCHES]],
             known=known,
         )
 
 
 def draw_people(
-    file: FeatureFile, size: int, number: int
+    file: FeatureFile,
+    size: int,
+    number: int,
 ) -> tuple[list[int], dict[int, list[list[int]]], frozenset[str]]:
     """Draw a gallery of `size` people under half of the cameras, and searches under the others.
 
@@ -98,7 +102,8 @@ def draw_people(
     """
     random = np.random.default_rng([SEED, size, number])
     cameras = random.permutation(np.unique(file.columns["cameras"]))
-    inside = set(cameras[: len(cameras) // 2].tolist())
+    half = len(cameras) // 2
+    inside = set(cameras[:half].tolist())
     shown: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     asking: dict[str, list[int]] = defaultdict(list)
     for row in random.permutation(len(file.features)).tolist():
@@ -130,7 +135,12 @@ def draw_people(
     return rows, searches, known
 
 
-def import_rows(client: Client, gallery: str, file: FeatureFile, rows: Sequence[int]) -> None:
+def import_rows(
+    client: Client,
+    gallery: str,
+    file: FeatureFile,
+    rows: Sequence[int],
+) -> None:
     columns = {name: [texts[row] for row in rows] for name, texts in file.columns.items() if texts}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npz"
@@ -174,14 +184,14 @@ def judge_pictures(
 
 
 def measure_pictures(artefact: str, features: Path) -> Iterator[dict[str, Any]]:
-    """Serve an artefact, and yield the figures of each size of gallery and number of pictures."""
     file = read_features(features, COLUMNS)
     people = len(set(file.columns["identities"]))
     source = {"artefact": artefact, "data": features.stem}
     with own_service(artefact) as url, Client(url) as client:
         client.create_gallery(EVERYBODY, calibration="off")
         import_rows(client, EVERYBODY, file, range(len(file.features)))
-        crop_ids = {str(crop.external_id): crop.crop_id for crop in client.crops(gallery=EVERYBODY)}
+        crops = client.crops(gallery=EVERYBODY)
+        crop_ids = {str(crop.external_id): crop.crop_id for crop in crops}
         for size in [size for size in PEOPLE if size <= people / 2]:
             judged: dict[int, list[dict[str, Any]]] = defaultdict(list)
             for number in range(GALLERIES):

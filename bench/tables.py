@@ -182,16 +182,18 @@ def pictures_table(rows: Rows) -> str:
         mean, low, high = (f"{100 * share:.1f}" for share in row["obtained"])
         cells[row["pictures"]] = f"{mean} [{low}-{high}] · {100 * row['detected']:.0f}"
     titles = ["1 picture" if number == 1 else f"{number} pictures" for number in numbers]
-    return markdown_table(
-        ["artefact", "crops", "people", *titles],
-        [[*about, *(cells.get(number) for number in numbers)] for about, cells in lines.items()],
-    )
+    table = []
+    for about, cells in lines.items():
+        table.append([*about, *(cells.get(number) for number in numbers)])
+    return markdown_table(["artefact", "crops", "people", *titles], table)
 
 
 def watch_table(rows: Rows) -> str:
     """Format a row for each artefact and traffic of `bench.watch`, with a column for each size."""
     common, rare = sorted({row["rate"] for row in rows}, reverse=True)
-    by_list = {(*_watch(row), row["size"], row["rate"]): row for row in rows}
+    by_list = {}
+    for row in rows:
+        by_list[*_watch(row), row["size"], row["rate"]] = row
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     lines = []
     for about in dict.fromkeys(_watch(row) for row in rows):

@@ -58,7 +58,9 @@ def read_crops(path: Path) -> tuple[pd.DataFrame, Features]:
     crops = crops[crops.person != DISTRACTORS].astype({"person": int, "frame": int})
     crops = crops.sort_values(["person", "camera", "part", "frame"])
     place = crops[["person", "camera", "part"]]
-    begins = (place != place.shift()).any(axis=1) | (crops.frame.diff() > GAP_FRAMES)
+    is_elsewhere = (place != place.shift()).any(axis=1)
+    is_later = crops.frame.diff() > GAP_FRAMES
+    begins = is_elsewhere | is_later
     return crops.assign(track=begins.cumsum()).reset_index(names="row"), file.features
 
 
@@ -142,10 +144,11 @@ def figures(rows: pd.DataFrame) -> dict[str, Any]:
         *rows.ratio.quantile([0.5, 0.05, 0.95]),
         rows.ratio.mean(),
     ]
+    as_forecast = rows.groupby("basis").as_forecast.mean()
     return {
         "ratio": [round(ratio, 2) for ratio in ratios],
         **rows[["inside", "above", "found"]].mean().round(3),
-        "as_forecast": rows.groupby("basis").as_forecast.mean().round(3).to_dict(),
+        "as_forecast": as_forecast.round(3).to_dict(),
     }
 
 
@@ -160,7 +163,8 @@ def main(
     cells = []
     for size in SIZES:
         rows = pd.DataFrame(judge_lists(crops, vectors, reference, size))
-        for (traffic, rate), cell in rows.groupby(["traffic", "rate"], sort=False):
+        groups = rows.groupby(["traffic", "rate"], sort=False)
+        for (traffic, rate), cell in groups:
             about = {
                 "artefact": artefact,
                 "size": size,

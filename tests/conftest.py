@@ -1,4 +1,4 @@
-"""What tests of several rooms share: drawn people, and a small artefact that knows them."""
+"""Fixtures of several rooms: drawn people, and a small artefact that knows them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def drawn_crops() -> list[DrawnCrop]:
 
 
 def draw_crops() -> list[DrawnCrop]:
-    """What `drawn_crops` is, for those that are no tests."""
+    """Draw the crops of `drawn_crops`, for programs that are no tests."""
     return [
         DrawnCrop(f"{person:04d}", camera, draw_crop(person, side, shot))
         for person in range(PEOPLE)
@@ -67,7 +67,7 @@ def draw_crops() -> list[DrawnCrop]:
 
 @pytest.fixture(scope="session")
 def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[DrawnCrop]) -> Path:
-    """An artefact with a 64×32 input, seeded random weights and statistics of the drawn people.
+    """Write an artefact of a 64×32 input, seeded random weights and the drawn people's statistics.
 
     Its M-Net is not trained: its weights are signed so that a larger difference scores lower.
     """
@@ -77,7 +77,7 @@ def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[Dr
 
 
 def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
-    """What `tiny_artefact` is, for those that are no tests."""
+    """Write the artefact of `tiny_artefact`, for programs that are no tests."""
     # torch loads only in tests that need it: those of the client prove that they do not.
     import torch
 
@@ -127,7 +127,7 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
 
 
 def draw_crop(person: int, camera: int, shot: int) -> bytes:
-    """A head, a coat and trousers in the person's colours, shifted and lit by the camera."""
+    """Draw head, coat and trousers in the person's colours, shifted and lit by the camera."""
     colours = np.random.default_rng(person).integers(30, 226, size=(2, 3))
     noise = np.random.default_rng((person, camera, shot))
     pixels = np.full((96, 48, 3), 110 + 12 * camera, dtype=np.float64)
@@ -154,7 +154,7 @@ def _measure_statistics(network, batch) -> None:
 
 
 def _scale(backbone, batch) -> None:
-    """Lets every BatchNorm divide by the root mean square of what reaches it."""
+    """Let every BatchNorm divide by the root mean square of its input."""
     import torch
 
     def measure(norm, arguments) -> None:
@@ -216,7 +216,7 @@ def _calibration(metric_network, features, crops: list[DrawnCrop]):
 
 @pytest.fixture(scope="session")
 def cosine_artefact(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Path:
-    """The tiny artefact's embedder without M-Net, which scores by cosine alone."""
+    """Write the tiny artefact's embedder without M-Net, which scores by cosine alone."""
     from model.artefact import load_artefact, save_artefact
 
     whole = load_artefact(tiny_artefact)

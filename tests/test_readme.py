@@ -36,7 +36,7 @@ CHANCE = 0.10
 
 
 def blocks(page: str, mark: str) -> list[str]:
-    return [text for found, text in BLOCK.findall(page) if found == mark]
+    return [text for language, text in BLOCK.findall(page) if language == mark]
 
 
 def commands(block: str) -> list[list[str]]:
@@ -46,7 +46,7 @@ def commands(block: str) -> list[list[str]]:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The README's shell, with a port of its own."""
+    """Run the README's shell with a port of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

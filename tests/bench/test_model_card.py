@@ -15,8 +15,8 @@ def test_a_shipped_artefact_has_its_card(name: str) -> None:
     assert kept == card(name), "run python -m bench.model_card"
     about = read_description(shipped_artefacts()[name])
     assert about.artefact_fingerprint in kept
-    for one in about.provenance.data:
-        assert f"| {one.name} | {one.crops:,} | {one.identities:,} |" in kept
+    for data_set in about.provenance.data:
+        assert f"| {data_set.name} | {data_set.crops:,} | {data_set.identities:,} |" in kept
 
 
 def test_a_file_of_ones_own_has_a_card_and_a_damaged_one_has_none(

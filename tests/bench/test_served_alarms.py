@@ -1,4 +1,4 @@
-"""False alarms through a running service: who searches, and what is counted."""
+"""False alarms through a running service: the searches and the counts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def _crops() -> list[SourceCrop]:
 
 def test_strangers_search_what_the_others_fill_from_another_camera():
     (split,) = splits(_crops(), mixed=False, number=1)
-    assert {one.camera for one in split.gallery} == {"b"}
-    assert {one.camera for one in split.searches} == {"a"}
-    assert {one.identity for one in split.gallery} == split.known
-    assert not {one.identity for one in split.searches} & split.known
+    assert {crop.camera for crop in split.gallery} == {"b"}
+    assert {crop.camera for crop in split.searches} == {"a"}
+    assert {crop.identity for crop in split.gallery} == split.known
+    assert not {crop.identity for crop in split.searches} & split.known
     assert (len(split.gallery), len(split.searches)) == (10, 5)
 
 
@@ -41,7 +41,7 @@ def test_mixed_everybody_searches():
 
 def test_data_of_one_camera_is_refused():
     with pytest.raises(InputProblem, match="1 cameras"):
-        next(splits([one for one in _crops() if one.camera == "a"], False, 1))
+        next(splits([crop for crop in _crops() if crop.camera == "a"], False, 1))
 
 
 def test_alarms_are_of_strangers_and_detections_of_the_known_who_are_found():

@@ -1,4 +1,4 @@
-"""Watch lists drawn from features: who is judged, and what is counted."""
+"""Watch lists drawn from features: the judged tracks and the counts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ def _write(path, names):
         middle = people.setdefault(name.split("_")[0], random.standard_normal(DIMENSION))
         vectors.append(middle + 0.3 * random.standard_normal(DIMENSION))
     columns = {"paths": [f"market/query/{name}" for name in names]}
-    write_features(path, np.array(vectors, np.float32), columns, Origin("embedder"))
+    write_features(
+        path,
+        np.array(vectors, np.float32),
+        columns,
+        Origin("embedder"),
+    )
     return path
 
 
@@ -48,7 +53,12 @@ def test_a_track_ends_with_its_camera_and_with_a_gap_of_a_thousand_frames(tmp_pa
 def test_crops_of_the_training_part_are_not_judged(tmp_path):
     path = tmp_path / "features.npz"
     columns = {"paths": ["bounding_box_train/0002_c1s1_000100_01.jpg"]}
-    write_features(path, np.ones((1, 3), np.float32), columns, Origin("embedder"))
+    write_features(
+        path,
+        np.ones((1, 3), np.float32),
+        columns,
+        Origin("embedder"),
+    )
     assert watch.read_crops(path)[0].empty
 
 

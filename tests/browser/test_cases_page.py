@@ -41,7 +41,7 @@ def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery, dra
     page.locator("#answer [value=confirmed][aria-pressed=true]").wait_for()
     add(page, "Bag at gate 3")
     add(page, "Bag at gate 3")
-    assert [one["count"] for one in cases(http, gallery)] == [1]
+    assert [case["count"] for case in cases(http, gallery)] == [1]
     page.get_by_role("link", name="In 1 case").click()
     page.get_by_role("heading", name="Bag at gate 3").wait_for()
     page.get_by_label("Notes").fill("Left hand, 17:40.")
@@ -87,7 +87,7 @@ def test_a_case_is_begun_on_its_panel_and_a_phone_shows_it(page):
     page.get_by_role("button", name="Create").click()
     page.get_by_role("heading", name="<b>B</b>").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    tops = {one.bounding_box()["y"] for one in page.locator("nav a").all()}
+    tops = {link.bounding_box()["y"] for link in page.locator("nav a").all()}
     assert len(tops) == 1
 
 
@@ -99,7 +99,7 @@ def case_of(http: Any, gallery: str, name: str) -> str:
 
 def held(http: Any, gallery: str, case_id: str) -> dict[str, str]:
     case = http.get(f"/v1/galleries/{gallery}/cases/{case_id}").json()
-    return {one["query_id"]: one["note"] for one in case["queries"]}
+    return {query["query_id"]: query["note"] for query in case["queries"]}
 
 
 def test_forgetting_names_the_cases_that_lose_a_search(page, http, gallery, drawn_crops):

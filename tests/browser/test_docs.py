@@ -156,4 +156,4 @@ def test_no_field_of_a_form_begins_with_made_up_text(docs):
             row = call.locator(f"tr[data-property-name='{name}']")
             assert row.count() == 1, f"{operation}: {name}"
             texts = row.locator("input[type=text], textarea, select").all()
-            assert [one.input_value() for one in texts] in ([""], []), f"{operation}: {name}"
+            assert [text.input_value() for text in texts] in ([""], []), f"{operation}: {name}"

@@ -135,7 +135,7 @@ def test_a_gallery_is_set_back_to_a_snapshot(
     page.get_by_role("button", name="Restore…").click()
     with page.expect_response(re.compile("/restore$")):
         confirm(page, "Restore")
-    names = [one["identity"] for one in http.get(identities).json()["results"]]
+    names = [result["identity"] for result in http.get(identities).json()["results"]]
     assert "0001" in names
     assert "Ann" not in names
     page.get_by_role("button", name="Delete…").click()
@@ -208,7 +208,7 @@ def test_a_person_is_renamed_merged_and_forgotten(
     page.get_by_text("What remains elsewhere").click()
     page.locator(".news li", has_text="In audit log").wait_for()
     answer = http.get(f"/v1/galleries/{gallery}/identities").json()
-    assert [one["identity"] for one in answer["results"]] == ["0000", "0003", "0004", "0005"]
+    assert [result["identity"] for result in answer["results"]] == ["0000", "0003", "0004", "0005"]
 
 
 def test_a_person_beyond_the_first_page_is_found(
@@ -237,9 +237,9 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
 ) -> None:
     crops = f"/v1/galleries/{gallery}/crops"
     listed = http.get(crops, params={"identity": "0003"}).json()["results"]
-    for hour, one in enumerate(reversed(listed), 8):
+    for hour, crop in enumerate(reversed(listed), 8):
         time = {"captured_at": f"2026-03-01T{hour:02}:00:00Z"}
-        assert http.patch(f"{crops}/{one['crop_id']}", data=time).is_success
+        assert http.patch(f"{crops}/{crop['crop_id']}", data=time).is_success
     person(page, "0003")
     axis = page.get_by_role(
         "img", name="Pictures by time and camera. east: 2 pictures, west: 2 pictures."
@@ -250,7 +250,7 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
     )
     assert across == sorted(set(across))
     tiles = page.locator("#person .tile input")
-    in_time = [one["crop_id"] for one in reversed(listed)]
+    in_time = [crop["crop_id"] for crop in reversed(listed)]
     assert tiles.evaluate_all("all => all.map(one => one.value)") == in_time
     # By the keyboard alone.
     tiles.nth(1).press("Space")
@@ -263,11 +263,11 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
     outcome(page, "2 pictures are now of Eve.")
     expect(tiles).to_have_count(2)
     eve = http.get(crops, params={"identity": "Eve"}).json()["results"]
-    assert {one["crop_id"] for one in eve} == set(in_time[1:3])
+    assert {crop["crop_id"] for crop in eve} == set(in_time[1:3])
     asked = {"identity": "0003", "limit": 12}
     alike = http.get(f"/v1/galleries/{gallery}/similar", params=asked).json()["results"]
     assert alike[0]["identity"] == "Eve"
-    similar = [one["identity"] for one in alike if one["verdict"] != "no_match"]
+    similar = [result["identity"] for result in alike if result["verdict"] != "no_match"]
     expect(page.locator("#person section .card .name")).to_have_text(similar)
     page.get_by_role("button", name="Compare with Eve").click()
     expect(page.locator("dialog .sides h3")).to_have_text(["0003", "Eve"])
@@ -344,7 +344,7 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(
     page.keyboard.press("Enter")
     outcome(page, "now of Ann.")
     listed = http.get(crops, params={"identity": "Ann"}).json()["results"]
-    assert {one["crop_id"] for one in listed} == set(ids[1:])
+    assert {crop["crop_id"] for crop in listed} == set(ids[1:])
 
 
 def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
@@ -392,7 +392,7 @@ def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(
     page.get_by_role("button", name="Lately").click()
     done.get_by_role("button", name="Undo: 0003 → 0002").click()
     outcome(page, "0003 is a person of its own again: 4 pictures.")
-    names = [one["identity"] for one in http.get(identities).json()["results"]]
+    names = [result["identity"] for result in http.get(identities).json()["results"]]
     assert names == ["0000", "0001", "0002", "0003", "0004", "0005"]
 
 
@@ -410,7 +410,7 @@ def test_two_people_are_chosen_and_merged_beside_the_opinion_of_the_model(
 ) -> None:
     asked = {"identity": "0001", "limit": 100}
     alike = http.get(f"/v1/galleries/{gallery}/similar", params=asked).json()["results"]
-    (other,) = (one for one in alike if one["identity"] == "0002")
+    (other,) = (crop for crop in alike if crop["identity"] == "0002")
     page.get_by_role("link", name="People", exact=True).click()
     page.get_by_label("Choose 0001").check()
     expect(page.get_by_role("button", name="Merge the two…")).to_be_disabled()
@@ -445,7 +445,7 @@ def test_a_picture_is_enrolled_with_its_file_and_the_time_that_the_file_gives(
     expect(page.locator("#outcomes li .verdict")).to_have_text(["✓ Enrolled"] * 3)
     listed = http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]
     zone = page.evaluate("new Date('2026-03-02T10:30:00').toISOString()").replace(".000Z", "Z")
-    assert {one["external_id"]: one["captured_at"] for one in listed} == {
+    assert {crop["external_id"]: crop["captured_at"] for crop in listed} == {
         "gate 2026-03-02 10.30.00.png": zone,
         "no time.png": None,
         "camera.jpg": "2026-03-01T08:30:00Z",

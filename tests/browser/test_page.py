@@ -30,8 +30,8 @@ def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery
     answer = ask(http, gallery, drawn_crops[0].png)
     drop(page, "#query .drop", drawn_crops[0].png)
     page.wait_for_selector(".cards .card img")
-    assert names(page) == [one["identity"] for one in answer["results"]]
-    assert cameras(page) == [one["camera"] for one in answer["results"]]
+    assert names(page) == [result["identity"] for result in answer["results"]]
+    assert cameras(page) == [result["camera"] for result in answer["results"]]
     assert f"banner {answer['verdict']}" in page.locator(".banner").get_attribute("class")
     first = page.locator(".cards .card").first.inner_text()
     assert f"{answer['results'][0]['cosine']:.3f}" in first
@@ -105,7 +105,9 @@ def test_a_comparison_shows_the_contribution_of_each_region(page, drawn_crops):
         one.clientWidth / one.clientHeight, one.naturalWidth / one.naturalHeight])"""
     for shown, natural in page.locator(".heat img").evaluate_all(shapes):
         assert shown == pytest.approx(natural, abs=0.02)
-    cells, picture = (page.locator(one).first.bounding_box() for one in (".cells", ".heat img"))
+    cells, picture = (
+        page.locator(selector).first.bounding_box() for selector in (".cells", ".heat img")
+    )
     assert cells == pytest.approx(picture, abs=1)
 
 

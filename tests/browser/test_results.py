@@ -105,7 +105,7 @@ def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gal
 
     def labels() -> list[str]:
         return [
-            http.get(f"/v1/galleries/{gallery}/crops/{one}").json()["identity"] for one in crops
+            http.get(f"/v1/galleries/{gallery}/crops/{crop}").json()["identity"] for crop in crops
         ]
 
     before = labels()
@@ -248,7 +248,7 @@ def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery,
 def decisions(http: Any, page: Any, gallery: str) -> dict[str, str]:
     query_id = page.url.rpartition("/")[2]
     reviews = http.get(f"/v1/galleries/{gallery}/queries/{query_id}").json()["reviews"]
-    return {one["crop_id"]: one["decision"] for one in reviews}
+    return {review["crop_id"]: review["decision"] for review in reviews}
 
 
 def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gallery, drawn_crops):
@@ -302,7 +302,9 @@ def test_a_confirmed_result_without_a_name_gets_one_and_that_is_undone(
     page.locator("dialog.question").get_by_label("Name").fill("Ann")
     confirm(page, "Name")
     page.get_by_text("2 pictures are now of Ann.").wait_for()
-    assert {one["crop_id"] for one in http.get(f"{crops}?identity=Ann").json()["results"]} == {*ids}
+    assert {
+        result["crop_id"] for result in http.get(f"{crops}?identity=Ann").json()["results"]
+    } == {*ids}
     assert decisions(http, page, gallery) == dict.fromkeys(ids, "confirmed")
     expect(page.locator("#answer .offer button")).to_have_count(0)
     page.get_by_role("button", name="Undo").click()
@@ -408,7 +410,7 @@ def test_an_open_crop_fits_a_phone_and_can_be_read_in_both_schemes(page, drawn_c
     search_for(page, drawn_crops[0].png)
     page.locator("#answer .open").nth(1).click()
     page.wait_for_selector("#sheet .heat img")
-    views = [one.bounding_box() for one in page.locator("#sheet .view").all()]
+    views = [view.bounding_box() for view in page.locator("#sheet .view").all()]
     assert views[0]["y"] == views[1]["y"]
     assert views[1]["x"] + views[1]["width"] <= 390
     assert violations(page) == []

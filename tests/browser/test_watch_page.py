@@ -32,7 +32,7 @@ ALIKE = "d0-0012"
 
 @pytest.fixture(scope="module")
 def shop(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A service with the shipped artefact for small machines, and nobody in it."""
+    """Serve the shipped artefact for small machines, with nobody enrolled."""
     place = tmp_path_factory.mktemp("shop")
     options = {"webhook_private": "true"}
     with (
@@ -55,11 +55,15 @@ def receiver() -> Iterator[Receiver]:
 
 
 def crop_of(cast: Cast, identity: str) -> bytes:
-    return next(one.read() for one in cast.known + cast.strangers if one.identity == identity)
+    return next(crop.read() for crop in cast.known + cast.strangers if crop.identity == identity)
 
 
 def sight(http: httpx.Client, image: bytes, **fields: str) -> None:
-    answer = http.post("/v1/sightings", files=files(image), data=fields | {"wait": "true"})
+    answer = http.post(
+        "/v1/sightings",
+        files=files(image),
+        data=fields | {"wait": "true"},
+    )
     assert answer.status_code == 200, answer.text
 
 
@@ -73,7 +77,7 @@ def read_list(http: httpx.Client, gallery: str) -> dict[str, Any]:
 
 
 def ask_for_forecast(tab: Any, **fields: str) -> Any:
-    """Fills the dialog as far as the forecast, and returns it."""
+    """Fill the dialog as far as the forecast, and return it."""
     tab.locator("#watch-list").get_by_role("button", name="Arm…").click()
     dialog = tab.locator("dialog.question")
     for label, value in {"Passages": "1000", "Reason": "case 7/2026", **fields}.items():
@@ -84,7 +88,7 @@ def ask_for_forecast(tab: Any, **fields: str) -> Any:
 
 
 def make_webhook(tab: Any, url: str) -> str:
-    """Makes one on the page, and returns the secret that is shown this once."""
+    """Make a webhook on the page, and return its secret, which is shown only once."""
     tab.get_by_text("Messages to other systems").click()
     form = tab.locator("#new-webhook")
     form.get_by_label("Address").fill(url)
@@ -98,12 +102,17 @@ def make_webhook(tab: Any, url: str) -> str:
 
 
 def verified(receiver: Receiver, secret: str) -> list[dict[str, Any]]:
-    """The messages that a receiver got; each has to be signed by the secret."""
+    """Return the messages that a receiver got, and check the signature of each."""
     return [Webhook(secret).verify(got.body, got.headers) for got in receiver.received]
 
 
-def enroll(tab: Any, http: httpx.Client, name: str, pictures: list[bytes]) -> None:
-    """Enrolls a person on the page, into the gallery of suspects."""
+def enroll(
+    tab: Any,
+    http: httpx.Client,
+    name: str,
+    pictures: list[bytes],
+) -> None:
+    """Enroll a person on the page, into the gallery of suspects."""
     chosen = [
         {"name": f"{at}.png", "mimeType": "image/png", "buffer": picture}
         for at, picture in enumerate(pictures)
@@ -114,13 +123,29 @@ def enroll(tab: Any, http: httpx.Client, name: str, pictures: list[bytes]) -> No
     eventually(lambda: name in http.get("/v1/galleries/suspects/identities").text)
 
 
+def decide(
+    tab: Any,
+    card: Any,
+    key: str,
+    decision: str,
+) -> None:
+    tab.keyboard.press(key)
+    button = card.get_by_role("button", name=decision)
+    expect(button).to_have_attribute("aria-pressed", "true")
+
+
 def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_person(
     tab: Any, shop: httpx.Client, cast: Cast, receiver: Receiver
 ) -> None:
     assert shop.post("/v1/galleries", data={"name": "suspects"}).status_code == 201
     tab.goto(f"{shop.base_url}/#suspects/enroll")
     for identity, name in NAMES.items():
-        enroll(tab, shop, name, [one.read() for one in cast.gallery if one.identity == identity])
+        enroll(
+            tab,
+            shop,
+            name,
+            [crop.read() for crop in cast.gallery if crop.identity == identity],
+        )
     tab.get_by_role("link", name="Watch", exact=True).click()
     expect(tab.locator("#watch-list h2")).to_have_text("Not armed: suspects")
     secret = make_webhook(tab, receiver.url)
@@ -151,7 +176,7 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     expect(tab.locator("#newest")).to_have_text("New alert: Anna Roth at till")
     eventually(lambda: len(receiver.received) == 3)
     seen = [message["data"] for message in verified(receiver, secret)[1:]]
-    assert sorted((one["identity"], one["camera"]) for one in seen) == [
+    assert sorted((alert["identity"], alert["camera"]) for alert in seen) == [
         ("Anna Roth", "entrance"),
         ("Anna Roth", "till"),
     ]
@@ -161,15 +186,9 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     expect(cards.nth(0)).to_contain_text("Carla Diaz")
     tab.keyboard.press("Escape")
     cards.nth(0).locator(".open").focus()
-    tab.keyboard.press("r")
-    expect(cards.nth(0).get_by_role("button", name="Another person")).to_have_attribute(
-        "aria-pressed", "true"
-    )
+    decide(tab, cards.nth(0), "r", "Another person")
     tab.keyboard.press("ArrowDown")
-    tab.keyboard.press("c")
-    expect(cards.nth(1).get_by_role("button", name="Same person")).to_have_attribute(
-        "aria-pressed", "true"
-    )
+    decide(tab, cards.nth(1), "c", "Same person")
     assert violations(tab) == []
     decided = shop.get("/v1/alerts").json()["results"]
     assert [alert["state"] for alert in decided] == ["rejected", "confirmed", "open"]
@@ -197,7 +216,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def watching(browser: Any, tiny_artefact: Path, place: Path) -> Iterator[httpx.Client]:
+def watching(
+    browser: Any,
+    tiny_artefact: Path,
+    place: Path,
+) -> Iterator[httpx.Client]:
     options = {"webhook_private": "true"}
     with (
         serving(tiny_artefact, place, **options) as url,
@@ -214,7 +237,7 @@ def people(watching: httpx.Client, place: Path) -> Iterator[Passersby]:
 
 @pytest.fixture
 def armed(watching: httpx.Client, drawn_crops: list[Any]) -> str:
-    """An armed list of six people, for each test another one."""
+    """Arm another list of six people for each test."""
     name = f"g{uuid4().hex[:8]}"
     fill(watching, name, drawn_crops)
     fields = settings()
@@ -224,7 +247,11 @@ def armed(watching: httpx.Client, drawn_crops: list[Any]) -> str:
     return name
 
 
-def fill(http: httpx.Client, name: str, crops: list[Any]) -> None:
+def fill(
+    http: httpx.Client,
+    name: str,
+    crops: list[Any],
+) -> None:
     assert http.post("/v1/galleries", data={"name": name}).status_code == 201
     labels = {
         "identity": [crop.identity for crop in crops],
@@ -237,7 +264,7 @@ def fill(http: httpx.Client, name: str, crops: list[Any]) -> None:
 
 @contextmanager
 def dropped_stream(tab: Any) -> Iterator[list[dict[str, str]]]:
-    """The first stream of alerts ends at once; yields the headers of the requests for one."""
+    """End the first stream of alerts at once, and yield the headers of every request for one."""
     asked: list[dict[str, str]] = []
 
     def answer(route: Any) -> None:
@@ -399,8 +426,8 @@ def test_messages_that_are_not_delivered_are_listed_and_sent_again(
     expect(tab.locator("#webhooks-said")).to_have_text("It is sent again.")
     eventually(lambda: len(receiver.received) == 2)
     # For a day both secrets sign.
-    for one in (former, secret):
-        assert Webhook(one).verify(receiver.received[-1].body, receiver.received[-1].headers)
+    for key in (former, secret):
+        assert Webhook(key).verify(receiver.received[-1].body, receiver.received[-1].headers)
     again = [json.loads(got.body)["data"]["alert_id"] for got in receiver.received]
     assert again[0] == again[1]
     tab.get_by_role("button", name="Delete… desk").click()

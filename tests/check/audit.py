@@ -41,12 +41,12 @@ def judge(answer: str) -> tuple[bool, str]:
             False,
             "NOT AUDITED: pip-audit could not ask; run it where it can reach its advisories",
         )
-    unknown = [one["name"] for one in packages if "skip_reason" in one]
+    unknown = [package["name"] for package in packages if "skip_reason" in package]
     known = [
-        f"{one['name']} {one['version']}: {found['id']}, mended in "
-        f"{', '.join(found['fix_versions']) or 'no version yet'}"
-        for one in packages
-        for found in one.get("vulns", ())
+        f"{package['name']} {package['version']}: {flaw['id']}, mended in "
+        f"{', '.join(flaw['fix_versions']) or 'no version yet'}"
+        for package in packages
+        for flaw in package.get("vulns", ())
     ]
     if known:
         return False, "VULNERABLE:\n" + "\n".join(known)

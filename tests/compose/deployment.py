@@ -131,7 +131,7 @@ class Deployment:
         if error is not None:
             self.say("failed; the last of the logs:")
             self._shell(LAST_WORDS, check=False, show=True)
-        profiles = " ".join(f"--profile {one}" for one in ("monitor", "train", "milvus"))
+        profiles = " ".join(f"--profile {profile}" for profile in ("monitor", "train", "milvus"))
         self._shell(f"docker compose {profiles} down --volumes --remove-orphans", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -241,7 +241,7 @@ class Deployment:
         """
         began = time.monotonic()
         numbers = range(1, containers + 1)
-        ways = {f"container {one}": partial(self.container, one) for one in numbers}
+        ways = {f"container {number}": partial(self.container, number) for number in numbers}
         for name, way in (*ways.items(), ("the proxy", self.through_the_proxy)):
             while not _is_ready(way):
                 if time.monotonic() - began > seconds:

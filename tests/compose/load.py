@@ -76,8 +76,8 @@ class Load:
         self._errors: list[BaseException] = []
         work = (self._enrol, self._enrol, self._query, self._query, self._delete)
         self._threads = [
-            threading.Thread(target=self._work, args=(one, number))
-            for number, one in enumerate(work)
+            threading.Thread(target=self._work, args=(request, number))
+            for number, request in enumerate(work)
         ]
 
     def __enter__(self) -> Self:

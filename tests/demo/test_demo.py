@@ -121,18 +121,18 @@ def test_known_people_and_strangers_are_asked_in_a_mixed_order_that_the_seed_giv
     assert order == [query.identity for query in cast.in_mixed_order(3)]
     assert order != [query.identity for query in cast.in_mixed_order(4)]
     assert sorted(order) == sorted("abcdefghstuvwxyz")
-    assert {"known" if one < "s" else "stranger" for one in order[:8]} == {"known", "stranger"}
+    assert {"known" if name < "s" else "stranger" for name in order[:8]} == {"known", "stranger"}
 
 
 def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers() -> None:
     def shown(seed: int, verdict: Verdict) -> list[str]:
-        findings = tuple(answered(one, one < "s", verdict) for one in "abcdefghstuvwxyz")
+        findings = tuple(answered(name, name < "s", verdict) for name in "abcdefghstuvwxyz")
         off = CalibrationState(state="off")
-        return [one.query.name for one in found(findings, seed, off).sample(3, 2)]
+        return [finding.query.name for finding in found(findings, seed, off).sample(3, 2)]
 
     chosen = shown(1, "match")
     assert len(set(chosen)) == 5
-    assert [one < "s" for one in chosen] == [True] * 3 + [False] * 2
+    assert [name < "s" for name in chosen] == [True] * 3 + [False] * 2
     assert chosen == shown(1, "no_match")
     assert chosen != shown(2, "match")
 

@@ -131,7 +131,7 @@ def test_the_service_reaches_nothing_but_its_peers(compose) -> None:
     assert compose["networks"]["inside"] == {"internal": True}
     assert compose["networks"]["index"] == {"internal": True}
     networks = {"service": ["inside", "index"], "redis": ["inside"]}
-    for name, reached in (networks | {one: ["index"] for one in OF_MILVUS}).items():
+    for name, reached in (networks | {service: ["index"] for service in OF_MILVUS}).items():
         assert compose["services"][name]["networks"] == reached
         assert "ports" not in compose["services"][name]
 
@@ -150,14 +150,14 @@ def test_a_gpu_is_reserved_and_the_override_drops_it(compose) -> None:
 
 
 def test_monitor_and_trainer_run_only_when_they_are_asked_for(compose) -> None:
-    profiles = {name: one.get("profiles") for name, one in compose["services"].items()}
+    profiles = {name: service.get("profiles") for name, service in compose["services"].items()}
     assert profiles == {
         "service": None,
         "redis": None,
         "proxy": None,
-        **{one: ["monitor"] for one in OF_MONITOR},
+        **{service: ["monitor"] for service in OF_MONITOR},
         "trainer": ["train"],
-        **{one: ["milvus"] for one in OF_MILVUS},
+        **{service: ["milvus"] for service in OF_MILVUS},
     }
 
 

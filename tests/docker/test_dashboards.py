@@ -14,13 +14,15 @@ DASHBOARDS = [path.read_text(encoding="utf-8") for path in (ROOT / "docker/grafa
 def test_every_panel_has_a_description_a_unit_and_a_place_of_its_own() -> None:
     assert DASHBOARDS
     for text in DASHBOARDS:
-        panels = [one for one in json.loads(text)["panels"] if one["type"] != "row"]
-        assert len({one["id"] for one in panels}) == len(panels)
-        assert len({(one["gridPos"]["x"], one["gridPos"]["y"]) for one in panels}) == len(panels)
-        for one in panels:
-            assert one["description"].endswith(".")
-            assert one["fieldConfig"]["defaults"]["unit"]
-            assert all(target["expr"] for target in one["targets"])
+        panels = [panel for panel in json.loads(text)["panels"] if panel["type"] != "row"]
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(
+            panels
+        )
+        for panel in panels:
+            assert panel["description"].endswith(".")
+            assert panel["fieldConfig"]["defaults"]["unit"]
+            assert all(target["expr"] for target in panel["targets"])
 
 
 def test_grafana_finds_its_data_source_and_its_dashboards(compose) -> None:
@@ -31,7 +33,9 @@ def test_grafana_finds_its_data_source_and_its_dashboards(compose) -> None:
     assert f"./docker/grafana:{provider['options']['path']}:ro" in mounts
     assert source["url"] == "http://prometheus:9090"
     for text in DASHBOARDS:
-        used = {one["datasource"]["uid"] for one in json.loads(text)["panels"] if "targets" in one}
+        used = {
+            panel["datasource"]["uid"] for panel in json.loads(text)["panels"] if "targets" in panel
+        }
         assert used == {source["uid"]}
 
 
@@ -47,7 +51,7 @@ def test_prometheus_sends_alerts_to_the_alertmanager(compose) -> None:
         one["alert"] for one in yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
     }
     routing = yaml.safe_load(text_of("docker/alertmanager.yml"))
-    assert routing["route"]["receiver"] in {one["name"] for one in routing["receivers"]}
+    assert routing["route"]["receiver"] in {receiver["name"] for receiver in routing["receivers"]}
     for rule in routing["inhibit_rules"]:
-        for one in (*rule["source_matchers"], *rule["target_matchers"]):
-            assert set(one.split("= ")[-1].split("~ ")[-1].strip('"').split("|")) <= alerts
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            assert set(matcher.split("= ")[-1].split("~ ")[-1].strip('"').split("|")) <= alerts

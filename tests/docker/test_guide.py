@@ -47,11 +47,13 @@ def test_every_alert_is_explained(monitoring) -> None:
 def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
     expression = rule["expr"]
     for name in set(re.findall(r"\b(?:gmn|process)_\w+", expression)):
-        plain = next((name.removesuffix(one) for one in SUFFIXES if name.endswith(one)), name)
+        plain = next(
+            (name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name
+        )
         assert plain in metric_names(), name
     for code in re.findall(r'code=~?"([^"]+)"', expression):
         assert set(code.split("|")) <= {
-            *(one.code for one in ServiceError.__subclasses__()),
+            *(error.code for error in ServiceError.__subclasses__()),
             *CODE_OF_STATUS.values(),
             "not_embedded",
         }

@@ -62,8 +62,8 @@ def test_nothing_is_compiled_and_no_cache_is_kept(dockerfile) -> None:
     installs = re.findall(r"pip --python \S+ install (.*)$", dockerfile, re.M)
     assert len(installs) == 4
     assert all(
-        "--only-binary :all:" in one or one.endswith("--no-deps --prefix /code .")
-        for one in installs
+        "--only-binary :all:" in package or package.endswith("--no-deps --prefix /code .")
+        for package in installs
     )
 
 

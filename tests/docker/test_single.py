@@ -16,7 +16,7 @@ from tests.docker.conftest import ROOT, text_of
 
 PAGE = text_of("docs/single.md")
 UNIT, CADDY, NGINX = (
-    text_of(f"docker/{one}") for one in ("gmn.service", "Caddyfile", "nginx.conf")
+    text_of(f"docker/{name}") for name in ("gmn.service", "Caddyfile", "nginx.conf")
 )
 
 
@@ -71,7 +71,7 @@ def test_caddy_accepts_its_file() -> None:
 def test_both_proxies_have_the_limits_of_the_service_and_keep_metrics_inside() -> None:
     fields = Settings.model_fields
     units = {"m": 2**20, "g": 2**30, "MiB": 2**20, "GiB": 2**30}
-    wanted = {fields[f"max_{one}_bytes"].default for one in ("body", "import")}
+    wanted = {fields[f"max_{kind}_bytes"].default for kind in ("body", "import")}
     limits = ((NGINX, r"client_max_body_size (\d+)(\w);"), (CADDY, r"max_size (\d+)(\w+)"))
     for text, limit in limits:
         assert {int(size) * units[unit] for size, unit in re.findall(limit, text)} == wanted

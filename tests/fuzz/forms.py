@@ -60,8 +60,10 @@ async def _read(data: bytes) -> None:
 
     scope = {"type": "http", "headers": [(b"content-type", kind + head[1:])]}
     async with Request(scope, receive).form() as form:
-        texts = {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
-        images = [b"x" for one in form.getlist("images") if not isinstance(one, str)]
+        texts = {
+            name: [part for part in form.getlist(name) if isinstance(part, str)] for name in form
+        }
+        images = [b"x" for part in form.getlist("images") if not isinstance(part, str)]
     EnrollForm(**{name: texts.get(name, []) for name in FIELDS}).for_images(images or [b"x"])
     single = {name: said[0] if len(said) == 1 else said for name, said in texts.items() if said}
     single.pop("images", None)

@@ -20,4 +20,8 @@ def decode(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    fuzz(decode, (one.data for one in hostile_images(0) if len(one.data) < 20_000), CropProblem)
+    fuzz(
+        decode,
+        (hostile.data for hostile in hostile_images(0) if len(hostile.data) < 20_000),
+        CropProblem,
+    )

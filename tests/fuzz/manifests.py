@@ -32,5 +32,5 @@ def read(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    taken = [*test_manifests.TAKEN.values(), *(one for one, _ in test_manifests.CASES.values())]
-    fuzz(read, (one for one in taken if len(one) < 10_000), ManifestProblem)
+    taken = [*test_manifests.TAKEN.values(), *(text for text, _ in test_manifests.CASES.values())]
+    fuzz(read, (text for text in taken if len(text) < 10_000), ManifestProblem)

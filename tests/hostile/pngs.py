@@ -23,7 +23,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(chunks: Iterable[Chunk]) -> bytes:
-    return SIGNATURE + b"".join(chunk(*one) for one in chunks)
+    return SIGNATURE + b"".join(chunk(*part) for part in chunks)
 
 
 def header(width: int, height: int, bits: int = 8, colour: int = 2, interlaced: int = 0) -> Chunk:
@@ -96,7 +96,7 @@ def hostile_pngs() -> Iterator[HostileFile]:
 def _scattered() -> bytes:
     small = encoded(drawn().quantize(4), "PNG", optimize=True)
     first, *middle, last = parts(small)
-    others = [one for one in middle if one[0] != b"IDAT"]
+    others = [part for part in middle if part[0] != b"IDAT"]
     pixels = b"".join(data for kind, data in middle if kind == b"IDAT")
     single = [(b"IDAT", pixels[at : at + 1]) for at in range(len(pixels))]
     return png([first, *others, *single, last])

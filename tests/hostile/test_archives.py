@@ -68,7 +68,7 @@ def test_an_odd_name_stays_inside(unpack, pack, name) -> None:
 
 def test_links_devices_and_pipes_are_left_out(unpack) -> None:
     left_out = unpack(tar_of(GOOD, *archives.specials()))
-    assert {one.name for one in left_out} == {one.name for one in archives.specials()}
+    assert {file.name for file in left_out} == {entry.name for entry in archives.specials()}
     assert came(unpack)
 
 
@@ -100,7 +100,7 @@ def test_of_two_files_of_one_name_the_first_comes_and_the_second_is_named(unpack
     several = [("a.jpg", b"first"), ("a.jpg", b"second"), ("a.jpg/c.jpg", b"third")]
     left_out = unpack(pack([*several, *GOOD.items()]))
     assert len(left_out) == 2
-    assert all("came before" in one.reason for one in left_out)
+    assert all("came before" in file.reason for file in left_out)
     assert (unpack.into / "a.jpg").read_bytes() == b"first"
     assert came(unpack)
 
@@ -227,6 +227,6 @@ def test_bombs_are_refused_in_bounded_time_and_memory() -> None:
     print(ran.stdout)  # noqa: T201
     measured = [json.loads(line) for line in ran.stdout.splitlines()]
     assert len(measured) == 5
-    for one in measured:
-        assert one["cpu_s"] < 5.0, one
-        assert one["peak_mb"] < 100, one
+    for row in measured:
+        assert row["cpu_s"] < 5.0, row
+        assert row["peak_mb"] < 100, row

@@ -54,9 +54,9 @@ def test_the_costliest_images_take_bounded_time_and_memory() -> None:
     print(ran.stdout)  # noqa: T201
     measured = [json.loads(line) for line in ran.stdout.splitlines()]
     assert len(measured) == 8
-    for one in measured:
-        assert one["cpu_s"] < 6.0, one
-        assert one["peak_mb"] < 450, one
+    for row in measured:
+        assert row["cpu_s"] < 6.0, row
+        assert row["peak_mb"] < 450, row
 
 
 def _outcome(data: bytes) -> NDArray[np.uint8] | CropProblem:

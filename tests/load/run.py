@@ -92,8 +92,8 @@ def figures(account: Account, seconds: float, clients: int) -> dict[str, Any]:
             cuts = statistics.quantiles(times, n=100)
             ms = (cuts[49], cuts[98], max(times))
             measured[f"{name}, ms"] = {
-                which: round(one * 1e3, 1)
-                for which, one in zip(("p50", "p99", "slowest"), ms, strict=True)
+                which: round(milliseconds * 1e3, 1)
+                for which, milliseconds in zip(("p50", "p99", "slowest"), ms, strict=True)
             }
     return measured
 
@@ -131,8 +131,8 @@ def main() -> int:
         finally:
             if served.process.poll() is None:
                 served.kill()
-    for one in wrong:
-        print(f"WRONG: {one}", file=sys.stderr)  # noqa: T201
+    for line in wrong:
+        print(f"WRONG: {line}", file=sys.stderr)  # noqa: T201
     print("the service is well" if not wrong else f"{len(wrong)} things are wrong")  # noqa: T201
     return 1 if wrong else 0
 

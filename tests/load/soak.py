@@ -59,7 +59,7 @@ class Samples:
     def since(self, share: float) -> Samples:
         """Those after a share of the time."""
         begin = self.seconds[0] + share * (self.seconds[-1] - self.seconds[0])
-        first = next(place for place, one in enumerate(self.seconds) if one >= begin)
+        first = next(place for place, seconds in enumerate(self.seconds) if seconds >= begin)
         return Samples(*(series[first:] for series in vars(self).values()))
 
 
@@ -103,11 +103,11 @@ def soak(
     memory = growth(warm.seconds, warm.resident_mib, ALLOWED_MIB)
     files = growth(warm.seconds, warm.open_files, ALLOWED_FILES)
     wrong = [*full.wrong, *account.wrong]
-    for what, unit, found in (("resident memory", "MiB", memory), ("open files", "files", files)):
-        if found.leaks:
+    for what, unit, figure in (("resident memory", "MiB", memory), ("open files", "files", files)):
+        if figure.leaks:
             wrong.append(
-                f"{what} grows by {found.slope:.1f} {unit} an hour (95 %: {found.low:.1f} to "
-                f"{found.high:.1f}), more than the {found.allowed:.0f} that count as none"
+                f"{what} grows by {figure.slope:.1f} {unit} an hour (95 %: {figure.low:.1f} to "
+                f"{figure.high:.1f}), more than the {figure.allowed:.0f} that count as none"
             )
     wrong += what_is_wrong(served)
     return {
@@ -119,7 +119,7 @@ def soak(
         "resident_mib": memory.as_json(),
         "open_files": files.as_json(),
         "samples": {
-            name: [round(one, 2) for one in series] for name, series in vars(samples).items()
+            name: [round(value, 2) for value in series] for name, series in vars(samples).items()
         },
         "wrong": wrong,
     }

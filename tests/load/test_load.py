@@ -32,4 +32,4 @@ def test_an_answer_that_breaks_a_promise_is_told():
     assert account.wrong == []
     account.note("query", Answer(429, b"", None), 0.1)
     account.note("enrol", Answer(500, b"failed", None), 0.1)
-    assert [one.split()[1] for one in account.wrong] == ["429", "500"]
+    assert [line.split()[1] for line in account.wrong] == ["429", "500"]

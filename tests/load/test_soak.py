@@ -38,13 +38,13 @@ def test_what_stays_as_it_is_does_not_leak():
 @pytest.mark.parametrize("remembers", [0.0, 0.5, 0.9])
 def test_noise_is_seldom_taken_for_a_leak_and_a_leak_is_seen_through_it(remembers):
     flat = [_judged(_noise(seed, remembers), allowed=0.0) for seed in range(200)]
-    held = np.mean([one.low <= 0 <= one.high for one in flat])
+    held = np.mean([trend.low <= 0 <= trend.high for trend in flat])
     assert 0.88 <= held <= 1.0, "of 95 % intervals nine tenths and more hold the truth"
-    assert np.mean([one.leaks for one in flat]) <= 0.08
+    assert np.mean([trend.leaks for trend in flat]) <= 0.08
     leak = 200.0 * SECONDS / 3600
     leaking = [_judged(leak + _noise(seed, remembers)) for seed in range(20)]
-    assert all(one.leaks for one in leaking)
-    assert np.mean([one.slope for one in leaking]) == pytest.approx(200.0, rel=0.1)
+    assert all(trend.leaks for trend in leaking)
+    assert np.mean([trend.slope for trend in leaking]) == pytest.approx(200.0, rel=0.1)
 
 
 def test_a_single_step_and_a_saw_are_no_leaks_and_a_lost_file_a_minute_is():

@@ -32,13 +32,13 @@ def what_is_wrong(served: Served) -> list[str]:
         return [*wrong, f"an enrolment afterwards: {enrolled.status_code} {enrolled.text[:200]}"]
     crop_id = enrolled.json()["results"][0]["crop_id"]
     found = served.query("default", picture, top_k=1).json()["results"]
-    if [one["crop_id"] for one in found] != [crop_id]:
+    if [crop["crop_id"] for crop in found] != [crop_id]:
         wrong.append(f"a query afterwards does not find what was enrolled: {found}")
     removed = served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
     if removed.status_code != 200:
         wrong.append(f"a deletion afterwards: {removed.status_code} {removed.text[:200]}")
     left = served.query("default", picture, top_k=1000, scoring="cosine").json()["results"]
-    if crop_id in [one["crop_id"] for one in left]:
+    if crop_id in [crop["crop_id"] for crop in left]:
         wrong.append("a query afterwards finds what was deleted")
     return wrong
 

@@ -1,4 +1,4 @@
-"""The artefact: what is written is read back, and everything else is one clear error."""
+"""The artefact: a written file is read back, and everything else is one clear error."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,9 @@ def test_half_precision_halves_the_file_and_keeps_the_features(
     file = tmp_path / "half.safetensors"
     save_artefact(file, artefact.description, embedder, artefact.metric_network)
     networks = (embedder, artefact.metric_network)
-    whole = sum(4 * one.numel() for network in networks for one in network.state_dict().values())
+    whole = sum(
+        4 * tensor.numel() for network in networks for tensor in network.state_dict().values()
+    )
     stored = load_artefact(file).tensors
     weights = sum(stored[name].nbytes for name in stored if not name.startswith("graph."))
     assert weights < 0.6 * whole
@@ -101,7 +103,9 @@ def test_a_new_embedder_or_preprocessing_changes_the_embedding_fingerprint(
     with torch.no_grad():
         artefact.embedder.neck.weight.add_(1.0)
     retrained = save_artefact(path, before, artefact.embedder, artefact.metric_network)
-    fingerprints = {one.embedding_fingerprint for one in (before, reframed, retrained)}
+    fingerprints = {
+        description.embedding_fingerprint for description in (before, reframed, retrained)
+    }
     assert len(fingerprints) == 3
 
 
@@ -216,10 +220,10 @@ def test_the_description_says_what_it_was_trained_on(artefact: Artefact) -> None
     ],
 )
 def test_galleries_of_released_versions_stay_valid(name: str, embedding: str) -> None:
-    """A calibration may be made anew; the features of an artefact that shipped stay the same."""
+    """Hold the features of the artefacts that shipped; their calibrations may be made anew."""
     description = load_artefact(resolve_artefact(name)).description
     assert description.embedding_fingerprint.startswith(embedding)
-    shapes = {one.tail_shape for one in description.calibration.scorings.values()}
+    shapes = {scoring.tail_shape for scoring in description.calibration.scorings.values()}
     assert None not in shapes
 
 

@@ -116,4 +116,4 @@ def test_variants_may_be_asked_for_in_parts_that_the_crop_itself_fills_up() -> N
     together = variants(crop, range(1 + CELLS))
     parts = [variants(crop, range(start, start + 10)) for start in range(0, 40, 10)]
     assert np.array_equal(np.concatenate(parts)[: len(together)], together)
-    assert all(np.array_equal(one, crop) for one in [together[0], *parts[-1][3:]])
+    assert all(np.array_equal(picture, crop) for picture in [together[0], *parts[-1][3:]])

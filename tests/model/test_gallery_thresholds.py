@@ -24,7 +24,7 @@ PEOPLE = 150
 
 
 def strangers(random, count, people=PEOPLE, scale=0.05):
-    """The nine best of `people` scores of strangers' searches, whose levels differ."""
+    """Draw the nine best of `people` scores for strangers' searches of different levels."""
     rarity = random.exponential(1.0, (count, people))
     tail = np.expm1(-0.05 * rarity) / -0.05
     scores = random.normal(0.1, 0.05, (count, 1)) + scale * tail
@@ -32,7 +32,7 @@ def strangers(random, count, people=PEOPLE, scale=0.05):
 
 
 def enrolled(random, count, people=PEOPLE, scale=0.05):
-    """The same of enrolled people, whose own score is higher on the whole."""
+    """Draw the same for enrolled people, whose own score is higher on the whole."""
     leaders = strangers(random, count, people, scale)
     return -np.sort(-np.c_[leaders[:, 0] + random.normal(0.25, 0.1, count), leaders])[:, :RANKS]
 
@@ -53,7 +53,7 @@ def fitted(seed=0, sizes=(PEOPLE, 50), searches=()):
 
 def obtained(thresholds, far, people=PEOPLE, scale=0.05):
     leaders = strangers(np.random.default_rng(99), 4000, people, scale)
-    limits = [thresholds.threshold(far, one, people) for one in level(leaders).tolist()]
+    limits = [thresholds.threshold(far, height, people) for height in level(leaders).tolist()]
     return float((leaders[:, 0] >= limits).mean())
 
 
@@ -93,12 +93,23 @@ def test_the_asked_rate_is_obtained_whoever_searches(known):
 
 def test_searches_correct_the_scale_without_labels():
     random = np.random.default_rng(3)
-    leaders = np.r_[enrolled(random, 60, scale=0.035), strangers(random, 196, scale=0.035)]
+    leaders = np.r_[
+        enrolled(random, 60, scale=0.035),
+        strangers(
+            random,
+            196,
+            scale=0.035,
+        ),
+    ]
 
     before = fitted()
     after = fit_ratio(before, kept(leaders))
 
-    assert obtained(before, 1e-2, scale=0.035) < 0.4 * obtained(after, 1e-2, scale=0.035)
+    assert obtained(before, 1e-2, scale=0.035) < 0.4 * obtained(
+        after,
+        1e-2,
+        scale=0.035,
+    )
     assert 0.004 <= obtained(after, 1e-2, scale=0.035) <= 0.02
     assert after.tails == before.tails
     assert (before.searches, after.searches) == (0, 256)
@@ -109,7 +120,7 @@ def test_enrolled_people_are_found():
     leaders = enrolled(np.random.default_rng(5), 200)
     thresholds = fitted()
 
-    limits = [thresholds.threshold(1e-2, one, PEOPLE) for one in level(leaders).tolist()]
+    limits = [thresholds.threshold(1e-2, height, PEOPLE) for height in level(leaders).tolist()]
 
     assert (leaders[:, 0] >= limits).mean() >= 0.5
 
@@ -148,7 +159,11 @@ def test_probability_rises_with_the_score_and_agrees_with_the_verdict():
             limit = np.array([thresholds.threshold(rate, where, identities)])
             at[rate] += thresholds.probability(limit, where, identities).tolist()
     # Every search, size and gallery has the same probability at an operating point.
-    for rate, expected in zip(RATES, (0.54, 0.92, 0.99), strict=True):
+    for rate, expected in zip(
+        RATES,
+        (0.54, 0.92, 0.99),
+        strict=True,
+    ):
         assert at[rate] == pytest.approx([expected] * 3, abs=0.01)
 
 

@@ -123,8 +123,8 @@ def test_probability_rises_strictly_with_the_score():
 def test_a_refit_moves_a_threshold_by_half_the_scale_at_most():
     before = fit_searches(searches(60, 0.0), ARTEFACT)
     moved = [
-        SearchScores(tuple(score + 0.5 for score in one.scores), one.identities, one.at)
-        for one in searches(60, 0.0, seed=1)
+        SearchScores(tuple(score + 0.5 for score in search.scores), search.identities, search.at)
+        for search in searches(60, 0.0, seed=1)
     ]
 
     after = fit_searches(moved, ARTEFACT, before)

@@ -50,7 +50,7 @@ def test_a_residual_network_of_timm_has_four_stages() -> None:
     embedder = Embedder(config(RESNET, multiscale=MultiscaleConfig())).eval()
     with torch.no_grad():
         features = embedder.features(CROPS, stages=(1, 2, 3, 4))
-    assert [tuple(one.shape[1:]) for one in features.stages] == [
+    assert [tuple(stage.shape[1:]) for stage in features.stages] == [
         (64, 16, 8),
         (128, 8, 4),
         (256, 4, 2),

@@ -36,4 +36,4 @@ class Broken:
 
 def read_broken() -> list[Broken]:
     """All of them."""
-    return [Broken(**one) for one in tomllib.loads(LIST.read_text())["broken"]]
+    return [Broken(**entry) for entry in tomllib.loads(LIST.read_text())["broken"]]

@@ -27,13 +27,14 @@ def test_what_is_replaced_stands_once_in_its_file_and_the_test_is_there(one):
 
 def test_every_one_was_seen_to_be_found():
     kept = json.loads(OUTCOMES.read_text())["broken"]
-    assert [(one["promise"], one["says"], one["failed"], one["tests"]) for one in kept] == [
-        (one.promise, one.says, True, [one.test.partition("::")[2]]) for one in LISTED
+    assert [(row["promise"], row["says"], row["failed"], row["tests"]) for row in kept] == [
+        (mutation.promise, mutation.says, True, [mutation.test.partition("::")[2]])
+        for mutation in LISTED
     ]
 
 
 def test_every_promise_is_among_them():
-    assert {one.promise for one in LISTED} >= set(range(1, 8))
+    assert {mutation.promise for mutation in LISTED} >= set(range(1, 8))
 
 
 SUITE = """

@@ -62,7 +62,9 @@ def cut_and_check(
             found = [f"{type(error).__name__}: {error}"]
         tried[loss] += 1
         said = f"after {past and past.name}, amid {under_way and under_way.name}"
-        wrong += [f"cut {number}, {place} entries, {loss} lost, {said}: {one}" for one in found]
+        wrong += [
+            f"cut {number}, {place} entries, {loss} lost, {said}: {problem}" for problem in found
+        ]
     if "CUTS" in os.environ:
         _write(report, len(asked), tried, time.monotonic() - begun, wrong)
     return wrong
@@ -77,7 +79,7 @@ def differences(found: Shown, past: Act | None, under_way: Act | None) -> list[s
         return []
     wrong = []
     for name in sorted(set(found).union(*shown)):
-        allowed = [one.get(name, GONE) for one in shown]
+        allowed = [state.get(name, GONE) for state in shown]
         if found.get(name, GONE) not in allowed:
             wrong.append(f"{name}: found {str(found.get(name, GONE))[:200]}, which nobody asked")
     return wrong

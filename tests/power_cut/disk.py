@@ -131,12 +131,12 @@ class Disk:
         for renaming in self._kept_names(loss, chance):
             for folder, name in renaming.takes:
                 held.setdefault(folder, {}).pop(name, None)
-            for folder, name, one in renaming.puts:
-                held.setdefault(folder, {})[name] = one
+            for folder, name, file in renaming.puts:
+                held.setdefault(folder, {})[name] = file
         self._write(self._top, target, held, loss, chance)
 
     def _kept_names(self, loss: Loss, chance: random.Random) -> Iterator[_Renaming]:
-        unsynced = [one for one in self._names if one not in self._synced]
+        unsynced = [entry for entry in self._names if entry not in self._synced]
         if loss in ("nothing", "metadata"):
             kept = unsynced
         elif loss == "everything":
@@ -145,9 +145,9 @@ class Disk:
             # As a journal keeps them: up to some moment.
             kept = unsynced[: chance.randint(0, len(unsynced))]
         else:
-            kept = [one for one in unsynced if chance.random() < 0.5]
+            kept = [entry for entry in unsynced if chance.random() < 0.5]
         wanted = self._synced | set(kept)
-        return (one for one in self._names if one in wanted)
+        return (entry for entry in self._names if entry in wanted)
 
     def _write(
         self,
@@ -158,17 +158,17 @@ class Disk:
         chance: random.Random,
     ) -> None:
         target.mkdir()
-        for name, one in held.get(folder, {}).items():
-            if isinstance(one, _Folder):
-                self._write(one, target / name, held, loss, chance)
+        for name, file in held.get(folder, {}).items():
+            if isinstance(file, _Folder):
+                self._write(file, target / name, held, loss, chance)
             else:
-                (target / name).write_bytes(_content(one, loss, chance))
+                (target / name).write_bytes(_content(file, loss, chance))
 
     def _rename(self, renaming: _Renaming) -> None:
         for folder, name in renaming.takes:
             self._now[folder].pop(name, None)
-        for folder, name, one in renaming.puts:
-            self._now[folder][name] = one
+        for folder, name, file in renaming.puts:
+            self._now[folder][name] = file
         self._names.append(renaming)
 
     def _sync(self, inode: int) -> None:
@@ -230,13 +230,15 @@ def _pieces(asked: Asked, sector: int) -> Iterator[Asked]:
 
 def _applied(content: bytearray, asked: Iterable[Asked]) -> bytearray:
     written = bytearray(content)
-    for one in asked:
-        if one.kind == "t":
-            del written[one.offset :]
-            written.extend(bytes(one.offset - len(written)))
-        elif one.kind == "f":
-            written.extend(bytes(max(0, one.offset - len(written))))
+    for operation in asked:
+        if operation.kind == "t":
+            del written[operation.offset :]
+            written.extend(bytes(operation.offset - len(written)))
+        elif operation.kind == "f":
+            written.extend(bytes(max(0, operation.offset - len(written))))
         else:
-            written.extend(bytes(max(0, one.offset - len(written))))
-            written[one.offset : one.offset + len(one.content)] = one.content
+            written.extend(bytes(max(0, operation.offset - len(written))))
+            written[operation.offset : operation.offset + len(operation.content)] = (
+                operation.content
+            )
     return written

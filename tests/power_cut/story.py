@@ -102,7 +102,7 @@ class Story:
                 camera=[crop.camera for crop in crops],
             )
             assert answer.status_code == 201, answer.text
-            return [one["crop_id"] for one in answer.json()["results"]]
+            return [result["crop_id"] for result in answer.json()["results"]]
 
         landed: list[str] = self._act(name, enroll)
         return landed

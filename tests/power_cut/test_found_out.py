@@ -83,7 +83,7 @@ NO_FOLDER = (
 
 
 def _crops(disk: Path) -> int:
-    """Crops that are listed and whose vectors are there."""
+    """Return the crops that are listed and have their vectors."""
     with contextlib.closing(Record(disk)) as record:
         galleries = record.galleries.all()
         if not galleries:
@@ -108,7 +108,7 @@ def _snapshot_crops(disk: Path) -> int:
 
 
 def _recorded_disk(tmp_path: Path, program: str) -> Disk:
-    """What a program has asked of the disk that it gets as its argument."""
+    """Record the operations that a program asks of the disk that it gets as its argument."""
     root = tmp_path / "disk"
     log = tmp_path / "log"
     root.mkdir()

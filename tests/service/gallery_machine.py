@@ -1,4 +1,4 @@
-"""A served gallery beside its model: what is asked of it, and what has to be answered."""
+"""A served gallery beside its model: requests, and the answers that they must get."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ServedGallery(RuleBasedStateMachine):
         self.url = f"/v1/galleries/{self.world.served.create(f'model.{secrets.token_hex(8)}')}"
 
     def call(self, method: str, path: str = "", status: int = 200, **sent: Any) -> httpx.Response:
-        """One request; 0 is any status."""
+        """Send a request, and check its status unless that is 0."""
         answer = self.world.served.http.request(method, f"{self.url}{path}", **sent)
         said = f"{method} {path}: {answer.status_code} {answer.text}"
         assert answer.status_code == status or not status, said
@@ -75,32 +75,34 @@ class ServedGallery(RuleBasedStateMachine):
             self._labelled(crop)
             assert crop["external_id"] == self.model.crops[crop["crop_id"]].external_id
         merges = self.call("GET", "/merges").json()["results"]
-        assert [(one["merge_id"], one["identity"], one["into"]) for one in merges] == [
+        assert [(merge["merge_id"], merge["identity"], merge["into"]) for merge in merges] == [
             (merge_id, merge.identity, merge.into)
             for merge_id, merge in reversed(self.model.merges.items())
         ]
         counted = self.call("GET", "/identities").json()["results"]
-        assert {one["identity"]: (one["crops"], one["cameras"]) for one in counted} == identities
+        assert {
+            person["identity"]: (person["crops"], person["cameras"]) for person in counted
+        } == identities
 
     def teardown(self) -> None:
         if hasattr(self, "url"):
             self.world.left.append(self)
 
     def some_crop(self, number: int) -> str:
-        """One that is there, or was, or never was."""
-        gone = [one for one in self.model.issued if one not in self.model.crops]
+        """Draw a crop that is there, was there, or never was."""
+        gone = [crop_id for crop_id in self.model.issued if crop_id not in self.model.crops]
         known = [*self.model.crops, *gone, "f" * 32]
         return known[number % len(known)]
 
     def send_images(self, images: list[Said], key: str | None, status: int = 0) -> httpx.Response:
-        fields = {name: [getattr(one, name) or "" for one in images] for name in SAID}
-        broken = sum(one.image == BROKEN for one in images)
+        fields = {name: [getattr(image, name) or "" for image in images] for name in SAID}
+        broken = sum(image.image == BROKEN for image in images)
         some = 207 if broken else 201
         return self.call(
             "POST",
             "/crops",
             status or (422 if broken == len(images) else some),
-            files=files(*(self.world.image(one.image) for one in images)),
+            files=files(*(self.world.image(image.image) for image in images)),
             data=fields,
             headers={"Idempotency-Key": key} if key else {},
         )
@@ -108,18 +110,18 @@ class ServedGallery(RuleBasedStateMachine):
     def enrolled(self, images: list[Said], key: str | None, answer: httpx.Response) -> None:
         results = answer.json()["results"]
         added = False
-        for one, result in zip(images, results, strict=True):
-            if one.image == BROKEN:
+        for image, result in zip(images, results, strict=True):
+            if image.image == BROKEN:
                 assert result["problem"]["type"] == "urn:gmn:problem:not_an_image"
                 continue
             crop_id = result["crop_id"]
-            known = self.model.stored_as(one)
-            assert (result["identity"], result["camera"]) == (one.identity, one.camera)
+            known = self.model.stored_as(image)
+            assert (result["identity"], result["camera"]) == (image.identity, image.camera)
             assert result["duplicate"] == (known is not None)
             if known is None:
                 assert crop_id not in self.model.issued, "an id was given out twice"
                 self.model.issued.append(crop_id)
-                self.model.crops[crop_id] = one
+                self.model.crops[crop_id] = image
                 added = True
             else:
                 assert crop_id == known
@@ -134,8 +136,8 @@ class ServedGallery(RuleBasedStateMachine):
         assert answer.headers["Idempotent-Replayed"] == "true"
         again = answer.json()
         assert again["gallery_version"] == first["gallery_version"]
-        for one, other in zip(first["results"], again["results"], strict=True):
-            assert one == other
+        for result, other in zip(first["results"], again["results"], strict=True):
+            assert result == other
 
     def ask(self, images: list[int], wanted: Wanted, how: dict[str, Any]) -> dict[str, Any]:
         asked = {"rerank_depth": EVERYTHING, **wanted.fields(), **how}
@@ -153,21 +155,21 @@ class ServedGallery(RuleBasedStateMachine):
         assert answer["gallery_version"] == self.model.version
         passing = self.model.passing(wanted, without)
         results = answer["results"]
-        found = [one["crop_id"] for one in results]
+        found = [result["crop_id"] for result in results]
         grouped = how["group_by"] == "identity"
         assert set(found) <= passing, "a crop that does not pass the filter, or is gone"
         assert len(set(found)) == len(found)
         there = self.model.groups(passing) if grouped else len(passing)
         assert len(found) == min(there, how["top_k"])
-        assert [one["rank"] for one in results] == list(range(1, len(results) + 1))
+        assert [result["rank"] for result in results] == list(range(1, len(results) + 1))
         assert answer["candidates_scored"] == len(passing)
-        for one in results:
-            self._labelled(one)
+        for result in results:
+            self._labelled(result)
         if grouped:
             assert self.model.groups(found) == len(found), "a person was answered twice"
         by = {"mnet": "pair_logit", "cosine": "cosine"}[how["scoring"]]
         if how["order"] == "neighbours" and not grouped:
-            assert all(results[0][by] >= one[by] for one in results)
+            assert all(results[0][by] >= result[by] for result in results)
         else:
             assert all(one[by] >= other[by] for one, other in pairwise(results))
 
@@ -189,8 +191,8 @@ class ServedGallery(RuleBasedStateMachine):
 
 
 def same_ranking(alone: list[dict[str, Any]], crowded: list[dict[str, Any]]) -> None:
-    """The same crops in the same order; only what ties to the last digit may change places."""
+    """Check for the same crops in the same order, but for scores that tie to the last digit."""
     assert len(alone) == len(crowded)
-    for one, other in zip(alone, crowded, strict=True):
+    for result, other in zip(alone, crowded, strict=True):
         for score in ("cosine", "pair_logit"):
-            assert other[score] == pytest.approx(one[score], abs=CLOSE)
+            assert other[score] == pytest.approx(result[score], abs=CLOSE)

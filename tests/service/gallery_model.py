@@ -128,7 +128,9 @@ class GalleryModel:
 
     def rename(self, identity: str, new: str) -> frozenset[str]:
         """Return the crops that were renamed."""
-        theirs = frozenset(one for one, crop in self.crops.items() if crop.identity == identity)
+        theirs = frozenset(
+            crop_id for crop_id, crop in self.crops.items() if crop.identity == identity
+        )
         if theirs:
             for merge in self.merges.values():
                 merge.into = new if merge.into == identity else merge.into

@@ -73,7 +73,7 @@ def request(method: bytes, path: bytes, *headers: bytes, body: bytes = b"") -> b
 
 
 def statuses(answer: bytes) -> list[int]:
-    return [int(one) for one in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
 
 
 def held_mb(process) -> int:

@@ -40,7 +40,7 @@ def audit(tmp_path):
 def lines(folder):
     # The last line may be being written.
     whole = (folder / "audit.jsonl").read_text().rpartition("\n")[0]
-    return [json.loads(one) for one in whole.splitlines()]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def checked_log(folder):
@@ -122,7 +122,7 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on(tmp_path):
         audit.record("x" * 100_000)
     with AuditLog(tmp_path) as audit:
         audit.record("after a long line")
-    assert [one["sequence"] for one in lines(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [entry["sequence"] for entry in lines(tmp_path)] == [1, 2, 3, 4, 5]
     assert checked_log(tmp_path).problem is None
 
 
@@ -141,7 +141,7 @@ def test_several_processes_and_threads_append_to_one_chain(audit, tmp_path):
         await asyncio.gather(*(audit.done("ours") for _ in range(40)))
 
     asyncio.run(ours())
-    assert [one.wait(60) for one in others] == [0, 0]
+    assert [process.wait(60) for process in others] == [0, 0]
     checked = checked_log(tmp_path)
     assert (checked.lines, checked.problem) == (120, None)
 
@@ -149,7 +149,7 @@ def test_several_processes_and_threads_append_to_one_chain(audit, tmp_path):
 def test_what_destroys_is_asked_before_and_told_after(audit, tmp_path):
     async def destroy():
         async with audit.audited("delete_crop", gallery="lobby", crop_ids=["c1"]) as result:
-            assert [one["phase"] for one in lines(tmp_path)] == ["asked"]
+            assert [entry["phase"] for entry in lines(tmp_path)] == ["asked"]
             result["count"] = 1
         with pytest.raises(UnknownCrop):
             async with audit.audited("delete_crop", gallery="lobby", crop_ids=["c1"]):
@@ -157,7 +157,7 @@ def test_what_destroys_is_asked_before_and_told_after(audit, tmp_path):
 
     asyncio.run(destroy())
     told = lines(tmp_path)
-    assert [one["phase"] for one in told] == ["asked", "done", "asked", "failed"]
+    assert [entry["phase"] for entry in told] == ["asked", "done", "asked", "failed"]
     assert told[1]["crop_ids"] == ["c1"]
     assert told[1]["count"] == 1
     assert told[3]["problem"] == "unknown_crop"
@@ -198,7 +198,7 @@ def test_a_log_that_was_taken_away_before_a_start_is_begun_anew(tmp_path):
     (tmp_path / "audit.jsonl").unlink()
     with AuditLog(tmp_path) as begun_anew:
         begun_anew.record("after a restart")
-    assert [one["sequence"] for one in lines(tmp_path)] == [1]
+    assert [entry["sequence"] for entry in lines(tmp_path)] == [1]
 
 
 def test_a_log_that_is_moved_away_before_a_stop_is_begun_anew(tmp_path, capsys):
@@ -207,7 +207,7 @@ def test_a_log_that_is_moved_away_before_a_stop_is_begun_anew(tmp_path, capsys):
         (tmp_path / "audit.jsonl").rename(tmp_path / "elsewhere.jsonl")
     with AuditLog(tmp_path) as begun_anew:
         begun_anew.record("after a restart")
-    assert [one["sequence"] for one in lines(tmp_path)] == [1]
+    assert [entry["sequence"] for entry in lines(tmp_path)] == [1]
     assert gmn.run(["audit", "verify", "--data-dir", str(tmp_path)]) == 0
     assert "1 lines, all as written, keyed from number 1 on" in capsys.readouterr().out
 
@@ -224,7 +224,7 @@ def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, caps
     assert len(files) > 3
     assert all(file.stat().st_size < 3000 for file in files)
     told = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    assert [one["sequence"] for one in told] == list(range(1, 61))
+    assert [entry["sequence"] for entry in told] == list(range(1, 61))
     assert gmn.run(where) == 0
     assert "60 lines, all as written" in capsys.readouterr().out
     # The oldest may be taken away, none between.
@@ -414,13 +414,13 @@ def test_a_served_deletion_stands_in_the_log_with_its_request(watched, drawn_cro
         f"/v1/galleries/watched/crops/{crop_id}", headers={"X-Request-ID": "night-shift"}
     )
     assert watched.http.delete("/v1/galleries/watched").status_code == 200
-    told = [(one["event"], one["phase"]) for one in lines(watched.folder)]
+    told = [(entry["event"], entry["phase"]) for entry in lines(watched.folder)]
     for event in ("delete_crop", "delete_gallery"):
         assert told.index((event, "asked")) < told.index((event, "done"))
     assert ("create_gallery", "done") in told
-    enrolled = next(one for one in lines(watched.folder) if one["event"] == "enroll")
+    enrolled = next(entry for entry in lines(watched.folder) if entry["event"] == "enroll")
     assert (enrolled["actor"], enrolled["gallery"], enrolled["count"]) == ("loopback", "watched", 1)
-    deleted = next(one for one in lines(watched.folder) if one["event"] == "delete_crop")
+    deleted = next(entry for entry in lines(watched.folder) if entry["event"] == "delete_crop")
     assert (deleted["request_id"], deleted["crop_ids"]) == ("night-shift", [crop_id])
     assert "Ada" not in (watched.folder / "audit.jsonl").read_text()
     assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
@@ -428,7 +428,7 @@ def test_a_served_deletion_stands_in_the_log_with_its_request(watched, drawn_cro
 
 def looked(served, event):
     """The lines about searches, or views, that a service has written."""
-    return [one for one in lines(served.folder) if one["event"] == event]
+    return [entry for entry in lines(served.folder) if entry["event"] == event]
 
 
 def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_crops):
@@ -466,7 +466,7 @@ def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_c
     too_long = watched.query("searched", images[0], purpose="x" * 257)
     assert too_long.status_code == 422
     remaining = http.delete(f"{url}/identities/Ada").json()["remaining"]
-    assert any("purposes" in one["what"] for one in remaining)
+    assert any("purposes" in entry["what"] for entry in remaining)
 
 
 def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp_path, drawn_crops):
@@ -477,7 +477,7 @@ def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp
     assert served.http.get(f"/v1/galleries/default/crops/{crop_id}/image").status_code == 200
     assert served.http.get("/v1/galleries").json()["audit_queries"] is False
     assert served.stop() == 0
-    assert {one["event"] for one in lines(tmp_path)} == {"enroll"}
+    assert {entry["event"] for entry in lines(tmp_path)} == {"enroll"}
 
 
 @pytest.mark.slow
@@ -486,7 +486,7 @@ def test_searches_that_are_not_written_yet_are_when_the_service_stops(start, tmp
     for crop in drawn_crops[:4]:
         served.query("default", crop.png)
     assert served.stop() == 0
-    assert [one["event"] for one in lines(tmp_path)] == ["query"] * 4
+    assert [entry["event"] for entry in lines(tmp_path)] == ["query"] * 4
     assert checked_log(tmp_path).problem is None
 
 
@@ -511,7 +511,7 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(search(), 30))
-    told = [(one["event"], one.get("count")) for one in lines(tmp_path)]
+    told = [(entry["event"], entry.get("count")) for entry in lines(tmp_path)]
     assert told == [("before", None), *(("query", n) for n in range(3)), ("dropped_lines", 2)]
     assert len(dropped) == 2
     assert checked_log(tmp_path).problem is None
@@ -534,7 +534,9 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_cro
     assert http.get(f"/v1/jobs/{job}/report").status_code == 200
     assert http.delete(f"/v1/jobs/{job}").status_code == 200
     eventually(lambda: looked(watched, "cancel_job") and looked(watched, "read_job_report"))
-    told = {one["event"]: one for one in lines(watched.folder) if one.get("gallery") == "gaps"}
+    told = {
+        entry["event"]: entry for entry in lines(watched.folder) if entry.get("gallery") == "gaps"
+    }
     kinds = ("crops", "tracks", "identities", "merges", "cases", "groups")
     assert [told[f"list_{kind}"]["count"] for kind in kinds] == [2, 0, 1, 0, 1, 0]
     assert told["read_case"]["case_id"] == case_id
@@ -549,8 +551,8 @@ def test_a_deletion_goes_on_after_the_log_was_moved_away(watched, drawn_crops):
     log = watched.folder / "audit.jsonl"
     log.rename(watched.folder / "audit.jsonl.1")
     assert watched.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 200
-    told = [one for one in lines(watched.folder) if one["event"] == "delete_crop"]
-    assert [one["phase"] for one in told] == ["asked", "done"]
+    told = [entry for entry in lines(watched.folder) if entry["event"] == "delete_crop"]
+    assert [entry["phase"] for entry in told] == ["asked", "done"]
     assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
 
 
@@ -576,7 +578,10 @@ def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, drawn_
     # The second line comes after the deletion, which is seen at once.
     eventually(lambda: len(looked(served, "delete_expired")) == 2)
     told = looked(served, "delete_expired")
-    assert [(one["phase"], one.get("count")) for one in told] == [("asked", None), ("done", 1)]
+    assert [(entry["phase"], entry.get("count")) for entry in told] == [
+        ("asked", None),
+        ("done", 1),
+    ]
     with (tmp_path / "audit.jsonl").open("a") as file:
         file.write("somebody else was here\n")
     served.enroll("lobby", drawn_crops[1].png, captured_at="2020-01-01T00:00:00Z")
@@ -596,9 +601,9 @@ def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, drawn_
     job = served.http.post("/v1/galleries/default/imports", **sent).json()
     served.ended_job(served.http.get(f"/v1/jobs/{job['job_id']}").json())
     served.stop()
-    told = [one for one in lines(tmp_path) if one["event"] in ("enroll", "import")]
-    assert [one["event"] for one in told] == ["enroll", "import"]
-    assert {one["actor"] for one in told} == {enroller["key_id"]}
+    told = [entry for entry in lines(tmp_path) if entry["event"] in ("enroll", "import")]
+    assert [entry["event"] for entry in told] == ["enroll", "import"]
+    assert {entry["actor"] for entry in told} == {enroller["key_id"]}
 
 
 def test_refused_callers_have_a_line_and_many_of_them_few(start, tmp_path):
@@ -612,8 +617,10 @@ def test_refused_callers_have_a_line_and_many_of_them_few(start, tmp_path):
     for _ in range(3):
         assert served.http.get("/v1/keys", headers=as_reader).status_code == 403
     served.stop()
-    told = [one for one in lines(tmp_path) if one["event"] == "refused"]
-    assert [(one["actor"], one["address"], one["status"], one["count"]) for one in told] == [
+    told = [entry for entry in lines(tmp_path) if entry["event"] == "refused"]
+    assert [
+        (entry["actor"], entry["address"], entry["status"], entry["count"]) for entry in told
+    ] == [
         ("unknown", "127.0.0.1", 401, 1),
         (reader["key_id"], "127.0.0.1", 403, 1),
         ("unknown", "127.0.0.1", 401, 49),

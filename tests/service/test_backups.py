@@ -34,7 +34,7 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     first, second = kept_backups(folder)
     assert capsys.readouterr().out.split()[-1] == str(second.path)
     answer = served.http.delete("/v1/galleries/default/identities/Ann").json()
-    named = {one["where"]: one["until"] for one in answer["remaining"]}
+    named = {place["where"]: place["until"] for place in answer["remaining"]}
     assert "UTC if backups go on" in named[f"backup {second.path}"]
     assert f"backup {first.path}" not in named
     served.http.post("/v1/galleries/default/queries")
@@ -45,7 +45,7 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
     again = start(data_dir=new)
     found = again.query("default", drawn_crops[0].png).json()["results"]
-    assert [one["identity"] for one in found] == ["Bob"]
+    assert [crop["identity"] for crop in found] == ["Bob"]
 
 
 def listed(served) -> list[str]:

@@ -29,7 +29,7 @@ def client(served, gallery):
 
 
 def _names(client):
-    return [one.identity for one in client.crops()]
+    return [crop.identity for crop in client.crops()]
 
 
 def test_crops_without_a_name_get_one_together(served, gallery, drawn_crops, client):
@@ -71,9 +71,9 @@ def test_crops_of_a_time_are_deleted_together(served, gallery, drawn_crops, clie
     assert len(_names(client)) == 6
     removed = client.delete_crops(captured_after=since, camera="west")
     assert (removed.matched, removed.removed) == (2, 2)
-    assert {one.crop_id for one in client.crops()} == {*ids} - {ids[3], ids[5]}
+    assert {crop.crop_id for crop in client.crops()} == {*ids} - {ids[3], ids[5]}
     left = served.query(gallery, drawn_crops[3].png).json()["results"]
-    assert not {one["crop_id"] for one in left} & {ids[3], ids[5]}
+    assert not {crop["crop_id"] for crop in left} & {ids[3], ids[5]}
 
 
 def test_a_filter_that_is_none_changes_nothing_and_names_the_remedy(
@@ -110,9 +110,9 @@ def test_two_crops_of_one_image_are_not_made_alike_by_a_filter(
     with pytest.raises(RequestRefused, match=r"delete\s+one") as refused:
         client.change_crops(unnamed=True, new_camera="north")
     assert refused.value.problem.code == "crop_conflict"
-    for one in (first, second):
-        assert one["crop_id"] in refused.value.problem.detail
-    assert [one.camera for one in client.crops()] == ["east", "west"]
+    for crop in (first, second):
+        assert crop["crop_id"] in refused.value.problem.detail
+    assert [crop.camera for crop in client.crops()] == ["east", "west"]
     # With different cameras both may show one person.
     assert client.change_crops(unnamed=True, new_identity="Ann").changed == 2
 
@@ -130,14 +130,14 @@ def test_changes_by_a_filter_stand_in_the_audit_log_without_names_and_survive(
         client.delete_crops(identity="Ann")
     served.kill()
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    counts = {(one["event"], one["phase"]): one.get("count") for one in lines}
+    counts = {(line["event"], line["phase"]): line.get("count") for line in lines}
     assert counts["change_crops", "done"] == 4
     assert counts["delete_crops", "done"] == 2
     assert ("change_crops", "asked") in counts
     assert not any(name in json.dumps(line) for line in lines for name in ("Ann", "Bob"))
     again = start(data_dir=tmp_path)
     with Client(str(again.http.base_url), gallery="lobby") as client:
-        assert {one.crop_id: one.identity for one in client.crops()} == dict.fromkeys(
+        assert {crop.crop_id: crop.identity for crop in client.crops()} == dict.fromkeys(
             ids[2:], "Bob"
         )
 

@@ -155,7 +155,10 @@ class Prepared:
 
     def people_in_snapshots(self) -> set[str]:
         snapshots = self.runtime.record.snapshots.all(self.gallery.gallery_id)
-        paths = [snapshot_path(self.runtime, self.gallery, one.snapshot_id) for one in snapshots]
+        paths = [
+            snapshot_path(self.runtime, self.gallery, snapshot.snapshot_id)
+            for snapshot in snapshots
+        ]
         return {str(crop.record.identity) for path in paths for crop in read_archive(path)}
 
     def people(self) -> set[str]:
@@ -356,18 +359,18 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         case = Prepared(runtime, drawn_crops)
         await damaged.prepare()
         await case.prepare()
-        for one in (damaged, case):
+        for crop in (damaged, case):
             with monkeypatch.context() as patched:
                 patched.setattr(crop_changes, "datetime", NineDaysBehind)
-                await forget_crop(runtime, one.gallery, one.crop_id)
+                await forget_crop(runtime, crop.gallery, crop.crop_id)
         path = archives.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
         description = path / DESCRIPTION
         whole = description.read_bytes()
         description.write_bytes(b"damaged")
         await maintenance._run_once(runtime)
         left = [
-            runtime.record.crops.removed_among(one.gallery.gallery_id, [one.crop_id])
-            for one in (damaged, case)
+            runtime.record.crops.removed_among(crop.gallery.gallery_id, [crop.crop_id])
+            for crop in (damaged, case)
         ]
         assert left == [[damaged.crop_id], []]
         (described,) = await archives.list_snapshots(runtime, case.gallery)
@@ -377,7 +380,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         restored = runtime.record.crops.page(
             damaged.gallery.gallery_id, CropFilter(), limit=9
         ).crops
-        assert damaged.crop_id not in {one.crop_id for one in restored}
+        assert damaged.crop_id not in {crop.crop_id for crop in restored}
         await damaged.remove()
         await case.remove()
 
@@ -404,7 +407,7 @@ def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
                 await asyncio.sleep(PAUSE_SECONDS)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-        states = [runtime.record.jobs.get(one).state for one in (cut_off, other_cut_off)]
+        states = [runtime.record.jobs.get(job_id).state for job_id in (cut_off, other_cut_off)]
         assert states == ["running", "running"]
         await case.remove()
 

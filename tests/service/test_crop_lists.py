@@ -24,7 +24,7 @@ def _fill(served, gallery, drawn_crops):
 def test_crops_without_a_name_and_of_a_time_are_listed(served, gallery, drawn_crops):
     ann, nine, timeless = _fill(served, gallery, drawn_crops)
     with Client(str(served.http.base_url), gallery=gallery) as client:
-        listed = lambda **given: [one.crop_id for one in client.crops(**given)]  # noqa: E731
+        listed = lambda **given: [crop.crop_id for crop in client.crops(**given)]  # noqa: E731
         assert listed(unnamed=True) == [nine, timeless]
         assert listed(captured_after=NINE) == [ann, nine]
         assert listed(captured_after=NINE, captured_before=NINE) == [nine]
@@ -41,7 +41,7 @@ def test_pages_in_the_order_of_capture_go_on_where_the_last_one_ended(served, ga
     cursor = ""
     while cursor is not None:
         page = served.http.get(f"{url}&cursor={cursor}" if cursor else url).json()
-        found += [one["crop_id"] for one in page["results"]]
+        found += [result["crop_id"] for result in page["results"]]
         cursor = page["next_cursor"]
     assert found == [ids[1], ids[0], ids[2]]
 

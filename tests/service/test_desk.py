@@ -66,7 +66,7 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client: Client, dra
     assert client.kept_image(answer.query_id) == drawn_crops[0].png
     assert client.kept_image(answer.query_id, width=16).startswith(b"\xff\xd8")
     listed = list(client.kept_searches())
-    assert [one.query_id for one in listed] == [answer.query_id]
+    assert [search.query_id for search in listed] == [answer.query_id]
     assert (opened.expires_at - opened.created_at).days == 7
 
 
@@ -95,17 +95,17 @@ def test_an_opened_search_shows_new_names_and_leaves_out_deleted_crops(
     client.delete_crop(second.crop_id)
     opened = client.kept_search(answer.query_id)
     assert opened.removed == 1
-    assert [one.rank for one in opened.answer.results] == [1, *range(3, 11)]
+    assert [result.rank for result in opened.answer.results] == [1, *range(3, 11)]
     assert opened.answer.results[0].identity == opened.best.identity == "Ann"
 
 
 def test_separate_searches_are_kept_one_by_one(client: Client, drawn_crops) -> None:
     images = [drawn_crops[0].png, b"no image", drawn_crops[4].png]
     answers = client.query(*images, mode="separate", keep=True, keep_picture=True).results
-    ids = [one.query_id for one in (answers[0], answers[2])]
+    ids = [answer.query_id for answer in (answers[0], answers[2])]
     assert answers[1].problem.code == "not_an_image"
     assert len(set(ids)) == 2
-    assert [client.kept_image(one) for one in ids] == [images[0], images[2]]
+    assert [client.kept_image(crop_id) for crop_id in ids] == [images[0], images[2]]
 
 
 def test_pages_of_kept_searches_are_the_newest_first(client: Client, served, drawn_crops) -> None:
@@ -116,7 +116,7 @@ def test_pages_of_kept_searches_are_the_newest_first(client: Client, served, dra
     while True:
         params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = served.http.get(path, params=params).json()
-        found += [one["query_id"] for one in page["results"]]
+        found += [result["query_id"] for result in page["results"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break
@@ -164,13 +164,13 @@ def test_a_person_whose_only_matched_crop_was_deleted_is_forgotten_all_the_same(
 def test_keys_see_their_own_searches_and_open_those_they_are_given(
     connect: Connect, start, tmp_path: Path, drawn_crops
 ) -> None:
-    keys = [make_key(tmp_path / "data", "--scope", one) for one in ("query", "query", "admin")]
+    keys = [make_key(tmp_path / "data", "--scope", scope) for scope in ("query", "query", "admin")]
     served = start(tmp_path / "data")
     first, second, admin = (connect(served, key) for key in keys)
     admin.enroll([drawn_crops[0].png])
     query_id = first.query(drawn_crops[0].png, keep=True).query_id
     assert list(second.kept_searches()) == []
-    assert [one.query_id for one in admin.kept_searches(everyone=True)] == [query_id]
+    assert [search.query_id for search in admin.kept_searches(everyone=True)] == [query_id]
     assert second.kept_search(query_id).key_id == first.kept_search(query_id).key_id
     for refused in (
         lambda: list(second.kept_searches(everyone=True)),
@@ -192,13 +192,13 @@ def test_the_oldest_searches_give_place_and_restarts_keep_the_others(
     ids = [kept(client, drawn_crops[0]).query_id for _ in range(3)]
     served.kill()
     client = connect(start(tmp_path / "data", kept_queries=2))
-    assert [one.query_id for one in client.kept_searches()] == ids[:0:-1]
+    assert [search.query_id for search in client.kept_searches()] == ids[:0:-1]
     assert client.kept_image(ids[2]) == drawn_crops[0].png
 
 
 def test_reviews_name_crops_and_enroll_the_picture(client: Client, drawn_crops) -> None:
     answer = kept(client, drawn_crops[0])
-    first, second, third, *_ = (one.crop_id for one in answer.results)
+    first, second, third, *_ = (result.crop_id for result in answer.results)
     found = client.review(
         answer.query_id,
         first,
@@ -209,24 +209,26 @@ def test_reviews_name_crops_and_enroll_the_picture(client: Client, drawn_crops) 
         camera="desk",
     )
     assert (found.confirmed, found.rejected) == (2, 0)
-    assert {one.identity for one in found.reviews} == {found.best.identity} == {"Ann"}
+    assert {review.identity for review in found.reviews} == {found.best.identity} == {"Ann"}
     enrolled = client.crop(found.enrolled_crop_id)
     assert (enrolled.identity, enrolled.camera) == ("Ann", "desk")
     assert client.image(found.enrolled_crop_id) == drawn_crops[0].png
     client.review(answer.query_id, third, decision="rejected")
-    decisions = {one.crop_id: one.decision for one in client.reviews()}
+    decisions = {review.crop_id: review.decision for review in client.reviews()}
     assert decisions == {first: "confirmed", second: "confirmed", third: "rejected"}
     client.review(answer.query_id, first, third, decision="open")
-    assert [one.crop_id for one in client.reviews()] == [second]
+    assert [review.crop_id for review in client.reviews()] == [second]
 
 
 def test_reviews_that_cannot_be_change_nothing(client: Client, drawn_crops) -> None:
     answer = client.query(drawn_crops[0].png, keep=True)
     unknown = next(iter(client.crops(order="-captured"))).crop_id
-    if unknown in (one.crop_id for one in answer.results):
+    if unknown in (result.crop_id for result in answer.results):
         unknown = "0" * 32
     first = answer.results[0]
-    other = next(one for one in answer.results if one.identity != answer.results[0].identity)
+    other = next(
+        result for result in answer.results if result.identity != answer.results[0].identity
+    )
     for crop_ids, options, reason in (
         ([unknown], {"decision": "confirmed"}, "is no kept result"),
         ([first.crop_id], {"decision": "confirmed", "enroll": True}, "was not kept"),
@@ -256,8 +258,11 @@ def test_a_confirmed_person_takes_the_picture_along_and_a_rejected_one_does_not(
     client: Client, drawn_crops
 ) -> None:
     answer = kept(client, drawn_crops[0])
-    names = list(dict.fromkeys(one.identity for one in answer.results))[:2]
-    crops = [next(one.crop_id for one in answer.results if one.identity == name) for name in names]
+    names = list(dict.fromkeys(result.identity for result in answer.results))[:2]
+    crops = [
+        next(result.crop_id for result in answer.results if result.identity == name)
+        for name in names
+    ]
     client.review(answer.query_id, crops[0], decision="confirmed")
     client.review(answer.query_id, crops[1], decision="rejected")
     assert client.forget(names[1]).kept_searches == 0
@@ -276,11 +281,11 @@ def test_a_case_holds_searches_and_exports_them_with_their_checksums(
         client.hold_search(case.case_id, query_id, f"note on {query_id}")
     client.change_case(case.case_id, notes="Seen <three> times")
     held = client.case(case.case_id)
-    assert [one.query_id for one in held.queries] == query_ids
+    assert [query.query_id for query in held.queries] == query_ids
     assert (held.count, held.name, held.notes) == (2, "Bag & coat", "Seen <three> times")
     listed = list(client.case_searches(case.case_id))
-    assert [one.query_id for one in listed] == query_ids[::-1]
-    assert {one.expires_at for one in listed} == {None}
+    assert [search.query_id for search in listed] == query_ids[::-1]
+    assert {search.expires_at for search in listed} == {None}
     export = zipfile.ZipFile(io.BytesIO(client.export_case(case.case_id)))
     sums = [line.split("  ") for line in export.read("SHA256SUMS").decode().splitlines()]
     assert {name for _, name in sums} | {"SHA256SUMS"} == set(export.namelist())
@@ -352,7 +357,7 @@ def test_searches_in_cases_outlast_their_days_and_newer_ones(
     case = client.create_case("case")
     client.hold_search(case.case_id, ids[0])
     newest = kept(client, drawn_crops[0]).query_id
-    assert [one.query_id for one in client.kept_searches()] == [newest, ids[0]]
+    assert [search.query_id for search in client.kept_searches()] == [newest, ids[0]]
     client.hold_search(case.case_id, newest)
     refused = client.query(drawn_crops[0].png, keep=True)
     assert refused.query_id is None
@@ -362,7 +367,7 @@ def test_searches_in_cases_outlast_their_days_and_newer_ones(
 def test_cases_are_changed_by_the_key_that_made_them(
     connect: Connect, start, tmp_path: Path, drawn_crops
 ) -> None:
-    keys = [make_key(tmp_path / "data", "--scope", one) for one in ("query", "query", "admin")]
+    keys = [make_key(tmp_path / "data", "--scope", scope) for scope in ("query", "query", "admin")]
     served = start(tmp_path / "data")
     first, second, admin = (connect(served, key) for key in keys)
     admin.enroll([drawn_crops[0].png])
@@ -386,8 +391,8 @@ def test_cases_are_changed_by_the_key_that_made_them(
     def events(*ids: str) -> set[tuple[str, str]]:
         text = (tmp_path / "data" / "audit.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]
-        about = [one for one in lines if {one.get("query_id"), one.get("case_id")} & {*ids}]
-        return {(one["event"], one["phase"]) for one in about}
+        about = [line for line in lines if {line.get("query_id"), line.get("case_id")} & {*ids}]
+        return {(entry["event"], entry["phase"]) for entry in about}
 
     of_search = ("query", "open_kept_search", "hold_search", "review")
     eventually(lambda: events(query_id) == {(event, "done") for event in of_search})
@@ -399,7 +404,7 @@ def test_cases_are_changed_by_the_key_that_made_them(
 @pytest.fixture
 def bob_and_eve(connect: Connect, start, tmp_path: Path, drawn_crops) -> tuple[Client, Client]:
     """Clients with a key of their own that may search, of a service that keeps four searches."""
-    keys = [make_key(tmp_path / "data", "--scope", one) for one in ("query", "query", "admin")]
+    keys = [make_key(tmp_path / "data", "--scope", scope) for scope in ("query", "query", "admin")]
     served = start(tmp_path / "data", kept_queries=4)
     bob, eve, admin = (connect(served, key) for key in keys)
     admin.enroll([crop.png for crop in drawn_crops[:3]])
@@ -418,7 +423,7 @@ def test_a_deleted_case_leaves_the_searches_of_other_keys(bob_and_eve, drawn_cro
     assert eve.delete_case(case_id).removed == 1
     opened = bob.kept_search(answer.query_id)
     assert (opened.case_ids, opened.expires_at is None) == ([], False)
-    assert [one.crop_id for one in bob.reviews()] == [crop_id]
+    assert [review.crop_id for review in bob.reviews()] == [crop_id]
 
 
 def test_notes_and_decisions_are_changed_by_the_key_that_made_them(
@@ -437,8 +442,8 @@ def test_notes_and_decisions_are_changed_by_the_key_that_made_them(
     for decision in ("rejected", "open"):
         with pytest.raises(RequestRefused, match="needs admin"):
             eve.review(query_id, crop_id, decision=decision)
-    assert [one.note for one in bob.case(case_id).queries] == ["seen"]
-    assert [one.decision for one in bob.reviews()] == ["confirmed"]
+    assert [query.note for query in bob.case(case_id).queries] == ["seen"]
+    assert [review.decision for review in bob.reviews()] == ["confirmed"]
 
 
 def test_no_cursor_of_reviews_names_a_search_of_another_key(bob_and_eve, drawn_crops) -> None:
@@ -483,7 +488,7 @@ def test_reviews_are_a_data_set_to_train_on(
     )
 
     def of(answer: Any, identity: str) -> str:
-        return next(one.crop_id for one in answer.results if one.identity == identity)
+        return next(result.crop_id for result in answer.results if result.identity == identity)
 
     folder = tmp_path / "run" / "reviews"
     with pytest.raises(InputProblem, match="no search has a confirmed result"):
@@ -491,13 +496,13 @@ def test_reviews_are_a_data_set_to_train_on(
     client.review(first.query_id, of(first, "0000"), decision="confirmed")
     client.review(first.query_id, of(first, "0003"), decision="rejected")
     for decision, identity in (("confirmed", "0001"), ("rejected", "0001"), ("rejected", "0002")):
-        crops = [one.crop_id for one in second.results if one.identity == identity]
+        crops = [result.crop_id for result in second.results if result.identity == identity]
         client.review(second.query_id, crops[decision == "rejected"], decision=decision)
     assert "3 pictures of 2 people; 1 contradictory" in fetch_reviews(client.gallery_name, folder)
     records = read_dataset(f"manifest:{folder}").records
-    found = {(one.identity, one.camera): one.content() for one in records}
+    found = {(record.identity, record.camera): record.content() for record in records}
     assert found["0000", "gate"] == drawn_crops[0].png
-    assert {one.identity for one in records} == {"0000", "0003"}
+    assert {record.identity for record in records} == {"0000", "0003"}
 
 
 def test_an_unnamed_crop_joins_searches_but_never_two_names() -> None:

@@ -30,8 +30,8 @@ def examine(tmp_path, tiny_artefact, monkeypatch, capsys):
         answer = json.loads(capsys.readouterr().out)
         assert answer["ok"] is (status == 0)
         found: dict[str, list[tuple[str, str]]] = {}
-        for one in answer["findings"]:
-            found.setdefault(one["part"], []).append((one["state"], one["text"]))
+        for finding in answer["findings"]:
+            found.setdefault(finding["part"], []).append((finding["state"], finding["text"]))
         return status, found
 
     return run

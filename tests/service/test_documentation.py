@@ -83,7 +83,7 @@ def test_the_examples_of_problems_are_sentences_of_the_service() -> None:
     for kind in _kinds(ServiceError):
         sentence = re.sub(r"\\{.*?\\}", ".+", re.escape(kind.sentence))
         example = examples[kind.code]
-        # Of two stores' errors with one code the first has the example; one kind is never sent.
+        # Where errors of two stores share a code, the first has the example; one is never sent.
         if kind is not ChangesLost:
             assert re.fullmatch(sentence, example["detail"]), kind.code
             assert example["status"] == kind.status
@@ -92,20 +92,22 @@ def test_the_examples_of_problems_are_sentences_of_the_service() -> None:
 
 
 def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
-    for one in kind.__subclasses__():
-        yield one
-        yield from _kinds(one)
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _kinds(subclass)
 
 
 def _codes_in_the_code() -> set[str]:
-    """Those of the errors, and those that are written where an image or file is refused."""
-    codes = {*(one.code for one in _kinds(ServiceError)), *CODE_OF_STATUS.values()}
+    """Collect the codes of errors, and those written where an image or file is refused."""
+    codes = {*(kind.code for kind in _kinds(ServiceError)), *CODE_OF_STATUS.values()}
     refusals = {"CropProblem", "QualityFault", "JobProblem", "_lines", "problem"}
     for file in [*ROOT.glob("service/**/*.py"), *ROOT.glob("model/crops/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in refusals:
-                named = [one.value for one in node.keywords if one.arg == "code"]
-                codes |= {one.value for one in (*node.args[:1], *named) if _is_text(one)}
+                named = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+                codes |= {
+                    argument.value for argument in (*node.args[:1], *named) if _is_text(argument)
+                }
     return codes
 
 
@@ -166,7 +168,7 @@ def test_the_calls_and_models_are_those_that_are_kept() -> None:
 def test_the_examples_of_the_reference_run_as_they_stand(start, drawn_crops, tmp_path) -> None:
     for name, number in (("east", 0), ("west", 2), ("other", 4)):
         (tmp_path / f"{name}.png").write_bytes(drawn_crops[number].png)
-    # Of its own: the examples end with a service that asks for a key.
+    # A service of its own: the examples end with one that asks for a key.
     run(REFERENCE, tmp_path, str(start().http.base_url))
     assert (tmp_path / "crop.png").read_bytes() == drawn_crops[0].png
 

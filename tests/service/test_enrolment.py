@@ -59,7 +59,7 @@ def test_where_no_image_lands_the_answer_is_a_problem_with_every_reason(served, 
     answer = served.enroll(gallery, b"", b"nothing")
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
-    assert [one["problem"]["type"] for one in answer.json()["results"]] == [
+    assert [result["problem"]["type"] for result in answer.json()["results"]] == [
         "urn:gmn:problem:empty",
         "urn:gmn:problem:not_an_image",
     ]
@@ -111,8 +111,8 @@ def test_the_same_bytes_under_another_name_are_stored_with_a_warning(
 def test_a_field_given_once_applies_to_every_image(served, gallery, drawn_crops):
     images = [crop.png for crop in drawn_crops[:3]]
     answer = served.enroll(gallery, *images, identity="0042", camera="007").json()
-    assert [one["identity"] for one in answer["results"]] == ["0042"] * 3
-    assert [one["camera"] for one in answer["results"]] == ["007"] * 3
+    assert [result["identity"] for result in answer["results"]] == ["0042"] * 3
+    assert [result["camera"] for result in answer["results"]] == ["007"] * 3
 
 
 def test_a_field_given_for_each_image_belongs_to_it_and_empty_means_unknown(
@@ -120,7 +120,7 @@ def test_a_field_given_for_each_image_belongs_to_it_and_empty_means_unknown(
 ):
     images = [crop.png for crop in drawn_crops[:3]]
     answer = served.enroll(gallery, *images, identity=["a", "", "c"]).json()
-    assert [one["identity"] for one in answer["results"]] == ["a", None, "c"]
+    assert [result["identity"] for result in answer["results"]] == ["a", None, "c"]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_identities_are_searched_page_by_page(served, gallery, drawn_crops):
     while True:
         asked = {"query": "gUEST", "limit": 2} | ({"cursor": cursor} if cursor else {})
         page = served.http.get(f"/v1/galleries/{gallery}/identities", params=asked).json()
-        found += [one["identity"] for one in page["results"]]
+        found += [result["identity"] for result in page["results"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break

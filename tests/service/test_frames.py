@@ -23,13 +23,15 @@ def frame(drawn_crops):
     """A frame with the first crops of three people side by side, and the box of each."""
     people = {crop.identity: _opened(crop.png) for crop in reversed(drawn_crops)}
     pictures = [people[name] for name in sorted(people)[:3]]
-    whole = Image.new("RGB", (20 + sum(one.width + 5 for one in pictures), 300), (90, 120, 90))
+    whole = Image.new(
+        "RGB", (20 + sum(picture.width + 5 for picture in pictures), 300), (90, 120, 90)
+    )
     boxes = []
     x = 10
-    for place, one in enumerate(pictures):
-        whole.paste(one, (x, 20 * place))
-        boxes.append({"x": x, "y": 20 * place, "width": one.width, "height": one.height})
-        x += one.width + 5
+    for place, picture in enumerate(pictures):
+        whole.paste(picture, (x, 20 * place))
+        boxes.append({"x": x, "y": 20 * place, "width": picture.width, "height": picture.height})
+        x += picture.width + 5
     whole.save(file := io.BytesIO(), "PNG")
     return file.getvalue(), boxes, pictures
 
@@ -48,17 +50,17 @@ def test_each_box_is_a_crop_with_its_own_labels_and_the_frame_is_not_kept(served
     answer = served.enroll(gallery, image, boxes=_sent(*labelled), camera="east", identity="Bob")
     assert answer.status_code == 201, answer.text
     landed = answer.json()["results"]
-    assert [(one["identity"], one["camera"]) for one in landed] == [
+    assert [(crop["identity"], crop["camera"]) for crop in landed] == [
         ("Ann", "east"),
         ("Bob", "west"),
         ("Bob", "east"),
     ]
     url = f"/v1/galleries/{gallery}/crops"
-    for one, picture in zip(landed, pictures, strict=True):
-        kept = served.http.get(f"{url}/{one['crop_id']}/image")
+    for crop, picture in zip(landed, pictures, strict=True):
+        kept = served.http.get(f"{url}/{crop['crop_id']}/image")
         assert kept.headers["content-type"] == "image/png"
         assert np.array_equal(np.asarray(_opened(kept.content)), np.asarray(picture))
-    first, second, _ = (served.http.get(f"{url}/{one['crop_id']}").json() for one in landed)
+    first, second, _ = (served.http.get(f"{url}/{crop['crop_id']}").json() for crop in landed)
     assert first["metadata"] == {"seat": 4}
     assert second["captured_at"] == "2026-03-01T09:30:00Z"
     # The same box of the same frame is the same crop.
@@ -79,7 +81,7 @@ def test_a_box_that_cannot_be_used_is_a_problem_of_its_own(served, gallery, fram
     assert answer.status_code == 207
     landed, *refused = answer.json()["results"]
     assert landed["crop_id"]
-    codes = [one["problem"]["type"].rpartition(":")[2] for one in refused]
+    codes = [result["problem"]["type"].rpartition(":")[2] for result in refused]
     assert codes == ["box_outside", "box_outside", "too_small", "too_small"]
     assert "cut it at the edge" in refused[0]["problem"]["detail"]
     none = served.enroll(gallery, image, boxes=_sent(*bad))
@@ -100,7 +102,7 @@ def test_boxes_are_one_query_or_one_each(served, filled, frame):
     assert each.status_code == 207
     found = each.json()["results"]
     assert found[0]["results"][0]["crop_id"] == one["results"][0]["crop_id"]
-    assert len({one["results"][0]["identity"] for one in found[:3]}) == 3
+    assert len({answer["results"][0]["identity"] for answer in found[:3]}) == 3
     assert found[3]["problem"]["type"].endswith(":box_outside")
     kept = served.query(filled, image, boxes=_sent(outside, boxes[0]), keep=True, keep_picture=True)
     picture = served.http.get(f"/v1/galleries/{filled}/queries/{kept.json()['query_id']}/image")

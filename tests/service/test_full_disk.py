@@ -22,7 +22,7 @@ def _heavy(crop) -> bytes:
 
 
 def _crop_ids(answer) -> list[str]:
-    return [one["crop_id"] for one in answer.json()["results"]]
+    return [result["crop_id"] for result in answer.json()["results"]]
 
 
 def _held(served) -> set[str]:

@@ -19,7 +19,7 @@ from tests.service.gallery.new_crops import NOON
 
 @pytest.fixture
 def unnamed(served, gallery, drawn_crops):
-    """A gallery of crops without names, three or two of each person, and who is on which."""
+    """Enroll crops without names, two or three a person, and return each crop's person."""
     people = {crop.identity: crop.png for crop in drawn_crops}
     images = []
     who = []
@@ -31,7 +31,7 @@ def unnamed(served, gallery, drawn_crops):
             images.append(file.getvalue())
             who.append(identity)
     landed = served.enroll(gallery, *images, camera="east")
-    ids = [one["crop_id"] for one in landed.json()["results"]]
+    ids = [result["crop_id"] for result in landed.json()["results"]]
     return gallery, dict(zip(ids, who, strict=True))
 
 
@@ -50,12 +50,12 @@ def test_crops_of_one_person_come_together_and_are_named_in_one_step(served, unn
     assert (before["job_id"], before["results"], before["single"]) == (None, [], 0)
     found = _grouped(served, gallery)
     groups = found["results"]
-    assert sum(len(one["crop_ids"]) for one in groups) + found["single"] == len(people)
+    assert sum(len(group["crop_ids"]) for group in groups) + found["single"] == len(people)
     assert groups
-    assert all(0.0 <= one["cohesion"] <= 1.0 for one in groups)
-    sizes = [len(one["crop_ids"]) for one in groups]
+    assert all(0.0 <= group["cohesion"] <= 1.0 for group in groups)
+    sizes = [len(group["crop_ids"]) for group in groups]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(len({people[one] for one in group["crop_ids"]}) == 1 for group in groups)
+    assert all(len({people[crop_id] for crop_id in group["crop_ids"]}) == 1 for group in groups)
     assert found["single"] == 0
     first = groups[0]["crop_ids"]
     url = f"/v1/galleries/{gallery}"
@@ -110,7 +110,7 @@ def test_the_client_groups_and_reads_the_groups(served, unnamed):
         job = client.wait_for_job(client.group_unnamed().job_id)
         found = client.groups()
     assert (job.state, found.job_id) == ("done", job.job_id)
-    assert {one for group in found.results for one in group.crop_ids} <= set(people)
+    assert {crop_id for group in found.results for crop_id in group.crop_ids} <= set(people)
 
 
 @pytest.mark.parametrize("scores", ["cosine", "mnet"])
@@ -123,7 +123,7 @@ def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
     pairs = (scale * (pairs + pairs.T)).astype(np.float32)
     groups = grouping._cluster(pairs.copy(), 0.0)
     assert sorted(sorted(places.tolist()) for places, _ in groups) == [
-        list(range(5 * one, 5 * one + 5)) for one in range(6)
+        list(range(5 * person, 5 * person + 5)) for person in range(6)
     ]
     for places, mean in groups:
         own = pairs[np.ix_(places, places)][np.triu_indices(5, 1)]

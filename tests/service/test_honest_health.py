@@ -90,7 +90,7 @@ def test_what_hangs_turns_livez_red_and_ends_the_process(broken, drawn_crops):
     _beside(lambda: served.enroll("default", drawn_crops[1].png))
     for answers in _probes(served):
         assert answers[0].status_code == 200, "an idle or busy service is well"
-        red = [one for one in answers if one.status_code == 503]
+        red = [answer for answer in answers if answer.status_code == 503]
         assert red
         assert red[0].headers["content-type"] == "application/problem+json"
         assert red[0].json()["detail"].startswith("device thread: sent no heartbeat")

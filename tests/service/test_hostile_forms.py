@@ -229,7 +229,7 @@ def test_a_list_of_cameras_that_is_a_file_is_422(besieged, drawn_crops, field):
 
 def test_a_value_that_is_none_of_several_is_named_by_its_field(besieged, drawn_crops):
     answer = besieged.http.patch("/v1/galleries/default", data={"calibration": "maybe"})
-    assert [one["field"] for one in answer.json()["errors"]] == ["calibration"]
+    assert [error["field"] for error in answer.json()["errors"]] == ["calibration"]
     sent = files(drawn_crops[0].png, drawn_crops[1].png)
     answer = besieged.http.post("/v1/pairs", files=sent, data={"operating_point": "maybe"})
-    assert [one["field"] for one in answer.json()["errors"]] == ["operating_point"]
+    assert [error["field"] for error in answer.json()["errors"]] == ["operating_point"]

@@ -104,7 +104,7 @@ def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_
             time.sleep(0.2)
         assert len(list(Path(f"/proc/{served.process.pid}/fd").iterdir())) < 230
         # A silent connection is closed, also where its client stays.
-        assert all(rest_of(one) == b"" for one in silent)
+        assert all(rest_of(connection) == b"" for connection in silent)
     fresh = httpx.get(f"{served.http.base_url}/v1/galleries", headers=served.http.headers)
     assert fresh.status_code == 200
     assert served.stop() == 0

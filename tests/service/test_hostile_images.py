@@ -75,7 +75,7 @@ def test_a_query_leaves_a_hostile_image_out_and_names_it(besieged):
     answer = besieged.http.post("/v1/galleries/default/queries", files=images)
     assert answer.status_code == 200
     left_out = "image 2: left out of the search: the bytes are not a JPEG"
-    assert any(one.startswith(left_out) for one in answer.json()["warnings"])
+    assert any(warning.startswith(left_out) for warning in answer.json()["warnings"])
 
 
 def test_a_pair_with_a_hostile_image_names_it_and_the_remedy(besieged):

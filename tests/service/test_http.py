@@ -228,7 +228,7 @@ def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
     assert {"enroll_crops", "query_gallery", "create_gallery", "forget_identity"} <= set(names)
     assert max(map(len, names)) <= 20
     for call in calls:
-        parameters = {one["name"] for one in call.get("parameters", [])}
+        parameters = {parameter["name"] for parameter in call.get("parameters", [])}
         for content in call.get("requestBody", {}).get("content", {}).values():
             name = content["schema"]["$ref"].rpartition("/")[2]
             assert not parameters & document["components"]["schemas"][name]["properties"].keys()
@@ -261,7 +261,7 @@ def test_the_model_describes_itself(served, tiny_artefact):
 def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
     served.create("lobby")
     served.enroll("lobby", drawn_crops[0].png)
-    names = [one["name"] for one in served.http.get("/v1/galleries").json()["results"]]
+    names = [result["name"] for result in served.http.get("/v1/galleries").json()["results"]]
     assert {"default", "lobby"} <= set(names)
     assert served.http.delete("/v1/galleries/lobby").json() == {"removed": 1}
     assert served.query("lobby", drawn_crops[0].png).status_code == 404
@@ -292,8 +292,8 @@ def test_a_refused_field_is_named_in_errors(served, gallery, drawn_crops, path, 
     url = f"/v1/galleries/{gallery}{path}"
     problem = served.http.post(url, files=images, data=fields).json()
     assert problem["type"] == "urn:gmn:problem:invalid_field"
-    assert {one["field"] for one in problem["errors"]} == named
-    assert all(one["message"] in problem["detail"] for one in problem["errors"])
+    assert {error["field"] for error in problem["errors"]} == named
+    assert all(error["message"] in problem["detail"] for error in problem["errors"])
 
 
 def test_a_sentence_about_two_fields_is_answered_once(served, gallery):
@@ -307,7 +307,7 @@ def test_a_sentence_about_two_fields_is_answered_once(served, gallery):
 
 def test_a_request_without_images_names_the_field(served, gallery):
     problem = served.http.post(f"/v1/galleries/{gallery}/crops").json()
-    assert [one["field"] for one in problem["errors"]] == ["images"]
+    assert [error["field"] for error in problem["errors"]] == ["images"]
 
 
 def test_an_inverted_time_is_refused_also_where_one_end_is_a_query_parameter(served, gallery):
@@ -320,7 +320,7 @@ def test_a_name_that_cannot_name_a_gallery_is_refused_in_a_sentence(served):
     problem = served.http.post("/v1/galleries", data={"name": "a/b"}).json()
     assert "letters, digits, dots" in problem["detail"]
     assert "pattern" not in problem["detail"]
-    assert [one["field"] for one in problem["errors"]] == ["name"]
+    assert [error["field"] for error in problem["errors"]] == ["name"]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_misspelt_field_is_answered_with_the_one_that_was_meant(
 def test_an_unknown_query_parameter_is_refused_on_every_call(served, path):
     answer = served.http.get(f"{path}?foo=1")
     assert answer.status_code == 422
-    assert [one["field"] for one in answer.json()["errors"]] == ["foo"]
+    assert [error["field"] for error in answer.json()["errors"]] == ["foo"]
 
 
 def test_milliseconds_are_rounded_and_new_crops_have_a_location(served, gallery, drawn_crops):

@@ -1,4 +1,4 @@
-"""What is kept of searches, when a calibration is fitted to it, and what that costs."""
+"""Kept scores of searches, the calibration that is fitted to them, and its cost."""
 
 from __future__ import annotations
 
@@ -179,12 +179,12 @@ def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(r
         return query.answer.results
 
     results = asyncio.run(search())
-    scores = np.array([one.cosine for one in results])
+    scores = np.array([result.cosine for result in results])
     fitted = runtime.calibrations.current(gallery, "cosine").published.calibration
     among_20, among_80 = (
         fitted.probability(scores, float(scores[1:9].mean()), identities) for identities in (20, 80)
     )
-    assert [one.probability for one in results] == pytest.approx(among_20.tolist(), abs=1e-5)
+    assert [result.probability for result in results] == pytest.approx(among_20.tolist(), abs=1e-5)
     assert abs(among_20 - among_80).max() > 1e-3
 
 

@@ -55,11 +55,11 @@ def test_no_alert_is_lost_where_the_sender_is_killed_between_sending_and_noting_
     served = start(tmp_path, webhook_private="true")
     eventually(lambda: all_are_sent(served))
     done = served.http.get("/v1/webhooks/deliveries", params={"limit": "1000"}).json()["results"]
-    assert sorted(one["alert_id"] for one in done) == sorted(written)
-    assert {one["state"] for one in done} == {"done"}
-    # What was sent twice was sent under one id.
+    assert sorted(alert["alert_id"] for alert in done) == sorted(written)
+    assert {delivery["state"] for delivery in done} == {"done"}
+    # A delivery that was sent twice had the same id both times.
     received = Counter(got.headers["webhook-id"] for got in receiver.received)
-    assert received.keys() == {one["delivery_id"] for one in done}
+    assert received.keys() == {delivery["delivery_id"] for delivery in done}
     assert len(receiver.received) >= len(written)
     receiver.close()
 
@@ -82,7 +82,8 @@ def test_the_end_of_a_list_is_told_where_the_process_that_noted_it_is_killed(
     served = start(tmp_path, webhook_private="true")
     eventually(lambda: receiver.received and all_are_sent(served))
     assert [got.headers["webhook-id"] for got in receiver.received] == [
-        one["delivery_id"] for one in served.http.get("/v1/webhooks/deliveries").json()["results"]
+        delivery["delivery_id"]
+        for delivery in served.http.get("/v1/webhooks/deliveries").json()["results"]
     ]
     assert b'"watch.disarmed"' in receiver.received[0].body
     receiver.close()
@@ -136,10 +137,10 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
     state = restored.http.get("/v1/galleries/wanted/watch").json()
     assert (state["state"], state["why"]) == ("disarmed", "the record was restored")
     left = restored.http.get("/v1/alerts").json()["results"]
-    assert [one["alert_id"] for one in left] == [kept.alert_id]
+    assert [alert["alert_id"] for alert in left] == [kept.alert_id]
     assert forgotten.alert_id not in str(left)
     deliveries = restored.http.get("/v1/webhooks/deliveries").json()["results"]
-    assert {one["state"] for one in deliveries} == {"dead"}
+    assert {delivery["state"] for delivery in deliveries} == {"dead"}
     assert len(receiver.received) == sent
     restored.kill()
     with passersby(tmp_path / "new") as people:

@@ -64,9 +64,9 @@ def test_a_copy_that_was_cut_off_is_not_there_and_one_that_is_there_is_whole(
     listed = again.http.get(url).json()["results"]
     assert len(listed) >= 1 + answered
     files = {path.stem for path in (tmp_path / "data" / "snapshots").glob("*/*")}
-    assert files == {one["snapshot_id"] for one in listed}
-    for one in listed:
-        restored = again.http.post(f"{url}/{one['snapshot_id']}/restore")
+    assert files == {snapshot["snapshot_id"] for snapshot in listed}
+    for snapshot in listed:
+        restored = again.http.post(f"{url}/{snapshot['snapshot_id']}/restore")
         assert restored.json()["crops"] == len(held), restored.text
         assert _crops(again, gallery) == held
 
@@ -88,7 +88,7 @@ def test_a_gallery_that_was_being_restored_is_the_old_or_the_restored_one(
     assert held in (copied, copied | {late_id})
     assert held == copied or not answered
     found = again.query(gallery, drawn_crops[0].png, top_k=1000, rerank_depth=1000).json()
-    assert {one["crop_id"] for one in found["results"]} == held
+    assert {result["crop_id"] for result in found["results"]} == held
 
 
 # Dies with the file half rewritten: its former pages are in the journal beside it alone.

@@ -30,7 +30,7 @@ def test_an_unnamed_crop_is_named_and_found_by_its_new_labels(served, gallery, d
     )
     assert _crops(served, gallery) == {crop_id: answer["crop"]}
     west = served.query(gallery, drawn_crops[0].png, cameras="west").json()["results"]
-    assert [(one["crop_id"], one["identity"]) for one in west] == [(crop_id, "Ann")]
+    assert [(crop["crop_id"], crop["identity"]) for crop in west] == [(crop_id, "Ann")]
     assert served.query(gallery, drawn_crops[0].png, cameras="east").json()["results"] == []
     since = served.query(gallery, drawn_crops[0].png, captured_after="2026-03-01T09:00:00Z").json()
     assert len(since["results"]) == 1
@@ -57,7 +57,7 @@ def test_a_crop_that_cannot_be_changed_so_says_why(served, gallery, drawn_crops)
         refused = served.http.patch(f"{url}/{second['crop_id']}", data=data)
         assert (refused.status_code, refused.json()["detail"].split(":")[0]) == (422, field)
     assert served.http.patch(f"{url}/nothing", data={"identity": "x"}).status_code == 404
-    assert {one["identity"] for one in _crops(served, gallery).values()} == {"Ann", "Eve"}
+    assert {crop["identity"] for crop in _crops(served, gallery).values()} == {"Ann", "Eve"}
 
 
 def test_a_merge_is_undone_and_its_history_erased_with_the_person(served, gallery, drawn_crops):
@@ -125,13 +125,13 @@ def test_a_changed_crop_and_an_undone_merge_stand_in_the_audit_log_and_survive(
         client.undo_merge(merge)
     served.kill()
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    phases = {(one["event"], one["phase"]) for one in lines}
+    phases = {(line["event"], line["phase"]) for line in lines}
     for event in ("change_crop", "undo_merge"):
         assert {(event, "asked"), (event, "done")} <= phases
     assert all("Ann" not in json.dumps(line) for line in lines)
     again = start(data_dir=tmp_path)
     crops = _crops(again, "lobby")
-    assert [(crops[one]["identity"], crops[one]["camera"]) for one in ids] == [
+    assert [(crops[crop_id]["identity"], crops[crop_id]["camera"]) for crop_id in ids] == [
         ("Ann", "west"),
         ("Eve", None),
     ]

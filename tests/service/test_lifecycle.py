@@ -80,7 +80,7 @@ def test_a_forgotten_person_is_in_no_search_no_snapshot_and_no_restore(
     answer = served.http.delete(f"{url}/identities/{gone}").json()
     assert answer["removed"] == len(theirs)
     assert answer["snapshots"] == {snapshot["snapshot_id"]: len(theirs)}
-    named = " ".join(one["where"] for one in answer["remaining"])
+    named = " ".join(entry["where"] for entry in answer["remaining"])
     for place in ("audit log", "other galleries", "backups", "logs of proxies", "Idempotency-Key"):
         assert place in named
     assert "GMN_IMAGES_URL" not in named
@@ -91,7 +91,7 @@ def test_a_forgotten_person_is_in_no_search_no_snapshot_and_no_restore(
     assert restored["crops"] == len(drawn_crops) - len(theirs)
     found = served.query(gallery, drawn_crops[0].png, top_k=100).json()["results"]
     assert len(found) == len(drawn_crops) - len(theirs)
-    assert gone not in {one["identity"] for one in found}
+    assert gone not in {crop["identity"] for crop in found}
     assert served.stop() == 0
     for file in (tmp_path / "data").rglob("*"):
         if file.is_file():
@@ -176,8 +176,8 @@ def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path
     told = [
         json.loads(line) for line in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()
     ]
-    forgotten = [one for one in told if one["event"] == "forget_identity"]
-    assert [one["phase"] for one in forgotten] == ["asked", "done"]
+    forgotten = [entry for entry in told if entry["event"] == "forget_identity"]
+    assert [entry["phase"] for entry in forgotten] == ["asked", "done"]
     assert (forgotten[1]["count"], forgotten[1]["snapshots_not_rewritten"]) == (2, [damaged])
     assert served.http.post(f"{url}/snapshots/{whole}/restore").json()["crops"] == 0
     # Whom only snapshots have is forgotten in those that can be rewritten too.
@@ -406,20 +406,20 @@ def test_queries_that_wait_for_a_version_take_no_places_from_others(start, drawn
         ]
         time.sleep(0.5)
         assert served.query("default", image).status_code == 200
-        assert {one.result().status_code for one in waiting} == {503}
+        assert {future.result().status_code for future in waiting} == {503}
 
 
 def test_a_camera_disjoint_search_leaves_the_querys_own_camera_out(served, filled, drawn_crops):
     crop = drawn_crops[0]
     asked = served.query(filled, crop.png, camera_disjoint="true", camera=crop.camera, top_k=100)
-    assert crop.camera not in {one["camera"] for one in asked.json()["results"]}
+    assert crop.camera not in {result["camera"] for result in asked.json()["results"]}
     assert served.query(filled, crop.png, camera_disjoint="true").status_code == 422
     stored = served.http.get(f"/v1/galleries/{filled}/crops").json()["results"][0]
     url = f"/v1/galleries/{filled}/queries"
     like = served.http.post(
         url, data={"crop_id": stored["crop_id"], "camera_disjoint": "true", "top_k": "100"}
     )
-    assert stored["camera"] not in {one["camera"] for one in like.json()["results"]}
+    assert stored["camera"] not in {result["camera"] for result in like.json()["results"]}
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

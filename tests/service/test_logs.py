@@ -78,7 +78,7 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     assert forgotten.json()["removed"] == 1
 
     def written():
-        return [one for one in log_lines(logged) if one.get("request_id") == "request-7"]
+        return [line for line in log_lines(logged) if line.get("request_id") == "request-7"]
 
     eventually(written)
     assert (
@@ -129,7 +129,7 @@ def test_an_error_of_the_event_loop_that_comes_again_and_again_is_logged_once_a_
     for _ in range(1000):
         logged(None, accept)
     logged(None, {"message": "Task was destroyed but it is pending!"})
-    assert [one.getMessage() for one in caplog.records] == [
+    assert [record.getMessage() for record in caplog.records] == [
         "event loop: socket.accept() out of system resource",
         "event loop: Task was destroyed but it is pending!",
     ]
@@ -149,7 +149,7 @@ def test_forgetting_names_the_storage_that_may_hold_the_person_and_no_import_doe
     ).json()
     assert served.ended_job(job)["state"] == "done"
     remaining = served.http.delete(f"/v1/galleries/default/identities/{PERSON}").json()["remaining"]
-    named = " ".join(one["where"] for one in remaining)
+    named = " ".join(entry["where"] for entry in remaining)
     assert "import" not in named
     jobs = served.http.get("/v1/jobs").text
     assert job["job_id"] in jobs
@@ -175,7 +175,11 @@ def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog) -> Non
             await request
 
     asyncio.run(cancel_a_failing_section())
-    (record,) = [one for one in caplog.records if "section failed" in one.getMessage()]
+    (record,) = [
+        logged_record
+        for logged_record in caplog.records
+        if "section failed" in logged_record.getMessage()
+    ]
     line = JsonFormatter().format(record)
     assert "UnknownIdentity" in line
     assert PERSON not in line

@@ -70,7 +70,7 @@ def test_every_panel_and_every_alert_reads_a_metric_that_is_served(served) -> No
     expressions = [rule["expr"] for rule in rules]
     for path in (DOCKER / "grafana").glob("*.json"):
         panels = json.loads(path.read_text())["panels"]
-        expressions += [one["expr"] for panel in panels for one in panel.get("targets", ())]
+        expressions += [target["expr"] for panel in panels for target in panel.get("targets", ())]
     assert len(expressions) > 40
     for expression in expressions:
         read = set(re.findall(r"\b(?:gmn_|process_|up\b)\w*", expression))

@@ -224,7 +224,7 @@ class GalleryMachine(ServedGallery):
         ]
         listed = self.pages("/crops", limit, asked)
         assert [crop["crop_id"] for crop in listed] == expected
-        names = [one["identity"] for one in self.pages("/identities", limit, {})]
+        names = [person["identity"] for person in self.pages("/identities", limit, {})]
         assert names == list(self.model.identities())
 
 

@@ -1,4 +1,4 @@
-"""Within an answer probability and verdict follow the score, whatever is searched and how."""
+"""Probability and verdict follow the score within an answer, in every kind of search."""
 
 from __future__ import annotations
 
@@ -54,13 +54,15 @@ def test_probability_and_verdict_never_rise_where_the_score_falls(
 
 def _is_monotone(answer: dict[str, Any], score: str, by_neighbours: bool) -> None:
     results = answer["results"]
-    scored = [one for one in results if one["probability"] is not None]
-    assert all(one["verdict"] is None for one in results[len(scored) :])
+    scored = [result for result in results if result["probability"] is not None]
+    assert all(result["verdict"] is None for result in results[len(scored) :])
     assert scored == results[: len(scored)]
     if by_neighbours:
         # The first has the best score, which the answer's verdict is of; others may be moved.
         best_first = sorted(scored, key=lambda one: -one[score])
-        assert [one[score] for one in best_first[:1]] == [one[score] for one in scored[:1]]
+        assert [result[score] for result in best_first[:1]] == [
+            result[score] for result in scored[:1]
+        ]
         scored = best_first
     for better, worse in pairwise(scored):
         assert better[score] >= worse[score]
@@ -68,5 +70,5 @@ def _is_monotone(answer: dict[str, Any], score: str, by_neighbours: bool) -> Non
         assert SURENESS[better["verdict"]] >= SURENESS[worse["verdict"]]
         if better["verdict"] != worse["verdict"]:
             assert better["probability"] > worse["probability"]
-    assert all(0 <= one["probability"] <= 1 for one in scored)
+    assert all(0 <= result["probability"] <= 1 for result in scored)
     assert answer["verdict"] == (scored[0]["verdict"] if scored else "nothing_searched")

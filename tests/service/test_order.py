@@ -16,7 +16,12 @@ ANN = 7
 BOB = 9
 
 
-def listed(served, gallery: str, image: bytes, **fields: str) -> list[dict[str, Any]]:
+def listed(
+    served,
+    gallery: str,
+    image: bytes,
+    **fields: str,
+) -> list[dict[str, Any]]:
     answer = served.query(gallery, image, scoring="cosine", top_k=24, **fields)
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["results"]
@@ -32,7 +37,10 @@ def places(results: list[dict[str, Any]]) -> dict[str, list[int]]:
 
 
 def shown(results: list[dict[str, Any]]) -> dict[str, tuple[float, float, str]]:
-    return {one["crop_id"]: (one["cosine"], one["probability"], one["verdict"]) for one in results}
+    return {
+        result["crop_id"]: (result["cosine"], result["probability"], result["verdict"])
+        for result in results
+    }
 
 
 @pytest.mark.parametrize("crop", range(0, 24, 5))
@@ -42,11 +50,11 @@ def test_the_crops_of_a_person_move_together_and_keep_their_scores(
     image = drawn_crops[crop].png
     by_score = listed(served, filled, image, order="score")
     together = listed(served, filled, image)
-    cosines = [one["cosine"] for one in by_score]
+    cosines = [result["cosine"] for result in by_score]
     assert cosines == sorted(cosines, reverse=True)
     assert together[0] == by_score[0]
     assert shown(together) == shown(by_score)
-    # Of each person the best crop decides, so that the others follow it more closely.
+    # The best crop of each person decides, so that the others follow it more closely.
     spread = {name: ranks[-1] - ranks[0] for name, ranks in places(by_score).items()}
     closer = {name: ranks[-1] - ranks[0] for name, ranks in places(together).items()}
     assert sum(closer.values()) < sum(spread.values())
@@ -56,8 +64,18 @@ def test_fewer_results_are_the_first_of_more(served, filled, drawn_crops):
     for scoring in ("cosine", "mnet"):
         asked = {"scoring": scoring, "include_vector": "true"}
         image = drawn_crops[9].png
-        whole = served.query(filled, image, **asked, top_k=24).json()["results"]
-        few = served.query(filled, image, **asked, top_k=3).json()["results"]
+        whole = served.query(
+            filled,
+            image,
+            **asked,
+            top_k=24,
+        ).json()["results"]
+        few = served.query(
+            filled,
+            image,
+            **asked,
+            top_k=3,
+        ).json()["results"]
         assert few == whole[:3]
 
 
@@ -77,8 +95,16 @@ def test_with_one_crop_a_person_the_order_is_that_of_the_score(served, gallery, 
 def test_a_filtered_list_is_ordered_by_what_passes(served, filled, drawn_crops):
     image = drawn_crops[0].png
     west = listed(served, filled, image, cameras="west")
-    assert {one["camera"] for one in west} == {"west"}
-    assert shown(west) == shown(listed(served, filled, image, cameras="west", order="score"))
+    assert {result["camera"] for result in west} == {"west"}
+    assert shown(west) == shown(
+        listed(
+            served,
+            filled,
+            image,
+            cameras="west",
+            order="score",
+        )
+    )
     assert len(west) == 12
 
 
@@ -88,7 +114,11 @@ def test_another_order_is_refused_by_its_name(served, filled, drawn_crops):
     assert refused.json()["errors"][0]["field"] == "order"
 
 
-def candidates(vectors: np.ndarray, groups: list[int], scores: np.ndarray) -> Candidates:
+def candidates(
+    vectors: np.ndarray,
+    groups: list[int],
+    scores: np.ndarray,
+) -> Candidates:
     return Candidates(
         row_ids=np.arange(len(groups)),
         cosines=scores,
@@ -106,7 +136,17 @@ def descending(*scores: float) -> np.ndarray:
 def test_a_named_crop_goes_with_the_best_crop_of_its_name_however_it_looks():
     vectors = np.eye(4, DIMENSION)
     order = order_by_neighbours(
-        candidates(vectors, [ANN, BOB, ANN, BOB], scores := descending(0.9, 0.8, 0.3, 0.2)), scores
+        candidates(
+            vectors,
+            [ANN, BOB, ANN, BOB],
+            scores := descending(
+                0.9,
+                0.8,
+                0.3,
+                0.2,
+            ),
+        ),
+        scores,
     )
     assert order.tolist() == [0, 2, 1, 3]
 
@@ -117,7 +157,7 @@ def test_an_unnamed_crop_goes_with_the_unnamed_one_that_looks_like_it():
     scores = descending(0.9, 0.8, 0.3, 0.2)
     unnamed = candidates(vectors, [-1, -2, -3, -4], scores)
     assert order_by_neighbours(unnamed, scores).tolist() == [0, 2, 1, 3]
-    # Whoever has a name is followed by nobody without one.
+    # Named crops are never followed by unnamed ones.
     half_named = candidates(vectors, [ANN, -2, -3, -4], scores)
     assert order_by_neighbours(half_named, scores).tolist() == [0, 1, 2, 3]
 
@@ -136,7 +176,11 @@ def test_of_a_crowd_of_equals_a_crop_has_its_nearest_for_neighbours_in_either_di
     assert value > 0.1 * scores[NEIGHBOURS + 1] + 0.9 * scores[1]
 
 
-groups = st.lists(st.integers(-40, 5).filter(lambda code: code != 0), min_size=1, max_size=40)
+groups = st.lists(
+    st.integers(-40, 5).filter(lambda code: code != 0),
+    min_size=1,
+    max_size=40,
+)
 
 
 @settings(max_examples=50, deadline=None)

@@ -28,7 +28,7 @@ def _check(place, held: set[str], deleted: set[str]) -> None:
     assert verify(settings["data_dir"]).damage == []
     with contextlib.closing(Record(settings["data_dir"])) as record:
         (gallery,) = record.galleries.all()
-        there = {one.label.crop_id for one in record.crops.vectors(gallery.gallery_id)}
+        there = {vector.label.crop_id for vector in record.crops.vectors(gallery.gallery_id)}
         assert held <= there
         assert not deleted & there
         later = datetime.now(UTC) + timedelta(days=1)
@@ -78,7 +78,7 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, drawn_cro
         _check(place, held, deleted)
     again = start(**place[0])
     listed = again.http.get("/v1/galleries/default/crops?limit=1000").json()["results"]
-    assert held <= {one["crop_id"] for one in listed}
+    assert held <= {crop["crop_id"] for crop in listed}
     found = again.query("default", drawn_crops[0].png, top_k=5).json()["results"]
     assert len(found) == 5
 

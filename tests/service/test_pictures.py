@@ -31,7 +31,7 @@ def test_images_lie_where_the_url_says_and_go_with_their_crops(start, tmp_path, 
     answer = served.enroll(
         gallery, *(crop.png for crop in drawn_crops[:4]), identity=["a", "a", "b", "b"]
     )
-    ids = [one["crop_id"] for one in answer.json()["results"]]
+    ids = [result["crop_id"] for result in answer.json()["results"]]
     assert _files(folder) == sorted(ids)
     url = f"/v1/galleries/{gallery}"
     assert served.http.get(f"{url}/crops/{ids[1]}/image").content == drawn_crops[1].png
@@ -63,8 +63,8 @@ def test_a_deletion_whose_image_elsewhere_stays_is_done_in_the_audit_log(
     told = [
         json.loads(line) for line in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()
     ]
-    deleted = [one for one in told if one["event"] == "delete_crop"]
-    assert [one["phase"] for one in deleted] == ["asked", "done"]
+    deleted = [entry for entry in told if entry["event"] == "delete_crop"]
+    assert [entry["phase"] for entry in deleted] == ["asked", "done"]
 
 
 @pytest.mark.slow
@@ -117,10 +117,10 @@ def test_an_image_that_cannot_be_removed_keeps_no_other(start, tmp_path, drawn_c
     def enroll(**fields: str) -> list[str]:
         images = (crop.png for crop in drawn_crops[:3])
         landed = served.enroll("default", *images, identity="Ann", **fields).json()["results"]
-        for file in (file for one in landed[:2] for file in folder.glob(f"*/{one['crop_id']}")):
+        for file in (file for crop in landed[:2] for file in folder.glob(f"*/{crop['crop_id']}")):
             file.unlink()
             (file / "in the way").mkdir(parents=True)
-        return [one["crop_id"] for one in landed]
+        return [crop["crop_id"] for crop in landed]
 
     last = enroll()[2]
     answer = served.http.delete("/v1/galleries/default/identities/Ann")
@@ -189,7 +189,7 @@ def test_an_image_store_that_hangs_hurts_images_alone(start, tmp_path, drawn_cro
         served.http.post("/v1/galleries", data={"name": "lobby"}),
         served.http.get("/livez"),
     ]
-    assert [one.status_code for one in answers] == [200, 201, 200, 201, 200]
+    assert [answer.status_code for answer in answers] == [200, 201, 200, 201, 200]
     assert time.monotonic() - began < 10
     assert served.stop() == 0
 
@@ -203,7 +203,7 @@ def test_a_call_that_hangs_is_given_up_and_the_next_do_not_wait(monkeypatch):
     async def ask_all() -> None:
         hanging = [threads.run(gate.wait, 20) for _ in range(picture_folder.PICTURE_THREADS)]
         given_up = await asyncio.gather(*hanging, return_exceptions=True)
-        assert [type(one) for one in given_up] == [RecordUnavailable] * len(given_up)
+        assert [type(error) for error in given_up] == [RecordUnavailable] * len(given_up)
         with pytest.raises(RecordUnavailable, match="too many"):
             await threads.run(int)
         with pytest.raises(RecordUnavailable, match="too many"):

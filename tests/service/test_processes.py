@@ -35,7 +35,7 @@ def data_dir(tmp_path_factory) -> Path:
 def services(start, data_dir) -> list[Served]:
     with ThreadPoolExecutor(2) as both:
         starting = [both.submit(start, data_dir=data_dir, housekeeping_seconds=0.5) for _ in "ab"]
-        return [one.result() for one in starting]
+        return [future.result() for future in starting]
 
 
 def _crop_ids(answer):
@@ -100,7 +100,7 @@ def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_cr
     restored = other.http.post(f"{at}/snapshots/{snapshot}/restore").json()
     version = restored["gallery_version"]
     found = one.query(gallery, drawn_crops[0].png, min_version=version).json()["results"]
-    assert {one["identity"] for one in found} == {"0000"}
+    assert {result["identity"] for result in found} == {"0000"}
     assert one.http.delete(at).status_code == 200
     assert other.query(gallery, drawn_crops[0].png).status_code == 404
 
@@ -114,8 +114,8 @@ def test_many_writers_of_both_services_land_everything_in_one_gallery(services, 
             served.enroll(gallery, drawn_crops[number].png + bytes([writer]))
             for number in range(ENROLLED_BY_EACH)
         ]
-        assert [one.status_code for one in answers] == [201] * ENROLLED_BY_EACH
-        return [crop_id for one in answers for crop_id in _crop_ids(one)]
+        assert [answer.status_code for answer in answers] == [201] * ENROLLED_BY_EACH
+        return [crop_id for answer in answers for crop_id in _crop_ids(answer)]
 
     with ThreadPoolExecutor(WRITERS) as writers:
         landed = [crop_id for ids in writers.map(enroll, range(WRITERS)) for crop_id in ids]

@@ -45,7 +45,7 @@ def test_a_request_that_is_sent_again_is_answered_with_the_warnings_it_had(
     ]
     assert answers[1].headers["Idempotent-Replayed"] == "true"
     first, again = (answer.json()["results"] for answer in answers)
-    assert [len(one.get("warnings", [])) for one in first] == [1, 1, 0]
+    assert [len(result.get("warnings", [])) for result in first] == [1, 1, 0]
     assert again[:2] == first[:2]
     assert again[2]["problem"]["detail"] == first[2]["problem"]["detail"]
 
@@ -100,7 +100,7 @@ def test_of_several_images_of_a_query_the_poor_one_is_named(served, gallery, dra
     assert together.startswith("image 2: ")
     assert "sharpness is 0.2" in together
     separate = served.query(gallery, good, blurred, mode="separate").json()["results"]
-    assert [one["warnings"] for one in separate] == [[], [together.removeprefix("image 2: ")]]
+    assert [result["warnings"] for result in separate] == [[], [together.removeprefix("image 2: ")]]
     assert served.query(gallery, good).json()["warnings"] == []
 
 

@@ -93,9 +93,9 @@ def test_a_camera_filter_is_exact(served, filled, drawn_crops, asked, expected):
 def test_a_filtered_score_is_the_unfiltered_one(served, filled, drawn_crops):
     everything = served.query(filled, drawn_crops[0].png, top_k=24).json()["results"]
     filtered = served.query(filled, drawn_crops[0].png, top_k=24, cameras="west").json()["results"]
-    scores = {one["crop_id"]: (one["cosine"], one["pair_logit"]) for one in everything}
-    assert {one["crop_id"]: (one["cosine"], one["pair_logit"]) for one in filtered} == {
-        crop_id: scores[crop_id] for crop_id in (one["crop_id"] for one in filtered)
+    scores = {crop["crop_id"]: (crop["cosine"], crop["pair_logit"]) for crop in everything}
+    assert {crop["crop_id"]: (crop["cosine"], crop["pair_logit"]) for crop in filtered} == {
+        crop_id: scores[crop_id] for crop_id in (crop["crop_id"] for crop in filtered)
     }
 
 
@@ -106,11 +106,11 @@ def test_results_carry_what_the_client_stored_with_a_crop(served, gallery, drawn
     for asked in ({}, {"scoring": "cosine"}, {"mode": "separate"}):
         answer = served.query(gallery, images[0], **asked).json()
         results = (answer["results"][0] if "mode" in asked else answer)["results"]
-        for one in results:
-            stored = served.http.get(one["image_url"].removesuffix("/image")).json()
-            assert one["external_id"] == stored["external_id"]
-            assert one["metadata"] == stored["metadata"]
-        first = next(one for one in results if one["external_id"] == "track 1")
+        for result in results:
+            stored = served.http.get(result["image_url"].removesuffix("/image")).json()
+            assert result["external_id"] == stored["external_id"]
+            assert result["metadata"] == stored["metadata"]
+        first = next(result for result in results if result["external_id"] == "track 1")
         assert first["metadata"] == {"shift": "night", "door": 2}
 
 
@@ -149,12 +149,12 @@ def test_a_filter_by_labels_is_exact(served, gallery, drawn_crops, asked, expect
         gallery,
         *images,
         identity=["Ann", "Bob, jr.", "", ""],
-        metadata=[json.dumps(one) if one else "" for one in metadata],
+        metadata=[json.dumps(fields) if fields else "" for fields in metadata],
     )
-    ids = [one["crop_id"] for one in enrolled.json()["results"]]
+    ids = [result["crop_id"] for result in enrolled.json()["results"]]
     for more in ({}, {"group_by": "identity"}, {"scoring": "cosine"}):
         found = served.query(gallery, images[0], **asked, **more).json()
-        assert {ids.index(one["crop_id"]) for one in found["results"]} == expected
+        assert {ids.index(result["crop_id"]) for result in found["results"]} == expected
     assert (found["verdict"] == "nothing_searched") == (not expected)
 
 
@@ -162,14 +162,14 @@ def test_a_filter_by_metadata_follows_changes_and_deletions(served, gallery, dra
     images = [crop.png for crop in drawn_crops[:3]]
     enrolled = served.enroll(gallery, *images, metadata=['{"shift": "night"}'] * 3)
     url = f"/v1/galleries/{gallery}/crops"
-    first, second, third = (one["crop_id"] for one in enrolled.json()["results"])
+    first, second, third = (result["crop_id"] for result in enrolled.json()["results"])
     asked = {"metadata": '{"shift": "night"}', "scoring": "cosine"}
     assert len(served.query(gallery, images[0], **asked).json()["results"]) == 3
     served.http.patch(f"{url}/{first}", data={"metadata": '{"shift": "day"}'})
     served.http.delete(f"{url}/{second}")
     served.enroll(gallery, drawn_crops[3].png, metadata='{"shift": "night"}', identity="late")
     found = served.query(gallery, images[0], **asked).json()["results"]
-    assert sorted(one["identity"] or one["crop_id"] for one in found) == sorted([third, "late"])
+    assert sorted(crop["identity"] or crop["crop_id"] for crop in found) == sorted([third, "late"])
 
 
 def test_a_filter_that_cannot_be_is_refused_with_its_name(served, gallery, drawn_crops):
@@ -198,10 +198,11 @@ def test_several_images_are_one_query_whose_scores_are_means(served, filled, dra
     alone = [served.query(filled, image, top_k=24).json()["results"] for image in images]
     for result in together["results"]:
         singles = [
-            next(one for one in answer if one["crop_id"] == result["crop_id"]) for answer in alone
+            next(crop for crop in answer if crop["crop_id"] == result["crop_id"])
+            for answer in alone
         ]
         for score in ("cosine", "pair_logit"):
-            mean = sum(one[score] for one in singles) / 2
+            mean = sum(answer[score] for answer in singles) / 2
             assert result[score] == pytest.approx(mean, abs=1e-4)
 
 
@@ -223,7 +224,7 @@ def test_separate_images_with_too_many_results_are_refused(served, gallery, draw
     assert served.query(gallery, *images, mode="separate", top_k=3_333).status_code == 200
     problem = served.query(gallery, *images, mode="separate", top_k=3_334).json()
     assert problem["type"] == "urn:gmn:problem:answer_too_large"
-    assert {one["field"] for one in problem["errors"]} == {"images", "top_k"}
+    assert {error["field"] for error in problem["errors"]} == {"images", "top_k"}
     assert "3 images with 3,334 results each are more than the 10,000" in problem["detail"]
 
 
@@ -259,8 +260,9 @@ def test_a_bad_image_of_one_person_is_left_out_and_named(served, filled, drawn_c
     assert answer.status_code == 200
     (warning,) = answer.json()["warnings"]
     assert warning.startswith("image 2: left out of the search: the bytes are not a JPEG")
-    assert [(one["crop_id"], one["pair_logit"]) for one in answer.json()["results"]] == [
-        (one["crop_id"], pytest.approx(one["pair_logit"], abs=1e-4)) for one in good["results"]
+    assert [(result["crop_id"], result["pair_logit"]) for result in answer.json()["results"]] == [
+        (result["crop_id"], pytest.approx(result["pair_logit"], abs=1e-4))
+        for result in good["results"]
     ]
 
 
@@ -268,7 +270,7 @@ def test_a_query_without_one_usable_image_is_refused(served, filled, drawn_crops
     answer = served.query(filled, b"no image", drawn_crops[0].png[:100])
     assert answer.status_code == 422
     assert "2 of 2 images cannot be used; image 1: " in answer.json()["detail"]
-    assert [one["problem"]["status"] for one in answer.json()["results"]] == [422, 422]
+    assert [result["problem"]["status"] for result in answer.json()["results"]] == [422, 422]
 
 
 def test_more_like_a_crop_ranks_as_its_image_does_without_itself(served, filled, drawn_crops):
@@ -276,7 +278,7 @@ def test_more_like_a_crop_ranks_as_its_image_does_without_itself(served, filled,
     crop_id = by_image[0]["crop_id"]
     url = f"/v1/galleries/{filled}/queries"
     by_crop = served.http.post(url, data={"crop_id": crop_id, "top_k": 24}).json()["results"]
-    assert [one["crop_id"] for one in by_crop] == [one["crop_id"] for one in by_image[1:]]
+    assert [crop["crop_id"] for crop in by_crop] == [crop["crop_id"] for crop in by_image[1:]]
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
@@ -291,7 +293,7 @@ def test_a_form_field_in_the_query_string_is_refused_by_its_name(served, filled,
     assert answer.json()["detail"] == (
         "captured_after: was sent as a query parameter; send it as a field of the form, in the body"
     )
-    assert [one["field"] for one in answer.json()["errors"]] == ["captured_after"]
+    assert [error["field"] for error in answer.json()["errors"]] == ["captured_after"]
     assert served.http.get(f"/v1/galleries/{filled}").json()["version"] == version
 
 
@@ -403,4 +405,4 @@ def test_embeddings_come_as_json_and_as_an_array(served, drawn_crops):
     array = np.load(io.BytesIO(answer.content), allow_pickle=False)
     assert array.shape == (2, listed["dimension"])
     assert array.dtype == np.float32
-    assert np.allclose(array, [one["embedding"] for one in listed["results"]])
+    assert np.allclose(array, [result["embedding"] for result in listed["results"]])

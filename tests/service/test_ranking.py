@@ -60,7 +60,7 @@ def _proposed_of_few_rows():
 
 @pytest.fixture(scope="module")
 def clustered():
-    """An index that proposes no more crops than it is asked for, and misses some; its features."""
+    """Build an index that proposes no more crops than asked and misses some, and its features."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ASKED_FOR_ALONE.items():
             patch.setattr(product_codes, name, value)
@@ -135,7 +135,7 @@ def test_a_result_without_a_label_is_left_out_and_the_others_move_up(clustered):
     assert len(others) == 10
     labels = {row: CropLabel(row, f"{row}") for row in (first, *others)}
     found = search.results(ranking, labels)
-    assert [(one.rank, one.crop_id) for one in found] == [
+    assert [(result.rank, result.crop_id) for result in found] == [
         (1, f"{first}"),
         (2, f"{others[0]}"),
         (3, f"{others[1]}"),
@@ -169,7 +169,7 @@ def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_fea
 def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_nine(
     monkeypatch, among, searches
 ):
-    """The hundred nearest show three people, and 400 show ten."""
+    """Read the 400 nearest, which show ten people, as the hundred nearest show three."""
     random = np.random.default_rng(2)
     centres = np.repeat(random.normal(size=(30, DIMENSION)), CROPS_EACH, axis=0)
     vectors = (centres + 0.01 * random.normal(size=centres.shape)).astype(np.float32)

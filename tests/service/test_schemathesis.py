@@ -132,7 +132,7 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
     enrolled = served.enroll("default", *images[:8], identity="0000", camera="east").json()
     # No identity: forgetting one leaves these.
     others = served.enroll("default", *images[8:], camera="west").json()
-    crops = [one["crop_id"] for one in (*enrolled["results"], *others["results"])]
+    crops = [crop["crop_id"] for crop in (*enrolled["results"], *others["results"])]
     url = "/v1/galleries/default"
     snapshot = served.http.post(f"{url}/snapshots").json()
     archive = {"archive": (folder / "crops.zip").read_bytes()}
@@ -146,8 +146,8 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
         crops=json.dumps(crops),
         snapshots=json.dumps([snapshot["snapshot_id"]]),
         jobs=json.dumps([job["job_id"]]),
-        searches=json.dumps([one.json()["query_id"] for one in kept]),
-        cases=json.dumps([one.json()["case_id"] for one in cases]),
+        searches=json.dumps([search.json()["query_id"] for search in kept]),
+        cases=json.dumps([case.json()["case_id"] for case in cases]),
     )
     (tmp_path / "schemathesis.toml").write_text(config)
     ran = subprocess.run(
@@ -163,7 +163,7 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
         timeout=TIMEOUT,
         check=False,
     )
-    # What was sent is shown as well, images among it.
+    # The sent requests are shown as well, with their images.
     said = "\n".join(line[:1000] for line in ran.stdout.splitlines())
     print(f"REID_TEST_SEED={seed}\n{said}\n{ran.stderr}")  # noqa: T201
     assert ran.returncode == 0
@@ -171,18 +171,18 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
     answered = _answered(served)
     operations = _operations(served)
     said = {
-        f"{method} {path}": sorted(status for *one, status in answered if one == [method, path])
+        f"{method} {path}": sorted(status for *call, status in answered if call == [method, path])
         for method, path in operations
     }
     print(json.dumps(said, indent=1))  # noqa: T201
-    assert [one for one, found in said.items() if not found] == []
+    assert [call for call, statuses in said.items() if not statuses] == []
     assert {status for *_, status in answered if status >= "500"} <= {"503"}
     assert set(REACHED) <= answered
     served.kill()
 
 
 def _files(place: Path, drawn_crops) -> Path:
-    """A folder of images, and an archive of them."""
+    """Write a folder of images, and an archive of them."""
     folder = place / "files"
     folder.mkdir()
     packed = io.BytesIO()
@@ -195,13 +195,13 @@ def _files(place: Path, drawn_crops) -> Path:
 
 
 def _operations(served) -> list[tuple[str, str]]:
-    """Every call of the document that the service answers."""
+    """Return every call of the document that the service answers."""
     paths = served.http.get("/openapi.json").json()["paths"]
     return [(method.upper(), path) for path, calls in paths.items() for method in calls]
 
 
 def _answered(served) -> set[tuple[str, str, str]]:
-    """Which calls were answered with which statuses, by the service's own count."""
+    """Return the statuses that each call was answered with, by the service's own count."""
     counted = served.http.get("/metrics").text.replace(":path}", "}")
     return set(
         re.findall(

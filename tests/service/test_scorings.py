@@ -31,7 +31,7 @@ def test_without_a_metric_network_searches_rank_by_cosine(cosine, people, drawn_
     found = answer.json()
     assert found["scoring"] == "cosine"
     assert found["results"][0]["identity"] == crop.identity
-    assert {one["pair_logit"] for one in found["results"]} == {None}
+    assert {result["pair_logit"] for result in found["results"]} == {None}
     assert found["results"][0]["probability"] > 0.5
     asked = cosine.query(people, crop.png, top_k=3, scoring="cosine").json()
     assert asked["results"] == found["results"]

@@ -23,7 +23,7 @@ LEAST = 20
 
 
 def draw(person: int, shot: int) -> bytes:
-    """A person in eight stripes of their own colours, with the noise of one shot."""
+    """Draw a person in eight stripes of their own colours, with the noise of one shot."""
     colours = np.random.default_rng((9, person))
     noise = np.random.default_rng((9, person, shot))
     pixels = np.full((96, 48, 3), 118, np.float64)
@@ -80,7 +80,7 @@ def change(served, gallery: str, **fields) -> dict:
 
 @pytest.fixture(scope="module")
 def bundled(start):
-    """A service of the bundled artefact, whose own scores tell drawn people apart."""
+    """Serve the bundled artefact, whose own scores tell drawn people apart."""
     return start(artefact="bundled")
 
 
@@ -169,8 +169,8 @@ def test_a_picture_keeps_its_verdict_while_one_version_is_in_force(served, galle
 
 def test_the_order_of_the_first_searches_does_not_matter(served, gallery):
     other = served.create(f"{gallery[:40]}.2")
-    for one in (gallery, other):
-        fitted(served, fill(served, one))
+    for name in (gallery, other):
+        fitted(served, fill(served, name))
     people = [*range(8), *range(200, 207)]
     there = {person: ask(served, gallery, person)["verdict"] for person in people}
     back = {person: ask(served, other, person)["verdict"] for person in reversed(people)}
@@ -221,7 +221,7 @@ def test_the_basis_says_whether_thresholds_are_those_of_several_pictures(
                 assert crop["verdict"] == verdict_of(crop["probability"], "far_1e-2")
 
 
-# Of a score that a tenth, a hundredth and a thousandth of strangers' searches reach.
+# Probabilities of scores that a tenth, a hundredth and a thousandth of strangers reach.
 PROBABILITIES = {"far_1e-1": 0.54286, "far_1e-2": 0.91644, "far_1e-3": 0.98675}
 
 
@@ -280,7 +280,7 @@ def test_a_verdict_is_an_interval_of_probability(served, gallery, scoring):
     order = ["match", "uncertain", "no_match"]
     for person in [*range(25), 200, 201]:
         results = ask(served, gallery, person, scoring=scoring, top_k=80)["results"]
-        falling = [(-one["probability"], order.index(one["verdict"])) for one in results]
+        falling = [(-result["probability"], order.index(result["verdict"])) for result in results]
         assert falling == sorted(falling)
         assert [place for _, place in falling] == sorted(place for _, place in falling)
 
@@ -396,7 +396,7 @@ def test_a_key_that_does_not_learn_is_answered_and_changes_nothing(start, tmp_pa
         )
     ]
     file = tmp_path / "keys"
-    file.write_text("\n".join(map(json.dumps, keys)))
+    file.write_text("\n".join(json.dumps(key) for key in keys))
     served = start(api_keys_file=file)
     served.http.headers["Authorization"] = f"Bearer gmn_admin_{secret}"
     gallery = fill(served, served.create("lobby"), named=False)

@@ -29,7 +29,7 @@ def fill(served, gallery: str, crops) -> str:
 
 @pytest.fixture(scope="module")
 def two(start, drawn_crops):
-    """A service whose galleries `east` and `west` hold one camera each."""
+    """Serve galleries `east` and `west`, which hold one camera each."""
     served = start()
     for camera in ("east", "west"):
         fill(served, camera, [crop for crop in drawn_crops if crop.camera == camera])
@@ -38,7 +38,7 @@ def two(start, drawn_crops):
 
 @pytest.fixture(scope="module")
 def two_models(start, tmp_path_factory, drawn_crops, tiny_artefact, other_artefact):
-    """A service of another model, with the one that filled the gallery `before` at hand."""
+    """Serve another model, and keep the model that filled the gallery `before` at hand."""
     data_dir = tmp_path_factory.mktemp("models") / "data"
     served = start(data_dir=data_dir)
     fill(served, "before", drawn_crops)
@@ -53,7 +53,12 @@ def without(result: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name not in names}
 
 
-def own_ranking(served, gallery: str, *images: bytes, **fields: Any) -> list[dict[str, Any]]:
+def own_ranking(
+    served,
+    gallery: str,
+    *images: bytes,
+    **fields: Any,
+) -> list[dict[str, Any]]:
     answer = served.query(gallery, *images, **fields).json()
     return [without(result, "verdict") for result in answer["results"]]
 
@@ -78,7 +83,12 @@ def test_each_gallery_ranks_as_its_own_query_does(two, drawn_crops, options):
 
 
 def test_the_results_are_those_of_all_galleries_in_order_of_probability(two, drawn_crops):
-    answer = ask(two, drawn_crops[0].png, galleries=["east", "west"], top_k=12).json()
+    answer = ask(
+        two,
+        drawn_crops[0].png,
+        galleries=["east", "west"],
+        top_k=12,
+    ).json()
     merged = answer["results"]
     assert [result["rank"] for result in merged] == list(range(1, 13))
     assert {result["gallery"] for result in merged} == {"east", "west"}
@@ -89,12 +99,18 @@ def test_the_results_are_those_of_all_galleries_in_order_of_probability(two, dra
     assert [result["crop_id"] for result in merged] == [result["crop_id"] for result in best]
     for result in merged:
         (entry,) = (entry for entry in answer["galleries"] if entry["gallery"] == result["gallery"])
-        shown = [without(own, "rank") for own in entry["results"]]
+        shown = [without(shown_result, "rank") for shown_result in entry["results"]]
         assert without(result, "rank", "gallery") in shown
 
 
 def test_crops_without_a_score_follow_those_with_one(two, drawn_crops):
-    answer = ask(two, drawn_crops[0].png, galleries="east,west", rerank_depth=2, top_k=24).json()
+    answer = ask(
+        two,
+        drawn_crops[0].png,
+        galleries="east,west",
+        rerank_depth=2,
+        top_k=24,
+    ).json()
     scored = [result["probability"] is not None for result in answer["results"]]
     assert scored == [True] * 4 + [False] * 20
     tail = [result["cosine"] for result in answer["results"][4:]]
@@ -106,12 +122,21 @@ def test_of_equal_results_the_gallery_that_was_named_first_comes_first(start, dr
     for gallery in ("a", "b"):
         fill(served, gallery, drawn_crops[:4])
     for order in (["a", "b"], ["b", "a"]):
-        answer = ask(served, drawn_crops[0].png, galleries=order, top_k=2).json()
+        answer = ask(
+            served,
+            drawn_crops[0].png,
+            galleries=order,
+            top_k=2,
+        ).json()
         assert [result["gallery"] for result in answer["results"]] == order
 
 
 def test_one_gallery_answers_as_its_own_query(two, drawn_crops):
-    entry = ask(two, drawn_crops[5].png, galleries="west,west").json()["galleries"]
+    entry = ask(
+        two,
+        drawn_crops[5].png,
+        galleries="west,west",
+    ).json()["galleries"]
     single = two.query("west", drawn_crops[5].png).json()
     assert [without(answer, "gallery", "timing_ms") for answer in entry] == [
         without(single, "timing_ms")
@@ -119,7 +144,7 @@ def test_one_gallery_answers_as_its_own_query(two, drawn_crops):
 
 
 def least_probability(far: float) -> float:
-    """The probability of a result at the threshold of a rate, as docs/calibration.md has it."""
+    """Compute the probability at the threshold of a rate, as docs/calibration.md defines it."""
     rarity = -math.log(far)
     logit = math.log(rarity) + 2 * rarity / 3 - 2 * math.log(3)
     return 1 / (1 + math.exp(-30 * math.tanh(logit / 30)))
@@ -133,11 +158,16 @@ def test_each_gallery_is_asked_at_its_share_of_the_rate(start, drawn_crops):
     stricter = 0
     for crop in drawn_crops:
         alone = served.query("g00", crop.png).json()["results"]
-        answer = ask(served, crop.png, galleries=",".join(names)).json()
+        answer = ask(
+            served,
+            crop.png,
+            galleries=",".join(names),
+        ).json()
         assert answer["far"] == pytest.approx(0.01)
         assert answer["gallery_far"] == pytest.approx(0.0005)
         at_once = answer["galleries"][0]["results"]
-        match, uncertain = least_probability(0.01 / 20), least_probability(0.1 / 20)
+        match = least_probability(0.01 / 20)
+        uncertain = least_probability(0.1 / 20)
         for before, result in zip(alone, at_once, strict=True):
             probability = result["probability"]
             expected = "match" if probability >= match else "no_match"
@@ -152,7 +182,12 @@ def test_the_verdict_is_the_best_of_the_galleries(two, drawn_crops):
     two.http.post("/v1/galleries", data={"name": "empty"})
     order = ("match", "uncertain", "no_match", "nothing_searched")
     for crop in drawn_crops[::3]:
-        answer = ask(two, crop.png, galleries="empty,east,west", identities="0002").json()
+        answer = ask(
+            two,
+            crop.png,
+            galleries="empty,east,west",
+            identities="0002",
+        ).json()
         verdicts = [entry["verdict"] for entry in answer["galleries"]]
         assert verdicts[0] == "nothing_searched"
         assert answer["verdict"] == min(verdicts, key=order.index)
@@ -190,7 +225,12 @@ def test_a_crop_is_compared_with_galleries_of_its_own_model(two_models, drawn_cr
     assert before["problem"]["type"].endswith("invalid_field")
     assert "send the image" in before["problem"]["detail"]
     assert len(answer["warnings"]) == 1
-    elsewhere = ask(served, galleries="also", camera_disjoint=True, **fields).json()["results"]
+    elsewhere = ask(
+        served,
+        galleries="also",
+        camera_disjoint=True,
+        **fields,
+    ).json()["results"]
     assert {result["camera"] for result in elsewhere} == {"east", "west"} - {crop["camera"]}
     gone = ask(served, galleries="also", gallery="now", crop_id="0" * 32)
     assert (gone.status_code, gone.json()["type"]) == (404, "urn:gmn:problem:unknown_crop")
@@ -252,7 +292,11 @@ def test_without_names_every_gallery_is_searched_up_to_twenty(start, drawn_crops
     refused = ask(served, drawn_crops[0].png)
     assert refused.status_code == 422
     assert "galleries: 21 would be searched" in refused.json()["detail"]
-    named = ask(served, drawn_crops[0].png, galleries=[f"g{number}" for number in range(21)])
+    named = ask(
+        served,
+        drawn_crops[0].png,
+        galleries=[f"g{number}" for number in range(21)],
+    )
     assert (named.status_code, named.json()["errors"][0]["field"]) == (422, "galleries")
 
 
@@ -280,8 +324,21 @@ def test_the_cost_is_that_of_all_galleries(start, drawn_crops):
         for crop in drawn_crops[:6]:
             assert served.enroll(name, crop.png).status_code == 201
     fields = {"top_k": 6, "include_vector": True}
-    assert ask(served, drawn_crops[0].png, galleries="a,b", **fields).status_code == 200
-    refused = ask(served, drawn_crops[0].png, galleries="a,b,c,d", **fields).json()
+    assert (
+        ask(
+            served,
+            drawn_crops[0].png,
+            galleries="a,b",
+            **fields,
+        ).status_code
+        == 200
+    )
+    refused = ask(
+        served,
+        drawn_crops[0].png,
+        galleries="a,b,c,d",
+        **fields,
+    ).json()
     assert refused["type"] == "urn:gmn:problem:too_costly"
     assert refused["detail"].startswith("galleries, images")
 
@@ -290,7 +347,12 @@ def test_an_image_that_cannot_be_used_is_left_out_and_named_once(two, drawn_crop
     images = [drawn_crops[0].png, b"no image", drawn_crops[9].png]
     answer = ask(two, *images, galleries="east,west").json()
     assert [warning[:7] for warning in answer["warnings"]] == ["image 2"]
-    usable = ask(two, images[0], images[2], galleries="east,west").json()
+    usable = ask(
+        two,
+        images[0],
+        images[2],
+        galleries="east,west",
+    ).json()
     assert answer["results"] == usable["results"]
     refused = ask(two, b"no image", galleries="east,west")
     assert (refused.status_code, refused.json()["type"]) == (422, "urn:gmn:problem:unusable_images")
@@ -298,14 +360,24 @@ def test_an_image_that_cannot_be_used_is_left_out_and_named_once(two, drawn_crop
 
 def test_the_people_in_the_boxes_of_a_frame_are_searched(two, drawn_crops):
     box = json.dumps({"x": 0, "y": 0, "width": 32, "height": 64})
-    answer = ask(two, drawn_crops[0].png, galleries="east,west", boxes=[box]).json()
+    answer = ask(
+        two,
+        drawn_crops[0].png,
+        galleries="east,west",
+        boxes=[box],
+    ).json()
     whole = ask(two, drawn_crops[0].png, galleries="east,west").json()
     assert len(answer["results"]) == len(whole["results"])
 
 
 def test_the_answer_is_the_same_whoever_else_asks(two, drawn_crops):
     def answer(number: int) -> list[Any]:
-        asked = ask(two, drawn_crops[number].png, galleries="east,west", top_k=24).json()
+        asked = ask(
+            two,
+            drawn_crops[number].png,
+            galleries="east,west",
+            top_k=24,
+        ).json()
         return [asked["verdict"], asked["results"]]
 
     numbers = [*range(0, 24, 3)] * 4

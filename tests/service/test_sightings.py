@@ -34,8 +34,17 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 STRANGER = draw_crop(53, 1, 7)
 
 
-def fill(served: Served, gallery: str, crops: list[Any], **headers: str) -> None:
-    made = served.http.post("/v1/galleries", data={"name": gallery}, headers=headers)
+def fill(
+    served: Served,
+    gallery: str,
+    crops: list[Any],
+    **headers: str,
+) -> None:
+    made = served.http.post(
+        "/v1/galleries",
+        data={"name": gallery},
+        headers=headers,
+    )
     assert made.status_code == 201, made.text
     labels = {
         "identity": [crop.identity for crop in crops],
@@ -43,13 +52,18 @@ def fill(served: Served, gallery: str, crops: list[Any], **headers: str) -> None
     }
     url = f"/v1/galleries/{gallery}/crops"
     images = files(*(crop.png for crop in crops))
-    enrolled = served.http.post(url, files=images, data=labels, headers=headers)
+    enrolled = served.http.post(
+        url,
+        files=images,
+        data=labels,
+        headers=headers,
+    )
     assert enrolled.status_code == 201, enrolled.text
 
 
 @pytest.fixture(scope="module")
 def watching(start: Any, drawn_crops: list[Any]) -> Served:
-    """A service with an armed list of six people, which may send to this machine."""
+    """Serve an armed list of six people, and let webhooks reach this machine."""
     served: Served = start(webhook_private="true")
     fill(served, "wanted", drawn_crops)
     arm(served, "wanted")
@@ -65,13 +79,22 @@ def receiver(watching: Served) -> Iterator[Receiver]:
     opened.close()
 
 
-def sight(served: Served, *images: bytes, **fields: Any) -> httpx.Response:
+def sight(
+    served: Served,
+    *images: bytes,
+    **fields: Any,
+) -> httpx.Response:
     headers = fields.pop("headers", None)
-    return served.http.post("/v1/sightings", files=files(*images), data=fields, headers=headers)
+    return served.http.post(
+        "/v1/sightings",
+        files=files(*images),
+        data=fields,
+        headers=headers,
+    )
 
 
 def matches(answer: httpx.Response) -> list[list[str]]:
-    """The people that each image of an answer matches."""
+    """Return the identities that each image of an answer matches."""
     assert answer.status_code == 200, answer.text
     return [[match["identity"] for match in image["matches"]] for image in answer.json()["results"]]
 
@@ -107,7 +130,12 @@ def test_fifty_crops_of_one_visit_raise_one_alert_and_one_delivery(
         answer = sight(watching, *[crop.png] * 10, **sent)
         assert answer.status_code == 202
         assert answer.json() == {"accepted": 10, "results": [{"matches": None}] * 10}
-    answer = sight(watching, *[crop.png] * 10, **sent, wait="true")
+    answer = sight(
+        watching,
+        *[crop.png] * 10,
+        **sent,
+        wait="true",
+    )
     assert matches(answer) == [[crop.identity]] * 10
     (alert,) = alerts(watching, camera="fifty")
     assert (alert["kind"], alert["gallery"], alert["identity"]) == ("visit", "wanted", "0000")
@@ -118,10 +146,20 @@ def test_fifty_crops_of_one_visit_raise_one_alert_and_one_delivery(
     assert picture.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(picture.content)).size == (48, 96)
     # Another track, as where the tracker lost the person, is the same visit.
-    assert matches(sight(watching, crop.png, camera="fifty", track="18", wait="true")) == [["0000"]]
-    assert [one["crops"] for one in alerts(watching, camera="fifty")] == [51]
+    assert matches(
+        sight(
+            watching,
+            crop.png,
+            camera="fifty",
+            track="18",
+            wait="true",
+        )
+    ) == [["0000"]]
+    assert [seen_alert["crops"] for seen_alert in alerts(watching, camera="fifty")] == [51]
     eventually(lambda: receiver.received)
-    assert [one["alert_id"] for one in deliveries(watching, webhook)] == [alert["alert_id"]]
+    assert [delivery["alert_id"] for delivery in deliveries(watching, webhook)] == [
+        alert["alert_id"]
+    ]
     assert len(receiver.received) == 1
 
 
@@ -133,7 +171,13 @@ def test_a_strangers_crops_raise_none_and_a_crop_without_a_track_is_one_alone(
         assert matches(answer) == [[]]
     assert alerts(watching, camera="nobody") == []
     # In a track with a stranger's crops its best one decides.
-    mixed = sight(watching, drawn_crops[4].png, camera="nobody", track="1", wait="true")
+    mixed = sight(
+        watching,
+        drawn_crops[4].png,
+        camera="nobody",
+        track="1",
+        wait="true",
+    )
     assert matches(mixed) == [["0001"]]
 
 
@@ -142,13 +186,31 @@ def test_of_a_track_eight_crops_are_compared_and_the_others_go_on_with_the_visit
 ) -> None:
     before = metric(watching, "gmn_images_embedded_total")
     crops = [drawn_crops[0].png] * (MOST_LOOKS + 4)
-    assert matches(sight(watching, *crops, camera="looks", track="1", wait="true")) == [
-        ["0000"]
-    ] * len(crops)
+    assert matches(
+        sight(
+            watching,
+            *crops,
+            camera="looks",
+            track="1",
+            wait="true",
+        )
+    ) == [["0000"]] * len(crops)
     assert metric(watching, "gmn_images_embedded_total") - before == MOST_LOOKS
     # A refused image uses up no look.
-    sight(watching, *[b"no image"] * MOST_LOOKS, camera="looks", track="2", wait="true")
-    again = sight(watching, drawn_crops[0].png, camera="looks", track="2", wait="true")
+    sight(
+        watching,
+        *[b"no image"] * MOST_LOOKS,
+        camera="looks",
+        track="2",
+        wait="true",
+    )
+    again = sight(
+        watching,
+        drawn_crops[0].png,
+        camera="looks",
+        track="2",
+        wait="true",
+    )
     assert matches(again) == [["0000"]]
 
 
@@ -238,7 +300,13 @@ def test_an_enrollment_with_watch_is_compared_with_the_lists_of_other_galleries(
     assert (alert["gallery"], alert["identity"]) == ("wanted", crop.identity)
     assert metric(watching, "gmn_images_embedded_total") - before == 1
     # The list itself is left out: the crop would match itself.
-    answer = watching.enroll("wanted", STRANGER, identity="new", camera="itself", watch="true")
+    answer = watching.enroll(
+        "wanted",
+        STRANGER,
+        identity="new",
+        camera="itself",
+        watch="true",
+    )
     assert answer.status_code == 201
     assert alerts(watching, camera="itself") == []
 
@@ -255,21 +323,38 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(
         for place in range(2)
     ]
     with Client(str(watching.http.base_url)) as client:
-        seen = client.sight_frame(file.getvalue(), boxes, camera="frames", wait=True)
-        assert [[match.identity for match in one.matches] for one in seen.results] == [["0005"], []]
+        seen = client.sight_frame(
+            file.getvalue(),
+            boxes,
+            camera="frames",
+            wait=True,
+        )
+        assert [[match.identity for match in result.matches] for result in seen.results] == [
+            ["0005"],
+            [],
+        ]
         (alert,) = alerts(watching, camera="frames")
         assert alert["track"] == "box 0"
         # The client sends a request again by itself where its answer was lost.
-        accepted = client.sight(drawn_crops[20].png, STRANGER, camera="frames", track="box 0")
-        assert [one.matches for one in accepted.results] == [None, None]
+        accepted = client.sight(
+            drawn_crops[20].png,
+            STRANGER,
+            camera="frames",
+            track="box 0",
+        )
+        assert [result.matches for result in accepted.results] == [None, None]
         with pytest.raises(RequestRefused, match="none of the 1 images"):
             client.sight(b"no image", camera="frames")
     assert len(alerts(watching, camera="frames")) == 1
 
 
 @pytest.fixture(scope="module")
-def keyed(start: Any, tmp_path_factory: Any, drawn_crops: list[Any]) -> tuple[Served, Any]:
-    """A service with two armed lists, and the headers of a key by its scopes and its gallery."""
+def keyed(
+    start: Any,
+    tmp_path_factory: Any,
+    drawn_crops: list[Any],
+) -> tuple[Served, Any]:
+    """Serve two armed lists, with a function that makes a key and returns its headers."""
     folder = tmp_path_factory.mktemp("keyed")
 
     def key(scopes: str, *options: str) -> dict[str, str]:
@@ -298,7 +383,11 @@ def test_what_a_key_sees_of_its_sightings(
 
     def lists(key: str) -> list[str]:
         sent = {"camera": f"of {key}", "wait": "true", "headers": keys[key]}
-        (image,) = sight(served, crop.png, **sent).json()["results"]
+        (image,) = sight(
+            served,
+            crop.png,
+            **sent,
+        ).json()["results"]
         return sorted(match["gallery"] for match in image["matches"])
 
     assert lists("desk") == ["first", "second"]
@@ -312,7 +401,14 @@ def test_what_a_key_sees_of_its_sightings(
     assert sight(served, crop.png, headers=keys["enroller"]).status_code == 403
     url = "/v1/galleries/first/crops"
     watched = {"files": files(crop.png), "data": {"watch": "true"}}
-    assert served.http.post(url, **watched, headers=keys["enroller"]).status_code == 403
+    assert (
+        served.http.post(
+            url,
+            **watched,
+            headers=keys["enroller"],
+        ).status_code
+        == 403
+    )
 
 
 def test_the_same_ids_of_two_keys_are_two_tracks(
@@ -322,7 +418,12 @@ def test_the_same_ids_of_two_keys_are_two_tracks(
     sent = {"camera": "shared", "track": "1", "wait": "true"}
     sight(served, *[STRANGER] * MOST_LOOKS, **sent, headers=keys["camera"])
     # Another key has its own eight looks.
-    answer = sight(served, drawn_crops[0].png, **sent, headers=keys["desk"])
+    answer = sight(
+        served,
+        drawn_crops[0].png,
+        **sent,
+        headers=keys["desk"],
+    )
     assert matches(answer) == [["0000", "0000"]]
 
 
@@ -334,7 +435,13 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     arm(served, "wanted")
     for track in ("1", "1", "2", ""):
         assert sight(served, STRANGER, camera="gate", track=track).status_code == 202
-    known = sight(served, drawn_crops[0].png, camera="gate", track="3", wait="true")
+    known = sight(
+        served,
+        drawn_crops[0].png,
+        camera="gate",
+        track="3",
+        wait="true",
+    )
     assert matches(known) == [["0000"]]
     assert metric(served, "gmn_open_tracks") == 3
     assert served.stop() == 0
@@ -342,7 +449,7 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
         ((histogram,),) = record.execute("SELECT histogram FROM watch_traffic").fetchall()
     traffic = Traffic.from_bytes(histogram)
     assert traffic.tracks == 4
-    # That of the listed person, whose own crop was sent, is in the last bin.
+    # The score of the listed person, whose own crop was sent, is in the last bin.
     assert traffic.counts[-1] == 1
 
 
@@ -355,7 +462,18 @@ def test_two_processes_that_see_one_visit_raise_one_alert(
     second = start(tmp_path)
     crop = drawn_crops[0]
     sent = {"camera": "gate", "track": "1", "wait": "true"}
-    eventually(lambda: matches(sight(second, crop.png, **sent)) == [["0000"]])
+    eventually(
+        lambda: (
+            matches(
+                sight(
+                    second,
+                    crop.png,
+                    **sent,
+                )
+            )
+            == [["0000"]]
+        )
+    )
     for served in (first, second, first):
         assert matches(sight(served, crop.png, **sent)) == [["0000"]]
     (alert,) = alerts(first)
@@ -401,14 +519,26 @@ def test_an_alert_that_the_record_does_not_take_at_once_is_not_lost(
         served.http.timeout = httpx.Timeout(150.0)
         other.execute("BEGIN IMMEDIATE")
         accepted = sight(served, drawn_crops[0].png, camera="gate", track="1")
-        refused = sight(served, drawn_crops[4].png, camera="gate", track="2", wait="true")
+        refused = sight(
+            served,
+            drawn_crops[4].png,
+            camera="gate",
+            track="2",
+            wait="true",
+        )
         other.execute("ROLLBACK")
     assert accepted.status_code == 202
     assert refused.status_code == 507
     assert refused.json()["type"] == "urn:gmn:problem:storage_failed"
     eventually(lambda: [alert["identity"] for alert in alerts(served)] == ["0000"])
-    # What was refused is sent again.
-    again = sight(served, drawn_crops[4].png, camera="gate", track="2", wait="true")
+    # The refused delivery is sent again.
+    again = sight(
+        served,
+        drawn_crops[4].png,
+        camera="gate",
+        track="2",
+        wait="true",
+    )
     assert matches(again) == [["0001"]]
 
 
@@ -459,4 +589,11 @@ def test_the_first_sighting_after_a_start_is_compared_with_the_lists_that_were_a
     arm(served, "wanted")
     served.kill()
     again = start(tmp_path)
-    assert matches(sight(again, drawn_crops[0].png, camera="gate", wait="true")) == [["0000"]]
+    assert matches(
+        sight(
+            again,
+            drawn_crops[0].png,
+            camera="gate",
+            wait="true",
+        )
+    ) == [["0000"]]

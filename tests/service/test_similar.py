@@ -16,7 +16,7 @@ def split(served, gallery, drawn_crops):
     names[own[2]] = ""
     landed = served.enroll(gallery, *(crop.png for crop in drawn_crops), identity=names)
     assert landed.status_code == 201, landed.text
-    return gallery, [one["crop_id"] for one in landed.json()["results"]], names
+    return gallery, [result["crop_id"] for result in landed.json()["results"]], names
 
 
 def test_a_person_under_two_names_is_found_by_either(served, split):
@@ -28,9 +28,9 @@ def test_a_person_under_two_names_is_found_by_either(served, split):
     assert results[0]["identity"] == "0000"
     assert results[0]["crops"] == 1
     assert names[ids.index(results[0]["crop_id"])] == "0000"
-    assert len({one["identity"] for one in results}) == len(results) == 3
-    assert "Ann" not in {one["identity"] for one in results}
-    probabilities = [one["probability"] for one in results]
+    assert len({result["identity"] for result in results}) == len(results) == 3
+    assert "Ann" not in {result["identity"] for result in results}
+    probabilities = [result["probability"] for result in results]
     assert probabilities == sorted(probabilities, reverse=True)
     assert served.http.get(results[0]["image_url"]).status_code == 200
     assert served.http.get(url, params={"identity": "0000"}).json()["results"][0]["identity"] == (
@@ -48,7 +48,7 @@ def test_the_score_is_that_of_a_search_of_the_named_by_the_same_crop(served, spl
     # A probability depends on the number of people who are searched.
     fields = {"crop_id": own, "top_k": 50, "identities": sorted(set(names) - {""})}
     searched = served.http.post(f"{url}/queries", data=fields).json()
-    same = next(one for one in searched["results"] if one["crop_id"] == best["crop_id"])
+    same = next(result for result in searched["results"] if result["crop_id"] == best["crop_id"])
     assert (same["probability"], same["verdict"]) == (best["probability"], best["verdict"])
 
 

@@ -18,10 +18,17 @@ def client(served, gallery):
 
 @pytest.fixture
 def ids(client, drawn_crops) -> list[str]:
-    """Crops 0 to 2 are a track of camera east, 3 and 4 one of camera west with the same id."""
+    """Enroll crops 0 to 2 as a track of camera east, 3 and 4 as one of camera west with its id."""
     labels = [{"camera": "east", "track": "17"}] * 3 + [{"camera": "west", "track": "17"}] * 2
     labels += [{"camera": "east"}, {"camera": "north"}, {"camera": "west", "track": "18"}]
-    images = [Image(crop.png, **label) for crop, label in zip(drawn_crops, labels, strict=False)]
+    images = [
+        Image(crop.png, **label)
+        for crop, label in zip(
+            drawn_crops,
+            labels,
+            strict=False,
+        )
+    ]
     return [image.crop_id for image in client.enroll(images).results]
 
 
@@ -35,7 +42,7 @@ def test_several_crops_rank_by_the_mean_of_their_cosines_and_are_no_results(clie
     assert mean.keys() == set(ids) - set(asking)
     alone = [cosines(client.query_like(crop_id, top_k=50)) for crop_id in asking]
     for crop_id, cosine in mean.items():
-        expected = np.mean([found[crop_id] for found in alone])
+        expected = np.mean([scores[crop_id] for scores in alone])
         assert cosine == pytest.approx(expected, abs=1e-5)
     # Neither the order nor a repetition counts.
     assert cosines(client.query(crop_id=[ids[3], ids[0], ids[3]], top_k=50)) == mean
@@ -48,9 +55,18 @@ def test_a_track_searches_as_its_crops_do(client, ids):
 
 
 def test_the_cameras_of_all_asking_crops_can_be_left_out(client, ids):
-    found = client.query(crop_id=[ids[0], ids[3]], camera_disjoint=True, top_k=50)
+    found = client.query(
+        crop_id=[ids[0], ids[3]],
+        camera_disjoint=True,
+        top_k=50,
+    )
     assert {result.camera for result in found.results} == {"north"}
-    found = client.query(track="17", camera="east", camera_disjoint=True, top_k=50)
+    found = client.query(
+        track="17",
+        camera="east",
+        camera_disjoint=True,
+        top_k=50,
+    )
     assert {result.camera for result in found.results} == {"west", "north"}
 
 
@@ -81,13 +97,23 @@ def test_one_unknown_crop_among_several_is_named(client, ids):
 
 
 def test_images_and_a_track_together_are_refused(served, gallery, ids, drawn_crops):
-    answer = served.query(gallery, drawn_crops[0].png, track="17", camera="east")
+    answer = served.query(
+        gallery,
+        drawn_crops[0].png,
+        track="17",
+        camera="east",
+    )
     assert answer.status_code == 422
     assert "track" in answer.json()["detail"]
 
 
 def test_a_kept_search_by_a_track_goes_with_the_person_whose_track_it_is(client, ids):
-    kept = client.query(track="17", camera="east", keep=True, top_k=1).query_id
+    kept = client.query(
+        track="17",
+        camera="east",
+        keep=True,
+        top_k=1,
+    ).query_id
     opened = client.kept_search(kept)
     assert opened.request["track"] == "17"
     assert sorted(opened.request["crop_ids"]) == sorted(ids[:3])
@@ -102,8 +128,19 @@ def test_grouped_by_track_each_track_of_a_camera_is_one_result_with_its_span(cli
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     labels = [("east", "1"), ("east", "1"), ("west", "1"), ("east", "2"), ("east", None)] * 4
     images = [
-        Image(crop.png, camera=camera, track=track, captured_at=noon + timedelta(minutes=number))
-        for number, (crop, (camera, track)) in enumerate(zip(drawn_crops, labels, strict=False))
+        Image(
+            crop.png,
+            camera=camera,
+            track=track,
+            captured_at=noon + timedelta(minutes=number),
+        )
+        for number, (crop, (camera, track)) in enumerate(
+            zip(
+                drawn_crops,
+                labels,
+                strict=False,
+            )
+        )
     ]
     client.enroll(images)
     by_score = {"top_k": 50, "scoring": "cosine", "order": "score"}
@@ -118,17 +155,28 @@ def test_grouped_by_track_each_track_of_a_camera_is_one_result_with_its_span(cli
             drawn_crops[0].png, top_k=top_k, scoring="cosine", group_by="track"
         ).results
         assert [result.crop_id for result in found] == list(expected.values())[:top_k]
-    spans = {(one.camera, one.track): (one.crops, one.first_seen, one.last_seen) for one in found}
+    spans = {
+        (track.camera, track.track): (track.crops, track.first_seen, track.last_seen)
+        for track in found
+    }
     assert spans["east", "1"] == (8, noon, noon + timedelta(minutes=16))
     assert spans["west", "1"] == (4, noon + timedelta(minutes=2), noon + timedelta(minutes=17))
     assert spans["east", None] == (None, None, None)
     # A change of a track is followed at once.
     client.change_crops(track="2", new_track="1")
-    found = client.query(drawn_crops[0].png, top_k=50, group_by="track").results
-    assert sorted(one.crops for one in found if one.track) == [4, 12]
+    found = client.query(
+        drawn_crops[0].png,
+        top_k=50,
+        group_by="track",
+    ).results
+    assert sorted(track.crops for track in found if track.track) == [4, 12]
 
 
 def test_the_fields_of_a_track_are_absent_from_other_rankings(served, gallery, ids, drawn_crops):
     for group_by in ("crop", "identity"):
-        found = served.query(gallery, drawn_crops[0].png, group_by=group_by).json()["results"]
+        found = served.query(
+            gallery,
+            drawn_crops[0].png,
+            group_by=group_by,
+        ).json()["results"]
         assert not {"crops", "first_seen", "last_seen"} & found[0].keys()

@@ -18,7 +18,14 @@ def client(served, gallery):
 
 
 def enroll(client, crops, *labels):
-    images = [Image(crop.png, **label) for crop, label in zip(crops, labels, strict=False)]
+    images = [
+        Image(crop.png, **label)
+        for crop, label in zip(
+            crops,
+            labels,
+            strict=False,
+        )
+    ]
     return [image.crop_id for image in client.enroll(images).results]
 
 
@@ -83,7 +90,12 @@ def test_the_same_picture_in_another_track_is_a_duplicate_that_keeps_its_track(c
 
 
 def test_a_track_is_a_tracker_s_own_and_forgotten_with_its_person(client, drawn_crops):
-    enroll(client, drawn_crops, {"track": "1", "identity": "Ann"}, {"track": "1"})
+    enroll(
+        client,
+        drawn_crops,
+        {"track": "1", "identity": "Ann"},
+        {"track": "1"},
+    )
     client.forget("Ann")
     (track,) = client.tracks()
     assert (track.crops, track.identities) == (1, [])
@@ -136,7 +148,13 @@ def test_vectors_are_enrolled_found_and_kept_once_without_a_picture(client, draw
     embedded = client.embeddings(*(crop.png for crop in drawn_crops[:3]))
     vectors = [image.embedding for image in embedded.results]
     known = embedded.embedding_fingerprint
-    answer = client.enroll_vectors(vectors, known, identity="Ann", camera="east", track="1")
+    answer = client.enroll_vectors(
+        vectors,
+        known,
+        identity="Ann",
+        camera="east",
+        track="1",
+    )
     ids = [image.crop_id for image in answer.results]
     assert len(set(ids)) == 3
     best = client.query(drawn_crops[0].png, top_k=1).results[0]
@@ -144,9 +162,20 @@ def test_vectors_are_enrolled_found_and_kept_once_without_a_picture(client, draw
     assert best.cosine == pytest.approx(1, abs=1e-5)
     assert client.crop(ids[0]).image_url is None
     as_bytes = base64.b64encode(np.array(vectors[1], "<f4").tobytes()).decode()
-    (again,) = client.enroll_vectors([as_bytes], known, identity="Ann", camera="east").results
+    (again,) = client.enroll_vectors(
+        [as_bytes],
+        known,
+        identity="Ann",
+        camera="east",
+    ).results
     assert (again.duplicate, again.crop_id) == (True, ids[1])
-    kept = client.enroll_vectors(vectors, known, camera="west", track="1", keep_best=1)
+    kept = client.enroll_vectors(
+        vectors,
+        known,
+        camera="west",
+        track="1",
+        keep_best=1,
+    )
     assert sum(image.kept for image in kept.results) == 1
 
 
@@ -171,7 +200,12 @@ def test_a_vector_that_cannot_be_enrolled_is_refused(
 
 
 def test_images_and_vectors_together_or_none_are_refused(served, gallery, drawn_crops):
-    both = served.enroll(gallery, drawn_crops[0].png, vector="[1]", embedding_fingerprint="f")
+    both = served.enroll(
+        gallery,
+        drawn_crops[0].png,
+        vector="[1]",
+        embedding_fingerprint="f",
+    )
     assert (both.status_code, "vector" in both.json()["detail"]) == (422, True)
     none = served.http.post(f"/v1/galleries/{gallery}/crops", files={"identity": (None, "Ann")})
     assert (none.status_code, "images" in none.json()["detail"]) == (422, True)

@@ -1,4 +1,4 @@
-"""Two processes of the service: jobs that change hands, and what is learnt from searches."""
+"""Two processes of the service: jobs that change hands, and thresholds learnt from searches."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def runtimes(settings):
 
 @pytest.fixture
 def third(settings):
-    """One more, which a test may end."""
+    """Start one more, which a test may end."""
     with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 

@@ -36,7 +36,7 @@ def test_no_choice_of_a_field_is_empty():
     text = json.dumps(create_app(Settings()).openapi())
     choices = re.findall(r'"enum": (\[[^\]]*\])', text)
     assert choices
-    assert not [one for one in choices if "" in json.loads(one)]
+    assert not [choice for choice in choices if "" in json.loads(choice)]
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def lines(served: Served, number: int) -> list[str]:
 
 def states(served: Served) -> dict[str, str]:
     found = served.http.get("/v1/galleries").json()["results"]
-    return {one["name"]: one["state"] for one in found if one["name"] in GALLERIES}
+    return {gallery["name"]: gallery["state"] for gallery in found if gallery["name"] in GALLERIES}
 
 
 def fill(served: Served, gallery: str, crops) -> None:
@@ -92,7 +92,7 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
     with installed.serving(keep_images="none") as served:
         assert lines(served, 1) == [f"Artefact bundled@1: {first.provenance.terms}"]
         sources = served.http.get("/v1/model").json()["provenance"]["sources"]
-        assert [(one["role"], one["name"][-8:]) for one in sources] == [
+        assert [(source["role"], source["name"][-8:]) for source in sources] == [
             ("initial weights", "enet.pth"),
             ("teacher", "0286.xml"),
             ("teacher", "0277.xml"),

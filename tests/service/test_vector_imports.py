@@ -99,9 +99,12 @@ def test_a_gallery_of_features_ranks_as_that_of_the_images_does(
                 for name in (filled, computed)
             ]
             for name in ("identity", "camera", "verdict"):
-                assert len({json.dumps([one[name] for one in own]) for own in answers}) == 1
+                assert (
+                    len({json.dumps([result[name] for result in answer]) for answer in answers})
+                    == 1
+                )
             for name in ("cosine", "probability"):
-                of_images, of_features = ([one[name] for one in own] for own in answers)
+                of_images, of_features = ([result[name] for result in answer] for answer in answers)
                 assert of_features == pytest.approx(of_images, abs=1e-5)
 
 
@@ -154,7 +157,7 @@ def test_a_crop_from_the_future_is_a_line_of_the_report_and_the_rest_lands(
 
 
 def _without(name: str) -> Callable[[dict[str, Any]], bytes]:
-    return lambda arrays: packed({key: one for key, one in arrays.items() if key != name})
+    return lambda arrays: packed({key: array for key, array in arrays.items() if key != name})
 
 
 def _with(row: int = 3, **changed: Any) -> Callable[[dict[str, Any]], bytes]:

@@ -18,7 +18,10 @@ def client(served, filled):
 
 
 def _ranking(answer):
-    return [(one.crop_id, one.cosine, one.pair_logit, one.verdict) for one in answer.results]
+    return [
+        (result.crop_id, result.cosine, result.pair_logit, result.verdict)
+        for result in answer.results
+    ]
 
 
 def test_a_query_by_a_vector_is_the_query_by_its_image(client, drawn_crops):
@@ -37,11 +40,11 @@ def test_vectors_of_results_and_of_crops_are_those_that_the_index_has(served, cl
     embedded = client.embeddings(image)
     found = client.query(image, include_vector=True, top_k=3)
     assert np.allclose(found.results[0].vector, embedded.results[0].embedding, atol=1e-3)
-    listed = {one.crop_id: one for one in client.crops(include_vector=True)}
-    for one in found.results:
-        assert one.embedding_fingerprint == embedded.embedding_fingerprint
-        shown = client.crop(one.crop_id, include_vector=True)
-        assert shown.vector == listed[one.crop_id].vector == one.vector
+    listed = {crop.crop_id: crop for crop in client.crops(include_vector=True)}
+    for result in found.results:
+        assert result.embedding_fingerprint == embedded.embedding_fingerprint
+        shown = client.crop(result.crop_id, include_vector=True)
+        assert shown.vector == listed[result.crop_id].vector == result.vector
         assert shown.embedding_fingerprint == embedded.embedding_fingerprint
     # Where it is not asked for there is none.
     plain = served.http.get(f"/v1/galleries/{client.gallery_name}/crops").json()["results"][0]
@@ -58,8 +61,8 @@ def test_a_vector_comes_as_base64_of_float32_too(served, client, drawn_crops):
     }
     by_base64 = served.http.post(f"/v1/galleries/{client.gallery_name}/queries", data=sent).json()
     by_json = client.query_vector(numbers.tolist(), embedded.embedding_fingerprint)
-    ids = [one["crop_id"] for one in by_base64["results"]]
-    assert ids == [one.crop_id for one in by_json.results]
+    ids = [result["crop_id"] for result in by_base64["results"]]
+    assert ids == [result.crop_id for result in by_json.results]
 
 
 def test_a_vector_that_cannot_be_compared_is_refused_with_the_remedy(served, client, drawn_crops):
@@ -69,7 +72,7 @@ def test_a_vector_that_cannot_be_compared_is_refused_with_the_remedy(served, cli
     for sent, other in ((vector, "0" * 64), (vector[:-1], made_by)):
         with pytest.raises(RequestRefused, match=r"send\s+the\s+image") as refused:
             client.query_vector(sent, other)
-        assert {one.field for one in refused.value.problem.errors} == {
+        assert {error.field for error in refused.value.problem.errors} == {
             "vector",
             "embedding_fingerprint",
         }

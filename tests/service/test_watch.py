@@ -47,7 +47,7 @@ def people(watching: Served, data_dir: Path) -> Iterator[Passersby]:
 
 
 def filled(served: Served, crops: list[Any]) -> str:
-    """A gallery of six people."""
+    """Enroll six people in a new gallery."""
     gallery = served.create(f"wanted-{uuid4().hex[:8]}")
     answer = served.enroll(
         gallery,
@@ -150,7 +150,7 @@ def test_a_visit_is_one_alert_however_many_processes_see_it(
     with passersby(data_dir) as others, ThreadPoolExecutor(8) as threads:
         both = [people, others] * 8
         noted = list(threads.map(lambda eyes: eyes.pass_by(wanted, crops=2), both))
-    assert sum(one.is_new for one in noted) == 1
+    assert sum(note.is_new for note in noted) == 1
     (alert,) = alerts(watching, gallery=wanted)
     assert (alert["kind"], alert["crops"], alert["identity"]) == ("visit", 32, "0000")
     assert alert["reference_url"].startswith(f"/v1/galleries/{wanted}/crops/")
@@ -171,10 +171,22 @@ def test_another_camera_is_another_visit_that_follows_the_one_before(
     other = people.pass_by(wanted, row_id=24, camera="yard")
     assert second.alert.follows == first.alert.alert_id
     assert (other.alert.identity, other.alert.follows) == ("0005", None)
-    assert [one["camera"] for one in alerts(watching, gallery=wanted, camera="gate")] == ["gate"]
-    assert [one["identity"] for one in alerts(watching, gallery=wanted, identity="0005")] == [
-        "0005"
-    ]
+    assert [
+        alert["camera"]
+        for alert in alerts(
+            watching,
+            gallery=wanted,
+            camera="gate",
+        )
+    ] == ["gate"]
+    assert [
+        alert["identity"]
+        for alert in alerts(
+            watching,
+            gallery=wanted,
+            identity="0005",
+        )
+    ] == ["0005"]
 
 
 def test_what_comes_late_is_noted_and_sent_to_nobody(
@@ -187,7 +199,7 @@ def test_what_comes_late_is_noted_and_sent_to_nobody(
     late = {"kind": "late", "first_seen": hours_ago, "last_seen": hours_ago}
     assert people.pass_by(wanted, **late).is_new
     assert not people.pass_by(wanted, **late).is_new
-    assert [one["kind"] for one in alerts(watching, gallery=wanted)] == ["late"]
+    assert [alert["kind"] for alert in alerts(watching, gallery=wanted)] == ["late"]
     asked = {"webhook_id": webhook["webhook_id"]}
     assert watching.http.get("/v1/webhooks/deliveries", params=asked).json()["results"] == []
     receiver.close()
@@ -198,7 +210,11 @@ def test_nothing_is_noted_of_a_list_that_is_disarmed(
 ) -> None:
     arm(watching, wanted)
     path = f"/v1/galleries/{wanted}/watch"
-    disarmed = watching.http.request("DELETE", path, data={"reason": "case closed"}).json()
+    disarmed = watching.http.request(
+        "DELETE",
+        path,
+        data={"reason": "case closed"},
+    ).json()
     assert (disarmed["state"], disarmed["why"]) == ("disarmed", "case closed")
     assert people.pass_by(wanted) is None
     assert alerts(watching, gallery=wanted) == []
@@ -237,7 +253,7 @@ def test_a_list_without_its_last_person_warns_and_goes_on_with_another(
     watching.http.delete(f"/v1/galleries/{wanted}/identities/one")
     eventually(lambda: read_list(watching, wanted)["why"])
     assert read_list(watching, wanted)["state"] == "armed"
-    assert [one["kind"] for one in alerts(watching, gallery=wanted)] == ["promise_broken"]
+    assert [alert["kind"] for alert in alerts(watching, gallery=wanted)] == ["promise_broken"]
     watching.enroll(wanted, drawn_crops[5].png, identity="two")
     eventually(lambda: read_list(watching, wanted)["forecast"])
     assert read_list(watching, wanted)["forecast"]["people"] == 1
@@ -255,12 +271,21 @@ def test_reviews_give_the_obtained_rate_and_the_decision_of_another_key_needs_ad
     served = start(data_dir)
     served.http.headers.update(keys["admin"])
     served.create("wanted")
-    served.enroll("wanted", drawn_crops[0].png, drawn_crops[8].png, identity=["a", "b"])
+    served.enroll(
+        "wanted",
+        drawn_crops[0].png,
+        drawn_crops[8].png,
+        identity=["a", "b"],
+    )
     arm(served, "wanted")
     with passersby(data_dir) as people:
         found = [people.pass_by("wanted", camera=str(n)).alert.alert_id for n in range(3)]
 
-    def review(alert_id: str, decision: str, headers: dict[str, str]) -> httpx.Response:
+    def review(
+        alert_id: str,
+        decision: str,
+        headers: dict[str, str],
+    ) -> httpx.Response:
         path = f"/v1/alerts/{alert_id}/review"
         return served.http.post(path, data={"decision": decision}, headers=headers)
 
@@ -272,7 +297,7 @@ def test_reviews_give_the_obtained_rate_and_the_decision_of_another_key_needs_ad
     assert (state["alerts"], state["confirmed"], state["rejected"]) == (3, 1, 1)
     assert state["false_alarms"] == pytest.approx(1.5 / state["days"])
     assert review(found[1], "open", keys["admin"]).json()["reviewed_by"] is None
-    assert [one["alert_id"] for one in alerts(served, state="confirmed")] == [found[0]]
+    assert [alert["alert_id"] for alert in alerts(served, state="confirmed")] == [found[0]]
 
 
 def test_a_list_that_raises_more_than_was_forecast_warns_once(
@@ -352,14 +377,14 @@ def test_a_key_of_one_gallery_sees_that_list_alone(
     with passersby(data_dir) as people:
         for gallery in ("wanted", "others"):
             people.pass_by(gallery)
-    by_gallery = {one["gallery"]: one["alert_id"] for one in alerts(served)}
+    by_gallery = {alert["gallery"]: alert["alert_id"] for alert in alerts(served)}
     assert by_gallery.keys() == {"wanted", "others"}
 
     def ask(method: str, path: str, **more: Any) -> httpx.Response:
         return served.http.request(method, path, headers=own, **more)
 
     seen = ask("GET", "/v1/alerts").json()["results"]
-    assert [one["gallery"] for one in seen] == ["wanted"]
+    assert [alert["gallery"] for alert in seen] == ["wanted"]
     other = f"/v1/alerts/{by_gallery['others']}"
     for method, path in (
         ("GET", other),
@@ -372,10 +397,14 @@ def test_a_key_of_one_gallery_sees_that_list_alone(
     assert ask("POST", f"{other}/review", data={"decision": "rejected"}).status_code == 403
     receiver = Receiver()
     of_all = create_webhook(served.http, receiver.url)["webhook_id"]
-    made = ask("POST", "/v1/webhooks", data={"url": receiver.url}).json()
+    made = ask(
+        "POST",
+        "/v1/webhooks",
+        data={"url": receiver.url},
+    ).json()
     assert made["gallery"] == "wanted"
     listed = ask("GET", "/v1/webhooks").json()["results"]
-    assert [one["webhook_id"] for one in listed] == [made["webhook_id"]]
+    assert [webhook["webhook_id"] for webhook in listed] == [made["webhook_id"]]
     for method, path in (
         ("DELETE", f"/v1/webhooks/{of_all}"),
         ("POST", f"/v1/webhooks/{of_all}/rotate"),
@@ -402,12 +431,14 @@ def test_forgetting_removes_alerts_pictures_and_deliveries_and_names_who_was_tol
     eventually(lambda: len(deliveries()) == 2)
     forgotten = watching.http.delete(f"/v1/galleries/{wanted}/identities/0000").json()
     assert forgotten["alerts"] == 1
-    (told,) = [one for one in forgotten["remaining"] if one["where"].startswith("the receiver")]
+    (told,) = [
+        place for place in forgotten["remaining"] if place["where"].startswith("the receiver")
+    ]
     assert receiver.url.removesuffix("/alerts") in told["where"]
     assert told["what"].startswith("1 messages")
     assert watching.http.get(f"/v1/alerts/{picture}").status_code == 404
     assert watching.http.get(f"/v1/alerts/{picture}/image").status_code == 404
-    assert [one["alert_id"] for one in alerts(watching, gallery=wanted)] == [other]
+    assert [alert["alert_id"] for alert in alerts(watching, gallery=wanted)] == [other]
     (left,) = deliveries()
     assert left["alert_id"] == other
     receiver.close()
@@ -451,7 +482,7 @@ def test_alerts_end_with_their_days_and_with_their_gallery(
 
     people.record.database.write(make_old)
     eventually(
-        lambda: [one["alert_id"] for one in alerts(watching, gallery=wanted)] == [new.alert_id]
+        lambda: [alert["alert_id"] for alert in alerts(watching, gallery=wanted)] == [new.alert_id]
     )
     assert watching.http.delete(f"/v1/galleries/{wanted}").status_code == 200
     assert watching.http.get(f"/v1/alerts/{new.alert_id}").status_code == 404
@@ -468,9 +499,9 @@ def test_the_oldest_alert_gives_place_where_too_many_are_kept(
     arm(served, wanted)
     with passersby(tmp_path) as people:
         noted = [people.pass_by(wanted, camera=str(number)) for number in range(5)]
-    assert [one.removed for one in noted] == [0, 0, 0, 1, 1]
-    kept = [one["number"] for one in alerts(served)]
-    assert kept == [one.alert.number for one in noted[:1:-1]]
+    assert [note.removed for note in noted] == [0, 0, 0, 1, 1]
+    kept = [alert["number"] for alert in alerts(served)]
+    assert kept == [note.alert.number for note in noted[:1:-1]]
 
 
 def test_what_was_done_with_a_list_is_in_the_audit_log_without_names(
@@ -520,7 +551,7 @@ def test_the_client_has_a_method_for_every_call(
         assert webhook.secret not in repr(webhook)
         assert client.test_webhook(webhook.webhook_id).delivered
         alert_id = people.pass_by(wanted).alert.alert_id
-        assert [one.alert_id for one in client.alerts(wanted, camera="gate")] == [alert_id]
+        assert [alert.alert_id for alert in client.alerts(wanted, camera="gate")] == [alert_id]
         assert client.alert(alert_id).identity == "0000"
         assert client.alert_image(alert_id) == b"a picture"
         assert client.review_alert(alert_id, "rejected").state == "rejected"
@@ -530,9 +561,9 @@ def test_the_client_has_a_method_for_every_call(
         assert client.change_webhook(webhook.webhook_id, enabled=False).enabled is False
         assert client.rotate_webhook(webhook.webhook_id).secret != webhook.secret
         client.delete_webhook(webhook.webhook_id)
-        assert webhook.webhook_id not in [one.webhook_id for one in client.webhooks()]
+        assert webhook.webhook_id not in [listed.webhook_id for listed in client.webhooks()]
         # The address that it was sent to stays known.
-        left = {one.delivery_id: one for one in client.deliveries()}[delivery.delivery_id]
+        left = {listed.delivery_id: listed for listed in client.deliveries()}[delivery.delivery_id]
         assert (left.webhook_id, left.state) == (None, "done")
         assert client.disarm_watch(reason="over").why == "over"
     receiver.close()

@@ -80,7 +80,7 @@ def test_a_stage_that_hangs_is_named_and_ends_the_process(watchdog, ended, pool,
     assert ended.within(3)
     assert ended.status == EXIT_STATUS
     assert watchdog.trouble.partition(":")[0] == "record writer"
-    criticals = [one.getMessage() for one in caplog.records if one.levelname == "CRITICAL"]
+    criticals = [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"]
     assert len(criticals) == 1
     assert "record writer: sent no heartbeat" in criticals[0]
 
@@ -171,8 +171,8 @@ def test_cancelled_work_leaves_nothing(pool):
     waiting = pool.submit(lambda: None)
     assert waiting.cancel()
     pool.gate.set()
-    for one in running:
-        one.result(5)
+    for thread in running:
+        thread.result(5)
     eventually(lambda: pool.silent_seconds() == 0.0)
 
 
@@ -197,8 +197,8 @@ def _background(monkeypatch, watchdog, **replaced):
     work = {"clear_files": nothing, "work_on_jobs": wait, "run_maintenance": wait}
     work |= {"refit_calibrations": wait, "fit_galleries": wait, "compact_indexes": wait}
     work |= {"read_keys": wait, **replaced}
-    for name, one in work.items():
-        monkeypatch.setattr(maintenance, name, one)
+    for name, seconds in work.items():
+        monkeypatch.setattr(maintenance, name, seconds)
     settings = SimpleNamespace(stall_seconds=STALL, backup_dir=None)
     keys = SimpleNamespace(threads=MonitoredThreadPool(1, "keys"))
     runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=keys, checked=True)
@@ -213,7 +213,7 @@ def _background(monkeypatch, watchdog, **replaced):
 def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     _background(monkeypatch, watchdog)
     assert ended.status is None
-    names = [one.name for one in watchdog.checks]
+    names = [check.name for check in watchdog.checks]
     assert names == [
         *("event loop", "key reader", "job runner", "maintenance"),
         *("calibration", "gallery fits", "compaction"),
@@ -232,8 +232,8 @@ def test_background_work_that_has_ended_ends_the_process_and_the_log_has_the_rea
     _background(monkeypatch, watchdog, **{name: end})
     assert ended.status == EXIT_STATUS
     assert watchdog.trouble.partition(":")[0] == stage
-    errors = [one for one in caplog.records if one.levelname == "ERROR"]
-    assert [one.getMessage() for one in errors] == [f"{stage} has ended"]
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [error.getMessage() for error in errors] == [f"{stage} has ended"]
     assert str(errors[0].exc_info[1]) == "a bug"
 
 

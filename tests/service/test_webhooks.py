@@ -36,7 +36,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def watching(start: Any, data_dir: Path, drawn_crops: list[Any]) -> Served:
-    """A service with an armed list, which may send to this machine."""
+    """Serve an armed list, and let webhooks reach this machine."""
     served = start(data_dir, webhook_private="true")
     served.create("wanted")
     answer = served.enroll(
@@ -69,14 +69,18 @@ _cameras = iter(range(10**6))
 
 
 def one_more(people: Passersby) -> str:
-    """A visit at a camera of its own; answers the alert's id."""
+    """Report a visit at a camera of its own, and return the id of its alert."""
     noted = people.pass_by("wanted", camera=f"camera {next(_cameras)}")
     assert noted is not None
     assert noted.is_new
     return noted.alert.alert_id
 
 
-def state_of(watching: Served, webhook: dict[str, Any], state: str) -> list[dict[str, Any]]:
+def state_of(
+    watching: Served,
+    webhook: dict[str, Any],
+    state: str,
+) -> list[dict[str, Any]]:
     asked = {"webhook_id": webhook["webhook_id"], "state": state}
     return watching.http.get("/v1/webhooks/deliveries", params=asked).json()["results"]
 
@@ -195,7 +199,11 @@ def test_the_last_of_the_attempts_leaves_a_dead_letter(
     receiver.answer = lambda _: (500, {})
     webhook = create_webhook(watching.http, receiver.url)
     one_more(people)
-    eventually(lambda: [one for one in state_of(watching, webhook, "waiting") if one["attempts"]])
+    eventually(
+        lambda: [
+            delivery for delivery in state_of(watching, webhook, "waiting") if delivery["attempts"]
+        ]
+    )
     (waiting,) = state_of(watching, webhook, "waiting")
     assert (waiting["status"], waiting["error"]) == (500, "it answered 500")
 
@@ -229,7 +237,7 @@ def test_a_slow_receiver_delays_no_other(
 
     def is_late() -> bool:
         waiting = state_of(watching, slow_webhook, "waiting")
-        return any(one["error"] == "no answer came within 10 s" for one in waiting)
+        return any(delivery["error"] == "no answer came within 10 s" for delivery in waiting)
 
     eventually(is_late)
     slow.close()
@@ -249,7 +257,7 @@ def test_a_webhook_of_one_list_gets_no_alert_of_another(
     # It goes with its list.
     watching.http.delete("/v1/galleries/others")
     listed = watching.http.get("/v1/webhooks").json()["results"]
-    assert [one["webhook_id"] for one in listed] == [of_all["webhook_id"]]
+    assert [webhook["webhook_id"] for webhook in listed] == [of_all["webhook_id"]]
 
 
 def test_too_many_waiting_deliveries_are_dropped_and_counted_and_the_alert_is_kept(
@@ -372,7 +380,7 @@ def test_a_key_for_one_gallery_sends_nothing_to_this_machine(start: Any, tmp_pat
 def test_a_name_is_looked_up_once_for_the_check_and_the_connection(
     watching: Served, people: Passersby, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name server that answers another address later finds nobody who asks."""
+    """Connect to the checked address, though the name server answers another one later."""
     looked_up = []
     real = socket.getaddrinfo
 

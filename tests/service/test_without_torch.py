@@ -65,10 +65,10 @@ def assert_equal_but_for_last_digits(light, full):
         shown(result) for result in full["results"]
     ]
     assert light["verdict"] == full["verdict"]
-    for found, expected in zip(light["results"], full["results"], strict=True):
-        assert found["cosine"] == pytest.approx(expected["cosine"], abs=1e-5)
+    for result, expected in zip(light["results"], full["results"], strict=True):
+        assert result["cosine"] == pytest.approx(expected["cosine"], abs=1e-5)
         if expected["pair_logit"] is not None:
-            assert found["pair_logit"] == pytest.approx(expected["pair_logit"], abs=1e-4)
+            assert result["pair_logit"] == pytest.approx(expected["pair_logit"], abs=1e-4)
 
 
 def shown(result):

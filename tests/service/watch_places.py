@@ -1,4 +1,4 @@
-"""What tests of watch lists share: an armed list, visits of its people, and a receiver."""
+"""Helpers of the tests of watch lists: an armed list, visits of its people, and a receiver."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ SETTINGS = {
 
 
 def settings(**more: Any) -> dict[str, Any]:
-    """The fields of a list that may be armed for a day."""
+    """Return the fields of a list that may be armed for a day."""
     ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     return {**SETTINGS, "expires_at": ends, **more}
 
 
-def arm(served: Served, gallery: str, **more: Any) -> dict[str, Any]:
-    """Arms a list as a person does: by its forecast and the token of it."""
+def arm(
+    served: Served,
+    gallery: str,
+    **more: Any,
+) -> dict[str, Any]:
+    """Arm a list as a person does: by its forecast and the token of it."""
     fields = settings(**more)
     path = f"/v1/galleries/{gallery}/watch"
     proposal = served.http.put(path, data=fields)
@@ -51,10 +55,17 @@ class Passersby:
         self.record = Record(data_dir)
 
     def gallery_id(self, gallery: str) -> int:
-        return next(one.gallery_id for one in self.record.galleries.all() if one.name == gallery)
+        return next(
+            listed.gallery_id for listed in self.record.galleries.all() if listed.name == gallery
+        )
 
-    def pass_by(self, gallery: str, row_id: int = 1, **more: Any) -> NotedVisit | None:
-        """A visit of the person whom a crop of the list shows, now unless told otherwise."""
+    def pass_by(
+        self,
+        gallery: str,
+        row_id: int = 1,
+        **more: Any,
+    ) -> NotedVisit | None:
+        """Report a visit of the person whom a crop of the list shows, by default now."""
         now = datetime.now(UTC)
         seen = {
             "kind": "visit",
@@ -120,7 +131,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Write no line for a request."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/alerts"
@@ -132,7 +143,11 @@ class Receiver:
         self.server.server_close()
 
 
-def create_webhook(http: httpx.Client, url: str, **fields: str) -> dict[str, Any]:
+def create_webhook(
+    http: httpx.Client,
+    url: str,
+    **fields: str,
+) -> dict[str, Any]:
     made = http.post("/v1/webhooks", data={"url": url, **fields})
     assert made.status_code == 201, made.text
     return made.json()

@@ -109,8 +109,10 @@ def _check_images(world: World, caller: Caller, gallery: str, there: list[int]) 
 
 def _check_snapshots(world: World, caller: Caller, gallery: str) -> None:
     found = caller.http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"]
-    listed = {one["snapshot_id"] for one in found}
-    known = {one.snapshot_id for one in world.ledger.snapshots if one.gallery == gallery}
+    listed = {snapshot["snapshot_id"] for snapshot in found}
+    known = {
+        snapshot.snapshot_id for snapshot in world.ledger.snapshots if snapshot.gallery == gallery
+    }
     if known - listed:
         raise Violation("lost", f"snapshots {sorted(known - listed)} of {gallery}")
     for unknown in listed - known:

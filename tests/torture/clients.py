@@ -111,14 +111,14 @@ class Client(threading.Thread):
             self.caller.import_archive(gallery, self._chance.randint(3, 20))
 
     def _snapshot(self, gallery: str) -> None:
-        kept = [one for one in self._ledger.snapshots if one.gallery == gallery]
+        kept = [snapshot for snapshot in self._ledger.snapshots if snapshot.gallery == gallery]
         self.caller.take_snapshot(gallery)
         # Each client deletes what it alone may have in hand: the oldest, and only one of them does.
         if len(kept) >= MOST_SNAPSHOTS and self.name == "ann" and kept[0] in self._ledger.snapshots:
             self.caller.delete_snapshot(kept[0])
 
     def _restore(self, gallery: str) -> None:
-        kept = [one for one in self._ledger.snapshots if one.gallery == gallery]
+        kept = [taken for taken in self._ledger.snapshots if taken.gallery == gallery]
         if not kept:
             return
         with self._gates[gallery].alone(0.5) as alone:

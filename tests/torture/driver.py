@@ -161,7 +161,7 @@ class Driver:
             numbers = [number for number, name in there.items() if name == identity]
             caller.forget(gallery, identity, numbers)
             there = {n: name for n, name in there.items() if name != identity}
-        kept = [one for one in ledger.snapshots if one.gallery == gallery]
+        kept = [taken for taken in ledger.snapshots if taken.gallery == gallery]
         for snapshot in kept[:-3]:
             caller.delete_snapshot(snapshot)
 

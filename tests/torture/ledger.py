@@ -242,7 +242,7 @@ class Ledger:
         """Holds a listing against what was said; doubts end here."""
         with self._lock:
             seen = self._seen(gallery, listed)
-            for doubt in [one for one in self.doubts if one.gallery == gallery]:
+            for doubt in [doubtful for doubtful in self.doubts if doubtful.gallery == gallery]:
                 self.doubts.remove(doubt)
                 self._settle_doubt(doubt, seen)
             for number, crop in self.crops.items():

@@ -104,7 +104,7 @@ class Caller:
             self.lost.append(LostEnrolment(crops, identity, key))
         elif answer.status_code == 201:
             results = answer.json()["results"]
-            if any(one["duplicate"] for one in results):
+            if any(result["duplicate"] for result in results):
                 raise Violation("phantom", f"new images are known already: {answer.text}")
             self.ledger.acknowledge(operation, _landed(crops, results))
         elif answer.status_code not in (404, 429):
@@ -127,8 +127,8 @@ class Caller:
         if answer.status_code != 201:
             raise Violation("failed", f"enroll again: {answer.status_code} {answer.text}")
         self.ledger.acknowledge(operation, _landed(lost.crops, answer.json()["results"]))
-        for crop, one in zip(lost.crops, answer.json()["results"], strict=True):
-            repeated = one["duplicate"] or "Idempotent-Replayed" in answer.headers
+        for crop, result in zip(lost.crops, answer.json()["results"], strict=True):
+            repeated = result["duplicate"] or "Idempotent-Replayed" in answer.headers
             if repeated != (was[crop.number] is not None):
                 raise Violation("phantom", f"was {was[crop.number]!r}, sent again: {answer.text}")
 
@@ -379,9 +379,9 @@ class Caller:
 
 def check_own_rank(crop: Crop, results: list[dict[str, Any]], dead: set[str]) -> None:
     """Holds an answer to a crop's own image against what it must be."""
-    if shown := {one["crop_id"] for one in results} & dead:
+    if shown := {result["crop_id"] for result in results} & dead:
         raise Violation("resurrected", f"a query shows {sorted(shown)}")
-    own = [one["cosine"] for one in results if one["crop_id"] == crop.crop_id]
+    own = [result["cosine"] for result in results if result["crop_id"] == crop.crop_id]
     if not own:
         raise Violation("lost", f"crop {crop.number} ({crop.crop_id}) is not found by its image")
     if own[0] < results[0]["cosine"] - 1e-6:
@@ -389,4 +389,4 @@ def check_own_rank(crop: Crop, results: list[dict[str, Any]], dead: set[str]) ->
 
 
 def _landed(crops: Sequence[Crop], results: list[dict[str, Any]]) -> dict[int, str]:
-    return {crop.number: one["crop_id"] for crop, one in zip(crops, results, strict=True)}
+    return {crop.number: result["crop_id"] for crop, result in zip(crops, results, strict=True)}

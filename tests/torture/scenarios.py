@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
@@ -116,7 +116,7 @@ def _snapshot(world: World, caller: Caller) -> None:
 
 
 def _restore(world: World, caller: Caller) -> None:
-    kept = [one for one in caller.ledger.snapshots if one.gallery == "lobby"]
+    kept = [snapshot for snapshot in caller.ledger.snapshots if snapshot.gallery == "lobby"]
     caller.restore(kept[-1])
 
 
@@ -148,14 +148,13 @@ def _webhook(world: World, caller: Caller) -> None:
 
 
 def _arm_until_soon(world: World, caller: Caller) -> None:
-    """A list that ends by itself raises an alert, which is sent."""
+    """Let a list end by itself, which raises an alert that is sent."""
     caller.arm("lobby")
 
 
 def _at_commit(write: str, happening: Scenario) -> dict[str, Scenario]:
     def at(step: str, happened: bool) -> tuple[str, Scenario]:
-        named = {**vars(happening), "happened": happened}
-        return f"{write}.{step}", Scenario(**named)
+        return f"{write}.{step}", replace(happening, happened=happened)
 
     return dict([at("before-commit", False), at("committed", True), at("shown", True)])
 

@@ -59,7 +59,11 @@ class World:
     def go_on_with_survivor(self) -> bool:
         """Returns whether one of two processes still lives, which is the service from now on."""
         processes = (self.service, self.beside)
-        alive = [one for one in processes if one is not None and one.process.poll() is None]
+        alive = [
+            process
+            for process in processes
+            if process is not None and process.process.poll() is None
+        ]
         if len(alive) == 1:
             self.service = alive[0]
         self.beside = None
@@ -101,7 +105,7 @@ class World:
                 caller.create_gallery(gallery)
 
     def running(self) -> ForkedService:
-        """The service."""
+        """Return the running service."""
         if self.service is None:
             raise RuntimeError("start comes before it")
         return self.service

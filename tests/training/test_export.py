@@ -68,7 +68,7 @@ def largest_differences(file: Path, folder: Path, crops: torch.Tensor) -> dict[s
     if artefact.metric_network is not None:
         expected["mnet"] = score_pairs(artefact.metric_network, wanted, wanted).numpy()
     apart = np.abs(found - wanted.numpy()) / wanted.norm(dim=1, keepdim=True).numpy()
-    assert [one.name for one in pair_scorer.get_outputs()] == list(expected)
+    assert [output.name for output in pair_scorer.get_outputs()] == list(expected)
     return {"features": float(apart.max())} | {
         name: float(
             np.abs(pair_scorer.run([name], pairs)[0] - scores[rows, columns]).max()

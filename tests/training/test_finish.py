@@ -158,7 +158,7 @@ def test_a_run_on_all_people_is_finished_with_other_people(
     description = load_artefact(out / "model.safetensors").description
     assert description.calibration.data == "identities of others"
     report = json.loads((out / "report.json").read_text())
-    assert [one["used_to_calibrate"] for one in report["datasets"]] == [True]
+    assert [dataset["used_to_calibrate"] for dataset in report["datasets"]] == [True]
     assert "was calibrated on these people" in (out / "report.html").read_text()
 
 

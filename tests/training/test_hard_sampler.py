@@ -58,7 +58,7 @@ def is_alike(batch: list[int], of: list[CropRecord]) -> bool:
     """All others are among the six people nearest to the first."""
     first, *others = people_of(batch, of)
     apart = [abs(first - other) for other in others]
-    return all(min(one, PEOPLE - one) <= 3 for one in apart)
+    return all(min(distance, PEOPLE - distance) <= 3 for distance in apart)
 
 
 def test_a_share_of_the_batches_holds_people_who_look_alike() -> None:

@@ -128,8 +128,8 @@ def test_a_run_ends_with_the_fitted_metric_network_over_its_embedder(tmp_path: P
         chosen = recipe(*settings, f"metric_fit.steps={steps}")
         train(chosen, [people], tmp_path / f"{steps}", notice=lambda _: None)
         found[steps] = load_artefact(tmp_path / f"{steps}" / "model.safetensors")
-    assert len({one.description.embedding_fingerprint for one in found.values()}) == 1
-    joint, fitted = (one.metric_network for one in found.values())
+    assert len({artefact.description.embedding_fingerprint for artefact in found.values()}) == 1
+    joint, fitted = (artefact.metric_network for artefact in found.values())
     assert joint is not None
     assert fitted is not None
     old = joint.state_dict()

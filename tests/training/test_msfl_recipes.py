@@ -125,6 +125,6 @@ def test_a_training_crop_is_cut_at_random_out_of_a_larger_one() -> None:
     cut = augmenter.cut([larger] * 8, augmenter.draw(count=8, seed=3))
     assert cut.shape == (8, 128, 64, 3)
     windows = np.lib.stride_tricks.sliding_window_view(larger, (128, 64, 3))[:, :, 0]
-    found = [np.argwhere((windows == one.numpy()).all(axis=(2, 3, 4))) for one in cut]
+    found = [np.argwhere((windows == video.numpy()).all(axis=(2, 3, 4))) for video in cut]
     assert all(len(places) for places in found)
     assert len({tuple(places[0]) for places in found}) > 1

@@ -112,9 +112,9 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tables = (LOSSES, SAMPLERS, OPTIMISERS, SCHEDULES, AUGMENTATIONS, BACKBONES, KINDS)
     before = [dict(table) for table in tables]
     yield
-    for table, kept in zip(tables, before, strict=True):
+    for table, former in zip(tables, before, strict=True):
         table.clear()
-        table.update(kept)  # type: ignore[attr-defined]
+        table.update(former)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -173,8 +173,8 @@ def test_the_rows_of_gmns_ablation_are_a_recipe_or_one_set(recipe, setting, gmn,
 def test_a_small_recipe_has_the_losses_of_its_large_twin(large: str, small: str) -> None:
     ours = read_recipe(small).losses.on
     theirs = read_recipe(large).losses.on
-    assert {name: own.weight for name, own in ours.items()} == {
-        name: own.weight for name, own in theirs.items()
+    assert {name: loss.weight for name, loss in ours.items()} == {
+        name: loss.weight for name, loss in theirs.items()
     }
 
 

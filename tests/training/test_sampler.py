@@ -148,8 +148,8 @@ def test_by_domains_every_batch_is_of_one_domain_and_each_domain_has_as_many() -
     records = people("large", 40, 6) + people("small", 9, 4)
     batches = sampler(records, 4, 2, seed=3, order="domains").epoch(0)
     domains = [{records[row].domain for row in batch} for batch in batches]
-    assert all(len(found) == 1 for found in domains)
-    counts = Counter(next(iter(found)) for found in domains)
+    assert all(len(cameras) == 1 for cameras in domains)
+    counts = Counter(next(iter(cameras)) for cameras in domains)
     assert abs(counts["large"] - counts["small"]) <= 1
     assert all(len({records[row].person for row in batch}) == 4 for batch in batches)
 

@@ -39,8 +39,8 @@ def held_out(name: str, **precisions: list[float]) -> HeldOutScores:
     return HeldOutScores(
         name,
         {
-            scoring: {"mAP": [(np.array(own), np.arange(len(own)))]}
-            for scoring, own in precisions.items()
+            scoring: {"mAP": [(np.array(values), np.arange(len(values)))]}
+            for scoring, values in precisions.items()
         },
     )
 
@@ -49,7 +49,7 @@ def answering(name: str, alarms: list[int], found: list[int]) -> HeldOutScores:
     """Of queries that rank alike: what they are answered, by cosine."""
     people = np.arange(len(alarms))
     figures = {"mAP": [0.8] * len(alarms), "alarms": alarms, "found": found}
-    samples = {figure: [(np.array(own, float), people)] for figure, own in figures.items()}
+    samples = {figure: [(np.array(values, float), people)] for figure, values in figures.items()}
     return HeldOutScores(name, {"cosine": samples})
 
 

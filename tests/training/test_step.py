@@ -1,4 +1,4 @@
-"""A training step: its parts add up to the whole, whatever they are computed in."""
+"""A training step: its parts add up to the whole, in any order and size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def recipe(name: str = "small-gmn", *settings: str) -> Recipe:
 
 
 def gradients(run: Run) -> dict[str, torch.Tensor]:
-    """Of one batch, with BatchNorm's statistics fixed: those of a micro-batch differ."""
+    """Compute one batch, with BatchNorm's statistics fixed: those of a micro-batch differ."""
     run.networks.train()
     run.networks.embedder.backbone.eval()
     run.networks.metric_network.perturbing = True
@@ -100,7 +100,7 @@ def test_micro_batches_change_each_statistic_once(tmp_path: Path) -> None:
 
 
 def test_micro_batches_leave_no_crop_alone(tmp_path: Path) -> None:
-    # Of 8 crops, 7 and 1 would go through the head's BatchNorm, which needs two.
+    # 8 crops would be split into 7 and 1, and the head's BatchNorm needs two.
     small = ("embedder.multiscale.channels=8", "embedder.head.dimension=16")
     run = prepare_run(
         recipe("small-msfl", *small, "optimisation.micro_batch=7"), DATA.records, tmp_path

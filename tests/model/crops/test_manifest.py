@@ -160,7 +160,7 @@ def test_labels_that_are_not_required_may_be_empty_or_missing(folder: Path) -> N
     first, second = read_manifest(manifest, required=("path",), ignored=ignored)
     assert (first.identity, first.camera, first.metadata) == (None, None, '{"a": 1}')
     assert (second.identity, second.metadata) == (None, None)
-    assert [one.name.rpartition(": ")[2] for one in ignored.lines()] == ["note"]
+    assert [line.name.rpartition(": ")[2] for line in ignored.lines()] == ["note"]
 
 
 @pytest.mark.parametrize("metadata", ["[1]", "night", "{", "[" * 100_000])

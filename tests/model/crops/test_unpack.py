@@ -57,7 +57,7 @@ def test_no_entry_leaves_its_folder(tmp_path, pack, name):
     into = tmp_path / "deep" / "into"
     into.mkdir(parents=True)
     left_out = unpack_crops(pack(tmp_path / "archive", {name: b"x", "in.jpg": b"y"}), into, LIMITS)
-    assert ["leads out of the archive" in one.reason for one in left_out] == [True]
+    assert ["leads out of the archive" in file.reason for file in left_out] == [True]
     assert _unpacked(into) == ["in.jpg"]
     assert _unpacked(tmp_path / "deep") == ["into/in.jpg"]
 
@@ -78,7 +78,7 @@ def test_a_link_is_left_out(tmp_path):
 def test_a_large_entry_is_left_out_and_the_others_come(tmp_path):
     archive = _zip(tmp_path / "archive", {"big.jpg": b"0" * 5_000, "small.jpg": b"1"})
     left_out = unpack_crops(archive, tmp_path, LIMITS)
-    assert [one.name for one in left_out] == ["big.jpg"]
+    assert [file.name for file in left_out] == ["big.jpg"]
     assert "5,000 bytes" in left_out[0].reason
     assert (tmp_path / "small.jpg").read_bytes() == b"1"
 

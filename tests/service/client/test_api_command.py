@@ -76,7 +76,7 @@ def test_a_list_is_printed_line_by_line_and_as_json(api, filled):
         ["identity: 7", "crops: 1"],
         ["identity: 10", "crops: 1"],
     ]
-    assert [one["identity"] for one in api("identities", "--json")["results"]] == ["7", "10"]
+    assert [result["identity"] for result in api("identities", "--json")["results"]] == ["7", "10"]
     (unnamed,) = api("crops", "--unnamed", "--camera", "east", "--json")["results"]
     assert unnamed["identity"] is None
     assert api("crops", "--captured-before", "2001-01-01T00:00:00Z") == ""
@@ -106,7 +106,7 @@ def test_objects_are_given_as_json(api, filled, pictures):
     assert enrolled["identity"] == "Ann"
     assert filled.crop(enrolled["crop_id"]).metadata == {"shift": "night"}
     found = api("query", pictures[0], "--metadata", '{"shift": "night"}', "--json")["results"]
-    assert [one["crop_id"] for one in found] == [enrolled["crop_id"]]
+    assert [crop["crop_id"] for crop in found] == [enrolled["crop_id"]]
     embedded = filled.embeddings(pictures[0])
     vector = embedded.results[0].embedding
     where = ("--url", filled.url, "--gallery", filled.gallery_name, "--json", "--")

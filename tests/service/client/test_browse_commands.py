@@ -38,10 +38,10 @@ def gmn(service_url, gallery):
 
 
 def test_identities_and_crops_are_listed(gmn, filled, gallery):
-    assert [one["identity"] for one in gmn("identities", "--json")["results"]] == ["7", "10"]
-    assert [one["identity"] for one in gmn("identities", "1", "--json")["results"]] == ["10"]
+    assert [result["identity"] for result in gmn("identities", "--json")["results"]] == ["7", "10"]
+    assert [result["identity"] for result in gmn("identities", "1", "--json")["results"]] == ["10"]
     shown = gmn("crops", "--unnamed", "--json")["results"]
-    assert [(one["identity"], one["camera"]) for one in shown] == [(None, "east")]
+    assert [(crop["identity"], crop["camera"]) for crop in shown] == [(None, "east")]
     assert len(gmn("crops", "--order=-captured", "--limit", "2", "--json")["results"]) == 2
     assert shown[0]["crop_id"] in gmn("crops", "--camera", "east")
 
@@ -64,7 +64,7 @@ def test_the_boxes_of_a_frame_are_enrolled_and_searched_by(gmn, filled, tmp_path
     path = str(tmp_path / "frame.png")
     boxes = ("--box", "0,10,64,128", "--box", "100,10,64,128")
     done = gmn("enroll", path, *boxes, "--box", "190,10,64,128", "--json", status=1)
-    assert (done["enrolled"], [one["name"] for one in done["problems"]]) == (2, ["box 3"])
+    assert (done["enrolled"], [problem["name"] for problem in done["problems"]]) == (2, ["box 3"])
     assert gmn("query", path, *boxes[:2], "--json")["results"][0]["cosine"] > 0.999
     for asked in (("query", path, "--box", "1,2"), ("enroll", str(tmp_path), *boxes)):
         assert "--box" in gmn(*asked, status=2)
@@ -78,7 +78,9 @@ def test_crops_without_a_name_are_grouped(gmn, filled, drawn_crops):
         copies.append(picture.copy())
     landed = filled.enroll(copies).results
     found = gmn("group", "--json")
-    assert [one["crop_ids"] for one in found["results"]] == [[one.crop_id for one in landed]]
+    assert [result["crop_ids"] for result in found["results"]] == [
+        [crop.crop_id for crop in landed]
+    ]
     assert found["single"] == 1
     shown = gmn("group", "--camera", "east")
     assert "1 crops are in no group" in shown

@@ -179,7 +179,7 @@ def test_any_number_of_images_is_enrolled_in_their_order(client: Client, drawn_c
     ]
     done: list[int] = []
     enrolled = client.enroll(iter(images), idempotency_key="night-1", progress=done.append)
-    assert [one.identity for one in enrolled.results] == [one.identity for one in images]
+    assert [result.identity for result in enrolled.results] == [image.identity for image in images]
     assert done == [128, 150]
     again = client.enroll(images, idempotency_key="night-1")
     assert again.replayed
@@ -215,9 +215,9 @@ def test_images_are_queries_of_their_own_where_they_are_asked_separately(
     first = drawn_crops[0]
     second = drawn_crops[-1]
     answers = client.query(first.png, b"no image", second.png, mode="separate", top_k=1).results
-    found = [one.results[0].identity for one in (answers[0], answers[2])]
+    found = [answer.results[0].identity for answer in (answers[0], answers[2])]
     assert found == [first.identity, second.identity]
-    assert [one.problem is None for one in answers] == [True, False, True]
+    assert [answer.problem is None for answer in answers] == [True, False, True]
 
 
 def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, drawn_crops) -> None:
@@ -234,7 +234,7 @@ def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, d
             assert separate.results[0].results[0].identity == drawn_crops[0].identity
             many = await client.enroll([b"", *(crop.png for crop in drawn_crops)] * 6)
             assert len(many.results) == 6 * (1 + len(drawn_crops))
-            assert sum(one.problem is not None for one in many.results) == 6
+            assert sum(result.problem is not None for result in many.results) == 6
 
     asyncio.run(talk())
 

@@ -23,7 +23,7 @@ def test_a_broken_file_is_named_and_the_rest_is_enrolled(
     assert finished.returncode == 1, finished.stderr
     summary = json.loads(finished.stdout)
     assert summary["enrolled"] == len(drawn_crops)
-    assert [Path(one["name"]).name for one in summary["problems"]] == ["broken.png"]
+    assert [Path(problem["name"]).name for problem in summary["problems"]] == ["broken.png"]
     with Client(service_url, gallery=gallery) as client:
         crops = list(client.crops())
     assert len(crops) == len(drawn_crops)
@@ -250,7 +250,7 @@ WAYS = ("folder", "zip", "packed folder", "job")
 
 
 def pack(folder: Path, prefix: str = "") -> Path:
-    """A folder as a zip, beside it."""
+    """Zip a folder, beside it."""
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as packed:
         for file in sorted(folder.rglob("*")):
@@ -277,7 +277,7 @@ def test_a_folder_for_each_person_names_the_people_however_it_is_sent(
     (people_folder / ".DS_Store").write_text("left by another system")
     summary = enroll_by(way, people_folder, service_url, gallery)
     assert summary["enrolled"] == summary["sent"] == len(drawn_crops)
-    assert [Path(one["name"]).name for one in summary["ignored"]] == ["notes.txt"]
+    assert [Path(file["name"]).name for file in summary["ignored"]] == ["notes.txt"]
     with Client(service_url, gallery=gallery) as client:
         found = sorted(crop.identity for crop in client.crops())
     assert found == sorted(crop.identity for crop in drawn_crops)
@@ -298,7 +298,7 @@ def test_a_manifest_has_crops_of_unknown_people_and_every_label_however_it_is_se
     )
     summary = enroll_by(way, folder, service_url, gallery)
     assert (summary["enrolled"], summary["problems"]) == (2, [])
-    reasons = {Path(one["name"]).name: one["reason"] for one in summary["ignored"]}
+    reasons = {Path(file["name"]).name: file["reason"] for file in summary["ignored"]}
     assert "does not name it" in reasons["2.png"]
     assert "column is unknown" in reasons["manifest.csv: weather"]
     with Client(service_url, gallery=gallery) as client:

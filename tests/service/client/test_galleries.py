@@ -105,7 +105,7 @@ def test_an_identity_is_renamed_merged_and_forgotten(filled: Client, drawn_crops
     forgotten = filled.forget("Ann / guest")
     assert forgotten.removed == len(theirs)
     assert forgotten.snapshots == {taken.snapshot_id: len(theirs)}
-    assert all(one.where and one.until for one in forgotten.remaining)
+    assert all(place.where and place.until for place in forgotten.remaining)
     with pytest.raises(RequestRefused) as refusal:
         filled.forget("Ann / guest")
     assert refusal.value.problem.status == 404

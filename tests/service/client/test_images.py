@@ -35,7 +35,7 @@ def kinds(drawn_crops, tmp_path):
 
 def test_enroll_query_and_pairs_take_every_kind_of_image(client: Client, kinds) -> None:
     enrolled = client.enroll([*kinds[:-1], Image(kinds[0], identity="7", camera="east")])
-    assert all(one.crop_id and one.problem is None for one in enrolled.results)
+    assert all(result.crop_id and result.problem is None for result in enrolled.results)
     for kind in kinds:
         if hasattr(kind, "seek"):
             kind.seek(0)

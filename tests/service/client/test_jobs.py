@@ -34,13 +34,13 @@ def test_an_archive_is_imported_followed_and_reported(client: Client, archive: P
     job = client.import_archive(archive, camera="east", identity="guest")
     told = list(client.watch_job(job.job_id))
     assert told[-1].finished
-    assert len({one.model_dump_json() for one in told}) == len(told)
+    assert len({state.model_dump_json() for state in told}) == len(told)
     ended = client.wait_for_job(job.job_id)
     assert (ended.state, ended.problems, ended.kind) == ("done", 2, "import")
     progress = ended.progress
     assert (progress.total, progress.done, progress.landed, progress.refused) == (8, 8, 6, 2)
     assert {(crop.identity, crop.camera) for crop in client.crops()} == {("guest", "east")}
-    problems = {one.source: one.code for one in client.job_problems(job.job_id)}
+    problems = {problem.source: problem.code for problem in client.job_problems(job.job_id)}
     assert problems == {'../7, "climbing".png': "not_unpacked", "people/6.png": "not_an_image"}
     assert ended in client.jobs(client.gallery_name)
     assert client.job(job.job_id) == client.cancel_job(job.job_id) == ended
@@ -71,7 +71,7 @@ def test_the_report_of_a_mounted_folder_names_what_was_ignored(
     assert (job.state, job.progress.landed, job.progress.ignored) == ("done", 2, 3)
     assert job.detail == "3 files or columns were ignored; the report names them"
     report = client.job_problems(job.job_id)
-    assert {one.source: one.code for one in report} == dict.fromkeys(
+    assert {problem.source: problem.code for problem in report} == dict.fromkeys(
         ["notes.txt", "link", "pipe.png"], "ignored"
     )
     assert {(crop.identity, crop.camera) for crop in client.crops()} == {
@@ -123,7 +123,7 @@ def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(
         for name in names:
             packed.writestr(name, b"no image")
     job = client.wait_for_job(client.import_archive(tmp_path / "odd.zip").job_id)
-    assert sorted(one.source for one in client.job_problems(job.job_id)) == sorted(names)
+    assert sorted(problem.source for problem in client.job_problems(job.job_id)) == sorted(names)
 
 
 def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> None:
@@ -140,7 +140,7 @@ def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> 
     with pack(crops, unreadable) as (packed, names):
         job = client.wait_for_job(client.import_archive(packed).job_id)
     assert (job.state, job.progress.landed, job.progress.refused) == ("done", 3, 1)
-    assert [one["name"] for one in unreadable] == ["gone.png"]
+    assert [file["name"] for file in unreadable] == ["gone.png"]
     kept = {crop.sha256: (crop.identity, crop.camera, crop.captured_at) for crop in client.crops()}
     assert sorted(kept.values(), key=str) == sorted(
         [("Ann, guest", "east", moment), ("0042", "west", None), ("0042", "west", None)], key=str
@@ -182,7 +182,7 @@ def test_the_asynchronous_client_imports_and_follows_alike(
     async def talk() -> None:
         async with AsyncClient(service_url, gallery=gallery) as client:
             job = await client.import_archive(archive, camera="east")
-            told = [one async for one in client.watch_job(job.job_id)]
+            told = [state async for state in client.watch_job(job.job_id)]
             ended = await client.wait_for_job(job.job_id, timeout=60.0)
             assert told[-1] == ended
             assert ended.progress.landed == 6

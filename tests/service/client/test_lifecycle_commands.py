@@ -28,9 +28,9 @@ def test_a_source_sent_as_one_job_names_what_is_wrong_and_enrols_the_rest(
     assert finished.returncode == 1, finished.stderr
     summary = json.loads(finished.stdout)
     assert (summary["state"], summary["enrolled"]) == ("done", len(drawn_crops))
-    found = {Path(one["name"]).name: one["code"] for one in summary["problems"]}
+    found = {Path(problem["name"]).name: problem["code"] for problem in summary["problems"]}
     assert found == {"broken.png": "truncated"}
-    assert [Path(one["name"]).name for one in summary["ignored"]] == ["notes.txt"]
+    assert [Path(file["name"]).name for file in summary["ignored"]] == ["notes.txt"]
     with Client(service_url, gallery=gallery) as client:
         crops = list(client.crops())
     assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
@@ -58,7 +58,7 @@ def test_what_is_packed_is_as_long_as_an_archive_may_be(
     with pack([SourceCrop("x.png", lambda: b"x")] * 9, []) as (archive, names):
         limits = unpack.UnpackLimits(max_bytes=10_000, max_entry_bytes=1000, max_entries=10)
         assert unpack.unpack_crops(archive, tmp_path, limits) == []
-    assert {one.name for one in tmp_path.iterdir()} == {*names, "manifest.csv"}
+    assert {file.name for file in tmp_path.iterdir()} == {*names, "manifest.csv"}
 
 
 def test_a_tar_as_a_job_goes_with_the_manifest_in_it(

@@ -196,7 +196,7 @@ def test_a_body_that_is_too_large_is_halved_until_it_fits(
     too_large = (413, {}, {"title": "Too large", "detail": "the body has too many bytes"})
     server.script = [too_large, ENROLLED, too_large]
     crops = [SourceCrop("a", lambda: b"a"), SourceCrop("b", lambda: b"b")]
-    outcomes = [one for _, one in enroll_crops(client, crops)]
+    outcomes = [outcome for _, outcome in enroll_crops(client, crops)]
     assert [outcome.crop_id for outcome in outcomes] == ["c", None]
     assert outcomes[1].problem.detail == "the body has too many bytes"
 
@@ -310,7 +310,7 @@ def test_a_job_is_asked_for_again_where_an_answer_is_lost_and_each_change_is_rep
     ]
     changes = []
     with pytest.raises(RequestRefused, match="no such way"):
-        changes.extend(one.progress.done for one in client.watch_job("j"))
+        changes.extend(state.progress.done for state in client.watch_job("j"))
     assert changes == [3, 6]
     assert not server.script
     server.script = [(200, {}, JOB | {"state": "failed", "detail": "why"})]

@@ -137,5 +137,5 @@ def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
         gate.set()
         return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
 
-    assert [type(one) for one in asyncio.run(ask())] == [DeviceLost] * 3
+    assert [type(error) for error in asyncio.run(ask())] == [DeviceLost] * 3
     threads.shutdown()

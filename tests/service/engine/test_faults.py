@@ -97,7 +97,7 @@ def test_a_bad_one_among_many_costs_two_passes_a_halving():
 
         failures = bisect_failures(range(64), work)
         assert [item for item, _ in failures] == [bad]
-        assert sorted(done) == [one for one in range(64) if one != bad]
+        assert sorted(done) == [number for number in range(64) if number != bad]
         assert len(passes) == 1 + 2 * math.log2(64)
 
 

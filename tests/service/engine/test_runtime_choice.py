@@ -115,7 +115,7 @@ def test_one_that_gives_other_features_is_not_chosen_however_fast(
     monkeypatch.setattr(computing, "build_runtime", build)
     assert _choose(artefact, records)[0].name == "torch"
     # As a choice, and not as a fault.
-    assert {one.levelname for one in caplog.records} == {"INFO"}
+    assert {record.levelname for record in caplog.records} == {"INFO"}
     assert "the choice of a runtime leaves out openvino float32" in caplog.text
 
 

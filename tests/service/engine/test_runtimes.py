@@ -121,7 +121,7 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
         finally:
             gate.set()
     assert len(answers) == len(drawn_crops)
-    assert all(len(one.vector) == model.networks.dimension for one in answers)
+    assert all(len(answer.vector) == model.networks.dimension for answer in answers)
 
 
 @pytest.mark.slow

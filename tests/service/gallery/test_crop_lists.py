@@ -23,7 +23,7 @@ def crops(store, gallery):
     labels = [
         (number, (None, "a", "b")[number % 3], ("east", "west")[number % 2]) for number in range(12)
     ]
-    store.crops.enroll(gallery, EMBEDDER, [new_crop(*one) for one in labels])
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(*label) for label in labels])
     listed = store.crops.page(gallery, CropFilter()).crops
     for place, crop in enumerate(listed):
         captured = None if place == 7 else NOON - timedelta(hours=place * 5 % 12)
@@ -62,7 +62,7 @@ def test_each_filter_and_order_lists_every_crop_once(store, gallery, crops, few,
         _scan_at_most(monkeypatch, 3)
     for given, order in itertools.product(FILTERS, ("enrolled", "captured", "-captured")):
         wanted = CropFilter(**given)
-        passing = [one for one in crops if wanted.passes(one)]
+        passing = [crop for crop in crops if wanted.passes(crop)]
         if order != "enrolled":
             passing.sort(key=lambda one: (one.captured_at or one.created_at, one.row_id))
         expected = passing[::-1] if order == "-captured" else passing

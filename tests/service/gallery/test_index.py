@@ -49,7 +49,7 @@ def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
 
 
 def _index(path: str) -> FilledIndex:
-    """On the host, copied to a device (the processor), or with product codes."""
+    """Run a test on the host, on a device (the processor), and with product codes."""
     indexes.CODED_ROWS = 40 if path == "coded" else math.inf
     return FilledIndex(DIMENSION)
 
@@ -189,7 +189,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
     asked = [replace(one, captured_after=after) for one in CAMERA_FILTERS for after in (None, LATE)]
     asked += OF_LABELS
     for wanted in asked:
-        # What was counted once is counted on with every change.
+        # A count that was made once is kept up to date with every change.
         assert index.identities(wanted) == _plain_identities(crops, wanted)
     built = _build(_plan(index, path))
     for row_id in data.draw(st.sets(st.sampled_from(sorted(crops)))):
@@ -302,7 +302,7 @@ def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_meas
     assert (index.kind, index.dtype) == ("pq4", "pq4")
     assert 0.99 <= index.recall <= 1.0
     assert index.bytes > before
-    # What arrives later is found before the next compaction, and so is what it brings nearer.
+    # Later crops are found before the next compaction, and so are the crops that they bring nearer.
     index.fill([_crop(201, seed=500)])
     assert _found(index, _crop(0, 500).vector[None], 1) == [201]
     index.remove(range(20, 201))

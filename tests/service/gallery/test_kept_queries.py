@@ -17,7 +17,7 @@ NUMBERS = itertools.count()
 
 
 def search(*crop_ids: str, verdict: str = "uncertain", **options) -> KeptQuery:
-    results = [KeptResult(one, 0.5, None, 0.5, verdict) for one in crop_ids]
+    results = [KeptResult(crop_id, 0.5, None, 0.5, verdict) for crop_id in crop_ids]
     options = {"content_type": "image/png", "key_id": "k1", **options}
     return KeptQuery(
         query_id=f"{int(NOW.timestamp() * 1000):012x}{next(NUMBERS):020x}",
@@ -30,7 +30,7 @@ def search(*crop_ids: str, verdict: str = "uncertain", **options) -> KeptQuery:
 
 
 def keep(store, gallery: int, *searches: KeptQuery, most: int = 100) -> list[str]:
-    return store.kept.keep(gallery, [(one, PICTURE) for one in searches], most)[0]
+    return store.kept.keep(gallery, [(search, PICTURE) for search in searches], most)[0]
 
 
 def expire(store, gallery: int, before: datetime) -> int:
@@ -49,7 +49,7 @@ def case(store, gallery: int, *query_ids: str) -> str:
 
 def enrolled(store, gallery: int, *identities: str | None) -> list[str]:
     crops = [new_crop(number, identity) for number, identity in enumerate(identities)]
-    return [one.crop_id for one in store.crops.enroll(gallery, EMBEDDER, crops).landed]
+    return [crop.crop_id for crop in store.crops.enroll(gallery, EMBEDDER, crops).landed]
 
 
 def confirm(store, gallery: int, query_id: str, crop_id: str) -> None:
@@ -57,7 +57,7 @@ def confirm(store, gallery: int, query_id: str, crop_id: str) -> None:
 
 
 def ids(store, gallery: int) -> list[str]:
-    return [one.query_id for one in store.kept.page(gallery, None, 100)]
+    return [kept_query.query_id for kept_query in store.kept.page(gallery, None, 100)]
 
 
 def test_searches_outlive_the_process_and_are_paged_by_key(reopen):

@@ -15,11 +15,11 @@ EVERYTHING = CropFilter()
 
 
 def _enroll(store, gallery, *crops):
-    return [one.crop_id for one in store.crops.enroll(gallery, EMBEDDER, crops).landed]
+    return [crop.crop_id for crop in store.crops.enroll(gallery, EMBEDDER, crops).landed]
 
 
 def _identities(store, gallery):
-    return {one.identity: one.crops for one in store.people.page(gallery, "", 99)}
+    return {person.identity: person.crops for person in store.people.page(gallery, "", 99)}
 
 
 def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
@@ -36,7 +36,7 @@ def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
         },
     )
     assert change.version == 2
-    assert [(one.crop_id, one.identity, one.camera) for one in change.labels] == [
+    assert [(label.crop_id, label.identity, label.camera) for label in change.labels] == [
         (first, "a", "north")
     ]
     assert store.crops.change(gallery, [second], {"identity": None, "camera": None}).version == 3
@@ -53,7 +53,10 @@ def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
     ):
         assert [one.crop_id for one in store.crops.page(gallery, wanted, limit=9).crops] == found
     # Its vector and picture are those it had.
-    assert [one.vector.tolist() for one in store.crops.vectors(gallery)] == [[1.25] * 4, [2.25] * 4]
+    assert [vector.vector.tolist() for vector in store.crops.vectors(gallery)] == [
+        [1.25] * 4,
+        [2.25] * 4,
+    ]
     assert store.crops.picture(gallery, first).content == b"image 1"
     older = store.crops.remove_older(gallery, NOON - timedelta(days=1), 9)
     assert older.crop_ids == (first,)
@@ -77,7 +80,7 @@ def test_crops_that_pass_a_filter_no_more_are_neither_changed_nor_removed(store,
     ids = _enroll(store, gallery, new_crop(1, None), new_crop(2, None), new_crop(3, "b"))
     unnamed = CropFilter(unnamed=True)
     named = store.crops.change(gallery, ids, {"identity": "a"}, unnamed)
-    assert [one.crop_id for one in named.labels] == ids[:2]
+    assert [crop.crop_id for crop in named.labels] == ids[:2]
     assert store.crops.change(gallery, ids, {"identity": "c"}, unnamed) is None
     assert store.crops.remove(gallery, ids, unnamed) is None
     assert store.crops.remove(gallery, ids, CropFilter(identity="b")).crop_ids == (ids[2],)
@@ -90,7 +93,9 @@ def test_a_merge_can_be_undone_also_after_a_rename_and_another_merge(reopen, sto
     second = store.identities.rename(gallery, "b", "c").merge_id
     assert store.identities.rename(gallery, "c", "d").merge_id is None
     store = reopen()
-    assert [(one.merge_id, one.identity, one.into) for one in store.identities.merges(gallery)] == [
+    assert [
+        (merge.merge_id, merge.identity, merge.into) for merge in store.identities.merges(gallery)
+    ] == [
         (second, "b", "d"),
         (first, "a", "d"),
     ]
@@ -123,7 +128,7 @@ def test_merges_are_undone_in_their_order_also_after_the_clock_was_set_back(
     monkeypatch.setattr(time, "time_ns", lambda: ahead() - 2_000_000_000)
     second = store.identities.rename(gallery, "b", "c").merge_id
     monkeypatch.undo()
-    assert [one.merge_id for one in store.identities.merges(gallery)] == [second, first]
+    assert [merge.merge_id for merge in store.identities.merges(gallery)] == [second, first]
     store.identities.undo_merge(gallery, second)
     store.identities.undo_merge(gallery, first)
     assert _identities(store, gallery) == {"a": 1, "b": 1, "c": 1}

@@ -26,30 +26,38 @@ def _walked(store, gallery, limit, **asked):
 @pytest.mark.parametrize("limit", [1, 2, 50])
 def test_identities_are_listed_once_each_in_every_order(store, gallery, limit):
     crops = [
-        new_crop(10 * place + one, name, captured_at=NOON + timedelta(hours=place - one))
+        new_crop(10 * place + number, name, captured_at=NOON + timedelta(hours=place - number))
         for place, name in enumerate(NAMES)
-        for one in range(1 + place % 4)
+        for number in range(1 + place % 4)
     ]
     random.Random(3).shuffle(crops)
     store.crops.enroll(gallery, EMBEDDER, crops)
-    assert [one.identity for one in _walked(store, gallery, limit)] == NATURAL
+    assert [person.identity for person in _walked(store, gallery, limit)] == NATURAL
     by_time = _walked(store, gallery, limit, sort="last_seen")
-    assert [one.identity for one in by_time] == NAMES[::-1]
+    assert [person.identity for person in by_time] == NAMES[::-1]
     assert by_time[0].last_seen == NOON + timedelta(hours=8)
     most = _walked(store, gallery, limit, sort="crops")
-    assert [one.crops for one in most] == [4, 4, 3, 3, 2, 2, 1, 1, 1]
-    assert [one.identity for one in most[:2]] == ["bob", "Gate 3/7"]
+    assert [person.crops for person in most] == [4, 4, 3, 3, 2, 2, 1, 1, 1]
+    assert [person.identity for person in most[:2]] == ["bob", "Gate 3/7"]
     some = _walked(store, gallery, limit, query="ANN", sort="last_seen")
-    assert [one.identity for one in some] == ["anna 10", "anna 2", "Ann"]
+    assert [person.identity for person in some] == ["anna 10", "anna 2", "Ann"]
 
 
 def test_a_page_goes_on_where_the_one_before_ended_while_identities_come_and_go(store, gallery):
-    store.crops.enroll(gallery, EMBEDDER, [new_crop(one, str(one)) for one in range(6)])
+    store.crops.enroll(gallery, EMBEDDER, [new_crop(number, str(number)) for number in range(6)])
     first = store.people.page(gallery, "", 3)
     store.identities.forget(gallery, "2")
     store.crops.enroll(gallery, EMBEDDER, [new_crop(9, "2 again"), new_crop(10, "0 too")])
     rest = store.people.page(gallery, first[-1].place, 9)
-    assert [one.identity for one in (*first, *rest)] == ["0", "1", "2", "2 again", "3", "4", "5"]
+    assert [person.identity for person in (*first, *rest)] == [
+        "0",
+        "1",
+        "2",
+        "2 again",
+        "3",
+        "4",
+        "5",
+    ]
 
 
 def test_a_cursor_of_another_order_is_refused(store, gallery):

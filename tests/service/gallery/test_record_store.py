@@ -29,7 +29,7 @@ def _create(store, name: str) -> int:
 
 
 def _numbers(store, gallery: int, wanted: CropFilter = EVERYTHING) -> list[int]:
-    return [one.metadata["number"] for one in store.crops.page(gallery, wanted, limit=99).crops]
+    return [crop.metadata["number"] for crop in store.crops.page(gallery, wanted, limit=99).crops]
 
 
 def test_what_was_stored_is_there_after_opening_again(reopen, store, gallery):
@@ -39,7 +39,7 @@ def test_what_was_stored_is_there_after_opening_again(reopen, store, gallery):
     assert again.crops.get(gallery, landed[1].crop_id).metadata == {"number": 2}
     assert again.crops.picture(gallery, landed[0].crop_id) == Picture(b"image 1", "image/png")
     loaded = list(again.crops.vectors(gallery))
-    assert [one.label.crop_id for one in loaded] == [one.crop_id for one in landed]
+    assert [crop.label.crop_id for crop in loaded] == [crop.crop_id for crop in landed]
     assert loaded[1].vector.tolist() == [2.25] * 4
     assert loaded[0].label.captured_at == NOON
 
@@ -97,16 +97,16 @@ def test_a_removed_crop_is_nowhere(store, gallery):
 
 def test_crops_are_asked_for_by_row(store, gallery):
     added = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2), new_crop(3)]).added
-    first, second, third = (one.label.row_id for one in added)
+    first, second, third = (crop.label.row_id for crop in added)
     store.crops.remove(gallery, [added[1].label.crop_id])
     there = store.crops.by_row(gallery, [third, second, first, 999])
     assert there == {
-        row: store.crops.get(gallery, one.label.crop_id)
-        for row, one in ((first, added[0]), (third, added[2]))
+        row: store.crops.get(gallery, crop.label.crop_id)
+        for row, crop in ((first, added[0]), (third, added[2]))
     }
     found = store.crops.indexed(gallery, [third, second, first, 999])
-    assert [one.label for one in found] == [added[0].label, added[2].label]
-    assert [one.vector.tolist() for one in found] == [[1.25] * 4, [3.25] * 4]
+    assert [crop.label for crop in found] == [added[0].label, added[2].label]
+    assert [crop.vector.tolist() for crop in found] == [[1.25] * 4, [3.25] * 4]
     assert store.crops.by_row(_create(store, "roof"), [first]) == {}
     assert store.crops.indexed(gallery, []) == []
 
@@ -168,12 +168,13 @@ def test_crops_are_listed_by_page_and_by_filter(store, gallery):
     store.crops.enroll(gallery, EMBEDDER, crops)
     first = store.crops.page(gallery, EVERYTHING, limit=3).crops
     rest = store.crops.page(gallery, EVERYTHING, str(first[-1].row_id), 3).crops
-    assert [one.metadata["number"] for one in first + rest] == [1, 2, 3, 4]
+    assert [crop.metadata["number"] for crop in first + rest] == [1, 2, 3, 4]
     assert _numbers(store, gallery, CropFilter(identity="a")) == [1, 3]
     assert _numbers(store, gallery, CropFilter(identity="a", camera="west")) == [3]
     assert _numbers(store, gallery, CropFilter(external_id="desk 7")) == [2]
     identities = [
-        (one.identity, one.crops, len(one.cameras)) for one in store.people.page(gallery, "", 9)
+        (person.identity, person.crops, len(person.cameras))
+        for person in store.people.page(gallery, "", 9)
     ]
     assert identities == [("a", 2, 2), ("b", 1, 1)]
 
@@ -185,7 +186,7 @@ def test_identities_are_found_by_a_part_of_their_name_in_any_case(store, gallery
 
     def found(query: str, after: str = "", limit: int = 9) -> list[tuple[str, int]]:
         page = store.people.page(gallery, after, limit, query)
-        return [(one.identity, one.crops) for one in page]
+        return [(person.identity, person.crops) for person in page]
 
     assert found("ANN") == [("Ann", 2), ("anna", 1)]
     assert found("ANN", limit=1) == [("Ann", 2)]
@@ -199,7 +200,7 @@ def test_an_identity_is_found_behind_many_others(store, gallery):
     crops = [new_crop(number, f"{number:04d}") for number in range(1200)]
     for start in range(0, len(crops), 200):
         store.crops.enroll(gallery, EMBEDDER, crops[start : start + 200])
-    names = [one.identity for one in store.people.page(gallery, "", 9, "119")]
+    names = [person.identity for person in store.people.page(gallery, "", 9, "119")]
     assert names == [f"{n:04d}" for n in range(1200) if "119" in f"{n:04d}"][:9]
 
 
@@ -221,7 +222,7 @@ def test_a_request_that_happened_happens_once(reopen, store, gallery):
     ):
         assert past.replayed
         assert (past.version, past.problems) == (first.version, '[null, "bad"]')
-        assert [one.crop_id for one in past.landed] == [first.landed[0].crop_id]
+        assert [crop.crop_id for crop in past.landed] == [first.landed[0].crop_id]
         assert not past.landed[0].duplicate
         assert past.added == ()
     assert again.crops.happened(gallery, RequestKey("morning", "digest")) is None
@@ -289,25 +290,28 @@ def test_an_archive_comes_back_without_what_was_removed_since(reopen, store, gal
     store.crops.remove(gallery, [landed[0].crop_id])
     store.crops.enroll(gallery, EMBEDDER, [new_crop(4)])
     assert (archive.version, archive.embedding_fingerprint) == (1, EMBEDDER)
-    assert [one.record.metadata["number"] for one in kept] == [1, 2, 3]
+    assert [crop.record.metadata["number"] for crop in kept] == [1, 2, 3]
     assert (kept[1].picture, kept[1].record.content_type) == (b"image 2", "image/png")
     again = reopen()
     before = again.galleries.get(gallery).version
     assert again.crops.replace(gallery, EMBEDDER, iter(kept)) > before
     assert _numbers(again, gallery) == [2, 3]
     crops = again.crops.page(gallery, EVERYTHING, limit=9).crops
-    assert [one.crop_id for one in crops] == [one.crop_id for one in landed[1:]]
-    assert again.crops.removed_among(gallery, [one.crop_id for one in landed]) == [
+    assert [crop.crop_id for crop in crops] == [crop.crop_id for crop in landed[1:]]
+    assert again.crops.removed_among(gallery, [crop.crop_id for crop in landed]) == [
         landed[0].crop_id
     ]
-    assert [one.created_at for one in crops] == [one.record.created_at for one in kept[1:]]
-    assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == [[2.25] * 4, [3.25] * 4]
+    assert [crop.created_at for crop in crops] == [crop.record.created_at for crop in kept[1:]]
+    assert [vector.vector.tolist() for vector in again.crops.vectors(gallery)] == [
+        [2.25] * 4,
+        [3.25] * 4,
+    ]
     assert again.crops.picture(gallery, landed[1].crop_id).content == b"image 2"
 
 
 def test_ids_of_removed_crops_are_dropped_once_they_were_removed_before_a_moment(store, gallery):
     landed = store.crops.enroll(gallery, EMBEDDER, [new_crop(n) for n in range(1, 4)]).landed
-    ids = [one.crop_id for one in landed]
+    ids = [crop.crop_id for crop in landed]
     store.crops.remove(gallery, ids[:2])
     moment = datetime.now(UTC)
     time.sleep(0.01)
@@ -344,11 +348,11 @@ def test_another_embedders_vectors_are_prepared_beside_and_switched_at_once(reop
     assert store.galleries.get(gallery).staged_fingerprint == OTHER_EMBEDDER
     again = reopen()
     again.staged.begin(gallery, OTHER_EMBEDDER)
-    assert [one.row_id for one in again.staged.missing(gallery, 0, 9)] == [second.row_id]
+    assert [crop.row_id for crop in again.staged.missing(gallery, 0, 9)] == [second.row_id]
     again.staged.add(gallery, [(second.row_id, np.full(3, 8, np.float32))])
     prepared = [[7.0] * 3, [8.0] * 3]
     assert again.staged.switch(gallery) == 2
-    assert [one.vector.tolist() for one in again.crops.vectors(gallery)] == prepared
+    assert [vector.vector.tolist() for vector in again.crops.vectors(gallery)] == prepared
     record = again.galleries.get(gallery)
     assert (record.embedding_fingerprint, record.staged_fingerprint) == (OTHER_EMBEDDER, None)
     assert again.calibrations.searches(gallery, "mnet") == []

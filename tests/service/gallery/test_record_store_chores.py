@@ -47,7 +47,7 @@ def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_that_has_ended(
     done = store.jobs.update("second", "done", {"landed": 4})
     assert (done.finished, done.progress) == (True, {"landed": 4})
     assert store.jobs.unfinished(gallery, "import").job_id == "first"
-    assert [one.job_id for one in store.jobs.page(gallery, 9)] == ["second", "first"]
+    assert [job.job_id for job in store.jobs.page(gallery, 9)] == ["second", "first"]
 
 
 def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):

@@ -137,7 +137,7 @@ def test_a_new_gallery_that_cannot_be_read_is_tried_until_it_can(galleries, reco
     monkeypatch.setattr(record.crops, "columns", columns)
     asyncio.run(galleries.create("lobby", GallerySettings()))
     assert columns.calls == 3
-    assert "lobby" in [one.name for one in galleries.all()]
+    assert "lobby" in [listed.name for listed in galleries.all()]
 
 
 def test_a_cancelled_enrolment_that_is_committed_is_shown(galleries, record, device):

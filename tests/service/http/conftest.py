@@ -21,7 +21,7 @@ DESK = "https://desk.example"
 
 
 def make_key(data_dir: Path, *options: str) -> str:
-    """The last word that `gmn keys create` shows."""
+    """Create a key, and return the last word that `gmn keys create` shows."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
         status = gmn.run(["keys", "create", "--data-dir", str(data_dir), *options])
@@ -53,12 +53,12 @@ class Guarded:
         assert self.ask("POST", "/v1/galleries", "admin", data={"name": "lobby"}).is_success
 
     def ask(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx.Response:
-        """One request; `key` is the name of one of `keys`, or a key's text."""
+        """Send a request; `key` is the name of one of `keys`, or a key's text."""
         headers = {**more.pop("headers", {}), **self._of_key(key)}
         return self.served.http.request(method, path, headers=headers, **more)
 
     def status(self, method: str, path: str, key: str | None) -> int:
-        """The status alone, also of an answer that does not end."""
+        """Return the status alone, also of an answer that does not end."""
         with self.served.http.stream(method, path, headers=self._of_key(key)) as answer:
             return answer.status_code
 
@@ -67,7 +67,7 @@ class Guarded:
 
     @contextlib.contextmanager
     def upload(self, path: str, length: int, key: str | None = None) -> Iterator[socket.socket]:
-        """A connection on which a form is announced of which nothing has been sent yet."""
+        """Connect and announce a form, of which nothing has been sent yet."""
         address = urlsplit(str(self.served.http.base_url))
         head = [
             f"POST {path} HTTP/1.1",

@@ -85,8 +85,10 @@ def test_a_key_for_one_gallery_touches_no_other(guarded):
         assert "'lobby'" in answer.json()["detail"]
     assert guarded.ask("GET", "/v1/model", "lobby").status_code == 200
     seen = guarded.ask("GET", "/v1/galleries", "lobby").json()["results"]
-    assert [one["name"] for one in seen] == ["lobby"]
-    names = [one["name"] for one in guarded.ask("GET", "/v1/galleries", "query").json()["results"]]
+    assert [gallery["name"] for gallery in seen] == ["lobby"]
+    names = [
+        result["name"] for result in guarded.ask("GET", "/v1/galleries", "query").json()["results"]
+    ]
     assert len(names) >= 2
     ready = guarded.ask("GET", "/readyz")
     assert ready.json()["galleries"] == {"ready": len(names), "needs_reindex": 0}
@@ -99,7 +101,7 @@ def test_a_key_for_one_gallery_sees_its_jobs_among_newer_ones_of_others(guarded)
         for gallery in ("lobby", "default")
     ]
     seen = guarded.ask("GET", "/v1/jobs?limit=1", "lobby").json()["results"]
-    assert [one["job_id"] for one in seen] == [jobs[0].json()["job_id"]]
+    assert [job["job_id"] for job in seen] == [jobs[0].json()["job_id"]]
 
 
 def test_a_key_that_enrolls_sees_and_cancels_the_jobs_that_it_began(guarded):
@@ -112,7 +114,7 @@ def test_a_key_that_enrolls_sees_and_cancels_the_jobs_that_it_began(guarded):
     own = begin("enroll")
     newest = begin("admin")
     jobs = guarded.ask("GET", "/v1/jobs?limit=1", "enroll").json()["results"]
-    assert [one["job_id"] for one in jobs] == [own]
+    assert [job["job_id"] for job in jobs] == [own]
     for path in ("", "/report", "/events"):
         assert guarded.ask("GET", f"/v1/jobs/{own}{path}", "enroll").status_code == 200
         for other in (others, newest):
@@ -122,7 +124,7 @@ def test_a_key_that_enrolls_sees_and_cancels_the_jobs_that_it_began(guarded):
     assert guarded.ask("DELETE", f"/v1/jobs/{own}", "enroll").status_code == 200
     assert guarded.ask("DELETE", f"/v1/jobs/{own}", "admin").status_code == 200
     seen = guarded.ask("GET", "/v1/jobs?limit=3", "query").json()["results"]
-    assert [one["job_id"] for one in seen] == [newest, own, others]
+    assert [job["job_id"] for job in seen] == [newest, own, others]
 
 
 def test_two_keys_may_use_one_idempotency_key_for_requests_of_their_own(guarded, drawn_crops):

@@ -100,7 +100,7 @@ def rows() -> dict[tuple[str, str], set[str]]:
 
 @pytest.fixture(scope="module")
 def gallery(guarded) -> str:
-    """A gallery that no other test uses."""
+    """Create a gallery that no other test uses."""
     made = guarded.ask("POST", "/v1/galleries", "admin", data={"name": "table"})
     assert made.status_code == 201
     return "table"
@@ -108,7 +108,9 @@ def gallery(guarded) -> str:
 
 def test_every_call_of_the_document_has_a_row(guarded):
     paths = guarded.ask("GET", "/openapi.json").json()["paths"]
-    calls = {(one.upper(), path) for path, some in paths.items() for one in some.keys() & METHODS}
+    calls = {
+        (method.upper(), path) for path, some in paths.items() for method in some.keys() & METHODS
+    }
     assert calls - {("GET", "/openapi.json")} == set(rows())
 
 

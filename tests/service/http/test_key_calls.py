@@ -52,7 +52,7 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
         with Client(url, second.key) as desk:
             assert list(desk.galleries()) == []
             listed = list(admin.keys())
-            assert [one.note for one in listed] == ["root", "desk"]
+            assert [key.note for key in listed] == ["root", "desk"]
             assert listed[1].model_dump() == {
                 **second.model_dump(exclude={"key", "warnings"}),
                 **{"scopes": ["query", "enroll"], "gallery": "lobby", "note": "desk"},
@@ -73,12 +73,12 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
         # A key that was given in the place of its id is neither named nor noted.
         with pytest.raises(RequestRefused, match="key_id: "):
             admin.delete_key(second.key)
-    secrets = [one.key.split("_", 2)[2] for one in (first, second)]
+    secrets = [key.key.split("_", 2)[2] for key in (first, second)]
     (log,) = settings["data_dir"].glob("audit*.jsonl")
     written = [json.loads(line) for line in log.read_text().splitlines()]
     # Refusals are written within a second, which may be after this.
     lines = [line for line in written if line["event"] != "refused"]
-    assert [(one["event"], one["phase"], one["actor"]) for one in lines] == [
+    assert [(line["event"], line["phase"], line["actor"]) for line in lines] == [
         *[("create_key", "asked", "loopback"), ("create_key", "failed", "loopback")] * 2,
         *[("create_key", phase, "loopback") for phase in ("asked", "done")],
         *[("create_key", phase, first.key_id) for phase in ("asked", "done")],
@@ -121,7 +121,7 @@ def test_a_field_that_would_make_another_key_than_was_meant_is_refused(
 ) -> None:
     problem = guarded.ask("POST", "/v1/keys", "admin", data=fields).json()
     assert problem["type"] == "urn:gmn:problem:invalid_field"
-    assert [one["field"] for one in problem["errors"]] == [named]
+    assert [error["field"] for error in problem["errors"]] == [named]
 
 
 def test_the_async_client_makes_and_revokes_keys(guarded) -> None:
@@ -131,9 +131,9 @@ def test_the_async_client_makes_and_revokes_keys(guarded) -> None:
             made = await client.create_key("metrics", note="scraper")
             there = client.keys()
             left = client.keys()
-            assert made.key_id in [one.key_id async for one in there]
+            assert made.key_id in [key.key_id async for key in there]
             await client.delete_key(made.key_id)
-            assert made.key_id not in [one.key_id async for one in left]
+            assert made.key_id not in [key.key_id async for key in left]
 
     asyncio.run(make_and_revoke())
 
@@ -206,7 +206,7 @@ def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, setti
                         pool.submit(revoke, first, other.key_id),
                         pool.submit(revoke, second, left.key_id),
                     ]
-                    answers = [one.result() for one in asked]
+                    answers = [future.result() for future in asked]
         assert answers.count(204) == 1, answers
         left = left if answers[0] == 204 else other
     assert services[1].http.get("/v1/keys").status_code == 401

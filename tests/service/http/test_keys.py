@@ -262,8 +262,8 @@ def test_keys_are_listed_without_their_secrets_and_revoked(
     assert gmn.run(["keys", "revoke", "no id at all", *where]) == 2
     shown = capsys.readouterr()
     assert secret not in shown.out + shown.err
-    log = [json.loads(one) for one in (data_dir / "audit.jsonl").read_text().splitlines()]
-    assert [(one["event"], one["phase"]) for one in log] == [
+    log = [json.loads(line) for line in (data_dir / "audit.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["phase"]) for line in log] == [
         ("create_key", "asked"),
         ("create_key", "done"),
         ("revoke_key", "asked"),
@@ -271,7 +271,7 @@ def test_keys_are_listed_without_their_secrets_and_revoked(
         ("revoke_key", "asked"),
         ("revoke_key", "failed"),
     ]
-    assert {one["actor"] for one in log} == {f"uid:{os.getuid()}"}
+    assert {line["actor"] for line in log} == {f"uid:{os.getuid()}"}
     assert (data_dir.stat().st_mode & 0o777) == 0o700
 
 
@@ -315,8 +315,8 @@ def test_a_rotated_key_has_one_id_and_its_former_secret_for_the_time_given(
     assert gmn.run(["keys", "rotate", "nobody", *place]) == 2
     assert "there is no such key" in capsys.readouterr().err
     lines = (guarded.data_dir / "audit.jsonl").read_text().splitlines()
-    events = [json.loads(one) for one in lines]
-    told = [one["phase"] for one in events if one["event"] == "rotate_key"]
+    events = [json.loads(line) for line in lines]
+    told = [event["phase"] for event in events if event["event"] == "rotate_key"]
     assert told == ["asked", "done"] * 2
 
 
@@ -335,7 +335,7 @@ def test_a_key_beyond_its_rate_is_told_when_to_return(guarded, new_key):
     free = new_key("--scope", "query")
     eventually(lambda: guarded.ask("GET", "/v1/galleries", free).is_success)
     answers = [guarded.ask("GET", "/v1/model", limited) for _ in range(4)]
-    assert [one.status_code for one in answers] == [200, 200, 200, 429]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert answers[-1].json()["type"] == "urn:gmn:problem:too_many_requests"
     assert 15 <= int(answers[-1].headers["Retry-After"]) <= 20
     assert guarded.ask("GET", "/v1/model", free).is_success
@@ -406,8 +406,8 @@ def test_one_of_several_processes_gives_a_key_its_share_of_a_rate(monkeypatch):
 def test_a_listing_shows_when_each_key_was_last_used(ring_of, store, tmp_path, monkeypatch, capsys):
     used, text = create_key(["query"], None, "used")
     unused, _ = create_key(["query"], None, "unused")
-    for one in (used, unused):
-        store.keys.add(one)
+    for key in (used, unused):
+        store.keys.add(key)
     ring = ring_of()
     ring.caller(text)
     ring.read()
@@ -417,7 +417,7 @@ def test_a_listing_shows_when_each_key_was_last_used(ring_of, store, tmp_path, m
     ring.read()
     store.keys.revoke("other")
     assert gmn.run(["keys", "list", "--json", "--data-dir", str(tmp_path)]) == 0
-    listed = {one["note"]: one for one in json.loads(capsys.readouterr().out)["results"]}
+    listed = {result["note"]: result for result in json.loads(capsys.readouterr().out)["results"]}
     at = datetime.fromisoformat(listed["used"]["last_used_at"])
     assert timedelta() <= datetime.now(UTC) - at < timedelta(minutes=1)
     assert listed["unused"]["last_used_at"] is None

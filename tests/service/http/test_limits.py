@@ -83,13 +83,13 @@ def _refusal(served, method: str, path: str, place: str, name: str, value: Any) 
     values = value if isinstance(value, list) else [value]
     sent: dict[str, Any] = {}
     if place == "query":
-        sent["params"] = [(name, one) for one in values]
+        sent["params"] = [(name, text) for text in values]
     elif place == "header":
         sent |= {"headers": {name: value}, "files": files(b"no image")}
     elif place == "form":
         is_file = name in ("images", "archive")
         part = ("a.png", b"x") if is_file else None
-        sent["files"] = [(name, part or (None, str(one))) for one in values]
+        sent["files"] = [(name, part or (None, str(text))) for text in values]
     return served.http.request(method.upper(), url, **sent)
 
 

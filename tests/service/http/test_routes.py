@@ -19,7 +19,7 @@ from service.settings import Settings
 SHOW_NOTHING = OPEN | {"/", "/docs", "/docs/oauth2-redirect"}
 APP = create_app(Settings())
 ROUTES = [
-    one for one in iter_route_contexts(APP.routes) if isinstance(one.original_route, APIRoute)
+    route for route in iter_route_contexts(APP.routes) if isinstance(route.original_route, APIRoute)
 ]
 
 

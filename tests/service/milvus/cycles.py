@@ -155,7 +155,7 @@ class Cycles:
                     f"{GALLERY}/queries", files=files(PICTURE), data=asked, timeout=20.0
                 )
                 if answer.status_code == 200:
-                    return {one["crop_id"] for one in answer.json()["results"]}
+                    return {result["crop_id"] for result in answer.json()["results"]}
                 refused = answer.text
             time.sleep(0.1)
         said = "\n".join(one.said for one in self.services.values())

@@ -140,7 +140,7 @@ def _passes(row: Any, wanted: Filter, codes: Codes) -> bool:
     )
     after = wanted.captured_after
     before = wanted.captured_before
-    people = [identity_code(one, codes.secret) for one in wanted.identities]
+    people = [identity_code(identity, codes.secret) for identity in wanted.identities]
     return (
         (not cameras or row["camera"] in cameras)
         and row["camera"] not in excluded

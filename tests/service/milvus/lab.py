@@ -71,20 +71,20 @@ class Lab:
 
     def gallery(self, name: str = "default") -> GalleryRecord:
         """A gallery of a name, which is made where there is none."""
-        for one in self.record.galleries.all():
-            if one.name == name:
-                return one
+        for gallery in self.record.galleries.all():
+            if gallery.name == name:
+                return gallery
         return self.record.galleries.create(name, EMBEDDER, GallerySettings())
 
     def enroll(self, gallery: GalleryRecord, *crops: ArchivedCrop) -> list[int]:
         """Enrols crops; answers their rows."""
         crops_now = self.record.crops
         added = crops_now.enroll(gallery.gallery_id, EMBEDDER, list(crops)).added
-        return [one.label.row_id for one in added]
+        return [crop.label.row_id for crop in added]
 
     def remove(self, gallery: GalleryRecord, rows: Sequence[int]) -> None:
         crops = self.record.crops
-        ids = [one.crop_id for one in crops.by_row(gallery.gallery_id, rows).values()]
+        ids = [crop.crop_id for crop in crops.by_row(gallery.gallery_id, rows).values()]
         crops.remove(gallery.gallery_id, ids)
 
     def state(self, gallery: GalleryRecord) -> IndexState:

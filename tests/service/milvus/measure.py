@@ -37,7 +37,7 @@ GROUPS = 10
 PER_COMMIT = 1000
 FILTERS = {
     "all": Filter(),
-    "4 of 20 cameras": Filter(cameras=tuple(f"camera-{one:02}" for one in range(4))),
+    "4 of 20 cameras": Filter(cameras=tuple(f"camera-{number:02}" for number in range(4))),
     "without 1 camera": Filter(exclude_cameras=("camera-07",)),
 }
 
@@ -64,7 +64,7 @@ def _resident(server: Real) -> int:
 
 
 def _disk(folder: Path) -> int:
-    return sum(one.stat().st_blocks * 512 for one in folder.rglob("*") if one.is_file())
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
 def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str, Any]:

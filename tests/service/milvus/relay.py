@@ -26,9 +26,9 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
             target.sendall(data)
-    for one in (source, target):
+    for side in (source, target):
         with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+            side.shutdown(socket.SHUT_RDWR)
 
 
 def main(port: int) -> None:
@@ -49,8 +49,8 @@ def main(port: int) -> None:
         except OSError:
             outside.close()
             continue
-        for one in (outside, inside):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for side in (outside, inside):
+            side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for pair in ((outside, inside), (inside, outside)):
             threading.Thread(target=_pass_on, args=pair, daemon=True).start()
 

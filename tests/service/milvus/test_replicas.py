@@ -57,8 +57,13 @@ def _search(service, gallery, image, **more):
 
 def _rows(answer):
     return [
-        (one["identity"], one["camera"], one["verdict"], pytest.approx(one["cosine"], abs=1e-5))
-        for one in answer["results"]
+        (
+            result["identity"],
+            result["camera"],
+            result["verdict"],
+            pytest.approx(result["cosine"], abs=1e-5),
+        )
+        for result in answer["results"]
     ]
 
 

@@ -63,11 +63,11 @@ class Lab:
         self.index("one")
 
     def index(self, name="one"):
-        """Puts what the record has now into a collection, and moves the watermark to it."""
+        """Put the record's crops into a collection, and move the watermark to it."""
         collection = f"{name}{FORMAT}"
         self.server.create(collection, DIMENSION)
         crops = self.record.crops.vectors(self.number)
-        self.server.upsert(collection, list(map(self.codes.row, crops)))
+        self.server.upsert(collection, [self.codes.row(crop) for crop in crops])
         entry = self.record.galleries.get(self.number)
         state = self.record.remote_indexes.claim(self.number, "tests", 60.0)
         self.record.remote_indexes.advance(
@@ -82,20 +82,20 @@ class Lab:
 
     def remove(self, *rows):
         crops = self.record.crops.by_row(self.number, rows)
-        self.record.crops.remove(self.number, [one.crop_id for one in crops.values()])
+        self.record.crops.remove(self.number, [crop.crop_id for crop in crops.values()])
 
     def change(self, row, **fields):
         (crop,) = self.record.crops.by_row(self.number, [row]).values()
         self.record.crops.change(self.number, [crop.crop_id], fields)
 
     def inside(self):
-        """The same crops in an index of this process."""
+        """Index the same crops in this process."""
         index = FilledIndex(DIMENSION, secret=self.codes.secret)
         index.fill(self.record.crops.vectors(self.number))
         return index
 
     def same(self, queries, limit, wanted=EVERY_CROP):
-        """Asserts that both indexes find the same; answers what was found."""
+        """Assert that both indexes find the same crops, and return them."""
         for grouped in (False, True):
             expected = self.inside().search(queries, limit, wanted, grouped)
             found = self.index_outside.search(queries, limit, wanted, grouped)
@@ -177,7 +177,7 @@ def test_a_row_of_another_crop_is_no_hit(lab):
     lab.server.upsert(f"one{FORMAT}", [lab.codes.row(other)])
     everywhere = Filter(exclude_cameras=("nowhere",))
     assert first not in lab.index_outside.search(QUERIES, 60, everywhere).row_ids
-    # Of the gallery's crops one is missing then.
+    # One of the gallery's crops is missing then.
     with pytest.raises(CollectionUnavailable, match="has lost crops"):
         lab.index_outside.search(QUERIES, 20)
 
@@ -193,7 +193,7 @@ def test_candidates_of_two_searches_are_read_together(lab):
     first = lab.index_outside.search(QUERIES, 5)
     both = first.extended(lab.index_outside.search(QUERIES, 30, grouped=True))
     assert both[:5].row_ids.tolist() == first.row_ids.tolist()
-    cosines = [float(np.mean(_units(QUERIES) @ one)) for one in both.vectors]
+    cosines = [float(np.mean(_units(QUERIES) @ vectors)) for vectors in both.vectors]
     np.testing.assert_allclose(both.cosines, cosines, atol=1e-6)
     inside = lab.inside()
     same = inside.search(QUERIES, 5).extended(inside.search(QUERIES, 30, grouped=True))

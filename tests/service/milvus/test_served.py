@@ -74,8 +74,13 @@ def _wait_for(service, gallery, version):
 def _shown(answer):
     assert answer.status_code == 200, answer.text
     return [
-        (one["identity"], one["camera"], pytest.approx(one["cosine"], abs=1e-4), one["verdict"])
-        for one in answer.json()["results"]
+        (
+            result["identity"],
+            result["camera"],
+            pytest.approx(result["cosine"], abs=1e-4),
+            result["verdict"],
+        )
+        for result in answer.json()["results"]
     ]
 
 
@@ -161,12 +166,12 @@ def test_crops_are_found_changed_and_deleted_by_their_ids(outside, drawn_crops):
     second = found[1]["crop_id"]
     url = f"/v1/galleries/{gallery}"
     like = outside.http.post(f"{url}/queries", data={"crop_id": first}).json()["results"]
-    assert first not in [one["crop_id"] for one in like]
+    assert first not in [crop["crop_id"] for crop in like]
     assert len(like) == 5
     assert outside.http.delete(f"{url}/crops/{second}").status_code == 200
     # At once, whether the index knows it already or not.
     left = outside.query(gallery, drawn_crops[0].png).json()["results"]
-    assert second not in [one["crop_id"] for one in left]
+    assert second not in [crop["crop_id"] for crop in left]
     assert len(left) == 5
     gone = outside.http.post(f"{url}/queries", data={"crop_id": second})
     assert gone.status_code == 404
@@ -222,8 +227,8 @@ def test_while_its_server_is_behind_an_answer_says_which_version_it_shows(
     _, version = _fill(outside, gallery, drawn_crops[:4])
     _wait_for(outside, gallery, version)
     first, second = (
-        one["crop_id"]
-        for one in outside.query(gallery, drawn_crops[0].png, top_k=2).json()["results"]
+        result["crop_id"]
+        for result in outside.query(gallery, drawn_crops[0].png, top_k=2).json()["results"]
     )
     flag = place / "rows.behind"
     flag.touch()
@@ -234,7 +239,7 @@ def test_while_its_server_is_behind_an_answer_says_which_version_it_shows(
         assert outside.http.patch(f"{url}/{second}", data={"identity": "Ann"}).status_code == 200
         found = outside.query(gallery, drawn_crops[0].png).json()
         assert found["gallery_version"] == version < later
-        shown = {one["crop_id"]: one["identity"] for one in found["results"]}
+        shown = {result["crop_id"]: result["identity"] for result in found["results"]}
         assert len(shown) == 3
         assert first not in shown
         assert shown[second] == "Ann"

@@ -44,7 +44,7 @@ def enroll(record, gallery, *numbers, embedder=EMBEDDER, **said):
 
 
 def contents(record, gallery):
-    """Every crop with its slot, vector and picture."""
+    """Read every crop with its slot, vector and picture."""
     crops = record.crops.page(gallery, EVERYTHING).crops
     vectors = {crop.label.row_id: crop.vector.tolist() for crop in record.crops.vectors(gallery)}
     return [
@@ -243,7 +243,7 @@ def test_a_crop_removed_while_an_archive_is_written_is_no_part_of_it(
     description = write_archive(record.database, tmp_path / "archive", number)
     assert second not in archived_ids(tmp_path / "archive")
     assert first in archived_ids(tmp_path / "archive")
-    assert [found.crops for found in description.galleries] == [2]
+    assert [described.crops for described in description.galleries] == [2]
     assert description.files == read_description(tmp_path / "archive").files
     assert verify(tmp_path / "archive").damage == []
 

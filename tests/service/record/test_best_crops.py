@@ -23,7 +23,7 @@ FIXTURE = [HealthCheck.function_scoped_fixture]
 
 
 def draw(number: int, track: str | None = "17", **labels: object):
-    """A crop whose vector and quality follow from its number."""
+    """Draw a crop whose vector and quality follow from its number."""
     drawing = np.random.default_rng(number)
     labels = {"identity": None, "quality": float(drawing.uniform(20, 100))} | labels
     crop = new_crop(number, track=track, **labels)
@@ -34,7 +34,13 @@ def draw_all(numbers):
     return [draw(number) for number in numbers]
 
 
-def enroll(record: Record, gallery: int, crops, keep_best: int | None = 3, request=None):
+def enroll(
+    record: Record,
+    gallery: int,
+    crops,
+    keep_best: int | None = 3,
+    request=None,
+):
     return record.crops.enroll(gallery, EMBEDDER, list(crops), request, keep_best)
 
 
@@ -68,7 +74,15 @@ def test_a_track_keeps_the_best_and_the_others_are_answered_as_not_kept(record, 
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.sets(st.integers(0, 60), min_size=1, max_size=20), st.integers(1, 6), st.randoms())
+@given(
+    st.sets(
+        st.integers(0, 60),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(1, 6),
+    st.randoms(),
+)
 def test_the_same_crops_are_kept_in_any_order_and_sent_again_change_nothing(
     record, numbers, most, drawing
 ):
@@ -92,8 +106,18 @@ def test_tracks_of_other_cameras_and_crops_without_a_track_are_left_alone(record
     others = [draw(n, camera="west") for n in range(4)]
     others += [draw(n, track=None) for n in range(4, 8)]
     enroll(record, gallery, others, keep_best=None)
-    enroll(record, gallery, [draw(n) for n in range(10, 20)], keep_best=1)
-    enroll(record, gallery, [draw(n, track=None) for n in range(20, 23)], keep_best=1)
+    enroll(
+        record,
+        gallery,
+        [draw(n) for n in range(10, 20)],
+        keep_best=1,
+    )
+    enroll(
+        record,
+        gallery,
+        [draw(n, track=None) for n in range(20, 23)],
+        keep_best=1,
+    )
     assert record.galleries.get(gallery).crops == 4 + 4 + 1 + 3
 
 
@@ -125,9 +149,21 @@ def test_crops_that_are_sent_again_without_their_track_do_not_cut_it(record, gal
 
 
 def test_a_crop_with_a_name_gives_way_to_none_without(record, gallery):
-    named = [draw(n, identity="Ann", quality=21.0) for n in range(2)]
+    named = [
+        draw(
+            n,
+            identity="Ann",
+            quality=21.0,
+        )
+        for n in range(2)
+    ]
     enroll(record, gallery, named)
-    answer = enroll(record, gallery, [draw(n, quality=100.0) for n in range(2, 9)], keep_best=2)
+    answer = enroll(
+        record,
+        gallery,
+        [draw(n, quality=100.0) for n in range(2, 9)],
+        keep_best=2,
+    )
     assert not any(image.kept for image in answer.landed)
     assert record.people.names(gallery) == ["Ann"]
     # A person whose last crop gives way to a better one of the same name stays.
@@ -156,7 +192,12 @@ def test_enrollments_that_are_committed_together_choose_among_all_of_them(record
     ):
         other.execute("BEGIN IMMEDIATE")
         sent = [
-            threads.submit(enroll, record, gallery, draw_all(range(first, first + 4)))
+            threads.submit(
+                enroll,
+                record,
+                gallery,
+                draw_all(range(first, first + 4)),
+            )
             for first in range(1, 25, 4)
         ]
         wait(sent, 0.5)

@@ -129,7 +129,9 @@ def test_a_forgotten_name_is_hidden_in_the_jobs_that_are_finished(record, galler
     done = record.jobs.get("done")
     assert (done.parameters, done.detail) == ({"identity": "…", "rows": 3}, "… has 3")
     assert done.problems == 3
-    assert [(one.source, one.detail) for one in record.jobs.problems("done", -1, 9)] == [
+    assert [
+        (problem.source, problem.detail) for problem in record.jobs.problems("done", -1, 9)
+    ] == [
         ("…/1.png", "cut off"),
         ("joanna/2.png", "…, cut off"),
         ("bob/3.png", "…"),

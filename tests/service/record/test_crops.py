@@ -292,7 +292,7 @@ def test_what_was_deleted_before_a_kill_is_off_the_disk_after_the_next_start(
     with record.database.read() as reader:
         reader.value("SELECT count(*) FROM crops")
         _elsewhere(lambda: record.crops.remove(gallery, [crop_id]))
-        # What a process leaves that is killed now.
+        # Copy the files that a process leaves if it is killed now.
         for path in tmp_path.glob("*.*"):
             shutil.copy(path, left)
 

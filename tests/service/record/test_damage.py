@@ -29,7 +29,7 @@ SNAPSHOT = "20260301T120000Z-00000000"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A data directory with two galleries, a snapshot, a deleted crop, a key and a search."""
+    """Fill a data directory with two galleries, a snapshot, a deleted crop, a key and a search."""
     folder = tmp_path_factory.mktemp("whole")
     with contextlib.closing(Record(folder)) as record:
         settings = GallerySettings(retention_days=30)
@@ -55,13 +55,14 @@ def data_dir(whole, tmp_path):
 
 
 def everything(folder):
-    """Every crop by gallery, with its vector and picture, but for slots; and the keys."""
+    """Read every crop by gallery, with its vector and picture, but for slots; and the keys."""
     found = {}
     with contextlib.closing(Record(folder)) as record:
         for gallery in record.galleries.all():
             number = gallery.gallery_id
             vectors = {
-                one.label.crop_id: one.vector.tolist() for one in record.crops.vectors(number)
+                vector.label.crop_id: vector.vector.tolist()
+                for vector in record.crops.vectors(number)
             }
             found[gallery.name] = {
                 crop.crop_id: (
@@ -92,7 +93,9 @@ def test_a_whole_record_is_said_to_be_whole(data_dir):
         for gallery in found.galleries.values()
     }
     assert counts == {"lobby": (LOBBY, 1), "yard": (YARD, 0)}
-    assert [found.galleries[0].crops for found in check_snapshots(data_dir).values()] == [LOBBY + 1]
+    assert [snapshot.galleries[0].crops for snapshot in check_snapshots(data_dir).values()] == [
+        LOBBY + 1
+    ]
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -47,7 +47,7 @@ MARK = "record.acknowledged"
 
 @pytest.fixture
 def filled(tmp_path) -> Path:
-    """A folder with a record of which every table has rows."""
+    """Write a record of which every table has rows."""
     folder = tmp_path / "filled"
     folder.mkdir()
     fill_record(folder)
@@ -337,13 +337,13 @@ def test_a_full_disk_amid_a_rule_loses_no_other_rule_silently(tmp_path, monkeypa
         gallery = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
         rules = [_keep_runtime(gallery, "a"), _fill_file, _keep_runtime(gallery, "b")]
         told = _run_at_once(record.database, *rules)
-        # SQLite ends the transaction, with what the first rule did.
+        # SQLite ends the transaction, with the changes of the first rule.
         assert [type(error) for error in told] == [StorageFailed] * 3
         assert "nothing was stored" in str(told[0])
         assert _names(record.database) == []
         assert record.galleries.get(gallery).version == 0
 
-        # What fits is stored.
+        # The crops that fit are stored.
         record.database.write(_keep_runtime(gallery, "a"))
         assert _names(record.database) == ["a"]
 
@@ -363,7 +363,7 @@ def test_vectors_that_find_no_room_leave_no_row(record, gallery, monkeypatch):
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A disk of 3 MiB, where this user may mount one."""
+    """Mount a disk of 3 MiB, where this user may."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]

@@ -34,7 +34,7 @@ from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 
 def fill(folder):
-    """A record with two galleries, a snapshot, keys, a job and an audit log."""
+    """Write a record with two galleries, a snapshot, keys, a job and an audit log."""
     folder.mkdir()
     record = Record(folder)
     lobby = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
@@ -112,7 +112,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
     assert verify(into).damage == []
     with contextlib.closing(Record(into)) as again:
         assert sorted(identities(again, lobby)) == sorted(ids[1:])
-        # What was no deletion is as it was.
+        # All but the deletions is as it was.
         assert set(identities(again, lobby).values()) == {"a", "b"}
         assert [key.key_id for key in again.keys.all()] == ["kept"]
         assert again.galleries.get(lobby).version > latest

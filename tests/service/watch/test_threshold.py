@@ -56,7 +56,11 @@ def _with_cosines(cosines):
     )
     people = 10 * np.arange(len(cosines))
     unknown = np.full(len(cosines), -1)
-    return WatchList(5 * vectors, people, unknown), np.eye(1, len(cosines) + 1, dtype=np.float32)
+    return WatchList(5 * vectors, people, unknown), np.eye(
+        1,
+        len(cosines) + 1,
+        dtype=np.float32,
+    )
 
 
 def test_in_a_small_list_a_crop_scores_its_best_cosine():
@@ -115,8 +119,20 @@ def test_a_smaller_rate_never_has_a_lower_threshold(people, known):
 def test_strangers_exceed_it_no_more_often_than_asked_and_listed_people_mostly(people):
     watch_list = _list(people)
     threshold = fit_threshold(watch_list, 1e-2, _reference(), crops_per_track=1)
-    strangers = watch_list.heights(_population(20_000, 1, seed=9)[0])[0]
-    listed = watch_list.heights(_population(people, 5, seed=1)[0])[0]
+    strangers = watch_list.heights(
+        _population(
+            20_000,
+            1,
+            seed=9,
+        )[0]
+    )[0]
+    listed = watch_list.heights(
+        _population(
+            people,
+            5,
+            seed=1,
+        )[0]
+    )[0]
     assert (strangers > threshold.height).mean() < 1.2e-2
     assert (listed > threshold.height).mean() > 0.9
 
@@ -138,12 +154,25 @@ def test_few_people_without_a_reference_have_the_artefacts_threshold_or_none():
         with pytest.raises(InputProblem, match="reference"):
             fit_threshold(_list(people), 1e-2, None)
         assert not fit_threshold(_list(people), 1e-2, None, artefact=_artefact()).promised
-    by_score = fit_threshold(_list(3), 1e-2, None, crops_per_track=4, artefact=_artefact())
+    by_score = fit_threshold(
+        _list(3),
+        1e-2,
+        None,
+        crops_per_track=4,
+        artefact=_artefact(),
+    )
     assert by_score.height == _artefact().threshold(5e-3, 0.0, 3)
 
 
 def test_people_who_look_all_the_same_are_refused():
-    same = np.tile(np.arange(1, 5, dtype=np.float32), (20, 1))
+    same = np.tile(
+        np.arange(
+            1,
+            5,
+            dtype=np.float32,
+        ),
+        (20, 1),
+    )
     watch_list = WatchList(same, np.arange(20), np.zeros(20, np.int64))
     with pytest.raises(InputProblem):
         fit_threshold(watch_list, 1e-2, np.random.default_rng(0).random((500, 4), np.float32))
@@ -177,14 +206,25 @@ def test_traffic_moves_the_threshold_from_200_tracks_on_and_within_a_factor_of_t
     assert (seen.basis, seen.traffic_tracks) == ("traffic", 200)
     assert below.height <= seen.height <= above.height
     for scores, end in (([0.9] * 250 + [0.8] * 250, above), ([-0.1] * 250 + [-0.2] * 250, below)):
-        moved = fit_threshold(watch_list, 1e-2, reference, Traffic.of(np.array(scores)))
+        moved = fit_threshold(
+            watch_list,
+            1e-2,
+            reference,
+            Traffic.of(np.array(scores)),
+        )
         assert moved.height == end.height
 
 
 @pytest.mark.parametrize("people", [5, 40])
 def test_listed_people_in_the_traffic_change_the_threshold_little(people):
     watch_list = _list(people)
-    listed = watch_list.heights(_population(people, 8, seed=1)[0])[0]
+    listed = watch_list.heights(
+        _population(
+            people,
+            8,
+            seed=1,
+        )[0]
+    )[0]
     listed = np.resize(listed, 90)
     strangers = _traffic(watch_list, 360)
     reference = _reference()

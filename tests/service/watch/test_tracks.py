@@ -1,4 +1,4 @@
-"""Tracks in memory: when one ends, what it counts for, and how many there may be."""
+"""Tracks in memory: their ends, their alerts, and their greatest number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def opened() -> OpenTracks:
 
 
 def look(opened: OpenTracks, *seen: Any) -> Track:
-    """A crop of a track, which is compared with a list."""
+    """Add a crop to a track that is compared with a list."""
     track = opened.take(*seen)
     opened.look(track)
     return track
@@ -82,7 +82,16 @@ def test_of_too_many_open_tracks_the_one_heard_of_longest_ago_ends(
     monkeypatch.setattr(tracks, "MOST_OPEN", 3)
     metrics = Metrics()
     opened = OpenTracks(metrics)
-    first, second, _ = (look(opened, "key", "gate", name, BEGIN) for name in "abc")
+    first, second, _ = (
+        look(
+            opened,
+            "key",
+            "gate",
+            name,
+            BEGIN,
+        )
+        for name in "abc"
+    )
     opened.take("key", "gate", "a", BEGIN)
     opened.take("key", "gate", "d", BEGIN)
     assert metrics.counted.get_sample_value("gmn_open_tracks") == 3

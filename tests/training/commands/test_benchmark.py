@@ -93,7 +93,7 @@ def test_a_killed_table_continues_and_ends_with_every_row_and_seed(
     difference = full["metrics"]["mAP"]["mean"] - baseline["metrics"]["mAP"]["mean"]
     assert full["differences"]["mAP"]["mean"] == pytest.approx(difference)
     assert found["papers"] == {"Baseline": {}, "GMN": {}}
-    assert [len(own) for own in found["runs"].values()] == [2, 2]
+    assert [len(runs) for runs in found["runs"].values()] == [2, 2]
     page = (tmp_path / "gmn/P1/benchmark.html").read_text()
     assert "Benchmark gmn/P1" in page
     assert "since initial_weights=" in page
@@ -122,11 +122,11 @@ def test_all_people_train_where_others_calibrate(
     assert "trained on" not in printed
     assert "(mnet less its cosine)" in " ".join(printed.split())
     found = json.loads((tmp_path / "gmn/P1/benchmark.json").read_text())
-    for number, own in enumerate(found["average"]["rankings"]):
+    for number, ranking in enumerate(found["average"]["rankings"]):
         sets_own = [dataset["rankings"][number] for dataset in found["datasets"]]
         for kind in ("metrics", "differences"):
-            for metric, value in own[kind].items():
-                means = [one[kind][metric]["mean"] for one in sets_own]
+            for metric, value in ranking[kind].items():
+                means = [figures[kind][metric]["mean"] for figures in sets_own]
                 assert value["mean"] == pytest.approx(sum(means) / 2)
                 assert value["low"] <= value["mean"] <= value["high"]
     assert "average, %" in printed

@@ -83,7 +83,8 @@ def test_a_constant_in_mnets_scores_is_gone_and_changes_neither_order_nor_probab
     features = torch.randn(40, far.description.embedder.dimension)
     artefacts = [load_artefact(path) for path in (tiny_artefact, out, moved)]
     before, plain, again = (
-        score_pairs(one.require_metric_network(), features, features).numpy() for one in artefacts
+        score_pairs(artefact.require_metric_network(), features, features).numpy()
+        for artefact in artefacts
     )
     assert again == pytest.approx(plain, abs=1e-4)
     # One number is taken from every score.

@@ -145,7 +145,7 @@ def test_a_re_ranking_has_metrics_and_says_why_it_has_no_operating_points(
 def test_the_folder_of_a_run_stands_for_its_artefact(app, tiny_artefact, manifest, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(tiny_artefact.read_bytes())
     words = ["--data", f"manifest:{manifest}", "--scoring", "cosine", "--json"]
-    found = [json.loads(run(app, one, *words).stdout) for one in (tmp_path, tiny_artefact)]
+    found = [json.loads(run(app, model, *words).stdout) for model in (tmp_path, tiny_artefact)]
     assert found[0]["artefact_fingerprint"] == found[1]["artefact_fingerprint"]
 
 

@@ -22,7 +22,7 @@ CAMERAS = ("north", "south", "west")
 
 @pytest.fixture(scope="module")
 def trained(tiny_artefact, tmp_path_factory) -> Path:
-    """An artefact that was trained on 120 people, a crop under each of three cameras."""
+    """Write an artefact that was trained on 120 people, a crop under each of three cameras."""
     path: Path = tmp_path_factory.mktemp("trained") / "mine.safetensors"
     crops = [
         fingerprint(f"{person} {camera}".encode())
@@ -43,7 +43,7 @@ def artefact(trained, tmp_path) -> Path:
 
 
 def write_people(path: Path, artefact: Path, people: int = TRAINED_PEOPLE + OTHERS) -> Path:
-    """Features of a data set: each person's are one direction, and others' point the other way."""
+    """Write features: each person's are one direction, and others' point the other way."""
     embedder = load_artefact(artefact).description.embedding_fingerprint
     rows = [(person, camera) for person in range(people) for camera in CAMERAS]
     features = np.zeros((len(rows), 1280), np.float32)
@@ -60,7 +60,7 @@ def write_people(path: Path, artefact: Path, people: int = TRAINED_PEOPLE + OTHE
 
 
 def add(artefact: Path, *features: Path) -> int:
-    return gmn.run(["artefact", "add-reference", str(artefact), *map(str, features)])
+    return gmn.run(["artefact", "add-reference", str(artefact), *[str(path) for path in features]])
 
 
 def test_every_vector_is_the_sum_of_two_people_of_the_training(artefact, tmp_path, capsys) -> None:

@@ -44,7 +44,7 @@ class Page(HTMLParser):
             self.unbalanced.append(tag)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for found, attributes in self.tags if found == tag]
+        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def invoke(command, words):

@@ -48,7 +48,7 @@ def test_market1501_as_published_is_read_whole() -> None:
         split: {record.identity for record in records if record.split == split} - {"-1", "0000"}
         for split in ("train", "query", "gallery")
     }
-    assert {split: len(found) for split, found in people.items()} == {
+    assert {split: len(identities) for split, identities in people.items()} == {
         "train": 751,
         "query": 750,
         "gallery": 750,
@@ -60,11 +60,13 @@ def test_market1501_as_published_is_read_whole() -> None:
 
 def test_no_more_of_real_people_is_flagged_than_is_the_same_picture() -> None:
     report = check_datasets([read_dataset(f"cuhk01:{FOLDER}/cuhk01")])
-    repeated = [(each["people"], each["crosses"]) for each in report["duplicates"]["examples"]]
+    repeated = [
+        (example["people"], example["crosses"]) for example in report["duplicates"]["examples"]
+    ]
     people = ["0258", "0334", "0371", "0375", "0407", "0458"]
     assert repeated == [([f"cuhk01/{person}"], []) for person in people]
     # The set gives two people two names.
-    assert [each["people"] for each in report["crossing_duplicates"]["examples"]] == [
+    assert [example["people"] for example in report["crossing_duplicates"]["examples"]] == [
         ["cuhk01/0162", "cuhk01/0257"],
         ["cuhk01/0231", "cuhk01/0331"],
     ]

@@ -76,12 +76,14 @@ def test_many_people_decide_by_themselves(start: Calibration) -> None:
 def test_a_rescaled_calibration_gives_the_same_probabilities_and_shares(
     start: Calibration,
 ) -> None:
-    for one in (start.scorings["cosine"], start.scorings["mnet"]):
-        other = one.rescaled(0.3, -40.0)
+    for scoring in (start.scorings["cosine"], start.scorings["mnet"]):
+        other = scoring.rescaled(0.3, -40.0)
         for score in (0.0, 1.7, 6.0):
-            assert other.probability(0.3 * score - 40.0) == pytest.approx(one.probability(score))
+            assert other.probability(0.3 * score - 40.0) == pytest.approx(
+                scoring.probability(score)
+            )
         for far in (0.3, 1e-3, 1e-7):
-            expected = 0.3 * one.pair_threshold(far) - 40.0
+            expected = 0.3 * scoring.pair_threshold(far) - 40.0
             assert other.pair_threshold(far) == pytest.approx(expected)
 
 
@@ -89,7 +91,10 @@ def test_probabilities_are_blended(start: Calibration) -> None:
     new = calibrate_searches([drawn_search(20, seed=5)], "20 people")
     moments = {name: Moments(0.0, 1.0) for name in new.scorings}
     mixed = blended(new, moments, start, moments, 50).scorings["cosine"]
-    both = [one.scorings["cosine"].log_likelihood_ratios(np.array([1.0])) for one in (new, start)]
+    both = [
+        calibration.scorings["cosine"].log_likelihood_ratios(np.array([1.0]))
+        for calibration in (new, start)
+    ]
     assert mixed.log_likelihood_ratios(np.array([1.0])) == pytest.approx(np.mean(both))
 
 

@@ -43,7 +43,7 @@ def metric_network(request: pytest.FixtureRequest) -> MetricNetwork:
 
 
 def pair_scores(network: MetricNetwork, features: SearchFeatures) -> np.ndarray:
-    return score_pairs(network, *(torch.from_numpy(one) for one in features)).numpy()
+    return score_pairs(network, *(torch.from_numpy(feature) for feature in features)).numpy()
 
 
 def test_as_many_pairs_of_one_person_lie_below_as_of_two_above() -> None:

@@ -95,7 +95,7 @@ def test_features_are_those_of_the_network_in_pytorch(name, records) -> None:
     crops = [size.resize(record.decode()) for record in records]
     found = fast.embed(np.stack(crops))
     # The service embeds them one by one.
-    np.testing.assert_array_equal(found, np.concatenate([fast.embed(one[None]) for one in crops]))
+    np.testing.assert_array_equal(found, np.concatenate([fast.embed(crop[None]) for crop in crops]))
     expected = embed_records(artefact.embedder, size, records)
     cosines = (_units(found) * _units(expected)).sum(axis=1)
     # An angle of some 1e-5 at most: float32's last digits.
@@ -179,7 +179,7 @@ def test_a_crop_that_cannot_be_read_is_named_every_time_and_the_rest_goes_on(
     for written in (6, 0):
         outcome = _embed(given, tmp_path / "out")
         assert outcome.written == written
-        assert [one.split(":")[0] for one in outcome.unreadable] == ["broken.png", "gone.png"]
+        assert [name.split(":")[0] for name in outcome.unreadable] == ["broken.png", "gone.png"]
     assert "not a JPEG" in outcome.unreadable[0]
     found = read_features(tmp_path / "out", ["paths"])
     assert (len(found.features), found.paths[0]) == (24, records[0].source)

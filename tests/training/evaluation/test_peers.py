@@ -107,9 +107,9 @@ def test_a_ready_made_model_is_measured_by_cosine_and_compared_over_the_same_que
     averaging_model, tiny_artefact, drawn_crops, tmp_path
 ):
     rows = ["path,identity,camera"]
-    for number, one in enumerate(drawn_crops):
-        (tmp_path / f"{number}.png").write_bytes(one.png)
-        rows.append(f"{number}.png,{one.identity},{one.camera}")
+    for number, crop in enumerate(drawn_crops):
+        (tmp_path / f"{number}.png").write_bytes(crop.png)
+        rows.append(f"{number}.png,{crop.identity},{crop.camera}")
     (tmp_path / "people.csv").write_text("\n".join(rows))
     data = [f"manifest:{tmp_path / 'people.csv'}"]
     for model in (averaging_model, tiny_artefact):
@@ -123,10 +123,10 @@ def test_a_ready_made_model_is_measured_by_cosine_and_compared_over_the_same_que
     report(places, out=tmp_path / "compared")
     compared = json.loads((tmp_path / "compared" / "comparison.json").read_text())
     base, *others = compared["datasets"][0]["rankings"]
-    assert {one["against"] for one in others} == {"cosine"}
-    for one in others:
-        apart = one["metrics"]["mAP"]["mean"] - base["metrics"]["mAP"]["mean"]
-        assert one["differences"]["mAP"]["mean"] == pytest.approx(apart, abs=1e-6)
+    assert {row["against"] for row in others} == {"cosine"}
+    for row in others:
+        apart = row["metrics"]["mAP"]["mean"] - base["metrics"]["mAP"]["mean"]
+        assert row["differences"]["mAP"]["mean"] == pytest.approx(apart, abs=1e-6)
 
 
 @pytest.mark.parametrize("asked", [{"scoring": "mnet"}, {"premise": True}])

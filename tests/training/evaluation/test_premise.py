@@ -24,11 +24,11 @@ def people(domain: str, number: int, tint: int, cameras: int = 2) -> list[CropRe
 def test_domains_have_as_many_couples_and_nobody_is_in_two():
     records = people("a", 30, 0) + people("b", 24, 90) + people("few", 6, 50)
     couples = sample_identity_pairs(records)
-    assert {domain: len(own) for domain, own in couples.items()} == {"a": 12, "b": 12}
-    for own in couples.values():
-        seen = [record.person for couple in own for record in couple]
+    assert {domain: len(pairs) for domain, pairs in couples.items()} == {"a": 12, "b": 12}
+    for pairs in couples.values():
+        seen = [record.person for couple in pairs for record in couple]
         assert len(set(seen)) == 24
-        for first, elsewhere, second, other in own:
+        for first, elsewhere, second, other in pairs:
             assert first.person == elsewhere.person != second.person == other.person
             assert first.camera != elsewhere.camera
     assert sample_identity_pairs(records) == couples

@@ -28,7 +28,7 @@ def pareto_search(people: int, shape: float, seed: int, crops: int = 1) -> Searc
 
 
 def tail_shape(*searches: SearchScores) -> float | None:
-    return fit_tail_shape([(one.cosine, one.labels) for one in searches])
+    return fit_tail_shape([(search.cosine, search.labels) for search in searches])
 
 
 @pytest.mark.parametrize("shape", [-0.25, -0.1, 0.0])

@@ -125,7 +125,9 @@ def test_the_term_of_several_stages_is_the_sum_of_theirs(crops: torch.Tensor) ->
     network = Small()
     loss, stages = network.loss(crops, LABELS)
     both = gradient_regulariser(loss, stages).item()
-    assert both == pytest.approx(sum(gradient_regulariser(loss, [one]).item() for one in stages))
+    assert both == pytest.approx(
+        sum(gradient_regulariser(loss, [stage]).item() for stage in stages)
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -161,8 +163,8 @@ def test_under_autocast_the_regularised_stages_are_float32_and_the_term_moves_ev
     gradient_regulariser(loss, features.stages).backward()
     assert [stage.dtype for stage in features.stages] == [torch.float32] * len(stages)
     gradients = [parameter.grad for parameter in embedder.parameters()]
-    reached = [one for one in gradients if one is not None]
-    assert all(bool(torch.isfinite(one).all()) for one in reached)
+    reached = [gradient for gradient in gradients if gradient is not None]
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in reached)
     deepest = embedder.backbone.get_submodule("layer4.1.conv2").weight.grad
     assert deepest is not None
     assert float(deepest.norm()) > 0

@@ -30,7 +30,7 @@ def triplet(
 
 
 def gmn(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-    """Of pairs of which some show one person."""
+    """Return the loss of pairs, some of which show one person."""
     labels = torch.tensor([0, 1])
     rows = torch.stack((torch.zeros_like(same), ~same)).long()
     seen: Any = SimpleNamespace(logits=logits, labels=labels, pair_rows=rows)
@@ -38,7 +38,7 @@ def gmn(logits: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
 
 
 def pic(pairs: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Of pairs with these labels."""
+    """Return the loss of pairs with these labels."""
     rows = torch.stack((first, second))
     seen: Any = SimpleNamespace(pairs=pairs, labels=torch.arange(9), pair_rows=rows)
     return pair_identity_center_loss(ALONE, seen)
