@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def tracks(page: Any, http: httpx.Client, gallery: str) -> Any:
-    """The list of a gallery with track 17 of two people in the east, and of one in the west."""
+    """Open a list of tracks: 17 of two people in the east, and 17 of one in the west."""
     move(http, gallery, "0000", "east", "17")
     move(http, gallery, "0001", "east", "17")
     move(http, gallery, "0002", "west", "17")
@@ -95,7 +95,7 @@ def test_pictures_of_a_track_are_looked_at_and_some_of_them_named(
     confirm(tracks, "Name")
     tracks.get_by_text("2 pictures are now of Ann.").wait_for()
     assert {crop["crop_id"] for crop in list_crops(http, gallery, identity="Ann")} == set(chosen)
-    # The list is read again, and what was opened stays open.
+    # The list is read again, and opened tracks stay open.
     expect(boxes).to_have_count(8)
 
 

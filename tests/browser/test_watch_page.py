@@ -134,6 +134,13 @@ def decide(
     expect(button).to_have_attribute("aria-pressed", "true")
 
 
+def forget(tab: Any, card: Any, name: str) -> Any:
+    card.get_by_role("link", name=name).click()
+    tab.get_by_role("button", name="Forget…").click()
+    confirm(tab, "Forget")
+    return tab.locator("#identities .news")
+
+
 def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_person(
     tab: Any, shop: httpx.Client, cast: Cast, receiver: Receiver
 ) -> None:
@@ -194,13 +201,10 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     assert [alert["state"] for alert in decided] == ["rejected", "confirmed", "open"]
     expect(tab.locator("#watch-list")).to_contain_text("1 confirmed, 1 rejected, 1 not yet decided")
 
-    cards.nth(1).get_by_role("link", name="Anna Roth").click()
-    tab.get_by_role("button", name="Forget…").click()
-    confirm(tab, "Forget")
-    outcome = tab.locator("#identities .news")
+    outcome = forget(tab, cards.nth(1), "Anna Roth")
     expect(outcome).to_contain_text("2 alerts deleted.")
     outcome.locator("summary").click()
-    # Whoever was told keeps the messages.
+    # Receivers keep the messages that they got.
     origin = receiver.url.removesuffix("/alerts")
     expect(outcome).to_contain_text(f"In the receiver at {origin}: 2 messages with the name")
     tab.get_by_role("link", name="Watch", exact=True).click()

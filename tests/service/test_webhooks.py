@@ -307,7 +307,11 @@ def test_an_answer_that_cannot_be_read_is_a_failed_attempt(
     tested = watching.http.post(f"/v1/webhooks/{webhook['webhook_id']}/test")
     assert tested.status_code == 200
     one_more(people)
-    eventually(lambda: [one for one in state_of(watching, webhook, "waiting") if one["attempts"]])
+    eventually(
+        lambda: [
+            delivery for delivery in state_of(watching, webhook, "waiting") if delivery["attempts"]
+        ]
+    )
 
 
 def test_there_are_no_more_webhooks_than_twenty(watching: Served, receiver: Receiver) -> None:
