@@ -68,7 +68,3 @@ def search_cost(images: int, depth: int, results: int, with_vectors: bool) -> fl
     """
     per_result = PER_RESULT + PER_VECTOR if with_vectors else PER_RESULT
     return PER_PAIR * max(1, images) * depth + per_result * results
-
-
-def comparison_cost(comparisons: int) -> float:
-    return PER_COMPARISON * comparisons

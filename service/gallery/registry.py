@@ -131,10 +131,9 @@ class GalleryRegistry:
 
         def find() -> dict[int, StoredCrop]:
             found = self.record.crops.by_row(gallery.gallery_id, row_ids)
-            gone = len(found) < len(row_ids)
-            if gone and self.record.galleries.get(gallery.gallery_id) is None:
-                raise UnknownGallery(gallery.name)
-            return found
+            if len(found) == len(row_ids) or self.record.galleries.get(gallery.gallery_id):
+                return found
+            raise UnknownGallery(gallery.name)
 
         return await self.read(find) if row_ids else {}
 

@@ -111,6 +111,7 @@ def needs(*any_of: Scope, every_gallery: bool = False) -> Any:
     return Depends(Needs(any_of, every_gallery))
 
 
+Querier = Annotated[Call, needs("query")]
 Searcher = Annotated[GalleryCall, needs("query")]
 Enroller = Annotated[GalleryCall, needs("enroll")]
 Deleter = Annotated[GalleryCall, needs("delete")]

@@ -465,9 +465,8 @@ async def find_similar(
     if not queries:
         raise UnknownIdentity(gallery.name, identity)
     options = OfNamed(group_by="identity", top_k=limit)
-    cost = search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)
     results = None
-    async with runtime.admission.admit(cost):
+    async with runtime.admission.admit(search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)):
         while results is None:
             current = runtime.calibrations.current(gallery, None)
             features = np.stack([crop.vector for crop in queries])

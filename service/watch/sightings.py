@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gmn_client.models import RefusedImage, Sighted, SightedImage, SightedMatch
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.cost import comparison_cost
+from service.engine.cost import PER_COMPARISON
 from service.errors import RecordUnavailable, StorageFailed, UnknownGallery, refused_image
 from service.gallery.enroll import CLOCKS_DIFFER_BY, EmbeddedImages, ImageToEnroll, in_future
 from service.ops.data_directory import require_free_disk
@@ -169,7 +169,7 @@ def _take_back(sighting: _Sighting) -> None:
 
 def _cost(runtime: Runtime, sightings: Sequence[_Sighting]) -> float:
     crops = sum(len(active.row_ids) for sighting in sightings for active in sighting.lists)
-    cost = comparison_cost(crops)
+    cost = PER_COMPARISON * crops
     for embedder in _embedders(sightings):
         cost += runtime.models[embedder].pipeline.cost(_files(_seen_by(embedder, sightings)))
     return cost

@@ -81,9 +81,6 @@ class Traffic:
     def to_bytes(self) -> bytes:
         return self.counts.astype(COUNTS).tobytes()
 
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(self.counts + other.counts)
-
     @property
     def tracks(self) -> int:
         return int(self.counts.sum())

@@ -116,8 +116,15 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
     url = httpx.URL(webhook.url)
     # Its path may hold a secret of the receiver.
     sent_to = f"{url.scheme}://{url.netloc.decode()}" if outcome.sent else None
-    settled = (delivery.delivery_id, state, sent_to, outcome.status, _why(outcome), next_at)
-    await write(records.settle, *settled)
+    await write(
+        records.settle,
+        delivery.delivery_id,
+        state,
+        sent_to,
+        outcome.status,
+        _why(outcome),
+        next_at,
+    )
     if outcome.status == 410:
         gone: WebhookFields = {"enabled": False, "why": "it answered 410: it is gone"}
         await write(records.change, webhook.webhook_id, gone)

@@ -25,7 +25,7 @@ from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused
 from service.gallery.enroll import checked_metadata
 from service.gallery.kept_searches import keep_answers
 from service.http.forms import MULTIPART, FrameForm, Images, SomeImagesForm
-from service.http.guard import Searcher, guarded_router, needs
+from service.http.guard import Querier, Searcher, guarded_router
 from service.http.problems import (
     JSON,
     Responses,
@@ -123,7 +123,7 @@ async def query_gallery(
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in answered]
     for answer in answers:
         if isinstance(answer, QueryAnswer):
-            _note_search(call.runtime, call.gallery.name, form, answer)
+            _note_search(runtime, gallery.name, form, answer)
     if separate:
         response = await answer_each(request, SeparateAnswers(results=answers))
     elif form.include_vector or form.top_k > SHORT_RANKING:
@@ -146,9 +146,6 @@ def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryA
         purpose=form.purpose or None,
         query_id=answer.query_id,
     )
-
-
-Querier = Annotated[Call, needs("query")]
 
 
 class GalleriesForm(GalleriesOptions, QueryForm):

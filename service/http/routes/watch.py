@@ -22,7 +22,7 @@ from service.errors import (
     UnknownPicture,
 )
 from service.http.forms import MULTIPART, Form, Limit
-from service.http.guard import Admin, Searcher, guarded_router, needs
+from service.http.guard import Admin, Querier, Searcher, guarded_router
 from service.http.problems import content, problems, write_list
 from service.http.routes.jobs import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.thumbnails import PICTURE, Width, answer_picture
@@ -42,7 +42,6 @@ POLL_SECONDS = 0.1
 # No number in the record is greater.
 NEWEST = 2**63 - 1
 ALERTS_AT_ONCE = 100
-Reader = Annotated[Call, needs("query")]
 AlertId = Annotated[Id, Path(description="An alert's id.")]
 
 
@@ -188,7 +187,7 @@ class AlertReviewForm(Form):
 
 @router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
 async def list_alerts(
-    call: Reader,
+    call: Querier,
     gallery: Annotated[Id | None, Query(description="Only of this list.")] = None,
     identity: Annotated[Text | None, Query(description="Only about this person.")] = None,
     camera: Annotated[Text | None, Query(description="Only from this camera.")] = None,
@@ -213,7 +212,7 @@ async def list_alerts(
     return await write_list(models.Alerts(results=results, next_cursor=more))
 
 
-async def _stream_place(call: Reader) -> AsyncIterator[None]:
+async def _stream_place(call: Querier) -> AsyncIterator[None]:
     with hold_stream(call, "ask GET /v1/alerts"):
         yield
 
@@ -226,7 +225,7 @@ async def _stream_place(call: Reader) -> AsyncIterator[None]:
     dependencies=[Depends(_stream_place)],
 )
 async def follow_alerts(
-    call: Reader,
+    call: Querier,
     last_event_id: Annotated[
         int | None, Header(alias="Last-Event-ID", ge=0, description="The last one that was seen.")
     ] = None,
@@ -266,7 +265,7 @@ async def follow_alerts(
 
 
 @router.get("/{alert_id}")
-async def read_alert(call: Reader, alert_id: AlertId) -> models.Alert:
+async def read_alert(call: Querier, alert_id: AlertId) -> models.Alert:
     """Reads one alert, with its person's name of now."""
     alert = await _find(call, alert_id)
     call.runtime.audit.note_view("read_alert", gallery=alert.gallery, alert_id=alert_id)
@@ -277,7 +276,7 @@ async def read_alert(call: Reader, alert_id: AlertId) -> models.Alert:
     "/{alert_id}/image", response_class=Response, responses=problems("unknown_picture") | PICTURE
 )
 async def read_alert_image(
-    request: Request, call: Reader, alert_id: AlertId, width: Width = None
+    request: Request, call: Querier, alert_id: AlertId, width: Width = None
 ) -> Response:
     """Reads the picture that raised an alert; with `width` a small JPEG, as of a crop."""
     alert = await _find(call, alert_id)
@@ -313,16 +312,16 @@ async def read_signed_image(
 
 @router.post("/{alert_id}/review")
 async def review_alert(
-    call: Reader, alert_id: AlertId, form: Annotated[AlertReviewForm, MULTIPART]
+    call: Querier, alert_id: AlertId, form: Annotated[AlertReviewForm, MULTIPART]
 ) -> models.Alert:
     """Confirms or rejects an alert, or takes that back; the decision of another key needs admin."""
     runtime = call.runtime
     alert = await _find(call, alert_id)
     if alert.reviewed_by is not None:
         call.caller.require_own(alert.reviewed_by)
-    write = runtime.galleries.write
-    review = runtime.record.watches.review
-    reviewed = await write(review, alert_id, form.decision, call.caller.key_id)
+    reviewed = await runtime.galleries.write(
+        runtime.record.watches.review, alert_id, form.decision, call.caller.key_id
+    )
     if reviewed is None:
         raise UnknownAlert(alert_id)
     await runtime.audit.done(

@@ -84,7 +84,8 @@ async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
     found = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
     seen = [webhook for webhook in found if _may_see(call, webhook)]
-    return models.Webhooks(results=[_described(call, webhook) for webhook in seen])
+    results = [models.Webhook(**_fields(call, webhook)) for webhook in seen]
+    return models.Webhooks(results=results)
 
 
 @router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
@@ -138,7 +139,8 @@ async def change_webhook(
     if form.enabled is not None:
         changes["enabled"] = form.enabled
         changes["why"] = None if form.enabled else f"the key {call.caller.key_id} stopped it"
-    return _described(call, await _change(call, webhook_id, changes, "change_webhook"))
+    webhook = await _change(call, webhook_id, changes, "change_webhook")
+    return models.Webhook(**_fields(call, webhook))
 
 
 @router.post("/{webhook_id}/rotate")
@@ -210,10 +212,6 @@ def _fields(call: Call, webhook: StoredWebhook) -> dict[str, Any]:
     names = models.Webhook.model_fields.keys() - {"gallery"}
     values = {name: getattr(webhook, name) for name in names}
     return {**values, "gallery": _gallery_of(call, webhook)}
-
-
-def _described(call: Call, webhook: StoredWebhook) -> models.Webhook:
-    return models.Webhook(**_fields(call, webhook))
 
 
 async def _done(call: Call, event: str, webhook: StoredWebhook) -> None:

@@ -180,7 +180,7 @@ def test_people_who_look_all_the_same_are_refused():
 
 def test_histograms_are_merged_by_adding_and_survive_their_bytes():
     scores = np.random.default_rng(0).normal(0.3, 0.1, 500)
-    both = Traffic.of(scores[:200]) + Traffic.of(scores[200:])
+    both = Traffic(Traffic.of(scores[:200]).counts + Traffic.of(scores[200:]).counts)
     assert both.tracks == 500
     assert Traffic.from_bytes(both.to_bytes()).counts.tolist() == Traffic.of(scores).counts.tolist()
     shares = np.array([0.1, 0.5, 0.8])
@@ -229,7 +229,8 @@ def test_listed_people_in_the_traffic_change_the_threshold_little(people):
     strangers = _traffic(watch_list, 360)
     reference = _reference()
     clean = fit_threshold(watch_list, 1e-2, reference, strangers)
-    mixed = fit_threshold(watch_list, 1e-2, reference, strangers + Traffic.of(listed))
+    both = Traffic(strangers.counts + Traffic.of(listed).counts)
+    mixed = fit_threshold(watch_list, 1e-2, reference, both)
     assert mixed.traffic_tracks == 450
     assert abs(mixed.height - clean.height) < 0.05 * (np.median(listed) - clean.height)
 
