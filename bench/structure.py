@@ -38,7 +38,7 @@ from gmn_client import Client, Image
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 194_100,
+    "tokens of service and gmn_client": 194_093,
     "files of service and gmn_client": 153,
     "functions of a query": 167,
     "files of a query": 42,
@@ -56,7 +56,7 @@ BOUNDS = {
 CEILINGS = {
     "service": Legibility(
         packed=1,
-        terse=40,
+        terse=38,
         opening=3,
         noun=2,
         clause=10,

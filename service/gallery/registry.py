@@ -216,11 +216,9 @@ class GalleryRegistry:
         return committed
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Run a call that writes the record on a thread of its own."""
         return await self._writers.run(call, *args)
 
     async def read(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Run a call that reads the record on a thread of its own."""
         return await self._readers.run(call, *args)
 
     def _read(self, gallery_id: int) -> None:

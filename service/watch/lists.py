@@ -53,7 +53,7 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
         traffic = await runtime.galleries.read(
             runtime.record.watches.traffic, gallery.gallery_id, subject
         )
-        tracks_per_day = settings.tracks_per_day or _measured(traffic)
+        tracks_per_day = settings.tracks_per_day or _tracks_per_day(traffic)
         rate = settings.budget / tracks_per_day
         counted = Traffic.from_bytes(traffic[0]) if traffic else None
         fitted = await threads.run(_fit, watch_list, rate, model, tracks_per_day, counted)
@@ -83,8 +83,7 @@ def _read_list(crops: NamedCrops) -> WatchList:
     return WatchList(crops.columns.vectors[crops.slots], crops.names, crops.cameras)
 
 
-def _measured(traffic: tuple[bytes, datetime] | None) -> float:
-    """Return the tracks of a day by a list's traffic."""
+def _tracks_per_day(traffic: tuple[bytes, datetime] | None) -> float:
     tracks = Traffic.from_bytes(traffic[0]).tracks if traffic else 0
     counted_for = datetime.now(UTC) - traffic[1] if traffic else timedelta(0)
     if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
