@@ -34,6 +34,15 @@ WAITING_OF_WEBHOOK = 500
 # A histogram of traffic, whose counts are added up here.
 COUNTS = np.dtype("<i8")
 EXPIRED_AT_ONCE = 1000
+# The oldest alerts about the person with the most give place: one picture that is sent again and
+# again by invented cameras pushes out no alert about other people.
+GIVING_PLACE = """
+DELETE FROM alerts WHERE number IN (
+    SELECT number FROM alerts WHERE person_id IS (
+        SELECT person_id FROM alerts GROUP BY person_id ORDER BY count(*) DESC, min(number) LIMIT 1
+    ) ORDER BY number LIMIT ?
+)
+"""
 NEWEST_ALERT = "newest_alert"
 ARMED = "disarmed_at IS NULL"
 # A gallery without a name is being deleted.
@@ -425,7 +434,7 @@ def _extend(
     transaction: Transaction, person_id: int, seen: VisitSeen, quiet_seconds: int
 ) -> int | None:
     """Extend the visit that these crops go on with; return its number, or None for a new one."""
-    quiet = timedelta(seconds=quiet_seconds)
+    quiet = quiet_seconds * 1_000_000
     # A crop that comes late may go on with a visit, and never becomes one.
     kinds = ["visit"] if seen.kind == "visit" else ["visit", "late"]
     number: int | None = transaction.value(
@@ -433,8 +442,8 @@ def _extend(
         f"AND camera IS ? AND kind IN {AMONG} ORDER BY last_seen DESC LIMIT 1",
         (
             person_id,
-            as_micros(seen.first_seen - quiet),
-            as_micros(seen.last_seen + quiet),
+            as_micros(seen.first_seen) - quiet,
+            as_micros(seen.last_seen) + quiet,
             seen.camera,
             as_json(kinds),
         ),
@@ -480,9 +489,7 @@ def _write(
     count = transaction.value("SELECT count(*) FROM alerts")
     removed = 0
     if count > KEPT_ALERTS:
-        oldest = "SELECT number FROM alerts ORDER BY number LIMIT ?"
-        giving_place = f"DELETE FROM alerts WHERE number IN ({oldest})"
-        removed = transaction.change(giving_place, (count - KEPT_ALERTS,))
+        removed = transaction.change(GIVING_PLACE, (count - KEPT_ALERTS,))
         transaction.removes = True
     (alert,) = _read(transaction, "WHERE number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)

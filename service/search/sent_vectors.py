@@ -19,7 +19,7 @@ def read_vector(text: str) -> NDArray[np.float32]:
                 vector = np.array(json.loads(text), np.float32)
         else:
             vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         vector = np.zeros(0, np.float32)
     if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
         raise InvalidField(

@@ -59,7 +59,11 @@ class ActiveList:
         if not self.settings.hours:
             return True
         start, end = self.settings.hours.split("-")
-        now = f"{moment.astimezone(self._zone):%H:%M}"
+        try:
+            now = f"{moment.astimezone(self._zone):%H:%M}"
+        except OverflowError:
+            # At an end of the calendar a moment has no time in some zones.
+            return False
         if start < end:
             return start <= now < end
         return now >= start or now < end

@@ -15,6 +15,7 @@ import httpx
 from service.errors import InvalidField
 
 MAX_URL = 2048
+PORTS = range(1, 65_536)
 # The network prefix under which translators show IPv4 addresses.
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 LOWEST_32_BITS = 0xFFFF_FFFF
@@ -73,9 +74,12 @@ async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -
 def _parse(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise InvalidField(f"url: {error}; write it like https://desk.example/alerts") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.fragment:
+    if url.port is not None and url.port not in PORTS:
+        raise InvalidField(f"url: there is no port {url.port}; name one of 1 to 65535")
+    if url.scheme not in ("http", "https") or not host or url.userinfo or url.fragment:
         raise InvalidField(
             "url: write it like https://desk.example/alerts, without a user, password or fragment"
         )
@@ -84,7 +88,7 @@ def _parse(text: str) -> httpx.URL:
 
 def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> None:
     inner = _unwrapped(address)
-    if inner.is_loopback and is_this_machine(url):
+    if inner.is_loopback and url.host in THIS_MACHINE:
         return
     if not (is_public(inner) or (allow_private and not inner.is_multicast)):
         raise InvalidField(
@@ -94,10 +98,6 @@ def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> No
         )
     if url.scheme == "http" and not inner.is_loopback:
         raise InvalidField("url: alerts go by https, or by http to this machine itself")
-
-
-def is_this_machine(url: httpx.URL) -> bool:
-    return url.host in THIS_MACHINE
 
 
 def _unwrapped(address: Address) -> Address:

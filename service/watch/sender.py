@@ -18,7 +18,7 @@ import httpx
 
 from service.errors import InvalidField
 from service.record.webhooks import MOST_WEBHOOKS, StoredWebhook
-from service.watch.addresses import Receiver, is_this_machine, resolve
+from service.watch.addresses import THIS_MACHINE, Receiver, resolve
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
@@ -79,18 +79,13 @@ class Sender:
         # A thread for each attempt: a name server that hangs delays no other webhook.
         self._threads = ThreadPoolExecutor(MOST_WEBHOOKS * AT_ONCE, "webhook names")
 
-    async def check(self, url: str, of_all: bool) -> None:
-        """Raise `InvalidField` for an address that cannot be used.
-
-        Args:
-            of_all: it is named by a key for all galleries, which may name this machine.
-        """
+    async def require_usable(self, url: str, may_name_this_machine: bool) -> None:
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 receiver = await resolve(url, self._allow_private, self._threads)
         except TimeoutError as error:
             raise InvalidField("url: its name could not be looked up in time") from error
-        if not (of_all or self._allow_private) and is_this_machine(receiver.url):
+        if not (may_name_this_machine or self._allow_private) and receiver.url.host in THIS_MACHINE:
             raise InvalidField(
                 "url: is one of this machine, and the key is for one gallery; let a key for all "
                 "galleries make the webhook"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gmn_client import Client, Image, RequestRefused
+from tests.service.http.conftest import make_key
 
 
 @pytest.fixture
@@ -124,6 +125,37 @@ def test_keep_best_keeps_a_few_crops_of_each_track(client, drawn_crops):
     assert fewer.results[2].kept
 
 
+def test_keep_best_deletes_crops_only_for_a_key_that_may_delete(start, tmp_path, drawn_crops):
+    keys = {
+        name: {"Authorization": f"Bearer {make_key(tmp_path, *scopes)}"}
+        for name, scopes in {
+            "admin": ("--scope", "admin"),
+            "enroll": ("--scope", "enroll"),
+            "both": ("--scope", "enroll,delete"),
+        }.items()
+    }
+    served = start(tmp_path)
+    served.http.headers.update(keys["admin"])
+    first = [crop.png for crop in drawn_crops[:4]]
+    served.enroll("default", *first, identity="Ann", track="7")
+
+    def send(key: str) -> int:
+        path = "/v1/galleries/default/crops"
+        sent = {"identity": "Bob", "track": "7", "keep_best": "1"}
+        image = {"images": drawn_crops[8].png}
+        return served.http.post(path, files=image, data=sent, headers=keys[key]).status_code
+
+    def count() -> int:
+        return served.http.get("/v1/galleries/default").json()["crops"]
+
+    assert (send("enroll"), count()) == (403, 4)
+    archive = {"archive": b"no archive"}
+    path = "/v1/galleries/default/imports"
+    asked = {"files": archive, "data": {"keep_best": "1"}, "headers": keys["enroll"]}
+    assert served.http.post(path, **asked).status_code == 403
+    assert (send("both"), count()) == (201, 1)
+
+
 def test_keep_best_of_no_track_and_of_a_wrong_number_is_refused(client, drawn_crops):
     for keep_best, track in ((2, None), (0, "1"), (33, "1")):
         with pytest.raises(RequestRefused, match="keep_best"):
@@ -185,6 +217,7 @@ def test_vectors_are_enrolled_found_and_kept_once_without_a_picture(client, draw
         (["[1, 2, 3]"], None, "vector, embedding_fingerprint"),
         (["nothing"], None, "vector: 'nothing' is no vector"),
         (["[0, 0]"], None, "vector: "),
+        ([f"[{'9' * 400}]"], None, "vector: "),
         (["[1]"], "f" * 64, "vector, embedding_fingerprint"),
         (["[1]"] * 150, None, "vector"),
     ],

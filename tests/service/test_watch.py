@@ -504,6 +504,28 @@ def test_the_oldest_alert_gives_place_where_too_many_are_kept(
     assert kept == [note.alert.number for note in noted[:1:-1]]
 
 
+def test_alerts_about_one_person_push_out_none_about_another(
+    start: Any, tmp_path: Path, drawn_crops: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.record.watch.KEPT_ALERTS", 3)
+    served = start(tmp_path)
+    served.create("wanted")
+    images = [drawn_crops[0].png, drawn_crops[8].png]
+    assert served.enroll("wanted", *images, identity=["a", "b"]).status_code == 201
+    arm(served, "wanted")
+    with passersby(tmp_path) as people:
+        first = people.pass_by("wanted", row_id=1)
+        for number in range(9):
+            people.pass_by("wanted", row_id=2, camera=f"invented {number}")
+    kept = alerts(served)
+    assert [alert["identity"] for alert in kept] == ["b", "b", "a"]
+    assert kept[-1]["number"] == first.alert.number
+
+
+def test_a_cursor_that_no_alert_can_have_is_refused(watching: Served) -> None:
+    assert watching.http.get("/v1/alerts", params={"cursor": 2**63}).status_code == 422
+
+
 def test_what_was_done_with_a_list_is_in_the_audit_log_without_names(
     watching: Served, wanted: str, people: Passersby, data_dir: Path
 ) -> None:

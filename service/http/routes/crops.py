@@ -73,7 +73,8 @@ async def enroll_crops(
     Equal vectors are duplicates.
 
     With `keep_best` each track of a camera keeps a few crops: good pictures that differ. Others
-    are deleted, or answered with `kept: false`. A crop with a name never gives way to one without.
+    are deleted, for which a key needs the scope `delete` too, or answered with `kept: false`. A
+    named crop never gives way to one without a name.
 
     With `watch`, for which a key needs the scope `sight` too, they are also compared with the armed
     lists of other galleries, as sightings.
@@ -96,6 +97,8 @@ async def enroll_crops(
         "fewer or smaller ones",
     )
     images = form.for_images(crops or [None] * len(form.vector))
+    if form.keep_best is not None:
+        call.caller.require(["delete"])
     if form.watch:
         call.caller.require(["sight"])
         if call.caller.gallery is not None:

@@ -223,6 +223,8 @@ async def import_crops(
     """
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")
+    if form.keep_best is not None:
+        call.caller.require(["delete"])
     archive = form.archive.file if form.archive else None
     parameters = form.model_dump(exclude={"archive"})
     if form.folder is not None:

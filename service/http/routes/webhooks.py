@@ -64,7 +64,7 @@ async def create_webhook(
     """
     runtime = call.runtime
     gallery_id = await call.gallery_id(form.gallery)
-    await runtime.sender.check(form.url, of_all=call.caller.gallery is None)
+    await runtime.sender.require_usable(form.url, call.caller.gallery is None)
     webhook = StoredWebhook(
         webhook_id=new_crop_id(),
         gallery_id=gallery_id,
@@ -132,7 +132,7 @@ async def change_webhook(
     await _find(call, webhook_id)
     changes: WebhookFields = {}
     if form.url is not None:
-        await call.runtime.sender.check(form.url, of_all=call.caller.gallery is None)
+        await call.runtime.sender.require_usable(form.url, call.caller.gallery is None)
         changes["url"] = form.url
     if form.note is not None:
         changes["note"] = form.note
