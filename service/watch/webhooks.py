@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 # Before the next attempts, in seconds; after the last one a delivery is dead.
 PAUSES = (5, 30, 300, 1800, 7200, 21_600, 43_200)
 JITTER = 0.2
-# This process wakes the sender itself; alerts of other processes and later attempts are looked for.
+# This process wakes the sender itself. Later attempts are looked for, and more often the alerts of
+# other processes.
 LOOK_EVERY_SECONDS = 1.0
+LOOK_FOR_OTHERS_SECONDS = 0.2
 TAKE_OVER_SECONDS = 1.0
 AFTER_FAILURE_SECONDS = 5.0
 # The address of a picture in a message is valid for this time after it was sent.
@@ -50,6 +52,8 @@ async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
     # The webhook of each delivery that is under way.
     under_way: dict[str, str] = {}
     wanted = runtime.watches.deliveries_wanted
+    alone = runtime.settings.processes == 1
+    pause = LOOK_EVERY_SECONDS if alone else LOOK_FOR_OTHERS_SECONDS
     while True:
         wanted.clear()
         try:
@@ -61,7 +65,7 @@ async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
             log.warning("deliveries to webhooks wait: %s", why)
             await asyncio.sleep(AFTER_FAILURE_SECONDS)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wanted.wait(), LOOK_EVERY_SECONDS)
+            await asyncio.wait_for(wanted.wait(), pause)
 
 
 async def _due(runtime: Runtime, under_way: dict[str, str]) -> list[DueDelivery]:
@@ -113,6 +117,10 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
         log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, _why(outcome))
     records = runtime.record.webhooks
     write = runtime.galleries.write
+    if outcome.status == 410:
+        gone: WebhookFields = {"enabled": False, "why": "it answered 410: it is gone"}
+        await write(records.change, webhook.webhook_id, gone)
+        await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
     url = httpx.URL(webhook.url)
     # Its path may hold a secret of the receiver.
     sent_to = f"{url.scheme}://{url.netloc.decode()}" if outcome.sent else None
@@ -125,10 +133,6 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
         _why(outcome),
         next_at,
     )
-    if outcome.status == 410:
-        gone: WebhookFields = {"enabled": False, "why": "it answered 410: it is gone"}
-        await write(records.change, webhook.webhook_id, gone)
-        await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
 
 
 async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
