@@ -14,7 +14,7 @@ from service.record.transaction import Transaction
 from service.record.values import ArchivedCrop, StoredCrop
 
 # Upper bound on the stored crops of a track that are compared while other writers wait.
-MOST_OF_TRACK = 10_000
+MOST_OF_TRACK = 1_000
 # The quality of a crop that was not measured.
 LEAST_QUALITY = 1.0
 # More than any quality times a distance: a crop with a name never gives way to one without.
