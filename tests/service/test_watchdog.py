@@ -196,6 +196,7 @@ def _background(monkeypatch, watchdog, **replaced):
 
     work = {"clear_files": nothing, "work_on_jobs": wait, "run_maintenance": wait}
     work |= {"refit_calibrations": wait, "fit_galleries": wait, "compact_indexes": wait}
+    work |= {"keep_lists": wait, "keep_tracks": wait, "send_deliveries": wait}
     work |= {"read_keys": wait, **replaced}
     for name, seconds in work.items():
         monkeypatch.setattr(maintenance, name, seconds)
@@ -217,6 +218,7 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     assert names == [
         *("event loop", "key reader", "job runner", "maintenance"),
         *("calibration", "gallery fits", "compaction"),
+        *("watch lists", "tracks", "webhooks"),
     ]
 
 

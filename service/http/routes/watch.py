@@ -227,7 +227,8 @@ async def _stream_place(call: Querier) -> AsyncIterator[None]:
 async def follow_alerts(
     call: Querier,
     last_event_id: Annotated[
-        int | None, Header(alias="Last-Event-ID", ge=0, description="The last one that was seen.")
+        int | None,
+        Header(alias="Last-Event-ID", ge=0, le=NEWEST, description="The last one that was seen."),
     ] = None,
 ) -> EventSourceResponse:
     """Sends each new alert as a server-sent event: its kind, its number as id, and it as JSON.
@@ -291,7 +292,7 @@ async def read_alert_image(
 async def read_signed_image(
     request: Request,
     alert_id: AlertId,
-    until: Annotated[int, Query(ge=0, description="As in a webhook's message.")] = 0,
+    until: Annotated[int, Query(ge=0, le=NEWEST, description="As in a webhook's message.")] = 0,
     signature: Annotated[str, Query(max_length=64, description="As in a webhook's message.")] = "",
 ) -> Response:
     """Reads the picture of an alert without a key, by the address that a webhook was sent.

@@ -166,7 +166,14 @@ def test_an_enroll_key_learns_no_id_of_a_crop_that_was_there_before(guarded, dra
     first = enroll("admin", identity="Ann").json()["results"][0]["crop_id"]
     again = enroll("enroll", identity="Ann")
     assert again.json()["results"] == [
-        {"crop_id": None, "identity": "Ann", "camera": None, "duplicate": True, "warnings": []}
+        {
+            "crop_id": None,
+            "identity": "Ann",
+            "camera": None,
+            "duplicate": True,
+            "kept": True,
+            "warnings": [],
+        }
     ]
     assert again.headers["Location"] == CROPS
     (guessed,) = enroll("enroll", identity="Bob").json()["results"]

@@ -78,7 +78,8 @@ def _refusal(served, method: str, path: str, place: str, name: str, value: Any) 
     named = {"gallery": "default"} | ({name: value} if place == "path" else {})
     for part in ("crop_id", "identity", "query_id", "case_id", "job_id", "key_id", "snapshot_id"):
         named.setdefault(part, "a")
-    named.setdefault("merge_id", "a")
+    for part in ("merge_id", "alert_id", "webhook_id", "delivery_id"):
+        named.setdefault(part, "a")
     url = path.format(**named)
     values = value if isinstance(value, list) else [value]
     sent: dict[str, Any] = {}
@@ -123,7 +124,7 @@ def test_every_limit_of_the_document_is_kept_and_the_field_named(served):
 
 
 def _fields(answer: httpx.Response) -> set[str]:
-    return {error["field"].rpartition(".")[2] for error in answer.json()["errors"]}
+    return {error["field"].rpartition(".")[2].lower() for error in answer.json()["errors"]}
 
 
 @pytest.mark.parametrize(
