@@ -157,7 +157,7 @@ def query(
 
     Example: gmn query suspect.jpg --unnamed --metadata shift=night
 
-    Example: gmn query --track 17 --camera gate --group-by identity
+    Example: gmn query photo.jpg --group-by identity
 
     Example: gmn query --data cuhk01:/data/cuhk01 --camera B
     """

@@ -77,7 +77,9 @@ def test_a_query_by_a_chosen_file_is_answered(docs, gallery, drawn_crops):
 def test_a_query_by_a_crop_is_answered_though_no_file_was_chosen(docs, http, gallery):
     crop = http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]
     call = open_call(docs, "query_gallery", gallery=gallery)
-    call.locator("tr[data-property-name='crop_id'] input[type=text]").fill(crop["crop_id"])
+    asking = call.locator("tr[data-property-name='crop_id']")
+    asking.get_by_role("button", name="Add").click()
+    asking.locator("input[type=text]").fill(crop["crop_id"])
     answer = execute(call)
     assert answer.status == 200, answer.text()
 

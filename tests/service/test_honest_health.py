@@ -20,6 +20,11 @@ pytestmark = pytest.mark.slow
 BREAK = "from tests.service.broken_service import break_service"
 STALL = 1.5
 STAGES = {
+    "watch lists",
+    "watch threads",
+    "tracks",
+    "comparing threads",
+    "webhooks",
     "audit log",
     "calibration",
     "calibration threads",

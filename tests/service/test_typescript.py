@@ -20,8 +20,8 @@ WRONG = """import type { components } from "./gmn.js";
 type Schemas = components["schemas"];
 // @ts-expect-error: a number is no text
 export const query: Schemas["QueryForm"] = { top_k: "3" };
-// @ts-expect-error: an enrollment has images
-export const enroll: Schemas["EnrollForm"] = { identity: ["Ann"] };
+// @ts-expect-error: a name is for each image
+export const enroll: Schemas["EnrollForm"] = { identity: "Ann" };
 // @ts-expect-error: a path is no file
 export const file: Schemas["QueryForm"] = { images: ["photo.jpg"] };
 // @ts-expect-error: there is no such order
