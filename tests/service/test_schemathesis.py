@@ -96,6 +96,11 @@ checks.ensure_resource_availability.enabled = false
 include-path-regex = "^/v1/galleries/{{gallery}}/queries$"
 checks.ensure_resource_availability.enabled = false
 
+# Other methods are those of /v1/webhooks/{{webhook_id}}, whose pattern it fits too.
+[[operations]]
+include-path = "/v1/webhooks/deliveries"
+checks.allow_header_conformance.enabled = false
+
 # Its answer does not end.
 [[operations]]
 include-path = "/v1/alerts/events"
@@ -175,7 +180,9 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
         for method, path in operations
     }
     print(json.dumps(said, indent=1))  # noqa: T201
-    assert [call for call, statuses in said.items() if not statuses] == []
+    # Its answer does not end, so that nothing asks it.
+    silent = [call for call, statuses in said.items() if not statuses]
+    assert silent == ["GET /v1/alerts/events"]
     assert {status for *_, status in answered if status >= "500"} <= {"503"}
     assert set(REACHED) <= answered
     served.kill()

@@ -29,6 +29,8 @@ ON_OTHERS = (
     "gmn gallery ",
 )
 PARSED_ONLY = (
+    "gmn artefact add-reference ",
+    "gmn artefact extrapolate ",
     "gmn serve ",
     "gmn demo",
     "gmn bench ",
