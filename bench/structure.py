@@ -38,8 +38,8 @@ from gmn_client import Client, Image
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 194_175,
-    "files of service and gmn_client": 153,
+    "tokens of service and gmn_client": 194_156,
+    "files of service and gmn_client": 152,
     "functions of a query": 167,
     "files of a query": 42,
     "functions of an enrolment": 235,

@@ -30,8 +30,14 @@ from service.record.values import (
     new_crop_id,
 )
 from service.runtime import Runtime
-from service.search.options import MAX_METADATA_BYTES, MAX_TEXT, MAX_TRACK, Text, read_moment
-from service.search.sent_vectors import read_vector
+from service.search.options import (
+    MAX_METADATA_BYTES,
+    MAX_TEXT,
+    MAX_TRACK,
+    Text,
+    read_moment,
+    read_vector,
+)
 
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_METADATA_DEPTH = 32

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -39,6 +43,25 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_NAMES = 1000
 # Crops that one query can ask by.
 MOST_ASKING = 32
+
+
+def read_vector(text: str) -> NDArray[np.float32]:
+    """Read a vector `(d,)` that a request has in place of an image; raises `InvalidField`."""
+    try:
+        if text.lstrip().startswith("["):
+            # A number beyond float32 becomes infinite.
+            with np.errstate(over="ignore"):
+                vector = np.array(json.loads(text), np.float32)
+        else:
+            vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        vector = np.zeros(0, np.float32)
+    if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
+        raise InvalidField(
+            f"vector: {text[:40]!r} is no vector; send a JSON array of finite numbers that are not "
+            "all 0, or their float32 bytes, little-endian, in base64"
+        )
+    return vector.astype(np.float32)
 
 
 def split_names(value: Any, info: ValidationInfo) -> Any:

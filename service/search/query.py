@@ -41,9 +41,8 @@ from service.gallery.gallery import Gallery
 from service.record.record import Record
 from service.runtime import Runtime
 from service.search.filters import Filter
-from service.search.options import MOST_ASKING, RERANK_DEPTH, QueryOptions
+from service.search.options import MOST_ASKING, RERANK_DEPTH, QueryOptions, read_vector
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
-from service.search.sent_vectors import read_vector
 from service.settings import QualityPolicy
 
 # Rounds of a search that finds deleted crops, each of which looks at DEEPER times as many.
