@@ -27,38 +27,11 @@ from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
 from tests.service.conftest import Served, files
 from tests.service.http.conftest import make_key
-from tests.service.watch_places import Receiver, arm, create_webhook
+from tests.service.watch_places import Receiver, arm, create_webhook, fill, receiving
 from tests.waiting import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 STRANGER = draw_crop(53, 1, 7)
-
-
-def fill(
-    served: Served,
-    gallery: str,
-    crops: list[Any],
-    **headers: str,
-) -> None:
-    made = served.http.post(
-        "/v1/galleries",
-        data={"name": gallery},
-        headers=headers,
-    )
-    assert made.status_code == 201, made.text
-    labels = {
-        "identity": [crop.identity for crop in crops],
-        "camera": [crop.camera for crop in crops],
-    }
-    url = f"/v1/galleries/{gallery}/crops"
-    images = files(*(crop.png for crop in crops))
-    enrolled = served.http.post(
-        url,
-        files=images,
-        data=labels,
-        headers=headers,
-    )
-    assert enrolled.status_code == 201, enrolled.text
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +45,8 @@ def watching(start: Any, drawn_crops: list[Any]) -> Served:
 
 @pytest.fixture
 def receiver(watching: Served) -> Iterator[Receiver]:
-    opened = Receiver()
-    yield opened
-    for webhook in watching.http.get("/v1/webhooks").json()["results"]:
-        watching.http.delete(f"/v1/webhooks/{webhook['webhook_id']}")
-    opened.close()
+    with receiving(watching) as opened:
+        yield opened
 
 
 def sight(

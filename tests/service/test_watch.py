@@ -24,6 +24,7 @@ from tests.service.watch_places import (
     Receiver,
     arm,
     create_webhook,
+    fill,
     passersby,
     settings,
 )
@@ -48,14 +49,8 @@ def people(watching: Served, data_dir: Path) -> Iterator[Passersby]:
 
 def filled(served: Served, crops: list[Any]) -> str:
     """Enroll six people in a new gallery."""
-    gallery = served.create(f"wanted-{uuid4().hex[:8]}")
-    answer = served.enroll(
-        gallery,
-        *(crop.png for crop in crops),
-        identity=[crop.identity for crop in crops],
-        camera=[crop.camera for crop in crops],
-    )
-    assert answer.status_code == 201
+    gallery = f"wanted-{uuid4().hex[:8]}"
+    fill(served, gallery, crops)
     return gallery
 
 

@@ -24,7 +24,9 @@ from tests.service.watch_places import (
     Receiver,
     arm,
     create_webhook,
+    fill,
     passersby,
+    receiving,
 )
 from tests.waiting import eventually
 
@@ -38,14 +40,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def watching(start: Any, data_dir: Path, drawn_crops: list[Any]) -> Served:
     """Serve an armed list, and let webhooks reach this machine."""
     served = start(data_dir, webhook_private="true")
-    served.create("wanted")
-    answer = served.enroll(
-        "wanted",
-        *(crop.png for crop in drawn_crops),
-        identity=[crop.identity for crop in drawn_crops],
-        camera=[crop.camera for crop in drawn_crops],
-    )
-    assert answer.status_code == 201
+    fill(served, "wanted", drawn_crops)
     arm(served, "wanted")
     return served
 
@@ -58,11 +53,8 @@ def people(watching: Served, data_dir: Path) -> Iterator[Passersby]:
 
 @pytest.fixture
 def receiver(watching: Served) -> Iterator[Receiver]:
-    opened = Receiver()
-    yield opened
-    for webhook in watching.http.get("/v1/webhooks").json()["results"]:
-        watching.http.delete(f"/v1/webhooks/{webhook['webhook_id']}")
-    opened.close()
+    with receiving(watching) as opened:
+        yield opened
 
 
 _cameras = iter(range(10**6))

@@ -17,7 +17,7 @@ import httpx
 from service.record.record import Record
 from service.record.values import Picture
 from service.record.watch import NotedVisit, VisitSeen
-from tests.service.conftest import Served
+from tests.service.conftest import Served, files
 
 SETTINGS = {
     "budget": "3",
@@ -31,6 +31,20 @@ def settings(**more: Any) -> dict[str, Any]:
     """Return the fields of a list that may be armed for a day."""
     ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     return {**SETTINGS, "expires_at": ends, **more}
+
+
+def fill(served: Served, gallery: str, crops: list[Any], **headers: str) -> None:
+    """Enroll drawn crops under their people's names and cameras, in a new gallery."""
+    made = served.http.post("/v1/galleries", data={"name": gallery}, headers=headers)
+    assert made.status_code == 201, made.text
+    labels = {
+        "identity": [crop.identity for crop in crops],
+        "camera": [crop.camera for crop in crops],
+    }
+    url = f"/v1/galleries/{gallery}/crops"
+    images = files(*(crop.png for crop in crops))
+    enrolled = served.http.post(url, files=images, data=labels, headers=headers)
+    assert enrolled.status_code == 201, enrolled.text
 
 
 def arm(
@@ -141,6 +155,16 @@ class Receiver:
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+@contextmanager
+def receiving(served: Served) -> Iterator[Receiver]:
+    """Open a receiver, and delete every webhook of a service at its end."""
+    receiver = Receiver()
+    yield receiver
+    for webhook in served.http.get("/v1/webhooks").json()["results"]:
+        served.http.delete(f"/v1/webhooks/{webhook['webhook_id']}")
+    receiver.close()
 
 
 def create_webhook(
