@@ -18,14 +18,18 @@ Waiting = tuple[float, asyncio.Future[None]]
 
 
 class Admission:
-    """Admits requests while their cost is within a budget; lives on the event loop.
+    """Admit requests while the cost in flight fits a budget; used on the event loop only.
 
-    One caller holds at most half of the budget and of the places to wait in. Callers whose requests
-    wait are admitted in turn, each caller's requests in their order.
+    One caller gets at most half of the budget and half of the waiting places. Waiting requests are
+    admitted caller by caller, in turn, and in order within each caller.
     """
 
     def __init__(self, budget: float, metrics: Metrics) -> None:
-        """Begin with nothing in flight; `budget` is in megapixels, see `service.engine.cost`."""
+        """Start with nothing in flight.
+
+        Args:
+            budget: in megapixels, see `service.engine.cost`.
+        """
         self._budget = budget
         self._share = budget / 2
         self._gauge = metrics.cost_in_flight
@@ -58,12 +62,13 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def admit(self, cost: float) -> AsyncIterator[None]:
-        """Hold the cost of the current context's caller for the length of the block.
+        """Hold the cost of the current caller while the block runs.
 
-        A cost above one caller's share counts as the share: a job splits its work no further.
+        A cost above the share of one caller counts as that share, because a job does not split its
+        work any further.
 
         Raises:
-            QueueFull: there was no room within five seconds, or too many requests wait.
+            QueueFull: nothing was free within five seconds, or too many requests wait.
         """
         caller = CALLER.get()
         cost = min(cost, self._share)
@@ -87,7 +92,7 @@ class Admission:
             self._admit_waiting()
             raise QueueFull(sum(len(queue) for queue in self._waiting.values())) from error
         except asyncio.CancelledError:
-            # The client left, possibly just after its request was admitted.
+            # The client disconnected, possibly right after its request was admitted.
             if not admitted.cancelled():
                 self._release(caller, cost)
             else:
@@ -116,7 +121,7 @@ class Admission:
 
     def _hold(self, caller: str, cost: float) -> None:
         held = self._held.pop(caller, 0.0) + cost
-        # A difference of floats may leave a rest. A caller that holds nothing is forgotten.
+        # Float subtraction can leave a remainder. Drop callers that hold nothing.
         if held > SMALLEST_COST:
             self._held[caller] = held
         self._gauge.set(self._in_flight)

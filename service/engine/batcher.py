@@ -1,4 +1,4 @@
-"""Micro-batches: the crops that are ready when the device is free share one forward pass."""
+"""Micro-batches: crops that are ready when the device becomes free share one forward pass."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """The parts of an image file that are stored with its vector.
+    """The parts of an image file that are stored beside its vector.
 
     Attributes:
         sha256: of the file, hexadecimal.
-        picture, content_type: the kept picture; None if none is kept.
+        picture, content_type: the stored picture; None if none is stored.
         quality: None if it was not measured.
     """
 
@@ -81,10 +81,10 @@ class WaitingCrop:
 
 
 class MicroBatcher:
-    """Batches resized crops that are ready together, and embeds them on the device thread.
+    """Batches resized crops that are ready together and embeds them on the device thread.
 
-    Callers take turns. Without a device thread the thread that submits a crop embeds it alone. A
-    batch that fails, or finds no memory, is bisected to the crop that causes the failure.
+    Callers take turns. Without a device thread, the submitting thread embeds its crop alone. A
+    batch that fails or runs out of memory is bisected until the crop at fault is isolated.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class MicroBatcher:
                 self._schedule(self._device)
 
     def _schedule(self, device: DeviceThread) -> None:
-        # Set first: a run that fails at once clears it.
+        # Set this first, because a run that fails at once clears it.
         self._scheduled = True
         try:
             run = device.submit(self._run_batch, device)
@@ -154,7 +154,7 @@ class MicroBatcher:
                 crop = self._waiting.take()
                 if crop.future.set_running_or_notify_cancel():
                     batch.append(crop)
-            # The rest takes its turn behind the searches that wait by now.
+            # Requeue the remaining crops behind the searches that have arrived since.
             self._scheduled = False
             if self._waiting:
                 self._schedule(device)
@@ -203,7 +203,7 @@ class MicroBatcher:
                     raise raised from error
         for crop, failure in failures:
             if isinstance(failure, DeviceFull):
-                # A single image is tried twice, and counts once.
+                # A single image is tried twice but counted once.
                 self._metrics.device_out_of_memory.inc()
                 crop.future.set_exception(DeviceFull("a single image"))
             else:

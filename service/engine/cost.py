@@ -13,28 +13,28 @@ from model.crops.decode import CropProblem, announced_pixels
 from model.crops.frames import FrameCrop, ImageFile
 
 MEGAPIXEL = 1_000_000
-# Work of this size has a pool of its own, so that small crops never wait for it.
+# Work above this size runs in a separate pool, so that small crops never wait for it.
 LARGE_PIXELS = 2_000_000
 # A frame stays in memory until the crops of its boxes are embedded.
 PER_FRAME_MEGAPIXEL = 2.0
-# Below the price of its time: only enrollments encode the crops they cut, in the large pool.
+# Priced below its actual time: only enrollments encode cut crops, and they do so in the large pool.
 PER_CUT_MEGAPIXEL = 2.0
 PER_IMAGE = 0.5
 PER_PAIR = 0.001
-# A crop of a watch list that a sighting is compared with: 250,000 took 32 ms for one sighting, and
-# 69 ms for sixteen together.
+# Price of comparing one sighting with one crop of a watch list: 250,000 comparisons took 32 ms for
+# one sighting and 69 ms for sixteen together.
 PER_COMPARISON = 1e-5
-# A result, and a result with its vector, as objects and as JSON: 3 kB and 40 kB.
+# Price of a result without and with its vector, as objects and as JSON: 3 kB and 40 kB.
 PER_RESULT = 0.002
 PER_VECTOR = 0.01
 
 
 def pixels_of(image: ImageFile, max_pixels: int) -> int:
-    """Return the pixels that are decoded or cut for an image; 0 for one that is refused.
+    """Return the number of pixels to decode or cut for an image; 0 if the image is refused.
 
     Args:
         image: a file, a crop of a frame, or a problem.
-        max_pixels: the limit of one image. A header that is not found counts as that many.
+        max_pixels: limit of one image, assumed if the header cannot be read.
     """
     if isinstance(image, CropProblem):
         return 0

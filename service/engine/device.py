@@ -1,4 +1,4 @@
-"""The device: the one thread that owns it, and its failures."""
+"""The thread that owns the device, and how device failures are handled."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Error = TypeVar("Error", bound=BaseException)
-# Error codes of the CUDA runtime API after which every call of this process fails: no device, no
-# context, uncorrectable memory, an illegal access, an assertion or a time-out in a kernel. Other
-# errors, as a launch with wrong sizes, leave the device usable.
+# CUDA runtime error codes after which every call of this process fails: no device, no context,
+# uncorrectable memory errors, illegal access, kernel assertions and time-outs. After other errors,
+# such as a launch with wrong sizes, the device stays usable.
 LOST_CODES = frozenset(
     [4, 46, 100, 101, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 999]
 )
 MEMORY_CODE = 2
-# Messages of errors without a code: of cuBLAS, cuDNN and kernels that were not made by PyTorch.
+# Messages of errors without a code, from cuBLAS, cuDNN and kernels outside PyTorch.
 LOST_MESSAGES = re.compile(
     "an illegal memory access was encountered|device-side assert triggered|"
     "unspecified launch failure|(cublas|cudnn)_status_execution_failed",
@@ -35,11 +35,11 @@ MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed",
 
 
 class DeviceThread(TurnTakingPool):
-    """A thread, or several, that run the calls of several callers in turn.
+    """One or more threads that run the calls of several callers in turn.
 
-    An error goes to the call's future, and the thread lives on. A call whose future was cancelled
-    before its turn is not begun. After a `DeviceLost` no call is begun: each gets that error.
-    `shutdown` finishes the submitted calls.
+    An error is set on the call's future and the thread continues. A call is skipped if its future
+    was cancelled before it started. After a `DeviceLost`, every call gets that error without
+    running. `shutdown` finishes the calls already submitted.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class DeviceThread(TurnTakingPool):
         try:
             return call()
         except BaseException as error:
-            # A caller's mistake is reported in the answer; nothing failed here.
+            # The answer reports a caller's mistake, so nothing is logged here.
             if not isinstance(error, InputProblem):
                 log.error("work on the device thread failed", exc_info=error)
             raised = device_error(error)
@@ -90,7 +90,7 @@ class DeviceThread(TurnTakingPool):
                 self.on_loss(raised.why)
             if raised is error:
                 raise
-            # Its frames hold device memory.
+            # The frames of the traceback hold device memory.
             raise raised from error.with_traceback(None)
 
 
@@ -107,7 +107,7 @@ def device_error(error: Error) -> Error | ServiceError:
 
     if code == MEMORY_CODE or MEMORY_MESSAGES.search(message):
         return DeviceFull("this")
-    # An error of the device that has neither a code nor a known message may be any.
+    # The error has no code and no known message, so it may be any device error.
     unknown = torch and isinstance(error, torch.AcceleratorError) and code is None
     if code in LOST_CODES or LOST_MESSAGES.search(message) or unknown:
         return DeviceLost(message.splitlines()[0] if message else repr(error))
@@ -128,7 +128,7 @@ def retry_out_of_memory(call: Callable[..., Result], *args: Any) -> Result:
             failure = device_error(error)
             if failure is error:
                 raise
-        # Outside of the handler: until its end the frames of the failed call hold their tensors.
+        # Leave the handler first: until then the frames of the failed call hold its tensors.
         if not isinstance(failure, DeviceFull):
             break
         _free_cached_memory()
@@ -138,20 +138,20 @@ def retry_out_of_memory(call: Callable[..., Result], *args: Any) -> Result:
 def bisect_failures(
     items: Sequence[Item], work: Callable[[Sequence[Item]], None]
 ) -> list[tuple[Item, Exception]]:
-    """Work on all items together; if that raises, on each half, down to single items.
+    """Process all items together; if that raises, process each half, down to single items.
 
-    One faulty item among n costs 2·log₂ n more calls. After an out-of-memory error PyTorch's cached
-    memory is freed, and a single item is tried once more.
+    One faulty item among n costs about 2·log₂ n additional calls. After an out-of-memory error,
+    PyTorch's cached memory is freed and a single item is retried once.
 
     Args:
         items: in order.
-        work: succeeds or fails for all items that it is given.
+        work: succeeds or fails for all items it is given.
 
     Returns:
         The items on which `work` failed alone, each with its error.
 
     Raises:
-        DeviceLost: from `work`; a further call would fail as well.
+        DeviceLost: raised by `work`; further calls would fail as well.
     """
     try:
         if len(items) == 1:
@@ -160,7 +160,7 @@ def bisect_failures(
             work(items)
         return []
     except Exception as error:
-        # Without its frames, which hold memory that the next call needs.
+        # Drop the traceback, whose frames hold memory that the next call needs.
         failure = device_error(error.with_traceback(None))
     if isinstance(failure, DeviceLost):
         raise failure

@@ -1,4 +1,4 @@
-"""From image files to features: threads that decode, prepare pictures, and embed or pass on."""
+"""From image files to features: decode, prepare the stored picture, embed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from service.ops.turns import TurnTakingPool
 from service.settings import KeepImages, QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
-# A crop's quality is its sharpness times its rows, of which MOST_ROWS count: more than networks
-# see. For a crop with faults it is multiplied by FAULTY.
+# Quality of a crop: its sharpness times its rows, of which at most MOST_ROWS count because networks
+# see no more. Crops with faults are multiplied by FAULTY.
 MOST_ROWS = 256
 FAULTY = 0.1
-# decode_crop has read the whole file by then: its first bytes distinguish the formats.
+# decode_crop has already read the whole file: the first bytes identify the format.
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90
@@ -47,12 +47,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PicturePolicy:
-    """Choice of the picture that is kept of an image file.
+    """Policy for the picture that is stored of an image file.
 
     Attributes:
-        keep: `original` keeps the bytes as they came; `thumbnail` a JPEG of at most 256 pixels'
-            height, without metadata, and the original where that is smaller; `none` nothing.
-        max_original_bytes: a larger original is kept as its thumbnail.
+        keep: `original` stores the received bytes; `thumbnail` stores a JPEG at most 256 pixels
+            high without metadata, or the original if that is smaller; `none` stores nothing.
+        max_original_bytes: larger originals are stored as thumbnails.
     """
 
     keep: KeepImages
@@ -94,11 +94,11 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
 
 
 class Pipeline:
-    """Decodes, resizes and embeds images; a bad one does not affect the others.
+    """Decodes, resizes and embeds images; a bad image does not affect the others.
 
     Attributes:
         threads: for crops.
-        large_threads: for images of more than two megapixels, for which no crop then waits.
+        large_threads: for images above two megapixels, so that crops need not wait for them.
     """
 
     def __init__(
@@ -131,15 +131,16 @@ class Pipeline:
         quality: QualityPolicy = "off",
         pictures: PicturePolicy | None = None,
     ) -> list[Future[Embedded]]:
-        """Begin to embed images and return one future outcome per image, in order.
+        """Start embedding images and return one future outcome per image, in order.
 
-        Work on an image is skipped if its future is cancelled before its turn.
+        Work on an image is skipped if its future is cancelled before the work starts.
 
         Args:
-            images: whole files, crops of a frame that `open_frame` has decoded, or the problem of
-                one that is known already.
-            quality: whether a crop beyond a limit of the settings is embedded with its faults
-                noted (`warn`), or is a problem with the first fault's code and the details of all.
+            images: file contents, crops of a frame that `open_frame` has decoded, or problems that
+                are already known.
+            quality: `warn` embeds a crop beyond the quality limits of the settings and notes its
+                faults; `refuse` turns it into a problem with the code of the first fault and the
+                details of all.
             pictures: how to fill `EmbeddedImage.prepared`; the file of a crop of a frame is a PNG.
                 None leaves it empty.
         """
@@ -170,7 +171,7 @@ class Pipeline:
         return futures
 
     async def open_frame(self, images: Sequence[ImageFile]) -> None:
-        """Decode the frame that images are cut out of, where they are.
+        """Decode the frame that images are cut from, if they are cut from one.
 
         Raises:
             UnusableImages: it cannot be decoded.
@@ -237,7 +238,7 @@ class Pipeline:
         except CropProblem:
             raise
         except Exception as error:
-            # Decoders read hostile files: any error concerns this file alone.
+            # Decoders read hostile files: treat any error as a problem of this file alone.
             log.exception("an image could not be decoded")
             raise CropProblem(
                 "not_an_image", "the image data is damaged; send the file again or convert it"
@@ -245,7 +246,7 @@ class Pipeline:
 
 
 async def results(futures: Sequence[Future[Result]]) -> list[Result]:
-    """Return the results in order; if one raises, skip the work that has not begun."""
+    """Return the results in order; if one raises, cancel the work that has not started."""
     done: list[Result] = []
     try:
         for future in futures:

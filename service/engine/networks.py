@@ -36,15 +36,15 @@ from service.ops.metrics import Metrics
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-# M-Net always gets this many pairs, padded where there are fewer: the last digits of a matrix
-# product depend on its height, and a score must not depend on the number of other candidates.
+# M-Net always gets this many pairs, padded if necessary: the last digits of a matrix product depend
+# on its height, and a score must not depend on the number of other candidates.
 PAIRS_PER_PASS = 128
-# A pass of one query takes 0.3 ms on a free core and 3 ms beside other work.
+# One pass takes 0.3 ms on an idle core and 3 ms beside other work.
 PASSES_PER_SLICE = 16
 
 
 def passes_of(queries: int, candidates: int) -> int:
-    """Return the number of passes in which M-Net scores every candidate with every query."""
+    """Return the number of passes M-Net needs to score every candidate with every query."""
     return queries * -(-candidates // PAIRS_PER_PASS)
 
 
@@ -103,8 +103,8 @@ class Networks:
     ) -> NDArray[np.float32]:
         """Return `pair_scores`, computed on the device thread in slices of `PASSES_PER_SLICE`.
 
-        Other callers have their turn between two slices, and a slice that has not begun is skipped
-        once the task is cancelled.
+        Other callers run between slices. Once the task is cancelled, the remaining slices are
+        skipped.
         """
         size = PAIRS_PER_PASS * max(1, PASSES_PER_SLICE // len(queries))
         scores = []
@@ -126,10 +126,10 @@ class Networks:
         return totals / len(queries)
 
     def probe(self) -> None:
-        """Embed a grey crop, and score it where there is M-Net.
+        """Embed a grey crop and, if the artefact has an M-Net, score it.
 
         Raises:
-            InputProblem: a number is not finite; such an artefact cannot be served.
+            InputProblem: a result is not finite, so the artefact cannot be served.
         """
         shape = (1, self._preprocessing.height, self._preprocessing.width, 3)
         feature = self.runtime.embed(np.full(shape, 128, np.uint8))
@@ -141,10 +141,13 @@ class Networks:
             )
 
     def refuse_collapse(self, name: str) -> None:
-        """Refuse a model, called `name`, that gives all crops the same score.
+        """Refuse a model that gives all crops the same score.
+
+        Args:
+            name: of the model, for the message.
 
         Raises:
-            CollapsedModel: naming the scoring and its spread.
+            CollapsedModel: the message names the scoring and its spread.
         """
         features = self.runtime.embed(drawn_patterns(self._preprocessing))
         refuse_collapse(name, features, self._pair_scores)
@@ -235,7 +238,7 @@ def load_model(
     networks = Networks(artefact, runtime)
     device.submit(networks.refuse_collapse, name).result()
     device.submit(networks.probe).result()
-    # With OpenVINO a crop is embedded by the thread that decoded it, and no search waits for that.
+    # With OpenVINO the decoding thread also embeds the crop, so searches do not wait for it.
     at_once = runtime.at_once if isinstance(runtime, OpenVinoRuntime) else None
     count = max(settings.decode_threads, at_once or 1)
     threads = DeviceThread(device.on_loss, count, "decode")

@@ -1,7 +1,7 @@
-"""The choice between PyTorch and OpenVINO for the features, made once for each record.
+"""The choice between PyTorch and OpenVINO for features, made once per record.
 
-Features of two runtimes differ in their last digits, so every process on a record uses the runtime
-that was chosen when the record was first used with an embedder. On a CPU that is the fastest one.
+Features of the two runtimes differ in their last digits. Every process therefore uses the runtime
+that was chosen when an embedder was first used with the record; on a CPU that is the faster one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from service.errors import StorageFailed
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-# Each round of a measurement embeds at least this many crops, and one for every core.
+# Each round embeds at least this many crops, and at least one per core.
 CROPS = 16
 ROUNDS = 2
 REMEDY = (
@@ -36,8 +36,8 @@ class RuntimeChoice(BaseModel):
     """The runtime of one embedder in one record.
 
     Attributes:
-        crops_per_second: of every candidate when it was chosen, by runtime and dtype; empty where
-            there was only one.
+        crops_per_second: measured speed of every candidate, by runtime and dtype; empty if there
+            was only one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,17 +60,18 @@ class KeptRuntimes(Protocol):
 def choose_runtime(
     artefact: Artefact, settings: Settings, records: KeptRuntimes
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
-    """Build the record's runtime; without one the fastest that agrees, which the record then keeps.
+    """Build the runtime chosen for the record; choose and store one if there is none yet.
 
-    On a GPU it is PyTorch, and nothing is stored.
+    The choice is the fastest runtime whose features agree. On a GPU it is always PyTorch, and
+    nothing is stored.
 
     Args:
-        artefact: whose embedder is run; it is not changed.
-        records: earlier choices.
+        artefact: provides the embedder; it is not changed.
+        records: stores the choices.
 
     Raises:
-        InputProblem: for a device or runtime that cannot be used, for settings that contradict
-            the record's choice, and for features that disagree with the float32 network's.
+        InputProblem: the device or runtime cannot be used, the settings contradict the stored
+            choice, or the features disagree with those of the float32 network.
     """
     try:
         device = choose_device_name(settings.device)
@@ -98,7 +99,7 @@ def choose_runtime(
         try:
             stored = records.keep_first(embedder, own)
         except StorageFailed as error:
-            # A full record can still be searched and deleted from. The next start chooses again.
+            # The disk may be full: searching and deleting still work. The next start chooses again.
             log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
         if stored == own:
             return runtime, choice
@@ -142,8 +143,8 @@ def _crops_per_second(
 
 
 def _candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
-    # bfloat16 in PyTorch only where it is asked for: there a feature moves with the size of its
-    # batch by more than float32's last digits, and an answer must not depend on who else is asking.
+    # PyTorch uses bfloat16 only if asked to: features then vary with the batch size beyond
+    # float32's last digits, and an answer must not depend on who else is asking.
     every: list[tuple[RuntimeName, DtypeName]] = [("torch", "float32"), ("openvino", "float32")]
     if settings.dtype == "bfloat16":
         every = [("torch", "bfloat16"), ("openvino", "bfloat16")]

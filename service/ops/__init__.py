@@ -1,1 +1,1 @@
-"""Operation of a served process: audit, health, metrics, logs, files."""
+"""Operation of the service process: audit, health, metrics, logs, files."""

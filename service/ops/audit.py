@@ -1,7 +1,7 @@
-"""The audit log: which key did what, append-only, without the name of any person.
+"""The audit log: append-only lines saying which key did what, without the name of any person.
 
-Identities and external ids are written as hashes under a key, a file beside the log: without it
-they mean nothing, and the log can be kept when people are forgotten.
+Identities and external ids are written as keyed hashes. The key lies in a file beside the log;
+without it the hashes mean nothing, so the log can be kept when people are forgotten.
 """
 
 from __future__ import annotations
@@ -42,51 +42,53 @@ LOG_NAME = "audit.jsonl"
 KEY_NAME = "audit.key"
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 5.0
-# Lines that are cut off from the file once it was noted are found out.
+# Removing lines from the end of the file is detected once these lines have been noted.
 NOTE_SECONDS = 5.0
-# The first refusal of an address is a line; those within this time after it are another one.
+# The first refusal of an address is logged at once; further ones within this time are counted in a
+# single line.
 REFUSAL_SECONDS = 60.0
 MOST_REFUSED = 100
-# Bounds of a line: about a search or view, and about a deletion, which names up to 1,000 crops.
+# Size limits of a line: for searches and views, and for deletions, which name up to 1,000 crops.
 VIEW_BYTES = 8192
 LINE_BYTES = 96 * 1024
-# Entries of each list in a line over its bound; none, if the line would still be over it.
+# Entries kept of each list in a line over its limit; no entries if the line is still too long.
 SHOWN_ENTRIES = 10
-# Bound of the lines that wait to be written; further ones are counted.
+# Limit of the lines waiting to be written; lines beyond it are only counted.
 BUFFER_BYTES = 16 * 1024 * 1024
 KEY_BYTES = 32
-# Operations that free space or take access away: they may use the reserve of the disk.
+# Operations that free space or revoke access may use the reserved disk space.
 FREEING = ("delete", "forget", "revoke")
-# Fields that are written as keyed hashes, and fields that are left out where they are empty.
+# Fields written as keyed hashes, and fields omitted when empty.
 HASHED = ("identity", "identities", "new_identity", "external_id")
 OPTIONAL = {
     *(*HASHED, "gallery", "crop_ids", "query_id", "filters", "purpose"),
     "snapshots_not_rewritten",
 }
-# Name and request id. Tasks and the calls of thread pools inherit it.
+# Name and request id, inherited by tasks and by the calls of thread pools.
 _actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("service", None))
 
 
 def act_as(name: str, request_id: str | None = None) -> None:
-    """Name the actor of the lines that the current context writes, and whose turn its work takes.
+    """Set the actor of audit lines in this context; its work also takes turns under this name.
 
-    It is a key's id, `loopback` for a local request without a key, or `uid:1000` for a command.
+    The name is a key's id, `loopback` for a local request without a key, or `uid:1000` for a
+    command.
     """
     _actor.set((name, request_id))
     CALLER.set(name)
 
 
 class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
-    """The log of one data directory; the service and the commands append to it side by side.
+    """The audit log of a data directory; the service and the commands append to it side by side.
 
     Args:
-        max_bytes: of one file; beyond it another is begun.
-        queries: whether searches and views are noted.
-        on_drop: called for each line that is counted alone, as too many wait.
-        reserved_bytes: of the disk, which are kept for deletions.
+        max_bytes: size at which a new file is started.
+        queries: whether searches and views are logged.
+        on_drop: called for each line that is only counted because too many are waiting.
+        reserved_bytes: disk space that is kept free for deletions.
 
     Raises:
-        InputProblem: where the log or its key cannot be used.
+        InputProblem: the log or its key cannot be used.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._on_drop = on_drop
         self._data_dir = data_dir
         self._reserved_bytes = reserved_bytes
-        # One: each line continues the one before.
+        # One thread, because each line continues the previous one.
         self.threads = MonitoredThreadPool(1, "audit log")
         path = data_dir / LOG_NAME
         try:
@@ -125,16 +127,16 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._flusher: asyncio.Task[None] | None = None
 
     def record(self, event: str, phase: Phase = "done", durable: bool = True, **what: Any) -> None:
-        """Write a line; blocks until it would survive a power cut, unless not `durable`.
+        """Write a line and block until it would survive a power cut, unless `durable` is false.
 
         Args:
             event: verb and noun, such as `delete_crop`.
-            what: further fields, JSON: `gallery` by name, `crop_ids`, their `count`, `filters` and
-                `purpose` of a search. What `HASHED` names, also within `filters`, is written as
-                keyed hashes; no other field may be personal or secret.
+            what: further JSON fields: `gallery` (its name), `crop_ids`, their `count`, `filters`
+                and `purpose` of a search. Fields named in `HASHED`, also within `filters`, are
+                written as keyed hashes; no other field may be personal or secret.
 
         Raises:
-            StorageFailed: where it could not be written.
+            StorageFailed: the line could not be written.
         """
         if event.startswith(FREEING) and phase == "asked":
             give_up_reserve(self._data_dir)
@@ -145,17 +147,18 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **what: Any) -> None:
-        """Note a search or a view on the event loop; never raises, never waits.
+        """Log a search or a view from the event loop; never raises and never waits.
 
-        The line is in the file within a second. Where the file cannot be written lines wait in
-        memory, `BUFFER_BYTES` of them; how many more there were is noted with the next.
+        The line reaches the file within a second. While the file cannot be written, up to
+        `BUFFER_BYTES` of lines wait in memory; the number of lines beyond that is logged with the
+        next one.
         """
         if self.queries:
             self._buffer_line(event, what)
             self._start_flusher()
 
     def require_room(self) -> None:
-        """Raise `StorageFailed` where a search could not be noted: they stop before deletions."""
+        """Raise `StorageFailed` if searches cannot be logged: they stop before deletions do."""
         if not self.queries:
             return
         if self._buffered_bytes > BUFFER_BYTES // 2:
@@ -175,7 +178,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             )
 
     def note_refusal(self, actor: str, address: str, status: int) -> None:
-        """Note a 401 or 403: the first of an address at once, further ones as a count a minute."""
+        """Log a 401 or 403: the first of an address at once, further ones as a count per minute."""
         refusal = (actor, address, status)
         if refusal not in self._refused and len(self._refused) >= MOST_REFUSED:
             refusal = ("unknown", "others", status)
@@ -221,10 +224,10 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
-        """Write the buffered lines, and every few seconds the note of the last one.
+        """Write the buffered lines and, every few seconds, note the last one.
 
         Raises:
-            StorageFailed: they could not be written, and wait.
+            StorageFailed: the lines could not be written; they stay buffered.
         """
         waiting = len(self._buffer)
         dropped = self._dropped
@@ -269,14 +272,14 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
     @contextlib.asynccontextmanager
     async def audited(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:
-        """Surround a block that destroys something: `asked` is on the disk before it runs.
+        """Wrap a destructive operation: an `asked` line is on the disk before the block runs.
 
-        Fields that the block puts into the yielded dictionary are written with the line after it:
-        `done`, or `failed` with the error's code. To be used in a critical section, which a client
-        that disconnects does not cut off.
+        Fields that the block adds to the yielded dictionary are written to the line that follows
+        it: `done`, or `failed` with the error's code. Use it inside a critical section, which a
+        disconnecting client does not interrupt.
 
         Raises:
-            StorageFailed: where `asked` could not be written; the block does not run.
+            StorageFailed: the `asked` line could not be written; the block does not run.
         """
         await self.threads.run(self.record, event, "asked", **what)
         result: dict[str, Any] = {}
@@ -294,12 +297,12 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     async def done(
         self, event: str, phase: Phase = "done", durable: bool = False, **what: Any
     ) -> None:
-        """Record an operation that has ended; an error is only logged."""
+        """Log an operation that has completed; failures are only written to the service's log."""
         try:
             await self.threads.run(self.record, event, phase, durable, **what)
             self._start_flusher()
         except StorageFailed:
-            # The operation has happened, so its answer must not be an error.
+            # The operation has already happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
 
     def hashed(self, name: str) -> str:
@@ -317,7 +320,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
 
 def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:
-    """Cut each list to its first entries; `shortened` has the count and the hash of the whole."""
+    """Truncate every list; `shortened` gets the count and the hash of each complete list."""
     cut: dict[str, Any] = {}
     whole: dict[str, Any] = {}
     for name, value in fields.items():
@@ -332,7 +335,7 @@ def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:
 
 
 def audit_logs(data_dir: Path) -> list[Path]:
-    """Return the current file of every log of a data directory by name, also of a lost one."""
+    """Return the current file of every log in a data directory, including missing ones, by name."""
     noted = [path.with_suffix(".jsonl") for path in data_dir.glob(f"audit*{ACKNOWLEDGED_SUFFIX}")]
     return sorted({current_file(path) for path in (*audit_files(data_dir), *noted)})
 
@@ -342,14 +345,14 @@ def audit_files(data_dir: Path) -> list[Path]:
 
 
 def line_key(data_dir: Path) -> bytes:
-    """Return the key of the lines' hashes; another one than that of names, which clients choose."""
+    """Return the key of the lines' hashes; it differs from that of names, which clients choose."""
     path = data_dir / KEY_NAME
     secret = path.read_bytes() if path.exists() else b""
     return hmac.digest(secret, b"\0lines of the audit log", "sha256")
 
 
 def _key(path: Path) -> bytes:
-    """Read the log's secret of `KEY_BYTES`; two processes may make it at once."""
+    """Read the log's secret of `KEY_BYTES`; two processes may create it at the same time."""
     if not path.exists():
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as made:
             made.write(secrets.token_bytes(KEY_BYTES))

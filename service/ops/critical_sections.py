@@ -1,6 +1,6 @@
-"""Critical sections: work that runs to its end, also where the request that began it is cancelled.
+"""Critical sections: work that completes even if the request that started it is cancelled.
 
-Without, a client that disconnects would release a lock while the request's thread goes on.
+Otherwise a disconnecting client would release a lock while the request's thread still runs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 Section = Callable[[], Coroutine[Any, Any, Result]]
 
 
-# A lock that one task of one process holds, by a file that is made for it and stays; the system
-# releases it when the process dies. With `blocking=False` it raises `filelock.Timeout` where it is
-# held. Each attempt is one system call that does not wait, which needs no thread.
+# A file lock held by one task of one process. The operating system releases it when the process
+# dies; the file stays. `blocking=False` raises `filelock.Timeout` if the lock is held. An attempt
+# is one non-blocking system call, so it needs no thread.
 def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
     return AsyncFileLock(
         path, mode=0o600, blocking=blocking, run_in_executor=False, preserve_lock_file=True
@@ -29,19 +29,19 @@ def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
 
 
 class CriticalSections:
-    """Runs critical sections and knows which are under way; lives on the event loop."""
+    """Runs critical sections and tracks those in progress; used on the event loop only."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
     async def run(self, section: Section[Result], lock: Path | None = None) -> Result:
-        """Run a section to its end, in a task of its own.
+        """Run a section to completion in a task of its own.
 
-        A cancellation takes effect before the section begins, also while it waits for the lock, or
-        after the section has ended; never in between.
+        A cancellation takes effect before the section starts, including while it waits for the
+        lock, or after it has ended, but never in between.
 
         Args:
-            lock: a file whose lock one section of one process holds. It is made, and stays.
+            lock: path of a lock file that serialises sections across processes; created if missing.
         """
         held = contextlib.AsyncExitStack()
         if lock is not None:
@@ -63,7 +63,7 @@ class CriticalSections:
         if cancelled is None:
             return task.result()
         if not task.cancelled() and (failure := task.exception()) is not None:
-            # As a traceback, of which the log leaves out messages that may name a person.
+            # Logged as a traceback, from which the log removes messages that may name a person.
             log.error("a cancelled request's section failed", exc_info=failure)
         raise cancelled
 

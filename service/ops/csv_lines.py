@@ -1,19 +1,19 @@
-"""Lines of CSV that no spreadsheet takes for formulas."""
+"""CSV lines that spreadsheets do not interpret as formulas."""
 
 from __future__ import annotations
 
 import csv
 import io
 
-# A spreadsheet runs text that begins like a formula, some of them after a tab or a line's end.
+# Spreadsheets run text that begins like a formula, in part also after a tab or line break.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def csv_line(*values: object) -> str:
-    """Write one line; None is empty.
+    """Format one line; None becomes an empty field.
 
-    A text that a spreadsheet would run as a formula has an apostrophe before it, and so has one
-    that begins with an apostrophe.
+    An apostrophe is put before text that a spreadsheet would run as a formula, and before text that
+    already begins with one.
     """
 
     def safe(value: object) -> object:

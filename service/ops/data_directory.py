@@ -1,7 +1,7 @@
-"""The data directory: its lock, its files, and what of it is still there after a power cut.
+"""The data directory: its lock, and how its files survive a power cut.
 
-A file that was synced can be lost all the same: its name is kept by the folder, and a folder has to
-be synced too, when a file is made, renamed or removed in it, and when it is made itself.
+Syncing a file does not make its name durable: after a file is created, renamed or removed, its
+folder must be synced too, and after a folder is created, the folder above it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PRIVATE = 0o700
 DATABASE_NAME = "galleries.sqlite3"
 SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
-# The ending of files and folders that get their names once they are complete.
+# Suffix of files and folders that get their final name when they are complete.
 UNFINISHED = ".part"
 INDEXES = "indexes"
-# Files that no record names are moved into a folder of this name beside them.
+# Files unknown to the record are moved into a folder of this name beside them.
 STRAY = "stray"
 SNAPSHOT_SUFFIX = ".gmn"
 MEBIBYTE = 1024 * 1024
-# The file whose space deletions get on a full disk, and how much of it at once: the journal of the
-# record and the lines in the audit log have room in it.
+# A file whose space is released for deletions when the disk is full, and the bytes released at
+# once: enough for the record's journal and the lines of the audit log.
 RESERVE = "reserve"
 WORKERS = "workers"
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -53,20 +53,20 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a private folder and those above it, durably; raises `OSError`."""
+    """Create a private folder and its parents durably; raises `OSError`."""
     if path.is_dir():
         return
     make_folder(path.parent)
     path.mkdir(exist_ok=True, mode=PRIVATE)
-    # A folder that may be written but not read cannot be opened, and so not be synced.
+    # A folder that is writable but not readable cannot be opened, and so cannot be synced.
     if os.access(path.parent, os.R_OK):
         sync(path.parent)
 
 
 def copy_file(path: Path, to: Path) -> None:
-    """Copy a file into a folder, which is made, durably; raises `OSError`."""
+    """Copy a file durably into a folder, which is created if missing; raises `OSError`."""
     make_folder(to.parent)
-    # With its rights: the key of the audit log is its owner's alone.
+    # Copy the permissions too: only the owner may read the audit log's key.
     shutil.copy(path, to)
     sync(to)
     sync(to.parent)
@@ -83,7 +83,7 @@ def sync_below(folder: Path) -> None:
 
 @contextlib.contextmanager
 def unfinished_folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside `path`, to be put there once it is filled; removed where that fails."""
+    """Create a folder beside `path` to be renamed to it once filled; removed if the block fails."""
     part = path.with_name(f"{path.name}.{token_hex(8)}{UNFINISHED}")
     try:
         make_folder(part)
@@ -100,7 +100,7 @@ def put_in_place(part: Path, path: Path) -> None:
 
 
 def sync_disk(path: Path) -> None:
-    """Sync all of the file system that holds a path, by one call; raises `OSError`."""
+    """Sync the whole file system that contains a path, in one call; raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
@@ -110,7 +110,7 @@ def sync_disk(path: Path) -> None:
 
 
 def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record") -> None:
-    """Move a useless file into a folder, under a name that is free; never raises."""
+    """Move an unknown file into a folder, under a free name; never raises."""
     try:
         make_folder(folder)
         target = folder / name
@@ -124,14 +124,14 @@ def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record"
 
 @contextlib.contextmanager
 def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
-    """Make a data directory and lock it; the operating system unlocks it when the process dies.
+    """Create a data directory and lock it; the operating system unlocks it when the process dies.
 
     Args:
-        shared: with services, which share it with each other; else with nobody.
+        shared: lock it together with other services; otherwise exclusively.
 
     Raises:
-        InputProblem: the directory cannot be made or written, lies on a network file system, or
-            another process holds it.
+        InputProblem: the directory cannot be created or written, is on a network file system, or is
+            locked by another process.
     """
     require_local_disk(path)
     try:
@@ -154,7 +154,7 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
 
 
 def require_local_disk(path: Path) -> None:
-    """Raise `InputProblem` for a network file system, on which SQLite's shared log cannot work."""
+    """Raise `InputProblem` on a network file system, where SQLite's shared log does not work."""
     resolved = path.resolve()
     mounted: tuple[int, str] = (0, "")
     for line in Path("/proc/self/mounts").read_text().splitlines():
@@ -172,7 +172,7 @@ def require_local_disk(path: Path) -> None:
 
 @contextlib.contextmanager
 def hold_worker(data_dir: Path, worker: str) -> Iterator[None]:
-    """Show other processes that a worker lives; the operating system ends that with the process."""
+    """Mark a worker as alive until this process ends, by a lock on a file."""
     path = data_dir / WORKERS / worker
     make_folder(path.parent)
     path.touch()
@@ -182,7 +182,7 @@ def hold_worker(data_dir: Path, worker: str) -> Iterator[None]:
 
 
 def is_alive(data_dir: Path, worker: str) -> bool:
-    """Return whether the process of a worker is there, on this machine or in its containers."""
+    """Return whether a worker's process is alive, on this machine or in one of its containers."""
     path = data_dir / WORKERS / worker
     try:
         with hold(path, shared=True):
@@ -196,7 +196,7 @@ def is_alive(data_dir: Path, worker: str) -> bool:
 
 @contextlib.contextmanager
 def hold(path: Path, shared: bool = False) -> Iterator[None]:
-    """Lock a file, or a folder such as an upload's; raises `BlockingIOError` where it is locked."""
+    """Lock a file or folder; raises `BlockingIOError` if another process holds it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -210,12 +210,12 @@ def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
 
 
 def left_for_deletions(data_dir: Path) -> int:
-    """Return the free bytes of the disk and those of the reserve; raises `OSError`."""
+    """Return the free bytes on the disk and the size of the reserve; raises `OSError`."""
     return shutil.disk_usage(data_dir).free + _size(data_dir / RESERVE)
 
 
 def hold_reserve(settings: Settings) -> None:
-    """Take disk space for deletions, up to half of the free space, in a file of its own."""
+    """Reserve disk space for deletions, at most half of the free space, in a file."""
     path = settings.data_dir / RESERVE
     held = _size(path)
     free = shutil.disk_usage(settings.data_dir).free
@@ -230,7 +230,7 @@ def hold_reserve(settings: Settings) -> None:
 
 
 def give_up_reserve(data_dir: Path) -> None:
-    """Free a part of the reserve where the disk has less than a deletion may need; never raises."""
+    """Release part of the reserve if the disk has too little room for a deletion; never raises."""
     path = data_dir / RESERVE
     with contextlib.suppress(OSError):
         if shutil.disk_usage(data_dir).free < DELETION_BYTES:
@@ -242,7 +242,7 @@ def _size(path: Path) -> int:
 
 
 def require_free_disk(settings: Settings) -> None:
-    """Raise `StorageFailed` where the disk has no more room than deletions may need."""
+    """Raise `StorageFailed` if the free space is needed for deletions."""
     left = left_for_deletions(settings.data_dir)
     if left < settings.reserved_disk_bytes:
         raise StorageFailed(

@@ -1,9 +1,10 @@
-"""Failpoints: named places at which a crash test makes the process die, fail or wait.
+"""Failpoints: named places where a crash test makes the process die, fail or wait.
 
-`GMN_FAILPOINT=name[:N][=action]` acts at the N-th passage, the first by default: `kill` (the
-default) is kill -9 of this process, `raise` an `OSError`, `delay:SECONDS` a wait of the thread that
-passes. Unset, a passage is one comparison. Each name is the work, a dot, and the step of it that
-has just happened or comes next; tests/torture/scenarios.py has all of them.
+`GMN_FAILPOINT=name[:N][=action]` acts when the place is reached for the N-th time (default 1):
+`kill` (the default) sends kill -9 to this process, `raise` raises an `OSError`, `delay:SECONDS`
+blocks the thread. If the variable is unset, a failpoint costs one comparison. A name consists of
+the operation, a dot, and the step that has just happened or comes next; tests/torture/scenarios.py
+lists all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SYNTAX = re.compile(r"([a-z.-]+)(?::([1-9]\d*))?(?:=(kill|raise|delay:(\d+(?:\.\
 
 @dataclass(frozen=True)
 class Armed:
-    """A failpoint that acts: at which passage, from 1, and how; a number waits for seconds."""
+    """An active failpoint: at which passage (from 1) it acts, and how; a number is a delay in s."""
 
     name: str
     passage: int
@@ -33,12 +34,12 @@ class Armed:
     passages: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
 
-# One for the process: it is the process that dies.
+# Process-wide, because it is the process that dies.
 _armed: Armed | None = None
 
 
 def parse(text: str) -> Armed:
-    """Read `name[:N][=action]`; raises `InputProblem` for another text."""
+    """Parse `name[:N][=action]`; raises `InputProblem` if the text has another form."""
     written = SYNTAX.fullmatch(text)
     if written is None:
         raise InputProblem(

@@ -1,7 +1,8 @@
-"""Append-only files of JSON lines, each with the hash of the line before and a keyed one of itself.
+"""Append-only files of JSON lines that are chained by hashes.
 
-A file that has grown to its limit is renamed after its last line, such as
-`audit.000000004711.jsonl`, and the next one goes on with the numbers and hashes.
+Each line has the hash of the previous line and a keyed hash of itself. A file that has reached its
+size limit is renamed after its last line, such as `audit.000000004711.jsonl`; the next file
+continues its numbers and hashes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from service.errors import StorageFailed
 from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
-# More than is written until the operating system writes it to the disk by itself.
+# More bytes than are written before the operating system flushes them by itself.
 TORN_BYTES = 4 * 1024 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 LOCK = ".lock"
@@ -39,14 +40,14 @@ class CorruptLog(Exception):
 
 
 class _Link(NamedTuple):
-    """Number and hash of a line, which the next line continues."""
+    """The number and hash of a line, which the next line continues."""
 
     number: int = 0
     sha256: str = "0" * 64
 
 
 class _Line(BaseModel):
-    """The fields that chain a line; `begins_file` where it continues another file."""
+    """The fields that chain a line; `begins_file` is set if it continues another file."""
 
     sequence: int
     previous: str
@@ -55,14 +56,14 @@ class _Line(BaseModel):
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of reading a whole chain.
+    """The result of reading a complete chain.
 
     Attributes:
-        first_line: its number; above 1 where older files were taken away.
-        lines: how many are as they were written, from the first on.
-        keyed_from: number of the first line with a keyed hash; None where a former version wrote
-            all of them.
-        problem: the place of the line after them, and its fault; None where there is none.
+        first_line: number of the first line; above 1 if older files were taken away.
+        lines: number of intact lines from the first one on.
+        keyed_from: number of the first line with a keyed hash; None if an earlier version wrote all
+            of them.
+        problem: position and fault of the first line that breaks the chain; None if there is none.
     """
 
     first_line: int
@@ -73,19 +74,19 @@ class Checked:
 
 
 class HashChainLog:
-    """Appends lines; several threads and processes may do so at once, under the lock of a file.
+    """Appends lines; threads and processes may append concurrently, serialised by a file lock.
 
-    Where the file was moved away a new one is begun, which goes on with the chain. Lines that a
-    power cut left incomplete are removed: they were not acknowledged, and contain zeros where a
-    piece did not reach the disk.
+    If the file was moved away, a new one is started that continues the chain. Lines left incomplete
+    by a power cut are removed: they were never acknowledged, and may contain zeros where a block
+    did not reach the disk.
 
     Args:
-        key: of the hashes, without which nobody can write a line or the note of the last one.
-        max_bytes: of a file; beyond it the file is renamed, and another begun.
+        key: of the hashes; without it nobody can forge a line or the note of the last one.
+        max_bytes: size at which the file is renamed and a new one started.
 
     Raises:
-        OSError: where the file cannot be opened.
-        CorruptLog: where its end is not that of a chain.
+        OSError: the file cannot be opened.
+        CorruptLog: the end of the file does not form a chain.
     """
 
     def __init__(self, path: Path, key: bytes, max_bytes: int) -> None:
@@ -95,7 +96,7 @@ class HashChainLog:
         self._note_path = path.with_suffix(ACKNOWLEDGED_SUFFIX)
         self._last = _Link()
         if not path.exists():
-            # A log that was taken away is begun anew.
+            # If the log was taken away, a new one is started.
             self._note_path.unlink(missing_ok=True)
         with self._locked_file() as file:
             size = file.seek(0, os.SEEK_END)
@@ -117,26 +118,26 @@ class HashChainLog:
                 file.truncate(end)
 
     def append(self, lines: Sequence[str], durable: bool) -> None:
-        """Write JSON objects as lines, all or nothing; if `durable`, to survive a power cut.
+        """Append JSON objects as lines, all or nothing; if `durable`, they survive a power cut.
 
-        Without lines those before are made durable, unless their file was moved away.
+        Without lines, this syncs the previous ones, unless their file was moved away.
 
         Raises:
-            StorageFailed: where the disk does not take them, or another program damaged the end.
+            StorageFailed: the disk does not accept the lines, or another program damaged the end.
         """
         if not lines and not self._path.exists():
             return
         try:
             with self._locked_file() as file:
                 end, last = self._end(file, file.seek(0, os.SEEK_END))
-                # Behind it may be a line amid which a process was killed.
+                # A killed process may have left an incomplete line behind it.
                 file.truncate(end)
                 if end <= self._max_bytes:
                     self._write(file, end, last, lines, durable)
                     return
                 os.fsync(file)
                 self._path.rename(self._path.with_stem(f"{self._path.stem}.{last.number:012d}"))
-                # Before another file bears the name, which must not take this one's place.
+                # Sync before another file takes the name, so that it cannot replace this one.
                 sync(self._path.parent)
         except (OSError, CorruptLog) as error:
             raise StorageFailed(
@@ -170,11 +171,12 @@ class HashChainLog:
             self._note()
 
     def _note(self) -> None:
-        """Note the last line, which is on the disk; never raises, as it has happened."""
+        """Note the last line, which is already on the disk; never raises."""
         note = {"sequence": self._last.number, "sha256": self._last.sha256}
         try:
             with open(self._note_path, "r+b", buffering=0, opener=_open_private) as file:
-                # Written over, as it never becomes shorter: a note is there at every moment.
+                # The note never gets shorter, so overwriting it leaves a note in place at every
+                # moment.
                 file.write(_signed(json.dumps(note), self._key))
         except OSError as error:
             log.warning("%s could not be written: %s", self._note_path, error)
@@ -193,7 +195,7 @@ class HashChainLog:
         end, last = _last_line(file, size)
         if last is not None:
             return end, last
-        # A new file continues the newest full one, or what this process wrote last.
+        # A new file continues the newest full file or the last line this process wrote.
         for path in full_files(self._path)[-1:]:
             with path.open("rb", buffering=0) as full:
                 _, last = _last_line(full, full.seek(0, os.SEEK_END))
@@ -226,7 +228,7 @@ def _is_signed(line: bytes, key: bytes) -> bool:
 
 
 def _read_note(path: Path, key: bytes) -> _Link | None:
-    """Read the note of a chain's last line; one of the former version has no hash."""
+    """Read the note of the chain's last line; notes of an earlier version have no hash."""
     content = path.read_bytes() if path.exists() else b""
     if _is_signed(content, key):
         note = json.loads(content)
@@ -238,7 +240,7 @@ def _read_note(path: Path, key: bytes) -> _Link | None:
 
 
 def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:
-    """Return the link of a line; raises `CorruptLog` where it does not continue the link `last`."""
+    """Return the link of a line; raises `CorruptLog` if it does not continue the link `last`."""
     if not line.endswith(b"\n"):
         raise CorruptLog("is not finished: its writer was stopped")
     try:
@@ -277,7 +279,7 @@ def _read_state(path: Path, key: bytes) -> tuple[_Link | None, dict[Path, int]]:
 
 
 def check_chain(path: Path, key: bytes) -> Checked:
-    """Read a whole chain by the file that is written, also meanwhile; raises `OSError`."""
+    """Read a complete chain, also while it is written, given its current file; raises `OSError`."""
     note, sizes = _read_state(path, key)
     last = _Link()
     lines = number = 0

@@ -20,18 +20,18 @@ STOPPED = float("inf")
 # "Internal software error" in sysexits.h.
 EXIT_STATUS = 70
 CHECK_EVERY_SECONDS = 5.0
-# Time for `/livez` and `/readyz` to report the failure, and for answers to be sent.
+# Time for `/livez` and `/readyz` to report the failure and for answers to be sent.
 EXIT_GRACE_SECONDS = 3.0
-# A check that is later than this shows that the whole process was suspended.
+# If a check comes later than this, the whole process was suspended.
 SUSPENDED_SECONDS = 2.0
-# A piece of long work may copy gigabytes to a slow disk without a heartbeat.
+# One step of long work may copy gigabytes to a slow disk without a heartbeat.
 LONG_WORK_FACTOR = 30.0
 STDERR = 2
 
 
 @dataclass(eq=False)
 class Heartbeat:
-    """The time of a work's last progress, by `time.monotonic`."""
+    """The time of the last progress of some work, by `time.monotonic`."""
 
     last: float = field(default_factory=time.monotonic)
 
@@ -53,11 +53,12 @@ def heartbeat() -> None:
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """A part of the service whose stall or end ends the process.
+    """A part of the service; the process ends if the part stalls or stops.
 
     Attributes:
-        silent_seconds: time since its last heartbeat; 0 while idle, `STOPPED` once it has ended.
-        min_timeout_s: silence that is always allowed.
+        silent_seconds: returns the time since the last heartbeat; 0 while idle, `STOPPED` once it
+            has ended.
+        min_timeout_s: silence that is always tolerated.
         timeout_factor: multiplies `GMN_STALL_SECONDS`.
     """
 
@@ -73,7 +74,7 @@ class MonitoredThreadPool(ThreadPoolExecutor):
     def __init__(
         self, threads: int, name: str, min_timeout_s: float = 0.0, timeout_factor: float = 1.0
     ) -> None:
-        """Start nothing; `name` and the limits are those of `health_check`."""
+        """Prepare the pool; `name` and limits are those of `health_check`."""
         super().__init__(threads, thread_name_prefix=name)
         self._under_way: set[Heartbeat] = set()
         self.health_check = HealthCheck(name, self.silent_seconds, min_timeout_s, timeout_factor)
@@ -82,7 +83,7 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
-        """Run a blocking call; where this is cancelled, one that has begun goes on."""
+        """Run a blocking call; a call that has started continues after a cancellation."""
         return await asyncio.wrap_future(self.submit(call, *args, **kwargs))
 
     def _run(self, call: Callable[[], Result]) -> Result:
@@ -95,23 +96,23 @@ class MonitoredThreadPool(ThreadPoolExecutor):
             self._under_way.remove(work)
 
     def stuck(self, seconds: float) -> bool:
-        """Return True if each thread is at work that has been silent for more than `seconds`."""
+        """Return True if every thread has been busy and silent for more than `seconds`."""
         under_way = tuple(self._under_way)
         silent = (work.silent_seconds() > seconds for work in under_way)
         return len(under_way) == self._max_workers and all(silent)
 
     def silent_seconds(self) -> float:
-        """Return the longest silence of any work; `STOPPED` once a thread has ended."""
+        """Return the longest silence of any running call; `STOPPED` once a thread has ended."""
         if not all(thread.is_alive() for thread in tuple(self._threads)):
             return STOPPED
         return max((work.silent_seconds() for work in tuple(self._under_way)), default=0.0)
 
 
 class BlockingPools:
-    """Threads for long work that blocks; one kind of work that hangs delays no other."""
+    """Threads for long blocking work; one hanging kind of work does not delay the others."""
 
     def __init__(self) -> None:
-        # Snapshots, and the maintenance of the data directory and the record.
+        # For snapshots and for maintenance of the data directory and the record.
         self.files = self._pool(4, "files threads")
         self.imports = self._pool(4, "imports threads")
         self.calibration = self._pool(1, "calibration threads")
@@ -130,13 +131,12 @@ class BlockingPools:
 
 
 class Watchdog:
-    """Ends the process when a health check fails, so that its supervisor starts another.
+    """Ends the process when a health check fails, so that its supervisor starts another one.
 
-    The log names the failed check and shows the stack of every thread; `trouble` is set for
-    three seconds, then the process ends. The loss is that of `kill -9`.
-
-    After a suspension of the whole process every check has its full time again. A process whose
-    interpreter is blocked by a library is ended, with status 1, by a timer of the C library.
+    The log names the failed check and shows the stack of every thread. `trouble` is set for three
+    seconds before the process ends, as abruptly as by `kill -9`. If the whole process was
+    suspended, every check starts over. If a library blocks the interpreter, a timer of the C
+    library ends the process with status 1.
     """
 
     def __init__(self, stall_seconds: float) -> None:
@@ -149,7 +149,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def give_up(self, name: str, why: str) -> None:
-        """End the process after the grace period: only another one can do this part's work."""
+        """End the process after the grace period: only a new process can replace this part."""
         if self.trouble is None:
             self.trouble = f"{name}: {why}"
             self._wake.set()
@@ -183,7 +183,7 @@ class Watchdog:
                 elif silent > allowed and trusted:
                     self.give_up(check.name, f"sent no heartbeat for {silent:.0f} s")
         if not self._stopped.is_set():
-            # In a thread of its own: the stalled part may hold the lock of the log.
+            # Log from a separate thread: the stalled part may hold the log's lock.
             threading.Thread(target=self._dump_threads, name="stacks", daemon=True).start()
             if not self._stopped.wait(EXIT_GRACE_SECONDS):
                 os._exit(EXIT_STATUS)

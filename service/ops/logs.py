@@ -1,4 +1,4 @@
-"""The log: JSON objects, one a line on standard error, with no image, identity or key's secret."""
+"""The log: JSON objects, one per line on standard error, without images, identities or secrets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any
 from service.http.keys import redacted
 
 log = logging.getLogger(__name__)
-# Fields of every record; the others were given as `extra` and belong into the line.
-# Uvicorn's `color_message` is the message over again, for terminals.
+# Fields of every record; other fields were passed as `extra` and belong in the line. Uvicorn's
+# `color_message` repeats the message for terminals.
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "color_message"}
-# Their messages name code, tables or sizes. Any other's may repeat a client's input.
+# Messages of these errors name code, tables or sizes. Other messages may repeat client input.
 OF_CODE = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 IMPERSONAL = (*OF_CODE, MemoryError, RecursionError, TimeoutError, sqlite3.Error)
 
 
 class JsonFormatter(logging.Formatter):
-    """One record as one JSON object."""
+    """Formats a log record as a JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -41,7 +41,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Send the log to standard error; below `info` no library's, as they repeat client input."""
+    """Send the log to standard error; libraries log only from `info` on, as they repeat input."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     wanted = logging.getLevelNamesMapping()[level.upper()]
@@ -51,9 +51,9 @@ def configure_logging(level: str) -> None:
 
 
 class LoopErrorLog:
-    """Logs errors that no task awaited, each kind once a second, and not their messages.
+    """Logs errors that no task awaited, each kind once a second and without its message.
 
-    A listening socket for whose connections no file is left raises thousands a second.
+    A listening socket that runs out of file descriptors raises thousands a second.
     """
 
     def __init__(self) -> None:

@@ -14,11 +14,11 @@ from prometheus_client.registry import Collector
 
 from gmn_client.models import FINISHED, AlertKind, SearchVerdict
 
-# The time at which a counter began: two lines for each, which no alert and no panel reads.
+# Creation times of counters would add two lines each, and no alert or panel reads them.
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-# The folder in which several processes keep their metrics; prometheus_client reads it.
+# Folder in which several processes keep their metrics; prometheus_client reads the variable.
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -29,7 +29,7 @@ class Metrics:
 
     Attributes:
         counted: summed over the processes behind a port.
-        state: of the record, its disk and the process that is asked; set when it is asked.
+        state: values of the record, its disk and the process that answers; set on each scrape.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Metrics:
         self.problems = counter(
             "gmn_problems_total", "Problems answered, of requests and of single images.", ("code",)
         )
-        # An alert sees an increase only from a number that was read before.
+        # An alert sees an increase only if the series existed before it.
         for code in ("internal_error", "not_embedded", "storage_failed", "queue_full"):
             self.problems.labels(code)
         self.batch_size = histogram(
@@ -166,7 +166,7 @@ class Metrics:
 
 
 class _OfAllProcesses(Collector):
-    """Metrics that the processes keep in files, without those of one process."""
+    """Collects the metrics that processes keep in files, without those of one process."""
 
     def __init__(self, left_out: set[str]) -> None:
         self._left_out = left_out

@@ -1,7 +1,7 @@
-"""Redis, for what processes share beside the record: rates of keys, and events for other programs.
+"""Redis, for state that processes share beside the record: key rates and an event stream.
 
-Nothing in it is missed when it is lost. While it does not answer, each process counts by itself and
-keeps its newest events in memory.
+Losing it does no harm. While it does not answer, each process counts by itself and keeps its newest
+events in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ASKED_AGAIN_SECONDS = 2.0
 EVENTS_WAITING = 1000
 EVENTS_AT_ONCE = 100
 EVENTS_KEPT = 10_000
-# Takes from a bucket that fills within a minute. The answer is the seconds to wait, 0 for none.
+# Take from a token bucket that refills within a minute. Returns the seconds to wait, or 0.
 TAKE = """
 local rate, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
@@ -55,22 +55,22 @@ OLD_RECORD = (
 
 
 class SharedRedis:
-    """Rates and events in Redis, sent by one thread so that the event loop is not held up.
+    """Rates and events in Redis, sent by one thread so that the event loop never blocks.
 
     Attributes:
-        is_up: False from the first call without an answer until Redis answers again.
+        is_up: False from the first unanswered call until Redis answers again.
     """
 
     def __init__(self, url: str, password_file: Path | None) -> None:
-        """Connect; a Redis that does not answer is asked again later.
+        """Connect; a Redis that does not answer is tried again later.
 
         Raises:
-            InputProblem: the address or the password cannot be used, or the record of an earlier
-                version lies there.
+            InputProblem: the address or password cannot be used, or Redis holds the record of an
+                earlier version.
         """
         self.is_up = True
         self._redis = _client(url, password_file)
-        # The answer to each call of `take`, the key in Redis, the rate, and how many to take.
+        # Each call of `take` with its result: the key in Redis, the rate, and how many to take.
         self._takes: deque[tuple[Future[float | None], str, int, int]] = deque()
         self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_WAITING)
         self._wanted = threading.Event()
@@ -89,11 +89,11 @@ class SharedRedis:
         self._thread.start()
 
     async def take(self, key_id: str, rate: int, count: int) -> float | None:
-        """Take requests or images from a key's minute.
+        """Take requests or images from a key's rate.
 
         Returns:
-            Seconds to wait until there are as many left; 0 if they were taken, None if Redis does
-            not answer.
+            Seconds to wait until enough are available; 0 if they were taken, None if Redis does not
+            answer.
         """
         if not self.is_up:
             return None
@@ -103,7 +103,7 @@ class SharedRedis:
         return await asyncio.wrap_future(wait)
 
     def announce(self, gallery: str, event: str, **what: Any) -> None:
-        """Append an event to a gallery's stream; of many that wait for Redis the oldest go."""
+        """Append an event to a gallery's stream; the oldest waiting events are dropped first."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._events.append((gallery, {"event": event, "at": now, **what}))
         if self.is_up:
@@ -137,7 +137,7 @@ class SharedRedis:
                 return
 
     def _send(self, takes: Sequence[Sequence[Any]]) -> list[float]:
-        # The ping asks whether Redis is there where nothing waits.
+        # When nothing is waiting, a ping checks whether Redis answers.
         pipeline = self._redis.pipeline(transaction=False)
         for take in takes:
             pipeline.eval(TAKE, 1, *take)
@@ -164,24 +164,25 @@ class SharedRedis:
 
 
 class KeyRates:
-    """Requests or images that keys may send: a bucket for each key, which a minute fills."""
+    """Rates of keys: a token bucket per key that refills within a minute."""
 
     def __init__(self, processes: int = 1, shared: SharedRedis | None = None) -> None:
-        """Count in Redis, or while it is away in this process.
+        """Count in Redis, or in this process while Redis is away.
 
         Args:
-            processes: each has an equal share of a rate where it counts by itself.
+            processes: number of processes that share each rate equally when they count by
+                themselves.
         """
         self._processes = processes
         self._shared = shared
-        # Requests or images left of a key, and the time at which that was counted.
+        # Remaining requests or images of a key, and when that was computed.
         self._left: dict[str, tuple[float, float]] = {}
 
     async def take(self, key_id: str, rate: int, count: int) -> float:
-        """Take requests or images from a key's minute, at most `rate`.
+        """Take requests or images from a key's bucket, at most `rate`.
 
         Returns:
-            Seconds to wait until there are as many left; 0 if they were taken.
+            Seconds to wait until enough are available; 0 if they were taken.
         """
         wait = None
         if self._shared is not None:
@@ -192,7 +193,7 @@ class KeyRates:
         now = time.monotonic()
         left, counted_at = self._left.get(key_id, (share, now))
         left = min(share, left + (now - counted_at) * share / 60)
-        # More than the share is taken from a full bucket, and is owed.
+        # A request larger than the share is taken from a full bucket, which goes into debt.
         needed = min(count, share)
         if left < needed:
             return (needed - left) * 60 / share

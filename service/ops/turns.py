@@ -1,4 +1,4 @@
-"""Turns between callers: each caller's oldest work is taken in turn, however much others queue."""
+"""Turns between callers: a caller with a long queue does not delay the others."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from service.ops.health import MonitoredThreadPool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# The key of the request, or the name of the work, for which the current context runs. Tasks and
-# the calls of thread pools inherit it.
+# The key of the request, or name of the work, that the current context runs for. Tasks and calls of
+# thread pools inherit it.
 CALLER: ContextVar[str] = ContextVar("caller", default="service")
 
 
 class Turns(Generic[Item]):
-    """Items of several callers; not safe for several threads."""
+    """Queued items of several callers; not thread-safe."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[Item]] = {}
@@ -31,24 +31,24 @@ class Turns(Generic[Item]):
         self._waiting.setdefault(caller, deque()).append(item)
 
     def take(self) -> Item:
-        """Remove and return the first item of the caller whose turn it is.
+        """Remove and return the next item, from the caller whose turn it is.
 
         Raises:
-            StopIteration: nothing waits.
+            StopIteration: nothing is queued.
         """
         caller = next(iter(self._waiting))
         items = self._waiting.pop(caller)
         item = items.popleft()
         if items:
-            # The caller's next item waits until every other caller had a turn.
+            # Put the caller at the end: its next item waits until every other caller had a turn.
             self._waiting[caller] = items
         return item
 
 
 class TurnTakingPool(MonitoredThreadPool):
-    """A thread pool that works on the calls of several callers in turn.
+    """A thread pool that runs the calls of several callers in turn.
 
-    A call whose future was cancelled before its turn is skipped.
+    Calls whose future was cancelled before their turn are skipped.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -57,15 +57,15 @@ class TurnTakingPool(MonitoredThreadPool):
         self._turns_lock = threading.Lock()
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queue a call of the current context's caller; raises `RuntimeError` after a shutdown."""
+        """Queue a call for the current caller; raises `RuntimeError` after a shutdown."""
         return self._queue(CALLER.get(), lambda: call(*args, **kwargs), Future())
 
     def submit_after(
         self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
     ) -> Future[Result]:
-        """Queue a call on another future once that is done, from the thread that ends it.
+        """Queue a call on another future's result, from the thread that completes that future.
 
-        Where the call is cancelled before that, so is the other.
+        Cancelling the call before then cancels that future, too.
         """
         future: Future[Result] = Future()
         caller = CALLER.get()
@@ -87,7 +87,7 @@ class TurnTakingPool(MonitoredThreadPool):
     ) -> Future[Result]:
         context = copy_context()
         with self._turns_lock:
-            # Each call has a heartbeat of its own, in its own context.
+            # Run each call with its own heartbeat and in its own context.
             ThreadPoolExecutor.submit(self, self._take_turn)
             self._turns.put(caller, (future, lambda: context.run(self._run, call)))
         return future
