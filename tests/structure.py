@@ -1,6 +1,6 @@
 """Size and legibility of the code, and the ways of a query, an enrolment and a training through it.
 
-`python -m bench.structure` counts files, lines, tokens and hard-to-read patterns of each package,
+`python -m tests.structure` counts files, lines, tokens and hard-to-read patterns of each package,
 names a circle of imports, and traces which functions of the project one query and one enrolment
 enter, in how many files and with how many changes of thread. `--train` traces a training instead,
 up to its first update and in one step. `--list` prints these functions in the order in which they
@@ -31,9 +31,9 @@ from typing import Annotated
 import typer
 
 import gmn
-from bench.legibility import KINDS, Legibility, PythonFile
 from demo.data_sets import read_spec
 from gmn_client import Client, Image
+from tests.legibility import KINDS, Legibility, PythonFile
 
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
@@ -46,6 +46,8 @@ BOUNDS = {
     "files of an enrolment": 44,
     "tokens of training": 93_280,
     "files of training": 86,
+    "tokens of bench": 20_120,
+    "tokens of demo": 4_922,
     "tokens of model": 32_630,
     "functions of a first update": 126,
     "files of a first update": 35,
@@ -117,8 +119,8 @@ CEILINGS = {
         clause=0,
         vague=0,
         long=0,
-        tokens_per_line=8.8,
-        documented=55,
+        tokens_per_line=9.1,
+        documented=58,
     ),
     "tests": Legibility(
         packed=5,
@@ -185,7 +187,7 @@ def count_packages(files: Mapping[str, str]) -> dict[str, Counter[str]]:
 def bounded_sizes(packages: Mapping[str, Counter[str]]) -> dict[str, int]:
     """Return the tokens and files that have a bound, under their names in `BOUNDS`."""
     sizes = {}
-    for names in (("service", "gmn_client"), ("training",), ("model",)):
+    for names in (("service", "gmn_client"), ("training",), ("model",), ("bench",), ("demo",)):
         total = Counter[str]()
         for name in names:
             total.update(packages[name])
