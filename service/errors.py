@@ -1,4 +1,4 @@
-"""The errors of the service: of each its code, HTTP status, and sentence with the remedy."""
+"""Errors of the service: code, HTTP status, and a message that states the remedy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class ServiceError(InputProblem):
     """A request that cannot be answered.
 
     Attributes:
-        code: the problem document's stable name.
-        status: of the HTTP answer.
-        retry_after_s: seconds after which the same request may succeed; None where it will not.
-        sentence: which input, why, and what to do; `str.format` fills in the arguments.
-        detail: the whole sentence.
-        more: further fields of the problem document.
-        why: the last part that was filled in.
+        code: stable name in the problem document.
+        status: HTTP status of the answer.
+        retry_after_s: seconds after which the same request may succeed; None if it will not.
+        sentence: template of the message (which input, why, and what to do), filled by
+            `str.format`.
+        detail: the complete message.
+        more: additional fields of the problem document.
+        why: the last value that was filled in.
     """
 
     code: ClassVar[str]
@@ -46,7 +47,7 @@ class InvalidField(ServiceError):
     """A field whose value cannot be used.
 
     Args:
-        detail: begins with the field's name and a colon; several names have commas between.
+        detail: begins with the field's name and a colon; several names are separated by commas.
     """
 
     code = "invalid_field"
@@ -64,10 +65,10 @@ class AnswerTooLarge(InvalidField):
 
 
 class UnusableImages(ServiceError):
-    """Images without which the question cannot be answered; `outcomes` has an entry for each.
+    """Too few usable images to answer the request; `outcomes` has one entry per image.
 
     Attributes:
-        first: the problem of the first of them.
+        first: problem of the first unusable image.
     """
 
     code = "unusable_images"
@@ -83,7 +84,7 @@ class UnusableImages(ServiceError):
 
 
 class IndexUnavailable(ServiceError):
-    """An index outside this process that cannot be searched or written."""
+    """An external index that cannot be searched or written."""
 
     code = "index_unavailable"
     status = 503
@@ -95,7 +96,7 @@ class IndexUnavailable(ServiceError):
 
 
 class CollectionUnavailable(IndexUnavailable):
-    """The server of the index answers, and has no complete collection of a gallery yet."""
+    """The index server answers but does not have a complete collection of the gallery yet."""
 
 
 def _kind(
@@ -247,7 +248,7 @@ VersionNotReached = _kind(
     "min_version that a write has answered",
     retry_after_s=1,
 )
-# A full disk, mostly; nothing was stored.
+# Usually the disk is full; nothing was stored.
 StorageFailed = _kind("storage_failed", 507)
 RecordUnavailable = _kind(
     "record_unavailable",
@@ -308,5 +309,5 @@ def refused_image(refused: CropProblem) -> RefusedImage:
 
 
 def status_of(refused: Iterable[Problem]) -> int:
-    """Return the status of an answer whose images were all refused."""
+    """Return the status of an answer in which every image was refused."""
     return 413 if all(problem.status == 413 for problem in refused) else 422

@@ -1,4 +1,4 @@
-"""Work beside the requests: jobs, maintenance, calibrations, and the watchdog."""
+"""Work in the background: jobs, maintenance, calibration, and the watchdog."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ JOBS: Mapping[JobKind, DoJob] = {
     "reindex": run_reindex,
     "grouping": run_grouping,
 }
-# `gmn_stage_silent_seconds` of a loop that is well stays below it.
+# Sleeping no longer keeps `gmn_stage_silent_seconds` of a healthy loop well below its limit.
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
-# The record is checked beside the requests in pieces, with a pause after each.
+# A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
-# A record that does not answer is given up after less.
+# Give up earlier than this on a record that does not answer.
 READING_SECONDS = 45.0
 BACKUP_POLL_SECONDS = 10.0
-# After one that failed, as where the disk is full.
+# Pause after a failed backup, for example on a full disk.
 BACKUP_PAUSE_SECONDS = 600.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
-    """Run the maintenance until it is cancelled; one process of a data directory does so."""
+    """Run maintenance until cancelled; one process per data directory does so."""
     while True:
         try:
             async with file_lock(runtime.settings.data_dir / "housekeeping.lock", blocking=False):
@@ -99,7 +99,7 @@ async def _run_once(runtime: Runtime) -> None:
 
 
 async def _attempt(what: str, work: Awaitable[object]) -> None:
-    """Await a piece of maintenance; log its failure, which ends no other piece."""
+    """Await one maintenance task; log its failure so that the others continue."""
     try:
         await work
     except ServiceError as error:
@@ -116,7 +116,7 @@ async def _expire_alerts(runtime: Runtime, gallery: Gallery) -> None:
 async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
     async def clean() -> None:
         (await remove_deleted_from_snapshots(runtime, gallery)).require_all(gallery)
-        # Tombstones of the last day stay: a copy of the gallery may be under way.
+        # Keep the tombstones of the last day: a copy of the gallery may be in progress.
         snapshots = await list_snapshots(runtime, gallery)
         oldest = min([datetime.now(UTC), *(snapshot.created_at for snapshot in snapshots)])
         drop = runtime.record.crops.drop_tombstones
@@ -129,7 +129,7 @@ async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
 async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     """Run jobs, maintenance, calibration and the watchdog while the block runs.
 
-    Work that is cut off goes on at the next start.
+    Interrupted work is resumed at the next start.
     """
     await clear_files(runtime)
     loop = Heartbeat()
@@ -167,7 +167,7 @@ def _watched(
     silent_seconds: Callable[[], float] = lambda: 0.0,
     min_timeout_s: float = 0.0,
 ) -> asyncio.Task[None]:
-    """Start work that never ends; its end is logged, and ends the process."""
+    """Start a task that should never end; if it does, log that and end the process."""
 
     async def run() -> None:
         try:
@@ -191,9 +191,9 @@ async def read_keys(runtime: Runtime) -> None:
 
 
 async def check_record(runtime: Runtime) -> None:
-    """Read all of the record beside the requests, as the start does with a small one.
+    """Check the whole record in the background, as the start does with a small record.
 
-    Damage ends the process, and the next start reads all of it and names damage and remedy.
+    Damage ends the process; the next start then checks everything and names damage and remedy.
     """
     stopped = threading.Event()
 
@@ -218,7 +218,7 @@ async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
 
 
 async def run_backups(runtime: Runtime) -> None:
-    """Make backups until cancelled; one of the processes that share a data directory makes each."""
+    """Make backups until cancelled; one of the processes sharing a data directory makes each."""
     settings = runtime.settings
     folder = settings.backup_dir
     every = timedelta(hours=settings.backup_every)
@@ -235,7 +235,7 @@ async def run_backups(runtime: Runtime) -> None:
 
 
 async def _make_backup(settings: Settings, folder: Path) -> bool:
-    # Reading a copy through would hold the interpreter, and with it every answer.
+    # Verifying the copy in this process would hold the interpreter and delay every answer.
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gmn", "backup", str(folder)),
         *("--keep", str(settings.backup_keep), "--data-dir", str(settings.data_dir)),

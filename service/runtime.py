@@ -1,4 +1,4 @@
-"""Everything a served process holds, put together once and taken apart in order."""
+"""The state of a running service: opened in order, closed in reverse."""
 
 from __future__ import annotations
 
@@ -46,48 +46,49 @@ if TYPE_CHECKING:
     from service.milvus.indexer import Indexer
 
 LOCKS = "locks"
-# Larger records are read in full beside the requests.
+# Larger records are checked in the background.
 CHECKED_AT_START = 20_000
-# A file in the data directory: damage was found so, and the next start names it.
+# This file in the data directory says that damage was found; the next start then names it.
 DAMAGED = "record.damaged"
 Result = TypeVar("Result")
 
 
 class Runtime:
-    """The parts of an open service, which its operations use.
+    """The parts of a running service.
 
     Attributes:
-        models: the loaded ones by the fingerprints of their embedders, the served one first. The
-            one of `gallery.embedder` makes the features that are compared with a gallery's.
-        model: the served one, which answers for every gallery that no older one filled.
-        record: of everything; asked in `galleries.read` and `galleries.write`.
-        admission: lives on the event loop.
-        calibrations: the thresholds of verdicts, and the scores of searches for them.
-        shared: Redis, for rates and events of all processes; None where none is named.
-        keys: who may do what; lives on the event loop.
-        audit: the log of deletions, searches and views.
-        outside: galleries' indexes in Milvus; None where this process holds them.
-        indexer: brings them up to the record.
-        pictures: where kept images lie outside the record store; None keeps them in it.
-        watches: the armed lists in memory; live on the event loop.
-        sender: sends messages to webhooks.
-        tracks: of sightings, until they end; live on the event loop.
-        pools: run work that blocks for long.
-        sections: run work that a client that disconnects must not cut off.
-        watchdog: looks at every part of this once the service runs.
-        checked: whether the start has read all of the record; else it is read beside the requests.
-        worker: the name of this process where it works on a job.
-        exports: how many exports of cases each API key has under way.
-        held_bytes: of the bodies of requests in memory, by API key.
-        jobs_wanted: set when there may be work for the job runner.
-        streams: how many event streams each key holds.
+        models: loaded models by the fingerprint of their embedder, the served one first. A gallery
+            is searched with the model of its `embedder`.
+        model: the served model, used for every gallery that was not filled by an older one.
+        record: the database; accessed through `galleries.read` and `galleries.write`.
+        admission: cost in flight; used on the event loop only.
+        calibrations: thresholds of the verdicts, and the search scores they are fitted to.
+        shared: rates and events of all processes in Redis; None without Redis.
+        keys: the API keys; used on the event loop only.
+        audit: log of deletions, searches and views.
+        outside: the galleries' indexes in Milvus; None if this process holds the indexes.
+        indexer: writes changes of the record to Milvus.
+        pictures: external store of the pictures; None keeps them in the record.
+        watches: the armed watch lists; used on the event loop only.
+        sender: delivers messages to webhooks.
+        tracks: open tracks of sightings; used on the event loop only.
+        pools: threads for long blocking work.
+        sections: work that a disconnecting client must not interrupt.
+        watchdog: monitors every part once the service runs.
+        checked: whether the start has checked the whole record; otherwise it is checked in the
+            background.
+        worker: name under which this process takes jobs.
+        exports: number of running case exports by API key.
+        held_bytes: request bodies in memory, in bytes by API key.
+        jobs_wanted: set when the job runner should look for work.
+        streams: number of open event streams by API key.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Loads the artefacts, probes them, and loads every gallery; blocks.
+        """Load and probe the models and load every gallery; blocks.
 
         Raises:
-            InputProblem: for an artefact, device or data directory that cannot be used.
+            InputProblem: an artefact, the device or the data directory cannot be used.
         """
         with contextlib.ExitStack() as held:
             self.settings = settings
@@ -156,7 +157,7 @@ class Runtime:
 
     @property
     def index_up(self) -> bool:
-        """Return False while Milvus cannot be searched, or a collection not be written."""
+        """Return False while Milvus cannot be searched or a collection cannot be written."""
         outside_up = self.outside is None or self.outside.up
         return outside_up and not (self.indexer and self.indexer.why_down)
 
@@ -173,12 +174,12 @@ class Runtime:
         """Run a critical section between the two lines of its audit trail.
 
         Args:
-            event: as in `AuditLog.record`, like `what`.
-            work: gets the dictionary whose fields go into the second line.
+            event, what: as in `AuditLog.record`.
+            work: receives the dictionary whose fields are added to the second line.
             lock: as in `CriticalSections.run`.
 
         Raises:
-            StorageFailed: the first line could not be written, and nothing was done.
+            StorageFailed: the first line could not be written; `work` was not run.
         """
 
         async def section() -> Result:
@@ -205,13 +206,13 @@ class Runtime:
         return record
 
     def _check_record(self) -> bool:
-        """Read all of the record if it is small, or if damage was found beside the requests.
+        """Check the whole record if it is small, or if the background check found damage.
 
         Returns:
-            Whether it was read; else that takes too long for a start.
+            Whether the record was checked.
 
         Raises:
-            DamagedRecord: a crop is damaged or gone.
+            DamagedRecord: a crop is damaged or missing.
         """
         damaged = self.settings.data_dir / DAMAGED
         crops = sum(gallery.crops for gallery in self.record.galleries.all())
@@ -241,7 +242,7 @@ class Runtime:
     def _open_index(
         self, url: str, embedders: Mapping[str, int], held: contextlib.ExitStack
     ) -> tuple[MilvusIndexes, Indexer]:
-        # Their client takes half a second and 140 MB, which a process with its own index saves.
+        # Importing the Milvus client takes 0.5 s and 140 MB, which most processes do not need.
         from service.milvus.indexer import Indexer
         from service.milvus.server import MilvusServer
         from service.milvus.writing import CollectionWriter
@@ -275,13 +276,13 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Call:
-    """A request whose caller was let in."""
+    """A request whose caller is authorised."""
 
     runtime: Runtime
     caller: ApiKey
 
     async def gallery_id(self, name: str | None = None) -> int | None:
-        """Return the number of a gallery, or of the key's only one; None for all."""
+        """Return the id of the named gallery, or of the key's only gallery; None for all."""
         name = name or self.caller.gallery
         if name is None:
             return None
@@ -291,16 +292,16 @@ class Call:
 
 @dataclass(frozen=True)
 class GalleryCall(Call):
-    """A request on the gallery that its path names."""
+    """A request on the gallery named in its path."""
 
     gallery: Gallery
 
     async def read(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Run a call on the gallery's id and these on a reader thread, as `galleries.read`."""
+        """Call a function with the gallery's id and these arguments on a reader thread."""
         return await self.runtime.galleries.read(call, self.gallery.gallery_id, *args)
 
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
-        """Run a call on the gallery's id and these on the writer thread, as `galleries.write`."""
+        """Call a function with the gallery's id and these arguments on the writer thread."""
         return await self.runtime.galleries.write(call, self.gallery.gallery_id, *args)
 
     async def done(self, event: str, **what: Any) -> None:

@@ -1,4 +1,4 @@
-"""The service's configuration: one frozen model, read from `GMN_…` and validated at once."""
+"""Configuration of the service: one frozen model, read from `GMN_…` and validated at once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from model.crops.quality import QualityLimits
 from model.problems import InputProblem
 
 PREFIX = "GMN_"
-# Names that other commands and the crash tests use; everything else with the prefix is a typo.
+# Variables read by other commands and the crash tests; any other GMN_ variable is a typo.
 FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", "GMN_FAILPOINT"})
 
-# A form may have 1,000 fields, and each image brings up to five.
+# A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ KeepImages = Literal["original", "thumbnail", "none"]
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a gallery or process, fit for addresses and files; raises `ValueError`."""
+    """Return a gallery or process name that is valid in URLs and paths; raises `ValueError`."""
     if not NAME.fullmatch(name):
         raise ValueError(
             f"{name[:80]!r} is no name; use up to 64 letters, digits, dots, dashes and "
@@ -45,11 +45,11 @@ def checked_name(name: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; the environment variable of `max_batch` is `GMN_MAX_BATCH`."""
+    """All settings; for example, `max_batch` is set by the environment variable `GMN_MAX_BATCH`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        # Compose passes an unset variable on as an empty one.
+        # Compose passes unset variables as empty ones.
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     """A request body that receives no data for so many seconds is refused with 408."""
     min_body_rate: int = Field(64 * 1024, ge=1)
     """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
-    # Where a process may have no more than 1,024 files open these leave 100 for others.
+    # With the common limit of 1,024 open files per process this leaves 100 for other files.
     max_connections: int = Field(900, ge=1)
     """Connections that are served. A request on a further one, but for `/livez`, is answered with
     503; beyond four times as many, or 100 less than the files that the process may open,
@@ -220,13 +220,13 @@ class Settings(BaseSettings):
     @property
     def quality_limits(self) -> QualityLimits:
         names = (field.name for field in fields(QualityLimits))
-        # `min_height` is set as `min_crop_height`.
+        # The variable of `min_height` is `GMN_MIN_CROP_HEIGHT`.
         given = {name: getattr(self, name.replace("_", "_crop_", 1)) for name in names}
         return QualityLimits(**given)
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Read settings from the environment where no argument is given; raises `InputProblem`."""
+    """Read settings from the environment, overridden by arguments; raises `InputProblem`."""
     _refuse_unknown_names()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:

@@ -1,1 +1,1 @@
-"""HTTP: routers, schemas, errors; a router calls one operation."""
+"""HTTP: routers, forms and errors; a route calls one operation."""

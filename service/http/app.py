@@ -1,4 +1,4 @@
-"""The FastAPI application: routers, errors, limits, the OpenAPI document, and the page."""
+"""The FastAPI application: routers, errors, limits, OpenAPI document and page."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     """Build the application.
 
     Args:
-        runtime: is opened when the server starts unless given; it is closed when the server stops.
+        runtime: an open runtime; without one it is opened when the server starts. Either is closed
+            when the server stops.
     """
 
     @asynccontextmanager
@@ -87,10 +88,10 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         static_url="/docs/assets",
-        # It warns of each list of files that it has no component for them, and shows them.
+        # Swagger UI warns that it has no component for lists of files, yet shows them correctly.
         swagger_ui_parameters={"configs": {"logLevel": "error"}},
     )
-    # The framework's include_router would match each path twice, router by router.
+    # include_router would match each path twice, once per router.
     app.router.routes += [route for router in ROUTERS for route in router.routes]
     handle_errors(app)
     if settings.cors_origins:
@@ -101,7 +102,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
             expose_headers=EXPOSED_HEADERS,
         )
-    # The last one added is the outermost.
+    # The middleware added last is the outermost one.
     app.add_middleware(RequestContext, settings=settings)
     app.mount(PAGE_ASSETS_PATH.rstrip("/"), StaticFiles(directory=PAGE / "assets"))
     app.get("/", include_in_schema=False)(page)

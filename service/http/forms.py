@@ -1,7 +1,4 @@
-"""The base of the forms of all calls, the field types that they share, and the fields of crops.
-
-Other fields of a call stand beside its route.
-"""
+"""Base classes of forms, and the fields of crops that several calls share."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ from service.search.options import (
 )
 from service.settings import MAX_IMAGES, NAME, checked_name
 
-# The query parameters that choose a page of a listing.
+# Query parameters that select a page of a listing.
 CURSOR_TEXT = "`next_cursor` of the previous page; not sent for the first."
 Cursor = Annotated[
     str | None, Query(max_length=32, pattern=f"^{CROP_ID}$", description=CURSOR_TEXT)
@@ -51,8 +48,7 @@ Cursor = Annotated[
 Limit = Annotated[int, Query(ge=1, le=1000, description="Results on one page.")]
 
 
-# `/docs` sends an empty text for a picker in which no file was chosen, and for a list without an
-# entry.
+# `/docs` sends empty text for a file picker without a file and for a list without entries.
 NoEmpty = BeforeValidator(without_empty)
 # `/docs` shows a file picker for this format.
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
@@ -63,7 +59,7 @@ Images = Annotated[
     WithJsonSchema({"type": "array", "items": FILE, "maxItems": MAX_IMAGES, "examples": [[""]]}),
     Field(description="Image files: JPEG, PNG, WebP or BMP, recognised by their bytes."),
 ]
-# A box may hold the metadata of its crop, and JSON may escape each character with six.
+# A box may contain the metadata of its crop, and JSON may escape a character with six.
 BoxText = Annotated[str, Field(max_length=8 * MAX_METADATA_BYTES)]
 GalleryName = Annotated[
     str,
@@ -74,9 +70,9 @@ MULTIPART = fastapi.Form(media_type="multipart/form-data")
 
 
 def _as_the_docs_show_it(schema: dict[str, Any]) -> None:
-    """Remove null from a form's schema, and let its fields begin empty in `/docs`.
+    """Remove null from a form's schema and make its fields start empty in `/docs`.
 
-    `/docs` starts a field with its first example or its default, else with made-up text.
+    `/docs` otherwise fills a field with its first example, its default, or made-up text.
     """
     for field in schema["properties"].values():
         field |= field.pop("anyOf", [{}])[0]
@@ -90,14 +86,14 @@ def _as_the_docs_show_it(schema: dict[str, Any]) -> None:
 
 
 class Form(BaseModel):
-    """Base of every form; an unknown field is an error."""
+    """Base of all forms; unknown fields are errors."""
 
     model_config = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, json_schema_extra=_as_the_docs_show_it
     )
-    # An empty one of these fields is an error, unless all of them are sent.
+    # An empty value of these fields is an error, unless all of them are sent.
     never_empty: ClassVar[frozenset[str]] = frozenset()
-    # The form's one file is written to the disk as it arrives.
+    # If set, the only file of the form is written to disk while it arrives.
     to_disk: ClassVar[bool] = False
 
 
@@ -107,11 +103,11 @@ class SomeImagesForm(Form):
     images: Images = Field(json_schema_extra={"minItems": 1})
     # Fields that may be sent in place of images.
     instead: ClassVar[tuple[str, ...]] = ()
-    # Fields to which the limit on the images of a request applies.
+    # Fields that count towards the limit on images per request.
     limited: ClassVar[tuple[str, ...]] = ("images",)
 
     async def read_images(self, limit: int) -> list[bytes]:
-        """Return the bytes of the images; raise `InvalidField` for none, or more than the limit."""
+        """Return the image files; raises `InvalidField` if there are none or too many."""
         for name in self.instead:
             if getattr(self, name):
                 if self.images:
@@ -141,7 +137,7 @@ class FrameForm(SomeImagesForm):
     box_model: ClassVar[type[Box]] = Box
 
     def read_boxes(self) -> list[Any]:
-        """Return the boxes, each a `box_model`; raise `InvalidField` for one that is none."""
+        """Return the boxes, parsed as `box_model`; raises `InvalidField` if one is malformed."""
         boxes = []
         for number, text in enumerate(self.boxes, 1):
             try:
@@ -156,10 +152,10 @@ class FrameForm(SomeImagesForm):
         return boxes
 
     async def read_crops(self, limit: int) -> Sequence[ImageFile]:
-        """Return the images, or the crops in the boxes of the one image, which are not cut yet.
+        """Return the images, or the crops of a single image's boxes, not cut out yet.
 
         Raises:
-            InvalidField: for the number of images or boxes, or a box.
+            InvalidField: wrong number of images or boxes, or a malformed box.
         """
         images = await self.read_images(limit)
         if not self.boxes:
@@ -185,13 +181,13 @@ FILTERS = frozenset(field.name for field in fields(CropFilter))
 
 
 class LabelsForm(Form):
-    """Base of forms with labels of crops, each a list, in which an empty text means unknown."""
+    """Base of forms with labels of crops, each a list; empty text means unknown."""
 
-    # The fields are called like the labels, after this.
+    # The fields have the labels' names behind this prefix.
     prefix: ClassVar[str] = ""
 
     def changes(self) -> CropFields:
-        """Return the labels that were sent; raise `InvalidField` for one that was sent twice."""
+        """Return the labels that were sent; raises `InvalidField` if one was sent twice."""
         changes: dict[str, Any] = {}
         for name in LABELS:
             field = self.prefix + name
@@ -204,7 +200,7 @@ class LabelsForm(Form):
 
 
 class EnrollFields(LabelsForm):
-    """Labels of crops: in an enrollment once for all images, or once for each in order."""
+    """Labels of enrolled crops: one value for all images, or one per image in order."""
 
     identity: Labels = Field([], examples=[["0042"]])
     """The identity."""
@@ -223,7 +219,7 @@ class EnrollFields(LabelsForm):
 
 
 class SightedBox(Box):
-    """A box with labels of its crop; the form's label counts if the box has none."""
+    """A box with labels of its crop; missing labels are taken from the form."""
 
     camera: Text | None = None
     captured_at: MomentText | None = None
@@ -234,7 +230,7 @@ class SightedBox(Box):
 
 
 class LabelledBox(SightedBox):
-    """A box with any label of a crop."""
+    """A box that may have any label of a crop."""
 
     identity: Text | None = None
     external_id: Text | None = None
@@ -248,12 +244,12 @@ class LabelledBox(SightedBox):
 
 
 class LabelledForm(FrameForm):
-    """Base of forms with labels of crops, some of `LABELS`."""
+    """Base of forms that send crops with some of the `LABELS`."""
 
     box_model = SightedBox
 
     def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
-        """Return images, or crops of boxes, with their labels; raise `InvalidField` for a label."""
+        """Return images or crops of boxes with labels; raises `InvalidField` for a bad label."""
         names = [name for name in LABELS if name in type(self).model_fields]
         for name in names:
             count = len(getattr(self, name))
@@ -320,7 +316,7 @@ class CapturedCrops(Form):
     """Only crops captured until this time."""
 
     def filter(self) -> CropFilter:
-        """Return the filter; raise `InvalidField` for fields that no crop can pass."""
+        """Return the filter; raises `InvalidField` if no crop can pass it."""
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
         return CropFilter(**{name: value for name, value in self if name in FILTERS and value})
@@ -370,11 +366,11 @@ class CropsChosen(CropsWanted):
     """Only these."""
     dry_run: bool = False
     """Answers how many crops these are, and changes nothing."""
-    # An empty variable of a script would otherwise change more crops than were meant.
+    # An empty variable in a script would otherwise select more crops than intended.
     never_empty = FILTERS
 
     def filter(self) -> CropFilter:
-        """Return the filter; raise `InvalidField` if every crop would pass it."""
+        """Return the filter; raises `InvalidField` if every crop would pass it."""
         wanted = replace(super().filter(), crop_ids=frozenset(self.crop_ids))
         if wanted == CropFilter():
             raise InvalidField(
@@ -400,5 +396,5 @@ class CropsChanges(CropsChosen, LabelsForm):
 
 
 def _label(name: str, text: str, field: str | None = None) -> Any:
-    """Parse a label, an empty text as None; raise an `InvalidField` that names `field`."""
+    """Parse a label, empty text as None; raises an `InvalidField` that names `field`."""
     return LABELS[name](field or name, text) if text else None

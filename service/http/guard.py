@@ -1,7 +1,7 @@
-"""The guard of routes: it checks the caller, the gallery and the body before their functions.
+"""The guard of the routes: checks caller, gallery and body before the route function runs.
 
-A route declares what its caller needs: `call: Annotated[Call, needs("query")]`. `GuardedRoute`
-checks it before the body is read, which the framework does before it asks the dependencies.
+A route declares its requirements: `call: Annotated[Call, needs("query")]`. `GuardedRoute` checks
+them before the body is read, whereas FastAPI reads the body before it resolves dependencies.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from service.ops.audit import act_as
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import MAX_ID
 
-# Paths that name no gallery and need no key; the last one is signed.
+# Paths that need no key; the last one has a signature.
 OPEN = frozenset({"/livez", "/readyz", "/v1/alerts/{alert_id}/signed-image"})
-# Behind a proxy on this machine every request comes from loopback. Most proxies add one of these,
-# and nginx before 1.30 speaks HTTP/1.0; one that does neither cannot be told from a local program.
+# Behind a proxy on this machine every request comes from loopback. Most proxies add one of these
+# headers, and nginx before 1.30 speaks HTTP/1.0. A proxy that does neither cannot be told from a
+# local program.
 FORWARDED = re.compile("forwarded|x-real-ip|via|x-forwarded-.*")
 BEARER = HTTPBearer(
     auto_error=False,
@@ -39,7 +40,7 @@ BEARER = HTTPBearer(
     description="A key of `gmn keys create`. Without any key the service asks for none, and "
     "answers on this machine only.",
 )
-# The guard reads this parameter, and not a route's function.
+# The guard reads this parameter, so route functions do not declare it.
 GALLERY = {
     "name": "gallery",
     "in": "path",
@@ -48,7 +49,7 @@ GALLERY = {
     "description": "A gallery's name.",
     "example": "default",
 }
-# Problems that any call answers, and problems that follow from a route's declarations.
+# Problems that any call may answer, and problems that follow from a route's declaration.
 OF_ANY = ("invalid_field", "cross_origin", "internal_error", "not_ready")
 OF_KEYED = (
     *("unauthorised", "forbidden", "too_many_requests"),
@@ -57,7 +58,7 @@ OF_KEYED = (
 OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full")
 OF_IMAGES = ("unusable_images", "too_costly", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
-# Ends a docstring's first statement, which is a call's summary.
+# Ends the first statement of a docstring, which becomes the summary of the call.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
@@ -65,18 +66,18 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
 @dataclass(frozen=True)
 class Needs:
-    """The requirements on the caller of a route.
+    """Requirements on the caller of a route.
 
     Attributes:
-        any_of: scopes of which one suffices; `admin` always does.
-        every_gallery: whether a key for one gallery does not suffice.
+        any_of: scopes, of which one is required; `admin` is always accepted.
+        every_gallery: whether a key limited to one gallery is refused.
     """
 
     any_of: tuple[Scope, ...]
     every_gallery: bool = False
 
     async def let_in(self, request: Request) -> Call:
-        """Return the caller and the gallery of the path; answers 401, 403, 404 before the body."""
+        """Return the caller and the gallery of the path; raises 401, 403 or 404 before the body."""
         runtime: Runtime = request.app.state.runtime
         sent = await BEARER(request)
         key = sent.credentials if sent else None
@@ -84,7 +85,7 @@ class Needs:
         near = request.client is not None and is_loopback(request.client.host)
         local = near and not forwarded and request.scope["http_version"] != "1.0"
         caller = runtime.keys.caller(key, local)
-        # For the log, also where the caller may not do this.
+        # Set before the checks, so that the log names callers who are refused too.
         request.state.caller = caller
         if caller.rate is not None and not caller.rate_images:
             await runtime.keys.require_rate(caller)
@@ -99,11 +100,11 @@ class Needs:
         return GalleryCall(runtime, caller, await runtime.galleries.find(name))
 
     async def __call__(self, request: Request, _: Bearer) -> Call:
-        """Return the call that the guard let in; there is none where no guard stands."""
+        """Return the call that the guard authorised."""
         return cast("Call", request.state.call)
 
 
-# The requirements of a route without a declaration.
+# Requirements of a route that declares none.
 UNDECLARED = Needs(("admin",), every_gallery=True)
 
 
@@ -126,10 +127,10 @@ def needs_of(route: APIRoute) -> Needs | None:
 
 
 class GuardedRoute(APIRoute):
-    """A route that is open to the callers whom it declares; without a declaration it needs admin.
+    """A route with an access check; routes without a declaration require `admin`.
 
-    The body of a form is received within its limits, and its client's departure cancels the work.
-    The OpenAPI document has the summary and the problems that follow from the declaration.
+    Form bodies are received within their limits, and a client that disconnects cancels the work.
+    Summary and problem responses of the OpenAPI document are derived from the declaration.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -143,7 +144,7 @@ class GuardedRoute(APIRoute):
         needed = needs_of(self)
         form: Any = self.body_field.field_info.annotation if self.body_field else Form
         of_images = issubclass(form, SomeImagesForm)
-        # A call writes unless it reads, or searches by images.
+        # Every other call writes, except for GET and searches by image.
         searches = of_images and needed and needed.any_of == ("query",)
         if self.methods != {"GET"} and not searches:
             codes.append("storage_failed")
@@ -168,7 +169,7 @@ class GuardedRoute(APIRoute):
                 act_as(request.state.call.caller.key_id, getattr(request.state, "request_id", None))
             given = request.query_params.multi_items()
             for name, _ in given:
-                # A misspelt filter would otherwise be ignored, and the listing widened.
+                # Ignoring a misspelt filter would widen the listing.
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
             if form is not None:
@@ -181,7 +182,7 @@ class GuardedRoute(APIRoute):
 
 
 def guarded_router(prefix: str, tag: str) -> APIRouter:
-    """Create a router of guarded routes; operation ids are the functions' unique names."""
+    """Create a router of guarded routes; operation ids are the names of the functions."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],

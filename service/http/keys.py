@@ -1,7 +1,7 @@
-"""API keys: their text, `GMN_API_KEYS_FILE` with one JSON object a line, and whose request it is.
+"""API keys: their format, `GMN_API_KEYS_FILE` (one JSON object per line), and authentication.
 
-A key reads `gmn_<key_id>_<secret>`. The id is public: logs and `gmn keys revoke` name a key by it.
-The secret is 256 random bits, so that a fast hash keeps it: there is no dictionary to try.
+A key has the form `gmn_<key_id>_<secret>`. The id is public: logs and `gmn keys revoke` use it. The
+secret has 256 random bits, so a fast hash suffices: no dictionary attack is possible.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
 SECRET_BYTES = 32
 KEY_ID_BYTES = 6
 NOTED_EVERY_SECONDS = 60.0
-# Nothing has this hash: it stands in for that of an unknown id.
+# Compared for unknown ids; no secret has this hash.
 NO_HASH = "0" * 64
 EXAMPLE = '{"key_id": "door", "secret_sha256": "<64 hex digits>", "scopes": ["query"]}'
 NO_KEY = (
@@ -82,7 +82,7 @@ def create_key(
     rate: int | None = None,
     rate_images: bool = False,
 ) -> tuple[ApiKey, str]:
-    """Make a key; return its record, and its text, which cannot be made again."""
+    """Create a key; returns its record and its text, which cannot be recovered later."""
     key_id = secrets.token_hex(KEY_ID_BYTES)
     now = datetime.now(UTC)
     ends = None if expires_days is None else now + timedelta(expires_days)
@@ -102,7 +102,7 @@ def create_key(
 
 
 def with_new_secret(key: ApiKey, former_until: datetime | None = None) -> tuple[ApiKey, str]:
-    """Return a key with a new secret, and its text; the former secret is valid until a time."""
+    """Return a key with a new secret, and its text; the old secret stays valid for a while."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
     changed = replace(
         key,
@@ -128,7 +128,7 @@ def warnings_about(
 
 
 def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
-    """Return the key of a text, or None; takes as long for an unknown id as for a wrong secret."""
+    """Return the key of a text, or None; unknown ids take as long as wrong secrets."""
     match = KEY_TEXT.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
     found = keys.get(key_id)
@@ -144,7 +144,7 @@ def redacted(text: str) -> str:
 
 
 class KeyLine(BaseModel):
-    """One line: the fields of an `ApiKey` but for `created_at`, as a person wrote them."""
+    """One line of the file: the fields of an `ApiKey` without `created_at`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -160,7 +160,7 @@ class KeyLine(BaseModel):
 
 
 def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
-    """Read the keys of a file and its problems; raises `InputProblem` for an unreadable one."""
+    """Read the keys of a file and its problems; raises `InputProblem` if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -178,7 +178,7 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
         try:
             read = KeyLine.model_validate_json(line)
         except ValidationError as error:
-            # The wrong value is left out: it may be the secret itself.
+            # Omit the wrong value, which may be the secret itself.
             first = error.errors(include_input=False, include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
             reason = f"{field}: {first['msg']}" if field else first["msg"]
@@ -191,12 +191,12 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
     return list(keys.values()), problems
 
 
-# The caller where no key is asked for: on loopback, as long as there is none.
+# The caller when no key is required: on loopback, as long as no key exists.
 LOCAL_ADMIN = ApiKey("loopback", NO_HASH, ("admin",), None, "", datetime.min.replace(tzinfo=UTC))
 
 
 class KeyRing:
-    """Finds the caller of a request by the keys that were read last."""
+    """Authenticates requests with the keys that were read most recently."""
 
     def __init__(
         self, records: Keys, file: Path | None, loopback: bool, rates: KeyRates | None = None
@@ -204,12 +204,14 @@ class KeyRing:
         """Read the keys for the first time; blocks.
 
         Args:
-            file: of further keys. Where one is named, a key is asked for, also if it is empty.
-            loopback: whether only this machine reaches the service; then none is, without keys.
-            rates: count the requests of keys.
+            file: additional keys. If a file is named, a key is required even if the file is empty.
+            loopback: whether only this machine can reach the service; then no key is required until
+                one exists.
+            rates: counts the requests of keys.
 
         Raises:
-            InputProblem: the file is wrong, or other machines reach the service, without a key.
+            InputProblem: the file is malformed, or other machines can reach the service and no key
+                exists.
         """
         self.threads = MonitoredThreadPool(1, "keys")
         self._records = records
@@ -235,11 +237,11 @@ class KeyRing:
             log.warning(NO_KEY)
 
     def caller(self, key: str | None, local: bool = True) -> ApiKey:
-        """Return the key of a request, or `LOCAL_ADMIN` where none is asked for.
+        """Return the key of a request, or `LOCAL_ADMIN` if none is required.
 
         Args:
             key: as it was sent.
-            local: whether the request comes from this machine itself and through no proxy.
+            local: whether the request comes directly from this machine, not through a proxy.
 
         Raises:
             Unauthorised: the key is missing, unknown, revoked or expired.
@@ -266,11 +268,11 @@ class KeyRing:
         raise Unauthorised(f"{reason}, or make one with gmn keys create")
 
     async def require_rate(self, key: ApiKey, count: int = 1) -> None:
-        """Count a request of a key, or its images; a silent minute's may be sent at once.
+        """Count a request of a key, or its images; an idle minute's worth may be sent at once.
 
         Raises:
-            InvalidField: the count is above the rate of a minute.
-            TooManyRequests: it is beyond the rate now.
+            InvalidField: more images than the rate allows within a minute.
+            TooManyRequests: the rate is currently exceeded.
         """
         if key.rate is None:
             return
@@ -284,7 +286,7 @@ class KeyRing:
             raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=math.ceil(wait))
 
     def require_valid(self, key: ApiKey) -> None:
-        """Raise `Unauthorised` where the key of a call that goes on is not valid any more."""
+        """Raise `Unauthorised` if the key of a long-running call is no longer valid."""
         known = LOCAL_ADMIN if self.is_open else self._keys.get(key.key_id)
         if known is None or (known.expires_at and known.expires_at <= datetime.now(UTC)):
             raise Unauthorised(f"the key {key.key_id} was revoked or has expired; send another")
@@ -299,10 +301,10 @@ class KeyRing:
         ]
 
     def add(self, key: ApiKey) -> list[ApiKey]:
-        """Store a new key, which counts from now on, and return those before it; blocks.
+        """Store a new key, valid from now on, and return the previous ones; blocks.
 
         Raises:
-            KeyConflict: it is the first, and no administrator's.
+            KeyConflict: it would be the first key but is not an administrator's.
         """
         self.read()
         others = list(self._keys.values())
@@ -311,11 +313,11 @@ class KeyRing:
         return others
 
     def revoke(self, key_id: str) -> None:
-        """Remove a key, which is refused from now on; blocks.
+        """Revoke a key from now on; blocks.
 
         Raises:
-            UnknownKey: the record has no such one.
-            KeyConflict: it is the last administrator's.
+            UnknownKey: the record has no such key.
+            KeyConflict: it is the last administrator's key.
         """
         self.read()
         if not self._records.revoke(key_id, self._deployed):
@@ -325,9 +327,9 @@ class KeyRing:
     def read(self) -> None:
         """Read the file and the record again, and note which keys were used; blocks.
 
-        While the record or the file cannot be read, the keys that were read last stay in force. A
-        wrong line of the file is no key and the others count; a file that is gone, or no text, has
-        none: a mistake in the file locks out the keys of its lines, and lets no other in.
+        While either cannot be read, the keys read before stay valid. Malformed lines of the file
+        are skipped, and a missing or undecodable file counts as empty: a mistake in the file only
+        disables keys.
         """
         if self._file is not None:
             before = self._wrong
@@ -349,7 +351,7 @@ class KeyRing:
                 self._used = {}
                 self._records.note_used(used)
         except Exception as error:
-            # SQLite raises an error of its own where no more files may be opened.
+            # Out of file descriptors, SQLite raises an error of its own.
             if self._current:
                 log.error("keys could not be read again, or noted as used", exc_info=error)
             self._current = False

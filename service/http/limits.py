@@ -1,7 +1,7 @@
-"""Limits of connections and of the forms that requests send.
+"""Limits of connections and of request bodies.
 
-Of connections: how many are answered, and how long one may stay silent. Of forms: the size of one,
-the bytes in memory of all, a minimum rate, and that it is whole.
+Connections are limited in number and in idle time. Bodies are limited in size, in the memory that
+all of them take, and by a minimum rate, and must be complete.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from service.runtime import Call
 
 MULTIPART = "multipart/form-data"
 FORMS = (MULTIPART, "application/x-www-form-urlencoded")
-# Limits of a form whose one file goes to the disk as it arrives, but for its first MiB.
+# Limits of a form whose only file is written to disk while it arrives, except for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
-# Bytes of all texts of a form, which are checked on the event loop: 200 images may bring metadata.
+# Total size of a form's texts, which are checked on the event loop: metadata of 200 images.
 MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
-# Files that are not connections, and connections accepted in one turn of the event loop.
+# Open files other than connections, and connections accepted in one turn of the event loop.
 OTHER_FILES = 100
-# A refusal is better than silence, and costs memory.
+# Further connections get a refusal rather than silence, at the cost of some memory.
 REFUSED_PER_SERVED = 3
-# Key in the state of a connection that exceeds the limit.
+# Key in the state of a connection beyond the limit.
 CROWDED = "crowded"
 
 
 class FormRequest(Request):
-    """A request whose form is received within its limits: some of it every `body_timeout_s`.
+    """A request whose form is received within limits; data must arrive every `body_timeout_s`.
 
-    The bytes of it in memory count from their arrival until they are released, for all callers
-    together and for each: one caller holds half of them at most, or one whole body if that is more.
+    Its bytes in memory count from arrival until release, towards a limit for all callers and one
+    for each. A caller may hold half of the total, or a single body of maximum size if that is more.
     """
 
     def __init__(self, request: Request, call: Call, form: type[Form]) -> None:
-        """Begin to receive; raises 415, and where the announced length suffices 413 and 429."""
+        """Start receiving; raises 415, and 413 or 429 if the announced length is too large."""
         super().__init__(request.scope, self._receive_in_time)
         self._source = request.receive
         self._call = call
         self._settings = call.runtime.settings
-        # Where its one file goes to the disk as it arrives not all is in memory.
+        # A file written to disk while it arrives is not held in memory.
         self._to_disk = form.to_disk
         self._never_empty = form.never_empty
         content_type = request.headers.get("content-type", "").lower()
         kind, _, parameters = content_type.partition(";")
-        # The framework would take text in another encoding for UTF-8 or Latin-1.
+        # Starlette would decode text in another encoding as UTF-8 or Latin-1.
         in_other_encoding = "charset" in parameters and "utf-8" not in parameters
         if content_type and (kind.strip() not in FORMS or in_other_encoding):
             sent_as = f"the body is {content_type[:80]!r}"
@@ -74,7 +74,7 @@ class FormRequest(Request):
         self._require_room(announced)
 
     def _require_room(self, size: int) -> int:
-        """Return the bytes that a body of this size adds to memory; 413 and 429 are raised."""
+        """Return the bytes that a body of this size adds to memory; raises 413 and 429."""
         most = self._settings.max_body_bytes
         in_memory = size
         what = "request's body"
@@ -103,10 +103,10 @@ class FormRequest(Request):
         return more
 
     async def _receive_in_time(self) -> Message:
-        """Return the next piece; 408, 413, 429 and 507 are raised where the body is awaited."""
+        """Return the next piece of the body; raises 408, 413, 429 and 507."""
         if self._whole.is_set():
             return await self._source()
-        # Only waiting counts, not the time in which the service works on the received bytes.
+        # Count only the time spent waiting, not the time in which the service handles the data.
         timeout_s = self._settings.body_timeout_s
         rate = self._settings.min_body_rate
         left = timeout_s + self._received / rate - self._waited
@@ -131,7 +131,7 @@ class FormRequest(Request):
         if not self._is_multipart:
             require_short_text("body", self._received)
         if self._to_disk and before // MEBIBYTE < self._received // MEBIBYTE:
-            # The folder for uploads may be on the disk whose rest is kept for deletions.
+            # The folder for uploads may be on the disk that has space reserved for deletions.
             require_free_disk(self._settings)
         self._call.runtime.held_bytes[self._call.caller.key_id] += more
         self._held += more
@@ -145,14 +145,14 @@ class FormRequest(Request):
     def release(self) -> None:
         held = self._call.runtime.held_bytes
         held[self._call.caller.key_id] -= self._held
-        # Forget callers that hold nothing.
+        # Adding an empty Counter drops callers that hold nothing.
         held += Counter()
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
-        """Return the fields that were sent; raise `InvalidField` for an empty filter."""
+        """Return the fields that were sent; raises `InvalidField` for an empty filter."""
         limits = ARCHIVE_PARTS if self._to_disk else {}
         if self._is_multipart:
-            # The base class parses no form that is set here.
+            # Setting `_form` keeps the base class from parsing it.
             try:
                 async with contextlib.aclosing(self.stream()) as stream:
                     parser = WholeForm(self.headers, stream, **limits)
@@ -168,11 +168,11 @@ class FormRequest(Request):
                 ) from error
         form = await super().form(**limits)
         if self._call.caller.rate_images:
-            # The boxes of a frame are images, too.
+            # Each box of a frame counts as an image.
             images = max(len(form.getlist(name)) for name in ("images", "boxes"))
             await self._call.runtime.keys.require_rate(self._call.caller, images)
-        # `/docs` sends all fields of a form, the omitted ones empty. In other forms an empty field
-        # is a mistake, such as a variable that is not set.
+        # `/docs` sends all fields of a form, the omitted ones empty. In other requests an empty
+        # field is probably a mistake, such as an unset variable.
         if not self._never_empty <= form.keys():
             for name, value in form.multi_items():
                 if value == "" and name in self._never_empty:
@@ -181,7 +181,7 @@ class FormRequest(Request):
 
 
 def require_short_text(field: str, size: int) -> None:
-    """Raise `InvalidField` where the texts of a form, up to a field, are too long together."""
+    """Raise `InvalidField` if the texts of a form up to this field are too long in total."""
     if size > MAX_FORM_TEXT_BYTES:
         raise InvalidField(
             f"{field[:40]}: with it the texts of this form have more than {MAX_FORM_TEXT_BYTES:,} "
@@ -190,10 +190,10 @@ def require_short_text(field: str, size: int) -> None:
 
 
 class WholeForm(MultiPartParser):
-    """Parses a multipart form that has arrived whole and is in UTF-8.
+    """Parses a multipart form that must be complete and in UTF-8.
 
-    The framework alone drops a part that was cut off, reads other text as Latin-1, and writes
-    files to the disk that count as memory.
+    Starlette drops an incomplete part, decodes other text as Latin-1, and moves files to disk that
+    are counted as memory here.
     """
 
     _ended = False
@@ -222,15 +222,15 @@ class WholeForm(MultiPartParser):
 
 
 def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Protocol]:
-    """Return the protocol of a server whose clients cannot exhaust its files.
+    """Return a server protocol that keeps clients from exhausting the process's file descriptors.
 
     Args:
-        limit: connections that are answered. A request on a further one is 503, and still further
-            ones are closed at once.
-        silent_seconds: a connection without a whole request is closed after so long: a new one,
-            and one whose last request was answered, while the rest of a body comes or the next.
+        limit: connections that are served. Requests on further ones are answered 503, and beyond
+            that connections are closed at once.
+        silent_seconds: idle time after which a connection is closed: before its first request is
+            complete, and between the end of an answer and the end of the next request.
     """
-    # As many files as the process's supervisor allows.
+    # Raise the soft limit to the hard limit of the process.
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     most_open = min((1 + REFUSED_PER_SERVED) * limit, files - OTHER_FILES)
@@ -250,7 +250,7 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
 
         def on_response_complete(self) -> None:
             self._closing.cancel()
-            # Must come first: the call below may begin the next request.
+            # Must come first: the call below may start the next request.
             self._await_request()
             super().on_response_complete()
 

@@ -1,6 +1,6 @@
-"""The request id, log line, metrics and security headers of every request, as pure ASGI.
+"""Request id, log line, metrics and security headers of every request, as pure ASGI.
 
-Starlette's BaseHTTPMiddleware would hide a client's departure from everything below it.
+Starlette's BaseHTTPMiddleware would hide a client's disconnect from the layers below.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PORT = re.compile(r":\d*$")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
-# The page of the calls starts itself with a script of its own, and asks this service only.
+# The API documentation starts with an inline script and calls only this service.
 DOCS = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-# The page has no script or style in its text, and no text becomes either.
+# The page has no inline scripts or styles, and never turns text into either.
 PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -44,15 +44,15 @@ PAGE = (
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs/assets/"
 PAGE_ASSETS_PATH = "/assets/"
-# As a GET it would go on until the job has ended, and send nothing.
+# As a GET it would run until the job ends without sending anything.
 EVENTS_PATH = re.compile("/v1/jobs/[^/]+/events")
 
 
 class RequestContext:
-    """Gives a request its id and its answer the headers, logs and counts it.
+    """Assigns the request id, adds headers to the answer, logs and counts requests.
 
-    An exception that nothing caught is answered with 500; a page of another origin, and a body of
-    ambiguous length, are refused before any other part of the service sees the request.
+    Uncaught exceptions are answered with 500. Requests from pages of another origin, and bodies of
+    ambiguous length, are refused before the rest of the service sees them.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -65,11 +65,11 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD" and not EVENTS_PATH.fullmatch(scope["path"]):
-            # Answered as GET is; the server leaves the body out, which it judges by its own scope.
+            # Handled like GET; the server omits the body, judging by its own scope.
             scope = {**scope, "method": "GET"}
         received = Headers(scope=scope)
         asked_id = received.get("x-request-id", "")
-        # A key that was sent as an id is not repeated.
+        # Never echo an API key that was sent as a request id.
         acceptable = ACCEPTABLE_ID.fullmatch(asked_id) and not KEY_TEXT.search(asked_id)
         request_id = asked_id if acceptable else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
@@ -89,10 +89,11 @@ class RequestContext:
                 headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
                 headers.setdefault("Content-Security-Policy", policy)
                 if path.startswith(PAGE_ASSETS_PATH):
-                    # Asked for again each time, sent again only when another version serves.
+                    # Browsers revalidate each time; assets are sent again only after a version
+                    # change.
                     headers.setdefault("Cache-Control", "no-cache")
                 elif not path.startswith(DOCS_ASSETS_PATH):
-                    # Deleted data must not live on in a browser or proxy.
+                    # Deleted data must not survive in a browser or proxy.
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
@@ -100,7 +101,7 @@ class RequestContext:
             app = self._refusal(Request(scope)) or self._app
             await app(scope, receive, send_with_headers)
         except h11.LocalProtocolError as error:
-            # The server has answered a broken body with 400 itself, and closed the connection.
+            # The server itself has answered a malformed body with 400 and closed the connection.
             log.warning("request %s could not be answered: %s", request_id, type(error).__name__)
         except Exception:
             log.exception("request %s failed", request_id)
@@ -115,11 +116,11 @@ class RequestContext:
             _record(scope, request_id, status, time.perf_counter() - began)
 
     def _refusal(self, request: Request) -> ASGIApp | None:
-        """Return the answer to a request that is refused for its connection or its headers.
+        """Return an answer if the request is refused for its connection or its headers.
 
-        Browsers name the page's origin, which has to be the service's own. On a loopback address
-        the requested host has to be a loopback name too: a foreign name that was made to resolve
-        to it would otherwise pass as the service's own origin.
+        The origin that browsers send has to be that of the service. On a loopback address the host
+        has to be a loopback name as well; otherwise a foreign name that resolves to it (DNS
+        rebinding) would pass as the service's own origin.
         """
         close = {"Connection": "close"}
         headers = request.headers
@@ -131,7 +132,7 @@ class RequestContext:
             document = problem("not_ready", detail, 503)
             return answer_problem(request, document, {"Retry-After": "1", **close})
         if "content-length" in headers and "transfer-encoding" in headers:
-            # Request smuggling: a proxy may have chosen the other of the two.
+            # Prevents request smuggling: a proxy may have used the other of the two.
             detail = (
                 "the body's length is given as Content-Length and as Transfer-Encoding; send one "
                 "of the two"
@@ -140,7 +141,8 @@ class RequestContext:
         host = headers.get("host", "").lower()
         origin = headers.get("origin")
         if origin is None:
-            # A GET for a picture or a link has none. Links may lead to the service's own pages.
+            # GET requests for pictures and links have no Origin. Links to the service's pages are
+            # allowed.
             asks_for_data = path.startswith(("/v1/", "/metrics"))
             foreign = asks_for_data and headers.get("sec-fetch-site") == "cross-site"
         else:
@@ -172,7 +174,7 @@ def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
         "status": status,
         "ms": round(seconds * 1e3, 2),
     }
-    # The route and not the address, as addresses hold identities.
+    # Log the route rather than the URL, because URLs contain identities.
     log.info("%s %s %d", method, path, status, extra=extra)
     metrics = getattr(scope["app"].state, "metrics", None)
     if metrics is not None:

@@ -1,4 +1,4 @@
-"""Answers: one result for each image, long lists, RFC 9457 problem documents; examples of them."""
+"""Answers: results per image, long lists, and RFC 9457 problem documents with examples."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
-# Remedies for values beyond a limit; the message before them names the limit.
+# Remedies for values beyond a limit; the preceding message names the limit.
 REMEDIES = {
     "string_too_long": "send a shorter text",
     "too_long": "send fewer, or several requests",
     "less_than_equal": "send a smaller number",
     "greater_than_equal": "send a larger number",
 }
-# A body may be wrong in thousands of places.
+# A body may have thousands of errors.
 MOST_ERRORS = 10
 MEDIA_TYPE = "application/problem+json"
 EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 def answer_problem(
     request: Request, document: Problem, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a problem as an answer, without the secret of a key that was sent in a wrong place."""
+    """Return a problem as an answer, with API keys that were sent in a wrong place removed."""
     request_id = request.scope.get("state", {}).get("request_id")
     document = document.model_copy(update={"request_id": request_id})
     count(request, document)
@@ -90,7 +90,7 @@ async def _invalid_request(request: Request, error: RequestValidationError) -> R
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, ServiceError):
-        # The framework takes any error amid a body for a damaged one.
+        # FastAPI treats any error while reading a body as a malformed body.
         return await _service_error(request, error.__cause__)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
     detail = str(error.detail)
@@ -102,7 +102,7 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     }.get(error.status_code, detail)
     headers = error.headers
     if error.status_code == 405 and (calls := _methods_of(request)):
-        # The framework names the methods of one route, and a path may have several.
+        # FastAPI names the methods of one route only, but a path may have several.
         headers = {"Allow": ", ".join(calls)}
     return answer_problem(request, problem(code, detail, error.status_code), headers)
 
@@ -158,10 +158,10 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
 async def answer_each(
     request: Request, answer: Enrollment | SeparateAnswers | Sighted, status: int = 200
 ) -> Response:
-    """Answer with one result for each image that was sent.
+    """Answer with one result per image.
 
-    Its status is `status` where no image was refused, 207 where some were; a problem answers where
-    all were.
+    The status is `status` if no image was refused, 207 if some were; if all were, the answer is a
+    problem document.
     """
     refused = [image.problem for image in answer.results if isinstance(image, RefusedImage)]
     for document in refused:
@@ -178,12 +178,12 @@ async def answer_each(
 
 
 async def write_list(answer: BaseModel, status: int = 200) -> Response:
-    """Answer with many `results`, whose JSON is written in a thread, result by result.
+    """Answer with a list of `results`, serialised in a thread one by one.
 
-    One native call for all of it would hold the interpreter, and with it the event loop.
+    A single native call for all of them would block the interpreter and with it the event loop.
 
     Raises:
-        AnswerTooLarge: for more than `MAX_ANSWER_BYTES`.
+        AnswerTooLarge: the answer has more than `MAX_ANSWER_BYTES`.
     """
     return Response(await run_in_threadpool(_json_of, answer), status, media_type=JSON)
 
@@ -215,11 +215,11 @@ def content(media_type: str, description: str) -> Responses:
 
 
 def problems(*codes: str, among: Responses | None = None) -> Responses:
-    """Return the answers with problems of these codes, for a route's `responses`.
+    """Return problem responses for a route's `responses`.
 
     Args:
         codes: keys of `problems` in examples.json.
-        among: answers that these come after, by status.
+        among: responses to which these are added, by status.
     """
     responses = dict(among or {})
     for code in codes:

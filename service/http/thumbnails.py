@@ -1,4 +1,4 @@
-"""Small pictures: a JPEG of a kept file, which a client asks for again before each use."""
+"""Thumbnails: small JPEGs of stored pictures, which clients revalidate before each use."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from service.record.values import Picture
 from service.runtime import Runtime
 
 JPEG_QUALITY = 85
-# Maximum ratio of height to width of a small picture: a JPEG ends at 65,535 pixels.
+# Maximum ratio of height to width: a JPEG has at most 65,535 pixels per side.
 TALLEST = 8
-# A kept file was decoded before, under limits that may have been others.
+# A stored file was already decoded once, possibly under other limits.
 KEPT = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
 PICTURE: Responses = {
     **content("image/*", "The file, or with `width` a JPEG."),
@@ -42,30 +42,30 @@ async def answer_picture(
     width: int | None,
     read: Callable[[], Awaitable[Picture]],
 ) -> Response:
-    """Answer with a kept picture, or with a small JPEG of it.
+    """Answer with a stored picture or its thumbnail.
 
-    A client that keeps the JPEG asks again before each use, and is answered 304 where it has it:
-    a deleted picture is not shown again.
+    Clients that cache a thumbnail revalidate it and get 304 as long as the picture exists, so
+    deleted pictures are not shown again.
 
     Args:
-        picture_id: names a picture that is there; under it there is never another one.
-        width: as of `thumbnail`; None for the file itself.
-        read: reads the kept file.
+        picture_id: names an existing picture and is never reused for another one.
+        width: as in `thumbnail`; None for the stored file itself.
+        read: reads the stored file.
     """
     if width is None:
         picture = await read()
         return Response(picture.content, media_type=picture.content_type)
     tag = f'"{picture_id}.{width}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    # The header may list several, and mark them as weak.
+    # The header may list several tags and mark them as weak.
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     picture = await read()
     try:
-        # As many at a time as images are decoded for searches.
+        # Limits thumbnails to as many at a time as images are decoded for searches.
         small = await runtime.model.pipeline.threads.run(thumbnail, picture.content, width)
     except CropProblem:
-        # It was damaged where it is kept: the whole file shows that.
+        # The stored file is damaged: send it as it is.
         return Response(picture.content, media_type=picture.content_type)
     return Response(small, headers=headers, media_type="image/jpeg")
 
@@ -74,7 +74,7 @@ def thumbnail(image: bytes, width: int) -> bytes:
     """Return a JPEG of an image file, upright, without metadata and never enlarged.
 
     Args:
-        width: in pixels, at most; of an image over eight times as high as wide it is smaller.
+        width: maximum width in pixels; images more than eight times as high as wide get smaller.
 
     Raises:
         CropProblem: the file is damaged.

@@ -1,1 +1,1 @@
-"""One router per noun of the URL."""
+"""One router per resource."""
