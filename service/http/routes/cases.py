@@ -1,4 +1,4 @@
-"""`/v1/galleries/{gallery}/cases`: kept searches that are held together, and the ZIP of a case."""
+"""`/v1/galleries/{gallery}/cases`: collections of kept searches, and their export as ZIP."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from service.search.options import Id
 router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
 EXPORTS_AT_ONCE = 4
 EXPORTS_OF_ONE_KEY = 2
-# Number of first results of a search that are shown, beside all that are reviewed.
+# Number of top results of a search that are shown beside all reviewed ones.
 SHOWN = 10
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/bmp": "bmp"}
 RESULT_COLUMNS = (
@@ -58,15 +58,15 @@ RESULT_COLUMNS = (
     *("cosine", "pair_logit", "probability", "verdict"),
 )
 COLUMNS = ("query_id", "searched_at", *RESULT_COLUMNS, "decision", "reviewed_at", "picture")
-# Characters of the notes on a case, and on a search in it.
+# Maximum length of the notes on a case, and on a search in a case.
 MOST_NOTES = 4000
-# A client of an export that takes nothing for so long has left.
+# A client that reads nothing of an export for this long is considered gone.
 SEND_SECONDS = 60.0
 CaseId = Annotated[Id, fastapi.Path(description="A case's id.")]
 
 
 class CaseForm(Form):
-    """The name of a case, and notes on it; one that is left out stays as it is."""
+    """Name of a case and notes on it; omitted fields stay unchanged."""
 
     name: Name | None = None
     """The name."""
@@ -100,7 +100,7 @@ WITHOUT_NOTE = CaseSearchForm()
 async def create_case(
     call: Searcher, response: Response, form: Annotated[NewCaseForm, MULTIPART]
 ) -> models.CaseDetail:
-    """Begins a case."""
+    """Creates a case."""
     now = datetime.now(UTC)
     case = Case(
         case_id=new_crop_id(),
@@ -119,7 +119,7 @@ async def create_case(
 
 @router.get("")
 async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
-    """Lists the cases of a gallery, the newest first."""
+    """Lists the cases of a gallery, newest first."""
     found = await call.read(call.runtime.record.cases.page, cursor, limit + 1)
     more = found[limit - 1].case_id if len(found) > limit else None
     results = [
@@ -142,7 +142,7 @@ async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
 async def change_case(
     call: Searcher, case_id: CaseId, form: Annotated[CaseForm, MULTIPART] = UNCHANGED
 ) -> models.CaseDetail:
-    """Changes the name or the notes; of a case of another key it needs admin."""
+    """Changes the name or the notes of a case; for another key's case this needs `admin`."""
     changes = form.changes()
     if not changes:
         raise InvalidField("name, notes: nothing is to be changed; send one of them")
@@ -156,12 +156,12 @@ async def change_case(
 
 @router.delete("/{case_id}")
 async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
-    """Deletes a case with the searches that no other case holds; one of another key needs admin."""
+    """Deletes a case and its searches that are in no other case; another key's needs `admin`."""
     caller = call.caller
     caller.require_own((await find_case(call, case_id)).key_id)
 
     async def delete(result: dict[str, Any]) -> models.CaseRemoval:
-        # With admin the searches of every key are deleted.
+        # With `admin` the searches of all keys are deleted.
         key_id = None if caller.may() else caller.key_id
         removed = await call.write(call.runtime.record.cases.delete, case_id, key_id)
         if removed is None:
@@ -180,22 +180,22 @@ async def hold_search(
     query_id: QueryId,
     form: Annotated[CaseSearchForm, MULTIPART] = WITHOUT_NOTE,
 ) -> models.CaseDetail:
-    """Puts a kept search into a case with a note, or changes the note."""
+    """Adds a kept search to a case with a note, or changes the note."""
     return await _hold(call, case_id, query_id, form.note)
 
 
 @router.delete("/{case_id}/queries/{query_id}")
 async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> models.CaseDetail:
-    """Takes a kept search out of a case, so that its days count again."""
+    """Removes a kept search from a case, so that its retention period runs again."""
     return await _hold(call, case_id, query_id, None)
 
 
 async def _hold(
     call: GalleryCall, case_id: str, query_id: str, note: str | None
 ) -> models.CaseDetail:
-    """Put a search into a case, or change its note; with None take it out.
+    """Add a search to a case, change its note, or remove it with None.
 
-    Changing what another key's case holds already needs admin.
+    Changing an entry of another key's case needs `admin`.
     """
     existing = await find_case(call, case_id)
     held = existing.queries.get(query_id)
@@ -226,14 +226,14 @@ async def _export_place(call: Searcher) -> AsyncIterator[None]:
     "/{case_id}/export",
     response_class=StreamingResponse,
     responses=problems("too_many_exports") | content("application/zip", "The case."),
-    # Held until the client has the answer, or has left.
+    # Released when the client has received the answer or disconnected.
     dependencies=[Depends(_export_place)],
 )
 async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     """Export a case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file.
 
-    At most four exports run at once, two of one key; one whose client takes nothing for a minute
-    ends.
+    At most four exports run at once, two per key. An export ends if its client reads nothing for a
+    minute.
     """
     case = _detailed(await find_case(call, case_id))
     await call.done("export_case", case_id=case_id)
@@ -264,12 +264,12 @@ def _detailed(case: Case) -> models.CaseDetail:
 
 
 class _CaseArchive(io.RawIOBase):
-    """A ZIP that is made piece by piece; its last file, `SHA256SUMS`, has the checksum of each."""
+    """A ZIP written piece by piece; its last file, `SHA256SUMS`, has the others' checksums."""
 
     def __init__(self) -> None:
         self._unsent = bytearray()
         self._sums: dict[str, str] = {}
-        # Pictures are compressed already. As this file cannot seek, the ZIP only goes on.
+        # Pictures are already compressed. This file cannot seek, so the ZIP is written as a stream.
         self._zip = zipfile.ZipFile(self, "w", zipfile.ZIP_STORED)
 
     def write(self, content: Any) -> int:
@@ -293,9 +293,9 @@ class _CaseArchive(io.RawIOBase):
 
 
 async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncIterator[bytes]:
-    """Make the ZIP of a case as it is sent, with one picture in memory.
+    """Build the ZIP of a case while it is sent, with one picture in memory at a time.
 
-    Searches and pictures that are deleted meanwhile are left out.
+    Searches and pictures that are deleted in the meantime are omitted.
     """
     run = call.runtime.pools.files.run
     archive = _CaseArchive()
@@ -334,7 +334,7 @@ async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncItera
 async def _pictures(
     call: GalleryCall, opened: models.OpenedSearch, shown: Sequence[models.RankedCrop]
 ) -> AsyncIterator[tuple[str, Picture]]:
-    """Yield the pictures of a search and of its shown results, each with a name for it."""
+    """Yield the pictures of a search and of its shown results, each with a file name."""
     missing = contextlib.suppress(UnknownPicture, UnknownCrop)
     if opened.image_url:
         with missing:

@@ -1,4 +1,4 @@
-"""`/v1/galleries/{gallery}/crops` and `/identities`: enroll, list, read, change, delete; forget."""
+"""`/v1/galleries/{gallery}/crops` and `/identities`: enroll, list, read, change, delete, forget."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ IdempotencyKey = Annotated[
         description="A name for this request; repeated under this name, it happens once.",
     ),
 ]
-# Fields of a listing that the audit log has.
+# Fields of a listing that the audit log contains.
 NAMED = {"identity", "external_id", "include_vector"}
 ENROLLED: Responses = {
     201: example("Enrollment"),
@@ -62,25 +62,21 @@ async def enroll_crops(
     form: Annotated[EnrollForm, MULTIPART],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Enrolls images; stored crops survive a power cut and are found from now on.
+    """Enrolls images; stored crops survive a power cut and can be found from now on.
 
-    With `boxes` the images are the crops in these boxes of the one image that is sent; they are
-    stored as PNG, and the image itself is not.
+    With `boxes`, the crops in these boxes of the single image are enrolled; they are stored as PNG,
+    and the image itself is not stored. For a duplicate, `crop_id` is null unless the key has the
+    scope `query`, `delete` or `admin`. With `vector`, nothing is embedded and no picture is stored;
+    a reindex reports these crops because it cannot embed them. Equal vectors are duplicates.
 
-    The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
+    With `keep_best`, only a few crops of each camera's track are kept: good pictures that differ.
+    Others are deleted, for which the key also needs the scope `delete`, or answered with `kept:
+    false`. A named crop never gives way to an unnamed one. With `watch`, for which the key also
+    needs the scope `sight`, the crops are also compared with the armed lists of other galleries, as
+    sightings.
 
-    By `vector` nothing is embedded and no picture is kept, so that a reindex names these crops.
-    Equal vectors are duplicates.
-
-    With `keep_best` each track of a camera keeps a few crops: good pictures that differ. Others
-    are deleted, for which a key needs the scope `delete` too, or answered with `kept: false`. A
-    named crop never gives way to one without a name.
-
-    With `watch`, for which a key needs the scope `sight` too, they are also compared with the armed
-    lists of other galleries, as sightings.
-
-    Under one `Idempotency-Key` the same request of an API key happens once within a day; a
-    repeated one gets the first answer, with `Idempotent-Replayed: true`.
+    With an `Idempotency-Key`, the same request of an API key takes effect once within a day;
+    repetitions get the first answer, with `Idempotent-Replayed: true`.
     """
     runtime = call.runtime
     gallery = call.gallery
@@ -92,7 +88,7 @@ async def enroll_crops(
         computed = await runtime.pools.files.run(read_vectors, *sent)
     runtime.admission.require_affordable(
         runtime.models[gallery.embedder].pipeline.cost(crops),
-        # The client sends fewer images at once where a refusal names this field alone.
+        # The client sends fewer images at a time if a refusal names only this field.
         "boxes" if form.boxes else "images",
         "fewer or smaller ones",
     )
@@ -107,7 +103,7 @@ async def enroll_crops(
                 "this gallery alone; leave it out, or send a key for every gallery"
             )
     failpoint("enroll.body-read")
-    # Clients with keys of their own may choose the same name.
+    # Clients with different API keys may choose the same Idempotency-Key.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
     embedded: list[EmbeddedImages] = []
     watch = embedded.append if form.watch else None
@@ -119,7 +115,7 @@ async def enroll_crops(
         answer = _without_known_ids(answer)
     response = await answer_each(request, answer, 201)
     if response.status_code == 201:
-        # A single crop is there, and several are in the list.
+        # The operation takes one crop, or several as a list.
         crop_ids = [image.crop_id for image in answer.results]
         crop = f"/{crop_ids[0]}" if len(crop_ids) == 1 and crop_ids[0] else ""
         response.headers["Location"] = f"/v1/galleries/{gallery.name}/crops{crop}"
@@ -129,7 +125,7 @@ async def enroll_crops(
 
 
 def _without_known_ids(answer: models.Enrollment) -> models.Enrollment:
-    # A crop that was there before may be another key's.
+    # An existing crop may belong to another key.
     results = [
         image.model_copy(update={"crop_id": None})
         if isinstance(image, models.EnrolledImage) and image.duplicate
@@ -141,9 +137,9 @@ def _without_known_ids(answer: models.Enrollment) -> models.Enrollment:
 
 @router.get("/crops", response_model=models.Crops)
 async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
-    """Lists crops; a page that is not the last may have fewer than `limit`, also none.
+    """Lists crops; a page other than the last may have fewer than `limit`, even none.
 
-    In the order of capture a crop of unknown time stands by the time of its enrollment.
+    In order of capture, crops of unknown time are sorted by their time of enrollment.
     """
     wanted = asked.filter()
     gallery = call.gallery
@@ -157,7 +153,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 
     page = await call.read(read)
     filters = asked.model_dump(include=NAMED, exclude_defaults=True)
-    # A listing of one identity's crops is a search, by name.
+    # Listing one identity's crops is a search by name.
     call.note_view("query" if filters else "list_crops", count=len(page.results), filters=filters)
     return await write_list(page)
 
@@ -166,7 +162,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 async def change_crops(
     call: Admin, form: Annotated[CropsChanges, MULTIPART]
 ) -> models.ChangedCrops:
-    """Changes the labels of every crop that passes a filter at once; others stay as they are."""
+    """Changes the labels of all crops that pass a filter; omitted labels stay unchanged."""
     wanted = form.filter()
     changed = form.changes()
     return await changes.change_matching(call.runtime, call.gallery, wanted, changed, form.dry_run)
@@ -174,7 +170,7 @@ async def change_crops(
 
 @router.delete("/crops")
 async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> models.RemovedCrops:
-    """Deletes every crop that passes a filter, with vectors and pictures; as a change of them."""
+    """Deletes all crops that pass a filter, with vectors and pictures."""
     return await forget.forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
 
 
@@ -193,13 +189,13 @@ async def read_crop(
 async def change_crop(
     call: Admin, crop_id: CropId, form: Annotated[EnrollFields, MULTIPART]
 ) -> models.ChangedCrop:
-    """Changes a crop's labels; an empty field becomes unknown, a field that is not sent stays."""
+    """Changes a crop's labels; an empty field becomes unknown, an omitted field stays unchanged."""
     return await changes.change_crop(call.runtime, call.gallery, crop_id, form.changes())
 
 
 @router.delete("/crops/{crop_id}")
 async def delete_crop(call: Deleter, crop_id: CropId) -> models.Removal:
-    """Deletes one crop with its vector and picture; a second time it is 404."""
+    """Deletes one crop with its vector and picture; a second attempt answers 404."""
     return await forget.forget_crop(call.runtime, call.gallery, crop_id)
 
 
@@ -211,9 +207,9 @@ async def delete_crop(call: Deleter, crop_id: CropId) -> models.Removal:
 async def read_crop_image(
     request: Request, call: Searcher, crop_id: CropId, width: Width = None
 ) -> Response:
-    """Reads the image file as it was sent, its type read from its bytes; with `width` a small JPEG.
+    """Reads the stored image file, its type derived from its bytes; with `width` a small JPEG.
 
-    The JPEG has an `ETag`, and 304 answers an `If-None-Match` that names it.
+    The JPEG has an `ETag`, and an `If-None-Match` that contains it is answered with 304.
     """
     runtime = call.runtime
     gallery = call.gallery
@@ -225,7 +221,7 @@ async def read_crop_image(
     return answer
 
 
-# Characters of a cursor: a name, and the number that it is sorted by.
+# Maximum length of a cursor: a name and the number by which it is sorted.
 MAX_PLACE = 512
 OF_SEARCH = ("needs_reindex", "queue_full", "device_full", "device_lost", "index_unavailable")
 Identity = Annotated[Text, Path(description="An identity, as enrolled.", examples=["0042"])]
@@ -255,11 +251,11 @@ async def list_tracks(
     limit: Annotated[int, Query(ge=1, le=100, description="Ids of tracks on one page.")] = 100,
     camera: Annotated[Camera | None, Query(description="Only of this camera.")] = None,
 ) -> models.Tracks:
-    """Lists tracks by their ids; an id that several cameras use is a track of each.
+    """Lists tracks by their ids; an id used by several cameras is a track of each.
 
-    `cohesion` is the least cosine of a crop to the mean of the others: a low one may be of a track
-    that goes over from one person to another. With `camera` a page may be empty. A track is named,
-    moved or deleted by a change of the crops that pass `track` and `camera`.
+    `cohesion` is the lowest cosine of a crop to the mean of the others: a low value suggests that
+    the track switches from one person to another. With `camera`, a page may be empty. Name, move or
+    delete a track by changing the crops that pass `track` and `camera`.
     """
     page = await browse.list_tracks(call.runtime, call.gallery, cursor, limit, camera)
     filters = {"cameras": [camera]} if camera else {}
@@ -275,10 +271,10 @@ async def list_identities(
     query: Part = "",
     sort: Order = "name",
 ) -> models.Identities:
-    """Lists identities, by name unless `sort` names another order; unnamed crops are not counted.
+    """Lists identities, by name unless `sort` selects another order; unnamed crops do not count.
 
-    Each has the crop with its best picture: the sharpest and highest, as measured when it was
-    enrolled; of crops that were not measured it is the one with the largest file.
+    Each identity has the crop with its best picture: the sharpest and largest as measured on
+    enrollment or, among crops that were not measured, the one with the largest file.
     """
     page = await browse.list_identities(call.runtime, call.gallery, cursor, limit, query, sort)
     event = "query" if query else "list_identities"
@@ -288,7 +284,7 @@ async def list_identities(
 
 @identity_router.get("/identities/{identity:path}")
 async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDetail:
-    """Reads the crops, cameras and times of one identity, and which crop shows it best."""
+    """Reads the crops, cameras and times of an identity, and which crop shows it best."""
     found = await browse.read_identity(call.runtime, call.gallery, identity)
     call.note_view("query", count=1, filters={"identity": identity})
     return found
@@ -300,10 +296,10 @@ async def list_similar(
     identity: Annotated[Name, Query(description="The identity.")],
     limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 10,
 ) -> models.SimilarIdentities:
-    """Lists identities that may be the same person as one, the most alike first.
+    """Lists identities that may be the same person as this one, most similar first.
 
-    They are found by a search with its best crops, eight at most, among the named crops of others;
-    probabilities and verdicts are those of such a search.
+    They are found by a search with its best crops, at most eight, among the named crops of others;
+    probabilities and verdicts are those of this search.
     """
     call.runtime.audit.require_room()
     found = await find_similar(call.runtime, call.gallery, identity, limit)
@@ -325,14 +321,14 @@ async def rename_identity(
 async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenIdentity:
     """Forgets a person: deletes every crop, vector and image, in snapshots too.
 
-    The answer lists the removed data, and the places and times of the remaining copies.
+    The answer lists the removed data, and where and until when copies remain.
     """
     return await forget.forget_identity(call.runtime, call.gallery, identity)
 
 
 @identity_router.get("/merges")
 async def list_merges(call: Searcher) -> models.Merges:
-    """Lists the merges of identities of the last 30 days that can be undone, newest first."""
+    """Lists the merges of identities in the last 30 days that can be undone, newest first."""
     merges = await call.read(call.runtime.record.identities.merges)
     call.note_view("list_merges", count=len(merges))
     return models.Merges(results=merges)
@@ -342,8 +338,8 @@ async def list_merges(call: Searcher) -> models.Merges:
 async def undo_merge(
     call: Admin, merge_id: Annotated[Id, Path(description="A merge's id, as its answer has it.")]
 ) -> models.RenamedIdentity:
-    """Undoes a merge: its crops get their former identity again.
+    """Undoes a merge: its crops get their former identity back.
 
-    Crops that were deleted or got another identity since the merge do not change.
+    Crops that have since been deleted or renamed stay as they are.
     """
     return await changes.undo_merge(call.runtime, call.gallery, merge_id)

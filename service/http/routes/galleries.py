@@ -1,4 +1,4 @@
-"""`/v1/galleries`: create, list, describe, change, delete; copy one and restore the copy."""
+"""`/v1/galleries`: create, list, read, change and delete galleries; snapshots and their restore."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SnapshotId = Annotated[Id, Path(description="A snapshot's id.")]
 
 
 class GallerySettingsFields(Form):
-    """The settings of a gallery; one that is left out stays as it is."""
+    """Settings of a gallery; omitted ones stay unchanged."""
 
     retention_days: int | None = Field(None, ge=0, le=36_500)
     """Age in days at which crops are deleted; 0 keeps all."""
@@ -43,7 +43,7 @@ class GallerySettingsFields(Form):
 
 
 class NewGalleryFields(GallerySettingsFields):
-    """A gallery to be created, and its settings."""
+    """A gallery to create, with its settings."""
 
     name: GalleryName = Field(examples=["lobby"])
     """Letters, digits, dot, dash and underscore, 64 at most."""
@@ -76,7 +76,7 @@ async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> mod
 
 @router.get("/{gallery}")
 async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> models.Gallery:
-    """Reads the description of one gallery."""
+    """Reads the description of a gallery."""
     return await browse.describe_gallery(call.runtime, call.gallery)
 
 
@@ -84,17 +84,17 @@ async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -
 async def change_gallery(
     call: Admin, form: Annotated[GallerySettingsFields, MULTIPART] = UNCHANGED
 ) -> models.Gallery:
-    """Changes the settings of a gallery; fields that are not sent stay."""
+    """Changes the settings of a gallery; omitted fields stay unchanged."""
     reset = form.calibration == "reset"
     return await changes.change_gallery(call.runtime, call.gallery, form.changes(), reset)
 
 
 @router.delete("/{gallery}", responses=problems("gallery_conflict"))
 async def delete_gallery(call: Admin) -> models.GalleryRemoval:
-    """Deletes a gallery, every crop in it, and its snapshots; `default` stays."""
+    """Deletes a gallery with all crops and snapshots; `default` cannot be deleted."""
     runtime = call.runtime
     removed = await changes.delete_gallery(runtime, call.gallery)
-    # The keys for this gallery alone were revoked with it, and open no later one of its name.
+    # Keys limited to this gallery are revoked too, so they cannot open a later one of its name.
     await runtime.keys.threads.run(runtime.keys.read)
     return models.GalleryRemoval(removed=removed)
 
@@ -135,6 +135,6 @@ async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
 async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.RestoredSnapshot:
     """Restores a snapshot; crops that were deleted since it was taken stay deleted.
 
-    Every crop is checked first: a damaged snapshot is 409 and changes nothing.
+    Every crop is checked first: a damaged snapshot is answered with 409 and changes nothing.
     """
     return await archives.restore_snapshot(call.runtime, call.gallery, snapshot_id)

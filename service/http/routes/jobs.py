@@ -1,4 +1,4 @@
-"""Long work: `/v1/jobs`, and the imports, groupings and reindexing of a gallery that begin it."""
+"""Long work: `/v1/jobs`, and the imports, groupings and reindexing that start jobs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")
 JobId = Annotated[Id, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
-# Reports and details name files and people: other keys see the jobs that they began.
+# Reports and details name files and people, so other keys see only jobs that they started.
 SEE_ALL: tuple[Scope, ...] = ("query",)
-# Proxies close a connection on which nothing is sent for a minute or so.
+# Proxies close a connection after about a minute without data.
 KEEP_ALIVE_SECONDS = 15.0
 MAX_FOLDER = 1024
-# One key holds at most this many in one process.
+# Maximum number of streams per key and process.
 MOST_STREAMS = 8
 POLL_SECONDS = 0.25
 PROBLEMS_PER_PAGE = 1000
@@ -77,7 +77,7 @@ async def list_jobs(
     """Lists the jobs of the key's galleries, newest first."""
     if gallery is not None:
         call.caller.require_gallery(gallery)
-    # The limit counts jobs that the key may see.
+    # Only jobs that the key may see count towards the limit.
     runtime = call.runtime
     caller = call.caller
     wanted = gallery or caller.gallery
@@ -119,14 +119,14 @@ async def _stream_place(call: Reader, job_id: JobId) -> AsyncIterator[None]:
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
     responses=content("text/event-stream", "The job, at every change."),
-    # Held until the client has all events, or has left.
+    # Released when the client has received all events or disconnected.
     dependencies=[Depends(_stream_place)],
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
-    """Sends server-sent events named `progress`, each the job as JSON, until it has ended.
+    """Sends server-sent events named `progress`, each with the job as JSON, until the job ends.
 
-    They end with `gone` where the job is deleted, or the key is revoked or expires. A key holds
-    eight at once.
+    The stream ends with `gone` if the job is deleted, or the key is revoked or expires. A key may
+    hold eight streams.
     """
     await _find_job(call, job_id, SEE_ALL)
     runtime = call.runtime
@@ -155,10 +155,10 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     responses=content("text/csv", "A line for every item with a problem."),
 )
 async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
-    """Answers the files that could not be used, with the reasons, as CSV.
+    """Lists the files that could not be used, with the reasons, as CSV.
 
-    Text that a spreadsheet would run as a formula, or that begins with an apostrophe, has an
-    apostrophe before it.
+    An apostrophe is put before text that a spreadsheet would run as a formula, and before text that
+    begins with an apostrophe.
     """
     job = await _find_job(call, job_id, SEE_ALL)
     runtime = call.runtime
@@ -181,7 +181,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
 async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> Job:
     """Cancels a job; stored crops stay. A job that has ended is answered unchanged.
 
-    Cancelling a reindex, or an import that another key began, needs `admin`.
+    Cancelling a reindex, or an import that another key started, needs `admin`.
     """
     found = await _find_job(call, job_id, ["admin"])
     runtime = call.runtime
@@ -218,8 +218,8 @@ async def import_crops(
 ) -> Job:
     """Enrolls an archive of images, or a folder that the service can read, as a job.
 
-    The job is at `Location`; a file that cannot be used is a line of its report, and the others
-    are enrolled.
+    The job is at `Location`. Files that cannot be used are listed in its report; the others are
+    enrolled.
     """
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")
@@ -228,7 +228,7 @@ async def import_crops(
     archive = form.archive.file if form.archive else None
     parameters = form.model_dump(exclude={"archive"})
     if form.folder is not None:
-        # The job reads the folder later, and stays within what its key may read.
+        # The job reads the folder later, limited to what its key may read.
         parameters["gallery"] = call.caller.gallery
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
     return _begun(call, response, job)
@@ -238,10 +238,10 @@ async def import_crops(
 async def group_crops(
     call: Admin, response: Response, form: Annotated[GroupingForm, MULTIPART] = EVERY_UNNAMED
 ) -> Job:
-    """Groups crops without a name by person, as a job: at most 5,000, else the answer is 422.
+    """Groups unnamed crops by person, as a job; more than 5,000 crops are answered with 422.
 
-    Pairs are scored by the default scoring and clustered by average linkage; groups are joined
-    while their mean score is at least that of `uncertain`. No crop is changed.
+    Pairs are scored by the default scoring and clustered by average linkage: groups are joined
+    while their mean score reaches that of `uncertain`. No crop is changed.
     """
     job = await begin_grouping(call.runtime, call.gallery, form.filter(), call.caller.key_id)
     return _begun(call, response, job)
@@ -251,7 +251,7 @@ async def group_crops(
 async def list_groups(call: Searcher) -> CropGroups:
     """Lists the groups of the last grouping, without crops that were named or deleted since.
 
-    A group is named by `PATCH …/crops` with its `crop_ids`.
+    Name a group by `PATCH …/crops` with its `crop_ids`.
     """
     found = await read_groups(call.runtime, call.gallery)
     call.note_view("list_groups", count=len(found.results))

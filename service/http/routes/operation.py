@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz`, `/metrics` and `/v1/keys`: for those who run the service."""
+"""`/livez`, `/readyz`, `/metrics` and `/v1/keys`, for operators."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from service.record.restoring import own_backups
 from service.runtime import Call, Runtime
 from service.search.options import MAX_NAMES, split_names
 
-# A disk that hangs holds up no scrape, which is given up after ten seconds.
+# A disk that hangs must not delay a scrape, which times out after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0
 router = guarded_router("", "health")
 key_router = guarded_router("/v1/keys", "keys")
@@ -49,13 +49,13 @@ Scraper = Annotated[Call, needs("metrics", every_gallery=True)]
 
 @router.get("/livez")
 async def livez(_: Working) -> Alive:
-    """Answers 200 while the process works; one that does not ends itself within seconds."""
+    """Answers 200 while the process works; a process that stalls ends itself within seconds."""
     return Alive()
 
 
 @router.get("/readyz")
 async def readyz(runtime: Working) -> Ready:
-    """Answers 200 while searches can be answered, also while the record does not answer."""
+    """Answers 200 while searches can be answered, even if the record does not respond."""
     galleries = runtime.galleries.all()
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(
@@ -67,10 +67,10 @@ async def readyz(runtime: Working) -> Ready:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(call: Scraper) -> Response:
-    """Answers the metrics in the Prometheus text format."""
+    """Returns the metrics in the Prometheus text format."""
     runtime = call.runtime
     shown = runtime.metrics
-    # A deleted gallery leaves no last value behind.
+    # Drops the last values of deleted galleries.
     shown.gallery_crops.clear()
     shown.gallery_version.clear()
     for gallery in runtime.galleries.all():
@@ -87,7 +87,7 @@ async def metrics(call: Scraper) -> Response:
     disk = shutil.disk_usage(runtime.settings.data_dir)
     shown.disk_bytes.set(disk.total)
     shown.disk_free_bytes.set(disk.free)
-    # While the record does not answer, its last values are shown.
+    # While the record does not respond, the last values are shown.
     with contextlib.suppress(ServiceError, TimeoutError):
         async with asyncio.timeout(RECORD_WITHIN_SECONDS):
             await runtime.galleries.read(_show_record, runtime)
@@ -119,14 +119,14 @@ def _show_record(runtime: Runtime) -> None:
         shown.gallery_calibration.labels(name, state).set(1)
 
 
-# A key for one gallery makes none, which could have another gallery or end later.
+# A key limited to one gallery may not create keys: they could outlive it or open others.
 Administrator = Annotated[Call, needs("admin", every_gallery=True)]
-# A whole key in its place is refused before the audit log would have it.
+# Refuse a complete key in this place, before the audit log could contain it.
 KeyId = Annotated[str, Path(max_length=32, pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
 
 
 class NewKeyForm(Form):
-    """An API key to be made."""
+    """An API key to create."""
 
     scopes: Annotated[
         tuple[Scope, ...], BeforeValidator(keys.chosen_scopes), BeforeValidator(split_names)
@@ -144,23 +144,23 @@ class NewKeyForm(Form):
     """Requests a minute that each process answers; any number unless sent."""
     rate_images: bool = False
     """The rate counts images, boxes of a frame too, in place of requests."""
-    # A variable that is empty by mistake would widen the rights of the key.
+    # A variable left empty by mistake would widen the rights of the key.
     never_empty = frozenset({"gallery", "expires_days", "rate"})
 
 
 @key_router.get("")
 async def list_keys(call: Administrator) -> Keys:
-    """Lists the API keys without their secrets, oldest first, those of GMN_API_KEYS_FILE too."""
+    """Lists the API keys, including those of GMN_API_KEYS_FILE, oldest first, without secrets."""
     ring = call.runtime.keys
     return Keys(results=await ring.threads.run(ring.listed))
 
 
 @key_router.post("", status_code=201, responses=problems("key_conflict"))
 async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]) -> NewKey:
-    """Makes an API key; its text is answered this once, and only a hash of it is kept.
+    """Creates an API key; its text is answered only once, and only a hash is stored.
 
-    It counts at once in this process, and within a second in others. From the first key on, which
-    has to be an administrator's, every call needs a key.
+    It is valid at once in this process, and within a second in others. From the first key on, which
+    must be an administrator's, every call needs a key.
     """
     runtime = call.runtime
     (key, text) = keys.create_key(**dict(form))
@@ -182,9 +182,9 @@ async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]
 
 @key_router.delete("/{key_id}", status_code=204, responses=problems("key_conflict"))
 async def delete_key(call: Administrator, key_id: KeyId) -> None:
-    """Revokes an API key: refused at once by this process, and within a second by others.
+    """Revokes an API key: at once in this process, and within a second in others.
 
-    A call may revoke the key that it is sent with, but not the last administrator's.
+    A call may revoke its own key, but not the last administrator's.
     """
     ring = call.runtime.keys
 

@@ -1,4 +1,4 @@
-"""Rank a gallery by likeness to one person; compare and embed images; the served model."""
+"""Search galleries for a person; compare and embed images; describe the served model."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ ANSWERED: Responses = {
 }
 OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
 FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unnamed", "track"}
-# A longer ranking is written result by result in a thread.
+# Longer rankings are serialised in a thread.
 SHORT_RANKING = 100
-# Results of one answer: as many as a search of one image may ask for.
+# Results of one answer: as many as a search by one image may ask for.
 MAX_RESULTS = 10_000
 
 
@@ -89,12 +89,12 @@ class QueryForm(QueryOptions, FrameForm):
 async def query_gallery(
     request: Request, call: Searcher, form: Annotated[QueryForm, MULTIPART]
 ) -> Response:
-    """Searches a gallery by images: ranks its crops by likeness to one person, with a verdict.
+    """Searches a gallery for the person on the images and ranks its crops, with a verdict.
 
-    Several images are one multi-shot query whose scores are means over the images; an image that
-    cannot be used is left out, and `warnings` names it. With `mode=separate` each image has its own
-    answer. With `boxes` the images are the crops in these boxes of the one image that is sent. By
-    `crop_id` or `track` those crops are left out, and by several the scores are means. By `vector`
+    Several images form one multi-shot query, scored by the mean over the images; unusable images
+    are left out and named in `warnings`. With `mode=separate` each image gets its own answer. With
+    `boxes` the query images are the crops in these boxes of the single image. Queries by `crop_id`
+    or `track` leave out the crops they name; several crops are scored by the mean. With `vector`
     nothing is embedded.
     """
     runtime = call.runtime
@@ -104,7 +104,7 @@ async def query_gallery(
     began = getattr(request.state, "received", None)
     if form.min_version:
         await runtime.galleries.wait_for_version(gallery, form.min_version)
-        # The wait for the version does not count as a stage of the query.
+        # Waiting for the version is not a stage of the query.
         began = None
     images = await form.read_crops(runtime.settings.max_images_per_request)
     separate = bool(images) and form.mode == "separate"
@@ -135,7 +135,7 @@ async def query_gallery(
 
 def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryAnswer) -> None:
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
-    # Values may be personal.
+    # Metadata may be personal.
     filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
     runtime.audit.note_view(
         "query",
@@ -161,10 +161,10 @@ class GalleriesForm(GalleriesOptions, QueryForm):
 async def search_galleries(
     request: Request, call: Querier, form: Annotated[GalleriesForm, MULTIPART]
 ) -> Response:
-    """Searches several galleries by images of one person, and merges the results by probability.
+    """Searches several galleries for the person on the images; merges results by probability.
 
-    Each gallery is searched as by its own query, at an equal share of the rate of false alarms. One
-    that cannot be searched is named with its problem, and the others answer.
+    Each gallery is searched as by a query of its own, at an equal share of the false alarm rate. A
+    gallery that cannot be searched is reported with its problem; the others answer.
     """
     runtime = call.runtime
     runtime.audit.require_room()
@@ -218,9 +218,9 @@ class PairForm(PairOptions, SomeImagesForm):
 
 @model_router.get("/model")
 async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> ModelInfo:
-    """Reads the artefact's name and description, and the runtime that computes it.
+    """Describes the served artefact and the runtime that computes it.
 
-    Operating points are for a gallery of `gallery_size` crops.
+    Operating points are given for a gallery of `gallery_size` crops.
     """
     runtime = call.runtime
     model = runtime.model
@@ -232,7 +232,7 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
     name, *previous = (loaded.name for loaded in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,
-        # An older artefact has no list of sources, but its recipe names them.
+        # Older artefacts have no list of sources, but their recipe names them.
         "provenance": provenance.model_dump(mode="json")
         | {"sources": [source.model_dump(mode="json") for source in provenance.all_sources]},
         "previous": previous,
@@ -252,9 +252,9 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
     response_model_exclude_none=True,
 )
 async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> PairScore:
-    """Compares two images: cosine, M-Net's logit, probability and verdict.
+    """Compares two images: cosine, M-Net logit, probability and verdict.
 
-    The verdict is that of a pair, or with `gallery` that of a result of a search in it.
+    The verdict is that of a pair or, with `gallery`, that of a search result in the gallery.
     """
     images = await form.read_images(call.runtime.settings.max_images_per_request)
     if len(images) != 2:
@@ -272,7 +272,7 @@ async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> P
 async def embed_images(
     request: Request, call: Querier, form: Annotated[SomeImagesForm, MULTIPART]
 ) -> Response:
-    """Computes the features of images: JSON, or a NumPy file with `Accept: application/x-npy`."""
+    """Computes the features of images, as JSON or NumPy file (`Accept: application/x-npy`)."""
     runtime = call.runtime
     images = await form.read_images(runtime.settings.max_images_per_request)
     pipeline = runtime.model.pipeline
@@ -282,7 +282,7 @@ async def embed_images(
         outcomes = await pipeline.embed(images)
     problems = [image if isinstance(image, CropProblem) else None for image in outcomes]
     as_array = NPY in request.headers.get("accept", "")
-    # An array has no place for a problem, so that there one bad image refuses the request.
+    # An array has no place for a problem, so one bad image refuses the request.
     if all(problems) or (as_array and any(problems)):
         raise UnusableImages(problems)
     if as_array:

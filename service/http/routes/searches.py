@@ -1,6 +1,6 @@
-"""Searches of a gallery that are kept, and the reviews of their results.
+"""Kept searches of a gallery, and the reviews of their results.
 
-A review decides whether a result shows the person that was searched for.
+A review states whether a result shows the person that was searched for.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ async def list_kept_searches(
     everyone: Everyone = False,
     case_id: Annotated[Id | None, Query(description="Those of a case, of every key.")] = None,
 ) -> Response:
-    """Lists the kept searches of the caller's key, the newest first; of all keys needs admin."""
+    """Lists the kept searches of the caller's key, newest first; those of all keys need `admin`."""
     record = call.runtime.record
     case = None if case_id is None else await kept_searches.find_case(call, case_id)
     key_id = None if case else _key_of(call, everyone)
@@ -95,9 +95,9 @@ async def list_kept_searches(
 
 @router.get("/queries/{query_id}")
 async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSearch:
-    """Opens a kept search: its answer under the labels of now, and its reviews.
+    """Opens a kept search: its answer with the current labels, and its reviews.
 
-    Every key that may search the gallery can open it: the address can be passed on.
+    Any key that may search the gallery can open it, so its address can be passed on.
     """
     opened = await kept_searches.open_search(call, query_id)
     call.note_view("open_kept_search", query_id=query_id, count=opened.count)
@@ -112,7 +112,7 @@ async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSe
 async def read_kept_image(
     request: Request, call: Searcher, query_id: QueryId, width: Width = None
 ) -> Response:
-    """Reads the kept picture of a search; with `width` a small JPEG, as of a crop."""
+    """Reads the kept picture of a search; with `width` a small JPEG, as for crops."""
     await kept_searches.find_search(call, query_id)
     answer = await answer_picture(
         request,
@@ -127,7 +127,7 @@ async def read_kept_image(
 
 @router.delete("/queries/{query_id}", status_code=204)
 async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
-    """Deletes a kept search with its picture; that of another key needs admin."""
+    """Deletes a kept search with its picture; another key's search needs `admin`."""
     call.caller.require_own((await kept_searches.find_search(call, query_id)).key_id)
 
     async def delete(result: dict[str, Any]) -> None:
@@ -144,10 +144,10 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
 async def review_results(
     call: Searcher, query_id: QueryId, form: Annotated[ReviewForm, MULTIPART]
 ) -> models.AnsweredReview:
-    """Confirms or rejects results of a kept search, or takes that back.
+    """Confirms or rejects results of a kept search, or withdraws that.
 
-    Confirmed crops are named with `identity`; with `enroll=true` the search's picture is enrolled
-    under the same name.
+    With `identity` the confirmed crops are named; with `enroll=true` the search's picture is
+    enrolled under the same name.
     """
     if form.identity is not None:
         call.caller.require(["admin"])
@@ -181,7 +181,7 @@ async def review_results(
 async def list_reviews(
     call: Searcher, cursor: Cursor = None, limit: Limit = 100, everyone: Everyone = False
 ) -> Response:
-    """Lists the reviews of the searches of the caller's key; of all keys needs admin."""
+    """Lists reviews of the searches of the caller's key; those of all keys need `admin`."""
     found = await _read_reviews(call, cursor, limit, _key_of(call, everyone))
     call.note_view("list_reviews", count=len(found.results))
     return await write_list(found)
@@ -193,7 +193,7 @@ async def list_reviews(
     responses=content("text/csv", "A line for every review."),
 )
 async def export_reviews(call: Searcher, everyone: Everyone = False) -> Response:
-    """Exports the reviews of the searches of the caller's key as CSV; of all keys needs admin."""
+    """Exports reviews of searches of the caller's key as CSV; those of all keys need `admin`."""
     key_id = _key_of(call, everyone)
     lines = [csv_line(*COLUMNS)]
     before = None
@@ -221,9 +221,9 @@ async def _read_reviews(
 
     Args:
         before: id of a search; only older ones are read.
-        limit: number of searches. A key's searches without reviews count, too, so that a cursor
-            never names a search of another key.
-        key_id: lists the searches of one key; None for all.
+        limit: number of searches of the key, including those without reviews: a cursor must never
+            name a search of another key.
+        key_id: key whose searches are listed; None for all.
     """
     found_by = ("reviewed", "") if key_id is None else ("key", key_id)
 
@@ -237,7 +237,7 @@ async def _read_reviews(
 
 
 async def _names(call: GalleryCall, kept: KeptQuery, new: ReviewForm) -> Collection[str]:
-    """Return the names of the crops; raise `InvalidField` or `UnknownCrop` for a wrong review."""
+    """Return the names of the crops; raises `InvalidField` or `UnknownCrop` for a bad review."""
     known = {result.crop_id for result in kept.results}
     for crop_id in new.crop_ids:
         if crop_id not in known:
