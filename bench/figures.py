@@ -25,13 +25,12 @@ from bench import tables
 from bench.tables import METRICS, markdown_table, publish, save_drawing
 from model.artefact import load_artefact, shipped_artefacts
 from model.provenance import Provenance
-from training.evaluation.charts import projection
+from training.evaluation.charts import DASHES, chart, projection
 from training.evaluation.intervals import people_and_seeds_interval
 from training.evaluation.peers import SUFFIXES
 from training.evaluation.report_tables import premise
 from training.evaluation.results import PremiseResult, Projection, QueryValues
 from training.evaluation.runs import QUERY_VALUES, read_query_values
-from training.evaluation.svg import chart, colour_of, dash_of
 
 UNSEEN = "unseen domain"
 HELD_OUT = "held-out identities"
@@ -233,9 +232,9 @@ def _scale_values(size: Figures) -> list[float | None]:
 
 
 def drawing(curves: Mapping[str, list[Figures]]) -> str:
-    """Draw the curves as an SVG element: a panel for each measure, a line style for each data."""
+    """Draw the curves as SVG: a panel for each measure, a line style for each data."""
     alt = "Latency, bytes, start and enrollment rate over the number of crops"
-    with chart("", "", "", alt, size=(9.6, 6.2)) as canvas:
+    with chart("", alt, size=(9.6, 6.2)) as canvas:
         canvas.figure.clear()
         for axes, title in zip(canvas.figure.subplots(2, 2).flat, PANELS, strict=True):
             for dash, (data, sizes) in enumerate(curves.items()):
@@ -249,8 +248,8 @@ def drawing(curves: Mapping[str, list[Figures]]) -> str:
                         [row[column] for row in measured],
                         marker="o",
                         label=f"{column.split(',')[0]}, {data}",
-                        color=colour_of(colour),
-                        linestyle=dash_of(dash),
+                        color=f"C{colour}",
+                        linestyle=DASHES[dash],
                     )
             axes.set(xscale="log", yscale="log", xlabel="crops", ylabel=title)
             axes.legend()

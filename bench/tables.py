@@ -30,10 +30,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def save_drawing(name: str, svg: str) -> None:
-    """Write an SVG element as the file `docs/figures/NAME.svg`."""
-    # A file needs the name space that the element may leave out inside a page.
-    named = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    (FIGURES / f"{name}.svg").write_text(named, encoding="utf-8")
+    """Write the file `docs/figures/NAME.svg`."""
+    (FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def page_of(name: str) -> Path:

@@ -18,18 +18,12 @@ from training.datasets.protocols import PROTOCOLS, Protocol
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
 from training.dry_run import RunEstimate, estimate_run
-from training.evaluation.compare import (
-    ComparedDataset,
-    average,
-    compare,
-    control,
-    ranking_table,
-)
+from training.evaluation.compare import ComparedDataset, average, compare, ranking_table
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import EvaluationSettings, evaluate
 from training.evaluation.evaluate_search import RANKINGS
 from training.evaluation.files import make_folder
-from training.evaluation.report import write_report, write_tables
+from training.evaluation.report import write_page, write_report
 from training.evaluation.runs import REPORT, Group, RunFolder, deciding, read_run
 from training.evaluation.tables import Table
 from training.papers import (
@@ -241,15 +235,17 @@ def run_benchmark(
     if not is_main:
         return None
     report = _report(benchmark, groups)
-    write_tables(
+    write_page(
         benchmark.out / table.name,
         "benchmark",
         report,
-        result_tables(report),
-        f"Benchmark {table.name}",
-        f"{table.title}; {report.created_at}",
+        "tables.html",
+        title=f"Benchmark {table.name}",
+        summary=f"{table.title}; {report.created_at}",
+        tables=result_tables(report),
         remarks=report.remarks,
         runs=report.runs,
+        maps=None,
     )
     return report
 
@@ -289,14 +285,12 @@ def result_tables(report: BenchmarkReport) -> list[Table]:
     tables = []
     for dataset in [*report.datasets, *([report.average] if report.average else [])]:
         rows = [row for row in dataset.rankings if row.ranking == scorings[row.group]]
-        note = f"{dataset.protocol}; {seeds}; 95% intervals over people and seeds"
         papers = {
             name: str(own[dataset.name])
             for name, own in report.papers.items()
             if dataset.name in own
         }
-        note = f"{note}; {control(dataset.baseline, rows)}"
-        tables.append(ranking_table(f"{dataset.name}, %", rows, note, papers))
+        tables.append(ranking_table(f"{dataset.name}, {seeds}, %", dataset, rows, papers))
     return tables
 
 

@@ -38,7 +38,7 @@ def test_a_run_that_goes_further_measures_only_what_is_new(small, tmp_path):
     with pytest.raises(InputProblem, match="holds 900 crops"):
         scale.bench_scale(900, "clusters", work=tmp_path)
     drawn = drawing({"clusters": sizes, "people": sizes})
-    assert drawn.startswith("<svg ")
+    assert "<svg " in drawn
     assert curves_table({"clusters": sizes}).count("\n| clusters ") == 3
 
 

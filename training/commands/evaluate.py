@@ -167,7 +167,7 @@ def report(
     from training.commands.common import print_tables
     from training.evaluation.compare import compare, comparison_tables
     from training.evaluation.files import make_folder
-    from training.evaluation.report import write_report, write_tables
+    from training.evaluation.report import write_page, write_report
     from training.evaluation.runs import group_runs, read_run
 
     folders = [read_run(run) for run in runs]
@@ -180,15 +180,17 @@ def report(
         by_group: dict[str, list[str]] = {}
         for run in comparison.runs:
             by_group.setdefault(run.group, []).extend(run.folders)
-        write_tables(
+        write_page(
             out,
             "comparison",
             comparison,
-            tables,
-            " · ".join(by_group),
-            "The first model is what the others differ from.",
-            by_group,
+            "tables.html",
             page="report",
+            title=" · ".join(by_group),
+            summary="The first model is what the others differ from.",
+            tables=tables,
+            remarks=(),
+            runs=by_group,
             maps=drawn,
         )
         print_tables(tables)

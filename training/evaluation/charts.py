@@ -1,165 +1,153 @@
-"""The charts of an evaluation."""
+"""The charts of an evaluation: SVG images, drawn with no display and no lasting state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from matplotlib.ticker import FuncFormatter, LogLocator
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
-from training.evaluation.results import (
-    DatasetResult,
-    Projection,
-    ScoreDistribution,
-    ScoringResult,
+from training.evaluation.results import DatasetResult, Projection, ScoreDistribution, ScoringResult
+
+SOFT = "#5a6675"
+COLOURS = (
+    "#1f5fa8",
+    "#c2541b",
+    "#2b8a4b",
+    "#7a4fa3",
+    "#8a6d00",
+    "#b03a6a",
+    "#0e7c86",
+    "#4f6272",
 )
-from training.evaluation.svg import SERIES, SOFT, Chart, chart, colour_of, dash_of
-
+# Neighbours differ in more than colour.
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.5g}%")
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    # The same figures give the same file.
+    "svg.hashsalt": "charts",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES * 2),
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dde3ea",
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
 
-Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]
-"""By name, where a line's points lie across and up."""
 
+@dataclass
+class Chart:
+    """One chart.
 
-def curves(
-    title: str,
-    across: str,
-    up: str,
-    lines: Lines,
-    alt: str,
-    note: str = "",
-    logarithmic: str = "",
-    shares: str = "",
-    points: Lines | None = None,
-    marks: Iterable[float] = (),
-) -> Chart:
-    """Return a line for each name.
-
-    Args:
-        title: the caption.
-        across, up: labels of the axes.
-        lines: the points of each line, which are drawn as dots where there are one or two.
+    Attributes:
+        title: its caption.
         alt: a description for readers who do not see the chart.
-        note: a remark below the caption.
-        logarithmic, shares: the axes, `x` and `y`, that are logarithmic or in per cent.
-        points: dots in the colour of the line of their name.
-        marks: places across of dotted lines.
+        note: what else a reader must know, or nothing.
+        figure, axes: to draw on.
+        svg: the file's content, once its block has ended.
     """
-    with chart(title, across, up, alt, note) as drawn:
-        axes = drawn.axes
-        for place in marks:
-            axes.axvline(place, color=SOFT, linewidth=0.8, linestyle=":")
-        for number, (name, (x, y)) in enumerate(lines.items()):
-            colour = colour_of(number)
-            marker = "o" if len(y) < 3 else ""
-            axes.plot(x, y, label=name, color=colour, linestyle=dash_of(number), marker=marker)
-            axes.plot(*(points or {}).get(name, ((), ())), "o", color=colour)
-        for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
-            if name in logarithmic:
-                axes.set(**{f"{name}scale": "log"})
-                axis.set_minor_formatter("")
-            if name in logarithmic or name in shares:
-                axis.set_major_formatter(PERCENT if name in shares else PLAIN)
-        if "y" in logarithmic:
-            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        if "y" in shares:
-            axes.set_ylim(*_at_most_one(*axes.get_ylim()))
-        axes.legend()
-    return drawn
+
+    title: str
+    alt: str
+    note: str
+    figure: Figure
+    axes: Axes
+    svg: str = ""
+
+
+@contextmanager
+def chart(
+    title: str, alt: str, note: str = "", size: tuple[float, float] = (4.8, 3.1)
+) -> Iterator[Chart]:
+    """Draw a chart in the report's style, on `axes` inside the block; the size is in inches."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        drawn = Chart(title, alt, note, figure, figure.add_subplot())
+        drawn.axes.set_axisbelow(True)
+        yield drawn
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        drawn.svg = file.getvalue()
 
 
 def cmc(result: DatasetResult) -> Chart:
     """Draw the share of queries whose first true match is at rank k or better."""
-    shares = {name: scoring.cmc for name, scoring in result.scorings.items()}
-    caption = ", ".join(f"{name} {100 * share[0]:.1f}%" for name, share in shares.items())
-    return curves(
-        "First true match at rank k or better",
-        "rank k",
-        "share of queries",
-        {name: (range(1, len(share) + 1), share) for name, share in shares.items()},
-        f"Cumulative matching curves; at rank 1: {caption}",
-        logarithmic="x",
-        shares="y",
-    )
+    with chart("First true match at rank k or better", "Cumulative matching curves") as drawn:
+        for name, scoring in result.scorings.items():
+            drawn.axes.plot(range(1, len(scoring.cmc) + 1), scoring.cmc, label=name)
+        _label(drawn.axes, "rank k", "share of queries")
+        drawn.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return drawn
 
 
 def detection(result: DatasetResult) -> Chart:
-    """Return the DIR/FAR curve, with the operating points as they came out."""
-    lines = {}
-    dots = {}
-    captions = []
-    asked = set()
-    for name, scoring in result.scorings.items():
-        if not scoring.detection_curve:
-            continue
-        rates, detected = zip(*scoring.detection_curve, strict=True)
-        lines[name] = (rates, detected)
-        points = scoring.operating_points
-        alarms = [max(point.false_alarm_rate.mean, rates[0]) for point in points]
-        dots[name] = (alarms, [point.detection_rate.mean for point in points])
-        asked |= {point.asked for point in points}
-        captions += [
-            f"{name} {point.name}: {100 * point.false_alarm_rate.mean:.2g}% false alarms, "
-            f"{100 * point.detection_rate.mean:.1f}% found"
-            for point in points
-        ]
-    return curves(
+    """Draw the DIR/FAR curve, with the operating points as they came out."""
+    with chart(
         "Open-set search",
-        "false-alarm rate (person absent)",
-        "detection rate (person present)",
-        lines,
-        f"Detection against false alarms. {'; '.join(captions)}",
+        "Detection rate against false-alarm rate",
         "Dots: the operating points, as they came out. Dotted: the rates they were set for.",
-        logarithmic="x",
-        shares="xy",
-        points=dots,
-        marks=sorted(asked),
-    )
+    ) as drawn:
+        for name, scoring in result.scorings.items():
+            if not scoring.detection_curve:
+                continue
+            rates, detected = zip(*scoring.detection_curve, strict=True)
+            (line,) = drawn.axes.plot(rates, detected, label=name)
+            for point in scoring.operating_points:
+                alarms = point.false_alarm_rate.mean
+                found = point.detection_rate.mean
+                drawn.axes.plot(max(alarms, rates[0]), found, "o", color=line.get_color())
+                drawn.axes.axvline(point.asked, color=SOFT, linewidth=0.8, linestyle=":")
+        _label(drawn.axes, "false-alarm rate (person absent)", "detection rate (person present)")
+        drawn.axes.xaxis.set_major_formatter(PERCENT)
+    return drawn
 
 
 def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) -> Chart:
     """Draw histograms of one person's and of two people's pairs with the operating points."""
-    points = scoring.operating_points
-    caption = ", ".join(f"{point.name} at {point.threshold:.3g}" for point in points)
     with chart(
         f"Scores of pairs: {name}",
-        f"{name} score",
-        "density",
-        f"Histograms of {name} scores of one person's and of two people's pairs; "
-        f"operating points: {caption or 'none'}",
-        "Lines: the operating points of a search in this gallery." if points else "",
+        f"Histograms of {name} scores of one person's and of two people's pairs",
+        "Lines: the operating points of a search in this gallery.",
     ) as drawn:
         axes = drawn.axes
         width = found.edges[1] - found.edges[0]
         for counts, label, colour in (
-            (found.impostor, "two people", SERIES[1]),
-            (found.genuine, "one person", SERIES[0]),
+            (found.impostor, "two people", "C1"),
+            (found.genuine, "one person", "C0"),
         ):
             density = [count / max(1, sum(counts)) / width for count in counts]
             axes.stairs(density, found.edges, fill=True, alpha=0.45, label=label, color=colour)
         top = axes.get_ylim()[1]
-        for point in points:
+        for point in scoring.operating_points:
             axes.axvline(point.threshold, color=SOFT, linewidth=1)
-            axes.annotate(
-                point.name,
-                (point.threshold, top),
-                (-2, 0),
-                textcoords="offset points",
-                rotation=90,
-                va="top",
-                ha="right",
-                fontsize=8,
-            )
+            axes.text(point.threshold, top, point.name, rotation=90, va="top", ha="right")
+        axes.set(xlabel=f"{name} score", ylabel="density")
         axes.legend()
     return drawn
 
 
 def projection(found: Projection) -> Chart:
-    """Return a space as t-SNE draws it, a colour for each domain (Figure 1 of GMN)."""
+    """Draw a space by t-SNE, a colour for each domain (Figure 1 of GMN)."""
     with chart(
         f"{found.space.capitalize()} space, t-SNE",
-        "",
-        "",
         f"Points of {found.space} space, coloured by domain: {', '.join(found.domains)}",
         "Filled: one person's pairs; hollow: two people's."
         if found.genuine
@@ -167,19 +155,15 @@ def projection(found: Projection) -> Chart:
         size=(4.6, 4.2),
     ) as drawn:
         for number, (domain, points) in enumerate(found.domains.items()):
-            genuine = found.genuine or [True] * len(points)
-            for filled in (True, False):
-                own = [point for point, same in zip(points, genuine, strict=True) if same == filled]
-                drawn.axes.scatter(
-                    [x for x, _ in own],
-                    [y for _, y in own],
-                    s=11,
-                    color=colour_of(number),
-                    facecolors=colour_of(number) if filled else "none",
-                    linewidths=0.8,
-                    alpha=0.85,
-                    label=domain if filled else None,
-                )
+            colour = f"C{number}"
+            filled = [
+                colour if genuine else "none" for genuine in found.genuine or [True] * len(points)
+            ]
+            across, up = zip(*points, strict=True)
+            drawn.axes.scatter(
+                across, up, s=11, facecolors=filled, edgecolors=colour, linewidths=0.8
+            )
+            drawn.axes.scatter([], [], s=11, color=colour, label=domain)
         drawn.axes.set(xticks=[], yticks=[], aspect="equal")
         drawn.axes.grid(False)
         drawn.axes.spines[:].set_visible(False)
@@ -187,7 +171,12 @@ def projection(found: Projection) -> Chart:
     return drawn
 
 
-def _at_most_one(low: float, high: float) -> tuple[float, float]:
-    """Return the limits of an axis of shares, which must not promise more than all."""
-    # A hair above, so that a dot at 1 is whole.
-    return low, 1.0 + 0.03 * (1.0 - low) if high > 1.0 else high
+def _label(axes: Axes, across: str, up: str) -> None:
+    """Name the axes of curves of shares over a logarithmic range."""
+    axes.set(xlabel=across, ylabel=up, xscale="log")
+    axes.xaxis.set_minor_formatter("")
+    axes.yaxis.set_major_formatter(PERCENT)
+    low, high = axes.get_ylim()
+    # A hair above 1, so that a dot at 1 is whole, and no more than all is promised.
+    axes.set_ylim(low, min(high, 1.0 + 0.03 * (1.0 - low)))
+    axes.legend()

@@ -6,8 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,8 +56,7 @@ class Part(NamedTuple):
     parts: int = 1
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """The outcome of a run.
 
     Attributes:
@@ -69,10 +66,10 @@ class Outcome:
         unreadable: names and reasons of the crops of its part that cannot be read.
     """
 
-    features: int = 0
-    written: int = 0
-    skipped: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    features: int
+    written: int
+    skipped: int
+    unreadable: list[str]
 
 
 def network_of(artefact: Artefact, device: torch.device, bfloat16: bool) -> Network:
@@ -99,11 +96,9 @@ def embed_to_file(
     """Write the features of all crops to one file.
 
     Raises:
-        InputProblem: where no crop can be read, or the file cannot be written.
+        InputProblem: without a crop, or where the file cannot be written.
     """
-    outcome = Outcome()
-    _write(network, _origin(network, records), {path: records}, outcome, progress_bar, least=1)
-    return outcome
+    return _write(network, _origin(network, records), {path: records}, progress_bar)
 
 
 def embed_to_folder(
@@ -120,27 +115,30 @@ def embed_to_folder(
             precision, and where it cannot be written.
     """
     origin = _origin(network, records)
-    outcome = Outcome()
     make_folder(folder)
     count = -(-len(records) // SHARD_CROPS)
-    names = [shard_name(number, count) for number in range(count)]
-    there = {file.name for file in folder.iterdir() if SHARD.fullmatch(file.name)}
-    if others := there.difference(names):
-        raise _other(folder / min(others), "crops")
-    missing: dict[Path, Sequence[CropRecord]] = {}
-    for number in range(part.number - 1, count, part.parts):
-        shard = folder / names[number]
-        if shard.name not in there:
-            missing[shard] = records[number * SHARD_CROPS : (number + 1) * SHARD_CROPS]
-            continue
-        kinds = ("artefact", "precision", "crops")
-        for kind, stored, asked in zip(kinds, read_origin(shard), origin, strict=True):
-            if stored != asked:
-                raise _other(shard, kind)
-        outcome.unreadable += read_unreadable(shard)
-        outcome.skipped += 1
-    _write(network, origin, missing, outcome, progress_bar)
-    return outcome
+    shards = {
+        folder / shard_name(number, count): records[number * SHARD_CROPS :][:SHARD_CROPS]
+        for number in range(count)
+    }
+    there = sorted(file for file in folder.iterdir() if SHARD.fullmatch(file.name))
+    for shard in there:
+        # One of another number of shards is of another list of crops.
+        stored = read_origin(shard) if shard in shards else origin._replace(crops="")
+        kinds = ("artefact", "precision", "list of crops")
+        for kind, known, asked in zip(kinds, stored, origin, strict=True):
+            if known != asked:
+                raise InputProblem(
+                    f"{shard}: is there already, of another {kind}; name another folder as --out, "
+                    "or remove this one"
+                )
+    own = list(shards)[part.number - 1 :: part.parts]
+    missing = {shard: shards[shard] for shard in own if shard not in there}
+    outcome = _write(network, origin, missing, progress_bar)
+    skipped = [shard for shard in own if shard in there]
+    for shard in skipped:
+        outcome.unreadable.extend(read_unreadable(shard))
+    return outcome._replace(skipped=len(skipped))
 
 
 def _origin(network: Network, records: Sequence[CropRecord]) -> Origin:
@@ -153,65 +151,48 @@ def _origin(network: Network, records: Sequence[CropRecord]) -> Origin:
     return Origin(network.embedder, network.precision, digest.hexdigest())
 
 
-def _other(shard: Path, what: str) -> InputProblem:
-    return InputProblem(
-        f"{shard}: is there already, of another {what.replace('crops', 'list of crops')}; name "
-        "another folder as --out, or remove this one"
-    )
-
-
 def _labels(record: CropRecord) -> dict[str, str]:
     """Return the columns of a feature file that are known without the crop's file."""
-    moment = record.captured_at.isoformat() if record.captured_at else ""
-    named = {"paths": record.source, "identities": record.identity, "cameras": record.camera}
-    return {**named, "captured_at": moment}
+    return {
+        "paths": record.source,
+        "identities": record.identity,
+        "cameras": record.camera,
+        "captured_at": record.captured_at.isoformat() if record.captured_at else "",
+    }
 
 
 def _write(
     network: Network,
     origin: Origin,
     files: Mapping[Path, Sequence[CropRecord]],
-    outcome: Outcome,
     progress_bar: ProgressBar,
-    least: int = 0,
-) -> None:
-    """Write the features of the readable crops of each file; `least` of them, or none.
-
-    Batches are decoded ahead, over the ends of files too.
-    """
-    batches = [batch for records in files.values() for batch in _batches(records)]
-    read = read_ahead(lambda record: _read(record, network.preprocessing), batches)
-    total = sum(len(records) for records in files.values())
-    with progress_bar("Embedding", total) as progress:
+) -> Outcome:
+    """Write the features of the readable crops of each file."""
+    size = network.preprocessing
+    # Embedded where no crop can be read, as it tells the dimension.
+    blank = np.zeros((1, size.height, size.width, 3), np.uint8)
+    embedded = 0
+    left_out: list[str] = []
+    with progress_bar("Embedding", sum(len(records) for records in files.values())) as progress:
         for path, records in files.items():
             parts: list[NDArray[np.float32]] = []
             rows: list[dict[str, str]] = []
             unreadable: list[str] = []
+            batches = [records[at : at + BATCH_CROPS] for at in range(0, len(records), BATCH_CROPS)]
             with replacing(path) as beside:
-                for crops in islice(read, len(_batches(records))):
+                for crops in read_ahead(lambda record: _read(record, size), batches):
                     good = [crop for crop in crops if not isinstance(crop, str)]
                     unreadable += [crop for crop in crops if isinstance(crop, str)]
                     if good:
                         parts.append(network.embed(np.stack([pixels for pixels, _ in good])))
                         rows += [labels for _, labels in good]
                     progress(len(crops))
-                if len(rows) < least:
-                    raise InputProblem(f"no crop can be read; the first: {unreadable[0]}")
-                if not parts:
-                    # Tells the dimension of no feature.
-                    size = network.preprocessing
-                    blank = np.zeros((1, size.height, size.width, 3), np.uint8)
-                    parts = [network.embed(blank)[:0]]
-                features = np.concatenate(parts)
+                features = np.concatenate(parts or [network.embed(blank)[:0]])
                 columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
                 write_features(beside, features, columns, origin, unreadable)
-            outcome.features += len(features)
-            outcome.written += 1
-            outcome.unreadable += unreadable
-
-
-def _batches(records: Sequence[CropRecord]) -> list[Sequence[CropRecord]]:
-    return [records[at : at + BATCH_CROPS] for at in range(0, len(records), BATCH_CROPS)]
+            embedded += len(features)
+            left_out += unreadable
+    return Outcome(embedded, len(files), 0, left_out)
 
 
 def _read(

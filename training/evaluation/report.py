@@ -18,11 +18,11 @@ from pydantic import BaseModel
 
 from training.datasets.record import CropRecord
 from training.evaluation import charts, report_tables
-from training.evaluation.files import make_folder, replacing
+from training.evaluation.files import replacing
 from training.evaluation.results import DatasetResult, EvaluationReport
-from training.evaluation.runs import QUERY_VALUES, REPORT, write_query_values
+from training.evaluation.runs import QUERY_VALUES, write_query_values
 from training.evaluation.searches import Search
-from training.evaluation.tables import Table, difference
+from training.evaluation.tables import difference
 from training.papers import papers_table
 
 PICTURE = (64, 128)
@@ -45,6 +45,7 @@ PAGES = Environment(
     undefined=StrictUndefined,
 )
 PAGES.filters |= {
+    "base64": lambda text: base64.b64encode(text.encode()).decode("ascii"),
     "jpeg": jpeg,
     "sentence": lambda text: text[:1].upper() + text[1:],
     "difference": difference,
@@ -65,27 +66,34 @@ class ActivationMaps(NamedTuple):
     models: Mapping[str, Sequence[Mapping[str, NDArray[np.uint8]]]]
 
 
-def render(template: str, title: str, summary: str, footer: str, **content: Any) -> str:
-    """Return a page as HTML text, which loads nothing from elsewhere; every text in it is escaped.
+def write_page(
+    folder: Path,
+    name: str,
+    content: BaseModel,
+    template: str,
+    page: str = "",
+    **shown: Any,
+) -> None:
+    """Write figures as JSON, and a page of them, which loads nothing from elsewhere.
 
     Args:
-        template: a file in `templates`.
-        title, summary, footer: of the page.
-        content: the variables of the template.
-    """
-    page = PAGES.get_template(template)
-    return page.render(title=title, summary=summary, footer=footer, **content)
-
-
-def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Writes files into a folder, each whole or not at all.
+        folder: made where it is missing.
+        name: of the JSON, without its suffix.
+        content: goes into the JSON.
+        template: a file in `templates`; every text that it shows is escaped.
+        page: its name without its suffix; the JSON's where none is given.
+        shown: the variables of the template.
 
     Raises:
         InputProblem: where the folder cannot be written.
     """
-    for name, content in texts.items():
-        with replacing(folder / name) as beside:
-            beside.write_text(content, encoding="utf-8")
+    files = {
+        f"{name}.json": content.model_dump_json(indent=2) + "\n",
+        f"{page or name}.html": PAGES.get_template(template).render(shown),
+    }
+    for file, text in files.items():
+        with replacing(folder / file) as beside:
+            beside.write_text(text, encoding="utf-8")
 
 
 def write_report(
@@ -105,20 +113,7 @@ def write_report(
     Raises:
         InputProblem: where the folder cannot be written.
     """
-    values = [result.query_values for result in report.datasets]
-    if any(values):
-        write_query_values(folder / QUERY_VALUES, values)
-    page = report_page(report, pictures, maps)
-    numbers = report.model_dump_json(indent=2) + "\n"
-    write_texts(folder, {REPORT: numbers, "report.html": page})
-
-
-def report_page(
-    report: EvaluationReport,
-    pictures: Sequence[Search] = (),
-    maps: ActivationMaps | None = None,
-) -> str:
-    """Return the page of `write_report` as HTML text."""
+    write_query_values(folder / QUERY_VALUES, [result.query_values for result in report.datasets])
     provenance = report.provenance
     machine = ", ".join(f"{name} {value}" for name, value in report.machine.items())
     about = {
@@ -127,11 +122,13 @@ def report_page(
         "calibrated_on": report.calibration_data,
     } | provenance.model_dump(mode="json", exclude={"data", "recipe", "metrics"})
     premise = report.premise
-    return render(
+    write_page(
+        folder,
+        "report",
+        report,
         "evaluation.html",
-        f"Evaluation of {'/'.join(Path(report.artefact).parts[-2:])}",
-        f"{report.created_at}, split {report.split}, {machine}",
-        "Every figure comes from the run that this page reports.",
+        title=f"Evaluation of {'/'.join(Path(report.artefact).parts[-2:])}",
+        summary=f"{report.created_at}, split {report.split}, {machine}",
         report=report,
         headline=_headline(report),
         parts=[
@@ -152,45 +149,6 @@ def report_page(
         settings_table=report_tables.settings(provenance.recipe or report.architecture),
         provenance=json.dumps(about, indent=2, ensure_ascii=False),
     )
-
-
-def write_tables(
-    folder: Path,
-    name: str,
-    content: BaseModel,
-    tables: Sequence[Table],
-    title: str,
-    summary: str,
-    runs: Mapping[str, Sequence[str]],
-    page: str = "",
-    remarks: Sequence[str] = (),
-    maps: ActivationMaps | None = None,
-) -> None:
-    """Write the figures of several runs as JSON, and a page with their tables.
-
-    Args:
-        folder: made where it is missing.
-        name: of the JSON, without its suffix.
-        content: goes into the JSON.
-        tables, title, summary, remarks, runs, maps: of the page; the folders of runs by row.
-        page: its name without its suffix; the JSON's where none is given.
-
-    Raises:
-        InputProblem: where the folder cannot be written.
-    """
-    make_folder(folder)
-    html = render(
-        "tables.html",
-        title,
-        summary,
-        "Every figure comes from the runs named above.",
-        tables=tables,
-        remarks=remarks,
-        runs=runs,
-        maps=maps,
-    )
-    numbers = content.model_dump_json(indent=2) + "\n"
-    write_texts(folder, {f"{name}.json": numbers, f"{page or name}.html": html})
 
 
 def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any]:

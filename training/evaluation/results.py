@@ -29,6 +29,9 @@ class QueryValues:
     rankings: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
+NO_VALUES = QueryValues("", np.empty(0, np.int64), {})
+
+
 class Result(BaseModel):
     """A part of a report, which is not changed."""
 
@@ -259,7 +262,7 @@ class DatasetResult(Result):
     seen_identities: int = 0
     seen_because: list[str] = []
     rank_lists: list[RankList] = []
-    query_values: InstanceOf[QueryValues] | None = Field(None, exclude=True, repr=False)
+    query_values: InstanceOf[QueryValues] = Field(NO_VALUES, exclude=True, repr=False)
 
     @property
     def seen_sentence(self) -> str:

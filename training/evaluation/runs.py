@@ -41,14 +41,12 @@ class RunFolder:
     Attributes:
         name: the artefact's in a comparison.
         path: the folder.
-        report: its `report.json`.
-        values: every query's own figures, by a data set's number; empty for older runs.
+        report: its `report.json`, with every query's own figures.
     """
 
     name: str
     path: Path
     report: EvaluationReport
-    values: Mapping[int, QueryValues]
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -117,7 +115,12 @@ def read_run(word: str) -> RunFolder:
         # The folder that a training made is a better name than `model.safetensors`.
         trained = artefact.parent.name or path.resolve().name
         name = trained if artefact.name == ARTEFACT_NAME else artefact.stem
-    return RunFolder(name, path, report, read_query_values(path / QUERY_VALUES))
+    values = read_query_values(path / QUERY_VALUES)
+    datasets = [
+        result.model_copy(update={"query_values": per_query})
+        for result, per_query in zip(report.datasets, values, strict=True)
+    ]
+    return RunFolder(name, path, report.model_copy(update={"datasets": datasets}))
 
 
 def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
@@ -184,7 +187,7 @@ def search_digest(search: Search) -> str:
     return digest.hexdigest()
 
 
-def write_query_values(path: Path, values: Sequence[QueryValues | None]) -> None:
+def write_query_values(path: Path, values: Sequence[QueryValues]) -> None:
     """Write one report's values, a data set after the other, without a pickle.
 
     Raises:
@@ -192,8 +195,6 @@ def write_query_values(path: Path, values: Sequence[QueryValues | None]) -> None
     """
     arrays: dict[str, NDArray[np.generic]] = {}
     for number, dataset in enumerate(values):
-        if dataset is None:
-            continue
         arrays[f"{number}/{DIGEST}"] = np.array(dataset.search)
         arrays[f"{number}/{IDENTITIES}"] = dataset.identities.astype(np.int32)
         for ranking, metrics in dataset.rankings.items():
@@ -204,31 +205,25 @@ def write_query_values(path: Path, values: Sequence[QueryValues | None]) -> None
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_query_values(path: Path) -> dict[int, QueryValues]:
-    """Read values by a data set's number in its report; none where there is no such file.
+def read_query_values(path: Path) -> list[QueryValues]:
+    """Read the values of each data set of a report.
 
     Raises:
-        InputProblem: for a file that is damaged.
+        InputProblem: for a file that is missing or damaged.
     """
-    if not path.is_file():
-        return {}
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {tuple(name.split("/")): file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputProblem(
-            f"{path}: is not a readable .npz ({error}); evaluate again, or delete it"
+            f"{path}: is not a readable .npz ({error}); run gmn evaluate --out again"
         ) from error
-    found = {}
-    for name, digest in arrays.items():
-        number, _, entry = name.partition("/")
-        if entry != DIGEST:
-            continue
+    found = []
+    for number in sorted({name[0] for name in arrays}, key=int):
         rankings: dict[str, dict[str, NDArray[np.float64]]] = {}
-        for place, values in arrays.items():
-            if place.startswith(f"{number}/") and place.count("/") == 2:
-                _, ranking, metric = place.split("/")
-                rankings.setdefault(ranking, {})[metric] = values.astype(np.float64)
-        identities = arrays[f"{number}/{IDENTITIES}"].astype(np.int64)
-        found[int(number)] = QueryValues(str(digest), identities, rankings)
+        for (dataset, entry, *metric), values in arrays.items():
+            if dataset == number and metric:
+                rankings.setdefault(entry, {})[metric[0]] = values.astype(np.float64)
+        identities = arrays[number, IDENTITIES].astype(np.int64)
+        found.append(QueryValues(str(arrays[number, DIGEST]), identities, rankings))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -15,9 +15,9 @@ from training.evaluation.intervals import Estimate
 
 STYLES = {"good": "green", "bad": "red"}
 NOTHING = "–"
+# Characters between columns, and those of a row's name that are kept on one line.
 GAP = 2
-LONGEST_WORD = 24
-"""Characters between columns, and those of a row's name that are kept on one line."""
+LONGEST_NAME = 24
 
 
 class Cell(NamedTuple):
@@ -77,28 +77,43 @@ class Table:
         return [[_cell(value) for value in row] for row in self.rows]
 
     def rich(self, width: int = 80) -> RenderableType:
-        """Lay the table out for a terminal, without breaking words or showing empty columns.
+        """Lay the table out for a terminal, without breaking a value or showing empty columns.
 
-        Where it is too narrow for lines, intervals stand below their means, then names of rows
-        wrap, and at last some columns stand below the others.
+        Where it is too narrow for lines, names wrap and intervals stand below their means; at last
+        some columns stand below the others.
 
         Args:
             width: of the terminal, characters.
         """
         table = self.compact
-        for between, wrapped in ((" ", False), ("\n", False), ("\n", True)):
+        columns = range(len(table.columns))
+        for narrow in (False, True):
+            between = "\n" if narrow else " "
             rows = [[_text(cell, between) for cell in row] for row in table.cells]
-            least = [table._least(number, rows, wrapped) for number in range(len(table.columns))]
-            if sum(least) <= width + GAP:
+            widths = [table._width(number, rows, narrow) for number in columns]
+            if sum(widths) <= width + GAP:
                 break
-        names = [*range(table.labels)]
-        parts = [[*range(table.labels)]]
-        for number in range(table.labels, len(table.columns)):
-            needed = sum(least[column] for column in (*parts[-1], number))
-            if needed > width + GAP and parts[-1] != names:
-                parts.append([*names])
-            parts[-1].append(number)
-        shown = [table._part(part, rows, least, width) for part in parts]
+        names = list(columns[: table.labels])
+        parts = [names]
+        for number in columns[table.labels :]:
+            together = sum(widths[column] for column in (*parts[-1], number))
+            if together > width + GAP and parts[-1] != names:
+                parts.append(names)
+            parts[-1] = [*parts[-1], number]
+        shown = []
+        for part in parts:
+            drawn = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+            for number in part:
+                left = number < table.labels or table.words
+                drawn.add_column(
+                    Text(table.columns[number]),
+                    justify="left" if left else "right",
+                    overflow="fold",
+                    width=None if table.words else widths[number] - GAP,
+                )
+            for row in rows:
+                drawn.add_row(*(row[number] for number in part))
+            shown.append(drawn)
         title = [Text(self.title, style="italic")] if self.title else []
         return Group(*title, *shown, *([Text(self.note, style="dim")] if self.note else []))
 
@@ -111,40 +126,17 @@ class Table:
         written = ["| " + " | ".join(row) + " |" for row in (self.columns, *rows)]
         return "\n".join([written[0], "|" + "---|" * len(self.columns), *written[1:]])
 
-    def _least(self, number: int, rows: Sequence[Sequence[Text]], wrapped: bool) -> int:
-        """Return the width, with the gap, at which a column breaks no value but a text."""
-        own = [row[number].plain for row in rows]
-        if self.words or (wrapped and number < self.labels):
-            return GAP + _longest_word([self.columns[number], *own])
-        lines = [len(line) for text in own for line in text.split("\n")]
-        return GAP + max(_longest_word([self.columns[number]]), *lines, 0)
-
-    def _part(
-        self, columns: Sequence[int], rows: Sequence[Sequence[Text]], least: list[int], width: int
-    ) -> RichTable:
-        """Return some columns, as wide as they need to be or as the terminal lets them."""
-        widths = {number: least[number] - GAP for number in columns}
-        full = {
-            number: max(
-                len(line)
-                for text in (self.columns[number], *(row[number].plain for row in rows))
-                for line in text.split("\n")
-            )
-            for number in columns
-        }
-        for _ in range(width + GAP - sum(least[number] for number in columns)):
-            growing = [number for number in columns if widths[number] < full[number]]
-            if growing:
-                widths[min(growing, key=lambda number: widths[number])] += 1
-        table = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
-        for number in columns:
-            left = number < self.labels or self.words
-            justify: Literal["left", "right"] = "left" if left else "right"
-            name = Text(self.columns[number])
-            table.add_column(name, justify=justify, overflow="fold", width=widths[number])
-        for row in rows:
-            table.add_row(*(row[number] for number in columns))
-        return table
+    def _width(self, number: int, rows: Sequence[Sequence[Text]], narrow: bool) -> int:
+        """Return a column's width with the gap; texts wrap as they can, and names if `narrow`."""
+        if self.words:
+            return 0
+        name = [self.columns[number]]
+        values = [line for row in rows for line in row[number].plain.split("\n")]
+        if narrow:
+            name = name[0].split()
+            if number < self.labels:
+                values = [value[:LONGEST_NAME] for value in values]
+        return GAP + max((len(text) for text in [*name, *values]), default=0)
 
 
 def percent(estimate: Estimate, form: str = ".1f") -> Cell:
@@ -189,8 +181,3 @@ def _text(cell: Cell, between: str) -> Text:
 def _joined(cell: Cell, ends: str) -> str:
     """Return the small text of a cell, with another sign between the ends of an interval."""
     return cell.small.replace(" … ", ends)
-
-
-def _longest_word(texts: Sequence[str]) -> int:
-    """Return the length of the longest word, which a line must hold."""
-    return max((min(len(word), LONGEST_WORD) for text in texts for word in text.split()), default=0)

@@ -185,13 +185,13 @@ def test_a_crop_that_cannot_be_read_is_named_every_time_and_the_rest_goes_on(
     assert (len(found.features), found.paths[0]) == (24, records[0].source)
 
 
-def test_where_no_crop_can_be_read_there_is_no_file(records, tmp_path) -> None:
+def test_where_no_crop_can_be_read_there_is_no_feature_and_each_is_named(records, tmp_path) -> None:
     gone = replace(records[0], path=tmp_path / "gone.png")
-    with pytest.raises(InputProblem, match="no crop can be read"):
-        embed_to_file(network(), [gone], tmp_path / "all.npz", no_bar)
-    assert not (tmp_path / "all.npz").exists()
+    alone = embed_to_file(network(), [gone], tmp_path / "all.npz", no_bar)
+    assert (alone.features, len(alone.unreadable)) == (0, 1)
     assert _embed([gone] * 7, tmp_path / "out").features == 0
-    assert read_features(tmp_path / "out").features.shape == (0, 3)
+    for name in ("all.npz", "out"):
+        assert read_features(tmp_path / name).features.shape == (0, 3)
 
 
 def test_no_more_than_two_batches_are_in_memory(records, tmp_path, monkeypatch) -> None:
