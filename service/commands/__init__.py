@@ -1,1 +1,1 @@
-"""Commands of the service, mounted by gmn."""
+"""Commands of the service, registered by gmn."""

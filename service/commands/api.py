@@ -1,4 +1,4 @@
-"""`gmn api METHOD`: each method of `gmn_client.Client`, with options made from its signature."""
+"""`gmn api METHOD`: every method of `gmn_client.Client`, with options from its signature."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _command_parameters(method: Any, declared: Sequence[Parameter]) -> Iterator[
         hint = hints[parameter.name]
         if parameter.kind is Parameter.VAR_KEYWORD:
             yield parameter.replace(annotation=hint)
-        # The function to call with the progress cannot be given as text.
+        # Omit progress callbacks, which cannot be given as text.
         elif parameter.name != "progress":
             if parameter.kind is Parameter.VAR_POSITIONAL:
                 hint = Sequence[str]
@@ -95,7 +95,7 @@ def _fields(item: Any) -> Iterator[str]:
         data = {"answer": data}
     for name, value in data.items():
         if value is not None and name != "results":
-            # A text with line breaks or other control characters is escaped.
+            # Escape line breaks and other control characters.
             is_plain = isinstance(value, str) and value.isprintable()
             yield f"{name}: {value if is_plain else json.dumps(value, ensure_ascii=False)}"
 

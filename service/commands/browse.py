@@ -1,4 +1,4 @@
-"""Commands on served galleries over HTTP: listings, settings, renames and removals."""
+"""Commands that list, configure, rename and remove over HTTP."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ gallery = command_group(
 
 @client_command(gallery, "list")
 def list_galleries(client: Client) -> Shown:
-    """Lists the galleries of the key."""
+    """Lists the galleries that the key may use."""
     return listed(client.galleries(), GALLERY_COLUMNS)
 
 
 @client_command(gallery, "show")
 def show_gallery(client: Client, gallery: NameArgument = DEFAULT_GALLERY) -> Shown:
-    """Shows a gallery's size and settings."""
+    """Shows the size and settings of a gallery."""
     description = client.gallery(gallery)
     return Shown(description, table_of([description], GALLERY_COLUMNS))
 
@@ -96,7 +96,7 @@ def create(client: Client, gallery: NameArgument, **settings: Unpack[GalleryOpti
 
 @client_command(gallery, "set")
 def change(client: Client, gallery: NameArgument, **settings: Unpack[GalleryOptions]) -> Shown:
-    """Changes the settings that are given; the others stay. The key needs the scope admin.
+    """Changes settings of a gallery; omitted ones stay. The key needs the scope admin.
 
     Example: gmn gallery set lobby --calibration frozen
     """
@@ -132,9 +132,9 @@ def identities(
 
 @with_client
 def group(client: Client, **chosen: Unpack[GroupOptions]) -> Shown:
-    """Groups crops without a name by person, and lists the groups. The key needs the scope admin.
+    """Groups unnamed crops by person and lists the groups. The key needs the scope admin.
 
-    At most 5,000 crops; the largest group comes first. Nothing is named.
+    At most 5,000 crops; the largest group comes first. No crop is named.
 
     Example: gmn group --camera east
     """
@@ -226,10 +226,10 @@ def reindex(
     wait: Annotated[bool, Option("--wait", help="Until it is done; 1 if it fails.")] = False,
     everything: Annotated[bool, Option("--all", help="All that another model filled.")] = False,
 ) -> Shown:
-    """Embeds a gallery anew with the model that is served, or every one that needs it.
+    """Embeds galleries anew with the served model: the given one, or all that need it.
 
-    The service does it by itself; a reindex under way is continued. Until it is done the model
-    before answers, where it is a shipped one or the service was started with --previous.
+    The service does the work; a reindex in progress is continued. Until it is done, the previous
+    model answers if it is a shipped one or the service was started with --previous.
 
     Example: gmn reindex --gallery entrance --wait
 

@@ -1,4 +1,4 @@
-"""Sources of images, and queries with any number of them: several requests in flight, in order."""
+"""Sources of images, and bulk enrollment and queries with several requests in flight."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BOX_HELP = "The box of one person in the image, a frame; repeatable."
 
 
 class FrameOptions(TypedDict, total=False):
-    """The people in one image."""
+    """Labels of the people in one image."""
 
     boxes: Annotated[
         list[LabelledBox],
@@ -45,15 +45,15 @@ class FrameOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SourceCrop:
-    """One image to send, not read yet.
+    """An image to send, not read yet.
 
     Attributes:
         name: for messages.
-        read: returns the file's bytes; raises `InputProblem` or `OSError` where it cannot.
-        identity, camera, captured_at, external_id: its labels; None where unknown.
-        split: `train`, `query` or `gallery`; None where the source has no splits.
+        read: returns the content of the file; raises `InputProblem` or `OSError` if it cannot.
+        identity, camera, captured_at, external_id: labels; None if unknown.
+        split: `train`, `query` or `gallery`; None if the source has no splits.
         metadata: a JSON object as text, or None.
-        track: the tracker's own id of the track, or None.
+        track: the tracker's id of the track, or None.
     """
 
     name: str
@@ -68,7 +68,7 @@ class SourceCrop:
 
 
 def read_crop(crop: SourceCrop) -> bytes | str:
-    """Return the file's bytes, or a text: the reason why it cannot be read."""
+    """Return the content of the file, or the reason why it cannot be read."""
     try:
         return crop.read()
     except InputProblem as problem:
@@ -83,7 +83,8 @@ class Source:
 
     Attributes:
         crops: its images, in a stable order.
-        labelled: it names people and cameras, as a manifest does; images and folders do not.
+        labelled: whether the source names people and cameras, as manifests do; images and folders
+            do not.
         ignored: other files, which are not sent.
     """
 
@@ -92,10 +93,10 @@ class Source:
     ignored: Sequence[LeftOut] = ()
 
     def chosen(self, split: str | None, camera: str | None, identity: str | None = None) -> Source:
-        """Return the crops of a split and a camera; label those of a source without labels.
+        """Return the crops of a split and camera, with labels added if the source has none.
 
         Raises:
-            InputProblem: where no crop is left, or the source names people itself.
+            InputProblem: no crop is left, or the source already names people.
         """
         crops = _only("split", split, self.crops)
         if self.labelled:
@@ -127,11 +128,11 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     """Find the images of a SOURCE.
 
     Args:
-        name: an image, a CSV manifest, a folder, which `read_folder` reads, or `KIND:PATH`.
+        name: an image, a CSV manifest, a folder (see `read_folder`), or `KIND:PATH`.
         read_spec: reads a `KIND:PATH`.
 
     Raises:
-        InputProblem: if it is none of these, cannot be read, or holds no image.
+        InputProblem: it is none of these, cannot be read, or contains no image.
     """
     path = Path(name)
     ignored = Ignored()
@@ -172,9 +173,9 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
 def enroll_crops(
     client: Client, crops: Sequence[SourceCrop], keep_best: int | None = None
 ) -> list[tuple[SourceCrop, Sent]]:
-    """Enroll crops under a progress bar, and return each with its outcome, in order.
+    """Enroll crops with a progress bar and return each with its outcome, in order.
 
-    A crop that cannot be read or is refused has a problem; the others are enrolled all the same.
+    A crop that cannot be read or is refused gets a problem; the others are enrolled.
 
     Raises:
         GmnError: a request failed as a whole.
@@ -186,7 +187,8 @@ def enroll_crops(
             data = read_crop(crop)
             if isinstance(data, str):
                 unreadable[place] = RefusedImage(problem=Problem(title="Unreadable", detail=data))
-                # The service refuses an empty file, so that every crop has its answer.
+                # Send an empty file instead, which the service refuses, so that every crop gets an
+                # outcome.
                 data = b""
             yield Image(
                 data,

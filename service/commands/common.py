@@ -1,4 +1,4 @@
-"""Shared by the commands: options and terminal output."""
+"""Options and terminal output that the commands share."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from model.problems import InputProblem
 Result = TypeVar("Result")
 Columns = Mapping[str, str | Callable[[Any], object]]
 """The titles of a table, and of each the attribute of the objects in it, or a function of them."""
-# An entry of a docstring's `Args:` or `Attributes:`, with the lines that continue it.
+# An entry of a docstring's `Args:` or `Attributes:`, with its continuation lines.
 ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 WIDTH_WITHOUT_TERMINAL = 160
 DEFAULT_DATA_DIR = Path("gmn-data")
@@ -53,9 +53,9 @@ class Shown(NamedTuple):
     """The result of a command.
 
     Attributes:
-        answer: is printed with `--json`.
-        text: is printed otherwise, an iterator line by line.
-        ok: whether the exit status is 0, and not 1.
+        answer: printed with `--json`.
+        text: printed otherwise; an iterator is printed line by line.
+        ok: whether the exit status is 0; otherwise it is 1.
     """
 
     answer: Any
@@ -64,7 +64,7 @@ class Shown(NamedTuple):
 
 
 def printed(run: Callable[..., Shown]) -> Callable[..., None]:
-    """Make a command that prints what `run` returns, with the option `--json` beside its own."""
+    """Make a command that prints the result of `run`, with `--json` as additional option."""
 
     def command(*, as_json: JsonOption = False, **given: Any) -> None:
         show(run(**given), as_json)
@@ -73,12 +73,12 @@ def printed(run: Callable[..., Shown]) -> Callable[..., None]:
 
 
 def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
-    """Make a printed command of a function whose first argument is a client.
+    """Make a command of a function whose first argument is a client, and print its result.
 
-    The options that the client needs are added to those of the function. If it has an argument
-    `gallery`, that one takes the place of the common option. Each field of `**options:
-    Unpack[Options]` is an option too, and the function receives the given ones. A field
-    without an `Option` of its own gets one of its type and the text of the docstring.
+    The client's options are added to those of the function. An argument `gallery` of the function
+    replaces the common option. Each field of `**options: Unpack[Options]` becomes an option; the
+    function receives those that were given. A field without its own `Option` gets one from its type
+    and its text in the docstring.
     """
 
     def command(
@@ -91,7 +91,7 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
         as_json: JsonOption = False,
         **given: Any,
     ) -> None:
-        # Each option that may be omitted is None, and the default of the function then.
+        # Omitted options are None; leave them out so that the function's defaults apply.
         arguments = {name: value for name, value in given.items() if value is not None}
         if "gallery" in named:
             arguments["gallery"] = gallery
@@ -119,15 +119,15 @@ def client_command(group: Typer, name: str) -> Callable[[Callable[..., Shown]], 
 
 
 def read_entries(documented: Any) -> dict[str, str]:
-    """Return the text of each argument or attribute in a docstring."""
+    """Return the description of each argument or attribute in a docstring."""
     entries = ENTRY.findall(inspect.getdoc(documented) or "")
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
 def annotated(hint: Any, place: Any) -> Any:
-    """Return a type as Typer reads it, with an `Argument` or `Option` unless it has one.
+    """Return a type for Typer, with an `Argument` or `Option` unless it already has one.
 
-    Numbers, switches and choices are read here. Everything else stays a text, or a list of texts.
+    Typer parses numbers, switches and choices. All other types become str or list[str].
     """
     if get_origin(hint) is Annotated:
         return hint
@@ -156,12 +156,12 @@ def _with_parameters(
 
 
 def command_group(text: str) -> Typer:
-    # With a callback a group of one command stays a group.
+    # Without a callback, Typer would turn a group of one command into that command.
     return Typer(help=text, no_args_is_help=True, callback=lambda: None)
 
 
 def confirmed(yes: bool, task: str, question: str) -> None:
-    """Ask before a task that cannot be undone, unless `yes`; end the command if that is declined.
+    """Ask before a task that cannot be undone, unless `yes`; exits if the user declines.
 
     Raises:
         InputProblem: there is no terminal to ask on.
@@ -177,13 +177,13 @@ def confirmed(yes: bool, task: str, question: str) -> None:
 
 
 def output() -> Console:
-    """Return standard output, wide enough for a whole table if it is no terminal."""
+    """Return a console on standard output, wide enough for whole tables if it is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
 def show(shown: Shown, as_json: bool) -> None:
-    """Print a result as JSON (a list or an iterator as `results`), or its text instead."""
+    """Print a result as JSON (lists and iterators as `results`) or as text."""
     answer, text, ok = shown
     if as_json:
         several = isinstance(answer, list | Iterator)
@@ -212,7 +212,7 @@ def table_of(objects: Iterable[Any], columns: Columns) -> Table:
 
 
 def shortened(lines: Sequence[str], most: int) -> list[str]:
-    """Return the first lines, and how many more there are."""
+    """Return the first lines and the number of further ones."""
     more = len(lines) - most
     if more <= 0:
         return list(lines)
@@ -220,7 +220,7 @@ def shortened(lines: Sequence[str], most: int) -> list[str]:
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table of plain texts; times are in UTC, which the titles of their columns name."""
+    """Return a table of plain text; times are in UTC, as their column titles say."""
     table = Table(*columns)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
@@ -236,7 +236,7 @@ def _cell(value: object) -> Text:
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar on standard error, which is silent if that is no terminal."""
+    """Return a progress bar on standard error; silent if that is no terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -250,7 +250,7 @@ def progress_bar() -> Progress:
 
 
 def follow(client: Client, job: Job, title: str) -> Job:
-    """Show the progress of a job until it has ended; on Ctrl-C the job goes on in the service."""
+    """Show the progress of a job until it ends; Ctrl-C stops watching, not the job."""
     with progress_bar() as progress:
         task = progress.add_task(title, total=None)
         try:

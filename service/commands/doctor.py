@@ -1,4 +1,4 @@
-"""`gmn doctor`: looks at everything that a start needs, before it or beside a running service."""
+"""`gmn doctor`: checks everything the service needs, before a start or while it runs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Findings = Iterator[tuple[State, str]]
 SMALL_DISK_SHARE = 0.1
 KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
-# adjtimex (sys/timex.h) returns this for an unsynchronised clock; its structure has 208 bytes.
+# adjtimex (sys/timex.h) returns this for an unsynchronised clock; its struct has 208 bytes.
 TIME_ERROR = 5
 TIMEX_BYTES = 512
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A result: an `error` keeps the service from working, and a `warning` may do so later."""
+    """A finding: an `error` keeps the service from working, a `warning` may do so later."""
 
     part: str
     state: State
@@ -49,8 +49,8 @@ def doctor(
 ) -> Shown:
     """Checks settings, disk, clock, record, keys, backups, device and artefact; changes nothing.
 
-    It takes the environment of the service, and may run beside it. The exit status is 1 where
-    there is an error. gmn store verify reads every crop, which this does not.
+    It reads the service's environment variables and may run beside it. The exit status is 1 if
+    there is an error. Use gmn store verify to check every crop as well.
 
     Example: gmn doctor --data-dir ./gmn-data
     """
@@ -103,7 +103,7 @@ def _disk(settings: Settings, _: Database | None) -> Findings:
 
 
 def _clock(_settings: Settings, _database: Database | None) -> Findings:
-    # A structure of zeros asks adjtimex to change nothing.
+    # With a zeroed struct, adjtimex changes nothing.
     if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) == TIME_ERROR:
         text = "the kernel's clock is not synchronised, and retention and keys go by it"
         yield "warning", f"{text}; run chrony or systemd-timesyncd"

@@ -1,4 +1,4 @@
-"""`gmn enroll`: an image, folder, archive, manifest or data set into a gallery, over HTTP."""
+"""`gmn enroll`: sends an image, folder, archive, manifest or data set to a gallery."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def enroll(
 
 @contextmanager
 def _gallery(client: Client, create: bool) -> Iterator[None]:
-    """Create the gallery if it has to be; raise `InputProblem` with the remedy if it is missing."""
+    """Create the gallery if asked to; raises `InputProblem` with the remedy if it is missing."""
     try:
         names = [gallery.name for gallery in client.galleries()] if create else []
         if create and client.gallery_name not in names:
@@ -150,13 +150,14 @@ def _import(
     summary: dict[str, Any],
     options: ImportOptions,
 ) -> None:
-    """Import archives, and add their outcomes to the summary.
+    """Import archives and add their outcomes to the summary.
 
-    The next one is sent while the service works on one. The first that is not done ends them.
+    The next archive is sent while the service processes the previous one. An unfinished one ends
+    the import.
 
     Args:
-        names: names of crops by those of the files in an archive.
-        options: of every archive.
+        names: names of crops by the names of their files in an archive.
+        options: for every archive.
     """
     counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0)
     running = deque[Job]()
@@ -203,7 +204,7 @@ def _view(summary: dict[str, Any]) -> Group:
         detail = summary["detail"] or "see the service's log"
         lines.append(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
     lines += shortened(ignored, IGNORED_SHOWN)
-    # A job reports the number of duplicates alone.
+    # A job reports only the number of duplicates.
     if summary["not_kept"]:
         lines.append(f"{summary['not_kept']:,} not kept: their tracks have better crops")
     names = summary.get("duplicate_names")
@@ -213,10 +214,10 @@ def _view(summary: dict[str, Any]) -> Group:
 
 
 def _archives(path: Path, split: str | None) -> list[Path]:
-    """Return the files that are imported as they are: an archive, or the features in a folder.
+    """Return files that are imported as they are: an archive, or the feature files of a folder.
 
     Raises:
-        InputProblem: for another file that is none to be read here, or with a split.
+        InputProblem: a file of another kind, or a split was given.
     """
     if holds_shards(path):
         archives = shards_in(path)

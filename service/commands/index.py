@@ -1,4 +1,4 @@
-"""`gmn index`: what galleries have in Milvus, held against the record or built anew from it."""
+"""`gmn index`: verify or rebuild the galleries' collections in Milvus."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def rebuild(
     gallery: Annotated[str, typer.Argument(help="The gallery's name.")],
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Fills a new collection from the record, and searches that one from then on.
+    """Fills a new collection from the record and then searches it instead of the old one.
 
-    A service on the record does the work, or where none runs this command. Meanwhile searches go on
-    by the collection of before.
+    A running service does the work; otherwise this command does. Searches use the old collection in
+    the meantime.
 
     Example: gmn index rebuild entrance
     """
@@ -67,10 +67,10 @@ def verify(
     gallery: Annotated[str | None, typer.Argument(help="Only this gallery.")] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> Shown:
-    """Holds every row in Milvus against the record, and changes nothing.
+    """Compares every row in Milvus with the record; changes nothing.
 
-    It may run while the service does: what differs is looked at once more when the index has caught
-    up. The exit status is 1 where something differs then.
+    It may run while the service does: differences are checked again when the index has caught up.
+    The exit status is 1 if any remain.
 
     Example: gmn index verify entrance --json
     """

@@ -1,4 +1,4 @@
-"""`gmn keys`: makes, lists, rotates and revokes API keys, also while the service runs."""
+"""`gmn keys`: creates, lists, rotates and revokes API keys, also while the service runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def create(
     ] = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Makes a key and shows it, this once, as the last word of the output.
+    """Creates a key and prints it, only this once, as the last word of the output.
 
     Example: gmn keys create --scope query --gallery entrance --note "front desk"
     """
@@ -75,7 +75,7 @@ def create(
     about = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
     with _audited(data_dir, "create_key", **about) as record:
         others = record.keys.all()
-        # A service that reads the file reports its faults.
+        # A service that reads the file reports its errors.
         with contextlib.suppress(KeyError, InputProblem):
             others += ring.read_key_file(Path(os.environ["GMN_API_KEYS_FILE"]))[0]
         record.keys.add(key)
@@ -94,9 +94,9 @@ def create(
 @keys.command("list")
 @printed
 def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
-    """Lists the keys, without their secrets, oldest first.
+    """Lists the keys without their secrets, oldest first.
 
-    A running service notes within a minute when a key was used.
+    A running service records the use of a key within a minute.
 
     Example: gmn keys list --data-dir ./gmn-data
     """
@@ -146,7 +146,7 @@ def rotate(
     ] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Gives a key a new secret, shown this once as the last word; id, scopes and rate stay.
+    """Gives a key a new secret, printed only this once as the last word; all else stays.
 
     Example: gmn keys rotate 1f0c9a72be44 --grace 48
     """
@@ -175,7 +175,7 @@ def revoke(
     key_id: Annotated[str, Argument(help="Which key; see gmn keys list.")],
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Revokes a key; within a second the service refuses it.
+    """Revokes a key; the service refuses it within a second.
 
     Example: gmn keys revoke 1f0c9a72be44
     """
@@ -202,7 +202,7 @@ def _public_id(given: str) -> str:
     whole = KEY_TEXT.fullmatch(given)
     public_id = whole[1] if whole else given
     if not re.fullmatch(KEY_ID, public_id):
-        # It may be most of a whole key, which no message repeats.
+        # It may be most of a complete key, which must not appear in a message.
         raise InputProblem(
             "KEY_ID: what was given is no id of a key, which has up to 32 letters and digits; see "
             "gmn keys list"
@@ -222,7 +222,7 @@ def _require_record(data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _audited(data_dir: Path, event: str, **about: Any) -> Iterator[Record]:
-    """Open the record for a change, which has a line in the audit log before and after it."""
+    """Open the record for a change that is logged in the audit log before and after."""
     with open_audit(data_dir) as audit, open_record(data_dir) as record:
         audit.record(event, "asked", **about)
         phase: Phase = "failed"

@@ -1,4 +1,4 @@
-"""Servers of the service: in this process, or several processes behind one port."""
+"""Servers of the service: one in this process, or several processes behind one port."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 25
-# Connections accepted in one turn of the event loop, before the first of them is counted.
+# Connections accepted in one turn of the event loop, before the first is counted.
 ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
 METRICS_FOLDER = "metrics"
 START_SECONDS = 600.0
-# From malloc.h.
+# Constants of malloc.h.
 M_ARENA_MAX = -8
 
 
 def bound_arenas() -> None:
-    """Let all threads share two of glibc's memory pools, unless `MALLOC_ARENA_MAX` is set.
+    """Limit glibc to two memory arenas for all threads, unless `MALLOC_ARENA_MAX` is set.
 
-    Memory that one thread frees cannot be used by the pool of another: with a pool for each thread
-    a service under steady load grew by 70 MiB in half an hour.
+    Memory freed in one arena is not available to the others: with an arena per thread, a service
+    under steady load grew by 70 MiB in half an hour.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
@@ -47,10 +47,10 @@ def bound_arenas() -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Take the port; raises `InputProblem` where that cannot be."""
+    """Bind the port; raises `InputProblem` if that fails."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off, which costs 40 ms an answer, only where the protocol
-    # is named.
+    # asyncio disables Nagle's algorithm, which costs 40 ms per answer, only if the protocol is
+    # given.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -68,19 +68,19 @@ def listen(settings: Settings) -> socket.socket:
 
 
 class ServiceConfig(uvicorn.Config):
-    """The configuration of one process, in which the application is built.
+    """Configuration of one server process, which builds the application.
 
     Attributes:
         runtime: of the application, once it is built.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Configure a process of the service.
+        """Configure one server process.
 
         Args:
-            settings: of all processes; each takes its share of the limits.
+            settings: for all processes; each gets its share of the limits.
         """
-        # First, since the constructor sets up the logs.
+        # Must come first, because the constructor configures logging.
         self.settings = settings
         super().__init__(
             "service.http.app:create_app",
@@ -94,13 +94,13 @@ class ServiceConfig(uvicorn.Config):
         )
 
     def configure_logging(self) -> None:
-        """Set up the logs of this process; called in it before anything else."""
+        """Configure logging in this process; called before anything else."""
         configure_logging(self.settings.log_level)
-        # Uvicorn's own log of requests, which it switches off here, has paths with names of people.
+        # Uvicorn's own access log, which this disables, contains paths with names of people.
         super().configure_logging()
 
     def build(self) -> None:
-        """Build the application; raises `InputProblem` where settings or record refuse it."""
+        """Build the application; raises `InputProblem` if settings or record are unusable."""
         # Must be set before the imports below start threads.
         bound_arenas()
         from service.http.app import create_app
@@ -118,7 +118,7 @@ class ServiceConfig(uvicorn.Config):
         )
 
     def load(self) -> None:
-        """Build the application in a process of the supervisor, which ends where it cannot be."""
+        """Build the application in a worker process; the process exits if that fails."""
         threading.Thread(target=_end_with_supervisor, daemon=True).start()
         try:
             self.build()
@@ -128,7 +128,7 @@ class ServiceConfig(uvicorn.Config):
 
 
 def _end_with_supervisor() -> None:
-    """Stop this process in order once the supervisor has been killed, so that the port is free."""
+    """Stop this process in order if the supervisor was killed, so that the port is released."""
     supervisor = multiprocessing.parent_process()
     if supervisor is not None:
         supervisor.join()
@@ -136,10 +136,10 @@ def _end_with_supervisor() -> None:
 
 
 class Supervisor(Multiprocess):
-    """Starts the processes and one in the place of each that has ended."""
+    """Starts the worker processes and replaces those that have ended."""
 
     def init_processes(self) -> None:
-        """Start the processes one after another: the first one creates what there is one of."""
+        """Start the processes one after another: the first one creates what all of them share."""
         for _ in range(self.processes_num):
             process = Process(self.config, self.sockets)
             process.start()
@@ -147,19 +147,19 @@ class Supervisor(Multiprocess):
             if not process.wait_until_ready(START_SECONDS, self.should_exit):
                 self.should_exit.set()
                 return
-            # The process has shortened the kernel's queue to the number that it accepts at once.
+            # The process has reduced the kernel's backlog to the number it accepts at once.
             self.sockets[0].listen(BACKLOG)
         host, port = self.sockets[0].getsockname()[:2]
         echo(f"Serving on http://{host}:{port} with {self.processes_num} processes")
 
     def terminate_all(self) -> None:
-        """Ask the processes to end, and refuse connections that none of them would accept."""
+        """Ask the processes to stop and refuse connections that none of them would accept."""
         for listening in self.sockets:
             listening.close()
         super().terminate_all()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace processes that have ended, and drop their last values from the metrics."""
+        """Replace processes that have ended and remove their last values from the metrics."""
         ended = [worker.pid for worker in self.processes if not worker.process.is_alive()]
         super().keep_subprocess_alive()
         for pid in ended:
@@ -169,7 +169,7 @@ class Supervisor(Multiprocess):
 
 
 def serve_processes(settings: Settings, listening: socket.socket) -> None:
-    """Serve by several processes until a signal ends them."""
+    """Serve with several processes until a signal stops them."""
     folder = settings.data_dir / METRICS_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`gmn query`: search for the person on an image, or measure the answers to a labelled data set."""
+"""`gmn query`: search for the person on an image, or measure answers on a labelled data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VERDICT_STYLES = {
 def _probability(row: RankedCrop) -> str | None:
     if row.probability is None:
         return None
-    # No score is certain.
+    # Displayed probabilities stay below 100%: no score is certain.
     return "> 99.9%" if row.probability > 0.999 else f"{row.probability:.1%}"
 
 
@@ -74,7 +74,7 @@ METADATA_HELP = "Search crops whose metadata has this only; repeatable."
 
 
 class TimeOptions(TypedDict, total=False):
-    """Filters by the time of capture."""
+    """Filters by time of capture."""
 
     captured_after: Annotated[str, Option("--after", metavar="TIME", help=AFTER_HELP)]
     captured_before: Annotated[str, Option("--before", metavar="TIME", help=BEFORE_HELP)]
@@ -115,7 +115,7 @@ class RankingOptions(TimeOptions, FrameOptions, total=False):
     track: Annotated[str, Option(help="Search by this track, of one --camera.")]
 
 
-# The options of a query that a labelled data set is measured with.
+# Query options that also apply to the measurement on a labelled data set.
 MEASURED = {"top_k", "scoring", "order", "rerank_depth", "purpose", "operating_point"}
 
 

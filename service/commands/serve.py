@@ -39,11 +39,12 @@ def serve(
 ) -> None:
     """Serves galleries over HTTP.
 
-    Every option has an environment variable, such as GMN_PORT; the option comes first.
+    Every option can also be set by an environment variable, such as GMN_PORT; the option takes
+    precedence.
 
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
-    # Here and not above: the help is shown without uvicorn.
+    # Imported here so that the help is shown without importing uvicorn.
     from service.commands.processes import listen, serve_processes
     from service.settings import read_settings
 
@@ -80,7 +81,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            # The server has shortened the kernel's queue to the number that it accepts at once.
+            # The server has reduced the kernel's backlog to the number it accepts at once.
             listening.listen(BACKLOG)
             if self.started:
                 echo(f"Serving on {address} (docs at {address}/docs)")
@@ -88,15 +89,15 @@ def _run(settings: Settings, listening: socket.socket) -> None:
                     echo(line)
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
-            # Uvicorn would raise the signal again once it has drained, and a supervisor would take
-            # an orderly end for a crash. A second Ctrl-C no longer waits.
+            # After draining, uvicorn would raise the signal again, and a supervisor would take an
+            # orderly stop for a crash. A second Ctrl-C no longer waits.
             self.force_exit = self.should_exit and sig == signal.SIGINT
             self.should_exit = True
 
     server = AnnouncingServer(config)
     server.run(sockets=[listening])
     if runtime.pictures is not None and runtime.pictures.hangs:
-        # Python would wait for the threads; everything else is closed.
+        # Python would wait for the threads; everything else is closed already.
         log.warning("the store of images does not answer; what it was asked is left undone")
         os._exit(130 if server.force_exit else 0)
     if server.force_exit:

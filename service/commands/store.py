@@ -1,4 +1,4 @@
-"""`gmn store`, `audit`, `backup` and `restore`: checks and copies of a data directory."""
+"""`gmn store`, `audit`, `backup` and `restore`: verify and copy a data directory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ store = command_group(
 
 
 def open_record(data_dir: Path) -> contextlib.closing[Record]:
-    """Open the record of a data directory, also beside its service; creates missing files.
+    """Open the record of a data directory, also beside a running service; creates missing files.
 
     Raises:
         InputProblem: it cannot be used.
@@ -59,7 +59,7 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
 
 
 def open_database(data_dir: Path) -> StoredRecord | None:
-    """Open a record that is only read, also beside its service; None where there is none yet."""
+    """Open a record for reading, also beside a running service; None if there is none yet."""
     from service.record.database import FILE
     from service.record.reading import StoredRecord
 
@@ -67,7 +67,7 @@ def open_database(data_dir: Path) -> StoredRecord | None:
 
 
 def open_audit(data_dir: Path) -> AuditLog:
-    """Open the audit log for lines of the user of this command; raises `InputProblem`."""
+    """Open the audit log for lines of this command's user; raises `InputProblem`."""
     from service.ops.audit import AuditLog, act_as
 
     act_as(f"uid:{os.getuid()}")
@@ -77,15 +77,14 @@ def open_audit(data_dir: Path) -> AuditLog:
 @audit.command("verify")
 @printed
 def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
-    """Follows the chain of hashes through every audit log and names the first line that breaks it.
+    """Verifies the hash chain of every audit log and names the first line that breaks it.
 
-    Each line and the note of the last one have a hash under audit.key, so that a line that was
-    forged and an end that was cut off are found too; lines of a former version have none.
-
-    Processes that share a record keep one each. The exit status is 1 where a line breaks its chain.
-    Full files that were taken away, the oldest first, are no break: the number of the first line
-    shows them. Who can read audit.key can write all of it anew: compare the number of the last line
-    and its hash with those that an earlier check showed.
+    Each line and the note of the last line carry a hash keyed by audit.key, so that forged lines
+    and a truncated end are detected; lines of an earlier version have none. Processes that share a
+    record keep one log each. The exit status is 1 if a chain is broken. Removing the oldest full
+    files does not break a chain: the number of the first line shows it. Anyone who can read
+    audit.key can rewrite all of it, so compare the number and hash of the last line with those of
+    an earlier check.
     """
     from service.ops.audit import LOG_NAME, audit_logs, line_key
     from service.ops.hash_chain import check_chain
@@ -112,10 +111,9 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 @store.command("verify")
 @printed
 def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
-    """Reads every crop, picture and snapshot, holds each against its checksum, and changes nothing.
+    """Verifies every crop, picture and snapshot against its checksum; changes nothing.
 
-    The exit status is 1 where something is not as it was written. It may run while the service
-    does.
+    It may run while the service does. The exit status is 1 if anything differs.
     """
     from service.record.archive import check_snapshots
     from service.record.verify import verify as verify_record
@@ -146,10 +144,10 @@ def recover(
     into: Annotated[Path, Option("--into", help="A new directory.")],
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Makes a new data directory: what is whole of a damaged record, the rest from snapshots.
+    """Creates a new data directory from the intact parts of a damaged record and its snapshots.
 
-    The damaged directory is not changed. What was deleted stays deleted, as far as the record or
-    the audit log still shows it. Jobs and learned calibrations are not taken over.
+    The damaged directory is not changed. Deleted crops stay deleted, as far as the record or the
+    audit log still shows the deletion. Jobs and learned calibrations are not copied.
 
     Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
     """
@@ -182,10 +180,10 @@ def upgrade(
     old: Annotated[Path, Argument(help="A data directory of a version before 0.5.")],
     into: Annotated[Path, Option("--into", help="The new data directory.")],
 ) -> None:
-    """Makes a data directory of one that a version before 0.5 wrote, or of its backup.
+    """Converts a data directory of a version before 0.5, or a backup of one, into a new one.
 
-    The old one is not changed; its service has to be stopped. For a record in Redis make a backup
-    by that version's gmn backup first, and name that.
+    The old directory is not changed; its service must be stopped. For a record in Redis, first make
+    a backup with the old version's gmn backup and convert that.
 
     Example: gmn store upgrade ./gmn-data --into ./gmn-data-new
     """
@@ -203,11 +201,11 @@ def upgrade(
 
 @store.command("forget-runtime")
 def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Forgets what computes the features, so that the next start of the service chooses again.
+    """Forgets which runtime computes the features, so that the next start chooses again.
 
-    For a record that comes to another machine, or to change GMN_RUNTIME or GMN_DTYPE. The service
-    must be stopped. Features of another runtime are compared with those that are stored: they agree
-    to a cosine of 0.999 or better; a reindex embeds all of them alike.
+    For a record moved to another machine, or to change GMN_RUNTIME or GMN_DTYPE. The service must
+    be stopped. New features are compared with stored ones of another runtime, which they match to a
+    cosine of 0.999 or better; a reindex embeds all of them alike.
     """
     _require_directory(data_dir)
     with _locked(data_dir), open_record(data_dir) as record:
@@ -225,12 +223,12 @@ def backup(
     ] = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> Shown:
-    """Copies the record and its data directory, also while served, and reads the copy through.
+    """Copies the record and its data directory, also while it is served, and verifies the copy.
 
-    The backup is a new folder named by its time, the last word of the output. It holds the record
-    at one moment with its images, snapshots and the audit log; images at GMN_IMAGES_URL are copied
-    after it, by the tools of that place. Where less than GMN_RESERVED_DISK_BYTES would stay free,
-    nothing is written.
+    The backup is a new folder named by its time, the last word of the output. It contains the
+    record at one moment with its images, snapshots and the audit log; images at GMN_IMAGES_URL must
+    be copied afterwards with the tools of that storage. Nothing is written if less than
+    GMN_RESERVED_DISK_BYTES would stay free.
 
     Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
     """
@@ -264,11 +262,11 @@ def restore(
         Path, Option("--replaces", envvar="GMN_DATA_DIR", help="The data directory before it.")
     ] = DEFAULT_DATA_DIR,
 ) -> Shown:
-    """Makes a new data directory of a backup; crops deleted since stay deleted.
+    """Creates a new data directory from a backup; crops deleted since then stay deleted.
 
-    Deleted crops are those that the data directory which it replaces lacks: its service has to be
-    stopped, and it is not changed. Where it is lost or damaged, the newest backup beside
-    this one shows it, and the audit log. Jobs that had not ended are cancelled.
+    Deletions are those of the data directory that is replaced: its service must be stopped, and it
+    is not changed. If it is lost or damaged, they are taken from the newest backup beside this one
+    and from the audit log. Unfinished jobs are cancelled.
 
     Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./restored --replaces ./gmn-data
     """
@@ -286,7 +284,7 @@ def restore(
             removed = _deleted_by_audit(replaces)
             restored = restore_backup(taken, data_dir, replaces, removed)
         except BaseException:
-            # It was empty, and is to be named again; a volume itself stays.
+            # The folder was empty and its name is needed; a mounted volume itself stays.
             shutil.rmtree(data_dir, ignore_errors=True)
             raise
         with open_audit(data_dir) as audit:
@@ -321,7 +319,7 @@ def _require_new(directory: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def _locked(*directories: Path) -> Iterator[None]:
-    """Lock data directories, which no service may use meanwhile; makes missing ones."""
+    """Lock data directories so that no service can use them; creates missing ones."""
     from service.ops.data_directory import lock_data_directory
 
     with contextlib.ExitStack() as held:
@@ -343,9 +341,10 @@ def _lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
 
 
 def _deleted_by_audit(data_dir: Path) -> list[str]:
-    """Return the ids of the crops whose deletion by id is in the audit log.
+    """Return the ids of crops whose deletion by id is in the audit log.
 
-    Crops that were not there are left out; any other error may have come after the deletion.
+    Deletions answered "unknown crop" are skipped; after any other error the deletion may have
+    happened.
     """
     from service.errors import UnknownCrop
     from service.ops.audit import audit_files
@@ -355,7 +354,7 @@ def _deleted_by_audit(data_dir: Path) -> list[str]:
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                # With further filters not all of the ids that are named were deleted.
+                # If there were further filters, not all of the named ids were deleted.
                 if entry.get("event") not in DELETIONS or entry.get("filters"):
                     continue
                 if entry.get("phase") in ("asked", "done"):
