@@ -160,7 +160,6 @@ class WatchOptions(TypedDict, total=False):
         expires_at: until then it is armed, 90 days at most; with time zone.
         reason: why these people are watched, for the service's audit log.
         retention_days: days that its alerts are kept.
-        keep_unmatched_hours: hours that sightings of nobody on it are kept.
     """
 
     budget: Required[float]
@@ -172,7 +171,6 @@ class WatchOptions(TypedDict, total=False):
     expires_at: Required[datetime | str]
     reason: Required[str]
     retention_days: Required[int]
-    keep_unmatched_hours: int
 
 
 class Methods(Calls):

@@ -1015,7 +1015,6 @@ class WatchSettings(WireModel):
     expires_at: Moment
     reason: str = Field(min_length=1, max_length=256)
     retention_days: int = Field(ge=1, le=365)
-    keep_unmatched_hours: int = Field(default=0, ge=0, le=72)
 
 
 class Forecast(WireModel):

@@ -90,15 +90,13 @@ async def enroll(
     request_name: str | None = None,
     computed: ComputedVectors | None = None,
     keep_best: int | None = None,
-    watch: Callable[[EmbeddedImages], None] | None = None,
-) -> Enrollment:
+) -> tuple[Enrollment, EmbeddedImages]:
     """Enroll images; all that the answer calls landed survive a power cut and are searchable.
 
     Args:
         request_name: the same images are enrolled once under one name, however often they are sent.
         computed: vectors of the images, if they were embedded elsewhere.
         keep_best: how many crops each track keeps; all of them if None.
-        watch: is called with the images once they are stored.
 
     Raises:
         RequestConflict: the name stood for other images.
@@ -137,9 +135,8 @@ async def enroll(
                     happened = runtime.record.crops.happened
                     enrolment = await runtime.galleries.read(happened, gallery.gallery_id, request)
                 nothing = Enrolment(gallery.version, (), ())
-                if watch is not None:
-                    watch(EmbeddedImages(gallery, embedder, embedded))
-                return _answer(images, outcomes, enrolment or nothing)
+                answer = _answer(images, outcomes, enrolment or nothing)
+                return answer, EmbeddedImages(gallery, embedder, embedded)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
                 if gallery.embedder == embedder:

@@ -199,23 +199,28 @@ class LabelsForm(Form):
         return cast("CropFields", changes)
 
 
-class EnrollFields(LabelsForm):
-    """Labels of enrolled crops: one value for all images, or one per image in order."""
+class SightedFields(Form):
+    """Labels of crops that cameras give."""
 
-    identity: Labels = Field([], examples=[["0042"]])
-    """The identity."""
     camera: Labels = Field([], examples=[["east"]])
     """The camera."""
     captured_at: Annotated[list[MomentText], MOST_LABELS] = Field(
         [], examples=[["2026-03-01T09:30:00Z"]]
     )
-    """RFC 3339, with zone."""
+    """RFC 3339, with zone; of a sighting the time of arrival unless sent."""
+    track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
+    """The tracker's own id of the track, within the camera."""
+
+
+class EnrollFields(SightedFields, LabelsForm):
+    """Labels of enrolled crops: one value for all images, or one per image in order."""
+
+    identity: Labels = Field([], examples=[["0042"]])
+    """The identity."""
     external_id: Labels = Field([])
     """Your own id."""
     metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object."""
-    track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
-    """The tracker's own id of the track, within the camera."""
 
 
 class SightedBox(Box):
@@ -290,17 +295,9 @@ class EnrollForm(EnrollFields, LabelledForm):
     """Compare the crops with the armed watch lists too, but for this gallery; see sightings."""
 
 
-class SightingForm(LabelledForm):
+class SightingForm(SightedFields, LabelledForm):
     """Crops of a camera that are compared with watch lists, or the crops in the boxes of one."""
 
-    camera: Labels = Field([], examples=[["east"]])
-    """The camera."""
-    captured_at: Annotated[list[MomentText], MOST_LABELS] = Field(
-        [], examples=[["2026-03-01T09:30:00Z"]]
-    )
-    """RFC 3339, with zone; the time of arrival unless sent."""
-    track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
-    """The tracker's own id of the track, within the camera; a crop without is a track alone."""
     wait: bool = False
     """Answer what matched, once it is compared."""
 

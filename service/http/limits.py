@@ -1,7 +1,7 @@
 """Limits of connections and of request bodies.
 
-Connections are limited in number and in idle time. Bodies are limited in size, in the memory that
-all of them take, and by a minimum rate, and must be complete.
+Connections are limited in number and in idle time, and event streams in number per key. Bodies are
+limited in size, in the memory that all of them take, and by a minimum rate, and must be complete.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import resource
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from tempfile import gettempdir
 from typing import Any
 
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from service.errors import InvalidField, StorageFailed
+from service.errors import InvalidField, StorageFailed, TooManyRequests
 from service.http.forms import Form
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
@@ -37,8 +38,32 @@ MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
 OTHER_FILES = 100
 # Further connections get a refusal rather than silence, at the cost of some memory.
 REFUSED_PER_SERVED = 3
+# Maximum number of event streams per key and process.
+MOST_STREAMS = 8
+# Proxies close a connection after about a minute without data.
+KEEP_ALIVE_SECONDS = 15.0
 # Key in the state of a connection beyond the limit.
 CROWDED = "crowded"
+
+
+async def hold_stream(request: Request) -> AsyncIterator[None]:
+    """Count an event stream of a key until its client has left; a dependency of its route.
+
+    Raises:
+        TooManyRequests: the key holds `MOST_STREAMS` already.
+    """
+    call: Call = request.state.call
+    streams = call.runtime.streams
+    key_id = call.caller.key_id
+    if streams[key_id] >= MOST_STREAMS:
+        may = f"hold {MOST_STREAMS} event streams of this process"
+        remedy = f"ask GET {request.url.path.removesuffix('/events')}"
+        raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
+    streams[key_id] += 1
+    try:
+        yield
+    finally:
+        streams[key_id] -= 1
 
 
 class FormRequest(Request):

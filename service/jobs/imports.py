@@ -202,7 +202,7 @@ async def _enroll_batch(
     # Under this name the batch is enrolled once, also if the process dies before it is saved.
     name = f"import:{job.job_id}:{batch[0][0]}"
     keep_best = job.parameters.get("keep_best")
-    answer = await runner.wait_while_busy(
+    answer, _ = await runner.wait_while_busy(
         lambda: enroll.enroll(runtime, gallery, images, name, vectors, keep_best)
     )
     failpoint("import.batch-landed")

@@ -627,13 +627,13 @@ WATCHES = Table(
     """,
 )
 # The histogram of the best scores of a list's tracks with vectors of one embedder, the `subject`,
-# counted since a time that a list's disarming moves on.
+# as a JSON array, counted since a time that a list's disarming moves on.
 WATCH_TRAFFIC = Table(
     "watch_traffic",
     f"""
     gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
     subject TEXT NOT NULL,
-    histogram BLOB NOT NULL,
+    counts TEXT NOT NULL,
     tracks INTEGER NOT NULL,
     since INTEGER NOT NULL
     """,

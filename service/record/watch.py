@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-import numpy as np
+from pydantic_core import from_json
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, WatchSettings
 from service.errors import InvalidField
@@ -31,8 +31,6 @@ MOST_ARMED = 100
 KEPT_ALERTS = 100_000
 # With as many webhooks as there may be, 10,000 deliveries wait at most.
 WAITING_OF_WEBHOOK = 500
-# A histogram of traffic, whose counts are added up here.
-COUNTS = np.dtype("<i8")
 EXPIRED_AT_ONCE = 1000
 # The oldest alerts about the person with the most give place: one picture that is sent again and
 # again by invented cameras pushes out no alert about other people.
@@ -45,6 +43,7 @@ DELETE FROM alerts WHERE number IN (
 """
 NEWEST_ALERT = "newest_alert"
 ARMED = "disarmed_at IS NULL"
+OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 # A gallery without a name is being deleted.
 OF_GALLERIES = "gallery_id IN (SELECT gallery_id FROM galleries WHERE name IS NOT NULL)"
 
@@ -217,39 +216,34 @@ class Watches(RecordPart):
 
     @transactional
     def add_traffic(
-        self, transaction: Transaction, gallery_id: int, subject: str, histogram: bytes
+        self, transaction: Transaction, gallery_id: int, subject: str, counts: Sequence[int]
     ) -> None:
         """Add the counts of a histogram to those of a list; those of another subject are dropped.
 
         Args:
-            subject: fingerprint of the embedder whose scores they are.
-            histogram: 64-bit counts, little-endian, of fixed bins.
+            subject: names what the scores that are counted depend on.
         """
         require_entry(transaction, gallery_id)
-        row = transaction.row(WATCH_TRAFFIC, "WHERE gallery_id = ?", (gallery_id,))
-        counts = np.frombuffer(histogram, COUNTS)
-        since = as_micros(datetime.now(UTC))
-        if row and row["subject"] == subject and len(row["histogram"]) == len(histogram):
-            counts = counts + np.frombuffer(row["histogram"], COUNTS)
-            since = row["since"]
+        row = transaction.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
+        if row:
+            counts = [sum(both) for both in zip(counts, from_json(row["counts"]), strict=True)]
         values = {
             "gallery_id": gallery_id,
             "subject": subject,
-            "histogram": counts.tobytes(),
-            "tracks": int(counts.sum()),
-            "since": since,
+            "counts": as_json(counts),
+            "tracks": sum(counts),
+            "since": row["since"] if row else as_micros(datetime.now(UTC)),
         }
         transaction.insert(WATCH_TRAFFIC, values, instead=True)
 
-    def traffic(self, gallery_id: int, subject: str) -> tuple[bytes, datetime] | None:
-        """Return the histogram of a list, and since when it was counted.
+    def traffic(self, gallery_id: int, subject: str) -> tuple[list[int], datetime] | None:
+        """Return the counts of a list's histogram, and since when they were counted.
 
         Returns:
-            None where there is none of this subject.
+            None where there are none of this subject.
         """
-        asked = "WHERE gallery_id = ? AND subject = ?"
-        row = self._reader.row(WATCH_TRAFFIC, asked, (gallery_id, subject))
-        return (row["histogram"], as_moment(row["since"])) if row else None
+        row = self._reader.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
+        return (from_json(row["counts"]), as_moment(row["since"])) if row else None
 
     @transactional
     def note_visit(

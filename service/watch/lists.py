@@ -8,6 +8,8 @@ import math
 import time
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+
 from gmn_client.models import Forecast, WatchSettings
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
@@ -55,7 +57,7 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
         )
         tracks_per_day = settings.tracks_per_day or _tracks_per_day(traffic)
         rate = settings.budget / tracks_per_day
-        counted = Traffic.from_bytes(traffic[0]) if traffic else None
+        counted = Traffic(np.array(traffic[0])) if traffic else None
         fitted = await threads.run(_fit, watch_list, rate, model, tracks_per_day, counted)
     except ServiceError:
         raise
@@ -83,8 +85,8 @@ def _read_list(crops: NamedCrops) -> WatchList:
     return WatchList(crops.columns.vectors[crops.slots], crops.names, crops.cameras)
 
 
-def _tracks_per_day(traffic: tuple[bytes, datetime] | None) -> float:
-    tracks = Traffic.from_bytes(traffic[0]).tracks if traffic else 0
+def _tracks_per_day(traffic: tuple[list[int], datetime] | None) -> float:
+    tracks = sum(traffic[0]) if traffic else 0
     counted_for = datetime.now(UTC) - traffic[1] if traffic else timedelta(0)
     if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
         raise InvalidField(

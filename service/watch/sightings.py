@@ -392,9 +392,9 @@ async def _store_traffic(runtime: Runtime) -> None:
     add = runtime.record.watches.add_traffic
     for place in list(traffic):
         scores = traffic.pop(place)
-        histogram = Traffic.of(np.array(scores)).to_bytes()
+        counts = Traffic.of(np.array(scores)).counts.tolist()
         try:
-            await runtime.galleries.write(add, *place, histogram)
+            await runtime.galleries.write(add, *place, counts)
         except UnknownGallery:
             continue
         except Exception:

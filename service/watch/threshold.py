@@ -22,7 +22,6 @@ from model.stranger_tail import LeftOutSearches, fit_tail, level
 from service.watch.scores import Vectors, WatchList
 
 BINS = 160
-COUNTS = np.dtype("<i8")
 EDGES = np.linspace(-0.25, 1.0, BINS + 1)
 FEWEST_TRACKS = 200
 CROPS_PER_TRACK = 4.0
@@ -53,8 +52,6 @@ Basis = Literal["traffic", "reference", "list", "artefact"]
 class Traffic:
     """Histogram of the best score of each track that a site compared with one list.
 
-    Histograms of several processes are added. Stored, one has 1,280 bytes.
-
     Attributes:
         counts: of scores from -0.25 to 1 in 160 bins, `(160,)` int64; the outer bins count scores
             beyond these too.
@@ -66,20 +63,6 @@ class Traffic:
     def of(cls, scores: Array) -> Traffic:
         inside = np.clip(scores, EDGES[0], EDGES[-1])
         return cls(np.histogram(inside, EDGES)[0].astype(np.int64))
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Traffic:
-        """Reverse `to_bytes`; `InputProblem` for anything else."""
-        counts = np.frombuffer(data, COUNTS) if len(data) == BINS * COUNTS.itemsize else None
-        if counts is None or counts.min() < 0:
-            raise InputProblem(
-                f"a histogram of {len(data)} bytes does not have {BINS} counts; drop it, traffic "
-                "is counted anew"
-            )
-        return cls(counts.astype(np.int64))
-
-    def to_bytes(self) -> bytes:
-        return self.counts.astype(COUNTS).tobytes()
 
     @property
     def tracks(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.http.routes.jobs import MOST_STREAMS
+from service.http.limits import MOST_STREAMS
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
 

@@ -250,7 +250,7 @@ def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, drawn_cro
         await one.galleries.create("left", GallerySettings())
         gallery = await one.galleries.find("left")
         images = [ImageToEnroll(crop.png) for crop in drawn_crops[:8]]
-        landed = await enroll(one, gallery, images)
+        landed, _ = await enroll(one, gallery, images)
         ids = [result.crop_id for result in landed.results]
         behind = await third.galleries.find("left")
         third.galleries._follower.close()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from gmn_client import Client, RequestRefused
-from service.http.routes.jobs import MOST_STREAMS
+from service.http.limits import MOST_STREAMS
 from service.record.schema import as_micros
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
@@ -515,6 +515,21 @@ def test_alerts_about_one_person_push_out_none_about_another(
     kept = alerts(served)
     assert [alert["identity"] for alert in kept] == ["b", "b", "a"]
     assert kept[-1]["number"] == first.alert.number
+
+
+def test_processes_add_to_one_histogram_and_other_scores_begin_anew(
+    watching: Served, wanted: str, people: Passersby, data_dir: Path
+) -> None:
+    number = people.gallery_id(wanted)
+    with passersby(data_dir) as others:
+        for eyes in (people, others):
+            eyes.record.watches.add_traffic(number, "a", [1, 0, 2])
+    counts, since = people.record.watches.traffic(number, "a")
+    assert counts == [2, 0, 4]
+    assert since < datetime.now(UTC)
+    people.record.watches.add_traffic(number, "b", [0, 5])
+    assert people.record.watches.traffic(number, "a") is None
+    assert people.record.watches.traffic(number, "b")[0] == [0, 5]
 
 
 def test_a_cursor_that_no_alert_can_have_is_refused(watching: Served) -> None:

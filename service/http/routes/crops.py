@@ -9,7 +9,7 @@ from fastapi import Header, Path, Query, Request, Response
 from gmn_client import models
 from service.errors import InvalidField
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import Camera, EmbeddedImages, Name, enroll, read_vectors
+from service.gallery.enroll import Camera, Name, enroll, read_vectors
 from service.http.forms import (
     CURSOR_TEXT,
     MULTIPART,
@@ -105,12 +105,9 @@ async def enroll_crops(
     failpoint("enroll.body-read")
     # Clients with different API keys may choose the same Idempotency-Key.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
-    embedded: list[EmbeddedImages] = []
-    watch = embedded.append if form.watch else None
-    answer = await enroll(runtime, gallery, images, name, computed, form.keep_best, watch)
-    if embedded:
-        arrived = request.state.received
-        await sight(runtime, call.caller, images, arrived, enrolled=embedded[0])
+    answer, embedded = await enroll(runtime, gallery, images, name, computed, form.keep_best)
+    if form.watch:
+        await sight(runtime, call.caller, images, request.state.received, enrolled=embedded)
     if not call.caller.may("query", "delete"):
         answer = _without_known_ids(answer)
     response = await answer_each(request, answer, 201)

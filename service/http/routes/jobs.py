@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Response, UploadFile
@@ -13,11 +12,12 @@ from pydantic import Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
-from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownJob
+from service.errors import InvalidField, Unauthorised, UnknownJob
 from service.gallery.archives import remove_unneeded
 from service.gallery.enroll import Camera, Name
 from service.http.forms import FILE, MULTIPART, Form, GroupingForm, KeepBest
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
+from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems
 from service.jobs import runner
 from service.jobs.grouping import begin_grouping, read_groups
@@ -35,11 +35,7 @@ JobId = Annotated[Id, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
 # Reports and details name files and people, so other keys see only jobs that they started.
 SEE_ALL: tuple[Scope, ...] = ("query",)
-# Proxies close a connection after about a minute without data.
-KEEP_ALIVE_SECONDS = 15.0
 MAX_FOLDER = 1024
-# Maximum number of streams per key and process.
-MOST_STREAMS = 8
 POLL_SECONDS = 0.25
 PROBLEMS_PER_PAGE = 1000
 REPORT_COLUMNS = ("position", "source", "code", "detail")
@@ -95,32 +91,11 @@ async def read_job(call: Reader, job_id: JobId) -> Job:
     return await _find_job(call, job_id, SEE_ALL)
 
 
-@contextlib.contextmanager
-def hold_stream(call: Call, remedy: str) -> Iterator[None]:
-    """Count an event stream of a key; raises `TooManyRequests` for more than `MOST_STREAMS`."""
-    streams = call.runtime.streams
-    key_id = call.caller.key_id
-    if streams[key_id] >= MOST_STREAMS:
-        may = f"hold {MOST_STREAMS} event streams of this process"
-        raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
-    streams[key_id] += 1
-    try:
-        yield
-    finally:
-        streams[key_id] -= 1
-
-
-async def _stream_place(call: Reader, job_id: JobId) -> AsyncIterator[None]:
-    with hold_stream(call, f"ask GET /v1/jobs/{job_id}"):
-        yield
-
-
 @router.get(
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
     responses=content("text/event-stream", "The job, at every change."),
-    # Released when the client has received all events or disconnected.
-    dependencies=[Depends(_stream_place)],
+    dependencies=[Depends(hold_stream)],
 )
 async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     """Sends server-sent events named `progress`, each with the job as JSON, until the job ends.

@@ -261,7 +261,8 @@ async def _enroll(
 ) -> str | None:
     (name,) = names
     image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
-    (result,) = (await enroll(call.runtime, call.gallery, [image])).results
+    answer, _ = await enroll(call.runtime, call.gallery, [image])
+    (result,) = answer.results
     if isinstance(result, models.RefusedImage):
         raise InvalidField(
             f"enroll: the results are reviewed, and the picture cannot be enrolled: "

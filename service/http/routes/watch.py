@@ -23,8 +23,8 @@ from service.errors import (
 )
 from service.http.forms import MULTIPART, Form, Limit
 from service.http.guard import Admin, Querier, Searcher, guarded_router
+from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
-from service.http.routes.jobs import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
 from service.record.watch import AlertFilter, ArmedList
@@ -80,8 +80,6 @@ class WatchForm(Form):
     """Why these people are watched; for the audit log."""
     retention_days: int = Field(ge=1, le=365, examples=[30])
     """Days that its alerts are kept."""
-    keep_unmatched_hours: int = Field(0, ge=0, le=0)
-    """Hours that sightings of nobody on it are kept as crops without a name."""
     confirm: Annotated[str, Field(max_length=128)] | None = None
     """From the answer to the same settings: arms the list."""
     never_empty = frozenset({"confirm"})
@@ -212,17 +210,11 @@ async def list_alerts(
     return await write_list(models.Alerts(results=results, next_cursor=more))
 
 
-async def _stream_place(call: Querier) -> AsyncIterator[None]:
-    with hold_stream(call, "ask GET /v1/alerts"):
-        yield
-
-
 @router.get(
     "/events",
     response_class=StreamingResponse,
     responses=content("text/event-stream", "Each alert, named by its kind."),
-    # Held until the client has left.
-    dependencies=[Depends(_stream_place)],
+    dependencies=[Depends(hold_stream)],
 )
 async def follow_alerts(
     call: Querier,
