@@ -1,4 +1,4 @@
-"""How a method of both clients becomes a request: its signature declares it, or it builds one."""
+"""Turns methods of both clients into requests, from their signatures or from code."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Call(Generic[Answer_co]):
-    """One request, and how its answer is read.
+    """One request, and how its answer is parsed.
 
     Attributes:
-        read: makes the answer of a response, or raises the exception for its status.
-        values: parameters of a GET, else fields of the form; None is left out.
-        images: the form's files, read before the first attempt.
-        archive: the form's one file instead, read as it is sent.
-        repeatable: whether it may be sent again where it may have arrived; GET always may.
+        read: parses a response, or raises the exception for its status.
+        values: query parameters of a GET, otherwise form fields; None is omitted.
+        images: files of the form, read before the first attempt.
+        archive: a single file instead, read while it is sent.
+        repeatable: whether it may be repeated although it may have arrived; always true for GET.
         long: whether the service may take minutes to answer.
-        patience: seconds for which it is sent again, such as through a restart.
+        patience: seconds during which it is repeated, for example while the service restarts.
     """
 
     read: Callable[[httpx.Response], Answer_co]
@@ -69,7 +69,7 @@ Listing: TypeAlias = Call[models.Page[Item]] | AsyncIterator[Item]
 
 
 class Calls:
-    """Base of the calls of both clients."""
+    """Base of both clients' calls."""
 
     gallery_name: str
 
@@ -78,15 +78,15 @@ class Calls:
 
 
 class Blocks:
-    """A client whose calls return the answer."""
+    """A client whose calls return their answers."""
 
 
 class Awaits:
-    """A client whose calls are awaited."""
+    """A client whose calls return awaitables."""
 
 
 class Method(Generic[Asked, Answer_co, Awaited_co]):
-    """A method of both clients, from the function that builds its request or makes several."""
+    """A method of both clients, made from a function that builds one request or sends several."""
 
     def __init__(self, build: Callable[..., Any], send: str) -> None:
         self._build = build
@@ -113,29 +113,29 @@ class Method(Generic[Asked, Answer_co, Awaited_co]):
 def answered(
     build: Callable[Concatenate[Any, Asked], Asking[Answer]],
 ) -> Method[Asked, Answer, Awaited[Answer]]:
-    """Make a method that returns the answer, of `AsyncClient` a coroutine of it."""
+    """Make a method that returns the answer or, in `AsyncClient`, a coroutine."""
     return Method(build, "_answer")
 
 
 def listed(
     build: Callable[Concatenate[Any, Asked], Listing[Item]],
 ) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
-    """Make a method that returns an iterator over a list, which is fetched page by page."""
+    """Make a method that returns an iterator over a list, fetched page by page."""
     return Method(build, "_items")
 
 
 @dataclass(frozen=True)
 class Request:
-    """Decorates a method without a body, whose signature declares one request and its answer.
+    """Decorator for a method without a body; the signature declares the request and its answer.
 
-    An argument that `path` names is a segment of it; None is the client's own gallery. Arguments
-    `images` or `archive` are sent as files. The others are parameters of a GET, else fields of the
-    form. None is left out, but of `**options` it is sent as an empty text: unknown. The answer is
-    of the return type, of a list its only page.
+    Arguments named in `path` fill its segments; None stands for the client's gallery. `images` or
+    `archive` are sent as files. All other arguments are query parameters of a GET, otherwise form
+    fields. None is omitted, except in `**options`, where it is sent as empty text, meaning unknown.
+    The answer is parsed as the return type; a list has a single page.
 
     Attributes:
         path: below `/v1`, with the names of arguments in braces.
-        repeatable, long: as of `Call`.
+        repeatable, long: as in `Call`.
     """
 
     method: str
@@ -150,7 +150,7 @@ class Request:
         return Method(self.builder(declared), "_answer")
 
     def builder(self, declared: Callable[..., Any], **added: object) -> Callable[..., Call[Any]]:
-        """Return a function with the same arguments, which builds the request.
+        """Return a function with the same arguments that builds the request.
 
         Args:
             added: further parameters or fields.
@@ -185,11 +185,11 @@ class Request:
 
 @dataclass(frozen=True)
 class PagedRequest:
-    """Decorates a method as `Request` does, which returns an iterator over a list.
+    """Like `Request`, for a method that returns an iterator over a list.
 
     Attributes:
-        path: as of `Request`.
-        limit: how many are fetched at a time; None where the service answers all at once.
+        path: as in `Request`.
+        limit: page size; None if the service sends the whole list at once.
     """
 
     path: str
@@ -198,12 +198,12 @@ class PagedRequest:
     def __call__(
         self, declared: Callable[Concatenate[Any, Asked], Iterator[Item]]
     ) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
-        """Make the method, which fetches page by page as the iterator moves on."""
+        """Make the method, which fetches the next page when the iterator needs it."""
         return Method(Request("GET", self.path).builder(declared, limit=self.limit), "_items")
 
 
 def reader(answer: Any) -> Callable[[httpx.Response], Any]:
-    """Return a function that reads an answer of this type from a response."""
+    """Return a function that parses a response as this type."""
     if answer is bytes:
         return lambda response: checked(response).content
     if answer is NoneType:

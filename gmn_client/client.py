@@ -1,4 +1,4 @@
-"""Both clients: sending a request, sending it again after a failure, and waiting for jobs."""
+"""Both clients: send requests, repeat them after failures, and wait for jobs."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ Item = TypeVar("Item")
 MOST_IMAGES = 128
 MOST_BYTES = 32 * 1024 * 1024
 LONG_SECONDS = 600.0
-# A minute, and the longest wait after it.
+# One minute, and the longest pause before the last attempt.
 AWAY_SECONDS = 70.0
 POLL_SECONDS = 0.5
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
-# The request may have happened: the record or the device failed before the answer.
+# The request may have taken effect: the record or the device failed before the answer.
 UNCERTAIN = ("record_unavailable", "device_lost")
-# The request may have arrived: its connection broke off before the answer.
+# The request may have arrived: its connection broke before the answer.
 LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 NO_CONNECTION = (httpx.TransportError, httpx.InvalidURL)
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often and when a request is sent again.
+    """How often and when a request is repeated.
 
     Attributes:
-        attempts: how often a request is sent at most.
-        longest_wait: bound on one wait, seconds, also on what `Retry-After` asks for.
+        attempts: maximum number of attempts.
+        longest_wait: limit in seconds on one pause, also if `Retry-After` asks for more.
     """
 
     attempts: int = 6
     longest_wait: float = 10.0
 
     def seconds(self, state: tenacity.RetryCallState) -> float:
-        """Return the seconds after an attempt: `Retry-After`, or 0.25 s, doubled each time."""
+        """Return the pause after an attempt: `Retry-After`, or 0.25 s, doubled each time."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, ServiceFailed) else None
         seconds = tenacity.wait_exponential(0.25)(state) if asked is None else asked
@@ -61,24 +61,24 @@ class Retries:
 
 
 class Connection(Methods):
-    """One service; what both clients do, as coroutines; several tasks or threads may share it.
+    """A connection to one service; may be shared by several threads or tasks.
 
-    Use it as a context manager, or call `close()`. Where a call names no gallery it is for the
-    client's own. Images are paths, bytes of image files, files opened in binary mode, PIL images,
-    or `Image`, which has labels too.
+    Use it as a context manager, or call `close()`. Calls that name no gallery use the client's.
+    Images are paths, bytes of image files, files opened in binary mode, PIL images, or `Image`,
+    which adds labels.
 
     Args:
-        url: where the service is.
+        url: address of the service.
         api_key: sent as a bearer token.
-        gallery: the gallery of calls that name none.
-        timeout: seconds that an answer may take; a call that may take minutes, such as a restore,
-            has ten.
-        retries: how often a request is sent again after 429 and 503, and after an answer that was
-            lost where a second request changes nothing.
-        transport: how requests travel; httpx's own unless given.
+        gallery: gallery of calls that name none.
+        timeout: seconds to wait for an answer; calls that may take minutes, such as a restore, wait
+            ten minutes.
+        retries: how often a request is repeated after 429 and 503, and after a lost answer if a
+            repetition changes nothing.
+        transport: httpx transport; httpx's default if None.
 
-    Every call raises `RequestRefused` for a 4xx answer, `ServiceFailed` for a 5xx one or a 429 that
-    outlasted the retries, and `ServiceUnreachable` where no such service answers.
+    Every call raises `RequestRefused` for a 4xx answer, `ServiceFailed` for a 5xx answer or a 429
+    that outlasts the retries, and `ServiceUnreachable` if no such service answers.
     """
 
     _http_client: type[Any]
@@ -156,7 +156,7 @@ class Connection(Methods):
             uncertain = error.problem.code in UNCERTAIN
             return error.problem.status in RETRIED and (repeatable or not uncertain)
         lost = isinstance(error.__cause__, LOST)
-        # A service that was there and takes no connection now may be starting again.
+        # A service that was reachable before and now refuses connections may be restarting.
         gone = self._was_there and isinstance(error.__cause__, httpx.ConnectError)
         self._was_there = self._was_there or lost
         return gone or (lost and repeatable)
@@ -186,22 +186,22 @@ class Connection(Methods):
         keep_best: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Enrollment:
-        """Enrolls any number of images, read and sent in batches, and answers each in order.
+        """Enrolls any number of images, in batches, and returns one outcome per image in order.
 
-        A refused image is an entry with `problem`, never an exception. Where a call fails amid its
-        batches, those before are enrolled. A program that names the call can make it again: under
-        the same `idempotency_key` the same images are enrolled once within a day, and `replayed`
-        is true where nothing was left to do.
+        A refused image is an entry with `problem`, never an exception. If a batch fails, the
+        batches before it stay enrolled. With an `idempotency_key` the call can be repeated: within
+        a day the same images are enrolled only once, and `replayed` is true if nothing was left to
+        do.
 
         Args:
-            images: a list, or an iterator that makes them as they are read.
-            gallery: the client's own unless given.
-            idempotency_key: names this call.
-            keep_best: how many crops each track keeps, 1 to 32; all of them unless given.
+            images: a list, or an iterator that is consumed while the batches are sent.
+            gallery: the client's if None.
+            idempotency_key: identifies this call.
+            keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
             progress: called after each batch with the number of images answered so far.
 
         Raises:
-            RequestRefused: status 422 where the key stood for other images.
+            RequestRefused: status 422 if the key was used for other images.
         """
         key = uuid4().hex if idempotency_key is None else idempotency_key
         path = self._path(gallery, "crops")
@@ -214,7 +214,7 @@ class Connection(Methods):
             totals = accumulate(size for _, size in waiting[:at_once])
             count = max(1, sum(total <= MOST_BYTES for total in totals))
             batch = [image for image, _ in waiting[:count]]
-            # A name of its own for each request, the same where the enrollment is repeated.
+            # Each request has its own key, which is the same if the enrollment is repeated.
             name = hashlib.sha256(f"{key} {done}".encode()).hexdigest() if done else key
             fields = {**uploads.enrollment_fields(batch), "keep_best": keep_best}
             headers = uploads.idempotency_header(name)
@@ -242,7 +242,7 @@ class Connection(Methods):
 
     @calls.answered
     async def ready(self) -> bool:
-        """Returns whether the service takes requests now; False also where nothing answers."""
+        """Returns whether the service is ready; False also if nothing answers."""
         try:
             return (await self._exchange({"method": "GET", "url": "/readyz"})).is_success
         except NO_CONNECTION:
@@ -250,10 +250,10 @@ class Connection(Methods):
 
     @calls.answered
     async def wait_for_job(self, job_id: str, timeout: float | None = None) -> Job:
-        """Waits until a job has ended, and returns it, in any `state`.
+        """Waits until a job ends and returns it, in any `state`.
 
         Raises:
-            TimeoutError: if it has not after `timeout` seconds; it goes on.
+            TimeoutError: the job has not ended within `timeout` seconds; it continues.
         """
         async for job in self._watch(job_id, timeout):
             last = job
@@ -261,13 +261,13 @@ class Connection(Methods):
 
     @calls.listed
     def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
-        """Yields the job now and at every change, until it has ended.
+        """Yields the job now and after every change until it ends.
 
-        It is asked for twice a second. A service that was there may be away for a minute, such as
-        for a restart.
+        It is polled twice a second. A service that answered before may be away for a minute, for
+        example while it restarts.
 
         Raises:
-            TimeoutError: if it has not ended after `timeout` seconds; it goes on.
+            TimeoutError: the job has not ended within `timeout` seconds; it continues.
         """
         return self._watch(job_id, timeout)
 
@@ -312,7 +312,7 @@ async def _sleep(seconds: float) -> None:
 
 
 def _run(coroutine: Awaitable[Answer]) -> Answer:
-    """Run a coroutine that never suspends: those of `Client` block instead."""
+    """Run a coroutine that never suspends, as those of `Client` block instead."""
     try:
         next(coroutine.__await__())
     except StopIteration as end:
@@ -322,7 +322,7 @@ def _run(coroutine: Awaitable[Answer]) -> Answer:
 
 
 class Client(Connection, Blocks):
-    """Calls one service; `Connection` has the arguments, and what every call raises."""
+    """Calls a service; see `Connection` for the arguments and for errors of every call."""
 
     query: Query[QueryAnswer, SeparateAnswers]
     _http: httpx.Client
@@ -354,7 +354,7 @@ class Client(Connection, Blocks):
 
 
 class _ReadInThread(httpx.AsyncByteStream):
-    """A request's body of which files are read in a thread, since the event loop serves others."""
+    """A request body whose files are read in a thread, so that the event loop is not blocked."""
 
     def __init__(self, body: Any) -> None:
         self._body = body
@@ -366,7 +366,7 @@ class _ReadInThread(httpx.AsyncByteStream):
 
 
 class AsyncClient(Connection, Awaits):
-    """As `Client`, with calls to be awaited and lists to be read with `async for`.
+    """Like `Client`, with awaitable calls and lists that are read with `async for`.
 
     Files are read and written in threads.
     """

@@ -1,4 +1,4 @@
-"""The ways a call can fail: exceptions that contain the remedy."""
+"""Exceptions of failed calls; their messages contain the remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class InvalidInput(GmnError, ValueError):
 
 
 class ProblemError(GmnError):
-    """The service answered with a problem document, kept in `problem`."""
+    """The service answered with a problem document, stored in `problem`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.detail or problem.title} (HTTP {problem.status})")
@@ -33,11 +33,11 @@ class ProblemError(GmnError):
 
 
 class RequestRefused(ProblemError):
-    """A 4xx answer: the request has to change before it can succeed."""
+    """A 4xx answer: the request must be changed before it can succeed."""
 
 
 class KeyRefused(RequestRefused):
-    """A 401 or 403 answer about the API key: none, an unknown one, or one without the scope."""
+    """A 401 or 403 answer: the API key is missing, unknown, or lacks the scope."""
 
     def __init__(self, problem: Problem) -> None:
         hint = "give the client a key with the scope it needs (gmn reads GMN_API_KEY)"
@@ -47,9 +47,9 @@ class KeyRefused(RequestRefused):
 
 
 class ServiceFailed(ProblemError):
-    """A 5xx answer, or 429 until the retries were used up: the same request may succeed later.
+    """A 5xx answer, or 429 after all retries: the same request may succeed later.
 
-    `retry_after` is the wait in seconds that the answer asks for, None where it asks for none.
+    `retry_after` is the pause in seconds that the answer asks for, None if it asks for none.
     """
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
@@ -58,18 +58,18 @@ class ServiceFailed(ProblemError):
 
 
 class ServiceUnreachable(GmnError):
-    """No such service answers under the URL."""
+    """No such service answers at the URL."""
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """Return the answer if it is 2xx; raises the exception for another one."""
+    """Return the response if it is 2xx; raises the matching exception otherwise."""
     if response.is_success:
         return response
     problem = Problem()
     with contextlib.suppress(ValidationError):
         problem = Problem.model_validate_json(response.content)
     if not (problem.title or problem.detail):
-        # A proxy in between, or another program altogether, answers in its own format.
+        # A proxy in between, or an unrelated program, answers in its own format.
         text = response.text.strip().splitlines()
         problem = Problem(title=response.reason_phrase, detail=text[0][:200] if text else "")
     status = response.status_code
@@ -83,7 +83,7 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 
 def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> ServiceUnreachable:
-    """Return the exception for a connection to `url` that failed."""
+    """Return the exception for a failed connection to `url`."""
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         return ServiceUnreachable(
             f"{url}: no service answers there ({error}); start one with gmn serve, or give the "
@@ -100,7 +100,7 @@ def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Ser
 
 
 def parse(adapter: TypeAdapter[Answer], response: httpx.Response) -> Answer:
-    """Parses a JSON answer; raises `ServiceUnreachable` where it is not of this service."""
+    """Parse a JSON answer; raises `ServiceUnreachable` if it is not from this service."""
     try:
         return adapter.validate_json(checked(response).content)
     except ValidationError as error:
@@ -112,7 +112,7 @@ def parse(adapter: TypeAdapter[Answer], response: httpx.Response) -> Answer:
 
 
 def parse_enrollment(response: httpx.Response) -> Enrollment:
-    """Parse the outcome of each image, also where none of them was usable."""
+    """Parse the outcome of each image, also if none of them was usable."""
     try:
         enrolled = parse(ENROLLMENT, response)
     except RequestRefused as refusal:
@@ -124,7 +124,7 @@ def parse_enrollment(response: httpx.Response) -> Enrollment:
 
 
 def parse_report(response: httpx.Response) -> list[JobProblem]:
-    """Parses a job's report, CSV with a header line; raises as `parse`."""
+    """Parse a job's report, which is CSV with a header line; raises like `parse`."""
     try:
         text = checked(response).content.decode()
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -133,7 +133,7 @@ def parse_report(response: httpx.Response) -> list[JobProblem]:
         raise ServiceUnreachable(
             f"{response.request.url}: answers no report of a job ({error}); check the address"
         ) from error
-    # An apostrophe in front keeps a spreadsheet from running a formula.
+    # The service puts an apostrophe before text that a spreadsheet would run as a formula.
     plain = {"source", "detail"}
     return [
         item.model_copy(update={name: getattr(item, name).removeprefix("'") for name in plain})

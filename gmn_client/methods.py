@@ -1,7 +1,6 @@
-"""One method for each call of the service; most only declare their request."""
+"""One method per call of the service; most of them only declare their request."""
 
-# mypy: disable-error-code="empty-body"
-# The methods that only declare a request have none.
+# Methods that only declare a request have no body.
 from __future__ import annotations
 
 import json
@@ -41,27 +40,27 @@ from gmn_client.uploads import (
 
 
 class QueryOptions(TypedDict, total=False):
-    """Options of a query; the service's defaults hold for those left out.
+    """Options of a query; the service's defaults apply to those omitted.
 
     Attributes:
         top_k: number of results.
-        rerank_depth: number of results, from the top, that M-Net scores.
-        scoring: one that the artefact offers.
-        group_by: `crop`, or `identity` or `track` to count each of them once.
-        order: of a list of crops: `neighbours`, so that those of one person stand together, or
-            `score`.
-        cameras, exclude_cameras: only, or not, crops of these cameras.
-        captured_after, captured_before: only crops of this time, with time zone.
-        identities: only crops of these.
+        rerank_depth: number of top candidates that M-Net scores.
+        scoring: a scoring that the artefact offers.
+        group_by: `crop`, or `identity` or `track` to list each of them once.
+        order: of a list of crops: `neighbours` keeps crops of one person together; `score` sorts by
+            score.
+        cameras, exclude_cameras: only, or without, crops of these cameras.
+        captured_after, captured_before: limits of the time of capture, with time zone.
+        identities: only crops of these identities.
         unnamed: only crops without an identity.
-        metadata: only crops whose metadata has each of these keys with its value.
+        metadata: only crops whose metadata has all of these values.
         operating_point: such as `far_1e-2`.
         camera: the camera that took the images that are sent.
         camera_disjoint: whether to leave out the query's own camera.
-        min_version: the gallery's version that the answer must show at least.
-        include_vector: whether to answer the vector of each result too.
-        purpose: the reason for the query, kept in the service's audit log; up to 256 characters.
-        boxes: of one image, a frame: the crops in these are searched by, in its place.
+        min_version: gallery version that the answer must include.
+        include_vector: whether to return the vector of each result.
+        purpose: reason for the query, stored in the service's audit log; up to 256 characters.
+        boxes: boxes of a single image, a frame; the crops in them are the query.
         keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
     """
 
@@ -89,11 +88,11 @@ class QueryOptions(TypedDict, total=False):
 
 
 class AskedOptions(QueryOptions, total=False):
-    """Options of a query by images, or by crops of the gallery in their place.
+    """Options of a query by images, or by crops of the gallery instead.
 
     Attributes:
         crop_id: crops of the gallery, up to 32.
-        track: a track of the gallery; `camera` tells it from one of the same id in another camera.
+        track: a track of the gallery; `camera` selects among tracks with the same id.
     """
 
     crop_id: Sequence[str]
@@ -105,9 +104,9 @@ class SightingFields(TypedDict, total=False):
 
     Attributes:
         camera: the camera that took the images.
-        captured_at: with time zone; the time of arrival unless given.
-        track: the tracker's own id of the track, within the camera.
-        wait: whether to answer what matched.
+        captured_at: with time zone; the time of arrival if None.
+        track: the tracker's id of the track within the camera.
+        wait: whether to return the matches.
     """
 
     camera: str
@@ -117,7 +116,7 @@ class SightingFields(TypedDict, total=False):
 
 
 class SeparateOptions(QueryOptions):
-    """Options of several queries, one for each image."""
+    """Options of several queries, one per image."""
 
     mode: Literal["separate"]
 
@@ -126,7 +125,7 @@ Answers_co = TypeVar("Answers_co", covariant=True)
 
 
 class Query(Protocol[Answer_co, Answers_co]):
-    """A query; its answer's type depends on `mode`."""
+    """A query method; the type of its answer depends on `mode`."""
 
     @overload
     def __call__(
@@ -174,7 +173,7 @@ class WatchOptions(TypedDict, total=False):
 
 
 class Methods(Calls):
-    """The calls of both clients that are one request each."""
+    """Calls of both clients that are a single request each."""
 
     @answered
     def enroll_frame(
@@ -187,17 +186,17 @@ class Methods(Calls):
         keep_best: int | None = None,
         **labels: Unpack[CropFields],
     ) -> Call[models.Enrollment]:
-        """Enrolls the crops in the boxes of one image, each answered in the order of the boxes.
+        """Enrolls the crops in the boxes of one image; outcomes are in the order of the boxes.
 
         The image itself is not stored. A box that cannot be used is an entry with `problem`.
 
         Args:
             frame: the image.
-            boxes: each with the labels of its crop, where it has any.
-            gallery: the client's own unless given.
-            idempotency_key: names this call; it happens once within a day.
-            keep_best: how many crops each track keeps, 1 to 32; all of them unless given.
-            labels: of each box that has none of its own.
+            boxes: each with the labels of its crop, if any.
+            gallery: the client's if None.
+            idempotency_key: identifies this call, which takes effect once within a day.
+            keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
+            labels: for boxes without labels of their own.
         """
         headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
         path = self._path(gallery, "crops")
@@ -215,13 +214,13 @@ class Methods(Calls):
         keep_best: int | None = None,
         **labels: Unpack[CropFields],
     ) -> Call[models.Enrollment]:
-        """Enrolls vectors in place of images, as `embeddings` gave them; no picture is kept.
+        """Enrolls vectors instead of images, as returned by `embeddings`; no picture is stored.
 
         Args:
             vectors: each as numbers, or as base64 of float32.
-            embedding_fingerprint: of the embedder that made them.
-            idempotency_key: names this call; it happens once within a day.
-            keep_best: how many crops each track keeps, 1 to 32; all of them unless given.
+            embedding_fingerprint: of the embedder that computed them.
+            idempotency_key: identifies this call, which takes effect once within a day.
+            keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
             labels: of every vector.
         """
         headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
@@ -233,12 +232,12 @@ class Methods(Calls):
 
     @Request("POST", "sightings", repeatable=True)
     def sight(self, *images: ImageSource, **options: Unpack[SightingFields]) -> models.Sighted:
-        """Compares crops of a camera with the armed watch lists; none of them is stored.
+        """Compares crops of a camera with the armed watch lists without storing them.
 
-        Crops that are sent again raise no second alert.
+        Sending the same crops again raises no second alert.
 
         Raises:
-            RequestRefused: status 422 where none of the images can be used.
+            RequestRefused: status 422 if none of the images can be used.
         """
 
     @answered
@@ -248,10 +247,10 @@ class Methods(Calls):
         boxes: Sequence[LabelledBox],
         **options: Unpack[SightingFields],
     ) -> Call[models.Sighted]:
-        """Compares the crops in the boxes of one image, as `sight` does.
+        """Compares the crops in the boxes of one image with the watch lists, like `sight`.
 
         Args:
-            boxes: each with its own `camera`, `captured_at` and `track`, where it has any.
+            boxes: each with its own `camera`, `captured_at` and `track`, if any.
         """
         fields = {**options, "boxes": boxes}
         path = path_to("sightings")
@@ -273,15 +272,15 @@ class Methods(Calls):
         order: models.CropOrder = "enrolled",
         include_vector: bool = False,
     ) -> Call[models.Crops]:
-        """Lists every crop of a gallery, fetched page by page as the iterator moves on.
+        """Lists the crops of a gallery, fetched page by page.
 
         Args:
             unnamed: only crops without an identity.
-            captured_after, captured_before: only crops captured within these, with time zone.
-            track: only crops of this track; with `camera` of that camera alone.
-            order: by enrollment, or by `captured` or `-captured`, where that is unknown of a crop
-                by its enrollment.
-            include_vector: with the vector of each, and the fingerprint of its embedder.
+            captured_after, captured_before: limits of the time of capture, with time zone.
+            track: only crops of this track; with `camera`, only of this camera's track.
+            order: by enrollment, or by `captured` or `-captured`; crops of unknown capture time are
+                sorted by their enrollment.
+            include_vector: whether to return vectors and the fingerprint of their embedder.
         """
         filters = {"identity": identity, "camera": camera, "track": track}
         filters |= {"external_id": external_id}
@@ -295,99 +294,99 @@ class Methods(Calls):
     def crop(
         self, crop_id: str, gallery: str | None = None, *, include_vector: bool = False
     ) -> models.Crop:
-        """Reads one crop's record."""
+        """Reads one crop."""
 
     @Request("PATCH", "galleries/{gallery}/crops/{crop_id}")
     def change_crop(
         self, crop_id: str, gallery: str | None = None, **options: Unpack[CropFields]
     ) -> models.ChangedCrop:
-        """Changes the labels of a crop: the given fields, None for unknown."""
+        """Changes the given labels of a crop; None means unknown."""
 
     @Request("PATCH", "galleries/{gallery}/crops", long=True)
     def change_crops(
         self, gallery: str | None = None, **options: Unpack[CropsChanges]
     ) -> models.ChangedCrops:
-        """Changes every crop that passes a filter: `change_crops(unnamed=True, new_identity=…)`."""
+        """Changes all crops that pass a filter: `change_crops(unnamed=True, new_identity=…)`."""
 
     @Request("DELETE", "galleries/{gallery}/crops", long=True)
     def delete_crops(
         self, gallery: str | None = None, **options: Unpack[CropsChosen]
     ) -> models.RemovedCrops:
-        """Removes every crop that passes a filter; they are never returned again."""
+        """Deletes all crops that pass a filter; they are never returned again."""
 
     @Request("DELETE", "galleries/{gallery}/crops/{crop_id}")
     def delete_crop(self, crop_id: str, gallery: str | None = None) -> models.Removal:
-        """Removes one crop; it is never returned again."""
+        """Deletes one crop; it is never returned again."""
 
     @Request("GET", "galleries/{gallery}/crops/{crop_id}/image")
     def image(self, crop_id: str, gallery: str | None = None, *, width: int | None = None) -> bytes:
-        """Reads a crop's picture, the bytes of an image file; with `width` a JPEG so wide at most.
+        """Reads a crop's picture as the content of an image file; with `width` as a small JPEG.
 
         Args:
-            width: in pixels, 16 to 512.
+            width: maximum width in pixels, 16 to 512.
         """
 
     @PagedRequest("galleries", limit=None)
     def galleries(self) -> Iterator[models.Gallery]:
-        """Lists every gallery that the key is for."""
+        """Lists the galleries that the key may use."""
 
     @Request("GET", "galleries/{name}")
     def gallery(self, name: str | None = None) -> models.Gallery:
-        """Reads one gallery's description."""
+        """Reads the description of a gallery."""
 
     @Request("POST", "galleries")
     def create_gallery(self, name: str, **options: Unpack[GalleryOptions]) -> models.Gallery:
-        """Creates a gallery; one of that name is a `RequestRefused` with status 409.
+        """Creates a gallery; if the name exists, raises `RequestRefused` with status 409.
 
-        The name has letters, digits, dot, dash and underscore, 64 at most.
+        A name has up to 64 letters, digits, dots, dashes and underscores.
         """
 
     @Request("PATCH", "galleries/{name}")
     def change_gallery(
         self, name: str | None = None, **options: Unpack[GalleryOptions]
     ) -> models.Gallery:
-        """Changes how a gallery is kept."""
+        """Changes the settings of a gallery."""
 
     @Request("DELETE", "galleries/{name}", long=True)
     def delete_gallery(self, name: str) -> models.GalleryRemoval:
-        """Deletes a gallery, every crop in it, and its snapshots; `default` cannot be deleted."""
+        """Deletes a gallery with all crops and snapshots; `default` cannot be deleted."""
 
     @PagedRequest("galleries/{gallery}/tracks", limit=100)
     def tracks(
         self, gallery: str | None = None, *, camera: str | None = None
     ) -> Iterator[models.Track]:
-        """Tracks in the order of their ids, fetched page by page.
+        """Lists tracks by their ids, fetched page by page.
 
         Args:
-            camera: only those of this camera.
+            camera: only tracks of this camera.
         """
 
     @PagedRequest("galleries/{gallery}/identities")
     def identities(
         self, gallery: str | None = None, *, query: str = "", sort: models.IdentityOrder = "name"
     ) -> Iterator[models.Identity]:
-        """Identities that contain `query`, in any case, fetched page by page.
+        """Lists identities whose name contains `query` in any case, fetched page by page.
 
         Args:
-            query: a part of the name.
-            sort: in natural order of the names, the last seen first, or most crops first.
+            query: part of the name.
+            sort: natural order of names, last seen first, or most crops first.
         """
 
     @Request("GET", "galleries/{gallery}/identities/{identity}")
     def identity(self, identity: str, gallery: str | None = None) -> models.IdentityDetail:
-        """Reads the crops, cameras and times of one identity, and which crop shows it best."""
+        """Reads the crops, cameras and times of an identity, and which crop shows it best."""
 
     @Request("GET", "galleries/{gallery}/similar")
     def similar(
         self, identity: str, gallery: str | None = None, *, limit: int = 10
     ) -> list[models.SimilarIdentity]:
-        """Identities that may be the same person as this one, the most alike first."""
+        """Lists identities that may be the same person as this one, most similar first."""
 
     @Request("PATCH", "galleries/{gallery}/identities/{identity}")
     def rename_identity(
         self, identity: str, new_identity: str, gallery: str | None = None
     ) -> models.RenamedIdentity:
-        """Renames an identity; where the new name is there already, merges the two.
+        """Renames an identity; if the new name exists, merges the two.
 
         A merge can be undone for 30 days: `undo_merge(answer.merge_id)`.
         """
@@ -398,19 +397,19 @@ class Methods(Calls):
 
     @Request("POST", "galleries/{gallery}/merges/{merge_id}/undo")
     def undo_merge(self, merge_id: str, gallery: str | None = None) -> models.RenamedIdentity:
-        """Gives the crops of a merge their former identity again."""
+        """Undoes a merge: its crops get their former identity back."""
 
     @Request("DELETE", "galleries/{gallery}/identities/{identity}", long=True)
     def forget(self, identity: str, gallery: str | None = None) -> models.ForgottenIdentity:
-        """Removes a person: every crop, vector and image, from every snapshot too."""
+        """Forgets a person: deletes every crop, vector and image, in snapshots too."""
 
     @Request("POST", "galleries/{gallery}/snapshots", long=True)
     def take_snapshot(self, gallery: str | None = None) -> models.Snapshot:
-        """Copies a gallery as it is now, while it is served."""
+        """Takes a snapshot of a gallery while it is served."""
 
     @PagedRequest("galleries/{gallery}/snapshots", limit=None)
     def snapshots(self, gallery: str | None = None) -> Iterator[models.Snapshot]:
-        """Lists every snapshot of a gallery, oldest first."""
+        """Lists the snapshots of a gallery, oldest first."""
 
     @Request("GET", "galleries/{gallery}/snapshots/{snapshot_id}")
     def snapshot(self, snapshot_id: str, gallery: str | None = None) -> models.Snapshot:
@@ -418,16 +417,16 @@ class Methods(Calls):
 
     @Request("DELETE", "galleries/{gallery}/snapshots/{snapshot_id}")
     def delete_snapshot(self, snapshot_id: str, gallery: str | None = None) -> None:
-        """Removes a snapshot; the gallery stays as it is."""
+        """Deletes a snapshot; the gallery stays as it is."""
 
     @Request("POST", "galleries/{gallery}/snapshots/{snapshot_id}/restore", long=True)
     def restore_snapshot(
         self, snapshot_id: str, gallery: str | None = None
     ) -> models.RestoredSnapshot:
-        """Restores a gallery from a snapshot, without crops that were deleted since.
+        """Restores a gallery from a snapshot, without crops deleted since.
 
         Raises:
-            RequestRefused: status 409 for a damaged snapshot, which changes nothing.
+            RequestRefused: status 409 if the snapshot is damaged; nothing was changed.
         """
 
     @Request("POST", "galleries/{gallery}/imports", long=True)
@@ -444,14 +443,14 @@ class Methods(Calls):
     def import_folder(
         self, folder: str, *, gallery: str | None = None, **options: Unpack[ImportOptions]
     ) -> models.Job:
-        """Begins to enroll a folder that the service itself can read, below its GMN_IMPORT_DIR."""
+        """Starts enrolling a folder below GMN_IMPORT_DIR, which the service itself reads."""
 
     @Request("POST", "galleries/{gallery}/reindex", repeatable=True)
     def reindex(self, gallery: str | None = None) -> models.Job:
-        """Begins to embed a gallery anew with the model that is served.
+        """Starts embedding a gallery anew with the served model.
 
         Raises:
-            RequestRefused: status 409 where that model made the gallery's vectors already.
+            RequestRefused: status 409 if the vectors are already of that model.
         """
 
     @Request("POST", "galleries/{gallery}/groups", repeatable=True)
@@ -463,40 +462,40 @@ class Methods(Calls):
         captured_after: datetime | str | None = None,
         captured_before: datetime | str | None = None,
     ) -> models.Job:
-        """Begins to group a gallery's crops without a name by person, as suggestions.
+        """Starts grouping the unnamed crops of a gallery by person, as suggestions.
 
         Args:
             camera: only crops of this camera.
-            captured_after, captured_before: inclusive bounds of the capture, with time zone.
+            captured_after, captured_before: inclusive limits of the capture time, with time zone.
 
         Raises:
-            RequestRefused: status 422 where they are more than 5,000 and nothing narrows them.
+            RequestRefused: status 422 for more than 5,000 crops.
         """
 
     @Request("GET", "galleries/{gallery}/groups")
     def groups(self, gallery: str | None = None) -> models.CropGroups:
-        """Lists the groups of the last grouping, without crops that were named or deleted since."""
+        """Lists the groups of the last grouping, without crops named or deleted since."""
 
     @Request("GET", "jobs")
     def jobs(self, gallery: str | None = None, limit: int = 100) -> list[models.Job]:
-        """Lists the newest jobs first, at most 1,000; of every gallery unless one is named."""
+        """Lists the newest jobs first, at most 1,000; of all galleries if none is given."""
 
     @Request("GET", "jobs/{job_id}")
     def job(self, job_id: str) -> models.Job:
-        """How far a job is."""
+        """Reads the state and progress of a job."""
 
     @Request("DELETE", "jobs/{job_id}", repeatable=True)
     def cancel_job(self, job_id: str) -> models.Job:
-        """Asks a job to stop; enrolled crops stay."""
+        """Cancels a job; enrolled crops stay."""
 
     @answered
     def job_problems(self, job_id: str) -> Call[list[models.JobProblem]]:
-        """Reads the problem of each item of a job that had one."""
+        """Reads the problems of a job, one for each item that had one."""
         return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
 
     @PagedRequest("keys", limit=None)
     def keys(self) -> Iterator[models.Key]:
-        """Lists every API key without its secret, oldest first."""
+        """Lists the API keys without their secrets, oldest first."""
 
     @Request("POST", "keys")
     def create_key(
@@ -509,23 +508,23 @@ class Methods(Calls):
         rate: int | None = None,
         rate_images: bool = False,
     ) -> models.NewKey:
-        """Makes an API key; its text is `answer.key` and cannot be asked for again.
+        """Creates an API key; its text is `answer.key` and cannot be read again.
 
         Args:
-            gallery: the only gallery that it is for; all unless given.
-            note: whom it is for.
-            learn: whether its searches count for the calibration of the galleries.
-            expires_days: days after which it is refused; never unless given.
-            rate: requests a minute that each process answers; any number unless given.
-            rate_images: the rate counts images in place of requests.
+            gallery: limits the key to one gallery.
+            note: whom the key is for.
+            learn: whether its searches are used to calibrate the galleries.
+            expires_days: days until the key expires; never if None.
+            rate: requests per minute that each process answers; unlimited if None.
+            rate_images: whether the rate counts images instead of requests.
 
         Raises:
-            RequestRefused: status 409 where it would be the first key and no administrator's.
+            RequestRefused: status 409 if it is the first key and not an administrator's.
         """
 
     @Request("DELETE", "keys/{key_id}")
     def delete_key(self, key_id: str) -> None:
-        """Revokes an API key, which is refused from now on; the last administrator's is kept."""
+        """Revokes an API key from now on; the last administrator's key cannot be revoked."""
 
     @answered
     def _query(
@@ -536,10 +535,10 @@ class Methods(Calls):
         mode: Literal["separate"] | None = None,
         **options: Unpack[AskedOptions],
     ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
-        """Ranks the gallery by likeness to one person, of whom several images may be given.
+        """Searches the gallery for the person on the images and ranks its crops.
 
         With `mode="separate"` each image is a query of its own, answered in order. With `crop_id`
-        or `track` crops of the gallery ask, and are not among the results.
+        or `track` the query consists of crops of the gallery, which the results leave out.
         """
         read = reader(models.SeparateAnswers if mode else models.QueryAnswer)
         path = self._path(gallery, "queries")
@@ -554,7 +553,7 @@ class Methods(Calls):
     def query_like(
         self, crop_id: str, gallery: str | None = None, **options: Unpack[QueryOptions]
     ) -> models.QueryAnswer:
-        """Ranks the gallery by likeness to one of its own crops."""
+        """Searches the gallery for the person on one of its crops."""
 
     @answered
     def query_vector(
@@ -564,10 +563,10 @@ class Methods(Calls):
         gallery: str | None = None,
         **options: Unpack[QueryOptions],
     ) -> Call[models.QueryAnswer]:
-        """Ranks the gallery by likeness to a vector, as `embeddings` or `include_vector` gave it.
+        """Searches the gallery by a vector, as returned by `embeddings` or `include_vector`.
 
         Raises:
-            RequestRefused: status 422 where another embedder made the gallery's vectors.
+            RequestRefused: status 422 if the gallery's vectors are of another embedder.
         """
         fields = {**options, **_vector_fields(vector, embedding_fingerprint)}
         path = self._path(gallery, "queries")
@@ -583,15 +582,16 @@ class Methods(Calls):
         embedding_fingerprint: str | None = None,
         **options: Unpack[AskedOptions],
     ) -> Call[models.GalleriesAnswer]:
-        """Ranks several galleries at once by likeness to one person, merged by probability.
+        """Searches several galleries for one person and merges the results by probability.
 
-        The options `keep`, `keep_picture` and `min_version` are of one gallery and refused.
+        The options `keep`, `keep_picture` and `min_version` apply to single galleries and are
+        refused.
 
         Args:
-            images: several are one person.
-            galleries: at most 20; all that the key may see unless given.
-            gallery: the one that `crop_id` or `track` is in; the client's own unless given.
-            vector, embedding_fingerprint: a vector in place of images, as of `query_vector`.
+            images: all of one person.
+            galleries: at most 20; all that the key may use if None.
+            gallery: gallery of `crop_id` or `track`; the client's if None.
+            vector, embedding_fingerprint: a vector instead of images, as in `query_vector`.
         """
         fields = {**options, "galleries": galleries}
         if "crop_id" in options or "track" in options:
@@ -613,12 +613,12 @@ class Methods(Calls):
         operating_point: str | None = None,
         gallery: str | None = None,
     ) -> Call[models.PairScore]:
-        """Compares two images; with `explain` the answer has the contribution of each region.
+        """Compares two images; with `explain`, returns the contribution of each region.
 
         Args:
-            scoring: the score behind probability and verdict; the artefact's default unless given.
-            operating_point: such as `pair_far_1e-3`, or with `gallery` `far_1e-2`.
-            gallery: judge as a result of a search of it; as a pair by default.
+            scoring: score behind probability and verdict; the artefact's default if None.
+            operating_point: such as `pair_far_1e-3`, or `far_1e-2` with `gallery`.
+            gallery: judge the pair as a search result in this gallery.
         """
         fields = {"explain": explain, "scoring": scoring, "gallery": gallery}
         fields["operating_point"] = operating_point
@@ -628,11 +628,11 @@ class Methods(Calls):
 
     @Request("POST", "embeddings", repeatable=True)
     def embeddings(self, *images: ImageSource) -> models.Embeddings:
-        """Computes the features of images; one that cannot be used is an entry with `problem`."""
+        """Computes the features of images; an unusable image is an entry with `problem`."""
 
     @Request("GET", "model")
     def model(self) -> models.ModelInfo:
-        """Reads the served artefact's own description."""
+        """Reads the description of the served artefact."""
 
     @PagedRequest("galleries/{gallery}/queries")
     def kept_searches(
@@ -642,17 +642,17 @@ class Methods(Calls):
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}")
     def kept_search(self, query_id: str, gallery: str | None = None) -> models.OpenedSearch:
-        """Opens a kept search with its answer, under the labels of now, and its reviews."""
+        """Opens a kept search: its answer with the current labels, and its reviews."""
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}/image")
     def kept_image(
         self, query_id: str, gallery: str | None = None, *, width: int | None = None
     ) -> bytes:
-        """Reads the kept picture of a search, as the bytes of an image file; see `image`."""
+        """Reads the picture of a kept search as the content of an image file; see `image`."""
 
     @Request("DELETE", "galleries/{gallery}/queries/{query_id}")
     def delete_kept_search(self, query_id: str, gallery: str | None = None) -> None:
-        """Deletes a kept search with its picture, from cases too."""
+        """Deletes a kept search with its picture, also from cases."""
 
     @Request("POST", "galleries/{gallery}/queries/{query_id}/reviews", repeatable=True)
     def review(
@@ -666,11 +666,11 @@ class Methods(Calls):
         camera: str | None = None,
         captured_at: datetime | None = None,
     ) -> models.AnsweredReview:
-        """Confirms or rejects results of a kept search; `open` takes a decision back.
+        """Confirms or rejects results of a kept search; `open` withdraws a decision.
 
         Args:
-            identity: with `confirmed`, the crops' name from now on.
-            enroll: with `confirmed`, whether the search's picture is enrolled under their name.
+            identity: name for the crops, if `confirmed`.
+            enroll: whether to enroll the search's picture under this name, if `confirmed`.
             camera, captured_at: of the picture.
         """
 
@@ -678,27 +678,27 @@ class Methods(Calls):
     def reviews(
         self, gallery: str | None = None, *, everyone: bool = False
     ) -> Iterator[models.Review]:
-        """Lists the reviews of the searches of the client's key; of all keys with `everyone`."""
+        """Lists reviews of searches of the client's key; of all keys with `everyone`."""
 
     @PagedRequest("galleries/{gallery}/queries")
     def case_searches(
         self, case_id: str, gallery: str | None = None
     ) -> Iterator[models.KeptSearch]:
-        """Lists the kept searches of a case, the newest first."""
+        """Lists the kept searches of a case, newest first."""
 
     @PagedRequest("galleries/{gallery}/cases")
     def cases(self, gallery: str | None = None) -> Iterator[models.Case]:
-        """Lists the cases of a gallery, the newest first."""
+        """Lists the cases of a gallery, newest first."""
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}")
     def case(self, case_id: str, gallery: str | None = None) -> models.CaseDetail:
-        """Reads one case, with the ids of its searches and the notes on them."""
+        """Reads a case with the ids of its searches and the notes on them."""
 
     @Request("POST", "galleries/{gallery}/cases")
     def create_case(
         self, name: str, notes: str = "", gallery: str | None = None
     ) -> models.CaseDetail:
-        """Begins a case."""
+        """Creates a case."""
 
     @Request("PATCH", "galleries/{gallery}/cases/{case_id}")
     def change_case(
@@ -709,49 +709,49 @@ class Methods(Calls):
         name: str | None = None,
         notes: str | None = None,
     ) -> models.CaseDetail:
-        """Changes a case's name or notes; one that is not given stays."""
+        """Changes the name or the notes of a case; omitted ones stay."""
 
     @Request("DELETE", "galleries/{gallery}/cases/{case_id}")
     def delete_case(self, case_id: str, gallery: str | None = None) -> models.CaseRemoval:
-        """Deletes a case with the searches that no other case holds."""
+        """Deletes a case and its searches that are in no other case."""
 
     @Request("PUT", "galleries/{gallery}/cases/{case_id}/queries/{query_id}", repeatable=True)
     def hold_search(
         self, case_id: str, query_id: str, note: str = "", gallery: str | None = None
     ) -> models.CaseDetail:
-        """Puts a kept search into a case with a note, or changes the note."""
+        """Adds a kept search to a case with a note, or changes the note."""
 
     @Request("DELETE", "galleries/{gallery}/cases/{case_id}/queries/{query_id}")
     def release_search(
         self, case_id: str, query_id: str, gallery: str | None = None
     ) -> models.CaseDetail:
-        """Takes a kept search out of a case, so that its days count again."""
+        """Removes a kept search from a case, so that its retention period runs again."""
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}/export", long=True)
     def export_case(self, case_id: str, gallery: str | None = None) -> bytes:
-        """Exports a case as the bytes of a ZIP: a page, pictures, a table and checksums."""
+        """Exports a case as ZIP: a page, pictures, a table and checksums."""
 
     @Request("GET", "galleries/{gallery}/watch")
     def watch(self, gallery: str | None = None) -> models.Watch:
-        """Reads the state of a gallery as a watch list, its forecast, and its alarms so far."""
+        """Reads the state of a watch list, its forecast, and its alarms so far."""
 
     @Request("PUT", "galleries/{gallery}/watch", repeatable=True)
     def propose_watch(
         self, gallery: str | None = None, **options: Unpack[WatchOptions]
     ) -> models.WatchProposal:
-        """Forecasts the alarms of a gallery as a watch list; `arm_watch` takes its `confirm`."""
+        """Forecasts the alarms of a watch list; pass the answer's `confirm` to `arm_watch`."""
 
     @Request("PUT", "galleries/{gallery}/watch", repeatable=True)
     def arm_watch(
         self, confirm: str, gallery: str | None = None, **options: Unpack[WatchOptions]
     ) -> models.Watch:
-        """Arms a gallery as a watch list by the settings that were proposed."""
+        """Arms a watch list with the settings that were forecast."""
 
     @Request("DELETE", "galleries/{gallery}/watch", repeatable=True)
     def disarm_watch(
         self, gallery: str | None = None, *, reason: str | None = None
     ) -> models.Watch:
-        """Disarms a watch list; its alerts stay for their days."""
+        """Disarms a watch list; its alerts stay for their retention period."""
 
     @PagedRequest("alerts")
     def alerts(
@@ -763,42 +763,42 @@ class Methods(Calls):
         kind: models.AlertKind | None = None,
         state: models.AlertState | None = None,
     ) -> Iterator[models.Alert]:
-        """Lists alerts, the newest first; of every list unless one is named.
+        """Lists alerts, newest first; of all lists if none is given.
 
         Args:
-            gallery: only of this list.
-            identity: only about this person.
-            camera: only from this camera.
-            kind: only of this kind.
-            state: only with this decision, or `open`.
+            gallery: only alerts of this list.
+            identity: only alerts about this person.
+            camera: only alerts from this camera.
+            kind: only alerts of this kind.
+            state: only alerts with this decision, or `open`.
         """
 
     @Request("GET", "alerts/{alert_id}")
     def alert(self, alert_id: str) -> models.Alert:
-        """Reads one alert, with its person's name of now."""
+        """Reads an alert, with its person's current name."""
 
     @Request("GET", "alerts/{alert_id}/image")
     def alert_image(self, alert_id: str, *, width: int | None = None) -> bytes:
-        """Reads the picture that raised an alert, as the bytes of an image file; see `image`."""
+        """Reads the picture that raised an alert as the content of an image file; see `image`."""
 
     @Request("POST", "alerts/{alert_id}/review", repeatable=True)
     def review_alert(self, alert_id: str, decision: models.AlertState) -> models.Alert:
-        """Confirms or rejects an alert; `open` takes a decision back."""
+        """Confirms or rejects an alert; `open` withdraws a decision."""
 
     @PagedRequest("webhooks", limit=None)
     def webhooks(self) -> Iterator[models.Webhook]:
-        """Lists the webhooks without their secrets, the oldest first."""
+        """Lists the webhooks without their secrets, oldest first."""
 
     @Request("POST", "webhooks")
     def create_webhook(
         self, url: str, gallery: str | None = None, note: str = ""
     ) -> models.NewWebhook:
-        """Makes an address to which alerts are sent; `answer.secret` cannot be asked for again.
+        """Creates a webhook; its secret is `answer.secret` and cannot be read again.
 
         Args:
-            url: by https, or by http to the service's own machine.
-            gallery: the only list whose alerts are sent; all unless given.
-            note: whose it is.
+            url: https, or http to the service's own machine.
+            gallery: send only alerts of this list.
+            note: whom the webhook belongs to.
         """
 
     @Request("PATCH", "webhooks/{webhook_id}")
@@ -810,29 +810,29 @@ class Methods(Calls):
         enabled: bool | None = None,
         note: str | None = None,
     ) -> models.Webhook:
-        """Changes a webhook's address or note, stops it, or lets it go on."""
+        """Changes the address or note of a webhook, pauses or resumes it."""
 
     @Request("DELETE", "webhooks/{webhook_id}")
     def delete_webhook(self, webhook_id: str) -> None:
-        """Deletes a webhook with what waits for it."""
+        """Deletes a webhook with its waiting deliveries."""
 
     @Request("POST", "webhooks/{webhook_id}/rotate")
     def rotate_webhook(self, webhook_id: str) -> models.NewWebhook:
-        """Gives a webhook a new secret; for a day the former one signs too."""
+        """Gives a webhook a new secret; the former one also signs for a day."""
 
     @Request("POST", "webhooks/{webhook_id}/test")
     def test_webhook(self, webhook_id: str) -> models.TestedWebhook:
-        """Sends a message of the type `test` to a webhook once."""
+        """Sends a message of type `test` to a webhook once."""
 
     @PagedRequest("webhooks/deliveries")
     def deliveries(
         self, *, state: models.DeliveryState | None = None, webhook_id: str | None = None
     ) -> Iterator[models.Delivery]:
-        """Lists the deliveries of alerts, the newest first; `dead` are those given up.
+        """Lists deliveries of alerts, newest first; `dead` ones were given up.
 
         Args:
-            state: only in this state.
-            webhook_id: only to this webhook.
+            state: only deliveries in this state.
+            webhook_id: only deliveries to this webhook.
         """
 
     @Request("POST", "webhooks/deliveries/{delivery_id}/retry", repeatable=True)

@@ -1,4 +1,4 @@
-"""The content of requests: images, in every way they can be given, archives and form fields."""
+"""The content of requests: images in all accepted forms, archives and form fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gmn_client.models import RetentionFrom
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 else:
-    # Pillow is not needed otherwise.
+    # Pillow is only needed for PIL images.
     PilImage = Any
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -29,7 +29,7 @@ DEFAULT_GALLERY = "default"
 UNNAMED = "image"
 LONGEST_KEY = 255
 PRINTABLE = re.compile(r"[!-~]+")
-# Modes of PIL images that a PNG can hold and the service reads.
+# Modes of PIL images that PNG supports and the service reads.
 PNG_MODES = frozenset({"1", "I;16", "I;16B", "L", "LA", "P", "RGB", "RGBA"})
 ACCEPTED = (
     "give a path, the bytes of an image file, a file opened with open(path, 'rb'), a PIL image, or "
@@ -41,16 +41,16 @@ ImageData: TypeAlias = bytes | str | os.PathLike[str] | IO[bytes] | PilImage
 
 @dataclass(frozen=True)
 class Image:
-    """One image to enroll and its labels.
+    """An image to enroll, with its labels.
 
     Attributes:
-        data: a path, the bytes of an image file, a file opened in binary mode, or a PIL image.
-        name: its name in messages; a file's own name where None is given.
-        identity, camera: None where unknown.
-        captured_at: with time zone; None where unknown.
-        external_id: your own id of it; None where it has none.
-        metadata: any JSON object to keep with it.
-        track: the tracker's own id of the track, within the camera; None where it has none.
+        data: a path, the content of an image file, a file opened in binary mode, or a PIL image.
+        name: its name in messages; the file's name if None.
+        identity, camera: None if unknown.
+        captured_at: with time zone; None if unknown.
+        external_id: your own id of the crop, or None.
+        metadata: any JSON object to store with it.
+        track: the tracker's id of the track within the camera, or None.
     """
 
     data: ImageData
@@ -67,7 +67,7 @@ ImageSource: TypeAlias = ImageData | Image
 
 
 class Box(TypedDict):
-    """The box of one person in a frame, in whole pixels from its left upper corner."""
+    """The box of one person in a frame, in whole pixels from the top left corner."""
 
     x: int
     y: int
@@ -76,12 +76,12 @@ class Box(TypedDict):
 
 
 class CropFields(TypedDict, total=False):
-    """Labels of a crop to change; omitted ones stay as they are, None is for unknown.
+    """Labels of a crop to change; omitted ones stay, None means unknown.
 
     Attributes:
         captured_at: with time zone.
         external_id, metadata: your own id, and your own JSON object.
-        track: the tracker's own id of the track, within the camera.
+        track: the tracker's id of the track within the camera.
     """
 
     identity: str | None
@@ -97,12 +97,12 @@ class LabelledBox(Box, CropFields):
 
 
 class CropsChosen(TypedDict, total=False):
-    """A choice of the crops that pass every given option; at least one has to be given.
+    """Filter of crops that have to pass every given option; at least one is required.
 
     Attributes:
         unnamed: only crops without an identity.
-        captured_after, captured_before: only crops captured within these, with time zone.
-        dry_run: answer how many they are, and change nothing.
+        captured_after, captured_before: limits of the time of capture, with time zone.
+        dry_run: return the number of crops without changing any.
     """
 
     crop_ids: Sequence[str]
@@ -117,7 +117,7 @@ class CropsChosen(TypedDict, total=False):
 
 
 class CropsChanges(CropsChosen, total=False):
-    """A choice of crops, and their labels from now on, None for unknown."""
+    """Filter of crops, and their new labels; None means unknown."""
 
     new_identity: str | None
     new_camera: str | None
@@ -126,15 +126,15 @@ class CropsChanges(CropsChosen, total=False):
 
 
 class GalleryOptions(TypedDict, total=False):
-    """Settings of a gallery; those left out stay as they are.
+    """Settings of a gallery; omitted ones stay as they are.
 
     Attributes:
         retention_days: older crops are deleted; 0 keeps all.
-        retention_from: whether a crop's age counts from its capture (or else its enrollment), or
-            always from its enrollment.
-        calibration: whether thresholds are fitted to the gallery's named crops and its searches
-            (`on`), stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the
-            fit and the searches and fits again.
+        retention_from: whether a crop's age counts from its capture (if known), or always from its
+            enrollment.
+        calibration: whether thresholds are fitted to the gallery's named crops and searches (`on`),
+            stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the fit and
+            the searches and fits again.
     """
 
     retention_days: int
@@ -158,10 +158,10 @@ class ImportOptions(TypedDict, total=False):
 
 
 def path_to(*segments: str) -> str:
-    """Return the path of a resource, from its segments, each of which may hold any character.
+    """Return the path of a resource from its segments, which may contain any character.
 
     Raises:
-        InvalidInput: for a segment that would lead to another resource: none, `.` or `..`.
+        InvalidInput: a segment is empty, `.` or `..`, which would lead to another resource.
     """
     for segment in segments:
         if segment in ("", ".", ".."):
@@ -173,12 +173,12 @@ def path_to(*segments: str) -> str:
 
 
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return the fields that have a value, for httpx; several values are a repeated field."""
+    """Return the fields that have a value, for httpx; several values repeat the field."""
     return {name: _field(value) for name, value in values.items() if value is not None}
 
 
 def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields with an empty text for None and for no values, which are not left out."""
+    """Return the fields, with empty text for None and empty lists instead of omitting them."""
     sent = {name: _field(value) for name, value in values.items()}
     return {name: "" if value in (None, []) else value for name, value in sent.items()}
 
@@ -199,14 +199,14 @@ def _field(value: object) -> object:
 
 
 def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
-    """Return the labels of images: a field for each that any of them has, once for each image."""
+    """Return the labels of images: a field per label that any image has, repeated per image."""
     names = ("identity", "camera", "captured_at", "external_id", "metadata", "track")
     labels = {name: [getattr(image, name) for image in images] for name in names}
     return {name: many for name, many in labels.items() if many != [None] * len(many)}
 
 
 def idempotency_header(key: str) -> dict[str, str]:
-    """Return the header for a request's name; raises `InvalidInput` for one that none can carry."""
+    """Return the Idempotency-Key header; raises `InvalidInput` if it has invalid characters."""
     if not (PRINTABLE.fullmatch(key) and len(key) <= LONGEST_KEY):
         raise InvalidInput(
             f"idempotency_key: {key[:40]!r} can be none; give 1 to {LONGEST_KEY} printable ASCII "
@@ -219,7 +219,7 @@ def key_header(api_key: str | None) -> dict[str, str]:
     """Return the header of every request.
 
     Raises:
-        InvalidInput: for a key that no header can carry; it is not repeated.
+        InvalidInput: the key has invalid characters; the message does not repeat it.
     """
     key = (api_key or "").strip()
     if key and not PRINTABLE.fullmatch(key):
@@ -243,7 +243,7 @@ def images_of(sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
 def read_images(
     unread: Iterator[ImageSource], images: list[tuple[Image, int]], count: int
 ) -> list[tuple[Image, int]]:
-    """Append the next images, read, with their sizes in bytes, up to `count` in all."""
+    """Append the next images with their sizes in bytes, reading files, up to `count` in all."""
     for source in islice(unread, max(0, count - len(images))):
         name, content = _file(source)
         image = source if isinstance(source, Image) else Image(source)
@@ -252,11 +252,11 @@ def read_images(
 
 
 def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, bytes]]]:
-    """Return the form's files, each with its name, read or encoded where it is not there yet.
+    """Return the form's files with their names, reading or encoding images as necessary.
 
     Raises:
-        TypeError: for an object that is no image.
-        InvalidInput: for none, or a file that cannot be read.
+        TypeError: an object is not an image.
+        InvalidInput: there are no images, or a file cannot be read.
     """
     if not sources:
         raise InvalidInput("query: no image was given; give at least one")
@@ -264,7 +264,7 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
 
 
 def open_archive(path: str | os.PathLike[str] | None) -> AbstractContextManager[IO[bytes] | None]:
-    """Open a file to send, where there is one; raises `InvalidInput` where it cannot be read."""
+    """Open a file to send, if there is one; raises `InvalidInput` if it cannot be read."""
     try:
         return nullcontext() if path is None else Path(path).open("rb")
     except OSError as error:
@@ -292,17 +292,17 @@ def _file(source: Any) -> tuple[str, bytes]:
             return _name_of(source), read
         raise TypeError(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
     if hasattr(source, "getexif"):
-        # To RGB, 16-bit grey would be clipped and not scaled.
+        # Converting to RGB would clip 16-bit grey instead of scaling it.
         mode = "I;16" if source.mode == "I" else "RGB"
         writable = source if source.mode in PNG_MODES else source.convert(mode)
         encoded = io.BytesIO()
-        # With its EXIF data, so that the service turns it as it would have turned the file.
+        # Keep EXIF data, so that the service rotates the image as it would rotate the file.
         writable.save(encoded, format="PNG", exif=source.getexif())
         return _name_of(source), encoded.getvalue()
     raise TypeError(f"{type(source).__name__} is no image; {ACCEPTED}")
 
 
 def _name_of(source: object) -> str:
-    # PIL images have a `filename`.
+    # PIL images that were read from a file have a `filename`.
     name = getattr(source, "name", getattr(source, "filename", None))
     return (Path(name).name if isinstance(name, str) else "") or UNNAMED
