@@ -437,7 +437,7 @@ class Methods(Calls):
         gallery: str | None = None,
         **options: Unpack[ImportOptions],
     ) -> models.Job:
-        """Sends a zip or tar of images as it is read, and begins to enroll them."""
+        """Sends a zip of images as it is read, and begins to enroll them."""
 
     @Request("POST", "galleries/{gallery}/imports")
     def import_folder(

@@ -268,9 +268,7 @@ def open_archive(path: str | os.PathLike[str] | None) -> AbstractContextManager[
     try:
         return nullcontext() if path is None else Path(path).open("rb")
     except OSError as error:
-        raise InvalidInput(
-            f"{path}: cannot be read ({error.strerror}); name a zip or tar file"
-        ) from error
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror}); name a zip file") from error
 
 
 def _file(source: Any) -> tuple[str, bytes]:

@@ -114,6 +114,7 @@ def _kind(
 
 Unauthorised = _kind("unauthorised", 401)
 Forbidden = _kind("forbidden", 403)
+UnsupportedMediaType = _kind("unsupported_media_type", 415)
 UnknownGallery = _kind(
     "unknown_gallery",
     404,

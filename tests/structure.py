@@ -48,7 +48,7 @@ BOUNDS = {
     "files of training": 85,
     "tokens of bench": 20_120,
     "tokens of demo": 4_922,
-    "tokens of model": 32_630,
+    "tokens of model": 31_700,
     "functions of a first update": 126,
     "files of a first update": 35,
     "functions of a step": 43,

@@ -150,7 +150,7 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         return Source(list(read_spec(name)), labelled=True)
     else:
         raise InputProblem(
-            f"{name}: is not there; name an image, a folder of images, a zip or tar archive, a CSV "
+            f"{name}: is not there; name an image, a folder of images, a zip archive, a CSV "
             "manifest, or a data set KIND:PATH"
         )
     crops = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tarfile
 import tempfile
 import time
 import zipfile
@@ -38,6 +37,8 @@ from service.commands.bulk import (
 from service.commands.common import Shown, follow, progress_bar, shortened, with_client
 
 PROBLEMS_SHOWN = 20
+# The service reads the list of a zip's files up to a length that holds these.
+MOST_PACKED = 500_000
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
 SOURCE_HELP = (
     "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest or a "
@@ -229,14 +230,10 @@ def _archives(path: Path, split: str | None) -> list[Path]:
     if split is not None:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")
     first = archives[0]
-    try:
-        is_archive = zipfile.is_zipfile(first) or tarfile.is_tarfile(first)
-    except OSError as error:
-        raise InputProblem(f"{first}: cannot be read ({error.strerror})") from error
-    if not is_archive:
+    if not zipfile.is_zipfile(first):
         raise InputProblem(
-            f"{first}: neither a CSV manifest nor a zip or tar archive; pack the images into "
-            "one, or name their folder"
+            f"{first}: neither a CSV manifest nor a zip archive that can be read; pack the images "
+            "into a zip, or name their folder"
         )
     return archives
 
@@ -245,38 +242,40 @@ def _archives(path: Path, split: str | None) -> list[Path]:
 def pack(
     crops: Sequence[SourceCrop], problems: list[dict[str, str]]
 ) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Pack crops into a temporary tar file, with a manifest of their labels.
+    """Pack crops into a temporary zip file, with a manifest of their labels.
 
     Crops that cannot be read are added to the problems, with their `name`, a `code` and `problem`.
 
     Yields:
         The file, and the crops' names by their names in it.
+
+    Raises:
+        InputProblem: for more crops than one archive holds.
     """
+    if len(crops) > MOST_PACKED:
+        raise InputProblem(
+            f"--job: packs {MOST_PACKED:,} images at most, not {len(crops):,}; leave it out, or "
+            "name a part of them"
+        )
     manifest = io.StringIO()
     names = dict[str, str]()
     lines = csv.DictWriter(manifest, COLUMNS)
     lines.writeheader()
-    with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".tar") as file, progress_bar() as bar:
-        # Not a zip: the service limits the length of its list of files more.
-        with tarfile.open(fileobj=file, mode="w") as packed:
+    with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".zip") as file, progress_bar() as bar:
+        # Stored, not deflated: images are compressed already.
+        with zipfile.ZipFile(file, "w") as packed:
             for number, crop in enumerate(bar.track(crops, description="Packing")):
                 data = read_crop(crop)
                 name = f"{number:08d}.png"
                 if isinstance(data, str):
                     problems.append({"name": crop.name, "code": "unreadable", "problem": data})
                     continue
-                _add(packed, name, data)
+                packed.writestr(name, data)
                 names[name] = crop.name
                 moment = crop.captured_at and crop.captured_at.isoformat()
                 labels = {column: getattr(crop, column, None) for column in COLUMNS}
                 lines.writerow({**labels, "path": name, "captured_at": moment})
             if names:
-                _add(packed, MANIFEST, manifest.getvalue().encode())
+                packed.writestr(MANIFEST, manifest.getvalue())
         file.flush()
         yield Path(file.name), names
-
-
-def _add(packed: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    packed.addfile(entry, io.BytesIO(content))

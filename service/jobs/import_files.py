@@ -132,7 +132,7 @@ def _unpack(
 
     try:
         folder.mkdir()
-        left_out = unpack_crops(archive, folder, limits, between, ignored)
+        left_out = unpack_crops(archive, folder, limits, ignored, between)
         # Once progress is saved the folder must be complete, also after a power cut.
         data_directory.sync_disk(folder)
     except (DiskFull, OSError) as error:

@@ -18,7 +18,7 @@ from gmn_client.models import JobProblem, RefusedImage
 from model.crops.decode import CropProblem
 from model.crops.manifest import CropFile
 from model.crops.names import LeftOut
-from service.errors import InvalidField, StorageFailed
+from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
@@ -35,6 +35,8 @@ VECTORS_PER_BATCH = 256
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 4
 NumberedFile = tuple[int, CropFile]
+# The first bytes of a tar that was compressed.
+COMPRESSED_TAR = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 
 
@@ -49,6 +51,7 @@ async def begin_import(
 
     Raises:
         InvalidField: the folder does not exist, or not below the import directory.
+        UnsupportedMediaType: the archive is a tar.
         UnknownGallery, NeedsReindex: the gallery takes no images.
         StorageFailed: the disk did not take the archive.
     """
@@ -63,6 +66,7 @@ async def begin_import(
             await run(mounted_folder, runtime, folder, parameters.get("gallery"))
         else:
             sent = archive
+            await run(_refuse_tar, sent)
             try:
                 await runtime.sections.run(lambda: _keep_archive(runtime, spool, sent, held))
             except BaseException:
@@ -218,6 +222,13 @@ async def _enroll_batch(
         else:
             added["duplicates" if outcome.duplicate else "landed"] += 1
     return added, problems
+
+
+def _refuse_tar(archive: BinaryIO) -> None:
+    start = archive.read(512)
+    archive.seek(0)
+    if start.startswith(COMPRESSED_TAR) or start.startswith(b"ustar", 257):
+        raise UnsupportedMediaType("archive: is a tar file, which is not read; send a zip")
 
 
 async def _keep_archive(

@@ -5,13 +5,13 @@ By itself, so that the peak of the memory is this alone: python -m tests.hostile
 
 from __future__ import annotations
 
-import gzip
 import io
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from model.crops.names import Ignored
 from model.crops.unpack import UnpackLimits, unpack_crops
 from model.problems import InputProblem
 from tests.hostile import archives
@@ -25,8 +25,6 @@ def costly_archives() -> Iterator[tuple[str, bytes]]:
     listed = b"PK\1\2" + bytes(40_000_000)
     yield "a list of 40 MB", listed + archives.directory_end(9, len(listed), 0)
     yield "60,000 files of no use", _many_members()
-    yield "a name of 300 MB", gzip.compress(archives.extended_header(bytes(300_000_000), b"L"), 1)
-    yield "an extension of digits", archives.extended_header(b"1" * 65_000) * 5
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as packed:
         packed.writestr("a.jpg", bytes(200_000_000))
@@ -34,7 +32,7 @@ def costly_archives() -> Iterator[tuple[str, bytes]]:
 
 
 def _many_members() -> bytes:
-    return gzip.compress(bytes(archives.header("a.txt", 0)) * 60_000, 1)
+    return archives.zip_of([(f"{number}.txt", b"") for number in range(60_000)])
 
 
 def main() -> None:
@@ -52,7 +50,7 @@ def main() -> None:
 
 def _outcome(archive: Path, into: Path) -> str:
     try:
-        return f"{len(unpack_crops(archive, into, LIMITS))} left out"
+        return f"{len(unpack_crops(archive, into, LIMITS, Ignored()))} left out"
     except InputProblem as problem:
         return str(problem)
 

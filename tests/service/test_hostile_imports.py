@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import archives
-from tests.hostile.archives import GOOD, tar_of, zip_of
+from tests.hostile.archives import GOOD, zip_of
 
 IMAGE = next(iter(GOOD.values()))
 HEAD = b"path,identity,camera\n"
@@ -61,9 +60,8 @@ def ended(besieged, request):
 
 
 SPOILT = {
-    "names": tar_of([*((name, b"x") for name in archives.BESIDE.values()), *GOOD.items()]),
-    "bytes as a name": tar_of([("\udcff\udcfe.jpg", b"x"), *GOOD.items()]),
-    "links": tar_of(GOOD, *archives.specials()),
+    "names": zip_of([*((name, b"x") for name in archives.BESIDE.values()), *GOOD.items()]),
+    "links": archives.links(),
     "encrypted": archives.encrypted(),
     "damaged": archives.with_damaged_entry(),
     "no images": zip_of([("a.jpg", b"x"), ("\n=1+1.jpg", b""), *GOOD.items()]),
@@ -85,11 +83,8 @@ def test_good_images_of_a_spoilt_archive_land_and_the_report_names_the_others(en
     [
         b"",
         b"PK\3\4 no archive",
-        tar_of(GOOD)[:5_000],
-        archives.of_much_memory(),
+        zip_of(GOOD)[:5_000],
         archives.directory_of(2**40),
-        archives.extended_header(bytes(100_000)),
-        gzip.compress(archives.header("a.txt", 2**36) + bytes(1_000_000), mtime=0),
         zip_of({"a.txt": b"no image"}),
         zip_of({f"{number}.jpg": bytes(190_000) for number in range(30)}),
         zip_of({"manifest.csv": HEAD + b"../../../etc/passwd,1,c1\n", **GOOD}),

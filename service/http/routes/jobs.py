@@ -47,7 +47,7 @@ class ImportForm(Form):
     to_disk = True
 
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
-    """A zip or tar file of images, or features of the gallery's artefact: a .npz file of
+    """A zip file of images, or features of the gallery's artefact: a .npz file of
     `gmn embed`, of which no picture is kept."""
     folder: Annotated[str, Field(max_length=MAX_FOLDER)] | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive; for a key of one gallery the folder of

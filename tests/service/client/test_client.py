@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import tarfile
 import threading
+import zipfile
 from pathlib import Path
 
 import PIL.Image
@@ -243,10 +243,10 @@ def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
     service_url: str, gallery: str, drawn_crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = tmp_path / "a.png"
-    archive = tmp_path / "a.tar"
+    archive = tmp_path / "a.zip"
     image.write_bytes(drawn_crops[0].png)
-    with tarfile.open(archive, "w") as packed:
-        packed.add(image, "a.png")
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(image, "a.png")
     readers = set()
 
     class Watched(io.FileIO):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pty
-import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from gmn_client import Client, Image
 from model.crops import unpack
+from model.crops.names import Ignored
+from model.problems import InputProblem
 from service.commands.bulk import SourceCrop
-from service.commands.enroll import pack
+from service.commands.enroll import MOST_PACKED, pack
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
@@ -51,23 +53,34 @@ def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
     )
 
 
-def test_what_is_packed_is_as_long_as_an_archive_may_be(
+def test_images_are_packed_as_they_are_and_no_more_than_a_list_of_files_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpack, "MAX_DIRECTORY_BYTES", 100)
-    with pack([SourceCrop("x.png", lambda: b"x")] * 9, []) as (archive, names):
-        limits = unpack.UnpackLimits(max_bytes=10_000, max_entry_bytes=1000, max_entries=10)
-        assert unpack.unpack_crops(archive, tmp_path, limits) == []
+    crops = [SourceCrop("x.png", lambda: b"x" * 100)] * 99
+    with pack(crops, []) as (archive, names):
+        with zipfile.ZipFile(archive) as packed:
+            assert {entry.compress_type for entry in packed.infolist()} == {zipfile.ZIP_STORED}
+            listed = archive.stat().st_size - packed.start_dir
+        limits = unpack.UnpackLimits(max_bytes=100_000, max_entry_bytes=10_000)
+        assert unpack.unpack_crops(archive, tmp_path, limits, Ignored()) == []
     assert {file.name for file in tmp_path.iterdir()} == {*names, "manifest.csv"}
+    assert MOST_PACKED * listed / len(crops) < unpack.MAX_DIRECTORY_BYTES
 
 
-def test_a_tar_as_a_job_goes_with_the_manifest_in_it(
+def test_more_images_than_are_packed_are_refused_with_the_remedy() -> None:
+    crops = [SourceCrop("x.png", lambda: b"x")] * (MOST_PACKED + 1)
+    with pytest.raises(InputProblem, match="leave it out, or name a part"), pack(crops, []):
+        pass
+
+
+def test_a_zip_as_a_job_goes_with_the_manifest_in_it(
     folder: Path, manifest: Path, service_url: str, gallery: str, drawn_crops, tmp_path
 ) -> None:
     manifest.rename(folder / "manifest.csv")
-    with tarfile.open(tmp_path / "people.tgz", "w:gz") as packed:
-        packed.add(folder, ".")
-    finished = run_gmn(service_url, gallery, "enroll", str(tmp_path / "people.tgz"), "--job")
+    with zipfile.ZipFile(tmp_path / "people.zip", "w") as packed:
+        for file in folder.rglob("*"):
+            packed.write(file, file.relative_to(folder))
+    finished = run_gmn(service_url, gallery, "enroll", str(tmp_path / "people.zip"), "--job")
     assert finished.returncode == 0, finished.stderr + finished.stdout
     with Client(service_url, gallery=gallery) as client:
         assert {crop.identity for crop in client.crops()} == {c.identity for c in drawn_crops}
