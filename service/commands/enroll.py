@@ -222,10 +222,9 @@ def _archives(path: Path, split: str | None) -> list[Path]:
     """
     if holds_shards(path):
         archives = shards_in(path)
+    elif path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name):
+        archives = [path]
     else:
-        read_here = path.suffix.lower() == ".csv" or is_image_name(path.name)
-        archives = [path] if path.is_file() and not read_here else []
-    if not archives:
         return []
     if split is not None:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")

@@ -35,8 +35,6 @@ VECTORS_PER_BATCH = 256
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 4
 NumberedFile = tuple[int, CropFile]
-# The first bytes of a tar that was compressed.
-COMPRESSED_TAR = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 
 
@@ -227,7 +225,8 @@ async def _enroll_batch(
 def _refuse_tar(archive: BinaryIO) -> None:
     start = archive.read(512)
     archive.seek(0)
-    if start.startswith(COMPRESSED_TAR) or start.startswith(b"ustar", 257):
+    is_compressed = start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
+    if is_compressed or start[257:262] == b"ustar":
         raise UnsupportedMediaType("archive: is a tar file, which is not read; send a zip")
 
 
