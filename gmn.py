@@ -65,6 +65,7 @@ WITHDRAWN = {
     "gmn train --leave-out NAME leaves out one",
     "--peer": "gmn evaluate MODEL.xml --out DIR measures a ready-made model, and gmn report "
     "compares it with the others' folders",
+    "--reference": "gmn evaluate MODEL.xml --out DIR measures a graph of the same weights",
 }
 # Packages of the extra `train` that the extra `serve` lacks.
 TRAINER_PACKAGES = (

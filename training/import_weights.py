@@ -1,13 +1,10 @@
-"""Published weights as an artefact: torchreid's state dicts, OpenVINO IR and ONNX of OSNet."""
+"""An artefact of published weights: an OSNet's state dict as torchreid saves it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from model.architecture import EmbedderConfig, HeadConfig
 from model.artefact import Description, save_artefact
@@ -16,18 +13,14 @@ from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.provenance import Provenance
 from training.backbone_weights import load_tensors, read_state_dict, torchreid_tensors
-from training.datasets.registry import read_datasets
+from training.datasets.registry import read_dataset
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import SearchFeatures, embed_records
-from training.evaluation.peers import SUFFIXES, Peer
-from training.evaluation.scoring import SearchScores, cosine_rows, unit_length
+from training.evaluation.scoring import SearchScores, cosine_rows
 from training.evaluation.searches import whole_set
-from training.osnet_graph import read_graph
 from training.provenance import current_commit, inherited_weights
 
-PROBE = "synthetic:11,identities=16,domains=1,crops=2"
 CALIBRATION = "synthetic:12,identities=80,domains=1,crops=4"
-LEAST_COSINE = 0.999
 
 
 def import_weights(
@@ -36,31 +29,26 @@ def import_weights(
     *,
     documented_data: Sequence[str] = (),
     terms: str = "",
-    reference: Path | None = None,
     command: str = "",
 ) -> Description:
-    """Writes an artefact without M-Net from published weights, calibrated on drawn people.
+    """Write an artefact without M-Net from published weights, calibrated on drawn people.
 
     Args:
-        file: a torchreid state dict, an OpenVINO IR's `.xml`, or an `.onnx`, of an OSNet.
+        file: a torchreid state dict of an OSNet.
         out: the artefact.
         documented_data: the data sets that the publisher names as those of the training.
         terms: under what terms the weights may be used.
-        reference: an `.xml` or `.onnx` of the same weights, which a state dict is compared with.
         command: the command line, stored.
 
     Returns:
-        The description as stored; what `compare` returns is in its provenance's metrics as
-        `parity`, but for a state dict without reference.
+        The description as stored.
 
     Raises:
-        InputProblem: for weights that are of no known network, naming the layer or the tensor; for
-            features that differ from the reference's.
+        InputProblem: for weights that are of no OSNet, naming the tensor.
     """
-    embedder, preprocessing = read_embedder(file)
-    graph = file if file.suffix in SUFFIXES else reference
-    metrics = {} if graph is None else {"parity": compare(embedder, preprocessing, graph)}
-    (people,) = read_datasets([CALIBRATION])
+    embedder = read_embedder(file)
+    preprocessing = Preprocessing()
+    people = read_dataset(CALIBRATION)
     search = whole_set(people)
     features = embed_records(embedder, preprocessing, search.records)
     cosine = cosine_rows(*SearchFeatures.of(search, features))
@@ -75,7 +63,7 @@ def import_weights(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         held_out={},
         initial_weights=file.name,
-        metrics=metrics,
+        metrics={},
         sources=sources,
     )
     description = Description(
@@ -89,54 +77,31 @@ def import_weights(
     return save_artefact(out, description, embedder, None)
 
 
-def read_embedder(file: Path) -> tuple[Embedder, Preprocessing]:
-    """Return the embedder of published weights, in evaluation mode, and what its input is."""
-    if not file.is_file():
+def read_embedder(file: Path) -> Embedder:
+    """Return the embedder of a torchreid state dict, in evaluation mode.
+
+    Raises:
+        InputProblem: the file is no state dict of an OSNet, or has no layer that makes features.
+    """
+    if file.suffix in (".xml", ".onnx"):
         raise InputProblem(
-            f"{file}: no such file; name a torchreid state dict, an OpenVINO .xml or an .onnx"
+            f"{file}: a graph cannot be imported; name the weights' torchreid state dict, or start "
+            "a training from one of the artefacts open and small-start, which are 0277 and 0287 of "
+            "Intel's Open Model Zoo"
         )
-    if file.suffix in SUFFIXES:
-        return read_graph(file)
-    name, tensors = torchreid_tensors(read_state_dict(file), str(file))
+    if not file.is_file():
+        raise InputProblem(f"{file}: no such file; name a torchreid state dict")
+    backbone, tensors = torchreid_tensors(read_state_dict(file), str(file))
     if "head.0.weight" not in tensors:
         raise InputProblem(
             f"{file}: has no fc layer, which makes the features; name weights trained for person "
             "re-identification, or train with initial_weights set to this file"
         )
     head = HeadConfig(layers="fc-bn-relu", dimension=len(tensors["head.0.weight"]))
-    embedder = Embedder(EmbedderConfig(backbone=name, pooling="average", head=head))
-    own = {
-        key if key.startswith("head.") else f"backbone.{key}": value
-        for key, value in tensors.items()
+    embedder = Embedder(EmbedderConfig(backbone=backbone, pooling="average", head=head))
+    weights = {
+        name if name.startswith("head.") else f"backbone.{name}": tensor
+        for name, tensor in tensors.items()
     }
-    load_tensors(embedder, own, str(file))
-    return embedder.eval(), Preprocessing()
-
-
-def compare(embedder: Embedder, preprocessing: Preprocessing, reference: Path) -> dict[str, Any]:
-    """Compares an embedder's features of drawn crops with those of a graph that OpenVINO runs.
-
-    Returns:
-        The `reference`'s name, the number of `crops`, the `least_cosine` of both features of a
-        crop, and the `largest_difference` of any entry, relative to the largest entry.
-
-    Raises:
-        InputProblem: where the features differ.
-    """
-    (probe,) = read_datasets([PROBE])
-    theirs = Peer(reference).embed(probe.records)
-    ours = embed_records(embedder, preprocessing, probe.records)
-    same = theirs.shape == ours.shape
-    cosine = float((unit_length(ours) * unit_length(theirs)).sum(axis=1).min()) if same else 0.0
-    if not cosine >= LEAST_COSINE:
-        raise InputProblem(
-            f"{reference}: has other features than the imported embedder (least cosine "
-            f"{cosine:.4f}, needed {LEAST_COSINE}); nothing was written, name a graph of the same "
-            "weights"
-        )
-    return {
-        "reference": reference.name,
-        "crops": len(probe.records),
-        "least_cosine": cosine,
-        "largest_difference": float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
-    }
+    load_tensors(embedder, weights, str(file))
+    return embedder.eval()

@@ -244,7 +244,7 @@ def import_weights(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="An OSNet: torchreid state dict (.pth), OpenVINO IR (.xml) or ONNX (.onnx).",
+            help="The state dict of an OSNet (.pth), as torchreid saves it.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="ARTEFACT", help="Where to write.")],
@@ -258,13 +258,6 @@ def import_weights(
     terms: Annotated[
         str, typer.Option(help="The weights' terms, such as 'Apache License 2.0'.")
     ] = "",
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="An .xml or .onnx of the same weights, to compare a state dict with.",
-        ),
-    ] = None,
 ) -> None:
     """Makes an artefact of published OSNet weights, without M-Net.
 
@@ -283,19 +276,7 @@ def import_weights(
         out,
         documented_data=trained_on or (),
         terms=terms,
-        reference=reference,
         command=command_line(),
     )
-    compared = "not compared: a state dict holds no graph; name one with --reference"
-    if parity := description.provenance.metrics.get("parity"):
-        compared = (
-            f"features of {parity['crops']} drawn crops against {parity['reference']}: cosine at "
-            f"least {parity['least_cosine']:.6f}, largest difference "
-            f"{parity['largest_difference']:.1e} of the largest entry"
-        )
     config = description.embedder
-    size = description.preprocessing
-    typer.echo(
-        f"{out}: {config.backbone}, {config.dimension} numbers a crop of "
-        f"{size.height}×{size.width}\n{compared}"
-    )
+    typer.echo(f"{out}: {config.backbone}, {config.dimension} numbers a crop")
