@@ -24,27 +24,22 @@ from model.preprocessing import Preprocessing
 from training.parts import Kind, Kinds, Section, Table
 
 LUMINANCE = (0.299, 0.587, 0.114)
-BLUR_SIGMA = (0.3, 1.5)
-ERASED_AREA = (0.02, 0.2)
-ERASED_ASPECT = (0.3, 3.3)
 COARSENESS = (0.3, 0.7)
 CROPS_IN_CACHE = 1
 FLIP = "flip"
 WINDOW = "window"
+UNUSED = "unused"
 # The order in which a batch's numbers are drawn, including those of changes that are off: switching
-# one on leaves the others as they are. A change of a plug-in draws from a generator of its own.
+# one on leaves the others as they are. The unused numbers belong to changes of earlier versions. A
+# change of a plug-in draws from a generator of its own.
 DRAWN = (
     FLIP,
-    "grayscale",
-    "blur",
-    "erasing",
+    *[UNUSED] * 3,
     WINDOW,
     "brightness",
     "contrast",
     "saturation",
-    "hue",
-    "blur",
-    *["erasing"] * 4,
+    *[UNUSED] * 6,
     *["white_balance"] * 3,
     "gamma",
     "coarse",
@@ -240,52 +235,6 @@ def saturation(
     return _blend(pixels, _luminance(pixels), factor)
 
 
-class Turn(Strength):
-    """How far colours turn: a share of the colour circle, each way."""
-
-    strength: float = Field(0.0, ge=0, le=0.5)
-
-
-@register_augmentation("hue", Turn)
-def hue(
-    settings: Turn,
-    pixels: Tensor,
-    drawn: Tensor,
-    _: Preprocessing,
-) -> Tensor:
-    """Move each colour around the colour circle (HSV)."""
-    turns = _between(-settings.strength, settings.strength, drawn[:, 0])
-    turns = _beside(pixels, turns)[:, 0]
-    red, green, blue = pixels.unbind(1)
-    value = pixels.amax(1)
-    lowest = pixels.amin(1)
-    chroma = value - lowest
-    divisor = chroma.clamp(min=1e-6)
-    most_green = (blue - red) / divisor + 2.0
-    most_blue = (red - green) / divisor + 4.0
-    sixths = torch.where(value == green, most_green, most_blue)
-    sixths = torch.where(value == red, (green - blue) / divisor, sixths)
-    sixths = sixths + 6.0 * turns
-    channels = []
-    for offset in (5.0, 3.0, 1.0):
-        place = torch.remainder(sixths + offset, 6.0)
-        share = torch.minimum(place, 4.0 - place).clamp(0.0, 1.0)
-        channels.append(value - chroma * share)
-    return torch.stack(channels, dim=1)
-
-
-@register_augmentation("grayscale", Probability)
-def grayscale(
-    settings: Probability,
-    pixels: Tensor,
-    drawn: Tensor,
-    _: Preprocessing,
-) -> Tensor:
-    """Take the colours away."""
-    chosen = _beside(pixels, drawn[:, 0] < settings.probability)
-    return torch.where(chosen, _luminance(pixels), pixels)
-
-
 class Gain(Strength):
     """How far from 1 the factor of a channel lies at most."""
 
@@ -317,32 +266,6 @@ def gamma(
     return 255.0 * (pixels / 255.0).pow(_beside(pixels, exponent))
 
 
-@register_augmentation("blur", Probability, draws=2)
-def blur(
-    settings: Probability,
-    pixels: Tensor,
-    drawn: Tensor,
-    _: Preprocessing,
-) -> Tensor:
-    """Blur the crops that drew it by a 5×5 Gaussian."""
-    sigma = _between(*BLUR_SIGMA, drawn[:, 1])
-    chosen = (drawn[:, 0] < settings.probability).nonzero().flatten()
-    if len(chosen) == 0:
-        return pixels
-    distance = torch.arange(-2.0, 3.0)
-    kernel = torch.exp(-0.5 * (distance / sigma[chosen, None]).square())
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    kernel = kernel.repeat_interleave(3, dim=0).to(pixels.device, non_blocking=True)
-    chosen = chosen.to(pixels.device, non_blocking=True)
-    maps = pixels.index_select(0, chosen)
-    shape = maps.shape
-    maps = functional.pad(maps, (2, 2, 2, 2), mode="reflect")
-    maps = maps.flatten(0, 1)[None]
-    maps = functional.conv2d(maps, kernel[:, None, :, None], groups=len(kernel))
-    maps = functional.conv2d(maps, kernel[:, None, None, :], groups=len(kernel))
-    return pixels.index_copy_(0, chosen, maps.view(shape))
-
-
 @register_augmentation("coarse", Probability, draws=2)
 def coarse(
     settings: Probability,
@@ -359,29 +282,6 @@ def coarse(
         size = [max(1, round(scale * side)) for side in crop.shape[2:]]
         small = functional.interpolate(crop, size, mode="bilinear", antialias=True)
         pixels[row : row + 1] = functional.interpolate(small, crop.shape[2:], mode="bilinear")
-    return pixels
-
-
-@register_augmentation("erasing", Probability, draws=5)
-def erasing(
-    settings: Probability,
-    pixels: Tensor,
-    drawn: Tensor,
-    size: Preprocessing,
-) -> Tensor:
-    """Paint a box in the mean colour of the input."""
-    boxes = _boxes(drawn[:, 1:], size)
-    top, left, height, width = boxes[:, :, None].unbind(1)
-    rows = torch.arange(pixels.shape[2])
-    columns = torch.arange(pixels.shape[3])
-    chosen = (drawn[:, 0] < settings.probability)[:, None]
-    inside_rows = (rows >= top) & (rows < top + height) & chosen
-    inside_columns = (columns >= left) & (columns < left + width)
-    inside_rows = inside_rows.to(pixels.device, non_blocking=True)
-    inside_columns = inside_columns.to(pixels.device, non_blocking=True)
-    inside = inside_rows[:, :, None] & inside_columns[:, None, :]
-    for channel, value in zip(pixels.unbind(1), size.mean, strict=True):
-        channel.masked_fill_(inside, round(255 * value))
     return pixels
 
 
@@ -407,18 +307,3 @@ def _luminance(pixels: Tensor) -> Tensor:
     red, green, blue = torch.split(pixels, 1, dim=1)
     luminance: Tensor = red * LUMINANCE[0]
     return luminance.add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])
-
-
-def _boxes(drawn: Tensor, size: Preprocessing) -> Tensor:
-    """Return top, left, height and width of the erased boxes, `(B, 4)` pixels."""
-    area, aspect, down, right = drawn.unbind(1)
-    area = _between(*ERASED_AREA, area)
-    lowest, highest = ERASED_ASPECT
-    logarithm = _between(math.log(lowest), math.log(highest), aspect)
-    root = logarithm.exp().sqrt()
-    side = (area * size.height * size.width).sqrt()
-    height = (side * root).round().clamp(1, size.height)
-    width = (side / root).round().clamp(1, size.width)
-    top = (down * (size.height - height + 1)).floor()
-    left = (right * (size.width - width + 1)).floor()
-    return torch.stack((top, left, height, width), dim=1).long()

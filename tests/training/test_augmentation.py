@@ -42,49 +42,21 @@ def expect_close(found: torch.Tensor, expected: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "middle", "adjust"),
+    ("setting", "adjust"),
     [
-        ("brightness", 1, functional.adjust_brightness),
-        ("contrast", 1, functional.adjust_contrast),
-        ("saturation", 1, functional.adjust_saturation),
-        ("hue", 0, functional.adjust_hue),
+        ("brightness", functional.adjust_brightness),
+        ("contrast", functional.adjust_contrast),
+        ("saturation", functional.adjust_saturation),
     ],
 )
 def test_colour_changes_as_torchvision_changes_it(
-    setting: str, middle: int, adjust, crops: torch.Tensor
+    setting: str, adjust, crops: torch.Tensor
 ) -> None:
     found, draws = changed(crops, **{setting: 0.4})
-    factors = between(middle - 0.4, middle + 0.4, draws, setting).tolist()
+    factors = between(0.6, 1.4, draws, setting).tolist()
     assert len(set(factors)) == len(crops)
     expect_close(
         found, [adjust(c, f) for c, f in zip(crops.permute(0, 3, 1, 2), factors, strict=True)]
-    )
-
-
-def test_grayscale_and_blur_are_torchvisions_on_the_crops_that_drew_them(
-    crops: torch.Tensor,
-) -> None:
-    images = list(crops.permute(0, 3, 1, 2))
-    gray, draws = changed(crops, grayscale=0.5)
-    drew = draws["grayscale"][:, 0] < 0.5
-    assert 0 < int(drew.sum()) < len(crops)
-    expect_close(
-        gray,
-        [
-            functional.rgb_to_grayscale(image, 3) if chosen else image
-            for image, chosen in zip(images, drew, strict=True)
-        ],
-    )
-    blurred, draws = changed(crops, blur=0.5)
-    drew = draws["blur"][:, 0] < 0.5
-    sigmas = between(0.3, 1.5, draws, "blur", 1)
-    assert 0 < int(drew.sum()) < len(crops)
-    expect_close(
-        blurred,
-        [
-            functional.gaussian_blur(image, [5, 5], [float(sigma)] * 2) if chosen else image
-            for image, chosen, sigma in zip(images, drew, sigmas, strict=True)
-        ],
     )
 
 
@@ -97,21 +69,8 @@ def test_a_flipped_and_shifted_crop_is_a_window_of_its_mirror_image(crops: torch
         assert torch.equal(one, mirrored[top : top + 32, left : left + 16])
 
 
-def test_an_erased_box_has_the_mean_colour_and_the_rest_stays(crops: torch.Tensor) -> None:
-    found, _ = changed(crops, erasing=1.0)
-    mean = torch.tensor([round(255 * value) for value in SIZE.mean])
-    for crop, one in zip(crops, found, strict=True):
-        box = (one != crop).any(dim=2)
-        assert (one[box] == mean).all()
-        rows = box.any(dim=1).nonzero()
-        columns = box.any(dim=0).nonzero()
-        window = one[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert (window == mean).all()
-        assert 0.01 <= box.float().mean() <= 0.25
-
-
 def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops: torch.Tensor) -> None:
-    chosen = augmenter(hue=0.1, grayscale=0.3, blur=0.5, erasing=0.5)
+    chosen = augmenter(white_balance=0.1, gamma=0.3, coarse=0.5)
     draws = chosen.draw(len(crops), seed=9)
     part = slice(2, 5)
     whole = chosen.recolour(crops, draws)
@@ -127,7 +86,7 @@ def test_another_seed_is_another_augmentation() -> None:
 
 def test_a_change_that_is_switched_on_leaves_the_draws_of_the_others() -> None:
     plain = augmenter().draw(6, 1)
-    more = augmenter(gamma=0.5, blur=0.5, flip=0.1).draw(6, 1)
+    more = augmenter(gamma=0.5, coarse=0.5, flip=0.1).draw(6, 1)
     assert all(torch.equal(drawn, more[name]) for name, drawn in plain.items())
 
 

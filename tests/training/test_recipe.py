@@ -32,7 +32,6 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert (recipe.preprocessing.height, recipe.preprocessing.width) == (256, 128)
     assert (recipe.sampling.identities, recipe.sampling.images) == (16, 4)
     assert recipe.losses.on["gmn"].perturbation_from_epoch == 10
-    assert "erasing" not in recipe.augmentation.on
 
 
 def test_batches_are_made_ahead_for_a_gpu_and_at_once_on_a_cpu() -> None:
@@ -72,8 +71,8 @@ def test_perturbation_can_be_switched_off() -> None:
     ("override", "message"),
     [
         ("losses.pick=0.3", r"losses\.pick: there is no such setting; did you mean losses\.pic\?"),
-        ("augmentation.erasng=0.5", r"did you mean augmentation\.erasing\?"),
-        ("augmentation.hue=0.6", r"augmentation\.hue\.strength: .*less than or equal to 0\.5"),
+        ("augmentation.coars=0.5", r"did you mean augmentation\.coarse\?"),
+        ("augmentation.white_balance=1", r"augmentation\.white_balance\.strength: .*less than 1"),
         ("sampling.order=croops", r"sampling\.order: .*no sampler croops; did you mean crops\?"),
         ("optimisation.optimiser=adan", r"no optimiser adan; did you mean adam\?"),
         ("optimisation.schedule.gama=1", r"did you mean optimisation\.schedule\.gamma\?"),
