@@ -1,4 +1,4 @@
-"""The papers' tables: their rows as recipes, their figures, and these beside a run's."""
+"""The papers' tables: their rows as recipes with settings, and the papers' figures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.problems import InputProblem
 from model.provenance import Provenance
-from training.datasets.protocols import PROTOCOLS
-from training.evaluation.results import DatasetResult
 from training.evaluation.runs import deciding
-from training.evaluation.tables import Table
 from training.recipe import Recipe, read_recipe
 
 TABLES = Path(__file__).with_name("papers.toml")
@@ -47,8 +44,6 @@ class PaperRow(BaseModel):
     Attributes:
         name: as the paper names it.
         source: paper and table; empty for a row of one's own.
-        protocol: of domain generalisation, such as `P2`; empty where each test set is the one that
-            is trained on.
         recipe, settings: a recipe's name, and the `--set` that make the row of it.
         scoring: the ranking that the row is measured by.
         parameters_millions, gflops: the cost as the paper counts it.
@@ -59,7 +54,6 @@ class PaperRow(BaseModel):
 
     name: str
     source: str = ""
-    protocol: str = ""
     recipe: str
     settings: tuple[str, ...] = ()
     scoring: Literal["cosine", "mnet", "k_reciprocal"] = "cosine"
@@ -157,10 +151,9 @@ def read_table(name: str) -> PaperTable:
 
 
 def _table(content: dict[str, Any]) -> PaperTable:
-    common = {name: content[name] for name in ("source", "protocol") if name in content}
-    table = {name: value for name, value in content.items() if name not in ("source", "row")}
-    rows = [common | row for row in content.get("row", ())]
-    return PaperTable.model_validate({**table, "rows": rows})
+    source = content.pop("source", "")
+    rows = [{"source": source, **row} for row in content.pop("row", ())]
+    return PaperTable.model_validate({**content, "rows": rows})
 
 
 def paper_rows() -> list[PaperRow]:
@@ -182,69 +175,6 @@ def _settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in deciding(recipe).items() if name != "held_out"}
 
 
-def papers_table(provenance: Provenance, results: Sequence[DatasetResult]) -> Table:
-    """Return a line for each figure that a paper reports of an artefact's own row.
-
-    An artefact has a row if its recipe and its training data are the row's.
-    """
-    # Tables of one paper repeat rows: the same figure stands there once, with all its tables.
-    lines: dict[tuple[str, ...], list[PaperRow]] = {}
-    for row in paper_rows():
-        for name, figures in row.figures.items():
-            if row.is_of(provenance.recipe) and not data_differences(
-                row.protocol,
-                name,
-                provenance,
-            ):
-                ours = _ours(row.scoring, name, figures, provenance, results)
-                version = f", {figures.version}" if figures.version else ""
-                line = (f"{name}{version}", str(figures), ours)
-                lines.setdefault(line, []).append(row)
-    return Table(
-        "mAP / Rank-1, %",
-        ["row of the paper", "test set", "paper", "this run", "source"],
-        [
-            [rows[0].name, *line, "; ".join(row.source for row in rows)]
-            for line, rows in lines.items()
-        ],
-        "a paper's figure binds only at its own scale and on its own data",
-        words=True,
-    )
-
-
-def data_differences(
-    protocol: str,
-    target: str,
-    provenance: Provenance,
-) -> list[str]:
-    """Return where an artefact was trained on other sets or splits than a protocol, in clauses.
-
-    Args:
-        protocol: its name; without one, a set is tested by what its own training split made.
-        target: the set that is tested.
-        provenance: the artefact's.
-    """
-    rules = PROTOCOLS.get(protocol)
-    sources = set(rules.sources) - {target} if rules else {target}
-    test_images = rules is not None and rules.test_images
-    found = []
-    known = {data.name for data in provenance.data}
-    if known != sources:
-        found.append(
-            f"on {', '.join(sorted(known)) or 'nothing that it names'}; protocol {protocol} "
-            f"trains on {', '.join(sorted(sources))}"
-        )
-    for data in provenance.data:
-        # A set without splits trains whole by every protocol.
-        tested = bool({"query", "gallery"} & set(data.splits or ()))
-        if data.splits is not None and tested != test_images:
-            found.append(
-                f"on the {', '.join(data.splits)} images of {data.name}; protocol {protocol} "
-                f"trains on {'the test images, too' if test_images else 'train alone'}"
-            )
-    return found
-
-
 def people_differences(provenance: Provenance) -> list[str]:
     """Return where an artefact was trained on fewer people than its data hold, in clauses."""
     found = []
@@ -253,34 +183,3 @@ def people_differences(provenance: Provenance) -> list[str]:
     if limit := provenance.recipe.get("sampling", {}).get("identities_per_set"):
         found.append(f"on at most {limit:,} people of each set; the protocol trains on all")
     return found
-
-
-def _ours(
-    scoring: str,
-    name: str,
-    figures: PaperFigures,
-    provenance: Provenance,
-    results: Sequence[DatasetResult],
-) -> str:
-    """Return a run's figures on a set; of another version or ranking they do not compare."""
-    found = []
-    for result in results:
-        if result.name != name:
-            continue
-        if figures.version and result.version != figures.version:
-            found.append(
-                f"measured on {result.version or 'another version'}, not on {figures.version}"
-            )
-        elif scoring not in result.scorings:
-            found.append(f"not measured by {scoring}")
-        else:
-            metrics = result.scorings[scoring].metrics
-            both = f"{100 * metrics['mAP'].mean:.1f} / {100 * metrics['rank_1'].mean:.1f}"
-            found.append(f"{scoring} {both}")
-    found += [f"trained {difference}" for difference in people_differences(provenance)]
-    found += [
-        f"trained on {data.spec}, not on {figures.version}"
-        for data in provenance.data
-        if figures.version and data.spec.endswith(")") and f"({figures.version})" not in data.spec
-    ]
-    return "; ".join(found)

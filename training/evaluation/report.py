@@ -23,7 +23,6 @@ from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.runs import QUERY_VALUES, write_query_values
 from training.evaluation.searches import Search
 from training.evaluation.tables import difference
-from training.papers import papers_table
 
 PICTURE = (64, 128)
 QUALITY = 80
@@ -140,7 +139,6 @@ def write_report(
         if premise
         else [],
         maps=maps,
-        beside_papers=papers_table(provenance, report.datasets),
         cost_table=report_tables.networks(report.cost) if report.cost else None,
         artefact_tables=[
             report_tables.training_data(provenance),
