@@ -226,6 +226,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise InputProblem(f"{path}: not a PyTorch state dict ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise InputProblem(f"{path}: holds a {type(state).__name__}, not a state dict")
+    if "networks" in state:
+        raise InputProblem(
+            f"{path}: is the checkpoint of a run; make its artefact by gmn finish, and name that"
+        )
     return state
 
 

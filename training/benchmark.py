@@ -63,7 +63,7 @@ class Training:
 
     def tests_held_out_people(self, dataset: Dataset) -> bool:
         """Return whether a test set is trained on and has no split to test on."""
-        trained_on = dataset.name in {one.name for one in self.sets}
+        trained_on = dataset.name in [trained.name for trained in self.sets]
         return trained_on and all(record.split in (None, "train") for record in dataset.records)
 
     @property
@@ -201,7 +201,7 @@ def run_benchmark(
     progress_bar: ProgressBar,
     is_main: bool = True,
 ) -> BenchmarkReport | None:
-    """Trains and measures what has no report yet, and writes `benchmark.json` and its page.
+    """Train and measure the runs without a report, and write `benchmark.json` and its page.
 
     Args:
         benchmark: of `plan_benchmark`.
@@ -286,9 +286,9 @@ def result_tables(report: BenchmarkReport) -> list[Table]:
     for dataset in [*report.datasets, *([report.average] if report.average else [])]:
         rows = [row for row in dataset.rankings if row.ranking == scorings[row.group]]
         papers = {
-            name: str(own[dataset.name])
-            for name, own in report.papers.items()
-            if dataset.name in own
+            name: str(figures[dataset.name])
+            for name, figures in report.papers.items()
+            if dataset.name in figures
         }
         tables.append(ranking_table(f"{dataset.name}, {seeds}, %", dataset, rows, papers))
     return tables
@@ -344,7 +344,7 @@ def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
             changed = " ".join(benchmark.settings)
             remarks.append(f"{row.name}: no figure of the paper is shown, since {changed} is set")
             reported = {}
-        papers[row.name] = {name: own for name, own in reported.items() if name == AVERAGE}
+        papers[row.name] = {name: reported[name] for name in reported if name == AVERAGE}
         runs[row.name] = [
             str(benchmark.run_folder(recipe, training, seed))
             for training in benchmark.trainings

@@ -19,11 +19,12 @@ from model.artefact import resolve_artefact
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.distributed import Processes
-from training.initial_weights import Tensors, artefact_weights, names_no_file, part_of
+from training.initial_weights import names_no_file
 from training.provenance import file_digest
 from training.recipe import Recipe
 from training.run_folder import BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
 
+Tensors = dict[str, torch.Tensor]
 # Errors of torch and zipfile on damaged files.
 DAMAGES = (
     pickle.UnpicklingError,
@@ -204,7 +205,16 @@ class SavedWeights:
 
     def part(self, name: str) -> Tensors:
         """Return one network's tensors, such as those of `embedder`, by its own names."""
-        return part_of(self.networks, name)
+        return _part(self.networks, name)
+
+
+def _part(tensors: Tensors, name: str) -> Tensors:
+    prefix = f"{name}."
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
 
 
 def read_weights(path: Path) -> SavedWeights:
@@ -218,8 +228,10 @@ def read_weights(path: Path) -> SavedWeights:
     try:
         state = _read(path)
         identity = RunIdentity.model_validate(state["identity"])
-        weights = artefact_weights(state)
-        return SavedWeights(path, weights, state["done"], identity, state.get("validation", {}))
+        networks = state["networks"]
+        if "average" in state:
+            networks = _part(state["average"], "module")
+        return SavedWeights(path, networks, state["done"], identity, state.get("validation", {}))
     except DAMAGES as error:
         raise InputProblem(
             f"{path}: damaged, or no checkpoint of a run ({type(error).__name__}); name another "
@@ -251,7 +263,15 @@ def load_checkpoint(
         except DAMAGES as error:
             damaged.append(f"{path}: damaged ({type(error).__name__})")
             continue
-        _refuse_another_run(path, state, identity)
+        try:
+            difference = RunIdentity.model_validate(state["identity"]).differs_by(identity)
+        except (ValidationError, KeyError):
+            difference = "recipe"
+        if difference:
+            raise InputProblem(
+                f"{path}: was made with another {difference}; resume with the same one, or train "
+                "into another --out"
+            )
         if damaged:
             notice(f"{damaged[0]}; continuing from {path}, the checkpoint before it")
         try:
@@ -266,22 +286,6 @@ def load_checkpoint(
     if damaged:
         raise InputProblem(f"{'; '.join(damaged)}; delete it to start the run afresh")
     return Position()
-
-
-def _refuse_another_run(
-    path: Path,
-    state: Mapping[str, Any],
-    identity: RunIdentity,
-) -> None:
-    try:
-        part = RunIdentity.model_validate(state["identity"]).differs_by(identity)
-    except (ValidationError, KeyError):
-        part = "recipe"
-    if part:
-        raise InputProblem(
-            f"{path}: was made with another {part}; resume with the same one, or train into "
-            "another --out"
-        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from training.batches import worker_count
 from training.cost import Cost, embedder_cost, pair_cost
-from training.datasets.record import CropRecord
 from training.papers import PaperRow, paper_rows
 from training.run import Run
 from training.step import TrainingStep, autocast_type
@@ -76,6 +74,11 @@ def estimate_run(run: Run) -> RunEstimate:
         InputProblem: as the run itself would.
     """
     recipe = run.recipe
+    domains = {}
+    for name in sorted({record.domain for record in run.records}):
+        crops = [record for record in run.records if record.domain == name]
+        people = {record.person for record in crops}
+        domains[name] = DomainSize(crops=len(crops), identities=len(people))
     order = run.sampler.epoch(0)
     step = TrainingStep(run)
     run.networks.train()
@@ -104,7 +107,7 @@ def estimate_run(run: Run) -> RunEstimate:
         device=str(run.device),
         precision=str(autocast_type(recipe, run.device)).removeprefix("torch."),
         processes=run.processes.count,
-        domains=domain_sizes(run.records),
+        domains=domains,
         steps_per_epoch=len(order),
         epochs=epochs,
         steps=len(order) * epochs,
@@ -121,14 +124,3 @@ def estimate_run(run: Run) -> RunEstimate:
         seconds_to_read=to_read,
         seconds=per_step * len(order) * epochs + to_read,
     )
-
-
-def domain_sizes(records: Sequence[CropRecord]) -> dict[str, DomainSize]:
-    """Count crops and identities by domain."""
-    domains: dict[str, list[CropRecord]] = {}
-    for record in records:
-        domains.setdefault(record.domain, []).append(record)
-    return {
-        name: DomainSize(crops=len(crops), identities=len({crop.person for crop in crops}))
-        for name, crops in sorted(domains.items())
-    }

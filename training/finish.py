@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model.artefact import Artefact, Description, save_artefact
-from model.collapse import CollapsedModel, refuse_collapse
+from model.collapse import refuse_collapse
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork, TorchPairScores
 from model.precision import choose_device
@@ -24,7 +24,6 @@ from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibration import calibrated_scores
 from training.evaluation.embedding import (
     ProgressBar,
-    SearchFeatures,
     embed_searches,
     gallery_samples,
 )
@@ -114,7 +113,12 @@ def finish_run(
     measured = others or run.datasets
     embedder, metric_network = _load_networks(run, weights, device, progress_bar)
     features = embed_searches(embedder, recipe.preprocessing, searches, progress_bar)
-    _refuse_collapse(run, weights, features, metric_network)
+    refuse_collapse(
+        f"{weights.path}: no artefact is written (gmn finish {run.folder} --checkpoint last, or an "
+        "earlier one, may do better)",
+        gallery_samples(features.values()),
+        TorchPairScores(metric_network) if metric_network else None,
+    )
     fitted_on = photographed(searches)
     people = f"{'' if others else 'held-out '}identities of {', '.join(fitted_on)}"
     sentences = [describe_checkpoint(recipe, weights)]
@@ -162,24 +166,6 @@ def finish_run(
     report = build_report(ARTEFACT_NAME, description, split, results, device, checkpoint)
     write_report(run.folder, report, [searches[dataset.name] for dataset in measured])
     return report
-
-
-def _refuse_collapse(
-    run: TrainedRun,
-    weights: SavedWeights,
-    features: Mapping[str, SearchFeatures],
-    metric_network: MetricNetwork | None,
-) -> None:
-    samples = gallery_samples(features.values())
-    try:
-        scores = TorchPairScores(metric_network) if metric_network else None
-        refuse_collapse(f"{weights.path}: no artefact is written", samples, scores)
-    except CollapsedModel as problem:
-        if weights.path.name == CHECKPOINT_NAME:
-            raise
-        raise CollapsedModel(
-            f"{problem}; the last weights may be better: gmn finish {run.folder} --checkpoint last"
-        ) from problem
 
 
 def _save(
@@ -270,16 +256,10 @@ def _load_networks(
     There is no M-Net if nothing trained it: its scores would be noise.
     """
     recipe = run.recipe
-    difference = weights.identity.differs_by(run_identity(recipe, run.records))
-    if difference == "recipe":
+    if difference := weights.identity.differs_by(run_identity(recipe, run.records)):
         raise InputProblem(
-            f"{weights.path}: was made with another recipe than {run.folder}; name a checkpoint "
-            "of this run"
-        )
-    if difference == "data":
-        raise InputProblem(
-            f"{weights.path}: was trained on other crops than the data of {run.folder} hold now; "
-            "restore the data that it was trained on"
+            f"{weights.path}: was made with another {difference} than {run.folder} has now; name a "
+            "checkpoint of this run, or restore the data that it was trained on"
         )
     embedder = Embedder(recipe.embedder)
     embedder.load_state_dict(weights.part("embedder"))

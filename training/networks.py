@@ -60,7 +60,7 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
     _refuse_another_embedder(start, recipe)
     embedder.load_state_dict(start.embedder.state_dict())
     taken = "embedder"
-    left = [start.left_behind] if start.left_behind else []
+    left = []
     held = start.metric_network
     if recipe.metric_network_start != "initial":
         left.append(f"M-Net: metric_network_start is {recipe.metric_network_start}")
@@ -209,8 +209,8 @@ def starting_embedder(
     if not start.is_whole:
         raise InputProblem(
             f"losses.anchor keeps embeddings near those of initial_weights, and "
-            f"{recipe.initial_weights} gives none; set initial_weights to an artefact or to a "
-            "run's checkpoint, or losses.anchor=0"
+            f"{recipe.initial_weights} gives none; set initial_weights to an artefact, or "
+            "losses.anchor=0"
         )
     embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
     anchor: nn.Module = folded(embedder, recipe.preprocessing).to(device)

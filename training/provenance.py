@@ -19,7 +19,6 @@ from model.provenance import Provenance, TrainingData, TrainingFingerprints, Wei
 from training.backbone_weights import timm_weights
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
-from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
 
 # An artefact holds at most this many fingerprints of crops, 8 bytes each: a random sample.
 MOST_FINGERPRINTS = 65_536
@@ -130,7 +129,7 @@ def inherited_weights(
     Args:
         role: its role for the artefact.
         word: `torchvision`, also with the name of its weights, `timm`, an artefact's name or file,
-            or any other file of weights; a checkpoint inherits from the artefact in its folder.
+            or any other file of weights.
         documented_data: data sets that the publisher of the weights names.
         terms: terms of use of the weights; an artefact states further ones.
         backbone: the backbone of the weights, by which timm's are known.
@@ -158,9 +157,6 @@ def inherited_weights(
         return (tagged,), TrainingFingerprints()
     file = resolve_artefact(word)
     source = source.model_copy(update={"name": file.name, "sha256": file_digest(file)})
-    of_run = file.with_name(ARTEFACT_NAME)
-    if file.name in (CHECKPOINT_NAME, PREVIOUS_NAME, BEST_NAME) and of_run.is_file():
-        file = of_run
     if file.suffix != ".safetensors":
         return (source,), TrainingFingerprints()
     artefact = load_artefact(file)

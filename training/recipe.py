@@ -138,12 +138,11 @@ class Recipe(Section):
 
     Attributes:
         initial_weights: `torchvision`, `torchvision:IMAGENET1K_V1`, `timm`, `none` or a file of a
-            state dict, for the backbone; an artefact by its name or file, or a run's checkpoint,
-            for the embedder and M-Net.
+            state dict, for the backbone; an artefact by its name or file, for the embedder and
+            M-Net.
         metric_network_start: M-Net's first weights: `random`; `cosine`, where its score is an
-            affine function of the cosine; or `initial`, the weights of an artefact or a checkpoint,
-            or the cosine if it holds none that fit, and random ones without artefact and
-            checkpoint.
+            affine function of the cosine; or `initial`, the weights of an artefact, or the cosine
+            if it holds none that fit, and random ones without artefact.
         initial_weights_data: data sets that the publisher of the initial weights names, such as
             `["ImageNet", "MSMT17"]`; empty if they are not known, or an artefact states them.
         initial_weights_terms: terms of use of the initial weights.
@@ -272,8 +271,8 @@ def read_recipe(
             them, and anything else taken as text; `section={a=1, b=2}` sets several of a section.
         plugins: files that register parts; they are imported first.
 
-    If it starts from an artefact or a checkpoint, the sections `embedder`, `preprocessing` and
-    `metric_network` that the file leaves out are taken from there.
+    If it starts from an artefact, the sections `embedder`, `preprocessing` and `metric_network`
+    that the file leaves out are taken from there.
 
     Raises:
         InputProblem: naming the recipe, the key and its possible values.

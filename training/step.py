@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from math import ceil, isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.nn.parallel import DistributedDataParallel
 
-from model.embedder import Embedder
 from model.precision import choose_dtype
 from model.problems import InputProblem
 from training.batches import Batch
@@ -55,14 +53,14 @@ class TrainingStep:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._trunk = SharedTrunk(run)
+        self._stages = run.recipe.losses.stages
+        self._dtype = autocast_type(run.recipe, run.device)
         self._losses = {
             name: settings
             for name, settings in run.recipe.losses.on.items()
             if run.teachers or LOSSES[name].needs != "teachers"
         }
-        in_float16 = autocast_type(run.recipe, run.device) is torch.float16
-        self.scaler = GradScaler(run.device.type, enabled=in_float16)
+        self.scaler = GradScaler(run.device.type, enabled=self._dtype is torch.float16)
 
     def gradients(
         self,
@@ -85,15 +83,13 @@ class TrainingStep:
             terms, norms = self._at_once(images, batch, seed, with_norms)
         else:
             terms, norms = self._in_parts(images, batch, seed, with_norms, micro_batch)
-        if run.processes.count > 1:
-            # They are equal in all processes, but for the order in which a GPU adds.
-            run.processes.average(gradients_of(self._trunk.others))
+        gradients = gradients_of(run.networks.parameters())
+        run.processes.average(gradients)
 
         values = torch.stack(list(terms.values())).detach()
         checked = values.sum()
         # Scaled gradients may overflow. The scaler then skips the step and lowers its scale.
         if not self.scaler.is_enabled():
-            gradients = gradients_of(run.networks.parameters())
             checked = checked + torch.stack(torch._foreach_norm(gradients)).sum()
         detached = dict(zip(terms, values, strict=True))
         return Gradients(detached, norms, checked.isfinite())
@@ -118,7 +114,7 @@ class TrainingStep:
         with_norms: bool,
     ) -> tuple[Terms, Norms]:
         torch.manual_seed(seed)
-        before_neck, stages = self._trunk.network(images)
+        before_neck, stages = self._embed(images)
         features = self._features(before_neck, stages, batch, [images])
         norms = self._backward(features, with_norms)
         return features.terms, norms
@@ -150,11 +146,9 @@ class TrainingStep:
             gradient = torch.zeros_like(before_neck)
         gradients = torch.tensor_split(gradient, count)
         for number, (part, part_gradient) in enumerate(zip(parts, gradients, strict=True), 1):
-            # The sum over the parts is averaged over the processes once, with the last part.
-            with nullcontext() if number == count else self._trunk.without_average():
-                torch.manual_seed(seed + number)
-                part_features, _ = self._trunk.network(part)
-                torch.autograd.backward(part_features, part_gradient)
+            torch.manual_seed(seed + number)
+            part_features, _ = self._embed(part)
+            torch.autograd.backward(part_features, part_gradient)
         return features.terms, norms
 
     @torch.no_grad()
@@ -164,9 +158,23 @@ class TrainingStep:
             for number, part in enumerate(parts, 1):
                 # Dropout and drop path draw the same masks when the part is embedded again.
                 torch.manual_seed(seed + number)
-                before_neck, _ = self._trunk.local(part)
+                before_neck, _ = self._embed(part)
                 features.append(before_neck)
         return torch.cat(features)
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, Maps]:
+        """Embed crops of this process's share.
+
+        Returns:
+            Features `(b, d)` float32 before the BNNeck, and the stages' outputs that a loss reads.
+        """
+        with self._autocast():
+            before_neck, stages = self._run.networks.embedder.before_neck(images, self._stages)
+        return before_neck.float(), stages
+
+    def _autocast(self) -> torch.autocast:
+        cast = self._dtype is not torch.float32
+        return torch.autocast(self._run.device.type, dtype=self._dtype, enabled=cast)
 
     def _features(
         self,
@@ -180,14 +188,13 @@ class TrainingStep:
         The outputs of stages are those of this process's share.
         """
         run = self._run
-        if run.processes.count > 1:
-            before_neck = run.processes.gather(before_neck)
+        before_neck = run.processes.gather(before_neck)
         features = Features(
             before_neck,
             run.networks.embedder.after_neck(before_neck),
             batch.labels.to(run.device, non_blocking=True),
             run.networks.metric_network,
-            dict(zip(self._trunk.local.stages, stages, strict=False)),
+            dict(zip(self._stages, stages, strict=True)),
             tuple(teacher[batch.rows].to(run.device) for teacher in run.teachers),
             None if run.anchor is None else self._at_start(run.anchor, parts),
         )
@@ -203,10 +210,7 @@ class TrainingStep:
 
     def _at_start(self, embedder: nn.Module, parts: Sequence[Tensor]) -> Tensor:
         """Embed the whole batch by the embedder as it was before the first step."""
-        device = self._run.device
-        dtype = autocast_type(self._run.recipe, device)
-        cast = dtype is not torch.float32
-        with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=cast):
+        with torch.no_grad(), self._autocast():
             share = torch.cat([embedder(part) for part in parts])
         return self._run.processes.gather(share.float())
 
@@ -223,71 +227,6 @@ class TrainingStep:
 
 def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-
-class Trunk(nn.Module):
-    """The embedder up to its BNNeck, which each process runs on its own share of the crops."""
-
-    def __init__(
-        self,
-        embedder: Embedder,
-        recipe: Recipe,
-        device: torch.device,
-    ) -> None:
-        super().__init__()
-        self.embedder = embedder
-        self.stages = recipe.losses.stages
-        self._dtype = autocast_type(recipe, device)
-        self._device = device
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Maps]:
-        """Return features `(b, d)` float32 before the BNNeck, and the stages that a loss reads."""
-        cast = self._dtype is not torch.float32
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=cast):
-            before_neck, stages = self.embedder.before_neck(images, self.stages)
-        return before_neck.float(), stages
-
-    def names_without_gradient(self) -> list[str]:
-        """Name the parameters that no feature depends on: of the neck and of stages not fused."""
-        config = self.embedder.config
-        unread: list[nn.Module] = [self.embedder.neck]
-        if config.multiscale is not None:
-            deepest = max(config.multiscale.stages)
-            for stage in self.embedder.stages()[deepest:]:
-                unread += stage
-        parameters = {id(p) for module in unread for p in module.parameters()}
-        return [name for name, p in self.named_parameters() if id(p) in parameters]
-
-
-class SharedTrunk:
-    """The trunk, whose gradients are averaged over the processes that train together.
-
-    Attributes:
-        local: the trunk itself, whose backward pass averages nothing.
-        network: the same trunk, whose backward pass averages the gradients.
-        others: the parameters of the run whose gradients it does not average.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.local = Trunk(run.networks.embedder, run.recipe, run.device)
-        self.network: Trunk | DistributedDataParallel = self.local
-        averaged: set[int] = set()
-        if run.processes.count > 1:
-            ignored = self.local.names_without_gradient()
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
-                self.local,
-                ignored,
-            )
-            # The statistics of synchronised BatchNorms are equal: there is nothing to broadcast.
-            self.network = DistributedDataParallel(self.local, broadcast_buffers=False)
-            averaged = {id(p) for name, p in self.local.named_parameters() if name not in ignored}
-        self.others = [p for p in run.networks.parameters() if id(p) not in averaged]
-
-    def without_average(self) -> AbstractContextManager[None]:
-        """Keep the backward passes in the block from averaging gradients."""
-        if isinstance(self.network, DistributedDataParallel):
-            return self.network.no_sync()
-        return nullcontext()
 
 
 # Steps whose `finite` was not read yet, each with the sources of its batch.

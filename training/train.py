@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.precision import choose_dtype
 from model.problems import InputProblem
 from training.batches import load_batches, step_seed
 from training.checkpoint import Position, Stateful, load_checkpoint, save_checkpoint
 from training.datasets.record import Dataset, refuse_unreadable
 from training.distributed import Processes
 from training.evaluation.embedding import ProgressBar, embed_records, no_bar
+from training.evaluation.files import make_folder
 from training.evaluation.results import EvaluationReport
 from training.evaluation.searches import Search
 from training.finish import TrainedRun, choose_weights, finish_run, held_out_searches
@@ -30,7 +30,7 @@ from training.run import Run, prepare_run
 from training.run_folder import RunData, RunLog, split_people, write_run
 from training.sampler import describe_epoch
 from training.start_comparison import measure_start
-from training.step import TrainingStep, Unread, refuse_divergence
+from training.step import TrainingStep, Unread, autocast_type, refuse_divergence
 from training.validation import Validation, validation_searches
 
 Notice = Callable[[str], None]
@@ -98,15 +98,41 @@ def train(
         TrainingStopped: SIGINT or SIGTERM stopped it; it can be resumed.
     """
     together = processes or Processes()
-    files = list(folder.iterdir()) if folder.is_dir() else []
-    used = not all(file.match("reviews-*") for file in files)
-    if together.is_main and not resume and used:
-        raise InputProblem(f"{folder}: is not empty; name a new folder, or resume its run")
+    make_folder(folder)
+    is_used = not all(file.match("reviews-*") for file in folder.iterdir())
+    if together.is_main and is_used and not resume:
+        raise InputProblem(
+            f"{folder}: is not empty; name a new folder, or continue its run by --resume"
+        )
     if source is None:
         specs = tuple(dataset.spec for dataset in datasets)
         source = RunData(specs=specs, command="training.train.train")
-    folder.mkdir(parents=True, exist_ok=True)
-    run, searches = _begin(recipe, source, datasets, folder, together, notice, progress_bar)
+
+    # Everything that the run needs is checked before its first step, up to its artefact.
+    records, held_out = split_people(recipe, datasets)
+    notice(f"{len(records):,} crops to train on, {len(held_out):,} held out")
+    final_searches = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
+    searches = validation_searches(recipe, datasets)
+    if together.is_main and not any(folder.glob("checkpoint*.pt")):
+        # Recombined people are made of crops that are read already.
+        names = {dataset.name for dataset in datasets}
+        crops = [record for record in records if record.dataset in names] + held_out
+        with progress_bar("Reading every crop once", len(crops)) as advance:
+            refuse_unreadable(crops, advance)
+    together.barrier()
+    run = prepare_run(recipe, records, folder, together)
+    for note in run.notes:
+        notice(note)
+    if together.is_main:
+        write_run(folder, recipe, source)
+        if recipe.refuse_worse and final_searches:
+            start = measure_start(recipe, final_searches, run.device)
+            mean = 100 * start.mean(start.best, "mAP")
+            notice(f"{start.name}: held-out people mAP {mean:.1f} by {start.best}")
+    shown = run.sampler.crops_per_epoch(0)
+    alone = run.sampler.single_crop_identities
+    notice(f"An epoch shows {describe_epoch(len(records), shown, alone)}")
+
     with training_bar() as report:
         train_networks(run, report, notice, searches)
     if not together.is_main:
@@ -119,46 +145,6 @@ def train(
         return None
     trained = TrainedRun(recipe, folder, datasets, source.command)
     return finish_run(trained, choose_weights(folder, None), (), progress_bar)
-
-
-def _begin(
-    recipe: Recipe,
-    source: RunData,
-    datasets: Sequence[Dataset],
-    folder: Path,
-    processes: Processes,
-    notice: Notice,
-    progress_bar: ProgressBar,
-) -> tuple[Run, dict[str, Search]]:
-    """Check everything the run needs, from its first step to its artefact, and prepare it.
-
-    Returns:
-        The run, and by data set the held-out people that are measured while it trains.
-    """
-    records, held_out = split_people(recipe, datasets)
-    notice(f"{len(records):,} crops to train on, {len(held_out):,} held out")
-    final_searches = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
-    searches = validation_searches(recipe, datasets)
-    if processes.is_main and not any(folder.glob("checkpoint*.pt")):
-        # Recombined people are made of crops that are read already.
-        names = {dataset.name for dataset in datasets}
-        crops = [record for record in records if record.dataset in names] + held_out
-        with progress_bar("Reading every crop once", len(crops)) as advance:
-            refuse_unreadable(crops, advance)
-    processes.barrier()
-    run = prepare_run(recipe, records, folder, processes)
-    for note in run.notes:
-        notice(note)
-    if processes.is_main:
-        write_run(folder, recipe, source)
-        if recipe.refuse_worse and final_searches:
-            start = measure_start(recipe, final_searches, run.device)
-            mean = 100 * start.mean(start.best, "mAP")
-            notice(f"{start.name}: held-out people mAP {mean:.1f} by {start.best}")
-    shown = run.sampler.crops_per_epoch(0)
-    alone = run.sampler.single_crop_identities
-    notice(f"An epoch shows {describe_epoch(len(records), shown, alone)}")
-    return run, searches
 
 
 def train_networks(
@@ -186,13 +172,24 @@ def train_networks(
     on_cpu = run.device.type == "cpu"
     step = TrainingStep(run)
     validation = Validation(run, searches, notice)
-    state = _state(run, step)
+    state: dict[str, Stateful] = {
+        "networks": run.networks,
+        "optimiser": run.optimiser,
+        "scaler": step.scaler,
+        "sampler": run.sampler,
+    }
+    if run.average is not None:
+        state["average"] = run.average
     position = load_checkpoint(run.folder, state, run.identity, notice)
     log_folder = run.folder if run.processes.is_main else None
     unread: Unread = []
     with RunLog(log_folder, position.done) as log, stop_signals() as received:
         while (epoch := position.epoch) < epochs:
-            order = _begin_epoch(run, position)
+            if position.step == 0:
+                run.sampler.prepare(epoch, lambda rows: _embed(run, rows))
+            run.networks.train()
+            run.networks.metric_network.perturbing = recipe.losses.perturbs(epoch)
+            order = run.sampler.epoch(epoch)
             steps = len(order)
             log_every = max(1, min(recipe.log_every_steps, epochs * steps // LEAST_LOGGED_STEPS))
             all_steps = position.done + (epochs - epoch) * steps - position.step
@@ -215,14 +212,25 @@ def train_networks(
                     terms = {name: float(term) for name, term in gradients.terms.items()}
                     crops = (position.step + 1 - first_step) * len(batch.labels)
                     pace = crops / (time.perf_counter() - began)
-                    _log_step(log, position.done, moment, rate, terms, gradients.norms, pace)
+                    norms = gradients.norms
+                    least = INACTIVE_SHARE * norms.get("gmn", 0.0)
+                    log.write(
+                        "step",
+                        position.done,
+                        epoch=round(moment, 4),
+                        learning_rate=rate,
+                        loss=terms,
+                        gradient_norm=norms,
+                        inactive=[name for name, norm in norms.items() if norm < least],
+                        crops_per_second=round(pace, 1),
+                    )
 
                 position = Position(epoch, position.step + 1, position.done + 1)
                 if position.step == steps:
                     position = Position(epoch + 1, 0, position.done)
                 report(position.done, all_steps, terms)
                 ends = position.step == 0
-                if (ends or recipe.validation.every_steps) and validation.due(position):
+                if validation.due(position):
                     refuse_divergence(unread, log, step.scaler)
                     validation.measure(position, steps, log)
                 stops = run.processes.any(bool(received))
@@ -233,37 +241,6 @@ def train_networks(
                     raise TrainingStopped(position, received)
     if run.average is not None:
         run.networks.load_state_dict(run.average.module.state_dict())
-
-
-def _begin_epoch(run: Run, position: Position) -> list[list[int]]:
-    """Put the networks into their mode for the epoch, and return the rows of its batches."""
-    if position.step == 0:
-        run.sampler.prepare(position.epoch, lambda rows: _embed(run, rows))
-    run.networks.train()
-    run.networks.metric_network.perturbing = run.recipe.losses.perturbs(position.epoch)
-    return run.sampler.epoch(position.epoch)
-
-
-def _log_step(
-    log: RunLog,
-    done: int,
-    moment: float,
-    rate: float,
-    terms: dict[str, float],
-    norms: dict[str, float],
-    pace: float,
-) -> None:
-    least = INACTIVE_SHARE * norms.get("gmn", 0.0)
-    log.write(
-        "step",
-        done,
-        epoch=round(moment, 4),
-        learning_rate=rate,
-        loss=terms,
-        gradient_norm=norms,
-        inactive=[name for name, norm in norms.items() if norm < least],
-        crops_per_second=round(pace, 1),
-    )
 
 
 @contextmanager
@@ -288,17 +265,6 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _state(run: Run, step: TrainingStep) -> dict[str, Stateful]:
-    """Return the parts that change from step to step, by their names in a checkpoint."""
-    state: dict[str, Stateful] = {
-        "networks": run.networks,
-        "optimiser": run.optimiser,
-        "scaler": step.scaler,
-        "sampler": run.sampler,
-    }
-    return state if run.average is None else state | {"average": run.average}
-
-
 def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
     """Embed training crops, of which each process embeds its share.
 
@@ -311,14 +277,11 @@ def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
     missing = -len(rows) % run.processes.count
     padded = [*rows, *[rows[0]] * missing]
     share = padded[run.processes.local_slice(len(padded))]
-    precision = run.recipe.precision
-    half = precision != "float16" and choose_dtype(run.device, precision) is torch.bfloat16
     features = embed_records(
         run.networks.embedder,
         run.recipe.preprocessing,
         [run.records[row] for row in share],
-        bfloat16=half,
+        bfloat16=autocast_type(run.recipe, run.device) is torch.bfloat16,
     )
-    on_device = torch.from_numpy(features).to(run.device)
-    gathered = run.processes.gather(on_device)
+    gathered = run.processes.gather(torch.from_numpy(features).to(run.device))
     return np.asarray(gathered[: len(rows)].cpu().numpy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,7 +105,6 @@ class Validation:
         self._run = run
         self._notice = notice
         self._searches = searches
-        self._people = _digest(searches)
         self._best = self._kept_score()
 
     def due(self, position: Position) -> bool:
@@ -143,7 +141,6 @@ class Validation:
                 "scoring": scoring,
                 "score": score,
                 "figures": figures,
-                "people": self._people,
             }
             save_best(self._run.folder, networks, position, validation, self._run.identity)
         # Logged under the step before: a resumed run drops the lines of steps that it does again.
@@ -193,11 +190,14 @@ class Validation:
         if not self._searches or not self._run.processes.is_main or not path.exists():
             return None
         try:
-            validation = read_weights(path).validation
+            saved = read_weights(path)
         except InputProblem as problem:
             self._notice(f"{problem}; the next validation replaces it")
             return None
-        return float(validation["score"]) if validation.get("people") == self._people else None
+        # Figures of other people do not compare.
+        if saved.identity.recipe.validation != self._run.recipe.validation:
+            return None
+        return float(saved.validation["score"])
 
 
 def summary(figures: Figures) -> str:
@@ -210,16 +210,6 @@ def summary(figures: Figures) -> str:
         ]
         datasets.append(f"{name} {', '.join(shown)}")
     return "; ".join(datasets)
-
-
-def _digest(searches: Mapping[str, Search]) -> str:
-    # Figures on other crops do not compare.
-    digest = hashlib.sha256()
-    for name, search in sorted(searches.items()):
-        for record in search.records:
-            label = (name, record.identity, record.camera, record.domain)
-            digest.update("\0".join(label).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _flat(figures: Figures, metric: str) -> dict[str, float]:

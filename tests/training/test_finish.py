@@ -190,4 +190,4 @@ def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(
     another = tmp_path / "another.pt"
     another.write_bytes((out / "checkpoint.pt").read_bytes())
     assert gmn.run(["finish", str(out), "--checkpoint", str(another)]) == 2
-    assert f"gmn finish {out} --checkpoint last" in capsys.readouterr().err
+    assert f"gmn finish {out} --checkpoint last" in " ".join(capsys.readouterr().err.split())

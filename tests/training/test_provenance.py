@@ -12,7 +12,6 @@ from training.datasets.drawn import draw_people
 from training.provenance import (
     current_commit,
     describe_training,
-    fingerprints_of,
     inherited_weights,
     weight_sources,
 )
@@ -64,27 +63,6 @@ def test_an_artefact_to_start_from_passes_on_its_data_terms_and_sources() -> Non
         "person-reidentification-retail-0277.xml",
     ]
     assert not any(source.is_documented for source in further)
-
-
-@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint.previous.pt", "best.pt"])
-def test_a_checkpoint_to_start_from_passes_on_what_the_artefact_of_its_run_does(
-    name: str, tiny_artefact: Path, tmp_path: Path
-) -> None:
-    known = load_artefact(tiny_artefact)
-    trained_on = fingerprints_of([3, 5])
-    save_artefact(
-        tmp_path / "model.safetensors",
-        known.description,
-        known.embedder,
-        known.metric_network,
-        training=trained_on,
-    )
-    (tmp_path / name).write_bytes(b"weights")
-    sources, training = inherited_weights("initial weights", str(tmp_path / name))
-    assert sources[0].name == name
-    assert sources[0].data == known.description.provenance.data
-    assert sources[0].terms == known.description.provenance.terms
-    assert training.crops.tolist() == [3, 5]
 
 
 @pytest.mark.parametrize("documented", [("MSMT17",), ()])

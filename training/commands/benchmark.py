@@ -63,7 +63,7 @@ def benchmark(
 ) -> None:
     """Trains and measures every row of a paper's table, or of your own, on the given sets.
 
-    Rows whose sets are missing are left out and named. What has its report is not trained again, a
+    Rows whose sets are missing are left out and named. A run with a report is not trained again, a
     stopped training continues, and tables that share a row share its runs. The paper's figures
     stand beside a row where recipe, sets and ranking are the paper's.
 

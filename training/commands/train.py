@@ -66,7 +66,7 @@ def train(
     from training.distributed import joined_processes
     from training.provenance import command_line
     from training.recipe import read_recipe
-    from training.run_folder import RunData
+    from training.run_folder import RECIPE_NAME, RunData
 
     if as_json and not dry_run:
         raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
@@ -74,9 +74,9 @@ def train(
         raise InputProblem("--out is missing: name the folder that the run is to make")
     resolved = read_recipe(recipe, settings, plugins or ())
     source = RunData(specs=tuple(data), left_out=left_out, command=command_line())
+    if resume and out is not None and not (out / RECIPE_NAME).is_file():
+        raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
     with joined_processes() as processes:
-        if out is not None and not dry_run and processes.is_main:
-            _open_folder(out, resume)
         datasets = source.training_sets(read_datasets(data))
         if out is None or dry_run:
             _estimate(resolved, datasets, as_json, processes)
@@ -168,18 +168,6 @@ def training_bar() -> Iterator[Report]:
             )
 
         yield report
-
-
-def _open_folder(out: Path, resume: bool) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputProblem(f"--out {out}: cannot be made ({error.strerror})") from error
-    run_files = [file for name in ("checkpoint*.pt", "recipe.json") for file in out.glob(name)]
-    if resume and not run_files:
-        raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
-    if not resume and any(not file.match("reviews-*") for file in out.iterdir()):
-        raise InputProblem(f"--out {out}: is not empty; name a new folder, or add --resume")
 
 
 def finish(
