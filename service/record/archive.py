@@ -1,8 +1,8 @@
-"""Archives: copies of a record, or of one gallery's crops, that are written while it is served.
+"""Archives: copies of a record, or of one gallery's crops, written while the record is served.
 
 An archive is a folder with the tables, the vector files and `archive.json`, which describes them. A
-backup is the archive of everything; a snapshot that of one gallery, without keys, searches and
-jobs. A folder has its name once it is whole.
+backup is an archive of everything. A snapshot is an archive of one gallery without keys, searches
+and jobs. A folder gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from service.record.verify import verify
 
 DESCRIPTION = "archive.json"
 ROWS_AT_ONCE = 500
-# Files that `Database` makes beside a record that it has open.
+# Files that `Database` creates beside an open record.
 OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "record.turn", "deleted.ids")
 
 Kind = Literal["backup", "snapshot"]
@@ -51,7 +51,7 @@ Kind = Literal["backup", "snapshot"]
 
 @dataclass(frozen=True)
 class GalleryInArchive:
-    """A gallery of an archive, as it was when this was written; `crops` without forgotten ones."""
+    """A gallery in an archive as of its creation; `crops` excludes forgotten ones."""
 
     gallery_id: int
     name: str
@@ -65,9 +65,9 @@ class Description:
     """The contents of an archive.
 
     Attributes:
-        record_id: of the record that it was copied from.
-        files: the SHA-256 of each file by its name; empty while crops are being removed, and then
-            rows and vectors are held against their own checksums alone.
+        record_id: id of the record that was copied.
+        files: SHA-256 of each file by name. Empty while crops are being removed: then only rows and
+            vectors can be verified, against their own checksums.
     """
 
     kind: Kind
@@ -79,16 +79,16 @@ class Description:
 
 
 def write_archive(database: Database, folder: Path, gallery_id: int | None = None) -> Description:
-    """Copy a record, or one gallery's crops, to a new folder as they are at this moment.
+    """Copy the current state of a record, or of one gallery's crops, to a new folder.
 
-    Crops that are removed while they are copied are left out. The copy is read through before the
-    folder gets its name.
+    Crops removed during the copy are omitted. The copy is verified before the folder gets its final
+    name.
 
     Raises:
         UnknownGallery: the gallery was deleted.
         DamagedRecord: the record is damaged.
-        StorageFailed: the disk did not take the archive; nothing is left of it.
-        RecordUnavailable: the gallery was reindexed meanwhile.
+        StorageFailed: the archive could not be written; nothing is left of it.
+        RecordUnavailable: the gallery was reindexed in the meantime.
     """
     try:
         with unfinished_folder(folder) as part:
@@ -104,8 +104,8 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
 
 
 def fill_archive(database: Database, part: Path, gallery_id: int | None = None) -> Description:
-    """Write an archive into a folder that is empty, as `write_archive` does; raises `OSError`."""
-    with contextlib.closing(StoredRecord(database.folder)) as now, now.read() as reader:
+    """Write an archive into an empty folder, as in `write_archive`; raises `OSError`."""
+    with contextlib.closing(StoredRecord(database.folder)) as source, source.read() as reader:
         created_at = datetime.now(UTC)
         galleries = _galleries(reader, gallery_id)
         feeds = read_feeds(reader)
@@ -118,7 +118,7 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
     with contextlib.closing(Database(part)) as copy:
         give_up_restores(copy, datetime.max.replace(tzinfo=UTC))
         for gallery in galleries:
-            _remove_gone(copy, database, gallery.gallery_id, feeds[gallery.gallery_id])
+            _remove_deleted(copy, database, gallery.gallery_id, feeds[gallery.gallery_id])
     kind: Kind = "backup" if gallery_id is None else "snapshot"
     description = describe_archive(part, Description(kind, record_id, created_at, galleries))
     verify(part).require_whole(
@@ -128,25 +128,25 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
 
 
 def read_description(folder: Path) -> Description:
-    """Read what an archive holds; raises `DamagedSnapshot` where that cannot be read."""
+    """Read the description of an archive; raises `DamagedSnapshot` if it is unreadable."""
     try:
-        found = DESCRIPTIONS.validate_json((folder / DESCRIPTION).read_bytes())
+        description = DESCRIPTIONS.validate_json((folder / DESCRIPTION).read_bytes())
     except (OSError, ValueError) as error:
         raise DamagedSnapshot(folder, f"{DESCRIPTION} cannot be read ({error})") from error
-    if found.format > FORMAT:
-        why = f"it has format {found.format}, this program reads up to {FORMAT}"
+    if description.format > FORMAT:
+        why = f"it has format {description.format}, this program reads up to {FORMAT}"
         raise DamagedSnapshot(folder, why)
-    return found
+    return description
 
 
 def check_archive(folder: Path) -> Description:
-    """Read everything of an archive, and return its description.
+    """Verify all contents of an archive and return its description.
 
     Raises:
-        DamagedSnapshot: naming the first file, row or vector that differs from its checksum.
+        DamagedSnapshot: names the first file, row or vector that differs from its checksum.
     """
-    found = read_description(folder)
-    for name, sha256 in found.files.items():
+    description = read_description(folder)
+    for name, sha256 in description.files.items():
         path = folder / name
         if not path.is_file() or file_sha256(path) != sha256:
             raise DamagedSnapshot(folder, f"{name} is gone or not what was written")
@@ -156,27 +156,27 @@ def check_archive(folder: Path) -> Description:
         damage = [str(error)]
     if damage:
         raise DamagedSnapshot(folder, damage[0])
-    return found
+    return description
 
 
 def check_snapshots(data_dir: Path) -> dict[Path, Description | ServiceError]:
-    """Read every snapshot of a data directory, and return its description or its damage.
+    """Verify every snapshot of a data directory; return its description or its damage.
 
-    They come in the order of their times, by which their ids begin.
+    Snapshots are sorted by time, with which their ids begin.
     """
-    found: dict[Path, Description | ServiceError] = {}
+    results: dict[Path, Description | ServiceError] = {}
     for folder in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
         try:
-            found[folder] = check_archive(folder)
+            results[folder] = check_archive(folder)
         except DamagedSnapshot as error:
-            found[folder] = error
-    return found
+            results[folder] = error
+    return results
 
 
 def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
-    """Return the record's entry of a snapshot's archive; raises `DamagedSnapshot`."""
-    found = read_description(folder)
-    (gallery,) = found.galleries
+    """Return the record's entry for a snapshot's archive; raises `DamagedSnapshot`."""
+    description = read_description(folder)
+    (gallery,) = description.galleries
     return Snapshot(
         snapshot_id=folder.stem,
         gallery_id=gallery.gallery_id,
@@ -195,7 +195,7 @@ def archive_bytes(folder: Path) -> int:
 
 @contextlib.contextmanager
 def open_archive(folder: Path) -> Iterator[Reader]:
-    """Read an archive, which is left as it is; raises `DamagedSnapshot`."""
+    """Open an archive read-only; raises `DamagedSnapshot`."""
     read_description(folder)
     try:
         with contextlib.closing(StoredRecord(folder)) as stored:
@@ -205,10 +205,10 @@ def open_archive(folder: Path) -> Iterator[Reader]:
 
 
 def read_archive(folder: Path) -> Iterator[ArchivedCrop]:
-    """Read every crop of a snapshot, each held against its checksums.
+    """Yield every crop of a snapshot, verifying checksums.
 
     Raises:
-        DamagedSnapshot: naming the folder and the first row or vector that differs from its
+        DamagedSnapshot: names the folder and the first row or vector that differs from its
             checksum.
     """
     description = read_description(folder)
@@ -218,25 +218,25 @@ def read_archive(folder: Path) -> Iterator[ArchivedCrop]:
         for crop in read_contents(reader, gallery.gallery_id):
             count += 1
             yield crop
-    # A removal that was cut off has not written down yet how many crops are left.
+    # An interrupted removal has not yet updated the number of crops.
     if description.files and count != gallery.crops:
         raise DamagedSnapshot(folder, f"it holds {count} crops where {gallery.crops} belong")
 
 
 def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
-    """Return the ids of a snapshot's crops, of all or of one identity; raises `DamagedSnapshot`."""
-    of_person = "" if identity is None else "WHERE people.name = ?"
-    statement = f"SELECT crop_id FROM crops LEFT JOIN people USING (person_id) {of_person}"
+    """Return the crop ids of a snapshot or of one identity in it; raises `DamagedSnapshot`."""
+    condition = "" if identity is None else "WHERE people.name = ?"
+    statement = f"SELECT crop_id FROM crops LEFT JOIN people USING (person_id) {condition}"
     with open_archive(folder) as reader:
-        found = reader.execute(f"{statement} ORDER BY slot", [] if identity is None else [identity])
-        return [crop_id for (crop_id,) in found.fetchall()]
+        rows = reader.execute(f"{statement} ORDER BY slot", [] if identity is None else [identity])
+        return [crop_id for (crop_id,) in rows.fetchall()]
 
 
 def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> Description:
-    """Remove crops from an archive with their vectors and pictures, as from a record.
+    """Remove crops with their vectors and pictures from an archive.
 
-    After a power cut they are there or not; once this returns nothing of them is left. A removal
-    that was cut off is finished, also where no crops are named.
+    After a power cut the crops are either present or removed; nothing of them is left when this
+    returns. An interrupted removal is finished, even if `crop_ids` is empty.
 
     Raises:
         DamagedSnapshot: the archive cannot be read.
@@ -249,8 +249,8 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
     failpoint("snapshot-rewrite.begun")
     try:
         with contextlib.closing(Database(folder)) as archive:
-            for some in batches(crop_ids, ROWS_AT_ONCE):
-                Crops(archive).remove(gallery_id, some)
+            for batch in batches(crop_ids, ROWS_AT_ONCE):
+                Crops(archive).remove(gallery_id, batch)
     except (DamagedRecord, InputProblem) as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
     failpoint("snapshot-rewrite.removed")
@@ -259,10 +259,10 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
 
 def write_description(folder: Path, description: Description) -> None:
     path = folder / DESCRIPTION
-    beside = path.with_suffix(UNFINISHED)
-    beside.write_bytes(DESCRIPTIONS.dump_json(description, indent=1))
-    sync(beside)
-    beside.replace(path)
+    temporary = path.with_suffix(UNFINISHED)
+    temporary.write_bytes(DESCRIPTIONS.dump_json(description, indent=1))
+    sync(temporary)
+    temporary.replace(path)
     sync(folder)
 
 
@@ -272,13 +272,13 @@ def file_sha256(path: Path) -> str:
 
 
 def describe_archive(folder: Path, description: Description) -> Description:
-    """Write down how many crops and which files a closed archive has, and return that."""
+    """Write the description of a closed archive with its current crops and files; return it."""
     close_alone(folder)
     galleries = []
     with contextlib.closing(StoredRecord(folder)) as stored:
         for gallery in description.galleries:
-            counted = "SELECT crops FROM galleries WHERE gallery_id = ?"
-            crops = Reader(stored).value(counted, (gallery.gallery_id,))
+            statement = "SELECT crops FROM galleries WHERE gallery_id = ?"
+            crops = Reader(stored).value(statement, (gallery.gallery_id,))
             galleries.append(replace(gallery, crops=crops))
     names = [FILE, *(path.name for path in folder.glob("vectors-*"))]
     files = {name: file_sha256(folder / name) for name in sorted(names)}
@@ -288,7 +288,7 @@ def describe_archive(folder: Path, description: Description) -> Description:
 
 
 def close_alone(folder: Path) -> None:
-    """Make the file of a closed record whole without any other file beside it."""
+    """Make the file of a closed record complete without other files beside it."""
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     for name in OF_OPEN_RECORD:
@@ -298,15 +298,15 @@ def close_alone(folder: Path) -> None:
 def fill_gallery(
     database: Database, values: Mapping[str, Any], crops: Iterable[ArchivedCrop]
 ) -> None:
-    """Write a gallery with these crops, at their slots, to a record that nobody reads yet.
+    """Write a gallery with these crops, at their slots, to a record that is not yet in use.
 
     Args:
-        values: its row; counts in it do not matter.
+        values: the gallery's row; its counts are ignored.
     """
     gallery_id = values["gallery_id"]
     database.write(add_gallery, {**values, **EMPTY})
-    for some in batches(crops, ROWS_AT_ONCE):
-        database.write(put_crops, gallery_id, some)
+    for batch in batches(crops, ROWS_AT_ONCE):
+        database.write(put_crops, gallery_id, batch)
     database.write(count_crops, gallery_id)
 
 
@@ -327,22 +327,22 @@ def _copy_gallery(reader: Reader, part: Path, gallery_id: int, record_id: str) -
     require_entry(reader, gallery_id)
     (row,) = reader.rows(GALLERIES, "WHERE gallery_id = ?", (gallery_id,))
     with contextlib.closing(Database(part)) as copy:
-        named = "UPDATE record SET value = ? WHERE name = 'record_id'"
-        copy.write(Transaction.change, named, (record_id,))
+        statement = "UPDATE record SET value = ? WHERE name = 'record_id'"
+        copy.write(Transaction.change, statement, (record_id,))
         fill_gallery(copy, GALLERIES.values(row), read_contents(reader, gallery_id))
 
 
-def _remove_gone(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
+def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
     removed = Reader(source).execute(
         "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
         "AND kind IN ('removed', 'replaced')",
         (gallery_id, since.seq),
     )
     slots = {slot for (text,) in removed.fetchall() for slot in slots_of(text)}
-    of_slots = f"WHERE gallery_id = ? AND slot IN {AMONG}"
-    found = Reader(copy).rows(CROPS, of_slots, (gallery_id, as_json(slots)))
-    for some in batches([row["crop_id"] for row in found], ROWS_AT_ONCE):
-        Crops(copy).remove(gallery_id, some)
+    clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
+    rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
+    for crop_ids in batches([row["crop_id"] for row in rows], ROWS_AT_ONCE):
+        Crops(copy).remove(gallery_id, crop_ids)
 
 
 def _galleries(reader: Reader, gallery_id: int | None) -> list[GalleryInArchive]:

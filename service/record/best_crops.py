@@ -1,4 +1,4 @@
-"""The crops of a track that are kept where a track is to have a few: good ones that differ."""
+"""Selection of the crops that a track keeps: good ones that differ from each other."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.record.tracks import OF_TRACK
 from service.record.transaction import Transaction
 from service.record.values import ArchivedCrop, StoredCrop
 
-# Upper bound on the stored crops of a track that are compared while other writers wait.
+# Upper bound on the stored crops of a track compared while other writers wait.
 MOST_OF_TRACK = 1_000
-# The quality of a crop that was not measured.
+# Assumed quality of a crop whose quality was not measured.
 LEAST_QUALITY = 1.0
-# More than any quality times a distance: a crop with a name never gives way to one without.
+# Exceeds any quality times distance, so that a named crop always precedes an unnamed one.
 NAMED_FIRST = 1e6
 FARTHEST = 2.0
 
@@ -29,14 +29,15 @@ def choose_best(
     known: Sequence[StoredCrop],
     most: int,
 ) -> tuple[set[str], list[StoredCrop]]:
-    """Choose which crops each track of new or known crops keeps, `most` at most.
+    """Choose up to `most` crops of each track that has new or known crops.
 
-    The choice depends on no order within a request, so that the same request again changes nothing.
+    The choice does not depend on the order within a request, so repeating it changes nothing.
 
     Returns:
-        The ids of crops that are not kept, and those of these crops that are stored.
+        The ids of all rejected crops, and the rejected crops that are stored.
 
     Raises:
+        InvalidField: a track has too many crops.
         InvalidField: a track has too many crops.
     """
     tracks: dict[tuple[str, str | None], list[ArchivedCrop]] = {}
@@ -45,28 +46,30 @@ def choose_best(
             tracks.setdefault((crop.record.track, crop.record.camera), []).append(crop)
     for record in known:
         if record.track is not None:
-            # A track that is sent again is cut to fewer crops, too.
+            # A repeated track may also be cut to fewer crops.
             tracks.setdefault((record.track, record.camera), [])
-    others: set[str] = set()
-    give_way: list[StoredCrop] = []
+    rejected: set[str] = set()
+    displaced: list[StoredCrop] = []
     for place, crops in tracks.items():
         stored = _read_stored(transaction, gallery_id, *place)
-        every = sorted([*stored, *crops], key=_as_sent)
-        best = _best_places(every, most)
-        others.update(crop.record.crop_id for n, crop in enumerate(every) if n not in best)
-        give_way += [crop.record for crop in stored if crop.record.crop_id in others]
-    return others, give_way
+        candidates = sorted([*stored, *crops], key=_as_sent)
+        best = _best_places(candidates, most)
+        rejected.update(
+            crop.record.crop_id for position, crop in enumerate(candidates) if position not in best
+        )
+        displaced += [crop.record for crop in stored if crop.record.crop_id in rejected]
+    return rejected, displaced
 
 
 def _as_sent(crop: ArchivedCrop) -> tuple[str, str]:
-    # Crop ids are drawn anew when an image is sent again.
+    # Crop ids cannot serve as the key: an image sent again gets a new one.
     return crop.record.sha256, crop.record.identity or ""
 
 
 def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
-    """Choose crops one by one: the highest quality times distance to the nearest chosen one.
+    """Choose crops greedily by quality times distance to the nearest chosen crop.
 
-    The first has the best quality. Crops that are not chosen do not change the choice.
+    The first has the highest quality. Rejected crops do not influence the choice.
     """
     vectors = np.stack([crop.vector for crop in crops]).astype(np.float64)
     units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -80,7 +83,7 @@ def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
         place = int(np.where(is_chosen, -1.0, gains).argmax())
         chosen.append(place)
         is_chosen[place] = True
-        # einsum sums each row by itself, so that the other rows do not change the last digits.
+        # einsum sums each row separately, so other rows cannot change its last digits.
         cosines = np.einsum("nd,d->n", units, units[place])
         distances = np.minimum(distances, np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0)))
     return chosen
@@ -89,17 +92,17 @@ def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
 def _read_stored(
     transaction: Transaction, gallery_id: int, track: str, camera: str | None
 ) -> list[ArchivedCrop]:
-    asked = f"SELECT slot FROM {OF_TRACK} LIMIT ?"
-    found = transaction.tuples(asked, (gallery_id, track, camera, MOST_OF_TRACK + 1))
-    if len(found) > MOST_OF_TRACK:
+    statement = f"SELECT slot FROM {OF_TRACK} LIMIT ?"
+    rows = transaction.tuples(statement, (gallery_id, track, camera, MOST_OF_TRACK + 1))
+    if len(rows) > MOST_OF_TRACK:
         raise InvalidField(
             f"keep_best: track {track!r} has more than {MOST_OF_TRACK:,} crops, which are too many "
             "to choose from; delete some of them first"
         )
-    crops = read_by_slot(transaction, gallery_id, [slot for (slot,) in found])
+    crops = read_by_slot(transaction, gallery_id, [slot for (slot,) in rows])
     place = find_vectors(transaction, gallery_id)
     vectors = transaction.unwritten_vectors(place) if place else {}
-    written = [crop for crop in crops if crop.row_id not in vectors]
-    for crop in read_vectors(transaction, place, written):
+    saved = [crop for crop in crops if crop.row_id not in vectors]
+    for crop in read_vectors(transaction, place, saved):
         vectors[crop.label.row_id] = crop.vector
     return [ArchivedCrop(crop, vectors[crop.row_id], None) for crop in crops]

@@ -1,4 +1,4 @@
-"""Calibrations of galleries, and the searches behind them."""
+"""Calibrations of galleries, and the searches that they are fitted to."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ WITHDRAWN_SUBJECTS = f"{WITHDRAWN_SCORING}:*"
 
 
 class StoredCalibrations(RecordPart):
-    """Searches and published calibrations; a gallery's deletion removes its own.
+    """Calibration searches and published calibrations; deleted together with their gallery.
 
-    Writing them leaves the gallery's version as it is. A reindex and a restore drop a gallery's
-    searches and published calibrations. Those of a withdrawn scoring are not read, and dropped
-    when another one of the gallery is published.
+    Writing them does not change the gallery's version. A reindex or restore drops both. Those of a
+    withdrawn scoring are ignored, and dropped when another calibration of the gallery is published.
     """
 
     @transactional
@@ -32,10 +31,10 @@ class StoredCalibrations(RecordPart):
         subject: str,
         rows: Sequence[tuple[str, bytes]],
     ) -> None:
-        """Add searches, of which the newest `KEPT_SEARCHES` are kept for each subject.
+        """Add searches; only the newest `KEPT_SEARCHES` of each subject are kept.
 
         Args:
-            rows: the name and the content of each; it takes the place of an older one of its name.
+            rows: name and content of each search; it replaces an older one of the same name.
         """
         if read_entry(transaction, gallery_id) is None:
             return
@@ -66,8 +65,8 @@ class StoredCalibrations(RecordPart):
         )
 
     def searches(self, gallery_id: int, subject: str) -> list[bytes]:
-        rest = f"{OF_SUBJECT} ORDER BY number"
-        rows = self._reader.rows(CALIBRATION_SEARCHES, rest, (gallery_id, subject))
+        clauses = f"{OF_SUBJECT} ORDER BY number"
+        rows = self._reader.rows(CALIBRATION_SEARCHES, clauses, (gallery_id, subject))
         return [row["body"] for row in rows]
 
     def counted(self, gallery_id: int, subject: str) -> int:
@@ -95,13 +94,13 @@ class StoredCalibrations(RecordPart):
         """Publish a calibration as the next version.
 
         Args:
-            after_version: of the one that is published, 0 for none.
-            counted: how many searches were counted at the fit.
-            vectors: the generation and the side of the vectors behind it; None for any.
+            after_version: version of the currently published one; 0 for none.
+            counted: number of searches counted when it was fitted.
+            vectors: (restores, side) of the vectors that it was fitted to; None for any.
 
         Returns:
-            False where another one is published, the searches or the vectors were dropped since,
-            or the gallery's calibration was frozen or switched off.
+            False if another calibration was published, the searches or vectors were dropped since
+            the fit, or calibration was frozen or switched off for the gallery.
         """
         entry = read_entry(transaction, gallery_id)
         if entry is None or entry.settings.calibration != "on":

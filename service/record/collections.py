@@ -1,6 +1,7 @@
-"""The state of a gallery's index outside this program: which collection, up to where, by whom.
+"""The state of each gallery's external index: its collection, progress and writer.
 
-The row is the watermark. A search reads it first; one commit leads it to another collection.
+The row is the watermark: a search reads it first, and one commit redirects it to another
+collection.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from service.record.transaction import Reader, Transaction
 
 @stored_dataclass(frozen=True)
 class IndexState:
-    """How far a gallery's index outside is, and which process writes it.
+    """The progress of a gallery's external index, and the process that writes it.
 
     Attributes:
-        collection: that is searched; empty for none.
-        at, side, embedder: of the vectors in it, as in `GalleryRecord`.
-        sequence, token: of the gallery's last change that is in it.
-        version: of the gallery that it shows.
-        timestamp: of the index' server, after the last write.
-        building: a collection that is being filled; empty for none.
-        builds: how many were begun; each has a name of its own.
-        wanted: a rebuild was asked for, and has not begun.
-        sweep: a comparison with the record was asked for, and has not begun.
-        lacks_rows: it has fewer rows than the record, and is not searched before that is mended.
-        worker: the process that writes it, until `lease_until_ms` on the record's clock; empty
-            after one that ended in order.
+        collection: name of the searched collection; empty if there is none.
+        at, side, embedder: identify the vectors in the collection, as in `GalleryRecord`.
+        sequence, token: the gallery's last change contained in the collection.
+        version: version of the gallery that the collection shows.
+        timestamp: the index server's timestamp after the last write.
+        building: name of a collection being filled; empty if there is none.
+        builds: number of builds begun; each has its own name.
+        wanted: a rebuild is pending.
+        sweep: a comparison with the record is pending.
+        lacks_rows: the collection has fewer rows than the record and must not be searched until
+            this is repaired.
+        worker: the process that writes it until `lease_until_ms` on the record's clock; empty after
+            an orderly shutdown.
     """
 
     gallery_id: int
@@ -59,7 +61,7 @@ class IndexState:
 
 
 class RemoteIndexes(RecordPart):
-    """The states of all galleries' indexes; a gallery's deletion removes its own."""
+    """The states of all external indexes; each is deleted together with its gallery."""
 
     def state(self, gallery_id: int) -> IndexState | None:
         return _read(self._reader, gallery_id)
@@ -68,10 +70,10 @@ class RemoteIndexes(RecordPart):
     def claim(
         self, transaction: Transaction, gallery_id: int, worker: str, lease_seconds: float
     ) -> IndexState | None:
-        """Take a gallery's index where it is free, or renew its lease.
+        """Take over a gallery's index if it is free, or renew its lease.
 
         Returns:
-            The state; None where another process has it, or the gallery was deleted.
+            The state, or None if another process holds the lease or the gallery was deleted.
         """
         state = _read(transaction, gallery_id) or IndexState(gallery_id)
         is_taken = state.worker != worker and state.lease_until_ms > now_ms()
@@ -84,23 +86,23 @@ class RemoteIndexes(RecordPart):
     def advance(
         self, transaction: Transaction, before: IndexState, /, **changes: Any
     ) -> IndexState | None:
-        """Change the state, as the watermark; a collection that another one replaces is unneeded.
+        """Change the state, which moves the watermark; replaced collections become unneeded.
 
         Returns:
-            The state; None where it is not as before: another process has the index, the gallery
-            was deleted, or the record is an older copy.
+            The new state, or None if it has changed since: another process took over the index, the
+            gallery was deleted, or the record was replaced by an older copy.
         """
-        now = _read(transaction, before.gallery_id)
-        if now is None or _place(now) != _place(before):
+        current = _read(transaction, before.gallery_id)
+        if current is None or _place(current) != _place(before):
             return None
-        state = replace(now, **changes)
-        kept = (state.collection, state.building)
-        _note_unneeded(transaction, {now.collection, now.building}.difference(kept))
+        state = replace(current, **changes)
+        used = (state.collection, state.building)
+        _note_unneeded(transaction, {current.collection, current.building}.difference(used))
         return _put(transaction, state)
 
     @transactional
     def ask_rebuild(self, transaction: Transaction, gallery_id: int) -> None:
-        """Ask for a new collection from the record; raises `UnknownGallery`."""
+        """Request a new collection, built from the record; raises `UnknownGallery`."""
         require_entry(transaction, gallery_id)
         state = _read(transaction, gallery_id) or IndexState(gallery_id)
         _put(transaction, replace(state, wanted=True))
@@ -109,10 +111,10 @@ class RemoteIndexes(RecordPart):
     def ask_sweep(
         self, transaction: Transaction, gallery_id: int, lacks_rows: bool = False
     ) -> None:
-        """Ask the process that writes a collection to compare it with the record.
+        """Request a comparison of the collection with the record from the process that writes it.
 
         Args:
-            lacks_rows: no search is answered from it before that.
+            lacks_rows: answer no search from the collection before the comparison.
         """
         state = _read(transaction, gallery_id)
         if state is not None:
@@ -121,7 +123,7 @@ class RemoteIndexes(RecordPart):
 
     @transactional
     def note_unknown(self, transaction: Transaction, collections: Iterable[str]) -> list[str]:
-        """Note those collections as unneeded that no gallery has; return those not yet noted."""
+        """Mark collections that no gallery uses as unneeded; return those not marked before."""
         states = transaction.rows(COLLECTIONS)
         known = {row["collection"] for row in states} | {row["building"] for row in states}
         known |= {row["name"] for row in transaction.rows(UNNEEDED_COLLECTIONS)}

@@ -1,4 +1,4 @@
-"""The rules by which crops and their people change, and requests that happen once."""
+"""Rules that change crops and their people, and requests that happen only once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from service.record.values import (
 )
 
 REQUESTS_KEPT_FOR = timedelta(days=1)
-# Each request that is kept removes some that are older.
+# Each stored request deletes up to this many expired ones.
 REQUESTS_REMOVED_AT_ONCE = 3
 HASHES_AT_ONCE = 500
 
@@ -46,9 +46,9 @@ HASHES_AT_ONCE = 500
 def put_crops(
     transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]
 ) -> dict[str, int]:
-    """Insert crops at the slots in their records; return the counts to add to the gallery's.
+    """Insert crops at the slots in their records; return the increments of the gallery's counts.
 
-    The picture of a crop that is kept outside the record is not a stray any more.
+    Pictures kept outside the record are no longer strays once their crops are inserted.
     """
     records = [crop.record for crop in crops]
     people, new_people = require_people(transaction, gallery_id, _names(records))
@@ -78,7 +78,7 @@ def put_crops(
 def remove_crops(
     transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]
 ) -> Removal | None:
-    """Remove crops for good, and leave tombstones; None where none is given."""
+    """Remove crops for good and leave tombstones; return None if there are no crops."""
     if not crops:
         return None
     transaction.removes = True
@@ -94,7 +94,7 @@ def remove_crops(
     drop_checksums(transaction, gallery_id, slots)
     moment = datetime.now(UTC)
     removed_at = as_micros(moment)
-    # Without tombstones a restore would bring the crops back.
+    # Without tombstones, restoring a snapshot would bring the crops back.
     tombstones = [
         {"gallery_id": gallery_id, "crop_id": crop.crop_id, "removed_at": removed_at}
         for crop in crops
@@ -124,7 +124,7 @@ def relabel_crops(
     before: Sequence[StoredCrop],
     after: Sequence[StoredCrop],
 ) -> Relabelling:
-    """Store crops as they are after a change of their labels; the old labels leave the log."""
+    """Store crops with changed labels; the old labels are wiped from the log."""
     transaction.removes = True
     slots = [crop.row_id for crop in before]
     people, new_people = require_people(transaction, gallery_id, _names(after))
@@ -142,7 +142,7 @@ def relabel_crops(
         [(gallery_id, crop.row_id) for crop in moved],
     )
     _insert_tracks(transaction, gallery_id, moved)
-    # An alert is about the person whom its nearest crop shows.
+    # An alert is attributed to the person shown by its nearest crop.
     transaction.change(
         "UPDATE alerts SET person_id = crops.person_id FROM crops WHERE alerts.gallery_id = ? "
         f"AND alerts.crop_id IN {AMONG} AND crops.gallery_id = alerts.gallery_id "
@@ -163,7 +163,7 @@ def relabel_crops(
 
 
 def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
-    """Remove the people of these crops who have no crop any more, and return how many they were."""
+    """Delete people left without crops and return their number."""
     return transaction.change(
         f"DELETE FROM people WHERE gallery_id = ? AND name IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
@@ -177,28 +177,28 @@ def require_unlike(
     before: Sequence[StoredCrop],
     after: Sequence[StoredCrop],
 ) -> None:
-    """Raise `CropConflict` where crops of one image would bear one identity and camera.
+    """Raise `CropConflict` if crops of one image would get the same identity and camera.
 
-    A merge may have left two alike, whose other fields can be corrected.
+    Two crops that a merge made alike can still have their other fields corrected.
     """
     pairs = zip(before, after, strict=True)
     moved = [new for old, new in pairs if seen_as(old) != seen_as(new)]
     same_images = read_same_images(transaction, gallery_id, moved)
-    now_known = {crop.crop_id: crop for crop in after}
+    crops_after = {crop.crop_id: crop for crop in after}
     for crop in moved:
         for other in same_images[crop.sha256]:
-            as_now = now_known.get(other.crop_id, other)
-            if other.crop_id != crop.crop_id and seen_as(as_now) == seen_as(crop):
+            changed = crops_after.get(other.crop_id, other)
+            if other.crop_id != crop.crop_id and seen_as(changed) == seen_as(crop):
                 raise CropConflict(crop.crop_id, other.crop_id)
 
 
 def seen_as(crop: CropLabel) -> tuple[str | None, str | None]:
-    """Return what two crops of one image differ in, if they are no duplicates."""
+    """Return the fields that make two crops of one image distinct rather than duplicates."""
     return crop.identity, crop.camera
 
 
 def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
-    """Bind an empty gallery to another embedder, whose vectors go into a file of their own."""
+    """Bind an empty gallery to another embedder, whose vectors get their own file."""
     if entry.crops:
         raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
     drop_vectors(transaction, entry.gallery_id, entry.side)
@@ -213,25 +213,25 @@ def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: st
 def read_same_images(
     reader: Reader, gallery_id: int, crops: Iterable[StoredCrop]
 ) -> defaultdict[str, list[StoredCrop]]:
-    """Return for the SHA-256 of each crop's image the crops that have it, oldest first."""
-    found: defaultdict[str, list[StoredCrop]] = defaultdict(list)
+    """Return the stored crops of each crop's image by SHA-256, oldest first."""
+    crops_by_hash: defaultdict[str, list[StoredCrop]] = defaultdict(list)
     hashes = dict.fromkeys(bytes.fromhex(crop.sha256) for crop in crops)
-    # JSON has no bytes, and a statement no more than some thousand placeholders.
-    for some in batches(hashes, HASHES_AT_ONCE):
-        rest = f"WHERE crops.gallery_id = ? AND sha256 IN ({marks_of(some)}) ORDER BY slot"
-        for crop in read_crops(reader, rest, (gallery_id, *some)):
-            found[crop.sha256].append(crop)
-    return found
+    # JSON has no bytes, and the number of placeholders in a statement is limited.
+    for batch in batches(hashes, HASHES_AT_ONCE):
+        clauses = f"WHERE crops.gallery_id = ? AND sha256 IN ({marks_of(batch)}) ORDER BY slot"
+        for crop in read_crops(reader, clauses, (gallery_id, *batch)):
+            crops_by_hash[crop.sha256].append(crop)
+    return crops_by_hash
 
 
 def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
-    """Return the answer of a request that happened already; None where it is new.
+    """Return the answer of a request that was already processed, or None if it is new.
 
-    Identities and cameras are not kept here, where forgetting would not find them: the same
-    request names them again.
+    Identities and cameras are not stored here, where forgetting would not find them; a repeated
+    request contains them anyway.
 
     Raises:
-        RequestConflict: the key stood for another request.
+        RequestConflict: the key belongs to a different request.
     """
     row = reader.row(REQUESTS, "WHERE gallery_id = ? AND key = ?", (entry.gallery_id, request.key))
     oldest = as_micros(datetime.now(UTC) - REQUESTS_KEPT_FOR)
@@ -267,7 +267,7 @@ def keep_request(
     version: int,
     landed: Sequence[EnrolledImage],
 ) -> None:
-    """Keep the answer of a request, and remove some that are older than a day."""
+    """Store the answer of a request, and delete some that are older than a day."""
     moment = datetime.now(UTC)
     transaction.change(
         "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "
@@ -279,14 +279,14 @@ def keep_request(
         "landed": [(image.crop_id, image.duplicate, image.warnings) for image in landed],
         "problems": request.problems,
     }
-    kept = {
+    row = {
         "gallery_id": gallery_id,
         "key": request.key,
         "digest": request.digest,
         "answer": to_json(answer).decode(),
         "happened_at": as_micros(moment),
     }
-    transaction.insert(REQUESTS, kept, instead=True)
+    transaction.insert(REQUESTS, row, instead=True)
 
 
 def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> int:
@@ -303,9 +303,9 @@ def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> 
 def require_people(
     transaction: Transaction, gallery_id: int, names: Sequence[str]
 ) -> tuple[dict[str, int], int]:
-    """Return the ids of people by name, all of whom are there then, and how many are new."""
-    rest = f"WHERE gallery_id = ? AND name IN {AMONG}"
-    rows = transaction.rows(PEOPLE, rest, (gallery_id, as_json(names)))
+    """Return ids by name, creating missing people, and the number of new ones."""
+    clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
+    rows = transaction.rows(PEOPLE, clauses, (gallery_id, as_json(names)))
     people = {row["name"]: row["person_id"] for row in rows}
     new_names = [name for name in names if name not in people]
     if new_names:
@@ -329,7 +329,7 @@ def _names(crops: Iterable[StoredCrop]) -> list[str]:
 
 
 def _insert_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]) -> None:
-    """Store the tracks of crops that have none in the record."""
+    """Store tracks; the crops must not have one in the record."""
     rows = [
         {"gallery_id": gallery_id, "slot": crop.row_id, "track": crop.track}
         for crop in crops
@@ -345,7 +345,7 @@ def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str,
 
 
 def columns_of(crop: StoredCrop) -> dict[str, Any]:
-    """Return the values of a crop's row, without its place and person."""
+    """Return the column values of a crop, except for its gallery, slot and person."""
     return {
         "crop_id": crop.crop_id,
         "camera": crop.camera,

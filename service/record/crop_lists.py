@@ -1,4 +1,4 @@
-"""Listings of a gallery's crops: filtered, in an order, page by page, each at a bounded cost."""
+"""Filtered, sorted and paginated listings of a gallery's crops, at a bounded cost per page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from service.record.schema import as_micros
 from service.record.transaction import Reader, marks_of
 from service.record.values import CropFilter, StoredCrop
 
-# A page looks at this many crops at most, so that a filter which few pass holds no thread for long.
+# Upper bound on the crops examined for a page, so that a selective filter does not block a thread.
 MOST_SCANNED = 10_000
-# The slot of a page's last crop, after the microseconds of its time where that is the order.
+# Slot of the page's last crop, preceded by the microseconds of its time if sorted by time.
 CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 
-# A condition of a statement, and the values of its placeholders.
+# An SQL condition and the values of its placeholders.
 Condition = tuple[str, Sequence[Any]]
-# Where a crop is in an order, as in a cursor.
+# Position of a crop in an order, as in a cursor.
 Place = tuple[int, ...]
 
 
@@ -31,8 +31,8 @@ class CropPage:
     """One page of a listing.
 
     Attributes:
-        cursor: where the next page goes on; None on the last. A page that is not the last may have
-            fewer crops than were asked for, also none.
+        cursor: start of the next page; None on the last page. Other pages may have fewer crops than
+            requested, or none.
     """
 
     crops: list[StoredCrop]
@@ -42,19 +42,19 @@ class CropPage:
 def list_crops(
     reader: Reader, gallery_id: int, wanted: CropFilter, order: CropOrder, after: str, limit: int
 ) -> CropPage:
-    """Return up to `limit` crops that pass a filter; all of them where it names their ids.
+    """Return up to `limit` crops that pass a filter; all that pass if it lists ids.
 
     Args:
-        order: `enrolled`, or by the time of capture, where that is unknown of enrollment.
+        order: `enrolled`, or by time of capture, with the time of enrollment where that is unknown.
         after: a cursor of the same order; empty for the first page.
 
     Raises:
-        InvalidField: `after` is no cursor of this order.
+        InvalidField: `after` is not a cursor of this order.
     """
     start = _read_cursor(after, order)
     if wanted.crop_ids:
-        named = read_by_id(reader, gallery_id, wanted.crop_ids)
-        passing = [crop for crop in named if wanted.passes(crop)]
+        listed = read_by_id(reader, gallery_id, wanted.crop_ids)
+        passing = [crop for crop in listed if wanted.passes(crop)]
         return CropPage(sorted(passing, key=lambda crop: crop.row_id), None)
     labels = _labels(reader, gallery_id, wanted)
     earliest = wanted.captured_after
@@ -62,53 +62,55 @@ def list_crops(
     times = _between("captured_at", earliest, latest)
     by_time = order != "enrolled"
     is_backward = order == "-captured"
-    # The crops of a person or of a track are few: they are all read, and put in order.
-    few = (wanted.identity, wanted.track, wanted.external_id)
-    is_sorted = by_time and any(label is not None for label in few)
+    # A person, track or external id has few crops: read them all and sort.
+    selective = (wanted.identity, wanted.track, wanted.external_id)
+    is_sorted = by_time and any(label is not None for label in selective)
     if by_time and not is_sorted:
-        # The cursor is beyond the bound at which the first page began.
-        found_by = _between(
+        # The cursor supersedes the bound where the first page began.
+        indexed = _between(
             "seen_at",
             None if start and not is_backward else earliest,
             None if start and is_backward else latest,
         )
-        others = [*labels, *times]
+        unindexed = [*labels, *times]
     else:
-        found_by = labels[:1]
-        others = [*labels[1:], *times]
+        indexed = labels[:1]
+        unindexed = [*labels[1:], *times]
     columns = ["seen_at", "slot"] if by_time else ["slot"]
-    found_by.append(("crops.gallery_id = ?", (gallery_id,)))
+    indexed.append(("crops.gallery_id = ?", (gallery_id,)))
     if start:
-        found_by.append(_compare(columns, "<" if is_backward else ">", start))
+        indexed.append(_compare(columns, "<" if is_backward else ">", start))
     direction = "DESC" if is_backward else "ASC"
-    # A sign before a column keeps SQLite from using an index of it.
+    # A unary plus keeps SQLite from using an index for this column.
     sign = "+" if is_sorted else ""
     sequence = ", ".join(f"{sign}{column} {direction}" for column in columns)
 
     edge = None
-    if others and not is_sorted:
-        where, values = _where(found_by)
-        asked = f"SELECT {', '.join(columns)} FROM crops {where} ORDER BY {sequence}"
-        edge = reader.execute(f"{asked} LIMIT 1 OFFSET ?", (*values, MOST_SCANNED - 1)).fetchone()
+    if unindexed and not is_sorted:
+        where, values = _where(indexed)
+        listing = f"SELECT {', '.join(columns)} FROM crops {where} ORDER BY {sequence} LIMIT 1"
+        edge = reader.execute(f"{listing} OFFSET ?", (*values, MOST_SCANNED - 1)).fetchone()
     if edge is not None:
-        found_by.append(_compare(columns, ">=" if is_backward else "<=", tuple(edge)))
-    where, values = _where([*found_by, *((f"+{text}", given) for text, given in others)])
+        indexed.append(_compare(columns, ">=" if is_backward else "<=", tuple(edge)))
+    where, values = _where(
+        [*indexed, *((f"+{text}", parameters) for text, parameters in unindexed)]
+    )
     crops = read_crops(reader, f"{where} ORDER BY {sequence} LIMIT ?", (*values, limit + 1))
-    shown = crops[:limit]
+    page = crops[:limit]
     if len(crops) > limit:
-        return CropPage(shown, _cursor(_place(shown[-1], by_time)))
-    return CropPage(shown, None if edge is None else _cursor(tuple(edge)))
+        return CropPage(page, _cursor(_place(page[-1], by_time)))
+    return CropPage(page, None if edge is None else _cursor(tuple(edge)))
 
 
 def _labels(reader: Reader, gallery_id: int, wanted: CropFilter) -> list[Condition]:
-    """Return the conditions of labels; the first is the one that the fewest crops share."""
+    """Return conditions for labels, the most selective first."""
     conditions: list[Condition] = []
     if wanted.external_id is not None:
         conditions.append(("crops.external_id = ?", (wanted.external_id,)))
     if wanted.identity is not None:
-        asked = "SELECT person_id FROM people WHERE gallery_id = ? AND name = ?"
-        person_id = reader.value(asked, (gallery_id, wanted.identity))
-        # Nobody has the id 0.
+        statement = "SELECT person_id FROM people WHERE gallery_id = ? AND name = ?"
+        person_id = reader.value(statement, (gallery_id, wanted.identity))
+        # No person has the id 0.
         conditions.append(("crops.person_id IS ?", (person_id or 0,)))
     if wanted.track is not None:
         of_track = "SELECT slot FROM tracks WHERE gallery_id = ? AND track = ?"
@@ -150,8 +152,8 @@ def _cursor(place: Place) -> str:
 def _read_cursor(text: str, order: CropOrder) -> Place | None:
     if not text:
         return None
-    found = CURSOR.fullmatch(text)
-    if found is None or bool(found[1]) != (order != "enrolled"):
+    match = CURSOR.fullmatch(text)
+    if match is None or bool(match[1]) != (order != "enrolled"):
         raise InvalidField(
             f"cursor: {text[:40]!r} is none of this order; send next_cursor of the page before"
         )

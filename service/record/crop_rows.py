@@ -1,4 +1,4 @@
-"""Crops read from their rows, with the names of their people, and their vectors."""
+"""Reading of crop rows with the names of their people, and of their vectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CROPS_AND_NAMES = (
 METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
 COLUMNS_AT_ONCE = 8192
 MICROSECONDS = 1e6
-# Upper bound on the range of slots, as a multiple of their number, that is read in one pass.
+# A range of slots is read in one pass if it spans at most this multiple of the wanted slots.
 DENSE = 4
 
 STILL_THERE = (
@@ -37,7 +37,7 @@ STILL_THERE = (
 
 
 class VectorPlace(NamedTuple):
-    """A file of vectors: of a gallery, one of its sides, and a dimension."""
+    """Identifies a vector file by gallery, side and dimension."""
 
     gallery_id: int
     side: int
@@ -49,10 +49,10 @@ class CropColumns(NamedTuple):
 
     Attributes:
         slots: `(n,)` int64.
-        groups: `(n,)` int64: the `identity_code` of each person's name, and for a crop without a
-            name a negative number of its own.
-        cameras: n names; None where unknown.
-        captured: seconds since 1970, `(n,)` float64; NaN where unknown.
+        groups: `(n,)` int64: `identity_code` of each person's name; a unique negative number for
+            each unnamed crop.
+        cameras: n names; None if unknown.
+        captured: seconds since 1970, `(n,)` float64; NaN if unknown.
     """
 
     slots: NDArray[np.int64]
@@ -68,93 +68,93 @@ class CropColumns(NamedTuple):
 def read_columns(
     reader: Reader, gallery_id: int, secret: bytes, slots: Sequence[int] | None = None
 ) -> Iterator[CropColumns]:
-    """Read the labels of all crops of a gallery, or of those of these that are there, in parts.
+    """Yield in parts the labels of all crops of a gallery, or of the given slots that exist.
 
-    Rows are not held against their checksums, which takes ten times as long.
+    Row checksums are not verified, which would take ten times as long.
 
     Args:
-        secret: the record's, under which names become group codes.
+        secret: the record's group secret, which keys the group codes of names.
     """
     codes = _PeopleCodes(reader, gallery_id, secret)
-    among = "" if slots is None else f"AND slot IN {AMONG} "
-    # SQLite writes each column as one JSON array, which Python reads in a third of the time of
-    # the rows.
-    asked = (
+    condition = "" if slots is None else f"AND slot IN {AMONG} "
+    # SQLite returns each column as one JSON array, which Python parses in a third of the time
+    # needed for rows.
+    statement = (
         "SELECT json_group_array(slot), json_group_array(coalesce(person_id, 0)), "
         "json_group_array(camera), json_group_array(captured_at) FROM (SELECT slot, person_id, "
-        f"camera, captured_at FROM crops WHERE gallery_id = ? {among}"
+        f"camera, captured_at FROM crops WHERE gallery_id = ? {condition}"
         "AND slot > ? ORDER BY slot LIMIT ?)"
     )
-    given = [gallery_id] if slots is None else [gallery_id, as_json(slots)]
+    values = [gallery_id] if slots is None else [gallery_id, as_json(slots)]
     after = 0
     while True:
-        (texts,) = reader.tuples(asked, (*given, after, COLUMNS_AT_ONCE))
+        (texts,) = reader.tuples(statement, (*values, after, COLUMNS_AT_ONCE))
         numbers, people, cameras, captured = (from_json(text) for text in texts)
         if not numbers:
             return
         heartbeat()
         after = numbers[-1]
-        in_order = np.array(numbers, np.int64)
-        groups = codes.of(in_order, np.array(people, np.int64))
-        # NaN where it is unknown.
+        slot_numbers = np.array(numbers, np.int64)
+        groups = codes.of(slot_numbers, np.array(people, np.int64))
+        # NULL becomes NaN.
         moments = np.array(captured, np.float64) / MICROSECONDS
-        yield CropColumns(in_order, groups, tuple(cameras), moments)
+        yield CropColumns(slot_numbers, groups, tuple(cameras), moments)
 
 
 class _PeopleCodes:
-    """The group codes of people, whose names are read once."""
+    """Group codes of people; each name is read once."""
 
     def __init__(self, reader: Reader, gallery_id: int, secret: bytes) -> None:
         self._reader = reader
         self._gallery_id = gallery_id
         self._secret = secret
-        # Person 0 stands for none.
-        self._known = {0: -1}
+        # Person 0 stands for an unnamed crop.
+        self._codes = {0: -1}
 
     def of(self, slots: NDArray[np.int64], people: NDArray[np.int64]) -> NDArray[np.int64]:
         distinct, places = np.unique(people, return_inverse=True)
-        new = [person for person in distinct.tolist() if person not in self._known]
-        asked = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
-        for person_id, name in self._reader.tuples(asked, (self._gallery_id, as_json(new))):
-            self._known[person_id] = identity_code(name, self._secret)
-        # A person who was removed meanwhile is none: the crops have changed too.
-        codes = np.array([self._known.get(person, -1) for person in distinct.tolist()], np.int64)
+        new = [person for person in distinct.tolist() if person not in self._codes]
+        names = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
+        for person_id, name in self._reader.tuples(names, (self._gallery_id, as_json(new))):
+            self._codes[person_id] = identity_code(name, self._secret)
+        # A person removed in the meantime counts as unnamed: the crops have changed too.
+        codes = np.array([self._codes.get(person, -1) for person in distinct.tolist()], np.int64)
         return np.where(codes[places] < 0, -1 - slots, codes[places])
 
 
 def read_texts(
-    reader: Reader, begins: str, gallery_id: int, slots: Sequence[int]
+    reader: Reader, prefix: str, gallery_id: int, slots: Sequence[int]
 ) -> Iterator[tuple[int, str]]:
-    """Read a text of those of these crops that have one, by slot.
+    """Yield slot and text of the given crops that have one, by slot.
 
     Args:
-        begins: the statement, such as `METADATA`, but for the condition on the slots.
+        prefix: the statement up to the condition on the slots, such as `METADATA`.
         slots: ascending.
     """
-    for some in batches(slots, COLUMNS_AT_ONCE):
+    for batch in batches(slots, COLUMNS_AT_ONCE):
         heartbeat()
-        if some[-1] - some[0] < DENSE * len(some):
-            # One pass over neighbours takes a fifth of the time of as many single looks.
-            wanted = set(some)
-            asked = f"{begins} slot BETWEEN ? AND ? ORDER BY slot"
-            rows = reader.execute(asked, (gallery_id, some[0], some[-1])).fetchall()
+        if batch[-1] - batch[0] < DENSE * len(batch):
+            # A pass over a dense range takes a fifth of the time of individual lookups.
+            wanted = set(batch)
+            statement = f"{prefix} slot BETWEEN ? AND ? ORDER BY slot"
+            rows = reader.execute(statement, (gallery_id, batch[0], batch[-1])).fetchall()
             yield from ((slot, text) for slot, text in rows if slot in wanted)
         else:
-            asked = f"{begins} slot IN {AMONG} ORDER BY slot"
-            yield from reader.execute(asked, (gallery_id, as_json(some))).fetchall()
+            statement = f"{prefix} slot IN {AMONG} ORDER BY slot"
+            yield from reader.execute(statement, (gallery_id, as_json(batch))).fetchall()
 
 
-def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[StoredCrop]:
-    """Read crops, each held against the checksums of its row and of its person's.
+def read_crops(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> list[StoredCrop]:
+    """Read crops, verifying the checksums of their rows and of their people's.
 
     Args:
-        rest: what follows the tables in the statement; `gallery_id` needs its table's name.
+        clauses: the clauses after the tables; `gallery_id` must be qualified by its table.
 
     Raises:
         DamagedRecord: a row is damaged.
     """
     with reader.database.naming_errors():
-        rows = reader.execute(f"{CROPS_AND_NAMES} {rest}", values).fetchall()
+        rows = reader.execute(f"{CROPS_AND_NAMES} {clauses}", values).fetchall()
     for row in rows:
         if not (row["intact"] and row["named"] and row["tracked"]):
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
@@ -162,34 +162,34 @@ def read_crops(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[St
 
 
 def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
-    rest = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY slot"
-    return read_crops(reader, rest, (gallery_id, as_json(crop_ids)))
+    clauses = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY slot"
+    return read_crops(reader, clauses, (gallery_id, as_json(crop_ids)))
 
 
 def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[StoredCrop]:
-    rest = f"WHERE crops.gallery_id = ? AND slot IN {AMONG} ORDER BY slot"
-    return read_crops(reader, rest, (gallery_id, as_json(slots)))
+    clauses = f"WHERE crops.gallery_id = ? AND slot IN {AMONG} ORDER BY slot"
+    return read_crops(reader, clauses, (gallery_id, as_json(slots)))
 
 
 def find_vectors(reader: Reader, gallery_id: int) -> VectorPlace | None:
-    """Return where the vectors of a gallery are that are searched; None where it has none."""
-    asked = "SELECT gallery_id, side, dimension FROM galleries WHERE gallery_id = ?"
-    row = reader.execute(asked, (gallery_id,)).fetchone()
+    """Return the location of a gallery's searched vectors; None if it has none."""
+    statement = "SELECT gallery_id, side, dimension FROM galleries WHERE gallery_id = ?"
+    row = reader.execute(statement, (gallery_id,)).fetchone()
     return None if row is None or row["dimension"] is None else VectorPlace(*row)
 
 
 def read_vectors(
     reader: Reader, place: VectorPlace | None, crops: Sequence[StoredCrop]
 ) -> list[IndexedCrop]:
-    """Read the vectors of crops, each held against its checksum.
+    """Read the vectors of crops, verifying their checksums.
 
-    A crop that was removed since it was read is left out: its vector is overwritten at once.
+    Crops removed since they were read are omitted: their vectors are overwritten at once.
 
     Args:
-        reader: sees the newest moment, so that a removal is told from damage.
+        reader: must see the latest state, to tell a removal from damage.
 
     Raises:
-        DamagedRecord: the vector of a crop that is still there is gone or damaged.
+        DamagedRecord: the vector of an existing crop is missing or damaged.
     """
     if place is None or not crops:
         return []
@@ -197,26 +197,26 @@ def read_vectors(
     slots = [crop.row_id for crop in crops]
     vectors = file.read(slots)
     checksums = read_checksums(reader, place.gallery_id, place.side, slots)
-    found = []
+    indexed = []
     for crop, vector in zip(crops, vectors, strict=True):
         if vector_crc(crop.crop_id, vector) == checksums.get(crop.row_id):
-            found.append(IndexedCrop(crop.label, vector))
+            indexed.append(IndexedCrop(crop.label, vector))
         elif reader.value(STILL_THERE, (place.gallery_id, place.side, crop.row_id)):
             raise reader.database.damage(
                 f"the vector of crop {crop.crop_id} is gone or not what was written"
             )
-    return found
+    return indexed
 
 
 def read_checksums(
     reader: Reader, gallery_id: int, side: int, slots: Sequence[int]
 ) -> dict[int, int]:
-    """Read the checksums of vectors by slot; a vector that was removed has none."""
-    asked = (
+    """Read the checksums of vectors by slot; removed vectors have none."""
+    statement = (
         "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? "
         f"AND slot IN {AMONG}"
     )
-    return dict(reader.execute(asked, (gallery_id, side, as_json(slots))).fetchall())
+    return dict(reader.execute(statement, (gallery_id, side, as_json(slots))).fetchall())
 
 
 def crop_of(row: sqlite3.Row | Mapping[str, Any]) -> StoredCrop:

@@ -1,4 +1,4 @@
-"""Crops: how they are enrolled, removed, relabelled and read."""
+"""Crops: enrollment, removal, relabelling and reading."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ from service.record.values import (
 )
 from service.record.vectors import VectorFile
 
-# It names neither that crop nor its labels: a key that may only enroll must not learn them, and
-# they are not kept with a request's answer, where forgetting would not find them.
+# The message names neither that crop nor its labels: a key that may only enroll must not learn
+# them, and they must not be stored with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
 NOT_KEPT = {"crop_id": None, "duplicate": False, "kept": False}
 CROPS_AT_ONCE = 500
 EVERY_CROP = CropFilter()
-# Upper bound on the slots that are looked at while other writers wait.
+# Upper bound on the slots examined while other writers wait.
 SLOTS_AT_ONCE = 100_000
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
@@ -75,7 +75,7 @@ class Crops(RecordPart):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        # The number of removals after which the space of a gallery was released.
+        # Number of removals when the space of each gallery was last released.
         self._released: dict[int, int] = {}
 
     @transactional
@@ -88,15 +88,15 @@ class Crops(RecordPart):
         request: RequestKey | None = None,
         keep_best: int | None = None,
     ) -> Enrolment:
-        """Store crops at once; a request that happened already changes nothing.
+        """Store crops in one commit; a repeated request returns its first answer.
 
         Args:
-            keep_best: how many crops each of their tracks keeps; all of them if None.
+            keep_best: number of crops to keep for each of their tracks; None keeps all.
 
         Raises:
-            NeedsReindex: another embedder filled the gallery.
-            RequestConflict: the request's key stood for another request.
-            InvalidField: a track has too many crops to choose the best of.
+            NeedsReindex: the gallery was filled by another embedder.
+            RequestConflict: the key belongs to a different request.
+            InvalidField: a track has too many crops to choose the best of them.
         """
         entry = require_entry(transaction, gallery_id)
         if request and (past := find_request(transaction, entry, request)):
@@ -114,7 +114,7 @@ class Crops(RecordPart):
             warnings = [SAME_IMAGE] if same else []
             if alike:
                 warnings = _kept_warnings(record, alike[0])
-                # A crop that is sent under another id says nothing about the track that it is in.
+                # A crop sent under another track says nothing about the track that it is in.
                 if record.track == alike[0].track:
                     known.append(alike[0])
                 record = alike[0]
@@ -133,12 +133,12 @@ class Crops(RecordPart):
                 )
             )
         version = entry.version
-        give_way: list[StoredCrop] = []
+        displaced: list[StoredCrop] = []
         if keep_best is not None:
-            others, give_way = choose_best(transaction, gallery_id, added, known, keep_best)
-            added = [crop for crop in added if crop.record.crop_id not in others]
+            rejected, displaced = choose_best(transaction, gallery_id, added, known, keep_best)
+            added = [crop for crop in added if crop.record.crop_id not in rejected]
             landed = [
-                image.model_copy(update=NOT_KEPT) if image.crop_id in others else image
+                image.model_copy(update=NOT_KEPT) if image.crop_id in rejected else image
                 for image in landed
             ]
         added = [
@@ -150,7 +150,7 @@ class Crops(RecordPart):
             slots = [crop.record.row_id for crop in added]
             version = next_version(transaction, gallery_id, "added", slots, **counts)
         removal = None
-        if give_way and (removal := remove_crops(transaction, gallery_id, give_way)):
+        if displaced and (removal := remove_crops(transaction, gallery_id, displaced)):
             version = removal.version
         if request:
             keep_request(transaction, gallery_id, request, version, landed)
@@ -158,7 +158,7 @@ class Crops(RecordPart):
         return Enrolment(version, tuple(landed), records, removal=removal)
 
     def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
-        """Return the answer of a request that happened already; None where it is new."""
+        """Return the answer of a request that was already processed, or None if it is new."""
         entry = read_entry(self._reader, gallery_id)
         return find_request(self._reader, entry, request) if entry else None
 
@@ -170,15 +170,15 @@ class Crops(RecordPart):
         crop_ids: Sequence[str],
         wanted: CropFilter = EVERY_CROP,
     ) -> Removal | None:
-        """Remove crops with vectors and pictures for good; None where none of them is there.
+        """Remove crops, vectors and pictures for good; return None if none of the crops exists.
 
         Args:
-            wanted: a crop that does not pass it now stays.
+            wanted: crops that do not pass this filter now are kept.
         """
         require_entry(transaction, gallery_id)
-        found = read_by_id(transaction, gallery_id, crop_ids)
+        crops = read_by_id(transaction, gallery_id, crop_ids)
         return remove_crops(
-            transaction, gallery_id, [crop for crop in found if wanted.passes(crop)]
+            transaction, gallery_id, [crop for crop in crops if wanted.passes(crop)]
         )
 
     @transactional
@@ -190,15 +190,18 @@ class Crops(RecordPart):
         limit: int,
         since: RetentionFrom = "captured",
     ) -> Removal | None:
-        """Remove up to `limit` crops captured, or else enrolled, before; None where none is."""
+        """Remove up to `limit` crops older than a time; return None if there are none.
+
+        The age counts from the capture or, if that is unknown or `since` says so, the enrollment.
+        """
         require_entry(transaction, gallery_id)
-        rest = f"WHERE crops.gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
-        older = read_crops(transaction, rest, (gallery_id, as_micros(than), limit))
+        clauses = f"WHERE crops.gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
+        older = read_crops(transaction, clauses, (gallery_id, as_micros(than), limit))
         return remove_crops(transaction, gallery_id, older)
 
     def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
-        asked = f"SELECT 1 FROM crops WHERE gallery_id = ? AND {AGES[since]} < ? LIMIT 1"
-        return self._reader.value(asked, (gallery_id, as_micros(than))) is not None
+        statement = f"SELECT 1 FROM crops WHERE gallery_id = ? AND {AGES[since]} < ? LIMIT 1"
+        return self._reader.value(statement, (gallery_id, as_micros(than))) is not None
 
     @transactional
     def change(
@@ -209,25 +212,25 @@ class Crops(RecordPart):
         fields: CropFields,
         wanted: CropFilter = EVERY_CROP,
     ) -> Relabelling | None:
-        """Change labels of crops; None where none of them is there.
+        """Change labels of crops; return None if none of the crops exists.
 
         Args:
-            wanted: a crop that does not pass it now stays as it is.
+            wanted: crops that do not pass this filter now are not changed.
 
         Raises:
-            CropConflict: another crop of the same image bears that identity and camera.
+            CropConflict: another crop of the same image has that identity and camera.
         """
         entry = require_entry(transaction, gallery_id)
-        found = read_by_id(transaction, gallery_id, crop_ids)
-        found = [crop for crop in found if wanted.passes(crop)]
-        # As JSON, in which true is not 1.
+        crops = read_by_id(transaction, gallery_id, crop_ids)
+        crops = [crop for crop in crops if wanted.passes(crop)]
+        # Compare as JSON, in which true differs from 1.
         differing = [
             crop
-            for crop in found
+            for crop in crops
             if any(to_json(getattr(crop, name)) != to_json(value) for name, value in fields.items())
         ]
         if not differing:
-            return Relabelling(entry.version, ()) if found else None
+            return Relabelling(entry.version, ()) if crops else None
         changed = [replace(crop, **fields) for crop in differing]
         require_unlike(transaction, gallery_id, differing, changed)
         return relabel_crops(transaction, gallery_id, differing, changed)
@@ -246,10 +249,10 @@ class Crops(RecordPart):
         return list_crops(self._reader, gallery_id, wanted, order, after, limit)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
-        """Return one crop's picture; None where none is kept inside, or the crop is not there.
+        """Return a crop's picture; None if the record has no such crop or not its picture.
 
         Raises:
-            DamagedRecord: it is missing or damaged.
+            DamagedRecord: the picture is missing or damaged.
         """
         with self._database.read() as reader:
             crop = next(iter(read_by_id(reader, gallery_id, [crop_id])), None)
@@ -262,7 +265,7 @@ class Crops(RecordPart):
         return Picture(row["content"], crop.content_type or "")
 
     def vector_file(self, gallery_id: int) -> VectorFile | None:
-        """Return the file of the searched vectors; None before the first crop."""
+        """Return the file of the searched vectors, or None before the first crop."""
         place = find_vectors(self._reader, gallery_id)
         return self._database.vectors.open(*place) if place else None
 
@@ -275,10 +278,10 @@ class Crops(RecordPart):
         return read_texts(self._reader, METADATA, gallery_id, slots)
 
     def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
-        """Return every crop with its vector, by slot, each held against its checksums.
+        """Yield every crop with its vector in the order of slots, verifying checksums.
 
         Raises:
-            DamagedRecord: a crop is damaged, or gone without a trace.
+            DamagedRecord: a crop is damaged or missing.
         """
         entry = read_entry(self._reader, gallery_id)
         count = 0
@@ -302,10 +305,10 @@ class Crops(RecordPart):
         slots = [crop.row_id for crop in crops]
         with self._database.read() as reader:
             embedder = require_entry(reader, gallery_id).embedding_fingerprint
-            there = read_by_slot(reader, gallery_id, slots)
+            stored = read_by_slot(reader, gallery_id, slots)
             place = find_vectors(reader, gallery_id)
-        found = read_vectors(self._reader, place, there)
-        return embedder, {crop.label.row_id: crop.vector for crop in found}
+        indexed = read_vectors(self._reader, place, stored)
+        return embedder, {crop.label.row_id: crop.vector for crop in indexed}
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}
@@ -314,14 +317,14 @@ class Crops(RecordPart):
         return {crop.crop_id: crop for crop in read_by_id(self._reader, gallery_id, crop_ids)}
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
-        rest = f"WHERE gallery_id = ? AND crop_id IN {AMONG}"
-        found = self._reader.rows(TOMBSTONES, rest, (gallery_id, as_json(crop_ids)))
-        removed = {row["crop_id"] for row in found}
+        clauses = f"WHERE gallery_id = ? AND crop_id IN {AMONG}"
+        rows = self._reader.rows(TOMBSTONES, clauses, (gallery_id, as_json(crop_ids)))
+        removed = {row["crop_id"] for row in rows}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
 
     @contextlib.contextmanager
     def archive(self, gallery_id: int) -> Iterator[Archive]:
-        """Read a gallery with all contents as it is at this moment, also while it is written.
+        """Read a consistent state of a gallery with all contents while others may write it.
 
         Raises:
             UnknownGallery: the gallery was deleted.
@@ -338,9 +341,9 @@ class Crops(RecordPart):
 
     @transactional
     def drop_tombstones(self, transaction: Transaction, gallery_id: int, before: datetime) -> None:
-        """Forget which crops were removed before a moment.
+        """Forget which crops were removed before a time.
 
-        No archive may be from before it: a restore of one would bring the crops back.
+        Call this only when no archive is that old: restoring it would bring the crops back.
         """
         dropped = transaction.execute(
             "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
@@ -350,10 +353,10 @@ class Crops(RecordPart):
             self._database.deleted.drop({crop_id for (crop_id,) in dropped})
 
     def release_space(self, gallery_id: int) -> None:
-        """Give the disk back the space of removed vectors, some of them while no other write runs.
+        """Return the space of removed vectors to the file system, blocking writes piece by piece.
 
         Raises:
-            OSError: the file system cannot do it.
+            OSError: the file system does not support it.
         """
         entry = read_entry(self._reader, gallery_id)
         if entry is None or entry.removals == self._released.get(gallery_id, 0):
@@ -366,17 +369,17 @@ class Crops(RecordPart):
     def _release_some(
         self, transaction: Transaction, gallery_id: int, first: int, end: int
     ) -> None:
-        among = "WHERE gallery_id = ? AND slot BETWEEN ? AND ?"
-        asked = f"SELECT slot FROM crops {among} UNION SELECT slot FROM incoming {among}"
+        conditions = "WHERE gallery_id = ? AND slot BETWEEN ? AND ?"
+        slots = f"SELECT slot FROM crops {conditions} UNION SELECT slot FROM incoming {conditions}"
         place = (gallery_id, first, end - 1)
-        used = [slot for (slot,) in transaction.tuples(f"{asked} ORDER BY slot", place * 2)]
+        used = [slot for (slot,) in transaction.tuples(f"{slots} ORDER BY slot", place * 2)]
         for file in self._database.sides(gallery_id):
             file.release(used, first, end)
 
     def _pages(self, gallery_id: int) -> Iterator[list[StoredCrop]]:
-        rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+        clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
         after = 0
-        while crops := read_crops(self._reader, rest, (gallery_id, after, CROPS_AT_ONCE)):
+        while crops := read_crops(self._reader, clauses, (gallery_id, after, CROPS_AT_ONCE)):
             yield crops
             after = crops[-1].row_id
 

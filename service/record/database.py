@@ -1,7 +1,7 @@
-"""The SQLite file of the record, which all processes of a machine share, and the vectors beside it.
+"""The SQLite file of the record, shared by all processes of a machine, and its vector files.
 
-A rule is a function that reads and changes the record by the `Transaction` it is given; it runs
-within `Database.write`, and its changes are on the disk when that returns.
+A rule is a function that reads and changes the record through the `Transaction` passed to it.
+`Database.write` runs it and returns when its changes are on the disk.
 """
 
 from __future__ import annotations
@@ -48,40 +48,40 @@ from service.record.transaction import Change, Reader, Transaction
 from service.record.vectors import Vector, VectorFile, VectorFiles
 from service.record.wiping import CopiedFrames, PageFile
 
-Given = ParamSpec("Given")
+Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 FILE = "record.sqlite3"
 PRAGMAS = (
     "page_size = 4096",
     "journal_mode = WAL",
-    # A commit is on the disk, not in a cache, before it is acknowledged.
+    # Sync each commit to the disk before it is acknowledged.
     "synchronous = FULL",
     "secure_delete = ON",
-    # The log is copied into the file by `Database._empty_log`.
+    # `Database._empty_log` checkpoints the log.
     "wal_autocheckpoint = 0",
     "foreign_keys = ON",
 )
 PRIVATE_FILE = 0o600
-# Writers wait for the lock file; SQLite's own waiting is for readers that recover a log.
+# Writers wait for the lock file. SQLite's own timeout is for readers that recover a log.
 BUSY_SECONDS = 30.0
 LOG_BUSY_MS = 1000
-# Size of the log, some thousand pages, from which it is emptied after a commit.
+# The log is emptied after a commit that leaves it larger than this, about a thousand pages.
 LOG_BYTES = 4 * 1024**2
-# Steps of SQLite's machine, some tenths of a second.
+# Virtual machine instructions of SQLite between two heartbeats; they take tenths of a second.
 STEPS_PER_BEAT = 1_000_000
 RULES_AT_ONCE = 64
-# The number and the id of a commit.
+# Sequence number and random id of a commit.
 COMMIT = struct.Struct(f">q{TOKEN_BYTES}s")
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
 NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-# A bit that changed may make a text that is none, which SQLite hands over and Python refuses.
+# A flipped bit can leave invalid UTF-8, which SQLite returns and Python refuses to decode.
 UNREADABLE = ("could not decode", "user-defined function raised")
 
 
 @dataclass
 class _Work:
-    """A rule that waits to be run, and what became of it."""
+    """A rule waiting for its turn, and its outcome."""
 
     rule: Callable[[Transaction], Any]
     done: Future[Any] = field(default_factory=Future)
@@ -92,12 +92,12 @@ class _Work:
 class Database:
     """The tables in `record.sqlite3` of a folder, and the vector files beside it.
 
-    Any number of processes of one machine may share a folder; writers come one after another. Reads
-    may be made from any thread.
+    Any number of processes of one machine may share a folder; writers take turns. Any thread may
+    read.
 
     Raises:
         InputProblem: the file is not a record that this program can use.
-        DamagedRecord: something that was acknowledged is not in it any more.
+        DamagedRecord: acknowledged data is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,13 +107,13 @@ class Database:
         self.marks = Marks(folder / "record.acknowledged")
         self.deleted = DeletedIds(folder / "deleted.ids")
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._opening = threading.Lock()
-        # Its numbers of versions can be compared, as those of different connections cannot.
-        self._watch: sqlite3.Connection | None = None
-        self._watching = threading.Lock()
-        self._waiting: deque[_Work] = deque()
-        self._writing = threading.Lock()
+        self._connections: list[sqlite3.Connection] = []
+        self._connections_lock = threading.Lock()
+        # data_version values are comparable only within one connection.
+        self._version_connection: sqlite3.Connection | None = None
+        self._version_lock = threading.Lock()
+        self._queue: deque[_Work] = deque()
+        self._write_lock = threading.Lock()
         self._log_has_deleted = False
         self._pages: PageFile | None = None
         self._frames = CopiedFrames(self._log)
@@ -135,23 +135,23 @@ class Database:
 
     def write(
         self,
-        rule: Callable[Concatenate[Transaction, Given], Result],
-        *args: Given.args,
-        **kwargs: Given.kwargs,
+        rule: Callable[Concatenate[Transaction, Params], Result],
+        *args: Params.args,
+        **kwargs: Params.kwargs,
     ) -> Result:
         """Run a rule in a transaction; its changes are on the disk when this returns.
 
-        Rules of several threads that wait together are committed together; one that fails leaves
-        nothing of itself and no trace in the others.
+        Rules waiting in several threads are committed together. A rule that fails is rolled back
+        and does not affect the others.
 
         Raises:
             StorageFailed: the disk is full or fails; nothing was changed.
-            Exception: an error of the rule, of which nothing is kept.
+            Exception: any error of the rule, after its changes were rolled back.
         """
         work = _Work(functools.partial(_call, rule, args, kwargs))
-        self._waiting.append(work)
-        with self._writing:
-            # The thread that held the lock before may have run this rule together with its own.
+        self._queue.append(work)
+        with self._write_lock:
+            # The previous holder of the lock may have run this rule together with its own.
             while not work.done.done():
                 self._run_waiting()
         result: Result = work.done.result()
@@ -159,7 +159,7 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
-        """Read the record as it is at one moment, also while it is written."""
+        """Read a consistent state of the record while others may write it."""
         connection = self.connection()
         if connection.in_transaction:
             yield Reader(self, connection)
@@ -173,36 +173,36 @@ class Database:
         self.overwrite_log()
 
     def overwrite_log(self) -> None:
-        """Overwrite SQLite's log, where a long read has prevented it after a deletion."""
+        """Overwrite SQLite's log if a long read prevented that after a deletion."""
         if self._log_has_deleted:
-            with self._writing, self._exclusive():
+            with self._write_lock, self._exclusive():
                 self._empty_log()
 
     def feeds(self) -> dict[int, Mark]:
         return read_feeds(Reader(self))
 
     def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
-        """Return up to `limit` changes of a gallery after one, in order.
+        """Return up to `limit` changes of a gallery that follow `after`, in order.
 
         Raises:
-            ChangesLost: that change is kept no more, or another one bears its number.
+            ChangesLost: `after` has expired, or another change has its number.
         """
         return read_changes(Reader(self), gallery_id, after, limit)
 
     def data_version(self) -> int:
-        """Return a number that is another one after each commit of any process or thread."""
-        with self._watching:
-            if self._watch is None:
-                self._watch = self._connect()
-            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+        """Return a number that changes with every commit of any process or thread."""
+        with self._version_lock:
+            if self._version_connection is None:
+                self._version_connection = self._connect()
+            return int(self._version_connection.execute("PRAGMA data_version").fetchone()[0])
 
     def damage(self, what: str) -> ServiceError:
         return DamagedRecord(self.path, what)
 
     def prefetch(self) -> None:
-        """Have the system read the file, unless it is large, beside this process.
+        """Ask the system to read the file into its cache, unless it is large.
 
-        For who reads the rows of every crop, which lie all over it.
+        Call this before reading every crop: their rows are scattered over the file.
         """
         if self._pages is not None:
             self._pages.prefetch()
@@ -217,24 +217,24 @@ class Database:
         return connection
 
     def close_connection(self) -> None:
-        """Close this thread's connection, before the thread ends."""
+        """Close this thread's connection; call it before the thread ends."""
         connection = getattr(self._local, "connection", None)
         if connection is not None:
             self._local.connection = None
-            with self._opening:
-                self._opened.remove(connection)
+            with self._connections_lock:
+                self._connections.remove(connection)
             connection.close()
 
     def close(self) -> None:
-        """Close every connection and file; it may be called again."""
-        if self._opened and not self._lock.closed:
-            # SQLite would copy the log into the file by itself, as the last one to close it.
+        """Close all connections and files; closing twice is harmless."""
+        if self._connections and not self._lock.closed:
+            # Otherwise SQLite checkpoints the log when its last connection closes, without wiping.
             with contextlib.suppress(Exception), self._exclusive():
                 self._empty_log()
-        with self._opening:
-            for connection in self._opened:
+        with self._connections_lock:
+            for connection in self._connections:
                 connection.close()
-            self._opened.clear()
+            self._connections.clear()
             if self._pages is not None:
                 self._pages.close()
                 self._pages = None
@@ -244,28 +244,28 @@ class Database:
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
-        """Raise `DamagedRecord` for what SQLite says of a damaged file."""
+        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file."""
         try:
             yield
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            said = str(error)
-            if code in NOT_A_DATABASE or said.lower().startswith(UNREADABLE):
-                raise self.damage(said) from error
+            message = str(error)
+            if code in NOT_A_DATABASE or message.lower().startswith(UNREADABLE):
+                raise self.damage(message) from error
             raise
         except UnicodeDecodeError as error:
-            # SQLite's own message quotes what cannot be read.
+            # SQLite's own message quotes the text that could not be decoded.
             raise self.damage(error.object.decode(errors="replace")) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, uri=True
         )
-        with self._opening:
-            self._opened.append(connection)
+        with self._connections_lock:
+            self._connections.append(connection)
         connection.row_factory = sqlite3.Row
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
-        # A statement over a large gallery may take minutes, which a hanging disk looks like.
+        # A statement over a large gallery may run for minutes, which looks like a hanging disk.
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
@@ -273,7 +273,7 @@ class Database:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        # Otherwise a process that has just written would take the lock again before others wake up.
+        # Without the second lock, a process that just wrote would lock again before others wake.
         fcntl.flock(self._turn, fcntl.LOCK_EX)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -286,48 +286,48 @@ class Database:
 
     def _open(self) -> None:
         is_new = not self.path.exists() or not self.path.stat().st_size
-        marked = self.marks.read()
+        acknowledged = self.marks.read()
         if is_new:
-            self._require_nothing_left(marked)
-        # SQLite gives the files beside it the same rights.
+            self._require_nothing_left(acknowledged)
+        # SQLite creates the files beside it with the same permissions.
         self.path.touch(mode=PRIVATE_FILE)
         self.path.chmod(PRIVATE_FILE)
         with self.naming_errors():
             connection = self.connection()
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if not found and not read_schema(connection):
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if not version and not read_schema(connection):
                 self._create(connection)
-            elif EARLIEST_FORMAT <= found < FORMAT:
+            elif EARLIEST_FORMAT <= version < FORMAT:
                 connection.execute("BEGIN IMMEDIATE")
                 create_tables(connection)
                 connection.execute("COMMIT")
-            elif found != FORMAT:
+            elif version != FORMAT:
                 raise InputProblem(
-                    f"{self.path}: has format version {found}, and this program reads {FORMAT}; "
+                    f"{self.path}: has format version {version}, and this program reads {FORMAT}; "
                     "serve it with the program version that wrote it"
                 )
             if read_schema(connection) != schema_of_format():
                 raise self.damage("its tables are not those that were created")
         if is_new:
             sync(self.folder)
-        held = {**self.feeds(), COMMITS: self._last_commit()}
-        self._require_acknowledged(held, marked)
-        self._settle(held)
+        newest = {**self.feeds(), COMMITS: self._last_commit()}
+        self._require_acknowledged(newest, acknowledged)
+        self._settle(newest)
         self._cut_vectors()
-        # A process that was killed may have left deleted contents in the log.
+        # A killed process may have left deleted contents in the log.
         self._empty_log()
 
     @property
     def _log(self) -> Path:
         return self.path.with_name(f"{self.path.name}-wal")
 
-    def _require_nothing_left(self, marked: dict[int, Mark]) -> None:
+    def _require_nothing_left(self, acknowledged: dict[int, Mark]) -> None:
         for path in self.folder.glob(f"*{UNFINISHED}"):
             raise InputProblem(
                 f"{self.folder}: a restore or an upgrade into it was cut off ({path.name}); delete "
                 "this directory and begin again"
             )
-        if marked:
+        if acknowledged:
             raise DamagedRecord(self.path, "it is gone, and changes of it were acknowledged")
         snapshots = list(self.folder.glob(snapshot_name("[0-9]*", "*")))
         if snapshots:
@@ -353,50 +353,52 @@ class Database:
             raise self.damage("the number of its last commit is gone")
         return Mark(*COMMIT.unpack(row["value"]))
 
-    def _require_acknowledged(self, held: dict[int, Mark], marked: dict[int, Mark]) -> None:
-        asked = "SELECT token FROM changes WHERE gallery_id = ? AND seq = ?"
-        for number, mark in marked.items():
-            newest = held.get(number, Mark(0, b""))
+    def _require_acknowledged(
+        self, newest_marks: dict[int, Mark], acknowledged: dict[int, Mark]
+    ) -> None:
+        statement = "SELECT token FROM changes WHERE gallery_id = ? AND seq = ?"
+        for number, mark in acknowledged.items():
+            newest = newest_marks.get(number, Mark(0, b""))
             token = newest.token
             if newest.seq != mark.seq:
-                # Changes from long ago are not kept.
-                token = Reader(self).value(asked, (number, mark.seq)) or mark.token
+                # Old changes are dropped.
+                token = Reader(self).value(statement, (number, mark.seq)) or mark.token
             if newest.seq < mark.seq or token != mark.token:
-                what = "commits" if number == COMMITS else f"changes of gallery {number}"
+                unit = "commits" if number == COMMITS else f"changes of gallery {number}"
                 raise DamagedRecord(
                     self.path,
-                    f"it holds {newest.seq} {what}, and {mark.seq} were acknowledged: its end "
+                    f"it holds {newest.seq} {unit}, and {mark.seq} were acknowledged: its end "
                     f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
                     f"back. To go on with what it holds, remove {self.marks.path.name}. Otherwise",
                 )
 
     def _settle(self, feeds: dict[int, Mark]) -> None:
-        """Overwrite the vectors of removed crops, and note the changes as acknowledged.
+        """Overwrite the vectors of removed crops, and mark the changes as acknowledged.
 
-        Changes that a killed process committed and did not settle are settled too.
+        This also settles changes that a killed process committed but did not settle.
         """
-        marked = self.marks.read(feeds)
-        removed = (
+        acknowledged = self.marks.read(feeds)
+        statement = (
             "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
             "AND kind IN ('removed', 'replaced')"
         )
         for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
-            seen = marked.get(gallery_id, Mark(-1, b""))
-            rows = Reader(self).execute(removed, (gallery_id, seen.seq)).fetchall()
-            self._clear(gallery_id, [slot for (text,) in rows for slot in slots_of(text)])
+            mark = acknowledged.get(gallery_id, Mark(-1, b""))
+            rows = Reader(self).execute(statement, (gallery_id, mark.seq)).fetchall()
+            self._clear_vectors(gallery_id, [slot for (text,) in rows for slot in slots_of(text)])
         self.marks.note(feeds)
 
-    def _clear(self, gallery_id: int, slots: Sequence[int]) -> None:
+    def _clear_vectors(self, gallery_id: int, slots: Sequence[int]) -> None:
         for side in self.sides(gallery_id) if slots else ():
             side.clear(slots)
 
     def sides(self, gallery_id: int) -> list[VectorFile]:
-        """Open the vector files of a gallery: of those searched, and of those prepared."""
-        asked = (
+        """Open a gallery's vector files: the searched one and the one being prepared, if any."""
+        statement = (
             "SELECT side, dimension, staged_side, staged_dimension FROM galleries "
             "WHERE gallery_id = ?"
         )
-        row = Reader(self).execute(asked, (gallery_id,)).fetchone()
+        row = Reader(self).execute(statement, (gallery_id,)).fetchone()
         pairs = [] if row is None else [tuple(row[:2]), tuple(row[2:])]
         return [
             self.vectors.open(gallery_id, side, dimension)
@@ -405,21 +407,21 @@ class Database:
         ]
 
     def _cut_vectors(self) -> None:
-        asked = (
+        statement = (
             "SELECT gallery_id, next_slot, side, dimension, staged_side, staged_dimension "
             "FROM galleries"
         )
-        there = self.vectors.there()
-        for gallery_id, next_slot, *sides in Reader(self).execute(asked).fetchall():
+        present = self.vectors.there()
+        for gallery_id, next_slot, *sides in Reader(self).execute(statement).fetchall():
             for side, dimension in (sides[:2], sides[2:]):
-                if (gallery_id, side) in there:
+                if (gallery_id, side) in present:
                     file = self.vectors.open(gallery_id, side, dimension or 1)
-                    # Before its dimension is known, none of its vectors is committed.
+                    # No vectors are committed before the dimension is known.
                     file.cut(next_slot if dimension else 0)
 
     def _run_waiting(self) -> None:
-        count = min(len(self._waiting), RULES_AT_ONCE)
-        batch = [self._waiting.popleft() for _ in range(count)]
+        count = min(len(self._queue), RULES_AT_ONCE)
+        batch = [self._queue.popleft() for _ in range(count)]
         try:
             with self._exclusive():
                 self._commit(batch)
@@ -430,7 +432,7 @@ class Database:
             if work.error is None:
                 work.done.set_result(work.result)
             else:
-                work.done.set_exception(_named(work.error))
+                work.done.set_exception(_as_storage_failure(work.error))
 
     def _commit(self, batch: Sequence[_Work]) -> None:
         connection = self.connection()
@@ -440,15 +442,15 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
-                found: list[Transaction | None] = []
+                transactions: list[Transaction | None] = []
                 for work in batch:
-                    found.append(self._run(connection, work, tuple(found)))
-                done = [transaction for transaction in found if transaction is not None]
+                    transactions.append(self._run(connection, work, tuple(transactions)))
+                succeeded = [transaction for transaction in transactions if transaction is not None]
                 if connection.total_changes == changed_before:
                     connection.execute("ROLLBACK")
                     return
-                self._write_vectors(done)
-                notes = [note for transaction in done for note in transaction.notes]
+                self._write_vectors(succeeded)
+                notes = [note for transaction in succeeded for note in transaction.notes]
                 feeds = add_changes(Transaction(self, connection), notes)
                 deleted = [note.gallery_id for note in notes if note.kind == "gallery_deleted"]
                 self.marks.note(dict.fromkeys(deleted))
@@ -458,32 +460,32 @@ class Database:
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                # An error may arrive although the commit has happened.
+                # The commit may have succeeded although SQLite reported an error.
                 if self._last_commit() != commit:
                     raise
         failpoint("record.committed")
         try:
             self._settle({**feeds, COMMITS: commit})
         except OSError as error:
-            for work, transaction in zip(batch, found, strict=True):
+            for work, transaction in zip(batch, transactions, strict=True):
                 if transaction is not None and transaction.removes:
                     work.error = _not_overwritten(error)
         failpoint("record.settled")
-        self.deleted.add(crop_id for transaction in done for crop_id in transaction.deleted)
-        removes = any(transaction.removes for transaction in done)
+        self.deleted.add(crop_id for transaction in succeeded for crop_id in transaction.deleted)
+        removes = any(transaction.removes for transaction in succeeded)
         if self._log_has_deleted or removes or _size(self._log) > LOG_BYTES:
             self._empty_log()
 
     def _run(
         self, connection: sqlite3.Connection, work: _Work, earlier: Sequence[Transaction | None]
     ) -> Transaction | None:
-        """Run a rule; None where it failed, and nothing of it is left."""
+        """Run a rule; return None if it failed and was rolled back."""
         transaction = Transaction(self, connection, earlier=earlier)
         connection.execute("SAVEPOINT rule")
         try:
             work.result = work.rule(transaction)
         except BaseException as error:
-            # A full disk ends the whole transaction, with the changes of other rules.
+            # A full disk rolls back the whole transaction, with the changes of other rules.
             if not connection.in_transaction:
                 raise
             connection.execute("ROLLBACK TO rule")
@@ -493,22 +495,22 @@ class Database:
         connection.execute("RELEASE rule")
         return transaction
 
-    def _write_vectors(self, done: Iterable[Transaction]) -> None:
+    def _write_vectors(self, transactions: Iterable[Transaction]) -> None:
         files: dict[tuple[int, int, int], dict[int, Vector]] = {}
-        for transaction in done:
+        for transaction in transactions:
             for place, vectors in transaction.vectors.items():
                 files.setdefault(place, {}).update(vectors)
         for (gallery_id, side, dimension), vectors in files.items():
             self.vectors.open(gallery_id, side, dimension).write(vectors)
 
     def _empty_log(self) -> None:
-        """Copy the write-ahead log into the file, and overwrite the log and free space in the file.
+        """Checkpoint the write-ahead log, then overwrite it and the free space of the file.
 
-        Both may hold deleted contents. A read of an earlier moment prevents it; its end and the
-        next commits try again.
+        Both may contain deleted data. A reader of an older state prevents this; the end of the read
+        and the next commits try again.
         """
         connection = self.connection()
-        # A backup may read for minutes, and no write waits for it twice.
+        # A backup may read for minutes; only the first write waits for it.
         busy_ms = 0 if self._log_has_deleted else LOG_BUSY_MS
         self._log_has_deleted = True
         with contextlib.suppress(sqlite3.DatabaseError, OSError):
@@ -518,7 +520,7 @@ class Database:
                 self._pages = PageFile(self.path)
             self._pages.wipe(self._frames.new_pages(copied))
             self._frames.note_wiped(copied)
-            # Emptying the log would copy pages that a read has held up, and not wipe them.
+            # TRUNCATE would copy pages that a reader has held up, without wiping them.
             if copied == frames:
                 busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 self._log_has_deleted = bool(busy)
@@ -526,7 +528,7 @@ class Database:
 
 
 class RecordPart:
-    """Reads and rules of one kind of thing in the record."""
+    """Base class of the readers and rules of one kind of data in the record."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -537,12 +539,12 @@ Part = TypeVar("Part", bound=RecordPart)
 
 
 def transactional(
-    rule: Callable[Concatenate[Part, Transaction, Given], Result],
-) -> Callable[Concatenate[Part, Given], Result]:
-    """Make a method a rule that `Database.write` runs; callers leave out its `transaction`."""
+    rule: Callable[Concatenate[Part, Transaction, Params], Result],
+) -> Callable[Concatenate[Part, Params], Result]:
+    """Turn a method into a rule run by `Database.write`; callers omit its `transaction`."""
 
     @functools.wraps(rule)
-    def run(self: Part, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def run(self: Part, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
         return self._database.write(functools.partial(rule, self), *args, **kwargs)
 
     return run
@@ -561,22 +563,22 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _named(error: BaseException) -> BaseException:
-    """Return the error that a caller is told of one that the disk or SQLite raised."""
+def _as_storage_failure(error: BaseException) -> BaseException:
+    """Return a `StorageFailed` for an error of the disk or SQLite, and other errors as they are."""
     if not isinstance(error, OSError | sqlite3.OperationalError):
         return error
-    named = StorageFailed(
+    failure = StorageFailed(
         f"the record could not be written ({error}); nothing was stored, free space in the data "
         "directory and send the request again"
     )
-    named.__cause__ = error
-    return named
+    failure.__cause__ = error
+    return failure
 
 
 def _not_overwritten(error: OSError) -> ServiceError:
-    named = StorageFailed(
+    failure = StorageFailed(
         f"the crops are removed, and their vectors could not be overwritten on the disk ({error}); "
         "that happens with the next change of the gallery, or at the next start"
     )
-    named.__cause__ = error
-    return named
+    failure.__cause__ = error
+    return failure

@@ -1,4 +1,4 @@
-"""Kept searches with their reviews, and the cases that hold them beyond their days."""
+"""Kept searches with their reviews, and cases, which keep searches beyond their retention."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from service.record.values import (
 
 RESULTS = TypeAdapter(list[KeptResult])
 SEARCHES_AT_ONCE = 200
-# SQL conditions by the name of the property that searches are found by.
+# SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {
     "key": "key_id = ?",
     "crop": "query_id IN (SELECT query_id FROM shown WHERE crop_id = ?)",
@@ -51,7 +51,7 @@ FOUND_BY = {
 
 
 class KeptQueries(RecordPart):
-    """The searches that are kept, and their reviews."""
+    """Kept searches and their reviews."""
 
     @transactional
     def keep(
@@ -61,38 +61,38 @@ class KeptQueries(RecordPart):
         searches: Sequence[tuple[KeptQuery, bytes | None]],
         most: int,
     ) -> tuple[list[str], int]:
-        """Keep searches with their pictures; the oldest of no case give place beyond `most`.
+        """Store searches with their pictures; beyond `most`, the oldest outside cases are deleted.
 
         Returns:
-            The ids of the searches that were kept, and how many others gave place. A search is not
-            kept if cases leave no place for it, or if its person's crops are gone meanwhile.
+            The ids of the stored searches, and the number of deleted ones. A search is not stored
+            if cases leave no room for it, or if the crops of its person have been deleted.
         """
         require_entry(transaction, gallery_id)
         lost = _lost(transaction, gallery_id, [search for search, _ in searches])
         new = [(search, picture) for search, picture in searches if search not in lost]
-        kept = _count(transaction, gallery_id)
+        count = _count(transaction, gallery_id)
         oldest = transaction.execute(
             "SELECT query_id FROM searches WHERE gallery_id = ? AND "
             "query_id NOT IN (SELECT query_id FROM case_searches) ORDER BY query_id LIMIT ?",
-            (gallery_id, max(0, kept + len(new) - most)),
+            (gallery_id, max(0, count + len(new) - most)),
         )
-        gone = _drop(transaction, gallery_id, [query_id for (query_id,) in oldest])
-        new = new[: max(0, most - kept + gone)]
+        removed = _drop(transaction, gallery_id, [query_id for (query_id,) in oldest])
+        new = new[: max(0, most - count + removed)]
         for search, picture in new:
             _insert(transaction, gallery_id, search, picture)
-        return [search.query_id for search, _ in new], gone
+        return [search.query_id for search, _ in new], removed
 
     def get(self, gallery_id: int, query_id: str) -> KeptQuery | None:
-        """Return one search; None where it is not kept any more."""
+        """Return a search, or None if it is no longer kept."""
         return next(iter(read_searches(self._reader, gallery_id, [query_id])), None)
 
     def page(
         self, gallery_id: int, before: str | None, limit: int, *found_by: str
     ) -> list[KeptQuery]:
-        """Return up to `limit` searches that are older than one; the newest first.
+        """Return up to `limit` searches older than `before`, newest first.
 
         Args:
-            found_by: a name of `FOUND_BY` and its value; all searches without it.
+            found_by: a key of `FOUND_BY` and its value; empty for all searches.
         """
         conditions = ["gallery_id = ?"]
         values: list[str | int] = [gallery_id]
@@ -102,18 +102,18 @@ class KeptQueries(RecordPart):
         if before is not None:
             conditions.append("query_id < ?")
             values.append(before)
-        found = self._reader.execute(
+        rows = self._reader.execute(
             f"SELECT query_id FROM searches WHERE {' AND '.join(conditions)} "
             "ORDER BY query_id DESC LIMIT ?",
             [*values, limit],
         )
-        return read_searches(self._reader, gallery_id, [query_id for (query_id,) in found])
+        return read_searches(self._reader, gallery_id, [query_id for (query_id,) in rows])
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
-        """Return a search's picture; None where none is kept, or the search is not there.
+        """Return the picture of a search; None if it has none or does not exist.
 
         Raises:
-            DamagedRecord: it is missing, or differs from its checksum.
+            DamagedRecord: the picture is missing or does not match its checksum.
         """
         with self._database.read() as reader:
             of_search = (gallery_id, query_id)
@@ -134,9 +134,9 @@ class KeptQueries(RecordPart):
         crop_ids: Sequence[str],
         review: Review | None,
     ) -> KeptQuery | None:
-        """Review results of a search, or with None take back; None where it is not kept.
+        """Set, or with None remove, the reviews of results; return None if there is no such search.
 
-        A crop that is gone is not reviewed: forgetting would not find the search by it.
+        Deleted crops are not reviewed: forgetting could not find the search through them.
         """
         require_entry(transaction, gallery_id)
         if not read_searches(transaction, gallery_id, [query_id]):
@@ -146,13 +146,13 @@ class KeptQueries(RecordPart):
             [(query_id, crop_id) for crop_id in crop_ids],
         )
         if review:
-            made = {
+            values = {
                 "decision": review.decision,
                 "key_id": review.key_id,
                 "reviewed_at": as_micros(review.reviewed_at),
             }
-            there = _crops_there(transaction, gallery_id, crop_ids)
-            reviewed = [{"query_id": query_id, "crop_id": crop_id, **made} for crop_id in there]
+            present = _existing_crops(transaction, gallery_id, crop_ids)
+            reviewed = [{"query_id": query_id, "crop_id": crop_id, **values} for crop_id in present]
             transaction.insert(REVIEWS, *reviewed)
         (search,) = read_searches(transaction, gallery_id, [query_id])
         transaction.change("DELETE FROM shown WHERE query_id = ?", (query_id,))
@@ -161,29 +161,29 @@ class KeptQueries(RecordPart):
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
-        """Remove those of these searches that are there, from cases too; return how many."""
+        """Delete the existing ones of these searches, also from cases; return their number."""
         return _drop(transaction, gallery_id, query_ids)
 
     def due(self, gallery_id: int, before: datetime) -> list[str]:
-        """Return older searches of no case, and those whose person no crop shows any more."""
+        """Return old searches outside cases, and searches for a person who has no crops left."""
         due: list[str] = []
         last = ""
-        asked = (
+        statement = (
             "SELECT query_id FROM searches WHERE gallery_id = ? AND query_id > ? "
             "ORDER BY query_id LIMIT ?"
         )
         while True:
-            found = self._reader.execute(asked, (gallery_id, last, SEARCHES_AT_ONCE)).fetchall()
-            if not found:
+            rows = self._reader.execute(statement, (gallery_id, last, SEARCHES_AT_ONCE)).fetchall()
+            if not rows:
                 return due
-            query_ids = [query_id for (query_id,) in found]
+            query_ids = [query_id for (query_id,) in rows]
             due += _due(self._reader, gallery_id, query_ids, before)
             last = query_ids[-1]
 
     def expire(self, gallery_id: int, query_ids: Sequence[str], before: datetime) -> int:
-        """Remove those of these searches that are `due` still; return how many."""
+        """Delete those of these searches that are still `due`; return their number."""
         parts = batches(query_ids, SEARCHES_AT_ONCE)
-        return sum(self._expire(gallery_id, some, before) for some in parts)
+        return sum(self._expire(gallery_id, batch, before) for batch in parts)
 
     @transactional
     def _expire(
@@ -201,14 +201,14 @@ class Cases(RecordPart):
     def create(
         self, transaction: Transaction, gallery_id: int, case: Case, most: int = MOST_CASES
     ) -> None:
-        """Keep a new case; raises `InvalidField` where gallery or key has as many as it may."""
+        """Store a new case; raises `InvalidField` if the gallery or key has too many."""
         require_entry(transaction, gallery_id)
-        counted = "SELECT count(*) FROM cases WHERE gallery_id = ?"
-        cases = transaction.value(counted, (gallery_id,))
-        own = transaction.value(f"{counted} AND key_id = ?", (gallery_id, case.key_id))
-        if cases >= MOST_CASES or own >= most:
+        statement = "SELECT count(*) FROM cases WHERE gallery_id = ?"
+        cases = transaction.value(statement, (gallery_id,))
+        cases_of_key = transaction.value(f"{statement} AND key_id = ?", (gallery_id, case.key_id))
+        if cases >= MOST_CASES or cases_of_key >= most:
             raise InvalidField(
-                f"name: the gallery has {cases:,} cases, {own} of them of this key; "
+                f"name: the gallery has {cases:,} cases, {cases_of_key} of them of this key; "
                 f"{MOST_CASES:,} are the most, and {MOST_CASES_OF_KEY} of a key without admin; "
                 "export and delete closed ones"
             )
@@ -229,15 +229,15 @@ class Cases(RecordPart):
         return _read_case(self._reader, gallery_id, case_id)
 
     def page(self, gallery_id: int, before: str | None, limit: int) -> list[Case]:
-        """Return up to `limit` cases that are older than one; the newest first."""
-        rest = "WHERE gallery_id = ? AND (? IS NULL OR case_id < ?) ORDER BY case_id DESC LIMIT ?"
-        rows = self._reader.rows(CASES, rest, (gallery_id, before, before, limit))
+        """Return up to `limit` cases older than `before`, newest first."""
+        older = "WHERE gallery_id = ? AND (? IS NULL OR case_id < ?) ORDER BY case_id DESC LIMIT ?"
+        rows = self._reader.rows(CASES, older, (gallery_id, before, before, limit))
         return [_as_case(self._reader, row) for row in rows]
 
     def searches(
         self, gallery_id: int, case: Case, before: str | None, limit: int
     ) -> list[KeptQuery]:
-        """Return up to `limit` searches of a case that are older than one; the newest first."""
+        """Return up to `limit` searches of a case older than `before`, newest first."""
         query_ids = sorted(case.queries, reverse=True)
         older = [query_id for query_id in query_ids if before is None or query_id < before]
         return read_searches(self._reader, gallery_id, older[:limit])
@@ -246,7 +246,7 @@ class Cases(RecordPart):
     def change(
         self, transaction: Transaction, gallery_id: int, case_id: str, fields: CaseFields
     ) -> Case | None:
-        """Change a case's name or notes; None where it is not there."""
+        """Change the name or notes of a case; return None if it does not exist."""
         case = _read_case(transaction, gallery_id, case_id)
         if case is None:
             return None
@@ -267,78 +267,78 @@ class Cases(RecordPart):
         note: str | None,
         most: int | None = None,
     ) -> Case | None:
-        """Put a search into a case, or change its note; with None take it out of the case.
+        """Add a search to a case or change its note; None as `note` removes it from the case.
 
         Args:
-            most: searches in all cases of the case's key; None for any number.
+            most: limit on the searches in all cases of the case's key; None for no limit.
 
         Returns:
-            None where one of them is not there.
+            The case; None if the case or the search does not exist.
         """
         case = _read_case(transaction, gallery_id, case_id)
-        found = read_searches(transaction, gallery_id, [query_id])
-        if case is None or not found or (note is None and query_id not in case.queries):
+        searches = read_searches(transaction, gallery_id, [query_id])
+        if case is None or not searches or (note is None and query_id not in case.queries):
             return None
-        both = (case_id, query_id)
+        ids = (case_id, query_id)
         if note is None:
-            asked = "DELETE FROM case_searches WHERE case_id = ? AND query_id = ?"
-            transaction.change(asked, both)
+            statement = "DELETE FROM case_searches WHERE case_id = ? AND query_id = ?"
+            transaction.change(statement, ids)
         elif query_id in case.queries:
-            asked = "UPDATE case_searches SET note = ? WHERE case_id = ? AND query_id = ?"
-            transaction.change(asked, (note, *both))
+            statement = "UPDATE case_searches SET note = ? WHERE case_id = ? AND query_id = ?"
+            transaction.change(statement, (note, *ids))
         else:
-            _require_place(transaction, gallery_id, case, most)
+            _require_room(transaction, gallery_id, case, most)
             added = {"case_id": case_id, "query_id": query_id, "note": note}
             now = as_micros(datetime.now(UTC))
             transaction.insert(CASE_SEARCHES, {**added, "added_at": now})
-        _touch(transaction, case_id)
+        _update_changed_at(transaction, case_id)
         return _read_case(transaction, gallery_id, case_id)
 
     @transactional
     def delete(
         self, transaction: Transaction, gallery_id: int, case_id: str, key_id: str | None = None
     ) -> int | None:
-        """Delete a case with the searches that no other case holds.
+        """Delete a case and its searches that are in no other case.
 
         Args:
-            key_id: whose searches are deleted, the others' days count again; None for all.
+            key_id: delete only searches of this key and release the others; None deletes all.
 
         Returns:
-            How many searches; None where there is no such case.
+            The number of deleted searches, or None if there is no such case.
         """
         case = _read_case(transaction, gallery_id, case_id)
         if case is None:
             return None
-        held = read_searches(transaction, gallery_id, case.queries)
+        searches = read_searches(transaction, gallery_id, case.queries)
         transaction.removes = True
         transaction.change("DELETE FROM cases WHERE case_id = ?", (case_id,))
-        alone = [search for search in held if search.cases == (case_id,)]
-        deleted = [search.query_id for search in alone if key_id in (None, search.key_id)]
+        only_here = [search for search in searches if search.cases == (case_id,)]
+        deleted = [search.query_id for search in only_here if key_id in (None, search.key_id)]
         return _drop(transaction, gallery_id, deleted)
 
 
 def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
-    rest = f"WHERE gallery_id = ? AND query_id IN {AMONG}"
-    rows = reader.rows(SEARCHES, rest, (gallery_id, as_json(query_ids)))
-    found = {row["query_id"]: row for row in rows}
-    of_search = f"WHERE query_id IN {AMONG}"
-    ids = (as_json(found),)
+    clauses = f"WHERE gallery_id = ? AND query_id IN {AMONG}"
+    rows = reader.rows(SEARCHES, clauses, (gallery_id, as_json(query_ids)))
+    rows_by_id = {row["query_id"]: row for row in rows}
+    clauses_by_search = f"WHERE query_id IN {AMONG}"
+    ids = (as_json(rows_by_id),)
     reviews: defaultdict[str, dict[str, Review]] = defaultdict(dict)
-    for row in reader.rows(REVIEWS, of_search, ids):
-        made = Review(row["decision"], as_moment(row["reviewed_at"]), row["key_id"])
-        reviews[row["query_id"]][row["crop_id"]] = made
+    for row in reader.rows(REVIEWS, clauses_by_search, ids):
+        review = Review(row["decision"], as_moment(row["reviewed_at"]), row["key_id"])
+        reviews[row["query_id"]][row["crop_id"]] = review
     cases: defaultdict[str, list[str]] = defaultdict(list)
-    for row in reader.rows(CASE_SEARCHES, f"{of_search} ORDER BY added_at", ids):
+    for row in reader.rows(CASE_SEARCHES, f"{clauses_by_search} ORDER BY added_at", ids):
         cases[row["query_id"]].append(row["case_id"])
     return [
-        _as_search(found[query_id], reviews[query_id], cases[query_id])
+        _as_search(rows_by_id[query_id], reviews[query_id], cases[query_id])
         for query_id in dict.fromkeys(query_ids)
-        if query_id in found
+        if query_id in rows_by_id
     ]
 
 
 def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> list[KeptQuery]:
-    """Return the searches for a person whose crops these are, with whom they are forgotten."""
+    """Return searches for the person shown by these crops; forgetting the person deletes them."""
     shown = reader.rows(SHOWN, f"WHERE crop_id IN {AMONG}", (as_json(crop_ids),))
     return read_searches(reader, gallery_id, sorted({row["query_id"] for row in shown}))
 
@@ -346,15 +346,15 @@ def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> list
 def forget_searches(
     transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]
 ) -> list[KeptQuery]:
-    """Remove the searches for a person whose crops these are, and return them."""
+    """Delete the searches for the person shown by these crops, and return them."""
     searches = find_shown(transaction, gallery_id, crop_ids)
     _drop(transaction, gallery_id, [search.query_id for search in searches])
     return searches
 
 
 def _count(reader: Reader, gallery_id: int) -> int:
-    counted = "SELECT count(*) FROM searches WHERE gallery_id = ?"
-    return int(reader.value(counted, (gallery_id,)))
+    statement = "SELECT count(*) FROM searches WHERE gallery_id = ?"
+    return int(reader.value(statement, (gallery_id,)))
 
 
 def _insert(
@@ -389,24 +389,24 @@ def _drop(transaction: Transaction, gallery_id: int, query_ids: Collection[str])
         return 0
     transaction.removes = True
     values = (gallery_id, as_json(query_ids))
-    held = transaction.execute(
+    counts = transaction.execute(
         "SELECT case_id, count(*) FROM case_searches JOIN searches USING (query_id) "
         f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id",
         values,
     ).fetchall()
     today = datetime.now(UTC).date().isoformat()
-    for case_id, searches in held:
+    for case_id, searches in counts:
         transaction.change(
             "INSERT INTO case_deletions (case_id, day, searches) VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET searches = searches + excluded.searches",
             (case_id, today, searches),
         )
-        _touch(transaction, case_id)
+        _update_changed_at(transaction, case_id)
     delete = f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
     return transaction.change(delete, values)
 
 
-def _touch(transaction: Transaction, case_id: str) -> None:
+def _update_changed_at(transaction: Transaction, case_id: str) -> None:
     now = as_micros(datetime.now(UTC))
     transaction.change("UPDATE cases SET changed_at = ? WHERE case_id = ?", (now, case_id))
 
@@ -422,27 +422,27 @@ def _due(reader: Reader, gallery_id: int, query_ids: Sequence[str], before: date
 
 
 def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> list[KeptQuery]:
-    asked = dict.fromkeys(crop_id for search in searches for crop_id in search.shows)
-    there = set(_crops_there(reader, gallery_id, asked))
-    return [search for search in searches if search.shows and search.shows.isdisjoint(there)]
+    crop_ids = dict.fromkeys(crop_id for search in searches for crop_id in search.shows)
+    present = set(_existing_crops(reader, gallery_id, crop_ids))
+    return [search for search in searches if search.shows and search.shows.isdisjoint(present)]
 
 
-def _crops_there(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> list[str]:
-    asked = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
-    rows = reader.execute(asked, (gallery_id, as_json(crop_ids))).fetchall()
-    found = {crop_id for (crop_id,) in rows}
-    return [crop_id for crop_id in dict.fromkeys(crop_ids) if crop_id in found]
+def _existing_crops(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> list[str]:
+    statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
+    rows = reader.execute(statement, (gallery_id, as_json(crop_ids))).fetchall()
+    present = {crop_id for (crop_id,) in rows}
+    return [crop_id for crop_id in dict.fromkeys(crop_ids) if crop_id in present]
 
 
-def _require_place(reader: Reader, gallery_id: int, case: Case, most: int | None) -> None:
-    held = reader.value(
+def _require_room(reader: Reader, gallery_id: int, case: Case, most: int | None) -> None:
+    count = reader.value(
         "SELECT count(*) FROM case_searches JOIN cases USING (case_id) "
         "WHERE gallery_id = ? AND key_id = ?",
         (gallery_id, case.key_id),
     )
-    if most is not None and held >= most and _count(reader, gallery_id) >= most:
+    if most is not None and count >= most and _count(reader, gallery_id) >= most:
         raise InvalidField(
-            f"query_id: the cases of this key hold {held:,} searches, and half of "
+            f"query_id: the cases of this key hold {count:,} searches, and half of "
             "GMN_KEPT_QUERIES is the most of a key without admin; export and delete closed cases"
         )
     if len(case.queries) >= MOST_IN_CASE:
@@ -459,7 +459,7 @@ def _read_case(reader: Reader, gallery_id: int, case_id: str) -> Case | None:
 
 def _as_case(reader: Reader, row: sqlite3.Row) -> Case:
     of_case = (row["case_id"],)
-    held = reader.rows(CASE_SEARCHES, "WHERE case_id = ? ORDER BY added_at, query_id", of_case)
+    entries = reader.rows(CASE_SEARCHES, "WHERE case_id = ? ORDER BY added_at, query_id", of_case)
     deleted = reader.rows(CASE_DELETIONS, "WHERE case_id = ? ORDER BY day", of_case)
     return Case(
         case_id=row["case_id"],
@@ -470,7 +470,7 @@ def _as_case(reader: Reader, row: sqlite3.Row) -> Case:
         key_id=row["key_id"],
         queries={
             search["query_id"]: CaseEntry(as_moment(search["added_at"]), search["note"])
-            for search in held
+            for search in entries
         },
         deleted_searches={date.fromisoformat(day["day"]): day["searches"] for day in deleted},
     )

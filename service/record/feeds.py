@@ -1,4 +1,4 @@
-"""The changes of each gallery in order, which every process of the record follows."""
+"""Feeds: the ordered changes of each gallery, which every process of the record follows."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from service.record.marks import Mark
 from service.record.schema import CHANGES, FEEDS
 from service.record.transaction import Change, Reader, Transaction
 
-# A follower that is further behind reads everything again.
+# A follower that falls further behind must read everything again.
 KEPT_CHANGES = 100_000
 TRIM_EVERY = 1000
 TOKEN_BYTES = 8
-# The feed of everything outside galleries: jobs, keys, and the list of galleries.
+# Feed of everything outside galleries: jobs, keys, and the list of galleries.
 ALL_GALLERIES = 0
 OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys")
 OF_CROPS = ("added", "removed", "relabelled", "replaced")
 
 
 class ChangesLost(ServiceError):
-    """Changes that a follower has not seen cannot be read any more: it has to read everything."""
+    """Changes that a follower has not seen were dropped: it must read everything again."""
 
     code = "record_unavailable"
 
 
 def begin_feed(transaction: Transaction, gallery_id: int) -> None:
-    """Begin the feed of a gallery with a change that a follower can have seen."""
+    """Start the feed of a gallery with a first change for followers to refer to."""
     token = secrets.token_bytes(TOKEN_BYTES)
     transaction.insert(FEEDS, {"gallery_id": gallery_id, "seq": 0, "token": token})
-    begun = Change(0, "gallery_created", gallery_id, 0)
-    transaction.insert(CHANGES, _row(gallery_id, begun, 0, token))
+    created = Change(0, "gallery_created", gallery_id, 0)
+    transaction.insert(CHANGES, _row(gallery_id, created, 0, token))
 
 
 def read_feeds(reader: Reader) -> dict[int, Mark]:
@@ -43,20 +43,20 @@ def read_feeds(reader: Reader) -> dict[int, Mark]:
 
 
 def read_changes(reader: Reader, gallery_id: int, after: Mark, limit: int) -> list[Change]:
-    """Return up to `limit` changes of a gallery after one that a follower has seen, in order.
+    """Return up to `limit` changes of a gallery that follow `after`, in order.
 
     Raises:
-        ChangesLost: that change is kept no more, or another one bears its number.
+        ChangesLost: `after` has expired, or another change has its number.
     """
-    asked = "WHERE gallery_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
-    rows = reader.rows(CHANGES, asked, (gallery_id, after.seq, limit + 1))
+    clauses = "WHERE gallery_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
+    rows = reader.rows(CHANGES, clauses, (gallery_id, after.seq, limit + 1))
     if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
         raise ChangesLost(f"gallery {gallery_id} has another history than was followed")
     return [_as_change(row) for row in rows[1:]]
 
 
 def add_changes(transaction: Transaction, notes: Iterable[Change]) -> dict[int, Mark]:
-    """Add changes to the feeds of their galleries, and return where these are now."""
+    """Append changes to the feeds of their galleries, and return the new end of each feed."""
     by_feed: dict[int, list[Change]] = {}
     for note in notes:
         feed = ALL_GALLERIES if note.kind in OF_ALL_GALLERIES else note.gallery_id
@@ -71,14 +71,14 @@ def add_changes(transaction: Transaction, notes: Iterable[Change]) -> dict[int, 
 
 
 def as_ranges(slots: Iterable[int]) -> str:
-    """Write slots as JSON: the first and the last one of each run."""
-    found: list[list[int]] = []
+    """Encode slots as JSON: the first and last slot of each run."""
+    ranges: list[list[int]] = []
     for slot in sorted(slots):
-        if found and slot == found[-1][1] + 1:
-            found[-1][1] = slot
+        if ranges and slot == ranges[-1][1] + 1:
+            ranges[-1][1] = slot
         else:
-            found.append([slot, slot])
-    return to_json(found).decode()
+            ranges.append([slot, slot])
+    return to_json(ranges).decode()
 
 
 def slots_of(text: str) -> list[int]:
@@ -101,7 +101,7 @@ def _add_to_feed(transaction: Transaction, feed: int, seq: int, changes: Sequenc
 
 
 def _row(feed: int, change: Change, seq: int, token: bytes) -> dict[str, Any]:
-    # The feed of all galleries names the gallery in the place of slots.
+    # The feed of all galleries stores the gallery in place of slots.
     slots = [change.gallery_id] if feed == ALL_GALLERIES else change.row_ids
     return {
         "gallery_id": feed,

@@ -1,7 +1,7 @@
-"""Files beside the record: snapshots, files that are unneeded, and pictures kept outside.
+"""Files beside the record: snapshots, unneeded files, and pictures kept outside.
 
-A note is made in the commit that makes a file useless, and before a file is written that no row
-names yet. A file with neither a note nor a row may be another record's, and is never removed.
+A file is noted in the commit that makes it useless, or before it is written if no row refers to it
+yet. A file with neither a note nor a row may belong to another record and is never removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SNAPSHOT = TypeAdapter(Snapshot)
 
 
 class Snapshots(RecordPart):
-    """Descriptions of snapshots; their files lie elsewhere."""
+    """Descriptions of snapshots, whose files are stored elsewhere."""
 
     def all(self, gallery_id: int) -> list[Snapshot]:
         rows = self._reader.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
@@ -32,7 +32,7 @@ class Snapshots(RecordPart):
 
     @transactional
     def keep(self, transaction: Transaction, snapshot: Snapshot) -> None:
-        """Keep a snapshot, or a changed description of it; raises `UnknownGallery`."""
+        """Store a snapshot's description, or replace it; raises `UnknownGallery`."""
         require_entry(transaction, snapshot.gallery_id)
         row = {
             "gallery_id": snapshot.gallery_id,
@@ -44,7 +44,7 @@ class Snapshots(RecordPart):
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> bool:
-        """Forget a snapshot, whose file is unneeded then; return False where there is none."""
+        """Forget a snapshot, making its files unneeded; return False if there is none."""
         delete = "DELETE FROM snapshots WHERE gallery_id = ? AND snapshot_id = ?"
         removed = transaction.change(delete, (gallery_id, snapshot_id))
         if removed:
@@ -53,7 +53,7 @@ class Snapshots(RecordPart):
 
 
 class UnneededFiles(RecordPart):
-    """Files that can be removed, by their paths below the data directory."""
+    """Files that can be removed, by path relative to the data directory."""
 
     def all(self) -> list[str]:
         return [row["path"] for row in self._reader.rows(UNNEEDED_FILES)]
@@ -68,22 +68,22 @@ class UnneededFiles(RecordPart):
 
 
 class StrayFiles(RecordPart):
-    """Pictures outside the record that belong to no crop any more, or to none yet."""
+    """Pictures outside the record whose crop was removed or does not exist yet."""
 
     @transactional
     def expect(
         self, transaction: Transaction, gallery_id: int, names: Sequence[str], until: datetime
     ) -> None:
-        """Note pictures that are about to be kept: strays if no crop lands by then."""
+        """Note pictures about to be written: strays unless their crops are stored by `until`."""
         note_strays(transaction, gallery_id, names, until)
 
     def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
-        """Return up to `limit` galleries and names of pictures that may be removed.
+        """Return up to `limit` pictures that may be removed, as (gallery id, name).
 
-        A restore may have brought the crop of one back.
+        A restore may have brought the crop of a picture back.
         """
-        rest = "WHERE until <= ? ORDER BY gallery_id, name LIMIT ?"
-        rows = self._reader.rows(STRAY_PICTURES, rest, (as_micros(now), limit))
+        clauses = "WHERE until <= ? ORDER BY gallery_id, name LIMIT ?"
+        rows = self._reader.rows(STRAY_PICTURES, clauses, (as_micros(now), limit))
         return [(row["gallery_id"], row["name"]) for row in rows]
 
     @transactional
@@ -96,7 +96,7 @@ def note_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
 
 
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    """Note that files are gone, or that a row names them from this commit on."""
+    """Note that files were removed, or are referred to by a row of this commit."""
     delete = "DELETE FROM unneeded_files WHERE path = ?"
     transaction.change_many(delete, [(path,) for path in paths])
 
@@ -104,7 +104,7 @@ def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
 def note_strays(
     transaction: Transaction, gallery_id: int, names: Iterable[str], moment: datetime
 ) -> None:
-    """Note pictures, named by their crops' ids, that can be removed from a moment on."""
+    """Note pictures, named by their crops' ids, that may be removed after a time."""
     until = as_micros(moment)
     rows = [{"gallery_id": gallery_id, "name": name, "until": until} for name in names]
     transaction.insert(STRAY_PICTURES, *rows, instead=True)

@@ -1,7 +1,7 @@
-"""A record of format 7, which versions before 0.5 wrote: one table of keys and values.
+"""Reading of records in format 7, written before version 0.5: one table of keys and values.
 
-A key is made of parts that end with a zero byte: its kind, then numbers of 16 hexadecimal digits
-and texts. A value begins with a checksum of its key and its body, which is JSON for the most part.
+A key consists of parts that end with a zero byte: its kind, then numbers of 16 hexadecimal digits
+and texts. A value is a checksum of its key and body, followed by the body, usually JSON.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop
 
 FORMAT = 7
 CHECKSUM_BYTES = 4
-# The folder of a backup with the images and vectors that were kept outside of the record.
+# Folder of a backup with the images and vectors that were kept outside the record.
 IMAGES = "images"
 END = b"\0"
 ESCAPED = b"\0\xff"
-# Keys that begin with this are only looked up.
+# Prefix of keys that are only looked up, never listed.
 LOOKUP = b"!"
 GALLERY = TypeAdapter(GalleryRecord)
 CROP = TypeAdapter(StoredCrop)
@@ -39,61 +39,63 @@ Vector = NDArray[np.float32]
 
 
 class OldRecord:
-    """A record of format 7 that is only read, as it is when it is opened.
+    """A record of format 7, opened read-only; reads see the state at opening.
 
     Args:
-        path: of the file.
+        path: the file.
 
     Raises:
-        InputProblem: the file is no record of format 7.
+        InputProblem: the file is not a record of format 7.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         self._connection.execute("BEGIN")
-        found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if found != FORMAT:
-            raise InputProblem(f"{path}: has format {found}, and {FORMAT} is read")
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != FORMAT:
+            raise InputProblem(f"{path}: has format {version}, and {FORMAT} is read")
 
     def close(self) -> None:
         self._connection.close()
 
     def body(self, kind: str, *parts: str | int, looked_up: bool = False) -> bytes | None:
-        own = (LOOKUP if looked_up else b"") + key(kind, *parts)
-        row = self._connection.execute("SELECT value FROM entries WHERE key = ?", (own,)).fetchone()
-        return None if row is None else self._unsealed(own, row[0])
+        full_key = (LOOKUP if looked_up else b"") + key(kind, *parts)
+        row = self._connection.execute(
+            "SELECT value FROM entries WHERE key = ?", (full_key,)
+        ).fetchone()
+        return None if row is None else self._unsealed(full_key, row[0])
 
     def json(self, kind: str, *parts: str | int) -> Any:
         body = self.body(kind, *parts)
         return None if body is None else from_json(body)
 
     def below(self, kind: str, *parts: str | int) -> Iterator[tuple[str, bytes]]:
-        """Yield what lies below a key, as the last part and the body, in the order of the keys."""
+        """Yield (last part, body) of all entries below a key, in the order of the keys."""
         prefix = key(kind, *parts)
         rows = self._connection.execute(
             "SELECT key, value FROM entries WHERE key >= ? AND key < ? ORDER BY key",
             (prefix, prefix + b"\xff"),
         )
-        for own, value in rows:
-            last = own[len(prefix) : -1].replace(ESCAPED, END).decode()
-            yield last, self._unsealed(own, value)
+        for full_key, value in rows:
+            last = full_key[len(prefix) : -1].replace(ESCAPED, END).decode()
+            yield last, self._unsealed(full_key, value)
 
     def named(self, kind: str, *parts: str | int) -> Iterator[tuple[str, Any]]:
         for name, body in self.below(kind, *parts):
             yield name, from_json(body)
 
     def galleries(self) -> list[GalleryRecord]:
-        found = [GALLERY.validate_json(body) for _, body in self.below("gallery")]
-        return [gallery for gallery in found if gallery.name]
+        galleries = [GALLERY.validate_json(body) for _, body in self.below("gallery")]
+        return [gallery for gallery in galleries if gallery.name]
 
     def crops(self, gallery: GalleryRecord, side: int) -> Iterator[ArchivedCrop]:
-        """Yield the crops of a gallery by row, with their vectors of a side and their pictures.
+        """Yield the crops of a gallery by row, with pictures and the vectors of a side.
 
-        Crops that have no vector of the side are left out.
+        Crops without a vector of that side are omitted.
 
         Raises:
-            DamagedRecord: a vector or a picture of the searched side is missing.
+            DamagedRecord: a picture, or a vector of the searched side, is missing.
         """
         for _, body in self.below("crop", gallery.gallery_id, gallery.at):
             crop = CROP.validate_json(body)
@@ -124,15 +126,15 @@ class OldRecord:
             picture = outside.read_bytes()
         return picture
 
-    def _unsealed(self, own: bytes, value: object) -> bytes:
+    def _unsealed(self, full_key: bytes, value: object) -> bytes:
         if isinstance(value, bytes) and not value:
             return b""
         if isinstance(value, bytes) and len(value) >= CHECKSUM_BYTES:
             body = value[CHECKSUM_BYTES:]
-            checksum = zlib.crc32(body, zlib.crc32(own))
+            checksum = zlib.crc32(body, zlib.crc32(full_key))
             if checksum == int.from_bytes(value[:CHECKSUM_BYTES], "big"):
                 return body
-        raise DamagedRecord(self.path, f"{own[:40]!r} is not what was written")
+        raise DamagedRecord(self.path, f"{full_key[:40]!r} is not what was written")
 
 
 def key(kind: str, *parts: str | int) -> bytes:
@@ -144,11 +146,11 @@ def key(kind: str, *parts: str | int) -> bytes:
 
 @dataclass(frozen=True)
 class OldSnapshot:
-    """A snapshot of a version before 0.5: a gallery's crops in one SQLite file.
+    """A snapshot written before version 0.5: the crops of a gallery in one SQLite file.
 
     Attributes:
-        sha256: over the checksums of all crops in order.
-        gallery, embedding_fingerprint, version: its origin; empty in files of before it was noted.
+        sha256: hash over the checksums of all crops in order.
+        gallery, embedding_fingerprint, version: its origin; empty in files that lack these.
     """
 
     path: Path
@@ -159,29 +161,29 @@ class OldSnapshot:
     version: int = 0
 
     def read(self) -> Iterator[ArchivedCrop]:
-        """Yield every crop, each checked when it is read, the whole when it is read through.
+        """Yield every crop, checking each as it is read and the totals at the end.
 
         Raises:
-            DamagedSnapshot: naming the first crop that differs from its checksum.
+            DamagedSnapshot: names the first crop that differs from its checksum.
         """
-        asked = "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
-        whole = hashlib.sha256()
+        statement = "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
+        digest = hashlib.sha256()
         crops = 0
         with _reading(self.path) as file:
-            for crop_id, record, vector, picture, checksum in file.execute(asked):
+            for crop_id, record, vector, picture, checksum in file.execute(statement):
                 readable = isinstance(record, str) and isinstance(vector, bytes)
                 if not readable or _checksum(record, vector, picture) != checksum:
                     raise DamagedSnapshot(self.path, f"crop {crop_id} is not what was written")
-                whole.update(checksum.encode())
+                digest.update(checksum.encode())
                 crops += 1
                 crop = CROP.validate_json(record)
                 yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), picture)
-        if (crops, whole.hexdigest()) != (self.crops, self.sha256):
+        if (crops, digest.hexdigest()) != (self.crops, self.sha256):
             raise DamagedSnapshot(self.path, f"it holds {crops} crops where {self.crops} belong")
 
 
 def open_old_snapshot(path: Path) -> OldSnapshot:
-    """Read the header of a snapshot; raises `DamagedSnapshot` where it cannot be read."""
+    """Read the header of a snapshot; raises `DamagedSnapshot` if it is unreadable."""
     with _reading(path) as file:
         header = dict(file.execute("SELECT name, value FROM header"))
         header.pop("format", None)

@@ -1,4 +1,4 @@
-"""Galleries: their names, settings and counts, and which program computes their features."""
+"""Galleries: names, settings and counts, and the runtime chosen for each embedder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from service.record.values import GalleryRecord, GallerySettings, SettingsChange
 from service.record.vectors import vectors_name
 
 CROPS_AT_ONCE = 1000
-# A gallery before its first crop, without vectors that a reindex prepares.
+# Counts of a gallery without crops or staged vectors.
 EMPTY = {
     "staged_embedder": None,
     "staged_side": None,
@@ -47,7 +47,7 @@ EMPTY = {
 
 
 class Galleries(RecordPart):
-    """The galleries themselves; their counts are kept with them."""
+    """Galleries and their counts."""
 
     def all(self) -> list[GalleryRecord]:
         rows = self._reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY name")
@@ -64,7 +64,7 @@ class Galleries(RecordPart):
     def create(
         self, transaction: Transaction, name: str, embedder: str, settings: GallerySettings
     ) -> GalleryRecord:
-        """Create an empty gallery; raises `GalleryConflict` where the name is taken."""
+        """Create an empty gallery; raises `GalleryConflict` if the name is taken."""
         if transaction.row(GALLERIES, "WHERE name = ?", (name,)):
             raise GalleryConflict(
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
@@ -96,9 +96,9 @@ class Galleries(RecordPart):
         changes: SettingsChanges,
         reset_calibration: bool = False,
     ) -> GallerySettings:
-        """Change the given settings at once, and return all of them.
+        """Apply the given changes in one commit and return all settings.
 
-        A calibration that is reset or switched off is dropped with the searches behind it.
+        Resetting or switching off the calibration drops it and the searches it was fitted to.
 
         Raises:
             UnknownGallery: the gallery was deleted.
@@ -117,19 +117,19 @@ class Galleries(RecordPart):
         return settings
 
     def delete(self, gallery_id: int) -> int:
-        """Remove a gallery and all that belongs to it; return how many crops that were.
+        """Delete a gallery and everything that belongs to it; return its number of crops.
 
         Raises:
-            UnknownGallery: the gallery was deleted before.
+            UnknownGallery: the gallery was already deleted.
         """
-        crops = self._take_out(gallery_id)
+        crops = self._unlist(gallery_id)
         self.finish_deletions()
         return crops
 
     def finish_deletions(self) -> None:
-        """Delete the rows of galleries without a name, in steps that other writers get between.
+        """Delete the rows of galleries without a name, in small commits that let others write.
 
-        Their vectors are off the disk when this returns.
+        Their vector files are removed when this returns.
         """
         for row in self._reader.rows(GALLERIES, "WHERE name IS NULL"):
             for side in range(row["next_side"]):
@@ -138,7 +138,7 @@ class Galleries(RecordPart):
                 pass
 
     @transactional
-    def _take_out(self, transaction: Transaction, gallery_id: int) -> int:
+    def _unlist(self, transaction: Transaction, gallery_id: int) -> int:
         entry = require_entry(transaction, gallery_id)
         transaction.removes = True
         transaction.deleted.append(deleted_name(entry))
@@ -157,22 +157,22 @@ class Galleries(RecordPart):
 
     @transactional
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
-        """Delete some crops of a gallery, or else the gallery itself; False once it is gone."""
+        """Delete some crops of a gallery, or the gallery once it is empty; then return False."""
         transaction.removes = True
         last_slot = transaction.value(
             "SELECT max(slot) FROM (SELECT slot FROM crops WHERE gallery_id = ? "
             "ORDER BY slot LIMIT ?)",
             (gallery_id, CROPS_AT_ONCE),
         )
-        some = "FROM crops WHERE gallery_id = ? AND slot <= ?"
+        batch = "FROM crops WHERE gallery_id = ? AND slot <= ?"
         transaction.change(
             "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
-            f"SELECT gallery_id, crop_id, ? {some} AND content_type IS NOT NULL AND NOT inside",
+            f"SELECT gallery_id, crop_id, ? {batch} AND content_type IS NOT NULL AND NOT inside",
             (as_micros(datetime.now(UTC)), gallery_id, last_slot),
         )
-        crops = transaction.change(f"DELETE {some}", (gallery_id, last_slot))
-        checksums = "DELETE FROM checksums WHERE gallery_id = ? AND slot <= ?"
-        transaction.change(checksums, (gallery_id, last_slot))
+        crops = transaction.change(f"DELETE {batch}", (gallery_id, last_slot))
+        statement = "DELETE FROM checksums WHERE gallery_id = ? AND slot <= ?"
+        transaction.change(statement, (gallery_id, last_slot))
         if crops:
             return True
         transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
@@ -180,7 +180,7 @@ class Galleries(RecordPart):
 
 
 class Runtimes(RecordPart):
-    """The program that computes the features, by the embedder's fingerprint."""
+    """The runtime that computes features, by the embedder's fingerprint."""
 
     def get(self, embedder: str) -> str | None:
         row = self._reader.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
@@ -205,7 +205,7 @@ def add_gallery(transaction: Transaction, values: Mapping[str, Any]) -> None:
 
 
 def count_crops(transaction: Transaction, gallery_id: int) -> None:
-    """Remove people without a crop, and count the crops and people of a gallery anew."""
+    """Delete people without crops, and recount the crops and people of a gallery."""
     transaction.change(
         "DELETE FROM people WHERE gallery_id = ? AND NOT EXISTS "
         "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
@@ -254,7 +254,7 @@ def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
 
 
 def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
-    """Return a gallery; raises `UnknownGallery`, by its number, where it was deleted."""
+    """Return a gallery; raises `UnknownGallery`, naming its number, if it was deleted."""
     entry = read_entry(reader, gallery_id)
     if entry is None:
         raise UnknownGallery(str(gallery_id))
@@ -268,11 +268,11 @@ def next_version(
     slots: Sequence[int],
     **counts: int,
 ) -> int:
-    """Give a gallery its next version, announce the change, and return the version.
+    """Increment a gallery's version, announce the change, and return the new version.
 
     Args:
-        slots: of the crops that changed.
-        counts: numbers to add to columns such as `crops`, `people`, `unnamed` and `next_slot`.
+        slots: slots of the changed crops.
+        counts: increments of columns such as `crops`, `people`, `unnamed` and `next_slot`.
     """
     added = "".join(f", {name} = {name} + ?" for name in counts)
     version: int = transaction.value(
@@ -289,7 +289,7 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _drop_collections(transaction: Transaction, gallery_id: int) -> None:
-    """Remove the state of a gallery's index outside; its collections are unneeded then."""
+    """Delete the state of a gallery's external index; its collections become unneeded."""
     row = transaction.row(COLLECTIONS, "WHERE gallery_id = ?", (gallery_id,))
     if row:
         names = {row["collection"], row["building"]} - {""}
@@ -306,8 +306,8 @@ def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[in
 
 
 def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:
-    """Note that nothing needs the vectors of a side any more: their file is to be removed."""
+    """Note that the vector file of a side is unneeded and may be removed."""
     path = vectors_name(gallery_id, side)
     transaction.insert(UNNEEDED_FILES, {"path": path}, instead=True)
-    of_side = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
-    transaction.change(of_side, (gallery_id, side))
+    statement = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
+    transaction.change(statement, (gallery_id, side))

@@ -1,4 +1,4 @@
-"""Changes of a whole identity: rename or merge, forget, and the undoing of merges."""
+"""Changes of whole identities: renaming, merging, forgetting, and undoing merges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class IdentityChanges(RecordPart):
     def rename(
         self, transaction: Transaction, gallery_id: int, identity: str, new: str
     ) -> Relabelling | None:
-        """Give every crop of an identity another one; None where there is no such crop."""
+        """Rename an identity, merging it into an existing one; return None if it has no crops."""
         require_entry(transaction, gallery_id)
         person = _find(transaction, gallery_id, identity)
         if person is None:
@@ -52,11 +52,11 @@ class IdentityChanges(RecordPart):
 
     @transactional
     def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> Removal | None:
-        """Remove an identity's crops, the merges that name it, and the searches that show it.
+        """Delete an identity's crops, the merges that name it, and the searches that show it.
 
         Returns:
-            None where it has no crops. Crops that were merged into another identity are that
-            identity's: its merges can be undone.
+            None if it has no crops. Crops that were merged into another identity belong to that
+            identity, whose merges can be undone.
         """
         require_entry(transaction, gallery_id)
         person = _find(transaction, gallery_id, identity)
@@ -76,7 +76,7 @@ class IdentityChanges(RecordPart):
         _remove_merges_of(transaction, gallery_id, identity)
 
     def merges(self, gallery_id: int) -> list[Merge]:
-        found = self._reader.execute(
+        rows = self._reader.execute(
             "SELECT merge_id, identity, name, crops, merged_at FROM merges "
             "JOIN people ON person_id = into_person "
             "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
@@ -91,20 +91,20 @@ class IdentityChanges(RecordPart):
                 merged_at=as_moment(merged_at),
                 undo_until=as_moment(merged_at) + MERGES_KEPT_FOR,
             )
-            for merge_id, identity, into, crops, merged_at in found
+            for merge_id, identity, into, crops, merged_at in rows
         ]
 
     @transactional
     def undo_merge(
         self, transaction: Transaction, gallery_id: int, merge_id: str
     ) -> Relabelling | None:
-        """Give the crops of a merge their former identity again.
+        """Restore the former identity of the crops of a merge.
 
-        Crops that were deleted, or got yet another identity, stay as they are. A rename of the
-        identity that they were merged into does not count as such.
+        Crops that were deleted or given a third identity since are not changed. Renaming the
+        identity that they were merged into does not count as a third identity.
 
         Returns:
-            The changed crops; None where there is no such merge any more.
+            The changed crops, or None if there is no such merge or it has expired.
         """
         require_entry(transaction, gallery_id)
         merge = transaction.row(
@@ -117,20 +117,20 @@ class IdentityChanges(RecordPart):
         names = [merge["identity"]] if crops else []
         people, new_people = require_people(transaction, gallery_id, names)
         if crops:
-            _retarget_earlier(transaction, merge, people[merge["identity"]])
+            _retarget_earlier_merges(transaction, merge, people[merge["identity"]])
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
         transaction.change(
             "UPDATE galleries SET people = people + ? WHERE gallery_id = ?",
             (new_people, gallery_id),
         )
-        done = relabel_crops(transaction, gallery_id, crops, restored)
-        return replace(done, restored_identity=merge["identity"])
+        relabelling = relabel_crops(transaction, gallery_id, crops, restored)
+        return replace(relabelling, restored_identity=merge["identity"])
 
     @transactional
     def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
-        expired = (gallery_id, _oldest())
-        asked = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
-        transaction.removes = transaction.change(asked, expired) > 0
+        values = (gallery_id, _oldest())
+        statement = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
+        transaction.removes = transaction.change(statement, values) > 0
 
 
 def _find(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
@@ -147,7 +147,7 @@ def _merge(
     target: sqlite3.Row,
     crops: Sequence[StoredCrop],
 ) -> str:
-    """Give a person's crops to another one, so that it can be undone; return the merge's id."""
+    """Move a person's crops to another person, recording how to undo it; return the merge's id."""
     merge_id = new_crop_id()
     gallery_id = person["gallery_id"]
     merge = {
@@ -156,17 +156,17 @@ def _merge(
         "identity": person["name"],
         "into_person": target["person_id"],
         "crops": len(crops),
-        # Merges are undone in the order of versions: the clock may have been set back.
+        # Merges are undone by version, not by time: the clock may have been set back.
         "version": require_entry(transaction, gallery_id).version,
         "merged_at": as_micros(datetime.now(UTC)),
     }
     transaction.insert(MERGES, merge)
     merged = [{"merge_id": merge_id, "crop_id": crop.crop_id} for crop in crops]
     transaction.insert(MERGED_CROPS, *merged)
-    both = (target["person_id"], person["person_id"])
-    transaction.change("UPDATE crops SET person_id = ? WHERE person_id = ?", both)
-    transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", both)
-    transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", both)
+    ids = (target["person_id"], person["person_id"])
+    transaction.change("UPDATE crops SET person_id = ? WHERE person_id = ?", ids)
+    transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", ids)
+    transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", ids)
     transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
     return merge_id
 
@@ -174,13 +174,13 @@ def _merge(
 def _crops_of_merge(transaction: Transaction, merge: sqlite3.Row) -> list[StoredCrop]:
     rows = transaction.rows(MERGED_CROPS, "WHERE merge_id = ?", (merge["merge_id"],))
     ids = as_json(row["crop_id"] for row in rows)
-    rest = (
+    clauses = (
         f"WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN {AMONG} ORDER BY slot"
     )
-    return read_crops(transaction, rest, (merge["gallery_id"], merge["into_person"], ids))
+    return read_crops(transaction, clauses, (merge["gallery_id"], merge["into_person"], ids))
 
 
-def _retarget_earlier(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:
+def _retarget_earlier_merges(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:
     transaction.change(
         "UPDATE merges SET into_person = ? WHERE gallery_id = ? AND (version, merge_id) < (?, ?) "
         "AND merge_id IN (SELECT merge_id FROM merged_crops WHERE crop_id IN "

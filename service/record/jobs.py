@@ -1,4 +1,4 @@
-"""Long work in the record: its worker, its progress, and the items that had problems."""
+"""Background jobs in the record: their worker, progress, and items that had problems."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from service.record.transaction import AMONG, Reader, Transaction, as_json, mark
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
 PROBLEMS_AT_ONCE = 1000
-# Stands for a forgotten person's name.
+# Replaces the name of a forgotten person.
 HIDDEN = "…"
 
 
 @stored_dataclass(frozen=True)
 class Job:
-    """A piece of long work.
+    """A background job.
 
     Attributes:
-        parameters: the request; JSON.
-        progress: how far it is, in its own terms; JSON, replaced as a whole.
-        problems: number of items that had one.
-        cancelling: a client cancelled it.
-        worker: the process that works on it, or did before it ended; None where none has.
+        parameters: the request, as JSON.
+        progress: progress in the job's own terms, as JSON; replaced as a whole.
+        problems: number of items that had a problem.
+        cancelling: a client has cancelled the job.
+        worker: the process that runs it, or ran it last; None before the first.
         detail: why it failed, or a remark on its outcome.
-        key_id: the API key that began it; None where an older version did.
+        key_id: the API key that created it; None if an older version did.
     """
 
     job_id: str
@@ -62,25 +62,25 @@ class Job:
 
 
 class Jobs(RecordPart):
-    """Long work, of which one process has each piece until it ends."""
+    """Background jobs; each is run by one process until it ends."""
 
     @transactional
     def create(self, transaction: Transaction, job: Job) -> None:
-        """Keep a new job; raises `UnknownGallery` where its gallery was deleted."""
+        """Store a new job; raises `UnknownGallery` if its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
         transaction.insert(JOBS, job_values(job))
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
-        """Return one job; None where there is none of this id."""
+        """Return a job, or None if there is none with this id."""
         return _read(self._reader, job_id)
 
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
         wanted = {"gallery_id": gallery_id, "key_id": key_id}
-        asked = {name: value for name, value in wanted.items() if value is not None}
-        conditions = " AND ".join(["TRUE", *(f"{name} = ?" for name in asked)])
-        rest = f"WHERE {conditions} {NEWEST_FIRST}"
-        return [_as_job(row) for row in self._reader.rows(JOBS, rest, [*asked.values(), limit])]
+        given = {name: value for name, value in wanted.items() if value is not None}
+        conditions = " AND ".join(["TRUE", *(f"{name} = ?" for name in given)])
+        clauses = f"WHERE {conditions} {NEWEST_FIRST}"
+        return [_as_job(row) for row in self._reader.rows(JOBS, clauses, [*given.values(), limit])]
 
     @transactional
     def claim(
@@ -90,19 +90,19 @@ class Jobs(RecordPart):
         later: Collection[str] = (),
         served_keys: Collection[str | None] = (),
     ) -> Job | None:
-        """Take the oldest job that no living process works on.
+        """Take the oldest job that no living process runs.
 
         Args:
-            later: ids of jobs that are taken only where there is no other.
+            later: ids of jobs to take only if there are no others.
             served_keys: ids of API keys whose jobs come after those of other keys.
         """
-        free = [job for job in _open(transaction) if self._is_free(job, worker)]
-        if not free:
+        available = [job for job in _open(transaction) if self._is_free(job, worker)]
+        if not available:
             return None
-        job = min(free, key=lambda job: (job.job_id in later, job.key_id in served_keys))
-        taken = replace(job, worker=worker, state="running")
-        _put(transaction, taken)
-        return taken
+        job = min(available, key=lambda job: (job.job_id in later, job.key_id in served_keys))
+        claimed = replace(job, worker=worker, state="running")
+        _put(transaction, claimed)
+        return claimed
 
     def others_wait(self, job: Job, worker: str) -> bool:
         others = (other for other in self.open() if other.key_id != job.key_id)
@@ -124,10 +124,10 @@ class Jobs(RecordPart):
         detail: str | None = None,
         worker: str | None = None,
     ) -> Job | None:
-        """Note how far a job is; a progress of None is no news.
+        """Record the progress of a job; None leaves it unchanged.
 
         Returns:
-            None where the job is not this worker's.
+            The job, or None if another worker has taken it.
         """
         job = _read(transaction, job_id)
         if job is None or worker not in (None, job.worker):
@@ -149,7 +149,7 @@ class Jobs(RecordPart):
 
     @transactional
     def cancel(self, transaction: Transaction, job_id: str) -> Job:
-        """Ask a job to stop; one that no process works on ends at once. Raises `UnknownJob`."""
+        """Ask a job to stop; a queued job is cancelled at once. Raises `UnknownJob`."""
         job = _read(transaction, job_id)
         if job is None:
             raise UnknownJob(job_id)
@@ -163,9 +163,9 @@ class Jobs(RecordPart):
         return _read_problems(self._reader, job_id, after, limit)
 
     def forget_name(self, gallery_id: int, name: str) -> None:
-        """Hide a name in parameters, details and reports of the jobs of a gallery.
+        """Hide a name in the parameters, details and reports of a gallery's jobs.
 
-        The parameters of a job that is not finished stay, since it still works by them.
+        The parameters of unfinished jobs are kept, because the jobs still need them.
         """
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
         for row in self._reader.rows(JOBS, "WHERE gallery_id = ?", (gallery_id,)):
@@ -177,7 +177,7 @@ class Jobs(RecordPart):
     def _hide(
         self, transaction: Transaction, job_id: str, after: int, word: re.Pattern[str]
     ) -> int | None:
-        """Hide a word in a job and some of its problems; return the last position, or None."""
+        """Hide a word in a job and a batch of its problems; return the last position, or None."""
         transaction.removes = True
         problems = _read_problems(transaction, job_id, after, PROBLEMS_AT_ONCE)
         hidden = [
@@ -205,9 +205,11 @@ class Jobs(RecordPart):
         return _open(self._reader)
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
-        """Return a job of this kind that is not finished; None where there is none."""
-        like = (job for job in self.open() if (job.gallery_id, job.kind) == (gallery_id, kind))
-        return next(like, None)
+        """Return an unfinished job of this kind, or None if there is none."""
+        candidates = (
+            job for job in self.open() if (job.gallery_id, job.kind) == (gallery_id, kind)
+        )
+        return next(candidates, None)
 
 
 def _open(reader: Reader) -> list[Job]:
@@ -248,7 +250,7 @@ def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
 
 def _put(transaction: Transaction, job: Job) -> None:
     row = job_values(job)
-    # A row that another one replaces would take the problems with it.
+    # Update in place: replacing the row would delete its problems by cascade.
     transaction.change(
         f"UPDATE jobs SET ({', '.join(row)}) = ({marks_of(list(row))}) WHERE job_id = ?",
         [*row.values(), job.job_id],
@@ -256,8 +258,8 @@ def _put(transaction: Transaction, job: Job) -> None:
 
 
 def _read_problems(reader: Reader, job_id: str, after: int, limit: int) -> list[JobProblem]:
-    rest = "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
-    rows = reader.rows(JOB_PROBLEMS, rest, (job_id, after, limit))
+    clauses = "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
+    rows = reader.rows(JOB_PROBLEMS, clauses, (job_id, after, limit))
     return [JobProblem.model_validate_json(row["problem"]) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""API keys in the record."""
+"""API keys stored in the record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.record.database import RecordPart, transactional
 from service.record.schema import API_KEYS, RECORD, as_micros, as_moment
 from service.record.transaction import Reader, Transaction
 
-# This row stays where every key has expired or went with its gallery: then nobody may do anything.
+# This row stays after the last key expires or is deleted with its gallery; then nobody has access.
 ASKED_FOR = "keys_asked_for"
 
 
@@ -27,17 +27,17 @@ class ApiKey:
     """An API key with its rights.
 
     Attributes:
-        key_id: the public part, by which a key is named in logs and revoked.
-        secret_sha256: of the secret part, hexadecimal. The secret is 256 random bits, so that a
-            fast hash does: there is no dictionary of them.
-        scopes: its rights; `admin` is every right.
-        gallery: the only gallery it may touch; None for all.
-        note: whom it was made for.
-        learn: whether its searches count for the calibration of the galleries they search.
-        expires_at: from then on it is refused; None for never.
-        rate: requests a minute; None for any number.
-        rate_images: the rate counts images in place of requests.
-        former_sha256, former_until: of the secret before a rotation, and until when it is valid.
+        key_id: public part, which identifies the key in logs and for revocation.
+        secret_sha256: hash of the secret part, hexadecimal. The secret is 256 random bits, which no
+            dictionary contains, so a fast hash suffices.
+        scopes: its permissions; `admin` includes all of them.
+        gallery: the only gallery it may access; None for all.
+        note: the person or program that it was issued to.
+        learn: its searches may contribute to the calibration of the searched galleries.
+        expires_at: expiry time; None for never.
+        rate: limit of requests per minute; None for no limit.
+        rate_images: the limit counts images instead of requests.
+        former_sha256, former_until: hash of the secret before a rotation, and its expiry time.
     """
 
     key_id: str
@@ -57,7 +57,7 @@ class ApiKey:
         return bool({"admin", *any_of} & set(self.scopes))
 
     def require(self, any_of: Collection[Scope]) -> None:
-        """Raise `Forbidden` unless it has one of these scopes, or `admin`."""
+        """Raise `Forbidden` unless the key has one of these scopes or `admin`."""
         if not self.may(*any_of):
             raise Forbidden(
                 f"the key {self.key_id} has the scope {', '.join(self.scopes)}, and this call "
@@ -65,7 +65,7 @@ class ApiKey:
             )
 
     def require_own(self, key_id: str | None) -> None:
-        """Raises `Forbidden` where another key made it, or any of all, unless it has `admin`."""
+        """Raise `Forbidden` unless this key made the object (None: any key did) or has `admin`."""
         if key_id != self.key_id and not self.may():
             made = "of every key" if key_id is None else f"of the key {key_id}"
             raise Forbidden(
@@ -74,7 +74,7 @@ class ApiKey:
             )
 
     def require_gallery(self, gallery: str | None) -> None:
-        """Raises `Forbidden` where it is for another gallery; None stands for all."""
+        """Raise `Forbidden` if the key is restricted to another gallery; None means all of them."""
         if self.gallery not in (None, gallery):
             other = "all of them" if gallery is None else f"{gallery!r}"
             raise Forbidden(
@@ -96,14 +96,14 @@ API_KEY = TypeAdapter(ApiKey)
 
 
 class Keys(RecordPart):
-    """API keys, and when each was last used."""
+    """API keys, and the time when each was last used."""
 
     def all(self) -> list[ApiKey]:
         return _read_keys(self._reader)
 
     @property
     def asked_for(self) -> bool:
-        """True from the first key on, until a command removes the last one."""
+        """True from the first key until a command removes the last one."""
         return self._reader.row(RECORD, "WHERE name = ?", (ASKED_FOR,)) is not None
 
     def last_used(self) -> dict[str, datetime]:
@@ -112,7 +112,7 @@ class Keys(RecordPart):
 
     @transactional
     def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
-        """Note when keys were used; a key that was revoked since is passed over."""
+        """Record when keys were used; keys revoked since are ignored."""
         transaction.change_many(
             "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
             [(as_micros(moment), key_id) for key_id, moment in used.items()],
@@ -122,14 +122,14 @@ class Keys(RecordPart):
     def add(
         self, transaction: Transaction, api_key: ApiKey, beside: Sequence[ApiKey] | None = None
     ) -> None:
-        """Keep a key, in the place of one of the same id.
+        """Store a key, replacing one with the same id.
 
         Args:
-            beside: keys outside the record, with which one has to administer every gallery; None
-                where none has to.
+            beside: keys outside the record; together with them, some key must administer every
+                gallery. None skips this check.
 
         Raises:
-            KeyConflict: none would administer every gallery.
+            KeyConflict: no key would administer every gallery.
         """
         if beside is not None:
             _require_administrator([*_read_keys(transaction), *beside, api_key], "scopes")
@@ -145,20 +145,20 @@ class Keys(RecordPart):
     def revoke(
         self, transaction: Transaction, key_id: str, beside: Sequence[ApiKey] | None = None
     ) -> bool:
-        """Remove a key; return False where there is none of this id.
+        """Delete a key; return False if there is none with this id.
 
         Args:
-            beside: as in `add`; with None the last key may go, and then none is asked for.
+            beside: as in `add`; with None the last key may be deleted, which ends authentication.
 
         Raises:
-            KeyConflict: none would be left that administers every gallery.
+            KeyConflict: no remaining key would administer every gallery.
         """
         if not transaction.change("DELETE FROM api_keys WHERE key_id = ?", (key_id,)):
             return False
-        left = _read_keys(transaction)
+        remaining = _read_keys(transaction)
         if beside is not None:
-            _require_administrator([*left, *beside], "key_id")
-        elif not left:
+            _require_administrator([*remaining, *beside], "key_id")
+        elif not remaining:
             transaction.change("DELETE FROM record WHERE name = ?", (ASKED_FOR,))
         transaction.removes = True
         transaction.note("keys")
@@ -166,7 +166,7 @@ class Keys(RecordPart):
 
 
 def revoke_keys_of(transaction: Transaction, gallery: str) -> None:
-    """Remove the keys for a gallery that is deleted: they open no later one of its name."""
+    """Delete the keys of a deleted gallery, so that they do not open a later one of that name."""
     if transaction.change("DELETE FROM api_keys WHERE gallery = ?", (gallery,)):
         transaction.removes = True
         transaction.note("keys")

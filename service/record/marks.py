@@ -1,4 +1,4 @@
-"""Marks beside the record, of acknowledged changes and deleted crops: older copies lack them."""
+"""Files beside the record that reveal an older copy: acknowledged changes and deleted ids."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from service.ops.data_directory import sync
 log = logging.getLogger(__name__)
 PRIVATE_FILE = 0o600
 ENTRY = struct.Struct("<q8sxxxxI")
-# The record's commits, in the place of a gallery: many belong to no feed.
+# Entry for the record's commits, many of which belong to no feed.
 COMMITS = -1
 
 
 class Mark(NamedTuple):
-    """The last acknowledged change or commit: its number, and its token of 8 random bytes."""
+    """The last acknowledged change or commit: its number and a token of 8 random bytes."""
 
     seq: int
     token: bytes
 
 
 class Marks:
-    """A file with an entry for each gallery, and for the record's commits.
+    """A file with an entry for each gallery, and one for the record's commits.
 
-    The process that holds the record's lock writes an entry once a commit is on the disk and before
-    it is acknowledged. It is not synced, so that it costs nothing and never exceeds what a power
-    cut left. Only the zeros of a deleted gallery are synced.
+    The holder of the record's lock writes an entry after a commit is on the disk and before it is
+    acknowledged. Entries are not synced: that would cost time, and an entry could then exceed the
+    state left by a power cut. Only the zeros for a deleted gallery are synced.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self, galleries: Iterable[int] | None = None) -> dict[int, Mark]:
-        """Read the entries of galleries, or every one; one that is damaged is left out."""
+        """Read the entries of the given galleries, or all entries; damaged ones are omitted."""
         content = self.path.read_bytes() if self.path.exists() else b""
         if galleries is None:
             galleries = range(COMMITS, len(content) // ENTRY.size + COMMITS)
-        found = {}
+        marks = {}
         for gallery_id in galleries:
             place = _place(gallery_id)
             entry = content[place : place + ENTRY.size]
             if any(entry):
                 seq, token, checksum = ENTRY.unpack(entry)
                 if checksum == _checksum(gallery_id, seq, token):
-                    found[gallery_id] = Mark(seq, token)
+                    marks[gallery_id] = Mark(seq, token)
                 else:
                     log.warning("%s: entry %d is not what was written", self.path, gallery_id)
-        return found
+        return marks
 
     def note(self, acknowledged: Mapping[int, Mark | None]) -> None:
-        """Write entries, and zeros for a gallery that was deleted; never raises."""
+        """Write entries, or zeros for a deleted gallery (None); never raises."""
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
             try:
@@ -66,7 +66,7 @@ class Marks:
                         entry = ENTRY.pack(*mark, _checksum(gallery_id, *mark))
                     os.pwrite(file, entry, _place(gallery_id))
                 if None in acknowledged.values():
-                    # A power cut must not leave the entry of a gallery that is gone.
+                    # The entry of a deleted gallery must not survive a power cut.
                     os.fdatasync(file)
             finally:
                 os.close(file)
@@ -78,10 +78,10 @@ class Marks:
 
 
 class DeletedIds:
-    """A file with the ids of deleted crops, a line each, beside the record.
+    """A file beside the record with the ids of deleted crops, one per line.
 
-    An older copy of the record that is put in its place has the crops again, and no trace of their
-    deletion: a start removes them by this file.
+    An older copy of the record put in its place would bring the crops back without a trace of their
+    deletion. The next start deletes them by this file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,11 +89,11 @@ class DeletedIds:
 
     def read(self) -> list[str]:
         body = self.path.read_bytes() if self.path.exists() else b""
-        # A line that a power cut tore was not acknowledged.
+        # A line torn by a power cut was never acknowledged.
         return body.decode(errors="replace").split("\n")[:-1]
 
     def add(self, ids: Iterable[str]) -> None:
-        """Append ids, which are on the disk afterwards; never raises."""
+        """Append ids and sync them to disk; never raises."""
         lines = "".join(f"{crop_id}\n" for crop_id in ids).encode()
         if not lines:
             return
@@ -112,13 +112,13 @@ class DeletedIds:
             log.warning("%s could not be written: %s", self.path, error)
 
     def drop(self, ids: Collection[str]) -> None:
-        """Drop ids that no copy can bring back any more; never raises."""
+        """Drop ids that no copy can bring back; never raises."""
         kept = [crop_id for crop_id in self.read() if crop_id not in ids]
-        beside = DeletedIds(self.path.with_suffix(".part"))
+        temporary = DeletedIds(self.path.with_suffix(".part"))
         with contextlib.suppress(OSError):
-            beside.path.unlink(missing_ok=True)
-            beside.add(kept or [""])
-            beside.path.replace(self.path)
+            temporary.path.unlink(missing_ok=True)
+            temporary.add(kept or [""])
+            temporary.path.replace(self.path)
 
 
 def _place(gallery_id: int) -> int:

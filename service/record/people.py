@@ -1,4 +1,4 @@
-"""Identities: listed in a natural order, and the groups of crops that may each show one person."""
+"""Identities in natural order, and groups of unnamed crops that may each show one person."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from service.record.schema import GROUPS, PEOPLE, as_moment, natural_order
 from service.record.transaction import Reader, Transaction
 from service.record.values import KeptQuery, StoredCrop
 
-# An identity's place in an order: a number, then its name in natural order, then the name.
+# Position of an identity in an order: a number, the name's sort key, and the name.
 Place = tuple[float, str, str]
 PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
-# Orders by crops and by time are held for this many galleries, each with all its names.
+# Number of galleries whose order by crops or time is cached, with all names.
 HELD_ORDERS = 2
 NAMES_AT_ONCE = 500
-# The best picture first: by its quality, then its size; crops without a picture come last.
+# Best picture first: by quality, then size; crops without a picture come last.
 BY_PICTURE = (
     "ORDER BY CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
     "image_bytes DESC, crop_id DESC"
@@ -43,11 +43,11 @@ class Person:
     """An identity and its crops.
 
     Attributes:
-        cameras: that took them, by name.
-        crop_id: of the crop with the best picture.
-        pictured: whether that picture is kept.
-        last_seen: the last capture, or enrollment where that is unknown, of any of them.
-        place: in the order that was asked for; where the next page begins.
+        cameras: names of the cameras that captured the crops.
+        crop_id: the crop with the best picture.
+        pictured: this picture is stored.
+        last_seen: latest capture of any crop, or enrollment where the capture time is unknown.
+        place: position in the requested order, which can serve as a cursor.
     """
 
     identity: str
@@ -61,12 +61,12 @@ class Person:
 
 @stored_dataclass(frozen=True)
 class Grouping:
-    """The groups that a job found. Crops are row numbers, which name nothing once they are gone.
+    """The groups that a job found. Crops are row numbers, which name nobody once deleted.
 
     Attributes:
-        version: of the gallery when its crops were read.
+        version: version of the gallery when its crops were read.
         groups: rows of each group, and the probability of its mean score.
-        single: how many crops are in no group.
+        single: number of crops in no group.
     """
 
     job_id: str
@@ -80,7 +80,7 @@ GROUPING = TypeAdapter(Grouping)
 
 
 class People(RecordPart):
-    """Identities with their counts, pictures and times."""
+    """Identities with counts, pictures and times."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -98,56 +98,56 @@ class People(RecordPart):
         query: str = "",
         sort: IdentityOrder = "name",
     ) -> list[Person]:
-        """Return up to `limit` identities beyond a place that contain `query`, in any case.
+        """Return up to `limit` identities after a position that contain `query`, ignoring case.
 
-        Numbers in names sort as numbers. `last_seen` and `crops` begin with the highest.
+        Numbers in names sort numerically. `last_seen` and `crops` sort in descending order.
 
         Raises:
-            InvalidField: `after` is no place of this order.
+            InvalidField: `after` is not a position in this order.
         """
         start = _read_place(after, sort) if after else None
         wanted = query.casefold()
         with self._database.read() as reader:
             if sort == "name":
-                found = _named(reader, gallery_id, start, limit, wanted)
+                places = _find_names(reader, gallery_id, start, limit, wanted)
             else:
                 entry = read_entry(reader, gallery_id)
-                places = self._sorted(gallery_id, sort, entry.version if entry else 0)
-                later = places[bisect_right(places, start) :] if start else places
-                found = [place for place in later if wanted in place[2].casefold()][:limit]
-            people = _read_people(reader, gallery_id, [name for *_, name in found])
-        shown = {
-            name: name if sort == "name" else f"{number!r}/{name}" for number, _, name in found
+                ordered = self._sorted(gallery_id, sort, entry.version if entry else 0)
+                later = ordered[bisect_right(ordered, start) :] if start else ordered
+                places = [place for place in later if wanted in place[2].casefold()][:limit]
+            people = _read_people(reader, gallery_id, [name for *_, name in places])
+        positions = {
+            name: name if sort == "name" else f"{number!r}/{name}" for number, _, name in places
         }
-        return [_as_person(row, shown[row["identity"]]) for row in people]
+        return [_as_person(row, positions[row["identity"]]) for row in people]
 
     def get(
         self, gallery_id: int, identity: str
     ) -> tuple[Person, datetime, list[KeptQuery]] | None:
-        """Read an identity, when it was first seen, and the kept searches that show it.
+        """Return an identity, when it was first seen, and the kept searches that show it.
 
         Returns:
-            None where no crop bears it.
+            None if no crop has this identity.
         """
         with self._database.read() as reader:
             people = _read_people(reader, gallery_id, [identity])
             if not people:
                 return None
-            asked = (
+            statement = (
                 "SELECT crop_id FROM crops WHERE gallery_id = ? AND person_id = "
                 "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?)"
             )
-            crops = reader.execute(asked, (gallery_id, gallery_id, identity)).fetchall()
+            crops = reader.execute(statement, (gallery_id, gallery_id, identity)).fetchall()
             searches = find_shown(reader, gallery_id, [crop_id for (crop_id,) in crops])
         return _as_person(people[0]), as_moment(people[0]["first_seen"]), searches
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
-        asked = (
+        statement = (
             "SELECT slot FROM crops WHERE gallery_id = ? AND person_id = "
             f"(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?) {BY_PICTURE}"
         )
-        found = self._reader.execute(asked, (gallery_id, gallery_id, identity))
-        slots = [slot for (slot,) in found]
+        rows = self._reader.execute(statement, (gallery_id, gallery_id, identity))
+        slots = [slot for (slot,) in rows]
         return slots, sorted(slots[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
@@ -155,26 +155,26 @@ class People(RecordPart):
         return {row["identity"]: row["crops"] for row in people}
 
     def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Place]:
-        asked = (
+        statement = (
             f"SELECT -({NUMBERS[sort]}), sort_key, name FROM crops JOIN people USING (person_id) "
             "WHERE crops.gallery_id = ? GROUP BY person_id"
         )
-        found = self._reader.execute(asked, (gallery_id,))
-        return sorted((float(number), sort_key, name) for number, sort_key, name in found)
+        rows = self._reader.execute(statement, (gallery_id,))
+        return sorted((float(number), sort_key, name) for number, sort_key, name in rows)
 
 
 class Groups(RecordPart):
-    """The last grouping of each gallery; a gallery's deletion removes it."""
+    """The latest grouping of each gallery; deleted together with the gallery."""
 
     @transactional
     def put(self, transaction: Transaction, gallery_id: int, grouping: Grouping) -> None:
-        """Keep a grouping in the place of the former; raises `UnknownGallery`."""
+        """Store a grouping in place of the previous one; raises `UnknownGallery`."""
         require_entry(transaction, gallery_id)
-        kept = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
-        transaction.insert(GROUPS, kept, instead=True)
+        row = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
+        transaction.insert(GROUPS, row, instead=True)
 
     def get(self, gallery_id: int) -> tuple[Grouping | None, Mapping[int, StoredCrop]]:
-        """Return the last grouping, and its crops, by slot, that are there without a name."""
+        """Return the latest grouping, and its crops that are still unnamed, by slot."""
         row = self._reader.row(GROUPS, "WHERE gallery_id = ?", (gallery_id,))
         if row is None:
             return None, {}
@@ -184,26 +184,26 @@ class Groups(RecordPart):
         return grouping, {crop.row_id: crop for crop in crops if crop.identity is None}
 
 
-def _named(
+def _find_names(
     reader: Reader, gallery_id: int, start: Place | None, limit: int, wanted: str
 ) -> list[Place]:
-    found: list[Place] = []
+    matching: list[Place] = []
     after = start[1:] if start else ("", "")
-    rest = (
+    clauses = (
         "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) ORDER BY sort_key, name "
         f"LIMIT {NAMES_AT_ONCE}"
     )
-    while rows := reader.rows(PEOPLE, rest, (gallery_id, *after)):
+    while rows := reader.rows(PEOPLE, clauses, (gallery_id, *after)):
         places = [(0.0, row["sort_key"], row["name"]) for row in rows]
-        found += [place for place in places if wanted in place[2].casefold()]
-        if len(found) >= limit:
+        matching += [place for place in places if wanted in place[2].casefold()]
+        if len(matching) >= limit:
             break
         after = places[-1][1:]
-    return found[:limit]
+    return matching[:limit]
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    counted = (
+    statement = (
         "SELECT name AS identity, person_id, count(*) AS crops, min(seen_at) AS first_seen, "
         "max(seen_at) AS last_seen FROM people JOIN crops USING (gallery_id, person_id) "
         "WHERE gallery_id = ? AND name = ? GROUP BY person_id"
@@ -218,7 +218,7 @@ def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[
     )
     people = []
     for name in names:
-        row = reader.execute(counted, (gallery_id, name)).fetchone()
+        row = reader.execute(statement, (gallery_id, name)).fetchone()
         if row is not None:
             person = (gallery_id, row["person_id"])
             crop_id, content_type = reader.execute(best, person).fetchone()
@@ -241,10 +241,10 @@ def _as_person(row: Mapping[str, Any], place: str = "") -> Person:
 
 
 def _read_place(text: str, sort: IdentityOrder) -> Place:
-    found = PLACE.fullmatch(f"0/{text}" if sort == "name" else text)
-    if found is None:
+    match = PLACE.fullmatch(f"0/{text}" if sort == "name" else text)
+    if match is None:
         raise InvalidField(
             f"cursor: {text[:40]!r} is none of sort={sort}; send next_cursor of the page before, "
             "with the same sort"
         )
-    return float(found[1]), natural_order(found[2]), found[2]
+    return float(match[1]), natural_order(match[2]), match[2]

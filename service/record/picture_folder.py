@@ -1,4 +1,4 @@
-"""Pictures that are kept outside the record, in a folder or a bucket."""
+"""Pictures stored outside the record, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from service.ops.health import MonitoredThreadPool
 
 PICTURE_THREADS = 4
 WAITING_CALLS = 64
-# Files that are written or read at once by all calls together: a bucket takes long for each.
+# Upper bound on simultaneous transfers of all calls; a bucket has a high latency per file.
 TRANSFERS = 32
-# A call that takes longer is answered 503; its thread may hang on.
+# A slower call is answered with 503; its thread may keep hanging.
 ANSWERS_WITHIN_SECONDS = 30.0
-# Where every thread has hung for so long, no further call waits.
+# Once all threads have hung for this long, further calls fail at once.
 STUCK_SECONDS = 5.0
 NO_ANSWER = "the store of images, GMN_IMAGES_URL, does not answer"
 Result = TypeVar("Result")
 
 
 class PictureThreads(MonitoredThreadPool):
-    """Threads that call a store of pictures, which may hang: then its callers alone give up.
+    """Threads that call a store of pictures; a hanging store fails only its callers.
 
-    The process does not end, as another one could not reach the store either.
+    The process is not restarted, because a new one could not reach the store either.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(PICTURE_THREADS, name, timeout_factor=math.inf)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queue a call; raises `RecordUnavailable` where too many wait, or every thread hangs."""
+        """Queue a call; raises `RecordUnavailable` if too many wait or all threads hang."""
         if self._work_queue.qsize() >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
             raise RecordUnavailable("too many calls wait for the store of images, GMN_IMAGES_URL")
         return super().submit(call, *args, **kwargs)
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
-        """Run a call; raises `RecordUnavailable` where it does not answer in time."""
+        """Run a call; raises `RecordUnavailable` if it does not finish in time."""
         try:
             async with asyncio.timeout(ANSWERS_WITHIN_SECONDS):
                 return await super().run(call, *args, **kwargs)
@@ -53,7 +53,7 @@ class PictureThreads(MonitoredThreadPool):
             raise RecordUnavailable(NO_ANSWER) from error
 
     def wait(self, call: Callable[..., Result], /, *args: Any) -> Result:
-        """Run a call as `run` does; blocks."""
+        """Run a call as in `run`, blocking the caller."""
         try:
             return self.submit(call, *args).result(ANSWERS_WITHIN_SECONDS)
         except TimeoutError as error:
@@ -61,17 +61,17 @@ class PictureThreads(MonitoredThreadPool):
 
 
 class PictureFolder:
-    """Pictures as files `GALLERY/CROP` below a folder.
+    """Pictures as files `GALLERY/CROP` in a folder.
 
     Attributes:
-        views, changes: run the methods, all of which block.
+        views, changes: threads that run the methods, all of which block.
     """
 
     def __init__(self, url: str) -> None:
-        """Open the folder of an fsspec URL, and create it where there is none.
+        """Open the folder of an fsspec URL, creating it if it is missing.
 
         Raises:
-            InputProblem: its file system is unknown, is not installed or cannot be reached.
+            InputProblem: the file system is unknown, not installed or unreachable.
         """
         self._url = url
         self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
@@ -100,7 +100,7 @@ class PictureFolder:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def put(self, gallery_id: int, contents: Mapping[str, bytes]) -> None:
-        """Keep files, durably on a local disk; raises `StorageFailed` where it cannot."""
+        """Write files, synced on a local disk; raises `StorageFailed` on any error."""
         folder = Path(self._root) / str(gallery_id)
         try:
             if self._local:
@@ -108,7 +108,7 @@ class PictureFolder:
             self._each(self._put, [(gallery_id, *file) for file in contents.items()])
             if self._local:
                 sync(folder)
-        # Clients of object stores raise errors of their own.
+        # Clients of object stores raise their own exceptions.
         except Exception as error:
             raise StorageFailed(
                 f"an image could not be kept at {self._url} ({error}); nothing was stored, mend "
@@ -116,7 +116,7 @@ class PictureFolder:
             ) from error
 
     def get(self, gallery_id: int, name: str) -> bytes | None:
-        """Read a file, or None; raises `RecordUnavailable` where the store does not answer."""
+        """Read a file, or None if missing; raises `RecordUnavailable` if the store fails."""
         try:
             content: bytes = self._files.cat_file(self._path(gallery_id, name))
         except FileNotFoundError:
@@ -128,10 +128,10 @@ class PictureFolder:
         return content
 
     def remove(self, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
-        """Remove files, on a local disk for good; one that is not there is no error.
+        """Remove files, durably on a local disk; missing files are no error.
 
         Returns:
-            The error of each file that could not be removed, by name.
+            The errors of files that could not be removed, by name.
         """
         errors = self._each(self._remove, [(gallery_id, name) for name in names])
         failed = {name: why for name, why in zip(names, errors, strict=True) if why is not None}

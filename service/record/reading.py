@@ -1,4 +1,4 @@
-"""Crops read with their contents, from a record that is only read."""
+"""Crops with their contents, read from a record that is opened read-only."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CROPS_AT_ONCE = 500
 
 
 class StoredRecord(Database):
-    """A record that is only read, by one connection: a copy, or one that others write meanwhile."""
+    """A record opened read-only over one connection: a copy, or one that others may write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
         self.vectors = VectorFiles(folder, only_read=True)
-        self._opening = threading.Lock()
-        self._opened = []
+        self._connections_lock = threading.Lock()
+        self._connections = []
         self._log_has_deleted = False
         self._connection = self._connect()
 
@@ -52,7 +52,7 @@ class StoredRecord(Database):
         connection.row_factory = sqlite3.Row
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
-        # Damage is named by who reads the file.
+        # Code that reads the file reports the damage.
         with contextlib.suppress(sqlite3.DatabaseError):
             if connection.execute("PRAGMA user_version").fetchone()[0] >= EARLIEST_FORMAT:
                 for table in missing_tables(connection):
@@ -61,9 +61,9 @@ class StoredRecord(Database):
 
 
 def _finish_rollback(path: Path) -> None:
-    """Undo a transaction that was cut off while an archive was closed.
+    """Roll back a transaction that was interrupted while an archive was closed.
 
-    A connection that only reads cannot do that.
+    A read-only connection cannot do that.
     """
     if path.with_name(f"{path.name}-journal").exists() and os.access(path.parent, os.W_OK):
         with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -71,31 +71,31 @@ def _finish_rollback(path: Path) -> None:
 
 
 def stored_uri(path: Path) -> str:
-    # In a folder that nobody can write SQLite has no place for its log, and nothing changes.
-    alone = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
-    return f"file:{quote(str(path))}?mode=ro{alone}"
+    # In a read-only folder SQLite cannot create its log, and the file cannot change.
+    option = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    return f"file:{quote(str(path))}?mode=ro{option}"
 
 
 def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:
-    """Read a gallery's crops with their contents at one moment, in the order of their slots.
+    """Yield a gallery's crops with their contents, in a consistent state and by slot.
 
-    Crops that are removed while they are read are left out. A picture outside is None.
+    Crops removed during the read are omitted. A picture kept outside the record is None.
 
     Raises:
-        RecordUnavailable: the gallery was restored or reindexed meanwhile.
-        DamagedRecord: a part of a crop is missing or damaged.
+        RecordUnavailable: the gallery was restored or reindexed in the meantime.
+        DamagedRecord: part of a crop is missing or damaged.
     """
     (gallery,) = reader.rows(GALLERIES, "WHERE gallery_id = ?", (gallery_id,))
     if gallery["dimension"] is None:
         return
     side = open_vectors(reader.database, gallery_id, gallery["side"], gallery["dimension"])
-    rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
     after = 0
-    while crops := read_crops(reader, rest, (gallery_id, after, CROPS_AT_ONCE)):
+    while crops := read_crops(reader, clauses, (gallery_id, after, CROPS_AT_ONCE)):
         slots = [crop.row_id for crop in crops]
         after = slots[-1]
-        of_slots = f"WHERE gallery_id = ? AND slot IN {AMONG}"
-        rows = reader.rows(PICTURES, of_slots, (gallery_id, as_json(slots)))
+        by_slots = f"WHERE gallery_id = ? AND slot IN {AMONG}"
+        rows = reader.rows(PICTURES, by_slots, (gallery_id, as_json(slots)))
         pictures = {row["slot"]: row["content"] for row in rows}
         checksums = read_checksums(reader, gallery_id, gallery["side"], slots)
         for crop, vector in zip(crops, side.read(slots), strict=True):
@@ -110,7 +110,7 @@ def read_contents(reader: Reader, gallery_id: int) -> Iterator[ArchivedCrop]:
 
 
 def open_vectors(database: Source, gallery_id: int, side: int, dimension: int) -> VectorFile:
-    """Open a vector file for reading; raises `RecordUnavailable` where it was removed."""
+    """Open a vector file read-only; raises `RecordUnavailable` if it was removed."""
     try:
         return database.vectors.open(gallery_id, side, dimension)
     except FileNotFoundError as error:
@@ -120,10 +120,10 @@ def open_vectors(database: Source, gallery_id: int, side: int, dimension: int) -
 
 
 def _require_removed(database: Source, gallery_id: int, crop: StoredCrop) -> None:
-    now = StoredRecord(database.folder)
+    current = StoredRecord(database.folder)
     try:
-        rest = "WHERE crops.gallery_id = ? AND slot = ?"
-        if read_crops(Reader(now), rest, (gallery_id, crop.row_id)):
+        clauses = "WHERE crops.gallery_id = ? AND slot = ?"
+        if read_crops(Reader(current), clauses, (gallery_id, crop.row_id)):
             raise database.damage(f"the vector of crop {crop.crop_id} is gone or damaged")
     finally:
-        now.close()
+        current.close()

@@ -1,4 +1,4 @@
-"""The record of everything: its parts, over one database."""
+"""The record of everything: its parts over one database."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ CROPS_PER_CHECK = 200
 class Record:
     """The record of everything in a folder.
 
-    Writes are durable once they return; each one that changes a gallery's crops raises its version
-    in the same commit. Reads may be called from any thread.
+    Writes are durable when they return. Each write that changes a gallery's crops increments its
+    version in the same commit. Any thread may read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,13 +61,13 @@ class Record:
         give_up_restores(self.database, datetime.now(UTC))
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
-        """Hold every crop against its checksums.
+        """Verify the checksums of all crops.
 
         Args:
-            pause: called now and then, between some hundred crops; True ends the check.
+            pause: called every few hundred crops; the check ends when it returns True.
 
         Raises:
-            DamagedRecord: a crop is damaged, or gone without a trace.
+            DamagedRecord: a crop is damaged or missing.
         """
         for gallery in self.galleries.all():
             for number, _ in enumerate(self.crops.vectors(gallery.gallery_id)):
@@ -76,8 +76,8 @@ class Record:
 
     def _delete_again(self) -> None:
         deleted = self.database.deleted.read()
-        newest = "SELECT 1 FROM tombstones WHERE crop_id = ?"
-        if not deleted or Reader(self.database).value(newest, deleted[-1:]):
+        statement = "SELECT 1 FROM tombstones WHERE crop_id = ?"
+        if not deleted or Reader(self.database).value(statement, deleted[-1:]):
             return
         for gallery in self.galleries.all():
             if deleted_name(gallery) in deleted:

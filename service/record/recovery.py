@@ -1,4 +1,4 @@
-"""A new record from what holds of a damaged one, and from the snapshots beside it."""
+"""Recovery of a new record from the intact parts of a damaged one and its snapshots."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ from service.record.verify import GalleryFound, Inspection, Values
 from service.record.watch import NEWEST_ALERT, stop_watching
 
 ROWS_AT_ONCE = 500
-# Single values that are taken over; programs for features are chosen anew.
+# Single values that are copied; the runtimes for features are chosen again.
 VALUES = ("record_id", "group_secret", "next_gallery", "keys_asked_for", NEWEST_ALERT)
-# Rows that are written anew, or that nobody goes on with.
+# Tables that are rebuilt, or whose rows have no use in the new record.
 LEFT_OUT = (
     RECORD,
     FEEDS,
@@ -89,8 +89,8 @@ class Recovered(GalleryFound):
     """The outcome for one gallery.
 
     Attributes:
-        from_snapshots: how many crops came from there.
-        lost: those lines of `damage` whose crops no snapshot has either.
+        from_snapshots: number of crops recovered from snapshots.
+        lost: lines of `damage` whose crops are in no snapshot either.
     """
 
     from_snapshots: int = 0
@@ -102,8 +102,8 @@ class Recovery:
     """The outcome of a recovery.
 
     Attributes:
-        unread: problems of the whole; crops deleted since a snapshot may be back where there are
-            any.
+        unread: problems of the whole record. If there are any, crops deleted since a snapshot may
+            have come back.
         snapshots: the folders that were copied.
     """
 
@@ -113,30 +113,30 @@ class Recovery:
 
 
 def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
-    """Write a new data directory from what holds of a damaged one and of its snapshots.
+    """Write a new data directory from the intact parts of a damaged one and its snapshots.
 
-    Galleries keep their numbers, crops their ids. Deleted crops stay deleted, as far as the damaged
-    directory or the caller knows of them.
+    Galleries and crops keep their ids. Deleted crops stay deleted if the damaged directory or the
+    caller knows of them.
 
     Args:
-        damaged: the data directory, which no service uses; it is only read.
-        into: an empty or a new folder.
-        removed: ids of crops that are known to be deleted.
+        damaged: the data directory, which no service may be using; it is only read.
+        into: an empty or new folder.
+        removed: ids of crops known to be deleted.
     """
     deleted = {*removed, *DeletedIds(damaged / "deleted.ids").read()}
-    with new_data_directory(into) as part, contextlib.ExitStack() as opened:
-        record = opened.enter_context(contextlib.closing(Record(part)))
+    with new_data_directory(into) as part, contextlib.ExitStack() as stack:
+        record = stack.enter_context(contextlib.closing(Record(part)))
         inspection = None
         if (damaged / FILE).is_file():
             with contextlib.suppress(InputProblem, sqlite3.DatabaseError):
-                inspection = opened.enter_context(Inspection(damaged))
-        work = _Recovery(record, damaged, inspection)
-        work.copy_rows()
-        work.fill_from_snapshots(deleted)
-        work.delete(deleted)
-        work.copy_snapshots()
+                inspection = stack.enter_context(Inspection(damaged))
+        recovery = _Recovery(record, damaged, inspection)
+        recovery.copy_rows()
+        recovery.fill_from_snapshots(deleted)
+        recovery.delete(deleted)
+        recovery.copy_snapshots()
         record.database.write(stop_watching)
-    return work.done
+    return recovery.done
 
 
 class _Recovery:
@@ -175,30 +175,30 @@ class _Recovery:
         tombstones = Reader(self._record.database).execute("SELECT crop_id FROM tombstones")
         deleted = deleted.union(crop_id for (crop_id,) in tombstones.fetchall())
         for entry in self._record.galleries.all():
-            found = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
-            became = Recovered(entry.gallery_id, entry.name, entry.crops)
-            self.done.galleries.append(became)
-            became.damage = [*found.damage] if found else ["its record is gone"]
+            inspected = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
+            outcome = Recovered(entry.gallery_id, entry.name, entry.crops)
+            self.done.galleries.append(outcome)
+            outcome.damage = [*inspected.damage] if inspected else ["its record is gone"]
             vectors = self._record.crops.vectors(entry.gallery_id)
-            there = {crop.label.crop_id for crop in vectors}
-            # A page that cannot be read may have had crops of any gallery.
-            is_damaged = became.damage or self.done.unread
+            present = {crop.label.crop_id for crop in vectors}
+            # An unreadable page may have contained crops of any gallery.
+            is_damaged = outcome.damage or self.done.unread
             for folder, description in reversed(self._snapshots.items()):
                 (gallery,) = description.galleries
-                alike = gallery.embedder == entry.embedding_fingerprint
-                if is_damaged and alike and gallery.gallery_id == entry.gallery_id:
-                    added = self._add_missing(entry.gallery_id, folder, there | deleted)
-                    became.from_snapshots += len(added)
-                    there |= added
-            became.lost = [
-                line for line in became.damage if not any(word in there for word in line.split())
+                same_embedder = gallery.embedder == entry.embedding_fingerprint
+                if is_damaged and same_embedder and gallery.gallery_id == entry.gallery_id:
+                    added = self._add_missing(entry.gallery_id, folder, present | deleted)
+                    outcome.from_snapshots += len(added)
+                    present |= added
+            outcome.lost = [
+                line for line in outcome.damage if not any(word in present for word in line.split())
             ]
 
     def delete(self, deleted: Collection[str]) -> None:
         for entry in self._record.galleries.all():
-            for some in batches(sorted(deleted), ROWS_AT_ONCE):
-                if self._record.crops.by_id(entry.gallery_id, some):
-                    self._record.crops.remove(entry.gallery_id, some)
+            for batch in batches(sorted(deleted), ROWS_AT_ONCE):
+                if self._record.crops.by_id(entry.gallery_id, batch):
+                    self._record.crops.remove(entry.gallery_id, batch)
 
     def copy_snapshots(self) -> None:
         for folder, description in self._snapshots.items():
@@ -217,15 +217,15 @@ class _Recovery:
     def _copy_crops(self, inspection: Inspection) -> None:
         rows = Reader(self._record.database).execute("SELECT person_id, name FROM people")
         names = {None: None, **dict(rows.fetchall())}
-        for gallery_id, whole in itertools.groupby(inspection.crops(), _gallery_of):
-            for some in batches(whole, ROWS_AT_ONCE):
+        for gallery_id, rows_of_gallery in itertools.groupby(inspection.crops(), _gallery_of):
+            for batch in batches(rows_of_gallery, ROWS_AT_ONCE):
                 crops = []
-                for row, vector in some:
+                for row, vector in batch:
                     if row["person_id"] not in names:
                         line = f"the name of crop {row['crop_id']} is gone"
                         inspection.found.note(gallery_id, line)
                     labels = {"identity": names.get(row["person_id"]), "track": None}
-                    # Pictures and tracks are copied as tables of their own.
+                    # Pictures and tracks are copied with their own tables.
                     crops.append(ArchivedCrop(crop_of(row | labels), vector, None))
                 self._write(put_crops, gallery_id, crops)
 
@@ -273,7 +273,7 @@ def _insert_holding(
 
 
 def _add_gallery(transaction: Transaction, row: Values) -> None:
-    # Followers of the damaged gallery have to read it again.
+    # Followers of the damaged gallery must read it again.
     add_gallery(transaction, row | EMPTY | {"version": row["version"] + 1})
 
 

@@ -1,4 +1,4 @@
-"""A gallery's crops replaced by others at once, such as those of a snapshot that is restored."""
+"""Replacement of all crops of a gallery in one commit, for example when restoring a snapshot."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from service.record.vectors import vector_crc
 
 CROPS_PER_PART = 200
 BYTES_PER_PART = 16 * 1024**2
-# For how long an unfinished restore is kept between two parts of it.
+# An unfinished restore expires if its next part does not arrive in this time.
 KEPT = timedelta(minutes=10)
 
 LABELS = ("camera", "captured_at", "seen_at", "external_id", "quality", "metadata")
 CONTENTS = ("crop_id", "created_at", "sha256", "content_type", "image_bytes", "inside")
-# A crop of the archive has its slot in the gallery where it is there unchanged.
+# True for crops of the gallery that the archive has unchanged, and thus in the same slot.
 IS_LEFT = (
     "EXISTS (SELECT 1 FROM incoming WHERE incoming.gallery_id = crops.gallery_id "
     "AND incoming.crop_id = crops.crop_id AND incoming.slot = crops.slot)"
@@ -59,11 +59,11 @@ WITH_PERSON = (
 
 @dataclass(frozen=True)
 class Restore:
-    """A gallery's restore that has begun.
+    """A restore of a gallery in progress.
 
     Attributes:
-        token: tells it apart from one that has begun later, which ends it.
-        side: of the vectors: the one that is searched, or another one for another embedder.
+        token: distinguishes it from a later restore, which would end it.
+        side: side of its vectors: the searched one, or a new one for another embedder.
     """
 
     gallery_id: int
@@ -74,15 +74,15 @@ class Restore:
 def replace_crops(
     database: Database, gallery_id: int, embedder: str, crops: Iterable[ArchivedCrop]
 ) -> int:
-    """Put an archive's crops in the place of a gallery's own at once, and return its version.
+    """Replace a gallery's crops by those of an archive in one commit; return the new version.
 
-    Crops keep their ids, and unchanged crops their slots. Crops that were removed since the archive
-    was made stay removed.
+    Crops keep their ids, and unchanged crops their slots. Crops removed since the archive was made
+    stay removed.
 
     Raises:
         UnknownGallery: the gallery was deleted.
-        RecordUnavailable: another restore has begun, the gallery was reindexed meanwhile, or a part
-            took too long; nothing was changed.
+        RecordUnavailable: another restore has begun, the gallery was reindexed in the meantime, or
+            a part took too long; nothing was changed.
     """
     parts = _parts(crops)
     first = next(parts, [])
@@ -94,14 +94,14 @@ def replace_crops(
         failpoint("restore.crops-added")
         return database.write(_switch, restore)
     except BaseException:
-        # If the disk itself fails, a later start gives the restore up.
+        # If the disk itself fails, a later start gives up the restore.
         with contextlib.suppress(ServiceError):
             database.write(_give_up, restore)
         raise
 
 
 def give_up_restores(database: Database, until: datetime) -> None:
-    """Remove what restores have left that nobody goes on with, as they are held no longer."""
+    """Remove the leftovers of restores that expired before `until`."""
     for row in Reader(database).rows(RESTORES, "WHERE until < ?", (as_micros(until),)):
         database.write(_give_up, Restore(row["gallery_id"], row["token"], row["side"]))
 
@@ -110,18 +110,20 @@ def _begin(
     transaction: Transaction, gallery_id: int, embedder: str, dimension: int | None
 ) -> Restore:
     entry = require_entry(transaction, gallery_id)
-    begun = transaction.row(RESTORES, "WHERE gallery_id = ?", (gallery_id,))
-    if begun:
-        _give_up(transaction, Restore(gallery_id, begun["token"], begun["side"]))
-    held = transaction.value("SELECT dimension FROM galleries WHERE gallery_id = ?", (gallery_id,))
+    previous = transaction.row(RESTORES, "WHERE gallery_id = ?", (gallery_id,))
+    if previous:
+        _give_up(transaction, Restore(gallery_id, previous["token"], previous["side"]))
+    current_dimension = transaction.value(
+        "SELECT dimension FROM galleries WHERE gallery_id = ?", (gallery_id,)
+    )
     side = entry.side
-    is_other = None not in (held, dimension) and held != dimension
-    if embedder != entry.embedding_fingerprint or is_other:
+    differs = None not in (current_dimension, dimension) and current_dimension != dimension
+    if embedder != entry.embedding_fingerprint or differs:
         side = entry.sides
-        raised = "UPDATE galleries SET next_side = next_side + 1 WHERE gallery_id = ?"
-        transaction.change(raised, (gallery_id,))
+        statement = "UPDATE galleries SET next_side = next_side + 1 WHERE gallery_id = ?"
+        transaction.change(statement, (gallery_id,))
     elif dimension is None:
-        dimension = held
+        dimension = current_dimension
     restore = Restore(gallery_id, secrets.token_bytes(8), side)
     values = {"gallery_id": gallery_id, "token": restore.token, "until": _until()}
     values |= {"embedder": embedder, "side": side, "dimension": dimension}
@@ -130,16 +132,16 @@ def _begin(
 
 
 def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCrop]) -> None:
-    row = _hold(transaction, restore)
+    row = _extend(transaction, restore)
     gallery_id = restore.gallery_id
     removed = _removed(transaction, gallery_id, [crop.record.crop_id for crop in crops])
-    left = [crop for crop in crops if crop.record.crop_id not in removed]
-    unchanged = _unchanged_slots(transaction, row, left)
+    remaining = [crop for crop in crops if crop.record.crop_id not in removed]
+    unchanged = _unchanged_slots(transaction, row, remaining)
     next_slot = require_entry(transaction, gallery_id).rows + 1
     rows = []
     tracks = []
     vectors = {}
-    for crop in left:
+    for crop in remaining:
         crop_id = crop.record.crop_id
         slot = unchanged.get(crop_id)
         picture = None
@@ -156,12 +158,12 @@ def _add(transaction: Transaction, restore: Restore, crops: Sequence[ArchivedCro
     transaction.insert(INCOMING, *rows)
     transaction.insert(INCOMING_TRACKS, *tracks)
     transaction.write_vectors(gallery_id, restore.side, vectors)
-    raised = "UPDATE galleries SET next_slot = ? WHERE gallery_id = ?"
-    transaction.change(raised, (next_slot, gallery_id))
+    statement = "UPDATE galleries SET next_slot = ? WHERE gallery_id = ?"
+    transaction.change(statement, (next_slot, gallery_id))
 
 
 def _switch(transaction: Transaction, restore: Restore) -> int:
-    row = _hold(transaction, restore)
+    row = _extend(transaction, restore)
     gallery_id = restore.gallery_id
     of_gallery = (gallery_id,)
     gallery = transaction.rows(GALLERIES, "WHERE gallery_id = ?", of_gallery)[0]
@@ -170,9 +172,9 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
             "the gallery was reindexed while it was restored; nothing was changed, begin again"
         )
     transaction.removes = True
-    gone = _take_out_removed(transaction, gallery_id)
-    gone += _remove_replaced(transaction, gallery_id)
-    drop_checksums(transaction, gallery_id, gone)
+    removed_slots = _drop_removed(transaction, gallery_id)
+    removed_slots += _remove_replaced(transaction, gallery_id)
+    drop_checksums(transaction, gallery_id, removed_slots)
     _drop_damaged_people(transaction, gallery_id)
     _add_people(transaction, gallery_id)
     _relabel(transaction, gallery_id)
@@ -189,20 +191,20 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
         drop_vectors(transaction, gallery_id, side)
     drop_calibrations(transaction, gallery_id)
     transaction.change("DELETE FROM restores WHERE gallery_id = ?", of_gallery)
-    return next_version(transaction, gallery_id, "replaced", sorted(gone), restores=1)
+    return next_version(transaction, gallery_id, "replaced", sorted(removed_slots), restores=1)
 
 
-def _take_out_removed(transaction: Transaction, gallery_id: int) -> list[int]:
-    taken = transaction.execute(
+def _drop_removed(transaction: Transaction, gallery_id: int) -> list[int]:
+    rows = transaction.execute(
         "DELETE FROM incoming WHERE gallery_id = ? AND crop_id IN "
         "(SELECT crop_id FROM tombstones WHERE gallery_id = ?) RETURNING slot",
         (gallery_id, gallery_id),
     )
-    return [slot for (slot,) in taken.fetchall()]
+    return [slot for (slot,) in rows.fetchall()]
 
 
 def _remove_replaced(transaction: Transaction, gallery_id: int) -> list[int]:
-    """Delete the crops that the archive has not got, or has otherwise; return their slots."""
+    """Delete crops that the archive lacks or has in another version; return their slots."""
     transaction.change(
         "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
         "SELECT gallery_id, crop_id, ? FROM crops WHERE gallery_id = ? "
@@ -210,10 +212,10 @@ def _remove_replaced(transaction: Transaction, gallery_id: int) -> list[int]:
         "(SELECT crop_id FROM incoming WHERE gallery_id = ?)",
         (as_micros(datetime.now(UTC)), gallery_id, gallery_id),
     )
-    replaced = transaction.execute(
+    rows = transaction.execute(
         f"DELETE FROM crops WHERE gallery_id = ? AND NOT {IS_LEFT} RETURNING slot", (gallery_id,)
     )
-    return [slot for (slot,) in replaced.fetchall()]
+    return [slot for (slot,) in rows.fetchall()]
 
 
 def _drop_damaged_people(transaction: Transaction, gallery_id: int) -> None:
@@ -227,21 +229,21 @@ def _drop_damaged_people(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _add_people(transaction: Transaction, gallery_id: int) -> None:
-    found = transaction.execute(
+    rows = transaction.execute(
         "SELECT DISTINCT identity FROM incoming WHERE gallery_id = ? AND identity IS NOT NULL",
         (gallery_id,),
     )
-    require_people(transaction, gallery_id, [name for (name,) in found.fetchall()])
+    require_people(transaction, gallery_id, [name for (name,) in rows.fetchall()])
 
 
 def _relabel(transaction: Transaction, gallery_id: int) -> None:
     columns = ", ".join(["person_id", *LABELS])
-    held = ", ".join(f"crops.{name}" for name in ("person_id", *LABELS))
+    current = ", ".join(f"crops.{name}" for name in ("person_id", *LABELS))
     new = ", ".join(["people.person_id", *(f"incoming.{name}" for name in LABELS)])
     transaction.change(
         f"UPDATE crops SET ({columns}) = ({new}) {WITH_PERSON} "
         "WHERE crops.gallery_id = ? AND incoming.gallery_id = crops.gallery_id "
-        f"AND incoming.crop_id = crops.crop_id AND ({held}) IS NOT ({new})",
+        f"AND incoming.crop_id = crops.crop_id AND ({current}) IS NOT ({new})",
         (gallery_id,),
     )
 
@@ -285,20 +287,20 @@ def _give_up(transaction: Transaction, restore: Restore) -> None:
     if row["side"] != row["former_side"]:
         drop_vectors(transaction, restore.gallery_id, restore.side)
     elif row["dimension"] is not None:
-        written = transaction.execute(
+        rows = transaction.execute(
             "SELECT slot FROM incoming WHERE gallery_id = ? AND slot NOT IN "
             "(SELECT slot FROM crops WHERE gallery_id = ?)",
             (restore.gallery_id, restore.gallery_id),
         )
         vectors = transaction.database.vectors
         side = vectors.open(restore.gallery_id, restore.side, row["dimension"])
-        slots = [slot for (slot,) in written.fetchall()]
+        slots = [slot for (slot,) in rows.fetchall()]
         side.clear(slots)
         drop_checksums(transaction, restore.gallery_id, slots)
     transaction.change("DELETE FROM restores WHERE token = ?", (restore.token,))
 
 
-def _hold(transaction: Transaction, restore: Restore) -> sqlite3.Row:
+def _extend(transaction: Transaction, restore: Restore) -> sqlite3.Row:
     require_entry(transaction, restore.gallery_id)
     row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
     if row is None:
@@ -306,38 +308,38 @@ def _hold(transaction: Transaction, restore: Restore) -> sqlite3.Row:
             "the restore was given up, as another one began or its next part did not come in time; "
             "nothing was changed, begin again"
         )
-    extended = "UPDATE restores SET until = ? WHERE token = ?"
-    transaction.change(extended, (_until(), restore.token))
+    statement = "UPDATE restores SET until = ? WHERE token = ?"
+    transaction.change(statement, (_until(), restore.token))
     return row
 
 
 def _removed(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
-    found = transaction.execute(
+    rows = transaction.execute(
         f"SELECT crop_id FROM tombstones WHERE gallery_id = ? AND crop_id IN {AMONG}",
         (gallery_id, as_json(crop_ids)),
     )
-    return {crop_id for (crop_id,) in found.fetchall()}
+    return {crop_id for (crop_id,) in rows.fetchall()}
 
 
 def _unchanged_slots(
     transaction: Transaction, restore: sqlite3.Row, crops: Sequence[ArchivedCrop]
 ) -> dict[str, int]:
-    """Return the slots of crops that the gallery has as they are, labels apart; damaged ones not.
+    """Return the slots of intact crops that differ from the gallery's at most in their labels.
 
-    A damaged row is not raised here: a restore mends it.
+    Damaged rows are not reported here, because the restore repairs them.
     """
     gallery_id = restore["gallery_id"]
     side = restore["side"]
     if side != restore["former_side"] or restore["dimension"] is None:
         return {}
     ids = [crop.record.crop_id for crop in crops]
-    found = transaction.execute(
+    rows = transaction.execute(
         "SELECT crops.crop_id, crops.slot FROM crops LEFT JOIN pictures USING (gallery_id, slot) "
         f"WHERE crops.gallery_id = ? AND crops.crop_id IN {AMONG} "
         f"AND {CROPS.is_intact} AND (NOT crops.inside OR {PICTURES.is_intact})",
         (gallery_id, as_json(ids)),
     )
-    slots = dict(found.fetchall())
+    slots = dict(rows.fetchall())
     file = transaction.database.vectors.open(gallery_id, side, restore["dimension"])
     places = list(slots.values())
     checksums = read_checksums(transaction, gallery_id, side, places)

@@ -1,8 +1,8 @@
-"""Backups of a data directory, and their restore, which leaves out later deletions.
+"""Backups of a data directory, and restoring them without what was deleted later.
 
-A backup is the archive of everything, in a folder named by its time, with the snapshots and the
-audit log. A later record shows the deletions: that of the data directory of now, or, where this
-cannot be read, the newest backup beside the one that is restored.
+A backup is an archive of everything, in a folder named by its time, with the snapshots and the
+audit log. Later deletions are found in a later record: the current data directory or, if that is
+unreadable, the newest backup beside the restored one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 PART = f"new{UNFINISHED}"
 CROPS_AT_ONCE = 500
-# Tables of which rows that a later record lacks stay gone, by key; rows below go with them.
+# Key columns of tables whose rows stay deleted if a later record lacks them, with dependent rows.
 STAYS_GONE = {
     "merges": "merge_id",
     "snapshots": "snapshot_id",
@@ -62,23 +62,23 @@ STAYS_GONE = {
     "alerts": "number",
     "webhooks": "webhook_id",
 }
-# Single values that count up.
+# Single values that only increase.
 COUNTERS = ("next_gallery", NEWEST_ALERT)
 
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that is complete."""
+    """A complete backup."""
 
     path: Path
 
     @property
     def taken_at(self) -> datetime:
-        """A time after which no crop in it was enrolled, but for those of the same second."""
+        """A time after which none of its crops were enrolled, except in the same second."""
         return datetime.strptime(self.path.name, NAME_FORMAT).replace(tzinfo=UTC)
 
     def is_of(self, record_id: str) -> bool:
-        """Return whether it holds this record; False where it cannot be read."""
+        """Return whether it is a backup of this record; False if it is unreadable."""
         with contextlib.suppress(DamagedSnapshot):
             return read_description(self.path).record_id == record_id
         return False
@@ -89,10 +89,10 @@ class Restored:
     """The outcome of a restore.
 
     Attributes:
-        by: the directory of the later record, by which crops are left out; None where none can be
-            read.
-        crops, left_out: by gallery, how many crops are back, and how many were left out.
-        galleries, keys: the names and ids of galleries and keys that were left out.
+        by: directory of the later record that shows which crops to leave out; None if there is no
+            readable one.
+        crops, left_out: numbers of crops restored and left out, by gallery.
+        galleries, keys: names of galleries and ids of keys that were left out.
     """
 
     by: Path | None
@@ -103,8 +103,8 @@ class Restored:
 
 
 def kept_backups(folder: Path) -> list[Backup]:
-    there = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
-    return [Backup(path) for path in sorted(there) if NAME.fullmatch(path.name)]
+    paths = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
+    return [Backup(path) for path in sorted(paths) if NAME.fullmatch(path.name)]
 
 
 def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
@@ -116,24 +116,24 @@ def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
 
 
 def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
-    """Remove the oldest backups of a record until so many are left; return the removed ones."""
+    """Delete the oldest backups of a record except for the newest `keep`; return the deleted."""
     old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
-        # Renamed first, so that the next backup removes the rest if this is cut off.
+        # Rename first: if this is interrupted, the next backup deletes the rest.
         shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))
     return old
 
 
 def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
-    """Copy a data directory, also while it is served, read the copy, and only then name it.
+    """Copy a data directory, which may be in use, verify the copy, and give it its final name.
 
     Args:
-        folder: of the backups; it is made.
-        reserved: bytes that have to stay free on its disk.
+        folder: folder of the backups; created if missing.
+        reserved: bytes to keep free on its disk.
 
     Raises:
         InputProblem: the record is damaged, or another backup is being written.
-        StorageFailed: the disk has too little room; nothing is left there.
+        StorageFailed: there is too little disk space; nothing is left of the backup.
     """
     try:
         make_folder(folder)
@@ -141,7 +141,7 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
             for unfinished in folder.glob(f"*{UNFINISHED}"):
                 shutil.rmtree(unfinished)
             _require_room(database, folder, reserved)
-            # Two of one second would have one name.
+            # Two backups of the same second would have the same name.
             while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
                 time.sleep(0.1)
             with unfinished_folder(path) as part:
@@ -162,16 +162,16 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
 def restore_backup(
     backup: Backup, into: Path, current: Path, removed: Collection[str] = ()
 ) -> Restored:
-    """Make a data directory of a backup. Jobs that had not ended are cancelled, lists disarmed.
+    """Create a data directory from a backup; cancels unfinished jobs and disarms watch lists.
 
     Args:
         into: a folder that has no record.
-        current: the data directory of now, which no service is using; it is only read, and may be
-            gone.
-        removed: ids of crops that are known to be deleted.
+        current: the current data directory, which no service may be using; it is only read, and may
+            be missing.
+        removed: ids of crops known to be deleted.
 
     Raises:
-        InputProblem: the backup is damaged, or of another record than the current one.
+        InputProblem: the backup is damaged, or belongs to another record than the current one.
     """
     try:
         check_archive(backup.path)
@@ -190,12 +190,14 @@ def restore_backup(
                 for job in record.jobs.open():
                     record.jobs.cancel(job.job_id)
                 record.database.write(stop_watching)
-                gone = _remove_gone(record, deleted)
+                deleted_crops = _delete_crops(record, deleted)
             entries = record.galleries.all()
-            restored.left_out = {entry.name: len(gone[entry.gallery_id]) for entry in entries}
+            restored.left_out = {
+                entry.name: len(deleted_crops[entry.gallery_id]) for entry in entries
+            }
             restored.crops = {entry.name: entry.crops for entry in entries}
-            places = [place for place in (restored.by, backup.path) if place]
-            _put_snapshots(record, places, part, gone)
+            sources = [place for place in (restored.by, backup.path) if place]
+            _put_snapshots(record, sources, part, deleted_crops)
         for path in (restored.by or backup.path).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
@@ -203,16 +205,16 @@ def restore_backup(
 
 @contextlib.contextmanager
 def new_data_directory(into: Path) -> Iterator[Path]:
-    """Make a folder to be filled, whose contents become those of a data directory in the end.
+    """Create a folder to be filled; at the end, move its contents into the data directory.
 
-    A directory with such a folder is never served, as this may still have deleted crops.
+    A directory with such a folder is never served, because it may still contain deleted crops.
     """
     part = into / PART
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
     yield part
     sync_below(part)
-    # The record comes last: the directory is served from then on.
+    # Move the record last: with it the directory can be served.
     for path in sorted(part.iterdir(), key=lambda path: path.name == FILE):
         path.rename(into / path.name)
     part.rmdir()
@@ -221,18 +223,18 @@ def new_data_directory(into: Path) -> Iterator[Path]:
 
 def _copy_files(database: Database, part: Path) -> None:
     data_dir = database.folder
-    # The count of the log's lines comes first, as it must not be ahead of them.
+    # Copy the number of acknowledged lines before the log, which must not have fewer.
     for path in (*data_dir.glob("audit*.acknowledged"), *data_dir.glob("audit.key")):
         copy_file(path, part / path.name)
     files: set[Path] = set()
-    # A file that is full is renamed meanwhile.
-    while left := set(audit_files(data_dir)) - files:
-        for path in left:
+    # A full file may be renamed in the meantime.
+    while remaining := set(audit_files(data_dir)) - files:
+        for path in remaining:
             with contextlib.suppress(FileNotFoundError):
                 copy_file(path, part / path.name)
-        files |= left
+        files |= remaining
     for folder in data_dir.glob(snapshot_name("[0-9]*", "*")):
-        # One that was deleted meanwhile is gone.
+        # It may have been deleted in the meantime.
         with contextlib.suppress(FileNotFoundError, shutil.Error):
             shutil.copytree(folder, part / folder.relative_to(data_dir))
 
@@ -253,8 +255,8 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
 
 def _find_later(backup: Backup, current: Path) -> Path | None:
     record_id = read_description(backup.path).record_id
-    beside = kept_backups(backup.path.parent)
-    newer = [other.path for other in beside if other.path > backup.path and other.is_of(record_id)]
+    backups = kept_backups(backup.path.parent)
+    newer = [other.path for other in backups if other.path > backup.path and other.is_of(record_id)]
     for folder in (current, *reversed(newer)):
         try:
             if (folder / FILE).is_file() and not verify(folder).damage:
@@ -283,9 +285,9 @@ def _attached(record: Record, folder: Path) -> Iterator[None]:
 
 
 def _require_same(record: Record, restored: Restored) -> None:
-    asked = "SELECT count(DISTINCT value) FROM ({} UNION ALL {}) WHERE name = 'record_id'"
-    both = [f"SELECT name, value FROM {schema}.record" for schema in ("main", "later")]
-    if Reader(record.database).value(asked.format(*both)) != 1:
+    statement = "SELECT count(DISTINCT value) FROM ({} UNION ALL {}) WHERE name = 'record_id'"
+    sources = [f"SELECT name, value FROM {schema}.record" for schema in ("main", "later")]
+    if Reader(record.database).value(statement.format(*sources)) != 1:
         raise InputProblem(
             f"{restored.by}: is another record than the backup's; name the backup's own data "
             "directory with --data-dir, or, where it is lost, a directory that is not there"
@@ -304,14 +306,14 @@ def _leave_out(record: Record, restored: Restored) -> None:
         if reader.value(living, (entry.gallery_id,)) is None:
             record.galleries.delete(entry.gallery_id)
             restored.galleries.append(entry.name)
-    record.database.write(_follow)
+    record.database.write(_apply_later_deletions)
 
 
-def _follow(transaction: Transaction) -> None:
+def _apply_later_deletions(transaction: Transaction) -> None:
     transaction.removes = True
-    known = transaction.execute("SELECT name FROM later.sqlite_master WHERE type = 'table'")
-    # A record that an earlier version wrote last lacks some of them.
-    for table in STAYS_GONE.keys() & {name for (name,) in known.fetchall()}:
+    tables = transaction.execute("SELECT name FROM later.sqlite_master WHERE type = 'table'")
+    # A record last written by an earlier version lacks some of them.
+    for table in STAYS_GONE.keys() & {name for (name,) in tables.fetchall()}:
         key = STAYS_GONE[table]
         transaction.change(
             f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM later.{table})"
@@ -337,19 +339,19 @@ def _follow(transaction: Transaction) -> None:
     )
 
 
-def _remove_gone(record: Record, removed: Collection[str]) -> dict[int, list[str]]:
-    """Delete crops that the later record has not got, and others by id; return ids by gallery."""
+def _delete_crops(record: Record, removed: Collection[str]) -> dict[int, list[str]]:
+    """Delete crops that the later record lacks, or whose ids are given; return ids by gallery."""
     gone: dict[int, list[str]] = {}
-    asked = (
+    statement = (
         "SELECT crop_id, EXISTS (SELECT 1 FROM later.crops AS other WHERE other.gallery_id = "
         "crops.gallery_id AND other.crop_id = crops.crop_id) FROM crops WHERE gallery_id = ?"
     )
     for entry in record.galleries.all():
-        rows = Reader(record.database).execute(asked, (entry.gallery_id,)).fetchall()
-        ids = [crop_id for crop_id, is_there in rows if not is_there or crop_id in removed]
+        rows = Reader(record.database).execute(statement, (entry.gallery_id,)).fetchall()
+        ids = [crop_id for crop_id, exists in rows if not exists or crop_id in removed]
         gone[entry.gallery_id] = ids
-        for some in batches(ids, CROPS_AT_ONCE):
-            record.crops.remove(entry.gallery_id, some)
+        for batch in batches(ids, CROPS_AT_ONCE):
+            record.crops.remove(entry.gallery_id, batch)
     return gone
 
 
@@ -359,11 +361,11 @@ def _put_snapshots(
     for gallery_id, crop_ids in gone.items():
         for snapshot in record.snapshots.all(gallery_id):
             name = snapshot_name(gallery_id, snapshot.snapshot_id)
-            found = next((place / name for place in places if (place / name).is_dir()), None)
-            if found is None:
+            source = next((place / name for place in places if (place / name).is_dir()), None)
+            if source is None:
                 record.snapshots.remove(gallery_id, snapshot.snapshot_id)
                 continue
-            shutil.copytree(found, into / name)
+            shutil.copytree(source, into / name)
             if crop_ids:
                 remove_from_archive(into / name, gallery_id, crop_ids)
             record.snapshots.keep(describe_snapshot(into / name, snapshot.created_at))

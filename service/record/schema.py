@@ -1,6 +1,6 @@
-"""The tables of the record, and values as their columns keep them.
+"""The tables of the record, and conversions of the values in their columns.
 
-Every row has a checksum, so that damage in the file is found out.
+Every row has a checksum, which reveals damage in the file.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from functools import cached_property
 from typing import Any, overload
 
 FORMAT = 9
-# An earlier format that lacks tables alone: they are added when it is opened.
+# Earliest format that differs only by missing tables, which are added when the record is opened.
 EARLIEST_FORMAT = 8
-# Sizes that SQLite's planner assumes: rows of a table, of a gallery, and of a value in it.
+# Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
 ROWS = 1_000_000
 ROWS_OF_GALLERY = 100_000
 ROWS_ALIKE = 10
@@ -35,9 +35,9 @@ class Table:
     """A table of the record.
 
     Attributes:
-        definition: columns and constraints as in `CREATE TABLE`, each on a line of its own.
-        indexes: the columns of each further index, and the condition of a partial one.
-        rowid: SQLite keeps the rows by a number of its own, which suits rows with large contents.
+        definition: columns and constraints as in `CREATE TABLE`, one a line.
+        indexes: columns of each further index, with the condition of a partial index.
+        rowid: keep SQLite's own row numbers, which suits rows with large contents.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Table:
             connection.execute(f"CREATE INDEX {name} ON {self.name} {index}")
 
     def create_stand_in(self, connection: sqlite3.Connection) -> None:
-        """Create an empty table for this connection alone, whose record lacks it."""
+        """Create an empty temporary table on a connection whose record lacks the table."""
         connection.execute(f"CREATE TEMP TABLE {self._body}")
 
     @property
@@ -79,17 +79,17 @@ class Table:
         checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
         lines = [line.strip().rstrip(",") for line in self.definition.splitlines()]
         constraints = [line for line in lines if CONSTRAINT.match(line)]
-        described = [line for line in lines if line and not CONSTRAINT.match(line)]
-        body = ", ".join([*described, checksum, *constraints])
-        rest = "" if self.rowid else " WITHOUT ROWID"
-        return f"{self.name} ({body}){rest}"
+        column_lines = [line for line in lines if line and not CONSTRAINT.match(line)]
+        body = ", ".join([*column_lines, checksum, *constraints])
+        suffix = "" if self.rowid else " WITHOUT ROWID"
+        return f"{self.name} ({body}){suffix}"
 
 
 def row_crc(*values: object) -> int:
-    """Compute the checksum of a row from the values of its columns; SQLite calls it."""
-    # The text of a picture's bytes would be several times as long.
-    short = [zlib.crc32(value) if isinstance(value, bytes) else value for value in values]
-    return zlib.crc32(repr(short).encode("utf-8", "surrogatepass"))
+    """Return the checksum of a row's column values; SQLite calls this function."""
+    # Hash bytes first: the repr of a picture would be several times as long.
+    hashed = [zlib.crc32(value) if isinstance(value, bytes) else value for value in values]
+    return zlib.crc32(repr(hashed).encode("utf-8", "surrogatepass"))
 
 
 @overload
@@ -101,7 +101,7 @@ def as_micros(moment: None) -> None: ...
 
 
 def as_micros(moment: datetime | None) -> int | None:
-    """Return a time as microseconds since 1970, UTC, as the tables keep it."""
+    """Return a time as microseconds since 1970, UTC, as stored in the tables."""
     return None if moment is None else (moment - EPOCH) // MICROSECOND
 
 
@@ -118,8 +118,8 @@ def as_moment(micros: int | None) -> datetime | None:
 
 
 def natural_order(name: str) -> str:
-    """Return what sorts as a name does to people: 7 before 10, in upper or lower case."""
-    return NUMBER.sub(lambda found: f"{len(found[1]):03}{found[1]}", name.casefold())
+    """Return a sort key for names: case-insensitive, with numbers in numeric order."""
+    return NUMBER.sub(lambda match: f"{len(match[1]):03}{match[1]}", name.casefold())
 
 
 def now_ms() -> int:
@@ -127,42 +127,42 @@ def now_ms() -> int:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Create the tables that are missing, which makes the record one of this format."""
+    """Create the missing tables, which brings the record to this format."""
     missing = missing_tables(connection)
     for table in missing:
         table.create(connection)
     if len(missing) == len(TABLES):
-        # It makes the table that `_describe_sizes` fills.
+        # ANALYZE creates the table that `_describe_sizes` fills.
         connection.execute("ANALYZE")
     _describe_sizes(connection, missing)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def missing_tables(connection: sqlite3.Connection) -> list[Table]:
-    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    names = {name for (name,) in found}
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    names = {name for (name,) in rows}
     return [table for table in TABLES if table.name not in names]
 
 
 def _describe_sizes(connection: sqlite3.Connection, tables: Iterable[Table]) -> None:
-    """Tell SQLite that galleries are large, before there is anything to be counted.
+    """Tell SQLite's planner in advance that galleries are large.
 
-    It would read a whole gallery otherwise instead of some of its rows by an index.
+    Otherwise it would scan a whole gallery rather than use an index.
     """
     for table in tables:
         indexes = connection.execute(f"PRAGMA index_list({table.name})").fetchall()
         for _, index, is_unique, origin, _ in indexes:
             columns = connection.execute(f"PRAGMA index_info({index})").fetchall()
-            alike = [ROWS_ALIKE] * len(columns)
+            equal_rows = [ROWS_ALIKE] * len(columns)
             if columns[0]["name"] == "gallery_id":
-                alike[0] = ROWS_OF_GALLERY
+                equal_rows[0] = ROWS_OF_GALLERY
             if is_unique:
-                alike[-1] = 1
-            # The primary key of a table WITHOUT ROWID bears the table's name.
+                equal_rows[-1] = 1
+            # The primary key of a WITHOUT ROWID table is listed under the table's name.
             name = index if table.rowid or origin != "pk" else table.name
-            sizes = " ".join(str(number) for number in (ROWS, *alike))
-            known = (table.name, name, sizes)
-            connection.execute("INSERT INTO sqlite_stat1 VALUES (?, ?, ?)", known)
+            sizes = " ".join(str(number) for number in (ROWS, *equal_rows))
+            row = (table.name, name, sizes)
+            connection.execute("INSERT INTO sqlite_stat1 VALUES (?, ?, ?)", row)
     connection.execute("ANALYZE sqlite_schema")
 
 
@@ -170,7 +170,7 @@ OF_GALLERY = "REFERENCES galleries ON DELETE CASCADE"
 OF_CROP = "FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE"
 
 # Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`, and
-# `commit`, the number and the id of the last one.
+# `commit`, the sequence number and id of the last commit.
 RECORD = Table(
     "record",
     """
@@ -178,7 +178,7 @@ RECORD = Table(
     value NOT NULL
     """,
 )
-# How many changes each gallery has seen; gallery 0 stands for jobs, keys and the galleries' list.
+# Number of changes in each gallery; gallery 0 is for jobs, keys and the list of galleries.
 FEEDS = Table(
     "feeds",
     """
@@ -199,8 +199,8 @@ CHANGES = Table(
     PRIMARY KEY (gallery_id, seq)
     """,
 )
-# A gallery without a name is being deleted. `side` is that of the vectors that are searched, and
-# `restores` counts how often its crops were replaced.
+# A gallery without a name is being deleted. `side` identifies the searched vectors; `restores`
+# counts how often the crops were replaced.
 GALLERIES = Table(
     "galleries",
     """
@@ -227,7 +227,7 @@ GALLERIES = Table(
     restores INTEGER NOT NULL
     """,
 )
-# `sort_key` is the name in natural order: numbers in it sort as numbers.
+# `sort_key` is the name in natural order: numbers in names sort numerically.
 PEOPLE = Table(
     "people",
     f"""
@@ -239,8 +239,8 @@ PEOPLE = Table(
     """,
     indexes=("(gallery_id, sort_key, name)",),
 )
-# `seen_at` is the capture, or the enrollment where that is unknown. Times are microseconds since
-# 1970, UTC. `inside` tells whether the picture lies in the table `pictures`.
+# `seen_at` is the time of capture, or of enrollment if that is unknown. Times are microseconds
+# since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`.
 CROPS = Table(
     "crops",
     f"""
@@ -271,7 +271,7 @@ CROPS = Table(
         "(gallery_id, external_id, slot) WHERE external_id IS NOT NULL",
     ),
 )
-# The track of each crop that has one: frames of one person in one camera, as a tracker joined them.
+# Tracks of the crops that have one. A track is a tracker's frames of one person in one camera.
 TRACKS = Table(
     "tracks",
     f"""
@@ -283,8 +283,8 @@ TRACKS = Table(
     """,
     indexes=("(gallery_id, track, slot)",),
 )
-# The checksum of each vector with its crop's id. A slot has several where vectors of another
-# embedder are prepared, each in the file of its side.
+# Checksum of each vector and its crop's id. A slot has several while vectors of another embedder
+# are prepared, one for each side.
 CHECKSUMS = Table(
     "checksums",
     f"""
@@ -306,7 +306,7 @@ PICTURES = Table(
     """,
     rowid=True,
 )
-# Crops that were removed for good: no archive may bring them back.
+# Crops removed for good, which no archive may bring back.
 TOMBSTONES = Table(
     "tombstones",
     f"""
@@ -317,7 +317,7 @@ TOMBSTONES = Table(
     """,
     indexes=("(gallery_id, removed_at)",),
 )
-# Requests that happened and are not to happen again, for a day.
+# Answers of processed requests, kept for a day so that repeated requests change nothing.
 REQUESTS = Table(
     "requests",
     f"""
@@ -330,7 +330,7 @@ REQUESTS = Table(
     """,
     indexes=("(happened_at)",),
 )
-# `into_person` is whom the crops of `identity` were given to.
+# `into_person` received the crops of `identity`.
 MERGES = Table(
     "merges",
     f"""
@@ -352,7 +352,7 @@ MERGED_CROPS = Table(
     PRIMARY KEY (merge_id, crop_id)
     """,
 )
-# The last grouping of a gallery's unnamed crops.
+# The latest grouping of a gallery's unnamed crops.
 GROUPS = Table(
     "groups",
     f"""
@@ -384,7 +384,7 @@ SEARCH_PICTURES = Table(
     """,
     rowid=True,
 )
-# The crops that a kept search shows: it goes with any of them whose person is forgotten.
+# Crops shown by a kept search, which is deleted when any of their people is forgotten.
 SHOWN = Table(
     "shown",
     """
@@ -429,7 +429,7 @@ CASE_SEARCHES = Table(
     """,
     indexes=("(query_id)",),
 )
-# How many searches of a case were deleted on a day, with a person or by their age.
+# Number of searches of a case deleted on a day, with a person or because of their age.
 CASE_DELETIONS = Table(
     "case_deletions",
     """
@@ -467,7 +467,7 @@ JOB_PROBLEMS = Table(
     PRIMARY KEY (job_id, number)
     """,
 )
-# The calibrations of a gallery, and the searches behind them, which `number` counts.
+# Calibrations of a gallery, and the searches that they were fitted to, numbered by `number`.
 CALIBRATIONS = Table(
     "calibrations",
     f"""
@@ -516,7 +516,7 @@ SNAPSHOTS = Table(
     PRIMARY KEY (gallery_id, snapshot_id)
     """,
 )
-# A gallery that is being restored, by whom and until when, and the vectors that it is to have.
+# Galleries being restored: by whom, until when, and the vectors that will replace the current ones.
 RESTORES = Table(
     "restores",
     f"""
@@ -539,7 +539,7 @@ INCOMING_TRACKS = Table(
     PRIMARY KEY (gallery_id, slot)
     """,
 )
-# The crops of an archive, until they take the place of the gallery's own at once.
+# Crops of an archive, until they replace the crops of the gallery in one commit.
 INCOMING = Table(
     "incoming",
     """
@@ -563,14 +563,14 @@ INCOMING = Table(
     """,
     rowid=True,
 )
-# Files of the data directory that nothing shows any more.
+# Files of the data directory that nothing refers to.
 UNNEEDED_FILES = Table(
     "unneeded_files",
     """
     path TEXT PRIMARY KEY
     """,
 )
-# Pictures outside that no crop has, or whose crop has not landed yet; removed after a moment.
+# Pictures outside the record whose crops do not exist, or not yet; deleted after a grace period.
 STRAY_PICTURES = Table(
     "stray_pictures",
     """
@@ -581,7 +581,7 @@ STRAY_PICTURES = Table(
     """,
     indexes=("(until)",),
 )
-# The state of each gallery's collection in Milvus, and collections that none needs any more.
+# State of each gallery's collection in Milvus, and collections that are no longer used.
 COLLECTIONS = Table(
     "collections",
     f"""
@@ -610,8 +610,8 @@ UNNEEDED_COLLECTIONS = Table(
     since_ms INTEGER NOT NULL
     """,
 )
-# Lists that are or were armed, with the forecast at that time. A list is a gallery; one that was
-# embedded anew or restored since has another embedder or number of restores.
+# Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a
+# different embedder or number of restores shows that its vectors or crops were replaced since.
 WATCHES = Table(
     "watches",
     f"""
@@ -626,8 +626,8 @@ WATCHES = Table(
     why TEXT
     """,
 )
-# The histogram of the best scores of a list's tracks with vectors of one embedder, the `subject`,
-# as a JSON array, counted since a time that a list's disarming moves on.
+# Histogram of the best scores of a list's tracks, as a JSON array, for vectors of one embedder (the
+# `subject`). Counting starts at `since`, which moves when the list is disarmed.
 WATCH_TRAFFIC = Table(
     "watch_traffic",
     f"""
@@ -638,8 +638,8 @@ WATCH_TRAFFIC = Table(
     since INTEGER NOT NULL
     """,
 )
-# `number` counts alerts in the order of their commits; `follows` is the id of the person's visit
-# before at another camera. An alert about the list itself has a `detail` and no person.
+# `number` counts alerts in commit order; `follows` is the id of the person's preceding visit at
+# another camera. An alert about the list itself has a `detail` and no person.
 ALERTS = Table(
     "alerts",
     f"""
@@ -677,7 +677,7 @@ ALERT_PICTURES = Table(
     """,
     rowid=True,
 )
-# A webhook without a gallery gets the alerts of all; `dropped` counts those it had no place for.
+# A webhook without a gallery receives all alerts; `dropped` counts alerts that found it full.
 WEBHOOKS = Table(
     "webhooks",
     f"""
@@ -696,7 +696,7 @@ WEBHOOKS = Table(
     """,
     indexes=("(gallery_id)",),
 )
-# `sent_to` is the last address, which is known also when the webhook is deleted.
+# `sent_to` is the last address, kept for when the webhook is deleted.
 DELIVERIES = Table(
     "deliveries",
     """
@@ -760,11 +760,11 @@ TABLES = (
 
 
 def read_schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
-    asked = (
+    statement = (
         "SELECT type, name, tbl_name, sql FROM sqlite_master "
         "WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
     )
-    return [tuple(row) for row in connection.execute(asked)]
+    return [tuple(row) for row in connection.execute(statement)]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Vectors of another embedder, prepared beside the searched ones, and switched to at once."""
+"""Vectors of another embedder, prepared beside the searched ones and then switched to."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from service.record.values import StoredCrop
 
 
 class StagedVectors(RecordPart):
-    """Vectors that a reindex prepares, in a file of their own side."""
+    """Vectors prepared by a reindex, in the file of a new side."""
 
     @transactional
     def begin(
         self, transaction: Transaction, gallery_id: int, embedding_fingerprint: str | None
     ) -> None:
-        """Prepare for an embedder, or for none; vectors prepared for another one are dropped."""
+        """Start preparing for an embedder, or for none; drops vectors prepared for another one."""
         entry = require_entry(transaction, gallery_id)
         if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_fingerprint:
             return
@@ -57,14 +57,14 @@ class StagedVectors(RecordPart):
         gallery_id: int,
         vectors: Sequence[tuple[int, NDArray[np.float32]]],
     ) -> None:
-        """Add vectors `(d,)` by slot, in the order of slots, up to a crop that is left out."""
+        """Add vectors `(d,)` by slot, in slot order, stopping at the first crop without one."""
         entry = require_entry(transaction, gallery_id)
         side = entry.staged_side
         if side is None or not vectors:
             return
         by_slot = dict(vectors)
-        waiting = _crops_after(transaction, gallery_id, entry.staged_row, len(by_slot))
-        crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, waiting))
+        unstaged = _crops_after(transaction, gallery_id, entry.staged_row, len(by_slot))
+        crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, unstaged))
         of_crops = {crop.row_id: (crop.crop_id, by_slot[crop.row_id]) for crop in crops}
         transaction.write_vectors(gallery_id, side, of_crops)
         if crops:
@@ -76,7 +76,7 @@ class StagedVectors(RecordPart):
             )
 
     def switch(self, gallery_id: int) -> int | None:
-        """Make them the gallery's own in one step; None, and no change, where any is missing."""
+        """Switch the gallery to the staged vectors; return None, unchanged, if any is missing."""
         switched = self._switch(gallery_id)
         if switched is None:
             return None
@@ -97,7 +97,7 @@ class StagedVectors(RecordPart):
             (gallery_id,),
         )
         _end_staging(transaction, gallery_id)
-        # Calibrations of the old embedder's scores do not hold for the new one's.
+        # The calibrations were fitted to scores of the old embedder.
         drop_calibrations(transaction, gallery_id)
         return next_version(transaction, gallery_id, "replaced", ()), entry.side
 
@@ -111,5 +111,5 @@ def _end_staging(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _crops_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
-    rest = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
-    return read_crops(reader, rest, (gallery_id, slot, limit))
+    clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    return read_crops(reader, clauses, (gallery_id, slot, limit))

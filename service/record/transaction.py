@@ -1,4 +1,4 @@
-"""Reading and changing the record within one transaction."""
+"""Reads and changes of the record within one transaction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ChangeKind = Literal[
     "keys",
 ]
 
-# Compares a column with many texts or numbers, which `as_json` writes for its placeholder.
+# Subquery for `IN`: compares a column with many values, passed as one JSON text by `as_json`.
 AMONG = "(SELECT value FROM json_each(?))"
 
 
@@ -40,15 +40,14 @@ class Change:
     """One committed change.
 
     Attributes:
-        sequence: its number in the gallery's feed; 0 until it is committed.
-        kind: what happened. `replaced` stands for a restore and for a reindex: every crop is to be
-            read again. `gallery_changed` is of the gallery's settings, embedder, and staged
-            vectors.
-        gallery_id: where; 0 for none.
-        version: the gallery's, once this had happened.
-        row_ids: slots of the changed crops, which may have changed again or gone since; of
-            `replaced` the slots of the removed ones.
-        token: random bytes, by which the feed of another copy of the record is told apart.
+        sequence: number in the gallery's feed; 0 until it is committed.
+        kind: what happened. `replaced` is a restore or reindex, after which every crop must be
+            read again. `gallery_changed` is a change of settings, embedder or staged vectors.
+        gallery_id: the gallery; 0 for none.
+        version: version of the gallery after the change.
+        row_ids: slots of the changed crops, which may since have changed again or been removed;
+            for `replaced`, slots of the removed crops.
+        token: random bytes that tell this feed from the feed of another copy of the record.
     """
 
     sequence: int
@@ -60,23 +59,23 @@ class Change:
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    left = iter(items)
-    while batch := list(itertools.islice(left, size)):
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, size)):
         yield batch
 
 
 def as_json(values: Iterable[str | int]) -> str:
-    """Write values as the JSON that `AMONG` compares with."""
+    """Return values as the JSON text that `AMONG` takes as its parameter."""
     return to_json(list(values)).decode()
 
 
 def marks_of(values: Sequence[object]) -> str:
-    """Return placeholders for the values of an `IN (…)`."""
+    """Return one placeholder for each value of an `IN (…)`."""
     return ",".join("?" * len(values))
 
 
 class _Cursor(sqlite3.Cursor):
-    """A cursor that raises `DamagedRecord` for damage that SQLite meets on a later row."""
+    """A cursor that raises `DamagedRecord` when SQLite finds damage in a later row."""
 
     def __init__(self, database: Source, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
@@ -92,7 +91,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 class Source(Protocol):
-    """A record that is read: one that is open, or the one of an archive."""
+    """A record that can be read: the open one, or the one of an archive."""
 
     folder: Path
     vectors: VectorFiles
@@ -101,78 +100,82 @@ class Source(Protocol):
         """Return this thread's connection."""
 
     def naming_errors(self) -> AbstractContextManager[None]:
-        """Raise `DamagedRecord` for errors of a damaged file."""
+        """Raise `DamagedRecord` for SQLite errors caused by a damaged file."""
 
     def damage(self, what: str) -> ServiceError:
-        """Return the error for a part that is not as it was written."""
+        """Return the error for a part that differs from what was written."""
 
 
 @dataclass
 class Reader:
-    """Reads the record: by a thread's own connection, or within a transaction."""
+    """Reads of the record, over the thread's own connection or within a transaction."""
 
     database: Source
-    _held: sqlite3.Connection | None = None
+    _connection: sqlite3.Connection | None = None
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run a statement whose columns are computed, such as a count.
+        """Run a statement with computed columns, such as a count.
 
         Raises:
             DamagedRecord: the file is damaged.
         """
-        connection = self._held or self.database.connection()
+        connection = self._connection or self.database.connection()
         cursor = connection.cursor(functools.partial(_Cursor, self.database))
         with self.database.naming_errors():
             return cursor.execute(statement, values)
 
     def tuples(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement for many rows, which are plain tuples: that takes half the time."""
-        cursor = (self._held or self.database.connection()).cursor()
+        """Return the rows of a statement as plain tuples, which is twice as fast for many rows."""
+        cursor = (self._connection or self.database.connection()).cursor()
         cursor.row_factory = None
         with self.database.naming_errors():
             return cursor.execute(statement, values).fetchall()
 
     def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
-        """Return the first column of the first row; None where there is no row."""
+        """Return the first column of the first row, or None if there is no row."""
         row = self.execute(statement, values).fetchone()
         return None if row is None else row[0]
 
-    def rows(self, table: Table, rest: str = "", values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Read rows of a table, each held against its checksum.
+    def rows(
+        self, table: Table, clauses: str = "", values: Sequence[Any] = ()
+    ) -> list[sqlite3.Row]:
+        """Read rows of a table and verify the checksum of each.
 
         Args:
-            rest: what follows the table in the statement, such as `WHERE … ORDER BY …`; a joined
-                table's rows are not checked.
+            clauses: what follows the table name, such as `WHERE … ORDER BY …`; rows of a joined
+                table are not verified.
 
         Raises:
-            DamagedRecord: a row differs from its checksum.
+            DamagedRecord: a row does not match its checksum.
         """
-        return list(self.each(table, rest, values))
+        return list(self.each(table, clauses, values))
 
     def each(
-        self, table: Table, rest: str = "", values: Sequence[Any] = ()
+        self, table: Table, clauses: str = "", values: Sequence[Any] = ()
     ) -> Iterator[sqlite3.Row]:
-        statement = f"SELECT {table.checked} FROM {table.name} {rest}"
+        statement = f"SELECT {table.checked} FROM {table.name} {clauses}"
         with self.database.naming_errors():
-            for row in (self._held or self.database.connection()).execute(statement, values):
+            for row in (self._connection or self.database.connection()).execute(statement, values):
                 if not row["intact"]:
                     raise self.database.damage(f"a row of {table.name} is not what was written")
                 yield row
 
-    def row(self, table: Table, rest: str = "", values: Sequence[Any] = ()) -> sqlite3.Row | None:
-        return next(iter(self.rows(table, f"{rest} LIMIT 1", values)), None)
+    def row(
+        self, table: Table, clauses: str = "", values: Sequence[Any] = ()
+    ) -> sqlite3.Row | None:
+        return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
 
 
 @dataclass
 class Transaction(Reader):
-    """Reads and changes the record for a rule.
+    """Reads and changes that a rule makes in the record.
 
     Attributes:
-        notes: the changes that followers of the record learn.
-        vectors: to be written, by gallery, side and dimension, then by slot.
-        removes: something was deleted for good, and has to leave SQLite's log too.
-        deleted: the ids of crops that no older copy of the record may bring back.
-        earlier: the transactions of the same commit before this one; None for one that failed.
+        notes: changes to announce to the followers of the record.
+        vectors: vectors to write, by (gallery, side, dimension), then by slot.
+        removes: something was deleted for good and must be wiped from SQLite's log too.
+        deleted: ids of crops that no older copy of the record may bring back.
+        earlier: the preceding transactions of the same commit; None for a failed rule.
     """
 
     notes: list[Change] = field(default_factory=list)
@@ -186,13 +189,13 @@ class Transaction(Reader):
 
     def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         with self.database.naming_errors():
-            (self._held or self.database.connection()).executemany(statement, rows)
+            (self._connection or self.database.connection()).executemany(statement, rows)
 
     def insert(self, table: Table, *rows: Mapping[str, Any], instead: bool = False) -> None:
-        """Insert rows given as values by column.
+        """Insert rows, given as mappings of column to value.
 
         Args:
-            instead: a row takes the place of one that has its key.
+            instead: replace the row that has the same key.
         """
         if rows:
             columns = ", ".join(rows[0])
@@ -203,7 +206,7 @@ class Transaction(Reader):
             )
 
     def unwritten_vectors(self, place: tuple[int, int, int]) -> dict[int, Vector]:
-        """Return the vectors by slot that earlier rules of this commit have for a file."""
+        """Return vectors by slot that earlier rules of this commit will write to a file."""
         vectors: dict[int, Vector] = {}
         for transaction in self.earlier:
             if transaction is not None:
@@ -218,7 +221,7 @@ class Transaction(Reader):
     def write_vectors(
         self, gallery_id: int, side: int, vectors: Mapping[int, tuple[str, Vector]]
     ) -> None:
-        """Write vectors `(d,)` by slot, each with its crop's id, to the disk before the commit."""
+        """Write vectors `(d,)`, given by slot with their crop's id, to disk before the commit."""
         rows = []
         for slot, (crop_id, vector) in vectors.items():
             self.vectors.setdefault((gallery_id, side, len(vector)), {})[slot] = vector

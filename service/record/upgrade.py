@@ -1,4 +1,4 @@
-"""A record of format 7, or a backup of one, written anew as tables."""
+"""Conversion of a record of format 7, or of a backup of one, to tables."""
 
 from __future__ import annotations
 
@@ -79,24 +79,24 @@ JOB = TypeAdapter(Job)
 
 @dataclass
 class Upgraded:
-    """The outcome: crops by the names of galleries, and snapshots left out as damaged."""
+    """The outcome: number of crops by gallery name, and snapshots left out as damaged."""
 
     crops: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
 
 def upgrade(old: Path, into: Path) -> Upgraded:
-    """Write the record of a data directory, or of a backup, as tables into another directory.
+    """Convert the record of a data directory or backup, writing it into another directory.
 
-    Galleries keep their numbers and versions, and crops their ids and row numbers. The old record
-    is only read.
+    Galleries keep their ids and versions, crops their ids and row numbers. The old record is only
+    read.
 
     Args:
-        old: a data directory that no service uses, or a folder that `gmn backup` wrote.
-        into: an empty or a new folder.
+        old: a data directory that no service uses, or a folder written by `gmn backup`.
+        into: an empty or new folder.
 
     Raises:
-        InputProblem: there is no record of format 7, or something is there already.
+        InputProblem: `old` has no record of format 7, or `into` is not empty.
         DamagedRecord: the old record is damaged; recover it with the version that wrote it.
     """
     if not (old / DATABASE_NAME).is_file():
@@ -122,7 +122,7 @@ def upgrade(old: Path, into: Path) -> Upgraded:
 
 @dataclass
 class _Upgrade:
-    """Reads the old record and writes the new one, both open."""
+    """The old record to be read and the new one to be written, both open."""
 
     old: OldRecord
     new: Record
@@ -130,7 +130,7 @@ class _Upgrade:
     folder: Path
 
     def run(self) -> Upgraded:
-        done = Upgraded()
+        upgraded = Upgraded()
         self._write_values()
         galleries = sorted(self.old.galleries(), key=lambda gallery: gallery.name)
         for entry in galleries:
@@ -138,13 +138,13 @@ class _Upgrade:
             self._write(self._add_marks, entry)
             self._write_desk(entry.gallery_id)
             self._write(self._add_calibrations, entry.gallery_id)
-            self._write_snapshots(entry, done)
-            done.crops[entry.name] = entry.crops
-        there = {entry.gallery_id for entry in galleries}
-        self._write(self._add_jobs, there)
+            self._write_snapshots(entry, upgraded)
+            upgraded.crops[entry.name] = entry.crops
+        gallery_ids = {entry.gallery_id for entry in galleries}
+        self._write(self._add_jobs, gallery_ids)
         self._write(self._add_collections)
         self._write_keys()
-        return done
+        return upgraded
 
     def _write(self, rule: Any, *arguments: Any) -> None:
         self.new.database.write(rule, *arguments)
@@ -173,8 +173,8 @@ class _Upgrade:
         crops = self.old.crops(entry, entry.side)
         fill_gallery(self.new.database, _gallery_values(entry), crops)
         if entry.staged_side is not None:
-            for some in batches(self.old.crops(entry, entry.staged_side), CROPS_AT_ONCE):
-                self._write(_add_staged, entry, entry.staged_side, some)
+            for batch in batches(self.old.crops(entry, entry.staged_side), CROPS_AT_ONCE):
+                self._write(_add_staged, entry, entry.staged_side, batch)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
@@ -187,11 +187,11 @@ class _Upgrade:
             {
                 "gallery_id": gallery_id,
                 "key": name,
-                "digest": past.pop("digest"),
-                "happened_at": _micros(past.pop("happened_at")),
-                "answer": to_json(past).decode(),
+                "digest": answer.pop("digest"),
+                "happened_at": _micros(answer.pop("happened_at")),
+                "answer": to_json(answer).decode(),
             }
-            for name, past in self.old.named("request", gallery_id)
+            for name, answer in self.old.named("request", gallery_id)
         ]
         transaction.insert(REQUESTS, *requests)
         people = {
@@ -201,13 +201,13 @@ class _Upgrade:
             )
         }
         for merge_id, merge in self.old.named("merge", gallery_id):
-            # Without anybody of that name there is nothing to be undone.
+            # If nobody has that name, there is nothing to undo.
             if merge["into"] in people:
                 self._add_merge(transaction, gallery_id, merge_id, merge, people[merge["into"]])
         grouping = self.old.json("groups", gallery_id)
         if grouping is not None:
-            kept = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
-            transaction.insert(GROUPS, kept)
+            row = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
+            transaction.insert(GROUPS, row)
         strays = [
             {"gallery_id": gallery_id, "name": name, "until": _micros(moment)}
             for name, moment in self.old.named("stray", gallery_id)
@@ -227,15 +227,17 @@ class _Upgrade:
         transaction.insert(MERGED_CROPS, *merged)
 
     def _write_desk(self, gallery_id: int) -> None:
-        kept = self.old.below("kept query", gallery_id)
-        for bodies in batches(kept, SEARCHES_AT_ONCE):
+        entries = self.old.below("kept query", gallery_id)
+        for bodies in batches(entries, SEARCHES_AT_ONCE):
             searches = [KEPT_QUERY.validate_json(body) for _, body in bodies]
             pictured = [
                 (search, self.old.body("kept picture", gallery_id, search.query_id, looked_up=True))
                 for search in searches
             ]
-            there, _ = self.new.kept.keep(gallery_id, pictured, ALL)
-            self._write(_add_reviews, [search for search in searches if search.query_id in there])
+            stored_ids, _ = self.new.kept.keep(gallery_id, pictured, ALL)
+            self._write(
+                _add_reviews, [search for search in searches if search.query_id in stored_ids]
+            )
         cases = [KEPT_CASE.validate_json(body) for _, body in self.old.below("case", gallery_id)]
         self._write(_add_cases, gallery_id, cases)
 
@@ -245,23 +247,23 @@ class _Upgrade:
             subject: counts["next"] for subject, counts in self.old.named("searches", gallery_id)
         }
         for subject in published.keys() | counted.keys():
-            found = published.get(subject, {"version": 0, "body": None})
+            calibration = published.get(subject, {"version": 0, "body": None})
             values = {"gallery_id": gallery_id, "subject": subject}
-            values |= {"version": found["version"], "body": found["body"]}
+            values |= {"version": calibration["version"], "body": calibration["body"]}
             transaction.insert(CALIBRATIONS, values | {"searches": counted.get(subject, 0)})
-            by_name = key(SEARCH_BY_HASH, gallery_id, subject)
+            prefix = key(SEARCH_BY_HASH, gallery_id, subject)
             for number, body in self.old.below("search", gallery_id, subject):
-                end = body.index(END, len(by_name)) + 1
+                end = body.index(END, len(prefix)) + 1
                 search = {
                     "gallery_id": gallery_id,
                     "subject": subject,
                     "number": int(number, 16),
-                    "name": body[len(by_name) : end - 1].decode(),
+                    "name": body[len(prefix) : end - 1].decode(),
                     "body": body[end:],
                 }
                 transaction.insert(CALIBRATION_SEARCHES, search)
 
-    def _write_snapshots(self, entry: GalleryRecord, done: Upgraded) -> None:
+    def _write_snapshots(self, entry: GalleryRecord, upgraded: Upgraded) -> None:
         for _, body in self.old.below("snapshot", entry.gallery_id):
             snapshot = SNAPSHOT.validate_json(body)
             name = snapshot_name(entry.gallery_id, snapshot.snapshot_id)
@@ -270,7 +272,7 @@ class _Upgrade:
                 self._write_archive(entry, self.old_folder / name, folder, snapshot.created_at)
             except DamagedSnapshot as error:
                 log.error("%s was left out: %s", name, error.detail)
-                done.left_out.append(name)
+                upgraded.left_out.append(name)
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             self.new.snapshots.keep(describe_snapshot(folder, snapshot.created_at))
@@ -281,16 +283,16 @@ class _Upgrade:
         header = open_old_snapshot(file)
         embedder = header.embedding_fingerprint or entry.embedding_fingerprint
         make_folder(folder)
-        then = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
-        then = replace(then, version=header.version)
+        archived = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
+        archived = replace(archived, version=header.version)
         crops = (
             replace(crop, record=replace(crop.record, row_id=slot, inside=crop.picture is not None))
             for slot, crop in enumerate(header.read(), 1)
         )
         with contextlib.closing(Database(folder)) as archive:
-            fill_gallery(archive, _gallery_values(then), crops)
-        asked = "SELECT value FROM record WHERE name = 'record_id'"
-        record_id = Reader(self.new.database).value(asked)
+            fill_gallery(archive, _gallery_values(archived), crops)
+        statement = "SELECT value FROM record WHERE name = 'record_id'"
+        record_id = Reader(self.new.database).value(statement)
         gallery = GalleryInArchive(
             entry.gallery_id, header.gallery or entry.name, embedder, header.version, header.crops
         )
@@ -366,12 +368,12 @@ def _add_reviews(transaction: Transaction, searches: Iterable[KeptQuery]) -> Non
 
 
 def _add_cases(transaction: Transaction, gallery_id: int, cases: Sequence[Case]) -> None:
-    there = {query_id for (query_id,) in transaction.execute("SELECT query_id FROM searches")}
+    stored_ids = {query_id for (query_id,) in transaction.execute("SELECT query_id FROM searches")}
     for case in cases:
         values = {name: getattr(case, name) for name in ("case_id", "name", "notes", "key_id")}
         values |= {"gallery_id": gallery_id, "created_at": as_micros(case.created_at)}
         transaction.insert(CASES, values | {"changed_at": as_micros(case.changed_at)})
-        held = [
+        entries = [
             {
                 "case_id": case.case_id,
                 "query_id": query_id,
@@ -379,9 +381,9 @@ def _add_cases(transaction: Transaction, gallery_id: int, cases: Sequence[Case])
                 "note": entry.note,
             }
             for query_id, entry in case.queries.items()
-            if query_id in there
+            if query_id in stored_ids
         ]
-        transaction.insert(CASE_SEARCHES, *held)
+        transaction.insert(CASE_SEARCHES, *entries)
         deleted = [
             {"case_id": case.case_id, "day": day.isoformat(), "searches": searches}
             for day, searches in case.deleted_searches.items()

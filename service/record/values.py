@@ -1,4 +1,4 @@
-"""Values of the record: crops, galleries, kept searches, and the outcomes of changes."""
+"""Values of the record: crops, galleries, kept searches, and results of changes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pydantic.dataclasses import dataclass as stored_dataclass
 
 from gmn_client.models import EnrolledImage, RetentionFrom, Verdict
 
-# One case is one value of the record, and its export one file.
+# A case is loaded, and exported to one file, as a whole.
 MOST_CASES = 1000
 MOST_IN_CASE = 500
-# A key without `admin` may begin these, so that others can begin cases too.
+# Limit for keys without `admin`, so that others can create cases too.
 MOST_CASES_OF_KEY = MOST_CASES // 2
 
 
 class CaseFields(TypedDict, total=False):
-    """Changes of a case; fields that are left out stay."""
+    """Changes of a case; omitted fields are kept."""
 
     name: str
     notes: str
@@ -37,7 +37,7 @@ Decision: TypeAlias = Literal["confirmed", "rejected"]
 
 
 class KeptResult(NamedTuple):
-    """One result without its labels; the scores are those of the answer."""
+    """A result without its labels, with the scores of the answer."""
 
     crop_id: str
     cosine: float
@@ -48,7 +48,7 @@ class KeptResult(NamedTuple):
 
 @stored_dataclass(frozen=True)
 class Review:
-    """A decision on a result: whether it shows the person that was searched for."""
+    """A decision whether a result shows the person searched for."""
 
     decision: Decision
     reviewed_at: datetime
@@ -57,18 +57,18 @@ class Review:
 
 @stored_dataclass(frozen=True, kw_only=True)
 class KeptQuery:
-    """One search and its answer.
+    """A search and its answer.
 
     Attributes:
-        query_id: begins with its time, so that ids sort by it.
-        key_id: the API key that asked.
+        query_id: begins with the time of the search, so that ids sort by time.
+        key_id: the API key that made the search.
         request: fields of the request that name no person.
-        answer: the answer but for its results; JSON.
+        answer: the answer without its results, as JSON.
         results: best first.
-        crop_id: of a search by a crop; of several the first, and `request` has `crop_ids`.
-        content_type: of the kept picture; None where none is kept.
-        reviews: by the crop's id.
-        cases: ids of the cases that keep it beyond its days.
+        crop_id: the crop searched by, or the first of several, which `request` has as `crop_ids`.
+        content_type: type of the kept picture; None if none is kept.
+        reviews: reviews by crop id.
+        cases: ids of the cases that keep it beyond its retention.
     """
 
     query_id: str
@@ -84,7 +84,7 @@ class KeptQuery:
 
     @property
     def shows(self) -> set[str]:
-        """The crops that show whose search it is: with the last of them it is removed.
+        """The crops that identify the person searched for; once all are deleted, so is the search.
 
         These are the crops searched by, the confirmed ones, and a first result that is a `match`.
         """
@@ -108,11 +108,11 @@ class CaseEntry(NamedTuple):
 
 @stored_dataclass(frozen=True, kw_only=True)
 class Case:
-    """Searches that are held together beyond their days.
+    """A group of searches that are kept beyond their retention.
 
     Attributes:
-        queries: by their ids.
-        deleted_searches: how many of its searches were deleted, by day in UTC.
+        queries: entries by query id.
+        deleted_searches: number of its searches that were deleted, by day in UTC.
     """
 
     case_id: str
@@ -148,11 +148,11 @@ class CropLabel:
     """The labels of a crop.
 
     Attributes:
-        row_id: its number in its gallery, never given out twice; 0 until it is stored.
-        identity, camera, external_id: opaque strings; None where unknown.
-        captured_at: with time zone; None where unknown.
+        row_id: number in its gallery, never reused; 0 until it is stored.
+        identity, camera, external_id: opaque strings; None if unknown.
+        captured_at: with time zone; None if unknown.
         metadata: the client's own JSON object.
-        track: the tracker's own id of the track, within the camera; None where unknown.
+        track: the tracker's id of its track, unique within the camera; None if unknown.
     """
 
     row_id: int
@@ -166,17 +166,17 @@ class CropLabel:
 
 
 def identity_code(identity: str, secret: bytes) -> int:
-    """Return an identity as a number, the same in every process with the record's secret.
+    """Return a number for an identity, which depends only on its name and the record's secret.
 
-    It is 63 bits of a keyed hash, and not a numbering of the names, which would outlive a forgotten
-    person. Among a million identities two share one with a probability of 5e-8.
+    It is 63 bits of a keyed hash. A table of numbers would outlive a forgotten person. The
+    probability that any two of a million identities collide is 5e-8.
     """
     digest = hashlib.blake2b(identity.encode(), key=secret, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def group_code(label: CropLabel, secret: bytes) -> int:
-    """Return the `identity_code` of a crop, or a negative number of its own without an identity."""
+    """Return a crop's `identity_code`, or a unique negative number if it has no identity."""
     if label.identity is None:
         return -1 - label.row_id
     return identity_code(label.identity, secret)
@@ -190,12 +190,12 @@ class StoredCrop(CropLabel):
     """A crop's record without its picture and vector.
 
     Attributes:
-        sha256: of the bytes that were sent, hexadecimal.
-        content_type: of the kept picture; None where none is kept.
+        sha256: hash of the uploaded bytes, hexadecimal.
+        content_type: type of the kept picture; None if none is kept.
         image_bytes: size of the kept picture.
         created_at: when it was first stored.
-        inside: the picture is kept in the record.
-        quality: of its image, which decides a person's best picture; None where not measured.
+        inside: the picture is stored in the record.
+        quality: image quality, which decides a person's best picture; None if not measured.
     """
 
     sha256: str
@@ -216,11 +216,11 @@ class StoredCrop(CropLabel):
 
 @dataclass(frozen=True)
 class ArchivedCrop:
-    """A crop with all that belongs to it, to be stored or as a snapshot keeps it.
+    """A crop with all its contents, to be stored or as read from an archive.
 
     Attributes:
-        vector: `(d,)` float32 as the embedder gave it, not of unit length.
-        picture: its content, of the record's `content_type`; None where none is kept, or elsewhere.
+        vector: `(d,)` float32 from the embedder, not normalized.
+        picture: bytes of type `record.content_type`; None if not kept or stored elsewhere.
     """
 
     record: StoredCrop
@@ -230,7 +230,7 @@ class ArchivedCrop:
 
 @dataclass(frozen=True)
 class IndexedCrop:
-    """A crop with its vector, `(d,)` float32, not of unit length."""
+    """A crop with its vector, `(d,)` float32, not normalized."""
 
     label: CropLabel
     vector: NDArray[np.float32]
@@ -238,12 +238,12 @@ class IndexedCrop:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """A committed enrolment: `landed` in the order asked, `added` the crops that are new.
+    """A committed enrollment: `landed` in the order of the request, `added` with the new crops.
 
     Attributes:
-        replayed: the request happened before, and this was its outcome.
-        problems: as the request that happened left them, opaque JSON.
-        removal: of the crops of a track that gave way; None where none did.
+        replayed: the request was processed before, and this was its result.
+        problems: problems from when the request was processed, as opaque JSON.
+        removal: removal of crops displaced from tracks; None if there were none.
     """
 
     version: int
@@ -259,10 +259,10 @@ class Removal:
     """A committed deletion.
 
     Attributes:
-        row_ids, crop_ids: of the removed crops, in one order.
-        kept_searches: the searches that were removed with a person.
-        alerts: how many alerts were removed with a person.
-        sent_to: how many messages about these were sent to each address.
+        row_ids, crop_ids: the removed crops, both in the same order.
+        kept_searches: searches deleted together with a person.
+        alerts: number of alerts deleted together with a person.
+        sent_to: number of messages about these alerts sent to each address.
     """
 
     version: int
@@ -279,12 +279,12 @@ class Removal:
 
 @dataclass(frozen=True)
 class Relabelling:
-    """A committed change of the labels of crops.
+    """A committed change of crop labels.
 
     Attributes:
-        labels: of the changed crops, as they are now.
-        merge_id: under which a merge of two identities can be undone; None for no merge.
-        restored_identity: the former identity that the undoing of a merge gave back; else None.
+        labels: the new labels of the changed crops.
+        merge_id: id for undoing a merge of two identities; None if there was no merge.
+        restored_identity: the identity restored by undoing a merge; else None.
     """
 
     version: int
@@ -298,7 +298,7 @@ class Relabelling:
 
 
 class CropFields(TypedDict, total=False):
-    """Changes of a crop's labels; None where one is unknown from now on."""
+    """Changes of a crop's labels; None makes a label unknown."""
 
     identity: str | None
     camera: str | None
@@ -317,10 +317,10 @@ class GallerySettings:
 
     Attributes:
         retention_days: crops older than this are deleted; None keeps them.
-        calibration: whether verdicts follow this gallery's named crops and searches (`on`), stay
-            where these have moved them (`frozen`), or follow the artefact alone (`off`).
-        retention_from: whether a crop's age counts from its capture (or, where that is unknown, its
-            enrolment), or always from its enrolment.
+        calibration: whether verdicts follow this gallery's named crops and searches (`on`), keep
+            the calibration reached so far (`frozen`), or follow the artefact alone (`off`).
+        retention_from: whether a crop's age counts from its capture (from its enrollment if that is
+            unknown) or always from its enrollment.
     """
 
     retention_days: int | None = None
@@ -329,7 +329,7 @@ class GallerySettings:
 
 
 class SettingsChanges(TypedDict, total=False):
-    """The settings to change, named as in `GallerySettings`; those left out stay."""
+    """Settings to change, named as in `GallerySettings`; omitted ones are kept."""
 
     retention_days: int | None
     calibration: CalibrationMode
@@ -338,11 +338,11 @@ class SettingsChanges(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class PublishedCalibration:
-    """A calibration that every process answers by.
+    """A calibration used by every process.
 
     Attributes:
-        version: 1 for the first one published under its subject, then one more for each.
-        body: opaque text; it has no checksum, so its reader drops one that it cannot parse.
+        version: counts the calibrations published under its subject, from 1.
+        body: opaque text without a checksum; readers ignore one that they cannot parse.
     """
 
     version: int
@@ -357,11 +357,11 @@ class GalleryRecord:
         embedding_fingerprint: fingerprint of the embedder that made the searched vectors.
         staged_fingerprint: fingerprint of the embedder whose vectors are being prepared, or None.
         at: number of restores so far.
-        side: number of the file of the searched vectors; a reindex fills that of `staged_side` and
-            switches to it.
-        sides, rows: number of sides and of slots that were given out.
+        side: number of the file of the searched vectors; a reindex fills the file of `staged_side`
+            and switches to it.
+        sides, rows: number of sides and of slots assigned so far.
         removals: number of commits that removed crops for good.
-        staged_crops, staged_row: number of crops with a staged vector: all up to this slot.
+        staged_crops, staged_row: number of crops with a staged vector, and their last slot.
         unnamed: number of crops without an identity.
     """
 
@@ -388,14 +388,14 @@ class GalleryRecord:
 
 @dataclass(frozen=True)
 class CropFilter:
-    """A filter of crops to list, change or delete; None asks nothing.
+    """A filter of crops to list, change or delete; None means any value.
 
     Attributes:
         crop_ids: only these; empty for every crop.
         identity, camera, track, external_id: only crops with this label.
         unnamed: only crops without an identity.
-        captured_after, captured_before: inclusive bounds, with time zone; a crop of unknown time
-            passes none.
+        captured_after, captured_before: inclusive bounds, with time zone; excludes crops of unknown
+            time.
     """
 
     crop_ids: frozenset[str] = frozenset()
@@ -414,7 +414,7 @@ class CropFilter:
     def passes(self, crop: CropLabel) -> bool:
         after = self.captured_after
         before = self.captured_before
-        taken = crop.captured_at
+        captured_at = crop.captured_at
         return (
             (not self.crop_ids or crop.crop_id in self.crop_ids)
             and self.identity in (None, crop.identity)
@@ -422,20 +422,20 @@ class CropFilter:
             and self.track in (None, crop.track)
             and self.external_id in (None, crop.external_id)
             and not (self.unnamed and crop.identity is not None)
-            and (taken is not None or not self.of_time)
-            and (after is None or taken is None or taken >= after)
-            and (before is None or taken is None or taken <= before)
+            and (captured_at is not None or not self.of_time)
+            and (after is None or captured_at is None or captured_at >= after)
+            and (before is None or captured_at is None or captured_at <= before)
         )
 
 
 @stored_dataclass(frozen=True)
 class Snapshot:
-    """A copy of a gallery in a file of its own.
+    """A copy of a gallery in its own file.
 
     Attributes:
-        version: of the gallery when its copy began.
-        crops: how many the file holds now: forgotten people are taken out of it too.
-        bytes, sha256: of the file.
+        version: version of the gallery when its copy began.
+        crops: current number in the file; forgotten people are removed from it too.
+        bytes, sha256: size and hash of the file.
     """
 
     snapshot_id: str
@@ -450,12 +450,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RequestKey:
-    """A client's name for a request, so that it happens once however often it is sent.
+    """A client's name for a request, which makes repeating it harmless.
 
     Attributes:
-        key: the client's own word.
-        digest: of the whole request; another one under the same key is a mistake.
-        problems: of the answer, the refused images and faults; opaque JSON.
+        key: chosen by the client.
+        digest: digest of the whole request; a different one under the same key is an error.
+        problems: refused images and faults in the answer, as opaque JSON.
     """
 
     key: str
@@ -465,12 +465,12 @@ class RequestKey:
 
 @dataclass(frozen=True)
 class Archive:
-    """A gallery; `crops` can be read once, inside its context.
+    """A gallery's contents; `crops` can be read once, inside its context.
 
     Attributes:
-        version: the gallery's when it began.
-        crops: each at least once; one that is changed meanwhile comes again, as it is then. One
-            that is removed meanwhile may be among them.
+        version: version of the gallery when the archive began.
+        crops: each at least once; a crop changed in the meantime is repeated with its new state,
+            and a crop removed in the meantime may be included.
     """
 
     version: int
@@ -478,10 +478,10 @@ class Archive:
     crops: Iterator[ArchivedCrop]
 
 
-# The form of the ids of `new_crop_id`.
+# Pattern of the ids from `new_crop_id`.
 CROP_ID = "[0-9a-f]{32}"
 
 
 def new_crop_id() -> str:
-    """48 bits of milliseconds, then 80 random ones: unguessable, and roughly in order of time."""
+    """Return an unguessable id, roughly in time order: 48 bits of milliseconds, 80 random bits."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

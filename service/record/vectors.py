@@ -1,9 +1,9 @@
-"""The vectors of the galleries, in a flat file for each gallery and side.
+"""Vectors of the galleries, in one flat file for each gallery and side.
 
-A writer writes vectors and syncs them before the rows that name their slots are committed, so a row
-never names a vector that is not there. A slot is never given out twice. A removal leaves zeros, and
-maintenance gives the disk back the blocks that hold nothing else. The file may end beyond the last
-slot: it grows ahead of the writes, so that a process which searches it rarely has to map it anew.
+A writer syncs vectors before it commits the rows that name their slots, so a committed row always
+has its vector. Slots are never reused. A removal writes zeros, and maintenance returns blocks of
+zeros to the file system. The file may extend beyond the last slot: it grows ahead of the writes, so
+that a process searching it rarely has to map it again.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ from service.ops.data_directory import sync
 PRIVATE_FILE = 0o600
 FLOAT_BYTES = 4
 COPIED_BYTES = 4 * 1024**2
-# A file system allocates a file in blocks of this size, or in parts of it.
+# File systems allocate space in blocks of this size or smaller.
 BLOCK_BYTES = 4096
 KEEP_SIZE_AND_PUNCH_HOLE = 3
-# Upper bound on the slots by which the file grows ahead; they take no space on the disk.
+# Largest number of slots by which a file grows ahead; they are sparse and take no disk space.
 SLOTS_AHEAD = 65_536
 
 Vector = NDArray[np.float32]
 
 
 def vector_crc(crop_id: str, vector: Vector) -> int:
-    """Compute the checksum of a crop's vector and of its id, which tells whose vector it is."""
+    """Return the checksum of a vector and its crop's id, which ties the vector to the crop."""
     return zlib.crc32(np.asarray(vector, "<f4").tobytes(), zlib.crc32(crop_id.encode()))
 
 
 class VectorFile:
-    """The vectors `(d,)` float32 of one gallery and side, by slot.
+    """Vectors `(d,)` float32 of one gallery and side, by slot.
 
-    Writers hold the lock of the record. Readers need none: they only read slots that are committed.
+    Writers hold the record's lock. Readers need no lock: they read only committed slots.
     """
 
     def __init__(self, path: Path, dimension: int, only_read: bool = False) -> None:
-        """Open the file, and create it where it is missing.
+        """Open the file, creating it if it is missing.
 
         Raises:
-            FileNotFoundError: it is only read, and is not there.
+            FileNotFoundError: the file is missing and `only_read` is set.
         """
         self.path = path
         self.dimension = dimension
         self._vector_bytes = dimension * FLOAT_BYTES
         mode = os.O_RDONLY if only_read else os.O_RDWR | os.O_CREAT
         self._file = os.open(path, mode | os.O_CLOEXEC, PRIVATE_FILE)
-        # A file that was removed is closed once its last reader has done with it.
+        # A removed file stays open until its last reader is done.
         self._close = weakref.finalize(self, os.close, self._file)
-        # Another process may have made it and been killed before its name was synced.
+        # Another process may have created it and been killed before syncing its name.
         if not only_read:
             sync(path.parent)
 
     def write(self, vectors: Mapping[int, Vector]) -> None:
-        """Write vectors by slot, which are on the disk afterwards.
+        """Write vectors by slot and sync them to disk.
 
         Raises:
             OSError: the disk is full or fails.
@@ -76,7 +76,7 @@ class VectorFile:
         os.fdatasync(self._file)
 
     def clear(self, slots: Iterable[int]) -> None:
-        """Overwrite vectors with zeros, which are on the disk afterwards.
+        """Overwrite vectors with zeros and sync them to disk.
 
         Raises:
             OSError: the disk fails.
@@ -86,25 +86,25 @@ class VectorFile:
         os.fdatasync(self._file)
 
     def read(self, slots: Sequence[int]) -> Vector:
-        """Read vectors `(n, d)` in the order of the slots; one beyond the file's end is zeros."""
-        found = np.zeros((len(slots), self.dimension), "<f4")
+        """Read vectors `(n, d)` in the order of the slots; slots beyond the file's end are zero."""
+        vectors = np.zeros((len(slots), self.dimension), "<f4")
         for first, run in _places(slots):
             size = len(run) * self._vector_bytes
             body = os.pread(self._file, size, run[0] * self._vector_bytes)
-            whole = len(body) // self._vector_bytes
-            part = np.frombuffer(body[: whole * self._vector_bytes], "<f4")
-            found[first : first + whole] = part.reshape(whole, self.dimension)
-        return found
+            count = len(body) // self._vector_bytes
+            complete = np.frombuffer(body[: count * self._vector_bytes], "<f4")
+            vectors[first : first + count] = complete.reshape(count, self.dimension)
+        return vectors
 
     def prefetch(self, slot: int, count: int) -> None:
         place = slot * self._vector_bytes
         os.posix_fadvise(self._file, place, count * self._vector_bytes, os.POSIX_FADV_WILLNEED)
 
     def mapped(self) -> Vector:
-        """Map the file into memory: vectors `(slots, d)` by slot, for reading alone.
+        """Map the file into memory: read-only vectors `(slots, d)` by slot.
 
-        It shows later writes, and stays readable when the file is removed or closed. Only
-        committed slots may be read: the file can be cut after the last of them.
+        The map shows later writes, and stays readable after the file is removed or closed. Read
+        only committed slots: the file may be truncated after the last of them.
         """
         slots = os.fstat(self._file).st_size // self._vector_bytes
         if not slots:
@@ -113,18 +113,18 @@ class VectorFile:
         return np.frombuffer(memory, "<f4").reshape(slots, self.dimension)
 
     def cut(self, next_slot: int) -> None:
-        """Cut off what lies from a slot on: a writer was killed before it committed that."""
+        """Truncate the file at a slot, dropping vectors that a killed writer never committed."""
         if os.fstat(self._file).st_size > next_slot * self._vector_bytes:
             os.ftruncate(self._file, next_slot * self._vector_bytes)
 
     def release(self, used: Sequence[int], first: int, end: int) -> None:
-        """Give the disk back whole blocks of zeros; to be called where no slot of them is written.
+        """Return blocks of zeros to the file system; call it while no slot in them is written.
 
         Args:
-            used: the slots from `first` up to `end`, exclusive, that hold a vector; ascending.
+            used: slots in [first, end) that hold a vector; ascending.
 
         Raises:
-            OSError: the file system cannot do it.
+            OSError: the file system does not support it.
         """
         edges = [first - 1, *used, end]
         for before, after in itertools.pairwise(edges):
@@ -149,37 +149,37 @@ class VectorFile:
             os.ftruncate(self._file, (slots + ahead) * self._vector_bytes)
 
     def _write_at(self, slot: int, vectors: bytes) -> None:
-        left = memoryview(vectors)
+        remaining = memoryview(vectors)
         offset = slot * self._vector_bytes
-        while left:
-            written = os.pwrite(self._file, left, offset)
-            left = left[written:]
+        while remaining:
+            written = os.pwrite(self._file, remaining, offset)
+            remaining = remaining[written:]
             offset += written
 
 
 class VectorFiles:
-    """The vector files below a data directory; each is opened once."""
+    """The vector files in a data directory; each is opened once."""
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder
         self._only_read = only_read
-        self._opened: dict[tuple[int, int, int], VectorFile] = {}
+        self._files: dict[tuple[int, int, int], VectorFile] = {}
 
     def open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
-        # The first vectors may have had another dimension, and not have been committed.
+        # An uncommitted first batch of vectors may have had another dimension.
         key = (gallery_id, side, dimension)
-        if key not in self._opened:
+        if key not in self._files:
             path = self.path(gallery_id, side)
-            opened = VectorFile(path, dimension, self._only_read)
-            # Another thread may have opened it meanwhile.
-            return self._opened.setdefault(key, opened)
-        return self._opened[key]
+            file = VectorFile(path, dimension, self._only_read)
+            # Another thread may have opened it in the meantime.
+            return self._files.setdefault(key, file)
+        return self._files[key]
 
     def remove(self, gallery_id: int, side: int) -> None:
-        """Remove the file of a gallery and side; its readers read on."""
-        for key in list(self._opened):
+        """Remove the file of a gallery and side; readers that have it open keep reading."""
+        for key in list(self._files):
             if key[:2] == (gallery_id, side):
-                self._opened.pop(key, None)
+                self._files.pop(key, None)
         self.path(gallery_id, side).unlink(missing_ok=True)
 
     def there(self) -> list[tuple[int, int]]:
@@ -187,9 +187,9 @@ class VectorFiles:
         return sorted((int(gallery), int(side)) for _, gallery, side in names)
 
     def close(self) -> None:
-        for opened in self._opened.values():
-            opened.close()
-        self._opened.clear()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
     def path(self, gallery_id: int, side: int) -> Path:
         return self.folder / vectors_name(gallery_id, side)

@@ -1,4 +1,4 @@
-"""Everything of a record held against its checksums, and read as far as it holds."""
+"""Verification of a whole record against its checksums, and reading of its intact parts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Values = dict[str, Any]
 
 @dataclass
 class GalleryFound:
-    """A gallery: how many crops and kept searches are as written, and a line for each damage."""
+    """A gallery: its number of intact crops and kept searches, and a line for each damage."""
 
     gallery_id: int
     name: str
@@ -50,7 +50,7 @@ class GalleryFound:
 
 @dataclass
 class RecordFound:
-    """A record: its galleries by number, and problems that are of none of them."""
+    """A record: its galleries by id, and problems that belong to none of them."""
 
     galleries: dict[int, GalleryFound] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -65,16 +65,16 @@ class RecordFound:
             raise InputProblem(f"{path}: is damaged ({self.damage[0]}); {remedy}")
 
     def note(self, gallery_id: object, problem: str) -> None:
-        """Note a problem of a gallery, or of the whole where there is none of this number."""
+        """Record a problem of a gallery, or of the whole record if there is no such gallery."""
         gallery = self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None
         lines = gallery.damage if gallery else self.problems
-        # A table may be read twice.
+        # The same problem may be found twice, when a table is read again.
         if problem not in lines:
             lines.append(problem)
 
 
 def verify(folder: Path) -> RecordFound:
-    """Read everything of a record, which may be served meanwhile, as it is at one moment.
+    """Verify a consistent state of a whole record, which may be in use.
 
     Raises:
         InputProblem: there is no record of this program's format.
@@ -91,20 +91,20 @@ def verify(folder: Path) -> RecordFound:
 
 
 class Inspection:
-    """Reads the intact rows of a record that may be damaged, and notes the others.
+    """Yields the intact rows of a record that may be damaged, and collects problems of the others.
 
     Attributes:
-        found: the problems that were noted so far, by gallery.
-        galleries: the rows of those galleries that can be read.
+        found: the problems found so far, by gallery.
+        galleries: rows of the readable galleries.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open a record; raises `InputProblem` where its format is not that of this program."""
+        """Open a record; raises `InputProblem` if it has another format than this program."""
         self.found = RecordFound()
         self.galleries: dict[int, Values] = {}
         self._stored = StoredRecord(folder)
         self._connection = self._stored.connection()
-        # A bit that changed may make a text that is none; its row's checksum tells.
+        # A flipped bit can leave invalid UTF-8; the checksum of the row reveals it.
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         self._counts: dict[int, Values] = defaultdict(lambda: dict.fromkeys(COUNTED, 0))
 
@@ -127,18 +127,18 @@ class Inspection:
 
     def rows(self, table: Table) -> Iterator[Values]:
         names = table.columns
-        last: list[Any] = []
+        last_key: list[Any] = []
         for direction in ("ASC", "DESC"):
             try:
                 key = ["rowid"] if table.rowid else self._primary_key(table)
                 order = ", ".join(f"{name} {direction}" for name in key)
                 columns = ", ".join([*names, "crc", *key])
-                asked = f"SELECT {columns} FROM {table.name} ORDER BY {order}"
-                for row in self._connection.execute(asked):
-                    place = list(row)[len(names) + 1 :]
-                    if direction == "DESC" and place == last:
+                statement = f"SELECT {columns} FROM {table.name} ORDER BY {order}"
+                for row in self._connection.execute(statement):
+                    key_values = list(row)[len(names) + 1 :]
+                    if direction == "DESC" and key_values == last_key:
                         return
-                    last = place if direction == "ASC" else last
+                    last_key = key_values if direction == "ASC" else last_key
                     values = {name: row[name] for name in names}
                     if row_crc(*values.values()) == row["crc"]:
                         yield values
@@ -157,12 +157,12 @@ class Inspection:
                 self._counts[row["gallery_id"]]["people"] += 1
 
     def crops(self) -> Iterator[tuple[Values, Vector]]:
-        """Read the crops whose rows, vectors and pictures hold, each with its vector."""
+        """Yield crops with intact row, vector and picture, each with its vector."""
         pictured = {(row["gallery_id"], row["slot"]) for row in self.rows(PICTURES)}
-        known = (row for row in self.rows(CROPS) if row["gallery_id"] in self.galleries)
-        for some in batches(known, ROWS_AT_ONCE):
-            for gallery_id in dict.fromkeys(crop["gallery_id"] for crop in some):
-                crops = [crop for crop in some if crop["gallery_id"] == gallery_id]
+        rows = (row for row in self.rows(CROPS) if row["gallery_id"] in self.galleries)
+        for batch in batches(rows, ROWS_AT_ONCE):
+            for gallery_id in dict.fromkeys(crop["gallery_id"] for crop in batch):
+                crops = [crop for crop in batch if crop["gallery_id"] == gallery_id]
                 yield from self._with_vectors(gallery_id, crops, pictured)
             heartbeat()
 
@@ -179,7 +179,7 @@ class Inspection:
         for gallery_id, row in self.galleries.items():
             counts = self._counts[gallery_id]
             damaged = self.found.galleries[gallery_id].damage
-            # Lines about single crops say more.
+            # Skip totals if there are lines about single crops, which say more.
             for name in () if damaged else COUNTED:
                 if counts[name] != row[name]:
                     line = f"{counts[name]} {name} are there, and {row[name]} were written"
@@ -203,55 +203,55 @@ class Inspection:
         with self._noting_errors("checksums of vectors"):
             checksums = read_checksums(Reader(self._stored), gallery_id, gallery["side"], slots)
         vectors = dict(zip(slots, side.read(slots), strict=True))
-        wrong = [
+        mismatched = [
             crop["slot"]
             for crop in crops
             if vector_crc(crop["crop_id"], vectors[crop["slot"]]) != checksums.get(crop["slot"])
         ]
-        # A removal since the reading began has overwritten the vector.
-        lost_vectors = self._still_there(gallery_id, wrong)
+        # Crops removed since the read began have overwritten vectors.
+        lost_slots = self._existing(gallery_id, mismatched)
         for crop in crops:
-            lost = ""
-            if crop["slot"] in lost_vectors:
-                lost = "vector"
-            elif crop["slot"] in wrong:
+            missing = ""
+            if crop["slot"] in lost_slots:
+                missing = "vector"
+            elif crop["slot"] in mismatched:
                 continue
             elif crop["inside"] and (gallery_id, crop["slot"]) not in pictured:
-                lost = "picture"
-            if lost:
-                line = f"the {lost} of crop {crop['crop_id']} is gone or damaged"
+                missing = "picture"
+            if missing:
+                line = f"the {missing} of crop {crop['crop_id']} is gone or damaged"
                 self.found.note(gallery_id, line)
             else:
                 yield crop, vectors[crop["slot"]]
 
-    def _still_there(self, gallery_id: int, slots: list[int]) -> set[int]:
+    def _existing(self, gallery_id: int, slots: list[int]) -> set[int]:
         if not slots:
             return set()
-        asked = f"SELECT slot FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
+        statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
         with contextlib.suppress(sqlite3.DatabaseError, ServiceError):
-            with contextlib.closing(StoredRecord(self._stored.folder)) as now:
-                rows = Reader(now).tuples(asked, (gallery_id, as_json(slots)))
+            with contextlib.closing(StoredRecord(self._stored.folder)) as current:
+                rows = Reader(current).tuples(statement, (gallery_id, as_json(slots)))
             return {slot for (slot,) in rows}
         return set(slots)
 
     def _note_row(self, table: Table, values: Values) -> None:
-        named = f"crop {values['crop_id']}" if table is CROPS else f"a row of {table.name}"
-        self.found.note(values.get("gallery_id"), f"{named} is not what was written")
+        subject = f"crop {values['crop_id']}" if table is CROPS else f"a row of {table.name}"
+        self.found.note(values.get("gallery_id"), f"{subject} is not what was written")
 
     def _primary_key(self, table: Table) -> list[str]:
         columns = self._connection.execute(f"PRAGMA table_info({table.name})").fetchall()
-        keyed = sorted((row["pk"], row["name"]) for row in columns if row["pk"])
-        return [name for _, name in keyed]
+        columns_of_key = sorted((row["pk"], row["name"]) for row in columns if row["pk"])
+        return [name for _, name in columns_of_key]
 
     def _require_format(self) -> None:
         path = self._stored.path
         try:
-            found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise InputProblem(f"{path}: is no record ({error}); name another folder") from error
-        if not EARLIEST_FORMAT <= found <= FORMAT:
+        if not EARLIEST_FORMAT <= version <= FORMAT:
             raise InputProblem(
-                f"{path}: has format version {found}, and this program reads {FORMAT}; read it "
+                f"{path}: has format version {version}, and this program reads {FORMAT}; read it "
                 "with the program version that wrote it"
             )
 

@@ -1,12 +1,11 @@
-"""Free space in the pages of an SQLite file, which may hold copies of rows, is overwritten.
+"""Overwriting of free space in the pages of an SQLite file, which may contain copies of rows.
 
-With `secure_delete` SQLite overwrites a row that is deleted, but a row that it has moved to another
-page leaves a copy in the free space of the former one, which would outlive the row. The pages that
-have changed are those in the write-ahead log: after they have been copied into the file, and before
-the log is emptied, their free space is overwritten in place. No reader looks at free space, so none
-is disturbed.
+With `secure_delete`, SQLite overwrites a deleted row. But when it moves a row to another page, a
+copy remains in the free space of the former page and would outlive the row. The changed pages are
+those in the write-ahead log. After a checkpoint, and before the log is truncated, their free space
+is overwritten in place. This disturbs no reader, because readers never look at free space.
 
-The layout of pages and of the log is that of https://www.sqlite.org/fileformat2.html.
+The layout of pages and of the log is described at https://www.sqlite.org/fileformat2.html.
 """
 
 from __future__ import annotations
@@ -23,44 +22,44 @@ FILE_HEADER_BYTES = 100
 LOG_HEADER_BYTES = 32
 FRAME_HEADER = struct.Struct(">I20x")
 FRAME_BYTES = FRAME_HEADER.size + PAGE_BYTES
-# Kind of page, first free block, number of cells, and where the cells begin.
+# Page type, first free block, number of cells, and start of the cell content.
 PAGE_HEADER = struct.Struct(">BHHH")
-# Bytes of the header by the kind of a B-tree page; pages of other kinds begin with the number of
-# another page, which is below `MOST_PAGES`, so that their first byte is 0 or 1.
+# Header sizes by type of B-tree page. Pages of other types begin with a page number, which is below
+# `MOST_PAGES`, so that their first byte is 0 or 1.
 HEADER_BYTES = {2: 12, 5: 12, 10: 8, 13: 8}
 MOST_PAGES = 2**25
 FREE_BLOCK = struct.Struct(">HH")
-# A larger file holds pictures, which a start does not read.
+# A larger file contains pictures, which are not read at the start.
 PREFETCHED_BYTES = 2 * 1024**3
 
 
 class CopiedFrames:
-    """The frames of a write-ahead log whose pages were wiped after they were copied.
+    """The frames of a write-ahead log whose pages were wiped after a checkpoint copied them.
 
-    A long read keeps the log from being emptied, and every commit meanwhile copies some more.
+    A long read prevents truncation of the log, while every commit checkpoints more frames.
     """
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._header = b""
-        self._done = 0
+        self._wiped = 0
 
     def new_pages(self, copied: int) -> list[int]:
-        """Return the numbers of pages, ascending from 1, in the frames that were not done yet.
+        """Return the page numbers, ascending from 1, of copied frames that were not wiped yet.
 
         Args:
-            copied: number of the log's frames that are copied into the file by now.
+            copied: number of the log's frames that have been copied into the file.
         """
         if not self._log.exists():
             return []
         numbers = set()
         with self._log.open("rb", buffering=0) as file:
             header = file.read(LOG_HEADER_BYTES)
-            # A log that begins anew has another header.
+            # A restarted log has a new header.
             if header != self._header:
                 self._header = header
-                self._done = 0
-            for frame in range(self._done, copied):
+                self._wiped = 0
+            for frame in range(self._wiped, copied):
                 place = LOG_HEADER_BYTES + frame * FRAME_BYTES
                 body = os.pread(file.fileno(), FRAME_HEADER.size, place)
                 if len(body) == FRAME_HEADER.size:
@@ -68,26 +67,26 @@ class CopiedFrames:
         return sorted(numbers)
 
     def note_wiped(self, copied: int) -> None:
-        self._done = copied
+        self._wiped = copied
 
 
 class PageFile:
     """An SQLite file whose free space is overwritten.
 
-    It stays open as long as the record: a process that closes any descriptor of a file loses all
-    of its locks on it, SQLite's own too. Another process would then take itself for the last one
-    that has the record open, and delete the log. So several objects for one file share one
+    It stays open as long as the record. A process that closes any descriptor of a file loses all
+    its locks on it, including SQLite's own; another process could then believe that it is the last
+    one with the record open, and delete the log. Objects for the same file therefore share one
     descriptor, which the last of them closes.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the file; raises `OSError`."""
-        found = path.stat()
-        self._key = (found.st_dev, found.st_ino)
-        with _SHARING:
-            if self._key not in _OPENED:
-                _OPENED[self._key] = _Descriptor(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-            self._descriptor = _OPENED[self._key]
+        status = path.stat()
+        self._key = (status.st_dev, status.st_ino)
+        with _DESCRIPTORS_LOCK:
+            if self._key not in _DESCRIPTORS:
+                _DESCRIPTORS[self._key] = _Descriptor(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            self._descriptor = _DESCRIPTORS[self._key]
             self._descriptor.users += 1
 
     def prefetch(self) -> None:
@@ -96,9 +95,9 @@ class PageFile:
             os.posix_fadvise(self._descriptor.number, 0, size, os.POSIX_FADV_WILLNEED)
 
     def wipe(self, numbers: list[int]) -> int:
-        """Overwrite the free space in pages, on the disk too, and return how many had some.
+        """Overwrite the free space in pages, sync, and return the number of pages that had data.
 
-        The caller keeps others from writing the file.
+        The caller must prevent other writes to the file.
 
         Raises:
             OSError: the disk fails.
@@ -119,11 +118,11 @@ class PageFile:
         return wiped
 
     def close(self) -> None:
-        """Close the file; SQLite must have closed it before."""
-        with _SHARING:
+        """Close the file; SQLite must have closed it first."""
+        with _DESCRIPTORS_LOCK:
             self._descriptor.users -= 1
             if not self._descriptor.users:
-                os.close(_OPENED.pop(self._key).number)
+                os.close(_DESCRIPTORS.pop(self._key).number)
 
 
 @dataclass
@@ -132,16 +131,16 @@ class _Descriptor:
     users: int = 0
 
 
-# By device and inode.
-_OPENED: dict[tuple[int, int], _Descriptor] = {}
-_SHARING = threading.Lock()
+# Open descriptors by device and inode.
+_DESCRIPTORS: dict[tuple[int, int], _Descriptor] = {}
+_DESCRIPTORS_LOCK = threading.Lock()
 
 
 def free_spans(page: bytes, is_first: bool = False) -> Iterator[tuple[int, int]]:
-    """Yield the first byte of each free part of a page, and the one after it.
+    """Yield the start and end (exclusive) of each free part of a page.
 
     Args:
-        is_first: whether it is the first page, which begins with the header of the file.
+        is_first: the page is the first one, which begins with the file header.
     """
     header = FILE_HEADER_BYTES if is_first else 0
     if len(page) < PAGE_BYTES or page[header] not in HEADER_BYTES:
@@ -150,7 +149,7 @@ def free_spans(page: bytes, is_first: bool = False) -> Iterator[tuple[int, int]]
     gap = header + HEADER_BYTES[kind] + 2 * cells
     if gap < content <= PAGE_BYTES:
         yield gap, content
-    # Each free block names the next one, which lies behind it.
+    # Each free block points to the next one, at a higher offset.
     while content <= block <= PAGE_BYTES - FREE_BLOCK.size:
         following, size = FREE_BLOCK.unpack_from(page, block)
         if size > FREE_BLOCK.size and block + size <= PAGE_BYTES:

@@ -97,7 +97,7 @@ def test_a_large_gallery_is_read_ahead_and_leaves_no_connection(serve, filled, m
     before = filled.shown()
     monkeypatch.setattr("service.gallery.registry.COLUMNS_AT_ONCE", 4)
     monkeypatch.setattr("service.record.crop_rows.COLUMNS_AT_ONCE", 4)
-    opened = filled.record.database._opened
+    opened = filled.record.database._connections
     count = len(opened)
     for _ in range(3):
         filled.galleries._read(filled.gallery.gallery_id)

@@ -230,7 +230,7 @@ def test_a_crop_removed_while_an_archive_is_written_is_no_part_of_it(
 ):
     first, second, _third = enroll(record, gallery, 1, 2, 3)
     reads_vectors = "read_contents" if kind == "snapshot" else "open_vectors"
-    name = reads_vectors if when == "before its vector" else "_remove_gone"
+    name = reads_vectors if when == "before its vector" else "_remove_deleted"
     goes_on = getattr(archive, name)
 
     def meanwhile(*arguments):

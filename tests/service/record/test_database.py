@@ -187,11 +187,11 @@ def _run_at_once(database: Database, *rules: Callable[[Transaction], Any]) -> li
             return error
 
     with ThreadPoolExecutor(len(rules)) as threads:
-        with database._writing:
+        with database._write_lock:
             done = []
             for number, rule in enumerate(rules, 1):
                 done.append(threads.submit(run, rule))
-                while len(database._waiting) < number:
+                while len(database._queue) < number:
                     time.sleep(0.001)
         return [future.result() for future in done]
 
@@ -251,7 +251,7 @@ def test_more_writers_than_one_transaction_takes_all_return(record, gallery):
 def test_a_writer_behind_a_full_transaction_is_not_forgotten(record, gallery):
     for number in range(RULES_AT_ONCE):
         waiting = _Work(_keep_runtime(gallery, f"before {number:02}"))
-        record.database._waiting.append(waiting)
+        record.database._queue.append(waiting)
     record.database.write(_keep_runtime(gallery, "last"))
     assert len(_names(record.database)) == RULES_AT_ONCE + 1
     assert record.galleries.get(gallery).version == RULES_AT_ONCE + 1

@@ -251,7 +251,7 @@ def test_a_restore_that_was_cut_off_is_refused_at_the_start(filled, tmp_path, mo
     def killed(*_):
         raise Killed
 
-    monkeypatch.setattr(restoring, "_remove_gone", killed)
+    monkeypatch.setattr(restoring, "_delete_crops", killed)
     into = empty(tmp_path / "new")
     with pytest.raises(Killed):
         restore_backup(backup, into, tmp_path / "data")
