@@ -1,6 +1,7 @@
-"""The models of the wire: the service returns these models, the client parses them.
+"""Models of all answers: the service returns them, the client parses them.
 
-Fields that a newer service adds are ignored. The OpenAPI document is generated from these models.
+Unknown fields from a newer service are ignored. The OpenAPI document is generated from these
+models.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ AlertKind = Literal["visit", "late", "disarmed", "promise_broken"]
 AlertState = Literal["open", "confirmed", "rejected"]
 DeliveryState = Literal["waiting", "done", "dead"]
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
-# Codes of problems, of refused images, and of the lines of a job's report.
+# Codes of problems, of refused images, and of entries of a job's report.
 PROBLEM_CODES = (
     "answer_too_large",
     "bad_request",
@@ -124,7 +125,7 @@ absent = partial(is_, None)
 
 
 class WireModel(BaseModel):
-    """Base of every answer."""
+    """Base of all answers."""
 
     model_config = ConfigDict(
         frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True
@@ -132,14 +133,14 @@ class WireModel(BaseModel):
 
 
 class Page(WireModel, Generic[Item]):
-    """One page of a list; `next_cursor` is null on the last."""
+    """One page of a list; `next_cursor` is null on the last page."""
 
     results: list[Item]
     next_cursor: str | None = None
 
 
 class FieldProblem(WireModel):
-    """A problem of one field of a request, which `detail` contains too."""
+    """A problem of one field of a request; `detail` contains it too."""
 
     field: str
     message: str
@@ -148,8 +149,8 @@ class FieldProblem(WireModel):
 class Problem(WireModel):
     """An RFC 9457 problem document: `detail` names the input, the reason and the remedy.
 
-    `type` is one of the listed ones; a newer service may have others. `errors` names the
-    fields that cannot be used, and `results` has an entry for each image where none could be.
+    `type` is one of the listed ones; a newer service may have others. `errors` names the fields
+    that cannot be used; `results` has one entry per image if no image could be used.
     """
 
     model_config = ConfigDict(
@@ -175,7 +176,7 @@ class Problem(WireModel):
 
 
 class RefusedImage(WireModel):
-    """An image that could not be used; the attributes of a usable one are empty."""
+    """An image that could not be used; all attributes of usable images are null."""
 
     crop_id: ClassVar[None] = None
     identity: ClassVar[None] = None
@@ -189,11 +190,11 @@ class RefusedImage(WireModel):
 
 
 class JobProgress(WireModel):
-    """How far a job is, in items: `total` is 0 until they are counted.
+    """Progress of a job, in items: `total` is 0 until they are counted.
 
-    `done` counts the items that were handled; of an import `landed`, `duplicates` and `refused` are
-    its parts, and `not_kept` with `keep_best`. `ignored` counts other files, images that the
-    manifest does not name, and columns of it that have no meaning.
+    `done` counts processed items; for an import it is the sum of `landed`, `duplicates` and
+    `refused`, and of `not_kept` with `keep_best`. `ignored` counts other files, images missing from
+    the manifest, and unknown columns of the manifest.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -208,15 +209,15 @@ class JobProgress(WireModel):
 
     @model_serializer(mode="wrap")
     def _noted(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
-        """Omit the counts that this kind of job does not have."""
+        """Omit counts that do not apply to this kind of job."""
         return {name: n for name, n in serialize(self).items() if name in self.model_fields_set}
 
 
 class Job(WireModel):
-    """An import, a reindex or a grouping, and how far it is.
+    """An import, reindex or grouping, with its progress.
 
-    `problems` counts the lines of its report. `detail` is why it failed, or a remark on its
-    outcome.
+    `problems` counts the entries of its report. `detail` says why the job failed, or comments on
+    its outcome.
     """
 
     job_id: str
@@ -240,9 +241,9 @@ class Jobs(Page[Job]):
 
 
 class CropGroup(WireModel):
-    """Crops without a name that may be of one person; `cohesion`: the probability of their mean.
+    """Unnamed crops that may show one person; `cohesion` is the probability of their mean score.
 
-    The crop that is least like the others comes first.
+    The crop least similar to the others comes first.
     """
 
     crop_ids: list[str]
@@ -250,10 +251,10 @@ class CropGroup(WireModel):
 
 
 class CropGroups(WireModel):
-    """The groups of the last grouping, without crops that were named or deleted since.
+    """The groups of the last grouping, without crops named or deleted since.
 
-    The largest group comes first; `single` is the number of crops in no group. `job_id`,
-    `created_at` and `gallery_version` are null before the first grouping.
+    The largest group comes first; `single` counts crops in no group. `job_id`, `created_at` and
+    `gallery_version` are null before the first grouping.
     """
 
     job_id: str | None = None
@@ -273,13 +274,13 @@ class JobProblem(WireModel):
 
 
 class Key(WireModel):
-    """An API key without its secret; `gallery` is the only one that it is for, null for all.
+    """An API key without its secret; `gallery` limits it to one gallery, null means all.
 
-    From `expires_at` on it is refused; until `former_until` the secret before its rotation is valid
-    too. `learn`: whether its searches count for calibrations. `rate` is in requests a minute to
-    each process, null for any number, and with `rate_images` in images a minute. A key with
-    `in_file` is of GMN_API_KEYS_FILE: it is revoked there, its `created_at` is the time of the
-    file, and its last use is not noted.
+    It is refused from `expires_at` on; until `former_until` the secret before its rotation is valid
+    too. `learn` says whether its searches are used for calibration. `rate` is in requests per
+    minute and process, or in images per minute with `rate_images`; null means unlimited. Keys with
+    `in_file` come from GMN_API_KEYS_FILE: they are revoked there, their `created_at` is the time of
+    the file, and their last use is not recorded.
     """
 
     key_id: str
@@ -297,18 +298,18 @@ class Key(WireModel):
 
 
 class Keys(Page[Key]):
-    """Every key, oldest first."""
+    """All keys, oldest first."""
 
 
 class NewKey(Key):
-    """A new key: `key` is its text, answered this once; `warnings` has what its maker must know."""
+    """A new key: `key` is its text, answered only once; `warnings` tells its maker what to know."""
 
     key: str = Field(repr=False)
     warnings: list[str]
 
 
 class Alive(WireModel):
-    """Every stage of the process makes progress."""
+    """All threads and tasks of the process make progress."""
 
     status: Literal["alive"] = "alive"
 
@@ -316,10 +317,10 @@ class Alive(WireModel):
 class RecordState(WireModel):
     """How far the index is behind the record.
 
-    `state` is `in_step`; `catching_up` where changes of another process are not shown yet;
-    `reading_again` where everything is read anew; `unreachable` where the record does not answer:
-    searches are answered from memory, and a call that needs the record is 503. `lag` counts changes
-    that are known and not shown, `lag_seconds` the time since they are known.
+    `state` is `in_step`; `catching_up` if changes of another process are not shown yet;
+    `reading_again` if everything is being read again; `unreachable` if the record does not respond:
+    searches are then answered from memory, and calls that need the record with 503. `lag` counts
+    known changes that are not shown yet, and `lag_seconds` is the time since the first of them.
     """
 
     state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
@@ -328,15 +329,15 @@ class RecordState(WireModel):
 
     @property
     def up(self) -> bool:
-        """True while the record answers."""
+        """True while the record responds."""
         return self.state != "unreachable"
 
 
 class Ready(WireModel):
-    """The model answered a probe and every gallery is loaded, or known to need a reindex.
+    """The model answered a probe, and every gallery is loaded or known to need a reindex.
 
-    `galleries` is how many are in each state; callers without a key see no names. `index` is
-    `unavailable` where the last search found no Milvus, and the others are answered with 503.
+    `galleries` counts galleries by state. `index` is `unavailable` if the last search could not
+    reach Milvus; searches are then answered with 503.
     """
 
     status: Literal["ready"] = "ready"
@@ -346,7 +347,7 @@ class Ready(WireModel):
 
 
 class Box(BaseModel):
-    """The box of one person in a frame, in pixels; `x` and `y` are of its left upper corner."""
+    """The box of one person in a frame, in pixels; `x` and `y` are its top left corner."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -357,10 +358,10 @@ class Box(BaseModel):
 
 
 class EnrolledImage(WireModel):
-    """An image that is in the gallery; with `duplicate` it was there before, as `crop_id`.
+    """An image that is now in the gallery; a `duplicate` was there before, as `crop_id`.
 
-    The `crop_id` of a duplicate is null for a key that has none of `query`, `delete` and `admin`.
-    `kept` is false, and `crop_id` null, where `keep_best` keeps other crops of its track.
+    The `crop_id` of a duplicate is null unless the key has the scope `query`, `delete` or `admin`.
+    `kept` is false, and `crop_id` null, if `keep_best` keeps other crops of the track instead.
     """
 
     problem: ClassVar[None] = None
@@ -376,19 +377,18 @@ class EnrolledImage(WireModel):
 class Enrollment(WireModel):
     """One entry per image, in order."""
 
-    # None where no image landed: that answer is a problem document, which has no version.
-    # A factory, since the schema would show a default.
+    # None if no image landed: that answer is a problem document, which has no version.
     gallery_version: int | SkipJsonSchema[None] = Field(default_factory=lambda: None)
     results: list[EnrolledImage | RefusedImage]
-    # Sent as the header Idempotent-Replayed: the request happened before, with this answer.
+    # Sent as the header Idempotent-Replayed: this is the answer to an earlier identical request.
     replayed: SkipJsonSchema[bool] = Field(default=False, exclude=True)
 
 
 class Crop(WireModel):
-    """A stored crop; its picture is at `image_url`, `sha256` is of the file that was sent.
+    """A stored crop; its picture is at `image_url`, and `sha256` is that of the file that was sent.
 
-    `vector`, with the `embedding_fingerprint` of its embedder, is there with `include_vector`, but
-    of a crop that is removed at this moment.
+    With `include_vector` it has `vector` and its `embedding_fingerprint`, unless the crop is being
+    removed at this moment.
     """
 
     crop_id: str
@@ -407,15 +407,15 @@ class Crop(WireModel):
 
 
 class Crops(Page[Crop]):
-    """One page of crops; one that is not the last may have fewer than `limit`, also none."""
+    """One page of crops; pages before the last may have fewer than `limit`, even none."""
 
 
 class Track(WireModel):
-    """The crops of one person that a tracker joined in one camera.
+    """The crops of one person that a tracker joined within one camera.
 
-    `crop_id` has its best picture, whose file is at `image_url`, null where none is kept.
-    `cohesion` is the least cosine of a crop to the mean of the others, null for a single crop.
-    Times are those of captures, or of enrollments where these are unknown.
+    `crop_id` has the best picture, at `image_url`, which is null if none is kept. `cohesion` is the
+    lowest cosine of a crop to the mean of the others, null for a single crop. Times are those of
+    capture or, if unknown, of enrollment.
     """
 
     track: str
@@ -430,26 +430,26 @@ class Track(WireModel):
 
 
 class Tracks(Page[Track]):
-    """One page of tracks, in the order of their ids and cameras; it may be empty with `camera`."""
+    """One page of tracks, sorted by id and camera; it may be empty with `camera`."""
 
 
 class Removal(WireModel):
-    """The number of removed crops; from `gallery_version` on they are never returned again."""
+    """The number of removed crops, which are never returned again from `gallery_version` on."""
 
     gallery_version: int
     removed: int
 
 
 class RemovedCrops(Removal):
-    """How many crops passed the filter, and how many were removed: none by a `dry_run`."""
+    """The number of crops that passed the filter, and of those removed; 0 for a `dry_run`."""
 
     matched: int
 
 
 class ChangedCrops(WireModel):
-    """How many crops passed the filter, and how many are others from `gallery_version` on.
+    """The number of crops that passed the filter, and of those changed in `gallery_version`.
 
-    None change by a `dry_run`, nor crops that were so before.
+    Crops that already had the labels do not count as changed; a `dry_run` changes none.
     """
 
     gallery_version: int
@@ -458,7 +458,7 @@ class ChangedCrops(WireModel):
 
 
 class GalleryRemoval(WireModel):
-    """The number of crops that were deleted with the gallery."""
+    """The number of crops deleted with the gallery."""
 
     removed: int
 
@@ -466,19 +466,19 @@ class GalleryRemoval(WireModel):
 class CalibrationState(WireModel):
     """The calibration behind verdicts and probabilities.
 
-    `state`: `artefact`, its thresholds for the number of identities searched; `own`, fitted to this
-    gallery; `frozen`, fitted, and no longer changed; `off`, the artefact's, and no search is kept.
-    `basis` is one sentence for people: the basis of the thresholds. `reason` is why they are the
-    artefact's: `not_fitted` (the first fit comes a few seconds after the 18th named identity),
-    `few_identities` (the search covers fewer than 18), `few_scored` (it scored fewer than nine
-    identities), `shallow_search` (a `rerank_depth` below the default); or that they are
-    `extrapolated` to more than ten times as many identities as the fit covered. `identities` and
-    `crops` are the numbers that the gallery held at the fit to its named crops, 0 without such a
-    fit; `searches` is the number that the fit uses, or that is kept before the first fit. Equal
-    `version`s give equal verdicts; null where no loaded model answers. `date` is that of the fit.
+    `state`: `artefact`, the artefact's thresholds for the number of identities searched; `own`,
+    fitted to this gallery; `frozen`, fitted and no longer updated; `off`, the artefact's, and no
+    searches are stored. `basis` explains the thresholds in one sentence. `reason` says why they are
+    the artefact's: `not_fitted` (the first fit follows a few seconds after the 18th named
+    identity), `few_identities` (the search covers fewer than 18), `few_scored` (it scored fewer
+    than nine identities), `shallow_search` (`rerank_depth` below the default); or that they are
+    `extrapolated` to more than ten times the identities of the fit. `identities` and `crops` are
+    those of the gallery at the fit to its named crops, 0 without such a fit; `searches` counts the
+    searches used by the fit, or stored before the first fit. Equal `version`s give equal verdicts;
+    null if no loaded model answers. `date` is that of the fit.
     """
 
-    # A pair's answer leaves out null.
+    # The answer to a pair omits null.
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     state: CalibrationSource
@@ -492,9 +492,9 @@ class CalibrationState(WireModel):
 
 
 class GalleryCalibration(CalibrationState):
-    """The calibration of a search of a whole gallery, by the default `scoring`.
+    """The calibration of searches of a whole gallery by the default `scoring`.
 
-    `scorings` has that of each scoring which the gallery's artefact offers.
+    `scorings` has the calibration of each scoring that the artefact offers.
     """
 
     scoring: Scoring
@@ -505,10 +505,10 @@ class Gallery(WireModel):
     """A gallery: its size, its settings, and whether it can be searched.
 
     `version` grows with every change; a query's `min_version` refers to it. `state` is
-    `previous_model` where the model before answers for it and `needs_reindex` where no loaded one
-    does. `recall` is the measured share of the true nearest that its index finds, null where the
-    index is exact. `index_bytes` are of the vectors in memory, `image_bytes` of the kept images.
-    Crops older than `retention_days` are deleted, counted from `retention_from`; null keeps all.
+    `previous_model` if the previous model answers for it, and `needs_reindex` if no loaded model
+    does. `recall` is the measured share of true nearest neighbours that the index finds, null for
+    an exact index. `index_bytes` counts the vectors in memory, `image_bytes` the stored images.
+    Crops older than `retention_days`, counted from `retention_from`, are deleted; null keeps all.
     """
 
     name: str
@@ -529,16 +529,16 @@ class Gallery(WireModel):
 
 
 class Galleries(Page[Gallery]):
-    """Every gallery; `audit_queries`: whether searches and views are in the audit log."""
+    """All galleries; `audit_queries` says whether searches and views are in the audit log."""
 
     audit_queries: bool
 
 
 class Identity(WireModel):
-    """The number of crops of one identity, and of the cameras that took them.
+    """An identity with the number of its crops, and of the cameras that took them.
 
-    `crop_id` has its best picture, whose file is at `image_url`, null where none is kept.
-    `last_seen` is the last capture of a crop, or enrollment where the time of capture is unknown.
+    `crop_id` has the best picture, at `image_url`, which is null if none is kept. `last_seen` is
+    the latest time of capture or, if unknown, of enrollment.
     """
 
     identity: str
@@ -550,11 +550,11 @@ class Identity(WireModel):
 
 
 class Identities(Page[Identity]):
-    """One page of identities, in the order of their names unless another one was asked for."""
+    """One page of identities, sorted by name unless another order was requested."""
 
 
 class IdentityDetail(WireModel):
-    """The number of crops of one identity, and the cameras that took them; see `Identity`.
+    """An identity with the number of its crops and the cameras that took them; see `Identity`.
 
     Forgetting the identity deletes `kept_searches` searches; `cases` counts them by case.
     """
@@ -571,9 +571,9 @@ class IdentityDetail(WireModel):
 
 
 class SimilarIdentity(WireModel):
-    """An identity that may be the same person: the result of a search by another one's best crops.
+    """An identity that may be the same person, found by a search with the other's best crops.
 
-    `crop_id` is its crop with the highest score; `probability` and `verdict` are of that.
+    `crop_id` is its crop with the highest score, to which `probability` and `verdict` refer.
     """
 
     identity: str
@@ -585,13 +585,13 @@ class SimilarIdentity(WireModel):
 
 
 class SimilarIdentities(Page[SimilarIdentity]):
-    """The most alike first."""
+    """The most similar identity comes first."""
 
 
 class RenamedIdentity(WireModel):
-    """The number of crops with the new name; `merged` where others had it before.
+    """The number of crops with the new name; `merged` if the name existed before.
 
-    A merge can be undone for 30 days under its `merge_id`, null for none.
+    A merge can be undone for 30 days by its `merge_id`, which is null for a rename.
     """
 
     gallery_version: int
@@ -602,7 +602,7 @@ class RenamedIdentity(WireModel):
 
 
 class Merge(WireModel):
-    """Two identities that were made one: `crops` of `identity` became crops of `into`."""
+    """A merge of two identities: `crops` of `identity` became crops of `into`."""
 
     merge_id: str
     identity: str
@@ -617,14 +617,14 @@ class Merges(Page[Merge]):
 
 
 class ChangedCrop(WireModel):
-    """A crop as it is known from `gallery_version` on."""
+    """A crop as it is from `gallery_version` on."""
 
     gallery_version: int
     crop: Crop
 
 
 class Remainder(WireModel):
-    """A trace of a forgotten person that is still kept: where, what, and until when."""
+    """A remaining copy of a forgotten person's data: where, what, and until when."""
 
     where: str
     what: str
@@ -634,8 +634,8 @@ class Remainder(WireModel):
 class ForgottenIdentity(Removal):
     """The removed data of a person, `snapshots` by their ids, and the remaining copies.
 
-    `kept_searches` counts the searches whose picture showed the person; `cases` counts them by the
-    id of the case that held them. `alerts` counts the alerts about the person.
+    `kept_searches` counts the deleted searches that showed the person; `cases` counts them by the
+    id of their case. `alerts` counts the deleted alerts about the person.
     """
 
     snapshots: dict[str, int]
@@ -646,7 +646,7 @@ class ForgottenIdentity(Removal):
 
 
 class Snapshot(WireModel):
-    """A copy of a gallery as of `version`; `sha256` is over its crops' checksums."""
+    """A copy of a gallery at `version`; `sha256` is computed from the checksums of its crops."""
 
     snapshot_id: str
     version: int
@@ -658,7 +658,7 @@ class Snapshot(WireModel):
 
 
 class Snapshots(Page[Snapshot]):
-    """Every snapshot of a gallery, oldest first."""
+    """The snapshots of a gallery, oldest first."""
 
 
 class RestoredSnapshot(WireModel):
@@ -672,13 +672,13 @@ class RestoredSnapshot(WireModel):
 class RankedCrop(WireModel):
     """One result.
 
-    `probability` is that of the same person at even odds: it rises with the score within an answer,
-    and `verdict` is an interval of it. Between answers of one `calibration_version` probabilities
-    can be compared, scores cannot. Both are null where the scoring did not reach the crop, which is
-    beyond `rerank_depth`; `pair_logit` is null there and with `scoring=cosine`. `vector`, with the
-    `embedding_fingerprint` of its embedder, is there with `include_vector`; from Milvus it is of
-    unit length. `crops`, `first_seen` and `last_seen` of the whole track are there with
-    `group_by=track`, but of a crop without a track. `gallery` is there in a ranking of several
+    `probability` is that of showing the same person, at even prior odds: it rises with the score
+    within an answer, and `verdict` is an interval of it. Probabilities, unlike scores, can be
+    compared between answers of the same `calibration_version`. Both are null if the scoring did not
+    reach the crop, which is beyond `rerank_depth`; then, and with `scoring=cosine`, `pair_logit` is
+    null too. With `include_vector` there are `vector`, which Milvus returns at unit length, and its
+    `embedding_fingerprint`. With `group_by=track` there are `crops`, `first_seen` and `last_seen`
+    of the whole track, unless the crop has none. `gallery` is present in a ranking of several
     galleries.
     """
 
@@ -704,10 +704,10 @@ class RankedCrop(WireModel):
 
 
 class Timing(WireModel):
-    """Milliseconds of each stage; of several images the slowest counts.
+    """Milliseconds of each stage; the slowest image counts if there are several.
 
-    `decode` begins with the form, once the request is there, `queue` is waiting for a thread, and
-    `rerank` ends with the verdicts.
+    `decode` starts with the form once the request has arrived, `queue` is the time waiting for a
+    thread, and `rerank` ends with the verdicts.
     """
 
     decode: Milliseconds
@@ -721,15 +721,12 @@ class Timing(WireModel):
 class QueryAnswer(WireModel):
     """A ranking with its verdict.
 
-    `scoring` is what orders the results: the one asked for, or the artefact's default; `fused`,
-    which is withdrawn, in kept searches of versions before 0.5.0.
-    `verdict` is `nothing_searched` where no crop passed the filter, as in an empty gallery.
-    `warnings` has a sentence for each fault of an image that was sent, as an enrollment's has, and
-    for each of several images that could not be used and was left out; of several images each is
-    named by its place, from 1.
-
-    `query_id` names the kept search; null where `keep` was not sent, or it could not be kept, which
-    `warnings` then explains.
+    `scoring` orders the results: the requested one, or the artefact's default; kept searches of
+    versions before 0.5.0 may have `fused`, which is withdrawn. `verdict` is `nothing_searched` if
+    no crop passed the filter, for example in an empty gallery. `warnings` has a sentence for each
+    fault of a query image, as in an enrollment, and for each image that could not be used; several
+    images are named by their position, from 1. `query_id` names the kept search; it is null without
+    `keep`, or if the search could not be kept, which `warnings` explains.
     """
 
     problem: ClassVar[None] = None
@@ -754,7 +751,7 @@ class SeparateAnswers(WireModel):
 
 
 class GalleryAnswer(QueryAnswer):
-    """The answer of one of several galleries, as its own query would be at `gallery_far`."""
+    """The answer of one of several galleries, equal to that of a query at `gallery_far`."""
 
     gallery: str
 
@@ -767,12 +764,12 @@ class RefusedGallery(WireModel):
 
 
 class GalleriesAnswer(WireModel):
-    """A merged ranking of several galleries, and the answer or the problem of each, in order.
+    """A merged ranking of several galleries, with the answer or problem of each, in order.
 
-    `results` are in order of `probability`, then of the cosine, the galleries and age. `verdict` is
-    the best one of a gallery. The false alarms of the galleries add up, so that each is asked at
-    `gallery_far`: `far`, the rate of the whole answer, over the number of galleries. `warnings` has
-    those of the images and a sentence for each gallery that was not searched; `timing_ms` is of the
+    `results` are sorted by `probability`, then by cosine, gallery and age. `verdict` is the best of
+    all galleries. False alarms of the galleries add up, so each is searched at `gallery_far`:
+    `far`, the rate of the whole answer, divided by the number of galleries. `warnings` has those of
+    the images and a sentence for each gallery that was not searched; `timing_ms` is that of the
     slowest gallery.
     """
 
@@ -786,7 +783,7 @@ class GalleriesAnswer(WireModel):
 
 
 class Embedding(WireModel):
-    """A feature as the embedder gives it, not of unit length."""
+    """A feature as computed by the embedder, not of unit length."""
 
     problem: ClassVar[None] = None
 
@@ -794,7 +791,7 @@ class Embedding(WireModel):
 
 
 class Embeddings(WireModel):
-    """One entry per image, in order; only features of one `embedding_fingerprint` compare."""
+    """One entry per image, in order; compare only features of equal `embedding_fingerprint`."""
 
     embedding_fingerprint: str
     dimension: int
@@ -802,13 +799,13 @@ class Embeddings(WireModel):
 
 
 class Explanation(WireModel):
-    """The contribution of each region of two images to the asked `score`, with `explain=true`.
+    """The contribution of each region of two images to the requested `score`, with `explain=true`.
 
-    Every image, upright, is divided into `grid` = [rows, columns] equal cells. `first` and `second`
-    hold a number for each, row by row from the top left: how much higher the score is than with
-    this cell hidden under the image's mean colour. Positive spoke for one person, negative for
-    two. The unit is the score's own: that of `cosine`, or of M-Net's `logit`. The numbers do not
-    add up to the score.
+    Each image, upright, is divided into `grid` = [rows, columns] equal cells. `first` and `second`
+    have a number per cell, row by row from the top left: the increase of the score compared with
+    hiding this cell under the image's mean colour. Positive numbers speak for the same person,
+    negative ones against. The unit is that of the score, `cosine` or M-Net's `logit`. The numbers
+    do not add up to the score.
     """
 
     scoring: Scoring
@@ -819,12 +816,12 @@ class Explanation(WireModel):
 
 
 class PairScore(WireModel):
-    """The likeness of two images; `explanation` is there where it was asked for.
+    """The similarity of two images; `explanation` is present if it was requested.
 
-    `logit` is M-Net's score, and not there where the artefact has no M-Net.
-    `judged_as` is what `probability` and `verdict` are of: `pair`, two images without a search, at
-    even odds and by the rates of pairs of different people; with a `gallery` `search`, as if one
-    were a result of a search of the whole gallery by the other. `calibration` is there with a
+    `logit` is the score of M-Net, missing if the artefact has none. `judged_as` says what
+    `probability` and `verdict` refer to: `pair`, two images without a search, at even prior odds
+    and at the error rates of pairs of different people; `search`, with a `gallery`, as if one image
+    were a result of searching the whole gallery with the other. `calibration` is present with a
     gallery.
     """
 
@@ -842,11 +839,11 @@ class PairScore(WireModel):
 
 
 class ModelInfo(WireModel):
-    """The served artefact's own description, and its runtime.
+    """The description of the served artefact, and its runtime.
 
-    `previous` names the artefacts that answer for galleries until they are reindexed.
-    `provenance` has the terms, the training data, and in `sources` the starting weights and
-    teachers with the known facts of their data.
+    `previous` names the artefacts that answer for galleries until these are reindexed. `provenance`
+    has the terms, the training data and, in `sources`, the starting weights and teachers with the
+    known facts about their data.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -867,7 +864,7 @@ class ModelInfo(WireModel):
 
 
 class BestResult(WireModel):
-    """The first result under its name of now; null where its crop was deleted."""
+    """The first result with its current name; null if its crop was deleted."""
 
     crop_id: str
     identity: str | None
@@ -876,12 +873,12 @@ class BestResult(WireModel):
 
 
 class KeptSearch(WireModel):
-    """A search that is kept, to be opened again.
+    """A kept search, which can be opened again.
 
-    `expires_at` is null while a case holds it. `key_id` is the API key that asked. `count` is of
-    the kept results, at most 100. `image_url` is that of the query's picture, null where none is
-    kept; `crop_id` is of a search by crops the first. `confirmed` and `rejected` count the reviewed
-    results.
+    `expires_at` is null while a case contains it. `key_id` is the API key that searched. `count` is
+    the number of kept results, at most 100. `image_url` is that of the query's picture, null if
+    none is kept; `crop_id` is the first crop of a search by crops. `confirmed` and `rejected` count
+    the reviewed results.
     """
 
     query_id: str
@@ -900,13 +897,13 @@ class KeptSearch(WireModel):
 
 
 class KeptSearches(Page[KeptSearch]):
-    """One page of kept searches, the newest first."""
+    """One page of kept searches, newest first."""
 
 
 class ReviewedResult(WireModel):
     """A decision on one result: whether it shows the person that was searched for.
 
-    `identity` is the crop's name of now; null also for a crop that was deleted.
+    `identity` is the current name of the crop, null if it is unnamed or deleted.
     """
 
     crop_id: str
@@ -919,9 +916,9 @@ class ReviewedResult(WireModel):
 class OpenedSearch(KeptSearch):
     """A kept search with its answer and reviews.
 
-    `request` has the fields that were sent, but for the ones that name people, and the number of
-    `images`, of which one is kept at most. Scores, verdicts and ranks of `answer` are those of the
-    search, labels those of now; `removed` counts results whose crops were deleted since.
+    `request` has the fields that were sent, without those that name people, and the number of
+    `images`, of which at most one is kept. Scores, verdicts and ranks of `answer` are those at the
+    time of the search, labels are current; `removed` counts results whose crops were deleted since.
     """
 
     request: dict[str, Any]
@@ -931,16 +928,17 @@ class OpenedSearch(KeptSearch):
 
 
 class AnsweredReview(OpenedSearch):
-    """The search after a review; `enrolled_crop_id` is the crop that its picture became."""
+    """A search after a review; `enrolled_crop_id` is the crop made of its picture."""
 
     enrolled_crop_id: str | None
 
 
 class Review(WireModel):
-    """A decision on a result of a kept search: a label for training.
+    """A decision on a result of a kept search, as a training label.
 
-    A `confirmed` crop and the search's picture show one person, whose name of now is `identity`; a
-    `rejected` crop shows another person. `query_image_url` is null where no picture is kept.
+    A `confirmed` crop shows the same person as the search's picture, whose current name is
+    `identity`; a `rejected` crop shows another person. `query_image_url` is null if no picture is
+    kept.
     """
 
     query_id: str
@@ -958,7 +956,7 @@ class Reviews(Page[Review]):
 
 
 class CaseSearch(WireModel):
-    """A kept search in a case, and the note on it."""
+    """A kept search in a case, with the note on it."""
 
     query_id: str
     note: str
@@ -966,7 +964,7 @@ class CaseSearch(WireModel):
 
 
 class Case(WireModel):
-    """Kept searches that are held together beyond their days; `count` is how many.
+    """Kept searches that are retained together; `count` is their number.
 
     `deleted_searches` counts its searches that were deleted, by day in UTC.
     """
@@ -988,11 +986,11 @@ class CaseDetail(Case):
 
 
 class Cases(Page[Case]):
-    """One page of cases, the newest first."""
+    """One page of cases, newest first."""
 
 
 class CaseRemoval(WireModel):
-    """The number of kept searches that were deleted with the case."""
+    """The number of kept searches deleted with the case."""
 
     removed: int
 
@@ -1000,10 +998,10 @@ class CaseRemoval(WireModel):
 class WatchSettings(WireModel):
     """How a gallery is watched, as a list of people whose sightings raise alerts.
 
-    `budget` is the number of false alarms a day that are accepted, and `tracks_per_day` the tracks
-    that are expected at all cameras; null takes the traffic that was counted. `cameras` and
-    `hours`, such as `22:00-06:00` in `time_zone`, limit where and when, empty for no limit. A
-    person's visit at a camera ends after `quiet_seconds`. Alerts are kept for `retention_days`.
+    `budget` is the accepted number of false alarms per day, and `tracks_per_day` the expected
+    number of tracks of all cameras; null takes the counted traffic. `cameras` and `hours`, such as
+    `22:00-06:00` in `time_zone`, restrict where and when; empty means no restriction. A person's
+    visit at a camera ends after `quiet_seconds`. Alerts are kept for `retention_days`.
     """
 
     budget: float = Field(gt=0, le=1000)
@@ -1018,14 +1016,15 @@ class WatchSettings(WireModel):
 
 
 class Forecast(WireModel):
-    """The expected alarms of a list by its threshold, and the share of visits that it finds.
+    """The expected false alarms of a list at its threshold, and the share of visits it finds.
 
-    `false_alarms` is expected a day, which lies between `low` and `high` on nine days of ten; they
-    are null where that is not known. `promised` is false where the budget is smaller than can be
+    `false_alarms` are expected per day; with a probability of 90% they are between `low` and
+    `high`, which are null if unknown. `promised` is false if the budget is lower than what can be
     promised. `found` is the share of its people's tracks that raise an alarm, between `found_low`
-    and `found_high`; of people whom one camera enrolled only the upper bound is known. `sentence`
-    says all of it to people. `basis` names the data behind the threshold: the site's traffic of
-    `traffic_tracks`, the artefact's reference, the list alone, or the artefact's own thresholds.
+    and `found_high`; for people enrolled by a single camera only the upper bound is known.
+    `sentence` says all of this in words. `basis` names the data behind the threshold: the site's
+    traffic of `traffic_tracks` tracks, the artefact's reference, the list alone, or the artefact's
+    own thresholds.
     """
 
     threshold: float
@@ -1045,7 +1044,7 @@ class Forecast(WireModel):
 
 
 class WatchProposal(WireModel):
-    """The forecast of a list that is to be armed: it is by the same settings with `confirm`."""
+    """The forecast for a list; arm it by sending the same settings with `confirm`."""
 
     settings: WatchSettings
     forecast: Forecast
@@ -1056,11 +1055,11 @@ class WatchProposal(WireModel):
 class Watch(WireModel):
     """A gallery as a watch list: its state, its forecast, and its alarms so far.
 
-    `settings` is null where it was never armed. `why` is why it was disarmed, or why an armed list
-    is not compared with sightings. `promised` is the forecast by which it was armed, `forecast`
-    that of now. `alerts` counts the visits since `armed_at`, over `days`;
-    `false_alarms` are those a day of them, by the share of reviewed ones that were rejected, and
-    null before a review.
+    `settings` is null if it was never armed. `why` says why it was disarmed, or why an armed list
+    is not compared with sightings. `promised` is the forecast at the time of arming, `forecast` the
+    current one. `alerts` counts the visits since `armed_at`, over `days`; `false_alarms` estimates
+    the false ones per day from the share of reviewed alerts that were rejected, and is null before
+    a review.
     """
 
     gallery: str
@@ -1080,13 +1079,13 @@ class Watch(WireModel):
 
 
 class Alert(WireModel):
-    """A visit of a list's person to a camera, or news of the list itself.
+    """A visit of a listed person to a camera, or news about the list itself.
 
-    `number` counts alerts in the order in which they were written. `kind`: `visit`; `late`, a visit
-    that was sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
-    `detail` and without a person. `score` is that of the track which raised it, above `threshold`;
-    `cohesion` is null without several crops of the track. `follows` is the person's alert before
-    from another camera. `image_url` has the sighted crop, `reference_url` the list's nearest.
+    `number` counts alerts in the order in which they were written. `kind` is `visit`; `late`, a
+    visit sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
+    `detail` and without a person. `score` is that of the track, above `threshold`; `cohesion` is
+    null unless the track has several crops. `follows` is the person's previous alert from another
+    camera. `image_url` has the sighted crop, `reference_url` the nearest crop of the list.
     """
 
     alert_id: str
@@ -1115,14 +1114,15 @@ class Alert(WireModel):
 
 
 class Alerts(Page[Alert]):
-    """One page of alerts, the newest first."""
+    """One page of alerts, newest first."""
 
 
 class Webhook(WireModel):
-    """An address to which alerts are sent, of one `gallery` or, with null, of all.
+    """An address to which alerts are sent, of one `gallery` or, if that is null, of all.
 
-    `why` is why it is not `enabled`. The secret before a rotation signs until `former_until`.
-    `waiting` and `dead` count its deliveries; `dropped` alerts found too many waiting.
+    `why` says why it is not `enabled`. The secret before a rotation also signs until
+    `former_until`. `waiting` and `dead` count its deliveries; `dropped` counts alerts that were not
+    queued because too many were waiting.
     """
 
     webhook_id: str
@@ -1140,19 +1140,19 @@ class Webhook(WireModel):
 
 
 class Webhooks(Page[Webhook]):
-    """Every webhook, the oldest first."""
+    """All webhooks, oldest first."""
 
 
 class NewWebhook(Webhook):
-    """A webhook with its new `secret`, which is answered this once."""
+    """A webhook with its new `secret`, answered only once."""
 
     secret: str = Field(repr=False)
 
 
 class TestedWebhook(WireModel):
-    """The outcome of one test: the receiver's `status`, or in `error` why there was none."""
+    """The outcome of one test: the receiver's `status`, or an `error` if it did not answer."""
 
-    # pytest would collect it by its name.
+    # Keeps pytest from collecting it because of its name.
     __test__: ClassVar[bool] = False
 
     delivered: bool
@@ -1161,9 +1161,9 @@ class TestedWebhook(WireModel):
 
 
 class Delivery(WireModel):
-    """One alert to one webhook; `webhook_id` is null where that was deleted.
+    """The delivery of one alert to one webhook; `webhook_id` is null if that was deleted.
 
-    `status` and `error` are of the last of its `attempts`, `sent_to` is where that went.
+    `status` and `error` are those of the last of its `attempts`; `sent_to` is where that went.
     """
 
     delivery_id: str
@@ -1179,11 +1179,11 @@ class Delivery(WireModel):
 
 
 class Deliveries(Page[Delivery]):
-    """One page of deliveries, the newest first."""
+    """One page of deliveries, newest first."""
 
 
 class SightedMatch(WireModel):
-    """A list's person in the track of a sighting; `alert_id` is the alert of the visit."""
+    """A listed person in the track of a sighting; `alert_id` is the alert of the visit."""
 
     gallery: str
     identity: str
@@ -1192,9 +1192,9 @@ class SightedMatch(WireModel):
 
 
 class SightedImage(WireModel):
-    """A sighting that was accepted; with `wait` the matches of its track, else null.
+    """An accepted sighting; with `wait` it has the matches of its track, otherwise null.
 
-    `matches` is empty for a key that has neither `query` nor `admin`.
+    `matches` is empty for a key that has neither the scope `query` nor `admin`.
     """
 
     problem: ClassVar[None] = None
