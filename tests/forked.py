@@ -26,6 +26,8 @@ PRELOADED = (
     "service.runtime",
     "training.commands.train",
     "training.train",
+    # Building a network imports it, with a thousand modules.
+    "torchvision",
     "uvicorn",
     __name__,
 )
