@@ -25,6 +25,9 @@ from training.parts import Kind, Kinds, Section, Table
 
 LUMINANCE = (0.299, 0.587, 0.114)
 COARSENESS = (0.3, 0.7)
+# Share of the crop's area, and ratio of height to width, of an erased box.
+ERASED_AREA = (0.02, 0.2)
+ERASED_ASPECT = (0.3, 3.3)
 CROPS_IN_CACHE = 1
 FLIP = "flip"
 WINDOW = "window"
@@ -34,12 +37,14 @@ UNUSED = "unused"
 # change of a plug-in draws from a generator of its own.
 DRAWN = (
     FLIP,
-    *[UNUSED] * 3,
+    *[UNUSED] * 2,
+    "erasing",
     WINDOW,
     "brightness",
     "contrast",
     "saturation",
-    *[UNUSED] * 6,
+    *[UNUSED] * 2,
+    *["erasing"] * 4,
     *["white_balance"] * 3,
     "gamma",
     "coarse",
@@ -285,6 +290,29 @@ def coarse(
     return pixels
 
 
+@register_augmentation("erasing", Probability, draws=5)
+def erasing(
+    settings: Probability,
+    pixels: Tensor,
+    drawn: Tensor,
+    size: Preprocessing,
+) -> Tensor:
+    """Paint a random box in the input's mean colour, as in Random Erasing (Zhong et al., 2020)."""
+    boxes = _boxes(drawn[:, 1:], size)
+    top, left, height, width = boxes[:, :, None].unbind(1)
+    rows = torch.arange(pixels.shape[2])
+    columns = torch.arange(pixels.shape[3])
+    chosen = (drawn[:, 0] < settings.probability)[:, None]
+    inside_rows = (rows >= top) & (rows < top + height) & chosen
+    inside_columns = (columns >= left) & (columns < left + width)
+    inside_rows = inside_rows.to(pixels.device, non_blocking=True)
+    inside_columns = inside_columns.to(pixels.device, non_blocking=True)
+    inside = inside_rows[:, :, None] & inside_columns[:, None, :]
+    for channel, value in zip(pixels.unbind(1), size.mean, strict=True):
+        channel.masked_fill_(inside, round(255 * value))
+    return pixels
+
+
 def _beside(pixels: Tensor, drawn: Tensor) -> Tensor:
     """Move a number `(B,)` of each crop to the device of the pixels, `(B, 1, 1, 1)`."""
     return drawn.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
@@ -307,3 +335,18 @@ def _luminance(pixels: Tensor) -> Tensor:
     red, green, blue = torch.split(pixels, 1, dim=1)
     luminance: Tensor = red * LUMINANCE[0]
     return luminance.add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])
+
+
+def _boxes(drawn: Tensor, size: Preprocessing) -> Tensor:
+    """Return top, left, height and width of the erased boxes, `(B, 4)` pixels."""
+    area, aspect, down, right = drawn.unbind(1)
+    area = _between(*ERASED_AREA, area)
+    lowest, highest = ERASED_ASPECT
+    logarithm = _between(math.log(lowest), math.log(highest), aspect)
+    root = logarithm.exp().sqrt()
+    side = (area * size.height * size.width).sqrt()
+    height = (side * root).round().clamp(1, size.height)
+    width = (side / root).round().clamp(1, size.width)
+    top = (down * (size.height - height + 1)).floor()
+    left = (right * (size.width - width + 1)).floor()
+    return torch.stack((top, left, height, width), dim=1).long()

@@ -69,8 +69,21 @@ def test_a_flipped_and_shifted_crop_is_a_window_of_its_mirror_image(crops: torch
         assert torch.equal(one, mirrored[top : top + 32, left : left + 16])
 
 
+def test_an_erased_box_has_the_mean_colour_and_the_rest_stays(crops: torch.Tensor) -> None:
+    found, _ = changed(crops, erasing=1.0)
+    mean = torch.tensor([round(255 * value) for value in SIZE.mean])
+    for crop, one in zip(crops, found, strict=True):
+        box = (one != crop).any(dim=2)
+        assert (one[box] == mean).all()
+        rows = box.any(dim=1).nonzero()
+        columns = box.any(dim=0).nonzero()
+        window = one[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (window == mean).all()
+        assert 0.01 <= box.float().mean() <= 0.25
+
+
 def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops: torch.Tensor) -> None:
-    chosen = augmenter(white_balance=0.1, gamma=0.3, coarse=0.5)
+    chosen = augmenter(white_balance=0.1, gamma=0.3, coarse=0.5, erasing=0.5)
     draws = chosen.draw(len(crops), seed=9)
     part = slice(2, 5)
     whole = chosen.recolour(crops, draws)
