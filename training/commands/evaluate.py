@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,10 +15,6 @@ from training.commands.common import (
     PluginOption,
     progress_bar,
 )
-
-if TYPE_CHECKING:
-    from training.evaluation.report import ActivationMaps
-    from training.evaluation.runs import Group
 
 
 def evaluate(
@@ -51,14 +46,11 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Write report.html and report.json here.")
     ] = None,
     premise: Annotated[
-        bool | None,
+        bool,
         typer.Option(
-            "--premise/--no-premise",
-            help="Measure the domain gap in instance and in pair space; without a word it is "
-            "measured for --out where two domains have 20 people each.",
-            show_default=False,
+            "--premise", help="Measure the domain gap of the sets in instance and in pair space."
         ),
-    ] = None,
+    ] = False,
     no_pictures: Annotated[
         bool, typer.Option("--no-pictures", help="Leave people out of the page's rank lists.")
     ] = False,
@@ -100,7 +92,7 @@ def evaluate(
     settings = EvaluationSettings(
         scorings=None if scoring is None else _scorings(scoring),
         held_out=split == "held-out",
-        premise=False if premise is None and out is None else premise,
+        premise=premise,
         device=choose_device(device),
         people=people,
     )
@@ -143,24 +135,13 @@ def report(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the page.")] = Path(
         "report"
     ),
-    maps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="Draw every model's activation maps over crops of this data set.",
-            show_default=False,
-        ),
-    ] = None,
-    crops: Annotated[int, typer.Option(min=1, max=100, help="How many crops to draw over.")] = 8,
-    device: DeviceOption = "auto",
 ) -> None:
     """Shows one run on a page, or compares several.
 
     A comparison has every figure with its interval, paired differences over the same queries, and
     the settings that differ. Folders of one artefact count as one model, and models whose recipes
     differ in the seed alone as one with a spread. Differences are to the first model. The page
-    loads nothing from elsewhere; the numbers are in the JSON beside it. With --maps it shows people
-    of that set.
+    loads nothing from elsewhere; the numbers are in the JSON beside it.
 
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """
@@ -173,7 +154,6 @@ def report(
     folders = [read_run(run) for run in runs]
     groups = group_runs(folders)
     make_folder(out)
-    drawn = _maps(groups, maps, crops, device) if maps else None
     if len(folders) > 1:
         comparison = compare(groups)
         tables = comparison_tables(comparison)
@@ -191,27 +171,8 @@ def report(
             tables=tables,
             remarks=(),
             runs=by_group,
-            maps=drawn,
         )
         print_tables(tables)
     else:
-        write_report(out, folders[0].report, maps=drawn)
+        write_report(out, folders[0].report)
     typer.echo(f"Report: {out / 'report.html'}")
-
-
-def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> ActivationMaps:
-    from model.precision import choose_device
-    from training.datasets.registry import read_dataset
-    from training.evaluation.activation_maps import choose_crops, draw_maps
-    from training.evaluation.report import ActivationMaps
-
-    records = choose_crops(read_dataset(spec), crops)
-    chosen = choose_device(device)
-    return ActivationMaps(
-        records,
-        # Seeds of one recipe look alike; the first stands for them.
-        {
-            group.name: draw_maps(group.first.load_artefact().on(chosen), records)
-            for group in groups
-        },
-    )

@@ -30,12 +30,10 @@ class Discrepancy(NamedTuple):
     Attributes:
         squared: the unbiased estimate; near 0, or below it, where both domains are one.
         by_chance: its 95% quantile where groups are dealt to the domains at random.
-        p_value: how often chance gets as far, 0 to 1.
     """
 
     squared: float
     by_chance: float
-    p_value: float
 
 
 def maximum_mean_discrepancy(
@@ -65,7 +63,6 @@ def maximum_mean_discrepancy(
     return Discrepancy(
         squared=float(found[0]),
         by_chance=float(np.quantile(found[1:], 0.95)),
-        p_value=float((found >= found[0]).mean()),
     )
 
 

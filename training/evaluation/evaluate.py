@@ -15,13 +15,12 @@ from model.artefact import Artefact, Description
 from model.problems import InputProblem
 from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
-from training.datasets.record import CropRecord, Dataset
+from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_records, no_bar
 from training.evaluation.evaluate_search import (
     RE_RANKED,
     evaluate_search,
-    needs_metric_network,
     timed,
 )
 from training.evaluation.peers import Peer
@@ -30,7 +29,6 @@ from training.evaluation.results import (
     CostResult,
     DatasetResult,
     EvaluationReport,
-    PremiseResult,
 )
 from training.evaluation.scoring import open_scores
 from training.evaluation.searches import Search, held_out_people, standard_search
@@ -44,14 +42,14 @@ class EvaluationSettings:
         scorings: which rankings, of `RANKINGS`; None for all that the model offers.
         held_out: search for the people that the artefact's training held out, not for all. Of a
             ready-made model they are the people that recipes hold out by default.
-        premise: measure the domain gap; None measures it where the data suffice.
+        premise: measure the domain gap.
         device: where the networks run.
         people: the largest number of people of each set that are searched for; None is all.
     """
 
     scorings: Sequence[str] | None = None
     held_out: bool = False
-    premise: bool | None = False
+    premise: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     people: int | None = None
 
@@ -81,12 +79,12 @@ def evaluate(
     artefact = None if isinstance(model, Peer) else model
     about = model if isinstance(model, Peer) else model.description
     scorings = settings.scorings or (artefact.description.scorings if artefact else ["cosine"])
-    if artefact is None and (settings.premise or needs_metric_network(scorings)):
+    if artefact is None and (settings.premise or "mnet" in scorings):
         raise InputProblem(
             f"{name}: a ready-made model has no M-Net; leave out --premise, and of --scoring all "
             f"but cosine and {RE_RANKED}"
         )
-    if artefact is not None and needs_metric_network(scorings):
+    if artefact is not None and "mnet" in scorings:
         artefact.require_metric_network(name)
     searches = [_search(dataset, about.provenance.held_out, settings) for dataset in datasets]
     if artefact is not None:
@@ -97,11 +95,11 @@ def evaluate(
     ]
     split = "held-out" if settings.held_out else "all"
     report = build_report(name, about, split, results, settings.device)
-    if artefact is not None and settings.premise is not False:
+    if artefact is not None and settings.premise:
         records = []
         for dataset, search in zip(datasets, searches, strict=True):
             records += showing_people(dataset.spec, search.records)
-        premise = _domain_gap(artefact, records, bool(settings.premise), progress_bar)
+        premise = measure_premise(artefact, sample_identity_pairs(records))
         report = report.model_copy(update={"premise": premise})
     return report, searches
 
@@ -196,7 +194,7 @@ def _measure(
             )
     features = SearchFeatures.of(search, embedded)
     network = None
-    if artefact is not None and needs_metric_network(scorings):
+    if artefact is not None and "mnet" in scorings:
         network = artefact.metric_network
     with ExitStack() as opened:
         with timed(seconds, "scoring") if network else nullcontext():
@@ -204,17 +202,3 @@ def _measure(
                 open_scores(network, features, search.labels(), progress_bar)
             )
         return evaluate_search(artefact, dataset, search, scorings, features, scores, seconds)
-
-
-def _domain_gap(
-    artefact: Artefact,
-    records: Sequence[CropRecord],
-    required: bool,
-    progress_bar: ProgressBar,
-) -> PremiseResult | None:
-    couples = sample_identity_pairs(records)
-    if not couples and not required:
-        return None
-    total = 4 * sum(len(of_domain) for of_domain in couples.values())
-    with progress_bar("Measuring the domain gap", total) as progress:
-        return measure_premise(artefact, couples, progress=progress)

@@ -51,11 +51,6 @@ RowsOf = Callable[[RandomSplit | None], ScoreRows]
 """The scores of a whole search, or of one split of it."""
 
 
-def needs_metric_network(scorings: Sequence[str]) -> bool:
-    """Return whether one of these rankings is of M-Net's scores."""
-    return "mnet" in scorings
-
-
 def evaluate_search(
     artefact: Artefact | None,
     dataset: Dataset,

@@ -27,7 +27,7 @@ from training.evaluation.domain_gap import (
     halves,
     maximum_mean_discrepancy,
 )
-from training.evaluation.embedding import Advance, embed_records
+from training.evaluation.embedding import embed_records
 from training.evaluation.intervals import mean_interval
 from training.evaluation.results import (
     DomainGap,
@@ -72,7 +72,6 @@ def sample_identity_pairs(records: Sequence[CropRecord]) -> dict[str, list[Ident
 def measure_premise(
     artefact: Artefact,
     couples: Mapping[str, Sequence[IdentityPair]],
-    progress: Advance = lambda _: None,
 ) -> PremiseResult:
     """Return the gap of every two domains in both spaces, and both spaces as pictures.
 
@@ -80,7 +79,6 @@ def measure_premise(
         artefact: its embedder makes the instances; its M-Net decides the kind of the pair features;
             without it they are squares.
         couples: what `sample_identity_pairs` gives.
-        progress: called with the number of crops embedded since the last call.
 
     Raises:
         InputProblem: with fewer than two domains, or naming a crop that cannot be read.
@@ -94,9 +92,7 @@ def measure_premise(
     spaces: dict[str, dict[str, NDArray[np.float32]]] = {INSTANCES: {}, PAIRS: {}}
     for domain, of_domain in couples.items():
         records = [record for couple in of_domain for record in couple]
-        features = embed_records(
-            artefact.embedder, artefact.description.preprocessing, records, progress=progress
-        )
+        features = embed_records(artefact.embedder, artefact.description.preprocessing, records)
         instances = unit_length(features).reshape(len(of_domain), 4, -1)
         spaces[INSTANCES][domain] = instances
         compared = features.reshape(instances.shape) if kind == "raw" else instances
@@ -153,7 +149,6 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[Domai
             gaps[name] = SpaceGap(
                 mmd=gap.squared,
                 mmd_by_chance=gap.by_chance,
-                mmd_p_value=gap.p_value,
                 mmd_same_domain=sum(discrepancy.squared for discrepancy, _ in halved) / 2,
                 classifier=mean_interval(right[name]),
                 classifier_same_domain=sum(float(named.mean()) for _, named in halved) / 2,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
-from training.datasets.record import CropRecord
 from training.evaluation import charts, report_tables
 from training.evaluation.files import replacing
 from training.evaluation.results import DatasetResult, EvaluationReport
@@ -53,18 +52,6 @@ HEADLINES = 3
 """Data sets whose main figures stand at the top of a page."""
 
 
-class ActivationMaps(NamedTuple):
-    """Activation maps of several models over the same crops.
-
-    Attributes:
-        crops: the crops.
-        models: by a model's name, what `draw_maps` gave of these crops.
-    """
-
-    crops: Sequence[CropRecord]
-    models: Mapping[str, Sequence[Mapping[str, NDArray[np.uint8]]]]
-
-
 def write_page(
     folder: Path,
     name: str,
@@ -99,7 +86,6 @@ def write_report(
     folder: Path,
     report: EvaluationReport,
     pictures: Sequence[Search] = (),
-    maps: ActivationMaps | None = None,
 ) -> None:
     """Write `report.json`, `queries.npz` and `report.html` into a folder.
 
@@ -107,7 +93,6 @@ def write_report(
         folder: made where it is missing.
         report: what to write.
         pictures: each data set's search, to show crops of; without them the page shows no person.
-        maps: activation maps to show, too.
 
     Raises:
         InputProblem: where the folder cannot be written.
@@ -138,7 +123,6 @@ def write_report(
         premise_charts=[charts.projection(space) for space in premise.projections]
         if premise
         else [],
-        maps=maps,
         cost_table=report_tables.networks(report.cost) if report.cost else None,
         artefact_tables=[
             report_tables.training_data(provenance),

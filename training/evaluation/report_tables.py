@@ -8,7 +8,7 @@ from typing import Any
 from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
 from training.evaluation.results import CostResult, DatasetResult, PremiseResult, ScoringResult
-from training.evaluation.tables import Cell, Table, Value, difference, percent
+from training.evaluation.tables import Cell, Table, difference, percent
 
 METRICS = {
     "mAP": "mAP step",
@@ -143,39 +143,38 @@ def premise(found: PremiseResult) -> Table:
 
 def networks(cost: CostResult) -> Table:
     """Return a row for each network of an artefact: size, work and speed."""
-    rows: list[list[Value]] = []
-    for name, size, work, rate in (
+    rows = [
         (
             "embedder, one crop",
             cost.embedder_parameters,
             cost.embedder_multiply_adds,
             cost.crops_per_second,
-        ),
-        (
-            "M-Net, one pair",
-            cost.metric_network_parameters,
-            cost.pair_multiply_adds,
-            cost.pairs_per_second,
-        ),
-    ):
-        speed = None if rate is None else f"{rate:,.0f}"
-        if size:
-            rows.append([name, rounded(size), rounded(work), speed])
+        )
+    ]
+    if cost.metric_network_parameters:
+        rows.append(
+            (
+                "M-Net, one pair",
+                cost.metric_network_parameters,
+                cost.pair_multiply_adds,
+                cost.pairs_per_second,
+            )
+        )
     return Table(
         "Networks",
-        ["network", "parameters", "multiply-adds", "a second"],
-        rows,
+        ["network", "parameters, M", "multiply-adds, M", "a second"],
+        [
+            [
+                name,
+                f"{parameters / 1e6:,.2f}",
+                f"{multiply_adds / 1e6:,.2f}",
+                f"{rate:,.0f}" if rate else None,
+            ]
+            for name, parameters, multiply_adds, rate in rows
+        ],
         "a multiplication with its addition counts once, as the papers count FLOPs; speeds as "
         "measured in this run, of crops with their decoding",
     )
-
-
-def rounded(number: float) -> str:
-    """Return a large number in thousands, millions or billions, three digits of it."""
-    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {name}"
-    return f"{number:.3g}"
 
 
 def training_data(provenance: Provenance) -> Table:

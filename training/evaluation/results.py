@@ -145,7 +145,6 @@ class SpaceGap(Result):
     Attributes:
         mmd: squared maximum mean discrepancy, unbiased: near 0 for one and the same domain.
         mmd_by_chance: its 95% quantile where people are dealt to the domains at random.
-        mmd_p_value: how often chance gets as far.
         mmd_same_domain: between two halves of one domain, the mean of both.
         classifier: balanced accuracy of a classifier that names the domain; one half by chance.
             Its interval is over couples of people.
@@ -154,7 +153,6 @@ class SpaceGap(Result):
 
     mmd: float
     mmd_by_chance: float
-    mmd_p_value: float
     mmd_same_domain: float
     classifier: Estimate
     classifier_same_domain: float

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from model.calibration import Scoring
 from model.metric_network import MetricNetwork, score_pairs
-from model.problems import InputProblem
-from training.evaluation.embedding import Advance, ProgressBar, SearchFeatures, no_bar
+from training.evaluation.embedding import ProgressBar, SearchFeatures, no_bar
 from training.evaluation.metrics import PairLabels, ScoreRows
 from training.evaluation.searches import Search
 
@@ -50,43 +49,6 @@ def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Divide features `(n, d)` by their length; a zero feature stays zero."""
     return np.asarray(features / lengths(features)[:, None], dtype=np.float32)
-
-
-def write_mnet_scores(
-    path: Path,
-    metric_network: MetricNetwork,
-    queries: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    progress: Advance = lambda _: None,
-) -> None:
-    """Write s(p, q) of every pair to a `.npy` file, `(Q, G)` float32, a block of rows at a time.
-
-    Args:
-        path: a new or existing file; it is overwritten.
-        metric_network: in evaluation mode, on any device.
-        queries, gallery: features `(Q, d)` and `(G, d)`.
-        progress: called after each block with its number of queries.
-    """
-    if len(queries) == 0 or len(gallery) == 0:
-        raise InputProblem(
-            f"there are {len(queries)} queries and {len(gallery)} gallery features; "
-            "each needs one at least"
-        )
-    device = next(metric_network.parameters()).device
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(queries), len(gallery))}
-    # A memory map would do the same, but its pages count as this process's memory.
-    with path.open("wb") as file:
-        on_device = torch.from_numpy(gallery).to(device)
-        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
-        for start in range(0, len(queries), ROWS_PER_BLOCK):
-            rows = slice(start, min(start + ROWS_PER_BLOCK, len(queries)))
-            block = torch.from_numpy(queries[rows]).to(device)
-            scores = [
-                score_pairs(metric_network, block, columns).cpu()
-                for columns in torch.split(on_device, COLUMNS)
-            ]
-            file.write(torch.cat(scores, dim=1).numpy().astype("<f4").tobytes())
-            progress(rows.stop - start)
 
 
 @dataclass(frozen=True)
@@ -170,22 +132,29 @@ def open_scores(
             large sets have gigabytes of scores.
     """
     cosine = cosine_rows(*features)
-    queries, gallery = features
     if metric_network is None:
         yield SearchScores(cosine, None, labels)
         return
-    with TemporaryDirectory(prefix=".gmn-scores-", dir=folder or folder_on_disk()) as place:
-        path = Path(place) / "mnet.npy"
+    device = next(metric_network.parameters()).device
+    queries = torch.from_numpy(features.queries)
+    gallery = torch.from_numpy(features.gallery).to(device)
+    # A memory map would do the same, but its pages count as this process's memory.
+    with TemporaryFile(prefix=".gmn-scores-", dir=folder or folder_on_disk()) as file:
         with progress_bar("Scoring", len(queries)) as progress:
-            write_mnet_scores(path, metric_network, queries, gallery, progress)
-        offset = path.stat().st_size - 4 * len(queries) * len(gallery)
+            for block in torch.split(queries, ROWS_PER_BLOCK):
+                scores = [
+                    score_pairs(metric_network, block.to(device), columns).cpu()
+                    for columns in torch.split(gallery, COLUMNS)
+                ]
+                file.write(torch.cat(scores, dim=1).numpy().astype(np.float32).tobytes())
+                progress(len(block))
+        file.flush()
 
         def mnet(rows: slice) -> NDArray[np.float32]:
             start, stop, _ = rows.indices(len(queries))
-            scores = np.fromfile(
-                path, "<f4", (stop - start) * len(gallery), offset=offset + 4 * start * len(gallery)
-            )
-            return scores.reshape(stop - start, len(gallery))
+            file.seek(4 * start * len(gallery))
+            count = (stop - start) * len(gallery)
+            return np.fromfile(file, np.float32, count).reshape(stop - start, len(gallery))
 
         yield SearchScores(cosine, mnet, labels)
 

@@ -148,7 +148,7 @@ def test_the_folder_of_a_run_stands_for_its_artefact(app, tiny_artefact, manifes
     assert found[0]["artefact_fingerprint"] == found[1]["artefact_fingerprint"]
 
 
-@pytest.mark.parametrize("option", ["--protocol", "--peer"])
+@pytest.mark.parametrize("option", ["--protocol", "--peer", "--no-premise"])
 def test_a_withdrawn_option_names_what_does_the_same(option, capsys):
     assert gmn.run(["evaluate", "bundled", "--data", "synthetic:7", option, "lodo"]) == 2
     said = capsys.readouterr().err

@@ -97,10 +97,9 @@ def runs(tiny_artefact, manifest, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compared(runs, manifest, tmp_path_factory) -> tuple[dict, str]:
+def compared(runs, tmp_path_factory) -> tuple[dict, str]:
     out = tmp_path_factory.mktemp("compared")
     words = [runs / "plain-1", runs / "plain-2", f"changed={runs / 'other'}", "--out", out]
-    words += ["--maps", f"manifest:{manifest}", "--crops", 2]
     answer = invoke(report, words)
     assert answer.exit_code == 0, answer.output
     assert "Δ mAP" in answer.stdout
@@ -191,11 +190,6 @@ def test_the_page_turns_dark_and_prints(runs):
     assert "figure img { filter: invert" in page
 
 
-def test_models_look_at_the_same_crops_side_by_side(compared):
-    assert "Where the networks look" in compared[1]
-    assert len(Page(compared[1]).all("img")) == 2 * (1 + 4 + 4)
-
-
 def test_pictures_are_in_the_page_alone_and_can_be_left_out(runs):
     with_pictures = (runs / "other" / "report.html").read_text()
     without = (runs / "plain-1" / "report.html").read_text()
@@ -259,12 +253,3 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(InputProblem, match="is no report of this program"):
         report([str(tmp_path)], out=tmp_path / "page")
-
-
-def test_maps_of_an_artefact_that_was_replaced_are_refused(runs, manifest, tmp_path):
-    found = json.loads((runs / "plain-1" / "report.json").read_text())
-    found["artefact_fingerprint"] = "0" * 64
-    (tmp_path / "queries.npz").write_bytes((runs / "plain-1" / "queries.npz").read_bytes())
-    (tmp_path / "report.json").write_text(json.dumps(found))
-    with pytest.raises(InputProblem, match="is not there any more, or is another one"):
-        report([str(tmp_path)], out=tmp_path / "page", maps=f"manifest:{manifest}")

@@ -23,7 +23,6 @@ def test_the_gap_grows_with_the_shift_and_is_none_within_a_domain():
     first = domain(40, 0)
     gaps = [maximum_mean_discrepancy(first, domain(40, 1, shift)) for shift in (0.0, 0.5, 1.0)]
     assert gaps[0].squared < gaps[0].by_chance < gaps[1].squared < gaps[2].squared
-    assert gaps[0].p_value > 0.05 > gaps[1].p_value
     within = maximum_mean_discrepancy(*halves(first))
     assert within.squared < within.by_chance
 

@@ -41,15 +41,13 @@ def test_people_under_one_camera_are_passed_over():
 def test_both_spaces_are_measured_through_the_same_crops(tiny_artefact):
     artefact = load_artefact(tiny_artefact)
     couples = sample_identity_pairs(people("a", 24, 0) + people("b", 24, 110))
-    seen: list[int] = []
-    premise = measure_premise(artefact, couples, progress=seen.append)
-    assert sum(seen) == 96
+    premise = measure_premise(artefact, couples)
     assert (premise.people, premise.points, premise.pair_feature) == (24, 48, "square")
     (gap,) = premise.gaps
     assert gap.domains == ("a", "b")
     for space in (gap.instance, gap.pair):
         assert 0.0 <= space.classifier.low <= space.classifier.mean <= 1.0
-        assert 0.0 < space.mmd_p_value <= 1.0
+        assert space.mmd_by_chance > 0.0
     assert gap.classifier_difference.mean == pytest.approx(
         gap.pair.classifier.mean - gap.instance.classifier.mean
     )
