@@ -20,7 +20,7 @@ from training.datasets.registry import absolute_spec
 from training.dry_run import RunEstimate, estimate_run
 from training.evaluation.compare import ComparedDataset, average, compare, ranking_table
 from training.evaluation.embedding import ProgressBar
-from training.evaluation.evaluate import EvaluationSettings, evaluate
+from training.evaluation.evaluate import evaluate
 from training.evaluation.evaluate_search import RANKINGS
 from training.evaluation.files import make_folder
 from training.evaluation.report import write_page, write_report
@@ -320,12 +320,15 @@ def _measure(
             return measured
     artefact = load_artefact(path)
     asked = known | {row.scoring, *artefact.description.scorings}
-    settings = EvaluationSettings(
+    report, _ = evaluate(
+        artefact,
+        [dataset],
+        str(path),
         scorings=[name for name in RANKINGS if name in asked],
         held_out=training.tests_held_out_people(dataset),
         device=choose_device("auto"),
+        progress_bar=progress_bar,
     )
-    report, _ = evaluate(artefact, [dataset], settings, str(path), progress_bar)
     make_folder(place)
     write_report(place, report)
     return read_run(str(place))

@@ -23,7 +23,7 @@ from training.evaluation.metrics import rank_queries
 from training.evaluation.scoring import SearchScores, score_searches
 from training.evaluation.searches import Search
 from training.evaluation.sweep import sweep
-from training.initial_weights import Start, read_start
+from training.initial_weights import read_start
 from training.recipe import Recipe
 from training.validation import photographed
 
@@ -50,11 +50,13 @@ class HeldOutScores:
             would be answered `match`; and `found`: whether the person is first and a `match`, of
             the searches whose person is there.
         impostors: by scoring, moments of the scores of different people.
+        calibration: gave the thresholds; None if there is none.
     """
 
     name: str
     figures: Mapping[Scoring, Mapping[str, Samples]]
     impostors: Mapping[Scoring, Moments] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def mean(self, scoring: Scoring, figure: str) -> float:
         """Return the mean over the data sets, each of which weighs the same."""
@@ -96,7 +98,7 @@ def held_out_scores(
                 samples["found"].append((detections, present))
     if calibration is None:
         return HeldOutScores(name, figures)
-    return HeldOutScores(name, figures, impostor_moments(domains, calibration))
+    return HeldOutScores(name, figures, impostor_moments(domains, calibration), calibration)
 
 
 def measure_start(
@@ -115,7 +117,13 @@ def measure_start(
     Raises:
         InputProblem: the recipe starts from no whole embedder.
     """
-    start = _start_of(recipe)
+    start = read_start(recipe.initial_weights)
+    if start is None:
+        raise InputProblem(
+            f"refuse_worse compares with initial_weights, and {recipe.initial_weights} gives no "
+            "embedder; set initial_weights to an artefact or to a run's checkpoint, or "
+            "refuse_worse=false"
+        )
     embedder = start.embedder
     metric_network = start.metric_network
     embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -150,7 +158,7 @@ def compare_with_start(
     """
     start = measure_start(recipe, searches, device)
     domains = [scores[dataset] for dataset in photographed(searches)]
-    earlier = _start_of(recipe).calibration
+    earlier = start.calibration
     people = sum(len(np.unique(whose)) for _, whose in start.figures["cosine"]["mAP"])
     if earlier is not None:
         moments = impostor_moments(domains, calibration)
@@ -220,14 +228,3 @@ def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
     if (alarms > ASKED_RATE and rise.low > 0) or gain.high < 0:
         raise refuse(figures)
     return f"{sentence} By the artefact's own thresholds they have {figures}."
-
-
-def _start_of(recipe: Recipe) -> Start:
-    start = read_start(recipe.initial_weights)
-    if start is None:
-        raise InputProblem(
-            f"refuse_worse compares with initial_weights, and {recipe.initial_weights} gives no "
-            "embedder; set initial_weights to an artefact or to a run's checkpoint, or "
-            "refuse_worse=false"
-        )
-    return start

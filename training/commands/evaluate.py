@@ -81,7 +81,6 @@ def evaluate(
     from model.precision import choose_device
     from training.commands.rendering import render_report
     from training.datasets.registry import read_datasets
-    from training.evaluation.evaluate import EvaluationSettings
     from training.evaluation.evaluate import evaluate as measure
     from training.evaluation.files import make_folder
     from training.evaluation.peers import SUFFIXES, Peer
@@ -89,13 +88,7 @@ def evaluate(
     from training.plugins import load_plugins
     from training.run_folder import ARTEFACT_NAME
 
-    settings = EvaluationSettings(
-        scorings=None if scoring is None else _scorings(scoring),
-        held_out=split == "held-out",
-        premise=premise,
-        device=choose_device(device),
-        people=people,
-    )
+    scorings = None if scoring is None else _scorings(scoring)
     load_plugins(plugins or ())
     file = resolve_artefact(artefact)
     if file.is_dir():
@@ -103,7 +96,17 @@ def evaluate(
     model = Peer(file) if file.suffix in SUFFIXES else load_artefact(file)
     if out is not None:
         make_folder(out)
-    report, searches = measure(model, read_datasets(data), settings, artefact, progress_bar)
+    report, searches = measure(
+        model,
+        read_datasets(data),
+        artefact,
+        scorings=scorings,
+        held_out=split == "held-out",
+        premise=premise,
+        people=people,
+        device=choose_device(device),
+        progress_bar=progress_bar,
+    )
     if out is not None:
         write_report(out, report, () if no_pictures else searches)
     if as_json:

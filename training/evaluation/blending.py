@@ -32,17 +32,13 @@ def impostor_moments(
     """Return moments of each scoring of a calibration, over all domains' cross-camera pairs."""
     found: dict[Scoring, Moments] = {}
     for scoring in calibration.scorings:
-        count = 0
-        total = 0.0
-        squares = 0.0
+        sums = np.zeros(3)
         for domain in domains:
             for scores in domain.impostor_scores(scoring):
                 values = scores.astype(np.float64)
-                count = count + len(values)
-                total = total + float(values.sum())
-                squares += float(np.square(values).sum())
-        mean = total / max(1, count)
-        found[scoring] = Moments(mean, max(squares / max(1, count) - mean**2, 0.0) ** 0.5)
+                sums += [len(values), values.sum(), np.square(values).sum()]
+        mean, square = sums[1:] / max(1.0, sums[0])
+        found[scoring] = Moments(float(mean), float(max(square - mean**2, 0.0) ** 0.5))
     return found
 
 

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from model.calibration import Calibration, Scoring, ScoringCalibration
+from model.calibration import SCORINGS, Calibration, Scoring, ScoringCalibration
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 from training.evaluation.embedding import ProgressBar, SearchFeatures
@@ -91,20 +91,14 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
             f"{genuine} and {impostors}; name data with more people under two cameras or more"
         )
     one_person, two_people = labelled_scores(domains, impostors)
-    ours = one_person.T
-    others = two_people.T
-    scores: dict[Scoring, tuple[NDArray[np.floating], NDArray[np.floating]]]
-    scores = {"cosine": (ours[0], others[0])}
-    if len(ours) > 1:
-        scores["mnet"] = (ours[1], others[1])
     fitted: dict[Scoring, ScoringCalibration] = {}
-    for scoring, (same, different) in scores.items():
+    for column, scoring in enumerate(SCORINGS[: one_person.shape[1]]):
         tails = [
             impostor_tail(domain.impostor_scores(scoring), count)
             for domain, (_, count) in zip(domains, counts, strict=True)
         ]
         shape = fit_tail_shape([(domain.rows(scoring), domain.labels) for domain in domains])
-        slope, intercept = fit_logistic(same, different)
+        slope, intercept = fit_logistic(one_person[:, column], two_people[:, column])
         each = [
             ScoringCalibration(
                 slope=slope, intercept=intercept, impostor_tail=tail, tail_shape=shape

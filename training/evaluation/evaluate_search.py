@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -58,7 +56,6 @@ def evaluate_search(
     scorings: Sequence[str],
     features: SearchFeatures,
     scores: SearchScores,
-    seconds: Mapping[str, float] | None = None,
 ) -> DatasetResult:
     """Return all figures of a model on one data set.
 
@@ -68,20 +65,17 @@ def evaluate_search(
         dataset, search: the data set, and its queries and gallery.
         scorings: which rankings to measure, of `RANKINGS`.
         features, scores: of the search by this model.
-        seconds: of the steps before, to be reported.
 
     Raises:
         InputProblem: where no query has a true match.
     """
-    spent = dict(seconds or {})
     labels = search.labels()
     metrics: dict[str, QueryMetrics] = {}
     results: dict[str, ScoringResult] = {}
     rows: dict[str, ScoreRows] = {}
     for name in scorings:
         if name == RE_RANKED:
-            with timed(spent, "re-ranking"):
-                metrics[name] = rank_search(search, partial(_re_ranked, search, features))
+            metrics[name] = rank_search(search, partial(_re_ranked, search, features))
             results[name] = plain_result(metrics[name], labels, NOTE)
             continue
         scoring = cast(Scoring, name)
@@ -89,8 +83,7 @@ def evaluate_search(
         if artefact is not None:
             fitted = artefact.description.calibration.scorings[scoring]
         rows[name] = scores.rows(scoring)
-        with timed(spent, "ranking"):
-            metrics[name] = rank_search(search, partial(rows_of_split, rows[name]))
+        metrics[name] = rank_search(search, partial(rows_of_split, rows[name]))
         figures = _pair_figures(rows[name], search, fitted)
         results[name] = plain_result(metrics[name], labels).model_copy(update=figures)
     return DatasetResult(
@@ -99,7 +92,6 @@ def evaluate_search(
         scorings=results,
         differences=paired_differences(metrics, labels),
         rank_lists=rank_lists(search, rows, metrics),
-        seconds={step: round(value, 3) for step, value in spent.items()},
         query_values=query_values(search, metrics),
     )
 
@@ -127,14 +119,6 @@ def _described(artefact: Artefact | None, dataset: Dataset, search: Search) -> d
         "seen_because": list(seen.reasons),
         "used_to_calibrate": search.held_out,
     }
-
-
-@contextmanager
-def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Adds the wall-clock time of the block to the step's seconds."""
-    start = time.perf_counter()
-    yield
-    seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start
 
 
 def rank_search(search: Search, rows_of: RowsOf) -> QueryMetrics:

@@ -48,8 +48,6 @@ PAGES.filters |= {
     "sentence": lambda text: text[:1].upper() + text[1:],
     "difference": difference,
 }
-HEADLINES = 3
-"""Data sets whose main figures stand at the top of a page."""
 
 
 def write_page(
@@ -114,7 +112,6 @@ def write_report(
         title=f"Evaluation of {'/'.join(Path(report.artefact).parts[-2:])}",
         summary=f"{report.created_at}, split {report.split}, {machine}",
         report=report,
-        headline=_headline(report),
         parts=[
             _dataset_part(result, search)
             for result, search in zip_longest(report.datasets, pictures)
@@ -150,18 +147,3 @@ def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any
         "charts": drawn,
         "search": search,
     }
-
-
-def _headline(report: EvaluationReport) -> list[tuple[str, str]]:
-    """Return each data set's main figures by the artefact's default, or the first ranking."""
-    found = []
-    for result in report.datasets[:HEADLINES]:
-        for name in [report.default_scoring, *result.scorings]:
-            if name in result.scorings:
-                metrics = result.scorings[name].metrics
-                found += [
-                    (f"{100 * metrics[metric].mean:.1f}%", f"{title}, {name}, {result.name}")
-                    for metric, title in (("mAP", "mAP"), ("rank_1", "Rank-1"))
-                ]
-                break
-    return found

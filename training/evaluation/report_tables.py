@@ -142,38 +142,15 @@ def premise(found: PremiseResult) -> Table:
 
 
 def networks(cost: CostResult) -> Table:
-    """Return a row for each network of an artefact: size, work and speed."""
-    rows = [
-        (
-            "embedder, one crop",
-            cost.embedder_parameters,
-            cost.embedder_multiply_adds,
-            cost.crops_per_second,
-        )
-    ]
+    """Return a row for each network of an artefact: its size, and its work."""
+    rows = [("embedder, one crop", cost.embedder_parameters, cost.embedder_multiply_adds)]
     if cost.metric_network_parameters:
-        rows.append(
-            (
-                "M-Net, one pair",
-                cost.metric_network_parameters,
-                cost.pair_multiply_adds,
-                cost.pairs_per_second,
-            )
-        )
+        rows.append(("M-Net, one pair", cost.metric_network_parameters, cost.pair_multiply_adds))
     return Table(
         "Networks",
-        ["network", "parameters, M", "multiply-adds, M", "a second"],
-        [
-            [
-                name,
-                f"{parameters / 1e6:,.2f}",
-                f"{multiply_adds / 1e6:,.2f}",
-                f"{rate:,.0f}" if rate else None,
-            ]
-            for name, parameters, multiply_adds, rate in rows
-        ],
-        "a multiplication with its addition counts once, as the papers count FLOPs; speeds as "
-        "measured in this run, of crops with their decoding",
+        ["network", "parameters, M", "multiply-adds, M"],
+        [[name, f"{size / 1e6:,.2f}", f"{work / 1e6:,.2f}"] for name, size, work in rows],
+        "a multiplication with its addition counts once, as the papers count FLOPs",
     )
 
 

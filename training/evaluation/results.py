@@ -206,17 +206,12 @@ class CostResult(Result):
         embedder_parameters, metric_network_parameters: numbers that an artefact holds.
         embedder_multiply_adds: for one crop; the papers call this number FLOPs.
         pair_multiply_adds: for one pair.
-        crops_per_second: embedded in this run, reading and decoding included; None where the
-            features were at hand.
-        pairs_per_second: scored by M-Net in this run; None where it was not asked.
     """
 
     embedder_parameters: int
     embedder_multiply_adds: int
     metric_network_parameters: int
     pair_multiply_adds: int
-    crops_per_second: float | None = None
-    pairs_per_second: float | None = None
 
 
 class DatasetResult(Result):
@@ -232,8 +227,6 @@ class DatasetResult(Result):
         not_counted: queries without a true match under another camera.
         differences: by `mnet - cosine`, the paired difference of each metric over the queries, its
             interval over people.
-        seconds: wall-clock time by step; `embedding` and `scoring` hold what their names say,
-            `ranking` the rest up to the metrics, cosine similarities included.
         splits: over how many random splits the ranking metrics are pooled; 1 is the set itself.
         version: which version of the set was read; empty where there is one only.
         rank_lists: some queries, from the hardest to the easiest.
@@ -253,7 +246,6 @@ class DatasetResult(Result):
     seen_in_training: bool = False
     used_to_calibrate: bool = False
     differences: dict[str, dict[str, Estimate]] = {}
-    seconds: dict[str, float] = {}
     splits: int = 1
     version: str = ""
     crops: int = 0

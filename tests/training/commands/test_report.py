@@ -207,7 +207,6 @@ def test_pictures_are_in_the_page_alone_and_can_be_left_out(runs):
 def test_a_report_has_its_cost(runs):
     found = json.loads((runs / "other" / "report.json").read_text())
     assert found["cost"]["embedder_parameters"] == 2_226_433
-    assert found["cost"]["crops_per_second"] > 0
 
 
 def test_one_run_alone_has_its_own_page(runs, tmp_path):
