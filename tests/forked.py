@@ -154,7 +154,7 @@ def _run(
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    # Those of the server process keep what its own files were, such as no terminal.
+    # The server process's streams keep the properties of its own files, such as no terminal.
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
     os.chdir(folder)
     os.environ.clear()

@@ -75,7 +75,7 @@ def sources(room: str) -> list[Path]:
 
 
 def imported(source: Path) -> set[str]:
-    """Every module that a file names, also inside functions.
+    """Return every module that a file names, also inside functions.
 
     A library that only type checkers import need not be installed, and does not count.
     """

@@ -120,7 +120,7 @@ def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package() 
 
 
 def test_no_files_import_each_other() -> None:
-    """What two files need of each other belongs in a third one below both."""
+    """Code that two files need of each other belongs in a third one below both."""
     assert import_circle(read_files()) == ()
 
 

@@ -1,4 +1,4 @@
-"""What `gmn bench` answers: a ratio of two measured sides, and a name that must exist."""
+"""`gmn bench` answers a ratio of two measured sides, and refuses a name that does not exist."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ METRICS = {"mAP": FIGURE, "rank_1": FIGURE}
 
 
 def run(folder: Path, seed: int, gain: float) -> str:
-    """A run whose M-Net is ahead of its cosine by `gain`, the same for every query."""
+    """Return a run whose M-Net is ahead of its cosine by `gain`, the same for every query."""
     place = folder / "small-gmn-0" / "campus" / f"seed-{seed}"
     (place / "tests" / "street").mkdir(parents=True)
     cosine = np.array([0.2, 0.4, 0.6], np.float32)

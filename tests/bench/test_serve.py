@@ -44,7 +44,7 @@ def test_no_crop_is_enrolled_twice(url, cast, tmp_path):
     files = serve.write_bodies(tmp_path, load, cast.known)
     answered = sum(serve.press(url, load, files, number).requests for number in range(2))
     crops = httpx.get(f"{url}/v1/galleries/default").json()["crops"]
-    # Those that were under way at a round's end are not counted.
+    # Requests under way at a round's end are not counted.
     assert 0 < answered <= crops <= answered + 2 * load.in_flight
 
 

@@ -22,8 +22,8 @@ TIMEOUT_MS = 30_000
 PNG = {"name": "person.png", "mimeType": "image/png"}
 
 
-# Of a module and not of the session: while the driver is there, nothing else in this process can
-# run an event loop.
+# The scope is a module and not the session: while the driver is there, nothing else in this
+# process can run an event loop.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium."""
@@ -42,7 +42,7 @@ def browser() -> Iterator[Any]:
 def address(
     browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Of a service that asks for no key."""
+    """Yield the address of a service that asks for no key."""
     place = tmp_path_factory.mktemp("page")
     with serving(tiny_artefact, place / "data") as url:
         yield url
@@ -52,7 +52,7 @@ def address(
 def keyed(
     browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
-    """The address of a service that asks for keys, and one to query and enrol with."""
+    """Return the address of a service that asks for keys, and one to query and enrol with."""
     place = tmp_path_factory.mktemp("keyed")
     options = ["--data-dir", str(place / "data"), "--scope", "query,enroll"]
     shown = io.StringIO()
@@ -64,14 +64,14 @@ def keyed(
 
 @pytest.fixture
 def http(address: str) -> Iterator[httpx.Client]:
-    """What the page shows, asked without it."""
+    """Return what the page shows, asked without it."""
     with httpx.Client(base_url=address, timeout=60.0) as client:
         yield client
 
 
 @pytest.fixture
 def gallery(http: httpx.Client, drawn_crops: list[Any]) -> str:
-    """A gallery of its own for each test, with every drawn crop."""
+    """Return a gallery of its own for each test, with every drawn crop."""
     name = f"g{uuid4().hex[:8]}"
     assert http.post("/v1/galleries", data={"name": name}).status_code == 201
     answer = http.post(
@@ -88,7 +88,7 @@ def gallery(http: httpx.Client, drawn_crops: list[Any]) -> str:
 
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Any]:
-    """A tab on which nothing may go wrong in a script or against the page's policy."""
+    """Return a tab on which nothing may go wrong in a script or against the page's policy."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
@@ -105,14 +105,14 @@ def tab(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def page(tab: Any, address: str, gallery: str) -> Any:
-    """The page, at the test's gallery."""
+    """Return the page, at the test's gallery."""
     tab.goto(f"{address}/#{gallery}/search")
     tab.wait_for_selector("#state .dot.ready")
     return tab
 
 
 def violations(page: Any) -> list[str]:
-    """What axe finds against the page as it is, by rule and element."""
+    """Return what axe finds against the page as it is, by rule and element."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = axe.run(page).response["violations"]
     return [f"{rule['id']}: {node['target']}" for rule in found for node in rule["nodes"]]

@@ -25,7 +25,7 @@ SEED = 20_260
 PEOPLE = 60
 STRANGERS = 40
 COLOURS = 256
-# Of the demonstration's nine known people and three strangers.
+# Return pictures of the demonstration's nine known people and three strangers.
 SOME_RANKINGS = """
 main > :not(article), article:nth-of-type(n+4):not(:nth-of-type(10)) { display: none !important }
 """

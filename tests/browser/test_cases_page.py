@@ -178,7 +178,7 @@ def test_of_two_cases_with_one_name_the_chosen_one_gets_the_search(
     case.select_option(older)
     confirm(page, "Add")
     page.get_by_text("In the case Theft.").wait_for()
-    assert [len(held(http, gallery, one)) for one in (older, newer)] == [1, 0]
+    assert [len(held(http, gallery, case)) for case in (older, newer)] == [1, 0]
     page.get_by_role("link", name="Cases", exact=True).click()
     page.locator("#case form").get_by_label("Name").fill("Theft")
     page.get_by_role("button", name="Create").click()

@@ -24,7 +24,7 @@ OPTIONAL_FIELDS = {
 
 @pytest.fixture
 def docs(tab: Any, address: str) -> Any:
-    """The page of the calls."""
+    """Return the page of the calls."""
     tab.goto(f"{address}/docs")
     tab.wait_for_selector(".opblock")
     return tab
@@ -60,7 +60,7 @@ def execute(call: Any) -> Any:
 
 
 def new_picture() -> bytes:
-    """A picture that no other test enrols."""
+    """Return a picture that no other test enrols."""
     file = io.BytesIO()
     Image.effect_noise((48, 96), 40).convert("RGB").save(file, "PNG")
     return file.getvalue()

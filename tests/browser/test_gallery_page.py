@@ -76,7 +76,7 @@ def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
     broken = outcomes.locator("li", has_text="new 0000/broken.png")
     expect(broken).to_contain_text("convert the file")
     listed = http.get(f"/v1/galleries/{gallery}/identities?query=new").json()["results"]
-    assert {one["identity"]: one["crops"] for one in listed} == dict(
+    assert {person["identity"]: person["crops"] for person in listed} == dict(
         Counter(f"new {crop.identity}" for crop in drawn_crops[:11])
     )
 

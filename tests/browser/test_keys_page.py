@@ -21,7 +21,7 @@ TEXT = re.compile(r"gmn_[0-9a-f]{12}_[\w-]{43}")
 
 @pytest.fixture
 def url(browser: Any, tiny_artefact: Path, tmp_path: Path) -> Iterator[str]:
-    """Of a service without keys that no other test uses."""
+    """Yield the address of a service without keys that no other test uses."""
     with serving(tiny_artefact, tmp_path / "data") as address:
         yield address
 
@@ -31,7 +31,7 @@ def status(url: str, key: str) -> int:
 
 
 def shown_key(page: Any) -> str:
-    """The key that is shown this once; then closes the dialog."""
+    """Return the key that is shown this once, and close the dialog."""
     dialog = page.get_by_role("dialog", name="New API key")
     expect(dialog).to_contain_text("It is shown this once")
     key = dialog.get_by_label("API key").input_value()

@@ -11,7 +11,7 @@ def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefac
     for number, crop in enumerate(crops := draw_crops()):
         (tmp_path / f"{number}.png").write_bytes(crop.png)
     with (tmp_path / "people.csv").open("w", newline="") as file:
-        rows = [(f"{number}.png", one.identity, one.camera) for number, one in enumerate(crops)]
+        rows = [(f"{number}.png", crop.identity, crop.camera) for number, crop in enumerate(crops)]
         csv.writer(file).writerows([("path", "identity", "camera"), *rows])
     data = [f"manifest:{tmp_path}/people.csv"]
     out = tmp_path / "page"

@@ -17,7 +17,7 @@ SECONDS = 300
 
 
 def ask(requirements: list[Path]) -> str:
-    """What `pip-audit` answers about pinned packages, as JSON; empty where it could not ask."""
+    """Return the JSON of `pip-audit` about pinned packages; empty where it could not ask."""
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "-f", "json"]
     for file in requirements:
         options += ["-r", str(file)]
@@ -33,7 +33,7 @@ def ask(requirements: list[Path]) -> str:
 
 
 def judge(answer: str) -> tuple[bool, str]:
-    """Whether all is well by such an answer, and what to say of it."""
+    """Return whether all is well by such an answer, and what to say of it."""
     try:
         packages = json.loads(answer)["dependencies"]
     except (ValueError, KeyError):

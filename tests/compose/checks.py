@@ -1,4 +1,4 @@
-"""What has to be so of a deployment, one step of the story each; all raise `Failed`."""
+"""Checks of a deployment, one step of the story each; all raise `Failed`."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Failed(Exception):
 
 
 class Deployment:
-    """What the guide deploys, from a copy of this repository and under names of its own.
+    """The deployment of the guide, from a copy of this repository and under names of its own.
 
     The environment's `COMPOSE` is the compose command (`docker compose` without it), `ENGINE` the
     command of its containers (`docker`), and `COMPOSE_FILE` the files, by default those for the
@@ -150,7 +150,7 @@ class Deployment:
         return shown
 
     def compose(self, *words: str) -> str:
-        """A compose command; answers what it shows."""
+        """Run a compose command and return what it shows."""
         return self._run(["docker", "compose", *words])
 
     def change(self, file: str, old: str, new: str) -> None:
@@ -286,7 +286,7 @@ class Deployment:
 
 
 def read_json(response: httpx.Response, *expected: int) -> Any:
-    """The answer, which has to have one of the statuses, 200 if none is named."""
+    """Return the answer, which has to have one of the statuses, 200 if none is named."""
     if response.status_code not in (expected or (200,)):
         raise Failed(
             f"{response.request.method} {response.request.url}: {response.status_code} "
@@ -296,7 +296,7 @@ def read_json(response: httpx.Response, *expected: int) -> Any:
 
 
 def now() -> str:
-    """The time for the record."""
+    """Return the time for the record."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -11,7 +11,7 @@ WIDTH = 48
 
 
 def drawn_person(person: int, shot: int) -> bytes:
-    """A head, a coat and trousers in the person's colours; every shot is another file."""
+    """Return a head, a coat and trousers in the person's colours; every shot is another file."""
     colours = random.Random(person)
     coat, trousers = (bytes(colours.randrange(30, 226) for _ in range(3)) for _ in range(2))
     noise = random.Random(f"{person}/{shot}")

@@ -23,7 +23,7 @@ WORTH_WAITING = "not_ready"
 
 @dataclass
 class Kept:
-    """What the service acknowledged, and therefore has to have.
+    """The writes that the service acknowledged, and therefore has to have.
 
     Attributes:
         images: the file of each crop, by `crop_id`.
@@ -44,7 +44,7 @@ class Kept:
                 self.images[crop_id] = image
 
     def take(self) -> str | None:
-        """A crop to delete, which nothing looks for from now on."""
+        """Return a crop to delete, which nothing looks for from now on."""
         with self.lock:
             if len(self.images) < 20:
                 return None
@@ -98,7 +98,7 @@ class Load:
             raise self._errors[0]
 
     def account(self, death: Death | None = None) -> str:
-        """What became of everything.
+        """Return what became of everything.
 
         Args:
             death: of something that a request in flight may have needed; None for nothing.

@@ -25,7 +25,7 @@ def text_of(name: str) -> str:
 
 
 def read_compose(name: str) -> dict[str, Any]:
-    """A compose file in which no variable is set."""
+    """Return a compose file in which no variable is set."""
     text = VARIABLE.sub(lambda found: found[2], text_of(name))
     return dict(yaml.load(text, Loader=ComposeLoader))
 

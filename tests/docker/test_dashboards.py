@@ -48,7 +48,7 @@ def test_prometheus_sends_alerts_to_the_alertmanager(compose) -> None:
         in (compose["services"]["alertmanager"]["volumes"])
     )
     alerts = {
-        one["alert"] for one in yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
+        rule["alert"] for rule in yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
     }
     routing = yaml.safe_load(text_of("docker/alertmanager.yml"))
     assert routing["route"]["receiver"] in {receiver["name"] for receiver in routing["receivers"]}

@@ -1,4 +1,4 @@
-"""What every fuzz target shares: seeds in, a bound on time and memory, and what counts as a find.
+"""The frame of every fuzz target: seeds in, a bound on time and memory, and what counts as a find.
 
 A target is a function that is given bytes. Whatever it raises beside the problems that it declares
 is a find, and so are five seconds for one input, and a gigabyte of memory. The input is kept as

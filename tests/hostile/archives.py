@@ -38,7 +38,7 @@ def _pairs(entries: Entries) -> Iterable[tuple[str, bytes]]:
 
 
 def links() -> bytes:
-    """A zip of entries that say they are links, devices and pipes."""
+    """Return a zip of entries that say they are links, devices and pipes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for number, kind in enumerate((stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)):
@@ -51,7 +51,7 @@ def links() -> bytes:
 
 
 def encrypted() -> bytes:
-    """A zip that says its first entry needs a password."""
+    """Return a zip that says its first entry needs a password."""
     held = bytearray(zip_of({"secret.jpg": b"a" * 100, **GOOD}))
     held[6] |= 1
     held[held.index(b"PK\1\2") + 8] |= 1
@@ -59,14 +59,14 @@ def encrypted() -> bytes:
 
 
 def with_damaged_entry() -> bytes:
-    """A zip of which one entry's checksum does not hold."""
+    """Return a zip of which one entry's checksum does not hold."""
     held = bytearray(zip_of({"damaged.jpg": b"a" * 100, **GOOD}, zipfile.ZIP_STORED))
     held[held.index(b"aaaa")] = 0
     return bytes(held)
 
 
 def lying_about_size(said: int) -> bytes:
-    """A zip whose first entry has another size than its list says."""
+    """Return a zip whose first entry has another size than its list says."""
     held = bytearray(zip_of({"lying.jpg": b"a" * 5_000, **GOOD}))
     at = held.index(b"PK\1\2") + 24
     held[at : at + 4] = struct.pack("<I", said)
@@ -74,7 +74,7 @@ def lying_about_size(said: int) -> bytes:
 
 
 def overlapping(entries: int, size: int) -> bytes:
-    """A zip whose entries are all the same bytes of it."""
+    """Return a zip whose entries are all the same bytes of it."""
     packed = zlib.compress(bytes(size), 9)[2:-4]
     check = zlib.crc32(bytes(size))
     local = b"PK\3\4" + struct.pack("<5H3I2H", 20, 0, 8, 0, 0, check, len(packed), size, 9, 0)
@@ -92,14 +92,14 @@ def directory_end(entries: int, size: int, at: int) -> bytes:
 
 
 def directory_of(size: int) -> bytes:
-    """A zip64 whose list of entries is said to be so long."""
+    """Return a zip64 whose list of entries is said to be so long."""
     end = struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 1, 1, size, 0)
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, 0, 1)
     return b"PK\6\6" + end + locator + directory_end(0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
 
 
 def truncated() -> Iterator[bytes]:
-    """A zip at each 5 %."""
+    """Yield a zip at each 5 %."""
     data = zip_of(GOOD)
     for percent in range(5, 100, 5):
         yield data[: len(data) * percent // 100]

@@ -26,7 +26,7 @@ STORED_AS = {  # how a camera that turned so stores the same scene
 
 
 def hostile_images(seed: int) -> list[HostileFile]:
-    """All of them."""
+    """Return all of them."""
     return [
         *odd_but_right(),
         *turned(),
@@ -69,7 +69,7 @@ def odd_but_right() -> Iterator[HostileFile]:
 
 
 def turned() -> Iterator[HostileFile]:
-    """The drawn person as a camera stores it that was held in each of eight ways."""
+    """Yield the drawn person as a camera stores it that was held in each of eight ways."""
     for orientation, transpose in STORED_AS.items():
         stored = drawn() if transpose is None else drawn().transpose(transpose)
         exif = Image.Exif()
@@ -80,7 +80,7 @@ def turned() -> Iterator[HostileFile]:
 
 
 def cut() -> Iterator[HostileFile]:
-    """Every format at each 5 %, once as it is and once with nothing in place of what is missing."""
+    """Yield every format at each 5 %, as it is and with zeros in place of the missing part."""
     for name, data in in_every_format().items():
         for percent in range(5, 100, 5):
             length = len(data) * percent // 100
@@ -93,7 +93,7 @@ def cut() -> Iterator[HostileFile]:
 
 
 def flipped(seed: int) -> Iterator[HostileFile]:
-    """Every format with one to thirty bits changed: half of the times in its first 200 bytes."""
+    """Yield every format with 1 to 30 changed bits, half of the times in its first 200 bytes."""
     random = np.random.default_rng(seed)
     for name, data in in_every_format().items():
         for number in range(FLIPS_PER_FORMAT):

@@ -20,19 +20,19 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def with_segments(data: bytes, *segments: bytes) -> bytes:
-    """A JPEG with further segments before its own."""
+    """Return a JPEG with further segments before its own."""
     return data[:2] + b"".join(segments) + data[2:]
 
 
 def with_scans(image: Image.Image, more: int, **options: object) -> bytes:
-    """A progressive JPEG whose last scan is there so many times more."""
+    """Return a progressive JPEG whose last scan is there so many times more."""
     data = encoded(image, "JPEG", progressive=True, **options)
     last = data[data.rindex(SCAN) : -2]
     return data[:-2] + last * more + END
 
 
 def announcing(width: int, height: int) -> bytes:
-    """A JPEG whose header promises more than it holds."""
+    """Return a JPEG whose header promises more than it holds."""
     data = encoded(drawn(), "JPEG")
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
@@ -62,7 +62,7 @@ def hostile_jpegs() -> Iterator[HostileFile]:
     yield HostileFile("start, again and again", START * 5_000 + END, False)
     yield HostileFile("header without scan", good[: good.index(SCAN)] + END, False)
     yield HostileFile("scan without header", START + good[good.index(SCAN) :], False)
-    # Those of the standard hold then, as in the frames of a film.
+    # The tables of the standard hold then, as in the frames of a film.
     yield HostileFile("without tables", good.replace(TABLES, b"\xff\xfe"), True)
     table = good.index(TABLES)
     for value in (0x00, 0xFF, 0x7F):

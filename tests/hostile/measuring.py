@@ -1,4 +1,4 @@
-"""What one call costs: processor time, and memory at its peak beyond what was held before."""
+"""The costs of one call: processor time, and memory at its peak beyond what was held before."""
 
 from __future__ import annotations
 

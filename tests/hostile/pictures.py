@@ -21,7 +21,7 @@ class HostileFile(NamedTuple):
 
 
 def drawn(person: int = 0) -> Image.Image:
-    """A head, a coat and trousers, with enough noise that no two people are alike."""
+    """Return a head, a coat and trousers, with enough noise that no two people are alike."""
     random = np.random.default_rng(person)
     colours = random.integers(30, 226, size=(2, 3))
     pixels = np.full((HEIGHT, WIDTH, 3), 112, dtype=np.float64)
@@ -39,7 +39,7 @@ def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
 
 
 def in_every_format() -> dict[str, bytes]:
-    """The same picture as a file of each kind."""
+    """Return the same picture as a file of each kind."""
     image = drawn()
     return {
         "jpeg": encoded(image, "JPEG", quality=90),

@@ -31,7 +31,7 @@ def header(width: int, height: int, bits: int = 8, colour: int = 2, interlaced: 
 
 
 def announcing(width: int, height: int) -> bytes:
-    """A PNG whose header promises more than it holds."""
+    """Return a PNG whose header promises more than it holds."""
     return png([header(width, height), (b"IDAT", zlib.compress(bytes(100))), END])
 
 
@@ -44,7 +44,7 @@ def interlaced(image: Image.Image) -> bytes:
 
 
 def parts(data: bytes) -> list[Chunk]:
-    """The chunks of a PNG."""
+    """Return the chunks of a PNG."""
     found = []
     position = len(SIGNATURE)
     while position < len(data):

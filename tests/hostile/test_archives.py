@@ -44,7 +44,7 @@ def unpack(tmp_path: Path):
 
 
 def came(unpack) -> bool:
-    """Whether every good image did, as it is."""
+    """Return whether every good image did, as it is."""
     return all((unpack.into / name).read_bytes() == content for name, content in GOOD.items())
 
 

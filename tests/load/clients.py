@@ -23,7 +23,7 @@ TRAILER = b"load"
 
 @dataclass
 class Account:
-    """What became of every request.
+    """The outcomes of all requests.
 
     Attributes:
         statuses: how many, by what was asked and status; 0 stands for no answer.
@@ -65,7 +65,7 @@ class Pictures:
         self._given = 0
 
     def next(self) -> bytes:
-        """A file that was never sent: what follows a PNG's end is another number each time."""
+        """Return a file that was never sent, by another number behind the PNG's end."""
         self._given += 1
         picture = self._drawn[self._given % PICTURES]
         return picture + TRAILER + self._given.to_bytes(8, "big")

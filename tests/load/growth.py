@@ -1,4 +1,4 @@
-"""Whether a series of samples grows: its slope with a confidence interval that may be believed."""
+"""The growth of a series of samples: its slope with a confidence interval that may be believed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Growth:
 
     @property
     def leaks(self) -> bool:
-        """Whether it surely grew by more than is allowed."""
+        """Return whether it surely grew by more than is allowed."""
         return self.low > self.allowed
 
     def as_json(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def growth(seconds: list[float], values: list[float], allowed: float) -> Growth:
         for series in ([second / 3600 for second in seconds], values)
     )
     fit = stats.linregress(hours, means)
-    # Of samples that are all the same there is no spread to divide by.
+    # Equal samples have no spread to divide by.
     reach = stats.t.ppf(0.5 + CONFIDENCE / 2, STRETCHES - 2) * np.nan_to_num(fit.stderr)
     return Growth(
         float(fit.slope),

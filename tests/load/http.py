@@ -27,12 +27,12 @@ class Answer:
     retry_after: int | None
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return json.loads(self.body)
 
 
 def request(method: str, path: str, form: bytes = b"") -> bytes:
-    """A whole request; a body is a multipart form of `image_form`."""
+    """Return a whole request; a body is a multipart form of `image_form`."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(form)}"]
     if form:
         lines.append(f"Content-Type: multipart/form-data; boundary={BOUNDARY}")
@@ -40,7 +40,7 @@ def request(method: str, path: str, form: bytes = b"") -> bytes:
 
 
 def image_form(image: bytes, **fields: str) -> bytes:
-    """A form of one image and some fields."""
+    """Return a form of one image and some fields."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()

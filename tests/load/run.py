@@ -57,7 +57,7 @@ def measure(
 
 
 def lines(account: Account, seconds: float, clients: int) -> list[str]:
-    """What became of the requests."""
+    """Return what became of the requests."""
     asked = sum(account.statuses.values())
     statuses = ", ".join(
         f"{count} {what} {status or 'without an answer'}"
@@ -80,7 +80,7 @@ def lines(account: Account, seconds: float, clients: int) -> list[str]:
 
 
 def figures(account: Account, seconds: float, clients: int) -> dict[str, Any]:
-    """What became of the requests, for a report."""
+    """Return what became of the requests, for a report."""
     measured: dict[str, Any] = {"clients": clients, "seconds": round(seconds, 1)}
     measured["requests"] = sum(account.statuses.values())
     measured["answers"] = {

@@ -57,7 +57,7 @@ class Samples:
         self.open_files.append(float(len(list(Path(f"/proc/{process}/fd").iterdir()))))
 
     def since(self, share: float) -> Samples:
-        """Those after a share of the time."""
+        """Return those after a share of the time."""
         begin = self.seconds[0] + share * (self.seconds[-1] - self.seconds[0])
         first = next(place for place, seconds in enumerate(self.seconds) if seconds >= begin)
         return Samples(*(series[first:] for series in vars(self).values()))
@@ -126,7 +126,7 @@ def soak(
 
 
 def summary(found: dict[str, Any]) -> str:
-    """One line for the documentation."""
+    """Return one line for the documentation."""
     memory = found["resident_mib"]
     files = found["open_files"]
     return (

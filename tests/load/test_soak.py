@@ -17,7 +17,7 @@ SECONDS = np.linspace(0, MINUTES * 60, SAMPLES)
 
 
 def _noise(seed, remembers, size=2.0):
-    """A series each sample of which remembers a share of the last one; MiB."""
+    """Return a series each sample of which remembers a share of the last one; MiB."""
     random = np.random.default_rng(seed)
     series = np.zeros(SAMPLES + 100)
     for place in range(1, len(series)):

@@ -1,4 +1,4 @@
-"""Whether a service is well: after a load it has to be what it was before."""
+"""The health of a service: after a load it has to be as it was before."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from model.probes import drawn_patterns
 
 @pytest.fixture(scope="module")
 def collapsed_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny artefact with a neck that adds the same large vector to every feature."""
+    """Return the tiny artefact with a neck that adds the same large vector to every feature."""
     artefact = load_artefact(tiny_artefact)
     with torch.no_grad():
         artefact.embedder.neck.bias.fill_(1e6)

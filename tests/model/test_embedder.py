@@ -31,7 +31,7 @@ def test_gem_with_exponent_one_is_the_average() -> None:
 
 
 def test_gem_with_a_large_exponent_nears_the_maximum() -> None:
-    # Of some random maps every value is below 0.6, whose power is 0 in float32.
+    # In some random maps every value is below 0.6, whose power is 0 in float32.
     torch.manual_seed(0)
     maps = torch.rand(2, 5, 4, 3)
     pooled = GeneralizedMeanPooling(exponent=200.0)(maps)

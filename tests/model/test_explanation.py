@@ -1,4 +1,4 @@
-"""What is hidden, and to which regions a score is put down; the network sees colours only."""
+"""Regions are hidden, and a score is put down to some; the network sees colours only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOURS = np.stack(np.meshgrid(*[[0.0, 0.5, 1.0]] * 3), axis=-1).reshape(27, 3)
 
 
 def halves(left: Colour, right: Colour) -> NDArray[np.uint8]:
-    """A crop of two colours side by side."""
+    """Return a crop of two colours side by side."""
     crop = np.empty((64, 32, 3), np.uint8)
     crop[:, :16] = left
     crop[:, 16:] = right
@@ -26,7 +26,7 @@ def halves(left: Colour, right: Colour) -> NDArray[np.uint8]:
 
 
 def patched(crop: NDArray[np.uint8], cell: tuple[int, int], colour: Colour) -> NDArray[np.uint8]:
-    """The crop with one cell of the grid in another colour."""
+    """Return the crop with one cell of the grid in another colour."""
     row, column = cell
     crop = crop.copy()
     crop[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = colour
@@ -34,7 +34,7 @@ def patched(crop: NDArray[np.uint8], cell: tuple[int, int], colour: Colour) -> N
 
 
 def share_of_each_colour(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A 1×1 convolution, a softmax and average pooling: how much there is of 27 colours."""
+    """Return a 1×1 convolution, a softmax and average pooling: how much there is of 27 colours."""
     pixels = crops.reshape(len(crops), -1, 1, 3) / 255.0
     likeness = np.exp(-20.0 * np.square(pixels - COLOURS).sum(axis=-1))
     shares = (likeness / likeness.sum(axis=-1, keepdims=True)).mean(axis=1)

@@ -44,7 +44,7 @@ def searches(count, enrolled, seed=0, people=PEOPLE, shape=-0.05):
 
 
 def obtained(threshold, people=PEOPLE, count=4000, shape=-0.05):
-    """The share of strangers' searches that reach a threshold."""
+    """Return the share of strangers' searches that reach a threshold."""
     random = np.random.default_rng(99)
     return float((impostors(random, count, people, shape).max(axis=1) >= threshold).mean())
 

@@ -30,10 +30,10 @@ class Broken:
     test: str
 
     def text(self, root: Path) -> str:
-        """The file as it is when it is broken."""
+        """Return the file as it is when it is broken."""
         return (root / self.file).read_text().replace(self.old, self.new)
 
 
 def read_broken() -> list[Broken]:
-    """All of them."""
+    """Return all of them."""
     return [Broken(**entry) for entry in tomllib.loads(LIST.read_text())["broken"]]

@@ -71,7 +71,7 @@ def cut_and_check(
 
 
 def differences(found: Shown, past: Act | None, under_way: Act | None) -> list[str]:
-    """What is neither as it was acknowledged nor as what was under way would have made it."""
+    """Return what is neither as acknowledged nor as the work under way would have made it."""
     shown: list[Shown] = [past.after] if past else []
     if under_way:
         shown += [under_way.before, under_way.after]
@@ -101,7 +101,7 @@ def _moments(
 def _allowed(
     asked: Sequence[Asked], acts: Sequence[Act], place: int
 ) -> tuple[Act | None, Act | None]:
-    """What was acknowledged last before the power went, and what was under way then."""
+    """Return what was acknowledged last before the power went, and what was under way then."""
     moment = asked[place].nanoseconds if place < len(asked) else time.monotonic_ns()
     past = [act for act in acts if act.acknowledged < moment]
     under_way = [act for act in acts if act.begun < moment <= act.acknowledged]

@@ -1,4 +1,4 @@
-"""What a disk may hold after a power cut, made from a recording of what was asked of it."""
+"""Possible states of a disk after a power cut, made from a recording of its requests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Renaming:
 
 
 def read_recording(log: Path) -> list[Asked]:
-    """Every entry of a recording, in order; a last one that is cut off is left out."""
+    """Return every entry of a recording, in order; a last one that is cut off is left out."""
     content = log.read_bytes()
     place = 0
     entries = []
@@ -210,7 +210,7 @@ def _content(file: _File, loss: Loss, chance: random.Random) -> bytes:
             return bytes(_applied(file.synced, [a for a in file.since if chance.random() < 0.5]))
     sector = chance.choice((512, 4096))
     pieces = [piece for asked in file.since for piece in _pieces(asked, sector)]
-    # What overlaps may have reached the disk in any order, too.
+    # Overlapping writes may have reached the disk in any order, too.
     chance.shuffle(pieces)
     return bytes(_applied(file.synced, pieces[: chance.randint(0, len(pieces))]))
 

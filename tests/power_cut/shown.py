@@ -1,4 +1,4 @@
-"""What a service shows of everything that it keeps, to be compared before and after a power cut."""
+"""Everything that a service shows of its record, to be compared before and after a power cut."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ with warnings.catch_warnings():
 
 @dataclass(frozen=True)
 class Recording:
-    """What a service asked of the disk, and what was done with it meanwhile."""
+    """Return the requests of a service to the disk, and those of its clients meanwhile."""
 
     root: Path
     asked: list[Asked]
@@ -77,7 +77,7 @@ def recording(start, tiny_artefact, drawn_crops, tmp_path_factory) -> Recording:
 
 @contextlib.contextmanager
 def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
-    """The service in this process, on what a power cut has left."""
+    """Yield the service in this process, on what a power cut has left."""
     data_dir = disk / "data"
     settings = Settings(
         artefact=str(recording.artefact),
@@ -121,7 +121,7 @@ def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path)
 
 
 def _left_wrong(disk: Path, past: Act | None) -> list[str]:
-    """What is wrong with files that no call shows."""
+    """Return what is wrong with files that no call shows."""
     wrong = []
     chain = check_chain(disk / "data" / "audit.jsonl", line_key(disk / "data"))
     if chain.problem:

@@ -34,7 +34,7 @@ START_SECONDS = 90
 
 
 def served_environment(**settings: Any) -> dict[str, str]:
-    """The environment of a service with settings, on a free port."""
+    """Return the environment of a service with settings, on a free port."""
     # Measuring which runtime is the fastest takes longer than most tests.
     own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "torch"}
     return (
@@ -87,7 +87,7 @@ class Served:
         return self.ended_with()
 
     def ended_with(self, seconds: float = 40.0) -> int:
-        """The status with which it ends by itself."""
+        """Return the status with which it ends by itself."""
         status = self.process.wait(seconds)
         self.output.close()
         if hasattr(self, "http"):
@@ -102,7 +102,7 @@ class Served:
         return self.http.post(f"/v1/galleries/{gallery}/crops", files=files(*images), data=fields)
 
     def ended_job(self, job: dict[str, Any], seconds: float = 120.0) -> dict[str, Any]:
-        """A job as it is once it has ended."""
+        """Return a job as it is once it has ended."""
         until = time.monotonic() + seconds
         while job["state"] in ("queued", "running"):
             assert time.monotonic() < until, job
@@ -145,7 +145,7 @@ def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
 
 @contextlib.contextmanager
 def serving(artefact: Path, data_dir: Path, **settings: Any) -> Iterator[str]:
-    """The address of a service that is stopped with the block; its log lies beside its data."""
+    """Yield the address of a service that stops with the block; its log lies beside its data."""
     log = data_dir.with_suffix(".log")
     served = Served(log, artefact=artefact, data_dir=data_dir, **settings)
     try:
@@ -192,14 +192,14 @@ def start_shared(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny artefact with another embedder."""
+    """Return the tiny artefact with another embedder."""
     path = tmp_path_factory.mktemp("other") / "other.safetensors"
     save_other_artefact(path, tiny_artefact)
     return path
 
 
 def save_other_artefact(path: Path, tiny_artefact: Path) -> None:
-    """What `other_artefact` is, for those that are no tests."""
+    """Write the artefact of `other_artefact`, for programs that are no tests."""
     import torch
 
     from model.artefact import load_artefact, save_artefact
@@ -228,7 +228,7 @@ def refused_start(tiny_artefact: Path) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def served(start_shared: Start) -> Served:
-    """The one process that most tests share; each makes galleries of its own."""
+    """Return the one process that most tests share; each makes galleries of its own."""
     return start_shared(
         max_image_bytes=200_000, max_body_bytes=2_000_000, max_images_per_request=24
     )
@@ -236,14 +236,14 @@ def served(start_shared: Start) -> Served:
 
 @pytest.fixture
 def gallery(served: Served, request: pytest.FixtureRequest) -> str:
-    """An empty gallery named after the test."""
+    """Return an empty gallery named after the test."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[-50:].strip("-")
     return served.create(f"{name}.{uuid4().hex[:8]}")
 
 
 @pytest.fixture
 def filled(served: Served, gallery: str, drawn_crops: list[Any]) -> str:
-    """A gallery with every drawn crop."""
+    """Return a gallery with every drawn crop."""
     answer = served.enroll(
         gallery,
         *(crop.png for crop in drawn_crops),

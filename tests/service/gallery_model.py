@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Said:
-    """What is sent with one image; the image is a number among those that are drawn."""
+    """Labels sent with one image; the image is a number among those that are drawn."""
 
     image: int
     identity: str | None
@@ -25,7 +25,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which crops a query asks for."""
+    """A filter of crops, as a query sends it."""
 
     cameras: tuple[str, ...] = ()
     exclude_cameras: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Merged:
 
 @dataclass
 class GalleryModel:
-    """What a gallery holds.
+    """The contents of a gallery.
 
     Attributes:
         crops: by crop id, in the order of their enrolment.
@@ -92,7 +92,7 @@ class GalleryModel:
     version: int = 0
 
     def stored_as(self, said: Said) -> str | None:
-        """The crop that the same bytes under the same identity and camera are."""
+        """Return the crop that the same bytes under the same identity and camera are."""
         same = (said.image, said.identity, said.camera)
         for crop_id, crop in self.crops.items():
             if (crop.image, crop.identity, crop.camera) == same:
@@ -100,7 +100,7 @@ class GalleryModel:
         return None
 
     def identities(self) -> dict[str, tuple[int, int]]:
-        """Of each identity, by name: how many crops, and under how many known cameras."""
+        """Count each identity's crops and known cameras, by name."""
         names = sorted({crop.identity for crop in self.crops.values() if crop.identity})
         theirs = {
             name: [crop.camera for crop in self.crops.values() if crop.identity == name]
@@ -109,7 +109,7 @@ class GalleryModel:
         return {name: (len(seen), len(set(seen) - {None})) for name, seen in theirs.items()}
 
     def passing(self, wanted: Wanted, without: str | None = None) -> set[str]:
-        """The crops that a query has to answer, all of them and no other."""
+        """Return the crops that a query has to answer, all of them and no other."""
         return {
             crop_id
             for crop_id, crop in self.crops.items()
@@ -158,7 +158,7 @@ class GalleryModel:
         self.version += bool(crop_ids)
 
     def remembers(self, identity: str) -> bool | None:
-        """Whether the gallery or a snapshot holds somebody of that name.
+        """Return whether the gallery or a snapshot holds somebody of that name.
 
         None where only deleted crops of theirs may still be in a snapshot: they leave it at the
         next housekeeping, whenever that is.

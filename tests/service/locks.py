@@ -1,4 +1,4 @@
-"""Whether a lock is held, asked as another process would."""
+"""The state of a lock, asked as another process would."""
 
 from __future__ import annotations
 

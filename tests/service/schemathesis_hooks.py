@@ -1,4 +1,4 @@
-"""What Schemathesis is told beside the document: what an image is, and what a 503 may mean."""
+"""Schemathesis learns more than the document says: images, and the meaning of a 503."""
 
 from __future__ import annotations
 

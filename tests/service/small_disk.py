@@ -47,5 +47,5 @@ def small_disk(path: Path, megabytes: int) -> Iterator[SmallDisk]:
     try:
         yield SmallDisk(path)
     finally:
-        # What a test left open is closed with its process, which may come later.
+        # Files that a test left open are closed with its process, which may come later.
         subprocess.run(["umount", "--lazy", str(path)], timeout=20, check=True)

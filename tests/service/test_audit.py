@@ -23,7 +23,7 @@ from tests.waiting import eventually
 
 
 def zip_of(entries):
-    """An archive with these files."""
+    """Return an archive with these files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in entries.items():
@@ -268,7 +268,7 @@ def test_a_log_whose_end_is_damaged_keeps_the_service_from_starting(tmp_path):
 
 
 def _signed_log(folder) -> list[bytes]:
-    """A log of four deletions and two searches, whose writer has stopped."""
+    """Return a log of four deletions and two searches, whose writer has stopped."""
 
     async def work() -> None:
         with AuditLog(folder) as audit:
@@ -283,7 +283,7 @@ def _signed_log(folder) -> list[bytes]:
 
 
 def _forged(written: list[bytes]) -> bytes:
-    """A line that continues a log as a reader of the file alone can write one."""
+    """Return a line that continues a log as a reader of the file alone can write one."""
     last = json.loads(written[-1])
     line = {
         **last,
@@ -398,7 +398,7 @@ def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(audit, tmp
 
 @pytest.fixture(scope="module")
 def watched(start, tmp_path_factory):
-    """A service whose log a test may damage."""
+    """Return a service whose log a test may damage."""
     folder = tmp_path_factory.mktemp("watched")
     served = start(folder)
     served.folder = folder
@@ -427,7 +427,7 @@ def test_a_served_deletion_stands_in_the_log_with_its_request(watched, drawn_cro
 
 
 def looked(served, event):
-    """The lines about searches, or views, that a service has written."""
+    """Return the lines about searches, or views, that a service has written."""
     return [entry for entry in lines(served.folder) if entry["event"] == event]
 
 
@@ -564,7 +564,7 @@ def test_a_served_deletion_that_cannot_be_logged_is_refused(watched, drawn_crops
     assert refused.status_code == 507
     assert "gmn audit verify" in refused.json()["detail"]
     assert watched.http.get(f"/v1/galleries/default/crops/{crop_id}").status_code == 200
-    # What destroys nothing goes on.
+    # Calls that destroy nothing go on.
     assert watched.enroll("default", drawn_crops[2].png).status_code == 201
 
 

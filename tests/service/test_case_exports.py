@@ -22,7 +22,7 @@ PICTURES = 8
 
 
 def noise(seed: int) -> bytes:
-    """A picture of 1.5 MB, which sockets alone do not hold."""
+    """Return a picture of 1.5 MB, which sockets alone do not hold."""
     pixels = np.random.default_rng(seed).integers(0, 256, (1000, 500, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=0)
@@ -41,7 +41,7 @@ def keys(place) -> list[str]:
 
 @pytest.fixture(scope="module")
 def export(start, place, keys) -> tuple[Served, str]:
-    """A service, and the address of the export of a case with large pictures."""
+    """Return a service, and the address of the export of a case with large pictures."""
     admin = make_key(place, "--scope", "admin", "--scope", "enroll", "--scope", "query")
     served = start(place)
     with Client(str(served.http.base_url), admin) as client:

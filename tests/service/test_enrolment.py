@@ -20,7 +20,7 @@ def _encoded(kind: str, size: tuple[int, int] = (32, 64)) -> bytes:
 
 
 def _announcing(width: int, height: int) -> bytes:
-    """A PNG whose header announces a size that nobody should allocate."""
+    """Return a PNG whose header announces a size that nobody should allocate."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0"))
 

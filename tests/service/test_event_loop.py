@@ -1,4 +1,4 @@
-"""What large answers, dependencies and long streams cost the event loop."""
+"""Large answers, dependencies and long streams do not hold up the event loop."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def service(start):
 
 @pytest.fixture(scope="module")
 def large_picture() -> bytes:
-    """A PNG of 70 kB with 16 megapixels, transparent, which takes the most memory to decode."""
+    """Return a transparent PNG of 70 kB and 16 megapixels, which decodes into the most memory."""
     file = io.BytesIO()
     pixels = np.full((4000, 4000, 4), 120, np.uint8)
     Image.fromarray(pixels, "RGBA").save(file, "PNG", compress_level=9)
@@ -108,7 +108,7 @@ def test_what_one_request_may_be_is_taken(service, large_picture, drawn_crops):
 
 @pytest.mark.slow
 def test_searches_of_another_key_go_on_beside_large_requests(start, large_picture, drawn_crops):
-    """Of eight costly requests at once; the measure of memory is that of the whole process."""
+    """Eight costly requests come at once; memory is measured of the whole process."""
     served = start()
     admin = _key(served, "admin", None)
     eve, bob = (_key(served, "query,enroll", admin) for _ in range(2))

@@ -20,7 +20,7 @@ def _opened(png):
 
 @pytest.fixture(scope="module")
 def frame(drawn_crops):
-    """A frame with the first crops of three people side by side, and the box of each."""
+    """Return a frame with the first crops of three people side by side, and the box of each."""
     people = {crop.identity: _opened(crop.png) for crop in reversed(drawn_crops)}
     pictures = [people[name] for name in sorted(people)[:3]]
     whole = Image.new(

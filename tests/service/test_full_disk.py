@@ -17,7 +17,7 @@ RESERVED = 4 * 1024 * 1024
 
 
 def _heavy(crop) -> bytes:
-    """The crop as a picture that takes room, another one each time."""
+    """Return the crop as a picture that takes room, another one each time."""
     return crop.png + secrets.token_bytes(PICTURE_BYTES)
 
 

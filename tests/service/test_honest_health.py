@@ -44,7 +44,7 @@ STAGES = {
     "compaction",
     "compaction threads",
 }
-# What hangs may be seen one stall late, and then comes the farewell.
+# A part that hangs may be seen one stall late, and then comes the farewell.
 ENDS_WITHIN = 20.0
 
 
@@ -63,7 +63,7 @@ def broken(start, tmp_path):
 
 
 def _probes(served: Served) -> tuple[list[httpx.Response], list[httpx.Response]]:
-    """What `/livez` and `/readyz` answer until the process ends, from a connection each."""
+    """Return what `/livez` and `/readyz` answer until the process ends, from a connection each."""
     seen: tuple[list[httpx.Response], list[httpx.Response]] = ([], [])
     with httpx.Client(base_url=served.http.base_url, timeout=1.0) as probe:
         deadline = time.monotonic() + ENDS_WITHIN

@@ -205,7 +205,7 @@ ANSWERS = {
     # Its first line is a request for another host, and what follows is none.
     "HTTP/2": [403, 400],
     "a folded header": [200],
-    # Of its own host, which is not this machine.
+    # Use an address of its own host, which is not this machine.
     "a bare line feed": [403],
     "a query of 30,000 names": [422],
 }

@@ -174,7 +174,7 @@ def test_a_manifest_of_a_folder_that_leads_out_of_it_is_not_read(ended, mounted,
 
 @pytest.fixture
 def deep(mounted):
-    """A folder of more folders one in another than Python goes down by itself."""
+    """Return a folder of more folders one in another than Python goes down by itself."""
     here = Path.cwd()
     (mounted / "deep").mkdir()
     try:

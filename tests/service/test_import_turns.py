@@ -28,7 +28,7 @@ def zip_of(entries: Mapping[str, bytes]) -> bytes:
 
 
 def picture(number: int) -> bytes:
-    """A picture that no other number has."""
+    """Return a picture that no other number has."""
     file = io.BytesIO()
     color = (number % 256, number // 256, 99)
     Image.new("RGB", (64, 128), color).save(file, "PNG")

@@ -1,4 +1,4 @@
-"""What is known of crops changes while the service runs: `PATCH` of a crop, and undone merges."""
+"""Labels of crops change while the service runs: `PATCH` of a crop, and undone merges."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_who_was_merged_away_is_unknown_to_forget_until_the_merge_is_undone(
         refused = served.http.delete(ann)
         assert refused.status_code == 404
         assert refused.json()["type"] == "urn:gmn:problem:unknown_identity"
-        assert [one.merge_id for one in client.merges()] == [merge]
+        assert [listed.merge_id for listed in client.merges()] == [merge]
         assert client.undo_merge(merge).changed == 1
         assert client.forget("Ann").removed == 1
 

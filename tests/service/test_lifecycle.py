@@ -437,5 +437,5 @@ def test_a_camera_disjoint_search_leaves_the_querys_own_camera_out(served, fille
 
 
 def _marked(png: bytes, number: int) -> bytes:
-    """The same picture in other bytes: what follows a PNG's end is no part of it."""
+    """Return the same picture in other bytes: what follows a PNG's end is no part of it."""
     return png + number.to_bytes(4, "big")

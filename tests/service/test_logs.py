@@ -50,7 +50,7 @@ Crops.page = unreadable
 
 @pytest.fixture(scope="module", params=["info", "debug"])
 def logged(request, start):
-    """A service of which two calls are broken."""
+    """Return a service of which two calls are broken."""
     return start(program=BROKEN + START, log_level=request.param)
 
 
@@ -88,7 +88,7 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     log = logged.log.read_text()
     assert PERSON not in log
     assert "identity=" not in log
-    # What failed and where is there all the same.
+    # The failure and its place are there all the same.
     assert "LookupError" in log
     assert "in broken" in log
 

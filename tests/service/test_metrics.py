@@ -1,4 +1,4 @@
-"""What `/metrics` shows of the product: verdicts, jobs, calibrations, the disk, and the record."""
+"""`/metrics` shows the product: verdicts, jobs, calibrations, the disk, and the record."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def test_an_image_store_that_hangs_hurts_images_alone(start, tmp_path, drawn_cro
     folder = tmp_path / "crops"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri(), stall_seconds=4)
     enrolled = served.enroll("default", *(crop.png for crop in drawn_crops[:8])).json()["results"]
-    crops = [f"/v1/galleries/default/crops/{one['crop_id']}" for one in enrolled]
+    crops = [f"/v1/galleries/default/crops/{crop['crop_id']}" for crop in enrolled]
     for file in folder.glob("*/*"):
         # To open a FIFO that has no writer takes for ever, as to open a file of a dead mount.
         file.unlink()

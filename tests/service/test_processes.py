@@ -187,7 +187,7 @@ def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
 
 @pytest.fixture(scope="module")
 def pair(tiny_artefact, tmp_path_factory) -> Served:
-    """One service of two processes behind one port."""
+    """Return one service of two processes behind one port."""
     place = tmp_path_factory.mktemp("pair")
     settings = {"artefact": tiny_artefact, "data_dir": place / "data", "processes": 2}
     served = Served(place / "log", START, forked=False, **settings)

@@ -1,4 +1,4 @@
-"""What survives: kill -9, deletion, another model, a shutdown, a second process."""
+"""Data survive kill -9, deletion, another model, a shutdown, a second process."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_identities_beyond_the_scored_crops_follow_by_their_nearest_crop(cluster
     tail = [result for result in results if result.pair_logit is None]
     assert len(results) == PEOPLE
     assert len(tail) > PEOPLE / 2
-    assert [one.cosine for one in tail] == sorted((one.cosine for one in tail), reverse=True)
+    assert [crop.cosine for crop in tail] == sorted((crop.cosine for crop in tail), reverse=True)
     nearest = (units @ units[0]).reshape(PEOPLE, CROPS_EACH).max(axis=1)
     for result in tail:
         person = int(result.crop_id) // CROPS_EACH

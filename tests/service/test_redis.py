@@ -43,7 +43,7 @@ def services(start, server, tmp_path_factory) -> list[Served]:
 
 
 def _limited(services: list[Served]) -> dict[str, str]:
-    """The header of a new key with a rate, once both services know it."""
+    """Return the header of a new key with a rate, once both services know it."""
     made = services[0].http.post("/v1/keys", data={"scopes": "query", "rate": RATE}).json()
     header = {"Authorization": f"Bearer {made['key']}"}
 
@@ -92,7 +92,7 @@ def test_a_key_that_sends_everything_at_once_gets_no_more_than_its_rate(services
 
 
 def _events(server: RedisServer, gallery: str) -> list[dict[str, object]]:
-    """The events of a gallery without their times."""
+    """Return the events of a gallery without their times."""
     found = []
     for _, fields in server.ask("XRANGE", f"gmn:events:{gallery}", "-", "+"):
         event = json.loads(fields[b"json"])

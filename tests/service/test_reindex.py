@@ -23,7 +23,7 @@ def _fill(served, drawn_crops) -> str:
 
 @pytest.fixture
 def exchanged(start, tmp_path, drawn_crops, tiny_artefact, other_artefact):
-    """A filled gallery, served by another model with the one before it at hand."""
+    """Return a filled gallery, served by another model with the one before it at hand."""
     served = start(data_dir=tmp_path / "data")
     gallery = _fill(served, drawn_crops)
     assert served.stop() == 0

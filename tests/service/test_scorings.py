@@ -1,4 +1,4 @@
-"""Which scorings a service offers, and which one ranks where none is asked for."""
+"""A service offers its artefact's scorings, and ranks by one where none is asked for."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.service.test_search_calibration import ask, fill, fitted, verdicts
 
 @pytest.fixture(scope="module")
 def cosine(start, cosine_artefact):
-    """A service of an artefact without M-Net."""
+    """Return a service of an artefact without M-Net."""
     return start(artefact=cosine_artefact)
 
 
 @pytest.fixture
 def people(cosine, drawn_crops):
-    """The drawn people in a gallery of it."""
+    """Return the drawn people in a gallery of it."""
     gallery = cosine.create(f"people.{len(cosine.http.get('/v1/galleries').json()['results'])}")
     names = [crop.identity for crop in drawn_crops]
     cosine.enroll(gallery, *(crop.png for crop in drawn_crops), identity=names)

@@ -9,7 +9,7 @@ from gmn_client import Client
 
 @pytest.fixture
 def split(served, gallery, drawn_crops):
-    """Each person's crops, those of the first under two names, and some of it without a name."""
+    """Return each person's crops: the first has two names, and some crops have none."""
     names = [crop.identity for crop in drawn_crops]
     own = [place for place, name in enumerate(names) if name == "0000"]
     names[own[0]] = names[own[1]] = "Ann"

@@ -1,4 +1,4 @@
-"""What keeps the service from starting, and how it says so."""
+"""The service does not start with wrong settings or data, and says why."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.service.gallery.new_jobs import new_job
 
 @pytest.fixture
 def runtime(tmp_path):
-    """A record and its data directory, as far as files without a record need them."""
+    """Return a record and its data directory, as far as files without a record need them."""
     pools = BlockingPools()
     with contextlib.closing(Record(tmp_path)) as record:
         yield SimpleNamespace(

@@ -41,7 +41,7 @@ def test_no_choice_of_a_field_is_empty():
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory):
-    """A folder with the compiler; skips where there is no npm, or it reaches no registry."""
+    """Return a folder with the compiler; skips where there is no npm, or it reaches no registry."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     folder = tmp_path_factory.mktemp("typescript")

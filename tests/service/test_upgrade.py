@@ -59,7 +59,7 @@ def installed(tmp_path) -> Installed:
 
 
 def lines(served: Served, number: int) -> list[str]:
-    """The next lines that it prints."""
+    """Return the next lines that it prints."""
     return [served.output.readline().strip() for _ in range(number)]
 
 
@@ -76,7 +76,7 @@ def fill(served: Served, gallery: str, crops) -> None:
 
 
 def best(served: Served, gallery: str, crop) -> tuple[str, str]:
-    """The model that answers, and who is found."""
+    """Return the model that answers, and who is found."""
     answer = served.query(gallery, crop.png, top_k=1)
     assert answer.status_code == 200, answer.text
     return answer.json()["model"], answer.json()["results"][0]["identity"]

@@ -39,7 +39,7 @@ def network(tiny_artefact) -> Network:
 
 @pytest.fixture(scope="module")
 def records(drawn_crops, tmp_path_factory) -> list[CropRecord]:
-    """The drawn people as a data set names them."""
+    """Return the drawn people as a data set names them."""
     folder = tmp_path_factory.mktemp("people")
     records = []
     for number, crop in enumerate(drawn_crops):
@@ -52,7 +52,7 @@ def records(drawn_crops, tmp_path_factory) -> list[CropRecord]:
 
 @pytest.fixture(scope="module")
 def shard(network, records, tmp_path_factory) -> Path:
-    """The features of every drawn crop."""
+    """Return the features of every drawn crop."""
     path = tmp_path_factory.mktemp("features") / "features.npz"
     embed_to_file(network, records, path, no_bar)
     return path
@@ -171,7 +171,7 @@ def _with(row: int = 3, **changed: Any) -> Callable[[dict[str, Any]], bytes]:
 
 
 def _announcing(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], bytes]:
-    """A file whose features are far fewer than their header announces."""
+    """Return a file whose features are far fewer than their header announces."""
 
     def damaged(arrays: dict[str, Any]) -> bytes:
         file = io.BytesIO()

@@ -19,7 +19,7 @@ QUERIES = 20
 
 @pytest.fixture(scope="module")
 def light(tiny_artefact, tmp_path_factory):
-    """A service in a process where `import torch` raises."""
+    """Return a service in a process where `import torch` raises."""
     place = tmp_path_factory.mktemp("light")
     settings = {"artefact": tiny_artefact, "data_dir": place / "data", "runtime": "auto"}
     (place / "data").mkdir()

@@ -28,8 +28,8 @@ def check(world: World) -> None:
     _wait_for_housekeeping(world)
     world.ledger.finish_all()
     listed = caller.http.get("/v1/galleries").json()["results"]
-    world.ledger.settle_galleries(one["name"] for one in listed)
-    for gallery in [one["name"] for one in listed]:
+    world.ledger.settle_galleries(gallery["name"] for gallery in listed)
+    for gallery in [gallery["name"] for gallery in listed]:
         _check_gallery(world, caller, gallery)
     _check_audit(world)
 

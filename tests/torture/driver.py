@@ -65,7 +65,7 @@ class Driver:
         return f"{target} of {len(targets)}"
 
     def at_failpoint(self, point: str) -> str:
-        """One call, and the service dies where its failpoint says; answers where that was."""
+        """Send one call that kills the service at its failpoint; return where that was."""
         world = self.world
         scenario = SCENARIOS[point]
         passage = self.chance.randint(1, scenario.passages)
@@ -140,7 +140,7 @@ class Driver:
             if self.chance.random() < 0.7:
                 caller.enroll_again(lost)
         world.lost.clear()
-        # What was made for one cycle does not stay for all of them.
+        # Settings of one cycle do not stay for all of them.
         shared = {*GALLERIES, *self.chance.sample(sorted(world.ledger.galleries), 1)}
         for gallery in [name for name, there in world.ledger.galleries.items() if there]:
             if gallery not in shared:
@@ -166,7 +166,7 @@ class Driver:
             caller.delete_snapshot(snapshot)
 
     def figures(self) -> dict[str, Any]:
-        """What happened so far."""
+        """Return what happened so far."""
         ledger = self.world.ledger
         starts = sorted(self.world.starts)
         return {

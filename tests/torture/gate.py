@@ -29,7 +29,7 @@ class Gate:
 
     @contextlib.contextmanager
     def alone(self, seconds: float) -> Iterator[bool]:
-        """Whether it is; those who come meanwhile wait."""
+        """Yield whether it is; those who come meanwhile wait."""
         with self._changed:
             free = not self._alone
             if free:

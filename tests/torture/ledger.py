@@ -1,4 +1,4 @@
-"""What was asked of the service and what it said: the truth that it is held against after a crash.
+"""The ledger of requests and answers, against which a service is held after a crash.
 
 A crop's state is the identity it bears, or None where it is not there. A write that was not
 answered is a doubt: it has happened as a whole or not at all, what is seen first decides, and it
@@ -42,7 +42,7 @@ class Crop:
 
 @dataclass
 class Snapshot:
-    """What a snapshot holds; `UNSURE` where a crop changed while it was taken."""
+    """The contents of a snapshot; `UNSURE` where a crop changed while it was taken."""
 
     gallery: str
     content: dict[int, State]
@@ -72,7 +72,7 @@ class Operation:
 
 @dataclass
 class Ledger:
-    """Of one world; every method may be called from any thread."""
+    """The ledger of one world; every method may be called from any thread."""
 
     crops: dict[int, Crop] = field(default_factory=dict)
     now: dict[int, State] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Ledger:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def new_crop(self, gallery: str, owner: str, image: bytes | None, sha256: str) -> Crop:
-        """A crop that is about to be sent."""
+        """Return a crop that is about to be sent."""
         with self._lock:
             crop = Crop(len(self.crops) + 1, gallery, owner, image, sha256)
             self.crops[crop.number] = crop
@@ -175,7 +175,7 @@ class Ledger:
             }
 
     def is_certain(self, gallery: str) -> bool:
-        """Whether no write to a gallery is a doubt."""
+        """Return whether no write to a gallery is a doubt."""
         with self._lock:
             return all(doubt.gallery != gallery for doubt in self.doubts)
 
@@ -210,7 +210,7 @@ class Ledger:
             self.snapshots.append(snapshot)
 
     def restored(self, snapshot: Snapshot) -> dict[int, State]:
-        """What a gallery is once a snapshot is put back."""
+        """Return what a gallery is once a snapshot is put back."""
         with self._lock:
             return {
                 number: None if number in self.dead else snapshot.content.get(number)
@@ -250,7 +250,7 @@ class Ledger:
                     self._compare(number, seen.get(number))
 
     def excerpt(self, numbers: Iterable[int] = (), last: int = 40) -> list[str]:
-        """The lines on some crops, and the last ones."""
+        """Return the lines on some crops, and the last ones."""
         wanted = frozenset(numbers)
         own = [line for concerned, line in self.history if wanted & concerned]
         return [*own[-last:], "...", *(line for _, line in self.history[-last:])]

@@ -57,7 +57,7 @@ class Caller:
     def send(
         self, operation: Operation | None, method: str, path: str, **content: Any
     ) -> httpx.Response | None:
-        """The answer where it is one that says what happened; None where nobody knows.
+        """Return the answer where it is one that says what happened; None where nobody knows.
 
         Raises:
             Gone: there is no answer.

@@ -24,7 +24,7 @@ from tests.torture.world import World
 
 REPORT = Path(__file__).parents[2] / "runs" / "torture.json"
 CYCLES = 200
-# What is killed here is a process and not a machine: a file system in memory does.
+# A process is killed here and not a machine, so a file system in memory is enough.
 MEMORY = Path("/dev/shm")
 
 
@@ -38,7 +38,7 @@ def torture(
     artefacts: list[Path],
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """One world through its cycles; None stands for a kill at random.
+    """Run one world through its cycles; None stands for a kill at random.
 
     Raises:
         Failed: with the ledger's excerpt; the data are kept then.
@@ -72,7 +72,7 @@ def torture(
 
 
 def plan_for(cycles: int, chance: random.Random) -> list[str | None]:
-    """Every failpoint once, as far as they fit beside kills at random."""
+    """Return every failpoint once, as far as they fit beside kills at random."""
     points: list[str | None] = list(SCENARIOS)
     chance.shuffle(points)
     chosen = points[: cycles * 7 // 10]

@@ -127,7 +127,7 @@ class World:
 
     @contextmanager
     def open_record(self) -> Iterator[Record]:
-        """The record itself, as a process beside the service, or while it is down, has it."""
+        """Yield the record itself, as a process beside the service, or while it is down, has it."""
         with closing(Record(self.folder / "data")) as record:
             yield record
 

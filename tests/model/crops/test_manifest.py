@@ -15,7 +15,7 @@ MISSING = "path,identity,camera\nnobody.png,1,c1\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with three files to list; a manifest's reader does not open them."""
+    """Return a folder with three files to list; a manifest's reader does not open them."""
     for name in ("a.png", "b.png", "ünïcode, with comma.png"):
         (tmp_path / name).write_bytes(b"any")
     return tmp_path

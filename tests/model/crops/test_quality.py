@@ -1,4 +1,4 @@
-"""Which crops are called poor, and what is said of them."""
+"""Poor crops are told from others, with the reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDER = os.environ.get("REID_TEST_DATA", "")
 
 @pytest.fixture(scope="module")
 def person(drawn_crops) -> Image.Image:
-    """A drawn person at 160×320 pixels, sharp at that size."""
+    """Return a drawn person at 160×320 pixels, sharp at that size."""
     image = Image.open(io.BytesIO(drawn_crops[0].png)).convert("RGB")
     return image.resize((160, 320), Image.Resampling.NEAREST)
 

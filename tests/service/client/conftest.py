@@ -20,7 +20,7 @@ NUMBERS = count()
 
 @pytest.fixture(scope="session")
 def import_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder whose folders the service imports."""
+    """Return the folder whose folders the service imports."""
     return tmp_path_factory.mktemp("mounted")
 
 
@@ -36,7 +36,7 @@ def service_url(
 
 @pytest.fixture
 def gallery(service_url: str) -> str:
-    """An empty gallery of the test's own."""
+    """Return an empty gallery of the test's own."""
     name = f"test-{next(NUMBERS)}"
     with Client(service_url) as client:
         client.create_gallery(name)
@@ -45,7 +45,7 @@ def gallery(service_url: str) -> str:
 
 @pytest.fixture
 def client(service_url: str, gallery: str) -> Iterator[Client]:
-    """A client whose calls mean the test's own gallery."""
+    """Return a client whose calls mean the test's own gallery."""
     with Client(service_url, gallery=gallery) as talking:
         yield talking
 
@@ -70,7 +70,7 @@ def folder(tmp_path: Path, drawn_crops) -> Path:
 
 @pytest.fixture
 def manifest(folder: Path, drawn_crops) -> Path:
-    """The same people with their labels, without the broken file."""
+    """Return the same people with their labels, without the broken file."""
     path = folder / "people.csv"
     rows = [
         f"{number:02d}.png,{crop.identity},{crop.camera}" for number, crop in enumerate(drawn_crops)
@@ -81,7 +81,7 @@ def manifest(folder: Path, drawn_crops) -> Path:
 
 @pytest.fixture
 def people_folder(tmp_path: Path, drawn_crops) -> Path:
-    """The same people in a folder with one sub-folder for each."""
+    """Return the same people in a folder with one sub-folder for each."""
     for number, crop in enumerate(drawn_crops):
         person = tmp_path / "people" / crop.identity
         person.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def people_folder(tmp_path: Path, drawn_crops) -> Path:
 
 @pytest.fixture
 def archive(folder: Path, tmp_path: Path) -> Path:
-    """The folder as a zip, with what another system leaves in one."""
+    """Return the folder as a zip, with what another system leaves in one."""
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as packed:
         for file in folder.iterdir():

@@ -124,7 +124,7 @@ def test_a_removed_crop_is_gone(client: Client, drawn_crops) -> None:
 def test_galleries_are_created_once_and_listed(client: Client, gallery: str, drawn_crops) -> None:
     enroll_all(client, drawn_crops)
     assert client.gallery().crops == len(drawn_crops)
-    assert {"default", gallery} <= {one.name for one in client.galleries()}
+    assert {"default", gallery} <= {listed.name for listed in client.galleries()}
     with pytest.raises(RequestRefused) as refusal:
         client.create_gallery(gallery)
     assert refusal.value.problem.status == 409

@@ -43,12 +43,12 @@ AFTERWARDS = ("gmn backup ", "gmn restore ", "gmn keys ", "gmn audit ", "gmn sto
 
 
 def examples() -> Iterator[str]:
-    """Every example line, once, in the order of `gmn --help`."""
+    """Yield every example line, once, in the order of `gmn --help`."""
     app = gmn.make_app()
     found = [app.registered_callback.callback.__doc__ or ""]
     for command in typer.main.get_command(app).commands.values():
         found.append(command.help or "")
-        found += [one.help or "" for one in getattr(command, "commands", {}).values()]
+        found += [subcommand.help or "" for subcommand in getattr(command, "commands", {}).values()]
     yield from dict.fromkeys(
         line.strip()
         for text in found
@@ -73,7 +73,7 @@ def test_an_examples_command_and_options_exist(line: str) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> Path:
-    """A working folder with what the examples name, and their `/data` below it."""
+    """Return a working folder with what the examples name, and their `/data` below it."""
     campus = tmp_path / "data" / "cuhk01" / "campus"
     market = tmp_path / "data" / "Market-1501-v15.09.15"
     for folder in (campus, *(market / name for name in ("query", "bounding_box_test"))):

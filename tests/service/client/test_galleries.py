@@ -12,7 +12,7 @@ from gmn_client import Client, Image, InvalidInput, RequestRefused, Retries
 
 @pytest.fixture
 def filled(client: Client, drawn_crops) -> Client:
-    """A client whose gallery holds every drawn crop."""
+    """Return a client whose gallery holds every drawn crop."""
     client.enroll([Image(crop.png, "x.png", crop.identity, crop.camera) for crop in drawn_crops])
     return client
 

@@ -1,4 +1,4 @@
-"""What the client takes as an image, in every call that takes one."""
+"""The client takes each kind of image in every call that takes one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.crops.decode import decode_crop
 
 @pytest.fixture
 def kinds(drawn_crops, tmp_path):
-    """One picture of one person in every way it can be given."""
+    """Return one picture of one person in every way it can be given."""
     path = tmp_path / "a.png"
     path.write_bytes(drawn_crops[0].png)
     with path.open("rb") as file:

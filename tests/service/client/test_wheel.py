@@ -28,7 +28,7 @@ print(Client.__module__, sys.modules["gmn_client"].__file__)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel; the build leaves nothing in the source tree."""
+    """Return the built wheel; the build leaves nothing in the source tree."""
     place = tmp_path_factory.mktemp("build")
     skipped = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
     shutil.copytree(ROOT / "gmn_client", place / "gmn_client", ignore=skipped)

@@ -1,4 +1,4 @@
-"""What becomes of a device's failures: torch's own errors, raised here where there is no GPU."""
+"""The device fails: torch's own errors, raised here where there is no GPU."""
 
 from __future__ import annotations
 

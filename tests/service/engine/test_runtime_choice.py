@@ -1,4 +1,4 @@
-"""What computes a record's features is measured once and kept; stand-ins have a clock of theirs."""
+"""The runtime of a record's features is measured once and kept; stand-ins have their own clock."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 def new_crop(
     number: int, identity: str | None = "a", camera: str | None = "east", **said: Any
 ) -> ArchivedCrop:
-    """A crop of which the number can be told from its image, its vector and its metadata."""
+    """Return a crop of which the number can be told from its image, its vector and its metadata."""
     image = b"image %d" % number
     known = {"identity": identity, "camera": camera, "captured_at": NOON}
     known |= {"metadata": {"number": number}, "crop_id": new_crop_id()}
@@ -30,5 +30,5 @@ def new_crop(
 
 
 def without_picture(number: int, **said: Any) -> ArchivedCrop:
-    """A crop of whose image nothing is kept."""
+    """Return a crop of whose image nothing is kept."""
     return replace(new_crop(number, content_type=None, image_bytes=0, **said), picture=None)

@@ -186,7 +186,11 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
     index.fill(crops.values())
     # The tracks are read at the first search that groups by them.
     index.search(_crop(0, 3).vector[None], limit, grouped=True, by="track")
-    asked = [replace(one, captured_after=after) for one in CAMERA_FILTERS for after in (None, LATE)]
+    asked = [
+        replace(cameras, captured_after=after)
+        for cameras in CAMERA_FILTERS
+        for after in (None, LATE)
+    ]
     asked += OF_LABELS
     for wanted in asked:
         # A count that was made once is kept up to date with every change.

@@ -20,7 +20,7 @@ class Process(ServedProcess):
     """The galleries of one process."""
 
     def found(self):
-        """What the record has of all that a search finds, by crop id, or else by row."""
+        """Return what the record has of all that a search finds, by crop id, or else by row."""
 
         def search():
             found = self.gallery.index.search(np.ones((1, 4), np.float32), 100)
@@ -31,7 +31,7 @@ class Process(ServedProcess):
         return {there[row].crop_id if row in there else row: there.get(row) for row in rows}
 
     def there(self, rows):
-        """What the record has of crops that were found."""
+        """Return what the record has of crops that were found."""
         return asyncio.run(self.galleries.find_crops(self.gallery, rows))
 
 

@@ -1,4 +1,4 @@
-"""What uploads may cost: all of them together, and in time."""
+"""Uploads have bounds: on all of them together, and on their time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ START = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n
 
 @contextlib.contextmanager
 def _slow_upload(guarded) -> Iterator[None]:
-    """A body of which 1.8 MB have arrived, and a byte now and then."""
+    """Yield a body of which 1.8 MB have arrived, and a byte now and then."""
     with guarded.upload(CROPS, 1_900_000, "enroll") as slow:
         slow.sendall(START + b"x" * 1_800_000)
         stop = threading.Event()

@@ -1,4 +1,4 @@
-"""What a browser is told, and which pages it may let use the service."""
+"""A browser is told which pages it may let use the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may call what, asked of a service that other machines reach."""
+"""Keys permit calls, asked of a service that other machines reach."""
 
 from __future__ import annotations
 

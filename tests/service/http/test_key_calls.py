@@ -23,7 +23,7 @@ LATER = "from now on every call needs one"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
-    """Of a service with a record that no other test has."""
+    """Yield a service with a record that no other test has."""
     return {"data_dir": tmp_path / "data"}
 
 
@@ -92,7 +92,7 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
 
 
 def _kept(data_dir: Path) -> str:
-    """What the files of a service hold, its audit log among them."""
+    """Return what the files of a service hold, its audit log among them."""
     return b"".join(file.read_bytes() for file in data_dir.glob("*.*")).decode(errors="replace")
 
 

@@ -21,7 +21,7 @@ UNLIMITED = ("binary",)
 
 
 def _parts(schema: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A schema and all that it is made of, each with the name of its field."""
+    """Yield a schema and all that it is made of, each with the name of its field."""
     if "$ref" in schema:
         schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     yield name, schema
@@ -74,7 +74,7 @@ def served(start, tmp_path_factory):
 
 
 def _refusal(served, method: str, path: str, place: str, name: str, value: Any) -> httpx.Response:
-    """The answer to a request with one value, in a path whose other parts name nothing."""
+    """Return the answer to a request with one value, in a path whose other parts name nothing."""
     named = {"gallery": "default"} | ({name: value} if place == "path" else {})
     for part in ("crop_id", "identity", "query_id", "case_id", "job_id", "key_id", "snapshot_id"):
         named.setdefault(part, "a")
@@ -102,7 +102,7 @@ TOO_LONG = [
 TOO_MANY = [
     (method, path, place, name, ["1"] * (schema["maxItems"] + 1))
     for method, path, place, name, schema in INPUTS
-    # Of a form's fields no more than 1,000 are read: a list of more has commas in it.
+    # No more than 1,000 fields of a form are read: a list of more has commas in it.
     if "maxItems" in schema and schema["maxItems"] < 1000
 ]
 TOO_LARGE = [

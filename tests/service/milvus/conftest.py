@@ -17,7 +17,7 @@ KINDS = ["lite", pytest.param("real", marks=pytest.mark.slow)]
 
 @pytest.fixture(scope="module", params=["fake", *KINDS])
 def milvus(request: pytest.FixtureRequest) -> Iterator[FakeServer | Lite | Real]:
-    """A dictionary or milvus-lite in fast tests, the real Milvus in slow ones."""
+    """Return a dictionary or milvus-lite in fast tests, the real Milvus in slow ones."""
     if request.param == "fake":
         yield FakeServer()
         return
@@ -34,6 +34,6 @@ def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def one(tmp_path: Path, milvus: FakeServer | Lite | Real) -> Iterator[Lab]:
-    """A new record, and its indexer."""
+    """Return a new record, and its indexer."""
     with lab(tmp_path, milvus) as own:
         yield own

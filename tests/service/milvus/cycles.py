@@ -101,7 +101,7 @@ class Cycles:
             self.failure = self.failure or error
 
     def _ask(self, chance: random.Random, *of: Any, **what: Any) -> httpx.Response:
-        """One answer that is no refusal for the moment, of whichever process."""
+        """Return one answer that is no refusal for the moment, of whichever process."""
         until = time.monotonic() + FOUND_WITHIN_SECONDS
         while time.monotonic() < until:
             service = self.services[chance.choice(REPLICAS)]
@@ -144,7 +144,7 @@ class Cycles:
             raise Violated(f"a search shows {len(shown)} deleted crops")
 
     def _shown(self, chance: random.Random, version: int, name: str = "") -> set[str]:
-        """The crops that a search for all of them finds."""
+        """Return the crops that a search for all of them finds."""
         asked = {"top_k": 2000, "scoring": "cosine", "min_version": version}
         refused = ""
         until = time.monotonic() + FOUND_WITHIN_SECONDS
@@ -158,7 +158,7 @@ class Cycles:
                     return {result["crop_id"] for result in answer.json()["results"]}
                 refused = answer.text
             time.sleep(0.1)
-        said = "\n".join(one.said for one in self.services.values())
+        said = "\n".join(service.said for service in self.services.values())
         raise Violated(f"searches are refused for {FOUND_WITHIN_SECONDS:.0f} s: {refused}\n{said}")
 
     def cycle(self, number: int) -> str:
@@ -175,7 +175,7 @@ class Cycles:
             self.wait_until_serving(victim)
         time.sleep(self.chance.uniform(0.0, 1.0))
         self._going.clear()
-        # What was begun is answered or given up.
+        # All that was begun is answered or given up.
         for name in REPLICAS:
             self._check(name)
         return victim
@@ -201,7 +201,7 @@ class Cycles:
             time.sleep(0.2)
 
     def run(self, cycles: int, say: Any = lambda _: None) -> dict[str, Any]:
-        """All cycles; answers what happened in them."""
+        """Run all cycles and return what happened in them."""
         threads = [threading.Thread(target=self.client, args=(n,)) for n in range(CLIENTS)]
         killed = dict.fromkeys((*REPLICAS, "milvus"), 0)
         try:

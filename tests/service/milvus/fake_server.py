@@ -22,7 +22,7 @@ LARGE = 1000
 
 
 class FakeServer:
-    """What `MilvusServer` offers.
+    """A stand-in with the methods of `MilvusServer`.
 
     Attributes:
         dead: every call is refused.

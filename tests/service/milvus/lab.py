@@ -30,7 +30,7 @@ DIMENSION = 32
 
 
 def drawn(number: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
-    """A crop's vector, not of unit length."""
+    """Return a crop's vector, not of unit length."""
     drawing = np.random.default_rng(number)
     return (drawing.normal(size=dimension) * drawing.uniform(1, 9)).astype(np.float32)
 
@@ -40,7 +40,7 @@ def drawn_crop(number: int, **said: Any) -> ArchivedCrop:
 
 
 def slowed(call: Callable[..., Any], seconds: float, calls: list[Any] | None = None) -> Any:
-    """A call that begins later; `calls` gets what it was called with."""
+    """Return a call that begins later; `calls` gets what it was called with."""
 
     def slowly(*args: Any) -> Any:
         time.sleep(seconds)
@@ -70,7 +70,7 @@ class Lab:
         self.indexer = Indexer(self.writer, worker, {EMBEDDER: dimension})
 
     def gallery(self, name: str = "default") -> GalleryRecord:
-        """A gallery of a name, which is made where there is none."""
+        """Return a gallery of a name, which is made where there is none."""
         for gallery in self.record.galleries.all():
             if gallery.name == name:
                 return gallery
@@ -117,23 +117,23 @@ class Lab:
         limit: int = 1000,
         wanted: Filter | None = None,
     ) -> list[Hit]:
-        """What Milvus proposes at the watermark."""
+        """Return what Milvus proposes at the watermark."""
         state = self.state(gallery)
         unit = query / np.linalg.norm(query)
         args = (wanted or Filter(), self.codes, state.timestamp)
         return self.server.search(state.collection, unit.astype(np.float32), limit, *args)
 
     def found(self, gallery: GalleryRecord, *args: Any, **more: Any) -> list[int]:
-        """The rows of `hits`."""
+        """Return the rows of `hits`."""
         return [hit["id"] for hit in self.hits(gallery, *args, **more)]
 
     def index(self, gallery: GalleryRecord) -> MilvusIndex:
-        """The gallery's index, as searches ask it."""
+        """Return the gallery's index, as searches ask it."""
         indexes = MilvusIndexes(self.record, self.server, self.codes)
         return indexes.of(gallery.gallery_id, EMBEDDER)
 
     def in_faiss(self, gallery: GalleryRecord) -> FilledIndex:
-        """The record's crops in an index of this process."""
+        """Return the record's crops in an index of this process."""
         index = FilledIndex(DIMENSION)
         index.fill(self.record.crops.vectors(gallery.gallery_id))
         return index
@@ -146,7 +146,7 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(folder: Path, milvus: FakeServer | Lite | Real, worker: str = "one") -> Iterator[Lab]:
-    """A lab whose indexer runs."""
+    """Yield a lab whose indexer runs."""
     with contextlib.closing(Lab(folder, milvus, worker)) as own:
         own.gallery()
         own.indexer.start()

@@ -68,7 +68,7 @@ def _disk(folder: Path) -> int:
 
 
 def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str, Any]:
-    """All of one size."""
+    """Return all of one size."""
     gallery = one.gallery()
     found = dict[str, Any]()
     idle = _resident(server)

@@ -144,7 +144,7 @@ SERVERS: dict[str, tuple[type[Lite | Real], Path]] = {"lite": (Lite, LITE), "rea
 
 @contextlib.contextmanager
 def milvus_server(kind: str) -> Iterator[Lite | Real]:
-    """A server of a kind, gone afterwards with its files; skips the test where there is none."""
+    """Yield a server of a kind, gone afterwards with its files; skip where there is none."""
     pytest.importorskip("pymilvus", reason="pymilvus is not installed: make milvus-env")
     make, binary = SERVERS[kind]
     if not binary.exists():

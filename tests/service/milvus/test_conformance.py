@@ -1,4 +1,4 @@
-"""What Milvus proposes is what FAISS finds, and never what the record has removed."""
+"""Milvus proposes the crops that FAISS finds, and never one that the record has removed."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def milvus():
 
 
 def _indexed(one, name, *numbers):
-    """A gallery of some crops that its collection shows."""
+    """Return a gallery of some crops that its collection shows."""
     gallery = one.gallery(name)
     added = one.enroll(gallery, *map(drawn_crop, numbers))
     one.caught_up(gallery)

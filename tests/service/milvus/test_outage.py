@@ -20,7 +20,7 @@ RECOVERED_SECONDS = 150.0
 
 @pytest.fixture(params=KINDS)
 def alone(request, tmp_path):
-    """A record with its indexer, and a server that no other test uses."""
+    """Return a record with its indexer, and a server that no other test uses."""
     with milvus_server(request.param) as server, lab(tmp_path, server) as one:
         yield one, server
 

@@ -42,7 +42,7 @@ def _fill(service, gallery, crops):
 
 
 def _search(service, gallery, image, **more):
-    """An answer, once the index shows what is asked for."""
+    """Return an answer, once the index shows what is asked for."""
     kept = []
 
     def answered():

@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["fake", *KINDS])
 def outside(start, place, request):
-    """A service whose server of rows is a dictionary, milvus-lite or a real Milvus."""
+    """Return a service whose server of rows is a dictionary, milvus-lite or a real Milvus."""
     with contextlib.ExitStack() as held:
         program = PROGRAM
         url = place / "rows"
@@ -42,7 +42,7 @@ def outside(start, place, request):
 
 @pytest.fixture(scope="module")
 def inside(served, drawn_crops):
-    """The same crops in a gallery of a service with an index of its own."""
+    """Return the same crops in a gallery of a service with an index of its own."""
     return _fill(served, served.create("beside-outside"), drawn_crops)
 
 

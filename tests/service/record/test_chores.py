@@ -1,4 +1,4 @@
-"""What the record keeps beside crops: keys, jobs, files, and the state of indexes outside."""
+"""The record keeps more than crops: keys, jobs, files, and the state of indexes outside."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ EMBEDDER = "a" * 64
 
 
 class Seen:
-    """What a follower was told, by gallery."""
+    """A follower's news, by gallery."""
 
     def __init__(self, record):
         self.versions = defaultdict(list)
@@ -39,7 +39,7 @@ class Seen:
 
 @pytest.fixture
 def other(record, tmp_path):
-    """The record as another process has it open."""
+    """Return the record as another process has it open."""
     opened = Record(tmp_path)
     yield opened
     opened.close()

@@ -28,7 +28,7 @@ def answers(record: Any, gallery: int, everything: Any) -> dict[str, Any]:
         "secret": record.galleries.group_secret(),
         "crops": crops,
         "hashes": [crop.sha256 for crop in crops],
-        "vectors": [one.vector.tolist() for one in record.crops.vectors(gallery)],
+        "vectors": [crop.vector.tolist() for crop in record.crops.vectors(gallery)],
         "pictures": [record.crops.picture(gallery, crop_id) for crop_id in ids],
         "names": record.people.names(gallery),
         "people": record.people.page(gallery, "", 99),
@@ -63,7 +63,7 @@ def answers(record: Any, gallery: int, everything: Any) -> dict[str, Any]:
 
 def _without(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without(one) for key, one in value.items() if key not in OF_ONE_FORMAT}
+        return {key: _without(part) for key, part in value.items() if key not in OF_ONE_FORMAT}
     if isinstance(value, list):
-        return [_without(one) for one in value]
+        return [_without(part) for part in value]
     return value
