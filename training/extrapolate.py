@@ -12,7 +12,13 @@ from model.weights import round_as_stored
 from training.provenance import current_commit, fingerprints_of, inherited_weights, joined_terms
 
 
-def extrapolate(start: Path, trained: Path, alpha: float, out: Path, command: str) -> Description:
+def extrapolate(
+    start: Path,
+    trained: Path,
+    alpha: float,
+    out: Path,
+    command: str,
+) -> Description:
     """Write an artefact with the embedder start + alpha · (trained − start).
 
     M-Net and calibration are the trained artefact's; it has no figures, as nothing was measured.

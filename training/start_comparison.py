@@ -58,7 +58,11 @@ class HeldOutScores:
     impostors: Mapping[Scoring, Moments] = field(default_factory=dict)
     calibration: Calibration | None = None
 
-    def mean(self, scoring: Scoring, figure: str) -> float:
+    def mean(
+        self,
+        scoring: Scoring,
+        figure: str,
+    ) -> float:
         """Return the mean over the data sets, each of which weighs the same."""
         return float(np.mean([values.mean() for values, _ in self.figures[scoring][figure]]))
 

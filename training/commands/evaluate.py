@@ -38,7 +38,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Comma-separated: cosine, mnet; k_reciprocal re-ranks cosine by common "
-            "neighbours. Without it those of the artefact.",
+            "neighbours, which gives no pair score. Without it those of the artefact.",
             show_default=False,
         ),
     ] = None,
@@ -160,20 +160,17 @@ def report(
     if len(folders) > 1:
         comparison = compare(groups)
         tables = comparison_tables(comparison)
-        by_group: dict[str, list[str]] = {}
-        for run in comparison.runs:
-            by_group.setdefault(run.group, []).extend(run.folders)
         write_page(
             out,
             "comparison",
             comparison,
             "tables.html",
             page="report",
-            title=" · ".join(by_group),
+            title=" · ".join(comparison.runs),
             summary="The first model is what the others differ from.",
             tables=tables,
             remarks=(),
-            runs=by_group,
+            runs=comparison.runs,
         )
         print_tables(tables)
     else:

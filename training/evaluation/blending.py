@@ -27,7 +27,8 @@ class Moments(NamedTuple):
 
 
 def impostor_moments(
-    domains: Collection[SearchScores], calibration: Calibration
+    domains: Collection[SearchScores],
+    calibration: Calibration,
 ) -> dict[Scoring, Moments]:
     """Return moments of each scoring of a calibration, over all domains' cross-camera pairs."""
     found: dict[Scoring, Moments] = {}
@@ -67,14 +68,20 @@ def blended(
         scorings[scoring] = fitted
         if scale > 0.0:
             scorings[scoring] = _mixed(
-                fitted, start.scorings[source].rescaled(scale, offset), weight
+                fitted,
+                start.scorings[source].rescaled(scale, offset),
+                weight,
             )
     shares = f"{round(100 * weight)}% of {people}"
     data = f"{new.data} ({shares} people, else the start's: {start.data})"
     return new.model_copy(update={"scorings": scorings, "data": data})
 
 
-def _mixed(new: ScoringCalibration, start: ScoringCalibration, weight: float) -> ScoringCalibration:
+def _mixed(
+    new: ScoringCalibration,
+    start: ScoringCalibration,
+    weight: float,
+) -> ScoringCalibration:
     """Scores at equal shares, and logarithms of the ratio at equal scores, weighted."""
 
     def mean(both: list[float]) -> float:

@@ -97,11 +97,14 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
             impostor_tail(domain.impostor_scores(scoring), count)
             for domain, (_, count) in zip(domains, counts, strict=True)
         ]
-        shape = fit_tail_shape([(domain.rows(scoring), domain.labels) for domain in domains])
+        shape = fit_tail_shape([(domain.by_scoring[scoring], domain.labels) for domain in domains])
         slope, intercept = fit_logistic(one_person[:, column], two_people[:, column])
         each = [
             ScoringCalibration(
-                slope=slope, intercept=intercept, impostor_tail=tail, tail_shape=shape
+                slope=slope,
+                intercept=intercept,
+                impostor_tail=tail,
+                tail_shape=shape,
             )
             for tail in tails
         ]
@@ -118,7 +121,8 @@ def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibratio
 
 
 def fit_logistic(
-    genuine: NDArray[np.floating], impostors: NDArray[np.floating]
+    genuine: NDArray[np.floating],
+    impostors: NDArray[np.floating],
 ) -> tuple[float, float]:
     """Fits P(one person | s) = 1 / (1 + exp(−(a·s + c))) with a ≥ 0.
 
@@ -149,7 +153,8 @@ def fit_logistic(
 
 
 def settle_zero(
-    metric_network: MetricNetwork, domains: Sequence[tuple[SearchFeatures, PairLabels]]
+    metric_network: MetricNetwork,
+    domains: Sequence[tuple[SearchFeatures, PairLabels]],
 ) -> None:
     """Moves M-Net's scores so that 0 lies at equal error; no order changes.
 

@@ -34,20 +34,18 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     # The same figures give the same file.
     "svg.hashsalt": "charts",
-    "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES * 2),
     "axes.edgecolor": SOFT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dde3ea",
     "xtick.color": SOFT,
     "ytick.color": SOFT,
     "lines.linewidth": 1.8,
-    "lines.markersize": 5,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
@@ -75,13 +73,15 @@ class Chart:
 
 @contextmanager
 def chart(
-    title: str, alt: str, note: str = "", size: tuple[float, float] = (4.8, 3.1)
+    title: str,
+    alt: str,
+    note: str = "",
+    size: tuple[float, float] = (4.8, 3.1),
 ) -> Iterator[Chart]:
     """Draw a chart in the report's style, on `axes` inside the block; the size is in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         drawn = Chart(title, alt, note, figure, figure.add_subplot())
-        drawn.axes.set_axisbelow(True)
         yield drawn
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -120,7 +120,11 @@ def detection(result: DatasetResult) -> Chart:
     return drawn
 
 
-def distribution(name: str, scoring: ScoringResult, found: ScoreDistribution) -> Chart:
+def distribution(
+    name: str,
+    scoring: ScoringResult,
+    found: ScoreDistribution,
+) -> Chart:
     """Draw histograms of one person's and of two people's pairs with the operating points."""
     with chart(
         f"Scores of pairs: {name}",
@@ -161,7 +165,12 @@ def projection(found: Projection) -> Chart:
             ]
             across, up = zip(*points, strict=True)
             drawn.axes.scatter(
-                across, up, s=11, facecolors=filled, edgecolors=colour, linewidths=0.8
+                across,
+                up,
+                s=11,
+                facecolors=filled,
+                edgecolors=colour,
+                linewidths=0.8,
             )
             drawn.axes.scatter([], [], s=11, color=colour, label=domain)
         drawn.axes.set(xticks=[], yticks=[], aspect="equal")
@@ -171,7 +180,11 @@ def projection(found: Projection) -> Chart:
     return drawn
 
 
-def _label(axes: Axes, across: str, up: str) -> None:
+def _label(
+    axes: Axes,
+    across: str,
+    up: str,
+) -> None:
     """Name the axes of curves of shares over a logarithmic range."""
     axes.set(xlabel=across, ylabel=up, xscale="log")
     axes.xaxis.set_minor_formatter("")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,6 @@ FALLBACK = "cosine"
 AVERAGE = "average"
 
 
-class RunName(BaseModel):
-    """One artefact that took part, and the folders that report on it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    group: str
-    name: str
-    folders: list[str]
-    artefact_fingerprint: str
-    seed: int | None
-    created_at: str
-    commit: str | None
-
-
 class ComparedRanking(BaseModel):
     """One group's ranking of one data set.
 
@@ -42,7 +28,6 @@ class ComparedRanking(BaseModel):
         group: runs of one recipe, or a ready-made model.
         metrics: mAP, rank_1, rank_5, rank_10, mINP; 0 to 1, means over seeds and queries. Intervals
             are over people, and over seeds where there are several.
-        seeds: by metric, each seed's own mean; empty for a single run.
         against: which ranking of the baseline the differences are to; empty in the baseline's rows.
         differences: paired over the same queries, their intervals over people, and over seeds where
             `over_seeds`.
@@ -55,7 +40,6 @@ class ComparedRanking(BaseModel):
     group: str
     ranking: str
     metrics: dict[str, Estimate]
-    seeds: dict[str, list[float]] = {}
     against: str = ""
     differences: dict[str, Estimate] = {}
     over_seeds: bool = False
@@ -80,14 +64,14 @@ class Comparison(BaseModel):
     """Several runs side by side, as it is written to `comparison.json`.
 
     Attributes:
-        runs: who took part.
+        runs: of each group, the folders that report on its artefacts.
         settings: by dotted name, the settings that differ, a value for each group in order.
         datasets: the data sets searched.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    runs: list[RunName]
+    runs: dict[str, list[str]]
     settings: dict[str, list[str]]
     datasets: list[ComparedDataset]
 
@@ -108,19 +92,12 @@ Answers = Mapping[str, Sequence[DatasetResult]]
 def compare(groups: Sequence[Group]) -> Comparison:
     """Return all numbers of a comparison; differences are to the first group."""
     return Comparison(
-        runs=[
-            RunName(
-                group=group.name,
-                name=model[0].name,
-                folders=["/".join(run.path.resolve().parts[-2:]) for run in model],
-                artefact_fingerprint=model[0].report.artefact_fingerprint,
-                seed=model[0].recipe.get("seed"),
-                created_at=model[0].report.provenance.created_at,
-                commit=model[0].report.provenance.commit,
-            )
+        runs={
+            group.name: [
+                "/".join(run.path.resolve().parts[-2:]) for model in group.models for run in model
+            ]
             for group in groups
-            for model in group.models
-        ],
+        },
         settings=differing_settings(groups),
         datasets=[_compared(searched, [answers]) for searched, answers in _answers(groups).items()],
     )
@@ -174,10 +151,14 @@ def _compared(searched: Searched, sets: Sequence[Answers]) -> ComparedDataset:
         ours = [answers[group] for answers in sets]
         for ranking in ours[0][0].scorings:
             if all(ranking in seed.scorings for results in ours for seed in results):
-                compared = _ranking(group, ranking, ours)
-                if group != baseline:
-                    compared = compared.model_copy(update=_difference(ranking, ours, base))
-                rankings.append(compared)
+                rankings.append(
+                    ComparedRanking(
+                        group=group,
+                        ranking=ranking,
+                        metrics=_intervals(ours, ranking),
+                        **({} if group == baseline else _difference(ranking, ours, base)),
+                    )
+                )
     first = [results[0] for results in base]
     return ComparedDataset(
         name=searched.name,
@@ -191,22 +172,11 @@ def _compared(searched: Searched, sets: Sequence[Answers]) -> ComparedDataset:
     )
 
 
-def _ranking(group: str, ranking: str, sets: Sequence[Sequence[DatasetResult]]) -> ComparedRanking:
-    """Return the figures of one ranking, of several sets their average."""
-    seeds = {}
-    if len(sets[0]) > 1:
-        for metric in METRICS:
-            means = [[seed.scorings[ranking].metrics[metric].mean for seed in of] for of in sets]
-            seeds[metric] = np.mean(means, axis=0).tolist()
-    metrics = _intervals(sets, ranking)
-    return ComparedRanking(group=group, ranking=ranking, metrics=metrics, seeds=seeds)
-
-
 def _difference(
     ranking: str,
     sets: Sequence[Sequence[DatasetResult]],
     base: Sequence[Sequence[DatasetResult]],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the difference to the baseline's ranking of that name, or else to its cosine."""
     for against in (ranking, FALLBACK):
         if all(against in seed.scorings for seeds in base for seed in seeds):
@@ -234,7 +204,11 @@ def _intervals(
     return intervals
 
 
-def _per_query(seeds: Sequence[DatasetResult], ranking: str, metric: str) -> NDArray[np.float64]:
+def _per_query(
+    seeds: Sequence[DatasetResult],
+    ranking: str,
+    metric: str,
+) -> NDArray[np.float64]:
     """Return a value per seed and query, `(S, N)`."""
     return np.stack([seed.query_values.rankings[ranking][metric] for seed in seeds])
 
@@ -245,11 +219,11 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         ranking_table(f"{dataset.name}, split {dataset.split}, %", dataset, dataset.rankings)
         for dataset in comparison.datasets
     ]
-    groups = list(dict.fromkeys(run.group for run in comparison.runs))
     rows = [
         [name, *(value or None for value in values)] for name, values in comparison.settings.items()
     ]
-    settings = Table("Settings that are not the same", ["setting", *groups], rows, words=True)
+    columns = ["setting", *comparison.runs]
+    settings = Table("Settings that are not the same", columns, rows, words=True)
     return [*tables, settings] if rows else tables
 
 

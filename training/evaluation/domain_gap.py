@@ -37,7 +37,8 @@ class Discrepancy(NamedTuple):
 
 
 def maximum_mean_discrepancy(
-    first: NDArray[np.float32], second: NDArray[np.float32]
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
 ) -> Discrepancy:
     """Squared MMD (Gretton et al., JMLR 2012), unbiased also where features of a group are alike.
 
@@ -67,7 +68,8 @@ def maximum_mean_discrepancy(
 
 
 def domain_classifier(
-    first: NDArray[np.float32], second: NDArray[np.float32]
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """Return if a logistic regression names each feature's domain, cross-validated over groups.
 

@@ -87,7 +87,11 @@ class SearchFeatures(NamedTuple):
     gallery: NDArray[np.float32]
 
     @classmethod
-    def of(cls, search: Search, features: NDArray[np.float32]) -> SearchFeatures:
+    def of(
+        cls,
+        search: Search,
+        features: NDArray[np.float32],
+    ) -> SearchFeatures:
         """Split those of `search.records`, in which one list of crops is there once."""
         return cls(features[: len(search.queries)], features[-len(search.gallery) :])
 
@@ -121,7 +125,9 @@ def embed_searches(
 
 
 def decoded_batches(
-    records: Sequence[CropRecord], preprocessing: Preprocessing, batch_size: int = BATCH_SIZE
+    records: Sequence[CropRecord],
+    preprocessing: Preprocessing,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield decoded and resized crops, `(B, height, width, 3)` uint8 RGB, in the records' order.
 
@@ -140,7 +146,8 @@ def decoded_batches(
 
 
 def read_ahead(
-    read: Callable[[CropRecord], Read], batches: Iterable[Sequence[CropRecord]]
+    read: Callable[[CropRecord], Read],
+    batches: Iterable[Sequence[CropRecord]],
 ) -> Iterator[list[Read]]:
     """Yield what `read` returns of each crop, by batch; the next one is read in some threads."""
     with ThreadPoolExecutor(DECODING_THREADS, "decode") as pool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 
 from model.artefact import Artefact, Description
 from model.problems import InputProblem
-from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
@@ -21,7 +19,6 @@ from training.evaluation.evaluate_search import RE_RANKED, evaluate_search
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
 from training.evaluation.results import (
-    CostResult,
     DatasetResult,
     EvaluationReport,
 )
@@ -108,7 +105,10 @@ def _measure(
         else:
             preprocessing = model.description.preprocessing
             embedded = embed_records(
-                model.embedder, preprocessing, search.records, progress=progress
+                model.embedder,
+                preprocessing,
+                search.records,
+                progress=progress,
             )
     features = SearchFeatures.of(search, embedded)
     network = artefact.metric_network if artefact and "mnet" in rankings else None
@@ -131,8 +131,6 @@ def build_report(
         known = {
             "architecture": about.model_dump(mode="json", include=architecture),
             "calibration_data": about.calibration.data,
-            "cost": _cost(about),
-            "default_scoring": about.default_scoring,
         }
     return EvaluationReport(
         artefact=name,
@@ -143,23 +141,10 @@ def build_report(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         machine={
             "device": str(device),
-            "processor": platform.machine(),
             "cores": str(os.cpu_count()),
             "torch": torch.__version__,
         },
         datasets=results,
         checkpoint=checkpoint,
         **known,
-    )
-
-
-def _cost(description: Description) -> CostResult:
-    embedder = embedder_cost(description.embedder, description.preprocessing)
-    network = description.metric_network
-    pair = None if network is None else pair_cost(description.embedder.dimension, network)
-    return CostResult(
-        embedder_parameters=embedder.parameters,
-        embedder_multiply_adds=embedder.multiply_adds,
-        metric_network_parameters=pair.parameters if pair else 0,
-        pair_multiply_adds=pair.multiply_adds if pair else 0,
     )

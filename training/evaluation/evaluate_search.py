@@ -31,7 +31,6 @@ from training.evaluation.sweep import (
     histograms,
     operating_points,
     sweep,
-    true_accept_rates,
 )
 from training.seen import seen_people
 
@@ -41,10 +40,6 @@ LISTED_RANKINGS = 2
 """How many queries are shown, crops of each, and rankings side by side."""
 RE_RANKED = "k_reciprocal"
 RANKINGS: tuple[str, ...] = (*SCORINGS, RE_RANKED)
-NOTE = (
-    "A distance that depends on the other candidates is no pair score: it has no probability and "
-    "no operating points."
-)
 RowsOf = Callable[[RandomSplit | None], ScoreRows]
 """The scores of a whole search, or of one split of it."""
 
@@ -76,13 +71,13 @@ def evaluate_search(
     for name in scorings:
         if name == RE_RANKED:
             metrics[name] = rank_search(search, partial(_re_ranked, search, features))
-            results[name] = plain_result(metrics[name], labels, NOTE)
+            results[name] = plain_result(metrics[name], labels)
             continue
         scoring = cast(Scoring, name)
         fitted = None
         if artefact is not None:
             fitted = artefact.description.calibration.scorings[scoring]
-        rows[name] = scores.rows(scoring)
+        rows[name] = scores.by_scoring[scoring]
         metrics[name] = rank_search(search, partial(rows_of_split, rows[name]))
         figures = _pair_figures(rows[name], search, fitted)
         results[name] = plain_result(metrics[name], labels).model_copy(update=figures)
@@ -96,7 +91,11 @@ def evaluate_search(
     )
 
 
-def _described(artefact: Artefact | None, dataset: Dataset, search: Search) -> dict[str, Any]:
+def _described(
+    artefact: Artefact | None,
+    dataset: Dataset,
+    search: Search,
+) -> dict[str, Any]:
     """Describe a search, and which of its people the artefact has seen."""
     described: dict[str, Any] = {
         "name": dataset.name,
@@ -107,8 +106,6 @@ def _described(artefact: Artefact | None, dataset: Dataset, search: Search) -> d
         "queries": len(search.queries),
         "gallery": len(search.gallery),
         "identities": len({record.identity for record in search.records}),
-        "crops": len(search.records),
-        "splits": max(1, len(search.splits)),
     }
     if artefact is None:
         return described
@@ -145,7 +142,11 @@ def rows_of_split(rows: ScoreRows, split: RandomSplit | None) -> ScoreRows:
     return lambda own: scores[own]
 
 
-def _re_ranked(search: Search, features: SearchFeatures, split: RandomSplit | None) -> ScoreRows:
+def _re_ranked(
+    search: Search,
+    features: SearchFeatures,
+    split: RandomSplit | None,
+) -> ScoreRows:
     """Return the scores of k-reciprocal re-ranking, which order one search and no more."""
     queries, gallery = features
     if split is not None:
@@ -155,7 +156,7 @@ def _re_ranked(search: Search, features: SearchFeatures, split: RandomSplit | No
     return k_reciprocal_rows(queries, gallery, one_list=one_list)
 
 
-def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> ScoringResult:
+def plain_result(metrics: QueryMetrics, labels: PairLabels) -> ScoringResult:
     """Return the metrics of a ranking, their intervals over queries and people, and the CMC.
 
     A query that is in several random splits counts several times, so these have no interval over
@@ -168,12 +169,13 @@ def plain_result(metrics: QueryMetrics, labels: PairLabels, note: str = "") -> S
         metrics=over_people if pooled else mean_intervals(values),
         cmc=metrics.cmc().tolist(),
         over_identities=over_people,
-        note=note,
     )
 
 
 def _pair_figures(
-    rows: ScoreRows, search: Search, calibration: ScoringCalibration | None
+    rows: ScoreRows,
+    search: Search,
+    calibration: ScoringCalibration | None,
 ) -> dict[str, Any]:
     """Return the figures of a pair score beside its ranking; most are of its calibration."""
     labels = search.labels()
@@ -188,12 +190,12 @@ def _pair_figures(
         "detection_curve": detection_curve(found),
         "distribution": distribution,
         "expected_calibration_error": error,
-        "verification": true_accept_rates(found),
     }
 
 
 def paired_differences(
-    metrics: Mapping[str, QueryMetrics], labels: PairLabels
+    metrics: Mapping[str, QueryMetrics],
+    labels: PairLabels,
 ) -> dict[str, dict[str, Estimate]]:
     """Return each ranking less the cosine over the same queries, with intervals over people."""
     if "cosine" not in metrics:
@@ -209,7 +211,9 @@ def paired_differences(
 
 
 def rank_lists(
-    search: Search, rows: Mapping[str, ScoreRows], metrics: Mapping[str, QueryMetrics]
+    search: Search,
+    rows: Mapping[str, ScoreRows],
+    metrics: Mapping[str, QueryMetrics],
 ) -> list[RankList]:
     """Return the rank lists of queries spaced evenly by their average precision.
 

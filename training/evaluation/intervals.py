@@ -32,7 +32,8 @@ class Estimate(BaseModel):
 
 
 def mean_interval(
-    values: NDArray[np.float64], clusters: NDArray[np.int64] | None = None
+    values: NDArray[np.float64],
+    clusters: NDArray[np.int64] | None = None,
 ) -> Estimate:
     """Return the mean of per-query values and its 95% percentile bootstrap interval.
 
@@ -47,7 +48,8 @@ def mean_interval(
 
 
 def mean_intervals(
-    values: Mapping[str, NDArray[np.float64]], clusters: NDArray[np.int64] | None = None
+    values: Mapping[str, NDArray[np.float64]],
+    clusters: NDArray[np.int64] | None = None,
 ) -> dict[str, Estimate]:
     """Return `mean_interval` of several figures of the same queries, resampled together."""
     return average_intervals([(values, clusters)])
@@ -127,7 +129,9 @@ def people_and_seeds_interval(
 
 
 def _resampled_means(
-    table: NDArray[np.float64], clusters: NDArray[np.int64] | None, random: np.random.Generator
+    table: NDArray[np.float64],
+    clusters: NDArray[np.int64] | None,
+    random: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Return means of every figure over resampled queries or people, `(resamples, M)`."""
     sums = table

@@ -80,7 +80,9 @@ def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def _neighbours(
-    images: NDArray[np.float32], count: int, rows: int
+    images: NDArray[np.float32],
+    count: int,
+    rows: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return each image's nearest, itself first, `(N, count)`; and its largest distance, `(N,)`."""
     found = []
@@ -95,7 +97,9 @@ def _neighbours(
 
 
 def _cosine_of_pairs(
-    images: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
+    images: NDArray[np.float32],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Return cosines of pairs of unit features, given by their rows, `(n,)`."""
     cosine = np.empty(len(first), dtype=np.float32)
@@ -147,7 +151,8 @@ def _vectors(sets: sparse.csr_matrix, distances: NDArray[np.float32]) -> sparse.
 
 
 def _jaccard_similarities(
-    queries: sparse.csr_matrix, by_member: sparse.csc_matrix
+    queries: sparse.csr_matrix,
+    by_member: sparse.csc_matrix,
 ) -> NDArray[np.float32]:
     """Σ min(V_p, V_g) / Σ max(V_p, V_g) of some queries with the gallery, `(rows, G)`.
 

@@ -8,7 +8,7 @@ not counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,11 @@ class PairLabels:
             two_people += int(impostor.sum())
         return one_person, two_people
 
-    def part(self, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> PairLabels:
+    def part(
+        self,
+        queries: NDArray[np.int64],
+        gallery: NDArray[np.int64],
+    ) -> PairLabels:
         """Return the labels of some queries and gallery images, by their rows."""
         return replace(
             self,
@@ -123,14 +127,9 @@ class QueryMetrics:
     @classmethod
     def pooled(cls, parts: Sequence[QueryMetrics]) -> QueryMetrics:
         """Return all queries of several searches, one after the other."""
-        return cls(
-            np.concatenate([part.queries for part in parts]),
-            np.concatenate([part.average_precision for part in parts]),
-            np.concatenate([part.average_precision_trapezoid for part in parts]),
-            np.concatenate([part.inverse_negative_penalty for part in parts]),
-            np.concatenate([part.first_rank for part in parts]),
-            sum(part.not_counted for part in parts),
-        )
+        names = [field.name for field in fields(cls) if field.name != "not_counted"]
+        pooled = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(**pooled, not_counted=sum(part.not_counted for part in parts))
 
     def values(self) -> dict[str, NDArray[np.float64]]:
         """Return per-query values by the metric that is their mean, each `(N,)`, 0 to 1."""
@@ -228,7 +227,9 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
 
 
 def positive_ranks(
-    scores: NDArray[np.float32], positives: NDArray[np.int64], dropped: NDArray[np.int64]
+    scores: NDArray[np.float32],
+    positives: NDArray[np.int64],
+    dropped: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return ranks, from 1 and ascending, of some gallery images among all not dropped.
 

@@ -72,7 +72,11 @@ class Outcome(NamedTuple):
     unreadable: list[str]
 
 
-def network_of(artefact: Artefact, device: torch.device, bfloat16: bool) -> Network:
+def network_of(
+    artefact: Artefact,
+    device: torch.device,
+    bfloat16: bool,
+) -> Network:
     """Return an artefact's embedder: in OpenVINO on a CPU where it can, else in PyTorch."""
     dtype: DtypeName = "bfloat16" if bfloat16 else "float32"
     runtime: EmbeddingRuntime | None = None
@@ -91,7 +95,10 @@ def network_of(artefact: Artefact, device: torch.device, bfloat16: bool) -> Netw
 
 
 def embed_to_file(
-    network: Network, records: Sequence[CropRecord], path: Path, progress_bar: ProgressBar
+    network: Network,
+    records: Sequence[CropRecord],
+    path: Path,
+    progress_bar: ProgressBar,
 ) -> Outcome:
     """Write the features of all crops to one file.
 
@@ -196,7 +203,8 @@ def _write(
 
 
 def _read(
-    record: CropRecord, size: Preprocessing
+    record: CropRecord,
+    size: Preprocessing,
 ) -> tuple[NDArray[np.uint8], dict[str, str]] | str:
     """Return a crop's resized pixels and its row of a feature file; or why it cannot be read."""
     try:

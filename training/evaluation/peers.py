@@ -90,7 +90,9 @@ class Peer:
             ) from error
 
     def embed(
-        self, records: Sequence[CropRecord], progress: Advance = lambda _: None
+        self,
+        records: Sequence[CropRecord],
+        progress: Advance = lambda _: None,
     ) -> NDArray[np.float32]:
         """Return features of crops, `(n, d)` float32, in the order of the records."""
         features = []

@@ -165,7 +165,8 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[Domai
 
 
 def _separation(
-    first: NDArray[np.float32], second: NDArray[np.float32]
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
 ) -> tuple[Discrepancy, NDArray[np.float64]]:
     """Return the MMD of two domains, and the share of each group that a classifier names right."""
     return maximum_mean_discrepancy(first, second), domain_classifier(first, second)

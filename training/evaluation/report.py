@@ -120,7 +120,6 @@ def write_report(
         premise_charts=[charts.projection(space) for space in premise.projections]
         if premise
         else [],
-        cost_table=report_tables.networks(report.cost) if report.cost else None,
         artefact_tables=[
             report_tables.training_data(provenance),
             report_tables.sources(provenance),
@@ -142,7 +141,6 @@ def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any
     ]
     return {
         "result": result,
-        "notes": {name: scoring.note for name, scoring in result.scorings.items() if scoring.note},
         "tables": report_tables.dataset_tables(result),
         "charts": drawn,
         "search": search,

@@ -56,34 +56,16 @@ class ScoreDistribution(Result):
     impostor: list[int]
 
 
-class VerificationResult(Result):
-    """One operating point of comparing two crops: TAR@FAR.
-
-    Attributes:
-        asked: the share of impostor pairs that may be accepted.
-        threshold: the lowest score that is accepted.
-        false_accept_rate: the accepted share of impostor pairs, at most `asked`.
-        true_accept_rate: the accepted share of genuine pairs; its interval is over identities.
-    """
-
-    asked: float
-    threshold: float
-    false_accept_rate: float
-    true_accept_rate: Estimate
-
-
 class HalfEnrolledResult(Result):
     """Searches with half of the people enrolled, at the best threshold for a false-alarm rate.
 
     Attributes:
         enrolled: number of people in the gallery.
-        false_alarm_rate: the share of strangers' searches that raise one, at most.
         detection_rate: the share of enrolled people's searches that find them; a mean over random
             halves, its interval over people.
     """
 
     enrolled: int
-    false_alarm_rate: float
     detection_rate: Estimate
 
 
@@ -94,17 +76,15 @@ class ScoringResult(Result):
         metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10; 0 to 1. Their intervals
             are over queries; over people where the set is searched in random splits.
         cmc: share of queries with a true match at rank 1, 2, … or better.
-        operating_points: of searches; empty for a ready-made model, which has no calibration, as
-            are the next four.
+        operating_points: of searches; empty for a ready-made model, which has no calibration, and
+            for a re-ranking, whose distances depend on the other candidates, as are the next three.
         detection_curve: pairs of false-alarm rate and detection rate.
         distribution: of scores.
         expected_calibration_error: of the pair probability, genuine and impostor pairs weighing
             one half each.
         over_identities: the metrics again, their intervals over identities, whose queries are
             alike: the wider and more honest ones.
-        verification: TAR@FAR, at every rate that the number of impostor pairs can show.
         half_enrolled: None for a re-ranking, in random splits and in reports of older versions.
-        note: what else a reader must know of this ranking.
     """
 
     metrics: dict[str, Estimate]
@@ -114,9 +94,7 @@ class ScoringResult(Result):
     distribution: ScoreDistribution | None = None
     expected_calibration_error: float | None = None
     over_identities: dict[str, Estimate] = {}
-    verification: list[VerificationResult] = []
     half_enrolled: HalfEnrolledResult | None = None
-    note: str = ""
 
 
 class RankedCrop(Result):
@@ -199,21 +177,6 @@ class PremiseResult(Result):
     projections: list[Projection]
 
 
-class CostResult(Result):
-    """The cost of the networks.
-
-    Attributes:
-        embedder_parameters, metric_network_parameters: numbers that an artefact holds.
-        embedder_multiply_adds: for one crop; the papers call this number FLOPs.
-        pair_multiply_adds: for one pair.
-    """
-
-    embedder_parameters: int
-    embedder_multiply_adds: int
-    metric_network_parameters: int
-    pair_multiply_adds: int
-
-
 class DatasetResult(Result):
     """Everything measured on one data set.
 
@@ -227,11 +190,9 @@ class DatasetResult(Result):
         not_counted: queries without a true match under another camera.
         differences: by `mnet - cosine`, the paired difference of each metric over the queries, its
             interval over people.
-        splits: over how many random splits the ranking metrics are pooled; 1 is the set itself.
         version: which version of the set was read; empty where there is one only.
         rank_lists: some queries, from the hardest to the easiest.
         query_values: every query's own figures; they go into `queries.npz`, not into the JSON.
-        crops: how many were embedded; 0 in reports of older versions.
     """
 
     name: str
@@ -246,9 +207,7 @@ class DatasetResult(Result):
     seen_in_training: bool = False
     used_to_calibrate: bool = False
     differences: dict[str, dict[str, Estimate]] = {}
-    splits: int = 1
     version: str = ""
-    crops: int = 0
     seen_identities: int = 0
     seen_because: list[str] = []
     rank_lists: list[RankList] = []
@@ -268,10 +227,9 @@ class EvaluationReport(Result):
     """One run of `gmn evaluate`.
 
     Attributes:
-        architecture, calibration_data, cost: empty for a ready-made model.
+        architecture, calibration_data: empty for a ready-made model.
         premise: where it was measured.
         checkpoint: which weights of its run were measured; empty for an evaluation.
-        default_scoring: the ranking that the artefact answers by; empty for a ready-made model.
     """
 
     artefact: str
@@ -284,7 +242,5 @@ class EvaluationReport(Result):
     datasets: list[DatasetResult]
     architecture: dict[str, Any] = {}
     calibration_data: str = ""
-    cost: CostResult | None = None
     premise: PremiseResult | None = None
     checkpoint: str = ""
-    default_scoring: str = ""

@@ -73,18 +73,15 @@ class SearchScores:
             known["mnet"] = self.mnet
         return known
 
-    def rows(self, scoring: Scoring) -> ScoreRows:
-        """Return one scoring's scores; without M-Net the cosine stands in its place."""
-        return self.by_scoring.get(scoring, self.cosine)
-
     def impostor_scores(self, scoring: Scoring) -> Iterator[NDArray[np.float32]]:
         """Yield one scoring's scores of all pairs of two people, a block at a time."""
-        scores = self.rows(scoring)
+        scores = self.by_scoring[scoring]
         return (scores(rows)[impostor] for rows, _, impostor in self.labels.pairs())
 
 
 def labelled_scores(
-    domains: Sequence[SearchScores], impostors: int
+    domains: Sequence[SearchScores],
+    impostors: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the scores of all genuine pairs and of at most 200,000 impostor pairs.
 

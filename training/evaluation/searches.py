@@ -210,7 +210,9 @@ def search_in_random_splits(
 
 
 def _sides(
-    dataset: Dataset, trials: RandomSplits, people: Collection[str]
+    dataset: Dataset,
+    trials: RandomSplits,
+    people: Collection[str],
 ) -> tuple[tuple[CropRecord, ...], tuple[CropRecord, ...]]:
     """Return everybody's queries, and all crops of some split's gallery."""
     if trials.sides == "crops":
@@ -229,7 +231,9 @@ def _sides(
 
 
 def _one_crop_each(
-    records: tuple[CropRecord, ...], drawn: list[str], random: np.random.Generator
+    records: tuple[CropRecord, ...],
+    drawn: list[str],
+    random: np.random.Generator,
 ) -> RandomSplit:
     """Return one crop of every person drawn as the query, another one as the gallery."""
     pairs = [random.choice(_rows(records, {person}), 2, replace=False) for person in drawn]

@@ -126,7 +126,12 @@ class Table:
         written = ["| " + " | ".join(row) + " |" for row in (self.columns, *rows)]
         return "\n".join([written[0], "|" + "---|" * len(self.columns), *written[1:]])
 
-    def _width(self, number: int, rows: Sequence[Sequence[Text]], narrow: bool) -> int:
+    def _width(
+        self,
+        number: int,
+        rows: Sequence[Sequence[Text]],
+        narrow: bool,
+    ) -> int:
         """Return a column's width with the gap; texts wrap as they can, and names if `narrow`."""
         if self.words:
             return 0

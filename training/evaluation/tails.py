@@ -26,7 +26,8 @@ ROUNDS = 40
 
 
 def combined_tail(
-    calibrations: Sequence[ScoringCalibration], combine: Callable[[list[float]], float]
+    calibrations: Sequence[ScoringCalibration],
+    combine: Callable[[list[float]], float],
 ) -> tuple[TailPoint, ...]:
     """Return one tail of several, whose scores are combined at every share."""
     rarest = min(fitted.impostor_tail[-1].share for fitted in calibrations)
@@ -53,7 +54,8 @@ def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[Ta
 
 
 def ordered_scores(
-    scores: Iterable[NDArray[np.float32]], places: NDArray[np.int64]
+    scores: Iterable[NDArray[np.float32]],
+    places: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Return the scores at some places of the ascending order of all, exactly; all lie in a file.
 
@@ -91,7 +93,8 @@ def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | N
 
 
 def other_peoples_best(
-    score_rows: ScoreRows, labels: PairLabels
+    score_rows: ScoreRows,
+    labels: PairLabels,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the best scores of other people in every search, in bounded memory.
 

@@ -100,22 +100,15 @@ def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
         evaluate(str(tiny_artefact), [f"manifest:{manifest}"], scoring="cosine,fused")
 
 
-def test_a_re_ranking_has_metrics_and_says_why_it_has_no_operating_points(
-    app, tiny_artefact, manifest
-):
+def test_a_re_ranking_has_metrics_and_no_operating_points(app, tiny_artefact, manifest):
     words = ["--data", f"manifest:{manifest}", "--scoring", "cosine,mnet,k_reciprocal", "--json"]
     scorings = json.loads(run(app, tiny_artefact, *words).stdout)["datasets"][0]["scorings"]
     assert list(scorings) == ["cosine", "mnet", "k_reciprocal"]
     again = scorings["k_reciprocal"]
     assert 0.0 < again["metrics"]["mAP"]["mean"] <= 1.0
-    assert again["operating_points"] == again["verification"] == []
-    assert "no pair score" in again["note"]
+    assert again["operating_points"] == []
     cosine = scorings["cosine"]
     assert cosine["over_identities"]["mAP"]["mean"] == cosine["metrics"]["mAP"]["mean"]
-    # 120 impostor pairs show one rate only.
-    (point,) = cosine["verification"]
-    assert point["asked"] == 0.01
-    assert point["false_accept_rate"] <= 0.01
 
 
 def test_the_folder_of_a_run_stands_for_its_artefact(app, tiny_artefact, manifest, tmp_path):
@@ -140,11 +133,10 @@ def test_an_artefact_without_a_metric_network_is_measured_by_cosine(
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout)
     assert list(found["datasets"][0]["scorings"]) == ["cosine"]
-    assert found["cost"]["metric_network_parameters"] == 0
     page = tmp_path / "shown"
     shown = run(report_app(), tmp_path, "--out", page)
     assert shown.exit_code == 0, shown.output
-    assert "M-Net, one pair" not in (page / "report.html").read_text()
+    assert (page / "report.html").is_file()
     with pytest.raises(InputProblem, match="offers the scoring cosine alone"):
         CliRunner().invoke(
             app,
