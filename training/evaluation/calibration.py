@@ -206,7 +206,8 @@ def _mnet_scores(
         first = torch.from_numpy(features.queries[queries[some]]).to(device)
         second = torch.from_numpy(features.gallery[gallery[some]]).to(device)
         pairs = metric_network.pair_features(
-            metric_network.comparable(first), metric_network.comparable(second)
+            metric_network.comparable(first),
+            metric_network.comparable(second),
         )
         scores[some] = metric_network.scores(pairs).cpu().numpy()
     return scores

@@ -238,7 +238,16 @@ def ranking_table(
     own = f" ({', '.join(others)} less its {FALLBACK})" if others else ""
     return Table(
         title,
-        ["model", "ranking", "mAP", "Δ mAP", "Rank-1", "Δ Rank-1", "mINP", "paper"],
+        [
+            "model",
+            "ranking",
+            "mAP",
+            "Δ mAP",
+            "Rank-1",
+            "Δ Rank-1",
+            "mINP",
+            "paper",
+        ],
         [
             [
                 row.group,

@@ -51,7 +51,13 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
 def _operating_points(scorings: Mapping[str, ScoringResult]) -> Table:
     return Table(
         "Searches, %",
-        ["operating point", "false alarms asked", "obtained", "people found", "threshold"],
+        [
+            "operating point",
+            "false alarms asked",
+            "obtained",
+            "people found",
+            "threshold",
+        ],
         [
             [
                 f"{name} {point.name}",
@@ -125,7 +131,13 @@ def training_data(provenance: Provenance) -> Table:
     """Return the data sets that went into an artefact."""
     return Table(
         "Training data",
-        ["set", "crops", "identities", "cameras", "terms"],
+        [
+            "set",
+            "crops",
+            "identities",
+            "cameras",
+            "terms",
+        ],
         [
             [data.name, data.crops, data.identities, data.cameras, data.terms]
             for data in provenance.data
@@ -138,7 +150,12 @@ def sources(provenance: Provenance) -> Table:
     """Return initial weights and teachers."""
     return Table(
         "Weights from elsewhere",
-        ["weights", "role", "trained on", "terms"],
+        [
+            "weights",
+            "role",
+            "trained on",
+            "terms",
+        ],
         [
             [
                 source.name,
