@@ -4,8 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # The service computes on a GPU by the full environment, and on a CPU by its own without torch.
 DEMO := $(if $(shell nvidia-smi -L 2>/dev/null | grep ^GPU),.venv,.venv-serve)
-# Tests run side by side, one a core; more threads in each would only wait for one another.
-PYTEST_OPTIONS ?= -n auto
+# Tests run side by side, one a core; more threads in each would only wait for one another. Each of
+# these processes takes neighbouring tests, so that most files start their services once.
+PYTEST_OPTIONS ?= -n auto --dist worksteal
 
 CYCLES ?= 200
 SEED ?=
@@ -21,13 +22,11 @@ GPU_PYTHON ?= python3
 gpu:
 	timeout 480 $(GPU_PYTHON) -m bench.gpu_check $(GPU_OPTIONS)
 
-test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not slow"
+test test-slow test-all: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(CHOSEN)
 
-test-slow: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) -m slow
-
-test-all: test test-slow
+test: CHOSEN := -m "not slow"
+test-slow: CHOSEN := -m slow
 
 # Kills the service again and again, at random and at every failpoint, and holds what is left against
 # a ledger of what was acknowledged; figures go to runs/torture.json.

@@ -1,7 +1,8 @@
-"""What a user of the command line may rely on: help without torch, exit statuses, short errors."""
+"""The command line has help without torch, exit statuses and short errors."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,28 +23,48 @@ CLIENT_COMMANDS = ("api", "enroll", "query", "forget", "reindex")
 CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "group")
 
 
-def help_of(*arguments: str) -> tuple[str, set[str]]:
-    """The help of a command, and the packages that a new interpreter imports for it."""
-    program = (
-        "import sys, gmn\n"
-        f"status = gmn.run([*{arguments!r}, '--help'])\n"
-        "print(status, *{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
-    )
+# Client commands come first, so that none of them finds what another command imported.
+SHOW_HELP = """
+import contextlib, io, json, sys
+import gmn
+
+def imported():
+    return sorted({name.partition('.')[0] for name in sys.modules})
+
+shown = {}
+for name in json.loads(sys.argv[1]):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        status = gmn.run([*name.split(), '--help'])
+    shown[name] = status, output.getvalue(), imported()
+print(json.dumps(shown))
+"""
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[int, str, list[str]]]:
+    """Exit status and help of `gmn` ("") and of each command, and what is imported after it."""
+    names = ["", *sorted(COMMANDS, key=lambda name: name not in CLIENT_COMMANDS)]
     finished = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=GMN.parent
+        [sys.executable, "-c", SHOW_HELP, json.dumps(names)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=GMN.parent,
     )
-    status, *modules = finished.stderr.split()
-    assert status == "0", finished.stderr
-    return finished.stdout, set(modules)
+    assert finished.returncode == 0, finished.stderr
+    shown: dict[str, tuple[int, str, list[str]]] = json.loads(finished.stdout)
+    return shown
 
 
 GROUP = typer.main.get_command(gmn.make_app())
 COMMANDS = list(GROUP.commands)
 
 
-def test_help_lists_every_command_and_imports_none() -> None:
-    help_text, modules = help_of()
-    assert modules.isdisjoint((*HEAVY, *COMMAND_PACKAGES, "httpx", "pydantic"))
+def test_help_lists_every_command_and_imports_none(helps) -> None:
+    status, help_text, modules = helps[""]
+    assert status == 0
+    assert set(modules).isdisjoint((*HEAVY, *COMMAND_PACKAGES, "httpx", "pydantic"))
     assert all(name in help_text for name in COMMANDS)
 
 
@@ -54,11 +75,12 @@ def test_the_help_of_a_command_that_is_not_imported_is_its_own(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_shows_an_example_and_needs_no_torch(name: str) -> None:
-    help_text, modules = help_of(name)
+def test_help_of_a_command_shows_an_example_and_needs_no_torch(name: str, helps) -> None:
+    status, help_text, modules = helps[name]
+    assert status == 0
     assert f"Example: gmn {name}" in help_text
     # The client's commands need the client's packages only.
-    assert modules.isdisjoint(HEAVY if name in CLIENT_COMMANDS else ("torch",))
+    assert set(modules).isdisjoint(HEAVY if name in CLIENT_COMMANDS else ("torch",))
 
 
 def test_the_client_imports_neither_torch_nor_numpy() -> None:

@@ -22,7 +22,10 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+import typer
 from PIL import Image
+
+import gmn
 
 ROOT = Path(__file__).parents[1]
 README, TRAINING = (
@@ -115,7 +118,9 @@ def test_every_command_of_the_training_page_runs_and_its_first_training_learns(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     for block in blocks(TRAINING, "sh"):
-        run(block, BASH, tmp_path, environment)
+        # Half of the recipe's epochs show that it learns.
+        shorter = block.replace("gmn train quick", "gmn train quick --set optimisation.epochs=6")
+        run(shorter, BASH, tmp_path, environment)
     report = json.loads((tmp_path / "runs" / "first" / "report.json").read_text())
     (found,) = report["datasets"]
     for scoring in ("cosine", "mnet"):
@@ -132,22 +137,16 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 
 @pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page, "sh figures")])
-def test_the_figures_commands_exist_with_their_options(
-    block: str, environment: dict[str, str]
-) -> None:
+def test_the_figures_commands_exist_with_their_options(block: str) -> None:
+    group = typer.main.get_command(gmn.make_app())
     for program, *words in commands(block):
         if program != "gmn":
             continue
-        called = words[:2] if words[0] == "artefact" else words[:1]
-        shown = subprocess.run(
-            ["gmn", *called, "--help"],
-            env=environment | {"COLUMNS": "300"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for option in (word for word in words if word.startswith("--")):
-            assert re.search(rf"{option}\b", shown), f"gmn {' '.join(called)} has no {option}"
+        command = group.commands[words[0]]
+        if hasattr(command, "commands"):
+            command = command.commands[words[1]]
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, words
         if words[0] == "train":
             assert (ROOT / "training" / "recipes" / f"{words[1]}.toml").is_file()
 

@@ -57,11 +57,19 @@ def main() -> int:
     return 0 if found == len(outcomes) else 1
 
 
-def run_test(root: Path, test: str) -> Ran:
-    """Run one test, named as pytest names it, in a copy of the project."""
+def run_test(root: Path, test: str, most_failures: int = 1) -> Ran:
+    """Run a test, or a file of them, named as pytest names it, in a copy of the project."""
     written = root.parent / "failures.jsonl"
     written.write_text("")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        f"--maxfail={most_failures}",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["-p", "tests.mutations.failures", test]
     environment = {
         **os.environ,

@@ -69,38 +69,24 @@ def test_passes():
 """
 
 
-@pytest.fixture
-def suite(tmp_path):
-    """A project of a few tests, with the plug-in that `make mutations` runs them by."""
+FOUND = {"test_asserts", "test_expects_an_error", "test_has_cases"}
+NOT_FOUND = {
+    "test_has_a_broken_fixture",
+    "test_is_broken_itself",
+    "test_gives_up",
+    "test_passes",
+}
+
+
+@pytest.mark.slow
+def test_a_mutant_is_found_where_its_test_fails_by_an_assertion_alone(tmp_path):
     project = tmp_path / "project"
     (project / "tests" / "mutations").mkdir(parents=True)
     shutil.copy(failures.__file__, project / "tests" / "mutations")
     (project / "tests" / "test_it.py").write_text(SUITE)
-    return project
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("test_asserts", True),
-        ("test_expects_an_error", True),
-        ("test_has_cases", True),
-        ("test_has_a_broken_fixture", False),
-        ("test_is_broken_itself", False),
-        ("test_gives_up", False),
-        ("test_passes", False),
-    ],
-)
-def test_a_mutant_is_found_where_its_test_fails_by_an_assertion_alone(suite, name, found):
-    test = f"tests/test_it.py::{name}"
-    ran = run_test(suite, test)
-    assert ran.passed == (name == "test_passes")
-    assert is_found(test, ran) == found
-
-
-@pytest.mark.slow
-def test_a_mutant_is_not_found_where_another_test_fails(suite):
-    ran = run_test(suite, "tests/test_it.py")
-    assert [failure["test"] for failure in ran.failures] == ["tests/test_it.py::test_asserts"]
-    assert not is_found("tests/test_it.py::test_passes", ran)
+    ran = run_test(project, "tests/test_it.py", most_failures=99)
+    assert not ran.passed
+    assert {name for name in FOUND if is_found(f"tests/test_it.py::{name}", ran)} == FOUND
+    assert not any(is_found(f"tests/test_it.py::{name}", ran) for name in NOT_FOUND)
+    passing = run_test(project, "tests/test_it.py::test_passes")
+    assert (passing.passed, passing.failures) == (True, [])
