@@ -1,15 +1,13 @@
-"""What is known of stored crops changes durably: single crops, merges and their undoing."""
+"""Labels of stored crops change durably: single crops, merges and their undoing."""
 
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 
 import pytest
 
-from service.errors import CropConflict
 from service.record.values import CropFilter
-from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 EVERYTHING = CropFilter()
 
@@ -22,58 +20,11 @@ def _identities(store, gallery):
     return {person.identity: person.crops for person in store.people.page(gallery, "", 99)}
 
 
-def test_a_changed_crop_is_found_by_what_it_bears_now(reopen, store, gallery):
-    first, second = _enroll(store, gallery, new_crop(1, None), new_crop(2, "b", "west"))
-    change = store.crops.change(
-        gallery,
-        [first],
-        {
-            "identity": "a",
-            "camera": "north",
-            "captured_at": NOON - timedelta(days=2),
-            "external_id": "x1",
-            "metadata": {"shift": "night"},
-        },
-    )
-    assert change.version == 2
-    assert [(label.crop_id, label.identity, label.camera) for label in change.labels] == [
-        (first, "a", "north")
-    ]
-    assert store.crops.change(gallery, [second], {"identity": None, "camera": None}).version == 3
-    store = reopen()
-    crop = store.crops.get(gallery, first)
-    assert (crop.identity, crop.camera, crop.external_id) == ("a", "north", "x1")
-    assert (crop.captured_at, crop.metadata) == (NOON - timedelta(days=2), {"shift": "night"})
-    assert _identities(store, gallery) == {"a": 1}
-    for wanted, found in (
-        (CropFilter(identity="a"), [first]),
-        (CropFilter(identity="b"), []),
-        (CropFilter(camera="west"), []),
-        (CropFilter(external_id="x1"), [first]),
-    ):
-        assert [one.crop_id for one in store.crops.page(gallery, wanted, limit=9).crops] == found
-    # Its vector and picture are those it had.
-    assert [vector.vector.tolist() for vector in store.crops.vectors(gallery)] == [
-        [1.25] * 4,
-        [2.25] * 4,
-    ]
-    assert store.crops.picture(gallery, first).content == b"image 1"
-    older = store.crops.remove_older(gallery, NOON - timedelta(days=1), 9)
-    assert older.crop_ids == (first,)
-
-
 def test_a_change_to_what_a_crop_bears_already_changes_nothing(store, gallery):
     (crop,) = _enroll(store, gallery, new_crop(1, "a"))
     assert store.crops.change(gallery, [crop], {"identity": "a"}).labels == ()
     assert store.galleries.get(gallery).version == 1
     assert store.crops.change(gallery, ["unknown"], {"identity": "a"}) is None
-
-
-def test_two_crops_of_one_image_are_never_made_alike(store, gallery):
-    first, second = _enroll(store, gallery, new_crop(1, "a"), new_crop(1, "b"))
-    with pytest.raises(CropConflict, match=first):
-        store.crops.change(gallery, [second], {"identity": "a"})
-    assert _identities(store, gallery) == {"a": 1, "b": 1}
 
 
 def test_crops_that_pass_a_filter_no_more_are_neither_changed_nor_removed(store, gallery):
@@ -142,14 +93,6 @@ def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
     change = store.identities.undo_merge(gallery, merge)
     assert change.labels == ()
     assert _identities(store, gallery) == {"b": 1, "c": 1}
-
-
-def test_who_was_merged_away_has_nothing_to_forget_and_the_merge_stays(store, gallery):
-    _enroll(store, gallery, new_crop(1, "a"), new_crop(2, "b"))
-    merge = store.identities.rename(gallery, "a", "b").merge_id
-    assert store.identities.forget(gallery, "a") is None
-    assert [one.merge_id for one in store.identities.merges(gallery)] == [merge]
-    assert store.identities.undo_merge(gallery, merge).restored_identity == "a"
 
 
 @pytest.mark.parametrize("forgotten", ["a", "b"])

@@ -1,9 +1,8 @@
-"""What every store of record keeps beside crops: jobs, keys, snapshots and calibrations."""
+"""Rules of the record for jobs, searches and calibrations."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -12,8 +11,7 @@ from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
 from service.errors import UnknownJob
 from service.ops.data_directory import hold_worker
-from service.record.keys import ApiKey
-from service.record.values import GallerySettings, PublishedCalibration, Snapshot
+from service.record.values import GallerySettings, PublishedCalibration
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 
@@ -83,32 +81,6 @@ def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
     store.galleries.delete(gallery)
     assert store.jobs.get("running") is None
     assert store.jobs.update("running", "done", {}) is None
-
-
-def test_keys_are_kept_until_they_are_revoked(reopen, store):
-    key = ApiKey("k1", "0" * 64, ("query", "enroll"), "lobby", "the front desk", NOON)
-    store.keys.add(key)
-    assert reopen().keys.all() == [key]
-    again = reopen()
-    assert again.keys.revoke("k1")
-    assert not again.keys.revoke("k1")
-    assert again.keys.all() == []
-
-
-def test_a_key_that_does_not_learn_and_expires_is_kept_so(reopen, store):
-    key = ApiKey("k1", "0" * 64, ("query",), None, "", NOON, False, NOON + timedelta(days=1))
-    store.keys.add(key)
-    assert reopen().keys.all() == [key]
-
-
-def test_snapshots_are_listed_changed_and_forgotten(store, gallery):
-    snapshot = Snapshot("s1", gallery, 4, EMBEDDER, 2, 4096, "0" * 64, NOON)
-    store.snapshots.keep(snapshot)
-    smaller = dataclasses.replace(snapshot, crops=1, sha256="1" * 64)
-    store.snapshots.keep(smaller)
-    assert store.snapshots.all(gallery) == [smaller]
-    assert store.snapshots.remove(gallery, "s1")
-    assert not store.snapshots.remove(gallery, "s1")
 
 
 def test_the_newest_searches_are_kept_oldest_first(reopen, store, gallery):
