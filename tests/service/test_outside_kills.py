@@ -57,7 +57,7 @@ def _enroll(served, image: bytes, held: set[str], deleted: set[str]) -> None:
 def test_what_was_acknowledged_is_whole_after_every_kill(start, place, drawn_crops):
     held = set()
     deleted = set()
-    for cycle in range(3):
+    for cycle in range(2):
         served = start(**place[0])
         mine = [(set(), set()) for _ in range(4)]
         threads = [
@@ -68,7 +68,7 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, drawn_cro
         ]
         for thread in threads:
             thread.start()
-        time.sleep(1.5)
+        time.sleep(1.0)
         served.kill()
         for thread, (own, gone) in zip(threads, mine, strict=True):
             thread.join()

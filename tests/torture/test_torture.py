@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 CYCLES = [
     None,
     "enroll.crop-written",
-    None,
+    "snapshot.in-place",
     "restore.committed",
     "record.committed",
     None,

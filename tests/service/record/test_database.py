@@ -91,7 +91,7 @@ def _what_is_told(folder: Path) -> str:
         return str(error)
 
 
-@pytest.mark.parametrize("flips", [130, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [130, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_flipped_bit_anywhere_in_the_file_is_named_or_harmless(filled, flips):
     with contextlib.closing(Record(filled)) as record:
         written = contents(record)
@@ -609,7 +609,7 @@ def test_a_writer_that_is_killed_at_a_failpoint_leaves_what_was_acknowledged(
             require_whole(opened, gallery, told)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_writer_that_is_killed_at_any_moment_leaves_what_was_acknowledged(
     tmp_path, gallery, record, kills
 ):
