@@ -38,6 +38,16 @@ def artefact(tiny_artefact: Path) -> Artefact:
     return load_artefact(tiny_artefact)
 
 
+@pytest.fixture
+def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let artefacts be saved without their graph, whose conversion takes seconds."""
+
+    def unsupported(*_: object) -> None:
+        raise NotImplementedError("aten::mine")
+
+    monkeypatch.setattr(openvino_graph, "converted", unsupported)
+
+
 def rewrite(source: Path, target: Path, edit: dict[str, object]) -> None:
     """Copies an artefact with parts of its header replaced."""
     header = json.loads(load_artefact(source).description.model_dump_json()) | edit
@@ -55,6 +65,7 @@ def test_what_was_saved_is_loaded(artefact: Artefact, tmp_path: Path) -> None:
     assert not loaded.metric_network.training
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_half_precision_halves_the_file_and_keeps_the_features(
     artefact: Artefact, tmp_path: Path
 ) -> None:
@@ -75,6 +86,7 @@ def test_half_precision_halves_the_file_and_keeps_the_features(
     assert torch.cosine_similarity(one, other).min().item() > 0.999
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_a_new_metric_network_keeps_the_embedding_fingerprint(
     artefact: Artefact, tmp_path: Path
 ) -> None:
@@ -88,6 +100,7 @@ def test_a_new_metric_network_keeps_the_embedding_fingerprint(
     assert after.artefact_fingerprint != before.artefact_fingerprint
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_a_new_embedder_or_preprocessing_changes_the_embedding_fingerprint(
     artefact: Artefact, tmp_path: Path
 ) -> None:
@@ -194,6 +207,7 @@ def test_fields_of_other_versions_are_read_past_and_stay(
         load_artefact(path)
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_saving_leaves_no_half_written_file(artefact: Artefact, tmp_path: Path) -> None:
     save_artefact(
         tmp_path / "only.safetensors",
@@ -295,6 +309,7 @@ def test_an_artefact_without_a_metric_network_offers_cosine_alone(
         load_artefact(path)
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_the_default_scoring_is_the_one_that_the_artefact_names(
     artefact: Artefact, tmp_path: Path
 ) -> None:
@@ -336,6 +351,7 @@ def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(
     assert not len(bundled.training.crops)
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
     artefact: Artefact, tmp_path: Path
 ) -> None:
@@ -394,16 +410,10 @@ def test_a_graph_of_another_embedder_is_refused(tiny_artefact: Path, tmp_path: P
         load_artefact(path)
 
 
+@pytest.mark.usefixtures("no_graph")
 def test_an_embedder_that_openvino_cannot_run_is_saved_without_a_graph(
-    artefact: Artefact,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    artefact: Artefact, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def unsupported(*_: object) -> None:
-        raise NotImplementedError("aten::mine")
-
-    monkeypatch.setattr(openvino_graph, "converted", unsupported)
     path = tmp_path / "plain.safetensors"
     save_artefact(path, artefact.description, artefact.embedder, artefact.metric_network)
     assert not load_artefact(path).has_graph

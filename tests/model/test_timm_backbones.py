@@ -127,6 +127,8 @@ def test_the_cost_of_a_timm_backbone_is_counted(name: str, millions: float) -> N
 def test_an_artefact_with_a_timm_backbone_is_read_back(
     tmp_path: Path, cosine_artefact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The graph's conversion takes most of the time, and is not read back here.
+    monkeypatch.setattr("model.openvino_graph.converted", None)
     embedder = Embedder(config(VIT)).eval()
     known = load_artefact(cosine_artefact).description
     description = known.model_copy(update={"embedder": embedder.config})

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.scale import ScaleCrops
-from model.artefact import Artefact, load_artefact, shipped_artefacts
+from model.artefact import Artefact, load_artefact, read_description, shipped_artefacts
 from model.metric_network import cosine_similarities, score_pairs
 from service.search.options import RERANK_DEPTH
 from training.datasets.registry import read_dataset
@@ -26,15 +26,13 @@ NEAREST = {"bundled": 15, "small": 15}
 QUERIES = 20
 CROPS = 500
 WITH_M_NET = [
-    name
-    for name, file in shipped_artefacts().items()
-    if "mnet" in load_artefact(file).description.scorings
+    name for name, file in shipped_artefacts().items() if "mnet" in read_description(file).scorings
 ]
 
 
 @pytest.mark.parametrize("name", WITH_M_NET)
 def test_the_nearest_by_cosine_hold_the_best_of_m_net(name: str, tmp_path: Path) -> None:
-    """Of people drawn from the features of drawn crops."""
+    """The people are drawn from the features of drawn crops."""
     artefact = load_artefact(shipped_artefacts()[name])
     records = read_dataset("synthetic:3,identities=8,domains=1,cameras=2").records
     features = embed_records(artefact.embedder, artefact.description.preprocessing, records)
@@ -47,7 +45,7 @@ def test_the_nearest_by_cosine_hold_the_best_of_m_net(name: str, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs $REID_TEST_DATA")
-@pytest.mark.parametrize("name", WITH_M_NET)
+@pytest.mark.parametrize("name", NEAREST)
 def test_the_nearest_real_crops_by_cosine_hold_the_best_of_m_net(name: str) -> None:
     artefact = load_artefact(shipped_artefacts()[name])
     records = read_dataset(f"cuhk01:{REAL}").records[: QUERIES + CROPS]

@@ -22,7 +22,7 @@ def layers(request):
 
 @pytest.fixture(params=["square", "abs", "raw"])
 def artefact(request, layers, tiny_artefact):
-    """The tiny artefact with another M-Net, whose BatchNorm has seen pairs."""
+    """Return the tiny artefact with another M-Net, whose BatchNorm has seen pairs."""
     tiny = load_artefact(tiny_artefact)
     dimension = tiny.description.embedder.dimension
     torch.manual_seed(0)
@@ -35,10 +35,15 @@ def artefact(request, layers, tiny_artefact):
     return Artefact.of_networks(description, tiny.embedder, network.eval())
 
 
-@pytest.mark.parametrize("runtime", [TorchRuntime, OpenVinoRuntime])
+@pytest.fixture(scope="module", params=[TorchRuntime, OpenVinoRuntime])
+def runtime(request, tiny_artefact):
+    """Return the embedder in a runtime, built once: it is the same beside each M-Net."""
+    return request.param(load_artefact(tiny_artefact), "float32")
+
+
 def test_the_service_scores_a_pair_by_the_pair_feature_of_its_m_net(runtime, artefact) -> None:
     network = artefact.require_metric_network()
-    served = Networks(artefact, runtime(artefact, "float32"))
+    served = Networks(artefact, runtime)
     query = 3 * torch.randn(1, network.dimension)
     candidates = torch.randn(4, network.dimension)
     pairs = network.pair_features(network.comparable(query), network.comparable(candidates))
@@ -47,9 +52,8 @@ def test_the_service_scores_a_pair_by_the_pair_feature_of_its_m_net(runtime, art
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("runtime", [TorchRuntime, OpenVinoRuntime])
 def test_a_score_is_equal_to_the_last_digit_among_any_other_candidates(runtime, artefact) -> None:
-    served = Networks(artefact, runtime(artefact, "float32"))
+    served = Networks(artefact, runtime)
     random = np.random.default_rng(0)
     query = random.normal(size=(1, served.dimension)).astype(np.float32)
     candidates = random.normal(size=(PAIRS_PER_PASS + 40, served.dimension)).astype(np.float32)
