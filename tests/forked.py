@@ -106,7 +106,7 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status once it has ended; raises `subprocess.TimeoutExpired`."""
+        """Return the exit status once it has ended; raise `subprocess.TimeoutExpired`."""
         connection.wait([self._process.sentinel], timeout)
         if (status := self.returncode) is None:
             raise subprocess.TimeoutExpired(str(self._process), timeout or 0.0)

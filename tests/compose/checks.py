@@ -38,7 +38,7 @@ def enroll_here_and_query_there(it: Deployment, kept: Kept) -> None:
 
 
 def import_a_folder(it: Deployment, kept: Kept) -> None:
-    """The guide's import of a folder, by a job."""
+    """Import a folder by a job, as the guide does."""
     folder = it.folder / "crops"
     folder.mkdir()
     files = {}
@@ -78,7 +78,7 @@ def kill_each_in_turn(it: Deployment, kept: Kept) -> None:
 
 
 def compare_with(it: Deployment, kept: Kept, when: str) -> None:
-    """Every process has what was acknowledged and nothing that was deleted, and finds it."""
+    """Check that each process finds all acknowledged crops and no deleted one."""
     with it.processes() as processes:
         for http in processes:
             _compare(http, kept, when)
@@ -103,7 +103,7 @@ def _compare(http: httpx.Client, kept: Kept, when: str) -> None:
 
 
 def replace_under_load(it: Deployment, kept: Kept) -> None:
-    """The guide's upgrade: the next version beside the former one, and no request fails."""
+    """Upgrade as the guide does: the versions serve beside each other, and no request fails."""
     version = it.compose("exec", "-T", "service", "gmn", "--version").strip()
     it.change("pyproject.toml", 'version = "', 'version = "9.')
     it.set(IMAGE_TAG="compose-test-next")
@@ -121,7 +121,7 @@ def replace_under_load(it: Deployment, kept: Kept) -> None:
 
 
 def redis_goes_away(it: Deployment, kept: Kept) -> None:
-    """Without Redis every process enrolls, finds and deletes as before."""
+    """Check that each process enrolls, finds and deletes without Redis."""
     it.compose("stop", "redis")
     with it.processes() as processes:
         for number, http in enumerate(processes):
@@ -200,7 +200,7 @@ def train_and_reindex(it: Deployment, kept: Kept) -> None:
 
 
 def back_up(it: Deployment, kept: Kept) -> None:
-    """A backup, and a later one: what was deleted in between is in no restore of the first."""
+    """Back up twice: no restore of the first backup has what was deleted in between."""
     it.do("back up")
     with it.through_the_proxy() as http:
         crop_id = kept.take()

@@ -75,7 +75,7 @@ class Disk:
     """A disk that follows a recording, entry by entry, and can be cut off after any of them."""
 
     def __init__(self, root: Path) -> None:
-        """An empty directory.
+        """Make an empty directory.
 
         Args:
             root: what was recorded; it is on the disk for sure.

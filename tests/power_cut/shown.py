@@ -116,6 +116,6 @@ def _picture(client: httpx.Client, gallery: str, crop: dict[str, Any]) -> str:
 
 
 def _held(snapshot: Path) -> list[list[str | None]]:
-    """Crops of a snapshot, of which everything holds."""
+    """Show the crops of a snapshot, all of them whole."""
     check_archive(snapshot)
     return [[crop.record.crop_id, crop.record.identity] for crop in read_archive(snapshot)]

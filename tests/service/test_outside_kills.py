@@ -23,7 +23,7 @@ def place(tmp_path):
 
 
 def _check(place, held: set[str], deleted: set[str]) -> None:
-    """The record has what was acknowledged, every file is whole, and each other one is a stray."""
+    """Check that acknowledged crops are whole, and that all other files are strays."""
     settings, folder = place
     assert verify(settings["data_dir"]).damage == []
     with contextlib.closing(Record(settings["data_dir"])) as record:

@@ -32,7 +32,7 @@ WITH_M_NET = [
 
 @pytest.mark.parametrize("name", WITH_M_NET)
 def test_the_nearest_by_cosine_hold_the_best_of_m_net(name: str, tmp_path: Path) -> None:
-    """The people are drawn from the features of drawn crops."""
+    """Draw people from the features of drawn crops."""
     artefact = load_artefact(shipped_artefacts()[name])
     records = read_dataset("synthetic:3,identities=8,domains=1,cameras=2").records
     features = embed_records(artefact.embedder, artefact.description.preprocessing, records)

@@ -132,7 +132,7 @@ class Ledger:
                 self._know(number, crop_id)
 
     def finish(self, operation: Operation) -> None:
-        """A job has ended."""
+        """Note that a job has ended."""
         with self._lock:
             self._touch(operation, ended=True)
 
@@ -148,7 +148,7 @@ class Ledger:
             self._end(operation, "refused", str(why))
 
     def lose(self, operation: Operation, why: object) -> None:
-        """Its answer was lost."""
+        """Note that its answer was lost."""
         with self._lock:
             self._end(operation, "unknown", str(why))
             self.doubts.append(operation)
@@ -156,12 +156,12 @@ class Ledger:
                 self._forget_in_snapshots(operation, UNSURE)
 
     def saw_version(self, gallery: str, version: int) -> None:
-        """A version that was answered; the next one asked for must not be below it."""
+        """Note an answered version; no later answer may be below it."""
         with self._lock:
             self.versions[gallery] = max(version, self.versions.get(gallery, 0))
 
     def owned(self, owner: str, gallery: str) -> dict[int, str]:
-        """Crops of an owner that are there for certain, with their identities."""
+        """Return the identities of an owner's crops that are there for certain."""
         with self._lock:
             doubtful = self._doubtful()
             return {
@@ -200,7 +200,7 @@ class Ledger:
             return Snapshot(gallery, content, self._ticks)
 
     def took(self, snapshot: Snapshot, snapshot_id: str) -> None:
-        """A snapshot was acknowledged."""
+        """Note an acknowledged snapshot."""
         with self._lock:
             for number, tick in self._touched.items():
                 changed = tick < 0 or tick > snapshot.begun

@@ -33,7 +33,7 @@ class Scenario:
 
 
 def _nothing(_: World, __: Caller) -> None:
-    """The start is enough."""
+    """Do nothing: the start is enough."""
 
 
 def _fill(world: World, caller: Caller) -> None:
