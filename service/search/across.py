@@ -1,4 +1,4 @@
-"""Queries of several galleries at once: each is searched by itself, and the results are merged."""
+"""Queries of several galleries at once: each is searched separately, then results are merged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from service.search.ranking import EmbedderChanged, Search
 
 MOST_GALLERIES = 20
 BEST_FIRST: Sequence[SearchVerdict] = ("match", "uncertain", "no_match", "nothing_searched")
-# Problems of one gallery, in spite of which the others answer.
+# Errors of one gallery that do not prevent the others from answering.
 OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
 
 
@@ -50,9 +50,9 @@ class GalleriesOptions(QueryOptions):
     galleries: Names = Field(
         (),
         max_length=MOST_GALLERIES,
-        description="Repeated or comma-separated; all that the key may see unless given.",
+        description="Repeated or comma-separated; default: all that the key may access.",
     )
-    gallery: Id | None = Field(None, description="The gallery that `crop_id` or `track` is in.")
+    gallery: Id | None = Field(None, description="The gallery of `crop_id` or `track`.")
 
     @model_validator(mode="after")
     def _answered_by_several(self) -> Self:
@@ -72,13 +72,13 @@ class GalleriesOptions(QueryOptions):
 class JointQuery:
     """A query of several galleries by images of one person, by crops of one gallery or by a vector.
 
-    The images are embedded once by each embedder. The false alarms of the galleries add up, so
-    that each is asked at an equal share of the rate. A gallery that cannot answer is named with its
+    Each embedder embeds the images once. The false alarms of the galleries add up, so each gallery
+    is searched at an equal share of the rate. A gallery that cannot answer is listed with its
     problem, and the others answer.
 
     Attributes:
-        names: of the galleries, each once.
-        sample, began: as of `run_query`.
+        names: distinct names of the galleries.
+        sample, began: as in `run_query`.
     """
 
     runtime: Runtime
@@ -97,7 +97,7 @@ class JointQuery:
         """
         admission = self.runtime.admission
         while True:
-            # If a gallery changes its embedder, all of them are asked again.
+            # If a gallery changes its embedder, search all of them again.
             with contextlib.suppress(EmbedderChanged):
                 searches, problems = await self._begin()
                 cost = sum(
@@ -118,11 +118,11 @@ class JointQuery:
 
     async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
         options = self.options
-        asking = None
+        source = None
         if options.gallery:
             home = await self.runtime.galleries.find(options.gallery)
             search = begin_search(self.runtime, home, self.images, options, self.sample)
-            asking = await search_by_crops(self.runtime, search)
+            source = await search_by_crops(self.runtime, search)
 
         searches: dict[str, Search] = {}
         problems: dict[str, ServiceError] = {}
@@ -130,8 +130,8 @@ class JointQuery:
             try:
                 gallery = await self.runtime.galleries.find(name)
                 search = begin_search(self.runtime, gallery, self.images, options, self.sample)
-                if asking is not None:
-                    search = _search_by_crops_of(asking, search)
+                if source is not None:
+                    search = _search_by_crops_of(source, search)
                 searches[name] = replace(search, galleries=len(self.names))
             except OF_ONE_GALLERY as error:
                 problems[name] = error
@@ -189,28 +189,28 @@ def _by_embedder(searches: Mapping[str, Search]) -> dict[str, Search]:
     return {search.current.model.embedder: search for search in searches.values()}
 
 
-def _search_by_crops_of(asking: Search, search: Search) -> Search:
-    """Return the search with the features of crops, which may be of another gallery.
+def _search_by_crops_of(source: Search, search: Search) -> Search:
+    """Return the search with the features of crops that may belong to another gallery.
 
     Raises:
-        InvalidField: another embedder made the features.
+        InvalidField: the features were made by another embedder.
     """
-    home = asking.gallery
+    home = source.gallery
     if search.gallery is home:
-        return asking
-    if search.current.model is not asking.current.model:
+        return source
+    if search.current.model is not source.current.model:
         raise InvalidField(
             f"gallery: the vectors of gallery {search.gallery.name!r} are of another embedder than "
             f"those of {home.name!r} and cannot be compared; send the image"
         )
-    # The asking crops need not be there in this gallery.
+    # The crops searched by need not exist in this gallery.
     options = search.options.model_copy(update={"crop_id": ()})
-    crops = asking.query_crops
-    return replace(search, queries=asking.queries, query_crops=crops, options=options)
+    crops = source.query_crops
+    return replace(search, queries=source.queries, query_crops=crops, options=options)
 
 
 def _merged(answers: Mapping[str, QueryAnswer], top_k: int) -> list[RankedCrop]:
-    """Merge rankings by probability; of equals the first gallery comes first."""
+    """Merge rankings by probability; ties keep the order of the galleries."""
     ranked = [(name, crop) for name, answer in answers.items() for crop in answer.results]
     best = sorted(ranked, key=lambda crop: _place(crop[1]))
     return [

@@ -1,4 +1,4 @@
-"""Calibrations of galleries, by which searches are judged, and the scores of recent searches."""
+"""Calibrations of galleries, which turn scores into verdicts, and scores of recent searches."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from service.record.values import CalibrationMode, PublishedCalibration
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
-# Queries at least this similar are taken for pictures of one passage of one person.
+# Queries at least this similar count as pictures of the same passage of one person.
 REPEATED_COSINE = 0.9
-# The last queries of the places that were searched last are held.
+# Number of recent queries kept for each place, and of recently searched places.
 RECENT_QUERIES = 64
 RECENT_PLACES = 64
 KEY_BYTES = 16
-# A gallery's number and a subject: a scoring and the artefact whose scores they are.
+# A gallery's id and a subject: a scoring and the artefact that computed its scores.
 Place = tuple[int, str]
 Probability = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 WHY: Mapping[CalibrationReason | None, str] = {
@@ -61,11 +61,11 @@ class Publication(BaseModel):
     """A calibration as it is stored for every process on the record.
 
     Attributes:
-        fitted_at: seconds since 1970, only for people to read.
-        calibration: fitted to the gallery's named crops, or to searches if these are too few.
-        counted: number of searches that had ever been stored when it was fitted.
-        identities, crops: counts of the gallery when it was fitted to the named crops.
-        level: mean score level of strangers among them; judges a pair, which has no level.
+        fitted_at: seconds since 1970, for people to read.
+        calibration: fitted to the gallery's named crops, or to searches if there are too few crops.
+        counted: number of searches stored so far when it was fitted.
+        identities, crops: counts of the gallery when it was fitted to named crops.
+        level: mean score level of strangers among them; used for a pair, which has no level.
         version: digest of the stored text, which does not contain it.
     """
 
@@ -81,13 +81,13 @@ class Publication(BaseModel):
 
     @property
     def judges_means(self) -> bool:
-        """Return False for a fit of a version that judged several pictures as one."""
+        """False for fits of older versions, which judged several pictures as one."""
         calibration = self.calibration
         return isinstance(calibration, SearchCalibration) or calibration.mean_scales is not None
 
     @classmethod
     def read(cls, stored: PublishedCalibration | None) -> Publication | None:
-        """Parse a stored calibration; None if there is none or another program version wrote it."""
+        """Parse a stored calibration; None if there is none or another version wrote it."""
         if stored is None:
             return None
         digest = hashlib.sha256(stored.body.encode()).hexdigest()
@@ -99,7 +99,7 @@ class Publication(BaseModel):
 
 @dataclass(frozen=True)
 class Judge:
-    """Verdicts and probabilities of the results of one search.
+    """Verdicts and probabilities for the results of one search.
 
     Attributes:
         match, uncertain: lowest scores with these verdicts.
@@ -123,15 +123,15 @@ class CurrentCalibration:
     """The calibration of one gallery and one scoring at one moment.
 
     Attributes:
-        model: makes the features that are compared.
-        scoring: orders the results.
+        model: the model whose features are compared.
+        scoring: the scoring that orders the results.
         subject: name under which the scores of searches are stored.
         artefact: the artefact's own calibration.
         few: the artefact's calibration for searches among fewer than 18 identities.
-        joins_at: cosine from which on a crop without a name is taken for the same person.
+        joins_at: lowest cosine at which an unnamed crop counts as the same person.
         setting: calibration setting of the gallery.
-        stored: number of its searches that are stored.
-        published: None if the artefact judges.
+        stored: number of its stored searches.
+        published: the published calibration; None if the artefact's is used.
     """
 
     model: LoadedModel
@@ -163,12 +163,12 @@ class CurrentCalibration:
 
         Args:
             identities: number of identities that the search covers.
-            level: mean of its second to ninth best score of different people; None if it scored
-                fewer than nine people.
-            shallow: whether the scores may miss some of the gallery's best.
-            galleries: number of galleries that are searched at once. Their false alarms add up, so
-                that each has an equal share of the rate.
-            pictures: number of pictures of one person whose mean searches.
+            level: mean of the second to ninth best score of different people; None if fewer than
+                nine people were scored.
+            shallow: the scores may miss some of the gallery's best.
+            galleries: number of galleries searched at once. Their false alarms add up, so each has
+                an equal share of the rate.
+            pictures: number of pictures of one person that are averaged.
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
@@ -191,19 +191,19 @@ class CurrentCalibration:
             return Judge(match, min(match, uncertain), fitted.probability, state)
 
         thresholds = fitted.for_pictures(pictures) if pictures > 1 else fitted
-        own_level = level or 0.0
+        known_level = level or 0.0
 
         def probability(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-            return thresholds.probability(scores, own_level, identities)
+            return thresholds.probability(scores, known_level, identities)
 
-        match = thresholds.threshold(match_rate, own_level, identities)
-        uncertain = thresholds.threshold(uncertain_rate, own_level, identities)
+        match = thresholds.threshold(match_rate, known_level, identities)
+        uncertain = thresholds.threshold(uncertain_rate, known_level, identities)
         return Judge(match, min(match, uncertain), probability, state)
 
     def as_state(
         self, identities: int, level: float | None = 0.0, shallow: bool = False
     ) -> CalibrationState:
-        """Describe the calibration of a search; the arguments are those of `judge`."""
+        """Describe the calibration of a search; takes the arguments of `judge`."""
         reason: CalibrationReason | None = None
         if self.setting == "off":
             pass
@@ -217,14 +217,14 @@ class CurrentCalibration:
             reason = "few_scored"
         elif self.published.calibration.extrapolated(identities):
             reason = "extrapolated"
-        own_version = self.model.calibration_version
+        model_version = self.model.calibration_version
         if self.published is None or self.setting == "off" or reason not in (None, "extrapolated"):
             return CalibrationState(
                 state="artefact" if self.setting == "on" else self.setting,
                 reason=reason,
                 basis=f"The model's own thresholds{WHY[reason]}.",
                 searches=self.stored,
-                version=own_version,
+                version=model_version,
             )
         fitted = self.published
         return CalibrationState(
@@ -234,7 +234,7 @@ class CurrentCalibration:
             identities=fitted.identities,
             crops=fitted.crops,
             searches=fitted.calibration.searches,
-            version=f"{own_version}+{fitted.version}",
+            version=f"{model_version}+{fitted.version}",
             date=datetime.fromtimestamp(fitted.fitted_at, UTC),
         )
 
@@ -243,7 +243,7 @@ def _basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
     """Describe a fit in a sentence.
 
     Args:
-        beyond: number of identities that the search covers, if it is far above that of the fit.
+        beyond: number of identities that the search covers, if far more than in the fit.
     """
     parts = []
     if fitted.identities:
@@ -256,13 +256,13 @@ def _basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
 
 
 class GalleryCalibrations:
-    """The calibration of every gallery, and the scores of searches that are not stored yet.
+    """The calibrations of all galleries, and the scores of searches that are not stored yet.
 
-    May be used from any thread. A gallery without searches takes no memory here.
+    Safe to use from any thread. A gallery without searches takes no memory here.
     """
 
     def __init__(self, record: Record, models: Mapping[str, LoadedModel]) -> None:
-        """Read the artefacts' calibrations; `models` are by the fingerprint of their embedder."""
+        """Read the artefacts' calibrations; `models` are keyed by their embedder's fingerprint."""
         self._record = record
         self._models = models
         self._artefacts: dict[tuple[str, Scoring], CurrentCalibration] = {}
@@ -282,17 +282,17 @@ class GalleryCalibrations:
         self._published: dict[int, dict[str, Publication]] = {}
         self._stored: dict[Place, int] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
-        # The last queries at unit length by their keys, of the places that were searched last.
+        # Recent queries at unit length, by key, for the most recently searched places.
         self._recent: dict[Place, dict[str, NDArray[np.float32]]] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
-        """Return the calibration that judges a search of a gallery from its beginning to its end.
+        """Return the calibration to use throughout a search of a gallery.
 
         Args:
-            scoring: the default of the artefact that answers, unless given.
+            scoring: None selects the default of the artefact that answers.
 
         Raises:
-            NeedsReindex: no loaded model answers for the gallery.
+            NeedsReindex: no loaded model has the gallery's embedder.
             InvalidField: the artefact does not offer the scoring.
         """
         embedder = gallery.embedder
@@ -306,21 +306,21 @@ class GalleryCalibrations:
         )
 
     def reload(self, gallery: Gallery) -> None:
-        """Read the calibrations that any process has published for a gallery; blocks."""
-        read: dict[str, Publication] = {}
+        """Read the published calibrations of a gallery from the record; blocks."""
+        publications: dict[str, Publication] = {}
         published = self._record.calibrations.published(gallery.gallery_id)
         for subject, stored in published.items():
             publication = Publication.read(stored)
             if publication is None:
                 log.warning("gallery %s: its calibration is unreadable, fit again", gallery.name)
             else:
-                read[subject] = publication
-        if not read:
-            # The calibration was dropped with its searches. Searches that wait here are older, too.
+                publications[subject] = publication
+        if not publications:
+            # The calibration was dropped with its searches; the waiting searches are older too.
             self.forget(gallery)
             return
         with self._lock:
-            self._published[gallery.gallery_id] = read
+            self._published[gallery.gallery_id] = publications
 
     def forget(self, gallery: Gallery) -> None:
         number = gallery.gallery_id
@@ -337,9 +337,10 @@ class GalleryCalibrations:
     def record_search_scores(
         self, place: Place, query: NDArray[np.float32], scores: SearchScores
     ) -> None:
-        """Keep the scores of a search until they are stored, which no answer waits for.
+        """Queue the scores of a search for storage in the background.
 
-        They replace the scores of a search by nearly the same query. Queries stay in memory only.
+        They replace the scores of a search by nearly the same query. Queries are kept in memory
+        only.
 
         Args:
             query: feature `(d,)`.
@@ -349,17 +350,17 @@ class GalleryCalibrations:
             waiting = self._waiting.setdefault(place, {})
             waiting.pop(key, None)
             waiting[key] = scores.to_bytes()
-            # While the record takes no searches, only as many wait as it would keep.
+            # While searches cannot be stored, keep only as many as the record would.
             _keep_last(waiting, KEPT_SEARCHES)
 
     def take_recorded(self) -> dict[Place, list[tuple[str, bytes]]]:
         with self._lock:
-            taken = self._waiting
+            recorded = self._waiting
             self._waiting = {}
-        return {place: list(rows.items()) for place, rows in taken.items()}
+        return {place: list(rows.items()) for place, rows in recorded.items()}
 
     def _key_of(self, place: Place, query: NDArray[np.float32]) -> str:
-        """Return the key of the most similar recent query, or a new one if none is similar."""
+        """Return the key of the most similar recent query, or a new key if none is similar."""
         unit = query / max(float(np.linalg.norm(query)), 1e-12)
         recent = self._recent.pop(place, {})
         self._recent[place] = recent
@@ -374,6 +375,6 @@ class GalleryCalibrations:
         return key
 
 
-def _keep_last(held: dict[Any, Any], limit: int) -> None:
-    while len(held) > limit:
-        del held[next(iter(held))]
+def _keep_last(items: dict[Any, Any], limit: int) -> None:
+    while len(items) > limit:
+        del items[next(iter(items))]

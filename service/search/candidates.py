@@ -1,4 +1,4 @@
-"""Candidates that the index of a gallery finds by cosine, in this process or outside it."""
+"""Candidates that a gallery's index, in this process or an external one, finds by cosine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 EXACT_ROWS = 1024
 COLUMNS = ("row_ids", "cosines", "groups", "sets", "vectors")
-# How many of the best crops of a list are put in order by their neighbours.
+# Number of leading results that are ordered by their neighbours.
 ORDERED_CROPS = 200
-# An unnamed crop has as many neighbours at most, of this cosine at least.
+# Upper bound on the neighbours of an unnamed crop, and their lowest cosine.
 NEIGHBOURS = 8
 NEIGHBOUR_COSINE = 0.65
-# The weight of a crop's own score beside the best score among its neighbours.
+# Weight of a crop's own score against the best score among its neighbours.
 OWN_WEIGHT = 0.1
 
 
@@ -29,14 +29,14 @@ class Candidates:
     Attributes:
         row_ids: the record's slots, `(n,)` int64.
         cosines: mean cosine to the queries, `(n,)` float32.
-        groups: `(n,)` int64, equal for the crops of one identity and not negative; a crop without
-            an identity has a negative value of its own.
-        sets: `(n,)` int64, equal for the crops that one result stands for: as `groups`, or in a
-            search that is grouped by track so for the crops of one track.
-        vectors: copies of the features as the embedder gave them, `(n, d)`.
-        searched: number of crops that passed the filter, or of all crops if an index outside this
-            process does not count those.
-        version: version of the gallery in an index outside this process; None for one inside.
+        groups: `(n,)` int64: a non-negative code for each identity, and a unique negative one for
+            each crop without an identity.
+        sets: `(n,)` int64: equal for crops that share one result. They are the `groups`, or codes
+            of tracks in a search grouped by track.
+        vectors: copies of the embedder's features, not normalized, `(n, d)`.
+        searched: number of crops that passed the filter, or of all crops if an external index does
+            not count them.
+        version: version of the gallery in an external index; None for an index in this process.
     """
 
     row_ids: Integers
@@ -52,7 +52,7 @@ class Candidates:
         return replace(self, **columns)
 
     def extended(self, deeper: Candidates, most: int | None = None) -> Candidates:
-        """Append up to `most` further crops that a deeper search of the same index has found."""
+        """Append up to `most` more crops, found by a deeper search of the same index."""
         new = deeper[np.flatnonzero(~np.isin(deeper.row_ids, self.row_ids))[:most]]
         columns = {
             column: np.concatenate([getattr(self, column), getattr(new, column)])
@@ -61,7 +61,7 @@ class Candidates:
         return replace(self, **columns)
 
     def first_of_groups(self) -> Integers:
-        """Return the positions `(g,)`, ascending, at which each group first occurs."""
+        """Return the positions `(g,)`, ascending, of the first crop of each group."""
         return _first_places(self.groups)
 
     def first_of_sets(self) -> Integers:
@@ -87,17 +87,17 @@ def best_candidates(
 
     Args:
         row_ids, groups, sets: of the crops, `(n,)`; see `Candidates`.
-        vectors: features `(m, d)`, in which `rows` `(n,)` are those of the crops.
+        vectors: features `(m, d)`; those of the crops are at `rows` `(n,)`.
         query: mean direction of the queries, `(d,)`.
-        limit: number of crops at most.
+        limit: maximum number of crops.
         searched: see `Candidates`.
-        grouped: whether to return the best crop of each set alone.
+        grouped: return only the best crop of each set.
     """
     cosines = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), EXACT_ROWS):
         part = slice(start, start + EXACT_ROWS)
         exact = vectors[rows[part]].astype(np.float64)
-        # einsum sums each row by itself. The last digits of a matrix product depend on its height.
+        # einsum sums each row separately; a matrix product's last digits depend on its height.
         products = np.einsum("rd,d->r", exact, query)
         norms = np.sqrt(np.einsum("rd,rd->r", exact, exact))
         cosines[part] = products / np.maximum(norms, 1e-12)
@@ -117,19 +117,19 @@ def best_candidates(
 
 
 def order_by_neighbours(crops: Candidates, scores: Floats) -> Integers:
-    """Return the order in which the crops of one person stand together, as positions `(n,)`.
+    """Return an order `(n,)`, as positions, that places crops of one person together.
 
-    The neighbours of a crop are the crops of its identity. Without an identity they are the crops
-    without one that are among its nearest, or that it is among the nearest of. A neighbour that
-    scores lower than the crop does not move it, so that it need not be among the crops.
+    The neighbours of a named crop are the crops of its identity. Two unnamed crops are neighbours
+    if one is among the nearest of the other. A neighbour with a lower score does not move a crop,
+    so it may be missing from the list.
 
     Args:
-        crops: best first; the first one stays the first.
+        crops: best first; the first one stays first.
         scores: of the crops, `(n,)`, descending.
     """
-    own = scores.astype(np.float64)
+    own_scores = scores.astype(np.float64)
     _, first, groups = np.unique(crops.groups, return_index=True, return_inverse=True)
-    best = own[first[groups]]
+    best = own_scores[first[groups]]
 
     unnamed = np.flatnonzero(crops.groups < 0)
     if len(unnamed):
@@ -143,13 +143,13 @@ def order_by_neighbours(crops: Candidates, scores: Floats) -> Integers:
             near[crowded] &= cosines[crowded] >= farthest
         near |= near.T
         np.fill_diagonal(near, True)
-        best[unnamed] = np.where(near, own[unnamed], -np.inf).max(axis=1)
+        best[unnamed] = np.where(near, own_scores[unnamed], -np.inf).max(axis=1)
 
-    return np.argsort(-(OWN_WEIGHT * own + (1.0 - OWN_WEIGHT) * best), kind="stable")
+    return np.argsort(-(OWN_WEIGHT * own_scores + (1.0 - OWN_WEIGHT) * best), kind="stable")
 
 
 def mean_direction(queries: Floats) -> NDArray[np.float64]:
-    """Return the mean `(d,)` of features `(m, d)` at unit length; its length is at most 1."""
+    """Return the mean `(d,)`, of length at most 1, of features `(m, d)` scaled to unit length."""
     units = queries.astype(np.float64)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
     return np.asarray(units.mean(axis=0), np.float64)

@@ -1,4 +1,4 @@
-"""Columns of a gallery's crops that searches compare, by slot, beside the mapped vectors."""
+"""Columns of a gallery's crops used in searches, by slot, beside the mapped vectors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from service.record.vectors import Vector, VectorFile
 from service.search.filters import Filter, LazyTexts, MetadataRows, ReadTexts, no_texts
 
 SLOTS_AT_ONCE = 4096
-# Above this share of some slots, multiplying all of them is faster than copying the wanted first.
+# Above this share of a range of slots, multiplying all rows is faster than copying the wanted ones.
 ALL_SLOTS_SHARE = 0.25
-# The group number of no identity.
+# Group number of crops without an identity.
 UNNAMED = -1
 SHORTEST = 1e-12
 LARGEST_CODE = 2**63 - 1
@@ -26,7 +26,7 @@ Item = TypeVar("Item", bound=np.generic)
 
 
 class TrackCodes(LazyTexts):
-    """The codes of crops' tracks, which are read as `MetadataRows` are: at the first need."""
+    """Codes of the tracks of crops, read on first use like `MetadataRows`."""
 
     def __init__(self, read: ReadTexts) -> None:
         super().__init__(read)
@@ -39,7 +39,7 @@ class TrackCodes(LazyTexts):
             codes[: len(self._codes)] = self._codes
             codes[stale] = -1 - stale
             for slot, track in self._read(stale.tolist()):
-                # Python keys the hashes of texts in each process: nobody can make two equal.
+                # Python salts str hashes per process, so nobody can craft collisions.
                 codes[slot] = hash((int(cameras[slot]), track)) & LARGEST_CODE
             self._codes = codes
             self._is_read = np.ones(len(valid), np.bool_)
@@ -47,25 +47,25 @@ class TrackCodes(LazyTexts):
 
 
 class Columns:
-    """Columns that are as long as the vector file, so that the place of a crop is its slot.
+    """Columns as long as the vector file, so that a crop's position is its slot.
 
-    A slot is given out once, and its vector is never written again, but erased. A slot without a
-    living crop costs 29 bytes, and nothing at the next start where its neighbours have none either.
-    One thread writes. Others may read the slots that were there before.
+    A slot is assigned once, and its vector is never rewritten, only erased. An empty slot costs 29
+    bytes, or none after a restart if its neighbours are empty too. One thread writes; others may
+    read slots that existed before.
 
     Attributes:
-        dimension: d, of the vectors.
-        secret: under which identities become group codes.
-        size: the slot after the newest crop's.
-        count: the number of living crops.
-        changes: how many crops were changed, each time counted.
-        vectors: as the embedder gave them, `(capacity, d)` float32; to be read.
+        dimension: d of the vectors.
+        secret: the record's group secret, which keys the group codes.
+        size: one more than the newest crop's slot.
+        count: number of living crops.
+        changes: number of crop changes so far.
+        vectors: embedder output, not normalized, `(capacity, d)` float32; read-only.
         norms: Euclidean lengths of the vectors, `(capacity,)` float32.
         valid: True where there is a living crop, `(capacity,)`.
-        groups: the group codes, `(capacity,)` int64.
-        group_numbers: a number for each group from 0, `(capacity,)` int32; -1 for no identity.
-        cameras: a code for each camera, `(capacity,)` int32; 0 where it is unknown.
-        captured: seconds since 1970, `(capacity,)` float64; NaN where unknown.
+        groups: group codes, `(capacity,)` int64.
+        group_numbers: consecutive numbers of the groups, `(capacity,)` int32; -1 for no identity.
+        cameras: a code for each camera, `(capacity,)` int32; 0 if unknown.
+        captured: seconds since 1970, `(capacity,)` float64; NaN if unknown.
     """
 
     def __init__(
@@ -89,16 +89,16 @@ class Columns:
         self.captured = np.zeros(0, np.float64)
         self._camera_codes: dict[str | None, int] = {None: 0}
         self._group_numbers: dict[int, int] = {}
-        # The slots that the last filter passed, with the filter and `changes`.
+        # The last filter, the value of `changes` at that time, and the slots that passed.
         self._selected: tuple[Filter, int, Slots] | None = None
         self._metadata = MetadataRows(metadata)
         self._tracks = TrackCodes(tracks)
 
     def add(self, crops: CropColumns, file: VectorFile) -> None:
-        """Add crops, of which those with slots below `size` are there already.
+        """Add crops, ignoring slots below `size`, which were added before.
 
         Args:
-            file: has their vectors.
+            file: the file with their vectors.
         """
         crops = crops.at(np.flatnonzero(crops.slots >= self.size))
         slots = crops.slots
@@ -114,7 +114,7 @@ class Columns:
         self.changes += len(slots)
 
     def relabel(self, crops: CropColumns) -> None:
-        """Give crops other labels; unknown ones are ignored."""
+        """Change the labels of crops; ignores unknown slots."""
         crops = crops.at(np.flatnonzero(crops.slots < self.size))
         self._set_labels(crops)
         self._metadata.outdate(crops.slots)
@@ -130,9 +130,9 @@ class Columns:
         return np.array(removed, np.int64)
 
     def cosines(self, slots: Slots, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the cosines of slots, ascending, with a query of unit length, `(n,)`, in float32.
+        """Return the cosines `(n,)` float32 of slots, ascending, with a unit-length query.
 
-        Nothing but they has the length of the slots: a gallery of millions would take that often.
+        No other array has this length, which would cost memory in a gallery of millions.
         """
         cosines = np.empty(len(slots), np.float32)
         for start in range(0, len(slots), SLOTS_AT_ONCE):
@@ -151,13 +151,13 @@ class Columns:
         return np.asarray(self.vectors[slots] / self.norms[slots, None], np.float32)
 
     def unit_parts(self, slots: Slots) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield the `units` of slots in parts, each with its places among the slots."""
+        """Yield the `units` of slots in parts, each with its slice of `slots`."""
         for start in range(0, len(slots), SLOTS_AT_ONCE):
             part = slice(start, min(start + SLOTS_AT_ONCE, len(slots)))
             yield part, self.units(slots[part])
 
     def select(self, wanted: Filter) -> Slots:
-        """Return the slots of the living crops that pass a filter, ascending; not to be changed."""
+        """Return the slots of living crops that pass a filter, ascending; do not modify them."""
         changes = self.changes
         selected = self._selected
         if selected and selected[:2] == (wanted, changes):
@@ -186,7 +186,7 @@ class Columns:
         return slots
 
     def tracks(self) -> NDArray[np.int64]:
-        """Return a code for each track and camera, `(size,)`; below 0 and its own without one."""
+        """Return a code for each track within its camera, `(size,)`; unique negative for none."""
         every = slice(self.size)
         return self._tracks.of(self.valid[every], self.cameras[every])
 
@@ -206,16 +206,17 @@ class Columns:
         self.captured[slots] = crops.captured
         cameras = self._camera_codes
         self.cameras[slots] = [cameras.setdefault(name, len(cameras)) for name in crops.cameras]
-        known = self._group_numbers
+        group_numbers = self._group_numbers
         codes, places = np.unique(crops.groups, return_inverse=True)
         numbers = [
-            UNNAMED if code < 0 else known.setdefault(code, len(known)) for code in codes.tolist()
+            UNNAMED if code < 0 else group_numbers.setdefault(code, len(group_numbers))
+            for code in codes.tolist()
         ]
         self.group_numbers[slots] = np.array(numbers, np.int32)[places]
 
 
 def _grown(column: NDArray[Item], capacity: int) -> NDArray[Item]:
-    # Room for more takes no memory before it is written.
+    # Unwritten pages of zeros take no memory.
     grown = np.zeros(capacity, column.dtype)
     grown[: len(column)] = column
     return grown
@@ -224,10 +225,10 @@ def _grown(column: NDArray[Item], capacity: int) -> NDArray[Item]:
 def _inner_products(
     vectors: NDArray[np.float32], query: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    # FAISS's own loop takes half the time of a matrix product through BLAS for one query. It is as
+    # For one query, FAISS's loop takes half the time of a matrix product through BLAS. It is as
     # fast as IndexFlatIP, which would need a second copy of every vector.
     products = np.empty(len(vectors), np.float32)
-    # FAISS exports it, its type stubs leave it out.
+    # FAISS exports this function, but its type stubs lack it.
     faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
         faiss.swig_ptr(products),
         faiss.swig_ptr(np.ascontiguousarray(query)),
@@ -241,11 +242,11 @@ def _inner_products(
 def _norms(vectors: Vector, slots: Slots) -> NDArray[np.float32]:
     first = int(slots[0])
     end = int(slots[-1]) + 1
-    # A run of slots is read in place.
-    found = vectors[first:end] if end - first == len(slots) else vectors[slots]
+    # A contiguous run of slots is read in place.
+    rows = vectors[first:end] if end - first == len(slots) else vectors[slots]
     norms = np.empty(len(slots), np.float32)
-    # FAISS exports it, its type stubs leave it out.
+    # FAISS exports this function, but its type stubs lack it.
     faiss.fvec_norms_L2(  # type: ignore[attr-defined]
-        faiss.swig_ptr(norms), faiss.swig_ptr(found), found.shape[1], len(found)
+        faiss.swig_ptr(norms), faiss.swig_ptr(rows), rows.shape[1], len(rows)
     )
     return np.maximum(norms, np.float32(SHORTEST))

@@ -1,8 +1,7 @@
-"""Compaction: indexes get new segments, without deleted crops, while they serve.
+"""Compaction: replacing the segments of indexes by new ones without deleted crops, while serving.
 
-A segment is planned on the device thread, made on a thread of its own, and adopted on the device
-thread. The columns stay readable meanwhile: crops are appended and vectors erased in place, never
-moved.
+A segment is planned on the device thread, built on a separate thread, and adopted on the device
+thread. The columns stay readable: crops are appended and vectors erased in place, never moved.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from service.search.index import GalleryIndex
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 2.0
-# After a failure: trying again at once would cost more than a segment gains.
+# Pause after a failure: retrying at once would cost more than a new segment gains.
 REST_SECONDS = 300.0
 
 
 async def compact_indexes(runtime: Runtime) -> None:
-    """Renew the segments of indexes that need it, one at a time, until it is cancelled.
+    """Rebuild the segments of indexes that need it, one at a time, until cancelled.
 
-    A failure leaves an index as it is, masked and right.
+    After a failure an index keeps its masked segment and stays correct.
     """
     rests_until: dict[int, float] = {}
     while True:

@@ -1,4 +1,4 @@
-"""Filters that choose the crops that a search may return, and which crops bear which metadata."""
+"""Filters on the crops that a search may return, and lookup of crops by metadata."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pydantic_core import from_json, to_json
 from service.record.values import CropLabel
 
 ReadTexts = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
-"""Reads a text, such as the metadata, of those crops of these slots that have any, by slot."""
+"""Yields slot and text, such as the metadata, for those of the given slots that have one."""
 
 
 @dataclass(frozen=True)
 class Filter:
     """Conditions on the crops that a search may return.
 
-    A crop of unknown camera or time passes no condition that asks for one.
+    A crop of unknown camera or time fails every condition on cameras or times.
 
     Attributes:
         cameras: allowed cameras; empty for all.
-        exclude_cameras: cameras that are left out.
+        exclude_cameras: excluded cameras.
         captured_after, captured_before: inclusive bounds, with time zone.
-        without: `row_id`s that are left out.
-        named: True for crops with an identity, False for those without; None for both.
+        without: excluded `row_id`s.
+        named: True for crops with an identity, False for crops without one; None for both.
         identities: allowed identities; empty for all crops.
-        metadata: pairs, as by `pairs_of`, that the crop's metadata must contain.
+        metadata: pairs, as returned by `pairs_of`, that the crop's metadata must contain.
     """
 
     cameras: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Filter:
         return (not self.cameras or camera in self.cameras) and camera not in self.exclude_cameras
 
     def passes(self, label: CropLabel) -> bool:
-        taken = label.captured_at
+        captured_at = label.captured_at
         after = self.captured_after
         before = self.captured_before
         if not self.passes_camera(label.camera) or label.row_id in self.without:
@@ -58,9 +58,9 @@ class Filter:
             return False
         if self.metadata and not self.metadata <= pairs_of(label.metadata):
             return False
-        if taken is None:
+        if captured_at is None:
             return after is None and before is None
-        return (after is None or taken >= after) and (before is None or taken <= before)
+        return (after is None or captured_at >= after) and (before is None or captured_at <= before)
 
 
 EVERY_CROP = Filter()
@@ -72,7 +72,7 @@ def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
 
 
 def pair_text(pair: tuple[str, Any]) -> str:
-    """Return a text that is equal for equal keys with equal values."""
+    """Return a text that is the same for equal keys with equal values."""
     return json.dumps(pair, sort_keys=True)
 
 
@@ -81,7 +81,7 @@ def no_texts(_: Sequence[int]) -> Iterable[tuple[int, str]]:
 
 
 class LazyTexts:
-    """Texts of crops that are read once they are needed, and again where they have changed."""
+    """Texts of crops, read on first use and again after changes."""
 
     def __init__(self, read: ReadTexts) -> None:
         self._read = read
@@ -97,33 +97,33 @@ class LazyTexts:
 
 
 class MetadataRows(LazyTexts):
-    """Pairs of keys and values as 64-bit codes, each with the slot of a crop that bears it.
+    """Pairs of keys and values as 64-bit codes, each with the slot of a crop that has it.
 
-    Nothing is kept before the first search that filters by metadata. Each one then reads the
-    metadata of the crops that are new or have changed since the one before, so that a gallery which
-    is never filtered so pays nothing.
+    Nothing is stored before the first search with a metadata filter. Each such search reads the
+    metadata of crops added or changed since the previous one, so a gallery that is never filtered
+    by metadata has no cost.
     """
 
     def __init__(self, read: ReadTexts) -> None:
         super().__init__(read)
         self._slots = np.zeros(0, np.int64)
-        # Python keys the hashes of texts in each process, so that nobody can make two equal.
+        # Python salts str hashes per process, so nobody can craft collisions.
         self._codes = np.zeros(0, np.int64)
 
     def bearing(self, pairs: Iterable[str], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which crops bear every pair, `(size,)`.
+        """Return a mask `(size,)` of the crops that have every pair.
 
         Args:
-            pairs: as by `pairs_of`.
+            pairs: pairs as returned by `pairs_of`.
             valid: True where there is a living crop, `(size,)`.
         """
         self._catch_up(valid)
-        bearing = np.ones(len(valid), np.bool_)
+        has_all = np.ones(len(valid), np.bool_)
         for pair in pairs:
-            bears = np.zeros(len(valid), np.bool_)
-            bears[self._slots[self._codes == hash(pair)]] = True
-            bearing &= bears
-        return bearing
+            has_pair = np.zeros(len(valid), np.bool_)
+            has_pair[self._slots[self._codes == hash(pair)]] = True
+            has_all &= has_pair
+        return has_all
 
     def _catch_up(self, valid: NDArray[np.bool_]) -> None:
         stale = self._unread(valid)
@@ -131,15 +131,15 @@ class MetadataRows(LazyTexts):
             return
         slots: list[int] = []
         codes: list[int] = []
-        # Most pairs are those of many crops.
-        known: dict[bytes, int] = {}
+        # Many crops share most pairs.
+        codes_by_pair: dict[bytes, int] = {}
         for slot, metadata in self._read(stale.tolist()):
             for pair in from_json(metadata).items():
                 body = to_json(pair)
-                if body not in known:
-                    known[body] = hash(pair_text(pair))
+                if body not in codes_by_pair:
+                    codes_by_pair[body] = hash(pair_text(pair))
                 slots.append(slot)
-                codes.append(known[body])
+                codes.append(codes_by_pair[body])
         kept = ~np.isin(self._slots, stale)
         self._slots = np.concatenate([self._slots[kept], np.array(slots, np.int64)])
         self._codes = np.concatenate([self._codes[kept], np.array(codes, np.int64)])

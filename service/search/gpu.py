@@ -1,7 +1,7 @@
-"""A gallery's vectors on the networks' device, as a tensor of our own.
+"""A gallery's vectors as a tensor on the networks' device.
 
-A matrix product, a mask and top-k, where FAISS's GPU indexes ignore filters, stop at 2048 results
-and copy everything at every `add`. Nothing in it is particular to CUDA.
+A search is a matrix product, a mask and top-k. FAISS's GPU indexes ignore filters, return at most
+2048 results, and copy everything on each `add`. Nothing here is specific to CUDA.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from service.search.columns import Columns, Slots
 
-# Minimum number of crops whose copy is float16.
+# Galleries of at least this many crops are copied as float16.
 FLOAT16_ROWS = 1_000_000
-# How far below the last place a row may score and still belong above it: twice the error of a
-# score. In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of it.
+# Rows scoring this far below the last place may still belong above it: twice the error of a score.
+# In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of their value.
 MARGINS = {"float32": 1e-5, "float16": 4e-3}
 
 
 class DeviceVectors:
-    """Vectors of some crops at unit length on a device; only those of deleted crops change, to 0.
+    """Unit-length vectors of some crops on a device; only deletions change them, to 0.
 
     Attributes:
-        slots: of the crops that it covers, ascending, deleted ones included.
-        dtype: of the stored vectors, `float32` or `float16`.
-        bytes: their memory.
+        slots: slots of the covered crops, ascending, including deleted ones.
+        dtype: type of the stored vectors, `float32` or `float16`.
+        bytes: memory that they take.
     """
 
     recall = None
@@ -38,7 +38,7 @@ class DeviceVectors:
         """Copy crops to a device such as `cuda:0`.
 
         Raises:
-            torch.OutOfMemoryError: the device has no room for them.
+            torch.OutOfMemoryError: the device has too little memory.
         """
         self.slots = slots
         half = len(slots) >= FLOAT16_ROWS
@@ -59,11 +59,11 @@ class DeviceVectors:
         self._vectors[rows.to(self._vectors.device)] = 0
 
     def nearest(self, query: NDArray[np.float32], limit: int, passing: Slots) -> Slots:
-        """Return at least the `limit` nearest of some crops, with all that tie with the last.
+        """Return at least the `limit` nearest of some crops, with all that tie for the last place.
 
         Args:
-            query: `(d,)`, of unit length or shorter.
-            passing: covered crops, ascending; all are returned if there are `limit` or fewer.
+            query: `(d,)`, of length at most 1.
+            passing: covered crops, ascending; all are returned if there are at most `limit`.
         """
         if len(passing) <= limit:
             return passing

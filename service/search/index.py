@@ -1,13 +1,13 @@
-"""The index of one gallery: exact vectors, and faster proposals of the nearest of them.
+"""The index of one gallery: exact vectors, and faster ways to propose the nearest.
 
-It is derived from the record and belongs to one thread. Exact search reads the vectors in place in
-the record's file, which is mapped. Beside its columns there may be a segment of the first crops,
-which only proposes crops: product codes (`ProductCodes`, large galleries on a processor), or a copy
-on the networks' device (`DeviceVectors`), which float16 halves. The crops after it are its delta
-and are searched exactly; now and then a new segment covers them.
+The index is derived from the record and belongs to one thread. An exact search reads the vectors in
+place in the record's mapped file. Beside the columns there may be a segment over the oldest crops,
+which only proposes crops: product codes (`ProductCodes`, for large galleries on a CPU), or a copy
+on the networks' device (`DeviceVectors`), in float16 if large. The crops after the segment are its
+delta and are searched exactly; from time to time a new segment covers them.
 
-Proposals are masked by crop, never by an `IDSelector`, which FAISS's GPU indexes accept and ignore,
-and scored once more in float64.
+Proposals are masked by crop, never by an `IDSelector`, which FAISS's GPU indexes accept and ignore.
+They are scored again in float64.
 """
 
 from __future__ import annotations
@@ -34,56 +34,56 @@ if TYPE_CHECKING:
 
 Segment = Union[ProductCodes, "DeviceVectors"]
 MakeSegment = Callable[[Callable[[], None]], Segment]
-"""Makes a segment on any thread; what it is called with is called now and then, and may raise."""
+"""Builds a segment on any thread; calls its argument now and then, which may raise."""
 
 log = logging.getLogger(__name__)
-# Float32 sums differ in their last digits from one way of searching to another. Crops this close to
-# the last place are scored exactly before the cut, so that ties are cut by age.
+# Float32 sums differ in the last digits between search methods. Crops this close to the last place
+# are scored exactly before the cut, so that ties are cut by age.
 TOLERANCE = 1e-5
-# Of a larger share of its crops an exact search is as quick.
+# For a larger share of its crops an exact search is equally fast.
 PROPOSED_SHARE = 0.1
-# Number of crops that product codes are asked for, for each wanted group.
+# Number of crops requested from product codes for each wanted group.
 CROPS_PER_GROUP = 100
-# Minimum number of crops for product codes on a processor, where these save time.
+# Number of crops from which product codes save time on a CPU.
 CODED_ROWS = 500_000
-# A segment is made anew once this number and this share of its crops were added or deleted.
+# A segment is rebuilt after more than this number and this share of its crops were changed.
 DELTA_ROWS = 1024
 DELTA_SHARE = 0.05
 
 
 class GalleryIndex:
-    """Vectors of one gallery, ready to be searched.
+    """Searchable vectors of one gallery.
 
-    The same search gives the same crops and the same cosines with a filter and without, on every
-    device, with every segment. Only product codes, where `recall` is not None, may miss some in a
-    search without a filter.
+    A search returns the same crops and cosines with and without a filter, on every device, and with
+    every segment. The exception is product codes, when `recall` is not None: they may miss some
+    crops in a search without a filter.
 
     Attributes:
-        columns: the crops, which are added and relabelled there.
+        columns: the crops; add and relabel them there.
     """
 
-    # Whether `identities` follows a filter.
+    # `identities` respects filters.
     counts_filtered = True
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
         self._segment: Segment | None = None
-        # A filter, the changes of the columns, and how many identities passed it then.
-        self._counted = Filter(), -1, 0
+        # The last filter, the value of `changes` then, and the number of identities that passed.
+        self._cached_count = Filter(), -1, 0
 
     @property
     def kind(self) -> str:
-        """What searches without a filter go through, in FAISS's words."""
+        """FAISS's name for the method of searches without a filter."""
         return "pq4" if self.recall is not None else "flat_ip"
 
     @property
     def dtype(self) -> str:
-        """The type that proposals are compared in; their cosines are exact."""
+        """The type in which proposals are compared; their final cosines are exact."""
         return self._segment.dtype if self._segment else "float32"
 
     @property
     def recall(self) -> float | None:
-        """Measured share of the 100 nearest that a search without filter finds; None: all."""
+        """Measured share of the 100 nearest found by a search without a filter; None for all."""
         return self._segment.recall if self._segment else None
 
     @property
@@ -92,7 +92,7 @@ class GalleryIndex:
 
     @property
     def bytes(self) -> int:
-        """The bytes of the vectors that a search reads: the mapped ones and a segment's."""
+        """Size of the vectors that a search reads, in the mapped file and in a segment."""
         segment = self._segment.bytes if self._segment else 0
         return self.count * self.columns.dimension * np.float32().nbytes + segment
 
@@ -109,16 +109,16 @@ class GalleryIndex:
         grouped: bool = False,
         by: GroupBy = "crop",
     ) -> Candidates:
-        """The `limit` crops with the highest mean cosine to the queries.
+        """Return the `limit` crops with the highest mean cosine to the queries.
 
         Args:
             queries: features `(m, d)` of one person, not of unit length.
-            limit: the number of crops at most.
-            wanted: which crops may be returned, all by default.
-            grouped: whether to return the nearest crop of each of the `limit` nearest identities
-                instead, or tracks; a crop without one is a group of its own. That is exact, but
-                where product codes propose enough crops of as many identities.
-            by: the kind of group; of a search by `track` the candidates have the tracks as `sets`.
+            limit: maximum number of crops.
+            wanted: filter on the crops; passes all by default.
+            grouped: return the nearest crop of each of the `limit` nearest identities (or tracks);
+                a crop without one is its own group. This is exact unless product codes propose
+                crops of enough identities.
+            by: kind of group; for `track` the `sets` of the candidates are tracks.
         """
         proposed = limit * CROPS_PER_GROUP
         if grouped and wanted == EVERY_CROP and self._proposes_codes(proposed):
@@ -142,28 +142,28 @@ class GalleryIndex:
         )
 
     def identities(self, wanted: Filter = EVERY_CROP) -> int:
-        """The number of identities that a search covers; a crop without one counts by itself.
+        """Return the number of identities that a search covers; each unnamed crop counts as one.
 
-        Single crops that are left out are counted still. Without a filter any thread may ask.
+        The filter's `without` is ignored. Without a filter any thread may call this.
         """
         if wanted.without:
             wanted = replace(wanted, without=frozenset())
         changes = self.columns.changes
-        counted = self._counted
-        if counted[:2] == (wanted, changes):
-            return counted[2]
+        cached = self._cached_count
+        if cached[:2] == (wanted, changes):
+            return cached[2]
         numbers = self.columns.group_numbers[self.columns.select(wanted)]
-        seen = np.zeros(int(numbers.max(initial=0)) + 1, np.bool_)
-        seen[numbers[numbers >= 0]] = True
-        identities = int(np.count_nonzero(seen) + np.count_nonzero(numbers < 0))
-        self._counted = wanted, changes, identities
+        occurs = np.zeros(int(numbers.max(initial=0)) + 1, np.bool_)
+        occurs[numbers[numbers >= 0]] = True
+        identities = int(np.count_nonzero(occurs) + np.count_nonzero(numbers < 0))
+        self._cached_count = wanted, changes, identities
         return identities
 
     def next_segment(self, device: str | None = None) -> MakeSegment | None:
-        """Return what makes a better segment than the present one; None where none is needed.
+        """Return a function that builds a better segment, or None if none is needed.
 
         Args:
-            device: of the networks, if it is a GPU.
+            device: device of the networks, if it is a GPU.
         """
         columns = self.columns
         covered = len(self._segment.slots) if self._segment else 0
@@ -183,7 +183,7 @@ class GalleryIndex:
         return None
 
     def adopt(self, segment: Segment) -> None:
-        # Crops may have been deleted while it was made.
+        # Crops may have been deleted while it was built.
         segment.remove(segment.slots[~self.columns.valid[segment.slots]])
         self._segment = segment
 
@@ -210,12 +210,12 @@ class GalleryIndex:
                 try:
                     proposed = retry_out_of_memory(segment.nearest, query, limit, proposed)
                 except DeviceFull:
-                    # Other work on the device may end; the next search tries again.
+                    # Other work on the device may finish; the next search tries again.
                     log.warning("the device has no memory for a search; it is done in the host's")
             elif everything and self._proposes_codes(limit):
                 nearest = segment.nearest(query, limit)
                 nearest = nearest[self.columns.valid[nearest]]
-                # Where deletions left too few, all crops are compared.
+                # If deletions left too few, compare all crops.
                 proposed = nearest if len(nearest) >= limit else proposed
             passing = np.concatenate([proposed, passing[covered:]])
         scores = self.columns.cosines(passing, query)

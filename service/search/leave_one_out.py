@@ -1,4 +1,4 @@
-"""Leave-one-identity-out searches: each named crop of a gallery searches the other identities."""
+"""Leave-one-out searches: each sampled named crop searches a gallery without its own identity."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH
 
 Integers = NDArray[np.int64]
-# Pairs of crops compared by cosine: fewer crops search a gallery of more than 100,000.
+# Upper bound on pairs of crops compared; above 100,000 crops in a gallery, fewer crops search it.
 MOST_COMPARISONS = 10**8
 FEWEST_CROPS = 200
 # Number of crops that search a part of the gallery.
 CROPS_OF_A_PART = 300
-# Number of people whose crops may search together, and of crops of each.
+# Upper bounds on the people whose crops are averaged, and on the crops of each.
 MOST_PEOPLE = 300
 CROPS_OF_A_PERSON = 64
-# One step holds about four arrays of this many scores.
+# Each step holds about four arrays of this many scores.
 SCORES_PER_STEP = 2**22
 CROPS_PER_STEP = 64
 
@@ -46,8 +46,8 @@ class NamedCrops:
     """Named crops of a gallery at one moment.
 
     Attributes:
-        columns: holds their vectors.
-        slots: `(n,)`; or `(n, k)` of crops of which k search together, by their mean.
+        columns: columns with their vectors.
+        slots: `(n,)`; or `(n, k)` for n queries that each average k crops.
         names, cameras: codes, `(n,)`; -1 for an unknown camera.
     """
 
@@ -60,7 +60,7 @@ class NamedCrops:
     def of(cls, columns: Columns) -> NamedCrops:
         """Select the living crops with an identity.
 
-        This runs on the thread that writes the columns; any thread may then read the vectors.
+        Call this on the thread that writes the columns; any thread may then read the vectors.
         """
         slots = columns.select(Filter(named=True))
         cameras = columns.cameras[slots].astype(np.int64) - 1
@@ -73,8 +73,8 @@ class NamedCrops:
     def by_name(self) -> NamedCrops:
         return self.at(np.argsort(self.names, kind="stable"))
 
-    def apart(self) -> NamedCrops:
-        """Return crops that search together as crops that search one by one, `(n * k,)`."""
+    def split(self) -> NamedCrops:
+        """Split queries of k averaged crops into queries of one crop each, `(n * k,)`."""
         count, size = self.slots.shape
         return replace(self.at(np.repeat(np.arange(count), size)), slots=self.slots.reshape(-1))
 
@@ -82,16 +82,16 @@ class NamedCrops:
 async def search_left_out(
     runtime: Runtime, model: LoadedModel, crops: NamedCrops
 ) -> dict[Scoring, list[LeftOutSearches]]:
-    """Search with a sample of the crops, by every scoring, in the gallery and in parts of it.
+    """Search with a sample of the crops, by every scoring, the gallery and parts of it.
 
     Cosines are computed on the calibration's thread. The device thread scores the pairs of one crop
-    at a time, so that a query waits for no more than that.
+    at a time, so that no query waits longer than that.
     """
     results: dict[Scoring, list[LeftOutSearches]] = {}
-    for asking, shown in await runtime.pools.calibration.run(_plan_searches, crops):
-        identities = len(np.unique(shown.names))
-        for scoring, leaders in (await _search(runtime, model, asking, shown)).items():
-            left_out = LeftOutSearches(leaders, asking.names, identities)
+    for queries, searched in await runtime.pools.calibration.run(_plan_searches, crops):
+        identities = len(np.unique(searched.names))
+        for scoring, leaders in (await _search(runtime, model, queries, searched)).items():
+            left_out = LeftOutSearches(leaders, queries.names, identities)
             results.setdefault(scoring, []).append(left_out)
     return results
 
@@ -99,18 +99,18 @@ async def search_left_out(
 async def measure_mean_scales(
     runtime: Runtime, model: LoadedModel, gallery_id: int, crops: NamedCrops
 ) -> dict[Scoring, list[tuple[int, float]]]:
-    """Search by the mean of several crops and by each of them, in the gallery.
+    """Search the gallery by the mean of several crops, and by each of these crops.
 
     Returns:
-        By scoring the scale of the means' searches over that of the crops', with the number of
-        crops; empty if too few people have several crops.
+        For each scoring, the score scale of the means relative to that of single crops, by number
+        of crops; empty if too few people have several crops.
     """
     results: dict[Scoring, list[tuple[int, float]]] = {
         scoring: [] for scoring in model.description.scorings
     }
     threads = runtime.pools.calibration
-    shown = await threads.run(crops.by_name)
-    several = await threads.run(_people_with_several_crops, shown)
+    searched = await threads.run(crops.by_name)
+    several = await threads.run(_people_with_several_crops, searched)
     slots = np.sort(several.slots).tolist()
 
     def read_tracks() -> dict[int, str]:
@@ -118,11 +118,11 @@ async def measure_mean_scales(
 
     tracks = await runtime.galleries.read(read_tracks)
     for size in PICTURES:
-        groups = await threads.run(_plan_means, several, tracks, size, len(shown.slots))
+        groups = await threads.run(_plan_means, several, tracks, size, len(searched.slots))
         if not len(groups.slots):
             continue
-        means = await _search(runtime, model, groups, shown)
-        alone = await _search(runtime, model, groups.apart(), shown)
+        means = await _search(runtime, model, groups, searched)
+        alone = await _search(runtime, model, groups.split(), searched)
         for scoring, leaders in means.items():
             of_crops = alone[scoring].reshape(-1, size, RANKS)
             scale = mean_scale(leaders, of_crops, groups.names)
@@ -132,38 +132,38 @@ async def measure_mean_scales(
 
 
 async def _search(
-    runtime: Runtime, model: LoadedModel, asking: NamedCrops, shown: NamedCrops
+    runtime: Runtime, model: LoadedModel, queries: NamedCrops, searched: NamedCrops
 ) -> dict[Scoring, Array]:
-    """Return the nine best identity scores of each asking crop by every scoring, `(n, 9)`."""
+    """Return the nine best identity scores of each query by every scoring, `(n, 9)`."""
     leaders: dict[Scoring, list[Array]] = {}
-    step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(shown.slots)))
-    for start in range(0, len(asking.slots), step):
-        part = asking.at(slice(start, start + step))
-        for scoring, scores in (await _search_part(runtime, model, part, shown)).items():
+    step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
+    for start in range(0, len(queries.slots), step):
+        part = queries.at(slice(start, start + step))
+        for scoring, scores in (await _search_part(runtime, model, part, searched)).items():
             leaders.setdefault(scoring, []).append(scores)
     return {scoring: np.concatenate(parts) for scoring, parts in leaders.items()}
 
 
 async def _search_part(
-    runtime: Runtime, model: LoadedModel, asking: NamedCrops, shown: NamedCrops
+    runtime: Runtime, model: LoadedModel, queries: NamedCrops, searched: NamedCrops
 ) -> dict[Scoring, Array]:
     threads = runtime.pools.calibration
-    places, cosines = await threads.run(_nearest, asking, shown)
+    places, cosines = await threads.run(_nearest, queries, searched)
     scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
     if "mnet" in model.description.scorings:
         scores["mnet"] = logits = np.empty_like(cosines)
         for row in range(len(places)):
-            query = asking.columns.vectors[asking.slots[row].reshape(-1)]
-            others = shown.columns.vectors[shown.slots[places[row]]]
+            query = queries.columns.vectors[queries.slots[row].reshape(-1)]
+            others = searched.columns.vectors[searched.slots[places[row]]]
             logits[row] = await runtime.device.run(model.networks.pair_scores, query, others)
-    return await threads.run(_leaders, shown.names[places], scores)
+    return await threads.run(_leaders, searched.names[places], scores)
 
 
 def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
-    """Return crops that search, and the crops of other identities that each of them searches.
+    """Return pairs of the crops that search and the crops that they search.
 
-    The first are searches of the whole gallery, the others of parts of it. Searched crops are
-    ordered by name.
+    The first pair searches the whole gallery, the others parts of it. Searched crops are ordered by
+    name.
     """
     crops = crops.by_name()
     random = np.random.default_rng(len(crops.slots))
@@ -171,9 +171,9 @@ def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
     sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.slots)))]
     plan: list[tuple[NamedCrops, NamedCrops]] = []
     for identities in subgalleries(crops.names, random):
-        asking = crops.at(sample[:CROPS_OF_A_PART] if plan else sample)
-        shown = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
-        plan.append((asking, shown))
+        queries = crops.at(sample[:CROPS_OF_A_PART] if plan else sample)
+        searched = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
+        plan.append((queries, searched))
     return plan
 
 
@@ -191,10 +191,10 @@ def _people_with_several_crops(crops: NamedCrops) -> NamedCrops:
 def _plan_means(
     crops: NamedCrops, tracks: Mapping[int, str], size: int, searched: int
 ) -> NamedCrops:
-    """Return groups of crops that search together, each under the camera that all of it has.
+    """Return groups of crops to average, with the camera that all of a group share.
 
     Args:
-        tracks: by slot, within a camera.
+        tracks: track ids by slot, unique within a camera.
         searched: number of crops that each group searches.
     """
     random = np.random.default_rng(size)
@@ -222,11 +222,11 @@ def _leaders(names: Integers, scores: dict[Scoring, NDArray[np.float32]]) -> dic
     return leaders
 
 
-def _nearest(asking: NamedCrops, shown: NamedCrops) -> tuple[Integers, NDArray[np.float32]]:
-    """Choose the candidates of each asking crop as a search does, and return their cosines.
+def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArray[np.float32]]:
+    """Choose candidates for each query as a search does, and return their cosines.
 
     Candidates are the nearest crops of other identities, and the nearest crop of each of the nine
-    nearest identities; some occur twice. A cosine of −∞ marks an excluded crop.
+    nearest identities; some occur twice. Excluded crops have a cosine of −∞.
 
     Args:
         shown: ordered by name.
@@ -234,14 +234,16 @@ def _nearest(asking: NamedCrops, shown: NamedCrops) -> tuple[Integers, NDArray[n
     Returns:
         Positions in `shown`, and cosines, `(n, c)`.
     """
-    units = asking.columns.units(asking.slots.reshape(len(asking.slots), -1)).mean(axis=1)
-    cosines = np.empty((len(units), len(shown.slots)), np.float32)
-    for part, others in shown.columns.unit_parts(shown.slots):
+    units = queries.columns.units(queries.slots.reshape(len(queries.slots), -1)).mean(axis=1)
+    cosines = np.empty((len(units), len(searched.slots)), np.float32)
+    for part, others in searched.columns.unit_parts(searched.slots):
         cosines[:, part] = units @ others.T
-    cosines = hide_known(cosines, (asking.names, asking.cameras), (shown.names, shown.cameras))
-    starts = np.flatnonzero(np.diff(shown.names, prepend=-1))
+    cosines = hide_known(
+        cosines, (queries.names, queries.cameras), (searched.names, searched.cameras)
+    )
+    starts = np.flatnonzero(np.diff(searched.names, prepend=-1))
     best = np.maximum.reduceat(cosines, starts, axis=1)
-    lengths = np.diff(np.append(starts, len(shown.slots)))
+    lengths = np.diff(np.append(starts, len(searched.slots)))
     first = np.where(cosines == np.repeat(best, lengths, axis=1), cosines, -np.inf)
     places = np.concatenate([_largest(cosines, RERANK_DEPTH), _largest(first, RANKS)], axis=1)
     return places, np.take_along_axis(cosines, places, axis=1)

@@ -1,4 +1,4 @@
-"""The options of a query and of a pair, which are the fields of their forms too."""
+"""The options of a query and of a pair, which are also the fields of their forms."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ GroupBy = Literal["crop", "identity", "track"]
 Order = Literal["neighbours", "score"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
 PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
-SCORING = "The artefact's default unless given; /v1/model lists those it offers."
-# The default depth. A search of less is judged by the artefact, and its scores are not kept.
+SCORING = "Default: the artefact's; /v1/model lists the available ones."
+# Shallower searches are judged by the artefact's calibration, and their scores are not stored.
 RERANK_DEPTH = 100
 
 
-# Characters of a name, of an id, of a time, and of a vector; bytes of a crop's metadata.
+# Limits in characters of a name, an id, a time and a vector; in bytes of a crop's metadata.
 MAX_TEXT = 256
 MAX_ID = 64
 MAX_TRACK = 64
 MAX_MOMENT = 64
 MAX_VECTOR = 131_072
 MAX_METADATA_BYTES = 16 * 1024
-# Names in one list.
+# Limit on the names in one list.
 MAX_NAMES = 1000
-# Crops that one query can ask by.
+# Limit on the crops of one query.
 MOST_ASKING = 32
 
 
 def read_vector(text: str) -> NDArray[np.float32]:
-    """Read a vector `(d,)` that a request has in place of an image; raises `InvalidField`."""
+    """Parse a vector `(d,)` sent in place of an image; raises `InvalidField`."""
     try:
         if text.lstrip().startswith("["):
-            # A number beyond float32 becomes infinite.
+            # Numbers too large for float32 become infinite.
             with np.errstate(over="ignore"):
                 vector = np.array(json.loads(text), np.float32)
         else:
@@ -65,9 +65,9 @@ def read_vector(text: str) -> NDArray[np.float32]:
 
 
 def split_names(value: Any, info: ValidationInfo) -> Any:
-    """Split the texts of a list at their commas; raises `InvalidField` for more than `MAX_NAMES`.
+    """Split texts at commas; raises `InvalidField` for more than `MAX_NAMES`.
 
-    Commas are counted first: a split of megabytes would stop the event loop.
+    Commas are counted first, because splitting megabytes would block the event loop.
     """
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
@@ -86,10 +86,10 @@ def without_empty(value: Any) -> Any:
 
 
 def read_moment(value: Any) -> Any:
-    """Parse an RFC 3339 text to UTC; other values are returned unchanged.
+    """Parse an RFC 3339 text to UTC; return other values unchanged.
 
     Raises:
-        ValueError: the text is no RFC 3339 time, or has no time zone.
+        ValueError: the text is not an RFC 3339 time, or has no time zone.
     """
     if not isinstance(value, str):
         return value
@@ -105,7 +105,7 @@ def read_moment(value: Any) -> Any:
 
 
 def require_order(after: datetime, before: datetime) -> None:
-    """Raise `InvalidField` for bounds of the time of capture that exclude every crop."""
+    """Raise `InvalidField` if bounds on the time of capture exclude every crop."""
     if after > before:
         raise InvalidField(
             "captured_after, captured_before: the first is later than the second, so that no "
@@ -113,7 +113,7 @@ def require_order(after: datetime, before: datetime) -> None:
         )
 
 
-# Pydantic alone would also read a bare number, such as a year, as seconds since 1970.
+# Pydantic alone would also accept a bare number, such as a year, as seconds since 1970.
 Moment = Annotated[
     AwareDatetime, BeforeValidator(read_moment), Field(json_schema_extra={"maxLength": MAX_MOMENT})
 ]
@@ -131,53 +131,55 @@ class QueryOptions(BaseModel):
     crop_id: Annotated[tuple[Id, ...], BeforeValidator(without_empty)] = Field(
         (),
         max_length=MOST_ASKING,
-        description="Query by this crop in place of images; repeated, by the mean of these crops.",
+        description="Query by this crop instead of images; repeat it to query by a mean of crops.",
     )
     track: Track | None = Field(
         None,
-        description="Query by the crops of this track in place of images, with `camera` by that "
-        "of this camera.",
+        description="Query by the crops of this track instead of images; `camera` selects one of "
+        "several cameras that use its id.",
     )
     vector: str | None = Field(
         None,
         max_length=MAX_VECTOR,
-        description="Query by a vector in place of images: a JSON array of numbers, or base64 of "
-        "little-endian float32, as an answer with include_vector or /v1/embeddings has it.",
+        description="Query by a vector instead of images: a JSON array of numbers, or base64 of "
+        "little-endian float32, as returned with include_vector or by /v1/embeddings.",
     )
     embedding_fingerprint: Id | None = Field(
-        None, description="The embedder that made `vector`, as it was answered."
+        None, description="The embedder that made `vector`, as returned with it."
     )
-    include_vector: bool = Field(False, description="Answer the vector of each result too.")
+    include_vector: bool = Field(False, description="Also return the vector of each result.")
     mode: Literal["multi_shot", "separate"] = Field(
-        "multi_shot", description="Several images: one person (mean score), or one answer each."
+        "multi_shot", description="Images show one person (mean score), or get one answer each."
     )
-    top_k: int = Field(10, ge=1, le=10_000, description="Results, or groups where grouped.")
+    top_k: int = Field(
+        10, ge=1, le=10_000, description="Number of results, or of groups if grouped."
+    )
     rerank_depth: int = Field(
         RERANK_DEPTH, ge=1, le=10_000, description="Candidates that M-Net scores."
     )
     scoring: Scoring | None = Field(None, description=SCORING)
     group_by: GroupBy = Field(
-        "crop", description="The best crop of each identity, or of each track, alone."
+        "crop", description="Return only the best crop of each identity or track."
     )
     order: Order = Field(
         "neighbours",
-        description="Of a list of crops: those of one person stand together; or by score alone.",
+        description="Order of a list of crops: crops of one person together, or by score only.",
     )
     operating_point: OperatingPoint = Field(
         "far_1e-2", description="The false-alarm rate of the verdict `match`."
     )
     cameras: Names = Field((), description="Only these cameras; repeated or comma-separated.")
-    exclude_cameras: Names = Field((), description="None of these cameras.")
+    exclude_cameras: Names = Field((), description="Exclude these cameras.")
     captured_after: Moment | None = Field(None, description="Only crops captured since this time.")
     captured_before: Moment | None = Field(None, description="Only crops captured until this time.")
     identities: Texts = Field((), description="Only crops of these identities; repeated.")
     unnamed: bool = Field(False, description="Only crops without an identity.")
     metadata: dict[str, Any] | None = Field(
-        None, description="Only crops whose metadata has each of these keys with its value."
+        None, description="Only crops whose metadata has all of these keys and values."
     )
     camera: Text | None = Field(None, description="The camera that took the query images.")
     camera_disjoint: bool = Field(
-        False, description="Exclude the query's cameras: `camera`, or those of the asking crops."
+        False, description="Exclude the query's cameras: `camera`, or those of the query's crops."
     )
     min_version: int = Field(
         0,
@@ -188,12 +190,10 @@ class QueryOptions(BaseModel):
     purpose: str | None = Field(
         None,
         max_length=MAX_TEXT,
-        description="Why it is asked, such as a case number; the audit log stores it as sent.",
+        description="Reason for the query, such as a case number; stored in the audit log.",
     )
     keep: bool = Field(False, description="Keep the search; the answer then has a `query_id`.")
-    keep_picture: bool = Field(
-        False, description="With `keep`: also keep the first image that can be used."
-    )
+    keep_picture: bool = Field(False, description="With `keep`: also keep the first usable image.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -213,8 +213,8 @@ class QueryOptions(BaseModel):
         """Build the filter of the search.
 
         Args:
-            cameras: of the query, which `camera_disjoint` excludes; None where unknown.
-            without: `row_id`s of crops to leave out.
+            cameras: cameras of the query, which `camera_disjoint` excludes; None if unknown.
+            without: `row_id`s of crops to exclude.
         """
         excluded = self.exclude_cameras
         if self.camera_disjoint:
@@ -239,6 +239,6 @@ class PairOptions(BaseModel):
         None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
     )
     gallery: Id | None = Field(
-        None, description="Judge as a result of a search of this gallery, by its calibration."
+        None, description="Judge like a search result of this gallery, by its calibration."
     )
-    explain: bool = Field(False, description="Also answer the contribution of each region.")
+    explain: bool = Field(False, description="Also return the contribution of each region.")

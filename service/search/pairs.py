@@ -1,4 +1,4 @@
-"""Two images compared: do they show one person, and which regions speak for that?"""
+"""Comparison of two images: whether they show one person, and which regions suggest so."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from service.search.options import PairOptions
 from service.search.ranking import Array
 
 VARIANTS = 1 + CELLS
-# Other requests' work is done between two passes, which take some 50 ms on a CPU.
+# Other requests' work runs between two passes, which take some 50 ms on a CPU.
 VARIANTS_PER_PASS = 3
 
 
 async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOptions) -> PairScore:
-    """Compare two images; the order does not matter.
+    """Compare two images; the result does not depend on their order.
 
     Raises:
-        InvalidField: the operating point is of the other kind, or the artefact does not offer the
-            scoring.
+        InvalidField: the operating point does not fit the kind of comparison, or the artefact does
+            not offer the scoring.
         UnusableImages: an image cannot be embedded.
-        UnknownGallery, NeedsReindex: the gallery cannot judge.
+        UnknownGallery, NeedsReindex: the gallery's calibration cannot be used.
         QueueFull, TooCostly: nothing was compared.
     """
     name = options.gallery
@@ -120,14 +120,14 @@ def _scores(model: LoadedModel, feature: Array, others: Array) -> dict[Scoring, 
 async def explain_pair(
     runtime: Runtime, model: LoadedModel, images: Sequence[bytes], scoring: Scoring, scores: Scores
 ) -> Explanation:
-    """Hide each region of both images in turn and score the rest of them.
+    """Hide each region of both images in turn and score the remainder.
 
-    Each pass embeds variants of one image and has one size, so that the numbers do not depend on
-    other requests. No further pass begins once the task is cancelled.
+    Each pass embeds variants of one image and has a fixed size, so that the results do not depend
+    on other requests. No further pass starts once the task is cancelled.
 
     Args:
         runtime: the caller holds admission for the images.
-        model: its features are compared.
+        model: the model whose features are compared.
         images: two images that could be embedded.
         scoring: the scoring that `scores` computes.
         scores: called on the device thread.
@@ -143,13 +143,13 @@ async def explain_pair(
             "not_embedded", "the model gives no finite vector for a part of it; ask without explain"
         )
         raise UnusableImages([None if good else problem for good in usable])
-    found = await runtime.device.run(explain, features[0], features[1], scores)
+    explanation = await runtime.device.run(explain, features[0], features[1], scores)
     return Explanation(
         scoring=scoring,
-        score=found.score,
+        score=explanation.score,
         grid=(ROWS, COLUMNS),
-        first=found.first.tolist(),
-        second=found.second.tolist(),
+        first=explanation.first.tolist(),
+        second=explanation.second.tolist(),
     )
 
 

@@ -1,8 +1,8 @@
-"""Vectors as product codes of 4 bits, which are scanned to propose the nearest crops.
+"""Vectors as 4-bit product codes, which are scanned to propose the nearest crops.
 
-Two components share one of 16 codes, a sixteenth of their bytes, and FAISS scans 32 rows at once.
-It suits any distribution of the vectors: there are no lists or graphs to search in part. Many more
-crops are proposed than are wanted, to be scored once more exactly.
+Two components share one of 16 codes, which takes a sixteenth of their bytes, and FAISS scans 32
+rows at once. The codes suit any distribution of vectors, because no lists or graphs are searched in
+part. Many more crops are proposed than wanted, and then scored again exactly.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from numpy.typing import NDArray
 from service.search.columns import Columns, Slots
 
 BITS = 4
-# Number of crops that the codes are learnt from, and of rounds.
+# Number of crops that the codes are trained on, and of training rounds.
 TRAINING_SAMPLE = 4096
 TRAINING_ROUNDS = 8
 # For n wanted crops, PROPOSED_SHARE * n + PROPOSED_MORE are proposed.
 PROPOSED_SHARE = 2
 PROPOSED_MORE = 3800
-# The codes are worth their memory at this recall, and below this share of an exact scan's time.
+# Codes are used from this recall on, and below this share of the time of an exact scan.
 LEAST_RECALL = 0.99
 MOST_TIME = 1.0
-# Recall and time are measured with a sample of stored crops as queries, on their nearest others.
+# Recall and time are measured with a sample of stored crops as queries for their nearest others.
 RECALL_SAMPLE = 100
 RECALL_DEPTH = 100
-# Crops whose cosines differ by less count as equally near.
+# Crops whose cosines differ by less than this are equally near.
 TOLERANCE = 1e-5
 
 
 class ProductCodes:
-    """Product codes of some crops, which are only overwritten, once a crop is deleted.
+    """Product codes of some crops; a code is overwritten when its crop is deleted.
 
     Attributes:
-        slots: of the crops that are covered, ascending, deleted ones included.
-        recall: measured mean share of the 100 nearest other crops that is found, 0 to 1; None if
-            it is too low, or an exact scan is no slower. No codes are kept then.
+        slots: slots of the covered crops, ascending, including deleted ones.
+        recall: measured mean share of the 100 nearest other crops that are found, 0 to 1; None if
+            it is too low or an exact scan is at least as fast. Then no codes are kept.
     """
 
     def __init__(self, columns: Columns, slots: Slots, between: Callable[[], None]) -> None:
-        """Code crops, then measure recall and time on them.
+        """Encode crops, then measure recall and time on them.
 
         Args:
-            slots: of the crops, ascending; the samples are drawn from these.
+            slots: slots of the crops, ascending; samples are drawn from these.
             between: called now and then; its errors are raised.
         """
         self.slots = slots
@@ -56,16 +56,16 @@ class ProductCodes:
         parts = dimension if dimension % 2 else dimension // 2
         self._index: Any = faiss.IndexPQFastScan(dimension, parts, BITS, faiss.METRIC_INNER_PRODUCT)
         random = np.random.default_rng(0)
-        learnt, asked = (
+        training_slots, query_slots = (
             np.sort(random.choice(slots, min(len(slots), count), replace=False, shuffle=False))
             for count in (TRAINING_SAMPLE, RECALL_SAMPLE)
         )
         self._index.pq.cp.niter = TRAINING_ROUNDS
-        self._index.train(columns.units(learnt))
+        self._index.train(columns.units(training_slots))
         for _, units in columns.unit_parts(slots):
             between()
             self._index.add(units)
-        recall, share_of_time = self._measure(columns, asked, between)
+        recall, share_of_time = self._measure(columns, query_slots, between)
         if recall >= LEAST_RECALL and share_of_time < MOST_TIME:
             self.recall = recall
         else:
@@ -80,17 +80,17 @@ class ProductCodes:
         return int(self._index.codes.size()) if self._index else 0
 
     def nearest(self, query: NDArray[np.float32], limit: int) -> Slots:
-        """Return crops that include nearly all of the `limit` nearest, and maybe deleted ones.
+        """Return crops that include nearly all of the `limit` nearest; some may be deleted.
 
         Args:
             query: `(d,)`, of any length.
 
         Returns:
-            Many more than `limit`, ascending.
+            Slots of many more than `limit` crops, ascending.
         """
         proposed = min(int(PROPOSED_SHARE * limit) + PROPOSED_MORE, len(self.slots))
-        _, (found,) = self._index.search(query[None], proposed)
-        return np.asarray(self.slots[np.sort(found[found >= 0])], np.int64)
+        _, (rows,) = self._index.search(query[None], proposed)
+        return np.asarray(self.slots[np.sort(rows[rows >= 0])], np.int64)
 
     def remove(self, slots: Slots) -> None:
         """Overwrite the codes of covered crops."""
@@ -99,36 +99,36 @@ class ProductCodes:
         packer = self._index.get_CodePacker()
         codes = self._index.codes
         blocks = faiss.rev_swig_ptr(codes.get(), codes.size()).reshape(-1, packer.block_size)
-        # Zeros are near to no query.
-        nothing = self._index.pq.compute_codes(np.zeros((1, self._index.d), np.float32))[0]
+        # A zero vector is near to no query.
+        zero_code = self._index.pq.compute_codes(np.zeros((1, self._index.d), np.float32))[0]
         for row in np.searchsorted(self.slots, slots).tolist():
             block, place = divmod(row, packer.nvec)
-            # FAISS's wrapper takes a single block; of several it refuses those far in.
-            packer.pack_1(nothing, place, blocks[block : block + 1])
+            # FAISS's wrapper accepts a single block, but refuses distant ones among several.
+            packer.pack_1(zero_code, place, blocks[block : block + 1])
 
     def _measure(
-        self, columns: Columns, asked: Slots, between: Callable[[], None]
+        self, columns: Columns, query_slots: Slots, between: Callable[[], None]
     ) -> tuple[float, float]:
-        """Return the recall for crops as queries, and the share of an exact scan's time."""
+        """Return recall with crops as queries, and the time as a share of an exact scan's."""
         wanted = min(RECALL_DEPTH, len(self.slots) - 1)
         if wanted <= 0:
             return 0.0, 1.0
         hits = 0
         exact_seconds = list[float]()
         seconds = list[float]()
-        for slot, unit in zip(asked.tolist(), columns.units(asked), strict=True):
+        for slot, unit in zip(query_slots.tolist(), columns.units(query_slots), strict=True):
             between()
             began = time.perf_counter()
             cosines = columns.cosines(self.slots, unit)
-            # The nearest crop is the query itself, or equals it, and does not count.
+            # The nearest crop is the query itself or its copy, and does not count.
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()
-            found = self.nearest(unit, wanted + 1)
-            cosines = columns.cosines(found, unit)
+            proposed = self.nearest(unit, wanted + 1)
+            cosines = columns.cosines(proposed, unit)
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)
-            nearer = (cosines >= last - TOLERANCE) & (found != slot)
+            nearer = (cosines >= last - TOLERANCE) & (proposed != slot)
             hits += min(int(np.count_nonzero(nearer)), wanted)
         share_of_time = float(np.median(seconds) / np.median(exact_seconds))
-        return hits / (wanted * len(asked)), share_of_time
+        return hits / (wanted * len(query_slots)), share_of_time

@@ -45,26 +45,26 @@ from service.search.options import MOST_ASKING, RERANK_DEPTH, QueryOptions, read
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
 from service.settings import QualityPolicy
 
-# Rounds of a search that finds deleted crops, each of which looks at DEEPER times as many.
+# Upper bound on the rounds of a search that finds deleted crops, and growth of its depth per round.
 ROUNDS = 6
 DEEPER = 4
-# Number of crops of an identity that search the others; the mean of their scores counts.
+# Number of crops of an identity that search for others; their mean score counts.
 BEST_CROPS = 8
-# A larger file is kept as its thumbnail, so that kept pictures have a bound.
+# A larger file is kept as its thumbnail, which bounds the size of kept pictures.
 KEPT_PICTURE_BYTES = 256 * 1024
-# Characters of the cameras that an error names.
+# Upper bound on the characters of camera names in an error.
 MAX_NAMED = 200
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class AnsweredQuery:
-    """The answer to one query, and the parts of the query that are kept with it.
+    """The answer to one query, and the parts of the query to be kept with it.
 
     Attributes:
-        images: number of images of the query.
-        prepared: first image with a picture to keep; None unless `keep_picture` asks for one.
-        crop_ids: of the crops of the gallery that asked.
+        images: number of images in the query.
+        prepared: first image with a picture to keep; None unless `keep_picture` is set.
+        crop_ids: ids of the gallery's crops that were searched by.
     """
 
     answer: QueryAnswer
@@ -83,17 +83,17 @@ async def run_query(
 ) -> list[AnsweredQuery | RefusedImage]:
     """Answer a query by images of one person, by crops of the gallery or by a vector.
 
-    A score is the mean over the images. An image that cannot be used is left out and named in
-    `warnings`. Crops that ask are not among their own results. With `mode=separate` there is an
-    answer or a problem for each image, in order. All answers are by the model and the calibration
-    of one moment; if one query fails, all of them do.
+    A score is the mean over the images. An unusable image is skipped and named in `warnings`. Crops
+    searched by are not among their own results. With `mode=separate` there is one answer or problem
+    for each image, in order. All answers use the same model and calibration; if one query fails,
+    all fail.
 
     Args:
-        sample: whether a search by one image counts for the gallery's calibration.
-        began: when the request had arrived, by `time.perf_counter`.
+        sample: a search by one image may contribute to the gallery's calibration.
+        began: arrival time of the request, by `time.perf_counter`.
 
     Raises:
-        UnusableImages: no image of the only query can be used.
+        UnusableImages: no image of the only query is usable.
         UnknownGallery, UnknownCrop, UnknownTrack, NeedsReindex, InvalidField, QueueFull, TooCostly:
             nothing was searched.
     """
@@ -110,7 +110,7 @@ async def run_query(
         await model.pipeline.open_frame(images)
         while True:
             search = begin_search(runtime, gallery, images, options, sample)
-            # If the gallery changes its embedder, all queries are asked again: one answers all.
+            # If the gallery changes its embedder, repeat all queries so that one model answers all.
             with contextlib.suppress(EmbedderChanged):
                 if options.crop_id or options.track:
                     search = await search_by_crops(runtime, search)
@@ -127,14 +127,14 @@ def begin_search(
     options: QueryOptions,
     sample: bool,
 ) -> Search:
-    """Return a search by the vector of the options, or by features that are not known yet.
+    """Return a search by the vector in the options, or one whose features are not known yet.
 
     Args:
-        sample: as of `run_query`.
+        sample: as in `run_query`.
 
     Raises:
-        NeedsReindex: no loaded model answers for the gallery.
-        InvalidField: for the scoring or the vector.
+        NeedsReindex: no loaded model has the gallery's embedder.
+        InvalidField: the scoring or the vector is invalid.
     """
     current = runtime.calibrations.current(gallery, options.scoring)
     of_one_image = len(images) == 1 or (bool(images) and options.mode == "separate")
@@ -146,39 +146,39 @@ def begin_search(
 
 
 async def search_by_crops(runtime: Runtime, search: Search) -> Search:
-    """Return the search with the features of the crops that ask.
+    """Return the search with the features of the crops to search by.
 
     Raises:
-        UnknownCrop, UnknownTrack: the gallery does not hold them.
-        InvalidField: several cameras have the track.
+        UnknownCrop, UnknownTrack: the gallery does not have them.
+        InvalidField: several cameras have a track with this id.
         EmbedderChanged: the gallery has another embedder than the search.
     """
-    embedder, search = await runtime.galleries.read(_with_asking_crops, runtime.record, search)
+    embedder, search = await runtime.galleries.read(_with_query_crops, runtime.record, search)
     if embedder != search.current.model.embedder:
         await runtime.galleries.catch_up()
         raise EmbedderChanged
     return search
 
 
-def _with_asking_crops(record: Record, search: Search) -> tuple[str, Search]:
+def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
     gallery = search.gallery
     options = search.options
     number = gallery.gallery_id
-    own: Iterable[int]
+    excluded: Iterable[int]
     if options.track is not None:
         camera = _camera_of_track(record, gallery, options.track, options.camera)
         slots = record.tracks.spread(number, options.track, camera, MOST_ASKING)
         crops = list(record.crops.by_row(number, slots).values())
-        own = record.tracks.slots(number, options.track, camera)
+        excluded = record.tracks.slots(number, options.track, camera)
     else:
         crops = list(record.crops.by_id(number, options.crop_id).values())
-        own = [crop.row_id for crop in crops]
+        excluded = [crop.row_id for crop in crops]
     embedder, vectors = record.crops.vectors_of(number, crops)
-    # A crop that was removed just now has no vector.
+    # A crop removed since it was read has no vector.
     crops = [crop for crop in crops if crop.row_id in vectors]
-    there = {crop.crop_id for crop in crops}
+    present = {crop.crop_id for crop in crops}
     for crop_id in options.crop_id:
-        if crop_id not in there:
+        if crop_id not in present:
             raise UnknownCrop(gallery.name, crop_id)
     if not crops:
         raise UnknownTrack(gallery.name, options.track)
@@ -186,7 +186,7 @@ def _with_asking_crops(record: Record, search: Search) -> tuple[str, Search]:
         search,
         queries=np.stack([vectors[crop.row_id] for crop in crops]),
         query_crops=tuple(crop.label for crop in crops),
-        own=frozenset(own),
+        own=frozenset(excluded),
     )
     return embedder, search
 
@@ -198,10 +198,10 @@ def _camera_of_track(
     if not cameras or (camera is not None and camera not in cameras):
         raise UnknownTrack(gallery.name, track)
     if camera is None and len(cameras) > 1:
-        named = ", ".join(sorted(camera for camera in cameras if camera is not None))
+        camera_names = ", ".join(sorted(camera for camera in cameras if camera is not None))
         raise InvalidField(
             f"track: several cameras have a track {track!r}, which may be of different people; "
-            f"send its camera too: {named[:MAX_NAMED]}"
+            f"send its camera too: {camera_names[:MAX_NAMED]}"
         )
     return camera or cameras[0]
 
@@ -231,12 +231,12 @@ async def _answer_each(
 
 
 async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results in order; if one raises, cancel the others and raise its error."""
+    """Return the results in order; if one raises, cancel the others and re-raise its error."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in work]
     except ExceptionGroup as errors:
-        # The HTTP layer answers a service's error, but no group of them.
+        # The HTTP layer answers service errors, but not exception groups.
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 
@@ -244,7 +244,7 @@ async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result
 def submit_images(
     runtime: Runtime, search: Search, images: Sequence[ImageFile]
 ) -> list[Future[Embedded]]:
-    # Poor images are worth a search, too: their faults become warnings.
+    # Search by poor images too; their faults become warnings.
     quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
     pictures = None
     if search.options.keep_picture:
@@ -258,20 +258,20 @@ async def answer_search(
     embedding: Sequence[Future[Embedded]],
     began: float,
 ) -> AnsweredQuery:
-    """Search by the images that can be used; if none was sent, by the features of the search.
+    """Search by the usable images or, if no images were sent, by the features of the search.
 
     Args:
-        embedding: of the images, which other searches may wait for too.
-        began: when the request had arrived, by `time.perf_counter`.
+        embedding: futures of the embedded images, which other searches may await too.
+        began: arrival time of the request, by `time.perf_counter`.
 
     Raises:
-        UnusableImages: no image can be used.
-        EmbedderChanged, UnknownGallery, UnknownCrop: as of `run_search`.
+        UnusableImages: no image is usable.
+        EmbedderChanged, UnknownGallery, UnknownCrop: as in `run_search`.
     """
     arrived = time.perf_counter()
     ranked = None
     if len(embedding) == 1 and search.gallery.outside_index is None:
-        # The thread that embeds the image queues the search, without the event loop.
+        # The thread that embeds the image queues the search directly, bypassing the event loop.
         ranking_image = runtime.device.submit_after(embedding[0], search.rank_embedded)
         (ranked,) = await results([ranking_image])
     outcomes = await results(embedding)
@@ -282,12 +282,12 @@ async def answer_search(
     if usable:
         search = replace(search, queries=np.stack([image.vector for image in usable]))
 
-    ranking, found = await run_search(runtime, search, ranked)
+    ranking, ranked_crops = await run_search(runtime, search, ranked)
     if search.options.group_by == "track":
-        found = await _with_spans(runtime, search.gallery, found)
+        ranked_crops = await _with_spans(runtime, search.gallery, ranked_crops)
     verdict: SearchVerdict = "nothing_searched"
-    if found:
-        verdict = found[0].verdict or "no_match"
+    if ranked_crops:
+        verdict = ranked_crops[0].verdict or "no_match"
     for problem in problems:
         runtime.metrics.problems.labels(problem.code).inc()
     runtime.metrics.verdicts.labels(verdict).inc()
@@ -303,7 +303,7 @@ async def answer_search(
         scoring=search.current.scoring,
         verdict=verdict,
         warnings=_warnings(outcomes),
-        results=found,
+        results=ranked_crops,
         candidates_scored=ranking.candidates_scored,
         timing_ms=_timing(began, arrived, usable, ranking),
     )
@@ -313,13 +313,13 @@ async def answer_search(
 
 
 async def _with_spans(
-    runtime: Runtime, gallery: Gallery, found: Sequence[RankedCrop]
+    runtime: Runtime, gallery: Gallery, ranked_crops: Sequence[RankedCrop]
 ) -> list[RankedCrop]:
-    tracks = [crop.track for crop in found if crop.track is not None]
+    tracks = [crop.track for crop in ranked_crops if crop.track is not None]
     spans = await runtime.galleries.read(runtime.record.tracks.spans, gallery.gallery_id, tracks)
     results = []
-    for crop in found:
-        # None for a crop without a track, and where the track was changed since.
+    for crop in ranked_crops:
+        # None for a crop without a track, or if the track has changed since.
         span = spans.get((crop.track or "", crop.camera))
         results.append(crop.model_copy(update=span) if span else crop)
     return results
@@ -340,12 +340,12 @@ def _timing(
     began: float, arrived: float, images: Sequence[EmbeddedImage], ranking: Ranking
 ) -> Timing:
     proposal = ranking.proposal
-    # Images are decoded and embedded side by side: the slowest one counts.
+    # Images are decoded and embedded in parallel, so the slowest one counts.
     decode = max((image.decode for image in images), default=0.0)
     embed = max((image.embed for image in images), default=0.0)
     return Timing(
         decode=(arrived - began + decode) * 1e3,
-        # All other time before the search was spent waiting for a thread.
+        # The remaining time before the search was spent waiting for a thread.
         queue=max(0.0, proposal.began - arrived - decode - embed) * 1e3,
         embed=embed * 1e3,
         search=(proposal.ended - proposal.began) * 1e3,
@@ -359,32 +359,31 @@ async def run_search(
 ) -> tuple[Ranking, list[RankedCrop]]:
     """Search until the record has every result, and return the ranking with the results.
 
-    Each further round leaves out the crops that were deleted since, so that none takes the place of
-    a farther crop.
+    Each further round excludes the crops found deleted, so that they do not displace other results.
 
     Args:
-        ranked: the result of `search.rank`, if it was called already.
+        ranked: the result of `search.rank`, if it was already called.
 
     Raises:
-        EmbedderChanged: the gallery went over to another embedder since the search began.
+        EmbedderChanged: the gallery switched to another embedder after the search began.
         UnknownGallery: the gallery was deleted.
-        UnknownCrop: a crop that asks was deleted.
+        UnknownCrop: a crop searched by was deleted.
     """
-    # The crops of a track may go while it is searched by; a named crop must be there.
+    # Crops of a track may be deleted during the search; crops named by id must exist.
     named = search.query_crops if search.options.crop_id else ()
-    asked = [crop.row_id for crop in named]
-    gone: frozenset[int] = frozenset()
+    required = [crop.row_id for crop in named]
+    deleted_rows: frozenset[int] = frozenset()
     for attempt in range(ROUNDS):
-        search = replace(search, deeper=DEEPER**attempt, gone=gone)
+        search = replace(search, deeper=DEEPER**attempt, gone=deleted_rows)
         ranking = await _rank(runtime, search, ranked)
         ranked = None
         row_ids = ranking.best.row_ids.tolist()
-        labels = await runtime.galleries.find_crops(search.gallery, row_ids + asked)
+        labels = await runtime.galleries.find_crops(search.gallery, row_ids + required)
         for crop in named:
             if crop.row_id not in labels:
                 raise UnknownCrop(search.gallery.name, crop.crop_id)
         deleted = frozenset(row_ids) - labels.keys()
-        gone |= deleted
+        deleted_rows |= deleted
         if not deleted:
             break
     return ranking, search.results(ranking, labels)
@@ -395,7 +394,7 @@ async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | N
     if ranked is None:
         proposal = None
         if gallery.outside_index and runtime.outside:
-            # An index outside this process is not asked on the device thread: it would block it.
+            # Do not block the device thread with calls to an external index.
             if gallery.embedder != search.current.model.embedder:
                 raise EmbedderChanged
             try:
@@ -405,7 +404,7 @@ async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | N
         ranked = await runtime.device.run(search.rank, proposal)
     if isinstance(ranked, Ranking):
         return ranked
-    # Many pairs are scored in slices, between which others have their turn.
+    # Many pairs are scored in slices, between which other work runs.
     began = time.perf_counter()
     logits = await search.current.model.networks.pair_scores_in_slices(
         runtime.device, ranked.queries, ranked.scored.vectors
@@ -414,10 +413,10 @@ async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | N
 
 
 def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDArray[np.float32]:
-    """Return the vector of a query, `(1, d)`.
+    """Return the vector sent with a query, `(1, d)`.
 
     Raises:
-        InvalidField: the text is no vector, or the vector is not of the gallery's embedder.
+        InvalidField: the text is not a vector, or not one of the gallery's embedder.
     """
     vector = read_vector(options.vector or "")
     sent_as = options.embedding_fingerprint
@@ -438,7 +437,7 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
 
 
 class OfNamed(QueryOptions):
-    """Options of a search of crops with an identity."""
+    """Options of a search among crops with an identity."""
 
     def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
         return replace(super().filter(cameras, without), named=True)
@@ -447,19 +446,19 @@ class OfNamed(QueryOptions):
 async def find_similar(
     runtime: Runtime, gallery: Gallery, identity: str, limit: int
 ) -> SimilarIdentities:
-    """Rank other identities by likeness to one, judged as a search by its best crops.
+    """Rank other identities by similarity to one, judged like a search by its best crops.
 
-    Each has the score of its most similar crop. The search does not serve the calibration.
+    Each has the score of its most similar crop. The search does not contribute to the calibration.
 
     Raises:
-        UnknownIdentity: no crop bears the identity.
+        UnknownIdentity: no crop has this identity.
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
     people = runtime.record.people
     crops = runtime.record.crops
     number = gallery.gallery_id
     read = runtime.galleries.read
-    own, best = await read(people.rows, number, identity, BEST_CROPS)
+    slots, best = await read(people.rows, number, identity, BEST_CROPS)
     queries = await read(crops.indexed, number, best)
     if not queries:
         raise UnknownIdentity(gallery.name, identity)
@@ -470,7 +469,7 @@ async def find_similar(
             current = runtime.calibrations.current(gallery, None)
             features = np.stack([crop.vector for crop in queries])
             try:
-                search = Search(gallery, current, options, features, own=frozenset(own))
+                search = Search(gallery, current, options, features, own=frozenset(slots))
                 _, results = await run_search(runtime, search)
             except EmbedderChanged:
                 queries = await read(crops.indexed, number, best)

@@ -28,7 +28,7 @@ from service.search.options import RERANK_DEPTH, QueryOptions
 Array = NDArray[np.float32]
 # Upper bound on the extra pairs scored only to estimate a search's score level.
 MORE_PAIRS = 64
-# The level needs nine people. They are sought among the NEAR nearest crops, then the DEEPEST.
+# The level needs nine people, sought among the NEAR nearest crops, then among the DEEPEST nearest.
 NEAR = 400
 DEEPEST = 1600
 COUNTS_ALL = (
@@ -37,25 +37,25 @@ COUNTS_ALL = (
 
 
 class EmbedderChanged(InputProblem):
-    """The gallery went over to another embedder since the search began, which begins again."""
+    """The gallery switched to another embedder during the search, which must be repeated."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Candidates that a search found by cosine, to be scored and ordered.
+    """Candidates found by cosine, to be scored and ordered.
 
     Attributes:
         queries: features `(m, d)` of one person.
         candidates: crops that may become results.
         head: number of leading candidates that M-Net scores; 0 if the scoring is the cosine.
-        scored: the head, then crops that are scored only to estimate the level; if the scoring is
-            the cosine, all candidates that were found by it.
-        needs_level: whether to estimate the score level from `scored`.
+        scored: the head, then crops scored only to estimate the level; if the scoring is the
+            cosine, all candidates found by it.
+        needs_level: estimate the score level from `scored`.
         identities: number of identities that the search covers.
-        counts_all: whether `identities` counts the whole gallery in spite of a filter.
-        shallow: whether `scored` may miss some of the gallery's best crops.
+        counts_all: `identities` counts the whole gallery despite a filter.
+        shallow: `scored` may miss some of the gallery's best crops.
         gallery_version: version of the gallery that was searched.
-        began, ended: by `time.perf_counter`.
+        began, ended: times by `time.perf_counter`.
     """
 
     queries: Array
@@ -73,18 +73,18 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Result of one search.
+    """The result of one search.
 
     Attributes:
         proposal: the candidates.
-        best: crops of the gallery, best first, whose labels are not read yet.
-        logits, scores: of these crops by M-Net, and by the scoring of the search, `(n,)`; NaN for a
-            crop that was not scored.
-        judge: judges them.
+        best: crops of the gallery, best first, without labels.
+        logits, scores: M-Net's scores of these crops, and their scores by the search's scoring,
+            `(n,)`; NaN for crops that were not scored.
+        judge: gives verdicts and probabilities for them.
         candidates_scored: number of candidates that were scored.
         rerank_seconds: duration of the scoring.
-        sample: the nine best scores of different people; None if the search does not serve the
-            calibration.
+        sample: the nine best scores of different people; None if the search does not contribute to
+            the calibration.
     """
 
     proposal: Proposal
@@ -102,16 +102,14 @@ class Search:
     """A search of a gallery by the features of one person.
 
     Attributes:
-        current: the model and the calibration, from the embedding of the images to the answer.
+        current: model and calibration, fixed from the embedding of the images to the answer.
         queries: features `(m, d)` of the images; None until they are embedded.
-        query_crops: the crops that ask, of this gallery or another one.
-        own: `row_id`s of those in this gallery, or of all of their track, which are no results.
-        sample: whether to keep the scores of nine people for the calibration, if the search is deep
-            enough.
-        galleries: number of galleries that are searched at once, each at its share of the rate of
-            false alarms.
-        deeper: how many times as many crops it looks at, after attempts that found deleted ones.
-        gone: `row_id`s of the deleted crops, which are left out.
+        query_crops: the crops searched by, of this gallery or another one.
+        own: `row_id`s of those in this gallery, or of all crops of their track; never results.
+        sample: store the scores of nine people for the calibration, if the search is deep enough.
+        galleries: number of galleries searched at once; each has its share of the false-alarm rate.
+        deeper: factor on the number of crops examined, after rounds that found deleted crops.
+        gone: `row_id`s of the crops found deleted, which are excluded.
     """
 
     gallery: Gallery
@@ -126,7 +124,7 @@ class Search:
     gone: frozenset[int] = frozenset()
 
     def propose(self) -> Proposal:
-        """Find the candidates by cosine, on the thread that the index belongs to.
+        """Find the candidates by cosine, on the thread that owns the index.
 
         Raises:
             ValueError: there are no queries.
@@ -146,25 +144,25 @@ class Search:
         limit = max(top_k, depth)
         listed = max(limit, ORDERED_CROPS) if by_cosine else limit
         needs_level = self.sample or self.current.by_level
-        looked_at = max(listed, NEAR) if needs_level else listed
-        near = index.search(queries, looked_at, wanted, by=options.group_by)
+        examined = max(listed, NEAR) if needs_level else listed
+        near = index.search(queries, examined, wanted, by=options.group_by)
         candidates = near[:listed]
         identities = index.identities(wanted)
 
-        # A verdict does not depend on the order that is asked for.
+        # The verdict must not depend on the requested order.
         scored = near[: limit if by_cosine else depth]
         head = 0 if by_cosine else len(scored.row_ids)
         shallow = depth < min(RERANK_DEPTH, candidates.searched)
-        # The level is that of the gallery's best crops, which a shallow search may not score.
+        # The level describes the gallery's best crops, which a shallow search may not score.
         needs_level = needs_level and not shallow and not few_identities(identities)
         if needs_level:
             scored = self._with_nine_people(scored, near, queries, wanted)
 
-        places = len(candidates.row_ids)
+        result_count = len(candidates.row_ids)
         if options.group_by != "crop":
-            places = len(candidates.first_of_sets())
-        if places < top_k and len(candidates.row_ids) < candidates.searched:
-            # The head has too few identities. The nearest crops of others follow it.
+            result_count = len(candidates.first_of_sets())
+        if result_count < top_k and len(candidates.row_ids) < candidates.searched:
+            # The head has too few identities: append the nearest crops of others.
             groups = index.search(queries, top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
 
@@ -190,7 +188,7 @@ class Search:
             proposal: result of `propose`, if it was called on another thread.
 
         Returns:
-            A proposal, if scoring its pairs would keep the device thread from others: score it in
+            A proposal if scoring its pairs would block the device thread for long: score it in
             slices and call `finish`.
 
         Raises:
@@ -210,7 +208,7 @@ class Search:
         return self.finish(proposal, logits, began)
 
     def rank_embedded(self, embedded: Future[Embedded]) -> Ranking | Proposal | None:
-        """Return `rank` by one image; None if that cannot be used."""
+        """Call `rank` with one image; return None if the image is unusable."""
         outcome = embedded.result()
         if isinstance(outcome, CropProblem):
             return None
@@ -221,7 +219,7 @@ class Search:
 
         Args:
             logits: M-Net's scores of `proposal.scored`, `(n,)`; NaN if the scoring is the cosine.
-            scoring_began: when the scoring of these pairs began, by `time.perf_counter`.
+            scoring_began: start of the scoring of these pairs, by `time.perf_counter`.
         """
         current = self.current
         by_cosine = current.scoring == "cosine"
@@ -255,7 +253,7 @@ class Search:
         logits[head] = head_logits
         scores = candidates.cosines if by_cosine else logits
         order = np.arange(len(candidates.row_ids))
-        # Only the head is ordered anew: the score of a pair and a bare cosine cannot be compared.
+        # Only the head is reordered: pair scores and bare cosines are not comparable.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
         order[head] = np.lexsort(
             (candidates.row_ids[head], -candidates.cosines[head], -scores[head])
@@ -278,10 +276,10 @@ class Search:
         )
 
     def results(self, ranking: Ranking, labels: Mapping[int, CropLabel]) -> list[RankedCrop]:
-        """Return the results of a ranking, best first, `top_k` at most.
+        """Return up to `top_k` results of a ranking, best first.
 
         Args:
-            labels: by slot; crops without one are left out.
+            labels: labels by slot; crops without labels are omitted.
         """
         best = ranking.best
         judge = ranking.judge
@@ -317,10 +315,10 @@ class Search:
     def _with_nine_people(
         self, scored: Candidates, near: Candidates, queries: Array, wanted: Filter
     ) -> Candidates:
-        """Add the crops that are scored only to estimate the level.
+        """Append crops that are scored only to estimate the level.
 
         Args:
-            near: the `NEAR` nearest crops at least.
+            near: at least the `NEAR` nearest crops.
         """
         joins_at = self.current.joins_at
         people = _leading_scores(scored, scored.cosines, joins_at)
@@ -332,24 +330,24 @@ class Search:
             extended = scored.extended(near[near.first_of_groups()], MORE_PAIRS)
             people = _leading_scores(extended, extended.cosines, joins_at)
             if len(people) == RANKS:
-                # Crops farther than the ninth person are not worth a pair score.
-                kept = extended.cosines >= np.float32(people[-1])
-                kept[: len(scored.row_ids)] = True
-                return extended[kept]
-        # Fewer people give no level, so that a score for each would be wasted.
+                # Crops farther than the ninth person need no pair score.
+                needed = extended.cosines >= np.float32(people[-1])
+                needed[: len(scored.row_ids)] = True
+                return extended[needed]
+        # With fewer people there is no level, and scores for it would be wasted.
         return scored
 
 
 def _leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:
     """Return the best scores of up to nine different people, descending.
 
-    Scores are `(n,)`, and NaN for a crop that was not scored.
+    Scores are `(n,)`, with NaN for crops that were not scored.
     """
     scored = np.isfinite(scores)
     groups = crops.groups[scored]
     codes = np.where(groups < 0, UNNAMED, groups)
     units = np.empty((len(codes), 0), np.float32)
     if UNNAMED in codes:
-        # Only a crop without a name is compared by its vector: it may show a person with a name.
+        # Only unnamed crops are compared by vector: they may show a person who is also named.
         units = unit_rows(crops.vectors[scored])
     return leading_scores(scores[scored], codes, units, joins_at)

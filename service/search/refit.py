@@ -1,4 +1,4 @@
-"""Refit: store the scores of searches, and fit calibrations to galleries and to searches."""
+"""Refit: storing the scores of searches, and fitting calibrations to galleries and searches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from service.search.leave_one_out import NamedCrops, measure_mean_scales, search
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
-# A gallery is fitted again when its identities or crops have grown or shrunk by this factor.
+# A gallery is refitted when its identities or crops have grown or shrunk by this factor.
 GROWTH = 1.5
 LOOK_EVERY_SECONDS = 2.0
 REST_AFTER_FAILURE_SECONDS = 60.0
@@ -61,13 +61,13 @@ async def refit_calibrations(runtime: Runtime) -> None:
 
 
 async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
-    """Store the searches that wait, then fit calibrations with enough new searches.
+    """Store waiting searches, then fit calibrations that have enough new searches.
 
     Args:
-        due: times of the next look at each place, by `time.monotonic`: a minute after a fit.
+        due: time of the next check of each place, by `time.monotonic`: a minute after a fit.
 
     Raises:
-        ServiceError: the record cannot be written; the searches that waited are lost.
+        ServiceError: the record cannot be written; the waiting searches are lost.
     """
     now = time.monotonic()
     recorded = runtime.calibrations.take_recorded()
@@ -83,12 +83,12 @@ async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
 
 
 async def fit_galleries(runtime: Runtime) -> None:
-    # The last state of each gallery, and the time of the next look if it stays the same.
-    seen: dict[int, tuple[object, float]] = {}
+    # The last state of each gallery, and when to check again if it has not changed.
+    checked: dict[int, tuple[object, float]] = {}
     while True:
         await asyncio.sleep(LOOK_EVERY_SECONDS)
         for gallery in runtime.galleries.all():
-            last_state, look_again_at = seen.get(gallery.gallery_id, (None, 0.0))
+            last_state, look_again_at = checked.get(gallery.gallery_id, (None, 0.0))
             state = None
             rest = REST_AFTER_FAILURE_SECONDS
             try:
@@ -97,17 +97,17 @@ async def fit_galleries(runtime: Runtime) -> None:
                     continue
                 rest = await fit_if_due(runtime, gallery)
             except InputProblem as error:
-                # Crops without a tail will not show one later; a service may answer later.
+                # The same crops will never show a tail, but a service may answer later.
                 if not isinstance(error, ServiceError):
                     rest = math.inf
                 log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
             except Exception:
                 log.exception("the calibration of gallery %s was not fitted", gallery.name)
-            seen[gallery.gallery_id] = (state, time.monotonic() + rest)
+            checked[gallery.gallery_id] = (state, time.monotonic() + rest)
 
 
 def _state_of(runtime: Runtime, gallery: Gallery) -> object:
-    """Return everything in memory that a fit depends on; None if no fit may be made."""
+    """Return everything in memory that a fit depends on; None if no fit is allowed."""
     if gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
     scorings = runtime.models[gallery.embedder].description.scorings
@@ -116,11 +116,11 @@ def _state_of(runtime: Runtime, gallery: Gallery) -> object:
 
 
 async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
-    """Fit a gallery's calibrations to its named crops, if it has none or has outgrown them.
+    """Fit a gallery's calibrations to its named crops, if there are none or it has outgrown them.
 
     Returns:
-        Seconds until the next look if the gallery stays as it is. None are left after a fit, since
-        a reset may bring back the state before it.
+        Seconds until the next check if the gallery does not change; 0 after a fit, because a reset
+        may restore the state before it.
 
     Raises:
         ServiceError: the record or the device does not answer; earlier calibrations are kept.
@@ -147,14 +147,14 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
         fitted = await threads.run(_fit_gallery, searches, scales[scoring], stored, entry)
         write = runtime.galleries.write
         published &= await write(_publish, runtime, gallery, place, fitted, stored, vectors)
-    # A fit is not published if the calibration was changed or dropped meanwhile.
+    # A fit is not published if the calibration was changed or dropped in the meantime.
     return 0.0 if published else REST_AFTER_FAILURE_SECONDS
 
 
 async def read_named_crops(runtime: Runtime, gallery: Gallery) -> NamedCrops:
     if gallery.own_index:
         return await runtime.device.run(NamedCrops.of, gallery.own_index.columns)
-    # An index outside this process gives out no vectors: the record has them too.
+    # An external index does not return vectors, but the record has them.
     columns = await runtime.pools.calibration.run(_read_columns, runtime, gallery)
     return NamedCrops.of(columns)
 
@@ -172,8 +172,8 @@ class _Stored:
 
     Attributes:
         searches: stored searches, oldest first.
-        counted: number of searches that were ever added.
-        version: of the published calibration; 0 if there is none.
+        counted: number of searches ever added.
+        version: version of the published calibration; 0 if there is none.
         identities: number of named identities.
     """
 
@@ -186,11 +186,11 @@ class _Stored:
     @classmethod
     def read(cls, runtime: Runtime, place: Place) -> _Stored:
         records = runtime.record.calibrations
-        # Count first: a search that is added meanwhile counts for the next fit.
+        # Count first: a search added in the meantime then counts for the next fit.
         counted = records.counted(*place)
         searches = []
         for row in records.searches(*place):
-            # A search that another program version wrote cannot be read; new ones will replace it.
+            # Skip searches written by another program version; new ones will replace them.
             with contextlib.suppress(InputProblem):
                 searches.append(SearchScores.from_bytes(row))
         entry = runtime.record.galleries.get(place[0])
@@ -254,15 +254,15 @@ async def _refit(runtime: Runtime, place: Place) -> bool:
 
 
 def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication | None:
-    """Fit a calibration to searches; return None without enough new ones.
+    """Fit a calibration to searches; return None if there are too few new ones.
 
-    A calibration that was fitted to named crops keeps its tails.
+    A calibration fitted to named crops keeps its tails.
     """
     published = stored.published
     searches = stored.searches
     counted = stored.counted
     if published:
-        # After a migration the record counts from zero.
+        # After a migration the record counts from zero again.
         new = counted - published.counted if counted >= published.counted else counted
         if new < REFIT_AFTER_SEARCHES:
             return None
@@ -288,8 +288,8 @@ def _gallery_at(runtime: Runtime, place: Place) -> Gallery | None:
     gallery = runtime.galleries.by_id(place[0])
     if gallery is None or gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
-    same = runtime.calibrations.current(gallery, _scoring(place)).subject == place[1]
-    return gallery if same else None
+    has_subject = runtime.calibrations.current(gallery, _scoring(place)).subject == place[1]
+    return gallery if has_subject else None
 
 
 def _scoring(place: Place) -> Scoring:
