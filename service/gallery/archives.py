@@ -1,4 +1,4 @@
-"""Snapshots of a gallery, made while it is served, backups, and files without a record."""
+"""Snapshots of a gallery taken while it is served, backups, and files without a record."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ ID_MILLISECONDS_DIGITS = 12
 
 @dataclass
 class Rewriting:
-    """The outcome of removing crops from a gallery's snapshots.
+    """The result of removing crops from a gallery's snapshots.
 
     Attributes:
         taken: number of removed crops by snapshot id.
-        of_identity: number of removed crops of the identity that is forgotten.
-        failed: error by the id of a snapshot that could not be rewritten.
+        of_identity: number of removed crops of the forgotten identity.
+        failed: errors by id of snapshots that could not be rewritten.
     """
 
     taken: dict[str, int] = field(default_factory=dict)
@@ -66,14 +66,14 @@ class Rewriting:
     failed: dict[str, ServiceError] = field(default_factory=dict)
 
     def require_all(self, gallery: Gallery, removed: int = 0) -> None:
-        """Raise `SnapshotsNotRewritten` where any failed, after crops were removed elsewhere."""
+        """Raise `SnapshotsNotRewritten` if any failed; `removed` crops were deleted elsewhere."""
         if self.failed:
             whys = "; ".join(f"{name} ({error.why})" for name, error in self.failed.items())
             raise SnapshotsNotRewritten(gallery.name, removed, len(self.taken), whys)
 
 
 async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
-    """Copy a gallery as it is at this moment, while reads and writes go on.
+    """Copy the current state of a gallery while reads and writes continue.
 
     Raises:
         UnknownGallery: the gallery was deleted.
@@ -105,7 +105,7 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
                 raise UnknownGallery(gallery.name) from error
             raise
         failpoint("snapshot.registered")
-        # A person may have been forgotten while the gallery was copied.
+        # A person may have been forgotten during the copy.
         return (await _remove_deleted(runtime, gallery, snapshot))[0]
 
     lock = runtime.snapshot_lock(gallery_id)
@@ -126,28 +126,28 @@ async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) ->
 
 
 async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> None:
-    """Remove a snapshot and its files; raises `UnknownSnapshot`."""
+    """Delete a snapshot and its files; raises `UnknownSnapshot`."""
     await find_snapshot(runtime, gallery, snapshot_id)
 
     async def delete(_: dict[str, Any]) -> None:
-        # The record first: a snapshot without its files would be listed for ever.
+        # Record first: a snapshot without files would be listed forever.
         remove = runtime.record.snapshots.remove
         await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
         name = snapshot_name(gallery.gallery_id, snapshot_id)
         await runtime.pools.files.run(remove_unneeded, runtime, name)
 
     lock = runtime.snapshot_lock(gallery.gallery_id)
-    what = {"gallery": gallery.name, "snapshot_id": snapshot_id}
-    await runtime.audited("delete_snapshot", delete, lock, **what)
+    details = {"gallery": gallery.name, "snapshot_id": snapshot_id}
+    await runtime.audited("delete_snapshot", delete, lock, **details)
 
 
 async def restore_snapshot(
     runtime: Runtime, gallery: Gallery, snapshot_id: str
 ) -> RestoredSnapshot:
-    """Restore a gallery to a snapshot; crops that were deleted since stay deleted.
+    """Restore a gallery to a snapshot; crops deleted since then stay deleted.
 
-    Every crop of the snapshot is checked before the gallery changes. Searches see the former
-    gallery until they see the restored one.
+    Every crop of the snapshot is verified before the gallery changes. Searches see either the
+    former or the restored gallery.
 
     Raises:
         UnknownGallery, UnknownSnapshot: there is nothing to restore.
@@ -170,8 +170,8 @@ async def restore_snapshot(
         return version
 
     lock = runtime.snapshot_lock(gallery.gallery_id)
-    what = {"gallery": gallery.name, "snapshot_id": snapshot_id}
-    version = await runtime.audited("restore_snapshot", restore, lock, **what)
+    details = {"gallery": gallery.name, "snapshot_id": snapshot_id}
+    version = await runtime.audited("restore_snapshot", restore, lock, **details)
     return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=gallery.crops)
 
 
@@ -180,23 +180,23 @@ async def remove_deleted_from_snapshots(
 ) -> Rewriting:
     """Remove deleted crops from every snapshot of a gallery.
 
-    A snapshot that cannot be rewritten keeps none of the others from it. The caller holds the
-    gallery's `runtime.snapshot_lock`.
+    If a snapshot cannot be rewritten, the others still are. The caller must hold the gallery's
+    `runtime.snapshot_lock`.
 
     Args:
-        identity: a person whose crops are removed too, also where the gallery has none of them.
+        identity: also remove this person's crops, even if the gallery has none of them.
     """
-    done = Rewriting()
+    rewriting = Rewriting()
     for snapshot in await list_snapshots(runtime, gallery):
         try:
-            _, removed, theirs = await _remove_deleted(runtime, gallery, snapshot, identity)
+            _, removed, of_identity = await _remove_deleted(runtime, gallery, snapshot, identity)
         except ServiceError as error:
-            done.failed[snapshot.snapshot_id] = error
+            rewriting.failed[snapshot.snapshot_id] = error
             continue
-        done.of_identity += theirs
+        rewriting.of_identity += of_identity
         if removed:
-            done.taken[snapshot.snapshot_id] = removed
-    return done
+            rewriting.taken[snapshot.snapshot_id] = removed
+    return rewriting
 
 
 def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
@@ -210,33 +210,33 @@ async def _remove_deleted(
     store = runtime.record
 
     def rewrite() -> tuple[Snapshot, int, int]:
-        gone = set(store.crops.removed_among(gallery.gallery_id, archived_ids(path)))
-        theirs = [] if identity is None else archived_ids(path, identity)
-        gone.update(theirs)
-        # Without ids it finishes a removal that was cut off.
-        remove_from_archive(path, gallery.gallery_id, sorted(gone))
+        deleted = set(store.crops.removed_among(gallery.gallery_id, archived_ids(path)))
+        of_identity = [] if identity is None else archived_ids(path, identity)
+        deleted.update(of_identity)
+        # Call this even without ids: it finishes an interrupted removal.
+        remove_from_archive(path, gallery.gallery_id, sorted(deleted))
         failpoint("snapshot-rewrite.written")
-        kept = describe_snapshot(path, snapshot.created_at)
-        return kept, len(gone), len(theirs)
+        rewritten = describe_snapshot(path, snapshot.created_at)
+        return rewritten, len(deleted), len(of_identity)
 
-    kept, removed, theirs = await runtime.pools.files.run(rewrite)
-    # Also where a process was killed after it had rewritten the file.
-    if kept != snapshot:
-        await runtime.galleries.write(store.snapshots.keep, kept)
-    return kept, removed, theirs
+    rewritten, removed, of_identity = await runtime.pools.files.run(rewrite)
+    # The description also changes if a process was killed after rewriting the files.
+    if rewritten != snapshot:
+        await runtime.galleries.write(store.snapshots.keep, rewritten)
+    return rewritten, removed, of_identity
 
 
 def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Backup, datetime]]:
-    """Find the backups that hold one of these crops, and when newer ones replace them; blocks."""
+    """Find backups with any of these crops, and when newer ones replace them; blocks."""
     if not settings.backup_dir or not crop_ids:
         return []
-    # An id begins with the time at which its crop was enrolled.
+    # An id begins with the time of its crop's enrollment.
     first = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
-    kept = kept_backups(settings.backup_dir)
+    backups = kept_backups(settings.backup_dir)
     every = timedelta(hours=settings.backup_every)
     return [
-        (backup, kept[-1].taken_at + every * (place + 1 + settings.backup_keep - len(kept)))
-        for place, backup in enumerate(kept)
+        (backup, backups[-1].taken_at + every * (place + 1 + settings.backup_keep - len(backups)))
+        for place, backup in enumerate(backups)
         if backup.taken_at.timestamp() + 1 >= first
     ]
 
@@ -244,8 +244,8 @@ def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Back
 async def clear_files(runtime: Runtime) -> None:
     """Remove unneeded files, and move strays into a folder `stray` beside them.
 
-    To be called before the first request, since a file comes before its record; other processes
-    hold the lock of snapshots in between.
+    Call this before the first request, because files are created before their records. Other
+    processes hold the snapshot lock in between.
     """
     try:
         await remove_unneeded_files(runtime)
@@ -255,16 +255,16 @@ async def clear_files(runtime: Runtime) -> None:
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
         await runtime.pools.files.run(_move_stray_imports, runtime)
-        # Index files of version 0.5.0: vectors are searched where the record keeps them.
+        # Index files of version 0.5.0; vectors are now searched in the record's files.
         await runtime.pools.files.run(shutil.rmtree, data_dir / INDEXES, ignore_errors=True)
     except (OSError, ServiceError) as error:
         log.error("files of which there is no record: %s", error)
 
 
 async def remove_unneeded_files(runtime: Runtime) -> None:
-    """Remove files that the record knows to be unneeded.
+    """Remove files that the record lists as unneeded.
 
-    A snapshot that is being written is one of them, and its writer holds its gallery's lock.
+    This includes a snapshot being written, whose writer holds its gallery's lock.
     """
     for name in await runtime.pools.files.run(runtime.record.unneeded_files.all):
         gallery = Path(name).parent.name
@@ -274,7 +274,7 @@ async def remove_unneeded_files(runtime: Runtime) -> None:
 
 
 def remove_unneeded(runtime: Runtime, name: str) -> None:
-    """Remove a file or folder, unless an upload holds it or a record names it by now."""
+    """Remove a file or folder, unless an upload holds it or a record has come to need it."""
     files = runtime.record.unneeded_files
     path = runtime.settings.data_dir / name
     try:
@@ -296,11 +296,11 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
 def _move_stray_imports(runtime: Runtime) -> None:
     folder = runtime.settings.data_dir / IMPORTS
     unneeded = runtime.record.unneeded_files.all
-    # First, as another process may note or fill one meanwhile. An upload has a file once noted.
-    found = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
-    for path in found:
+    # List folders first: another process may add one. An upload's folder is never empty once noted.
+    folders = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
+    for path in folders:
         name = f"{IMPORTS}/{path.name}"
-        # Asked again, as its job may be deleted in between.
+        # Check twice: the job may be deleted between the checks.
         if not (name in unneeded() or runtime.record.jobs.get(path.name) or name in unneeded()):
             move_aside(path, folder / STRAY, path.name)
 

@@ -24,21 +24,21 @@ async def describe_gallery(runtime: Runtime, gallery: Gallery) -> models.Gallery
         record = runtime.record.galleries.get(gallery.gallery_id)
         if record is None:
             raise UnknownGallery(gallery.name)
-        # The reader thread does this, since it counts the identities of a changed gallery.
+        # On the reader thread, because this counts the identities of a changed gallery.
         return _describe(runtime, record, gallery)
 
     return await runtime.galleries.read(described)
 
 
 async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
-    held = {gallery.name: gallery for gallery in runtime.galleries.all()}
+    galleries = {gallery.name: gallery for gallery in runtime.galleries.all()}
 
     def described() -> list[models.Gallery]:
         records = runtime.record.galleries.all()
         return [
-            _describe(runtime, record, held[record.name])
+            _describe(runtime, record, galleries[record.name])
             for record in records
-            if record.name in held
+            if record.name in galleries
         ]
 
     return await runtime.galleries.read(described)
@@ -120,10 +120,10 @@ async def list_tracks(
 
 async def read_identity(runtime: Runtime, gallery: Gallery, identity: str) -> models.IdentityDetail:
     """Describe an identity; raise `UnknownIdentity`."""
-    found = await runtime.galleries.read(runtime.record.people.get, gallery.gallery_id, identity)
-    if found is None:
+    detail = await runtime.galleries.read(runtime.record.people.get, gallery.gallery_id, identity)
+    if detail is None:
         raise UnknownIdentity(gallery.name, identity)
-    person, first_seen, searches = found
+    person, first_seen, searches = detail
     return models.IdentityDetail(
         **_described(gallery, person),
         first_seen=first_seen,

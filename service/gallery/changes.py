@@ -1,4 +1,4 @@
-"""Changes of galleries and of labels: rename or merge identities, undo a merge, correct a crop."""
+"""Changes of galleries and labels: renaming or merging identities, undoing merges, corrections."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def change_crops(
     *args: Any,
     **details: Any,
 ) -> Changed:
-    """Commit a change of a gallery's crops with its audit trail, and apply it to the index.
+    """Commit a change of a gallery's crops, recording it in the audit log and updating the index.
 
     Args:
         steps, rule, args: arguments of `GalleryRegistry.change`.
@@ -71,10 +71,10 @@ async def change_crops(
 async def relabel_identity(
     runtime: Runtime, gallery: Gallery, identity: str, new_identity: str
 ) -> RenamedIdentity:
-    """Give every crop of an identity another one.
+    """Rename an identity, or merge it into an existing one.
 
     Raises:
-        InvalidField: the identity has this name already.
+        InvalidField: the identity already has this name.
         UnknownGallery, UnknownIdentity: there is nothing to change.
         StorageFailed: nothing was changed.
     """
@@ -103,7 +103,7 @@ async def relabel_identity(
 
 
 async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> RenamedIdentity:
-    """Give the crops of a merge their former identity again.
+    """Restore the former identity of the crops of a merge.
 
     Raises:
         UnknownGallery, UnknownMerge: there is nothing to undo.
@@ -135,7 +135,7 @@ async def change_crop(
     Raises:
         InvalidField: there is no label to change, or the time of capture is in the future.
         UnknownGallery, UnknownCrop: there is nothing to change.
-        CropConflict: another crop of the same image bears that identity and camera.
+        CropConflict: another crop of the same image has that identity and camera.
         StorageFailed: nothing was changed.
     """
     if not fields:
@@ -175,7 +175,7 @@ async def change_matching(
     Raises:
         InvalidField: there is no label to change.
         UnknownGallery: the gallery was deleted.
-        CropConflict: another crop of the same image bears that identity and camera.
+        CropConflict: another crop of the same image has that identity and camera.
         StorageFailed: nothing was changed.
     """
     if not fields:
@@ -211,17 +211,17 @@ async def change_matched(
     *args: Any,
     **details: Any,
 ) -> tuple[int, Changed | None]:
-    """Change every crop that passes a filter in one commit, with its audit trail.
+    """Change every crop that passes a filter in one commit, recording it in the audit log.
 
     Args:
-        dry_run: change nothing, and note a search.
+        dry_run: change nothing, and log a query.
         steps: argument of `GalleryRegistry.change`.
-        rule: called with the gallery's number, ids of crops, `args` and `wanted`; commits a change
-            of these crops, unless they no longer pass `wanted`.
+        rule: called with the gallery's id, ids of crops, `args` and `wanted`; commits a change of
+            these crops, except for those that no longer pass `wanted`.
         event, details: arguments of `AuditLog.record`.
 
     Returns:
-        The number of crops that passed, and the commit; None where nothing was changed.
+        The number of crops that passed, and the commit; None if nothing was changed.
     """
     ids = [crop.crop_id async for crop in matching(runtime, gallery, wanted)]
     filters = {}
@@ -258,9 +258,9 @@ async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings)
 async def change_gallery(
     runtime: Runtime, gallery: Gallery, changes: SettingsChanges, reset_calibration: bool = False
 ) -> models.Gallery:
-    """Change settings of a gallery; raise `UnknownGallery` if it was just deleted.
+    """Change the settings of a gallery; raise `UnknownGallery` if it was just deleted.
 
-    A calibration that is reset or switched off is dropped with its searches. The next maintenance
+    Resetting or switching off the calibration drops it and its searches. The next maintenance
     applies a shorter retention.
     """
     details: dict[str, Any] = {**changes}
@@ -271,7 +271,7 @@ async def change_gallery(
         write = runtime.record.galleries.change
         await runtime.galleries.change("change-gallery", gallery, write, changes, reset_calibration)
         if reset_calibration or changes.get("calibration") == "off":
-            # This waits for its turn among the writes, so that a fit made meanwhile stays.
+            # Reload in turn with other writes, so that a fit published meanwhile is kept.
             await runtime.galleries.write(runtime.calibrations.reload, gallery)
 
     await runtime.audited("change_gallery", change, gallery=gallery.name, **details)
@@ -293,7 +293,7 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         removed = await runtime.galleries.change("delete-gallery", gallery, write)
         result["count"] = removed
         runtime.calibrations.forget(gallery)
-        # If this is cut off, maintenance removes the folders, which the record notes as unneeded.
+        # If this is interrupted, maintenance removes the folders, which the record lists.
         folders = [f"{SNAPSHOTS}/{gallery.gallery_id}"]
         folders += [
             f"{IMPORTS}/{job.job_id}" for job in unfinished if job.gallery_id == gallery.gallery_id

@@ -1,4 +1,4 @@
-"""Enroll: check the labels of images, decode, embed and store them; each lands or fails alone."""
+"""Enrollment: check labels, decode, embed and store images; each succeeds or fails separately."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_METADATA_DEPTH = 32
 PATH_SEGMENTS = (".", "..")
 Outcome = CropProblem | Sequence[str]
-"""The problem of an image, or the warnings about it."""
+"""The problem of an image, or its warnings."""
 
 
 @dataclass(frozen=True)
 class ImageToEnroll:
-    """An image to enroll and its labels; without the image if its vector is computed."""
+    """An image to enroll with its labels; without an image if its vector is given."""
 
     image: ImageFile | None
     identity: str | None = None
@@ -65,8 +65,8 @@ class ComputedVectors:
 
     Attributes:
         embedder: fingerprint of the embedder that made them.
-        embedded: one per image.
-        field: the field of the request that has them.
+        embedded: one for each image.
+        field: the request field that contains them.
     """
 
     embedder: str
@@ -76,7 +76,7 @@ class ComputedVectors:
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """The outcome of each image of an enrollment by its gallery's embedder."""
+    """The result of embedding each image of an enrollment with its gallery's embedder."""
 
     gallery: Gallery
     embedder: str
@@ -91,16 +91,16 @@ async def enroll(
     computed: ComputedVectors | None = None,
     keep_best: int | None = None,
 ) -> tuple[Enrollment, EmbeddedImages]:
-    """Enroll images; all that the answer calls landed survive a power cut and are searchable.
+    """Enroll images; all that were stored survive a power cut and are searchable on return.
 
     Args:
-        request_name: the same images are enrolled once under one name, however often they are sent.
+        request_name: repeating a request with the same name and images enrolls nothing again.
         computed: vectors of the images, if they were embedded elsewhere.
-        keep_best: how many crops each track keeps; all of them if None.
+        keep_best: number of crops to keep for each track; None keeps all.
 
     Raises:
-        RequestConflict: the name stood for other images.
-        InvalidField: the vectors are of another embedder than the gallery's, no image has a track
+        RequestConflict: the name belongs to different images.
+        InvalidField: the vectors are from another embedder than the gallery's, no image has a track
             to keep the best of, or a track has too many crops.
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
@@ -134,21 +134,21 @@ async def enroll(
                 elif request:
                     happened = runtime.record.crops.happened
                     enrolment = await runtime.galleries.read(happened, gallery.gallery_id, request)
-                nothing = Enrolment(gallery.version, (), ())
-                answer = _answer(images, outcomes, enrolment or nothing)
+                not_stored = Enrolment(gallery.version, (), ())
+                answer = _answer(images, outcomes, enrolment or not_stored)
                 return answer, EmbeddedImages(gallery, embedder, embedded)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
                 if gallery.embedder == embedder:
                     raise
-                # The gallery changed its embedder while the images were embedded: embed them again.
+                # The gallery changed its embedder in the meantime: embed the images again.
 
 
 def read_vectors(texts: Sequence[str], embedder: str | None, most: int) -> ComputedVectors:
-    """Return the vectors that a request has in place of images.
+    """Return the vectors that a request sends instead of images.
 
     Raises:
-        InvalidField: for a text that is no vector, too many, or no embedder.
+        InvalidField: a text is not a vector, there are too many, or the embedder is missing.
     """
     if len(texts) > most or embedder is None:
         raise InvalidField(
@@ -167,8 +167,8 @@ def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVect
     expected = gallery.embedder
     model = runtime.models[expected]
     dimension = model.networks.dimension
-    is_other = any(image.vector.shape != (dimension,) for image in computed.embedded)
-    if computed.embedder != expected or is_other:
+    dimension_differs = any(image.vector.shape != (dimension,) for image in computed.embedded)
+    if computed.embedder != expected or dimension_differs:
         raise InvalidField(
             f"{computed.field}: the vectors are of embedder {computed.embedder[:12]}…, and gallery "
             f"{gallery.name!r} takes those of {expected[:12]}… ({model.name}, {dimension} "
@@ -184,18 +184,18 @@ def _outcomes(
     crops: list[ArchivedCrop] = []
     now = datetime.now(UTC)
     days = settings.retention_days
-    ages = settings.retention_from == "captured" and days is not None
+    can_expire = settings.retention_from == "captured" and days is not None
     kept_since = now - timedelta(days=days or 0)
     for image, outcome in zip(images, embedded, strict=True):
         captured = image.captured_at
         if captured is not None and captured > now + CLOCKS_DIFFER_BY:
-            # Retention would keep the crop for too long.
+            # Retention would keep such a crop for too long.
             outcomes.append(in_future(captured))
         elif isinstance(outcome, CropProblem):
             outcomes.append(outcome)
         else:
             warnings = [fault.detail for fault in outcome.faults]
-            if ages and captured is not None and captured <= kept_since:
+            if can_expire and captured is not None and captured <= kept_since:
                 warnings.append(
                     f"captured_at: {captured.isoformat()} is past the {days} days that this "
                     "gallery keeps crops, so the next maintenance deletes it; set "
@@ -299,13 +299,13 @@ async def _store(
 def _answer(
     images: Sequence[ImageToEnroll], outcomes: Sequence[Outcome], enrolment: Enrolment
 ) -> Enrollment:
-    """Merge problems and landed crops into one result per image, in order.
+    """Merge problems and stored crops into one result per image, in order.
 
-    A request that happened before has its earlier outcomes and the labels that it sends again.
+    A repeated request gets its earlier outcomes with the labels that it sends again.
     """
     if enrolment.replayed:
         outcomes = [
-            # Earlier programs stored null for an image without a problem.
+            # Earlier versions stored null for an image without a problem.
             CropProblem(**outcome) if isinstance(outcome, dict) else outcome or ()
             for outcome in json.loads(enrolment.problems)
         ]
@@ -328,8 +328,8 @@ def _answer(
 
 
 def checked_text(field: str, value: str) -> str:
-    """Return a name unchanged; raise `InvalidField` if no call could name it again."""
-    # A query or a form that is not multipart has U+FFFD in place of invalid UTF-8.
+    """Return a name unchanged; raise `InvalidField` if it could not be used in later calls."""
+    # Invalid UTF-8 in a query string or a URL-encoded form is decoded to U+FFFD.
     if len(value) > MAX_TEXT or not value.isprintable() or "\ufffd" in value:
         raise InvalidField(
             f"{field}: {value[:40]!r} is longer than {MAX_TEXT} characters, not printable, or was "
@@ -344,7 +344,7 @@ def checked_text(field: str, value: str) -> str:
 
 
 def checked_camera(field: str, value: str) -> str:
-    """Return a camera unchanged; raise `InvalidField` if no list of cameras could name it."""
+    """Return a camera unchanged; raise `InvalidField` if it could not occur in a list."""
     if "," in value or value != value.strip():
         raise InvalidField(
             f"{field}: {value[:40]!r} has a comma, or a space at an end, and no list of cameras "
@@ -361,13 +361,13 @@ def _checked_camera(value: str, info: ValidationInfo) -> str:
     return checked_camera(info.field_name or "camera", value)
 
 
-# The name of an identity, a case, or the holder of a key; and a camera.
+# Type of names of identities, cases and key holders; type of cameras.
 Name = Annotated[Text, AfterValidator(_checked_name)]
 Camera = Annotated[Text, AfterValidator(_checked_camera)]
 
 
 def checked_track(field: str, value: str) -> str:
-    """Return a track unchanged; raise `InvalidField` if no call could name it again."""
+    """Return a track unchanged; raise `InvalidField` if it could not be used in later calls."""
     if len(value) > MAX_TRACK:
         raise InvalidField(
             f"{field}: {value[:40]!r} has {len(value)} characters, and a track at most "
@@ -377,12 +377,12 @@ def checked_track(field: str, value: str) -> str:
 
 
 def checked_metadata(name: str, value: str) -> dict[str, Any]:
-    """Parse a JSON object; raise `InvalidField` if it could not be written back."""
+    """Parse a JSON object; raise `InvalidField` if it cannot be serialized again."""
     metadata: Any = None
     try:
         if len(value.encode()) <= MAX_METADATA_BYTES:
             metadata = json.loads(value)
-        # NaN, infinities and half of a surrogate pair cannot be written back.
+        # NaN, infinities and lone surrogates cannot be serialized.
         json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode()
         usable = isinstance(metadata, dict) and _depth(metadata) <= MAX_METADATA_DEPTH
     except (ValueError, RecursionError):
@@ -409,7 +409,7 @@ def _checked_moment(name: str, value: str) -> datetime:
         raise InvalidField(f"{name}: {error}") from error
 
 
-# Functions that read labels from text, in the order of `ImageToEnroll`.
+# Parsers of labels from text, in the order of `ImageToEnroll`.
 LABELS: Mapping[str, Callable[[str, str], Any]] = {
     "identity": checked_text,
     "camera": checked_camera,

@@ -1,4 +1,4 @@
-"""The changes of the record reach this process, whichever process of the machine made them."""
+"""Following of the record: each process applies the changes that any process has committed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from service.record.transaction import Change
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
-# The vectors of this many changes are in memory at once.
+# Upper bound on changes whose vectors are in memory at once.
 CHANGES_AT_ONCE = 32
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 60.0
 CLOSING_SECONDS = 5.0
-# A gallery of millions of crops is read again in less.
+# Reading a gallery of millions of crops takes less than this.
 STALL_SECONDS = 45.0
 
 Apply = Callable[[int, Sequence[Change]], None]
@@ -33,23 +33,23 @@ Reread = Callable[[int], None]
 
 
 class Follower:
-    """A thread that applies the changes of every gallery in their order.
+    """A thread that applies the changes of every gallery in order.
 
-    It outlives every failure: a gallery whose changes cannot be applied, or are kept no more, is
-    read again, after a growing pause where that fails too, and the others go on.
+    It survives every failure. A gallery whose changes have expired or cannot be applied is read
+    again, after growing pauses if that fails too, while the others continue.
 
     Args:
-        apply: shows changes of a gallery, and returns once every search sees them; where it raises,
+        apply: applies changes of a gallery, and returns once every search sees them; if it raises,
             the gallery is read again.
-        reread: reads a gallery from the record, or drops one that was deleted.
+        reread: reads a gallery from the record, or drops a deleted one.
     """
 
     def __init__(self, database: Database, apply: Apply, reread: Reread) -> None:
         self._database = database
         self._apply = apply
         self._reread = reread
-        self._seen: dict[int, Mark] = {}
-        # Galleries to be read again: from when on by `time.monotonic`, and the pause before it.
+        self._shown: dict[int, Mark] = {}
+        # Galleries to read again: the time to do so by `time.monotonic`, and the last pause.
         self._lost: dict[int, tuple[float, float]] = {}
         self._waiting: dict[int, list[tuple[float, Future[None]]]] = {}
         self._lock = threading.Lock()
@@ -57,18 +57,18 @@ class Follower:
         self._closing = threading.Event()
         self._data_version = -1
         self._feeds: Mapping[int, Mark] = {}
-        # When every change was shown last, by `time.monotonic`.
+        # When all changes were last shown, by `time.monotonic`.
         self._in_step_at = time.monotonic()
         self._is_reachable = True
         self.thread = MonitoredThreadPool(1, "follower", STALL_SECONDS)
         self._following: list[Future[None]] = []
 
     def state(self) -> RecordState:
-        """Return how far the galleries in memory are behind the record."""
+        """Return how far the galleries in memory lag behind the record."""
         lag = 0
         for gallery_id, newest in self._feeds.items():
-            seen = self._seen.get(gallery_id)
-            lag += newest.seq - (seen.seq if seen else 0)
+            shown = self._shown.get(gallery_id)
+            lag += newest.seq - (shown.seq if shown else 0)
         state: Literal["in_step", "catching_up", "reading_again", "unreachable"]
         if not self._is_reachable:
             state = "unreachable"
@@ -80,10 +80,10 @@ class Follower:
         return RecordState(state=state, lag=max(0, lag), lag_seconds=seconds)
 
     def start(self) -> None:
-        """Read every gallery, and follow the record from then on; blocks for the reading.
+        """Read every gallery and start following the record; blocks until all are read.
 
         Raises:
-            Exception: a gallery cannot be read, such as `DamagedRecord`.
+            Exception: a gallery cannot be read, for example `DamagedRecord`.
         """
         self._data_version = self._database.data_version()
         for gallery_id, newest in self._database.feeds().items():
@@ -92,14 +92,14 @@ class Follower:
         self._following.append(self.thread.submit(self._run))
 
     def wake(self) -> None:
-        """Look for changes now instead of at the next poll; called after a commit."""
+        """Check for changes now instead of at the next poll; call this after a commit."""
         self._woken.set()
 
     def wait_for(self, gallery_id: int, seq: int) -> Future[None]:
-        """Return a future that is done once a change of a gallery, or a later one, is shown."""
+        """Return a future that completes once this or a later change of a gallery is shown."""
         future: Future[None] = Future()
         with self._lock:
-            shown = self._seen.get(gallery_id)
+            shown = self._shown.get(gallery_id)
             if shown is not None and shown.seq >= seq:
                 future.set_result(None)
             else:
@@ -121,7 +121,7 @@ class Follower:
             woken = self._woken.wait(POLL_SECONDS)
             self._woken.clear()
             try:
-                # Read before the changes, so that a commit that comes meanwhile is noticed later.
+                # Read the version before the changes, so that the next poll notices later commits.
                 data_version = self._database.data_version()
                 if woken or self._lost or data_version != self._data_version:
                     self._follow()
@@ -136,10 +136,10 @@ class Follower:
 
     def _follow(self) -> None:
         feeds = self._feeds = self._database.feeds()
-        for gallery_id in sorted(self._seen.keys() - feeds.keys()):
+        for gallery_id in sorted(self._shown.keys() - feeds.keys()):
             self._forget(gallery_id)
         for gallery_id, newest in feeds.items():
-            if self._seen.get(gallery_id) != newest or gallery_id in self._lost:
+            if self._shown.get(gallery_id) != newest or gallery_id in self._lost:
                 self._catch_up(gallery_id, newest)
 
     def _catch_up(self, gallery_id: int, newest: Mark) -> None:
@@ -147,7 +147,7 @@ class Follower:
         if time.monotonic() < retry_at:
             return
         try:
-            if gallery_id not in self._seen or gallery_id in self._lost:
+            if gallery_id not in self._shown or gallery_id in self._lost:
                 self._reread(gallery_id)
                 self._show(gallery_id, newest)
                 self._lost.pop(gallery_id, None)
@@ -163,31 +163,31 @@ class Follower:
             log.exception("gallery %d is read again in %.2f s", gallery_id, pause)
 
     def _apply_changes(self, gallery_id: int) -> None:
-        seen = self._seen[gallery_id]
-        while changes := self._database.changes(gallery_id, seen, CHANGES_AT_ONCE):
+        shown = self._shown[gallery_id]
+        while changes := self._database.changes(gallery_id, shown, CHANGES_AT_ONCE):
             heartbeat()
             self._apply(gallery_id, changes)
-            seen = Mark(changes[-1].sequence, changes[-1].token)
-            self._show(gallery_id, seen)
+            shown = Mark(changes[-1].sequence, changes[-1].token)
+            self._show(gallery_id, shown)
 
     def _show(self, gallery_id: int, newest: Mark) -> None:
         with self._lock:
-            self._seen[gallery_id] = newest
+            self._shown[gallery_id] = newest
         self._release(gallery_id, newest.seq)
 
     def _forget(self, gallery_id: int) -> None:
         self._reread(gallery_id)
         with self._lock:
-            del self._seen[gallery_id]
+            del self._shown[gallery_id]
         self._lost.pop(gallery_id, None)
         self._release(gallery_id, math.inf)
 
     def _release(self, gallery_id: int, seq: float, error: Exception | None = None) -> None:
         with self._lock:
             waiting = self._waiting.pop(gallery_id, [])
-            later = [(awaited, future) for awaited, future in waiting if awaited > seq]
-            if later:
-                self._waiting[gallery_id] = later
+            remaining = [(awaited, future) for awaited, future in waiting if awaited > seq]
+            if remaining:
+                self._waiting[gallery_id] = remaining
         for awaited, future in waiting:
             if awaited <= seq and future.set_running_or_notify_cancel():
                 if error is None:

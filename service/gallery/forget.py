@@ -1,4 +1,4 @@
-"""Forgetting: deletion of crops, or of a person with everything that is kept of them."""
+"""Forgetting: deletion of crops, or of a person with everything stored about them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
 
     Raises:
         UnknownGallery, UnknownCrop: there is nothing to delete.
-        StorageFailed: the crop is still there.
+        StorageFailed: the crop was not deleted.
     """
 
     async def section() -> Removal:
@@ -41,7 +41,7 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
             [crop_id],
             crop_ids=[crop_id],
         )
-        # After the audit log: the crop is deleted, also where a picture elsewhere stays for now.
+        # After the audit log: the crop is deleted even if its external picture remains for now.
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return Removal(gallery_version=removal.version, removed=removal.count)
 
@@ -55,7 +55,7 @@ async def forget_matching(
 
     Raises:
         UnknownGallery: the gallery was deleted.
-        StorageFailed: some of the crops, or a picture elsewhere, are still there.
+        StorageFailed: some crops, or an external picture, were not deleted.
     """
 
     async def section() -> RemovedCrops:
@@ -72,40 +72,40 @@ async def forget_matching(
 
 
 async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
-    """Delete every crop of a person, from every snapshot too.
+    """Delete every crop of a person, also from all snapshots.
 
-    Crops under this identity are removed from snapshots also where the gallery no longer has any: a
-    restore would bring them back.
+    Crops with this identity are removed from snapshots even if the gallery no longer has any,
+    because a restore would bring them back.
 
     Raises:
         UnknownGallery, UnknownIdentity: there is nothing to delete.
-        StorageFailed: nothing was deleted, or a picture elsewhere could not be.
-        SnapshotsNotRewritten: the person is gone from the gallery and from every other snapshot.
+        StorageFailed: nothing was deleted, or an external picture could not be.
+        SnapshotsNotRewritten: the person was deleted from the gallery and all other snapshots.
     """
 
     async def section() -> ForgottenIdentity:
         async with runtime.audit.audited(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
-            found = await runtime.galleries.change(
+            forgotten = await runtime.galleries.change(
                 "forget-identity", gallery, runtime.record.identities.forget, identity
             )
-            removal = found or values.Removal(gallery.version, ())
+            removal = forgotten or values.Removal(gallery.version, ())
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
             result["alerts"] = removal.alerts
             failpoint("forget-identity.before-snapshots")
             rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
-            if not (found or rewriting.of_identity or rewriting.failed):
+            if not (forgotten or rewriting.of_identity or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
-            if not found:
-                # Undoing a merge would bring back the name of a person who was in a snapshot.
+            if not forgotten:
+                # Undoing a merge would bring back the name of a person who is only in snapshots.
                 forget_merges = runtime.record.identities.forget_merges
                 await runtime.galleries.write(forget_merges, gallery.gallery_id, identity)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
             forget_name = runtime.record.jobs.forget_name
             await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
-            # Searches may show crops that were deleted singly since the last maintenance.
+            # Searches may show crops deleted individually since the last maintenance.
             await expire_searches(runtime, gallery)
         try:
             await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
@@ -121,7 +121,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             remaining=await _remaining(runtime, gallery, removal),
         )
 
-    # The lock is held from before the deletion, so that no restore comes in between.
+    # Hold the lock from before the deletion, so that no restore can intervene.
     return await runtime.sections.run(section, runtime.snapshot_lock(gallery.gallery_id))
 
 
@@ -143,7 +143,7 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
         await runtime.audited("delete_expired", sweep, gallery=gallery.name)
 
 
-# Places, their contents, and until when these stay.
+# Places where something remains, what it is, and until when.
 ALWAYS_REMAINS = (
     (
         "record store",
@@ -206,7 +206,7 @@ ELSEWHERE_REMAINS = (
     "images and vectors of the deleted crops",
     "its own rules delete them",
 )
-# Numbers and codes; the record alone knows whose.
+# Milvus holds only numbers and codes; the record alone knows to whom they belong.
 COMPACTED = (
     "Milvus' object store",
     "files of before the compaction, with vectors of the deleted crops, which no search shows",

@@ -1,4 +1,4 @@
-"""One gallery in memory: its index, and the version that the index shows."""
+"""A gallery in memory: its index, and the version that the index shows."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from service.search.index import GalleryIndex
 
 SearchedIndex = GalleryIndex | MilvusIndex
 MakeIndex = Callable[[int, str], MilvusIndex]
-"""Finds the index of a gallery, by its number and the embedder's fingerprint."""
+"""Returns the external index of a gallery, given its id and its embedder's fingerprint."""
 
 
 class Gallery:
-    """A gallery that can be searched.
+    """A searchable gallery.
 
-    Its name and settings may be read on any thread, everything else on the device thread.
+    Any thread may read its name and settings; use everything else on the device thread only.
 
     Attributes:
         gallery_id, name, settings: as in the record.
-        version: version that the index shows; a write is acknowledged once it is reached.
+        version: version shown by the index; a write is acknowledged once this reaches it.
         crops: number of crops.
-        embedding_fingerprint: of the embedder that made the stored vectors.
-        newest_embedder: fingerprint of the embedder that a reindex leads to.
-        own_index: index of vectors that this process holds and applies changes to.
-        outside_index: index that another program holds and an indexer writes.
+        embedding_fingerprint: fingerprint of the embedder that made the stored vectors.
+        newest_embedder: fingerprint of the embedder that a reindex switches to.
+        own_index: index held by this process, which applies changes to it.
+        outside_index: index held by another program and written by an indexer.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Gallery:
         metadata: ReadTexts,
         tracks: ReadTexts,
     ) -> None:
-        """Make a gallery with an empty index.
+        """Create a gallery with an empty index.
 
         Args:
-            embedders: feature sizes of the loaded embedders by fingerprint; new galleries take the
+            embedders: feature sizes of the loaded embedders by fingerprint; new galleries use the
                 first one.
-            secret: secret of the record, for the index's group codes.
-            outside: finds the index outside this process; None if this process holds the index.
+            secret: the record's group secret, which keys the index's group codes.
+            outside: returns the external index; None if this process holds the index.
             metadata, tracks: read the metadata and the tracks of crops by slot.
         """
         self.gallery_id = record.gallery_id
@@ -86,7 +86,7 @@ class Gallery:
 
     @property
     def index(self) -> SearchedIndex:
-        """Return the index, in this process or outside it.
+        """The index, in this process or outside it.
 
         Raises:
             NeedsReindex: no loaded embedder made the stored vectors.
@@ -100,22 +100,22 @@ class Gallery:
         return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
 
     def can_go_on_as(self, record: GalleryRecord, vectors: bool = False) -> bool:
-        """Return whether the index can hold the record's vectors; if not, another one is needed.
+        """Return whether the current index can hold the vectors of a record.
 
         Args:
             record: record of the gallery, read later than `self`.
-            vectors: whether vectors were read before `record`, which may be of its embedder.
+            vectors: vectors were read before `record` and may have its embedder.
         """
         return self._indexed_by == self._embedder_of(record, vectors)
 
     def follow_record(self, record: GalleryRecord) -> None:
-        """Take over the settings and embedder of a record, and its count if there is no index."""
+        """Adopt the settings and embedder of a record, and its crop count if there is no index."""
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
         self.crops = self.own_index.count if self.own_index else record.crops
 
-    def replace(self, read: Gallery) -> None:
-        self.__dict__.update(read.__dict__)
+    def replace(self, other: Gallery) -> None:
+        self.__dict__.update(other.__dict__)
 
     def apply(
         self,
@@ -128,14 +128,14 @@ class Gallery:
     ) -> None:
         """Apply committed changes to the index, which must be able to hold the record's vectors.
 
-        Crops that were added already stay, and unknown ones are ignored.
+        Crops added before are kept, and unknown ones ignored.
 
         Args:
-            record: the gallery's, read after the crops.
-            version: of the gallery after these changes.
-            added, relabelled: the labels of the crops that are still there.
-            removed: slots.
-            file: holds the vectors of the added crops; None where there is none.
+            record: the gallery's record, read after the crops.
+            version: version of the gallery after these changes.
+            added, relabelled: labels of the crops that still exist.
+            removed: slots of removed crops.
+            file: file with the vectors of the added crops; None if there is none.
         """
         index = self.own_index
         if index is not None:
@@ -148,11 +148,11 @@ class Gallery:
         self.follow_record(record)
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
-        # The version comes last: where a part fails, it is not one that the index shows.
+        # Set the version last: if a step fails, the index must not claim to show it.
         self.version = max(self.version, version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
-        """Return the embedder of a record's vectors; an empty gallery takes the newest."""
+        """Return the embedder of a record's vectors; an empty gallery uses the newest."""
         return record.embedding_fingerprint if record.crops or vectors else self.newest_embedder
 
     def _make_index_for(self, embedder: str) -> None:

@@ -1,4 +1,4 @@
-"""Kept searches: keep, list, open with current labels, delete and expire them."""
+"""Kept searches: storing, listing and opening them with current labels, deletion and expiry."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from service.search.options import QueryOptions
 from service.search.query import AnsweredQuery
 
 KEPT_RESULTS = 100
-# Bound of the fields as JSON: a list reads up to 1,000 searches.
+# Limit on the fields as JSON, since a listing reads up to 1,000 searches.
 KEPT_REQUEST_BYTES = 16 * 1024
-# Other fields are not kept: they may name a person, whom forgetting would not find here.
+# Other fields are dropped: they may name a person, and forgetting would not find that name here.
 KEPT_FIELDS = {
     *(
         "mode",
@@ -53,9 +53,9 @@ KEPT_FIELDS = {
 async def keep_answers(
     call: GalleryCall, options: QueryOptions, queries: Sequence[AnsweredQuery]
 ) -> list[QueryAnswer]:
-    """Keep answered searches, and return their answers with a `query_id`.
+    """Store answered searches, and return their answers with a `query_id`.
 
-    An answer that the record does not take has a warning that explains it in place of the id.
+    If an answer cannot be stored, a warning explains why and there is no `query_id`.
     """
     runtime = call.runtime
     try:
@@ -67,11 +67,11 @@ async def keep_answers(
                 f"one has at most {KEPT_REQUEST_BYTES:,}; name fewer cameras"
             )
         searches = [_kept(call.caller, request, query) for query in queries]
-        kept, gone = await call.write(
+        stored_ids, removed = await call.write(
             runtime.record.kept.keep, searches, runtime.settings.kept_queries
         )
-        if gone:
-            await call.done("delete_oldest_searches", count=gone)
+        if removed:
+            await call.done("delete_oldest_searches", count=removed)
     except ServiceError as error:
         warning = f"the search is not kept: {error.detail}"
         return [_warned(query.answer, warning) for query in queries]
@@ -79,7 +79,7 @@ async def keep_answers(
     answers = []
     for query, (search, _) in zip(queries, searches, strict=True):
         answer = query.answer
-        if search.query_id not in kept:
+        if search.query_id not in stored_ids:
             why = "cases hold all searches that GMN_KEPT_QUERIES allows, or its result is deleted"
             answers.append(_warned(answer, f"the search is not kept: {why}"))
             continue
@@ -99,7 +99,7 @@ async def find_case(call: GalleryCall, case_id: str) -> Case:
 def described_searches(
     call: GalleryCall, searches: Sequence[KeptQuery], limit: int
 ) -> KeptSearches:
-    """Describe a page of searches, of which one more than `limit` were read; blocks."""
+    """Describe a page of searches from up to `limit` + 1 of them; blocks."""
     more = searches[limit - 1].query_id if len(searches) > limit else None
     searches = searches[:limit]
     best = {search.results[0].crop_id for search in searches if search.results}
@@ -116,7 +116,7 @@ async def find_search(call: GalleryCall, query_id: str) -> KeptQuery:
 
 
 async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
-    """Return a kept search, its answer with current labels; raise `UnknownQuery`."""
+    """Return a kept search and its answer with current labels; raise `UnknownQuery`."""
     kept = await find_search(call, query_id)
     return await call.read(lambda _: _opened(call, kept))
 
@@ -131,7 +131,7 @@ async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
 
 
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
-    """Delete searches that are too old, and those whose person no crop shows any more."""
+    """Delete expired searches, and those for a person who has no crops left."""
     before = datetime.now(UTC) - _kept_for(runtime, gallery)
     gallery_id = gallery.gallery_id
     record = runtime.record.kept
@@ -215,13 +215,13 @@ def _kept(
     request: Mapping[str, Any],
     query: AnsweredQuery,
 ) -> tuple[KeptQuery, bytes | None]:
-    # Forgetting finds the search by each of them.
-    asked = {"crop_ids": query.crop_ids} if len(query.crop_ids) > 1 else {}
+    # Forgetting finds the search by each of these crops.
+    crop_fields = {"crop_ids": query.crop_ids} if len(query.crop_ids) > 1 else {}
     search = KeptQuery(
         query_id=new_crop_id(),
         created_at=datetime.now(UTC),
         key_id=caller.key_id,
-        request={**request, "images": query.images, **asked},
+        request={**request, "images": query.images, **crop_fields},
         answer=query.answer.model_dump(mode="json", exclude={"results", "query_id"}),
         results=[
             KeptResult(crop.crop_id, crop.cosine, crop.pair_logit, crop.probability, crop.verdict)

@@ -1,4 +1,4 @@
-"""Pictures of crops outside the record, and strays among them."""
+"""Pictures of crops stored outside the record, and removal of stray ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from service.record.transaction import batches
 from service.record.values import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
-# A picture whose crop has not landed after this long is swept up.
+# A picture whose crop was not stored within this time is removed.
 SETTLED = timedelta(hours=1)
 LOOKED_AT_AGAIN = timedelta(days=1)
-# Upper bound on the images that are removed while a gallery's lock is held.
+# Upper bound on images removed while a gallery's lock is held.
 STRAYS_AT_ONCE = 1000
 REMOVED_PER_CALL = 100
 
@@ -28,14 +28,14 @@ REMOVED_PER_CALL = 100
 async def keep_elsewhere(
     runtime: Runtime, folder: PictureFolder, target: Gallery, crops: Sequence[ArchivedCrop]
 ) -> list[ArchivedCrop]:
-    """Keep pictures in a folder, and return the crops as they are then.
+    """Store pictures in a folder, and return the crops without them.
 
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
     """
     number = target.gallery_id
     pictures = {crop.record.crop_id: crop.picture for crop in crops if crop.picture is not None}
-    # Noted before: what lands in no commit is swept up later.
+    # Note the pictures first, so that they are removed later if no commit uses them.
     expect = runtime.record.stray_files.expect
     until = datetime.now(UTC) + SETTLED
     await runtime.galleries.write(expect, number, list(pictures), until)
@@ -44,7 +44,7 @@ async def keep_elsewhere(
 
 
 async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> Picture | None:
-    """Read a crop's picture, or None; raises `RecordUnavailable` where the folder hangs."""
+    """Read a crop's picture, or None; raises `RecordUnavailable` if the folder hangs."""
     picture = await runtime.galleries.read(runtime.record.crops.picture, gallery_id, crop.crop_id)
     folder = runtime.pictures
     if picture is None and crop.content_type is not None and folder is not None:
@@ -54,30 +54,30 @@ async def stored_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) ->
 
 
 async def remove_stray_pictures(runtime: Runtime) -> None:
-    """Remove pictures whose crops are deleted or never landed; raises `StorageFailed`."""
+    """Remove pictures whose crops were deleted or never stored; raises `StorageFailed`."""
     if runtime.pictures is None:
         return
     stray = runtime.record.stray_files.all
     now = datetime.now(UTC)
     while strays := await runtime.galleries.read(stray, now, STRAYS_AT_ONCE):
-        left: dict[str, Exception] = {}
+        failed: dict[str, Exception] = {}
         names: dict[int, list[str]] = defaultdict(list)
         for gallery_id, name in strays:
             names[gallery_id].append(name)
         for gallery_id, of_gallery in names.items():
             remove = partial(_remove_strays, runtime, gallery_id, of_gallery)
-            # No restore brings crops back meanwhile.
-            left |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
-        if left:
-            raise StorageFailed(f"{len(left)} images of deleted crops could not be removed")
+            # The lock prevents a restore from bringing crops back in the meantime.
+            failed |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
+        if failed:
+            raise StorageFailed(f"{len(failed)} images of deleted crops could not be removed")
 
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
-    """Remove the pictures of deleted crops elsewhere; raises `StorageFailed` where some stay."""
-    if left := await _remove(runtime, gallery_id, crop_ids):
+    """Remove external pictures of deleted crops; raises `StorageFailed` if some remain."""
+    if failed := await _remove(runtime, gallery_id, crop_ids):
         raise StorageFailed(
-            f"the crops are deleted, but {len(left)} images at GMN_IMAGES_URL could not be removed "
-            f"({next(iter(left.values()))}); maintenance tries again every GMN_HOUSEKEEPING_SECONDS"
+            f"the crops are deleted, but {len(failed)} images at GMN_IMAGES_URL were not removed "
+            f"({next(iter(failed.values()))}); the next maintenance will try again"
         )
 
 
@@ -103,23 +103,23 @@ def _needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]
 
 
 async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
-    """Remove pictures elsewhere, but of crops that a restore has brought back.
+    """Remove external pictures, except of crops that a restore has brought back.
 
     Returns:
-        The error of each picture that could not be removed, by name.
+        The errors of pictures that could not be removed, by name.
     """
     folder = runtime.pictures
-    left: dict[str, Exception] = {}
+    failed: dict[str, Exception] = {}
     if folder is None or not names:
-        return left
-    # A restore may have brought a crop back, also with its picture inside the record.
-    there = await runtime.galleries.read(runtime.record.crops.by_id, gallery_id, names)
-    gone = [name for name in names if name not in there or not there[name].elsewhere]
-    for some in batches(gone, REMOVED_PER_CALL):
+        return failed
+    # A restore may bring a crop back, possibly with its picture inside the record.
+    existing = await runtime.galleries.read(runtime.record.crops.by_id, gallery_id, names)
+    unneeded = [name for name in names if name not in existing or not existing[name].elsewhere]
+    for batch in batches(unneeded, REMOVED_PER_CALL):
         try:
-            left |= await folder.changes.run(folder.remove, gallery_id, some)
+            failed |= await folder.changes.run(folder.remove, gallery_id, batch)
         except (OSError, RecordUnavailable) as error:
-            left |= dict.fromkeys(some, error)
-    settled = [name for name in names if name not in left]
+            failed |= dict.fromkeys(batch, error)
+    settled = [name for name in names if name not in failed]
     await runtime.galleries.write(runtime.record.stray_files.forget, gallery_id, settled)
-    return left
+    return failed

@@ -1,4 +1,4 @@
-"""The galleries in memory: a write is committed, then shown by the follower, then acknowledged."""
+"""The galleries in memory: each write is committed, shown by the follower, then acknowledged."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from service.search.columns import Columns
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"
 READ_THREADS = 2
-# Writes that wait together are committed together.
+# Writes waiting at the same time are committed together.
 WRITE_THREADS = 8
 CAUGHT_UP_WITHIN_SECONDS = 2.0
 VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
 CROPS_PER_EVENT = 1000
-# Vectors that are read from the disk while the rows of those before them are.
+# Number of vectors read ahead from the disk while the rows before them are read.
 READ_AHEAD_SLOTS = 65_536
 Result = TypeVar("Result")
 Apply = Callable[[], None]
@@ -52,18 +52,18 @@ Apply = Callable[[], None]
 
 @dataclass(eq=False)
 class GalleryRegistry:
-    """Every gallery in memory, in step with a record that all processes of a machine write.
+    """All galleries in memory, in step with a record that every process of a machine may write.
 
-    A write runs on one of some threads, and writes that wait together are committed together. The
-    follower then reads each commit, of this process or another one, in the order of its gallery,
-    and has the device thread apply it, which alone changes what is searched. A caller that is
-    cancelled never leaves a commit unapplied.
+    A write runs on one of several threads; writes waiting at the same time are committed together.
+    The follower then reads each commit, of this process or another, in the order of its gallery.
+    It has the device thread apply the commit; no other thread changes what is searched. Cancelling
+    a caller never leaves a commit unapplied.
 
     Attributes:
-        embedders: sizes of the loaded embedders' features by fingerprint, the newest first.
-        read_calibration: reads a gallery's published calibration; it blocks.
-        outside: finds galleries' indexes outside this process; None where it holds them itself.
-        shared: Redis, to which commits are announced; None where none is named.
+        embedders: feature sizes of the loaded embedders by fingerprint, newest first.
+        read_calibration: reads a gallery's published calibration; blocks.
+        outside: returns the external index of a gallery; None if this process holds the indexes.
+        shared: Redis, to which commits are announced; None if not configured.
     """
 
     record: Record
@@ -80,11 +80,11 @@ class GalleryRegistry:
         self._follower = Follower(self.record.database, self._apply, self._read)
 
     def load(self) -> None:
-        """Read every gallery into memory and create `default` where it is missing; blocks."""
+        """Read every gallery into memory, creating `default` if it is missing; blocks."""
         self.record.database.prefetch()
         names = [gallery.name for gallery in self.record.galleries.all()]
         if DEFAULT_GALLERY not in names:
-            # Another process may begin at the same moment.
+            # Another process may create it at the same moment.
             with contextlib.suppress(GalleryConflict):
                 newest = next(iter(self.embedders))
                 self.record.galleries.create(DEFAULT_GALLERY, newest, GallerySettings())
@@ -99,7 +99,7 @@ class GalleryRegistry:
         return [self._writers, self._readers, self._follower.thread]
 
     def by_id(self, gallery_id: int) -> Gallery | None:
-        """Return a gallery by its number; None where it was deleted."""
+        """Return a gallery by its id, or None if it was deleted."""
         for gallery in list(self._by_name.values()):
             if gallery.gallery_id == gallery_id:
                 return gallery
@@ -109,7 +109,7 @@ class GalleryRegistry:
         return sorted(self._by_name.values(), key=lambda gallery: gallery.name)
 
     def get(self, name: str) -> Gallery:
-        """Return a gallery by its name; raises `UnknownGallery` where there is none."""
+        """Return a gallery by its name; raises `UnknownGallery` if there is none."""
         gallery = self._by_name.get(name)
         if gallery is None:
             raise UnknownGallery(name)
@@ -123,22 +123,22 @@ class GalleryRegistry:
         return gallery
 
     async def find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
-        """Return those of these crops that are there, by slot.
+        """Return the existing ones of these crops, by slot.
 
         Raises:
-            UnknownGallery: the gallery was deleted, and crops were asked for.
+            UnknownGallery: the gallery was deleted, and `row_ids` is not empty.
         """
 
         def find() -> dict[int, StoredCrop]:
-            found = self.record.crops.by_row(gallery.gallery_id, row_ids)
-            if len(found) == len(row_ids) or self.record.galleries.get(gallery.gallery_id):
-                return found
+            crops = self.record.crops.by_row(gallery.gallery_id, row_ids)
+            if len(crops) == len(row_ids) or self.record.galleries.get(gallery.gallery_id):
+                return crops
             raise UnknownGallery(gallery.name)
 
         return await self.read(find) if row_ids else {}
 
     async def catch_up(self) -> None:
-        """Wait a moment until earlier commits of this and other processes are shown."""
+        """Wait briefly until earlier commits of this and other processes are shown."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
                 feeds = await self.read(self.record.database.feeds)
@@ -148,11 +148,11 @@ class GalleryRegistry:
                     await asyncio.wrap_future(shown)
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
-        """Return once a gallery shows a version or a later one.
+        """Wait until a gallery shows a version or a later one.
 
         Raises:
-            UnknownGallery: it was deleted meanwhile.
-            VersionNotReached: where it does not come within two seconds.
+            UnknownGallery: the gallery was deleted in the meantime.
+            VersionNotReached: the version was not reached within two seconds.
         """
         until = time.monotonic() + VERSION_WITHIN_SECONDS
         while True:
@@ -173,23 +173,23 @@ class GalleryRegistry:
     async def change(
         self, steps: str, gallery: Gallery, write: Callable[..., Result], *args: Any
     ) -> Result:
-        """Commit a change of a gallery, which survives a power cut once this returns.
+        """Commit a change of a gallery, which is durable once this returns.
 
-        Every search then sees it, and until then the state before.
+        From then on every search sees the change; until then, none does.
 
         Args:
-            steps: names the failpoints around the commit.
-            write: commits it, called with the gallery's number and `args` on a writer thread. It
-                returns the change of crops, or anything else.
+            steps: prefix of the names of the failpoints around the commit.
+            write: commits the change; called with the gallery's id and `args` on a writer thread.
+                It returns the change of crops, or anything else.
 
         Raises:
-            UnknownGallery: the gallery was deleted before.
+            UnknownGallery: the gallery was already deleted.
         """
 
         try:
             return await self._commit(steps, gallery.name, write, gallery.gallery_id, *args)
         except UnknownGallery as error:
-            # The record knows it by its number.
+            # The record's error has the id instead of the name.
             raise UnknownGallery(gallery.name) from error
 
     async def _commit(
@@ -202,13 +202,13 @@ class GalleryRegistry:
             feeds = self.record.database.feeds()
             feed = committed.gallery_id if isinstance(committed, GalleryRecord) else args[0]
             if feed not in feeds:
-                # The gallery was deleted, which is a change of the feed of all galleries.
+                # The gallery was deleted, which is a change in the feed of all galleries.
                 feed = ALL_GALLERIES
             self._follower.wake()
             return committed, self._follower.wait_for(feed, feeds[feed].seq)
 
         committed, shown = await self.write(commit)
-        # The follower shows a committed change also where its request is cancelled.
+        # The follower shows a committed change even if its request is cancelled.
         await asyncio.wrap_future(shown)
         failpoint(f"{steps}.shown")
         if self.shared is not None and committed is not None:
@@ -222,17 +222,17 @@ class GalleryRegistry:
         return await self._readers.run(call, *args)
 
     def _read(self, gallery_id: int) -> None:
-        """Read a gallery again, or drop one that was deleted; blocks until searches see it.
+        """Read a gallery again, or drop a deleted one; blocks until searches see it.
 
         Raises:
-            DamagedRecord: rows of crops are gone without a trace.
+            DamagedRecord: rows of crops are missing.
         """
         if gallery_id != ALL_GALLERIES:
             gallery = self._loaded(gallery_id)
             self.device.change(partial(self._switch, gallery_id, gallery)).result()
 
     def _loaded(self, gallery_id: int) -> Gallery | None:
-        """Read a gallery with its calibration; later writes than its version may be in it."""
+        """Read a gallery with its calibration; it may contain writes later than its version."""
         record = self.record.galleries.get(gallery_id)
         secret = self.record.galleries.group_secret()
         metadata = partial(self.record.crops.metadata, gallery_id)
@@ -241,29 +241,29 @@ class GalleryRegistry:
             gallery = Gallery(record, self.embedders, secret, self.outside, metadata, tracks)
             if gallery.own_index is not None:
                 self.fill(gallery.own_index.columns, gallery_id, record.crops)
-            now = self.record.galleries.get(gallery_id)
-            # Vectors of two embedders must not come together in one index.
-            if now is not None and gallery.can_go_on_as(now):
-                gallery.follow_record(now)
-                if now.version == record.version and gallery.crops != now.crops:
+            latest = self.record.galleries.get(gallery_id)
+            # An index must not mix the vectors of two embedders.
+            if latest is not None and gallery.can_go_on_as(latest):
+                gallery.follow_record(latest)
+                if latest.version == record.version and gallery.crops != latest.crops:
                     raise self.record.database.damage(
-                        f"gallery {now.name} has {gallery.crops} crops, and {now.crops} were "
+                        f"gallery {latest.name} has {gallery.crops} crops, and {latest.crops} were "
                         "written"
                     )
                 self._refresh_calibration(gallery)
                 return gallery
-            record = now
+            record = latest
         return None
 
-    def _switch(self, gallery_id: int, read: Gallery | None) -> None:
-        held = self.by_id(gallery_id)
-        if held is not None and read is not None and held.name == read.name:
-            held.replace(read)
+    def _switch(self, gallery_id: int, loaded: Gallery | None) -> None:
+        current = self.by_id(gallery_id)
+        if current is not None and loaded is not None and current.name == loaded.name:
+            current.replace(loaded)
             return
-        if held is not None:
-            del self._by_name[held.name]
-        if read is not None:
-            self._by_name[read.name] = read
+        if current is not None:
+            del self._by_name[current.name]
+        if loaded is not None:
+            self._by_name[loaded.name] = loaded
 
     def _refresh_calibration(self, gallery: Gallery) -> None:
         try:
@@ -271,7 +271,7 @@ class GalleryRegistry:
         except RecordUnavailable:
             raise
         except Exception:
-            # Verdicts go on by the former calibration.
+            # Verdicts continue to use the previous calibration.
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
     def close(self) -> None:
@@ -280,18 +280,18 @@ class GalleryRegistry:
         self._readers.shutdown()
 
     def fill(self, columns: Columns, gallery_id: int, count: int) -> None:
-        """Add the crops of a gallery, about `count`, to empty columns; blocks."""
+        """Add the crops of a gallery, about `count` of them, to empty columns; blocks."""
         crops = self.record.crops
         parts = crops.columns(gallery_id, columns.secret)
         for part in parts if count <= COLUMNS_AT_ONCE else self._read_ahead(parts):
             file = crops.vector_file(gallery_id)
-            # None where the gallery was deleted meanwhile.
+            # None if the gallery was deleted in the meantime.
             if file is not None:
                 file.prefetch(int(part.slots[-1]) + 1, READ_AHEAD_SLOTS)
                 columns.add(part, file)
 
     def _read_ahead(self, parts: Iterator[CropColumns]) -> Iterator[CropColumns]:
-        """Yield parts, the next of which is read while the caller reads vectors from the disk."""
+        """Yield parts, reading the next one while the caller reads vectors from the disk."""
         with ThreadPoolExecutor(1) as reader:
             try:
                 reading = reader.submit(next, parts, None)
@@ -304,7 +304,7 @@ class GalleryRegistry:
     def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
         gallery = self.by_id(gallery_id)
         if gallery is None:
-            # The feed of all galleries, or one that is being deleted: there is nothing to show.
+            # This is the feed of all galleries, or the gallery is being deleted.
             return
         if any(change.kind == "calibration" for change in changes):
             self._refresh_calibration(gallery)
@@ -317,10 +317,10 @@ class GalleryRegistry:
         failpoint("follower.changes-applied")
 
     def _read_changes(self, gallery: Gallery, changes: Sequence[Change]) -> Apply | None:
-        """Read what changes of a gallery need; None where it has to be read again.
+        """Read what applying the changes needs; return None if the gallery must be read again.
 
-        A slot is never given out twice, and crops are read after the changes: living crops are
-        added with their last labels, the others were removed.
+        Slots are never reused, and crops are read after the changes: living crops are added with
+        their latest labels, and the others were removed.
         """
         number = gallery.gallery_id
         slots: dict[str, list[int]] = defaultdict(list)
@@ -336,12 +336,12 @@ class GalleryRegistry:
             added += crops.columns(number, secret, slots["added"])
             relabelled += crops.columns(number, secret, slots["relabelled"])
         file = crops.vector_file(number) if added else None
-        # After the crops, which its embedder may not fit any more.
-        now = self.record.galleries.get(number)
-        if now is None or not gallery.can_go_on_as(now, vectors=bool(added)):
+        # Read the gallery after its crops: its embedder may have changed since.
+        latest = self.record.galleries.get(number)
+        if latest is None or not gallery.can_go_on_as(latest, vectors=bool(added)):
             return None
         version = max(change.version for change in changes)
-        return partial(gallery.apply, now, version, added, relabelled, slots["removed"], file)
+        return partial(gallery.apply, latest, version, added, relabelled, slots["removed"], file)
 
 
 def _announce(shared: SharedRedis, gallery: str, steps: str, committed: object) -> None:

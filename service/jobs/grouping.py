@@ -1,4 +1,4 @@
-"""Grouping: crops without a name are clustered by their scores into people, as suggestions."""
+"""Grouping: unnamed crops are clustered by their scores, as suggestions for people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
 from service.search.ranking import Array
 
-# Their scores and the clustering take about 0.6 GB.
+# The scores of this many crops and the clustering take about 0.6 GB.
 MOST_CROPS = 5000
 CROPS_AT_ONCE = 500
 ROWS_PER_SAVE = 64
@@ -36,12 +36,12 @@ FILTER = TypeAdapter(CropFilter)
 async def begin_grouping(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter, key_id: str | None
 ) -> Job:
-    """Create the job that groups crops without a name, or return the one under way.
+    """Create the job that groups unnamed crops, or return the unfinished one.
 
     Raises:
         InvalidField: there are too many crops, and no filter.
-        NeedsReindex: no loaded model can compare them.
-        UnknownGallery: it was just deleted.
+        NeedsReindex: no loaded model can compare the crops.
+        UnknownGallery: the gallery was just deleted.
     """
     read = runtime.galleries.read
     record = runtime.record
@@ -57,23 +57,23 @@ async def begin_grouping(
 
 
 async def read_groups(runtime: Runtime, gallery: Gallery) -> CropGroups:
-    """Read the last grouping, without the crops that were named or deleted since."""
-    found, crops = await runtime.galleries.read(runtime.record.groups.get, gallery.gallery_id)
-    if found is None:
+    """Read the latest grouping, without crops that were named or deleted since."""
+    grouping, crops = await runtime.galleries.read(runtime.record.groups.get, gallery.gallery_id)
+    if grouping is None:
         return CropGroups()
-    left = [([row for row in rows if row in crops], mean) for rows, mean in found.groups]
+    current = [([row for row in rows if row in crops], mean) for rows, mean in grouping.groups]
     groups = [
         CropGroup(crop_ids=[crops[row].crop_id for row in rows], cohesion=mean)
-        for rows, mean in left
+        for rows, mean in current
         if len(rows) > 1
     ]
-    alone = sum(len(rows) == 1 for rows, _ in left)
+    alone = sum(len(rows) == 1 for rows, _ in current)
     return CropGroups(
-        job_id=found.job_id,
-        created_at=found.created_at,
-        gallery_version=found.version,
+        job_id=grouping.job_id,
+        created_at=grouping.created_at,
+        gallery_version=grouping.version,
         results=groups,
-        single=found.single + alone,
+        single=grouping.single + alone,
     )
 
 
@@ -84,17 +84,17 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
     if len(crops) > 1:
         current = runtime.calibrations.current(gallery, None)
         level = current.published.level if current.published else None
-        # Judge as a search among these crops would, each of which may show another person.
+        # Judge as in a search among these crops, each of which may show another person.
         judge = current.judge(OPERATING_POINT, len(crops), level)
         vectors = np.stack([crop.vector for crop in crops])
         scores = await _score_pairs(runtime, job, current, vectors)
         least = judge.uncertain if current.scoring == "cosine" else current.joins_at
         tracks = _cohesive_tracks(crops, least)
-        found = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain, tracks)
+        clusters = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain, tracks)
         rows = np.array([crop.label.row_id for crop in crops])
-        means = judge.probability(np.array([mean for _, mean in found]))
-        named = zip(found, means.tolist(), strict=True)
-        groups = [(rows[places].tolist(), probability) for (places, _), probability in named]
+        means = judge.probability(np.array([mean for _, mean in clusters]))
+        pairs = zip(clusters, means.tolist(), strict=True)
+        groups = [(rows[places].tolist(), probability) for (places, _), probability in pairs]
     single = len(crops) - sum(len(rows) for rows, _ in groups)
     grouping = Grouping(job.job_id, datetime.now(UTC), version, groups, single)
     await runtime.galleries.write(runtime.record.groups.put, gallery.gallery_id, grouping)
@@ -105,7 +105,7 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
 async def _read_crops(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter
 ) -> tuple[int, list[IndexedCrop]]:
-    """Read the gallery's version and its crops, whose vectors are of one embedder.
+    """Read the gallery's version and its crops, with vectors of a single embedder.
 
     Raises:
         InvalidField: there are too many crops.
@@ -122,21 +122,21 @@ async def _read_crops(
                 raise _too_many()
         rows.sort()
         crops: list[IndexedCrop] = []
-        for some in batches(rows, CROPS_AT_ONCE):
-            crops += await read(record.crops.indexed, number, some)
+        for batch in batches(rows, CROPS_AT_ONCE):
+            crops += await read(record.crops.indexed, number, batch)
         after = await read(record.galleries.get, number)
         if before is None or after is None:
             raise UnknownGallery(gallery.name)
         if (before.at, before.side) == (after.at, after.side):
             return before.version, crops
-        # A reindex or a restore has switched the vectors.
+        # A reindex or a restore has switched the vectors: read again.
         await runtime.galleries.catch_up()
 
 
 async def _score_pairs(
     runtime: Runtime, job: Job, current: CurrentCalibration, vectors: Array
 ) -> Array:
-    """Score each pair of crops by the default scoring, `(n, n)` float32, symmetric."""
+    """Score all pairs of crops by the default scoring; return symmetric `(n, n)` float32."""
     run = runtime.pools.calibration.run
     units = unit_rows(vectors)
     cosines = await run(np.matmul, units, units.T)
@@ -153,14 +153,14 @@ async def _score_pairs(
 
 def _usable_scores(current: CurrentCalibration, cosines: Array, logits: Array) -> Array:
     scores = cosines if current.scoring == "cosine" else logits
-    # A pair that M-Net fails on is not of one person.
+    # Pairs that M-Net fails on count as different people.
     return np.where(np.isfinite(scores), scores, np.float32(-np.finfo(np.float32).max / 4))
 
 
 def _cohesive_tracks(crops: Sequence[IndexedCrop], least: float) -> list[list[int]]:
-    """Return the places of the crops of each track whose cohesion is at least a cosine.
+    """Return the positions of the crops of each track whose cohesion is at least `least`.
 
-    A tracker exchanges people who cross, so that a track of low cohesion joins nothing.
+    Trackers confuse people who cross, so a track of low cohesion must not join its crops.
     """
     tracks: defaultdict[tuple[str, str | None], list[int]] = defaultdict(list)
     for place, crop in enumerate(crops):
@@ -176,26 +176,26 @@ def _cohesive_tracks(crops: Sequence[IndexedCrop], least: float) -> list[list[in
 def _cluster(
     scores: Array, cut: float, tracks: Sequence[Sequence[int]] = ()
 ) -> list[tuple[NDArray[np.int64], float]]:
-    """Group by average linkage, and return places and mean score of each group, largest first.
+    """Group by average linkage; return positions and mean score of each group, largest first.
 
-    The places of a group begin with the crop that is least like the others.
+    Positions of a group start with the crop that is least similar to the others.
 
     Args:
-        scores: of pairs, `(n, n)`; becomes their distances.
-        cut: two groups are joined while the mean score between them is above it.
-        tracks: places of crops that are joined before all others.
+        scores: scores of pairs, `(n, n)`; overwritten with distances.
+        cut: groups are merged while the mean score between them exceeds this.
+        tracks: positions of crops to be merged before all others.
     """
     import fastcluster
 
     top = float(scores.max())
     np.subtract(top, scores, out=scores)
     clusters = [[place] for place in range(len(scores))]
-    # Rows of two clusters and their distance, in ascending order; each makes one more cluster.
-    joined = scores.copy()
+    # Each row has two clusters and their distance, ascending; it creates one more cluster.
+    linked = scores.copy()
     for places in tracks:
-        # Below every other distance, so that the linkage joins them first.
-        joined[np.ix_(places, places)] = min(0.0, top - cut) - 1.0
-    distances = joined[np.triu_indices_from(joined, 1)]
+        # Smaller than every other distance, so that the linkage merges these first.
+        linked[np.ix_(places, places)] = min(0.0, top - cut) - 1.0
+    distances = linked[np.triu_indices_from(linked, 1)]
     for first, second, distance, _ in fastcluster.linkage(distances, "average"):
         if distance >= top - cut:
             break

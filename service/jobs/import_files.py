@@ -1,4 +1,4 @@
-"""Contents of imports, read from an archive or a folder: images and labels, or vectors."""
+"""Reading of imports from an archive or a folder: images and labels, or vectors."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from service.ops.health import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime
 
-# The record is asked this often whether the job was cancelled while an archive is unpacked.
+# Interval at which the record is checked for a cancellation during unpacking.
 CANCELLED_WITHIN_SECONDS = 0.25
-# The labels that a feature file has of a crop, in the order of `COLUMNS`.
+# Labels of a crop in a feature file, in the order of `COLUMNS`.
 KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at")
 
 
@@ -39,9 +39,9 @@ class ImportContent:
     """Images or vectors to import.
 
     Attributes:
-        folder: the resolved folder of the images.
+        folder: resolved folder of the images.
         items: the crops.
-        ignored: files and columns that are no part of it.
+        ignored: files and columns that are not part of the import.
         left_out: files that could not be unpacked.
         vectors: vectors of the items, if they come from a feature file.
     """
@@ -108,23 +108,23 @@ def _unpack(
             "archive: could not be used, and its files were removed before the service ended "
             "amid saying why; send it again"
         )
-    # Until the job has progress, no crop of a former attempt counts.
+    # A crop from an earlier attempt does not count until the job has progress.
     shutil.rmtree(folder, ignore_errors=True)
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
 
-    looked_at = time.monotonic()
+    checked_at = time.monotonic()
 
     def between() -> None:
-        nonlocal looked_at
+        nonlocal checked_at
         heartbeat()
-        if time.monotonic() - looked_at > CANCELLED_WITHIN_SECONDS:
+        if time.monotonic() - checked_at > CANCELLED_WITHIN_SECONDS:
             with contextlib.suppress(RecordUnavailable):
                 current = runtime.record.jobs.get(job.job_id)
                 if current is None or current.cancelling:
                     raise Cancelled
             if runtime.galleries.by_id(job.gallery_id) is None:
                 raise Cancelled
-            looked_at = time.monotonic()
+            checked_at = time.monotonic()
         try:
             data_directory.require_free_disk(settings)
         except StorageFailed as error:
@@ -133,7 +133,7 @@ def _unpack(
     try:
         folder.mkdir()
         left_out = unpack_crops(archive, folder, limits, ignored, between)
-        # Once progress is saved the folder must be complete, also after a power cut.
+        # Once progress is saved, the folder must be complete even after a power cut.
         data_directory.sync_disk(folder)
     except (DiskFull, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
@@ -148,7 +148,7 @@ def _read_items(
 ) -> list[CropFile]:
     name = parameters.get("manifest")
     manifest = _resolved(folder, name) if name else _resolved(root, MANIFEST)
-    # An error about a file outside the import would reveal the content of that file.
+    # An error about a file outside the import could reveal its content.
     if manifest is not None and not manifest.is_relative_to(folder):
         raise InvalidField("manifest: lies outside the import; put it among the images")
     if manifest is None or not manifest.is_file():
@@ -170,24 +170,24 @@ def _read_items(
 
 
 def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Read labels as an enrollment reads them from text.
+    """Parse labels in the same way as an enrollment parses text.
 
     Args:
-        where: place of the labels, for the message.
+        where: location of the labels, for error messages.
 
     Raises:
         InvalidField: an enrollment would refuse a label.
     """
-    read = {}
+    parsed = {}
     for name, check in enroll.LABELS.items():
         value = labels[name]
         try:
-            read[name] = check(name, value) if isinstance(value, str) else value
+            parsed[name] = check(name, value) if isinstance(value, str) else value
         except InvalidField as error:
-            # The error names the place and not the text, since others read why a job failed.
+            # Name the location, not the text: others can read why a job failed.
             detail = error.detail.replace(repr(value[:40]), "…")
             raise InvalidField(f"{where}: {detail}") from error
-    return read
+    return parsed
 
 
 def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
@@ -209,7 +209,7 @@ def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
 
 
 def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
-    """Return a folder below the import directory, and below that of a gallery if one is given.
+    """Return a folder in the import directory, or in a gallery's part of it if one is given.
 
     Raises:
         InvalidField: there is no such folder.

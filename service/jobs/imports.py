@@ -1,4 +1,4 @@
-"""Imports: enroll the images of an archive or a folder, or vectors, batch by batch, as a job."""
+"""Imports: jobs that enroll the images of an archive or a folder, or vectors, batch by batch."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ async def begin_import(
     archive: BinaryIO | None = None,
     key_id: str | None = None,
 ) -> Job:
-    """Create the job that enrolls the images of an archive or of a folder.
+    """Create the job that enrolls the images of an archive or folder.
 
     Raises:
-        InvalidField: the folder does not exist, or not below the import directory.
-        UnsupportedMediaType: the archive is a tar.
-        UnknownGallery, NeedsReindex: the gallery takes no images.
-        StorageFailed: the disk did not take the archive.
+        InvalidField: the folder does not exist or is outside the import directory.
+        UnsupportedMediaType: the archive is a tar file.
+        UnknownGallery, NeedsReindex: the gallery does not accept images.
+        StorageFailed: the archive could not be stored.
     """
-    # A gallery that needs a reindex is refused now, not by the job.
+    # This refuses a gallery that needs a reindex now, not in the job.
     _ = gallery.embedder
     job_id = runner.new_job_id()
     run = runtime.pools.imports.run
@@ -63,15 +63,17 @@ async def begin_import(
             folder = str(parameters["folder"])
             await run(mounted_folder, runtime, folder, parameters.get("gallery"))
         else:
-            sent = archive
-            await run(_refuse_tar, sent)
+            sent_archive = archive
+            await run(_refuse_tar, sent_archive)
             try:
-                await runtime.sections.run(lambda: _keep_archive(runtime, spool, sent, held))
+                await runtime.sections.run(
+                    lambda: _keep_archive(runtime, spool, sent_archive, held)
+                )
             except BaseException:
                 await _remove_folder(runtime, spool)
                 raise
             failpoint("import.archive-kept")
-        # If this fails, maintenance removes the archive: it is noted, and not held any more.
+        # If this fails, maintenance removes the archive, which is noted and no longer held.
         return await runtime.sections.run(
             lambda: runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)
         )
@@ -84,10 +86,10 @@ async def _remove_folder(runtime: Runtime, folder: Path) -> None:
 
 
 async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Enroll the images of an import that are not enrolled yet, and remove its files.
+    """Enroll the remaining images of an import, and remove its files.
 
     Raises:
-        InputProblem: the archive or manifest cannot be used.
+        InputProblem: the archive or manifest is unusable.
     """
     try:
         ignored = (await _enroll_items(runtime, gallery, job))["ignored"]
@@ -96,7 +98,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     finally:
         # The process that resumes an import needs its files.
         if not isinstance(sys.exception(), runner.RETRYABLE):
-            # So does one that has taken it over. Nothing uses the files of a job that is gone.
+            # So does a process that has taken over the job. A deleted job needs no files.
             with contextlib.suppress(runner.Cancelled):
                 await runner.save_job(runtime, job)
             await _remove_folder(runtime, runtime.settings.data_dir / IMPORTS / job.job_id)
@@ -106,11 +108,11 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
 async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter[str]:
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     if counts["done"] == counts["total"] > 0:
-        # The process ended after it removed the files and before it saved the job's end.
+        # An earlier process removed the files, but ended before saving the end of the job.
         return counts
     content = await _content(runtime, job, counts)
     items = content.items
-    # A folder may have other images than it had when this job began.
+    # The folder may have other images than when this job began.
     offset = 0 if job.parameters.get("folder") else counts["total"] - len(items)
     counts["total"] = offset + len(items)
     waiting = list(enumerate(items, offset))[counts["done"] - offset :]
@@ -118,18 +120,18 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     if content.vectors is not None:
         size = VECTORS_PER_BATCH
     began = time.monotonic()
-    # The order of the batches decides which crops a track keeps.
+    # The order of batches determines which crops a track keeps.
     at_once = 1 if job.parameters.get("keep_best") else CONCURRENT_BATCHES
-    for together in batches(batches(waiting, size), at_once):
-        enrolling = [_enroll_batch(runtime, gallery, job, content, batch) for batch in together]
+    for group in batches(batches(waiting, size), at_once):
+        enrolling = [_enroll_batch(runtime, gallery, job, content, batch) for batch in group]
         problems: list[JobProblem] = []
-        # All end before one of them fails the job.
+        # Let all batches end before one fails the job.
         for outcome in await asyncio.gather(*enrolling, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-            added, found = outcome
+            added, more_problems = outcome
             counts.update(added)
-            problems += found
+            problems += more_problems
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
         if time.monotonic() - began > runner.TURN_SECONDS:
@@ -147,7 +149,7 @@ async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportCo
     items = content.items
     left_out = content.left_out
     if not job.progress:
-        # The job begins: its report names the files that are left out.
+        # At the start of the job, list the files that were left out in its report.
         if not items and not left_out and content.vectors is None:
             raise InvalidField(
                 "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
@@ -159,7 +161,7 @@ async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportCo
         problems += _lines("ignored", content.ignored.lines(), counts["total"])
         await runner.save_job(runtime, job, dict(counts), problems)
         if content.vectors is None:
-            # Until now only the archive shows which of its files were left out.
+            # Until now, only the archive showed which of its files were left out.
             await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     return content
 
@@ -201,7 +203,7 @@ async def _enroll_batch(
         )
         for file, (_, item) in zip(files, batch, strict=True)
     ]
-    # Under this name the batch is enrolled once, also if the process dies before it is saved.
+    # The name ensures that the batch is enrolled once even if the process dies before saving it.
     name = f"import:{job.job_id}:{batch[0][0]}"
     keep_best = job.parameters.get("keep_best")
     answer, _ = await runner.wait_while_busy(
@@ -233,7 +235,7 @@ def _refuse_tar(archive: BinaryIO) -> None:
 async def _keep_archive(
     runtime: Runtime, spool: Path, archive: BinaryIO, held: contextlib.ExitStack
 ) -> None:
-    """Store the archive of an import durably, and hold its folder; raise `StorageFailed`."""
+    """Store the archive of an import durably and hold its folder; raise `StorageFailed`."""
 
     def copy() -> None:
         with (spool / "archive").open("wb") as file:
@@ -248,7 +250,7 @@ async def _keep_archive(
     try:
         await run(data_directory.make_folder, spool)
         await run(held.enter_context, data_directory.hold(spool))
-        # Hold the folder before it is noted: one that is noted and not held was cut off.
+        # Hold the folder before noting it: a noted folder that is not held counts as abandoned.
         await runtime.galleries.write(note, [f"{IMPORTS}/{spool.name}"])
         await run(copy)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reindex: embed a gallery's kept crops with the loaded model beside the old; switch at once."""
+"""Reindex: embed a gallery's stored crops with the loaded model, then switch to the new vectors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
 async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
-    """Create the job that embeds a gallery again, or return the one under way.
+    """Create the job that reindexes a gallery, or return the unfinished one.
 
     Raises:
-        GalleryConflict: the loaded model filled the gallery.
+        GalleryConflict: the gallery already has vectors of the loaded model.
         UnknownGallery: the gallery was just deleted.
     """
     store = runtime.record
@@ -50,7 +50,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
 
 
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Embed the crops that have no new vector, then switch; raise `GalleryConflict`."""
+    """Embed crops that have no new vector, then switch; raise `GalleryConflict`."""
     store = runtime.record
     newest = runtime.model.embedder
     if not gallery.outdated:
@@ -62,7 +62,7 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
         return UP_TO_DATE
     try:
         while gallery.outdated:
-            # Each round begins again, since a restore drops the staged vectors.
+            # Start again in each round, because a restore drops the staged vectors.
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
             failpoint("reindex.begun")
             await _embed_missing(runtime, gallery, job)
@@ -70,16 +70,16 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
             if await switched is not None:
                 return None
             # A crop was enrolled that has no new vector yet.
-        # A restore brought crops of the loaded model, or all were deleted.
+        # A restore brought crops of the loaded model, or all crops were deleted.
         return UP_TO_DATE
     finally:
-        # The process that resumes the job uses the vectors that are stored already.
+        # The process that resumes the job will use the staged vectors.
         if not isinstance(sys.exception(), RETRYABLE):
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
 
 
 async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
-    """Embed crops without a vector of the newest model; raise `GalleryConflict` if any fails."""
+    """Embed crops that have no vector of the newest model; raise `GalleryConflict` on failures."""
     staged = runtime.record.staged
     number = gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
@@ -127,7 +127,7 @@ async def _embed(
         by_row = runtime.record.crops.by_row
         if picture is not None:
             images.append((crop, picture.content))
-        # A crop that was deleted meanwhile has no picture either, and is no problem.
+        # A crop deleted in the meantime has no picture either, which is not a problem.
         elif await runtime.galleries.read(by_row, gallery.gallery_id, [crop.row_id]):
             missing = "was not kept" if crop.content_type is None else "is missing"
             refuse(crop, "unknown_picture", f"its picture {missing}")

@@ -1,4 +1,4 @@
-"""Jobs: long work that survives a restart; one process works on a job until it ends."""
+"""Jobs: long work that survives restarts; one process runs a job until it ends."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from service.record.jobs import Job
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
-# A job of a process that has ended is taken over this late.
+# Interval at which jobs of ended processes are looked for.
 IDLE_SECONDS = 5.0
-# An import gives way after this time if a job of another key waits.
+# After this time an import yields to a waiting job of another key.
 TURN_SECONDS = 5.0
 BUSY_SECONDS = 0.05
 Result = TypeVar("Result")
 
 DoJob = Callable[[Runtime, Gallery, Job], Awaitable[str | None]]
-"""Does one job, in its gallery, saves its progress, and returns a remark on its outcome or None."""
+"""Runs a job in its gallery and saves its progress; returns a remark on its outcome, or None."""
 
 
 class Cancelled(Exception):
@@ -37,14 +37,14 @@ class Cancelled(Exception):
 
 
 class TakenOver(Exception):
-    """Another process works on the job."""
+    """Another process has taken over the job."""
 
 
 class TurnOver(Exception):
-    """An import gives way to a job of another key and goes on in its next turn."""
+    """An import yields to a job of another key and continues in its next turn."""
 
 
-# A job that ends in one of these keeps its files: this process or another one resumes it.
+# After one of these errors a job keeps its files, and this or another process resumes it.
 RETRYABLE = (
     asyncio.CancelledError,
     RecordUnavailable,
@@ -66,11 +66,11 @@ async def save_job(
     """Save progress, problems and state of a job durably.
 
     Args:
-        progress: counts of the job; None to leave them, and not to look for a cancellation.
+        progress: counts of the job; None leaves them unchanged and ignores a cancellation.
 
     Raises:
-        Cancelled: the job is to stop, or is gone; its progress is saved.
-        TakenOver: another process works on it.
+        Cancelled: the job was cancelled or deleted; its progress is saved.
+        TakenOver: another process has taken over the job.
         RecordUnavailable: the record does not answer.
     """
     jobs = runtime.record.jobs
@@ -86,7 +86,7 @@ async def save_job(
 
 
 def new_job_id() -> str:
-    """Return an unguessable id; ids sort by time."""
+    """Return an unguessable id that sorts by time."""
     return f"{datetime.now(UTC):%Y%m%d%H%M%S}{token_hex(8)}"
 
 
@@ -98,7 +98,7 @@ async def create_job(
     key_id: str | None = None,
     job_id: str | None = None,
 ) -> Job:
-    """Store a job that an API key begins, and wake the runner; raise `UnknownGallery`."""
+    """Store a job for an API key and wake the runner; raise `UnknownGallery`."""
     now = datetime.now(UTC)
     job = Job(
         job_id=job_id or new_job_id(),
@@ -120,7 +120,7 @@ async def create_job(
 
 
 def announce_job(runtime: Runtime, gallery: str, job: Job, state: JobState) -> None:
-    """Tell other programs by Redis, where one is named, of a job's new state."""
+    """Announce a job's new state to other programs through Redis, if configured."""
     if runtime.shared is not None:
         what = {"job_id": job.job_id, "kind": job.kind, "state": state}
         runtime.shared.announce(gallery, "job", **what)
@@ -135,27 +135,29 @@ async def find_job(runtime: Runtime, job_id: str) -> Job:
 
 
 async def load_galleries(runtime: Runtime, jobs: Sequence[Job]) -> None:
-    # Another process may have created one of the galleries just now.
+    # Another process may have just created one of the galleries.
     if any(runtime.galleries.by_id(job.gallery_id) is None for job in jobs):
         await runtime.galleries.catch_up()
 
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Work on one job after another until cancelled; the keys that began them take turns."""
+    """Run jobs one after another until cancelled; the keys that created them take turns."""
     jobs = runtime.record.jobs
-    cut_off = set[str]()
+    interrupted = set[str]()
     served_keys = set[str | None]()
     while True:
         runtime.jobs_wanted.clear()
         what = "the search for a job"
         try:
-            job = await runtime.galleries.write(jobs.claim, runtime.worker, cut_off, served_keys)
+            job = await runtime.galleries.write(
+                jobs.claim, runtime.worker, interrupted, served_keys
+            )
             if job is not None:
                 what = f"job {job.job_id}"
-                if job.job_id in cut_off:
-                    cut_off.clear()
-                # If this job is cut off, others come first.
-                cut_off.add(job.job_id)
+                if job.job_id in interrupted:
+                    interrupted.clear()
+                # If this job is interrupted, others come first.
+                interrupted.add(job.job_id)
                 if job.key_id in served_keys:
                     served_keys.clear()
                 served_keys.add(job.key_id)
@@ -163,21 +165,21 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
                     await _work_on(runtime, job, kinds)
                 except TurnOver:
                     await save_job(runtime, job, state="queued")
-                cut_off.remove(job.job_id)
+                interrupted.remove(job.job_id)
                 continue
         except (ServiceError, TakenOver, Cancelled) as error:
-            # The message is left out, since it may name a file of the import.
+            # Omit the message, which may name a file of the import.
             why = error.code if isinstance(error, ServiceError) else type(error).__name__
             log.warning("%s was cut off: %s", what, why)
         except Exception:
             log.exception("%s was cut off", what)
-        # Disk space, another process or the record takes a while.
+        # Disk space, another process or the record may need some time.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
 
 
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Work on a job to its end; raise one of `RETRYABLE` if it is cut off."""
+    """Run a job to its end; raise one of `RETRYABLE` if it is interrupted."""
     act_as(job.key_id or "service")
     await load_galleries(runtime, [job])
     gallery = runtime.galleries.by_id(job.gallery_id)
@@ -213,7 +215,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 
 
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeat a call that a client would get 429 for, until queue and device have room."""
+    """Repeat a call until queue and device have room; a client would get a 429."""
     while True:
         try:
             return await call()

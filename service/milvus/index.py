@@ -1,9 +1,9 @@
-"""Galleries' indexes in Milvus as searches ask them: Milvus proposes, the record decides.
+"""Searches of galleries in Milvus: Milvus proposes crops, and the record decides.
 
-A search reads the watermark, asks Milvus for what is near, and asks the record for every hit: one
-that was deleted is left out, filters and groups go by the labels that the record has now, and
-cosines are computed from the vectors that came along. Where hits had to be left out, Milvus is
-asked again without them, until none is missing: a search is exact or refused.
+A search reads the watermark, asks Milvus for near crops, and looks up every hit in the record.
+Deleted crops are dropped, filters and groups use the record's current labels, and cosines are
+computed from the returned vectors. If hits were dropped, Milvus is asked again without them until
+none is missing: a search is exact or refused.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SEARCH_THREADS = 8
 SEARCH_SECONDS = 1.0
-# A server that did not answer is not asked again before.
+# A server that did not answer is not asked again for this long.
 PAUSE_SECONDS = 1.0
-# Milvus is asked for a few more: its sums of float32 may swap neighbours.
+# Number of extra hits requested, because Milvus's float32 sums may swap neighbours.
 MARGIN = 16
-# The factor of hits that are asked for where some were left out or are of too few groups.
+# Factor on the number of requested hits if some were dropped or came from too few groups.
 DEEPER = 4
 LACKS_ROWS = "the gallery's index has lost crops, which are being written anew"
 Result = TypeVar("Result")
 
 
 class MilvusIndexes:
-    """Indexes of all galleries on one server, which may not answer."""
+    """Indexes of all galleries on one server, which may fail to answer."""
 
     def __init__(self, record: Record, server: MilvusServer, codes: Codes) -> None:
         self.record = record
@@ -65,10 +65,10 @@ class MilvusIndexes:
         return not self._why_down
 
     async def run(self, call: Callable[..., Result], *args: object) -> Result:
-        """Run a call that searches, on a thread that may wait for the network.
+        """Run a search on a thread that may wait for the network.
 
         Raises:
-            IndexUnavailable: the server does not answer in time, or did not a moment ago.
+            IndexUnavailable: the server does not answer in time, or did not shortly before.
         """
         if time.monotonic() < self._retry_at:
             raise IndexUnavailable(self._why_down)
@@ -86,18 +86,18 @@ class MilvusIndexes:
         for threads in (self.threads, self._pings):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _answer(self, begun: Future[Result]) -> Result:
-        asked = _watched(begun)
-        await asyncio.wait({asked}, timeout=SEARCH_SECONDS / 2)
-        if asked.done():
-            return asked.result()
-        # A large search says nothing of the server, unless it leaves a small question open too.
+    async def _answer(self, submitted: Future[Result]) -> Result:
+        search = _watched(submitted)
+        await asyncio.wait({search}, timeout=SEARCH_SECONDS / 2)
+        if search.done():
+            return search.result()
+        # A slow search alone is no sign of a dead server, unless a small request hangs too.
         ping = _watched(self._pings.submit(self.server.collections))
-        await asyncio.wait({asked}, timeout=SEARCH_SECONDS / 2)
+        await asyncio.wait({search}, timeout=SEARCH_SECONDS / 2)
         try:
-            if asked.done():
-                return asked.result()
-            if begun.cancel():
+            if search.done():
+                return search.result()
+            if submitted.cancel():
                 raise CollectionUnavailable("too many searches wait for it")
             raise IndexUnavailable("it does not answer in time")
         except IndexUnavailable as error:
@@ -113,18 +113,18 @@ class MilvusIndexes:
         self._retry_at = time.monotonic() + PAUSE_SECONDS if why else 0.0
 
 
-def _watched(begun: Future[Result]) -> asyncio.Future[Result]:
-    """Return a future on the event loop; its error is retrieved though nobody waits for it."""
-    asked = asyncio.wrap_future(begun)
-    asked.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    return asked
+def _watched(submitted: Future[Result]) -> asyncio.Future[Result]:
+    """Return a future on the event loop whose error is retrieved even if nobody awaits it."""
+    watched = asyncio.wrap_future(submitted)
+    watched.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return watched
 
 
 @dataclass(frozen=True)
 class MilvusIndex:
-    """One gallery's vectors of one embedder in Milvus; the indexer alone writes them.
+    """The vectors of one gallery and embedder in Milvus, written only by the indexer.
 
-    Its calls block.
+    Its methods block.
     """
 
     record: Record
@@ -161,9 +161,9 @@ class MilvusIndex:
         state, crops = self._watermark()
         direction = mean_direction(queries)
         unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)
-        # The code of the group and the vector of each crop, by its row.
-        found: dict[int, tuple[int, NDArray[np.float32]]] = {}
-        asked = limit + MARGIN
+        # Group code and vector of each crop, by row.
+        confirmed: dict[int, tuple[int, NDArray[np.float32]]] = {}
+        requested = limit + MARGIN
         is_full = False
         without = wanted.without
         until = time.monotonic() + SEARCH_SECONDS
@@ -171,43 +171,43 @@ class MilvusIndex:
             hits = self.server.search(
                 state.collection,
                 unit,
-                asked,
+                requested,
                 replace(wanted, without=without),
                 self.codes,
                 state.timestamp,
                 grouped,
             )
-            outdated = self._confirm(hits, wanted, grouped, found)
-            is_full = len(hits) == min(asked, LARGEST_LIMIT)
-            people = {group for group, _ in found.values()}
-            few = grouped and is_full and len(people) < limit and asked < LARGEST_LIMIT
+            outdated = self._confirm(hits, wanted, grouped, confirmed)
+            is_full = len(hits) == min(requested, LARGEST_LIMIT)
+            people = {group for group, _ in confirmed.values()}
+            few = grouped and is_full and len(people) < limit and requested < LARGEST_LIMIT
             if not few and not (outdated and (is_full or grouped)):
                 break
             if time.monotonic() > until:
                 raise CollectionUnavailable("it still has many crops that were deleted or changed")
             without = without | outdated
-            asked = DEEPER * asked
+            requested = DEEPER * requested
         is_cut = is_full or grouped
         if not is_cut and replace(wanted, without=frozenset()) == EVERY_CROP:
-            self._require_whole(state, crops - len(wanted.without), len(found))
-        row_ids = np.array(list(found), np.int64)
-        groups = np.array([group for group, _ in found.values()], np.int64)
-        vectors = np.array([vector for _, vector in found.values()], np.float32)
-        vectors = vectors.reshape(len(found), queries.shape[1])
-        searched = crops if is_cut else len(found)
-        rows = np.arange(len(found))
+            self._require_whole(state, crops - len(wanted.without), len(confirmed))
+        row_ids = np.array(list(confirmed), np.int64)
+        groups = np.array([group for group, _ in confirmed.values()], np.int64)
+        vectors = np.array([vector for _, vector in confirmed.values()], np.float32)
+        vectors = vectors.reshape(len(confirmed), queries.shape[1])
+        searched = crops if is_cut else len(confirmed)
+        rows = np.arange(len(confirmed))
         best = best_candidates(
             row_ids, groups, groups, vectors, rows, direction, limit, searched, grouped
         )
         return replace(best, version=state.version)
 
     def identities(self, _: Filter = EVERY_CROP) -> int:
-        """Count identities of the whole gallery: the record counts none by filter."""
+        """Count the identities of the whole gallery; the record cannot count by filter."""
         entry = self.record.galleries.get(self.gallery_id)
         return entry.identities + entry.unnamed if entry else 0
 
     def version(self) -> int:
-        """Return the gallery's version that searches show; 0 while its collection is built."""
+        """Return the gallery version that searches show; 0 while the collection is built."""
         try:
             return self._watermark()[0].version
         except CollectionUnavailable:
@@ -218,22 +218,22 @@ class MilvusIndex:
         hits: Sequence[Hit],
         wanted: Filter,
         grouped: bool,
-        found: dict[int, tuple[int, NDArray[np.float32]]],
+        confirmed: dict[int, tuple[int, NDArray[np.float32]]],
     ) -> set[int]:
-        """Add the hits that the record has to those found.
+        """Add hits that the record confirms to `confirmed`.
 
         Returns:
-            Rows that were deleted, fail the filter by now, or hide others of a former group.
+            Rows that were deleted, now fail the filter, or hide others of their former group.
         """
         crops = self.record.crops.by_row(self.gallery_id, [hit["id"] for hit in hits])
         outdated: set[int] = set()
         for hit in hits:
             row_id = hit["id"]
             label = crops[row_id].label if row_id in crops else None
-            # After an older copy of the record its rows may have been given out again.
+            # If the record is an older copy, it may have assigned the row number again.
             if label and self.codes.crop(label) == hit["crop"] and wanted.passes(label):
                 group = self.codes.group(label)
-                found[row_id] = group, hit["v"]
+                confirmed[row_id] = group, hit["v"]
                 if not grouped or group == hit["grp"]:
                     continue
             outdated.add(row_id)
@@ -241,7 +241,7 @@ class MilvusIndex:
 
     def _require_whole(self, state: IndexState, expected: int, found: int) -> None:
         entry = self.record.galleries.get(self.gallery_id)
-        # Crops that were enrolled since the watermark may be missing, and those deleted since.
+        # Crops enrolled or deleted since the watermark may be missing.
         if entry and entry.version == state.version and found < expected:
             self.record.remote_indexes.ask_sweep(self.gallery_id, lacks_rows=True)
             raise CollectionUnavailable(LACKS_ROWS)

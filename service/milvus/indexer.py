@@ -1,9 +1,9 @@
-"""The indexer: brings galleries' collections in Milvus up to the record.
+"""The indexer: keeps galleries' collections in Milvus up to date with the record.
 
-One of the processes on a record writes a gallery's collection, under a lease. It reads the changes
-of the gallery in order, writes the present state of the crops that they name, and then moves the
-watermark in the record. Doing so again from an older watermark leads to the same rows. A collection
-that cannot follow, or has other vectors, is built anew beside the one that is searched.
+One process on a record holds the lease of a gallery's collection and writes it. It reads the
+gallery's changes in order, writes the current state of the changed crops, and then moves the
+watermark in the record. Repeating this from an older watermark gives the same rows. A collection
+that has other vectors or cannot catch up is rebuilt beside the searched one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from service.record.transaction import Change
 from service.record.values import GalleryRecord
 
 log = logging.getLogger(__name__)
-# After a crash another process takes over this late.
+# After a crash another process takes over after at most this time.
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
 CHANGES_PER_READ = 256
 WAIT_SECONDS = 0.5
 POLL_SECONDS = 0.05
-# A write of the process before arrives no later than this.
+# A write by the previous process arrives no later than this.
 LATE_SECONDS = 30.0
 COUNT_SECONDS = 60.0
-# A search under way would find nothing in a collection that is dropped, and get no error.
+# A search in progress would find nothing in a dropped collection, without an error.
 DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 SILENT_SECONDS = 90.0
@@ -54,9 +54,9 @@ class _Held:
     Attributes:
         state: as in the record.
         work: a build, which returns the new collection's state, or a sweep, which returns rows.
-        sweep_at: when the collection is compared with the record, by `time.monotonic`.
-        count_at: when its rows are counted.
-        retry_at: nothing is tried earlier, after a failure.
+        sweep_at: when to compare the collection with the record, by `time.monotonic`.
+        count_at: when to count its rows.
+        retry_at: when to try again after a failure.
     """
 
     state: IndexState
@@ -70,12 +70,11 @@ class _Held:
 class Indexer:
     """Follows the record for all galleries that no other process indexes.
 
-    It outlives every failure. A gallery that fails is tried again after a pause, and the others go
-    on.
+    It survives every failure: a failed gallery is retried after a pause, while others continue.
 
     Attributes:
-        worker: the name of this process; no other one ever has it.
-        dimensions: sizes of known embedders' features, for collections without rows.
+        worker: name of this process, never used by another one.
+        dimensions: feature sizes of known embedders, for collections without rows.
     """
 
     writer: CollectionWriter
@@ -86,7 +85,7 @@ class Indexer:
         self._record = self.writer.record
         self._states = self._record.remote_indexes
         self._held: dict[int, _Held] = {}
-        # The reasons of galleries that wait, and of steps that concern all of them.
+        # Why galleries, or steps that concern all of them, wait.
         self._failures: dict[tuple[str, int], str] = {}
         self._renew_at = 0.0
         self._data_version = -1
@@ -97,7 +96,7 @@ class Indexer:
 
     @property
     def why_down(self) -> str:
-        """Return why a collection cannot be brought up to the record; empty if all can."""
+        """Return why a collection cannot be brought up to date; empty if all can."""
         return next(iter(list(self._failures.values())), "")
 
     @property
@@ -117,11 +116,11 @@ class Indexer:
                 self._states.advance(held.state, worker="", lease_until_ms=0)
 
     def turn(self) -> bool:
-        # Read before the changes, so that a commit that comes meanwhile leads to another turn.
+        # Read the version before the changes, so that a later commit leads to another turn.
         self._data_version = self._record.database.data_version()
         busy = False
         for gallery_id in [ALL_GALLERIES, *self._held]:
-            # A gallery that takes long must not cost the others their leases.
+            # A slow gallery must not cost the others their leases.
             if time.monotonic() >= self._renew_at:
                 self._renew()
             held = self._held.get(gallery_id)
@@ -151,7 +150,7 @@ class Indexer:
                 return
 
     def _attempt(self, gallery_id: int, step: Callable[..., bool | None], *args: Any) -> bool:
-        """Run a step of one gallery, whose failure stops no other; return True if it was busy."""
+        """Run a step of one gallery, isolating its failure; return True if there was work."""
         key = (step.__name__, gallery_id)
         try:
             busy = bool(step(*args))
@@ -188,7 +187,7 @@ class Indexer:
         self._failures = {key: why for key, why in self._failures.items() if key[1] in known}
         for gallery_id, entry in galleries.items():
             self._attempt(gallery_id, self._claim, entry)
-        self._attempt(ALL_GALLERIES, self._look_at_collections)
+        self._attempt(ALL_GALLERIES, self._clean_collections)
 
     def _claim(self, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
@@ -201,8 +200,8 @@ class Indexer:
         if held is None or held.state.sequence != state.sequence:
             held = self._held[gallery_id] = _Held(state, count_at=now + COUNT_SECONDS)
             if state.builds:
-                # A late write of the process before may bring a deleted crop back, and an older
-                # copy of the record lacks rows of Milvus or has more.
+                # A late write by the previous process may bring back a deleted crop, and an older
+                # copy of the record may have more or fewer rows than Milvus.
                 held.sweep_at = now + LATE_SECONDS
         held.state = state
         if state.unfinished or not is_current(state, entry):
@@ -223,13 +222,13 @@ class Indexer:
             if self.writer.server.count(state.collection, state.timestamp) < entry.crops:
                 self._states.ask_sweep(entry.gallery_id, lacks_rows=True)
 
-    def _look_at_collections(self) -> None:
-        there = set(self.writer.server.collections())
+    def _clean_collections(self) -> None:
+        present = set(self.writer.server.collections())
         for held in list(self._held.values()):
-            if held.state.collection and held.state.collection not in there:
+            if held.state.collection and held.state.collection not in present:
                 self._begin_build(held, "its collection is gone")
-        own = [name for name in there if self.writer.codes.has_named(name)]
-        for name in self._states.note_unknown(own):
+        names = [name for name in present if self.writer.codes.has_named(name)]
+        for name in self._states.note_unknown(names):
             log.warning("collection %s belongs to no gallery, and is dropped", name)
         for collection in self._states.unneeded(DROP_AFTER_SECONDS):
             heartbeat()
@@ -244,17 +243,17 @@ class Indexer:
 
     def _follow(self, held: _Held) -> bool:
         try:
-            followed = self._apply_changes(held.state)
+            state = self._apply_changes(held.state)
         except (Outdated, ChangesLost) as why:
             self._begin_build(held, str(why))
             return False
-        if followed is held.state:
+        if state is held.state:
             return False
-        self._show(held, followed)
+        self._show(held, state)
         return True
 
     def _apply_changes(self, state: IndexState) -> IndexState:
-        """Write the next changes to a collection; return the state with them, or the same one."""
+        """Write the next changes to a collection; return the new state, or the same if none."""
         if not state.collection:
             raise Outdated("it has no collection yet")
         changes = self._changes_after(state)
@@ -276,16 +275,16 @@ class Indexer:
         self.writer.write(state, slots, keep_lease)
 
     def _show(self, held: _Held, state: IndexState) -> None:
-        """Move the watermark; `state` names the collection that is searched from then on."""
+        """Move the watermark; from then on the collection in `state` is searched."""
         names = ("collection", "at", "side", "embedder", "building", "sequence", "token", "version")
         changes = {name: getattr(state, name) for name in names}
         self._move(held, **changes, timestamp=self.writer.server.timestamp())
 
     def _move(self, held: _Held, **changes: Any) -> None:
-        moved = self._states.advance(held.state, **changes)
-        if moved is None:
+        state = self._states.advance(held.state, **changes)
+        if state is None:
             raise LeaseLost
-        held.state = moved
+        held.state = state
 
     def _begin_build(self, held: _Held, why: str) -> None:
         if held.work is not None:
@@ -294,12 +293,12 @@ class Indexer:
         builds = state.builds + 1
         log.info("gallery %d is indexed anew: %s", state.gallery_id, why)
         name = self.writer.codes.collection(state.gallery_id, builds)
-        begun = self._states.advance(state, building=name, builds=builds, wanted=False)
-        if begun is None:
+        building = self._states.advance(state, building=name, builds=builds, wanted=False)
+        if building is None:
             self._give_up(state.gallery_id)
             return
-        held.state = begun
-        held.work = self._builder.submit(self._build, begun)
+        held.state = building
+        held.work = self._builder.submit(self._build, building)
 
     def _build(self, state: IndexState) -> IndexState:
         newest = self._record.database.feeds().get(state.gallery_id)
@@ -321,14 +320,14 @@ class Indexer:
 
         def require_building() -> None:
             self._require_open()
-            now = self._states.state(state.gallery_id)
-            if now is None or now.building != state.building:
+            current = self._states.state(state.gallery_id)
+            if current is None or current.building != state.building:
                 raise Outdated("another process builds it")
 
         def between() -> None:
             nonlocal built
             require_building()
-            # The record keeps only the latest changes, perhaps not until the filling has ended.
+            # Read the changes during the build: old ones may be dropped before it ends.
             while changes := self._changes_after(built):
                 missed.update(_slots_of(changes))
                 built = _after(built, changes)
@@ -353,14 +352,14 @@ class Indexer:
         try:
             result = work.result()
             if isinstance(result, list):
-                self._mend(held, result)
+                self._repair(held, result)
                 return bool(result)
-            # A search must not show an older version than the collection before.
+            # Searches must not show an older version than before.
             while result.collection and result.sequence < held.state.sequence:
                 result = self._apply_changes(result)
             self._show(held, result)
         except BaseException as error:
-            # The lease's next renewal begins what did not end.
+            # The next renewal of the lease restarts unfinished work.
             held.sweep_at = self._renew_at = time.monotonic() + PAUSE_SECONDS
             if not isinstance(error, Outdated | ChangesLost):
                 raise
@@ -369,7 +368,7 @@ class Indexer:
         self._renew_at = 0.0
         return True
 
-    def _mend(self, held: _Held, slots: list[int]) -> None:
+    def _repair(self, held: _Held, slots: list[int]) -> None:
         if slots:
             log.warning("%d rows differ from the record and are written anew", len(slots))
             held.sweep_at = time.monotonic() + LATE_SECONDS

@@ -1,7 +1,7 @@
-"""Rows of crops in Milvus: their vectors, and codes that only the record can read.
+"""Rows of crops in Milvus: vectors, and codes that only the record can decode.
 
-A code is a keyed hash: neither names nor crop ids nor metadata leave the record. What Milvus finds
-is a proposal; the record decides whether it is still there and what it is.
+A code is a keyed hash; names, crop ids and metadata never leave the record. Hits in Milvus are only
+proposals: the record decides whether a crop still exists and what its labels are.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from service.record.values import CropLabel, IndexedCrop, group_code, identity_c
 from service.search.filters import Filter
 
 PREFIX = "gmn"
-# To be raised with any change of a row, or of a code in it: a collection in another format is built
-# anew.
+# Increase this with every change of a row or its codes: collections in another format are rebuilt.
 FORMAT = "_f1"
-# A page of rows is a range of numbers, since an answer's order is not promised.
+# A page of rows is a range of ids, because Milvus does not guarantee an order.
 IDS_PER_PAGE = 8192
-# Milvus refuses to answer more.
+# Milvus refuses larger limits.
 LARGEST_LIMIT = 16_384
 UNKNOWN_CAMERA = -1
-# Before every time with a year; Milvus 2.3 has no null.
+# Earlier than every time with a year; Milvus 2.3 has no null.
 UNKNOWN_TIME = -1e18
 EARLIEST_TIME = -1e17
 
 
 class LabelRow(TypedDict):
-    """The fields of a row beside its vector; each compares equal or in order."""
+    """The scalar fields of a row, which can be compared for equality or order."""
 
     id: int
     crop: int
@@ -42,13 +41,13 @@ class LabelRow(TypedDict):
 
 
 class Row(LabelRow):
-    """One row of a collection; `v` is of unit length, `(d,)`."""
+    """A row of a collection; `v` has unit length, `(d,)`."""
 
     v: NDArray[np.float32]
 
 
 class Hit(TypedDict):
-    """A proposal of a search: a row as the server has it; an approximate index may miss some."""
+    """A row proposed by a search; an approximate index may miss some."""
 
     id: int
     crop: int
@@ -58,7 +57,7 @@ class Hit(TypedDict):
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes of names by the record's secret; 63 bits, the same in every process.
+    """63-bit codes of names, keyed by the record's secret and so the same in every process.
 
     Attributes:
         secret: at most 64 bytes.
@@ -67,11 +66,11 @@ class Codes:
     secret: bytes
 
     def crop(self, label: CropLabel) -> int:
-        """Return the code of a crop id: another copy of the record may reuse a row number."""
+        """Return the code of a crop id, since another copy of the record may reuse a row number."""
         return self._code("crop", label.crop_id)
 
     def group(self, label: CropLabel) -> int:
-        """Return the code of an identity; a crop without one is a group of its own, below 0."""
+        """Return the code of an identity, or a unique negative one if there is none."""
         return group_code(label, self.secret)
 
     def camera(self, name: str | None) -> int:
@@ -103,7 +102,7 @@ class Codes:
         return f"{PREFIX}_{self._code('record', ''):x}_"
 
     def expression(self, wanted: Filter) -> str:
-        """Write a filter in Milvus' language, but for metadata; empty for every crop."""
+        """Return a filter as a Milvus expression, ignoring metadata; empty for every crop."""
         parts: list[str] = []
         if wanted.cameras:
             parts.append(f"camera in {self._cameras(wanted.cameras)}")

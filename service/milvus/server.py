@@ -1,7 +1,7 @@
-"""A Milvus server: collections of rows, written and searched under time limits.
+"""A Milvus server: collections of rows, written and searched with timeouts.
 
-A search may show an earlier state than the last write: it waits for a timestamp that the server
-itself gave out after the write. Deletes answer none and inserts need not, so it is asked for one.
+A search might show an earlier state than the last write, so it waits for a timestamp that the
+server issued after the write. Deletes return none and inserts may not, so it is requested.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus.rows import LARGEST_LIMIT, PREFIX, Codes, Hit, LabelRow, Row
 from service.search.filters import Filter
 
-# It logs every error with the request, which is raised anyway.
+# pymilvus logs every error with the request, although it also raises the error.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 OLDEST_SERVER = (2, 3)
 NOT_LOADED = 101
@@ -37,7 +37,7 @@ NUMBERS = ("crop", "grp", "camera")
 
 
 class MilvusServer:
-    """One server, connected when it is first needed; used from any thread."""
+    """A server, connected on first use; safe to use from any thread."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -45,7 +45,7 @@ class MilvusServer:
         self._client: MilvusClient | None = None
 
     def create(self, collection: str, dimension: int) -> None:
-        # Types that every server knows: an unknown one ends Milvus 2.3, at each restart again.
+        # Use only types that every server knows: an unknown one crashes Milvus 2.3 at each restart.
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
         schema.add_field("v", DataType.FLOAT_VECTOR, dim=dimension)
@@ -61,11 +61,11 @@ class MilvusServer:
 
     def collections(self) -> list[str]:
         with self._answering() as client:
-            found = client.list_collections(timeout=SEARCH_SECONDS)
-        return [name for name in found if name.startswith(PREFIX)]
+            names = client.list_collections(timeout=SEARCH_SECONDS)
+        return [name for name in names if name.startswith(PREFIX)]
 
     def drop(self, collection: str) -> None:
-        """Drop a collection; one that is gone is no error."""
+        """Drop a collection; a missing one is no error."""
         with self._answering() as client:
             client.drop_collection(collection, timeout=SCHEMA_SECONDS)
 
@@ -75,15 +75,15 @@ class MilvusServer:
                 client.upsert(collection, list(rows), timeout=WRITE_SECONDS)
 
     def delete(self, collection: str, row_ids: Sequence[int]) -> None:
-        """Delete rows; rows that are gone are no error."""
+        """Delete rows; missing rows are no error."""
         if row_ids:
             with self._answering(collection) as client:
                 client.delete(collection, ids=list(row_ids), timeout=WRITE_SECONDS)
 
     def timestamp(self) -> int:
-        """Return a time of the server after all that it has acknowledged; 0 of milvus-lite."""
+        """Return a server timestamp after all acknowledged writes; 0 on milvus-lite."""
         with self._answering() as client:
-            # The client offers it nowhere else; an insert's answer would need a row for a marker.
+            # No public method returns it; the answer to an insert would need a marker row.
             handler: Any = client._get_connection()
             return int(handler.alloc_timestamp(timeout=WRITE_SECONDS))
 
@@ -97,17 +97,17 @@ class MilvusServer:
         timestamp: int,
         grouped: bool = False,
     ) -> list[Hit]:
-        """Search the rows nearest to a query, as they were at a timestamp or later.
+        """Search the rows nearest to a query, in the state of a timestamp or later.
 
         Args:
             query: of unit length, `(d,)`.
-            limit: at most; cut to what Milvus allows.
-            timestamp: of this server, which the search waits for.
-            grouped: only the nearest of each group; Milvus 2.3 answers several of one group from
+            limit: maximum number of rows; reduced to what Milvus allows.
+            timestamp: timestamp from this server that the search waits for.
+            grouped: only the nearest of each group; Milvus 2.3 may return several of a group among
                 rows that it has not indexed yet.
         """
         with self._answering(collection) as client:
-            (found,) = client.search(
+            (hits,) = client.search(
                 collection,
                 data=[query],
                 anns_field="v",
@@ -115,24 +115,24 @@ class MilvusServer:
                 limit=min(limit, LARGEST_LIMIT),
                 search_params={"metric_type": "IP"},
                 output_fields=["crop", "grp", "v"],
-                # Where the server gives out no timestamps, 0 waits for everything.
+                # If the server issues no timestamps, 0 waits for everything.
                 consistency_level="Customized",
                 guarantee_timestamp=timestamp,
                 timeout=SEARCH_SECONDS,
                 **({"group_by_field": "grp"} if grouped else {}),
             )
-        return [hit["entity"] | {"id": hit["id"]} for hit in found]
+        return [hit["entity"] | {"id": hit["id"]} for hit in hits]
 
     def rows(self, collection: str, first: int, end: int, timestamp: int) -> list[LabelRow]:
         fields = ["id", *NUMBERS, "captured"]
         return self._query(collection, f"id >= {first} and id < {end}", fields, timestamp)
 
     def count(self, collection: str, timestamp: int) -> int:
-        (counted,) = self._query(collection, "", ["count(*)"], timestamp)
-        return int(counted["count(*)"])
+        (row,) = self._query(collection, "", ["count(*)"], timestamp)
+        return int(row["count(*)"])
 
     def compact(self, collection: str) -> int:
-        """Begin to remove deleted rows from a collection's files; return the work's number."""
+        """Start removing deleted rows from a collection's files; return the compaction's id."""
         with self._answering(collection) as client:
             client.flush(collection, timeout=WRITE_SECONDS)
             return int(client.compact(collection, timeout=WRITE_SECONDS))
@@ -144,9 +144,9 @@ class MilvusServer:
     def _query(
         self, collection: str, expression: str, fields: list[str], timestamp: int
     ) -> list[Any]:
-        # Not by the client's iterator, which waits for a time of this machine's clock.
+        # The client's iterator would wait for a time by this machine's clock.
         with self._answering(collection) as client:
-            found: list[Any] = client.query(
+            rows: list[Any] = client.query(
                 collection,
                 filter=expression,
                 output_fields=fields,
@@ -154,7 +154,7 @@ class MilvusServer:
                 guarantee_timestamp=timestamp,
                 timeout=WRITE_SECONDS,
             )
-        return found
+        return rows
 
     def close(self) -> None:
         with self._lock:
@@ -172,7 +172,7 @@ class MilvusServer:
                 if collection and error.code == NOT_LOADED:
                     client.load_collection(collection, timeout=SEARCH_SECONDS, _async=True)
                 raise
-        # The client raises the last for a channel that another thread has just replaced.
+        # The client raises ValueError if another thread has just replaced the channel.
         except (MilvusException, grpc.RpcError, ValueError) as error:
             code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", 0)
             if code in COLLECTION_AWAY:
@@ -184,11 +184,11 @@ class MilvusServer:
             if self._client is None:
                 client = MilvusClient(self.url, timeout=SEARCH_SECONDS)
                 try:
-                    found = str(client.get_server_version(timeout=SEARCH_SECONDS))
-                    version = tuple(map(int, re.findall(r"\d+", found)[:2]))
+                    text = str(client.get_server_version(timeout=SEARCH_SECONDS))
+                    version = tuple(map(int, re.findall(r"\d+", text)[:2]))
                     if version < OLDEST_SERVER:
                         raise IndexUnavailable(
-                            f"it is version {found}, and 2.3 or newer is needed; name another "
+                            f"it is version {text}, and 2.3 or newer is needed; name another "
                             "server in GMN_INDEX_URL"
                         )
                 except BaseException:

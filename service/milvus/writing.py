@@ -1,4 +1,4 @@
-"""Writes a gallery's crops from the record into a collection, and compares the two."""
+"""Writing of a gallery's crops from the record into a collection, and comparison of both."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ POLL_SECONDS = 0.1
 
 
 class Outdated(Exception):
-    """The gallery has other vectors or crops than a collection: it has to be built anew."""
+    """The gallery has other vectors or crops than a collection, which must be rebuilt."""
 
 
 def is_current(state: IndexState, entry: GalleryRecord | None) -> bool:
-    """Return True if a collection has the vectors of a gallery, in this program's format."""
+    """Return whether a collection has the gallery's vectors, in this program's format."""
     if entry is None or (state.collection and not state.collection.endswith(FORMAT)):
         return False
     vectors = (entry.at, entry.side, entry.embedding_fingerprint)
@@ -38,56 +38,56 @@ def is_current(state: IndexState, entry: GalleryRecord | None) -> bool:
 
 @dataclass(frozen=True)
 class CollectionWriter:
-    """Brings collections up to the record."""
+    """Brings collections up to date with the record."""
 
     record: Record
     server: MilvusServer
     codes: Codes
 
     def write(self, state: IndexState, slots: Iterable[int], between: Callable[[], None]) -> None:
-        """Write those crops of these slots that are there now, and delete the others.
+        """Write the existing crops at the given slots, and delete the others.
 
         Args:
             state: names the collection.
-            slots: of crops that changed.
-            between: called before every write; an error of it ends this.
+            slots: slots of changed crops.
+            between: called before every write; its errors are raised.
 
         Raises:
-            Outdated: the gallery has gone over to other vectors; some may be written.
+            Outdated: the gallery switched to other vectors; some crops may have been written.
         """
         changed = sorted(slots)
         for first in range(0, len(changed), ROWS_PER_WRITE):
             heartbeat()
             rows = changed[first : first + ROWS_PER_WRITE]
             crops = self.record.crops.indexed(state.gallery_id, rows)
-            # Afterwards: the crops were then read of the same vectors.
+            # Check afterwards, which shows that the crops were read with the same vectors.
             self._require(state)
             between()
             self.server.upsert(state.collection, [self.codes.row(crop) for crop in crops])
-            gone = set(rows).difference(crop.label.row_id for crop in crops)
-            self.server.delete(state.collection, sorted(gone))
+            deleted = set(rows).difference(crop.label.row_id for crop in crops)
+            self.server.delete(state.collection, sorted(deleted))
         self._require(state)
 
     def fill(self, state: IndexState, dimension: int | None, between: Callable[[], None]) -> bool:
-        """Make a collection of every crop of a gallery.
+        """Create a collection with every crop of a gallery.
 
         Args:
-            state: with the collection's name.
-            dimension: of a gallery without crops; None where it is unknown.
-            between: called now and then; an error of it ends this.
+            state: names the collection.
+            dimension: dimension for a gallery without crops; None if unknown.
+            between: called now and then; its errors are raised.
 
         Returns:
-            False if the dimension is unknown, and nothing was made.
+            False if the dimension is unknown; nothing was created.
 
         Raises:
-            Outdated: the gallery went over to other vectors meanwhile.
+            Outdated: the gallery switched to other vectors in the meantime.
         """
         crops = self.record.crops.vectors(state.gallery_id)
         part = list(islice(crops, ROWS_PER_WRITE))
         size = len(part[0].vector) if part else dimension
         if size is None:
             return False
-        # Under this name there may be one of a newer copy of the record.
+        # A newer copy of the record may have left a collection with this name.
         self.server.drop(state.collection)
         self.server.create(state.collection, size)
         while part:
@@ -100,44 +100,46 @@ class CollectionWriter:
         return True
 
     def differing(self, gallery_id: int, between: Callable[[], None] = lambda: None) -> list[int]:
-        """Return rows that differ or are missing in collection or record; changes show as such.
+        """Return rows that differ or are missing on either side, including pending changes.
 
         Args:
-            gallery_id: of the gallery.
-            between: as of `fill`.
+            gallery_id: id of the gallery.
+            between: as in `fill`.
         """
         state = self.record.remote_indexes.state(gallery_id)
         entry = self.record.galleries.get(gallery_id)
         timestamp = self.server.timestamp()
         if entry is None or state is None or not state.collection:
             return []
-        # Beyond the record's last row where the record is an older copy.
+        # Rows may exist beyond the record's last one if the record is an older copy.
         bounds = [*range(0, entry.rows + 1 + IDS_PER_PAGE, IDS_PER_PAGE), LAST_ROW]
-        found: list[int] = []
+        differing_rows: list[int] = []
         for first, end in pairwise(bounds):
             between()
             heartbeat()
-            held = self.server.rows(state.collection, first, end, timestamp)
-            here = {row["id"]: _codes(row) for row in held}
-            slots = here.keys() | set(range(first, min(end, entry.rows + 1)))
+            stored_rows = self.server.rows(state.collection, first, end, timestamp)
+            in_collection = {row["id"]: _codes(row) for row in stored_rows}
+            slots = in_collection.keys() | set(range(first, min(end, entry.rows + 1)))
             crops = self.record.crops.by_row(gallery_id, sorted(slots)).values()
-            there = {crop.row_id: _codes(self.codes.label(crop.label)) for crop in crops}
-            rows = here.keys() | there.keys()
-            found += (row for row in sorted(rows) if here.get(row) != there.get(row))
-        return found
+            in_record = {crop.row_id: _codes(self.codes.label(crop.label)) for crop in crops}
+            rows = in_collection.keys() | in_record.keys()
+            differing_rows += (
+                row for row in sorted(rows) if in_collection.get(row) != in_record.get(row)
+            )
+        return differing_rows
 
     def compact(self, gallery_id: int, version: int, seconds: float) -> bool:
-        """Wait until a gallery's collection shows a version, and for a compaction of its files.
+        """Wait until a gallery's collection shows a version and its files are compacted.
 
         Returns:
-            False if either takes longer, or Milvus does not answer.
+            False if either takes too long, or Milvus does not answer.
         """
         until = time.monotonic() + seconds
         compaction = None
         with contextlib.suppress(IndexUnavailable):
             while time.monotonic() < until:
                 state = self.record.remote_indexes.state(gallery_id)
-                # A collection that is being filled may hold crops deleted since that began.
+                # A collection being filled may contain crops deleted since that began.
                 if state is None or (state.version >= version and not state.unfinished):
                     if state is None or not state.collection:
                         return True
