@@ -258,7 +258,7 @@ async def clear_files(runtime: Runtime) -> None:
         # Index files of version 0.5.0; vectors are now searched in the record's files.
         await runtime.pools.files.run(shutil.rmtree, data_dir / INDEXES, ignore_errors=True)
     except (OSError, ServiceError) as error:
-        log.error("files of which there is no record: %s", error)
+        log.error("files without a record could not be removed or moved: %s", error)
 
 
 async def remove_unneeded_files(runtime: Runtime) -> None:

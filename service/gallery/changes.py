@@ -79,7 +79,7 @@ async def relabel_identity(
         StorageFailed: nothing was changed.
     """
     if new_identity == identity:
-        raise InvalidField("new_identity: is the name it has; send another one")
+        raise InvalidField("new_identity: is its current name; send another one")
 
     change = await change_crops(
         runtime,
@@ -140,8 +140,8 @@ async def change_crop(
     """
     if not fields:
         raise InvalidField(
-            "identity: nothing is to be changed; send identity, camera, captured_at, external_id, "
-            "metadata or track, empty for unknown"
+            "identity: there is nothing to change; send identity, camera, captured_at, "
+            "external_id, metadata or track, empty for unknown"
         )
     captured = fields.get("captured_at")
     if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
@@ -180,7 +180,7 @@ async def change_matching(
     """
     if not fields:
         raise InvalidField(
-            "new_identity: nothing is to be changed; send new_identity, new_camera, new_track or "
+            "new_identity: there is nothing to change; send new_identity, new_camera, new_track or "
             "new_metadata, empty for unknown"
         )
     matched, relabelling = await change_matched(

@@ -105,7 +105,7 @@ async def enroll(
         UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
     """
     if keep_best is not None and not any(image.track for image in images):
-        raise InvalidField("keep_best: goes with track; send the tracker's own id too")
+        raise InvalidField("keep_best: needs track; send the tracker's own id too")
     require_free_disk(runtime.settings)
     files = [image.image for image in images if image.image is not None]
     pictures = PicturePolicy(runtime.settings.keep_images)
@@ -337,8 +337,8 @@ def checked_text(field: str, value: str) -> str:
         )
     if value in PATH_SEGMENTS:
         raise InvalidField(
-            f"{field}: {value!r} would disappear from a URL's path, and the call would reach what "
-            "lies above; send another name"
+            f"{field}: {value!r} has a special meaning in a URL's path, which would lead to "
+            "another resource; send another name"
         )
     return value
 
@@ -347,8 +347,8 @@ def checked_camera(field: str, value: str) -> str:
     """Return a camera unchanged; raise `InvalidField` if it could not occur in a list."""
     if "," in value or value != value.strip():
         raise InvalidField(
-            f"{field}: {value[:40]!r} has a comma, or a space at an end, and no list of cameras "
-            "could name it; send it without"
+            f"{field}: {value[:40]!r} has a comma or a space at an end, which a list of cameras "
+            "cannot contain; send it without"
         )
     return checked_text(field, value)
 
@@ -389,8 +389,8 @@ def checked_metadata(name: str, value: str) -> dict[str, Any]:
         usable = False
     if not usable:
         raise InvalidField(
-            f"{name}: {value[:40]!r} is no JSON object of at most {MAX_METADATA_BYTES:,} bytes and "
-            f'{MAX_METADATA_DEPTH} levels; write it like {{"shift": "night"}}'
+            f"{name}: {value[:40]!r} is not a JSON object of at most {MAX_METADATA_BYTES:,} bytes "
+            f'and {MAX_METADATA_DEPTH} levels; write it like {{"shift": "night"}}'
         )
     return dict(metadata)
 

@@ -130,7 +130,7 @@ class Follower:
                     self._in_step_at = time.monotonic()
                 self._is_reachable = True
             except Exception:
-                log.exception("the record could not be followed; it is tried again")
+                log.exception("the record could not be followed; trying again")
                 self._is_reachable = False
                 self._closing.wait(FIRST_PAUSE_SECONDS)
 

@@ -215,6 +215,6 @@ def _cluster(
 
 def _too_many() -> InvalidField:
     return InvalidField(
-        f"camera, captured_after, captured_before: more than {MOST_CROPS:,} crops without a name "
-        "pass; send a camera or a shorter time, and group the others after these are named"
+        f"camera, captured_after, captured_before: more than {MOST_CROPS:,} unnamed crops "
+        "pass; send a camera or a shorter time, and group the others once these are named"
     )

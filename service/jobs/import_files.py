@@ -105,8 +105,8 @@ def _unpack(
     settings = runtime.settings
     if not archive.is_file():
         raise InvalidField(
-            "archive: could not be used, and its files were removed before the service ended "
-            "amid saying why; send it again"
+            "archive: could not be used, but the service ended before it reported why; "
+            "send it again"
         )
     # A crop from an earlier attempt does not count until the job has progress.
     shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ from service.record.values import StoredCrop
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
-UP_TO_DATE = "the gallery holds vectors of the loaded model already"
+UP_TO_DATE = "the gallery already has vectors of the loaded model"
 Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
@@ -38,8 +38,8 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
         return under_way
     if not gallery.outdated:
         raise GalleryConflict(
-            f"gallery {gallery.name!r} holds vectors of the loaded model already; serve with "
-            "another artefact to embed it anew"
+            f"gallery {gallery.name!r} already has vectors of the loaded model; serve "
+            "another artefact to embed it again"
         )
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
     return await runtime.audited(
@@ -56,7 +56,7 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
     if not gallery.outdated:
         if job.parameters.get("to", newest) != newest:
             raise GalleryConflict(
-                "this reindex leads to another model than the process serves that took it up; let "
+                "this reindex leads to another model than the one that this process serves; let "
                 "every process on the record serve the same artefact, and reindex again"
             )
         return UP_TO_DATE
@@ -100,7 +100,7 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         await save_job(runtime, job, counts, problems)
     if failed:
         raise GalleryConflict(
-            f"{failed} crops cannot be embedded anew, GET /v1/jobs/{job.job_id}/report names them; "
+            f"{failed} crops could not be embedded, GET /v1/jobs/{job.job_id}/report names them; "
             "delete them and reindex again, nothing was switched"
         )
 

@@ -41,7 +41,7 @@ PAUSE_SECONDS = 1.0
 MARGIN = 16
 # Factor on the number of requested hits if some were dropped or came from too few groups.
 DEEPER = 4
-LACKS_ROWS = "the gallery's index has lost crops, which are being written anew"
+LACKS_ROWS = "the gallery's index has lost crops, which are being written again"
 Result = TypeVar("Result")
 
 

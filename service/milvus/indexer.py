@@ -137,7 +137,7 @@ class Indexer:
             except ServiceStopping:
                 return
             except Exception:
-                log.exception("collections in Milvus could not be brought up to the record")
+                log.exception("collections in Milvus could not be brought up to date")
                 self._closing.wait(PAUSE_SECONDS)
 
     def _wait(self) -> None:
@@ -167,7 +167,7 @@ class Indexer:
             self._failures[key] = getattr(error, "why", str(error))
         else:
             if self._failures.pop(key, None):
-                log.warning("indexing gallery %d goes on", gallery_id)
+                log.warning("indexing gallery %d continues", gallery_id)
             return busy
         if held := self._held.get(gallery_id):
             held.retry_at = time.monotonic() + PAUSE_SECONDS
@@ -175,7 +175,7 @@ class Indexer:
 
     def _give_up(self, gallery_id: int) -> None:
         if self._held.pop(gallery_id, None):
-            log.warning("the index of gallery %d is not this process' any more", gallery_id)
+            log.warning("another process has taken over the index of gallery %d", gallery_id)
             self._states.ask_sweep(gallery_id)
 
     def _renew(self) -> None:
@@ -205,7 +205,7 @@ class Indexer:
                 held.sweep_at = now + LATE_SECONDS
         held.state = state
         if state.unfinished or not is_current(state, entry):
-            self._begin_build(held, "it was asked for, not ended, or has other vectors")
+            self._begin_build(held, "it was requested, is unfinished, or has other vectors")
         elif held.work is None and now >= held.retry_at:
             self._check_rows(held, entry)
 
@@ -226,10 +226,10 @@ class Indexer:
         present = set(self.writer.server.collections())
         for held in list(self._held.values()):
             if held.state.collection and held.state.collection not in present:
-                self._begin_build(held, "its collection is gone")
+                self._begin_build(held, "its collection is missing")
         names = [name for name in present if self.writer.codes.has_named(name)]
         for name in self._states.note_unknown(names):
-            log.warning("collection %s belongs to no gallery, and is dropped", name)
+            log.warning("collection %s belongs to no gallery and is dropped", name)
         for collection in self._states.unneeded(DROP_AFTER_SECONDS):
             heartbeat()
             self.writer.server.drop(collection)
@@ -291,7 +291,7 @@ class Indexer:
             return
         state = held.state
         builds = state.builds + 1
-        log.info("gallery %d is indexed anew: %s", state.gallery_id, why)
+        log.info("gallery %d is being rebuilt: %s", state.gallery_id, why)
         name = self.writer.codes.collection(state.gallery_id, builds)
         building = self._states.advance(state, building=name, builds=builds, wanted=False)
         if building is None:
@@ -363,14 +363,14 @@ class Indexer:
             held.sweep_at = self._renew_at = time.monotonic() + PAUSE_SECONDS
             if not isinstance(error, Outdated | ChangesLost):
                 raise
-            log.info("the index of gallery %d is begun again: %s", held.state.gallery_id, error)
+            log.info("the index of gallery %d starts over: %s", held.state.gallery_id, error)
             return False
         self._renew_at = 0.0
         return True
 
     def _repair(self, held: _Held, slots: list[int]) -> None:
         if slots:
-            log.warning("%d rows differ from the record and are written anew", len(slots))
+            log.warning("%d rows differ from the record and are written again", len(slots))
             held.sweep_at = time.monotonic() + LATE_SECONDS
             self._write(held.state, slots)
         if slots or held.state.lacks_rows:

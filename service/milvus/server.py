@@ -27,7 +27,7 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 OLDEST_SERVER = (2, 3)
 NOT_LOADED = 101
 COLLECTION_AWAY = {
-    100: "a collection is gone; it is built anew",
+    100: "a collection is missing; it is being rebuilt",
     NOT_LOADED: "a collection is being loaded",
 }
 SEARCH_SECONDS = 1.0

@@ -98,7 +98,7 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
     except (OSError, sqlite3.OperationalError) as error:
         raise StorageFailed(
             f"the {'backup' if gallery_id is None else 'snapshot'} could not be written "
-            f"({error}); nothing is left of it, free space there and ask again"
+            f"({error}); nothing is left of it, free space there and try again"
         ) from error
     return description
 
@@ -149,7 +149,7 @@ def check_archive(folder: Path) -> Description:
     for name, sha256 in description.files.items():
         path = folder / name
         if not path.is_file() or file_sha256(path) != sha256:
-            raise DamagedSnapshot(folder, f"{name} is gone or not what was written")
+            raise DamagedSnapshot(folder, f"{name} is missing or corrupt")
     try:
         damage = verify(folder).damage
     except (InputProblem, sqlite3.DatabaseError) as error:
@@ -220,7 +220,7 @@ def read_archive(folder: Path) -> Iterator[ArchivedCrop]:
             yield crop
     # An interrupted removal has not yet updated the number of crops.
     if description.files and count != gallery.crops:
-        raise DamagedSnapshot(folder, f"it holds {count} crops where {gallery.crops} belong")
+        raise DamagedSnapshot(folder, f"it has {count} crops instead of {gallery.crops}")
 
 
 def archived_ids(folder: Path, identity: str | None = None) -> list[str]:

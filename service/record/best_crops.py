@@ -96,8 +96,8 @@ def _read_stored(
     rows = transaction.tuples(statement, (gallery_id, track, camera, MOST_OF_TRACK + 1))
     if len(rows) > MOST_OF_TRACK:
         raise InvalidField(
-            f"keep_best: track {track!r} has more than {MOST_OF_TRACK:,} crops, which are too many "
-            "to choose from; delete some of them first"
+            f"keep_best: track {track!r} has more than {MOST_OF_TRACK:,} crops, too many to "
+            "choose from; delete some of them first"
         )
     crops = read_by_slot(transaction, gallery_id, [slot for (slot,) in rows])
     place = find_vectors(transaction, gallery_id)

@@ -155,6 +155,6 @@ def _read_cursor(text: str, order: CropOrder) -> Place | None:
     match = CURSOR.fullmatch(text)
     if match is None or bool(match[1]) != (order != "enrolled"):
         raise InvalidField(
-            f"cursor: {text[:40]!r} is none of this order; send next_cursor of the page before"
+            f"cursor: {text[:40]!r} is not of this order; send next_cursor of the page before"
         )
     return tuple(int(number) for number in text.split("_"))

@@ -126,7 +126,7 @@ class Database:
             self.close()
             raise InputProblem(
                 f"{self.path}: cannot be used as the record ({error}); make it readable and "
-                "writable, see what is whole of it with gmn store verify --data-dir "
+                "writable, check it with gmn store verify --data-dir "
                 f"{folder}, or name another directory with --data-dir"
             ) from error
         except BaseException:
@@ -307,7 +307,7 @@ class Database:
                     "serve it with the program version that wrote it"
                 )
             if read_schema(connection) != schema_of_format():
-                raise self.damage("its tables are not those that were created")
+                raise self.damage("its tables differ from those of its format")
         if is_new:
             sync(self.folder)
         newest = {**self.feeds(), COMMITS: self._last_commit()}
@@ -325,13 +325,17 @@ class Database:
         for path in self.folder.glob(f"*{UNFINISHED}"):
             raise InputProblem(
                 f"{self.folder}: a restore or an upgrade into it was cut off ({path.name}); delete "
-                "this directory and begin again"
+                "this directory and start over"
             )
         if acknowledged:
-            raise DamagedRecord(self.path, "it is gone, and changes of it were acknowledged")
+            raise DamagedRecord(
+                self.path, "the file is missing, but changes in it were acknowledged"
+            )
         snapshots = list(self.folder.glob(snapshot_name("[0-9]*", "*")))
         if snapshots:
-            raise DamagedRecord(self.path, f"it is gone, and {len(snapshots)} snapshots are left")
+            raise DamagedRecord(
+                self.path, f"the file is missing, but {len(snapshots)} snapshots exist"
+            )
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -350,7 +354,7 @@ class Database:
     def _last_commit(self) -> Mark:
         row = Reader(self).row(RECORD, "WHERE name = 'commit'")
         if row is None:
-            raise self.damage("the number of its last commit is gone")
+            raise self.damage("the number of its last commit is missing")
         return Mark(*COMMIT.unpack(row["value"]))
 
     def _require_acknowledged(
@@ -367,9 +371,9 @@ class Database:
                 unit = "commits" if number == COMMITS else f"changes of gallery {number}"
                 raise DamagedRecord(
                     self.path,
-                    f"it holds {newest.seq} {unit}, and {mark.seq} were acknowledged: its end "
+                    f"it has {newest.seq} {unit}, but {mark.seq} were acknowledged: its end "
                     f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
-                    f"back. To go on with what it holds, remove {self.marks.path.name}. Otherwise",
+                    f"back. To go on with its contents, remove {self.marks.path.name}. Otherwise",
                 )
 
     def _settle(self, feeds: dict[int, Mark]) -> None:
@@ -577,8 +581,8 @@ def _as_storage_failure(error: BaseException) -> BaseException:
 
 def _not_overwritten(error: OSError) -> ServiceError:
     failure = StorageFailed(
-        f"the crops are removed, and their vectors could not be overwritten on the disk ({error}); "
-        "that happens with the next change of the gallery, or at the next start"
+        f"the crops are removed, but their vectors could not be overwritten on the disk ({error}); "
+        "the next change of the gallery, or the next start, tries again"
     )
     failure.__cause__ = error
     return failure

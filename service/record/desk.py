@@ -209,7 +209,7 @@ class Cases(RecordPart):
         if cases >= MOST_CASES or cases_of_key >= most:
             raise InvalidField(
                 f"name: the gallery has {cases:,} cases, {cases_of_key} of them of this key; "
-                f"{MOST_CASES:,} are the most, and {MOST_CASES_OF_KEY} of a key without admin; "
+                f"{MOST_CASES:,} are the limit, and {MOST_CASES_OF_KEY} for a key without admin; "
                 "export and delete closed ones"
             )
         transaction.insert(
@@ -443,12 +443,12 @@ def _require_room(reader: Reader, gallery_id: int, case: Case, most: int | None)
     if most is not None and count >= most and _count(reader, gallery_id) >= most:
         raise InvalidField(
             f"query_id: the cases of this key hold {count:,} searches, and half of "
-            "GMN_KEPT_QUERIES is the most of a key without admin; export and delete closed cases"
+            "GMN_KEPT_QUERIES is the limit for a key without admin; export and delete closed cases"
         )
     if len(case.queries) >= MOST_IN_CASE:
         raise InvalidField(
-            f"query_id: the case holds {MOST_IN_CASE} searches, which is the most; begin "
-            "another one"
+            f"query_id: the case holds {MOST_IN_CASE} searches, which is the limit; "
+            "create another one"
         )
 
 

@@ -51,7 +51,7 @@ def read_changes(reader: Reader, gallery_id: int, after: Mark, limit: int) -> li
     clauses = "WHERE gallery_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
     rows = reader.rows(CHANGES, clauses, (gallery_id, after.seq, limit + 1))
     if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
-        raise ChangesLost(f"gallery {gallery_id} has another history than was followed")
+        raise ChangesLost(f"gallery {gallery_id} has another history than the followed one")
     return [_as_change(row) for row in rows[1:]]
 
 

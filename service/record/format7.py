@@ -54,7 +54,7 @@ class OldRecord:
         self._connection.execute("BEGIN")
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version != FORMAT:
-            raise InputProblem(f"{path}: has format {version}, and {FORMAT} is read")
+            raise InputProblem(f"{path}: has format {version} instead of {FORMAT}")
 
     def close(self) -> None:
         self._connection.close()
@@ -179,7 +179,7 @@ class OldSnapshot:
                 crop = CROP.validate_json(record)
                 yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), picture)
         if (crops, digest.hexdigest()) != (self.crops, self.sha256):
-            raise DamagedSnapshot(self.path, f"it holds {crops} crops where {self.crops} belong")
+            raise DamagedSnapshot(self.path, f"it has {crops} crops instead of {self.crops}")
 
 
 def open_old_snapshot(path: Path) -> OldSnapshot:

@@ -244,7 +244,7 @@ def _read_place(text: str, sort: IdentityOrder) -> Place:
     match = PLACE.fullmatch(f"0/{text}" if sort == "name" else text)
     if match is None:
         raise InvalidField(
-            f"cursor: {text[:40]!r} is none of sort={sort}; send next_cursor of the page before, "
-            "with the same sort"
+            f"cursor: {text[:40]!r} is not of sort={sort}; send next_cursor of the page "
+            "before, with the same sort"
         )
     return float(match[1]), natural_order(match[2]), match[2]

@@ -111,7 +111,7 @@ class PictureFolder:
         # Clients of object stores raise their own exceptions.
         except Exception as error:
             raise StorageFailed(
-                f"an image could not be kept at {self._url} ({error}); nothing was stored, mend "
+                f"an image could not be kept at {self._url} ({error}); nothing was stored, fix "
                 "that and send the request again"
             ) from error
 

@@ -115,7 +115,7 @@ def open_vectors(database: Source, gallery_id: int, side: int, dimension: int) -
         return database.vectors.open(gallery_id, side, dimension)
     except FileNotFoundError as error:
         raise RecordUnavailable(
-            f"the vectors of gallery {gallery_id} are gone, as it was restored or reindexed"
+            f"the vectors of gallery {gallery_id} were removed when it was restored or reindexed"
         ) from error
 
 
@@ -124,6 +124,6 @@ def _require_removed(database: Source, gallery_id: int, crop: StoredCrop) -> Non
     try:
         clauses = "WHERE crops.gallery_id = ? AND slot = ?"
         if read_crops(Reader(current), clauses, (gallery_id, crop.row_id)):
-            raise database.damage(f"the vector of crop {crop.crop_id} is gone or damaged")
+            raise database.damage(f"the vector of crop {crop.crop_id} is missing or corrupt")
     finally:
         current.close()

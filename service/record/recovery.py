@@ -178,7 +178,7 @@ class _Recovery:
             inspected = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
             outcome = Recovered(entry.gallery_id, entry.name, entry.crops)
             self.done.galleries.append(outcome)
-            outcome.damage = [*inspected.damage] if inspected else ["its record is gone"]
+            outcome.damage = [*inspected.damage] if inspected else ["its record is missing"]
             vectors = self._record.crops.vectors(entry.gallery_id)
             present = {crop.label.crop_id for crop in vectors}
             # An unreadable page may have contained crops of any gallery.
@@ -222,7 +222,7 @@ class _Recovery:
                 crops = []
                 for row, vector in batch:
                     if row["person_id"] not in names:
-                        line = f"the name of crop {row['crop_id']} is gone"
+                        line = f"the name of crop {row['crop_id']} is missing"
                         inspection.found.note(gallery_id, line)
                     labels = {"identity": names.get(row["person_id"]), "track": None}
                     # Pictures and tracks are copied with their own tables.

@@ -169,7 +169,7 @@ def _switch(transaction: Transaction, restore: Restore) -> int:
     gallery = transaction.rows(GALLERIES, "WHERE gallery_id = ?", of_gallery)[0]
     if gallery["side"] != row["former_side"]:
         raise RecordUnavailable(
-            "the gallery was reindexed while it was restored; nothing was changed, begin again"
+            "the gallery was reindexed during the restore; nothing was changed, restore it again"
         )
     transaction.removes = True
     removed_slots = _drop_removed(transaction, gallery_id)
@@ -305,8 +305,8 @@ def _extend(transaction: Transaction, restore: Restore) -> sqlite3.Row:
     row = transaction.row(RESTORES, "WHERE token = ?", (restore.token,))
     if row is None:
         raise RecordUnavailable(
-            "the restore was given up, as another one began or its next part did not come in time; "
-            "nothing was changed, begin again"
+            "the restore was given up because another one began or its next part came too late; "
+            "nothing was changed, restore it again"
         )
     statement = "UPDATE restores SET until = ? WHERE token = ?"
     transaction.change(statement, (_until(), restore.token))

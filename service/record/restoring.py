@@ -248,7 +248,7 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
     if free - needed < reserved:
         raise StorageFailed(
             f"the disk of {folder} has {free // MEBIBYTE} MiB left; the backup needs "
-            f"{needed // MEBIBYTE} MiB, and {reserved // MEBIBYTE} MiB stay free "
+            f"{needed // MEBIBYTE} MiB, and {reserved // MEBIBYTE} MiB must stay free "
             "(GMN_RESERVED_DISK_BYTES); nothing was written, delete old backups there"
         )
 
@@ -264,8 +264,8 @@ def _find_later(backup: Backup, current: Path) -> Path | None:
         except InputProblem as problem:
             if folder == current and not _is_no_database(folder):
                 raise InputProblem(
-                    f"{problem}, or move {folder} away to restore this backup without it: what "
-                    "was deleted since then comes back"
+                    f"{problem}, or move {folder} away to restore this backup without it, "
+                    "which brings back later deletions"
                 ) from problem
     return None
 
@@ -290,7 +290,7 @@ def _require_same(record: Record, restored: Restored) -> None:
     if Reader(record.database).value(statement.format(*sources)) != 1:
         raise InputProblem(
             f"{restored.by}: is another record than the backup's; name the backup's own data "
-            "directory with --data-dir, or, where it is lost, a directory that is not there"
+            "directory with --data-dir or, if it is lost, a directory that does not exist"
         )
 
 

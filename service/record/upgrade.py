@@ -102,12 +102,12 @@ def upgrade(old: Path, into: Path) -> Upgraded:
     if not (old / DATABASE_NAME).is_file():
         raise InputProblem(f"{old}: has no {DATABASE_NAME}; name a data directory or a backup")
     if into.exists() and any(into.iterdir()):
-        raise InputProblem(f"{into}: holds something already; name a new directory")
+        raise InputProblem(f"{into}: is not empty; name a new directory")
     with contextlib.closing(OldRecord(old / DATABASE_NAME)) as reader:
         if any(True for _ in reader.below("pending identity change")):
             raise InputProblem(
                 f"{old}: a change of a person was cut off; start the service once with the version "
-                "that wrote it, which finishes that, and upgrade then"
+                "that wrote it, which finishes the change, then upgrade"
             )
         with new_data_directory(into) as part:
             with contextlib.closing(Record(part)) as written:

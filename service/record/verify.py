@@ -173,7 +173,7 @@ class Inspection:
                     self.found.note(None, line)
         with self._noting_errors("the file"):
             for table, _, parent, _ in self._connection.execute("PRAGMA foreign_key_check"):
-                self.found.note(None, f"a row of {table} names one of {parent} that is gone")
+                self.found.note(None, f"a row of {table} refers to a missing row of {parent}")
 
     def check_counts(self) -> None:
         for gallery_id, row in self.galleries.items():
@@ -197,7 +197,7 @@ class Inspection:
         try:
             side = self._stored.vectors.open(gallery_id, gallery["side"], gallery["dimension"] or 1)
         except FileNotFoundError:
-            self.found.note(gallery_id, f"the vectors of {len(crops)} crops are gone")
+            self.found.note(gallery_id, f"the vectors of {len(crops)} crops are missing")
             return
         checksums: dict[int, int] = {}
         with self._noting_errors("checksums of vectors"):
@@ -219,7 +219,7 @@ class Inspection:
             elif crop["inside"] and (gallery_id, crop["slot"]) not in pictured:
                 missing = "picture"
             if missing:
-                line = f"the {missing} of crop {crop['crop_id']} is gone or damaged"
+                line = f"the {missing} of crop {crop['crop_id']} is missing or corrupt"
                 self.found.note(gallery_id, line)
             else:
                 yield crop, vectors[crop["slot"]]
@@ -248,7 +248,7 @@ class Inspection:
         try:
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
-            raise InputProblem(f"{path}: is no record ({error}); name another folder") from error
+            raise InputProblem(f"{path}: is not a record ({error}); name another folder") from error
         if not EARLIEST_FORMAT <= version <= FORMAT:
             raise InputProblem(
                 f"{path}: has format version {version}, and this program reads {FORMAT}; read it "

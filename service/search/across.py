@@ -58,7 +58,7 @@ class GalleriesOptions(QueryOptions):
     def _answered_by_several(self) -> Self:
         if bool(self.crop_id or self.track) != bool(self.gallery):
             raise InvalidField(
-                "gallery: goes with crop_id or track, which are in it; send both or neither"
+                "gallery: needs crop_id or track, and they need it; send both or neither"
             )
         if self.keep or self.min_version or self.mode == "separate":
             raise InvalidField(
@@ -200,8 +200,8 @@ def _search_by_crops_of(source: Search, search: Search) -> Search:
         return source
     if search.current.model is not source.current.model:
         raise InvalidField(
-            f"gallery: the vectors of gallery {search.gallery.name!r} are of another embedder than "
-            f"those of {home.name!r} and cannot be compared; send the image"
+            f"gallery: the vectors of gallery {search.gallery.name!r} are from another embedder "
+            f"than those of {home.name!r} and cannot be compared; send the image"
         )
     # The crops searched by need not exist in this gallery.
     options = search.options.model_copy(update={"crop_id": ()})

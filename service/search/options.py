@@ -58,8 +58,8 @@ def read_vector(text: str) -> NDArray[np.float32]:
         vector = np.zeros(0, np.float32)
     if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
         raise InvalidField(
-            f"vector: {text[:40]!r} is no vector; send a JSON array of finite numbers that are not "
-            "all 0, or their float32 bytes, little-endian, in base64"
+            f"vector: {text[:40]!r} is not a vector; send a JSON array of finite numbers that are "
+            "not all 0, or their float32 bytes, little-endian, in base64"
         )
     return vector.astype(np.float32)
 
@@ -75,7 +75,7 @@ def split_names(value: Any, info: ValidationInfo) -> Any:
     count = sum(part.count(",") + 1 for part in parts)
     if count > MAX_NAMES:
         raise InvalidField(
-            f"{info.field_name}: has {count:,} names, and {MAX_NAMES:,} are the most; send fewer"
+            f"{info.field_name}: has {count:,} names, more than {MAX_NAMES:,}; send fewer"
         )
     names = (name.strip() for part in parts for name in part.split(","))
     return [name for name in names if name]
@@ -100,7 +100,7 @@ def read_moment(value: Any) -> Any:
     except (ValueError, OverflowError):
         pass
     raise ValueError(
-        f"{value[:40]!r} is no RFC 3339 time with a time zone; write it like 2026-03-01T09:30:00Z"
+        f"{value[:40]!r} is not an RFC 3339 time with a time zone, such as 2026-03-01T09:30:00Z"
     )
 
 
@@ -108,8 +108,8 @@ def require_order(after: datetime, before: datetime) -> None:
     """Raise `InvalidField` if bounds on the time of capture exclude every crop."""
     if after > before:
         raise InvalidField(
-            "captured_after, captured_before: the first is later than the second, so that no "
-            "crop could pass; exchange the two"
+            "captured_after, captured_before: the first is later than the second, so no "
+            "crop can pass; swap them"
         )
 
 
@@ -204,9 +204,9 @@ class QueryOptions(BaseModel):
         if self.unnamed and self.identities:
             raise InvalidField("unnamed, identities: no crop passes both; send one or the other")
         if self.camera_disjoint and not (self.camera or self.crop_id or self.track):
-            raise InvalidField("camera_disjoint: of which camera are the images? Send it as camera")
+            raise InvalidField("camera_disjoint: the camera of the images is unknown; send camera")
         if self.keep_picture and not self.keep:
-            raise InvalidField("keep_picture: goes with keep=true; send that too")
+            raise InvalidField("keep_picture: needs keep=true; send that too")
         return self
 
     def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:

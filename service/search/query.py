@@ -422,16 +422,15 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
     sent_as = options.embedding_fingerprint
     if sent_as is None:
         raise InvalidField(
-            "embedding_fingerprint: is missing; send the one that the vector was answered with"
+            "embedding_fingerprint: is missing; send the one that was returned with the vector"
         )
     dimension = model.networks.dimension
     if sent_as != model.embedder or vector.shape != (dimension,):
         raise InvalidField(
-            f"vector, embedding_fingerprint: a vector of {len(vector)} dimensions is sent as of "
-            f"embedder {sent_as[:12]!r}, and gallery {gallery!r} holds those of "
-            f"{model.embedder[:12]!r} ({model.name}, {dimension} dimensions), which others cannot "
-            "be compared with; send the image, or a vector that this gallery or POST "
-            "/v1/embeddings answers"
+            f"vector, embedding_fingerprint: a vector of {len(vector)} dimensions from embedder "
+            f"{sent_as[:12]!r} cannot be compared with those of gallery {gallery!r}, which are "
+            f"from {model.embedder[:12]!r} ({model.name}, {dimension} dimensions); send the image "
+            "or a vector returned by this gallery or POST /v1/embeddings"
         )
     return vector[None]
 

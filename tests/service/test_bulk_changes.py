@@ -91,7 +91,7 @@ def test_a_filter_that_is_none_changes_nothing_and_names_the_remedy(
             with pytest.raises(RequestRefused, match=field) as refused:
                 call(**which)
             assert refused.value.problem.status == 422
-    with pytest.raises(RequestRefused, match="new_identity: nothing is to be changed"):
+    with pytest.raises(RequestRefused, match="new_identity: there is nothing to change"):
         client.change_crops(unnamed=True)
     # As of a script whose variable is empty.
     url = f"/v1/galleries/{gallery}/crops"

@@ -82,7 +82,7 @@ def test_nothing_is_kept_unless_asked(client: Client, drawn_crops) -> None:
     assert next(iter(client.kept_searches())).image_url is None
     with pytest.raises(RequestRefused, match="send keep_picture=true"):
         client.kept_image(without.query_id)
-    with pytest.raises(RequestRefused, match="goes with keep=true"):
+    with pytest.raises(RequestRefused, match="needs keep=true"):
         client.query(drawn_crops[0].png, keep_picture=True)
 
 

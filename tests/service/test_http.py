@@ -300,8 +300,8 @@ def test_a_sentence_about_two_fields_is_answered_once(served, gallery):
     times = {"captured_after": "2026-03-02T00:00:00Z", "captured_before": "2026-03-01T00:00:00Z"}
     problem = served.query(gallery, crop_id="x", **times).json()
     assert problem["detail"] == (
-        "captured_after, captured_before: the first is later than the second, so that no crop "
-        "could pass; exchange the two"
+        "captured_after, captured_before: the first is later than the second, so no crop "
+        "can pass; swap them"
     )
 
 

@@ -202,7 +202,7 @@ DAMAGED = {
     "no checksums": (_without("sha256"), "lacks sha256"),
     "fewer identities": (lambda arrays: packed(arrays, identities=np.array(["1"])), "identities"),
     "a checksum that is none": (_with(sha256="ABC"), "sha256 that is none"),
-    "no time": (_with(captured_at="yesterday"), "crop 3: captured_at: … is no RFC 3339"),
+    "no time": (_with(captured_at="yesterday"), "crop 3: captured_at: … is not an RFC 3339"),
     "a name of two lines": (_with(identities="a\nb"), "crop 3: identity: …"),
     "a camera with a comma": (_with(cameras="a,b"), "crop 3: camera: …"),
     "a long path": (_with(paths="a" * 300), "crop 3: external_id: …"),

@@ -180,7 +180,7 @@ def test_an_option_of_a_query_that_cannot_be_used_is_named(
 ) -> None:
     image = str(folder / "00.png")
     for wrong, words in (
-        ([image, "--after", "yesterday"], "captured_after: 'yesterday' is no RFC 3339 time"),
+        ([image, "--after", "yesterday"], "captured_after: 'yesterday' is not an RFC 3339 time"),
         ([image, "--before", "2026-03-01T00:00:00"], "captured_before: "),
         ([image, "--operating-point", "far_1"], "far_1e-2"),
         (["--data", str(manifest), "--cameras", "west"], "go with images"),

@@ -130,7 +130,7 @@ def _fields(answer: httpx.Response) -> set[str]:
 @pytest.mark.parametrize(
     ("field", "text", "sentence"),
     [
-        ("cameras", "a," * 1000 + "a", "has 1,001 names, and 1,000 are the most; send fewer"),
+        ("cameras", "a," * 1000 + "a", "has 1,001 names, more than 1,000; send fewer"),
         ("exclude_cameras", "a" * 257, "at most 256 characters; send a shorter text"),
         ("purpose", "a" * 257, "at most 256 characters; send a shorter text"),
         ("rerank_depth", "10001", "less than or equal to 10000; send a smaller number"),
@@ -154,7 +154,7 @@ LISTS = {
     "as a web page sends it": ({"data": {"cameras": [NAMES] * 40}}, "4,194,304"),
     "within the limit of texts": (
         {"files": [*files(b"x"), *[("cameras", (None, NAMES))] * 6]},
-        "600,000 names, and 1,000 are the most",
+        "600,000 names, more than 1,000",
     ),
 }
 

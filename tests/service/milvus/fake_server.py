@@ -122,7 +122,7 @@ class FakeServer:
 
     def _rows(self, collection: str) -> Rows:
         if collection not in self._held:
-            raise CollectionUnavailable("a collection is gone; it is built anew")
+            raise CollectionUnavailable("a collection is missing; it is being rebuilt")
         return self._held[collection]
 
     def _ask(self, waits: Path | None = None) -> None:

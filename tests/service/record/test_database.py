@@ -117,7 +117,7 @@ def test_a_definition_that_is_not_what_was_created_is_named(filled):
     # SQLite takes this for a type, and would compare texts as numbers.
     damaged = content.replace(b"crop_id TEXT NOT NULL", b"crop_id TEXU NOT NULL", 1)
     (filled / FILE).write_bytes(damaged)
-    with pytest.raises(DamagedRecord, match="its tables are not those that were created"):
+    with pytest.raises(DamagedRecord, match="its tables differ from those of its format"):
         Record(filled)
 
 
@@ -420,7 +420,7 @@ def test_an_older_copy_is_refused_and_adopted_without_the_mark(record, gallery, 
     change(record, gallery)
     record.close()
     _put_back(copy, tmp_path)
-    with pytest.raises(DamagedRecord, match=r"it holds \d+ commits, and \d+ were acknowledged"):
+    with pytest.raises(DamagedRecord, match=r"it has \d+ commits, but \d+ were acknowledged"):
         Record(tmp_path)
     (tmp_path / MARK).unlink()
     with contextlib.closing(Record(tmp_path)) as adopted:
@@ -445,7 +445,9 @@ def test_an_older_copy_that_went_on_is_refused(record, gallery, tmp_path):
 def test_a_record_that_is_gone_is_not_begun_anew(record, gallery, tmp_path):
     record.close()
     (tmp_path / FILE).unlink()
-    with pytest.raises(DamagedRecord, match="it is gone, and changes of it were acknowledged"):
+    with pytest.raises(
+        DamagedRecord, match="the file is missing, but changes in it were acknowledged"
+    ):
         Record(tmp_path)
     assert not (tmp_path / FILE).exists()
 
@@ -543,7 +545,7 @@ def test_a_removal_whose_vectors_cannot_be_overwritten_is_told_and_made_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(VectorFile, "clear", fail)
-        with pytest.raises(StorageFailed, match="the crops are removed, and their vectors"):
+        with pytest.raises(StorageFailed, match="the crops are removed, but their vectors"):
             record.crops.remove(gallery, [removed])
     assert _crop_ids(record, gallery) == {left}
     assert _is_on_disk(tmp_path, secret)

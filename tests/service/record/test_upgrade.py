@@ -119,7 +119,7 @@ def test_an_upgrade_is_refused_where_there_is_nothing_or_something_already(relea
     with pytest.raises(InputProblem, match="name a data directory or a backup"):
         upgrade(tmp_path / "none", tmp_path / "new")
     upgrade(released / "data", tmp_path / "new")
-    with pytest.raises(InputProblem, match="holds something already"):
+    with pytest.raises(InputProblem, match="is not empty"):
         upgrade(released / "data", tmp_path / "new")
 
 
