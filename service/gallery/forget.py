@@ -152,20 +152,20 @@ ALWAYS_REMAINS = (
     ),
     (
         "audit log",
-        "a keyed hash of the identity, ids of crops that were asked about, viewed or deleted, "
-        "and the purposes that searches were sent with, word for word",
+        "a keyed hash of the identity, ids of crops that were searched by, viewed or deleted, "
+        "and the purposes of searches, word for word",
         "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
         "for ids and purposes",
     ),
     (
         "kept searches of other people",
-        "ids and scores of the deleted crops, which no answer shows; and pictures that may be of "
-        "this person, where no review confirms one of the crops and none is a match in first place",
+        "ids and scores of the deleted crops, which no answer shows; and pictures that may show "
+        "this person, if no review confirms one of the crops and none is a match in first place",
         "GMN_KEPT_DAYS after the search, or their case is deleted",
     ),
     (
         "alerts about other people",
-        "pictures that may be of this person, where an alarm was false",
+        "pictures that may show this person, if an alarm was false",
         "the list's retention_days after the alert",
     ),
     (
@@ -191,7 +191,7 @@ ALWAYS_REMAINS = (
     ),
     (
         "caches of browsers that showed small pictures",
-        "JPEGs of the deleted crops, which a browser asks for again before each use, and no longer "
+        "JPEGs of the deleted crops, which a browser requests again before each use and no longer "
         "gets",
         "the browser's cache is emptied",
     ),
@@ -209,7 +209,7 @@ ELSEWHERE_REMAINS = (
 # Milvus holds only numbers and codes; the record alone knows to whom they belong.
 COMPACTED = (
     "Milvus' object store",
-    "files of before the compaction, with vectors of the deleted crops, which no search shows",
+    "files from before the compaction, with vectors of the deleted crops, which no search shows",
     "its garbage collection removes them, hours later by default",
 )
 NOT_COMPACTED = (
@@ -220,7 +220,7 @@ NOT_COMPACTED = (
 )
 STRAYS_REMAIN = (
     f"{SNAPSHOTS}/{STRAY} and {IMPORTS}/{STRAY} below the data directory",
-    "copies and archives that were moved aside, and may be of this person",
+    "copies and archives that were moved aside and may contain this person",
     "you delete them",
 )
 
@@ -256,8 +256,8 @@ async def _remaining(
     remaining += [
         (
             f"the receiver at {address}",
-            f"{count} messages with the name, cameras and times of the person, of alerts that are "
-            "deleted here; the addresses of pictures in them show nothing any more",
+            f"{count} messages with the name, cameras and times of the person, from alerts that "
+            "are deleted here; the addresses of pictures in them no longer work",
             "its owner deletes them",
         )
         for address, count in removal.sent_to.items()

@@ -182,7 +182,7 @@ class Inspection:
             # Skip totals if there are lines about single crops, which say more.
             for name in () if damaged else COUNTED:
                 if counts[name] != row[name]:
-                    line = f"{counts[name]} {name} are there, and {row[name]} were written"
+                    line = f"it has {counts[name]} {name} instead of {row[name]}"
                     self.found.note(gallery_id, line)
 
     def _with_vectors(
