@@ -77,6 +77,8 @@ class GalleryRegistry:
         self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers")
         self._readers = MonitoredThreadPool(READ_THREADS, "record readers")
         self._by_name: dict[str, Gallery] = {}
+        # Called by the follower after alerts, or deliveries of them, of any process.
+        self.on_alerts: Callable[[], object] = lambda: None
         self._follower = Follower(self.record.database, self._apply, self._read)
 
     def load(self) -> None:
@@ -302,6 +304,8 @@ class GalleryRegistry:
                 reader.submit(self.record.database.close_connection).result()
 
     def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
+        if any(change.kind == "alerts" for change in changes):
+            self.on_alerts()
         gallery = self.by_id(gallery_id)
         if gallery is None:
             # This is the feed of all galleries, or the gallery is being deleted.

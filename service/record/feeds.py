@@ -20,7 +20,7 @@ TRIM_EVERY = 1000
 TOKEN_BYTES = 8
 # Feed of everything outside galleries: jobs, keys, and the list of galleries.
 ALL_GALLERIES = 0
-OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys")
+OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys", "alerts")
 OF_CROPS = ("added", "removed", "relabelled", "replaced")
 
 

@@ -122,6 +122,10 @@ def natural_order(name: str) -> str:
     return NUMBER.sub(lambda match: f"{len(match[1]):03}{match[1]}", name.casefold())
 
 
+def now_micros() -> int:
+    return as_micros(datetime.now(UTC))
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 

@@ -29,6 +29,7 @@ ChangeKind = Literal[
     "replaced",
     "jobs",
     "keys",
+    "alerts",
 ]
 
 # Subquery for `IN`: compares a column with many values, passed as one JSON text by `as_json`.

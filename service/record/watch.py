@@ -485,6 +485,7 @@ def _write(
     if count > KEPT_ALERTS:
         removed = transaction.change(GIVING_PLACE, (count - KEPT_ALERTS,))
         transaction.removes = True
+    transaction.note("alerts")
     (alert,) = _read(transaction, "WHERE number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)
 

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any
 
-from gmn_client.models import Delivery, DeliveryState
+from pydantic import Field
+
+from gmn_client.models import Delivery, DeliveryState, NewWebhook
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import DELIVERIES, WEBHOOKS, as_micros, as_moment
+from service.record.schema import DELIVERIES, WEBHOOKS, as_micros, as_moment, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, as_json
+from service.record.values import new_crop_id
 
 MOST_WEBHOOKS = 20
 
 
-class WebhookFields(TypedDict, total=False):
-    """Changes of a webhook; fields that are left out stay."""
+class StoredWebhook(NewWebhook):
+    """A webhook with its secrets; without a gallery it gets the alerts of every list."""
 
-    url: str
-    enabled: bool
-    why: str | None
-    note: str
-    secret: str
-    former_secret: str | None
-    former_until: datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredWebhook:
-    """A webhook as stored; without a `gallery_id` it gets the alerts of every list."""
-
-    webhook_id: str
-    gallery_id: int | None
-    url: str
-    secret: str
-    former_secret: str | None = None
-    former_until: datetime | None = None
-    enabled: bool = True
-    why: str | None = None
-    note: str
-    key_id: str
-    dropped: int = 0
-    created_at: datetime
-    waiting: int = 0
-    dead: int = 0
+    former_secret: str | None = Field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -63,19 +41,40 @@ class Webhooks(RecordPart):
     """The webhooks, and what waits to be sent to them."""
 
     @transactional
-    def create(self, transaction: Transaction, webhook: StoredWebhook) -> None:
+    def create(
+        self,
+        transaction: Transaction,
+        gallery_id: int | None,
+        url: str,
+        secret: str,
+        note: str,
+        key_id: str,
+    ) -> StoredWebhook:
         """Keep a new webhook.
 
         Raises:
             UnknownGallery: its gallery was deleted.
             InvalidField: there are as many as may be.
         """
-        if webhook.gallery_id is not None:
-            require_entry(transaction, webhook.gallery_id)
+        if gallery_id is not None:
+            require_entry(transaction, gallery_id)
         if transaction.value("SELECT count(*) FROM webhooks") >= MOST_WEBHOOKS:
             raise InvalidField(f"url: there are {MOST_WEBHOOKS} webhooks, the most; delete one")
-        values = {name: getattr(webhook, name) for name in WEBHOOKS.columns}
-        transaction.insert(WEBHOOKS, _as_columns(values))
+        webhook_id = new_crop_id()
+        values = {
+            "webhook_id": webhook_id,
+            "gallery_id": gallery_id,
+            "url": url,
+            "secret": secret,
+            "enabled": True,
+            "note": note,
+            "key_id": key_id,
+            "dropped": 0,
+            "created_at": now_micros(),
+        }
+        transaction.insert(WEBHOOKS, values)
+        (webhook,) = _read(transaction, "WHERE webhook_id = ?", webhook_id)
+        return webhook
 
     def all(self) -> list[StoredWebhook]:
         with self._database.read() as reader:
@@ -87,16 +86,16 @@ class Webhooks(RecordPart):
 
     @transactional
     def change(
-        self, transaction: Transaction, webhook_id: str, fields: WebhookFields
+        self, transaction: Transaction, webhook_id: str, values: Mapping[str, Any]
     ) -> StoredWebhook | None:
-        """Change fields of a webhook; None where it is not there."""
-        values = _as_columns(fields)
+        """Change columns of a webhook; None where it is not there."""
         settings = ", ".join(f"{name} = ?" for name in values)
         transaction.change(
             f"UPDATE webhooks SET {settings} WHERE webhook_id = ?", (*values.values(), webhook_id)
         )
         # The former address and secret leave the log too.
         transaction.removes = True
+        transaction.note("alerts")
         return next(iter(_read(transaction, "WHERE webhook_id = ?", webhook_id)), None)
 
     @transactional
@@ -110,25 +109,36 @@ class Webhooks(RecordPart):
         deleted = "DELETE FROM webhooks WHERE webhook_id = ?"
         return transaction.change(deleted, (webhook_id,)) > 0
 
-    def due(self, now: datetime, limit: int, under_way: Collection[str] = ()) -> list[DueDelivery]:
-        """Return up to `limit` deliveries of each enabled webhook that are to be tried now.
+    def due(
+        self, now: datetime, under_way: Mapping[str, str], at_once: int
+    ) -> tuple[list[DueDelivery], datetime | None]:
+        """Return the deliveries that are to be tried now, and when the next one after them is.
 
         Args:
-            under_way: ids of deliveries that are left out.
+            under_way: the webhook of each delivery that is being tried.
+            at_once: how many of one webhook may be.
         """
-        rest = (
+        busy = Counter(under_way.values())
+        ready = (
             "WHERE webhook_id = ? AND state = 'waiting' AND next_at <= ? "
             f"AND delivery_id NOT IN {AMONG} ORDER BY next_at, delivery_id LIMIT ?"
         )
-        left_out = as_json(under_way)
+        later = (
+            "SELECT min(next_at) FROM deliveries JOIN webhooks USING (webhook_id) "
+            "WHERE enabled AND state = 'waiting' AND next_at > ?"
+        )
+        micros = as_micros(now)
         with self._database.read() as reader:
-            return [
-                DueDelivery(row["delivery_id"], webhook, row["number"], row["attempts"])
-                for webhook in _read(reader, "WHERE enabled")
-                for row in reader.rows(
-                    DELIVERIES, rest, (webhook.webhook_id, as_micros(now), left_out, limit)
-                )
-            ]
+            due = []
+            for webhook in _read(reader, "WHERE enabled"):
+                free = at_once - busy[webhook.webhook_id]
+                values = (webhook.webhook_id, micros, as_json(under_way), free)
+                for row in reader.rows(DELIVERIES, ready, values):
+                    delivery = DueDelivery(
+                        row["delivery_id"], webhook, row["number"], row["attempts"]
+                    )
+                    due.append(delivery)
+            return due, as_moment(reader.value(later, (micros,)))
 
     @transactional
     def settle(
@@ -176,13 +186,14 @@ class Webhooks(RecordPart):
         return _deliveries(self._reader, where, [*asked.values()], limit)
 
     @transactional
-    def retry(self, transaction: Transaction, delivery_id: str, now: datetime) -> bool:
-        """Begin a dead delivery anew; False where there is none, or its webhook was deleted."""
-        again = (
+    def retry(self, transaction: Transaction, delivery_id: str) -> None:
+        """Begin a delivery anew where it is dead and its webhook is there."""
+        transaction.change(
             "UPDATE deliveries SET state = 'waiting', attempts = 0, next_at = ? "
-            "WHERE delivery_id = ? AND state = 'dead' AND webhook_id IS NOT NULL"
+            "WHERE delivery_id = ? AND state = 'dead' AND webhook_id IS NOT NULL",
+            (now_micros(), delivery_id),
         )
-        return transaction.change(again, (as_micros(now), delivery_id)) > 0
+        transaction.note("alerts")
 
     def count_by_state(self) -> dict[DeliveryState, int]:
         counted = self._reader.execute("SELECT state, count(*) FROM deliveries GROUP BY state")
@@ -191,29 +202,25 @@ class Webhooks(RecordPart):
 
 def _read(reader: Reader, rest: str, *values: str) -> list[StoredWebhook]:
     rows = reader.rows(WEBHOOKS, rest, values)
-    counted = reader.execute(
-        "SELECT webhook_id, state, count(*) FROM deliveries WHERE state != 'done' "
-        f"AND webhook_id IN {AMONG} GROUP BY webhook_id, state",
+    counted = "(SELECT count(*) FROM deliveries WHERE webhook_id = webhooks.webhook_id AND state = "
+    found = reader.execute(
+        f"SELECT webhook_id, name AS gallery, {counted} 'waiting') AS waiting, "
+        f"{counted} 'dead') AS dead FROM webhooks LEFT JOIN galleries USING (gallery_id) "
+        f"WHERE webhook_id IN {AMONG}",
         (as_json(row["webhook_id"] for row in rows),),
     )
-    counts = {(webhook_id, state): count for webhook_id, state, count in counted}
-    webhooks = []
-    for row in rows:
-        fields = {name: row[name] for name in WEBHOOKS.columns}
-        for state in ("waiting", "dead"):
-            fields[state] = counts.get((row["webhook_id"], state), 0)
-        fields["enabled"] = bool(row["enabled"])
-        for name in ("former_until", "created_at"):
-            fields[name] = as_moment(row[name])
-        webhooks.append(StoredWebhook(**fields))
-    return webhooks
-
-
-def _as_columns(fields: Any) -> dict[str, Any]:
-    return {
-        name: as_micros(value) if isinstance(value, datetime) else value
-        for name, value in fields.items()
-    }
+    about = {row["webhook_id"]: row for row in found}
+    return [
+        StoredWebhook.model_validate(
+            {
+                **row,
+                **about[row["webhook_id"]],
+                "former_until": as_moment(row["former_until"]),
+                "created_at": as_moment(row["created_at"]),
+            }
+        )
+        for row in rows
+    ]
 
 
 def _deliveries(reader: Reader, where: str, values: list[Any], limit: int) -> list[Delivery]:

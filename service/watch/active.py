@@ -89,8 +89,13 @@ class ArmedLists:
         self.lock = asyncio.Lock()
         # Set once the lists of the record were looked at for the first time.
         self.loaded = asyncio.Event()
-        # Set when deliveries may be waiting.
-        self.deliveries_wanted = asyncio.Event()
+        # Set at the next change of alerts or of their deliveries, and then another one.
+        self.changed = asyncio.Event()
+
+    def announce(self) -> None:
+        """Wake everybody who waits for alerts or for deliveries of them."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     async def ready(self) -> None:
         """Wait until the lists of the record are there, after a start.

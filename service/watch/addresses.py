@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -36,11 +35,8 @@ class Receiver:
     """
 
     url: httpx.URL
+    port: int
     addresses: tuple[Address, ...]
-
-    def urls(self) -> Iterator[httpx.URL]:
-        for address in self.addresses:
-            yield self.url.copy_with(host=str(address))
 
 
 async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -> Receiver:
@@ -68,7 +64,7 @@ async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -
     addresses = tuple(ipaddress.ip_address(text) for text in dict.fromkeys(texts))
     for address in addresses:
         _require_usable(url, address, allow_private)
-    return Receiver(url, addresses[:MOST_ADDRESSES])
+    return Receiver(url, port, addresses[:MOST_ADDRESSES])
 
 
 def _parse(text: str) -> httpx.URL:

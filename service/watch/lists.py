@@ -261,4 +261,3 @@ def _announce(runtime: Runtime, gallery: Gallery, noted: NotedVisit | None) -> N
     if runtime.shared is not None:
         alert = noted.alert
         runtime.shared.announce(gallery.name, "alert", alert_id=alert.alert_id, kind=alert.kind)
-    runtime.watches.deliveries_wanted.set()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+import h11
 import httpx
 
 from service.errors import InvalidField
@@ -27,6 +28,9 @@ BOTH_SECRETS_FOR = timedelta(days=1)
 # One attempt, from the look-up of the name to the head of the answer.
 ATTEMPT_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
+# The head of an answer, with those of answers before it that only announce it (1xx).
+MOST_HEAD_BYTES = 16_384
+READ_BYTES = 4096
 # Attempts of one webhook, so that a slow one delays no other.
 AT_ONCE = 2
 # A receiver is left alone for no longer, however long it asks for.
@@ -38,7 +42,8 @@ class Outcome:
     """The outcome of one attempt.
 
     Attributes:
-        status: of the answer; None where there was none, which `error` explains.
+        status: of the answer; None where there was none.
+        error: why it failed; None where it was delivered.
         sent: the request may have arrived.
         retry_after_s: for which the receiver asks to be left alone.
     """
@@ -50,7 +55,7 @@ class Outcome:
 
     @property
     def delivered(self) -> bool:
-        return self.status is not None and 200 <= self.status < 300
+        return self.error is None
 
 
 def new_secret() -> str:
@@ -110,46 +115,78 @@ class Sender:
             return Outcome(error=f"no answer came within {ATTEMPT_SECONDS:g} s", sent=True)
 
     async def _post(self, receiver: Receiver, headers: dict[str, str], body: bytes) -> Outcome:
-        headers = {**headers, "Host": receiver.url.netloc.decode()}
-        extensions = {
-            "timeout": httpx.Timeout(ATTEMPT_SECONDS, connect=CONNECT_SECONDS).as_dict(),
-            # The certificate is that of the name, not of the address.
-            "sni_hostname": receiver.url.raw_host.decode(),
-        }
+        url = receiver.url
+        tls = self._certificates if url.scheme == "https" else None
+        # The certificate is that of the name, not of the address.
+        name = url.raw_host.decode() if tls else None
         outcome = Outcome(error="its name stands for no address")
-        # A client would also read redirects and cookies of the answer, use a proxy, which looks the
-        # name up again, and raise errors of its own for a hostile answer.
-        async with httpx.AsyncHTTPTransport(verify=self._certificates, trust_env=False) as sending:
-            for url in receiver.urls():
-                request = httpx.Request(
-                    "POST", url, content=body, headers=headers, extensions=extensions
-                )
-                try:
-                    answer = await sending.handle_async_request(request)
-                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    why = f"it cannot be connected to: {error or type(error).__name__}"
-                    outcome = Outcome(error=why[:200])
-                except httpx.HTTPError as error:
-                    why = f"{type(error).__name__}: {error}"
-                    return Outcome(error=why[:200], sent=True)
-                else:
-                    # The body of the answer is not read.
-                    await answer.aclose()
-                    return _outcome(answer)
+        for address in receiver.addresses:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    reader, writer = await asyncio.open_connection(
+                        str(address), receiver.port, ssl=tls, server_hostname=name
+                    )
+            except (OSError, TimeoutError) as error:
+                why = f"it cannot be connected to: {error or type(error).__name__}"
+                outcome = Outcome(error=why[:200])
+                continue
+            try:
+                return await _exchange(reader, writer, url, headers, body)
+            except (OSError, h11.ProtocolError) as error:
+                why = f"{type(error).__name__}: {error}"
+                return Outcome(error=why[:200], sent=True)
+            finally:
+                writer.transport.abort()
         return outcome
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(answer: httpx.Response) -> Outcome:
+async def _exchange(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    url: httpx.URL,
+    headers: dict[str, str],
+    body: bytes,
+) -> Outcome:
+    """Send a request and read the head of its answer; the rest is not read."""
+    connection = h11.Connection(h11.CLIENT)
+    all_headers = {
+        "Host": url.netloc.decode(),
+        "Connection": "close",
+        "Content-Length": str(len(body)),
+        **headers,
+    }
+    request = h11.Request(method="POST", target=url.raw_path, headers=list(all_headers.items()))
+    for sent in (request, h11.Data(body), h11.EndOfMessage()):
+        writer.write(connection.send(sent) or b"")
+    await writer.drain()
+    received = 0
+    while received <= MOST_HEAD_BYTES:
+        answer = connection.next_event()
+        if isinstance(answer, h11.Response):
+            return _outcome(answer)
+        if answer is h11.NEED_DATA:
+            part = await reader.read(READ_BYTES)
+            received += len(part)
+            connection.receive_data(part)
+    # An endless one would hold the event loop, also one of answers that announce another.
+    return Outcome(error=f"its answer has no end of a head in {MOST_HEAD_BYTES:,} bytes", sent=True)
+
+
+def _outcome(answer: h11.Response) -> Outcome:
+    status = answer.status_code
+    headers = dict(answer.headers)
     error = None
-    if answer.is_redirect:
-        error = f"it answered {answer.status_code}; redirects are not followed"
+    if not 200 <= status < 300:
+        error = f"it answered {status}"
+    if 300 <= status < 400 and b"location" in headers:
+        error = f"it answered {status}; redirects are not followed"
     retry_after_s = 0.0
-    if answer.status_code in (429, 503):
-        retry_after_s = _seconds(answer.headers.get("Retry-After", ""))
-    return Outcome(answer.status_code, error, True, retry_after_s)
+    if status in (429, 503):
+        retry_after_s = _seconds(headers.get(b"retry-after", b"").decode("latin-1"))
+    return Outcome(status, error, True, retry_after_s)
 
 
 def _seconds(text: str) -> float:

@@ -7,8 +7,8 @@ import contextlib
 import json
 import logging
 import random
-from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -20,7 +20,7 @@ from service.ops.critical_sections import file_lock
 from service.ops.failpoints import failpoint
 from service.record.values import new_crop_id
 from service.record.watch import AlertFilter
-from service.record.webhooks import DueDelivery, StoredWebhook, WebhookFields
+from service.record.webhooks import DueDelivery, StoredWebhook
 from service.runtime import Runtime
 from service.watch.sender import AT_ONCE, Outcome
 
@@ -28,10 +28,6 @@ log = logging.getLogger(__name__)
 # Before the next attempts, in seconds; after the last one a delivery is dead.
 PAUSES = (5, 30, 300, 1800, 7200, 21_600, 43_200)
 JITTER = 0.2
-# This process wakes the sender itself. Later attempts are looked for, and more often the alerts of
-# other processes.
-LOOK_EVERY_SECONDS = 1.0
-LOOK_FOR_OTHERS_SECONDS = 0.2
 TAKE_OVER_SECONDS = 1.0
 AFTER_FAILURE_SECONDS = 5.0
 # The address of a picture in a message is valid for this time after it was sent.
@@ -41,6 +37,8 @@ SIGNED_FOR = timedelta(hours=1)
 async def send_deliveries(runtime: Runtime) -> None:
     """Send due deliveries until cancelled; one of the processes of a data directory does so."""
     lock = runtime.settings.data_dir / "webhooks.lock"
+    wake = asyncio.get_running_loop().call_soon_threadsafe
+    runtime.galleries.on_alerts = partial(wake, runtime.watches.announce)
     while True:
         with contextlib.suppress(Timeout):
             async with file_lock(lock, blocking=False), asyncio.TaskGroup() as attempts:
@@ -51,36 +49,23 @@ async def send_deliveries(runtime: Runtime) -> None:
 async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
     # The webhook of each delivery that is under way.
     under_way: dict[str, str] = {}
-    wanted = runtime.watches.deliveries_wanted
-    alone = runtime.settings.processes == 1
-    pause = LOOK_EVERY_SECONDS if alone else LOOK_FOR_OTHERS_SECONDS
+    find_due = runtime.record.webhooks.due
     while True:
-        wanted.clear()
+        # Taken before the record is read, so that no later change is missed.
+        changed = runtime.watches.changed
+        now = datetime.now(UTC)
+        pause: float | None = AFTER_FAILURE_SECONDS
         try:
-            for delivery in await _due(runtime, under_way):
+            due, later = await runtime.galleries.read(find_due, now, dict(under_way), AT_ONCE)
+            for delivery in due:
                 under_way[delivery.delivery_id] = delivery.webhook.webhook_id
                 attempts.create_task(_attempt(runtime, delivery, under_way))
+            pause = (later - now).total_seconds() if later else None
         except Exception as error:
             why = error.detail if isinstance(error, ServiceError) else repr(error)
             log.warning("deliveries to webhooks wait: %s", why)
-            await asyncio.sleep(AFTER_FAILURE_SECONDS)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wanted.wait(), pause)
-
-
-async def _due(runtime: Runtime, under_way: dict[str, str]) -> list[DueDelivery]:
-    """Return the deliveries that may begin: `AT_ONCE` of each webhook are under way at most."""
-    busy = Counter(under_way.values())
-    due = await runtime.galleries.read(
-        runtime.record.webhooks.due, datetime.now(UTC), AT_ONCE, list(under_way)
-    )
-    begun = []
-    for delivery in due:
-        webhook_id = delivery.webhook.webhook_id
-        if busy[webhook_id] < AT_ONCE:
-            busy[webhook_id] += 1
-            begun.append(delivery)
-    return begun
+            await asyncio.wait_for(changed.wait(), pause)
 
 
 async def _attempt(runtime: Runtime, delivery: DueDelivery, under_way: dict[str, str]) -> None:
@@ -99,7 +84,7 @@ async def _attempt(runtime: Runtime, delivery: DueDelivery, under_way: dict[str,
         await asyncio.sleep(AFTER_FAILURE_SECONDS)
     finally:
         del under_way[delivery.delivery_id]
-        runtime.watches.deliveries_wanted.set()
+        runtime.watches.announce()
 
 
 async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> None:
@@ -114,11 +99,11 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
         next_at = datetime.now(UTC) + timedelta(seconds=max(pause, outcome.retry_after_s))
     webhook = delivery.webhook
     if state == "dead":
-        log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, _why(outcome))
+        log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
     records = runtime.record.webhooks
     write = runtime.galleries.write
     if outcome.status == 410:
-        gone: WebhookFields = {"enabled": False, "why": "it answered 410: it is gone"}
+        gone = {"enabled": False, "why": "it answered 410: it is gone"}
         await write(records.change, webhook.webhook_id, gone)
         await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
     url = httpx.URL(webhook.url)
@@ -130,7 +115,7 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
         state,
         sent_to,
         outcome.status,
-        _why(outcome),
+        outcome.error,
         next_at,
     )
 
@@ -154,9 +139,3 @@ def _signed(runtime: Runtime, alert: Alert) -> dict[str, Any]:
             f"/v1/alerts/{alert.alert_id}/signed-image?until={until}&signature={signature}"
         )
     return answered
-
-
-def _why(outcome: Outcome) -> str | None:
-    if outcome.delivered or outcome.error:
-        return outcome.error
-    return f"it answered {outcome.status}"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,6 +137,20 @@ def test_two_secrets_sign_after_a_rotation(
     assert verified(last["secret"], receiver.received[1])
     with pytest.raises(WebhookVerificationError):
         verified(webhook["secret"], receiver.received[1])
+
+
+def test_a_secret_is_answered_by_the_calls_that_make_it_alone(
+    watching: Served, receiver: Receiver
+) -> None:
+    webhook = create_webhook(watching.http, receiver.url)
+    path = f"/v1/webhooks/{webhook['webhook_id']}"
+    rotated = watching.http.post(f"{path}/rotate").json()
+    assert "former_secret" not in rotated
+    listed = watching.http.get("/v1/webhooks").text
+    changed = watching.http.patch(path, data={"note": "desk"}).text
+    for secret in (webhook["secret"], rotated["secret"]):
+        assert secret not in listed
+        assert secret not in changed
 
 
 def test_a_redirect_is_not_followed(
@@ -309,6 +328,43 @@ def test_an_answer_that_cannot_be_read_is_a_failed_attempt(
     )
 
 
+@contextmanager
+def pouring(poured: bytes) -> Iterator[str]:
+    """Listen for requests, answer each by the same bytes again and again; yield the address."""
+
+    class Pour(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    self.request.sendall(poured)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Pour) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "poured", [b"HTTP/1.1 100 \r\n\r\n" * 1000, b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 10_000]
+)
+def test_an_answer_without_an_end_is_given_up_and_holds_no_other_request(
+    watching: Served, receiver: Receiver, poured: bytes
+) -> None:
+    slowest = 0.0
+    with pouring(poured) as url, ThreadPoolExecutor(4) as threads:
+        webhook = create_webhook(watching.http, url)
+        path = f"/v1/webhooks/{webhook['webhook_id']}/test"
+        testing = [threads.submit(watching.http.post, path) for _ in range(4)]
+        while not all(test.done() for test in testing):
+            began = time.monotonic()
+            assert watching.http.get("/livez").status_code == 200
+            slowest = max(slowest, time.monotonic() - began)
+    assert {test.result().json()["delivered"] for test in testing} == {False}
+    assert {test.result().json()["status"] for test in testing} == {None}
+    assert slowest < 1.0
+
+
 def test_there_are_no_more_webhooks_than_twenty(watching: Served, receiver: Receiver) -> None:
     for _ in range(MOST_WEBHOOKS):
         create_webhook(watching.http, receiver.url)
@@ -392,12 +448,19 @@ def test_a_name_is_looked_up_once_for_the_check_and_the_connection(
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     webhook = StoredWebhook(
         webhook_id="w",
-        gallery_id=None,
+        gallery=None,
         url=receiver.url.replace("127.0.0.1", "rebinding.example"),
         secret="whsec_c2VjcmV0",
+        former_secret=None,
+        former_until=None,
+        enabled=True,
+        why=None,
         note="",
         key_id="k",
         created_at=datetime.now(UTC),
+        waiting=0,
+        dead=0,
+        dropped=0,
     )
     sender = Sender(allow_private=True)
     outcome = asyncio.run(sender.send(webhook, "m", b"{}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -38,7 +39,8 @@ HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 LONGEST = timedelta(days=90)
 # A proposed list is armed by the same settings within this time.
 CONFIRMED_WITHIN = timedelta(minutes=10)
-POLL_SECONDS = 0.1
+# A stream of a revoked key ends within this time, also where no alert comes.
+KEY_CHECK_SECONDS = 1.0
 # No number in the record is greater.
 NEWEST = 2**63 - 1
 ALERTS_AT_ONCE = 100
@@ -240,17 +242,16 @@ async def follow_alerts(
         try:
             while True:
                 runtime.keys.require_valid(call.caller)
-                newest = await read(watches.newest_number)
-                if newest <= seen:
-                    await asyncio.sleep(POLL_SECONDS)
-                    continue
+                changed = runtime.watches.changed
                 wanted = AlertFilter(gallery_id, after=seen)
                 found = await read(watches.alerts, wanted, ALERTS_AT_ONCE, True)
                 for alert in found:
                     data = alert.model_dump_json()
                     yield {"id": str(alert.number), "event": alert.kind, "data": data}
-                is_last = len(found) < ALERTS_AT_ONCE
-                seen = max([newest if is_last else 0, *(alert.number for alert in found)])
+                    seen = alert.number
+                if not found:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), KEY_CHECK_SECONDS)
         except Unauthorised as error:
             yield {"event": "gone", "data": error.detail}
 

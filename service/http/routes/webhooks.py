@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,8 +16,8 @@ from service.gallery.enroll import Name
 from service.http.forms import MULTIPART, Cursor, Form, GalleryName, Limit
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems, write_list
-from service.record.values import new_crop_id
-from service.record.webhooks import StoredWebhook, WebhookFields
+from service.record.schema import as_micros
+from service.record.webhooks import StoredWebhook
 from service.runtime import Call
 from service.search.options import Id
 from service.watch.addresses import MAX_URL
@@ -65,27 +66,18 @@ async def create_webhook(
     runtime = call.runtime
     gallery_id = await call.gallery_id(form.gallery)
     await runtime.sender.require_usable(form.url, call.caller.gallery is None)
-    webhook = StoredWebhook(
-        webhook_id=new_crop_id(),
-        gallery_id=gallery_id,
-        url=form.url,
-        secret=new_secret(),
-        note=form.note,
-        key_id=call.caller.key_id,
-        created_at=datetime.now(UTC),
-    )
-    await runtime.galleries.write(runtime.record.webhooks.create, webhook)
+    create = runtime.record.webhooks.create
+    made = (gallery_id, form.url, new_secret(), form.note, call.caller.key_id)
+    webhook = await runtime.galleries.write(create, *made)
     await _done(call, "create_webhook", webhook)
-    return models.NewWebhook(**_fields(call, webhook), secret=webhook.secret)
+    return webhook
 
 
 @router.get("")
 async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
     found = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
-    seen = [webhook for webhook in found if _may_see(call, webhook)]
-    results = [models.Webhook(**_fields(call, webhook)) for webhook in seen]
-    return models.Webhooks(results=results)
+    return models.Webhooks(results=[webhook for webhook in found if _may_see(call, webhook)])
 
 
 @router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
@@ -118,8 +110,7 @@ async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models
     if found is None or found.webhook_id is None:
         raise UnknownDelivery(delivery_id)
     await _find(call, found.webhook_id)
-    await runtime.galleries.write(records.retry, delivery_id, datetime.now(UTC))
-    runtime.watches.deliveries_wanted.set()
+    await runtime.galleries.write(records.retry, delivery_id)
     await runtime.audit.done("retry_delivery", delivery_id=delivery_id)
     return await read(records.delivery, delivery_id) or found
 
@@ -130,30 +121,24 @@ async def change_webhook(
 ) -> models.Webhook:
     """Changes the address or the note of a webhook, stops it, or lets it go on."""
     await _find(call, webhook_id)
-    changes: WebhookFields = {}
+    changes = form.model_dump(exclude_none=True)
     if form.url is not None:
         await call.runtime.sender.require_usable(form.url, call.caller.gallery is None)
-        changes["url"] = form.url
-    if form.note is not None:
-        changes["note"] = form.note
     if form.enabled is not None:
-        changes["enabled"] = form.enabled
         changes["why"] = None if form.enabled else f"the key {call.caller.key_id} stopped it"
-    webhook = await _change(call, webhook_id, changes, "change_webhook")
-    return models.Webhook(**_fields(call, webhook))
+    return await _change(call, webhook_id, changes, "change_webhook")
 
 
 @router.post("/{webhook_id}/rotate")
 async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.NewWebhook:
     """Gives a webhook a new secret; for a day the former one signs each delivery too."""
     former = await _find(call, webhook_id)
-    changes: WebhookFields = {
+    changes = {
         "secret": new_secret(),
         "former_secret": former.secret,
-        "former_until": datetime.now(UTC) + BOTH_SECRETS_FOR,
+        "former_until": as_micros(datetime.now(UTC) + BOTH_SECRETS_FOR),
     }
-    webhook = await _change(call, webhook_id, changes, "rotate_webhook")
-    return models.NewWebhook(**_fields(call, webhook), secret=webhook.secret)
+    return await _change(call, webhook_id, changes, "rotate_webhook")
 
 
 @router.post("/{webhook_id}/test")
@@ -168,23 +153,24 @@ async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.Tes
 @router.delete("/{webhook_id}", status_code=204)
 async def delete_webhook(call: Administrator, webhook_id: WebhookId) -> None:
     """Deletes a webhook with what waits for it."""
-    webhook = await _find(call, webhook_id)
+    await _find(call, webhook_id)
     runtime = call.runtime
 
     async def delete(_: dict[str, Any]) -> None:
         await runtime.galleries.write(runtime.record.webhooks.delete, webhook_id)
 
-    await runtime.audited("delete_webhook", delete, webhook_id=webhook.webhook_id)
+    await runtime.audited("delete_webhook", delete, webhook_id=webhook_id)
 
 
-async def _change(call: Call, webhook_id: str, changes: WebhookFields, event: str) -> StoredWebhook:
-    webhook = await call.runtime.galleries.write(
-        call.runtime.record.webhooks.change, webhook_id, changes
-    )
+async def _change(
+    call: Call, webhook_id: str, changes: Mapping[str, Any], event: str
+) -> StoredWebhook:
+    runtime = call.runtime
+    change = runtime.record.webhooks.change
+    webhook = await runtime.galleries.write(change, webhook_id, changes)
     if webhook is None:
         raise UnknownWebhook(webhook_id)
     await _done(call, event, webhook)
-    call.runtime.watches.deliveries_wanted.set()
     return webhook
 
 
@@ -197,21 +183,7 @@ async def _find(call: Call, webhook_id: str) -> StoredWebhook:
 
 
 def _may_see(call: Call, webhook: StoredWebhook) -> bool:
-    only = call.caller.gallery
-    return only is None or _gallery_of(call, webhook) == only
-
-
-def _gallery_of(call: Call, webhook: StoredWebhook) -> str | None:
-    if webhook.gallery_id is None:
-        return None
-    gallery = call.runtime.galleries.by_id(webhook.gallery_id)
-    return gallery.name if gallery else None
-
-
-def _fields(call: Call, webhook: StoredWebhook) -> dict[str, Any]:
-    names = models.Webhook.model_fields.keys() - {"gallery"}
-    values = {name: getattr(webhook, name) for name in names}
-    return {**values, "gallery": _gallery_of(call, webhook)}
+    return call.caller.gallery in (None, webhook.gallery)
 
 
 async def _done(call: Call, event: str, webhook: StoredWebhook) -> None:
