@@ -53,6 +53,7 @@ PROBLEM_CODES = (
     "body_too_slow",
     "box_outside",
     "captured_in_future",
+    "captured_long_ago",
     "crop_conflict",
     "cross_origin",
     "damaged_record",

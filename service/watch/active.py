@@ -59,11 +59,7 @@ class ActiveList:
         if not self.settings.hours:
             return True
         start, end = self.settings.hours.split("-")
-        try:
-            now = f"{moment.astimezone(self._zone):%H:%M}"
-        except OverflowError:
-            # At an end of the calendar a moment has no time in some zones.
-            return False
+        now = f"{moment.astimezone(self._zone):%H:%M}"
         if start < end:
             return start <= now < end
         return now >= start or now < end

@@ -7,9 +7,9 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from gmn_client.models import RefusedImage, Sighted, SightedImage, SightedMatch
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
+from service.engine.batcher import Embedded
 from service.engine.cost import PER_COMPARISON
 from service.errors import RecordUnavailable, StorageFailed, UnknownGallery, refused_image
-from service.gallery.enroll import CLOCKS_DIFFER_BY, EmbeddedImages, ImageToEnroll, in_future
+from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
+from service.record.transaction import batches
 from service.record.values import Picture
 from service.record.watch import NotedVisit, VisitSeen
 from service.runtime import Runtime
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 LEAST_PROBABILITY = 0.5
 # Any one: probabilities do not depend on it.
 OPERATING_POINT = "far_1e-2"
+# Nothing is dated further ahead, and nothing older is compared.
+CLOCKS_DIFFER_BY = timedelta(minutes=1)
+OLDEST = timedelta(days=7)
 # Older sightings are news of the past.
 LATE_SECONDS = 600.0
 # Further crops of a visit are written together.
@@ -45,24 +50,24 @@ PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 LOOK_EVERY_SECONDS = 1.0
 TRAFFIC_EVERY_SECONDS = 30.0
+LISTS_AT_ONCE = 16
 CLOSING_SECONDS = 10.0
 
 
 @dataclass(eq=False)
-class _Sighting:
-    """One crop on its way.
+class _Look:
+    """A crop that is compared.
 
     Attributes:
         position: among the images of the request.
         image: None where its vector was sent in its place.
-        lists: to be compared with; none where none watches, or its track was looked at enough.
         vectors: by embedder.
     """
 
     position: int
     image: ImageFile | None
     track: Track
-    lists: Sequence[ActiveList]
+    captured: datetime
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -98,20 +103,33 @@ async def sight(
         raise RecordUnavailable("it does not answer, and no alert could be written")
     require_free_disk(runtime.settings)
     await runtime.watches.ready()
-    sightings, problems = _sightings(runtime, caller, images, enrolled)
+    lists = [
+        active
+        for active in runtime.watches.current()
+        if caller.gallery in (None, active.gallery.name)
+        and not (enrolled and active.gallery is enrolled.gallery)
+    ]
+    tracks, looks, problems = _take(runtime, caller, images)
+    # Every crop is embedded, whatever the lists watch: a camera's key learns nothing of them.
+    usual = enrolled.embedder if enrolled else runtime.model.embedder
+    embedders = {active.embedder for active in lists} or {usual}
     async with contextlib.AsyncExitStack() as admitted:
         try:
-            await admitted.enter_async_context(runtime.admission.admit(_cost(runtime, sightings)))
-            for embedder in _embedders(sightings):
-                problems |= await _embed(runtime, embedder, sightings, enrolled)
+            cost = _cost(runtime, embedders, lists, looks)
+            await admitted.enter_async_context(runtime.admission.admit(cost))
+            for embedder in embedders:
+                problems |= await _embed(runtime, embedder, looks, enrolled)
         except BaseException:
             # They are sent again, and compared then.
-            for sighting in sightings:
-                _take_back(sighting)
+            for look in looks:
+                look.track.looks -= 1
             raise
+        for look in looks:
+            look.track.looks -= look.position in problems
+        looks = [look for look in looks if look.position not in problems]
         accepted = len(images) - len(problems)
         runtime.metrics.sightings.inc(accepted)
-        comparing = _compare(runtime, sightings, arrived, wait)
+        comparing = _compare(runtime, lists, looks, dict.fromkeys(tracks.values()), arrived, wait)
         matches: Mapping[Track, list[SightedMatch]] = {}
         if wait:
             matches = await comparing
@@ -119,121 +137,107 @@ async def sight(
             _go_on(runtime, comparing, admitted.pop_all())
     if not caller.may("query"):
         matches = {}
-    results: dict[int, SightedImage | RefusedImage] = {
-        sighting.position: SightedImage(matches=matches.get(sighting.track, []) if wait else None)
-        for sighting in sightings
-    }
-    for position, problem in problems.items():
-        results[position] = refused_image(problem)
-    return Sighted(accepted=accepted, results=[results[place] for place in range(len(images))])
+    results: list[SightedImage | RefusedImage] = []
+    for position in range(len(images)):
+        if position in problems:
+            results.append(refused_image(problems[position]))
+        else:
+            found = matches.get(tracks[position], []) if wait else None
+            results.append(SightedImage(matches=found))
+    return Sighted(accepted=accepted, results=results)
 
 
-def _sightings(
-    runtime: Runtime,
-    caller: ApiKey,
-    images: Sequence[ImageToEnroll],
-    enrolled: EmbeddedImages | None,
-) -> tuple[list[_Sighting], Problems]:
-    lists = [
-        active
-        for active in runtime.watches.current()
-        if caller.gallery in (None, active.gallery.name)
-        and not (enrolled and active.gallery is enrolled.gallery)
-    ]
-    sightings = []
+def _take(
+    runtime: Runtime, caller: ApiKey, images: Sequence[ImageToEnroll]
+) -> tuple[dict[int, Track], list[_Look], Problems]:
+    """Return the track of each image by its position, the crops to compare, and problems."""
+    tracks: dict[int, Track] = {}
+    looks: list[_Look] = []
     problems: Problems = {}
     now = datetime.now(UTC)
     for position, image in enumerate(images):
         captured = image.captured_at or now
-        if captured > now + CLOCKS_DIFFER_BY:
-            problems[position] = in_future(captured)
+        problem = _wrong_time(captured, now)
+        if problem is not None:
+            problems[position] = problem
             continue
         track = runtime.tracks.take(caller.key_id, image.camera, image.track, captured.timestamp())
-        watching = []
+        tracks[position] = track
         if track.looks < MOST_LOOKS:
-            watching = [active for active in lists if active.takes(image.camera, captured)]
-        if image.image is None:
-            # Its vector can be compared with those of its own embedder alone.
-            known = enrolled.embedder if enrolled else None
-            watching = [active for active in watching if active.embedder == known]
-        if watching:
-            runtime.tracks.look(track)
-        sightings.append(_Sighting(position, image.image, track, watching))
-    return sightings, problems
+            track.looks += 1
+            looks.append(_Look(position, image.image, track, captured))
+    return tracks, looks, problems
 
 
-def _take_back(sighting: _Sighting) -> None:
-    sighting.track.looks -= bool(sighting.lists)
-    sighting.lists = ()
+def _wrong_time(captured: datetime, now: datetime) -> CropProblem | None:
+    if captured > now + CLOCKS_DIFFER_BY:
+        return CropProblem(
+            "captured_in_future",
+            f"captured_at: {captured.isoformat()} is more than a minute in the future; set the "
+            "clocks of the camera and of this machine right, or leave the field out",
+        )
+    if captured < now - OLDEST:
+        return CropProblem(
+            "captured_long_ago",
+            f"captured_at: {captured.isoformat()} is more than {OLDEST.days} days ago; enroll old "
+            "crops into a gallery, and search them there",
+        )
+    return None
 
 
-def _cost(runtime: Runtime, sightings: Sequence[_Sighting]) -> float:
-    crops = sum(len(active.row_ids) for sighting in sightings for active in sighting.lists)
-    cost = PER_COMPARISON * crops
-    for embedder in _embedders(sightings):
-        cost += runtime.models[embedder].pipeline.cost(_files(_seen_by(embedder, sightings)))
-    return cost
-
-
-def _embedders(sightings: Sequence[_Sighting]) -> set[str]:
-    return {active.embedder for sighting in sightings for active in sighting.lists}
-
-
-def _seen_by(embedder: str, sightings: Sequence[_Sighting]) -> list[_Sighting]:
-    return [
-        sighting
-        for sighting in sightings
-        if any(active.embedder == embedder for active in sighting.lists)
-    ]
-
-
-def _files(sightings: Sequence[_Sighting]) -> list[ImageFile]:
-    return [sighting.image for sighting in sightings if sighting.image is not None]
+def _cost(
+    runtime: Runtime,
+    embedders: Collection[str],
+    lists: Sequence[ActiveList],
+    looks: Sequence[_Look],
+) -> float:
+    cost = PER_COMPARISON * len(looks) * sum(len(active.row_ids) for active in lists)
+    files = [look.image for look in looks if look.image is not None]
+    return cost + sum(runtime.models[embedder].pipeline.cost(files) for embedder in embedders)
 
 
 async def _embed(
-    runtime: Runtime,
-    embedder: str,
-    sightings: Sequence[_Sighting],
-    enrolled: EmbeddedImages | None,
+    runtime: Runtime, embedder: str, looks: Sequence[_Look], enrolled: EmbeddedImages | None
 ) -> Problems:
-    """Set the vectors of the sightings that lists of an embedder take; return their problems."""
-    seen = _seen_by(embedder, sightings)
+    """Set the vectors of crops by an embedder; return the problems of those that have none."""
+    embedded: Sequence[Embedded]
     if enrolled and enrolled.embedder == embedder:
-        embedded = [enrolled.embedded[sighting.position] for sighting in seen]
+        embedded = [enrolled.embedded[look.position] for look in looks]
     else:
-        files = _files(seen)
+        # A vector that was sent can be compared with those of its own embedder alone.
+        looks = [look for look in looks if look.image is not None]
+        files = [look.image for look in looks if look.image is not None]
         pipeline = runtime.models[embedder].pipeline
         await pipeline.open_frame(files)
         embedded = await pipeline.embed(files, runtime.settings.quality)
     problems: Problems = {}
-    for sighting, outcome in zip(seen, embedded, strict=True):
+    for look, outcome in zip(looks, embedded, strict=True):
         if isinstance(outcome, CropProblem):
-            problems[sighting.position] = outcome
-            _take_back(sighting)
+            problems[look.position] = outcome
         else:
-            sighting.vectors[embedder] = outcome.vector
-            vectors = sighting.track.vectors.setdefault(embedder, [])
+            look.vectors[embedder] = outcome.vector
+            vectors = look.track.vectors.setdefault(embedder, [])
             vectors.append(outcome.vector.astype(np.float16))
     return problems
 
 
 async def _compare(
-    runtime: Runtime, sightings: Sequence[_Sighting], arrived: float, wait: bool
+    runtime: Runtime,
+    lists: Sequence[ActiveList],
+    looks: Sequence[_Look],
+    tracks: Collection[Track],
+    arrived: float,
+    wait: bool,
 ) -> dict[Track, list[SightedMatch]]:
-    """Score sightings and write the visits of the tracks that match; return these by track."""
-    compared: dict[int, tuple[ActiveList, list[_Sighting]]] = {}
-    for sighting in sightings:
-        for active in sighting.lists:
-            _, looks = compared.setdefault(id(active), (active, []))
-            looks.append(sighting)
-    for active, looks in compared.values():
-        queries = np.stack([sighting.vectors[active.embedder] for sighting in looks])
-        # Other callers have their turn between two lists.
-        scores = await runtime.tracks.threads.run(active.watch_list.nearest, queries)
-        _note_scores(runtime, active, looks, scores)
+    """Score crops and write the visits of the tracks that match; return these by track."""
+    # Other callers have their turn between two parts.
+    for part in batches(lists, LISTS_AT_ONCE):
+        compared = [(active, taken) for active in part if (taken := _taken(active, looks))]
+        scores = await runtime.tracks.threads.run(_score, compared)
+        for (active, taken), scores_of_list in zip(compared, scores, strict=True):
+            _note_scores(runtime, active, taken, scores_of_list)
     matches: dict[Track, list[SightedMatch]] = {}
-    for track in dict.fromkeys(sighting.track for sighting in sightings):
+    for track in tracks:
         matches[track] = []
         for match in list(track.matches.values()):
             if not wait and time.monotonic() - match.noted_at < NOTED_EVERY_SECONDS:
@@ -253,14 +257,29 @@ async def _compare(
     return matches
 
 
+def _taken(active: ActiveList, looks: Sequence[_Look]) -> list[_Look]:
+    return [
+        look
+        for look in looks
+        if active.embedder in look.vectors and active.takes(look.track.camera, look.captured)
+    ]
+
+
+def _score(compared: Sequence[tuple[ActiveList, Sequence[_Look]]]) -> list[Scores]:
+    return [
+        active.watch_list.nearest(np.stack([look.vectors[active.embedder] for look in looks]))
+        for active, looks in compared
+    ]
+
+
 def _note_scores(
-    runtime: Runtime, active: ActiveList, looks: Sequence[_Sighting], scores: Scores
+    runtime: Runtime, active: ActiveList, looks: Sequence[_Look], scores: Scores
 ) -> None:
     gallery = active.gallery
     number = gallery.gallery_id
     place = number, active.subject
-    for sighting, height, cosine, row in zip(looks, *scores, strict=True):
-        track = sighting.track
+    for look, height, cosine, row in zip(looks, *scores, strict=True):
+        track = look.track
         if height <= track.best.get(place, -math.inf):
             continue
         track.best[place] = float(height)
@@ -281,7 +300,7 @@ def _note_scores(
             threshold=active.threshold.height,
             probability=probability,
             calibration_version=str(judge.state.version),
-            image=sighting.image,
+            image=look.image,
             noted=before.noted if before else 0,
         )
 

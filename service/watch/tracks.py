@@ -126,19 +126,16 @@ class OpenTracks:
             if known is not None and known.goes_on(captured):
                 track = known
             elif known is not None:
-                self._end(known)
+                self._ended.append(known)
             self._open[key] = track
+        else:
+            self._ended.append(track)
         if len(self._open) > MOST_OPEN:
-            self._end(self._open.popitem(last=False)[1])
+            self._ended.append(self._open.popitem(last=False)[1])
             self._metrics.tracks_forgotten.inc()
         track.add(captured)
         self._metrics.open_tracks.set(len(self._open))
         return track
-
-    def look(self, track: Track) -> None:
-        track.looks += 1
-        if track.name is None:
-            self._end(track)
 
     def end(self, heard_before: float) -> list[Track]:
         """End tracks of which nothing was heard since, count and return all that have ended.
@@ -147,7 +144,7 @@ class OpenTracks:
             heard_before: by `time.monotonic`.
         """
         while self._open and next(iter(self._open.values())).heard < heard_before:
-            self._end(self._open.popitem(last=False)[1])
+            self._ended.append(self._open.popitem(last=False)[1])
         self._metrics.open_tracks.set(len(self._open))
         # Crops of a track that ended by its next one may still be compared.
         ended = [track for track in self._ended if track.heard < heard_before]
@@ -156,8 +153,3 @@ class OpenTracks:
             for place, score in track.best.items():
                 self.traffic[place].append(score)
         return ended
-
-    def _end(self, track: Track) -> None:
-        # One that was compared with no list leaves nothing.
-        if track.looks:
-            self._ended.append(track)

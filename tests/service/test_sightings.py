@@ -187,22 +187,30 @@ def test_of_a_track_eight_crops_are_compared_and_the_others_go_on_with_the_visit
 def test_an_image_that_cannot_be_used_is_a_problem_of_its_own(
     watching: Served, drawn_crops: list[Any]
 ) -> None:
-    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    now = datetime.now(UTC)
+    ahead, near, past = (
+        (now + difference).isoformat()
+        for difference in (timedelta(minutes=2), timedelta(seconds=30), -timedelta(days=8))
+    )
+    crop = drawn_crops[0].png
     answer = sight(
         watching,
-        drawn_crops[0].png,
-        b"no image",
-        drawn_crops[0].png,
+        *(crop, b"no image", crop, crop),
         camera="problems",
-        captured_at=["", "", tomorrow],
+        captured_at=[near, "", ahead, past],
         wait="true",
     )
     assert answer.status_code == 207
-    right, damaged, future = answer.json()["results"]
+    right, damaged, future, old = answer.json()["results"]
     assert answer.json()["accepted"] == 1
     assert right["matches"][0]["identity"] == "0000"
     assert damaged["problem"]["type"].startswith("urn:gmn:problem:")
     assert future["problem"]["type"] == "urn:gmn:problem:captured_in_future"
+    assert old["problem"]["type"] == "urn:gmn:problem:captured_long_ago"
+    for problem in (future["problem"], old["problem"]):
+        assert problem["detail"].startswith("captured_at: ")
+    for alert in alerts(watching, camera="problems"):
+        assert datetime.fromisoformat(alert["last_seen"]) <= now + timedelta(seconds=60)
     refused = sight(watching, b"no image", camera="problems")
     assert refused.status_code == 422
     assert refused.json()["type"] == "urn:gmn:problem:unusable_images"
@@ -232,8 +240,6 @@ def test_cameras_and_hours_of_a_list_are_those_of_the_capture_and_an_old_one_is_
     assert (alert["kind"], alert["camera"]) == ("late", "yard")
     assert datetime.fromisoformat(alert["first_seen"]) == datetime.fromisoformat(at_night)
     assert deliveries(watching, webhook) == []
-    # The first day of the calendar has no hour in Tokyo's zone, or none before it.
-    assert "wanted" in lists("yard", "0001-01-01T00:00:00Z")
     assert watching.http.delete("/v1/galleries/night").status_code == 200
     assert lists("yard", at_night) == {"wanted"}
 
@@ -381,6 +387,38 @@ def test_what_a_key_sees_of_its_sightings(
         ).status_code
         == 403
     )
+
+
+def test_a_cameras_key_does_not_learn_which_lists_watch_it(
+    keyed: tuple[Served, Any], start: Any, tmp_path: Path, drawn_crops: list[Any]
+) -> None:
+    served, keys = keyed
+    for gallery in ("first", "second"):
+        arm(served, gallery, cameras="watched")
+    nothing_armed = start(tmp_path)
+
+    def answers(service: Served, camera: str) -> list[tuple[int, Any]]:
+        headers = keys["camera"] if service is served else None
+        track = {"camera": camera, "track": "1", "headers": headers}
+        broken = [b"no image"] * 2
+        sent = [
+            sight(service, *broken, camera=camera, headers=headers),
+            sight(service, *broken, STRANGER, **track),
+            sight(service, *[STRANGER] * MOST_LOOKS, **track),
+            # Beyond the crops that are compared none is read.
+            sight(service, *broken, **track),
+        ]
+        documents = [answer.json() for answer in sent]
+        for document in documents:
+            document.pop("request_id", None)
+        return [(answer.status_code, text) for answer, text in zip(sent, documents, strict=True)]
+
+    watched = answers(served, "watched")
+    assert [status for status, _ in watched] == [422, 207, 202, 202]
+    assert answers(served, "unwatched") == watched
+    assert answers(nothing_armed, "unwatched") == watched
+    for gallery in ("first", "second"):
+        arm(served, gallery)
 
 
 def test_the_same_ids_of_two_keys_are_two_tracks(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import numpy as np
 import pytest
 
 from service.ops.metrics import Metrics
 from service.watch import tracks
-from service.watch.tracks import LONGEST_SECONDS, QUIET_SECONDS, OpenTracks, Track
+from service.watch.tracks import LONGEST_SECONDS, QUIET_SECONDS, OpenTracks
 
 PLACE = (1, "embedder")
 BEGIN = 1_800_000_000.0
@@ -20,13 +19,6 @@ BEGIN = 1_800_000_000.0
 @pytest.fixture
 def opened() -> OpenTracks:
     return OpenTracks(Metrics())
-
-
-def look(opened: OpenTracks, *seen: Any) -> Track:
-    """Add a crop to a track that is compared with a list."""
-    track = opened.take(*seen)
-    opened.look(track)
-    return track
 
 
 def test_crops_of_one_id_at_one_camera_of_one_key_are_a_track(opened: OpenTracks) -> None:
@@ -56,10 +48,10 @@ def test_a_track_ends_after_ten_seconds_without_a_crop(
 
 
 def test_a_track_ends_after_a_minute_however_often_it_is_seen(opened: OpenTracks) -> None:
-    first = look(opened, "key", "gate", "17", BEGIN)
+    first = opened.take("key", "gate", "17", BEGIN)
     for seconds in range(5, 61, 5):
         assert opened.take("key", "gate", "17", BEGIN + seconds) is first
-    second = look(opened, "key", "gate", "17", BEGIN + LONGEST_SECONDS + 1.0)
+    second = opened.take("key", "gate", "17", BEGIN + LONGEST_SECONDS + 1.0)
     assert second is not first
     assert opened.end(math.inf) == [first, second]
 
@@ -67,12 +59,13 @@ def test_a_track_ends_after_a_minute_however_often_it_is_seen(opened: OpenTracks
 def test_a_track_of_which_nothing_is_heard_ends_and_a_crop_without_an_id_is_one_alone(
     opened: OpenTracks,
 ) -> None:
-    named = look(opened, "key", "gate", "17", BEGIN)
-    alone = look(opened, "key", "gate", None, BEGIN)
-    assert opened.take("key", "gate", None, BEGIN) is not alone
+    named = opened.take("key", "gate", "17", BEGIN)
+    alone = opened.take("key", "gate", None, BEGIN)
+    other = opened.take("key", "gate", None, BEGIN)
+    assert other is not alone
     now = time.monotonic()
     assert opened.end(now - QUIET_SECONDS) == []
-    assert opened.end(now + 1.0) == [alone, named]
+    assert opened.end(now + 1.0) == [alone, other, named]
     assert opened.end(math.inf) == []
 
 
@@ -83,8 +76,7 @@ def test_of_too_many_open_tracks_the_one_heard_of_longest_ago_ends(
     metrics = Metrics()
     opened = OpenTracks(metrics)
     first, second, _ = (
-        look(
-            opened,
+        opened.take(
             "key",
             "gate",
             name,
@@ -101,13 +93,13 @@ def test_of_too_many_open_tracks_the_one_heard_of_longest_ago_ends(
 
 
 def test_traffic_counts_the_best_score_of_each_track_with_each_list(opened: OpenTracks) -> None:
-    first = look(opened, "key", "gate", "1", BEGIN)
+    first = opened.take("key", "gate", "1", BEGIN)
     first.best = {PLACE: 0.2, (2, "embedder"): 0.3}
-    second = look(opened, "key", "gate", "2", BEGIN)
+    second = opened.take("key", "gate", "2", BEGIN)
     second.best = {PLACE: 0.7}
     # Compared with no list, such as one that watches another camera.
-    opened.take("key", "yard", "3", BEGIN)
-    assert opened.end(math.inf) == [first, second]
+    third = opened.take("key", "yard", "3", BEGIN)
+    assert opened.end(math.inf) == [first, second, third]
     assert opened.traffic == {PLACE: [0.2, 0.7], (2, "embedder"): [0.3]}
 
 
