@@ -117,14 +117,14 @@ def judge_lists(
                 )
                 tracks_per_person = len(judged) / judged.person.nunique()
                 alarms = forecast_alarms(threshold, len(judged), tracks_per_person)
-                if alarms is None:
+                if alarms.low is None or alarms.high is None:
                     raise InputProblem("the artefact has no reference; gmn artefact add-reference")
                 found = forecast_found(watch_list, threshold)
                 alarmed = known.height > threshold.height
                 obtained = float((alarmed & known.right).mean())
                 raised = int((judged.height > threshold.height).sum())
-                low = found.low or 0.0
-                high = found.high or 1.0
+                low = found.found_low or 0.0
+                high = found.found_high or 1.0
                 yield {
                     "size": size,
                     "traffic": name,
@@ -133,7 +133,7 @@ def judge_lists(
                     "inside": alarms.low <= raised <= alarms.high,
                     "above": raised > alarms.high,
                     "found": obtained,
-                    "basis": found.basis,
+                    "basis": found.found_basis,
                     "as_forecast": low <= obtained <= high,
                 }
 

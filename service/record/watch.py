@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
-from gmn_client.models import Alert, AlertKind, AlertState, Forecast, WatchSettings
+from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
@@ -23,6 +23,7 @@ from service.record.schema import (
     WATCHES,
     as_micros,
     as_moment,
+    now_micros,
 )
 from service.record.transaction import AMONG, Reader, Transaction, as_json
 from service.record.values import Picture, new_crop_id
@@ -32,6 +33,7 @@ KEPT_ALERTS = 100_000
 # With as many webhooks as there may be, 10,000 deliveries wait at most.
 WAITING_OF_WEBHOOK = 500
 EXPIRED_AT_ONCE = 1000
+MICROS_OF_DAY = 86_400_000_000
 # The oldest alerts about the person with the most give place: one picture that is sent again and
 # again by invented cameras pushes out no alert about other people.
 GIVING_PLACE = """
@@ -48,30 +50,20 @@ OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 OF_GALLERIES = "gallery_id IN (SELECT gallery_id FROM galleries WHERE name IS NOT NULL)"
 
 
-@dataclass(frozen=True)
-class ArmedList:
-    """A gallery that is, or was, armed as a watch list.
+class ArmedList(Watch):
+    """A list that is, or was, armed, without what this process alone knows of it.
 
     Attributes:
-        forecast: by which it was armed.
-        key_id: of the key that armed it.
         outdated: it was restored, or embedded anew, since it was armed.
         tracks: that were counted of its traffic.
     """
 
     gallery_id: int
     settings: WatchSettings
-    forecast: Forecast
     armed_at: datetime
-    key_id: str
-    disarmed_at: datetime | None
-    why: str | None
+    promised: Forecast
     outdated: bool
     tracks: int
-
-    @property
-    def armed(self) -> bool:
-        return self.disarmed_at is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +147,7 @@ class Watches(RecordPart):
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
-        now = as_micros(datetime.now(UTC))
+        now = now_micros()
         # No traffic was counted while it was disarmed.
         transaction.change(
             "UPDATE watch_traffic SET since = since + ? - watches.disarmed_at FROM watches "
@@ -186,7 +178,7 @@ class Watches(RecordPart):
             The alert; None where there is none, or the list was disarmed before.
         """
         disarmed = f"UPDATE watches SET disarmed_at = ?, why = ? WHERE gallery_id = ? AND {ARMED}"
-        now = as_micros(datetime.now(UTC))
+        now = now_micros()
         if not transaction.change(disarmed, (now, why, gallery_id)) or not alert:
             return None
         return _write(transaction, gallery_id, _about_list("disarmed", why))
@@ -206,9 +198,28 @@ class Watches(RecordPart):
         return _write(transaction, gallery_id, _about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
-        """Return a list, also one that is disarmed; None where it was never armed."""
+        """Return a list with its alarms, also one that is disarmed; None if it never was armed."""
+        counted = (
+            "SELECT count(*) AS alerts, total(state = 'confirmed') AS confirmed, "
+            "total(state = 'rejected') AS rejected FROM alerts "
+            "WHERE gallery_id = ? AND kind = 'visit' AND created_at >= ?"
+        )
         with self._database.read() as reader:
-            return next(iter(_read_lists(reader, "WHERE gallery_id = ?", (gallery_id,))), None)
+            for watch in _read_lists(reader, "WHERE gallery_id = ?", (gallery_id,)):
+                values = (gallery_id, as_micros(watch.armed_at))
+                alerts, confirmed, rejected = reader.execute(counted, values).fetchone()
+                days = ((watch.disarmed_at or datetime.now(UTC)) - watch.armed_at) / timedelta(1)
+                reviewed = confirmed + rejected
+                return watch.model_copy(
+                    update={
+                        "alerts": alerts,
+                        "confirmed": int(confirmed),
+                        "rejected": int(rejected),
+                        "days": days,
+                        "false_alarms": alerts / days * rejected / reviewed if reviewed else None,
+                    }
+                )
+        return None
 
     def armed(self) -> list[ArmedList]:
         with self._database.read() as reader:
@@ -232,7 +243,7 @@ class Watches(RecordPart):
             "subject": subject,
             "counts": as_json(counts),
             "tracks": sum(counts),
-            "since": row["since"] if row else as_micros(datetime.now(UTC)),
+            "since": row["since"] if row else now_micros(),
         }
         transaction.insert(WATCH_TRAFFIC, values, instead=True)
 
@@ -270,19 +281,11 @@ class Watches(RecordPart):
             "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
         )
         person = (crop["person_id"], seen.camera, as_micros(seen.first_seen))
-        values = {
+        values = {name: value for name, value in vars(seen).items() if name in ALERTS.columns}
+        values |= {
             "person_id": crop["person_id"],
-            "kind": seen.kind,
-            "camera": seen.camera,
-            "track": seen.track,
             "first_seen": as_micros(seen.first_seen),
             "last_seen": as_micros(seen.last_seen),
-            "crops": seen.crops,
-            "score": seen.score,
-            "threshold": seen.threshold,
-            "probability": seen.probability,
-            "cohesion": seen.cohesion,
-            "calibration_version": seen.calibration_version,
             "crop_id": crop["crop_id"],
             "follows": transaction.value(before, person),
         }
@@ -326,33 +329,22 @@ class Watches(RecordPart):
         """Note whether an alert shows its person; `open` takes that back. None where it is gone."""
         is_open = decision == "open"
         by = None if is_open else key_id
-        at = None if is_open else as_micros(datetime.now(UTC))
+        at = None if is_open else now_micros()
         transaction.change(
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, by, at, alert_id),
         )
         return next(iter(_read(transaction, "WHERE alert_id = ?", (alert_id,))), None)
 
-    def counts(self, gallery_id: int, since: datetime) -> dict[AlertState, int]:
-        """Count the visits of a list by the state of their review."""
-        counted = self._reader.execute(
-            "SELECT state, count(*) FROM alerts WHERE gallery_id = ? AND kind = 'visit' "
-            "AND created_at >= ? GROUP BY state",
-            (gallery_id, as_micros(since)),
-        )
-        return dict(counted.fetchall())
-
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
         """Remove some alerts of a list that are older than its days; return how many."""
-        watches = _read_lists(transaction, "WHERE gallery_id = ?", (gallery_id,))
-        if not watches:
-            return 0
-        oldest = datetime.now(UTC) - timedelta(watches[0].settings.retention_days)
+        oldest = "SELECT ? - json_extract(settings, '$.retention_days') * ? FROM watches"
         removed = transaction.change(
             "DELETE FROM alerts WHERE number IN (SELECT number FROM alerts WHERE gallery_id = ? "
-            "AND created_at < ? ORDER BY number LIMIT ?)",
-            (gallery_id, as_micros(oldest), EXPIRED_AT_ONCE),
+            f"AND created_at < ({oldest} WHERE watches.gallery_id = alerts.gallery_id) "
+            "ORDER BY number LIMIT ?)",
+            (gallery_id, now_micros(), MICROS_OF_DAY, EXPIRED_AT_ONCE),
         )
         transaction.removes = removed > 0
         return removed
@@ -361,7 +353,7 @@ class Watches(RecordPart):
 def stop_watching(transaction: Transaction) -> None:
     """Disarm every list, and send nothing that waits: the record is one of before."""
     why = "the record was restored"
-    now = as_micros(datetime.now(UTC))
+    now = now_micros()
     disarmed = f"UPDATE watches SET disarmed_at = ?, why = ? WHERE {ARMED}"
     transaction.change(disarmed, (now, why))
     given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
@@ -396,27 +388,31 @@ def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
 def _read_lists(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[ArmedList]:
     rows = reader.rows(WATCHES, rest, values)
     found = reader.execute(
-        "SELECT gallery_id, embedder, restores, coalesce(tracks, 0) FROM galleries "
+        "SELECT gallery_id, name, embedder, restores, coalesce(tracks, 0) FROM galleries "
         "LEFT JOIN watch_traffic USING (gallery_id) "
         f"WHERE name IS NOT NULL AND gallery_id IN {AMONG}",
         (as_json(row["gallery_id"] for row in rows),),
     )
-    now = {gallery_id: (vectors, tracks) for gallery_id, *vectors, tracks in found}
-    return [
-        ArmedList(
-            gallery_id=row["gallery_id"],
-            settings=WatchSettings.model_validate_json(row["settings"]),
-            forecast=Forecast.model_validate_json(row["forecast"]),
-            armed_at=as_moment(row["armed_at"]),
-            key_id=row["key_id"],
-            disarmed_at=as_moment(row["disarmed_at"]),
-            why=row["why"],
-            outdated=now[row["gallery_id"]][0] != [row["embedder"], row["restores"]],
-            tracks=now[row["gallery_id"]][1],
-        )
-        for row in rows
-        if row["gallery_id"] in now
-    ]
+    galleries = {gallery_id: about for gallery_id, *about in found}
+    lists = []
+    for row in rows:
+        if row["gallery_id"] in galleries:
+            name, *vectors, tracks = galleries[row["gallery_id"]]
+            watch = ArmedList(
+                gallery_id=row["gallery_id"],
+                gallery=name,
+                state="armed" if row["disarmed_at"] is None else "disarmed",
+                settings=WatchSettings.model_validate_json(row["settings"]),
+                promised=Forecast.model_validate_json(row["forecast"]),
+                armed_at=as_moment(row["armed_at"]),
+                key_id=row["key_id"],
+                disarmed_at=as_moment(row["disarmed_at"]),
+                why=row["why"],
+                outdated=vectors != [row["embedder"], row["restores"]],
+                tracks=tracks,
+            )
+            lists.append(watch)
+    return lists
 
 
 def _newest(reader: Reader) -> int:
@@ -430,16 +426,15 @@ def _extend(
     """Extend the visit that these crops go on with; return its number, or None for a new one."""
     quiet = quiet_seconds * 1_000_000
     # A crop that comes late may go on with a visit, and never becomes one.
-    kinds = ["visit"] if seen.kind == "visit" else ["visit", "late"]
     number: int | None = transaction.value(
         "SELECT number FROM alerts WHERE person_id = ? AND last_seen >= ? AND first_seen <= ? "
-        f"AND camera IS ? AND kind IN {AMONG} ORDER BY last_seen DESC LIMIT 1",
+        "AND camera IS ? AND kind IN ('visit', ?) ORDER BY last_seen DESC LIMIT 1",
         (
             person_id,
             as_micros(seen.first_seen) - quiet,
             as_micros(seen.last_seen) + quiet,
             seen.camera,
-            as_json(kinds),
+            seen.kind,
         ),
     )
     if number is not None:
@@ -452,7 +447,7 @@ def _extend(
 
 
 def _about_list(kind: AlertKind, detail: str) -> dict[str, Any]:
-    now = as_micros(datetime.now(UTC))
+    now = now_micros()
     return {"kind": kind, "detail": detail, "first_seen": now, "last_seen": now, "crops": 0}
 
 
@@ -465,7 +460,7 @@ def _write(
     """Write an alert with its picture and deliveries; beyond `KEPT_ALERTS` the oldest goes."""
     number = _newest(transaction) + 1
     transaction.insert(RECORD, {"name": NEWEST_ALERT, "value": number}, instead=True)
-    now = as_micros(datetime.now(UTC))
+    now = now_micros()
     made = {
         "number": number,
         "alert_id": new_crop_id(),
@@ -492,16 +487,19 @@ def _write(
 
 def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -> int:
     """Write a delivery for each webhook of a list; return how many had no place for one."""
-    wanting = transaction.execute(
+    webhooks = transaction.execute(
         "SELECT webhook_id, (SELECT count(*) FROM deliveries "
         "WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'waiting') FROM webhooks "
         "WHERE enabled AND (gallery_id IS NULL OR gallery_id = ?)",
         (gallery_id,),
     )
-    waiting = dict(wanting.fetchall())
-    full = [webhook_id for webhook_id, count in waiting.items() if count >= WAITING_OF_WEBHOOK]
-    deliveries = [
-        {
+    dropped = 0
+    for webhook_id, waiting in webhooks.fetchall():
+        if waiting >= WAITING_OF_WEBHOOK:
+            full = "UPDATE webhooks SET dropped = dropped + 1 WHERE webhook_id = ?"
+            dropped += transaction.change(full, (webhook_id,))
+            continue
+        delivery = {
             "delivery_id": new_crop_id(),
             "webhook_id": webhook_id,
             "number": number,
@@ -510,38 +508,34 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -
             "next_at": now,
             "created_at": now,
         }
-        for webhook_id in waiting.keys() - full
-    ]
-    transaction.insert(DELIVERIES, *deliveries)
-    dropped = f"UPDATE webhooks SET dropped = dropped + 1 WHERE webhook_id IN {AMONG}"
-    transaction.change(dropped, (as_json(full),))
-    return len(full)
+        transaction.insert(DELIVERIES, delivery)
+    return dropped
 
 
 def _read(reader: Reader, rest: str, values: Sequence[Any]) -> list[Alert]:
     rows = reader.rows(ALERTS, rest, values)
-    ids = as_json({row["person_id"] for row in rows if row["person_id"] is not None})
-    asked = f"SELECT person_id, name FROM people WHERE person_id IN {AMONG}"
-    people = dict(reader.execute(asked, (ids,)).fetchall())
-    ids = as_json({row["gallery_id"] for row in rows})
-    asked = f"SELECT gallery_id, name FROM galleries WHERE gallery_id IN {AMONG}"
-    galleries = dict(reader.execute(asked, (ids,)).fetchall())
-    asked = f"SELECT number FROM alert_pictures WHERE number IN {AMONG}"
-    numbers = as_json(row["number"] for row in rows)
-    pictured = {number for (number,) in reader.execute(asked, (numbers,))}
-    return [
-        _as_alert(row, gallery, people.get(row["person_id"]), row["number"] in pictured)
-        for row in rows
-        if (gallery := galleries[row["gallery_id"]]) is not None
-    ]
+    found = reader.execute(
+        "SELECT number, galleries.name AS gallery, people.name AS identity, "
+        "alert_pictures.number IS NOT NULL AS pictured FROM alerts "
+        "JOIN galleries ON galleries.gallery_id = alerts.gallery_id "
+        "LEFT JOIN people USING (person_id) LEFT JOIN alert_pictures USING (number) "
+        f"WHERE galleries.name IS NOT NULL AND number IN {AMONG}",
+        (as_json(row["number"] for row in rows),),
+    )
+    about = {row["number"]: row for row in found}
+    return [_as_alert(row, about[row["number"]]) for row in rows if row["number"] in about]
 
 
-def _as_alert(row: sqlite3.Row, gallery: str, identity: str | None, pictured: bool) -> Alert:
+def _as_alert(row: sqlite3.Row, about: sqlite3.Row) -> Alert:
+    url = f"/v1/alerts/{row['alert_id']}/image"
+    crop = row["crop_id"] and f"/v1/galleries/{about['gallery']}/crops/{row['crop_id']}/image"
     moments = ("first_seen", "last_seen", "reviewed_at", "created_at")
-    crop_id = row["crop_id"]
-    reference = crop_id and f"/v1/galleries/{gallery}/crops/{crop_id}/image"
-    picture = f"/v1/alerts/{row['alert_id']}/image" if pictured else None
-    names = {"gallery": gallery, "identity": identity}
-    urls = {"image_url": picture, "reference_url": reference}
-    values = {**dict(row), **{name: as_moment(row[name]) for name in moments}, **names, **urls}
-    return Alert.model_validate(values)
+    return Alert.model_validate(
+        {
+            **row,
+            **about,
+            **{name: as_moment(row[name]) for name in moments},
+            "image_url": url if about["pictured"] else None,
+            "reference_url": crop,
+        }
+    )

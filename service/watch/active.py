@@ -18,7 +18,6 @@ from gmn_client.models import Forecast, WatchSettings
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.watch.scores import WatchList
-from service.watch.threshold import WatchThreshold
 
 # A fit has this share of the time at most, so that a gallery that changes all the time costs
 # little.
@@ -41,7 +40,6 @@ class ActiveList:
     settings: WatchSettings
     watch_list: WatchList
     row_ids: NDArray[np.int64]
-    threshold: WatchThreshold
     forecast: Forecast
     embedder: str
     subject: str

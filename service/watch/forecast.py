@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from gmn_client.models import Forecast
 from model.order_statistics import Array, sigmoid
 from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
@@ -32,11 +33,11 @@ LEAST_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Alarms:
-    """False alarms in a day: the median of the forecast, and the ends of its 90% interval."""
+    """False alarms in a day: the median, and the ends of its 90% interval; None if not known."""
 
-    expected: float
-    low: int
-    high: int
+    false_alarms: float | None = None
+    low: int | None = None
+    high: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,23 @@ class Found:
     """The share of listed people's tracks that raise an alarm with the right name.
 
     Attributes:
-        share: 0 to 1; None where the basis is "not_known".
-        low, high: ends of a 90% interval. With the basis "one_camera" only `high` is known.
+        found: 0 to 1; None where the basis is "not_known".
+        found_low, found_high: ends of a 90% interval. With the basis "one_camera" only `found_high`
+            is known.
     """
 
-    basis: Literal["several_cameras", "one_camera", "not_known"]
-    share: float | None = None
-    low: float | None = None
-    high: float | None = None
+    found_basis: Literal["several_cameras", "one_camera", "not_known"]
+    found: float | None = None
+    found_low: float | None = None
+    found_high: float | None = None
 
 
 def forecast_alarms(
     threshold: WatchThreshold,
     tracks_per_day: float,
     tracks_per_person: float = TRACKS_PER_PERSON,
-) -> Alarms | None:
-    """Forecast how often strangers' tracks exceed a threshold; None where that is not known.
+) -> Alarms:
+    """Forecast how often strangers' tracks exceed a threshold.
 
     Args:
         threshold: of the list.
@@ -67,7 +69,7 @@ def forecast_alarms(
         tracks_per_person: how many of them one stranger leaves; their alarms come together.
     """
     if threshold.basis == "artefact":
-        return None
+        return Alarms()
     random = np.random.default_rng(0)
     middle = MEDIAN_OF_TRAFFIC if threshold.traffic_tracks else MEDIAN_BEFORE_TRAFFIC
     rates = np.exp(_rate_spread(threshold) * random.standard_normal(DRAWS))
@@ -117,7 +119,7 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
     weight = NORMAL_95**2 / people
     spread = NORMAL_95 * math.sqrt(share * (1.0 - share) / people + weight / people / 4.0)
     bound = (share + weight / 2.0 + spread) / (1.0 + weight)
-    return Found("one_camera", high=math.ceil(round(100 * bound, 6)) / 100)
+    return Found("one_camera", found_high=math.ceil(round(100 * bound, 6)) / 100)
 
 
 def _share_above(watch_list: WatchList, threshold: WatchThreshold, same_person: Array) -> float:
@@ -132,13 +134,32 @@ def _logit(share: float) -> float:
     return math.log(share / (1.0 - share))
 
 
-def describe_forecast(threshold: WatchThreshold, alarms: Alarms | None, found: Found) -> str:
+def make_forecast(
+    watch_list: WatchList, threshold: WatchThreshold, tracks_per_day: float
+) -> Forecast:
+    alarms = forecast_alarms(threshold, tracks_per_day)
+    found = forecast_found(watch_list, threshold)
+    return Forecast(
+        threshold=threshold.height,
+        people=threshold.people,
+        tracks_per_day=tracks_per_day,
+        traffic_tracks=threshold.traffic_tracks,
+        promised=threshold.promised,
+        basis=threshold.basis,
+        sentence=describe_forecast(threshold, alarms, found),
+        **vars(alarms),
+        **vars(found),
+    )
+
+
+def describe_forecast(threshold: WatchThreshold, alarms: Alarms, found: Found) -> str:
     """Write the sentences that a user reads before a list is armed."""
     return f"{_alarms_sentence(threshold, alarms)} {_found_sentence(found)}"
 
 
-def _alarms_sentence(threshold: WatchThreshold, alarms: Alarms | None) -> str:
-    if alarms is None:
+def _alarms_sentence(threshold: WatchThreshold, alarms: Alarms) -> str:
+    expected = alarms.false_alarms
+    if expected is None:
         return (
             "How many false alarms the list raises is not known: it has too few people for an "
             "artefact without a reference."
@@ -148,22 +169,19 @@ def _alarms_sentence(threshold: WatchThreshold, alarms: Alarms | None) -> str:
             f"Fewer than 1 false alarm in {round(1.0 / threshold.rate):,} tracks cannot be "
             f"promised; at most {alarms.high:,} a day."
         )
-    return f"{_number(alarms.expected)} a day [{alarms.low:,}, {alarms.high:,}]."
-
-
-def _number(expected: float) -> str:
     whole = math.floor(expected)
+    number = f"{round(expected):,} false alarm{'' if round(expected) == 1 else 's'}"
     if expected < 0.5:
-        return "Fewer than 1 false alarm"
-    if whole < 10 and 0.3 <= expected - whole < 0.7:
-        return f"{whole} to {whole + 1} false alarms"
-    return f"{round(expected):,} false alarm{'' if round(expected) == 1 else 's'}"
+        number = "Fewer than 1 false alarm"
+    elif whole < 10 and 0.3 <= expected - whole < 0.7:
+        number = f"{whole} to {whole + 1} false alarms"
+    return f"{number} a day [{alarms.low:,}, {alarms.high:,}]."
 
 
 def _found_sentence(found: Found) -> str:
     tracks = "of the tracks of listed people are found"
-    if found.share is not None and found.low is not None and found.high is not None:
-        return f"{found.share:.0%} [{found.low:.0%}, {found.high:.0%}] {tracks}."
-    if found.high is not None:
-        return f"At most {found.high:.0%} {tracks}, as one camera enrolled them."
+    if found.found is not None:
+        return f"{found.found:.0%} [{found.found_low:.0%}, {found.found_high:.0%}] {tracks}."
+    if found.found_high is not None:
+        return f"At most {found.found_high:.0%} {tracks}, as one camera enrolled them."
     return "How many listed people are found is not known, with one crop a person."

@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from gmn_client.models import Forecast, WatchSettings
+from gmn_client.models import WatchSettings
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
-from service.engine.networks import LoadedModel
 from service.errors import InvalidField, ServiceError, UnknownGallery
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
@@ -22,9 +21,9 @@ from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
 from service.watch.active import ActiveList
-from service.watch.forecast import describe_forecast, forecast_alarms, forecast_found
+from service.watch.forecast import make_forecast
 from service.watch.scores import WatchList
-from service.watch.threshold import FEWEST_TRACKS, Traffic, WatchThreshold, fit_threshold
+from service.watch.threshold import FEWEST_TRACKS, Traffic, fit_threshold
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 1.0
@@ -44,50 +43,47 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
         NeedsReindex: no loaded model made its vectors.
         InvalidField: it has no named people or too many, or its traffic is not known.
     """
-    model = runtime.models[gallery.embedder]
     crops = await read_named_crops(runtime, gallery)
-    threads = runtime.pools.watch
-    try:
-        watch_list = await threads.run(_read_list, crops)
-        # Heights above a level and plain cosines are not compared, nor those of other sizes.
-        size = watch_list.size.bit_length()
-        subject = f"{model.embedder} {watch_list.has_level:d} {size}"
-        traffic = await runtime.galleries.read(
-            runtime.record.watches.traffic, gallery.gallery_id, subject
-        )
-        tracks_per_day = settings.tracks_per_day or _tracks_per_day(traffic)
-        rate = settings.budget / tracks_per_day
-        counted = Traffic(np.array(traffic[0])) if traffic else None
-        fitted = await threads.run(_fit, watch_list, rate, model, tracks_per_day, counted)
-    except ServiceError:
-        raise
-    except InputProblem as problem:
-        raise InvalidField(f"gallery: {problem}") from problem
-    threshold, forecast = fitted
-    return ActiveList(
-        gallery=gallery,
-        settings=settings,
-        watch_list=watch_list,
-        row_ids=crops.slots,
-        threshold=threshold,
-        forecast=forecast,
-        embedder=model.embedder,
-        subject=subject,
-    )
-
-
-def _read_list(crops: NamedCrops) -> WatchList:
     if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
         raise InvalidField(
             f"gallery: a list has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} named crops; "
             "watch a gallery with fewer"
         )
-    return WatchList(crops.columns.vectors[crops.slots], crops.names, crops.cameras)
+    try:
+        return await runtime.pools.watch.run(_fit, runtime, gallery, settings, crops)
+    except ServiceError:
+        raise
+    except InputProblem as problem:
+        raise InvalidField(f"gallery: {problem}") from problem
 
 
-def _tracks_per_day(traffic: tuple[list[int], datetime] | None) -> float:
-    tracks = sum(traffic[0]) if traffic else 0
-    counted_for = datetime.now(UTC) - traffic[1] if traffic else timedelta(0)
+def _fit(
+    runtime: Runtime, gallery: Gallery, settings: WatchSettings, crops: NamedCrops
+) -> ActiveList:
+    model = runtime.models[gallery.embedder]
+    watch_list = WatchList(crops.columns.vectors[crops.slots], crops.names, crops.cameras)
+    # Heights above a level and plain cosines are not compared, nor those of other sizes.
+    subject = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
+    counted = runtime.record.watches.traffic(gallery.gallery_id, subject)
+    traffic = Traffic(np.array(counted[0])) if counted else None
+    tracks_per_day = settings.tracks_per_day or _tracks_per_day(counted)
+    rate = settings.budget / tracks_per_day
+    few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
+    threshold = fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
+    return ActiveList(
+        gallery=gallery,
+        settings=settings,
+        watch_list=watch_list,
+        row_ids=crops.slots,
+        forecast=make_forecast(watch_list, threshold, tracks_per_day),
+        embedder=model.embedder,
+        subject=subject,
+    )
+
+
+def _tracks_per_day(counted: tuple[list[int], datetime] | None) -> float:
+    tracks = sum(counted[0]) if counted else 0
+    counted_for = datetime.now(UTC) - counted[1] if counted else timedelta(0)
     if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
         raise InvalidField(
             f"tracks_per_day: is not known yet: {tracks} tracks were counted, and it takes "
@@ -96,39 +92,9 @@ def _tracks_per_day(traffic: tuple[list[int], datetime] | None) -> float:
     return tracks / (counted_for / timedelta(days=1))
 
 
-def _fit(
-    watch_list: WatchList,
-    rate: float,
-    model: LoadedModel,
-    tracks_per_day: float,
-    traffic: Traffic | None,
-) -> tuple[WatchThreshold, Forecast]:
-    few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
-    threshold = fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
-    alarms = forecast_alarms(threshold, tracks_per_day)
-    found = forecast_found(watch_list, threshold)
-    forecast = Forecast(
-        threshold=threshold.height,
-        people=watch_list.size,
-        tracks_per_day=tracks_per_day,
-        traffic_tracks=traffic.tracks if traffic else 0,
-        false_alarms=alarms.expected if alarms else None,
-        low=alarms.low if alarms else None,
-        high=alarms.high if alarms else None,
-        promised=threshold.promised,
-        found=found.share,
-        found_low=found.low,
-        found_high=found.high,
-        found_basis=found.basis,
-        basis=threshold.basis,
-        sentence=describe_forecast(threshold, alarms, found),
-    )
-    return threshold, forecast
-
-
 async def arm(
     runtime: Runtime, gallery: Gallery, settings: WatchSettings, fitted: ActiveList, key_id: str
-) -> ArmedList:
+) -> None:
     """Arm a list in the record and in this process; others follow at their next look."""
     arm_list = runtime.record.watches.arm
     async with runtime.watches.lock:
@@ -136,7 +102,6 @@ async def arm(
             arm_list, gallery.gallery_id, settings, fitted.forecast, key_id
         )
         runtime.watches.hold(gallery.gallery_id, _state(watch, gallery), fitted)
-    return watch
 
 
 async def disarm(runtime: Runtime, gallery: Gallery, why: str, alert: bool = False) -> None:
@@ -165,20 +130,15 @@ async def note_visit(runtime: Runtime, gallery: Gallery, seen: VisitSeen) -> Not
 
 async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
     """Write an alert where a list has raised more false alarms than its forecast allows."""
-    watches = runtime.record.watches
-    watch = await runtime.galleries.read(watches.get, gallery.gallery_id)
-    if watch is None or not watch.armed or watch.forecast.high is None:
+    watch = await runtime.galleries.read(runtime.record.watches.get, gallery.gallery_id)
+    if watch is None or watch.state == "disarmed" or watch.promised.high is None:
         return
-    counts = await runtime.galleries.read(watches.counts, gallery.gallery_id, watch.armed_at)
-    rejected = counts.get("rejected", 0)
-    days = (datetime.now(UTC) - watch.armed_at) / timedelta(days=1)
-    if rejected > watch.forecast.high * max(1.0, days):
-        await _warn(
-            runtime,
-            gallery,
-            f"{rejected} false alarms were rejected in {days:.1f} days, and at most "
-            f"{watch.forecast.high:g} a day were forecast; arm it by a smaller budget",
+    if watch.rejected > watch.promised.high * max(1.0, watch.days):
+        detail = (
+            f"{watch.rejected} false alarms were rejected in {watch.days:.1f} days, and at most "
+            f"{watch.promised.high:g} a day were forecast; arm it by a smaller budget"
         )
+        await _warn(runtime, gallery, detail)
 
 
 async def keep_lists(runtime: Runtime) -> None:
@@ -229,7 +189,7 @@ async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
         await _warn(runtime, gallery, f"nothing is compared with it: {error.detail}")
         return
     runtime.watches.hold(watch.gallery_id, state, active, None, time.monotonic() - began)
-    promised = watch.forecast.false_alarms
+    promised = watch.promised.false_alarms
     expected = active.forecast.false_alarms
     if promised is not None and expected is not None and expected > DOUBLED * promised:
         what = f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"

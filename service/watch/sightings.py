@@ -283,7 +283,7 @@ def _note_scores(
         if height <= track.best.get(place, -math.inf):
             continue
         track.best[place] = float(height)
-        if height <= active.threshold.height:
+        if height <= active.forecast.threshold:
             continue
         current = runtime.calibrations.current(gallery, "cosine")
         judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - height))
@@ -297,7 +297,7 @@ def _note_scores(
             embedder=active.embedder,
             row_id=int(active.row_ids[row]),
             score=float(height),
-            threshold=active.threshold.height,
+            threshold=active.forecast.threshold,
             probability=probability,
             calibration_version=str(judge.state.version),
             image=look.image,

@@ -28,8 +28,8 @@ from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
-from service.record.watch import AlertFilter, ArmedList
-from service.runtime import Call, Runtime
+from service.record.watch import AlertFilter
+from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import Id, Moment, Names, Text
 from service.watch.lists import arm, disarm, fit_list, warn_if_broken
 
@@ -139,10 +139,10 @@ async def watch_list(
             "changed; send the settings without it, read the forecast, and send both"
         )
 
-    async def section(_: dict[str, Any]) -> ArmedList:
-        return await arm(runtime, call.gallery, settings, fitted, call.caller.key_id)
+    async def section(_: dict[str, Any]) -> None:
+        await arm(runtime, call.gallery, settings, fitted, call.caller.key_id)
 
-    watch = await runtime.audited(
+    await runtime.audited(
         "arm_list",
         section,
         gallery=call.gallery.name,
@@ -150,15 +150,14 @@ async def watch_list(
         budget=settings.budget,
         expires_at=settings.expires_at.isoformat(),
     )
-    return await _described_list(runtime, call.gallery.name, watch)
+    return await _read_list(call)
 
 
 @list_router.get("")
 async def read_watch_list(call: Searcher) -> models.Watch:
     """Reads the state of a gallery as a watch list, its forecast, and its alarms so far."""
-    watch = await call.read(call.runtime.record.watches.get)
     call.note_view("read_list")
-    return await _described_list(call.runtime, call.gallery.name, watch)
+    return await _read_list(call)
 
 
 @list_router.delete("")
@@ -174,8 +173,7 @@ async def disarm_list(
             await disarm(runtime, call.gallery, why)
 
     await runtime.audited("disarm_list", section, gallery=call.gallery.name, reason=form.reason)
-    watch = await call.read(runtime.record.watches.get)
-    return await _described_list(runtime, call.gallery.name, watch)
+    return await _read_list(call)
 
 
 class AlertReviewForm(Form):
@@ -349,32 +347,14 @@ async def _answer_picture(
     return answer
 
 
-async def _described_list(runtime: Runtime, name: str, watch: ArmedList | None) -> models.Watch:
+async def _read_list(call: GalleryCall) -> models.Watch:
+    watch = await call.read(call.runtime.record.watches.get)
     if watch is None:
-        return models.Watch(gallery=name, state="disarmed")
-    counts = await runtime.galleries.read(
-        runtime.record.watches.counts, watch.gallery_id, watch.armed_at
-    )
-    ended = watch.disarmed_at or datetime.now(UTC)
-    days = (ended - watch.armed_at) / timedelta(days=1)
-    alerts = sum(counts.values())
-    rejected = counts.get("rejected", 0)
-    confirmed = counts.get("confirmed", 0)
-    reviewed = rejected + confirmed
-    active = runtime.watches.get(watch.gallery_id)
-    return models.Watch(
-        gallery=name,
-        state="armed" if watch.armed else "disarmed",
-        settings=watch.settings,
-        armed_at=watch.armed_at,
-        key_id=watch.key_id,
-        disarmed_at=watch.disarmed_at,
-        why=watch.why or runtime.watches.why(watch.gallery_id),
-        promised=watch.forecast,
-        forecast=active.forecast if active and watch.armed else None,
-        alerts=alerts,
-        confirmed=confirmed,
-        rejected=rejected,
-        days=days,
-        false_alarms=alerts / days * rejected / reviewed if reviewed else None,
-    )
+        return models.Watch(gallery=call.gallery.name, state="disarmed")
+    watches = call.runtime.watches
+    active = watches.get(watch.gallery_id) if watch.state == "armed" else None
+    now = {
+        "why": watch.why or watches.why(watch.gallery_id),
+        "forecast": active.forecast if active else None,
+    }
+    return watch.model_copy(update=now)

@@ -40,14 +40,15 @@ def test_forty_people_and_three_thousand_tracks_a_day():
 def test_the_interval_is_narrower_with_more_people_and_more_traffic():
     rates = [_threshold(1e-2, 5), _threshold(1e-2, 500)]
     rates += [_threshold(1e-2, 40, tracks, "traffic") for tracks in (200, 20_000)]
-    widths = [alarms.high / alarms.expected for alarms in (forecast_alarms(t, 3000) for t in rates)]
+    forecasts = [forecast_alarms(rate, 3000) for rate in rates]
+    widths = [alarms.high / alarms.false_alarms for alarms in forecasts]
     assert widths[1] < widths[0]
     assert widths[3] < widths[2]
 
 
 def test_alarms_of_people_who_pass_more_often_come_in_larger_groups():
     once, often = (forecast_alarms(_threshold(), 3000, tracks) for tracks in (1, 20))
-    assert once.expected == often.expected
+    assert once.false_alarms == often.false_alarms
     assert once.high < often.high
 
 
@@ -56,7 +57,7 @@ def test_a_smaller_budget_than_the_smallest_promise_is_forecast_as_that():
 
 
 def test_an_artefacts_threshold_has_no_forecast():
-    assert forecast_alarms(_threshold(basis="artefact"), 3000) is None
+    assert forecast_alarms(_threshold(basis="artefact"), 3000) == Alarms()
 
 
 def test_one_crop_a_person_shows_nothing_of_what_is_found():
@@ -69,15 +70,15 @@ def test_crops_of_one_camera_bound_what_is_found(cameras):
     watch_list = _list([0.9, 0.8, 0.7, 0.3], cameras)
     found = forecast_found(watch_list, _threshold(height=0.5))
     # Three of four people, at the upper end of Wilson's interval for them.
-    assert found == Found("one_camera", high=0.95)
+    assert found == Found("one_camera", found_high=0.95)
 
 
 def test_crops_of_another_camera_show_what_is_found():
     watch_list = _list([0.9, 0.8, 0.3, 0.2], (1, 2))
     found = forecast_found(watch_list, _threshold(height=0.5))
     # Half of the crops: the logit of a half is 0, and a track is found more often than a crop.
-    assert found.share == pytest.approx(1 / (1 + np.exp(-1.1)))
-    assert (found.basis, found.low, found.high) == ("several_cameras", 0.29, 0.96)
+    assert found.found == pytest.approx(1 / (1 + np.exp(-1.1)))
+    assert (found.found_basis, found.found_low, found.found_high) == ("several_cameras", 0.29, 0.96)
 
 
 def test_a_crop_whose_best_match_is_somebody_else_is_not_found():
@@ -85,14 +86,14 @@ def test_a_crop_whose_best_match_is_somebody_else_is_not_found():
     vectors = np.array([[1, 0, 0], [0.6, 0.8, 0], [0.9, 0, 0.435889894]], np.float32)
     watch_list = WatchList(vectors, np.array([0, 0, 1]), np.array([1, 2, 1]))
     half = forecast_found(watch_list, _threshold(height=0.5))
-    assert half.share == pytest.approx(1 / (1 + np.exp(-1.1)))
+    assert half.found == pytest.approx(1 / (1 + np.exp(-1.1)))
 
 
 def test_everybody_or_nobody_found_is_no_certainty():
     for height, inside in ((0.0, 1.0), (0.99, 0.0)):
         found = forecast_found(_list([0.9, 0.8, 0.7], (1, 2)), _threshold(height=height))
-        assert found.low <= inside <= found.high or inside == 0.0
-        assert found.high - found.low > 0.01
+        assert found.found_low <= inside <= found.found_high or inside == 0.0
+        assert found.found_high - found.found_low > 0.01
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,7 @@ def test_a_user_reads_what_is_not_promised_not_known_or_bounded():
         "Fewer than 1 false alarm in 1,000 tracks cannot be promised; at most 17 a day. "
         "83% [51%, 96%] of the tracks of listed people are found."
     )
-    unknown = describe_forecast(_threshold(basis="artefact"), None, Found("one_camera", high=0.66))
+    bounded = Found("one_camera", found_high=0.66)
+    unknown = describe_forecast(_threshold(basis="artefact"), Alarms(), bounded)
     assert "is not known" in unknown
     assert "At most 66% of the tracks" in unknown
