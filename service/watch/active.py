@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ from service.watch.scores import WatchList
 # little.
 FITTING_SHARE = 0.1
 READY_WITHIN_SECONDS = 20.0
+SECONDS = re.compile(r"[0-9]{1,11}")
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,16 @@ class ArmedLists:
         for gallery_id in self._held.keys() - set(gallery_ids):
             del self._held[gallery_id]
 
-    def signature(self, *values: object) -> str:
-        return hmac.digest(self._key, repr(values).encode(), "sha256").hex()
+    def sign(self, until: datetime, *values: object) -> str:
+        """Return a token for values that is valid until a time, in whole seconds."""
+        seconds = int(until.timestamp())
+        signed = repr((seconds, *values)).encode()
+        return f"{seconds}.{hmac.digest(self._key, signed, 'sha256').hex()}"
 
-    def signed(self, lasting: timedelta, *values: object) -> tuple[int, str]:
-        """Return seconds since 1970 until which values are signed, and the signature."""
-        until = int((datetime.now(UTC) + lasting).timestamp())
-        return until, self.signature(until, *values)
-
-    def is_signed(self, until: int, signature: str, *values: object) -> bool:
-        right = hmac.compare_digest(signature.encode(), self.signature(until, *values).encode())
-        return right and until > datetime.now(UTC).timestamp()
+    def is_signed(self, token: str, *values: object) -> bool:
+        seconds, _, _ = token.partition(".")
+        if not SECONDS.fullmatch(seconds):
+            return False
+        until = datetime.fromtimestamp(int(seconds), UTC)
+        right = hmac.compare_digest(token.encode(), self.sign(until, *values).encode())
+        return right and until > datetime.now(UTC)

@@ -134,8 +134,8 @@ def _message(kind: str, moment: datetime, data: dict[str, Any]) -> bytes:
 def _signed(runtime: Runtime, alert: Alert) -> dict[str, Any]:
     answered = alert.model_dump(mode="json")
     if alert.image_url:
-        until, signature = runtime.watches.signed(SIGNED_FOR, "picture", alert.alert_id)
-        answered["image_url"] = (
-            f"/v1/alerts/{alert.alert_id}/signed-image?until={until}&signature={signature}"
-        )
+        until = datetime.now(UTC) + SIGNED_FOR
+        signature = runtime.watches.sign(until, "picture", alert.alert_id)
+        path = f"/v1/alerts/{alert.alert_id}/signed-image"
+        answered["image_url"] = f"{path}?signature={signature}"
     return answered

@@ -124,16 +124,14 @@ async def watch_list(
     fitted = await fit_list(runtime, call.gallery, settings)
     signed = (call.gallery.gallery_id, settings.model_dump_json(), fitted.forecast.basis)
     if form.confirm is None:
-        until, signature = runtime.watches.signed(CONFIRMED_WITHIN, *signed)
+        until = datetime.now(UTC) + CONFIRMED_WITHIN
         return models.WatchProposal(
             settings=settings,
             forecast=fitted.forecast,
-            confirm=f"{until}.{signature}",
-            confirm_until=datetime.fromtimestamp(until, UTC),
+            confirm=runtime.watches.sign(until, *signed),
+            confirm_until=until,
         )
-    until_text, _, signature = form.confirm.partition(".")
-    is_number = until_text.isascii() and until_text.isdigit()
-    if not is_number or not runtime.watches.is_signed(int(until_text), signature, *signed):
+    if not runtime.watches.is_signed(form.confirm, *signed):
         raise InvalidField(
             "confirm: is not of these settings, is older than ten minutes, or the forecast has "
             "changed; send the settings without it, read the forecast, and send both"
@@ -283,15 +281,14 @@ async def read_alert_image(
 async def read_signed_image(
     request: Request,
     alert_id: AlertId,
-    until: Annotated[int, Query(ge=0, le=NEWEST, description="As in a webhook's message.")] = 0,
-    signature: Annotated[str, Query(max_length=64, description="As in a webhook's message.")] = "",
+    signature: Annotated[str, Query(max_length=128, description="As in a webhook's message.")] = "",
 ) -> Response:
     """Reads the picture of an alert without a key, by the address that a webhook was sent.
 
     The address is valid for an hour.
     """
     runtime: Runtime = request.app.state.runtime
-    if not runtime.watches.is_signed(until, signature, "picture", alert_id):
+    if not runtime.watches.is_signed(signature, "picture", alert_id):
         raise Unauthorised(
             "this address of a picture is not signed, or was signed more than an hour ago; read "
             "GET /v1/alerts/{alert_id}/image with a key"
