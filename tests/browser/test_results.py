@@ -451,3 +451,32 @@ def test_a_search_of_crops_without_a_name_only(page, http, gallery, drawn_crops)
     page.get_by_text("No picture of the gallery passes the filters.").wait_for()
     page.get_by_role("button", name="Clear the filters").click()
     expect(page.locator("#answer .card")).to_have_count(10)
+
+
+def test_several_galleries_are_searched_at_once_and_a_result_leads_to_its_own(
+    page, http, gallery, drawn_crops
+):
+    other = f"{gallery}-other"
+    assert http.post("/v1/galleries", data={"name": other}).status_code == 201
+    crop = drawn_crops[0]
+    enrolled = http.post(
+        f"/v1/galleries/{other}/crops",
+        files=[("images", ("crop", crop.png))],
+        data={"identity": "only there"},
+    )
+    assert enrolled.status_code == 201
+    page.reload()
+    search_for(page, crop.png)
+    choice = page.get_by_label("Search these galleries too")
+    expect(choice.get_by_role("option", name=gallery, exact=True)).to_have_count(0)
+    with page.expect_response(re.compile("/v1/queries$")):
+        choice.select_option([other])
+    expect(page.locator(".banner")).to_contain_text("2 galleries were searched")
+    result = page.locator("#answer .card", has_text=f"in {other}")
+    expect(result).to_contain_text("only there")
+    assert violations(page) == []
+    with page.expect_response(re.compile(f"/galleries/{other}/queries$")):
+        result.get_by_role("link").click()
+    expect(page.locator("#gallery")).to_have_value(other)
+    expect(page.locator("#answer .card")).to_have_count(1)
+    expect(page.locator("#answer .card")).to_contain_text("only there")

@@ -49,6 +49,19 @@ export function showAnswers(place, searches) {
     one.problem ? problemOf(one.problem) : ranking(one))));
 }
 
+// One ranking of several galleries. A result leads to the same search in its gallery, where it is opened and judged.
+export function showAcross(place, { verdict, results, galleries, warnings }) {
+  clearMarks();
+  const [best] = results;
+  const head = verdict === "no_match" ? ["No match in these galleries"] : HEADS[verdict](best);
+  place.replaceChildren(
+    h("div", { class: `banner ${verdict}`, role: "status" }, verdictSign(verdict), h("div", {}, h("h2", {}, head),
+      h("p", {}, `${galleries.length} galleries were searched. Together they accept as many false matches as a search of one.`),
+      warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)))),
+    h("ol", { class: "cards", "aria-label": "Results" }, results.map((one) => h("li", { class: `card ${one.verdict ?? "unscored"}` },
+      h("a", { class: "open", href: addressOf(one.gallery, "search"), title: `Search in ${one.gallery}` }, contents(one))))));
+}
+
 const titleOf = ({ kept }, at) =>
   (kept ? h("a", { href: addressOf(gallery(), "search", kept.query_id), title: "This search alone" }, `Picture ${at + 1}`) : `Image ${at + 1}`);
 
@@ -92,19 +105,21 @@ async function nextStep(text) {
 }
 
 function card(one, search) {
+  return h("li", { class: `card ${one.verdict ?? "unscored"}`, "data-crop": one.crop_id },
+    h("button", { type: "button", class: "open", onclick: () => openCrop(one.crop_id, search) }, contents(one)), judging(one, search));
+}
+
+function contents(one) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
   bar.firstChild.style.width = `${100 * (one.probability ?? 0)}%`;
   const figures = [["probability", one.probability !== null && percent(one.probability)], ["similarity", decimal(one.cosine, 3)]];
-  return h("li", { class: `card ${one.verdict ?? "unscored"}`, "data-crop": one.crop_id },
-    h("button", { type: "button", class: "open", onclick: () => openCrop(one.crop_id, search) },
-      h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
-      thumbnail(one.image_url, `Picture of ${nameOf(one.identity)}`),
-      h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)),
-        h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
-        one.track !== null && h("span", { class: "name" }, `Track ${one.track}`, one.crops && ` of ${count(one.crops, "picture")}`),
-        one.external_id !== null && h("span", { class: "name", title: "File or your id" }, one.external_id), bar,
-        h("span", { class: "figures" }, figures.filter(([, value]) => value).map(([label, value]) => figure(label, value))))),
-    judging(one, search));
+  return [h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
+    thumbnail(one.image_url, `Picture of ${nameOf(one.identity)}`),
+    h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)), one.gallery && h("span", { class: "name" }, `in ${one.gallery}`),
+      h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
+      one.track !== null && h("span", { class: "name" }, `Track ${one.track}`, one.crops && ` of ${count(one.crops, "picture")}`),
+      one.external_id !== null && h("span", { class: "name", title: "File or your id" }, one.external_id), bar,
+      h("span", { class: "figures" }, figures.filter(([, value]) => value).map(([label, value]) => figure(label, value))))];
 }
 
 function inWords(share) {

@@ -7,7 +7,7 @@ import { attempt, find, h, nameOf, shotPicture, takeFiles } from "./elements.js"
 import { clearMarks } from "./judge.js";
 import { mySearches } from "./kept.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
-import { showAnswers } from "./results.js";
+import { showAcross, showAnswers } from "./results.js";
 import { trackName } from "./tracks.js";
 
 // A shot is {blob}, or {url, crop} or {url, track} of the gallery.
@@ -49,7 +49,9 @@ export function startSearch() {
     stale = true;
     if (panel() === "search") refresh();
   });
+  document.addEventListener("galleries-read", ({ detail }) => offerGalleries(detail.map((one) => one.name)));
   document.addEventListener("gallery-chosen", () => {
+    form.elements.galleries.selectedIndex = -1;
     shown = [];
     if (panel() === "search" && item()) drawShots([]);
     else setShots(shots.filter((one) => one.blob));
@@ -57,6 +59,16 @@ export function startSearch() {
   document.addEventListener("panel-shown", follow);
   startCameras(run);
 }
+
+// The galleries that may be searched beside the one that is shown.
+function offerGalleries(names) {
+  const others = names.filter((name) => name !== gallery());
+  const chosen = alsoSearched();
+  find("#also").hidden = others.length === 0;
+  find("#query").elements.galleries.replaceChildren(...others.map((name) => new Option(name, name, false, chosen.includes(name))));
+}
+
+const alsoSearched = () => [...find("#query").elements.galleries.selectedOptions].map(({ value }) => value);
 
 // What names searches in the address; one that is not kept has none.
 const addressed = (searches) => searches.flatMap(({ kept }) => kept?.query_id ?? []).join(".");
@@ -190,11 +202,13 @@ function fields() {
     [name, value && name.startsWith("captured_") ? new Date(value).toISOString() : value]);
   const { crop, track } = shots[0];
   // A track is of its own camera.
-  const unsent = [shots.length < 2 && "mode", (crop || track) && "keep_picture", track && "camera"];
+  const across = alsoSearched().length > 0;
+  const unsent = [shots.length < 2 && "mode", (crop || track || across) && "keep_picture", track && "camera"];
+  const place = across ? [["galleries", gallery()], ["gallery", crop || track ? gallery() : ""]] : [["keep", "true"]];
   const asked = crop ? [["crop_id", crop.crop_id]]
     : track ? [["track", track.track], ["camera", track.camera ?? ""]]
     : shots.map((one) => ["images", one.blob]);
-  return formOf([...pairs.filter(([name]) => !unsent.includes(name)), ...cameraFields(), ["keep", "true"], ...asked]);
+  return formOf([...pairs.filter(([name]) => !unsent.includes(name)), ...cameraFields(), ...place, ...asked]);
 }
 
 // A search that was just kept has no reviews; null where it is not kept.
@@ -234,14 +248,19 @@ async function run({ scroll = false } = {}) {
   await attempt(place, async () => {
     const options = { method: "POST", body: fields(), signal: mine.signal };
     // A refused search removes the answer of an earlier one.
-    const answer = await ask(inGallery("/queries"), options).catch((error) => {
+    const path = alsoSearched().length > 0 ? "/v1/queries" : inGallery("/queries");
+    const answer = await ask(path, options).catch((error) => {
       if (error.name !== "AbortError") place.replaceChildren();
       error.names = asked.map(({ blob, frame }) => (frame ?? blob)?.name);
       throw error;
     });
     const point = find("#query").elements.operating_point.value;
     const searched = (one, own) => ({ answer: one, shots: own, point, kept: keptOf(one) });
-    display(answer.verdict ? [searched(answer, asked)] : answer.results.map((one, at) =>
+    if (answer.galleries) {
+      shown = [];
+      if (panel() === "search" && item()) history.pushState(null, "", addressOf(gallery(), "search"));
+      showAcross(place, answer);
+    } else display(answer.verdict ? [searched(answer, asked)] : answer.results.map((one, at) =>
       (one.problem ? { problem: new Error(one.problem.detail), shots: [asked[at]] } : searched(one, [asked[at]]))));
     if (scroll) reveal(place);
     // Beside a form that is scrolled, a banner alone may be out of sight.
