@@ -10,7 +10,7 @@ import typer
 
 from service.commands.common import JsonOption, output, plain_table
 
-Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale"])
+Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale", "alerts"])
 
 
 def bench(
@@ -19,7 +19,7 @@ def bench(
         str | None,
         typer.Option(
             help="What all but scale run with: a file, or a shipped name. Without it it is "
-            "bundled, with small beside it but in pairs.",
+            "bundled, with small beside it but in pairs and alerts.",
         ),
     ] = None,
     crops: Annotated[int, typer.Option(min=1, help="The largest gallery of scale.")] = 100_000,
@@ -47,6 +47,10 @@ def bench(
             from bench.pairs import bench_pairs
 
             results.append(bench_pairs(artefact))
+        elif name is Name.alerts:
+            from bench.alerts import bench_alerts
+
+            results.append(bench_alerts(artefact))
         else:
             from bench.serve import bench_serving
 
