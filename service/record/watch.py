@@ -281,7 +281,8 @@ class Watches(RecordPart):
             "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
         )
         person = (crop["person_id"], seen.camera, as_micros(seen.first_seen))
-        values = {name: value for name, value in vars(seen).items() if name in ALERTS.columns}
+        columns = [name for name in ALERTS.columns if hasattr(seen, name)]
+        values = {name: getattr(seen, name) for name in columns}
         values |= {
             "person_id": crop["person_id"],
             "first_seen": as_micros(seen.first_seen),

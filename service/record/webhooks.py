@@ -88,7 +88,6 @@ class Webhooks(RecordPart):
     def change(
         self, transaction: Transaction, webhook_id: str, values: Mapping[str, Any]
     ) -> StoredWebhook | None:
-        """Change columns of a webhook; None where it is not there."""
         settings = ", ".join(f"{name} = ?" for name in values)
         transaction.change(
             f"UPDATE webhooks SET {settings} WHERE webhook_id = ?", (*values.values(), webhook_id)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-import time
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,9 +18,6 @@ from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.watch.scores import WatchList
 
-# A fit has this share of the time at most, so that a gallery that changes all the time costs
-# little.
-FITTING_SHARE = 0.1
 READY_WITHIN_SECONDS = 20.0
 SECONDS = re.compile(r"[0-9]{1,11}")
 
@@ -65,14 +60,19 @@ class ActiveList:
         return now >= start or now < end
 
 
-@dataclass
-class _Held:
-    """A list with the state that it was fitted to; without `active` it could not be fitted."""
+@dataclass(frozen=True)
+class HeldList:
+    """An armed list with the state that it was fitted to.
+
+    Attributes:
+        active: None where it could not be fitted, which `why` explains.
+        due: it is not fitted again before, by `time.monotonic`.
+    """
 
     state: object
     active: ActiveList | None
-    why: str | None
-    due: float
+    why: str | None = None
+    due: float = 0.0
 
 
 class ArmedLists:
@@ -80,7 +80,8 @@ class ArmedLists:
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"watch", "sha256")
-        self._held: dict[int, _Held] = {}
+        # By the numbers of their galleries.
+        self.held: dict[int, HeldList] = {}
         # One task at a time compares these lists with the record's.
         self.lock = asyncio.Lock()
         # Set once the lists of the record were looked at for the first time.
@@ -89,7 +90,6 @@ class ArmedLists:
         self.changed = asyncio.Event()
 
     def announce(self) -> None:
-        """Wake everybody who waits for alerts or for deliveries of them."""
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -105,37 +105,8 @@ class ArmedLists:
         except TimeoutError as error:
             raise RecordUnavailable("the watch lists are not read yet") from error
 
-    def current(self) -> Sequence[ActiveList]:
-        return [held.active for held in self._held.values() if held.active]
-
-    def get(self, gallery_id: int) -> ActiveList | None:
-        held = self._held.get(gallery_id)
-        return held.active if held else None
-
-    def why(self, gallery_id: int) -> str | None:
-        """Return why an armed list is not compared with; None where it is."""
-        held = self._held.get(gallery_id)
-        return held.why if held else None
-
-    def is_due(self, gallery_id: int, state: object) -> bool:
-        """Return whether a list has to be fitted to a state of everything that it depends on."""
-        held = self._held.get(gallery_id)
-        return held is None or (held.state != state and time.monotonic() >= held.due)
-
-    def hold(
-        self,
-        gallery_id: int,
-        state: object,
-        active: ActiveList | None,
-        why: str | None = None,
-        fit_seconds: float = 0.0,
-    ) -> None:
-        due = time.monotonic() + fit_seconds / FITTING_SHARE
-        self._held[gallery_id] = _Held(state, active, why, due)
-
-    def keep_only(self, gallery_ids: Collection[int]) -> None:
-        for gallery_id in self._held.keys() - set(gallery_ids):
-            del self._held[gallery_id]
+    def current(self) -> list[ActiveList]:
+        return [held.active for held in self.held.values() if held.active]
 
     def sign(self, until: datetime, *values: object) -> str:
         """Return a token for values that is valid until a time, in whole seconds."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -31,8 +30,7 @@ TRACK_SPREAD = 0.9
 LEAST_SHARE = 0.01
 
 
-@dataclass(frozen=True)
-class Alarms:
+class Alarms(NamedTuple):
     """False alarms in a day: the median, and the ends of its 90% interval; None if not known."""
 
     false_alarms: float | None = None
@@ -40,8 +38,7 @@ class Alarms:
     high: int | None = None
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The share of listed people's tracks that raise an alarm with the right name.
 
     Attributes:
@@ -147,13 +144,12 @@ def make_forecast(
         promised=threshold.promised,
         basis=threshold.basis,
         sentence=describe_forecast(threshold, alarms, found),
-        **vars(alarms),
-        **vars(found),
+        **alarms._asdict(),
+        **found._asdict(),
     )
 
 
 def describe_forecast(threshold: WatchThreshold, alarms: Alarms, found: Found) -> str:
-    """Write the sentences that a user reads before a list is armed."""
     return f"{_alarms_sentence(threshold, alarms)} {_found_sentence(found)}"
 
 

@@ -6,21 +6,23 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
 from gmn_client.models import WatchSettings
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
-from service.errors import InvalidField, ServiceError, UnknownGallery
+from service.errors import InvalidField, ServiceError
 from service.gallery.gallery import Gallery
 from service.ops.failpoints import failpoint
-from service.record.watch import ArmedList, NotedVisit, VisitSeen
+from service.record.watch import ArmedList, NotedVisit
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
-from service.watch.active import ActiveList
+from service.watch.active import ActiveList, HeldList
 from service.watch.forecast import make_forecast
 from service.watch.scores import WatchList
 from service.watch.threshold import FEWEST_TRACKS, Traffic, fit_threshold
@@ -34,6 +36,9 @@ GROWTH = 1.5
 # Traffic of a shorter time does not tell that of a day.
 SHORTEST_TRAFFIC = timedelta(days=1)
 DOUBLED = 2.0
+# A fit has this share of the time at most, so that a gallery that changes all the time costs
+# little.
+FITTING_SHARE = 0.1
 
 
 async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) -> ActiveList:
@@ -101,30 +106,32 @@ async def arm(
         watch = await runtime.galleries.write(
             arm_list, gallery.gallery_id, settings, fitted.forecast, key_id
         )
-        runtime.watches.hold(gallery.gallery_id, _state(watch, gallery), fitted)
+        held = HeldList(_state(watch, gallery), fitted)
+        runtime.watches.held[gallery.gallery_id] = held
 
 
 async def disarm(runtime: Runtime, gallery: Gallery, why: str, alert: bool = False) -> None:
     """Disarm a list; with `alert` people are told why."""
-    write = runtime.galleries.write
-    noted = await write(runtime.record.watches.disarm, gallery.gallery_id, why, alert)
-    runtime.watches.hold(gallery.gallery_id, None, None, why)
-    _announce(runtime, gallery, noted)
+    await write_alert(runtime, runtime.record.watches.disarm, gallery.gallery_id, why, alert)
+    runtime.watches.held.pop(gallery.gallery_id, None)
 
 
-async def note_visit(runtime: Runtime, gallery: Gallery, seen: VisitSeen) -> NotedVisit | None:
-    """Write a visit of a list's person, once it is durable tell every listener.
-
-    Returns:
-        None where the list is disarmed, or its nearest crop is gone or has no name now.
-    """
-    try:
-        noted = await runtime.galleries.write(
-            runtime.record.watches.note_visit, gallery.gallery_id, seen
-        )
-    except UnknownGallery as error:
-        raise UnknownGallery(gallery.name) from error
-    _announce(runtime, gallery, noted)
+async def write_alert(
+    runtime: Runtime, rule: Callable[..., NotedVisit | None], *args: Any
+) -> NotedVisit | None:
+    """Run a rule of the record that may write an alert, and count the alert if it is new."""
+    noted = await runtime.galleries.write(rule, *args)
+    if noted is None or not noted.is_new:
+        return noted
+    failpoint("watch.noted")
+    alert = noted.alert
+    runtime.metrics.alerts.labels(alert.kind).inc()
+    runtime.metrics.webhook_dropped.inc(noted.dropped)
+    if noted.removed:
+        log.warning("%d alerts gave place to a new one: too many are kept", noted.removed)
+        runtime.metrics.alerts_removed.inc(noted.removed)
+    if runtime.shared is not None:
+        runtime.shared.announce(alert.gallery, "alert", alert_id=alert.alert_id, kind=alert.kind)
     return noted
 
 
@@ -138,11 +145,10 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
             f"{watch.rejected} false alarms were rejected in {watch.days:.1f} days, and at most "
             f"{watch.promised.high:g} a day were forecast; arm it by a smaller budget"
         )
-        await _warn(runtime, gallery, detail)
+        await write_alert(runtime, runtime.record.watches.warn, gallery.gallery_id, detail)
 
 
 async def keep_lists(runtime: Runtime) -> None:
-    """Follow the record and the galleries until cancelled."""
     while True:
         try:
             await _follow_all(runtime)
@@ -157,7 +163,9 @@ async def keep_lists(runtime: Runtime) -> None:
 async def _follow_all(runtime: Runtime) -> None:
     async with runtime.watches.lock:
         armed = await runtime.galleries.read(runtime.record.watches.armed)
-        runtime.watches.keep_only([watch.gallery_id for watch in armed])
+        held = runtime.watches.held
+        for gallery_id in held.keys() - {watch.gallery_id for watch in armed}:
+            del held[gallery_id]
         for watch in armed:
             gallery = runtime.galleries.by_id(watch.gallery_id)
             if gallery is None:
@@ -171,29 +179,36 @@ async def _follow_all(runtime: Runtime) -> None:
 
 
 async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
+    ended = None
     if watch.settings.expires_at <= datetime.now(UTC):
-        await disarm(runtime, gallery, "its time is over", alert=True)
-        return
-    if watch.outdated:
-        why = "its vectors were made anew or restored; look at its forecast and arm it again"
-        await disarm(runtime, gallery, why, alert=True)
+        ended = "its time is over"
+    elif watch.outdated:
+        ended = "its vectors were made anew or restored; look at its forecast and arm it again"
+    if ended:
+        await disarm(runtime, gallery, ended, alert=True)
         return
     state = _state(watch, gallery)
-    if not runtime.watches.is_due(watch.gallery_id, state):
+    before = runtime.watches.held.get(watch.gallery_id)
+    if before and (before.state == state or time.monotonic() < before.due):
         return
     began = time.monotonic()
+    active = warning = why = None
     try:
         active = await fit_list(runtime, gallery, watch.settings)
     except InvalidField as error:
-        runtime.watches.hold(watch.gallery_id, state, None, error.detail)
-        await _warn(runtime, gallery, f"nothing is compared with it: {error.detail}")
-        return
-    runtime.watches.hold(watch.gallery_id, state, active, None, time.monotonic() - began)
+        why = error.detail
+        warning = f"nothing is compared with it: {why}"
+    now = time.monotonic()
+    due = now + (now - began) / FITTING_SHARE
+    runtime.watches.held[watch.gallery_id] = HeldList(state, active, why, due)
     promised = watch.promised.false_alarms
-    expected = active.forecast.false_alarms
+    expected = active.forecast.false_alarms if active else None
     if promised is not None and expected is not None and expected > DOUBLED * promised:
-        what = f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
-        await _warn(runtime, gallery, what)
+        warning = (
+            f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
+        )
+    if warning:
+        await write_alert(runtime, runtime.record.watches.warn, watch.gallery_id, warning)
 
 
 def _state(watch: ArmedList, gallery: Gallery) -> object:
@@ -201,23 +216,3 @@ def _state(watch: ArmedList, gallery: Gallery) -> object:
     grown = math.log(max(1.0, watch.tracks / FEWEST_TRACKS), GROWTH)
     has_traffic = watch.tracks >= FEWEST_TRACKS
     return watch.armed_at, gallery.version, gallery.embedder, has_traffic, int(grown)
-
-
-async def _warn(runtime: Runtime, gallery: Gallery, detail: str) -> None:
-    write = runtime.galleries.write
-    noted = await write(runtime.record.watches.warn, gallery.gallery_id, detail)
-    _announce(runtime, gallery, noted)
-
-
-def _announce(runtime: Runtime, gallery: Gallery, noted: NotedVisit | None) -> None:
-    if noted is None or not noted.is_new:
-        return
-    failpoint("watch.noted")
-    runtime.metrics.alerts.labels(noted.alert.kind).inc()
-    runtime.metrics.webhook_dropped.inc(noted.dropped)
-    if noted.removed:
-        log.warning("%d alerts gave place to a new one: too many are kept", noted.removed)
-        runtime.metrics.alerts_removed.inc(noted.removed)
-    if runtime.shared is not None:
-        alert = noted.alert
-        runtime.shared.announce(gallery.name, "alert", alert_id=alert.alert_id, kind=alert.kind)

@@ -28,7 +28,7 @@ BOTH_SECRETS_FOR = timedelta(days=1)
 # One attempt, from the look-up of the name to the head of the answer.
 ATTEMPT_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
-# The head of an answer, with those of answers before it that only announce it (1xx).
+# The head of an answer, together with any 1xx answers before it.
 MOST_HEAD_BYTES = 16_384
 READ_BYTES = 4096
 # Attempts of one webhook, so that a slow one delays no other.
@@ -150,7 +150,6 @@ async def _exchange(
     headers: dict[str, str],
     body: bytes,
 ) -> Outcome:
-    """Send a request and read the head of its answer; the rest is not read."""
     connection = h11.Connection(h11.CLIENT)
     all_headers = {
         "Host": url.netloc.decode(),

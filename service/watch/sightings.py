@@ -29,7 +29,7 @@ from service.record.values import Picture
 from service.record.watch import NotedVisit, VisitSeen
 from service.runtime import Runtime
 from service.watch.active import ActiveList
-from service.watch.lists import note_visit
+from service.watch.lists import write_alert
 from service.watch.threshold import Traffic
 from service.watch.tracks import MOST_LOOKS, QUIET_SECONDS, Match, Track
 
@@ -199,12 +199,12 @@ def _cost(
 async def _embed(
     runtime: Runtime, embedder: str, looks: Sequence[_Look], enrolled: EmbeddedImages | None
 ) -> Problems:
-    """Set the vectors of crops by an embedder; return the problems of those that have none."""
+    """Set the vectors of crops by an embedder, and return the problems of refused crops."""
     embedded: Sequence[Embedded]
     if enrolled and enrolled.embedder == embedder:
         embedded = [enrolled.embedded[look.position] for look in looks]
     else:
-        # A vector that was sent can be compared with those of its own embedder alone.
+        # A vector that was sent compares with vectors of its own embedder alone.
         looks = [look for look in looks if look.image is not None]
         files = [look.image for look in looks if look.image is not None]
         pipeline = runtime.models[embedder].pipeline
@@ -229,7 +229,6 @@ async def _compare(
     arrived: float,
     wait: bool,
 ) -> dict[Track, list[SightedMatch]]:
-    """Score crops and write the visits of the tracks that match; return these by track."""
     # Other callers have their turn between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
         compared = [(active, taken) for active in part if (taken := _taken(active, looks))]
@@ -338,10 +337,11 @@ async def _note(
         calibration_version=match.calibration_version,
         picture=picture,
     )
+    note_visit = runtime.record.watches.note_visit
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            noted = await note_visit(runtime, match.gallery, seen)
+            noted = await write_alert(runtime, note_visit, match.gallery.gallery_id, seen)
             break
         except UnknownGallery:
             noted = None

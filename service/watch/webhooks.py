@@ -8,7 +8,6 @@ import json
 import logging
 import random
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import httpx
@@ -38,7 +37,7 @@ async def send_deliveries(runtime: Runtime) -> None:
     """Send due deliveries until cancelled; one of the processes of a data directory does so."""
     lock = runtime.settings.data_dir / "webhooks.lock"
     wake = asyncio.get_running_loop().call_soon_threadsafe
-    runtime.galleries.on_alerts = partial(wake, runtime.watches.announce)
+    runtime.galleries.on_alerts = lambda: wake(runtime.watches.announce)
     while True:
         with contextlib.suppress(Timeout):
             async with file_lock(lock, blocking=False), asyncio.TaskGroup() as attempts:
@@ -121,7 +120,6 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
 
 
 async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
-    """Send a message of the type `test` once, now."""
     body = _message("test", datetime.now(UTC), {"webhook_id": webhook.webhook_id})
     return await runtime.sender.send(webhook, new_crop_id(), body)
 

@@ -348,10 +348,8 @@ async def _read_list(call: GalleryCall) -> models.Watch:
     watch = await call.read(call.runtime.record.watches.get)
     if watch is None:
         return models.Watch(gallery=call.gallery.name, state="disarmed")
-    watches = call.runtime.watches
-    active = watches.get(watch.gallery_id) if watch.state == "armed" else None
-    now = {
-        "why": watch.why or watches.why(watch.gallery_id),
-        "forecast": active.forecast if active else None,
-    }
-    return watch.model_copy(update=now)
+    held = call.runtime.watches.held.get(watch.gallery_id)
+    if held is None or watch.state == "disarmed":
+        return watch
+    forecast = held.active.forecast if held.active else None
+    return watch.model_copy(update={"why": held.why, "forecast": forecast})
