@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 193_875,
+    "tokens of service and gmn_client": 192_888,
     "files of service and gmn_client": 152,
     "functions of a query": 167,
     "files of a query": 42,
@@ -46,7 +46,7 @@ BOUNDS = {
     "files of an enrolment": 44,
     "tokens of training": 83_937,
     "files of training": 83,
-    "tokens of bench": 20_120,
+    "tokens of bench": 21_172,
     "tokens of demo": 4_922,
     "tokens of model": 31_700,
     "functions of a first update": 126,

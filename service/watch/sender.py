@@ -168,10 +168,13 @@ async def _exchange(
             return _outcome(answer)
         if answer is h11.NEED_DATA:
             part = await reader.read(READ_BYTES)
+            if not part:
+                return Outcome(error="it closed the connection without an answer", sent=True)
             received += len(part)
             connection.receive_data(part)
-    # An endless one would hold the event loop, also one of answers that announce another.
-    return Outcome(error=f"its answer has no end of a head in {MOST_HEAD_BYTES:,} bytes", sent=True)
+    # Endless 1xx answers would hold the event loop.
+    why = f"the head of its answer did not end within {MOST_HEAD_BYTES:,} bytes"
+    return Outcome(error=why, sent=True)
 
 
 def _outcome(answer: h11.Response) -> Outcome:

@@ -116,10 +116,9 @@ def test_the_picture_of_a_message_needs_no_key_for_an_hour_and_a_signature(
     path = json.loads(receiver.received[0].body)["data"]["image_url"]
     assert watching.http.get(path).content == b"a picture"
     assert watching.http.get(path[:-1] + ("0" if path[-1] != "0" else "1")).status_code == 401
-    for other in ("", "x", "9" * 30, "1.x"):
-        assert (
-            watching.http.get(path.replace("signature=", f"signature={other}")).status_code == 401
-        )
+    for other in ("x", "9" * 30, "1.x"):
+        forged = path.replace("signature=", f"signature={other}")
+        assert watching.http.get(forged).status_code == 401
     until = int(path.partition("signature=")[2].partition(".")[0])
     assert 3500 < until - time.time() <= 3600
 
