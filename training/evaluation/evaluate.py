@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -141,7 +140,6 @@ def build_report(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         machine={
             "device": str(device),
-            "cores": str(os.cpu_count()),
             "torch": torch.__version__,
         },
         datasets=results,
