@@ -67,8 +67,6 @@ WITHDRAWN = {
     "compares it with the others' folders",
     "--reference": "gmn evaluate MODEL.xml --out DIR measures a graph of the same weights",
     "--no-premise": "gmn evaluate measures the domain gap with --premise alone",
-    "--maps": "gmn report compares figures; embedder.features(batch, stages=(1, 2, 3, 4)).stages "
-    "are an artefact's activations",
 }
 # Packages of the extra `train` that the extra `serve` lacks.
 TRAINER_PACKAGES = (

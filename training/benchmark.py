@@ -245,6 +245,7 @@ def run_benchmark(
         tables=result_tables(report),
         remarks=report.remarks,
         runs=report.runs,
+        maps=None,
     )
     return report
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +16,10 @@ from training.commands.common import (
     PluginOption,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from training.evaluation.report import ActivationMaps
+    from training.evaluation.runs import Group
 
 
 def evaluate(
@@ -138,13 +143,24 @@ def report(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the page.")] = Path(
         "report"
     ),
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Draw every model's activation maps over crops of this data set.",
+            show_default=False,
+        ),
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, max=100, help="How many crops to draw over.")] = 8,
+    device: DeviceOption = "auto",
 ) -> None:
     """Shows one run on a page, or compares several.
 
     A comparison has every figure with its interval, paired differences over the same queries, and
     the settings that differ. Folders of one artefact count as one model, and models whose recipes
     differ in the seed alone as one with a spread. Differences are to the first model. The page
-    loads nothing from elsewhere; the numbers are in the JSON beside it.
+    loads nothing from elsewhere; the numbers are in the JSON beside it. With --maps it shows people
+    of that set.
 
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """
@@ -157,6 +173,7 @@ def report(
     folders = [read_run(run) for run in runs]
     groups = group_runs(folders)
     make_folder(out)
+    drawn = _maps(groups, maps, crops, device) if maps else None
     if len(folders) > 1:
         comparison = compare(groups)
         tables = comparison_tables(comparison)
@@ -171,8 +188,27 @@ def report(
             tables=tables,
             remarks=(),
             runs=comparison.runs,
+            maps=drawn,
         )
         print_tables(tables)
     else:
-        write_report(out, folders[0].report)
+        write_report(out, folders[0].report, maps=drawn)
     typer.echo(f"Report: {out / 'report.html'}")
+
+
+def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> ActivationMaps:
+    from model.precision import choose_device
+    from training.datasets.registry import read_dataset
+    from training.evaluation.activation_maps import choose_crops, draw_maps
+    from training.evaluation.report import ActivationMaps
+
+    records = choose_crops(read_dataset(spec), crops)
+    chosen = choose_device(device)
+    return ActivationMaps(
+        records,
+        # Seeds of one recipe look alike; the first stands for them.
+        {
+            group.name: draw_maps(group.first.load_artefact().on(chosen), records)
+            for group in groups
+        },
+    )

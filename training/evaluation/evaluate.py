@@ -10,6 +10,7 @@ import torch
 
 from model.artefact import Artefact, Description
 from model.problems import InputProblem
+from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
@@ -18,6 +19,7 @@ from training.evaluation.evaluate_search import RE_RANKED, evaluate_search
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
 from training.evaluation.results import (
+    CostResult,
     DatasetResult,
     EvaluationReport,
 )
@@ -130,6 +132,7 @@ def build_report(
         known = {
             "architecture": about.model_dump(mode="json", include=architecture),
             "calibration_data": about.calibration.data,
+            "cost": _cost(about),
         }
     return EvaluationReport(
         artefact=name,
@@ -145,4 +148,16 @@ def build_report(
         datasets=results,
         checkpoint=checkpoint,
         **known,
+    )
+
+
+def _cost(description: Description) -> CostResult:
+    embedder = embedder_cost(description.embedder, description.preprocessing)
+    network = description.metric_network
+    pair = None if network is None else pair_cost(description.embedder.dimension, network)
+    return CostResult(
+        embedder_parameters=embedder.parameters,
+        embedder_multiply_adds=embedder.multiply_adds,
+        metric_network_parameters=pair.parameters if pair else 0,
+        pair_multiply_adds=pair.multiply_adds if pair else 0,
     )

@@ -31,6 +31,7 @@ from training.evaluation.sweep import (
     histograms,
     operating_points,
     sweep,
+    true_accept_rates,
 )
 from training.seen import seen_people
 
@@ -180,12 +181,15 @@ def _pair_figures(
     """Return the figures of a pair score beside its ranking; most are of its calibration."""
     labels = search.labels()
     found = sweep(rows, labels)
-    half = {"half_enrolled": None if search.splits else half_enrolled(found)}
+    uncalibrated = {
+        "half_enrolled": None if search.splits else half_enrolled(found),
+        "verification": true_accept_rates(found),
+    }
     if calibration is None:
-        return half
+        return uncalibrated
     distribution, error = histograms(rows, labels, found, calibration)
     return {
-        **half,
+        **uncalibrated,
         "operating_points": operating_points(found, calibration),
         "detection_curve": detection_curve(found),
         "distribution": distribution,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
+from training.datasets.record import CropRecord
 from training.evaluation import charts, report_tables
 from training.evaluation.files import replacing
 from training.evaluation.results import DatasetResult, EvaluationReport
@@ -48,6 +49,18 @@ PAGES.filters |= {
     "sentence": lambda text: text[:1].upper() + text[1:],
     "difference": difference,
 }
+
+
+class ActivationMaps(NamedTuple):
+    """Activation maps of several models over the same crops.
+
+    Attributes:
+        crops: the crops.
+        models: by a model's name, the maps that `draw_maps` returned for these crops.
+    """
+
+    crops: Sequence[CropRecord]
+    models: Mapping[str, Sequence[Mapping[str, NDArray[np.uint8]]]]
 
 
 def write_page(
@@ -84,6 +97,7 @@ def write_report(
     folder: Path,
     report: EvaluationReport,
     pictures: Sequence[Search] = (),
+    maps: ActivationMaps | None = None,
 ) -> None:
     """Write `report.json`, `queries.npz` and `report.html` into a folder.
 
@@ -91,6 +105,7 @@ def write_report(
         folder: made where it is missing.
         report: what to write.
         pictures: each data set's search, to show crops of; without them the page shows no person.
+        maps: activation maps to show, too.
 
     Raises:
         InputProblem: where the folder cannot be written.
@@ -120,6 +135,8 @@ def write_report(
         premise_charts=[charts.projection(space) for space in premise.projections]
         if premise
         else [],
+        maps=maps,
+        cost_table=report_tables.networks(report.cost) if report.cost else None,
         artefact_tables=[
             report_tables.training_data(provenance),
             report_tables.sources(provenance),

@@ -7,7 +7,7 @@ from typing import Any
 
 from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
-from training.evaluation.results import DatasetResult, PremiseResult, ScoringResult
+from training.evaluation.results import CostResult, DatasetResult, PremiseResult, ScoringResult
 from training.evaluation.tables import Cell, Table, difference, percent
 
 METRICS = {
@@ -44,6 +44,7 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
             ],
             "at the best threshold for 1 false alarm in 100 searches; intervals over people",
         ),
+        _verification(result.scorings),
     ]
     return [table for table in tables if table.rows]
 
@@ -70,6 +71,25 @@ def _operating_points(scorings: Mapping[str, ScoringResult]) -> Table:
             for point in scoring.operating_points
         ],
         "intervals over people; red where the whole interval lies above what was asked",
+    )
+
+
+def _verification(scorings: Mapping[str, ScoringResult]) -> Table:
+    return Table(
+        "Comparing two crops, %: TAR@FAR",
+        ["ranking", "false accepts asked", "obtained", "true accepts", "threshold"],
+        [
+            [
+                name,
+                f"{100 * point.asked:g}",
+                f"{100 * point.false_accept_rate:.2g}",
+                point.true_accept_rate,
+                f"{point.threshold:.4g}",
+            ]
+            for name, scoring in scorings.items()
+            for point in scoring.verification
+        ],
+        "intervals over people",
     )
 
 
@@ -124,6 +144,19 @@ def premise(found: PremiseResult) -> Table:
         ],
         "same domain: between two halves of one",
         labels=2,
+    )
+
+
+def networks(cost: CostResult) -> Table:
+    """Return a row for each network of an artefact: its size, and its work."""
+    rows = [("embedder, one crop", cost.embedder_parameters, cost.embedder_multiply_adds)]
+    if cost.metric_network_parameters:
+        rows.append(("M-Net, one pair", cost.metric_network_parameters, cost.pair_multiply_adds))
+    return Table(
+        "Networks",
+        ["network", "parameters, M", "multiply-adds, M"],
+        [[name, f"{size / 1e6:,.2f}", f"{work / 1e6:,.2f}"] for name, size, work in rows],
+        "a multiplication with its addition counts once, as the papers count FLOPs",
     )
 
 

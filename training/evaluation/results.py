@@ -56,6 +56,22 @@ class ScoreDistribution(Result):
     impostor: list[int]
 
 
+class VerificationResult(Result):
+    """One operating point of comparing two crops: TAR@FAR.
+
+    Attributes:
+        asked: the share of impostor pairs that may be accepted.
+        threshold: the lowest score that is accepted.
+        false_accept_rate: the accepted share of impostor pairs, at most `asked`.
+        true_accept_rate: the accepted share of genuine pairs; its interval is over identities.
+    """
+
+    asked: float
+    threshold: float
+    false_accept_rate: float
+    true_accept_rate: Estimate
+
+
 class HalfEnrolledResult(Result):
     """Searches with half of the people enrolled, at the best threshold for a false-alarm rate.
 
@@ -84,6 +100,8 @@ class ScoringResult(Result):
             one half each.
         over_identities: the metrics again, their intervals over identities, whose queries are
             alike: the wider and more honest ones.
+        verification: TAR@FAR, at every rate that the number of impostor pairs can show; empty
+            for a re-ranking.
         half_enrolled: None for a re-ranking, in random splits and in reports of older versions.
     """
 
@@ -94,6 +112,7 @@ class ScoringResult(Result):
     distribution: ScoreDistribution | None = None
     expected_calibration_error: float | None = None
     over_identities: dict[str, Estimate] = {}
+    verification: list[VerificationResult] = []
     half_enrolled: HalfEnrolledResult | None = None
 
 
@@ -177,6 +196,21 @@ class PremiseResult(Result):
     projections: list[Projection]
 
 
+class CostResult(Result):
+    """The cost of the networks.
+
+    Attributes:
+        embedder_parameters, metric_network_parameters: numbers that an artefact holds.
+        embedder_multiply_adds: for one crop; the papers call this number FLOPs.
+        pair_multiply_adds: for one pair.
+    """
+
+    embedder_parameters: int
+    embedder_multiply_adds: int
+    metric_network_parameters: int
+    pair_multiply_adds: int
+
+
 class DatasetResult(Result):
     """Everything measured on one data set.
 
@@ -227,7 +261,7 @@ class EvaluationReport(Result):
     """One run of `gmn evaluate`.
 
     Attributes:
-        architecture, calibration_data: empty for a ready-made model.
+        architecture, calibration_data, cost: empty for a ready-made model.
         premise: where it was measured.
         checkpoint: which weights of its run were measured; empty for an evaluation.
     """
@@ -242,5 +276,6 @@ class EvaluationReport(Result):
     datasets: list[DatasetResult]
     architecture: dict[str, Any] = {}
     calibration_data: str = ""
+    cost: CostResult | None = None
     premise: PremiseResult | None = None
     checkpoint: str = ""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.problems import InputProblem
 from training.evaluation.files import replacing
 from training.evaluation.metrics import QueryMetrics
@@ -51,6 +52,24 @@ class RunFolder:
     def recipe(self) -> Mapping[str, Any]:
         """The artefact's resolved recipe, or its architecture where the recipe is unknown."""
         return self.report.provenance.recipe or self.report.architecture
+
+    def load_artefact(self) -> Artefact:
+        """Return the artefact that the report is about.
+
+        Raises:
+            InputProblem: where it is in none of the usual places, or is another one by now.
+        """
+        named = resolve_artefact(self.report.artefact)
+        for place in (self.path / ARTEFACT_NAME, self.path.parent / ARTEFACT_NAME, named):
+            if not place.is_file():
+                continue
+            artefact = load_artefact(place)
+            if artefact.description.artefact_fingerprint == self.report.artefact_fingerprint:
+                return artefact
+        raise InputProblem(
+            f"{self.path}: its artefact {self.report.artefact} is not there any more, or is "
+            f"another one; put it beside the report as {ARTEFACT_NAME}"
+        )
 
 
 @dataclass(frozen=True)

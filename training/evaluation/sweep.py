@@ -2,7 +2,8 @@
 
 FPIR is the share of searches for an absent person that are answered with a match; DIR the share of
 searches for a present one whose best answer is that person and reaches the threshold (ISO 19795).
-The histograms are of pairs under different cameras.
+TAR@FAR and the histograms are of pairs under different cameras, and exact: of the impostor scores
+only the highest are kept, one in a hundred.
 
 Thresholds are an artefact's own; or the best there is, the lowest at which the searches of people
 who are not enrolled raise no more false alarms than asked, so that a ready-made model, which has no
@@ -23,9 +24,11 @@ from training.evaluation.results import (
     HalfEnrolledResult,
     OperatingPointResult,
     ScoreDistribution,
+    VerificationResult,
 )
 
 FALSE_ALARM_RATE = 0.01
+FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
 DRAWS = 10
 RESAMPLES = 200
 CURVE_POINTS = 100
@@ -44,7 +47,11 @@ class Sweep:
         half_impostor: the same where a random half of the people is enrolled, `(DRAWS, Q)`.
         impostors: number of gallery images of anyone else, `(Q,)`.
         identities: whose query it is, `(Q,)`, for an interval over people.
-        lowest, highest: of the scores of all pairs under different cameras.
+        genuine, genuine_people: scores of all genuine pairs under different cameras, and whose
+            they are, `(n,)`.
+        highest_impostors: the highest scores of such pairs of two people, descending.
+        impostor_pairs: how many of these there are.
+        lowest, highest: of all scores of such pairs.
     """
 
     best_genuine: NDArray[np.float32]
@@ -52,6 +59,10 @@ class Sweep:
     half_impostor: NDArray[np.float32]
     impostors: NDArray[np.int64]
     identities: NDArray[np.int64]
+    genuine: NDArray[np.float32]
+    genuine_people: NDArray[np.int64]
+    highest_impostors: NDArray[np.float32]
+    impostor_pairs: int
     lowest: float
     highest: float
 
@@ -60,11 +71,7 @@ class Sweep:
         """True if the person is in the gallery, `(Q,)`."""
         return np.asarray(np.isfinite(self.best_genuine))
 
-    def thresholds(
-        self,
-        calibration: ScoringCalibration,
-        asked: float,
-    ) -> NDArray[np.float64]:
+    def thresholds(self, calibration: ScoringCalibration, asked: float) -> NDArray[np.float64]:
         """Return each search's threshold of a false-alarm rate, by its gallery's size, `(Q,)`."""
         distinct, which = np.unique(self.impostors, return_inverse=True)
         return np.array([calibration.search_threshold(asked, int(n)) for n in distinct])[which]
@@ -95,8 +102,12 @@ def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
     best_genuine = np.empty(queries, dtype=np.float32)
     best_impostor = np.empty((len(enrolled), queries), dtype=np.float32)
     impostors = np.empty(queries, dtype=np.int64)
+    genuine: list[NDArray[np.float32]] = []
+    whose: list[NDArray[np.int64]] = []
+    highest = np.empty(0, np.float32)
+    kept = int(max(FALSE_ACCEPT_RATES) * queries * len(gallery)) + 1
+    impostor_pairs = 0
     lowest = np.inf
-    highest = -np.inf
     nothing = np.float32(-np.inf)
     for block in labels.blocks():
         scores = score_rows(block)
@@ -108,23 +119,30 @@ def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
         for number, held in enumerate(enrolled):
             columns = np.flatnonzero(held)
             best_impostor[number, block] = np.max(
-                scores[:, columns],
-                axis=1,
-                where=others[:, columns],
-                initial=nothing,
+                scores[:, columns], axis=1, where=others[:, columns], initial=nothing
             )
         same, other = labels.across_cameras(block)
-        pairs = scores[same | other]
-        lowest = min(lowest, pairs.min(initial=np.inf))
-        highest = max(highest, pairs.max(initial=-np.inf))
+        genuine.append(scores[same])
+        whose.append(np.repeat(labels.query_identities[block], same.sum(axis=1)))
+        different = scores[other]
+        impostor_pairs += len(different)
+        lowest = min(lowest, different.min(initial=np.inf), genuine[-1].min(initial=np.inf))
+        highest = np.concatenate([highest, different])
+        if len(highest) > kept:
+            highest = np.partition(highest, len(highest) - kept)[-kept:]
+    all_genuine = np.concatenate(genuine)
     return Sweep(
         best_genuine=best_genuine,
         best_impostor=best_impostor[0],
         half_impostor=best_impostor[1:],
         impostors=impostors,
         identities=labels.query_identities,
+        genuine=all_genuine,
+        genuine_people=np.concatenate(whose),
+        highest_impostors=np.sort(highest)[::-1],
+        impostor_pairs=impostor_pairs,
         lowest=float(lowest),
-        highest=float(highest),
+        highest=float(max(all_genuine.max(initial=nothing), highest.max(initial=nothing))),
     )
 
 
@@ -219,11 +237,34 @@ def _detection(
     return float(weights[detected].sum()) / searches
 
 
+def true_accept_rates(found: Sweep) -> list[VerificationResult]:
+    """Return the share of genuine pairs accepted at each false accept rate, with its interval.
+
+    The threshold is the lowest that accepts no more impostor pairs than asked. A rate that is less
+    than one of the impostor pairs cannot be measured and is left out.
+    """
+    results = []
+    for rate in FALSE_ACCEPT_RATES:
+        # A share such as 0.01 is a little under its decimal in binary.
+        allowed = int(rate * found.impostor_pairs * (1.0 + 1e-9))
+        if allowed < 1 or not len(found.genuine):
+            continue
+        refused = found.highest_impostors[allowed]
+        accepted = (found.genuine > refused).astype(np.float64)
+        wrong = np.count_nonzero(found.highest_impostors > refused)
+        results.append(
+            VerificationResult(
+                asked=rate,
+                threshold=float(np.nextafter(refused, np.float32(np.inf))),
+                false_accept_rate=float(wrong / found.impostor_pairs),
+                true_accept_rate=mean_interval(accepted, found.genuine_people),
+            )
+        )
+    return results
+
+
 def histograms(
-    score_rows: ScoreRows,
-    labels: PairLabels,
-    found: Sweep,
-    calibration: ScoringCalibration,
+    score_rows: ScoreRows, labels: PairLabels, found: Sweep, calibration: ScoringCalibration
 ) -> tuple[ScoreDistribution, float]:
     """Return the distribution of scores, and the error of the probabilities made of them, 0 to 1.
 
