@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def load_teacher_features(
     Args:
         models: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
         records: the training crops.
-        cache: a folder where features are kept by the crops' contents, for the next run.
+        cache: a folder where features are kept for the next run on crops of the same contents.
         processes: the processes that train together; the leading one asks the teachers.
 
     Returns:
@@ -41,40 +42,24 @@ def load_teacher_features(
     Raises:
         InputProblem: for a model that cannot be read, or a crop.
     """
-    # Crops are named by content: a file that has changed is another crop.
-    names = [str(crop_fingerprint(record)) for record in records] if models else []
     teachers = []
+    digest = hashlib.sha256()
+    for record in records if models else ():
+        digest.update(crop_fingerprint(record).to_bytes(8, "big", signed=True))
     for model in models:
         file = resolve_artefact(model)
-        # The digest tells another model with the same name apart.
-        cached = cache / f"{file.stem}-{file_digest(file, REMEDY)[:12]}.npz"
-        if processes.is_main:
-            _ask(file, dict(zip(names, records, strict=True)), cached)
+        # The digests tell other models of this name, and other crops, apart.
+        model_digest = file_digest(file, REMEDY)[:12]
+        cached = cache / f"{file.stem}-{model_digest}-{digest.hexdigest()[:12]}.npz"
+        if processes.is_main and not cached.exists():
+            features = _embed(file, records)
+            make_folder(cache)
+            with replacing(cached) as beside:
+                write_features(beside, features, {}, Origin(file.stem))
         processes.barrier()
-        known = read_features(cached, ["paths"])
-        place = {crop: row for row, crop in enumerate(known.paths)}
-        features = known.features[[place[name] for name in names]]
-        teachers.append(torch.nn.functional.normalize(torch.from_numpy(features), dim=1))
+        kept = torch.from_numpy(read_features(cached).features)
+        teachers.append(torch.nn.functional.normalize(kept, dim=1))
     return teachers
-
-
-def _ask(model: Path, crops: Mapping[str, CropRecord], cached: Path) -> None:
-    """Add the features of crops that are not cached yet, by the crops' names."""
-    new = dict(crops)
-    known = read_features(cached, ["paths"]) if cached.exists() else None
-    if known:
-        for name in known.paths:
-            new.pop(name, None)
-    if not new:
-        return
-    features = _embed(model, list(new.values()))
-    names = list(new)
-    if known:
-        features = np.concatenate([known.features, features])
-        names = [*known.paths, *names]
-    make_folder(cached.parent)
-    with replacing(cached) as beside:
-        write_features(beside, features, {"paths": names}, Origin(model.stem))
 
 
 def _embed(model: Path, records: Sequence[CropRecord]) -> NDArray[np.float32]:

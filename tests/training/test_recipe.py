@@ -96,7 +96,7 @@ def test_a_wrong_override_is_refused_by_its_key(override: str, message: str) -> 
 OFF = [f"losses.{name}=0" for name in ("identity", "triplet", "gmn", "pic")]
 
 
-@pytest.mark.parametrize("on", [[], ["losses.msgr=0.1"], ["losses.distilled_pair=1"]])
+@pytest.mark.parametrize("on", [[], ["losses.msgr=0.1"], ["losses.distilled_relation=1"]])
 def test_a_recipe_that_learns_nothing_from_a_batch_is_refused(on: list[str]) -> None:
     with pytest.raises(InputProblem, match=r"no loss is on .*losses\.identity=1"):
         read_recipe("quick", [*OFF, *on])

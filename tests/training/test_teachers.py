@@ -44,7 +44,7 @@ def test_a_crop_is_shown_to_a_teacher_once(teacher_file, tmp_path, monkeypatch) 
         return embed_records(embedder, preprocessing, records)
 
     monkeypatch.setattr("training.teachers.embed_records", remembering)
-    load_teacher_features([str(teacher_file)], RECORDS[:4], tmp_path, ALONE)
+    load_teacher_features([str(teacher_file)], RECORDS, tmp_path, ALONE)
     load_teacher_features([str(teacher_file)], RECORDS, tmp_path, ALONE)
     assert shown == [record.source for record in RECORDS]
 

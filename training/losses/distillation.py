@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from training.losses.base import Features, LossSettings, register_loss
+
+# A low one looks at the nearest crops only.
+TEMPERATURE = 0.1
 
 
 @register_loss("anchor", needs="start")
@@ -36,7 +38,6 @@ class DistilledFeature(nn.Module):
         )
 
     def forward(self, features: Features) -> Tensor:
-        """Return the mean over teachers."""
         losses = [
             feature_distillation_loss(project(features.after_neck), teacher)
             for project, teacher in zip(self.projections, features.teachers, strict=True)
@@ -44,32 +45,12 @@ class DistilledFeature(nn.Module):
         return torch.stack(losses).mean()
 
 
-class ResemblanceSettings(LossSettings):
-    """Settings of a comparison of whom a crop resembles: the temperature of these resemblances."""
-
-    temperature: float = Field(0.1, gt=0)
-
-
-@register_loss("distilled_relation", ResemblanceSettings, needs="teachers")
-def distilled_relation(settings: ResemblanceSettings, features: Features) -> Tensor:
+@register_loss("distilled_relation", needs="teachers")
+def distilled_relation(_: LossSettings, features: Features) -> Tensor:
     """Compare whom a crop resembles in its batch for teachers and student."""
-    return relation_distillation_loss(
-        features.after_neck,
-        _together(features.teachers),
-        settings.temperature,
-    )
-
-
-@register_loss("distilled_pair", ResemblanceSettings, needs="teachers")
-def distilled_pair(settings: ResemblanceSettings, features: Features) -> Tensor:
-    """Compare whom a crop resembles in its batch for teachers and by M-Net's scores."""
-    scores = features.logits[:, 1] - features.logits[:, 0]
-    return pair_distillation_loss(scores, _together(features.teachers), settings.temperature)
-
-
-def _together(teachers: Sequence[Tensor]) -> Tensor:
-    """Put unit features side by side: a cosine of them is the mean of the teachers' cosines."""
-    return torch.cat(list(teachers), dim=1)
+    # A cosine of unit features side by side is the mean of the teachers' cosines.
+    together = torch.cat(features.teachers, dim=1)
+    return relation_distillation_loss(features.after_neck, together)
 
 
 def feature_distillation_loss(projected: Tensor, teacher: Tensor) -> Tensor:
@@ -86,65 +67,30 @@ def feature_distillation_loss(projected: Tensor, teacher: Tensor) -> Tensor:
     return (1.0 - cosines).mean()
 
 
-def relation_distillation_loss(
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float = 0.1,
-) -> Tensor:
+def relation_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute the mean over crops of KL(teacher ‖ student) of whom a crop resembles in its batch.
 
     A crop's resemblances are the softmax of its cosine similarities to the batch's other crops,
-    divided by the temperature (the similarity of probabilities, Passalis and Tefas, ECCV 2018).
+    divided by `TEMPERATURE` (the similarity of probabilities, Passalis and Tefas, ECCV 2018).
 
     Args:
         student: features `(B, d)`.
         teacher: features of the same crops `(B, t)`.
-        temperature: temperature of both; a low one looks at the nearest only.
 
     Returns:
         A scalar, 0 if both order and space the batch alike.
     """
-    return _divergence(_cosines(student) / temperature, _cosines(teacher) / temperature)
-
-
-def pair_distillation_loss(
-    scores: Tensor,
-    teacher: Tensor,
-    temperature: float = 0.1,
-) -> Tensor:
-    """Compute the same divergence, with M-Net's scores as the student's resemblances.
-
-    Args:
-        scores: s(p, q) of all pairs of the batch, ordered as by `torch.triu_indices`,
-            `(B(B−1)/2,)`; logits already, so they know no temperature.
-        teacher: features of the batch's crops `(B, t)`.
-        temperature: temperature of the teacher's cosine similarities.
-
-    Returns:
-        A scalar.
-    """
-    size = len(teacher)
-    first, second = torch.triu_indices(size, size, offset=1, device=scores.device)
-    square = scores.new_zeros((size, size))
-    square = square.index_put((first, second), scores.float())
-    return _divergence(square + square.T, _cosines(teacher) / temperature)
-
-
-def _cosines(features: Tensor) -> Tensor:
-    units = functional.normalize(features.float(), dim=1)
-    return units @ units.T
-
-
-def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute the mean over rows of KL(teacher ‖ student) of similarities `(B, B)` to others."""
-    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
-
-    def log_shares(similarities: Tensor) -> Tensor:
-        return functional.log_softmax(similarities[others].view(len(student), -1), dim=1)
-
     return functional.kl_div(
-        log_shares(student),
-        log_shares(teacher),
+        _log_resemblances(student),
+        _log_resemblances(teacher),
         log_target=True,
         reduction="batchmean",
     )
+
+
+def _log_resemblances(features: Tensor) -> Tensor:
+    """Return each crop's logarithmic shares of resemblance to the others, `(B, B − 1)`."""
+    units = functional.normalize(features.float(), dim=1)
+    cosines = units @ units.T
+    others = ~torch.eye(len(units), dtype=torch.bool, device=units.device)
+    return functional.log_softmax(cosines[others].view(len(units), -1) / TEMPERATURE, dim=1)
