@@ -8,7 +8,6 @@ import time
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from training.batches import worker_count
 from training.cost import Cost, embedder_cost, pair_cost
 from training.papers import PaperRow, paper_rows
 from training.run import Run
@@ -39,8 +38,8 @@ class RunEstimate(BaseModel):
         single_crop_identities: people with one crop; they are left out.
         embedder, metric_network: their cost; M-Net's is for one pair.
         published: rows of a paper on this recipe with the costs that it reports.
-        seconds_per_step: the median of a few steps after a first one, whose memory is set up.
-        seconds_to_read: for reading all crops once, or as often as they do not fit into memory.
+        seconds_per_step: the median of a few steps, which read their crops, after a first one, in
+            which memory is set up.
         seconds: of the whole run, without the measurement at its end.
     """
 
@@ -60,7 +59,6 @@ class RunEstimate(BaseModel):
     metric_network: Cost
     published: tuple[PaperRow, ...]
     seconds_per_step: float
-    seconds_to_read: float
     seconds: float
 
 
@@ -82,26 +80,16 @@ def estimate_run(run: Run) -> RunEstimate:
     order = run.sampler.epoch(0)
     step = TrainingStep(run)
     run.networks.train()
-    training_seconds = []
-    reading_seconds = []
+    seconds = []
     for number in range(1 + TIMED_STEPS):
         began = time.perf_counter()
         batch = run.batches.make(0, number, order[number % len(order)], run.processes)
-        read = time.perf_counter()
-        if number < len(order):
-            reading_seconds.append((read - began) / len(batch.crops))
         step.train(batch, number)
         if run.device.type == "cuda":
             torch.cuda.synchronize()
-        training_seconds.append(time.perf_counter() - read)
-    per_step = statistics.median(training_seconds[1:])
-    epochs = recipe.optimisation.epochs
-    crop_bytes = 3 * recipe.decoded.height * recipe.decoded.width
-    cached = min(len(run.records), recipe.cache_megabytes * 1_000_000 // crop_bytes)
-    crops_read = cached + (len(run.records) - cached) * epochs
-    workers = worker_count(recipe.workers, run.device, run.processes)
-    readers = max(workers, 1) * run.processes.count
-    to_read = statistics.median(reading_seconds) * crops_read / readers
+        seconds.append(time.perf_counter() - began)
+    per_step = statistics.median(seconds[1:])
+    steps = len(order) * recipe.optimisation.epochs
     return RunEstimate(
         recipe=recipe.name,
         device=str(run.device),
@@ -109,8 +97,8 @@ def estimate_run(run: Run) -> RunEstimate:
         processes=run.processes.count,
         domains=domains,
         steps_per_epoch=len(order),
-        epochs=epochs,
-        steps=len(order) * epochs,
+        epochs=recipe.optimisation.epochs,
+        steps=steps,
         crops_in_epoch=run.sampler.crops_per_epoch(0),
         single_crop_identities=run.sampler.single_crop_identities,
         embedder=embedder_cost(recipe.embedder, recipe.preprocessing),
@@ -121,6 +109,5 @@ def estimate_run(run: Run) -> RunEstimate:
             if row.recipe == recipe.name and row.parameters_millions is not None
         ),
         seconds_per_step=per_step,
-        seconds_to_read=to_read,
-        seconds=per_step * len(order) * epochs + to_read,
+        seconds=per_step * steps,
     )

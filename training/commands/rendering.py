@@ -65,12 +65,11 @@ def render_estimate(estimate: RunEstimate) -> None:
     shown = describe_epoch(crops, estimate.crops_in_epoch, estimate.single_crop_identities)
     steps = f"{estimate.steps_per_epoch:,} an epoch × {estimate.epochs:,} = {estimate.steps:,}"
     whole = timedelta(seconds=round(estimate.seconds))
-    reading = timedelta(seconds=round(estimate.seconds_to_read))
     facts = [
         ["steps", steps],
         ["an epoch shows", shown],
         ["a step", f"{estimate.seconds_per_step:.3g} s"],
-        ["the run", f"about {whole}, of which reading crops {reading}"],
+        ["the run", f"about {whole}"],
     ]
     print_tables(
         [
