@@ -131,7 +131,12 @@ class Augmenter:
             decoded.width + 2 * settings.pad - size.width + 1,
         )
 
-    def draw(self, count: int, seed: int, part: slice = slice(None)) -> Draws:
+    def draw(
+        self,
+        count: int,
+        seed: int,
+        part: slice = slice(None),
+    ) -> Draws:
         """Draw the changes of a batch of `count` crops, and return those of a part of the batch."""
         random = torch.Generator().manual_seed(seed)
         drawn: dict[str, list[Tensor]] = defaultdict(list)
@@ -318,7 +323,11 @@ def _beside(pixels: Tensor, drawn: Tensor) -> Tensor:
     return drawn.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
 
 
-def _between(low: float, high: float, drawn: Tensor) -> Tensor:
+def _between(
+    low: float,
+    high: float,
+    drawn: Tensor,
+) -> Tensor:
     return low + (high - low) * drawn
 
 
@@ -326,7 +335,11 @@ def _factor(strength: float, drawn: Tensor) -> Tensor:
     return _between(max(0.0, 1.0 - strength), 1.0 + strength, drawn)
 
 
-def _blend(pixels: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+def _blend(
+    pixels: Tensor,
+    other: Tensor,
+    factor: Tensor,
+) -> Tensor:
     return pixels.mul_(factor).add_(other.mul_(1.0 - factor)).clamp_(0, 255)
 
 

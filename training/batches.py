@@ -17,7 +17,7 @@ from torch import Tensor
 from model.preprocessing import Preprocessing
 from training.augmentation import Augmenter, Draws
 from training.datasets.record import CropRecord
-from training.distributed import Processes
+from training.distributed import ALONE, Processes
 from training.recipe import Recipe
 from training.sampler import CropSampler, Sampling
 
@@ -47,19 +47,22 @@ class BatchMaker:
     """The batches of a run.
 
     A batch is a function of (recipe seed, epoch, number of the batch): a resumed run sees the
-    batches of an uninterrupted one, and so do several processes together.
+    batches of an uninterrupted one, and so do several processes together. People are labelled from
+    0 in the order of their names.
     """
 
     def __init__(
         self,
         records: Sequence[CropRecord],
-        labels: NDArray[np.int64],
         recipe: Recipe,
         device: torch.device,
     ) -> None:
-        self._labels = labels
+        people = sorted({record.person for record in records})
+        label_of = {person: label for label, person in enumerate(people)}
+        labels = [label_of[record.person] for record in records]
+        self._labels = torch.tensor(labels)
         self._recipe = recipe
-        self._sources = [record.source for record in records]
+        self._records = records
         self._augmenter = Augmenter(recipe.augmentation, recipe.preprocessing)
         self._cache = CropCache(records, recipe.decoded, recipe.cache_megabytes)
         self.device = device
@@ -70,7 +73,7 @@ class BatchMaker:
         epoch: int,
         number: int,
         rows: list[int],
-        processes: Processes,
+        processes: Processes = ALONE,
     ) -> Batch:
         """Decode a process's share of a batch, draw its changes and cut its windows."""
         share = processes.local_slice(len(rows))
@@ -78,14 +81,23 @@ class BatchMaker:
         draws = self._augmenter.draw(len(rows), seed, share)
         whole_crops = [self._cache.crop(row) for row in rows[share]]
         crops = self._augmenter.cut(whole_crops, draws)
-        labels = torch.from_numpy(self._labels[rows])
+        labels = self._labels[rows]
         if self.device.type == "cuda":
             # A copy from ordinary memory makes the processor wait for the GPU.
             crops = crops.pin_memory()
             labels = labels.pin_memory()
             draws = {name: numbers.pin_memory() for name, numbers in draws.items()}
-        sources = [self._sources[row] for row in rows]
+        sources = [self._records[row].source for row in rows]
         return Batch(crops, draws, labels, torch.tensor(rows), sources)
+
+    def plain_images(self, count: int) -> Iterator[Tensor]:
+        """Yield the first batches of P × K crops of the epoch after the last one, on the device."""
+        recipe = self._recipe
+        epoch = recipe.optimisation.epochs
+        plain = Sampling(identities=recipe.sampling.identities, images=recipe.sampling.images)
+        order = CropSampler(self._records, plain, recipe.seed).epoch(epoch)[:count]
+        for batch in load_batches(self, epoch, order):
+            yield self.images(batch)
 
     def images(self, batch: Batch) -> Tensor:
         """Return the share as the network's input, `(b, 3, h, w)` float32, on the device."""
@@ -122,7 +134,11 @@ class CropCache:
         return crop
 
 
-def step_seed(seed: int, epoch: int, step: int) -> int:
+def step_seed(
+    seed: int,
+    epoch: int,
+    step: int,
+) -> int:
     """Return the seed of everything random in one step."""
     sequence = np.random.SeedSequence((seed, epoch, step))
     return int(sequence.generate_state(1, np.uint32)[0])
@@ -153,7 +169,7 @@ def load_batches(
     epoch: int,
     batches: list[list[int]],
     first: int = 0,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch from number `first` on, in order.
 
@@ -162,20 +178,19 @@ def load_batches(
         epoch: number of the epoch.
         batches: the rows of every batch of the epoch.
         first: number of the first batch to make.
-        processes: the processes that share a batch; None makes whole ones.
+        processes: the processes that share a batch.
     """
-    sharing = processes or Processes()
-    workers = worker_count(maker.workers, maker.device, sharing)
+    workers = worker_count(maker.workers, maker.device, processes)
     numbers = range(first, len(batches))
     if workers == 0:
         for number in numbers:
-            yield maker.make(epoch, number, batches[number], sharing)
+            yield maker.make(epoch, number, batches[number], processes)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
         ahead: deque[Future[Batch]] = deque()
         try:
             for number in numbers:
-                ahead.append(pool.submit(maker.make, epoch, number, batches[number], sharing))
+                ahead.append(pool.submit(maker.make, epoch, number, batches[number], processes))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()
             while ahead:
@@ -183,24 +198,3 @@ def load_batches(
         finally:
             for future in ahead:
                 future.cancel()
-
-
-def training_images(
-    maker: BatchMaker,
-    records: Sequence[CropRecord],
-    recipe: Recipe,
-    count: int,
-) -> Iterator[Tensor]:
-    """Yield the first batches of P × K crops of the epoch after the last one, on the device.
-
-    Args:
-        maker: makes the batches of the records.
-        records: the training crops.
-        recipe: the run's recipe.
-        count: the largest number of batches.
-    """
-    epoch = recipe.optimisation.epochs
-    plain = Sampling(identities=recipe.sampling.identities, images=recipe.sampling.images)
-    order = CropSampler(records, plain, recipe.seed).epoch(epoch)[:count]
-    for batch in load_batches(maker, epoch, order):
-        yield maker.images(batch)

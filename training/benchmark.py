@@ -58,13 +58,8 @@ class Training:
     """
 
     source: RunData
-    sets: tuple[Dataset, ...]
-    tests: tuple[Dataset, ...]
-
-    def tests_held_out_people(self, dataset: Dataset) -> bool:
-        """Return whether a test set is trained on and has no split to test on."""
-        trained_on = dataset.name in [trained.name for trained in self.sets]
-        return trained_on and all(record.split in (None, "train") for record in dataset.records)
+    sets: Sequence[Dataset]
+    tests: Sequence[Dataset]
 
     @property
     def folder(self) -> str:
@@ -87,14 +82,19 @@ class Benchmark:
     """
 
     table: PaperTable
-    recipes: tuple[Recipe, ...]
-    trainings: tuple[Training, ...]
-    left_out: tuple[str, ...]
-    settings: tuple[str, ...]
-    seeds: tuple[int, ...]
+    recipes: Sequence[Recipe]
+    trainings: Sequence[Training]
+    left_out: Sequence[str]
+    settings: Sequence[str]
+    seeds: Sequence[int]
     out: Path
 
-    def run_folder(self, recipe: Recipe, training: Training, seed: int) -> Path:
+    def run_folder(
+        self,
+        recipe: Recipe,
+        training: Training,
+        seed: int,
+    ) -> Path:
         """Return where a run lies; tables that share a row share its runs."""
         settings = json.dumps(deciding(recipe.model_dump(mode="json")), sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
@@ -117,8 +117,8 @@ class BenchmarkReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     table: PaperTable
-    settings: tuple[str, ...]
-    seeds: tuple[int, ...]
+    settings: Sequence[str]
+    seeds: Sequence[int]
     created_at: str
     remarks: list[str]
     runs: dict[str, list[str]]
@@ -141,7 +141,7 @@ def plan_benchmark(
     Raises:
         InputProblem: where a setting cannot be, or nothing of the table can be run.
     """
-    recipes = tuple(row.resolved(settings, plugins) for row in table.rows)
+    recipes = [row.resolved(settings, plugins) for row in table.rows]
     known = {dataset.name: dataset for dataset in datasets}
     protocol = PROTOCOLS.get(table.protocol)
     tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
@@ -149,8 +149,9 @@ def plan_benchmark(
     left_out: list[str] = []
     takes_any = protocol is None or not protocol.sources
     if takes_any and not known.keys() & set(tests):
-        places = f"none of {', '.join(tests)} is given"
-        left_out.append(f"{places}: the table is run on {', '.join(known)} instead")
+        left_out.append(
+            f"none of {', '.join(tests)} is given: the table is run on {', '.join(known)} instead"
+        )
         tests = sources = tuple(known)
     there = [name for name in tests if name in known]
     used = {*tests, *sources} if protocol else {*tests}
@@ -175,17 +176,17 @@ def plan_benchmark(
             protocol=protocol and protocol.name,
             command=command,
         )
-        sets = tuple(source.training_sets(given))
-        trainings.append(Training(source, sets, tuple(known[name] for name in tested)))
+        sets = source.training_sets(given)
+        trainings.append(Training(source, sets, [known[name] for name in tested]))
     if not trainings:
         raise InputProblem(f"{table.name}: nothing of it can be run: {'; '.join(left_out)}")
-    return Benchmark(
-        table, recipes, tuple(trainings), tuple(left_out), tuple(settings), tuple(seeds), out
-    )
+    return Benchmark(table, recipes, trainings, left_out, settings, seeds, out)
 
 
 def _runs(
-    protocol: Protocol | None, sources: Sequence[str], tests: Sequence[str]
+    protocol: Protocol | None,
+    sources: Sequence[str],
+    tests: Sequence[str],
 ) -> list[tuple[str | None, list[str], list[str]]]:
     """Return for each run the set that it leaves out, those trained on, and those tested."""
     if protocol is None:
@@ -270,9 +271,8 @@ def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, R
             records, _ = split_people(drawn, training.sets)
             if timed is None:
                 timed = estimate_run(prepare_run(drawn, records, folder))
-                crops = len(records)
             steps = len(build_sampler(records, drawn.sampling).epoch(0)) * timed.epochs
-            seconds = timed.seconds_per_step * steps + timed.seconds_to_read * len(records) / crops
+            seconds = timed.seconds_per_step * steps
             estimate = timed.model_copy(update={"steps": steps, "seconds": seconds})
             estimates.append((row, training, estimate))
     return estimates
@@ -308,7 +308,11 @@ def _refuse_other_data(folder: Path, training: Training) -> None:
 
 
 def _measure(
-    folder: Path, dataset: Dataset, row: PaperRow, training: Training, progress_bar: ProgressBar
+    folder: Path,
+    dataset: Dataset,
+    row: PaperRow,
+    training: Training,
+    progress_bar: ProgressBar,
 ) -> RunFolder:
     """Return a run's report on a set, measured unless it is there with the row's ranking."""
     place = folder / "tests" / dataset.name
@@ -319,6 +323,9 @@ def _measure(
         known = set(measured.report.datasets[0].scorings)
         if row.scoring in known:
             return measured
+    # A test set that is trained on and has no split to test on is tested by its held-out people.
+    trained_on = dataset.name in [trained.name for trained in training.sets]
+    held_out = trained_on and all(record.split in (None, "train") for record in dataset.records)
     artefact = load_artefact(path)
     asked = known | {row.scoring, *artefact.description.scorings}
     report, _ = evaluate(
@@ -326,7 +333,7 @@ def _measure(
         [dataset],
         str(path),
         scorings=[name for name in RANKINGS if name in asked],
-        held_out=training.tests_held_out_people(dataset),
+        held_out=held_out,
         device=choose_device("auto"),
         progress_bar=progress_bar,
     )

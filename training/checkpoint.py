@@ -6,7 +6,6 @@ import hashlib
 import os
 import pickle
 import zipfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,20 +108,10 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
 
 
 def _digest(records: Sequence[CropRecord]) -> str:
-    """Digest names and labels; leave out pixels and the folder of a data set's files."""
-    places: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if record.path is not None or record.load is not None:
-            places[record.dataset].add(str(Path(record.source).parent))
-    folders = {os.path.commonpath(list(paths)) for paths in places.values()}
-    folders -= {"", ".", os.sep}
-    # A longer folder may lie within a shorter one.
-    ordered = sorted(folders, key=len, reverse=True)
+    """Digest names and labels; leave out pixels and the folders of files, which may move."""
     digest = hashlib.sha256()
     for record in records:
-        name = record.source
-        for folder in ordered:
-            name = name.replace(folder + os.sep, "")
+        name = record.source if record.pixels is not None else Path(record.source).name
         digest.update(f"{name}\0{record.identity}\0{record.camera}\n".encode())
     return digest.hexdigest()
 

@@ -29,9 +29,6 @@ class Cost:
     parameters: int
     multiply_adds: int
 
-    def __str__(self) -> str:
-        return f"{self.parameters / 1e6:.2f} M parameters, {self.multiply_adds / 1e9:.2f} GFLOPs"
-
 
 def embedder_cost(config: EmbedderConfig, preprocessing: Preprocessing) -> Cost:
     """Return the cost of embedding one crop at the input size; nothing is computed or allocated."""

@@ -85,6 +85,9 @@ class Processes:
             tensor.copy_(part.view_as(tensor))
 
 
+ALONE = Processes()
+
+
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Join the processes that `torchrun` started; without it, this one is alone.
@@ -92,7 +95,7 @@ def joined_processes() -> Iterator[Processes]:
     After an error no process waits for the others: torchrun ends them.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
+        yield ALONE
         return
     on_gpu = torch.cuda.is_available()
     if on_gpu:
@@ -121,7 +124,7 @@ class SynchronisedBatchNorm(_BatchNorm):
     regulariser.
     """
 
-    processes = Processes()
+    processes = ALONE
 
     def _check_input_dim(self, maps: Tensor) -> None:
         pass
@@ -150,7 +153,12 @@ class SynchronisedBatchNorm(_BatchNorm):
         return normalised.to(maps.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _remember(
+        self,
+        mean: Tensor,
+        variance: Tensor,
+        count: int,
+    ) -> None:
         momentum = self.momentum or 0.0
         self.get_buffer("running_mean").lerp_(mean, momentum)
         unbiased = variance * (count / max(count - 1, 1))

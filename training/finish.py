@@ -8,25 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from model.artefact import Artefact, Description, save_artefact
-from model.collapse import refuse_collapse
 from model.embedder import Embedder
-from model.metric_network import MetricNetwork, TorchPairScores
+from model.metric_network import MetricNetwork
 from model.precision import choose_device
 from model.problems import InputProblem
 from model.weights import round_as_stored
-from training.batches import BatchMaker, training_images
+from training.batches import BatchMaker
 from training.checkpoint import SavedWeights, read_weights, run_identity
 from training.datasets.record import CropRecord, Dataset
 from training.evaluation.calibration import calibrated_scores
-from training.evaluation.embedding import (
-    ProgressBar,
-    embed_searches,
-    gallery_samples,
-)
+from training.evaluation.embedding import ProgressBar, embed_searches
 from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search
 from training.evaluation.report import write_report
@@ -39,7 +33,7 @@ from training.recipe import Recipe
 from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, split_people
 from training.seen import unseen_people
 from training.start_comparison import compare_with_start
-from training.validation import best_scoring, photographed
+from training.validation import best_scoring, photographed, refuse_collapsed
 
 # Training batches that M-Net's BatchNorm statistics are estimated on.
 STATISTICS_BATCHES = 50
@@ -113,11 +107,11 @@ def finish_run(
     measured = others or run.datasets
     embedder, metric_network = _load_networks(run, weights, device, progress_bar)
     features = embed_searches(embedder, recipe.preprocessing, searches, progress_bar)
-    refuse_collapse(
+    refuse_collapsed(
         f"{weights.path}: no artefact is written (gmn finish {run.folder} --checkpoint last, or an "
         "earlier one, may do better)",
-        gallery_samples(features.values()),
-        TorchPairScores(metric_network) if metric_network else None,
+        features,
+        metric_network,
     )
     fitted_on = photographed(searches)
     people = f"{'' if others else 'held-out '}identities of {', '.join(fitted_on)}"
@@ -239,9 +233,9 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
     if not best:
         return f"The weights of {weights.path.name}, after {weights.done:,} steps."
     return (
-        f"The best weights of {epochs} {'epoch' if epochs == 1 else 'epochs'}, after epoch "
-        f"{best['epoch']:g}: {best['scoring']} has mAP {100 * best['score']:.1f}% in the "
-        "validation. They were chosen by held-out people, whose figures are a little better for it."
+        f"The best weights, after epoch {best['epoch']:g} of {epochs}: {best['scoring']} has mAP "
+        f"{100 * best['score']:.1f}% in the validation. They were chosen by held-out people, whose "
+        "figures are a little better for it."
     )
 
 
@@ -272,10 +266,7 @@ def _load_networks(
     metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
     metric_network.load_state_dict(weights.part("metric_network"))
     round_as_stored(metric_network)
-    # No label is read.
-    labels = np.zeros(len(run.records), dtype=np.int64)
-    batches = BatchMaker(run.records, labels, recipe, device)
-    images = training_images(batches, run.records, recipe, STATISTICS_BATCHES)
+    images = BatchMaker(run.records, recipe, device).plain_images(STATISTICS_BATCHES)
     reestimate_batch_norm(embedder, metric_network.to(device), images)
     return embedder, metric_network
 

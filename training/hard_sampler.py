@@ -75,21 +75,25 @@ class HardSampler(PKSampler):
             self._find_neighbours(embed)
 
     def epoch(self, number: int) -> list[list[int]]:
-        """Return all batches of one epoch."""
         batches = self._inner.epoch(number)
         if len(self._neighbours):
             random = np.random.default_rng((self.seed, number, 1))
             hard = round(self._share * len(batches))
             for index in random.permutation(len(batches))[:hard]:
-                batches[index] = self._alike(batches[index], random)
+                people = [self._person_of_row[row] for row in batches[index][:: self.images]]
+                near = self._neighbours[self._names.index(people[0])]
+                places = random.permutation(near[near >= 0])[: self.identities - 1]
+                chosen = [self._names[place] for place in places]
+                # A domain may have fewer people than a batch.
+                rest = [person for person in people[1:] if person not in chosen]
+                together = [people[0], *chosen, *rest][: self.identities]
+                batches[index] = self.crops_of(together, random)
         return batches
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return each person's nearest others, for a checkpoint."""
         return {"neighbours": torch.from_numpy(self._neighbours), **self._inner.state_dict()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the state in a checkpoint."""
         self._neighbours = state["neighbours"].numpy().copy()
         self._inner.load_state_dict(state)
 
@@ -121,15 +125,3 @@ class HardSampler(PKSampler):
                 for row, others in zip(part, numbers[order], strict=True):
                     nearest = others[others != row]
                     self._neighbours[row, :count] = nearest[:count]
-
-    def _alike(self, batch: list[int], random: np.random.Generator) -> list[int]:
-        """Replace a batch by its first person and P − 1 of the 2(P − 1) nearest of the domain."""
-        people = [self._person_of_row[row] for row in batch[:: self.images]]
-        near = self._neighbours[self._names.index(people[0])]
-        near = near[near >= 0]
-        places = random.permutation(near)[: self.identities - 1]
-        chosen = [self._names[place] for place in places]
-        # A domain may have fewer people than a batch.
-        rest = [person for person in people[1:] if person not in chosen]
-        together = [people[0], *chosen, *rest][: self.identities]
-        return self.crops_of(together, random)

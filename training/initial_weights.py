@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from model.artefact import load_artefact, resolve_artefact
@@ -46,10 +47,8 @@ def read_start(initial_weights: str) -> Start | None:
     Raises:
         InputProblem: for an artefact that cannot be read.
     """
-    if names_no_file(initial_weights):
-        return None
-    path = resolve_artefact(initial_weights)
-    if path.suffix != ".safetensors":
+    path = _artefact_file(initial_weights)
+    if path is None:
         return None
     artefact = load_artefact(path)
     return Start(
@@ -61,6 +60,13 @@ def read_start(initial_weights: str) -> Start | None:
     )
 
 
+def _artefact_file(initial_weights: str) -> Path | None:
+    if names_no_file(initial_weights):
+        return None
+    path = resolve_artefact(initial_weights)
+    return path if path.suffix == ".safetensors" else None
+
+
 def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
     """Return the sections of a recipe that continues from an artefact.
 
@@ -70,10 +76,8 @@ def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
     Raises:
         InputProblem: for an artefact that cannot be read.
     """
-    if names_no_file(initial_weights):
-        return {}
-    path = resolve_artefact(initial_weights)
-    if path.suffix != ".safetensors" or not path.exists():
+    path = _artefact_file(initial_weights)
+    if path is None or not path.exists():
         return {}
     known = load_artefact(path).description
     sections = {

@@ -11,7 +11,7 @@ query be compared with its nearest crops of the whole data set, where a search g
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,10 +27,9 @@ from model.metric_network import MetricNetwork, unit_features
 from model.weights import round_as_stored
 from training.batches import BatchMaker
 from training.datasets.record import CropRecord
-from training.distributed import Processes
 from training.evaluation.embedding import ProgressBar
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
-from training.recipe import MetricFit, Recipe
+from training.recipe import Recipe
 
 BATCH = 32
 ROWS_AT_ONCE = 1024
@@ -98,22 +97,31 @@ def fit_metric_network(
     views = recipe.metric_fit.views
     device = next(embedder.parameters()).device
     records = chosen_records(records, recipe)
+    viewed = recipe.model_copy(update={"augmentation": recipe.metric_fit.augmentation})
+    batches = BatchMaker(records, viewed, device)
+    network = folded(embedder, recipe.preprocessing)
+    parts = []
     with progress_bar("Embedding crops for M-Net", views * len(records)) as progress:
-        parts = []
-        for features in _embedded(embedder, records, recipe, device):
-            parts.append(features)
-            progress(len(features))
+        for view in range(views):
+            epoch = recipe.optimisation.epochs + 1 + view
+            for number, first in enumerate(range(0, len(records), BATCH)):
+                rows = list(range(first, min(first + BATCH, len(records))))
+                images = batches.images(batches.make(epoch, number, rows))
+                with torch.inference_mode():
+                    layout = images.contiguous(memory_format=torch.channels_last)
+                    parts.append(network(layout).float().cpu())
+                progress(len(rows))
     features = torch.cat(parts)
     domains = [record.domain for record in records] * views
     people = _numbers([record.person for record in records] * views)
     cameras = _numbers([record.camera for record in records] * views)
     domain_views = []
     for name in sorted(set(domains)):
-        rows = torch.tensor([row for row, domain in enumerate(domains) if domain == name])
-        units = unit_features(features[rows].to(device))
-        shown = people[rows].to(device)
-        under = cameras[rows].to(device)
-        domain_views.append(with_nearest(units, shown, under))
+        inside = torch.tensor([domain == name for domain in domains])
+        units = unit_features(features[inside].to(device))
+        domain_views.append(
+            with_nearest(units, people[inside].to(device), cameras[inside].to(device))
+        )
     return fit_to_views(domain_views, recipe)
 
 
@@ -126,8 +134,25 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
         metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
     start_at_cosine(metric_network)
     metric_network.to(device).train()
-    _train(metric_network, views, settings, recipe.seed)
+    hooks = keep_cosine_unit(metric_network)
+    optimiser = torch.optim.AdamW(metric_network.parameters(), weight_decay=0.0)
+    for step in range(settings.steps):
+        # The learning rate falls to 0 along a cosine.
+        share = 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * share
+        compared = compare(metric_network, views[step % len(views)], (recipe.seed, step))
+        counted = compared.counted
+        scores = metric_network.scores(compared.pairs.flatten(0, 1)).view(counted.shape)
+        ranking = pair_ranking_loss(scores, compared.same, counted)
+        anchor = cosine_anchor_loss(scores[counted], compared.cosines[counted])
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(ranking + settings.cosine_anchor * anchor)
+        optimiser.step()
+    for hook in hooks:
+        hook.remove()
     round_as_stored(metric_network)
+
     pairs = []
     for step in range(min(settings.steps, STATISTICS_STEPS)):
         compared = compare(metric_network, views[step % len(views)], (recipe.seed, step))
@@ -152,33 +177,16 @@ def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRe
     return chosen
 
 
-def _embedded(
-    embedder: Embedder,
-    records: Sequence[CropRecord],
-    recipe: Recipe,
-    device: torch.device,
-) -> Iterator[Tensor]:
-    """Yield features `(n, d)` float32 on the CPU, one view of all crops after another."""
-    viewed = recipe.model_copy(update={"augmentation": recipe.metric_fit.augmentation})
-    batches = BatchMaker(records, np.zeros(len(records), np.int64), viewed, device)
-    network = folded(embedder, recipe.preprocessing)
-    for view in range(recipe.metric_fit.views):
-        epoch = recipe.optimisation.epochs + 1 + view
-        for number, first in enumerate(range(0, len(records), BATCH)):
-            rows = list(range(first, min(first + BATCH, len(records))))
-            images = batches.images(batches.make(epoch, number, rows, Processes()))
-            with torch.inference_mode():
-                layout = images.contiguous(memory_format=torch.channels_last)
-                features = network(layout).float().cpu()
-            yield features
-
-
 def _numbers(labels: Sequence[object]) -> Tensor:
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return torch.tensor([numbers[label] for label in labels])
 
 
-def with_nearest(units: Tensor, people: Tensor, cameras: Tensor) -> Views:
+def with_nearest(
+    units: Tensor,
+    people: Tensor,
+    cameras: Tensor,
+) -> Views:
     """Find for each view of a domain the others that a search would find first."""
     nearest = []
     for start in range(0, len(units), ROWS_AT_ONCE):
@@ -230,32 +238,11 @@ def _candidates(
     return np.concatenate((near, drawn))
 
 
-def _train(
-    metric_network: MetricNetwork,
-    views: Sequence[Views],
-    settings: MetricFit,
-    seed: int,
-) -> None:
-    hooks = keep_cosine_unit(metric_network)
-    optimiser = torch.optim.AdamW(metric_network.parameters(), weight_decay=0.0)
-    for step in range(settings.steps):
-        # The learning rate falls to 0 along a cosine.
-        share = 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * share
-        compared = compare(metric_network, views[step % len(views)], (seed, step))
-        counted = compared.counted
-        scores = metric_network.scores(compared.pairs.flatten(0, 1)).view(counted.shape)
-        ranking = pair_ranking_loss(scores, compared.same, counted)
-        anchor = cosine_anchor_loss(scores[counted], compared.cosines[counted])
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(ranking + settings.cosine_anchor * anchor)
-        optimiser.step()
-    for hook in hooks:
-        hook.remove()
-
-
-def pair_ranking_loss(scores: Tensor, same: Tensor, counted: Tensor) -> Tensor:
+def pair_ranking_loss(
+    scores: Tensor,
+    same: Tensor,
+    counted: Tensor,
+) -> Tensor:
     """Compute the mean over positive pairs of log(1 + Σ over negatives of exp(s_negative − s)).
 
     The negatives are those of the pair's query. A search ranks candidates by their scores: how far

@@ -70,7 +70,10 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
     else:
         reason = "there is none"
         if held is not None:
-            reason = _misfits("metric_network", held.config, recipe.metric_network)[1]
+            differences = _differences("metric_network", held.config, recipe.metric_network)
+            reason = "; ".join(
+                f"{name} is {old} there, {new} here" for name, old, new in differences
+            )
         left.append(f"M-Net: {reason}")
         if can_start_at_cosine(recipe.metric_network):
             start_at_cosine(metric_network)
@@ -86,10 +89,9 @@ def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
         ("embedder", start.embedder.config, recipe.embedder),
         ("preprocessing", start.preprocessing, recipe.preprocessing),
     ):
-        remedy, misfit = _misfits(section, there, here)
-        if misfit:
-            remedies.append(remedy)
-            misfits.append(misfit)
+        for setting, theirs, ours in _differences(section, there, here):
+            remedies.append(f"--set {shlex.quote(f'{setting}={theirs}')}")
+            misfits.append(f"{setting} is {theirs} there, {ours} here")
     if misfits:
         raise InputProblem(
             f"initial_weights {start.name}: an embedder of another kind: {'; '.join(misfits)}; add "
@@ -98,23 +100,19 @@ def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
         )
 
 
-def _misfits(
+def _differences(
     section: str,
     held: BaseModel,
     wanted: BaseModel,
-) -> tuple[str, str]:
-    """Return the `--set` options that would take all differing settings, and these in words."""
+) -> list[tuple[str, str, str]]:
+    """Return the settings that differ, each with both values as TOML."""
     there = held.model_dump(mode="json")
     here = wanted.model_dump(mode="json")
-    options = []
-    misfits = []
-    for name in type(held).model_fields:
-        theirs = _as_toml(there.get(name))
-        ours = _as_toml(here.get(name))
-        if theirs != ours:
-            options.append(f"--set {shlex.quote(f'{section}.{name}={theirs}')}")
-            misfits.append(f"{section}.{name} is {theirs} there, {ours} here")
-    return " ".join(options), "; ".join(misfits)
+    return [
+        (f"{section}.{name}", _as_toml(there.get(name)), _as_toml(here.get(name)))
+        for name in type(held).model_fields
+        if there.get(name) != here.get(name)
+    ]
 
 
 def _as_toml(value: object) -> str:
@@ -225,7 +223,11 @@ def averaged_networks(networks: TrainedNetworks, decay: float) -> AveragedModel:
     ExponentialMovingAverage does).
     """
 
-    def update(averages: Tensors, current: Tensors, _: object) -> None:
+    def update(
+        averages: Tensors,
+        current: Tensors,
+        _: object,
+    ) -> None:
         if averages[0].is_floating_point():
             count = int(average.n_averaged)
             torch._foreach_lerp_(averages, current, 1.0 - min(decay, count / (9 + count)))

@@ -138,7 +138,8 @@ def export_onnx(file: Path, folder: Path) -> Parity:
         scorer = PairScores(artefact).eval()
         _write_graph(written / PAIR_SCORER, scorer, features, description.scorings)
         parity = compare_with_torch(artefact, written)
-        if not all(apart <= TOLERANCE for apart in (parity.features, *parity.scores.values())):
+        differences = (parity.features, *parity.scores.values())
+        if not all(apart <= TOLERANCE for apart in differences):
             raise InputProblem(
                 f"{file}: ONNX Runtime gives other numbers than PyTorch ({parity.summary()}; at "
                 f"most {TOLERANCE:g} is allowed); nothing was written, serve it by gmn serve"
@@ -158,9 +159,10 @@ def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
     with torch.inference_mode():
         crops = preprocessing.normalise(torch.from_numpy(drawn_patterns(preprocessing)))
         expected = artefact.embedder(crops)
-    outputs = [
-        embedder.run(None, {CROPS: part.contiguous().numpy()})[0] for part in (crops, crops[:1])
-    ]
+    outputs = []
+    for part in (crops, crops[:1]):
+        (features,) = embedder.run(None, {CROPS: part.contiguous().numpy()})
+        outputs.append(features)
     wanted = torch.cat([expected, expected[:1]])
     apart = (torch.from_numpy(np.concatenate(outputs)) - wanted).abs()
     apart = apart / wanted.norm(dim=1, keepdim=True).clamp(min=1e-12)
@@ -238,7 +240,6 @@ def _about(
     """Describe the graphs for a program that uses them, as JSON."""
     description = artefact.description
     provenance = description.provenance
-    scorings = description.calibration.scorings
     return {
         "format_version": 1,
         "crop": {
@@ -267,7 +268,7 @@ def _about(
                     "scale": SCALES[scoring],
                     "calibrated": False,
                     "thresholds": {
-                        point: scorings[scoring].pair_threshold(far)
+                        point: description.calibration.scorings[scoring].pair_threshold(far)
                         for point, far in PAIR_OPERATING_POINTS.items()
                     },
                 }

@@ -45,10 +45,25 @@ def describe_training(
     people: set[int] = set()
     for dataset in datasets:
         used = [record for record in records if record.dataset == dataset.name]
+        identities = {record.identity for record in used}
+        splits = sorted({record.split for record in used if record.split})
         fingerprints = {crop_fingerprint(record) for record in used}
         crops |= fingerprints
-        people |= person_fingerprints(dataset, {record.identity for record in used}).keys()
-        data.append(_training_data(dataset, used, len(fingerprints)))
+        people |= person_fingerprints(dataset, identities).keys()
+        # A spec does not always state which version of a set was read.
+        version = f" ({dataset.version})" if dataset.version else ""
+        data.append(
+            TrainingData(
+                name=dataset.name,
+                spec=without_folders(dataset.spec) + version,
+                terms=dataset.terms,
+                crops=len(used),
+                identities=len(identities),
+                cameras=len({(record.domain, record.camera) for record in used}),
+                splits=dataset.training_splits or tuple(splits) or None,
+                fingerprints=len(fingerprints),
+            )
+        )
     stored = recipe.model_dump(mode="json")
     # The folder of a file is of one machine; its name is kept.
     stored["initial_weights"] = Path(recipe.initial_weights).name
@@ -70,26 +85,6 @@ def describe_training(
     return provenance, fingerprints_of(crops, people, inherited)
 
 
-def _training_data(
-    dataset: Dataset,
-    records: Sequence[CropRecord],
-    fingerprints: int,
-) -> TrainingData:
-    # A spec does not always state which version of a set was read.
-    version = f" ({dataset.version})" if dataset.version else ""
-    splits = tuple(sorted({record.split for record in records if record.split}))
-    return TrainingData(
-        name=dataset.name,
-        spec=without_folders(dataset.spec) + version,
-        terms=dataset.terms,
-        crops=len(records),
-        identities=len({record.identity for record in records}),
-        cameras=len({(record.domain, record.camera) for record in records}),
-        splits=dataset.training_splits or splits or None,
-        fingerprints=fingerprints,
-    )
-
-
 def weight_sources(
     recipe: Recipe,
 ) -> tuple[tuple[WeightSource, ...], tuple[TrainingFingerprints, ...]]:
@@ -101,7 +96,7 @@ def weight_sources(
     Raises:
         InputProblem: naming starting weights or a teacher that cannot be read.
     """
-    inherited = []
+    inherited = [inherited_weights("teacher", word) for word in recipe.distillation.teachers]
     if recipe.initial_weights != "none":
         start = inherited_weights(
             "initial weights",
@@ -110,9 +105,7 @@ def weight_sources(
             recipe.initial_weights_terms,
             recipe.embedder.backbone,
         )
-        inherited.append(start)
-    for word in recipe.distillation.teachers:
-        inherited.append(inherited_weights("teacher", word))
+        inherited.insert(0, start)
     sources = {source: None for weights, _ in inherited for source in weights}
     return tuple(sources), tuple(fingerprints for _, fingerprints in inherited)
 
@@ -141,23 +134,26 @@ def inherited_weights(
     Raises:
         InputProblem: naming a file that cannot be read.
     """
-    source = WeightSource(
-        role=role,
-        name=word,
-        documented_data=documented_data,
-        terms=terms,
-    )
+    sha256 = None
     if word.partition(":")[0] == "torchvision":
-        data = documented_data or ("ImageNet",)
-        return (source.model_copy(update={"documented_data": data}),), TrainingFingerprints()
-    if word == "timm":
+        name = word
+        documented_data = documented_data or ("ImageNet",)
+    elif word == "timm":
         # Its tag abbreviates the data, which are not always ImageNet's alone: no documentation.
         name, licence = timm_weights(backbone)
-        tagged = source.model_copy(update={"name": name, "terms": terms or licence})
-        return (tagged,), TrainingFingerprints()
-    file = resolve_artefact(word)
-    source = source.model_copy(update={"name": file.name, "sha256": file_digest(file)})
-    if file.suffix != ".safetensors":
+        terms = terms or licence
+    else:
+        file = resolve_artefact(word)
+        name = file.name
+        sha256 = file_digest(file)
+    source = WeightSource(
+        role=role,
+        name=name,
+        documented_data=documented_data,
+        terms=terms,
+        sha256=sha256,
+    )
+    if not name.endswith(".safetensors"):
         return (source,), TrainingFingerprints()
     artefact = load_artefact(file)
     known = artefact.description.provenance

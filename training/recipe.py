@@ -289,7 +289,13 @@ def read_recipe(
     file_keys = set(content)
     for override in overrides or []:
         _apply(content, override)
-    _continue_from_start(content, file_keys)
+    weights = content.get("initial_weights")
+    start = sections_of(weights) if isinstance(weights, str) else {}
+    for section, known in start.items():
+        # A section that only the command line sets is added to that of the initial weights.
+        changed = content.get(section, {})
+        if section not in file_keys and isinstance(changed, dict):
+            content[section] = known | changed
     _settle_nones(content)
     content.setdefault("name", path.stem)
     content["plugins"] = loaded
@@ -381,7 +387,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
     section[last] = value
 
 
-def _as_part(place: Sequence[str], value: Any, content: dict[str, Any]) -> Any:
+def _as_part(
+    place: Sequence[str],
+    value: Any,
+    content: dict[str, Any],
+) -> Any:
     """Turn a bare value into the part's settings that it stands for: 0.1 for `losses.pic`."""
     *parents, name = place
     section = _section_at(parents, content)
@@ -393,22 +403,6 @@ def _as_part(place: Sequence[str], value: Any, content: dict[str, Any]) -> Any:
     if issubclass(section, Table) and name in section.kinds:
         return {first_setting(section.kinds[name].settings): value}
     return value
-
-
-def _continue_from_start(content: dict[str, Any], file_keys: set[str]) -> None:
-    """Add the sections that a recipe leaves to its initial weights.
-
-    Args:
-        content: the content of the recipe, changed in place.
-        file_keys: keys of the recipe's file; a section that only the command line sets is added to
-            that of the initial weights.
-    """
-    weights = content.get("initial_weights")
-    sections = sections_of(weights) if isinstance(weights, str) else {}
-    for name, section in sections.items():
-        changed = content.get(name, {})
-        if name not in file_keys and isinstance(changed, dict):
-            content[name] = section | changed
 
 
 def _settle_nones(section: dict[str, Any]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -16,7 +15,7 @@ from model.precision import choose_device
 from training.batches import BatchMaker
 from training.checkpoint import RunIdentity, run_identity
 from training.datasets.record import CropRecord
-from training.distributed import Processes, synchronise_norms
+from training.distributed import ALONE, Processes, synchronise_norms
 from training.networks import (
     TrainedNetworks,
     averaged_networks,
@@ -50,7 +49,7 @@ class Run:
     batches: BatchMaker
     average: AveragedModel | None = None
     teachers: Sequence[torch.Tensor] = ()
-    processes: Processes = field(default_factory=Processes)
+    processes: Processes = ALONE
     notes: tuple[str, ...] = ()
     anchor: nn.Module | None = None
 
@@ -64,7 +63,7 @@ def prepare_run(
     recipe: Recipe,
     records: Sequence[CropRecord],
     folder: Path,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
     device_name: str = "auto",
 ) -> Run:
     """Build networks, optimiser and sampler; write nothing.
@@ -73,7 +72,7 @@ def prepare_run(
         recipe: decides everything but the data.
         records: the training crops.
         folder: where the run will write.
-        processes: the processes that train together; None is this one alone.
+        processes: the processes that train together.
         device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
@@ -81,29 +80,25 @@ def prepare_run(
             processes, or the initial weights do not fit.
     """
     device = choose_device(device_name)
-    together = processes or Processes()
-    together.local_slice(recipe.sampling.identities * recipe.sampling.images)
+    processes.local_slice(recipe.sampling.identities * recipe.sampling.images)
     sampler = build_sampler(records, recipe.sampling, recipe.seed)
-    people = sorted({record.person for record in records})
-    index = {person: label for label, person in enumerate(people)}
-    labels = np.array([index[record.person] for record in records], dtype=np.int64)
     cache = Path(recipe.distillation.cache) if recipe.distillation.cache else folder / "teachers"
-    teachers = load_teacher_features(recipe.distillation.teachers, records, cache, together)
+    teachers = load_teacher_features(recipe.distillation.teachers, records, cache, processes)
     torch.manual_seed(recipe.seed)
     start = starting_networks(recipe)
     networks = TrainedNetworks(
         start,
         recipe,
-        len(people),
+        len({record.person for record in records}),
         [features.shape[1] for features in teachers],
     )
     anchor = starting_embedder(recipe, start, device) if recipe.losses.need("start") else None
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if together.count > 1:
+    if processes.count > 1:
         # The neck stays as it is: it sees the whole batch anyway.
         neck = networks.embedder.neck
         twice = recipe.losses.need("terms")
-        synchronise_norms(networks.embedder, together, twice, device)
+        synchronise_norms(networks.embedder, processes, twice, device)
         networks.embedder.neck = neck
     optimisation = recipe.optimisation
     build = OPTIMISERS[optimisation.optimiser.name].build
@@ -116,10 +111,10 @@ def prepare_run(
         networks=networks,
         optimiser=build(networks.parameter_groups(optimisation), optimisation),
         sampler=sampler,
-        batches=BatchMaker(records, labels, recipe, device),
+        batches=BatchMaker(records, recipe, device),
         average=averaged_networks(networks, decay) if decay else None,
         teachers=teachers,
-        processes=together,
+        processes=processes,
         notes=start.notes,
         anchor=anchor,
     )

@@ -63,9 +63,14 @@ class RunData(BaseModel):
         return leave_out(datasets, self.left_out) if self.left_out else list(datasets)
 
 
-def write_run(folder: Path, recipe: Recipe, data: RunData) -> None:
+def write_run(
+    folder: Path,
+    recipe: Recipe,
+    data: RunData,
+) -> None:
     """Write the files that `read_run` reads into a run's folder."""
-    stored = data.model_copy(update={"specs": tuple(absolute_spec(spec) for spec in data.specs)})
+    specs = tuple(absolute_spec(spec) for spec in data.specs)
+    stored = data.model_copy(update={"specs": specs})
     (folder / RECIPE_NAME).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     (folder / DATA_NAME).write_text(stored.model_dump_json(indent=1), encoding="utf-8")
 
@@ -169,9 +174,9 @@ class RunLog:
 
 
 def _drop_from(path: Path, step: int) -> None:
-    """Drop the lines of a step and of later ones; a killed run may have left half a line."""
     if not path.exists():
         return
+    # A killed run may have left half a line, whose step counts as infinite.
     lines = path.read_text(encoding="utf-8").splitlines()
     earlier = [f"{line}\n" for line in lines if _step(line) < step]
     beside = path.with_name(f".{path.name}.tmp")

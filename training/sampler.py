@@ -101,7 +101,6 @@ class PKSampler:
         """Prepare an epoch, counted from 0; `embed` computes features by the current networks."""
 
     def epoch(self, number: int) -> list[list[int]]:
-        """Return all batches of one epoch."""
         return list(self.batches(np.random.default_rng((self.seed, number))))
 
     def crops_per_epoch(self, number: int) -> int:
@@ -181,7 +180,9 @@ class CropSampler(PKSampler):
 
     def _turns(self, random: Generator) -> tuple[dict[Person, int], int]:
         """Return how often each person comes up, and the number of batches that they fill."""
-        wanted = {person: max(len(rows) // self.images, 1) for person, rows in self.people.items()}
+        wanted = {}
+        for person, rows in self.people.items():
+            wanted[person] = max(len(rows) // self.images, 1)
         needed = ceil(sum(wanted.values()) / self.identities)
         batches = min(max(needed, *wanted.values()), MAX_EPOCH_GROWTH * needed)
         turns = {person: min(count, batches) for person, count in wanted.items()}
@@ -299,7 +300,11 @@ def build_sampler(
     return sampler
 
 
-def describe_epoch(crops: int, in_epoch: int, alone: int) -> str:
+def describe_epoch(
+    crops: int,
+    in_epoch: int,
+    alone: int,
+) -> str:
     """Return a clause on how many of the training crops an epoch shows.
 
     Args:

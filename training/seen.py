@@ -79,7 +79,8 @@ def seen_people(
 def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
     """Return why everybody counts as seen; nothing where crops and identities decide."""
     reasons = []
-    for known in _all_data(provenance):
+    inherited = [data for source in provenance.all_sources for data in source.data]
+    for known in [*provenance.data, *inherited]:
         if known.name != dataset.name and overlapping([known.name], [dataset.name]):
             reasons.append(f"was trained on {known.name}, which shows some of the same people")
         elif known.fingerprints is None and _is_same_set(known, dataset):
@@ -95,11 +96,6 @@ def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
     ]
 
 
-def _all_data(provenance: Provenance) -> list[TrainingData]:
-    """Return every data set that went into the weights or their sources."""
-    return [*provenance.data, *(data for source in provenance.all_sources for data in source.data)]
-
-
 def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
     """Return whether a set trained on is this one, by its kind or its owner's name for it."""
     source = known_source(dataset.spec)
@@ -107,7 +103,6 @@ def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
 
 
 def _same_name(documented: str, dataset: Dataset) -> bool:
-    """Return whether a publisher's name of a set, such as Market-1501, is that of a data set."""
     theirs = re.sub(r"[^a-z0-9]", "", documented.lower())
     ours = re.sub(r"[^a-z0-9]", "", dataset.name.lower())
     return bool(theirs and ours) and (theirs.startswith(ours) or ours.startswith(theirs))

@@ -79,10 +79,14 @@ class TrainingStep:
         run.optimiser.zero_grad(set_to_none=True)
         images = run.batches.images(batch)
         micro_batch = run.recipe.optimisation.micro_batch
-        if micro_batch is None or micro_batch >= len(images):
-            terms, norms = self._at_once(images, batch, seed, with_norms)
-        else:
+        if micro_batch is not None and micro_batch < len(images):
             terms, norms = self._in_parts(images, batch, seed, with_norms, micro_batch)
+        else:
+            torch.manual_seed(seed)
+            before_neck, stages = self._embed(images)
+            features = self._features(before_neck, stages, batch, [images])
+            terms = features.terms
+            norms = self._backward(features, with_norms)
         gradients = gradients_of(run.networks.parameters())
         run.processes.average(gradients)
 
@@ -105,19 +109,6 @@ class TrainingStep:
         """Do a whole step, to measure its cost."""
         self.gradients(batch, seed)
         self.update()
-
-    def _at_once(
-        self,
-        images: Tensor,
-        batch: Batch,
-        seed: int,
-        with_norms: bool,
-    ) -> tuple[Terms, Norms]:
-        torch.manual_seed(seed)
-        before_neck, stages = self._embed(images)
-        features = self._features(before_neck, stages, batch, [images])
-        norms = self._backward(features, with_norms)
-        return features.terms, norms
 
     def _in_parts(
         self,
@@ -196,8 +187,11 @@ class TrainingStep:
             run.networks.metric_network,
             dict(zip(self._stages, stages, strict=True)),
             tuple(teacher[batch.rows].to(run.device) for teacher in run.teachers),
-            None if run.anchor is None else self._at_start(run.anchor, parts),
         )
+        if run.anchor is not None:
+            with torch.no_grad(), self._autocast():
+                share = torch.cat([run.anchor(part) for part in parts])
+            features.start = run.processes.gather(share.float())
         built = run.networks.losses
         # A regulariser, which comes last, reads the terms before it.
         for name, settings in self._losses.items():
@@ -207,12 +201,6 @@ class TrainingStep:
                 loss = LOSSES[name].build(settings, features)
             features.terms[name] = settings.weight * loss
         return features
-
-    def _at_start(self, embedder: nn.Module, parts: Sequence[Tensor]) -> Tensor:
-        """Embed the whole batch by the embedder as it was before the first step."""
-        with torch.no_grad(), self._autocast():
-            share = torch.cat([embedder(part) for part in parts])
-        return self._run.processes.gather(share.float())
 
     def _backward(self, features: Features, with_norms: bool) -> Norms:
         norms = {}
@@ -233,7 +221,11 @@ def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
 Unread = list[tuple[Position, Sequence[str], Gradients]]
 
 
-def refuse_divergence(unread: Unread, log: RunLog, scaler: GradScaler) -> None:
+def refuse_divergence(
+    unread: Unread,
+    log: RunLog,
+    scaler: GradScaler,
+) -> None:
     """Check that the losses and gradients of steps are finite, and clear the list.
 
     A CPU's steps are checked before they change a weight; a GPU's when a step is logged, and before

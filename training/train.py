@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import FrameType, MappingProxyType
+from types import FrameType
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from model.problems import InputProblem
 from training.batches import load_batches, step_seed
 from training.checkpoint import Position, Stateful, load_checkpoint, save_checkpoint
 from training.datasets.record import Dataset, refuse_unreadable
-from training.distributed import Processes
+from training.distributed import ALONE, Processes
 from training.evaluation.embedding import ProgressBar, embed_records, no_bar
 from training.evaluation.files import make_folder
 from training.evaluation.results import EvaluationReport
@@ -41,7 +41,6 @@ Report = Callable[[int, int, dict[str, float]], None]
 LEAST_LOGGED_STEPS = 20
 # A term whose gradient is below this share of the gradient of L_gmn trains nothing.
 INACTIVE_SHARE = 0.01
-NO_SEARCHES: Mapping[str, Search] = MappingProxyType({})
 
 
 @contextmanager
@@ -72,7 +71,7 @@ def train(
     resume: bool = False,
     notice: Notice = print,
     source: RunData | None = None,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
     progress_bar: ProgressBar = no_bar,
     training_bar: Callable[[], AbstractContextManager[Report]] = no_report,
 ) -> EvaluationReport | None:
@@ -85,7 +84,7 @@ def train(
         resume: continue the run in this folder.
         notice: called with each line that the run reports.
         source: where the data come from, for `gmn finish`; None takes the data sets' specs.
-        processes: the processes that train together; None is this one alone.
+        processes: the processes that train together.
         progress_bar: shows the progress of a long step before or after the training.
         training_bar: shows the progress of the training.
 
@@ -97,10 +96,9 @@ def train(
         InputProblem: data, initial weights or a setting do not fit, or training diverged.
         TrainingStopped: SIGINT or SIGTERM stopped it; it can be resumed.
     """
-    together = processes or Processes()
     make_folder(folder)
     is_used = not all(file.match("reviews-*") for file in folder.iterdir())
-    if together.is_main and is_used and not resume:
+    if processes.is_main and is_used and not resume:
         raise InputProblem(
             f"{folder}: is not empty; name a new folder, or continue its run by --resume"
         )
@@ -113,17 +111,17 @@ def train(
     notice(f"{len(records):,} crops to train on, {len(held_out):,} held out")
     final_searches = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
     searches = validation_searches(recipe, datasets)
-    if together.is_main and not any(folder.glob("checkpoint*.pt")):
+    if processes.is_main and not any(folder.glob("checkpoint*.pt")):
         # Recombined people are made of crops that are read already.
         names = {dataset.name for dataset in datasets}
         crops = [record for record in records if record.dataset in names] + held_out
         with progress_bar("Reading every crop once", len(crops)) as advance:
             refuse_unreadable(crops, advance)
-    together.barrier()
-    run = prepare_run(recipe, records, folder, together)
+    processes.barrier()
+    run = prepare_run(recipe, records, folder, processes)
     for note in run.notes:
         notice(note)
-    if together.is_main:
+    if processes.is_main:
         write_run(folder, recipe, source)
         if recipe.refuse_worse and final_searches:
             start = measure_start(recipe, final_searches, run.device)
@@ -135,7 +133,7 @@ def train(
 
     with training_bar() as report:
         train_networks(run, report, notice, searches)
-    if not together.is_main:
+    if not processes.is_main:
         return None
     if not recipe.held_out.fraction:
         notice(
@@ -151,7 +149,7 @@ def train_networks(
     run: Run,
     report: Report = lambda *_: None,
     notice: Notice = lambda _: None,
-    searches: Mapping[str, Search] = NO_SEARCHES,
+    searches: Mapping[str, Search] | None = None,
 ) -> None:
     """Train to the recipe's last epoch, from the run's checkpoint if there is one.
 
@@ -161,7 +159,7 @@ def train_networks(
         report: called before each epoch and after every step.
         notice: called with a line for each event, such as a damaged checkpoint, and with the
             figures of each validation.
-        searches: the held-out people that are measured while training; may be empty.
+        searches: the held-out people that are measured while training; None measures nobody.
 
     Raises:
         InputProblem: the loss or a gradient is not finite; names crops of the batch.
@@ -171,7 +169,7 @@ def train_networks(
     epochs = recipe.optimisation.epochs
     on_cpu = run.device.type == "cpu"
     step = TrainingStep(run)
-    validation = Validation(run, searches, notice)
+    validation = Validation(run, searches or {}, notice)
     state: dict[str, Stateful] = {
         "networks": run.networks,
         "optimiser": run.optimiser,

@@ -11,13 +11,12 @@ from typing import cast
 import numpy as np
 
 from model.collapse import CollapsedModel, refuse_collapse
-from model.metric_network import TorchPairScores
+from model.metric_network import MetricNetwork, TorchPairScores
 from model.problems import InputProblem
-from training.batches import training_images
 from training.checkpoint import Position, read_weights, save_best
 from training.datasets.protocols import limit_identities
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.embedding import embed_searches, gallery_samples
+from training.evaluation.embedding import SearchFeatures, embed_searches, gallery_samples
 from training.evaluation.metrics import rank_queries
 from training.evaluation.scoring import score_searches
 from training.evaluation.searches import Search, across_cameras, camera_name, held_out_people
@@ -81,9 +80,24 @@ def best_scoring(figures: Figures) -> tuple[str, float]:
     counted = [figures[name] for name in photographed(figures)]
     means = {}
     for scoring in counted[0]:
-        means[scoring] = float(np.mean([scorings[scoring]["mAP"] for scorings in counted]))
+        values = [scorings[scoring]["mAP"] for scorings in counted]
+        means[scoring] = float(np.mean(values))
     best = max(means, key=lambda scoring: means[scoring])
     return best, means[best]
+
+
+def refuse_collapsed(
+    name: str,
+    features: Mapping[str, SearchFeatures],
+    metric_network: MetricNetwork | None,
+) -> None:
+    """Refuse networks that give all crops the same feature, or M-Net's score to all pairs.
+
+    Raises:
+        CollapsedModel: beginning with `name`, such as a file of weights.
+    """
+    pair_scores = TorchPairScores(metric_network) if metric_network else None
+    refuse_collapse(name, gallery_samples(features.values()), pair_scores)
 
 
 class Validation:
@@ -117,7 +131,12 @@ class Validation:
             return position.epoch % settings.every_epochs == 0 or position.epoch == epochs
         return settings.every_steps is not None and position.done % settings.every_steps == 0
 
-    def measure(self, position: Position, steps: int, log: RunLog) -> None:
+    def measure(
+        self,
+        position: Position,
+        steps: int,
+        log: RunLog,
+    ) -> None:
         """Measure, log and keep the weights if they are the best; the run stays as it is.
 
         Args:
@@ -167,7 +186,7 @@ class Validation:
         # If the recipe fits an M-Net when training is over, the artefact has that one.
         if "gmn" in recipe.losses.on and not recipe.metric_fit.steps:
             metric_network = networks.metric_network
-            images = training_images(self._run.batches, self._run.records, recipe, BATCHES)
+            images = self._run.batches.plain_images(BATCHES)
             reestimate_batch_norm(networks.embedder, metric_network, images)
         features = embed_searches(networks.embedder, recipe.preprocessing, self._searches)
         figures: Figures = {}
@@ -178,8 +197,7 @@ class Validation:
                     means = rank_queries(rows, scores.labels).means()
                     figures[name][scoring] = {"mAP": means["mAP"], "rank_1": means["rank_1"]}
         try:
-            pair_scores = TorchPairScores(metric_network) if metric_network else None
-            refuse_collapse("these weights", gallery_samples(features.values()), pair_scores)
+            refuse_collapsed("these weights", features, metric_network)
         except CollapsedModel:
             return figures, True
         return figures, False

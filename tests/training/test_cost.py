@@ -44,7 +44,3 @@ def test_the_metric_networks_cost_per_pair_is_its_two_layers() -> None:
     cost = pair_cost(512, MetricNetworkConfig(hidden=256))
     assert cost.multiply_adds == 512 * 256 + 256 * 2
     assert cost.parameters == (512 + 1) * 256 + 2 * 256 + (256 + 1) * 2
-
-
-def test_a_cost_reads_as_the_papers_write_it() -> None:
-    assert str(embedder_cost(resnet50(), PAPER_SIZE)) == "24.56 M parameters, 2.67 GFLOPs"

@@ -126,17 +126,16 @@ def calibrate(
         resolve_artefact,
         shipped_artefacts,
     )
-    from model.collapse import refuse_collapse
-    from model.metric_network import TorchPairScores
     from model.precision import choose_device
     from training.datasets.registry import read_datasets
     from training.evaluation.calibration import calibrated_scores
-    from training.evaluation.embedding import embed_searches, gallery_samples
+    from training.evaluation.embedding import embed_searches
     from training.evaluation.evaluate_search import evaluate_search
     from training.evaluation.files import make_folder
     from training.evaluation.tables import Table
     from training.finish import brief_metrics
     from training.seen import unseen_people
+    from training.validation import refuse_collapsed
 
     source = resolve_artefact(artefact)
     if out is None and artefact in shipped_artefacts():
@@ -161,10 +160,12 @@ def calibrate(
             )
     network = loaded.metric_network
     features = embed_searches(
-        loaded.embedder, loaded.description.preprocessing, searches, progress_bar
+        loaded.embedder,
+        loaded.description.preprocessing,
+        searches,
+        progress_bar,
     )
-    pair_scores = TorchPairScores(network) if network else None
-    refuse_collapse(str(source), gallery_samples(features.values()), pair_scores)
+    refuse_collapsed(str(source), features, network)
     with calibrated_scores(
         network,
         features,

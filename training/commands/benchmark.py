@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.problems import InputProblem
-from training.commands.common import PluginOption, print_tables, progress_bar
+from training.commands.common import (
+    DataSpecs,
+    PluginOption,
+    SettingsOption,
+    print_tables,
+    progress_bar,
+)
 from training.commands.train import train_one
 
 if TYPE_CHECKING:
@@ -30,9 +36,7 @@ def benchmark(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        list[str], typer.Option("--data", help="KIND:PATH, repeatable.", show_default=False)
-    ],
+    data: DataSpecs,
     seeds: Annotated[
         str, typer.Option(help="Comma-separated; every row is trained by each.")
     ] = "0,1,2",
@@ -40,10 +44,7 @@ def benchmark(
         Path,
         typer.Option("--out", metavar="DIR", help="Gets the runs, and a page for each table."),
     ] = Path("runs/benchmark"),
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of every row's recipe, repeatable."),
-    ] = None,
+    settings: SettingsOption = None,
     plugins: PluginOption = None,
     calibrate: Annotated[
         list[str] | None,
@@ -78,16 +79,15 @@ def benchmark(
     from training.provenance import command_line
 
     table = read_table(name)
-    files = plugins or []
-    load_plugins(files)
+    load_plugins(plugins or ())
     plan = plan_benchmark(
         table,
         read_datasets(data),
-        settings or [],
+        settings or (),
         _numbers(seeds),
         out,
         command_line(),
-        files,
+        plugins or (),
     )
     others = read_datasets(calibrate or [])
     if not others and any(not recipe.held_out.fraction for recipe in plan.recipes):
@@ -107,7 +107,11 @@ def benchmark(
             return
 
         def train_run(
-            recipe: Recipe, source: RunData, sets: Sequence[Dataset], folder: Path, resume: bool
+            recipe: Recipe,
+            source: RunData,
+            sets: Sequence[Dataset],
+            folder: Path,
+            resume: bool,
         ) -> None:
             if processes.is_main:
                 typer.echo(f"── {'/'.join(folder.parts[-3:])}", err=True)

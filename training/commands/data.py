@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,7 +89,7 @@ def _print_report(report: Report) -> None:
         ("crossing_duplicates", "\nSame pixels, different label or split"),
         ("duplicates", "\nSame pixels, same label and split"),
     ):
-        _print_findings(title, report[key], _duplicate, "yellow")
+        _print_findings(title, report[key])
 
 
 def _print_dataset(dataset: Report) -> None:
@@ -119,11 +119,11 @@ def _print_dataset(dataset: Report) -> None:
                 f"  {side.capitalize()} {sizes['smallest']} to {sizes['largest']} "
                 f"(median {sizes['median']:g}) pixels"
             )
-    _print_findings("  Unreadable files", dataset["unreadable"], _file, "red")
+    _print_findings("  Unreadable files", dataset["unreadable"], "red")
     for fault in dataset["quality"]:
         share = f"{fault['files']['count'] / dataset['images']:.2%} of the images"
         title = f"  {fault['code'].replace('_', ' ').capitalize()}, {share}"
-        _print_findings(title, fault["files"], _file, "yellow")
+        _print_findings(title, fault["files"])
     _print_notes(dataset)
 
 
@@ -134,26 +134,24 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> Non
 
 
 def _print_findings(
-    title: str, findings: Report, line: Callable[[Report], str], colour: str
+    title: str,
+    findings: Report,
+    colour: str = "yellow",
 ) -> None:
     count = findings["count"]
     examples = findings["examples"]
     if count:
         typer.secho(f"{title}: {count:,}", fg=colour)
     for example in examples:
-        typer.echo(f"  {line(example)}")
+        if "sources" in example:
+            unnamed = example["files"] - len(example["sources"])
+            more = f" and {unnamed:,} more files" if unnamed else ""
+            line = f"{', '.join(example['people'])}: {', '.join(example['sources'])}{more}"
+        else:
+            line = f"  {example['source']}: {example['detail']}"
+        typer.echo(f"  {line}")
     if count > len(examples):
         typer.echo(f"    and {count - len(examples):,} more; --examples {count} names them all")
-
-
-def _duplicate(found: Report) -> str:
-    unnamed = found["files"] - len(found["sources"])
-    rest = f" and {unnamed:,} more files" if unnamed else ""
-    return f"{', '.join(found['people'])}: {', '.join(found['sources'])}{rest}"
-
-
-def _file(found: Report) -> str:
-    return f"  {found['source']}: {found['detail']}"
 
 
 def _print_notes(report: Report) -> None:
@@ -187,10 +185,10 @@ def embed(
     """Writes the features of a data set.
 
     A file holds `features` (n, d) float32 as the embedder gives them, `paths`, `identities`,
-    `cameras`, `captured_at` and `sha256`, and opens with `numpy.load(FILE, allow_pickle=False)`.
-    A folder gets shards of 2,048 crops; existing ones are skipped, so that the same command
-    continues a run that was killed, and --part splits one among processes and machines. A crop that
-    cannot be read is named and left out; the exit status is 1 then.
+    `cameras`, `captured_at` and `sha256`, and opens with `numpy.load(FILE, allow_pickle=False)`. A
+    folder gets shards of 2,048 crops; existing ones are skipped, so that the same command continues
+    a killed run, and --part splits one among processes and machines. A crop that cannot be read is
+    named and left out; the exit status is 1 then.
 
     Example: gmn embed bundled --data cuhk01:/data/cuhk01 --out features.npz
 
@@ -200,15 +198,15 @@ def embed(
     from training.evaluation.offline import embed_to_file, embed_to_folder
 
     to_file = out.suffix == ".npz" or out.is_file()
-    if to_file and part is not None:
+    if to_file and part:
         raise InputProblem(f"--part {part}: splits a folder of shards; name a folder as --out")
-    chosen = _part(part or "1/1")
+    shards = _part(part or "1/1")
     records = read_dataset(data).records
     network = _network(artefact, device, bfloat16)
     if to_file:
         outcome = embed_to_file(network, records, out, progress_bar)
     else:
-        outcome = embed_to_folder(network, records, out, chosen, progress_bar)
+        outcome = embed_to_folder(network, records, out, shards, progress_bar)
     unreadable = outcome.unreadable
     for crop in unreadable[:UNREADABLE_SHOWN]:
         typer.echo(f"left out: {crop}", err=True)
@@ -233,7 +231,11 @@ def _part(asked: str) -> Part:
     return Part(int(match[1]), int(match[2]))
 
 
-def _network(artefact: str, device: str, bfloat16: bool) -> Network:
+def _network(
+    artefact: str,
+    device: str,
+    bfloat16: bool,
+) -> Network:
     from model.artefact import load_artefact, resolve_artefact
     from model.precision import choose_device
     from training.evaluation.offline import Network, network_of

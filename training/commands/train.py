@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from model.problems import InputProblem
-from training.commands.common import DeviceOption, PluginOption, SettingsOption, progress_bar
+from training.commands.common import (
+    DataSpecs,
+    DeviceOption,
+    PluginOption,
+    SettingsOption,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from training.datasets.record import Dataset
@@ -26,9 +32,7 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help="A recipe's name or TOML file.", show_default=False)
     ],
-    data: Annotated[
-        list[str], typer.Option("--data", help="KIND:PATH, repeatable.", show_default=False)
-    ],
+    data: DataSpecs,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="The run's folder, made by the run.", show_default=False),
@@ -85,7 +89,10 @@ def train(
 
 
 def _estimate(
-    recipe: Recipe, datasets: Sequence[Dataset], as_json: bool, processes: Processes
+    recipe: Recipe,
+    datasets: Sequence[Dataset],
+    as_json: bool,
+    processes: Processes,
 ) -> None:
     from training.commands.rendering import render_estimate
     from training.dry_run import estimate_run
@@ -150,22 +157,17 @@ def train_one(
 def training_bar() -> Iterator[Report]:
     """Show steps and loss on standard error, if that is a terminal."""
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        # Hidden until the number of steps is known.
-        task = progress.add_task("training", total=None, visible=False)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("training")
 
-        def report(done: int, total: int, values: dict[str, float]) -> None:
+        def report(
+            done: int,
+            total: int,
+            values: dict[str, float],
+        ) -> None:
             loss = f", loss {sum(values.values()):.3f}" if values else ""
-            progress.update(
-                task, completed=done, total=total, description=f"training{loss}", visible=True
-            )
+            text = f"step {done:,} of {total:,}{loss}"
+            progress.update(task, completed=done, total=total, description=text)
 
         yield report
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from statistics import median
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
-from training.datasets.kind import DatasetKind, PublishedCount
+from training.datasets.kind import PublishedCount
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
 
@@ -115,8 +115,25 @@ def _check(
 
     unreadable = faults.pop("unreadable")
     alone = sorted(name for name, seen_by in cameras_of.items() if len(seen_by) == 1)
-    splits = _splits(images, people, kind, dataset.version)
-    notes = [note for split in splits for note in _count_notes(split)]
+    published = {
+        count.split: count for count in kind.published if count.version in (None, dataset.version)
+    }
+    splits = []
+    notes = []
+    for split in images:
+        known = published.get(split, PublishedCount())
+        counts: Report = {"split": split}
+        for name, count, stated in (
+            ("images", images[split], known.images),
+            ("identities", len(people[split]), known.identities),
+        ):
+            counts |= {name: count, f"published_{name}": stated}
+            if stated not in (None, count):
+                notes.append(
+                    f"{f'split {split}: ' if split else ''}{count:,} {name}, {stated:,} were "
+                    f"published ({count - stated:+,}): figures from here do not compare with papers"
+                )
+        splits.append(counts)
     if kind.stands_for_camera:
         notes.append(f"the files state no camera: {kind.stands_for_camera}")
     else:
@@ -162,40 +179,6 @@ def _examine(
         poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
         faults[fault.code].append(poor)
     return height, width
-
-
-def _splits(
-    images: Counter[str | None],
-    people: Mapping[str | None, set[str]],
-    kind: DatasetKind,
-    version: str,
-) -> list[Report]:
-    published = {count.split: count for count in kind.published if count.version in (None, version)}
-    splits = []
-    for split, count in images.items():
-        known = published.get(split, PublishedCount())
-        splits.append(
-            {
-                "split": split,
-                "images": count,
-                "identities": len(people[split]),
-                "published_images": known.images,
-                "published_identities": known.identities,
-            }
-        )
-    return splits
-
-
-def _count_notes(split: Report) -> Iterator[str]:
-    where = f"split {split['split']}: " if split["split"] else ""
-    for name in ("images", "identities"):
-        count = split[name]
-        published = split[f"published_{name}"]
-        if published not in (None, count):
-            yield (
-                f"{where}{count:,} {name}, {published:,} were published "
-                f"({count - published:+,}): figures from here do not compare with papers"
-            )
 
 
 def _camera_notes(

@@ -34,7 +34,9 @@ def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
 
 
 def _looks_like_manifest(path: Path) -> bool:
-    return (path / "manifest.csv").is_file() or (path.suffix.lower() == ".csv" and path.is_file())
+    if path.is_file():
+        return path.suffix.lower() == ".csv"
+    return (path / "manifest.csv").is_file()
 
 
 def _read_people(kind: DatasetKind, folder: Path) -> Dataset:

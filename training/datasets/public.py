@@ -204,7 +204,10 @@ def _matlab(
         raise DatasetProblem(f"{file}: no such file; unpack it there")
     try:
         variables = loadmat(
-            file, squeeze_me=True, struct_as_record=False, variable_names=[variable]
+            file,
+            squeeze_me=True,
+            struct_as_record=False,
+            variable_names=[variable],
         )
         yield np.atleast_1d(variables[variable])
     except Exception as error:

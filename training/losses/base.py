@@ -62,7 +62,9 @@ class Losses(Table):
     @property
     def on(self) -> dict[str, Any]:
         """The settings of the losses that have a weight; a loss that needs `terms` comes last."""
-        return dict(sorted(super().on.items(), key=_comes_last))
+        on = super().on
+        first = {name: on[name] for name in on if LOSSES[name].needs != "terms"}
+        return first | on
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -80,10 +82,6 @@ class Losses(Table):
         """Return whether DP is on in an epoch, counted from 0."""
         start = self.on["gmn"].perturbation_from_epoch if "gmn" in self.on else None
         return start is not None and epoch >= start
-
-
-def _comes_last(loss: tuple[str, Any]) -> bool:
-    return LOSSES[loss[0]].needs == "terms"
 
 
 @dataclass

@@ -34,7 +34,6 @@ class IdentityLoss(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.001)
 
     def forward(self, features: Features) -> Tensor:
-        """Compute it of the features after the neck."""
         logits = self.classifier(features.after_neck).float()
         smoothing = self.settings.label_smoothing
         return functional.cross_entropy(logits, features.labels, label_smoothing=smoothing)
@@ -69,7 +68,6 @@ class CosFace(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.01)
 
     def forward(self, features: Features) -> Tensor:
-        """Compute it of the features after the neck."""
         units = functional.normalize(features.after_neck.float())
         cosines = units @ functional.normalize(self.classifier.weight.float()).T
         labels = features.labels
@@ -101,7 +99,11 @@ def triplet_loss(settings: TripletSettings, features: Features) -> Tensor:
         units = functional.normalize(features.before_neck.float())
         distances = 1.0 - units @ units.T
     else:
-        distances = _euclidean(features.before_neck.float())
+        before_neck = features.before_neck.float()
+        squares = before_neck.square().sum(dim=1)
+        squared = squares[:, None] + squares[None, :] - 2.0 * before_neck @ before_neck.T
+        # The root has no gradient at 0, which every feature has against itself.
+        distances = squared.clamp(min=1e-12).sqrt()
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positives = same & ~itself
@@ -113,10 +115,3 @@ def triplet_loss(settings: TripletSettings, features: Features) -> Tensor:
     nearest = torch.where(usable, nearest, 0.0)
     violations = functional.relu(farthest - nearest + settings.margin)
     return torch.where(usable, violations, 0.0).mean()
-
-
-def _euclidean(features: Tensor) -> Tensor:
-    squares = features.square().sum(dim=1)
-    squared = squares[:, None] + squares[None, :] - 2.0 * features @ features.T
-    # The root has no gradient at 0, which every feature has against itself.
-    return squared.clamp(min=1e-12).sqrt()
