@@ -17,7 +17,7 @@ from model.problems import InputProblem
 from training.datasets.protocols import PROTOCOLS, Protocol
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
-from training.dry_run import RunEstimate, estimate_run
+from training.dry_run import estimate_run
 from training.evaluation.compare import ComparedDataset, average, compare, ranking_table
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import evaluate
@@ -25,7 +25,7 @@ from training.evaluation.evaluate_search import RANKINGS
 from training.evaluation.files import make_folder
 from training.evaluation.report import write_page, write_report
 from training.evaluation.runs import REPORT, Group, RunFolder, deciding, read_run
-from training.evaluation.tables import Table
+from training.evaluation.tables import Table, Value
 from training.papers import (
     AVERAGE,
     PaperFigures,
@@ -251,31 +251,42 @@ def run_benchmark(
     return report
 
 
-def estimate_benchmark(benchmark: Benchmark) -> list[tuple[PaperRow, Training, RunEstimate | None]]:
-    """Return what one run of each row would take; None where an earlier row's run serves it, too.
+def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
+    """Return what one run of each row would take, and a sentence on the cost of all runs.
 
-    Steps are timed once for each recipe, and no initial weights are read.
+    Steps are timed once for each recipe, and no initial weights are read. A row whose run is that
+    of an earlier row has no figures.
     """
-    estimates: list[tuple[PaperRow, Training, RunEstimate | None]] = []
+    rows: list[list[Value]] = []
+    total = 0.0
     known: set[Path] = set()
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
         bare = {"initial_weights": "none", "distillation": Distillation()}
         drawn = recipe.model_copy(update=bare)
         timed = None
         for training in benchmark.trainings:
+            place: list[Value] = [row.name]
+            for sets in (training.sets, training.tests):
+                place.append(", ".join(sorted(dataset.name for dataset in sets)))
             folder = benchmark.run_folder(recipe, training, 0)
             if folder in known:
-                estimates.append((row, training, None))
+                rows.append([*place, None, None, None])
                 continue
             known.add(folder)
             records, _ = split_people(drawn, training.sets)
             if timed is None:
                 timed = estimate_run(prepare_run(drawn, records, folder))
             steps = len(build_sampler(records, drawn.sampling).epoch(0)) * timed.epochs
-            seconds = timed.seconds_per_step * steps
-            estimate = timed.model_copy(update={"steps": steps, "seconds": seconds})
-            estimates.append((row, training, estimate))
-    return estimates
+            hours = timed.seconds_per_step * steps / 3600
+            rows.append([*place, steps, f"{timed.seconds_per_step:.3g} s", f"{hours:.2f}"])
+            total += hours
+    seeds = len(benchmark.seeds)
+    columns = ["row", "trained on", "tested on", "steps", "a step", "hours a run"]
+    summary = (
+        f"{seeds * len(known)} runs with {seeds} seeds: about {seeds * total:,.1f} hours, without "
+        "measuring them. A row without figures is the run of an earlier row."
+    )
+    return Table("", columns, rows, labels=3), summary
 
 
 def result_tables(report: BenchmarkReport) -> list[Table]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -15,7 +15,7 @@ from model.metric_network import MetricNetwork, TorchPairScores
 from model.problems import InputProblem
 from training.checkpoint import Position, read_weights, save_best
 from training.datasets.protocols import limit_identities
-from training.datasets.record import CropRecord, Dataset
+from training.datasets.record import Dataset
 from training.evaluation.embedding import SearchFeatures, embed_searches, gallery_samples
 from training.evaluation.metrics import rank_queries
 from training.evaluation.scoring import score_searches
@@ -38,32 +38,31 @@ def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str
     Raises:
         InputProblem: no held-out person of a data set is seen by two cameras.
     """
-    if not recipe.validation.every_epochs or not recipe.held_out.fraction:
-        return {}
-    return {dataset.name: _search(recipe, dataset) for dataset in datasets}
-
-
-def _search(recipe: Recipe, dataset: Dataset) -> Search:
-    """Choose people who are seen by two cameras, and some of their crops under each camera."""
     settings = recipe.validation
-    held_out = held_out_people(dataset, recipe.held_out.model_dump()).records
-    cameras: dict[str, set[str]] = defaultdict(set)
-    for record in held_out:
-        cameras[record.identity].add(camera_name(record))
-    seen_twice = [record for record in held_out if len(cameras[record.identity]) > 1]
-    if not seen_twice:
-        raise InputProblem(
-            f"{dataset.spec}: none of the held-out people is seen by two cameras; raise "
-            "held_out.fraction, or set validation.every_epochs=0"
-        )
-    crops: dict[tuple[str, str], int] = defaultdict(int)
-    chosen: list[CropRecord] = []
-    for record in limit_identities(seen_twice, settings.identities, recipe.held_out.seed):
-        place = (record.identity, camera_name(record))
-        crops[place] += 1
-        if crops[place] <= settings.crops:
-            chosen.append(record)
-    return across_cameras(dataset.spec, chosen)
+    if not settings.every_epochs or not recipe.held_out.fraction:
+        return {}
+    searches = {}
+    for dataset in datasets:
+        held_out = held_out_people(dataset, recipe.held_out.model_dump()).records
+        cameras: dict[str, set[str]] = defaultdict(set)
+        for record in held_out:
+            cameras[record.identity].add(camera_name(record))
+        seen_twice = [record for record in held_out if len(cameras[record.identity]) > 1]
+        if not seen_twice:
+            raise InputProblem(
+                f"{dataset.spec}: none of the held-out people is seen by two cameras; raise "
+                "held_out.fraction, or set validation.every_epochs=0"
+            )
+        # Some crops of each person under each camera.
+        crops: Counter[tuple[str, str]] = Counter()
+        chosen = []
+        for record in limit_identities(seen_twice, settings.identities, recipe.held_out.seed):
+            place = (record.identity, camera_name(record))
+            crops[place] += 1
+            if crops[place] <= settings.crops:
+                chosen.append(record)
+        searches[dataset.name] = across_cameras(dataset.spec, chosen)
+    return searches
 
 
 def photographed(datasets: Iterable[str]) -> list[str]:

@@ -19,9 +19,7 @@ from training.commands.common import (
 from training.commands.train import train_one
 
 if TYPE_CHECKING:
-    from training.benchmark import Benchmark
     from training.datasets.record import Dataset
-    from training.evaluation.tables import Table, Value
     from training.recipe import Recipe
     from training.run_folder import RunData
 
@@ -70,7 +68,12 @@ def benchmark(
 
     Example: gmn benchmark msfl/table1 --data market1501:/data/Market-1501-v15.09.15 --dry-run
     """
-    from training.benchmark import plan_benchmark, result_tables, run_benchmark
+    from training.benchmark import (
+        estimate_benchmark,
+        plan_benchmark,
+        result_tables,
+        run_benchmark,
+    )
     from training.datasets.registry import read_datasets
     from training.distributed import joined_processes
     from training.finish import TrainedRun, choose_weights, finish_run
@@ -100,7 +103,7 @@ def benchmark(
             for sentence in plan.left_out:
                 typer.echo(sentence, err=True)
         if dry_run:
-            estimates, summary = _estimates(plan)
+            estimates, summary = estimate_benchmark(plan)
             if processes.is_main:
                 print_tables([estimates])
                 typer.echo(summary)
@@ -135,30 +138,3 @@ def _numbers(seeds: str) -> list[int]:
         return list(dict.fromkeys(int(word) for word in seeds.split(",")))
     except ValueError as error:
         raise InputProblem(f"--seeds {seeds}: write numbers with commas, such as 0,1,2") from error
-
-
-def _estimates(plan: Benchmark) -> tuple[Table, str]:
-    """Return a row for each run of each row, and a sentence about their total cost."""
-    from training.benchmark import estimate_benchmark
-    from training.evaluation.tables import Table
-
-    rows: list[list[Value]] = []
-    seconds = []
-    for row, training, estimate in estimate_benchmark(plan):
-        place = [row.name]
-        for sets in (training.sets, training.tests):
-            place.append(", ".join(sorted(dataset.name for dataset in sets)))
-        if estimate is None:
-            rows.append([*place, None, None, None])
-            continue
-        seconds.append(estimate.seconds)
-        step = f"{estimate.seconds_per_step:.3g} s"
-        rows.append([*place, estimate.steps, step, f"{estimate.seconds / 3600:.2f}"])
-    seeds = len(plan.seeds)
-    columns = ["row", "trained on", "tested on", "steps", "a step", "hours a run"]
-    summary = (
-        f"{seeds * len(seconds)} runs with {seeds} seeds: about "
-        f"{seeds * sum(seconds) / 3600:,.1f} hours, without measuring them. A row without figures "
-        "is the run of an earlier row."
-    )
-    return Table("", columns, rows, labels=3), summary
