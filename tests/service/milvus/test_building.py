@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def filling(one, monkeypatch):
-    """A gallery that is being indexed anew, for four seconds at least."""
+    """Return a gallery that is being indexed anew, for four seconds at least."""
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
     gallery = one.gallery()
     rows = one.enroll(gallery, *map(drawn_crop, range(20)))
@@ -91,7 +92,14 @@ def test_other_galleries_are_followed_while_a_lost_collection_is_filled(one):
     for gallery in (lost, other):
         one.enroll(gallery, drawn_crop(1))
         one.caught_up(gallery)
-    one.server.create = slowed(one.server.create, 8.0)
+    create = one.server.create
+    goes_on = threading.Event()
+
+    def create_later(*args):
+        goes_on.wait(30.0)
+        return create(*args)
+
+    one.server.create = create_later
     one.server.drop(one.state(lost).collection)
     eventually(lambda: one.state(lost).building)
     one.enroll(lost, drawn_crop(2))
@@ -99,6 +107,7 @@ def test_other_galleries_are_followed_while_a_lost_collection_is_filled(one):
     one.caught_up(other)
     assert one.state(lost).building
     assert one.found(other, drawn(2), 1) == [row]
+    goes_on.set()
 
 
 def test_a_change_of_many_crops_is_work_and_no_silence(one, monkeypatch):
