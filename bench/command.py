@@ -28,7 +28,7 @@ def bench(
         Path | None, typer.Option(help="People of scale are like those of this file of gmn embed.")
     ] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Where scale keeps its record, to go on from there.")
+        Path | None, typer.Option(help="A folder on the disk that scale measures.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def bench(
         else:
             from bench.serve import bench_serving
 
-            results.append(bench_serving(name, artefact))
+            results += bench_serving(name, artefact)
     if as_json:
         answers = [result.model_dump(mode="json") for result in results]
         output().print_json(data=answers[0] if len(answers) == 1 else answers)

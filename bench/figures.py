@@ -2,36 +2,30 @@
 
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
-`<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the file of
-`bench.few_people --out`, the output of `gmn enroll`, `gmn query --data` and `gmn bench` with
-`--json`, and the `benchmark.json` of `gmn benchmark` with the folders of its runs.
+`<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
+`gmn benchmark`, the output of `gmn bench --json` (`performance`, `scale`), and that of
+`bench.alarms` and `bench.watch`.
 
-`premise` shows the gaps of a report, and draws the two spaces. `scale` shows and draws the curves
-of `gmn bench scale`. `origins` needs no file: it shows the shipped artefacts.
+`premise` shows the gaps of a report, and draws the two spaces.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bench import tables
-from bench.tables import METRICS, markdown_table, publish, save_drawing
-from model.artefact import load_artefact, shipped_artefacts
+from bench.tables import FIGURES, fill, markdown_table, percent, pivot, publish
 from model.provenance import Provenance
-from training.evaluation.charts import DASHES, chart, projection
-from training.evaluation.intervals import people_and_seeds_interval
+from training.evaluation.charts import projection
 from training.evaluation.peers import SUFFIXES
 from training.evaluation.report_tables import premise
-from training.evaluation.results import PremiseResult, Projection, QueryValues
-from training.evaluation.runs import QUERY_VALUES, read_query_values
+from training.evaluation.results import PremiseResult, Projection
 
+METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
+FOUND = "found at 1%"
 UNSEEN = "unseen domain"
 HELD_OUT = "held-out identities"
 SEEN = "seen in training"
@@ -42,32 +36,38 @@ UNSEEN_BUT_START = "left out, starting weights' training data unknown"
 # A student of a ready-made model may have learned of the domain from its teacher.
 UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"
 ROW_FIELDS = ("queries", "gallery", "identities")
+PERFORMANCE = {
+    "bench": "{bench}",
+    "artefact": "{details[artefact]}",
+    "ratio, of rounds": "{ratio:.2f}, {spread[0]:.2f}–{spread[1]:.2f}",
+    "aim": "{reach:.2f}",
+    "served/s": "{details[served_images_per_second]:.1f}",
+    "bare/s": "{details[bare_crops_per_second]:.1f}",
+    "service's CPU ms": "{details[service_cpu_ms_per_image]:.1f}",
+    "bare CPU ms": "{details[bare_cpu_ms_per_crop]:.1f}",
+    "p50 ms": "{details[p50_ms]:.1f}",
+    "p99 ms": "{details[p99_ms]:.1f}",
+}
+SCALE = {
+    "data": "{data}",
+    "crops": "{crops:,d}",
+    "enrolled/s": "{enrolled_per_second:,.0f}",
+    "disk, B a crop": "{disk_bytes_per_crop:,.0f}",
+    "RssAnon, B a crop": "{memory_bytes_per_crop:,.0f}",
+    "start, s": "{start_seconds:.2f}",
+    "first search, s": "{first_search_seconds:.2f}",
+    "reading, s": "{read_seconds:.2f}",
+    "exact, ms": "{exact_ms[all]:.1f}",
+    "4 of 20 cameras, ms": "{exact_ms[4 of 20 cameras]:.1f}",
+    "without 1 camera, ms": "{exact_ms[without 1 camera]:.1f}",
+    "codes, ms": "{codes_ms:.1f}",
+    "recall@100": "{recall:.4f}",
+}
 Figures = dict[str, Any]
-# The columns of `gmn bench scale`, and how their values are written.
-SCALE_FORMATS = {
-    "crops": ",d",
-    "enrolled/s": ",.0f",
-    "disk, B a crop": ",.0f",
-    "RssAnon, B a crop": ",.0f",
-    "start, s": ".2f",
-    "first search, s": ".2f",
-    "reading, s": ".2f",
-    "exact, ms": ".1f",
-    "4 of 20 cameras, ms": ".1f",
-    "without 1 camera, ms": ".1f",
-    "codes, ms": ".1f",
-    "recall@100": ".4f",
-}
-PANELS = {
-    "query, ms": ("exact, ms", "4 of 20 cameras, ms", "codes, ms"),
-    "bytes a crop": ("disk, B a crop", "RssAnon, B a crop"),
-    "seconds": ("start, s", "reading, s"),
-    "enrolled a second": ("enrolled/s",),
-}
 
 
-def condense(label: str, report: Figures) -> list[Figures]:
-    """Return the rows of a report, one for each data set and ranking.
+def condense(label: str, report: Figures) -> Iterator[Figures]:
+    """Yield the rows of a report, one for each data set and ranking.
 
     A row of another ranking than the cosine keeps `differences`: its metrics minus the cosine's,
     paired over the queries, as mean and ends of the 95% interval.
@@ -76,20 +76,17 @@ def condense(label: str, report: Figures) -> list[Figures]:
         label: the name of the report's model in the table.
         report: the content of the `report.json` of `gmn evaluate --out`.
     """
-    rows = []
     for dataset in report["datasets"]:
-        differences = dataset.get("differences", {})
         for scoring, result in dataset["scorings"].items():
             row = {"model": label, "data": dataset["name"], "scoring": scoring}
             row |= {name: dataset[name] for name in ROW_FIELDS}
+            row["people"] = _people(report, dataset)
             row["metrics"] = _intervals(result["metrics"])
             if half := result.get("half_enrolled"):
-                row |= {"found": _ends(half["detection_rate"]), "enrolled": half["enrolled"]}
-            row["people"] = _people(report, dataset)
-            if paired := differences.get(f"{scoring} - cosine"):
+                row["metrics"][FOUND] = _ends(half["detection_rate"])
+            if paired := dataset.get("differences", {}).get(f"{scoring} - cosine"):
                 row["differences"] = _intervals(paired)
-            rows.append(row)
-    return rows
+            yield row
 
 
 def _people(report: Figures, dataset: Figures) -> str:
@@ -113,225 +110,128 @@ def _intervals(metrics: Mapping[str, Any]) -> dict[str, list[float]]:
     return {title: _ends(metrics[key]) for title, key in METRICS.items() if key in metrics}
 
 
-def condense_rows(report: Figures) -> Figures:
-    """Collect the figures for the documents from `benchmark.json` and the folders of its runs.
+def condense_benchmark(report: Figures) -> Iterator[Figures]:
+    """Yield the rows of a `benchmark.json`, each with the ranking that its table names.
 
-    Returns:
-        `rows` has figures for each test set and row, each metric as mean and ends of the 95%
-        interval over people and seeds: `metrics`, `differences` to the table's first row, and
-        `over_cosine` to the cosine of the same runs, for a ranking other than the cosine.
-        `origin` has commits, initial weights and artefacts with their SHA-256, training data, and
-        the digest of the searches of each test set.
+    Metrics and `differences`, to the table's first row, are means and ends of 95% intervals over
+    people and seeds.
     """
     rankings = {row["name"]: row["scoring"] for row in report["table"]["rows"]}
-    rows = []
-    searches = {}
     for dataset in report["datasets"]:
-        name = dataset["name"]
         for result in dataset["rankings"]:
             group = result["group"]
-            ranking = result["ranking"]
-            if ranking != rankings[group]:
-                continue
-            folders = [Path(run) / "tests" / name for run in report["runs"][group]]
-            # A report on one data set numbers it 0.
-            tests = [
-                read_query_values(folder / QUERY_VALUES)[0] for folder in folders if folder.is_dir()
-            ]
-            searches[name] = tests[0].search
-            row = {"data": name, "row": group, "ranking": ranking}
-            row |= {field: dataset[field] for field in ROW_FIELDS}
-            row["seeds"] = len(tests)
-            row["metrics"] = _intervals(result["metrics"])
-            row["differences"] = _intervals(result["differences"])
-            row["over_cosine"] = {} if ranking == "cosine" else _over_cosine(tests, ranking)
-            rows.append(row)
-    runs = sorted({run for group in report["runs"].values() for run in group})
-    origin = _origin(runs) | {"searches": searches}
-    return {"table": report["table"]["name"], "rows": rows, "origin": origin}
+            if result["ranking"] == rankings[group]:
+                yield {
+                    "data": dataset["name"],
+                    "row": group,
+                    "ranking": result["ranking"],
+                    "seeds": len(report["runs"][group]),
+                    "metrics": _intervals(result["metrics"]),
+                    "differences": _intervals(result["differences"]),
+                }
 
 
-def _over_cosine(tests: Sequence[QueryValues], ranking: str) -> dict[str, list[float]]:
-    estimates = {}
-    for key in METRICS.values():
-        ahead = np.stack(
-            [test.rankings[ranking][key] - test.rankings["cosine"][key] for test in tests]
-        )
-        estimate = people_and_seeds_interval([(ahead, None, tests[0].identities)])
-        estimates[key] = estimate.model_dump()
-    return _intervals(estimates)
+def _ranking_table(rows: Sequence[Figures]) -> str:
+    cells = []
+    for row in rows:
+        for metric, interval in row["metrics"].items():
+            cells.append({**row, "metric": metric, "interval": percent(interval)})
+    names = {"data": "{data}, {people}", "model": "{model}"}
+    return pivot(cells, names, "{metric} {scoring}", "{interval}")
 
 
-def _origin(runs: Sequence[str]) -> Figures:
-    commits: set[str] = set()
-    weights: dict[str, str] = {}
-    trained = []
-    for run in runs:
-        provenance = json.loads((Path(run) / "report.json").read_text())["provenance"]
-        commits.add(provenance["commit"])
-        weights |= {source["name"]: source["sha256"] for source in provenance["sources"]}
-        trained.append(
-            {
-                "run": "/".join(Path(run).parts[-3:]),
-                "command": provenance["command"],
-                "artefact_sha256": _sha256(Path(run) / "model.safetensors"),
-                "data": {dataset["name"]: dataset["crops"] for dataset in provenance["data"]},
-            }
-        )
-    return {"commits": sorted(commits), "weights": weights, "runs": trained}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def origins_table() -> str:
-    """List file, commit, training data and initial weights of each shipped artefact."""
+def _benchmark_table(rows: Sequence[Figures]) -> str:
     lines = []
-    for name, path in shipped_artefacts().items():
-        provenance = load_artefact(path).description.provenance
-        data = [f"{dataset.name} {dataset.crops:,}" for dataset in provenance.data]
-        sources = [
-            f"{source.role} {source.name}, {(source.sha256 or 'unknown')[:12]}"
-            for source in provenance.all_sources
-        ]
-        commit = (provenance.commit or "")[:7]
-        day = provenance.created_at[:10]
-        lines.append([name, _sha256(path)[:12], commit, day, "; ".join(data), "; ".join(sources)])
-    columns = ["artefact", "its SHA-256", "commit", "on", "crops trained on", "weights and SHA-256"]
-    return markdown_table(columns, lines)
+    for row in rows:
+        line = {name: row[name] for name in ("data", "row", "ranking", "seeds")}
+        for metric, interval in row["metrics"].items():
+            line[metric] = percent(interval)
+            gain = row["differences"].get(metric)
+            line[f"Δ {metric}"] = percent(gain, "+").replace("-", "−") if gain else None
+        lines.append(line)
+    return markdown_table(lines)
 
 
-def curves_table(curves: Mapping[str, list[Figures]]) -> str:
-    """Format each size of each kind of data of `gmn bench scale` as a row."""
-    rows = []
-    for data, sizes in curves.items():
-        for size in sizes:
-            values = zip(_scale_values(size), SCALE_FORMATS.values(), strict=True)
-            cells = [None if value is None else format(value, style) for value, style in values]
-            rows.append([data, *cells])
-    return markdown_table(("data", *SCALE_FORMATS), rows)
+def _premise_table(rows: Sequence[Figures]) -> str:
+    (kept,) = rows
+    return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
 
 
-def _scale_values(size: Figures) -> list[float | None]:
-    """Return a size's value in each column of `SCALE_FORMATS`."""
-    crops = size["crops"]
-    exact = size["flat_ms"]
-    return [
-        crops,
-        size["enrolled_per_second"],
-        size["disk_bytes"] / crops,
-        size["anonymous_bytes"] / crops,
-        size["start_seconds"],
-        size["first_search_seconds"],
-        size["read_seconds"],
-        *(exact[cameras]["p50"] for cameras in ("all", "4 of 20 cameras", "without 1 camera")),
-        size.get("ann_ms", {}).get("p50"),
-        size["recall"],
-    ]
+def _performance_table(rows: Sequence[Figures]) -> str:
+    return markdown_table(fill(PERFORMANCE, row) for row in rows)
 
 
-def drawing(curves: Mapping[str, list[Figures]]) -> str:
-    """Draw the curves as SVG: a panel for each measure, a line style for each data."""
-    alt = "Latency, bytes, start and enrollment rate over the number of crops"
-    with chart("", alt, size=(9.6, 6.2)) as canvas:
-        canvas.figure.clear()
-        for axes, title in zip(canvas.figure.subplots(2, 2).flat, PANELS, strict=True):
-            for dash, (data, sizes) in enumerate(curves.items()):
-                values = [
-                    dict(zip(SCALE_FORMATS, _scale_values(size), strict=True)) for size in sizes
-                ]
-                for colour, column in enumerate(PANELS[title]):
-                    measured = [row for row in values if row[column] is not None]
-                    axes.plot(
-                        [row["crops"] for row in measured],
-                        [row[column] for row in measured],
-                        marker="o",
-                        label=f"{column.split(',')[0]}, {data}",
-                        color=f"C{colour}",
-                        linestyle=DASHES[dash],
-                    )
-            axes.set(xscale="log", yscale="log", xlabel="crops", ylabel=title)
-            axes.legend()
-    return canvas.svg
+def _scale_table(rows: Sequence[Figures]) -> str:
+    sizes = [{**row["details"], **size} for row in rows for size in row["details"]["sizes"]]
+    return markdown_table(fill(SCALE, size) for size in sizes)
 
 
-def condense_bench(printed: Figures) -> list[Figures]:
-    """Return the rows of a serving bench: `bundled` and `small`, or the artefact that was named."""
-    details = dict(printed["details"])
-    small = details.pop("small", None)
-    first = details | {name: printed[name] for name in ("ratio", "spread", "reach")}
-    return [{"bench": printed["bench"]} | row for row in (first, small) if row]
+def _alarms_table(rows: Sequence[Figures]) -> str:
+    names = {
+        "artefact": "{artefact}",
+        "people of": "{data}",
+        "crops a camera": "{crops}",
+        "pictures": "{pictures}",
+    }
+    cell = "{obtained[0]:.1f} [{obtained[1]:.1f}-{obtained[2]:.1f}] · {found:.0f}/{best:.0f}"
+    return pivot(rows, names, "K = {size}", cell)
 
 
-def markdown(kept: Any) -> str:
-    """Format kept figures as a table, by the fields that they have."""
-    if isinstance(kept, dict):
-        if "origin" in kept:
-            return tables.benchmark_table(kept)
-        if "gaps" in kept:
-            return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
-        return curves_table(kept)
-    if "traffic" in kept[0]:
-        return tables.watch_table(kept)
-    if "pictures" in kept[0]:
-        return tables.pictures_table(kept)
-    if "galleries" in kept[0]:
-        return tables.few_people_table(kept)
-    if "bench" in kept[0]:
-        return tables.bench_table(kept)
-    if "step" in kept[0]:
-        return tables.steps_table(kept)
-    return tables.ranking_table(kept)
+def _watch_table(rows: Sequence[Figures]) -> str:
+    names = {"artefact": "{artefact}", "traffic": "{traffic}", "asked": "{rate:.1%}"}
+    cell = "{ratio[0]:.1f} [{ratio[1]:.1f}-{ratio[2]:.1f}] · {inside:.0%}/{above:.0%}/{found:.0%}"
+    return pivot(rows, names, "{size} people", cell)
 
 
-def joined(rows: Sequence[Figures]) -> list[Figures]:
+TABLES = {
+    "premise": _premise_table,
+    "small-gmn": _benchmark_table,
+    "small-msfl": _benchmark_table,
+    "performance": _performance_table,
+    "scale": _scale_table,
+    "alarms": _alarms_table,
+    "watch": _watch_table,
+}
+
+
+def table(name: str, kept: Sequence[Figures]) -> str:
+    """Format kept figures as the table of this name."""
+    return TABLES.get(name, _ranking_table)(kept)
+
+
+def read_rows(name: str, source: str) -> list[Figures]:
+    """Read the figures of a table from `[LABEL=]FILE`."""
+    label, _, path = source.rpartition("=")
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if name not in TABLES:
+        return list(condense(label, content))
+    if name == "premise":
+        return [content["premise"]]
+    if TABLES[name] is _benchmark_table:
+        return list(condense_benchmark(content))
+    return content if isinstance(content, list) else [content]
+
+
+def _ordered(rows: Sequence[Figures]) -> list[Figures]:
     """Order rows by data set, artefacts before ready-made models."""
     data = list(dict.fromkeys(row["data"] for row in rows))
     return sorted(rows, key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE))
 
 
-def _rows(label: str, content: Any) -> Iterator[Figures]:
-    for result in content if isinstance(content, list) else [content]:
-        if "datasets" in result:
-            yield from condense(label, result)
-        elif "galleries" in result or "pictures" in result:
-            yield result
-        elif "bench" in result:
-            yield from condense_bench(result)
-        else:
-            yield {"step": label} | result
+def _draw(space: Figures) -> None:
+    drawn = projection(Projection.model_validate(space))
+    (FIGURES / f"premise-{space['space']}.svg").write_text(drawn.svg, encoding="utf-8")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     name, *sources = arguments
-    if name == "origins":
-        publish(name, origins_table())
-        return
-    read = {}
-    for source in sources:
-        label, _, path = source.rpartition("=")
-        read[path] = label, json.loads(Path(path).read_text(encoding="utf-8"))
-    contents = [content for _, content in read.values()]
-    kept: Any
+    kept = [row for source in sources for row in read_rows(name, source)]
     if name == "premise":
-        kept = contents[0]["premise"]
-        for space in kept.pop("projections"):
-            drawn = projection(Projection.model_validate(space))
-            save_drawing(f"premise-{space['space']}", drawn.svg)
-    elif "table" in contents[0]:
-        kept = condense_rows(contents[0])
-    elif name == "scale":
-        kept = {}
-        for curve in (content["details"] for content in contents):
-            dimension = {"dimension": curve["dimension"]}
-            kept[curve["data"]] = [size | dimension for size in curve["sizes"]]
-        save_drawing("scale", drawing(kept))
-    else:
-        kept = [row for label, content in read.values() for row in _rows(label, content)]
-        if "people" in kept[0]:
-            kept = joined(kept)
-    publish(name, markdown(kept), kept)
+        for space in kept[0].pop("projections"):
+            _draw(space)
+    elif name not in TABLES:
+        kept = _ordered(kept)
+    publish(name, table(name, kept), kept)
 
 
 if __name__ == "__main__":

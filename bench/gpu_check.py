@@ -79,55 +79,48 @@ class Work(NamedTuple):
     difference: dict[str, float]
 
 
-class Row(NamedTuple):
-    """One figure.
-
-    Attributes:
-        per_second: crops or pairs.
-        peak_mib: peak of the device's memory; None on a CPU.
-        difference: differences from the CPU's result in float32, by their names.
-    """
-
-    what: str
-    precision: str
-    per_second: float
-    peak_mib: float | None
-    difference: dict[str, float]
-
-
 def check(
     device: torch.device,
     sizes: Sizes,
     artefact: str = "bundled",
-) -> Iterator[Row]:
+) -> Iterator[dict[str, Any]]:
     """Compare with the CPU and measure, each in float32 and bfloat16.
 
     Args:
         artefact: with M-Net; on a GPU its embedder has the papers' ResNet-50 with random weights
             beside it.
+
+    Yields:
+        Crops or pairs a second, the peak of the device's memory, which is None on a CPU, and
+        differences from the CPU's result by their names.
     """
     loaded = load_artefact(resolve_artefact(artefact))
     recipe = read_recipe(sizes.recipe, [*sizes.settings, "initial_weights=none"])
     records = draw_people(5, 2, 2 * recipe.sampling.identities).records
     on_gpu = device.type == "cuda"
-    parts = [_embedding(device, sizes, loaded, records)]
+    artefacts = [loaded]
     if on_gpu:
         torch.manual_seed(0)
         resnet = Embedder(EmbedderConfig(backbone="resnet50")).eval()
-        untrained = Artefact.of_networks(loaded.description, resnet, None)
-        parts.append(_embedding(device, sizes, untrained, records))
+        artefacts.append(Artefact.of_networks(loaded.description, resnet, None))
+    parts = [_embedding(device, sizes, network, records) for network in artefacts]
     parts += [_pairs(device, sizes, loaded), _steps(device, recipe, records)]
     for work in itertools.chain(*parts):
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
         timer = Timer(
-            "call(*arguments)",
-            globals={"call": work.call, "arguments": work.arguments},
+            "work.call(*work.arguments)",
+            globals={"work": work},
             num_threads=torch.get_num_threads(),
         )
         seconds = timer.blocked_autorange(min_run_time=sizes.seconds).median
-        peak = round(torch.cuda.max_memory_allocated(device) / 2**20, 1) if on_gpu else None
-        yield Row(work.what, work.precision, round(work.size / seconds, 1), peak, work.difference)
+        yield {
+            "what": work.what,
+            "precision": work.precision,
+            "per_second": round(work.size / seconds, 1),
+            "peak_mib": round(torch.cuda.max_memory_allocated(device) / 2**20) if on_gpu else None,
+            "difference": work.difference,
+        }
 
 
 def _embedding(
@@ -216,22 +209,17 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Writes the figures there as JSON.")] = None,
 ) -> None:
-    """Print the figures as rows of a Markdown table."""
+    """Print the figures, a JSON object a line."""
     chosen = choose_device(device)
     on_gpu = chosen.type == "cuda"
     name = torch.cuda.get_device_name(chosen) if on_gpu else f"CPU, {platform.machine()}"
     typer.echo(f"{name}, torch {torch.__version__}")
     if not on_gpu:
         typer.echo("No GPU is used: the CPU computes little, and its figures are of no GPU.")
-    typer.echo("| what | precision | per second | peak, MiB | difference from the CPU in float32 |")
-    typer.echo("|---|---|---|---|---|")
     rows = []
     for row in check(chosen, GPU_SIZES if on_gpu else CPU_SIZES):
-        shown = ", ".join(f"{name} {value:.3g}" for name, value in row.difference.items())
-        peak = "–" if row.peak_mib is None else f"{row.peak_mib:,.0f}"
-        cells = (row.what, row.precision, f"{row.per_second:,.0f}", peak, shown)
-        typer.echo("| " + " | ".join(cells) + " |")
-        rows.append(row._asdict())
+        typer.echo(json.dumps(row))
+        rows.append(row)
     if out is not None:
         figures = {"device": name, "torch": torch.__version__, "rows": rows}
         out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

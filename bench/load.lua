@@ -1,5 +1,6 @@
 -- For wrk: sends the bodies of files in turn, each with a number of its own at the end of its last
--- image, so that no crop is enrolled twice. Prints what was answered, and the times in microseconds.
+-- image, so that no crop is enrolled twice. Prints how many were answered and how many failed, and in
+-- microseconds the whole duration, the median and the 99th percentile.
 -- Arguments: the path that is asked, the end of every body, the round, the files.
 local heads, sent = {}, 0
 
@@ -22,8 +23,6 @@ end
 function done(summary, latency)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  print("answered", summary.requests, failed, summary.duration)
-  for place = 1, #latency do
-    print("latency", latency(place))
-  end
+  local median, rare = latency:percentile(50), latency:percentile(99)
+  print("answered", summary.requests, failed, summary.duration, median, rare)
 end

@@ -10,12 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.tables import ROOT, percent
+from bench.tables import ROOT, fill, markdown_table, percent
 
 if TYPE_CHECKING:
     from model.artefact import Description
 
 PLACE = ROOT / "docs" / "models"
+DATA = {
+    "data set": "{name}",
+    "crops": "{crops:,}",
+    "people": "{identities:,}",
+    "cameras": "{cameras:,}",
+    "terms": "{terms}",
+}
+MEASURED = {
+    "held out of": "{set}",
+    "people": "{identities:,}",
+    "queries": "{queries:,}",
+    "scoring": "{scoring}",
+    "Rank-1, %": "{rank_1}",
+    "mAP, %": "{mAP}",
+}
 USE = """It ranks crops of people, cut out of camera frames, by likeness, to find a person again
 across cameras. A person looks at each result before anything follows from it."""
 LIMITS = """- It recognises no faces. Whether it finds a person after a change of clothes is not
@@ -78,11 +93,7 @@ def _networks(about: Description) -> Iterator[str]:
 def _data(about: Description) -> str:
     if not about.provenance.data:
         return "None of this project: the weights are as their publisher has them."
-    rows = [
-        (data.name, f"{data.crops:,}", f"{data.identities:,}", data.cameras, data.terms)
-        for data in about.provenance.data
-    ]
-    table = _table(("data set", "crops", "people", "cameras", "terms"), rows)
+    table = markdown_table(fill(DATA, data.model_dump()) for data in about.provenance.data)
     share = about.provenance.held_out.get("fraction")
     left = f"\n\nOf the people {share:.0%} were held out of the training of the weights."
     return table + (left if share else "")
@@ -103,12 +114,11 @@ def _figures(about: Description) -> str:
         for scoring in about.scorings:
             figures: Any = metrics.get(scoring)
             if isinstance(figures, dict) and "mAP" in figures:
-                shares = (percent(figures["rank_1"]), percent(figures["mAP"]))
-                rows.append((people, metrics["identities"], metrics["queries"], scoring, *shares))
+                shown = {key: percent(figures[key]) for key in ("rank_1", "mAP")}
+                rows.append(fill(MEASURED, metrics | shown | {"set": people, "scoring": scoring}))
     if not rows:
         return "None was measured on people: see [results](../results.md)."
-    columns = ("held out of", "people", "queries", "scoring", "Rank-1, %", "mAP, %")
-    return _table(columns, rows) + "\n\nBrackets: 95% bootstrap intervals."
+    return markdown_table(rows) + "\n\nBrackets: 95% bootstrap intervals."
 
 
 def _origin(about: Description) -> Iterator[str]:
@@ -117,11 +127,6 @@ def _origin(about: Description) -> Iterator[str]:
     yield f"- Command: `{origin.command}`"
     yield f"- Fingerprint: `{about.artefact_fingerprint}`"
     yield f"- Fingerprint of the embedder: `{about.embedding_fingerprint}`"
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 if __name__ == "__main__":

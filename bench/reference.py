@@ -39,8 +39,9 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = COMPUTED.get(name) or _format_default(field.default)
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append((f"`{PREFIX}{name.upper()}`", default, meaning))
-    return markdown_table(("variable", "default", "meaning"), rows)
+        variable = f"`{PREFIX}{name.upper()}`"
+        rows.append({"variable": variable, "default": default, "meaning": meaning})
+    return markdown_table(rows)
 
 
 def _format_default(default: Any) -> str:
@@ -111,7 +112,10 @@ def _type(schema: Schema) -> str:
 def generated(page: str) -> str:
     """Return the page with its tables written anew."""
     page = replace_table(page, "settings", settings_table())
-    remains = markdown_table(("where", "what remains", "until"), ALWAYS_REMAINS)
+    remains = markdown_table(
+        {"where": where, "what remains": what, "until": until}
+        for where, what, until in ALWAYS_REMAINS
+    )
     return replace_table(page, "remains", remains)
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import json
 import multiprocessing
 import os
 import re
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from bench.result import BenchResult, compare
 from model.artefact import read_description, resolve_artefact
-from model.problems import InputProblem
+from model.feature_file import read_features
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
@@ -86,11 +86,11 @@ class ScaleCrops:
 
         Args:
             kind: `people` or `clusters`.
-            features: a file with the arrays `features` and `identities`, as `gmn embed` writes it.
+            features: a file with identities, as `gmn embed` writes it.
             dimension: the dimension of drawn features, if no file is given.
 
         Raises:
-            InputProblem: the file lacks these arrays.
+            InputProblem: the file has none.
         """
         self.kind = kind
         rows, people = _read(features) if features else _drawn(dimension)
@@ -147,16 +147,9 @@ class ScaleCrops:
 
 
 def _read(path: Path) -> tuple[Array, NDArray[np.int64]]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            rows = arrays["features"]
-            names = arrays["identities"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputProblem(
-            f"{path}: has no features with identities ({error}); name a file that gmn embed wrote"
-        ) from error
-    _, people = np.unique(names, return_inverse=True)
-    return rows.astype(np.float32), people.astype(np.int64)
+    file = read_features(path, ["identities"])
+    _, people = np.unique(file.columns["identities"], return_inverse=True)
+    return file.features, people.astype(np.int64)
 
 
 def _drawn(dimension: int) -> tuple[Array, NDArray[np.int64]]:
@@ -181,35 +174,28 @@ def bench_scale(
         kind: `people` or `clusters`.
         features: a file of features that the people are like; a spectrum of d = 512 is drawn by
             default.
-        work: a folder for the record and the measurements, from which another run goes on; a
-            temporary folder by default.
+        work: an existing folder on the disk that is measured; that of temporary files by default.
 
     Returns:
         The time to read the vectors' bytes over the time until the largest gallery has started and
         answered one search, beyond an empty one. `details["sizes"]` has the curves.
     """
     drawn = ScaleCrops(kind, features, DIMENSION)
-    with contextlib.ExitStack() as stack:
-        if work is None:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gmn-scale-")))
-        folder = work / f"{kind}-{drawn.dimension}"
-        folder.mkdir(parents=True, exist_ok=True)
-        sizes = [_size(drawn, folder, size) for size in _sizes(crops)]
+    smaller = [FIRST_SIZE * 10**power for power in range(9)]
+    with tempfile.TemporaryDirectory(prefix="gmn-scale-", dir=work) as folder:
+        sizes = [
+            _size(drawn, Path(folder) / "data", size)
+            for size in (*(size for size in smaller if size < crops), crops)
+        ]
     last = sizes[-1]
     ready = last["start_seconds"] + last["first_search_seconds"]
     details = {
         "data": kind,
         "dimension": drawn.dimension,
         "features": str(features or "drawn"),
-        "queries": QUERIES,
         "sizes": sizes,
     }
     return compare("scale", [last["read_seconds"]], [ready], REACH, details)
-
-
-def _sizes(crops: int) -> list[int]:
-    smaller = [FIRST_SIZE * 10**power for power in range(9)]
-    return [*(size for size in smaller if size < crops), crops]
 
 
 def _size(
@@ -217,23 +203,18 @@ def _size(
     folder: Path,
     crops: int,
 ) -> dict[str, Any]:
-    """Measure a size, unless an earlier run did so."""
-    file = folder / f"{crops}.json"
-    if not file.exists():
-        data = folder / "data"
-        enrolled = _enroll(drawn, data, crops)
-        queries = drawn.queries(QUERIES, crops)
-        searched = _run_in_process(measure, data, crops, queries)
-        # A single start depends on where the disk has put the files.
-        starts = [_run_in_process(start, data, drawn.dimension) for _ in range(STARTS - 1)]
-        measured = {"crops": crops} | enrolled | searched
-        seconds = [result["start_seconds"] for result in [searched, *starts]]
-        measured["start_seconds"] = float(np.median(seconds))
-        file.write_text(json.dumps(measured), encoding="utf-8")
-    return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+    """Enroll crops up to a size, and measure it."""
+    rate = _enroll(drawn, folder, crops)
+    queries = drawn.queries(QUERIES, crops)
+    searched = _run_in_process(measure, folder, crops, queries)
+    # A single start depends on where the disk has put the files.
+    starts = [_run_in_process(start, folder, drawn.dimension) for _ in range(STARTS - 1)]
+    starts.append(searched["start_seconds"])
+    searched["start_seconds"] = statistics.median(starts)
+    return {"crops": crops, "enrolled_per_second": rate, **searched}
 
 
-def _run_in_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+def _run_in_process(work: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process whose memory has nothing of earlier work."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
@@ -243,8 +224,8 @@ def _enroll(
     drawn: ScaleCrops,
     folder: Path,
     crops: int,
-) -> dict[str, Any]:
-    """Enroll crops up to a size, and return the rate of the run that enrolled the last of them."""
+) -> float:
+    """Enroll crops up to a size, and return how many a second."""
     folder.mkdir(exist_ok=True)
     seconds = 0.0
     fingerprint = _model().embedder
@@ -252,41 +233,30 @@ def _enroll(
         if not record.galleries.all():
             record.galleries.create(DEFAULT_GALLERY, fingerprint, GallerySettings())
         (gallery,) = record.galleries.all()
-        if gallery.crops > crops:
-            raise InputProblem(
-                f"{folder}: holds {gallery.crops} crops, more than the {crops} to be measured; "
-                "name another folder as --work"
-            )
-        for start in range(gallery.crops, crops, CROPS_PER_COMMIT):
-            stop = min(start + CROPS_PER_COMMIT, crops)
-            commit = list(drawn.crops(start, stop))
+        for first in range(gallery.crops, crops, CROPS_PER_COMMIT):
+            commit = list(drawn.crops(first, min(first + CROPS_PER_COMMIT, crops)))
             began = time.perf_counter()
             record.crops.enroll(gallery.gallery_id, fingerprint, commit)
             seconds += time.perf_counter() - began
-    # The rate is stored, since a second measurement of the same record enrolls nothing.
-    added = crops - gallery.crops
-    rate_file = folder.with_name(f"enrolled-{crops}")
-    if added:
-        rate_file.write_text(str(added / seconds), encoding="utf-8")
-    return {"enrolled_per_second": float(rate_file.read_text()) if rate_file.exists() else None}
+    return (crops - gallery.crops) / seconds
 
 
-def start(folder: Path, dimension: int) -> dict[str, float]:
-    """Start on a record whose files are not in memory, in a process that does nothing else."""
-    empty = _empty_start(folder, dimension)
+def start(folder: Path, dimension: int) -> float:
+    """Return the seconds to start on a record whose files are not in memory, in a new process."""
+    empty_seconds, _ = _empty_start(folder, dimension)
     with _started(folder, dimension) as (_, seconds):
-        return {"start_seconds": seconds - empty["seconds"]}
+        return seconds - empty_seconds
 
 
-def _empty_start(folder: Path, dimension: int) -> dict[str, float]:
-    """Start an empty service, whose seconds and bytes are those of any start, for subtraction.
+def _empty_start(folder: Path, dimension: int) -> tuple[float, int]:
+    """Return seconds and memory of the start of an empty service, for subtraction.
 
     It loads the modules; afterwards nothing of `folder` is in the page cache.
     """
     with tempfile.TemporaryDirectory() as empty, _started(Path(empty), dimension) as (_, seconds):
         _drop_from_cache(folder)
         gc.collect()
-        return {"seconds": seconds, **_memory()}
+        return seconds, _memory()
 
 
 def measure(
@@ -298,12 +268,12 @@ def measure(
     dimension = queries.shape[1]
     blocks = [file.stat().st_blocks for file in _files(folder)]
     measured: dict[str, Any] = {
-        "disk_bytes": sum(blocks) * 512,
+        "disk_bytes_per_crop": 512 * sum(blocks) / crops,
         "read_seconds": _reading_seconds(folder, crops * dimension * 4),
     }
-    empty = _empty_start(folder, dimension)
+    empty_seconds, empty_bytes = _empty_start(folder, dimension)
     with _started(folder, dimension) as (registry, seconds):
-        measured["start_seconds"] = seconds - empty["seconds"]
+        measured["start_seconds"] = seconds - empty_seconds
         gallery = registry.get(DEFAULT_GALLERY)
         index = gallery.own_index
         assert index is not None
@@ -316,23 +286,19 @@ def measure(
             registry.device.submit(search.rank).result()
             return time.perf_counter() - began
 
+        def median_ms(options: QueryOptions) -> float:
+            # The first queries warm up the index.
+            seconds = [ask(options, query) for query in (*queries[:UNCOUNTED], *queries)]
+            return 1e3 * statistics.median(seconds[UNCOUNTED:])
+
         measured["first_search_seconds"] = ask(QueryOptions(), queries[0])
-        after = _memory()
-        measured |= {f"{name}_bytes": after[name] - empty[name] for name in after}
-        measured["process_bytes"] = empty["anonymous"]
-        measured["flat_ms"] = {
-            name: _milliseconds(ask, options, queries) for name, options in FILTERS.items()
-        }
-        began = time.perf_counter()
-        make = registry.device.submit(index.next_segment).result()
-        if make:
+        measured["memory_bytes_per_crop"] = (_memory() - empty_bytes) / crops
+        measured["exact_ms"] = {name: median_ms(options) for name, options in FILTERS.items()}
+        if make := registry.device.submit(index.next_segment).result():
             registry.device.submit(index.adopt, make(lambda: None)).result()
-            measured["index_seconds"] = time.perf_counter() - began
-            measured["index_bytes"] = _memory()["anonymous"] - after["anonymous"]
-        measured["index_kind"] = index.kind
-        measured["recall"] = index.recall
         if index.recall is not None:
-            measured["ann_ms"] = _milliseconds(ask, QueryOptions(), queries)
+            measured["recall"] = index.recall
+            measured["codes_ms"] = median_ms(QueryOptions())
     return measured
 
 
@@ -356,19 +322,6 @@ def _model() -> LoadedModel:
     description = read_description(resolve_artefact("bundled"))
     unused = cast("Any", None)
     return LoadedModel("bundled", description, *[unused] * 3)
-
-
-def _milliseconds(
-    ask: Callable[[QueryOptions, Array], float],
-    options: QueryOptions,
-    queries: Array,
-) -> dict[str, float]:
-    """Measure median and 99th percentile, after `UNCOUNTED` queries that warm up the index."""
-    for query in queries[:UNCOUNTED]:
-        ask(options, query)
-    seconds = [ask(options, query) for query in queries]
-    median, rare = np.percentile(seconds, [50, 99]).tolist()
-    return {"p50": 1e3 * median, "p99": 1e3 * rare}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -399,11 +352,7 @@ def _reading_seconds(folder: Path, size: int) -> float:
         return time.perf_counter() - began
 
 
-def _memory() -> dict[str, int]:
-    """Read the bytes of anonymous memory of this process, and of pages of files."""
+def _memory() -> int:
+    """Return the bytes of anonymous memory of this process."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    kilobytes = dict(re.findall(r"(Rss\w+):\s+(\d+) kB", status))
-    return {
-        "anonymous": 1024 * int(kilobytes["RssAnon"]),
-        "mapped": 1024 * int(kilobytes["RssFile"]),
-    }
+    return 1024 * int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0])

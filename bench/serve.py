@@ -3,28 +3,22 @@
 Four benches of one kind. `embed` pushes images through `/v1/embeddings`, `enroll` and `serve` keep
 sixteen enrollments or queries of one image in flight, `query` asks one at a time. The load comes
 from wrk, which is written in C and takes little of the processor. The bare model is the embedder
-alone, on decoded and resized crops, in the runtime that is fastest here.
+alone, on decoded and resized crops.
 """
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import os
 import re
-import resource
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -37,7 +31,7 @@ from gmn_client import Client
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.openvino_loading import compiled, load_openvino
 from model.openvino_runtime import read_graph
-from model.precision import HAS_TORCH
+from model.precision import choose_device_name
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop
 
@@ -47,13 +41,11 @@ CAMERAS = 4
 CROPS = 64
 BATCH = 32
 ROUND_SECONDS = 2
-STAGED_QUERIES = 60
 LOAD = Path(__file__).with_name("load.lua")
 BOUNDARY = "gmn-bench"
 FORM_HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 END = f"\r\n--{BOUNDARY}--\r\n".encode()
 ARTEFACTS = ("bundled", "small")
-STAGES = ("decode", "queue", "embed", "search", "rerank")
 
 
 class Load(NamedTuple):
@@ -75,101 +67,67 @@ LOADS = {
 AIMS = {("enroll", "bundled"): 0.78, ("serve", "bundled"): 0.78, ("serve", "small"): 0.50}
 
 
-@dataclass
-class Answered:
-    """Figures of wrk: requests, seconds, its own processor seconds, and counts of times in ms."""
+class Answered(NamedTuple):
+    """Figures of wrk for one round."""
 
-    requests: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    times_ms: Counter[float] = field(default_factory=Counter)
-
-    def add(self, other: Answered) -> None:
-        self.requests += other.requests
-        self.seconds += other.seconds
-        self.cpu_seconds += other.cpu_seconds
-        self.times_ms += other.times_ms
-
-    def percentile(self, share: float) -> float:
-        """Return the time in ms that a share of the answers did not exceed."""
-        times = sorted(self.times_ms.elements())
-        place = int(share * len(times))
-        return round(times[min(place, len(times) - 1)], 2)
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
 
 
-def bench_serving(name: str, artefact: str | None = None) -> BenchResult:
-    """Images per second of the service over those of the bare model, in turn in one run.
+def bench_serving(name: str, artefact: str | None = None) -> list[BenchResult]:
+    """Measure images per second of the service over those of the bare model, in turn in one run.
 
     Args:
         name: which bench.
-        artefact: a file or a shipped name; without it `bundled`, with `small` beside it.
-
-    Returns:
-        The ratio; `details["small"]` has that of the artefact beside it.
+        artefact: a file or a shipped name; without it `bundled` and `small`.
 
     Raises:
         InputProblem: without wrk, and where a request fails.
     """
     if shutil.which("wrk") is None:
         raise InputProblem("wrk, which makes the load, is not installed; apt-get install wrk")
-    if artefact:
-        return _measure(name, artefact)
-    result, beside = [_measure(name, shipped) for shipped in ARTEFACTS]
-    ratio = beside.model_dump(include={"ratio", "spread", "reach", "reached"})
-    result.details[beside.details["artefact"]] = ratio | beside.details
-    return result
+    return [_measure(name, measured) for measured in ([artefact] if artefact else ARTEFACTS)]
 
 
 def _measure(name: str, artefact: str) -> BenchResult:
     load = LOADS[name]
     cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
     busy_before = round(os.getloadavg()[0], 2)
-    speeds, compute = fastest_bare(load_artefact(resolve_artefact(artefact)))
-    whole = Answered()
-    served: list[float] = []
+    compute = bare_model(load_artefact(resolve_artefact(artefact)))
+    rounds: list[Answered] = []
     bare: list[float] = []
-    service_cpu_ms: list[float] = []
+    service_cpu_seconds = 0.0
     bare_cpu_ms: list[float] = []
     with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder, own_service(artefact) as url:
         with Client(url) as client:
-            enrolled = enroll_all(client, cast.gallery)
+            enroll_all(client, cast.gallery)
             device = client.model().device
         files = write_bodies(Path(folder), load, cast.known)
         for number in range(ROUNDS + 1):
-            before = _process_metric(url, "cpu_seconds_total")
+            before = _cpu_seconds(url)
             answered = press(url, load, files, number)
-            spent = _process_metric(url, "cpu_seconds_total") - before
+            spent = _cpu_seconds(url) - before
             bare_pace, bare_spent = _time_bare(compute)
             # The first round warms up both sides.
             if number:
-                images = answered.requests * load.images
-                served.append(images / answered.seconds)
+                rounds.append(answered)
                 bare.append(bare_pace)
-                service_cpu_ms.append(1e3 * spent / images)
+                service_cpu_seconds += spent
                 bare_cpu_ms.append(bare_spent)
-                whole.add(answered)
-        stages = stages_of(url, load, files) if name == "query" else {}
-        resident = _process_metric(url, "resident_memory_bytes")
-    cores = len(os.sched_getaffinity(0))
-    details: dict[str, Any] = {
+    served = [answered.requests * load.images / answered.seconds for answered in rounds]
+    images = sum(answered.requests for answered in rounds) * load.images
+    details = {
         "artefact": artefact,
         "service_device": device,
-        "bare_runtimes_crops_per_second": speeds,
         "served_images_per_second": round(statistics.median(served), 2),
         "bare_crops_per_second": round(statistics.median(bare), 2),
-        "service_cpu_ms_per_image": round(statistics.mean(service_cpu_ms), 2),
-        "service_resident_bytes": resident,
+        "service_cpu_ms_per_image": round(1e3 * service_cpu_seconds / images, 2),
         "bare_cpu_ms_per_crop": round(statistics.mean(bare_cpu_ms), 2),
-        "client_share_of_processor": round(whole.cpu_seconds / whole.seconds / cores, 4),
-        "p50_ms": whole.percentile(0.5),
-        "p99_ms": whole.percentile(0.99),
-        "requests": whole.requests,
-        "requests_in_flight": load.in_flight,
-        "images_per_request": load.images,
-        "rounds": ROUNDS,
-        "gallery_crops": len(enrolled),
+        "p50_ms": statistics.median(answered.p50_ms for answered in rounds),
+        "p99_ms": statistics.median(answered.p99_ms for answered in rounds),
         "load_average_before": busy_before,
-        **stages,
     }
     return compare(name, served, bare, AIMS.get((name, artefact)), details)
 
@@ -215,96 +173,50 @@ def press(
     files: Sequence[Path],
     number: int,
 ) -> Answered:
-    """Return one round of requests; raises `InputProblem` where one is not answered with 2xx."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Send one round of requests; raises `InputProblem` where one is not answered with 2xx."""
     options = ["-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
     given = [load.call, BOUNDARY, str(number), *(str(file) for file in files)]
     command = ["wrk", *options, "-s", str(LOAD), url, "--", *given]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    answered = Answered(cpu_seconds=sum(after[:2]) - sum(before[:2]))
-    for line in ran.stdout.splitlines():
-        kind, *figures = line.split("\t")
-        if kind == "answered":
-            answered.requests, failed, microseconds = (int(figure) for figure in figures)
-            answered.seconds = microseconds / 1e6
-        elif kind == "latency":
-            answered.times_ms[float(figures[0]) / 1e3] += int(figures[1])
-    if ran.returncode or not answered.requests or failed:
+    answered = re.search(r"^answered\t(\d+)\t0\t(.+)\t(.+)\t(.+)$", ran.stdout, re.MULTILINE)
+    if ran.returncode or answered is None or answered[1] == "0":
         raise InputProblem(f"wrk: requests failed: {ran.stdout[-500:]}{ran.stderr[-500:]}")
-    return answered
+    microseconds = [float(figure) for figure in answered.groups()[1:]]
+    seconds, median, rare = (figure / 1e6 for figure in microseconds)
+    return Answered(int(answered[1]), seconds, p50_ms=1e3 * median, p99_ms=1e3 * rare)
 
 
-def stages_of(
-    url: str,
-    load: Load,
-    files: Sequence[Path],
-) -> dict[str, Any]:
-    """Medians of the stages of single queries, in ms, and their sum as a share of the wall time."""
-    connection = http.client.HTTPConnection(str(urlsplit(url).hostname), urlsplit(url).port or 80)
-    answers: list[dict[str, float]] = []
-    for number in range(STAGED_QUERIES):
-        body = files[number % len(files)].read_bytes() + END
-        began = time.perf_counter()
-        connection.request("POST", load.call, body, FORM_HEADERS)
-        answer = connection.getresponse().read()
-        wall = (time.perf_counter() - began) * 1e3
-        spent = json.loads(answer)["timing_ms"]
-        share = sum(spent[stage] for stage in STAGES) / wall
-        answers.append({**spent, "wall": wall, "share": share})
-    connection.close()
-    medians = {
-        name: round(statistics.median(answer[name] for answer in answers), 3) for name in answers[0]
-    }
-    share = medians.pop("share")
-    return {"service_ms": medians, "stages_share_of_wall": share}
-
-
-def _process_metric(url: str, name: str) -> float:
+def _cpu_seconds(url: str) -> float:
     metrics = httpx.get(f"{url}/metrics", timeout=60).text
-    return float(re.findall(rf"^process_{name} (\S+)$", metrics, re.MULTILINE)[0])
+    return float(re.findall(r"^process_cpu_seconds_total (\S+)$", metrics, re.MULTILINE)[0])
 
 
-def fastest_bare(artefact: Artefact) -> tuple[dict[str, float], Callable[[], object]]:
-    """Measure the embedder alone in each runtime that is installed.
-
-    Returns:
-        Crops per second by runtime, and a pass of all crops in the fastest one.
-    """
+def bare_model(artefact: Artefact) -> Callable[[], object]:
+    """Return a pass of `CROPS` crops through the embedder alone, on the device of the service."""
     preprocessing = artefact.description.preprocessing
     shape = (CROPS, preprocessing.height, preprocessing.width, 3)
     crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    sides = {"openvino float32": _bare_openvino(artefact, crops)}
-    if HAS_TORCH:
-        sides["torch"] = _bare_torch(artefact, crops)
-    speeds: dict[str, float] = {}
-    for name, compute in sides.items():
-        compute()
-        began = time.perf_counter()
-        compute()
-        speeds[name] = round(CROPS / (time.perf_counter() - began), 1)
-    return speeds, sides[max(speeds, key=lambda name: speeds[name])]
+    on_cpu = choose_device_name() == "cpu"
+    return _in_openvino(artefact, crops) if on_cpu else _on_gpu(artefact, crops)
 
 
-def _bare_torch(artefact: Artefact, pixels: NDArray[np.uint8]) -> Callable[[], object]:
+def _on_gpu(artefact: Artefact, pixels: NDArray[np.uint8]) -> Callable[[], object]:
     import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    embedder = artefact.embedder
-    crops = artefact.description.preprocessing.normalise(torch.from_numpy(pixels)).contiguous()
-    crops = crops.to(device)
-    embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    embedder = artefact.embedder.to("cuda")
+    embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    crops = artefact.description.preprocessing.normalise(torch.from_numpy(pixels)).to("cuda")
 
     @torch.inference_mode()
     def compute() -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            for start in range(0, len(crops), BATCH):
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            for start in range(0, CROPS, BATCH):
                 embedder(crops[start : start + BATCH]).cpu()
 
     return compute
 
 
-def _bare_openvino(artefact: Artefact, pixels: NDArray[np.uint8]) -> Callable[[], object]:
+def _in_openvino(artefact: Artefact, pixels: NDArray[np.uint8]) -> Callable[[], object]:
     openvino = load_openvino()
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": openvino.Type.f32}
     queue = openvino.AsyncInferQueue(compiled(read_graph(artefact), settings))

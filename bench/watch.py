@@ -74,6 +74,7 @@ def judge_lists(
     for number in range(LISTS):
         random = np.random.default_rng([size, number])
         enrolling, passed = CAMERAS[number % len(CAMERAS)]
+        most = CROPS[number // len(CAMERAS) % len(CROPS)]
         shown = crops[crops.camera.isin(list(enrolling))]
         shown = shown.sample(frac=1, random_state=random)
         listed = random.permutation(shown.person.unique())[:size]
@@ -81,11 +82,9 @@ def judge_lists(
         shown = shown[shown.person.isin(listed)]
         turns = shown.groupby(["person", "camera"]).cumcount()
         shown = shown.loc[turns.sort_values(kind="stable").index]
-        most = CROPS[number // len(CAMERAS) % len(CROPS)]
         shown = shown.groupby("person").head(most)
         cameras = shown.camera.to_numpy(np.int64)
-        people = shown.person.to_numpy()
-        watch_list = WatchList(features[shown.row], people, cameras)
+        watch_list = WatchList(features[shown.row], shown.person.to_numpy(), cameras)
         seen = crops[crops.camera.isin(list(passed))]
         seen = seen.sample(frac=1, random_state=random)
         seen = seen.groupby("track").head(CROPS_COMPARED)
@@ -97,6 +96,7 @@ def judge_lists(
         order = random.permutation(strangers.person.unique())
         early = strangers.person.isin(order[: len(order) // 3])
         judged = strangers[~early]
+        tracks_per_person = len(judged) / judged.person.nunique()
         for name, share in TRAFFIC.items():
             traffic = None
             if share is not None:
@@ -107,26 +107,20 @@ def judge_lists(
                 ]
                 traffic = Traffic.of(pd.concat(parts).to_numpy())
             for rate in RATES:
-                crops_per_track = len(seen) / len(tracks)
                 threshold = fit_threshold(
                     watch_list,
                     rate,
                     reference,
                     traffic,
-                    crops_per_track,
+                    len(seen) / len(tracks),
                 )
-                tracks_per_person = len(judged) / judged.person.nunique()
                 alarms = forecast_alarms(threshold, len(judged), tracks_per_person)
                 if alarms.low is None or alarms.high is None:
                     raise InputProblem("the artefact has no reference; gmn artefact add-reference")
                 found = forecast_found(watch_list, threshold)
-                alarmed = known.height > threshold.height
-                obtained = float((alarmed & known.right).mean())
+                obtained = float(((known.height > threshold.height) & known.right).mean())
                 raised = int((judged.height > threshold.height).sum())
-                low = found.found_low or 0.0
-                high = found.found_high or 1.0
                 yield {
-                    "size": size,
                     "traffic": name,
                     "rate": rate,
                     "ratio": raised / (rate * len(judged)),
@@ -134,21 +128,18 @@ def judge_lists(
                     "above": raised > alarms.high,
                     "found": obtained,
                     "basis": found.found_basis,
-                    "as_forecast": low <= obtained <= high,
+                    "as_forecast": (found.found_low or 0.0)
+                    <= obtained
+                    <= (found.found_high or 1.0),
                 }
 
 
 def figures(rows: pd.DataFrame) -> dict[str, Any]:
-    # Median, 5% and 95% quantile, and mean of the obtained rates over the asked one.
-    ratios = [
-        *rows.ratio.quantile([0.5, 0.05, 0.95]),
-        rows.ratio.mean(),
-    ]
-    as_forecast = rows.groupby("basis").as_forecast.mean()
+    """Summarize lists; `ratio` is the median, 5% and 95% quantile of obtained over asked rates."""
     return {
-        "ratio": [round(ratio, 2) for ratio in ratios],
+        "ratio": rows.ratio.quantile([0.5, 0.05, 0.95]).round(2).tolist(),
         **rows[["inside", "above", "found"]].mean().round(3),
-        "as_forecast": as_forecast.round(3).to_dict(),
+        "as_forecast": rows.groupby("basis").as_forecast.mean().round(3).to_dict(),
     }
 
 
@@ -163,15 +154,8 @@ def main(
     cells = []
     for size in SIZES:
         rows = pd.DataFrame(judge_lists(crops, vectors, reference, size))
-        groups = rows.groupby(["traffic", "rate"], sort=False)
-        for (traffic, rate), cell in groups:
-            about = {
-                "artefact": artefact,
-                "size": size,
-                "traffic": traffic,
-                "rate": rate,
-                "galleries": len(cell),
-            }
+        for (traffic, rate), cell in rows.groupby(["traffic", "rate"], sort=False):
+            about = {"artefact": artefact, "size": size, "traffic": traffic, "rate": rate}
             cells.append(about | figures(cell))
     out.write_text(json.dumps(cells), encoding="utf-8")
 

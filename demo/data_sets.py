@@ -5,8 +5,9 @@ The service may not import the trainer.
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +25,10 @@ Label = tuple[str | None, str | None]
 """Identity and camera of a crop; None where unknown."""
 
 VERDICTS = ("match", "uncertain", "no_match", "nothing_searched")
+CUTS = {"rank_1": 1, "rank_5": 5, "rank_10": 10}
 REPORTED = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
+# Public sets name crops that show nobody so.
+JUNK = "-1"
 CONCURRENT_REQUESTS = 4
 # The service's own bound on `top_k`.
 MAX_RESULTS = 10_000
@@ -49,31 +53,13 @@ def read_spec(spec: str) -> Iterator[SourceCrop]:
         )
 
 
-def rank_figures(
-    identity: str,
-    camera: str,
-    ranking: Sequence[Label],
-) -> dict[str, float] | None:
-    """Compute the ranking metrics of one query, by their names in the evaluation.
+def ranks_of(query: Label, ranking: Iterable[Label]) -> list[int]:
+    """Return the ranks of the query's person, from 1, by Market-1501's protocol.
 
-    Args:
-        identity, camera: the labels of the query.
-        ranking: the labels of every gallery crop, best first.
-
-    Returns:
-        Values from 0 to 1, or None if the gallery has no true match under another camera.
+    Results of the query's own person and camera, and junk, do not count.
     """
-    import numpy as np
-
-    from training.evaluation.metrics import integer_labels, rank_queries
-
-    if not any(label[0] == identity and label[1] != camera for label in ranking):
-        return None
-    people = [label[0] or "" for label in ranking]
-    cameras = [label[1] or "" for label in ranking]
-    scores = -np.arange(len(ranking), dtype=np.float32)[None, :]
-    labels = integer_labels([identity], [camera], people, cameras)
-    return rank_queries(lambda _: scores, labels).means()
+    counted = [result for result in ranking if result != query and result[0] != JUNK]
+    return [rank for rank, result in enumerate(counted, 1) if result[0] == query[0]]
 
 
 def summarize(
@@ -81,8 +67,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Compute means of the ranking metrics, and counts of verdicts.
 
-    Gallery crops of the query's own identity and camera do not count. Queries are read one by one
-    and are not held in memory.
+    Queries are read one by one and are not held in memory.
 
     Args:
         queries: the label of each query, the labels of its results, best first, and its verdict.
@@ -94,27 +79,30 @@ def summarize(
         queries that have one; counts by verdict; the number of matches whose first result is right.
     """
     verdicts: Counter[str] = Counter()
-    figures: list[dict[str, float]] = []
+    totals: defaultdict[str, float] = defaultdict(float)
+    with_a_true_match = 0
     matches_right = 0
     gallery_counts = Counter(gallery)
-    for label, ranking, verdict in queries:
-        identity, camera = label
+    for query, ranking, verdict in queries:
         verdicts[verdict] += 1
-        is_labelled = identity is not None and camera is not None
-        counted = (result for result in ranking if not (is_labelled and result == label))
-        first_identity, _ = next(counted, (None, None))
-        matches_right += verdict == "match" and first_identity == identity
-        if identity is not None and camera is not None:
-            cut_off = (gallery_counts - Counter(ranking)).elements()
-            last = sorted(cut_off, key=lambda result: result[0] == identity)
-            if metrics := rank_figures(identity, camera, [*ranking, *last]):
-                figures.append(metrics)
+        identity, camera = query
+        others = [result for result in ranking if None in query or result != query]
+        matches_right += verdict == "match" and bool(others) and others[0][0] == identity
+        if identity is None or camera is None:
+            continue
+        cut_off = (gallery_counts - Counter(ranking)).elements()
+        last = sorted(cut_off, key=lambda result: result[0] == identity)
+        if ranks := ranks_of(query, [*ranking, *last]):
+            with_a_true_match += 1
+            for name, most in CUTS.items():
+                totals[name] += ranks[0] <= most
+            precisions = [found / rank for found, rank in enumerate(ranks, 1)]
+            totals["mAP"] += statistics.mean(precisions)
     means = {
-        name: sum(metrics[name] for metrics in figures) / len(figures) if figures else None
-        for name in REPORTED
+        name: totals[name] / with_a_true_match if with_a_true_match else None for name in REPORTED
     }
     return {
-        "with_a_true_match": len(figures),
+        "with_a_true_match": with_a_true_match,
         **means,
         "verdicts": {name: verdicts[name] for name in VERDICTS},
         "matches_right": matches_right,

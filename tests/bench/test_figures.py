@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import figures, tables
-from bench.figures import condense, condense_bench, joined, markdown
+from bench.figures import condense, table
 from bench.tables import FIGURES, ROOT, page_of, publish, replace_table
 from model.problems import InputProblem
 
@@ -20,7 +20,6 @@ SIDE = {
     "bare_cpu_ms_per_crop": 2.0,
     "p50_ms": 20.0,
     "p99_ms": 40.0,
-    "client_share_of_processor": 0.012,
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -58,9 +57,9 @@ def ready_made(name: str) -> dict[str, object]:
 
 
 def test_a_set_of_which_no_crop_was_trained_on_is_an_unseen_domain() -> None:
-    rows = condense("ours", report())
+    rows = list(condense("ours", report()))
     assert [row["people"] for row in rows] == ["unseen domain"] * 2
-    assert condense("elsewhere", ready_made("elsewhere"))[0]["people"] == "ready-made model"
+    assert next(condense("elsewhere", ready_made("elsewhere")))["people"] == "ready-made model"
 
 
 def test_a_student_of_a_ready_made_model_names_what_its_teachers_may_have_seen() -> None:
@@ -75,9 +74,9 @@ def test_a_set_of_which_crops_were_trained_on_is_seen_unless_its_people_were_hel
     given = report()
     why = ["was trained on 3 of its 24 crops"]
     given["datasets"][0] |= {"seen_because": why, "seen_in_training": True}
-    assert condense("ours", given)[0]["people"] == "seen in training"
+    assert next(condense("ours", given))["people"] == "seen in training"
     given["datasets"][0] |= {"seen_in_training": False}
-    assert condense("ours", given)[0]["people"] == "held-out identities"
+    assert next(condense("ours", given))["people"] == "held-out identities"
 
 
 def test_starting_weights_without_documented_data_are_named() -> None:
@@ -85,9 +84,9 @@ def test_starting_weights_without_documented_data_are_named() -> None:
     source = {"role": "initial weights", "name": "0277"}
     given["provenance"]["sources"] = [source]
     label = "left out, starting weights' training data unknown"
-    assert condense("ours", given)[0]["people"] == label
+    assert next(condense("ours", given))["people"] == label
     given["provenance"]["sources"] = [source | {"documented_data": ["ImageNet"]}]
-    assert condense("ours", given)[0]["people"] == "unseen domain"
+    assert next(condense("ours", given))["people"] == "unseen domain"
 
 
 def test_whom_a_ready_made_model_finds_stands_beside_the_artefact() -> None:
@@ -96,10 +95,10 @@ def test_whom_a_ready_made_model_finds_stands_beside_the_artefact() -> None:
     given = ready_made("elsewhere")
     given["datasets"][0]["scorings"]["cosine"]["half_enrolled"] = half
     rows = [*condense("ours", report()), *condense("elsewhere", given)]
-    lines = markdown(rows).splitlines()
-    assert lines[0].endswith("| found at 1% cosine | found at 1% mnet |")
-    assert lines[2].endswith("| – | – |")
-    assert lines[3].endswith("| 50.0 [40.0, 60.0] | – |")
+    lines = table("all", rows).splitlines()
+    assert lines[0].endswith("| mAP mnet | found at 1% cosine |")
+    assert lines[2].endswith("| – |")
+    assert lines[3].endswith("| – | – | 50.0 [40.0, 60.0] |")
 
 
 def test_the_paired_difference_to_the_cosine_is_kept_beside_a_rankings_figures() -> None:
@@ -110,47 +109,36 @@ def test_the_paired_difference_to_the_cosine_is_kept_beside_a_rankings_figures()
 
 def test_a_table_has_a_row_per_model_and_a_column_per_metric_and_scoring() -> None:
     rows = [*condense("ours", report()), *condense("elsewhere", ready_made("elsewhere"))]
-    lines = markdown(rows).splitlines()
-    assert lines[0] == "| data | model | Rank-1 cosine | Rank-1 mnet | mAP cosine | mAP mnet |"
+    lines = table("all", rows).splitlines()
+    assert lines[0] == "| data | model | Rank-1 cosine | mAP cosine | Rank-1 mnet | mAP mnet |"
     assert lines[2].startswith("| street, unseen domain | ours | 50.0 [40.0, 60.0] |")
-    assert lines[3].endswith("| 50.0 [40.0, 60.0] | – | 41.0 [40.0, 60.0] | – |")
-
-
-def test_what_a_service_was_seen_doing_is_a_table_of_steps() -> None:
-    enrolled = {"enrolled": 970, "crops_per_second": 101.26}
-    asked = {
-        "queries": 970,
-        "queries_per_second": 50.0,
-        "in_flight": 4,
-        "ms_per_query": 80.04,
-        "rank_1": 0.4,
-        "mAP": 0.5,
-        "whole_rankings": True,
-        "verdicts": {"match": 12, "uncertain": 3, "no_match": 955},
-        "matches_right": 11,
-    }
-    cut = asked | {"whole_rankings": False}
-    steps = {"enroll": enrolled, "query": asked, "query, cut": cut}
-    rows = [{"step": step} | printed for step, printed in steps.items()]
-    assert markdown(rows).splitlines()[2:] == [
-        "| enroll | 970 | 101 | – | – | – | – |",
-        "| query | 970 | 50 | 80.0, 4 in flight | 40.0 | 50.0 | 12, 11 |",
-        "| query, cut | 970 | 50 | 80.0, 4 in flight | 40.0 | – | 12, 11 |",
-    ]
+    assert lines[3].endswith("| 50.0 [40.0, 60.0] | 41.0 [40.0, 60.0] | – | – |")
 
 
 def test_a_serving_bench_is_a_row_for_each_network() -> None:
-    stages = dict.fromkeys(("decode", "queue", "embed", "search", "rerank", "wall"), 1.5)
-    beside = SIDE | {"artefact": "small", "ratio": 0.4, "spread": [0.3, 0.5], "reach": 0.4}
-    beside |= {"service_ms": stages, "stages_share_of_wall": 0.875}
-    printed = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "reach": None}
-    printed["details"] = SIDE | {"small": beside}
-    figures = "8.0 | 10.0 | 3.0 | 2.0 | 20.0 | 40.0 | 2.0 | 1.2%"
-    nothing = " | ".join("–" * 7)
-    each = " | ".join(["1.5"] * 6)
-    assert markdown(condense_bench(printed)).splitlines()[2:] == [
-        f"| embed | bundled | 0.80, 0.70–0.90 | – | {figures} | {nothing} |",
-        f"| embed | small | 0.40, 0.30–0.50 | 0.40 | {figures} | {each} | 0.88 |",
+    first = {"bench": "embed", "ratio": 0.8, "spread": [0.7, 0.9], "reach": None, "details": SIDE}
+    small = {
+        "ratio": 0.4,
+        "spread": [0.3, 0.5],
+        "reach": 0.4,
+        "details": SIDE | {"artefact": "small"},
+    }
+    figures = "8.0 | 10.0 | 3.0 | 2.0 | 20.0 | 40.0"
+    assert table("performance", [first, first | small]).splitlines()[2:] == [
+        f"| embed | bundled | 0.80, 0.70–0.90 | – | {figures} |",
+        f"| embed | small | 0.40, 0.30–0.50 | 0.40 | {figures} |",
+    ]
+
+
+def test_alarms_of_one_artefact_stand_side_by_side_by_the_number_of_people() -> None:
+    row = {"artefact": "bundled", "data": "street", "crops": 4, "found": 50.2, "best": 51.0}
+    row |= {"obtained": [1.04, 0.0, 2.0]}
+    rows = [row | {"size": size, "pictures": number} for number in (1, 4) for size in (3, 50)]
+    assert table("alarms", rows[:3]).splitlines() == [
+        "| artefact | people of | crops a camera | pictures | K = 3 | K = 50 |",
+        "|---|---|---|---|---|---|",
+        "| bundled | street | 4 | 1 | 1.0 [0.0-2.0] · 50/51 | 1.0 [0.0-2.0] · 50/51 |",
+        "| bundled | street | 4 | 4 | 1.0 [0.0-2.0] · 50/51 | – |",
     ]
 
 
@@ -162,16 +150,10 @@ def test_a_gap_is_shown_in_both_spaces_beside_what_chance_shows() -> None:
     gap["classifier_difference"] = estimate
     premise = {"pair_feature": "square", "people": 2, "points": 4, "gaps": [gap]}
     end = "−0.0003 | 90.0 [80.0, 95.0] | 50.0 |"
-    assert markdown(premise).splitlines()[2:] == [
+    assert table("premise", [premise]).splitlines()[2:] == [
         f"| lobby – roof | instance | 0.0200 | 0.0010 | 20.0 | {end}",
         f"| lobby – roof | pair | 0.0050 | 0.0010 | 5.0 | {end}",
     ]
-
-
-def test_ready_made_models_stand_after_the_artefacts() -> None:
-    elsewhere = condense("elsewhere", ready_made("elsewhere"))
-    rows = joined([*elsewhere, *condense("one", report()), *condense("two", report())])
-    assert [row["model"] for row in rows] == ["one", "one", "two", "two", "elsewhere"]
 
 
 @pytest.fixture
@@ -187,17 +169,20 @@ def test_reports_become_one_table_of_a_page(page: Path, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(json.dumps(ready_made("elsewhere")))
     figures.main(["all", f"elsewhere={tmp_path}/other.json", f"ours={tmp_path}/report.json"])
     kept = json.loads((tmp_path / "all.json").read_text())
+    # Ready-made models stand after the artefacts.
     assert [row["model"] for row in kept] == ["ours", "ours", "elsewhere"]
-    assert page.read_text() == f"before\n<!-- all -->\n{markdown(kept)}\n<!-- /all -->\nafter\n"
+    assert page.read_text() == f"before\n<!-- all -->\n{table('all', kept)}\n<!-- /all -->\nafter\n"
 
 
 def test_several_benches_of_one_file_become_one_table(page: Path, tmp_path: Path) -> None:
+    page.write_text(page.read_text().replace("all", "performance"))
     printed = {"ratio": 0.8, "spread": [0.7, 0.9], "reach": 0.65, "details": SIDE}
     both = [{"bench": name} | printed for name in "ab"]
     (tmp_path / "serving.json").write_text(json.dumps(both))
-    figures.main(["all", str(tmp_path / "serving.json")])
+    figures.main(["performance", str(tmp_path / "serving.json")])
     assert "\n| a | bundled | 0.80, 0.70–0.90 | 0.65 |" in page.read_text()
     assert "\n| b | bundled | 0.80, 0.70–0.90 |" in page.read_text()
+    assert json.loads((tmp_path / "performance.json").read_text()) == both
 
 
 def test_a_table_without_a_place_in_the_pages_is_refused() -> None:
@@ -208,8 +193,8 @@ def test_a_table_without_a_place_in_the_pages_is_refused() -> None:
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_a_page_shows_the_stored_figures(path) -> None:
     text = page_of(path.stem).read_text(encoding="utf-8")
-    table = markdown(json.loads(path.read_text(encoding="utf-8")))
-    assert replace_table(text, path.stem, table) == text
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    assert replace_table(text, path.stem, table(path.stem, kept)) == text
 
 
 def test_the_accuracy_table_of_the_readme_is_of_the_stored_figures() -> None:

@@ -18,9 +18,9 @@ WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_cli
 
 def test_all_three_agree_with_the_cpu_in_float32(tiny_artefact: Path) -> None:
     rows = list(check(torch.device("cpu"), CPU_SIZES, str(tiny_artefact)))
-    assert [row.precision for row in rows] == ["float32", "bfloat16"] * 3
-    assert all(row.per_second > 0 and row.peak_mib is None for row in rows)
-    embedded, _, scored, near, stepped, _ = (row.difference for row in rows)
+    assert [row["precision"] for row in rows] == ["float32", "bfloat16"] * 3
+    assert all(row["per_second"] > 0 and row["peak_mib"] is None for row in rows)
+    embedded, _, scored, near, stepped, _ = (row["difference"] for row in rows)
     assert embedded["least cosine"] == pytest.approx(1.0, abs=1e-5)
     assert scored["largest difference"] == 0.0
     assert 0.0 < near["largest difference"] < near["standard deviation of scores"]

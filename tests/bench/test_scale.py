@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import scale
-from bench.figures import curves_table, drawing
+from bench.figures import table
 from bench.scale import BLOCK, KINDS, ScaleCrops
 from model.problems import InputProblem
 
@@ -23,23 +23,17 @@ def small(monkeypatch):
     monkeypatch.setattr(scale, "ProcessPoolExecutor", lambda count, _: ThreadPoolExecutor(count))
 
 
-def test_a_run_that_goes_further_measures_only_what_is_new(small, tmp_path):
-    first = scale.bench_scale(400, "clusters", work=tmp_path).details["sizes"]
+def test_every_size_is_measured_and_becomes_a_row(small, tmp_path):
     result = scale.bench_scale(900, "clusters", work=tmp_path)
     sizes = result.details["sizes"]
     assert [size["crops"] for size in sizes] == [40, 400, 900]
-    assert sizes[:2] == first
     assert result.details["dimension"] == 16
     for size in sizes:
         assert size["enrolled_per_second"] > 0
-        assert set(size["flat_ms"]) == set(scale.FILTERS)
-        assert size["disk_bytes"] > 4 * 16 * size["crops"]
-    (tmp_path / "clusters-16" / "400.json").unlink()
-    with pytest.raises(InputProblem, match="holds 900 crops"):
-        scale.bench_scale(900, "clusters", work=tmp_path)
-    drawn = drawing({"clusters": sizes, "people": sizes})
-    assert "<svg " in drawn
-    assert curves_table({"clusters": sizes}).count("\n| clusters ") == 3
+        assert set(size["exact_ms"]) == set(scale.FILTERS)
+        assert size["disk_bytes_per_crop"] > 4 * 16
+    assert not list(tmp_path.iterdir())
+    assert table("scale", [result.model_dump()]).count("\n| clusters ") == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -54,23 +54,20 @@ def test_every_request_is_answered_and_timed(url, cast, tmp_path, name):
     load = serve.LOADS[name]
     files = serve.write_bodies(tmp_path, load, cast.known)
     answered = serve.press(url, load, files, 0)
-    # A long wait counts several times, as for requests that it kept from being sent.
-    assert answered.times_ms.total() >= answered.requests > 0
-    assert 0 < answered.percentile(0.5) <= answered.percentile(0.99)
-    assert 0 < answered.cpu_seconds < answered.seconds
+    assert answered.requests > 0
+    assert 0 < answered.p50_ms <= answered.p99_ms < 60_000
+    assert answered.seconds >= serve.ROUND_SECONDS
 
 
 @pytest.mark.slow
 @needs_wrk
-def test_the_costs_of_a_request_are_those_that_a_plan_knows(tiny_artefact, monkeypatch, tmp_path):
-    monkeypatch.setattr(serve, "ARTEFACTS", (str(tiny_artefact),))
+def test_the_time_of_the_processor_is_measured(tiny_artefact, monkeypatch):
     monkeypatch.setattr(serve, "ROUNDS", 1)
     monkeypatch.setattr(serve, "PEOPLE", 4)
-    result = serve.bench_serving("serve", str(tiny_artefact))
+    (result,) = serve.bench_serving("serve", str(tiny_artefact))
     measured = result.details["service_cpu_ms_per_image"]
-    resident = result.details["service_resident_bytes"]
     assert 0 < measured < 1000
-    assert 2**27 < resident < 2**34
+    assert 0 < result.details["p50_ms"] <= result.details["p99_ms"]
 
 
 @needs_wrk
@@ -81,15 +78,6 @@ def test_a_request_that_is_refused_is_no_figure(url, cast, tmp_path):
         serve.press(url, load, files, 0)
 
 
-def test_the_stages_of_a_query_are_a_share_of_its_time(url, cast, tmp_path):
-    load = serve.LOADS["query"]
-    found = serve.stages_of(url, load, serve.write_bodies(tmp_path, load, cast.known))
-    assert 0 < found["stages_share_of_wall"] < 1
-
-
-def test_the_fastest_runtime_is_the_bare_model(tiny_artefact):
+def test_the_bare_model_computes_without_the_service(tiny_artefact):
     pytest.importorskip("openvino")
-    speeds, compute = serve.fastest_bare(load_artefact(tiny_artefact))
-    assert set(speeds) == {"openvino float32", "torch"}
-    assert min(speeds.values()) > 0
-    compute()
+    serve.bare_model(load_artefact(tiny_artefact))()

@@ -76,9 +76,9 @@ def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(tmp_
         cell | {"rate": rate} | watch.figures(rows[rows.rate == rate])
         for cell, rate in zip(cells, watch.RATES, strict=True)
     ]
-    table = figures.markdown(cells)
+    table = figures.table("watch", cells)
     assert "3 people" in table
-    assert f"/{100 * cells[0]['found']:.0f} |" in table
+    assert f"/{cells[0]['found']:.0%} |" in table
 
 
 def test_an_artefact_without_a_reference_has_no_forecast_to_judge(tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_the_figures_of_lists_are_shares_and_quantiles():
         }
     )
     assert watch.figures(rows) == {
-        "ratio": [1.0, 0.15, 1.85, 1.0],
+        "ratio": [1.0, 0.15, 1.85],
         "inside": 0.75,
         "above": 0.25,
         "found": 0.75,

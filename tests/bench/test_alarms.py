@@ -1,0 +1,68 @@
+"""Galleries of people through a running service: who is drawn, and what is counted."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from bench import alarms
+from bench.alarms import draw_gallery
+from model.problems import InputProblem
+from training.datasets.registry import read_dataset
+
+DATA = "synthetic:3,identities=40,domains=1,cameras=4,crops=5"
+
+
+@pytest.fixture(scope="module")
+def crops() -> pd.DataFrame:
+    """30 people under four cameras, eight crops in each."""
+    labels = [(f"p{person}", f"c{camera}") for person in range(30) for camera in range(4)] * 8
+    frame = pd.DataFrame(labels, columns=["identity", "camera"])
+    return frame.assign(crop_id=frame.index)
+
+
+def test_searches_show_one_person_under_cameras_that_enroll_nobody(crops):
+    enrolled, searches = draw_gallery(crops, 10, 4, seed=0)
+    members = set(enrolled.identity)
+    assert (len(members), len(enrolled)) == (10, 10 * 2 * 4)
+    for pictures, groups in searches.items():
+        assert {len(group) for group in groups} == {pictures}
+        assert all(group.identity.nunique() == 1 for group in groups)
+        assert len(groups) == 30 * alarms.SEARCHES_OF_A_PERSON
+        assert not set(pd.concat(groups).camera) & set(enrolled.camera)
+    assert set(draw_gallery(crops, 10, 4, seed=1)[0].identity) != members
+
+
+def test_alarms_are_of_strangers_and_an_enrolled_person_is_found_in_the_first_place():
+    judged = [
+        ("g", "s1", False, True, False, 0.9),
+        *(("g", f"s{number}", False, False, False, 0.1) for number in range(2, 5)),
+        ("g", "k1", True, True, True, 0.95),
+        ("g", "k2", True, True, False, 0.99),
+    ]
+    columns = ["gallery", "identity", "known", "matched", "right", "score"]
+    found = alarms.figures(pd.DataFrame(judged, columns=columns))
+    assert (found["strangers"], found["members"]) == (4, 2)
+    assert (found["obtained"][0], found["found"], found["best"]) == (25.0, 50.0, 50.0)
+
+
+@pytest.mark.slow
+def test_an_artefact_that_held_out_nobody_is_refused(tmp_path):
+    with pytest.raises(InputProblem, match="held out no people"):
+        alarms.main("open", DATA, tmp_path / "alarms.json")
+
+
+@pytest.mark.slow
+def test_a_service_is_started_and_searched(tiny_artefact, tmp_path, monkeypatch):
+    monkeypatch.setenv("GMN_DEVICE", "cpu")
+    monkeypatch.setenv("GMN_RUNTIME", "torch")
+    monkeypatch.setattr(alarms, "SIZES", (1, 19))
+    monkeypatch.setattr(alarms, "read_people", lambda *_: read_dataset(DATA).records)
+    alarms.main(str(tiny_artefact), DATA, tmp_path / "alarms.json", galleries=1)
+    rows = json.loads((tmp_path / "alarms.json").read_text())
+    assert [row["size"] for row in rows] == [1, 1, 19, 19] * 2
+    for row in rows:
+        rate, low, high = row["obtained"]
+        assert 0.0 <= low <= rate <= high <= 100.0
