@@ -1,4 +1,4 @@
-"""False alarms that a running service was asked for, and those that galleries of people obtain.
+"""False alarms of a running service in galleries of people, beside the rate that was asked for.
 
 `python -m bench.alarms ARTEFACT --data KIND:PATH --out FILE` starts a service and enrolls people
 whom the artefact's training held out, or with `--test` those of the set's test part. Galleries of 1
@@ -9,6 +9,7 @@ strangers, search them, alone and four of a person together.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ def draw_gallery(
     size: int,
     crops_of_a_camera: int,
     seed: int,
-) -> tuple[pd.DataFrame, dict[int, list[pd.DataFrame]]]:
+) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     """Draw people who are seen on both sides of the cameras.
 
     Args:
@@ -77,7 +78,7 @@ def draw_gallery(
         seed: of the draw, together with the size.
 
     Returns:
-        Crops to enroll; and by the number of pictures the groups of crops that search together.
+        Crops to enroll, and groups of crops that search together.
     """
     random = np.random.default_rng([size, seed])
     crops = crops.sample(frac=1, random_state=random)
@@ -89,12 +90,9 @@ def draw_gallery(
     enrolled = crops[enrolls & crops.identity.isin(members)]
     enrolled = enrolled.groupby(["identity", "camera"]).head(crops_of_a_camera)
     is_member = asking.identity.isin(members)
-    searches = {}
-    for pictures in PICTURES:
-        searches[pictures] = [
-            *_groups(asking[is_member], pictures),
-            *_groups(asking[~is_member], pictures),
-        ]
+    searches = []
+    for people, pictures in itertools.product((asking[is_member], asking[~is_member]), PICTURES):
+        searches += _groups(people, pictures)
     return enrolled, searches
 
 
@@ -155,6 +153,7 @@ def judge(
         identity = group.identity.iloc[0]
         return {
             "gallery": gallery,
+            "pictures": len(group),
             "identity": identity,
             "known": identity in members,
             "matched": answer.verdict == "match",
@@ -193,20 +192,27 @@ def measure(
     galleries: int,
 ) -> Iterator[dict[str, Any]]:
     """Yield the figures of each size, number of enrolled crops and number of pictures."""
-    people = crops.identity.nunique()
-    for crops_of_a_camera in CROPS_OF_A_CAMERA:
-        for size in [size for size in SIZES if size <= people / 2]:
-            answers: dict[int, list[dict[str, Any]]] = {pictures: [] for pictures in PICTURES}
-            for number in range(galleries):
-                enrolled, searches = draw_gallery(crops, size, crops_of_a_camera, number)
-                gallery = f"people.{crops_of_a_camera}.{size}.{number}"
-                fill(client, gallery, enrolled)
-                members = enrolled.identity.unique().tolist()
-                for pictures, groups in searches.items():
-                    answers[pictures] += judge(client, gallery, members, groups)
-            for pictures, judged in answers.items():
-                about = {"crops": crops_of_a_camera, "size": size, "pictures": pictures}
-                yield about | figures(pd.DataFrame(judged))
+    sizes = [size for size in SIZES if size <= crops.identity.nunique() / 2]
+    for crops_of_a_camera, size in itertools.product(CROPS_OF_A_CAMERA, sizes):
+        answers: list[dict[str, Any]] = []
+        for number in range(galleries):
+            enrolled, searches = draw_gallery(
+                crops,
+                size,
+                crops_of_a_camera,
+                number,
+            )
+            gallery = f"people.{crops_of_a_camera}.{size}.{number}"
+            fill(client, gallery, enrolled)
+            answers += judge(
+                client,
+                gallery,
+                enrolled.identity.unique().tolist(),
+                searches,
+            )
+        for pictures, judged in pd.DataFrame(answers).groupby("pictures"):
+            about = {"crops": crops_of_a_camera, "size": size, "pictures": pictures}
+            yield about | figures(judged)
 
 
 def main(

@@ -175,10 +175,20 @@ def _steps(
     recipe: Recipe,
     records: Sequence[CropRecord],
 ) -> Iterator[Work]:
-    expected, gradient, _, _ = _first_step(recipe, records, "float32", "cpu")
+    expected, gradient, _, _ = _first_step(
+        recipe,
+        records,
+        "float32",
+        "cpu",
+    )
     crops = recipe.sampling.identities * recipe.sampling.images
     for precision in DTYPES:
-        loss, found, step, batch = _first_step(recipe, records, precision, device.type)
+        loss, found, step, batch = _first_step(
+            recipe,
+            records,
+            precision,
+            device.type,
+        )
         difference = {
             "loss, relative": abs(loss - expected) / abs(expected),
             "cosine of the gradients": float(functional.cosine_similarity(found, gradient, 0)),
@@ -198,7 +208,12 @@ def _first_step(
     chosen = recipe.model_copy(update={"precision": precision})
     run = prepare_run(chosen, records, Path(), device_name=device)
     run.networks.train()
-    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    batch = run.batches.make(
+        0,
+        0,
+        run.sampler.epoch(0)[0],
+        run.processes,
+    )
     step = TrainingStep(run)
     terms = step.gradients(batch, seed=1).terms
     gradients = [gradient.flatten().cpu() for gradient in gradients_of(run.networks.parameters())]

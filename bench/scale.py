@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from bench.result import BenchResult, compare
 from model.artefact import read_description, resolve_artefact
 from model.feature_file import read_features
+from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
@@ -148,7 +149,10 @@ class ScaleCrops:
 
 def _read(path: Path) -> tuple[Array, NDArray[np.int64]]:
     file = read_features(path, ["identities"])
-    _, people = np.unique(file.columns["identities"], return_inverse=True)
+    names = file.columns.get("identities")
+    if names is None:
+        raise InputProblem(f"{path}: has no identities; name a file that gmn embed wrote")
+    _, people = np.unique(names, return_inverse=True)
     return file.features, people.astype(np.int64)
 
 
@@ -195,7 +199,13 @@ def bench_scale(
         "features": str(features or "drawn"),
         "sizes": sizes,
     }
-    return compare("scale", [last["read_seconds"]], [ready], REACH, details)
+    return compare(
+        "scale",
+        [last["read_seconds"]],
+        [ready],
+        REACH,
+        details,
+    )
 
 
 def _size(
@@ -231,7 +241,11 @@ def _enroll(
     fingerprint = _model().embedder
     with contextlib.closing(Record(folder)) as record:
         if not record.galleries.all():
-            record.galleries.create(DEFAULT_GALLERY, fingerprint, GallerySettings())
+            record.galleries.create(
+                DEFAULT_GALLERY,
+                fingerprint,
+                GallerySettings(),
+            )
         (gallery,) = record.galleries.all()
         for first in range(gallery.crops, crops, CROPS_PER_COMMIT):
             commit = list(drawn.crops(first, min(first + CROPS_PER_COMMIT, crops)))
@@ -281,7 +295,13 @@ def measure(
         current = calibrations.current(gallery, "cosine")
 
         def ask(options: QueryOptions, query: Array) -> float:
-            search = Search(gallery, current, options, query[None], sample=True)
+            search = Search(
+                gallery,
+                current,
+                options,
+                query[None],
+                sample=True,
+            )
             began = time.perf_counter()
             registry.device.submit(search.rank).result()
             return time.perf_counter() - began
@@ -310,7 +330,12 @@ def _started(folder: Path, dimension: int) -> Iterator[tuple[GalleryRegistry, fl
     with contextlib.closing(Record(folder)) as record, contextlib.ExitStack() as stack:
         stack.callback(device.shutdown)
         sizes = {_model().embedder: dimension}
-        registry = GalleryRegistry(record, device, sizes, lambda _: None)
+        registry = GalleryRegistry(
+            record,
+            device,
+            sizes,
+            lambda _: None,
+        )
         stack.callback(registry.close)
         registry.load()
         yield registry, time.perf_counter() - began
@@ -332,7 +357,12 @@ def _drop_from_cache(folder: Path) -> None:
     for path in _files(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(
+                file.fileno(),
+                0,
+                0,
+                os.POSIX_FADV_DONTNEED,
+            )
 
 
 def _reading_seconds(folder: Path, size: int) -> float:

@@ -129,7 +129,13 @@ def _measure(name: str, artefact: str) -> BenchResult:
         "p99_ms": statistics.median(answered.p99_ms for answered in rounds),
         "load_average_before": busy_before,
     }
-    return compare(name, served, bare, AIMS.get((name, artefact)), details)
+    return compare(
+        name,
+        served,
+        bare,
+        AIMS.get((name, artefact)),
+        details,
+    )
 
 
 def _time_bare(compute: Callable[[], object]) -> tuple[float, float]:
@@ -160,7 +166,13 @@ def write_bodies(
         for place in range(load.images):
             file = (f"{place}.png", next(endless).read())
             images.append(("images", file))
-        form = httpx.Request("POST", "http://", data=fields, files=images, headers=FORM_HEADERS)
+        form = httpx.Request(
+            "POST",
+            "http://",
+            data=fields,
+            files=images,
+            headers=FORM_HEADERS,
+        )
         path = folder / f"{number:03d}"
         path.write_bytes(form.read().removesuffix(END))
         files.append(path)
@@ -177,13 +189,27 @@ def press(
     options = ["-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
     given = [load.call, BOUNDARY, str(number), *(str(file) for file in files)]
     command = ["wrk", *options, "-s", str(LOAD), url, "--", *given]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    answered = re.search(r"^answered\t(\d+)\t0\t(.+)\t(.+)\t(.+)$", ran.stdout, re.MULTILINE)
+    ran = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answered = re.search(
+        r"^answered\t(\d+)\t0\t(.+)\t(.+)\t(.+)$",
+        ran.stdout,
+        re.MULTILINE,
+    )
     if ran.returncode or answered is None or answered[1] == "0":
         raise InputProblem(f"wrk: requests failed: {ran.stdout[-500:]}{ran.stderr[-500:]}")
     microseconds = [float(figure) for figure in answered.groups()[1:]]
     seconds, median, rare = (figure / 1e6 for figure in microseconds)
-    return Answered(int(answered[1]), seconds, p50_ms=1e3 * median, p99_ms=1e3 * rare)
+    return Answered(
+        int(answered[1]),
+        seconds,
+        p50_ms=1e3 * median,
+        p99_ms=1e3 * rare,
+    )
 
 
 def _cpu_seconds(url: str) -> float:
@@ -195,7 +221,12 @@ def bare_model(artefact: Artefact) -> Callable[[], object]:
     """Return a pass of `CROPS` crops through the embedder alone, on the device of the service."""
     preprocessing = artefact.description.preprocessing
     shape = (CROPS, preprocessing.height, preprocessing.width, 3)
-    crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    crops = np.random.default_rng(0).integers(
+        0,
+        256,
+        shape,
+        dtype=np.uint8,
+    )
     on_cpu = choose_device_name() == "cpu"
     return _in_openvino(artefact, crops) if on_cpu else _on_gpu(artefact, crops)
 

@@ -108,7 +108,11 @@ def publish(
         InputProblem: no page has the markers.
     """
     page = page_of(name)
-    text = replace_table(page.read_text(encoding="utf-8"), name, markdown)
+    text = replace_table(
+        page.read_text(encoding="utf-8"),
+        name,
+        markdown,
+    )
     page.write_text(text, encoding="utf-8")
     if kept is not None:
         (FIGURES / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -84,7 +84,11 @@ def judge_lists(
         shown = shown.loc[turns.sort_values(kind="stable").index]
         shown = shown.groupby("person").head(most)
         cameras = shown.camera.to_numpy(np.int64)
-        watch_list = WatchList(features[shown.row], shown.person.to_numpy(), cameras)
+        watch_list = WatchList(
+            features[shown.row],
+            shown.person.to_numpy(),
+            cameras,
+        )
         seen = crops[crops.camera.isin(list(passed))]
         seen = seen.sample(frac=1, random_state=random)
         seen = seen.groupby("track").head(CROPS_COMPARED)

@@ -96,7 +96,7 @@ def summarize(
             with_a_true_match += 1
             for name, most in CUTS.items():
                 totals[name] += ranks[0] <= most
-            precisions = [found / rank for found, rank in enumerate(ranks, 1)]
+            precisions = [hits / rank for hits, rank in enumerate(ranks, 1)]
             totals["mAP"] += statistics.mean(precisions)
     means = {
         name: totals[name] / with_a_true_match if with_a_true_match else None for name in REPORTED

@@ -119,9 +119,6 @@ class Findings:
             "strangers": len(self.strangers),
             "false_alarms": alarms["false alarm"],
             "operating_point": OPERATING_POINT,
-            "threshold_versions": len({answer.calibration_version for answer in answers}),
-            "calibration_state": self.calibration.state,
-            "calibration_searches": self.calibration.searches,
             "ms_per_query": round(milliseconds / max(1, len(answers)), 3),
             "crops_per_second": round(len(self.gallery) / max(self.enroll_seconds, 1e-9), 1),
         }

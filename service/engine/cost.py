@@ -1,9 +1,9 @@
 """The cost of a request in megapixels: known from its headers, before anything is decoded.
 
-The unit is a megapixel that is decoded. Prices follow time and memory on one core: a megapixel takes
-4 to 48 ms to decode and 118 to 284 ms to encode as PNG (`python -m bench.costs`); an image takes 5 ms
-(`small`) or 14 ms (`bundled`) to embed (`gmn bench embed`), and a pair 2 µs (`gmn bench pairs`), or
-20 µs beside other work.
+The unit is a megapixel that is decoded. Prices follow time and memory on one core: a megapixel
+takes 4 to 48 ms to decode and 118 to 284 ms to encode as PNG (`bench.costs` of revision 4f53b8d);
+an image takes 5 ms (`small`) or 14 ms (`bundled`) to embed (`gmn bench embed`), and a pair 2 µs
+(`gmn bench pairs`), or 20 µs beside other work.
 """
 
 from __future__ import annotations
