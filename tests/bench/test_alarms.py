@@ -1,4 +1,4 @@
-"""Galleries of people through a running service: who is drawn, and what is counted."""
+"""Galleries of people through a running service: the drawn people and the counts."""
 
 from __future__ import annotations
 

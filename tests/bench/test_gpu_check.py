@@ -12,7 +12,7 @@ import torch
 from bench import gpu_check
 from bench.gpu_check import CPU_SIZES, check
 
-# A machine with a GPU need not have what the service is made of.
+# A machine with a GPU need not have the packages of the service.
 WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_client")
 
 

@@ -1,4 +1,4 @@
-"""`gmn model-card`: the cards in docs/models are what the shipped files say of themselves."""
+"""`gmn model-card`: the cards in docs/models agree with the shipped files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench of growing galleries: sizes that go on from what was measured, and drawn crops."""
+"""The bench of growing galleries: its sizes and its drawn crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The serving benches: what they send is answered, and what they need is named where it lacks."""
+"""The serving benches: requests are answered, and a missing tool is named."""
 
 from __future__ import annotations
 
