@@ -917,7 +917,7 @@ class ReviewedResult(WireModel):
 class OpenedSearch(KeptSearch):
     """A kept search with its answer and reviews.
 
-    `request` has the fields that were sent, without those that name people, and the number of
+    `request` has the fields that were sent, without names of people, and the number of
     `images`; at most one of them is kept. Scores, verdicts and ranks of `answer` are those at the
     time of the search, labels are current; `removed` counts results whose crops were deleted since.
     """
