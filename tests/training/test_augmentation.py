@@ -1,7 +1,5 @@
 """Augmentation of whole batches: torchvision's operations, drawn for each crop by itself."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -9,33 +7,33 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from model.preprocessing import Preprocessing
-from training.augmentation import Augmentation, Augmenter, Draws
+from training.augmentation import Augmentation, Augmenter
 
 SIZE = Preprocessing(height=32, width=16)
 NOTHING = {"flip": 0, "pad": 0, "brightness": 0, "contrast": 0, "saturation": 0}
 
 
 @pytest.fixture
-def crops() -> torch.Tensor:
+def crops():
     return torch.randint(0, 256, (6, 32, 16, 3), generator=torch.Generator().manual_seed(1)).byte()
 
 
-def augmenter(**settings: float) -> Augmenter:
+def augmenter(**settings):
     return Augmenter(Augmentation.model_validate(settings), SIZE)
 
 
-def changed(crops: torch.Tensor, **settings: float) -> tuple[torch.Tensor, Draws]:
+def changed(crops, **settings):
     chosen = augmenter(**(NOTHING | settings))
     draws = chosen.draw(len(crops), seed=5)
     return chosen.recolour(chosen.cut(list(crops.numpy()), draws), draws), draws
 
 
-def between(low: float, high: float, draws: Draws, name: str, column: int = 0) -> torch.Tensor:
+def between(low, high, draws, name, column=0):
     """What the numbers of a change stand for."""
     return low + (high - low) * draws[name][:, column]
 
 
-def expect_close(found: torch.Tensor, expected: list[torch.Tensor]) -> None:
+def expect_close(found, expected):
     """Within what rounding to whole numbers between two of torchvision's steps may do."""
     difference = found.permute(0, 3, 1, 2).float() - torch.stack(expected).float()
     assert difference.abs().max() <= 2.0
@@ -49,9 +47,7 @@ def expect_close(found: torch.Tensor, expected: list[torch.Tensor]) -> None:
         ("saturation", functional.adjust_saturation),
     ],
 )
-def test_colour_changes_as_torchvision_changes_it(
-    setting: str, adjust, crops: torch.Tensor
-) -> None:
+def test_colour_changes_as_torchvision_changes_it(setting, adjust, crops):
     found, draws = changed(crops, **{setting: 0.4})
     factors = between(0.6, 1.4, draws, setting).tolist()
     assert len(set(factors)) == len(crops)
@@ -60,7 +56,7 @@ def test_colour_changes_as_torchvision_changes_it(
     )
 
 
-def test_a_flipped_and_shifted_crop_is_a_window_of_its_mirror_image(crops: torch.Tensor) -> None:
+def test_a_flipped_and_shifted_crop_is_a_window_of_its_mirror_image(crops):
     found, draws = changed(crops, flip=0.5, pad=3)
     flips = draws["flip"][:, 0] < 0.5
     for crop, one, flip, (top, left) in zip(crops, found, flips, draws["window"], strict=True):
@@ -69,7 +65,7 @@ def test_a_flipped_and_shifted_crop_is_a_window_of_its_mirror_image(crops: torch
         assert torch.equal(one, mirrored[top : top + 32, left : left + 16])
 
 
-def test_an_erased_box_has_the_mean_colour_and_the_rest_stays(crops: torch.Tensor) -> None:
+def test_an_erased_box_has_the_mean_colour_and_the_rest_stays(crops):
     found, _ = changed(crops, erasing=1.0)
     mean = torch.tensor([round(255 * value) for value in SIZE.mean])
     for crop, one in zip(crops, found, strict=True):
@@ -82,7 +78,7 @@ def test_an_erased_box_has_the_mean_colour_and_the_rest_stays(crops: torch.Tenso
         assert 0.01 <= box.float().mean() <= 0.25
 
 
-def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops: torch.Tensor) -> None:
+def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops):
     chosen = augmenter(white_balance=0.1, gamma=0.3, coarse=0.5, erasing=0.5)
     draws = chosen.draw(len(crops), seed=9)
     part = slice(2, 5)
@@ -91,19 +87,19 @@ def test_a_share_of_the_batch_is_augmented_as_in_the_whole_batch(crops: torch.Te
     assert torch.equal(chosen.recolour(crops[part], share), whole[part])
 
 
-def test_another_seed_is_another_augmentation() -> None:
+def test_another_seed_is_another_augmentation():
     one, other = (augmenter().draw(6, seed) for seed in (1, 2))
     assert set(one) == {"flip", "window", "brightness", "contrast", "saturation"}
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_change_that_is_switched_on_leaves_the_draws_of_the_others() -> None:
+def test_a_change_that_is_switched_on_leaves_the_draws_of_the_others():
     plain = augmenter().draw(6, 1)
     more = augmenter(gamma=0.5, coarse=0.5, flip=0.1).draw(6, 1)
     assert all(torch.equal(drawn, more[name]) for name, drawn in plain.items())
 
 
-def test_white_balance_multiplies_each_channel_by_its_own_factor(crops: torch.Tensor) -> None:
+def test_white_balance_multiplies_each_channel_by_its_own_factor(crops):
     found, draws = changed(crops, white_balance=0.3)
     gains = 0.7 + 0.6 * draws["white_balance"]
     assert len(set(gains.flatten().tolist())) == 3 * len(crops)
@@ -111,7 +107,7 @@ def test_white_balance_multiplies_each_channel_by_its_own_factor(crops: torch.Te
     assert (found.float() - expected).abs().max() <= 0.5
 
 
-def test_gamma_is_torchvisions_and_as_often_lighter_as_darker(crops: torch.Tensor) -> None:
+def test_gamma_is_torchvisions_and_as_often_lighter_as_darker(crops):
     found, draws = changed(crops, gamma=0.5)
     # As often lighter as darker: their logarithm is uniform from −log 1.5 to log 1.5.
     exponents = (math.log(1.5) * between(-1.0, 1.0, draws, "gamma")).exp()
@@ -127,7 +123,7 @@ def test_gamma_is_torchvisions_and_as_often_lighter_as_darker(crops: torch.Tenso
     assert float(many.mean()) == pytest.approx(0.0, abs=0.05)
 
 
-def test_a_coarse_crop_loses_its_fine_structure_and_keeps_its_mean() -> None:
+def test_a_coarse_crop_loses_its_fine_structure_and_keeps_its_mean():
     rows = 255 * (torch.arange(32) % 2).byte()
     striped = rows.view(1, 32, 1, 1).expand(40, 32, 16, 3).contiguous()
     found, draws = changed(striped, coarse=0.5)

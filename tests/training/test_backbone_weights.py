@@ -1,33 +1,36 @@
 """Initial weights of backbones; nothing is downloaded."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
-from torch import nn
 
 from model.architecture import osnet_forms
 from model.backbones import build_backbone
 from model.osnet import build_osnet
 from model.problems import InputProblem
+from tests.training.runs import first_batch
 from training.backbone_weights import load_backbone_weights, torchreid_tensors
+from training.checkpoint import run_identity
+from training.datasets.drawn import draw_people
+from training.provenance import weight_sources
+from training.recipe import read_recipe
+from training.run import prepare_run
+from training.step import TrainingStep
 
 RESNET = "timm:resnet10t"
 VIT = "timm:vit_tiny_patch16_224"
 
 
-def with_weights(name: str, initial_weights: object, last_stride: int = 1) -> nn.Module:
+def with_weights(name, initial_weights, last_stride=1):
     backbone = build_backbone(name, last_stride)
     load_backbone_weights(name, backbone, str(initial_weights))
     return backbone
 
 
-def test_weights_without_the_last_stage_are_taken(tmp_path: Path) -> None:
+def test_weights_without_the_last_stage_are_taken(tmp_path):
     state = torchvision.models.resnet18(weights=None).state_dict()
     early = {key: state[key] for key in state if not key.startswith(("layer4.", "fc."))}
     path = tmp_path / "early.pth"
@@ -36,35 +39,24 @@ def test_weights_without_the_last_stage_are_taken(tmp_path: Path) -> None:
     assert torch.equal(built.get_submodule("conv1").weight, state["conv1.weight"])
 
 
-def test_weights_of_another_architecture_are_refused_by_tensor(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused_by_tensor(tmp_path):
     path = tmp_path / "resnet.pth"
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    with pytest.raises(InputProblem, match="initial_weights"):
+        with_weights("resnet18", path)
+    path.write_text("not weights")
+    with pytest.raises(InputProblem, match=r"resnet\.pth: not a PyTorch state dict"):
+        with_weights("resnet18", path)
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(state, path)
     with pytest.raises(InputProblem, match=r"resnet\.pth: does not fit this backbone.*unknown"):
         with_weights("mobilenet_v2", path)
-
-
-def test_weights_that_lack_a_tensor_are_refused_by_name(tmp_path: Path) -> None:
-    state = torchvision.models.resnet18(weights=None).state_dict()
     del state["layer2.0.conv1.weight"], state["layer1.0.bn1.bias"]
-    path = tmp_path / "gap.pth"
     torch.save(state, path)
     with pytest.raises(InputProblem, match=r"missing: layer1\.0\.bn1\.bias, layer2\.0\.conv1"):
         with_weights("resnet18", path)
 
 
-def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "note.pth"
-    path.write_text("not weights")
-    with pytest.raises(InputProblem, match=r"note\.pth: not a PyTorch state dict"):
-        with_weights("resnet18", path)
-
-
-def test_absent_weights_are_refused_with_the_setting_to_change(tmp_path: Path) -> None:
-    with pytest.raises(InputProblem, match="initial_weights"):
-        with_weights("resnet18", tmp_path / "absent.pth")
-
-
-def torchreid_name(name: str, separate: bool) -> str:
+def torchreid_name(name, separate):
     """torchreid's name of a tensor of ours; OSNet-AIN has another module for the streams."""
     name = re.sub(r"^pool([23])\.", r"pool\1." if separate else r"conv\1.2.", name)
     name = name.replace(".reduce.", ".conv1.").replace(".shortcut.", ".downsample.")
@@ -82,7 +74,7 @@ def torchreid_name(name: str, separate: bool) -> str:
 
 
 @pytest.mark.parametrize("name", ["osnet_x0_25", "osnet_ibn_x1_0"])
-def test_a_torchreid_state_dict_fills_the_form_it_is_of(name: str, tmp_path: Path) -> None:
+def test_a_torchreid_state_dict_fills_the_form_it_is_of(name, tmp_path):
     torch.manual_seed(0)
     network = build_osnet(osnet_forms()[name])
     state = {torchreid_name(key, False): value for key, value in network.state_dict().items()}
@@ -94,7 +86,7 @@ def test_a_torchreid_state_dict_fills_the_form_it_is_of(name: str, tmp_path: Pat
     assert torch.equal(filled.eval()(crops), network.eval()(crops))
 
 
-def test_a_checkpoint_of_osnet_ain_is_recognised(tmp_path: Path) -> None:
+def test_a_checkpoint_of_osnet_ain_is_recognised(tmp_path):
     network = build_osnet(osnet_forms()["osnet_ain_x0_25"])
     # Where the residual has no instance normalisation its BatchNorm goes by another name.
     plain = {"conv3.0", "conv4.1"}
@@ -109,24 +101,19 @@ def test_a_checkpoint_of_osnet_ain_is_recognised(tmp_path: Path) -> None:
     assert set(tensors) == set(network.state_dict())
 
 
-def test_weights_of_another_width_are_refused_by_name(tmp_path: Path) -> None:
+def test_weights_of_another_osnet_are_refused_by_width_or_tensor(tmp_path):
     network = build_osnet(osnet_forms()["osnet_x0_25"])
     state = {torchreid_name(key, False): value for key, value in network.state_dict().items()}
     torch.save(state, tmp_path / "osnet.pth")
     with pytest.raises(InputProblem, match="osnet_x0_25; set embedder"):
         with_weights("osnet_x0_5", tmp_path / "osnet.pth")
-
-
-def test_a_tensor_that_osnet_has_not_is_named(tmp_path: Path) -> None:
-    network = build_osnet(osnet_forms()["osnet_x0_25"])
-    state = {torchreid_name(key, False): value for key, value in network.state_dict().items()}
     torch.save(state | {"conv2.0.extra.weight": torch.zeros(3)}, tmp_path / "osnet.pth")
     with pytest.raises(InputProblem, match=r"unknown: conv2\.0\.extra\.weight"):
         with_weights("osnet_x0_25", tmp_path / "osnet.pth")
 
 
 @pytest.mark.parametrize("name", [RESNET, VIT])
-def test_a_state_dict_with_timms_names_fills_the_backbone(name: str, tmp_path: Path) -> None:
+def test_a_state_dict_with_timms_names_fills_the_backbone(name, tmp_path):
     torch.manual_seed(1)
     state = timm.create_model(name.removeprefix("timm:"), num_classes=7).state_dict()
     torch.save(state, tmp_path / "weights.pth")
@@ -140,13 +127,75 @@ def test_a_state_dict_with_timms_names_fills_the_backbone(name: str, tmp_path: P
         with_weights(name, tmp_path / "gap.pth", 2)
 
 
-def test_the_weights_of_another_library_are_refused_by_the_word_to_set() -> None:
+def test_the_weights_of_another_library_are_refused_by_the_word_to_set():
     with pytest.raises(InputProblem, match="set initial_weights to timm"):
         with_weights(RESNET, "torchvision", 2)
     with pytest.raises(InputProblem, match="timm:resnet18"):
         with_weights("resnet18", "timm", 2)
     with pytest.raises(InputProblem, match="timm has no weights for OSNet"):
         with_weights("osnet_x0_25", "timm", 1)
+
+
+def test_a_download_that_fails_is_answered_with_the_remedy(monkeypatch, tmp_path):
+    backbone = build_backbone(RESNET, 2)
+
+    def offline(*args, **settings):
+        raise OSError("no route")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(InputProblem, match=r"no route.*torch\.save.*or to none"):
+        load_backbone_weights(RESNET, backbone, "timm")
+
+
+def timm_recipe(backbone, *settings):
+    own = f'embedder={{backbone="{backbone}", last_stride=2, pooling="average"}}'
+    small = ["sampling.identities=4", "sampling.images=2", "precision=float32"]
+    return read_recipe("quick", [own, *small, *settings])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", [RESNET, VIT])
+def test_a_step_reaches_a_timm_backbone(backbone, tmp_path):
+    run = prepare_run(timm_recipe(backbone), draw_people(11, 2, 8, 2, 1).records, tmp_path)
+    run.networks.train(True)
+    batch = first_batch(run)
+    TrainingStep(run).gradients(batch, seed=1, with_norms=True)
+    for name, parameter in run.networks.embedder.backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "losses.msgr={weight=1.0, stages=[1, 4]}",
+        "optimisation.frozen_stages=1",
+        "optimisation.layer_decay=0.5",
+    ],
+)
+def test_settings_of_stages_are_refused_for_what_has_none(setting):
+    with pytest.raises(InputProblem, match=r"has no stages 1 to 3; set "):
+        timm_recipe(VIT, setting)
+    assert timm_recipe(RESNET, setting)
+
+
+def test_a_backbone_that_takes_one_size_is_refused_at_another():
+    with pytest.raises(InputProblem, match="does not take crops of 64×32"):
+        timm_recipe("timm:test_vit_relpos")
+
+
+def test_weights_of_timm_are_stored_by_their_tag_and_licence():
+    (source,), _ = weight_sources(timm_recipe(VIT, "initial_weights=timm"))
+    assert source.name == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    assert source.terms == "apache-2.0"
+    assert not source.is_documented
+    stated = timm_recipe(VIT, "initial_weights=timm", 'initial_weights_data=["ImageNet-21k"]')
+    assert weight_sources(stated)[0][0].documented_data == ("ImageNet-21k",)
+
+
+def test_a_run_from_timms_weights_can_be_identified_for_its_checkpoint():
+    identity = run_identity(timm_recipe(VIT, "initial_weights=timm"), [])
+    assert identity.files["initial_weights"] == "timm"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +206,11 @@ def test_the_weights_of_another_library_are_refused_by_the_word_to_set() -> None
         ("torchvision:IMAGENET1K_V1", "IMAGENET1K_V1"),
     ],
 )
-def test_torchvisions_weights_are_chosen_by_their_name(
-    word: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torchvisions_weights_are_chosen_by_their_name(word, chosen, monkeypatch):
     state = torchvision.models.resnet50(weights=None).state_dict()
     asked = []
 
-    def downloaded(weights: object, **_: object) -> dict[str, torch.Tensor]:
+    def downloaded(weights, **_):
         asked.append(str(weights))
         return dict(state)
 
@@ -173,16 +220,3 @@ def test_torchvisions_weights_are_chosen_by_their_name(
     assert torch.equal(built.get_submodule("conv1").weight, state["conv1.weight"])
     with pytest.raises(InputProblem, match=r"torchvision:IMAGENET1K_V1 or torchvision:IMAGENET1K"):
         with_weights("resnet50", "torchvision:SWAG")
-
-
-def test_a_download_that_fails_is_answered_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    backbone = build_backbone(RESNET, 2)
-
-    def offline(*args: object, **settings: object) -> nn.Module:
-        raise OSError("no route")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(InputProblem, match=r"no route.*torch\.save.*or to none"):
-        load_backbone_weights(RESNET, backbone, "timm")

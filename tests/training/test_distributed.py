@@ -4,8 +4,6 @@ They are real processes on a CPU that talk by gloo. What this cannot show: NCCL,
 SyncBatchNorm, which runs on GPUs only; the project's own stands in for it here.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -20,8 +18,8 @@ from model.problems import InputProblem
 from tests.forked import Forked, run_forked
 from training.datasets.drawn import draw_people
 from training.distributed import Processes, joined_processes, synchronise_norms
-from training.recipe import Recipe, read_recipe
-from training.run import Run, prepare_run
+from training.recipe import read_recipe
+from training.run import prepare_run
 from training.train import TrainingStopped, train_networks
 
 pytestmark = pytest.mark.slow
@@ -47,7 +45,7 @@ COMMON = (
     "log_every_steps=1",
 )
 MULTISCALE = (
-    # Which crop is the hardest is decided by the last digit where a network is untrained.
+    # In an untrained network the last digit decides which crop is the hardest.
     "losses.triplet=0",
     "embedder.multiscale.channels=8",
     "embedder.head.dimension=16",
@@ -69,12 +67,12 @@ VARIANTS = {
 }
 
 
-def recipe(variant: str) -> Recipe:
+def recipe(variant):
     name, settings = VARIANTS[variant]
     return read_recipe(name, [*COMMON, *settings])
 
 
-def train_variant(variant: str, folder: Path, processes: Processes) -> dict[str, torch.Tensor]:
+def train_variant(variant, folder, processes):
     place = folder / variant
     place.mkdir(parents=True, exist_ok=True)
     run = start(variant, place, processes)
@@ -82,7 +80,7 @@ def train_variant(variant: str, folder: Path, processes: Processes) -> dict[str,
     return run.networks.state_dict()
 
 
-def train_together(rank: int, port: int, folder: str) -> None:
+def train_together(rank, port, folder):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
@@ -94,10 +92,10 @@ def train_together(rank: int, port: int, folder: str) -> None:
         torch.save(weights, Path(folder) / f"stopped {rank}.pt")
 
 
-def stop_and_resume(folder: Path, processes: Processes) -> dict[str, torch.Tensor]:
-    """One of the processes alone is asked to stop, after the first step."""
+def stop_and_resume(folder, processes):
+    """Ask one of the processes alone to stop after the first step, then resume."""
 
-    def ask(done: int, *_: object) -> None:
+    def ask(done, *_):
         if processes.rank == 1 and done == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -107,15 +105,14 @@ def stop_and_resume(folder: Path, processes: Processes) -> dict[str, torch.Tenso
     return train_variant("gmn", folder, processes)
 
 
-def free_port() -> int:
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
-def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_by_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     port = str(free_port())
     both = [Forked(TOGETHER, str(rank), port, str(folder)) for rank in (0, 1)]
@@ -123,15 +120,13 @@ def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(variant: str, folder: Path, processes: Processes) -> Run:
+def start(variant, folder, processes):
     records = draw_people(5, 1, 8, cameras_per_domain=2, crops_per_camera=1).records
     return prepare_run(recipe(variant), records, folder, processes)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if "micro" not in name])
-def test_two_processes_move_the_weights_as_one_does(
-    variant: str, trained_by_two: Path, tmp_path: Path
-) -> None:
+def test_two_processes_move_the_weights_as_one_does(variant, trained_by_two, tmp_path):
     run = start(variant, tmp_path, Processes())
     before = {name: tensor.clone() for name, tensor in run.networks.state_dict().items()}
     # BatchNorm as the two have it: torch's rounds otherwise, and every layer enlarges that.
@@ -151,46 +146,42 @@ def test_two_processes_move_the_weights_as_one_does(
                 assert distance(together, alone, [name]) <= 0.05 * moved + 1e-6, name
 
 
-def distance(
-    one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], names: list[str]
-) -> float:
+def distance(one, other, names):
     return float(sum((one[name] - other[name]).float().square().sum() for name in names)) ** 0.5
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_all_processes_hold_the_same_weights(variant: str, trained_by_two: Path) -> None:
+def test_all_processes_hold_the_same_weights(variant, trained_by_two):
     first, second = (torch.load(trained_by_two / f"{variant} {rank}.pt") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_one_process_asked_to_stop_stops_all_and_they_resume_as_if_never_stopped(
-    trained_by_two: Path,
-) -> None:
+def test_one_process_asked_to_stop_stops_all_and_they_resume_as_if_never_stopped(trained_by_two):
     for rank in (0, 1):
         whole = torch.load(trained_by_two / f"gmn {rank}.pt")
         resumed = torch.load(trained_by_two / f"stopped {rank}.pt")
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_leading_process_alone_writes(trained_by_two: Path) -> None:
+def test_the_leading_process_alone_writes(trained_by_two):
     lines = (trained_by_two / "two" / "gmn" / "log.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == list(range(len(steps)))
 
 
-def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
+def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(InputProblem, match=r"8 crops cannot be shared by 3.*nproc-per-node"):
         start("gmn", tmp_path, Processes(0, 3))
 
 
-def torchrun(out: Path, *settings: str) -> list[str]:
+def torchrun(out, *settings):
     command = ["--standalone", "--nproc-per-node=2", "-m", "gmn"]
     command += ["train", "small-gmn", "--out", str(out)]
     command += ["--data", "synthetic:5,identities=10,domains=2,cameras=2,crops=2"]
     return [*command, *(word for setting in settings for word in ("--set", setting))]
 
 
-def test_torchrun_trains_an_artefact(tmp_path: Path, tiny_artefact: Path) -> None:
+def test_torchrun_trains_an_artefact(tmp_path, tiny_artefact):
     settings = (*COMMON, "held_out.fraction=0.3", "optimisation.optimiser=adam")
     settings += (f"initial_weights={tiny_artefact}",)
     done = run_forked(TORCHRUN, *torchrun(tmp_path / "run", *settings))
@@ -199,7 +190,7 @@ def test_torchrun_trains_an_artefact(tmp_path: Path, tiny_artefact: Path) -> Non
     assert load_artefact(tmp_path / "run" / "model.safetensors")
 
 
-def test_a_failing_process_ends_all_of_them(tmp_path: Path) -> None:
+def test_a_failing_process_ends_all_of_them(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     # Loaded by every Python process on its start: one of the two loses its data in the middle.
     (tmp_path / "sitecustomize.py").write_text(

@@ -1,9 +1,6 @@
 """Published weights as an artefact."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +12,7 @@ from model.problems import InputProblem
 from training.import_weights import import_weights, read_embedder
 
 
-def save_torchreid_weights(file: Path) -> Embedder:
+def save_torchreid_weights(file):
     """Write an OSNet x0.25 with random weights the way torchreid stores one, and return it."""
     from tests.training.test_backbone_weights import torchreid_name
 
@@ -32,7 +29,7 @@ def save_torchreid_weights(file: Path) -> Embedder:
 
 
 @pytest.mark.slow
-def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path: Path) -> None:
+def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path):
     torch.manual_seed(0)
     published = save_torchreid_weights(tmp_path / "osnet.pth")
     out = tmp_path / "out.safetensors"
@@ -56,19 +53,19 @@ def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path: P
     assert source.documented_data == ("MSMT17",)
 
 
-def test_weights_that_are_not_there_are_named_with_what_can_be_imported(tmp_path: Path) -> None:
+def test_weights_that_are_not_there_are_named_with_what_can_be_imported(tmp_path):
     absent = re.escape(f"{tmp_path / 'osnet.pth'}: no such file; name a torchreid state dict")
     with pytest.raises(InputProblem, match=absent):
         import_weights(tmp_path / "osnet.pth", tmp_path / "out.safetensors")
 
 
 @pytest.mark.parametrize("name", ["osnet.xml", "osnet.onnx"])
-def test_a_graph_is_refused_with_the_artefacts_to_start_from(name: str, tmp_path: Path) -> None:
+def test_a_graph_is_refused_with_the_artefacts_to_start_from(name, tmp_path):
     with pytest.raises(InputProblem, match=rf"{name}: a graph cannot be imported.*small-start"):
         import_weights(tmp_path / name, tmp_path / "out.safetensors")
 
 
-def test_weights_without_the_layer_that_makes_features_are_refused(tmp_path: Path) -> None:
+def test_weights_without_the_layer_that_makes_features_are_refused(tmp_path):
     save_torchreid_weights(tmp_path / "osnet.pth")
     state = torch.load(tmp_path / "osnet.pth")
     bare = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}

@@ -1,17 +1,13 @@
-"""A run starts from an artefact or from another run's checkpoint, and names what it leaves."""
-
-from __future__ import annotations
-
-from pathlib import Path
+"""A run starts from an artefact or another run's checkpoint, and names the parts that it leaves."""
 
 import pytest
 import torch
 
-from model.artefact import Artefact, load_artefact
+from model.artefact import load_artefact
 from model.problems import InputProblem
 from training.checkpoint import read_weights
 from training.datasets.drawn import draw_people
-from training.recipe import Recipe, read_recipe
+from training.recipe import read_recipe
 from training.run import prepare_run
 from training.train import train_networks
 
@@ -30,23 +26,23 @@ warm_up_epochs = 0
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> str:
-    """A recipe that leaves its networks to what it starts from."""
+def mine(tmp_path):
+    """Writes a recipe that takes its networks from its start."""
     path = tmp_path / "mine.toml"
     path.write_text(RECIPE)
     return str(path)
 
 
 @pytest.fixture
-def start(tiny_artefact: Path) -> Artefact:
+def start(tiny_artefact):
     return load_artefact(tiny_artefact)
 
 
-def recipe(name: str, weights: Path | str, *settings: str) -> Recipe:
+def recipe(name, weights, *settings):
     return read_recipe(name, [f"initial_weights={weights}", *settings])
 
 
-def assert_equal(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+def assert_equal(found, expected):
     wanted = expected.state_dict()
     for name, tensor in found.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -54,8 +50,8 @@ def assert_equal(found: torch.nn.Module, expected: torch.nn.Module) -> None:
 
 
 def test_a_recipe_without_networks_takes_those_of_the_artefact(
-    mine: str, tiny_artefact: Path, start: Artefact, tmp_path: Path
-) -> None:
+    mine, tiny_artefact, start, tmp_path
+):
     chosen = recipe(mine, tiny_artefact)
     assert chosen.embedder == start.description.embedder
     assert chosen.preprocessing == start.description.preprocessing
@@ -65,14 +61,7 @@ def test_a_recipe_without_networks_takes_those_of_the_artefact(
     assert run.notes == ("initial weights from tiny.safetensors: embedder and M-Net",)
 
 
-def test_the_artefact_that_ships_can_be_started_from(mine: str, tmp_path: Path) -> None:
-    run = prepare_run(recipe(mine, "bundled"), RECORDS, tmp_path)
-    assert run.notes[0].endswith("embedder and M-Net")
-
-
-def test_the_parts_that_are_taken_over_learn_at_the_backbones_rate(
-    mine: str, tiny_artefact: Path, tmp_path: Path
-) -> None:
+def test_the_parts_that_are_taken_over_learn_at_the_backbones_rate(mine, tiny_artefact, tmp_path):
     settings = ("optimisation.backbone_multiplier=0.5", "optimisation.head_multiplier=3")
     run = prepare_run(recipe(mine, tiny_artefact, *settings), RECORDS, tmp_path)
     rates = {
@@ -84,9 +73,7 @@ def test_the_parts_that_are_taken_over_learn_at_the_backbones_rate(
     assert rates[id(run.networks.losses.identity.classifier.weight)] == 3.0
 
 
-def test_an_m_net_of_another_kind_is_named_and_left(
-    mine: str, tiny_artefact: Path, start: Artefact, tmp_path: Path
-) -> None:
+def test_an_m_net_of_another_kind_is_named_and_left(mine, tiny_artefact, start, tmp_path):
     chosen = recipe(mine, tiny_artefact, "metric_network.hidden=8")
     run = prepare_run(chosen, RECORDS, tmp_path)
     assert_equal(run.networks.embedder, start.embedder)
@@ -96,9 +83,7 @@ def test_an_m_net_of_another_kind_is_named_and_left(
     )
 
 
-def test_an_embedder_of_another_kind_is_refused_with_the_settings(
-    mine: str, tiny_artefact: Path, tmp_path: Path
-) -> None:
+def test_an_embedder_of_another_kind_is_refused_with_the_settings(mine, tiny_artefact, tmp_path):
     chosen = recipe(
         mine,
         tiny_artefact,
@@ -116,30 +101,12 @@ def test_an_embedder_of_another_kind_is_refused_with_the_settings(
         "--set preprocessing.height=64",
     ):
         assert part in str(refused.value)
-
-
-def test_a_recipe_with_networks_of_its_own_is_not_changed_behind_its_back(
-    tiny_artefact: Path, tmp_path: Path
-) -> None:
-    chosen = recipe("small-gmn", tiny_artefact)
+    # A recipe with networks of its own is not changed behind its back.
     with pytest.raises(InputProblem, match=r"preprocessing\.height is 64 there, 128 here"):
-        prepare_run(chosen, RECORDS, tmp_path)
+        prepare_run(recipe("small-gmn", tiny_artefact), RECORDS, tmp_path)
 
 
-def test_a_checkpoint_to_start_from_is_refused_with_what_makes_its_artefact(
-    mine: str, tiny_artefact: Path, tmp_path: Path
-) -> None:
-    first = tmp_path / "first"
-    first.mkdir()
-    train_networks(prepare_run(recipe(mine, tiny_artefact), RECORDS, first))
-    chosen = recipe("small-gmn", first / "checkpoint.pt")
-    with pytest.raises(InputProblem, match=r"checkpoint\.pt: is the checkpoint.*gmn finish"):
-        prepare_run(chosen, RECORDS, tmp_path)
-
-
-def test_averaged_weights_are_what_a_checkpoint_gives(
-    mine: str, tiny_artefact: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_keeps_averaged_weights_and_is_no_start_itself(mine, tiny_artefact, tmp_path):
     first = tmp_path / "first"
     first.mkdir()
     average = "optimisation.weight_average=0.9"
@@ -148,9 +115,12 @@ def test_averaged_weights_are_what_a_checkpoint_gives(
     saved = read_weights(first / "checkpoint.pt").part("embedder")
     for name, tensor in done.networks.embedder.state_dict().items():
         assert torch.equal(saved[name], tensor), name
+    chosen = recipe("small-gmn", first / "checkpoint.pt")
+    with pytest.raises(InputProblem, match=r"checkpoint\.pt: is the checkpoint.*gmn finish"):
+        prepare_run(chosen, RECORDS, tmp_path)
 
 
-def test_an_artefact_that_is_not_there_is_named(mine: str, tmp_path: Path) -> None:
+def test_an_artefact_that_is_not_there_is_named(mine, tmp_path):
     chosen = recipe(mine, tmp_path / "gone.safetensors")
     with pytest.raises(InputProblem, match=r"gone\.safetensors: no such file"):
         prepare_run(chosen, RECORDS, tmp_path)

@@ -1,9 +1,5 @@
 """An M-Net that begins at the cosine ranks as the cosine does, before anything is learnt."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -21,8 +17,8 @@ CROPS = 4
 SIZE = 96
 
 
-def draw_features(seed: int, likeness: float = 1.0) -> torch.Tensor:
-    """Features `(48, 96)` of twelve people; their crops are alike, and one is there twice."""
+def draw_features(seed, likeness=1.0):
+    """Draw features `(48, 96)` of twelve people whose crops are alike; one is there twice."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(PEOPLE, 1, SIZE, generator=generator)
     spread = torch.randn(PEOPLE, CROPS, SIZE, generator=generator) / likeness
@@ -31,7 +27,7 @@ def draw_features(seed: int, likeness: float = 1.0) -> torch.Tensor:
     return features
 
 
-def estimate_statistics(network: MetricNetwork, features: torch.Tensor) -> None:
+def estimate_statistics(network, features):
     """BatchNorm's statistics of all pairs, without training."""
     units = unit_features(features)
     first, second = torch.triu_indices(len(units), len(units), offset=1)
@@ -43,8 +39,8 @@ def estimate_statistics(network: MetricNetwork, features: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("layers", ["two", "linear"])
-@pytest.mark.parametrize("likeness", [0.5, 2.0, 20.0])
-def test_it_ranks_as_the_cosine_does(layers, likeness: float) -> None:
+@pytest.mark.parametrize("likeness", [0.5, 20.0])
+def test_it_ranks_as_the_cosine_does(layers, likeness):
     torch.manual_seed(3)
     network = MetricNetwork(SIZE, MetricNetworkConfig(layers=layers, hidden=32))
     start_at_cosine(network)
@@ -64,33 +60,7 @@ def test_it_ranks_as_the_cosine_does(layers, likeness: float) -> None:
         assert bool((ordered.diff() > -1e-5).all())
 
 
-def test_its_other_units_learn_a_correction() -> None:
-    torch.manual_seed(3)
-    network = MetricNetwork(SIZE, MetricNetworkConfig(hidden=32))
-    start_at_cosine(network)
-    before = network.classifier[0].weight.detach().clone()
-    units = unit_features(draw_features(1))
-    first, second = torch.triu_indices(len(units), len(units), offset=1)
-    pairs = network.pair_features(units[first], units[second])
-    same = (first // CROPS == second // CROPS).long()
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for _ in range(3):
-        optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(network(pairs), same).backward()
-        optimiser.step()
-    changed = (network.classifier[0].weight - before).abs().amax(dim=1)
-    assert bool((changed > 0).all())
-    # After a few steps the score is the cosine still, but for a little.
-    estimate_statistics(network, draw_features(1))
-    queries = draw_features(2)
-    gallery = draw_features(3)
-    scores = score_pairs(network, queries, gallery)
-    cosines = cosine_similarities(queries, gallery)
-    both = torch.stack((scores.flatten(), cosines.flatten()))
-    assert float(torch.corrcoef(both)[0, 1]) > 0.98
-
-
-def test_an_m_net_on_absolute_differences_is_refused() -> None:
+def test_an_m_net_on_absolute_differences_is_refused():
     network = MetricNetwork(SIZE, MetricNetworkConfig(pair_feature="abs"))
     with pytest.raises(InputProblem, match=r"pair_feature=square, or metric_network_start=random"):
         start_at_cosine(network)
@@ -104,15 +74,13 @@ RECORDS = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1).record
     [
         ((), False),
         (("metric_network_start=cosine",), True),
-        (("metric_network_start=random",), False),
         (("metric_network.hidden=24",), True),
         (("metric_network.hidden=24", "metric_network.pair_feature=abs"), False),
-        (("metric_network.hidden=24", "metric_network_start=random"), False),
     ],
 )
 def test_an_artefacts_m_net_is_kept_or_replaced_by_one_at_the_cosine(
-    settings: tuple[str, ...], is_cosine: bool, tiny_artefact: Path, tmp_path: Path
-) -> None:
+    settings, is_cosine, tiny_artefact, tmp_path
+):
     path = tmp_path / "mine.toml"
     path.write_text("[sampling]\nidentities = 4\nimages = 2\n")
     chosen = read_recipe(str(path), [f"initial_weights={tiny_artefact}", *settings])
@@ -126,14 +94,8 @@ def test_an_artefacts_m_net_is_kept_or_replaced_by_one_at_the_cosine(
     assert same == (not settings)
 
 
-def test_weights_of_a_backbone_leave_m_net_as_random_as_it_was(tmp_path: Path) -> None:
-    settings = ["initial_weights=none", "sampling.identities=4", "preprocessing.height=64"]
-    networks = prepare_run(read_recipe("small-gmn", settings), RECORDS, tmp_path).networks
-    assert bool((networks.metric_network.classifier[-1].weight != 0).all())
-
-
 @pytest.mark.parametrize("layers", ["two", "linear"])
-def test_the_cosine_is_added_to_a_trained_network_with_the_given_slope(layers) -> None:
+def test_the_cosine_is_added_to_a_trained_network_with_the_given_slope(layers):
     torch.manual_seed(3)
     network = MetricNetwork(SIZE, MetricNetworkConfig(layers=layers, hidden=32))
     start_at_cosine(network)

@@ -1,20 +1,18 @@
 """A training step: its parts add up to the whole, in any order and size."""
 
-from __future__ import annotations
-
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from model.architecture import BACKBONES, BackboneKind
-from model.precision import choose_device
+from model.artefact import load_artefact
 from model.problems import InputProblem
+from tests.training.runs import first_batch
 from training.datasets.drawn import draw_people
-from training.recipe import Recipe, read_recipe
-from training.run import Run, prepare_run
+from training.recipe import read_recipe
+from training.run import prepare_run
 from training.step import TrainingStep
 from training.train import train_networks
 
@@ -31,21 +29,21 @@ SETTINGS = (
 )
 
 
-def recipe(name: str = "small-gmn", *settings: str) -> Recipe:
+def recipe(name="small-gmn", *settings):
     return read_recipe(name, [*SETTINGS, *settings])
 
 
-def gradients(run: Run) -> dict[str, torch.Tensor]:
+def gradients(run):
     """Compute one batch, with BatchNorm's statistics fixed: those of a micro-batch differ."""
     run.networks.train()
     run.networks.embedder.backbone.eval()
     run.networks.metric_network.perturbing = True
-    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    batch = first_batch(run)
     TrainingStep(run).gradients(batch, seed=1, with_norms=True)
     return {n: p.grad for n, p in run.networks.named_parameters() if p.grad is not None}
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):
     settings = ("precision=float32", "embedder.backbone=resnet18")
     whole = prepare_run(recipe("small-gmn", *settings), DATA.records, tmp_path)
     parts = prepare_run(
@@ -59,11 +57,11 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
 
 
 def test_micro_batches_carry_on_the_gradient_of_the_features_that_the_loss_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     """Dropout draws the same masks when a part is embedded again."""
 
-    def build(_stride: int) -> nn.Module:
+    def build(_stride):
         sizes = ((3, 8), (8, 16), (16, 32), (32, 64))
         return nn.Sequential(
             *(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.Dropout(0.3)) for a, b in sizes)
@@ -77,7 +75,7 @@ def test_micro_batches_carry_on_the_gradient_of_the_features_that_the_loss_had(
     found = []
     last = run.networks.embedder.backbone[-1]
     last.register_forward_hook(lambda _, __, maps: found.append(maps.detach().clone()))
-    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    batch = first_batch(run)
     TrainingStep(run).gradients(batch, seed=1)
     first, second, first_again, second_again = found
     assert torch.equal(first, first_again)
@@ -85,10 +83,10 @@ def test_micro_batches_carry_on_the_gradient_of_the_features_that_the_loss_had(
     assert not torch.equal(first != 0, second != 0)
 
 
-def test_micro_batches_change_each_statistic_once(tmp_path: Path) -> None:
+def test_micro_batches_change_each_statistic_once(tmp_path):
     run = prepare_run(recipe("small-gmn", "optimisation.micro_batch=4"), DATA.records, tmp_path)
     run.networks.train()
-    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    batch = first_batch(run)
     TrainingStep(run).gradients(batch, seed=1)
     seen = {
         int(tensor)
@@ -99,26 +97,7 @@ def test_micro_batches_change_each_statistic_once(tmp_path: Path) -> None:
     assert seen == {2}
 
 
-def test_micro_batches_leave_no_crop_alone(tmp_path: Path) -> None:
-    # 8 crops would be split into 7 and 1, and the head's BatchNorm needs two.
-    small = ("embedder.multiscale.channels=8", "embedder.head.dimension=16")
-    run = prepare_run(
-        recipe("small-msfl", *small, "optimisation.micro_batch=7"), DATA.records, tmp_path
-    )
-    run.networks.train()
-    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
-    terms = TrainingStep(run).gradients(batch, seed=1).terms
-    assert all(bool(term.isfinite()) for term in terms.values())
-
-
-def test_float32_is_not_tf32_once_a_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    choose_device("auto")
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
-
-
-def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
+def test_the_artefact_has_the_averaged_weights(tmp_path):
     settings = ("optimisation.epochs=2", "held_out.fraction=0.4")
     plain = tmp_path / "plain"
     averaged = tmp_path / "averaged"
@@ -138,36 +117,8 @@ def test_the_artefact_has_the_averaged_weights(tmp_path: Path) -> None:
     assert not torch.equal(start[name], weights["averaged"][name])
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_half_precision_trains_and_resumes_to_the_same_weights(
-    precision: str, tmp_path: Path
-) -> None:
-    # A CPU has no quick way through a float16 convolution: few pixels.
-    small = ("preprocessing.height=32", "preprocessing.width=16", "checkpoint_every_steps=1")
-    chosen = recipe("small-gmn", f"precision={precision}", *small)
-    whole = tmp_path / "whole"
-    stopped = tmp_path / "stopped"
-
-    def stop(done: int, *_: object) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    for folder in (whole, stopped):
-        folder.mkdir()
-    run = prepare_run(chosen, DATA.records, whole)
-    train_networks(run, lambda *_: None)
-    with pytest.raises(KeyboardInterrupt):
-        train_networks(prepare_run(chosen, DATA.records, stopped), stop)
-    resumed = prepare_run(chosen, DATA.records, stopped)
-    train_networks(resumed, lambda *_: None)
-    expected = run.networks.state_dict()
-    found = resumed.networks.state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert all(bool(tensor.isfinite().all()) for tensor in expected.values())
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_msgr_trains_with_gmn_in_every_format(precision: str, tmp_path: Path) -> None:
+def test_msgr_trains_with_gmn_in_every_format(precision, tmp_path):
     chosen = recipe(
         "small-msfl",
         "embedder.multiscale.channels=8",
@@ -178,7 +129,7 @@ def test_msgr_trains_with_gmn_in_every_format(precision: str, tmp_path: Path) ->
     )
     run = prepare_run(chosen, DATA.records, tmp_path)
     run.networks.train()
-    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0], run.processes)
+    batch = first_batch(run)
     terms, norms, _ = TrainingStep(run).gradients(batch, seed=1, with_norms=True)
     assert set(terms) == set(norms) == {"identity", "triplet", "gmn", "pic", "msgr"}
     assert all(bool(term.isfinite()) for term in terms.values())
@@ -187,6 +138,58 @@ def test_msgr_trains_with_gmn_in_every_format(precision: str, tmp_path: Path) ->
     assert float(stem.norm()) > 0
 
 
-def test_msgr_with_micro_batches_is_refused_with_the_remedy() -> None:
+def test_msgr_with_micro_batches_is_refused_with_the_remedy():
     with pytest.raises(InputProblem, match=r"whole batch's graph.*micro_batch=none"):
         recipe("msfl-msgr-r50", "optimisation.micro_batch=16")
+
+
+@pytest.fixture
+def anchored(tiny_artefact, tmp_path):
+    """A recipe of an anchor that starts from the tiny artefact, in parts of a batch where asked."""
+
+    def prepare(*settings):
+        path = tmp_path / "mine.toml"
+        path.write_text("[sampling]\nidentities = 4\nimages = 2\n")
+        start = f"initial_weights={tiny_artefact}"
+        chosen = read_recipe(str(path), [start, "losses.anchor=2", "precision=float32", *settings])
+        run = prepare_run(chosen, DATA.records, tmp_path)
+        run.networks.eval()
+        return run
+
+    return prepare
+
+
+def test_the_anchor_is_the_cosine_to_the_embedding_before_training(anchored, tiny_artefact):
+    run = anchored()
+    terms, _, _ = TrainingStep(run).gradients(first_batch(run), seed=1)
+    assert float(terms["anchor"]) == pytest.approx(0.0, abs=1e-5)
+    before = load_artefact(tiny_artefact).embedder
+    for settings in ((), ("optimisation.micro_batch=3",)):
+        run = anchored(*settings)
+        with torch.no_grad():
+            run.networks.embedder.neck.weight.mul_(torch.linspace(0.2, 2.0, 1280))
+        batch = first_batch(run)
+        terms, norms, _ = TrainingStep(run).gradients(batch, seed=1, with_norms=True)
+        images = run.batches.images(batch)
+        with torch.no_grad():
+            cosines = torch.cosine_similarity(run.networks.embedder(images), before(images))
+        expected = 2 * float((1 - cosines).mean())
+        assert float(terms["anchor"]) == pytest.approx(expected, rel=1e-3)
+        assert norms["anchor"] > 0
+
+
+def test_an_anchor_without_an_embedder_to_start_from_is_refused(tmp_path):
+    with pytest.raises(InputProblem, match=r"losses\.anchor.*none gives none.*losses\.anchor=0"):
+        prepare_run(recipe("small-gmn", "losses.anchor=1"), DATA.records, tmp_path)
+
+
+def test_micro_batches_leave_no_crop_alone(tmp_path):
+    # 8 crops would be split into 7 and 1, and the head's BatchNorm needs two.
+    small = ("embedder.multiscale.channels=8", "embedder.head.dimension=16")
+    run = prepare_run(
+        recipe("small-msfl", *small, "optimisation.micro_batch=7"), DATA.records, tmp_path
+    )
+    run.networks.train()
+    batch = first_batch(run)
+    terms = TrainingStep(run).gradients(batch, seed=1).terms
+    assert all(bool(term.isfinite()) for term in terms.values())

@@ -1,64 +1,56 @@
-import csv
+"""`gmn evaluate`: its figures and files, and what it refuses."""
+
 import json
 import re
 from pathlib import Path
 
 import pytest
-import typer
-from PIL import Image
-from typer.testing import CliRunner
 
-import gmn
-from model.problems import InputProblem
-from training.commands.evaluate import evaluate
+from model.artefact import load_artefact
+from tests.training.runs import run_here, write_manifest
 
 
 @pytest.fixture(scope="module")
-def manifest(drawn_crops, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("people")
-    with (folder / "people.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "identity", "camera"])
-        for number, crop in enumerate(drawn_crops):
-            (folder / f"{number}.png").write_bytes(crop.png)
-            rows.writerow([f"{number}.png", crop.identity, crop.camera])
-    return folder / "people.csv"
+def people(drawn_crops, tmp_path_factory):
+    return write_manifest(tmp_path_factory.mktemp("people") / "people.csv", drawn_crops)
+
+
+def measured(*words):
+    ran = run_here("evaluate", *words, "--json")
+    assert ran.status == 0, ran.err
+    return json.loads(ran.out)
 
 
 @pytest.fixture(scope="module")
-def app() -> typer.Typer:
-    single = typer.Typer(pretty_exceptions_enable=False)
-    single.command()(evaluate)
-    return single
-
-
-def run(app: typer.Typer, *arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def report(app, tiny_artefact, manifest, tmp_path_factory) -> tuple[dict, str]:
+def report(tiny_artefact, people, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    spec = f"manifest:{manifest}"
-    answer = run(app, tiny_artefact, "--data", spec, "--out", out, "--json", "--no-pictures")
-    assert answer.exit_code == 0, answer.output
-    assert json.loads(answer.stdout) == json.loads((out / "report.json").read_text())
-    return json.loads(answer.stdout), (out / "report.html").read_text()
+    asked = ("--scoring", "cosine,mnet,k_reciprocal", "--out", out, "--no-pictures")
+    found = measured(tiny_artefact, "--data", people, *asked)
+    assert found == json.loads((out / "report.json").read_text())
+    return found, (out / "report.html").read_text()
 
 
 def test_the_json_holds_every_scoring_with_intervals(report):
     result = report[0]["datasets"][0]
     assert result["protocol"] == "camera east against west"
     assert (result["queries"], result["gallery"], result["identities"]) == (12, 12, 6)
-    assert list(result["scorings"]) == ["cosine", "mnet"]
-    for scoring in result["scorings"].values():
+    assert list(result["scorings"]) == ["cosine", "mnet", "k_reciprocal"]
+    for name in ("cosine", "mnet"):
+        scoring = result["scorings"][name]
         figure = scoring["metrics"]["mAP"]
         assert 0.5 < figure["low"] <= figure["mean"] <= figure["high"] <= 1.0
+        assert scoring["over_identities"]["mAP"]["mean"] == figure["mean"]
         assert [point["asked"] for point in scoring["operating_points"]] == [0.1, 0.01, 0.001]
         assert 0.0 <= scoring["expected_calibration_error"] <= 1.0
         assert sum(scoring["distribution"]["genuine"]) == 24
         assert sum(scoring["distribution"]["impostor"]) == 120
-    assert list(result["differences"]) == ["mnet - cosine"]
+    assert "mnet - cosine" in result["differences"]
+
+
+def test_a_re_ranking_has_metrics_and_no_operating_points(report):
+    scoring = report[0]["datasets"][0]["scorings"]["k_reciprocal"]
+    assert 0.0 < scoring["metrics"]["mAP"]["mean"] <= 1.0
+    assert scoring["operating_points"] == []
 
 
 def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report):
@@ -68,99 +60,61 @@ def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report)
     assert page.count("<img") == 4
 
 
-def test_one_scoring_alone_can_be_asked_for(app, tiny_artefact, manifest):
-    spec = f"manifest:{manifest}"
-    answer = run(app, tiny_artefact, "--data", spec, "--scoring", "cosine", "--json")
-    result = json.loads(answer.stdout)["datasets"][0]
-    assert list(result["scorings"]) == ["cosine"]
-
-
-def test_held_out_people_are_fewer_than_all(app, tiny_artefact, manifest):
-    spec = f"manifest:{manifest}"
-    answer = run(app, tiny_artefact, "--data", spec, "--split", "held-out", "--json")
-    assert 0 < json.loads(answer.stdout)["datasets"][0]["identities"] < 6
-
-
-def test_without_json_a_table_is_printed(app, tiny_artefact, manifest):
-    answer = run(app, tiny_artefact, "--data", f"manifest:{manifest}")
-    assert "camera east against west" in answer.stdout
-    assert "far_1e-2" in answer.stdout
-
-
-def test_tables_are_whole_at_80_columns(app, tiny_artefact, manifest):
-    words = [str(tiny_artefact), "--data", f"manifest:{manifest}"]
-    answer = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
-    tables = answer.stdout[answer.stdout.index("Ranking, %") :]
-    assert "mnet - cosine" in tables
-    assert max(map(len, tables.splitlines())) <= 80
-
-
-def test_an_unknown_scoring_is_refused(tiny_artefact, manifest):
-    with pytest.raises(InputProblem, match="--scoring names fused; choose of cosine, mnet, k_rec"):
-        evaluate(str(tiny_artefact), [f"manifest:{manifest}"], scoring="cosine,fused")
-
-
-def test_a_re_ranking_has_metrics_and_no_operating_points(app, tiny_artefact, manifest):
-    words = ["--data", f"manifest:{manifest}", "--scoring", "cosine,mnet,k_reciprocal", "--json"]
-    scorings = json.loads(run(app, tiny_artefact, *words).stdout)["datasets"][0]["scorings"]
-    assert list(scorings) == ["cosine", "mnet", "k_reciprocal"]
-    again = scorings["k_reciprocal"]
-    assert 0.0 < again["metrics"]["mAP"]["mean"] <= 1.0
-    assert again["operating_points"] == []
-    cosine = scorings["cosine"]
-    assert cosine["over_identities"]["mAP"]["mean"] == cosine["metrics"]["mAP"]["mean"]
-
-
-def test_the_folder_of_a_run_stands_for_its_artefact(app, tiny_artefact, manifest, tmp_path):
+def test_some_people_by_one_scoring_of_a_runs_folder_can_be_asked_for(
+    tiny_artefact, people, tmp_path
+):
     (tmp_path / "model.safetensors").write_bytes(tiny_artefact.read_bytes())
-    words = ["--data", f"manifest:{manifest}", "--scoring", "cosine", "--json"]
-    found = [json.loads(run(app, model, *words).stdout) for model in (tmp_path, tiny_artefact)]
-    assert found[0]["artefact_fingerprint"] == found[1]["artefact_fingerprint"]
+    asked = ("--scoring", "cosine", "--split", "held-out")
+    found = measured(tmp_path, "--data", people, *asked)
+    known = load_artefact(tiny_artefact).description
+    assert found["artefact_fingerprint"] == known.artefact_fingerprint
+    (result,) = found["datasets"]
+    assert list(result["scorings"]) == ["cosine"]
+    assert 0 < result["identities"] < 6
 
 
-@pytest.mark.parametrize("option", ["--protocol", "--peer", "--no-premise"])
-def test_a_withdrawn_option_names_what_does_the_same(option, capsys):
-    assert gmn.run(["evaluate", "bundled", "--data", "synthetic:7", option, "lodo"]) == 2
-    said = capsys.readouterr().err
-    assert f"{option} is withdrawn: gmn " in said
+def test_tables_are_printed_whole_at_80_columns(tiny_artefact, people, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run_here("evaluate", tiny_artefact, "--data", people).out
+    assert "camera east against west" in printed
+    tables = printed[printed.index("Ranking, %") :]
+    assert "mnet - cosine" in tables
+    assert "far_1e-2" in tables
+    assert max(len(line) for line in tables.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--scoring", "cosine,fused"), "--scoring names fused; choose of cosine, mnet, k_rec"),
+        (("--protocol", "lodo"), "--protocol is withdrawn: gmn "),
+        (("--peer", "lodo"), "--peer is withdrawn: gmn "),
+        (("--no-premise", "lodo"), "--no-premise is withdrawn: gmn "),
+    ],
+)
+def test_what_there_is_none_of_is_refused(words, message, tiny_artefact, people):
+    ran = run_here("evaluate", tiny_artefact, "--data", people, *words)
+    assert ran.status == 2
+    assert message in ran.err
 
 
 def test_an_artefact_without_a_metric_network_is_measured_by_cosine(
-    app, cosine_artefact, manifest, tmp_path
+    cosine_artefact, people, tmp_path
 ):
-    spec = f"manifest:{manifest}"
-    answer = run(app, cosine_artefact, "--data", spec, "--out", tmp_path, "--json")
-    assert answer.exit_code == 0, answer.output
-    found = json.loads(answer.stdout)
+    found = measured(cosine_artefact, "--data", people, "--out", tmp_path)
     assert list(found["datasets"][0]["scorings"]) == ["cosine"]
-    page = tmp_path / "shown"
-    shown = run(report_app(), tmp_path, "--out", page)
-    assert shown.exit_code == 0, shown.output
-    assert (page / "report.html").is_file()
-    with pytest.raises(InputProblem, match="offers the scoring cosine alone"):
-        CliRunner().invoke(
-            app,
-            [str(cosine_artefact), "--data", spec, "--scoring", "mnet"],
-            catch_exceptions=False,
-        )
+    assert run_here("report", tmp_path, "--out", tmp_path / "page").status == 0
+    assert (tmp_path / "page" / "report.html").is_file()
+    refused = run_here("evaluate", cosine_artefact, "--data", people, "--scoring", "mnet")
+    assert "offers the scoring cosine alone" in refused.err
 
 
-def report_app() -> typer.Typer:
-    from training.commands.evaluate import report
-
-    single = typer.Typer(pretty_exceptions_enable=False)
-    single.command()(report)
-    return single
-
-
-def test_the_documented_call_measures_what_the_command_does(
-    report, tiny_artefact, manifest, capsys
-):
+def test_the_documented_call_measures_what_the_command_does(report, tiny_artefact, people, capsys):
     page = (Path(__file__).parents[3] / "docs" / "programs.md").read_text()
     (example,) = re.findall(r"```python\n([^`]*?import evaluate\n.*?)```", page, re.DOTALL)
     artefact = f"resolve_artefact({str(tiny_artefact)!r})"
     example = example.replace('resolve_artefact("bundled")', artefact)
-    exec(example.replace("manifest:mine", f"manifest:{manifest}"), {})
+    exec(example.replace("manifest:mine", people), {})
     printed = capsys.readouterr().out.splitlines()
     scorings = report[0]["datasets"][0]["scorings"]
     assert [line.split()[0] for line in printed] == ["cosine", "mnet"]
@@ -169,21 +123,23 @@ def test_the_documented_call_measures_what_the_command_does(
         assert f"mean={figure['mean']!r}" in line
 
 
-def test_junk_is_no_person_of_a_domain_in_the_premise(app, tiny_artefact, tmp_path):
-    sets = []
-    for name in ("first", "second"):
-        rows = ["path,identity,camera"]
-        for person in [*range(19), -1]:
-            for camera in "ab":
-                crop = f"{name}{person}{camera}.png"
-                shade = (10 * (person + 2), 90 * (camera == "a"), 150 * (name == "first"))
-                Image.new("RGB", (32, 64), shade).save(tmp_path / crop)
-                rows.append(f"{crop},{person},{camera}")
-        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
-        sets += ["--data", f"manifest:{tmp_path / name}.csv"]
-    with pytest.raises(InputProblem, match="two domains with 20 people each"):
-        CliRunner().invoke(
-            app,
-            [str(tiny_artefact), *sets, "--premise", "--scoring", "cosine"],
-            catch_exceptions=False,
-        )
+def test_queries_are_searched_in_the_gallery_with_distractors_and_without_junk(
+    tiny_artefact, drawn_crops, tmp_path
+):
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / folder).mkdir()
+    for number, crop in enumerate(drawn_crops):
+        camera = 1 + ("east", "west").index(crop.camera)
+        # Two people to train on, two to search for, a distractor, and one who is junk.
+        name = {"4": "0000", "5": "-1"}.get(crop.identity[-1], f"{int(crop.identity) + 1:04d}")
+        folder = "bounding_box_train" if crop.identity[-1] in "01" else "bounding_box_test"
+        if crop.identity[-1] in "23" and number % 2 == 0:
+            folder = "query"
+        file = tmp_path / folder / f"{name}_c{camera}s1_{number:06d}_00.jpg"
+        file.write_bytes(crop.png)
+    words = ("--data", f"market1501:{tmp_path}", "--scoring", "cosine")
+    (found,) = measured(tiny_artefact, *words)["datasets"]
+    assert found["protocol"] == "query and gallery splits"
+    # 2 people × 2 cameras; the other half of their crops, and 4 each of distractor and junk.
+    assert (found["queries"], found["gallery"]) == (4, 12)
+    assert 0.0 < found["scorings"]["cosine"]["metrics"]["mAP"]["mean"] <= 1.0

@@ -1,18 +1,17 @@
 """`gmn artefact add-reference`, as it is typed: vectors of nobody, of training people alone."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import gmn
 from model.artefact import load_artefact, save_artefact
 from model.feature_file import Origin, write_features
 from model.problems import ArtefactProblem
 from model.provenance import TrainingFingerprints
 from model.reference import REFERENCE, read_reference
 from tests.artefact_files import read_parts, write_parts
+from tests.training.runs import run_here
 from training.provenance import fingerprint
 
 TRAINED_PEOPLE = 120
@@ -21,9 +20,9 @@ CAMERAS = ("north", "south", "west")
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_artefact, tmp_path_factory) -> Path:
+def trained(tiny_artefact, tmp_path_factory):
     """Write an artefact that was trained on 120 people, a crop under each of three cameras."""
-    path: Path = tmp_path_factory.mktemp("trained") / "mine.safetensors"
+    path = tmp_path_factory.mktemp("trained") / "mine.safetensors"
     crops = [
         fingerprint(f"{person} {camera}".encode())
         for person in range(TRAINED_PEOPLE)
@@ -36,13 +35,13 @@ def trained(tiny_artefact, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def artefact(trained, tmp_path) -> Path:
-    path: Path = tmp_path / "mine.safetensors"
+def artefact(trained, tmp_path):
+    path = tmp_path / "mine.safetensors"
     path.write_bytes(trained.read_bytes())
     return path
 
 
-def write_people(path: Path, artefact: Path, people: int = TRAINED_PEOPLE + OTHERS) -> Path:
+def write_people(path, artefact, people=TRAINED_PEOPLE + OTHERS):
     """Write features: each person's are one direction, and others' point the other way."""
     embedder = load_artefact(artefact).description.embedding_fingerprint
     rows = [(person, camera) for person in range(people) for camera in CAMERAS]
@@ -59,16 +58,16 @@ def write_people(path: Path, artefact: Path, people: int = TRAINED_PEOPLE + OTHE
     return path
 
 
-def add(artefact: Path, *features: Path) -> int:
-    return gmn.run(["artefact", "add-reference", str(artefact), *[str(path) for path in features]])
+def add(artefact, *features):
+    return run_here("artefact", "add-reference", artefact, *features)
 
 
-def test_every_vector_is_the_sum_of_two_people_of_the_training(artefact, tmp_path, capsys) -> None:
+def test_every_vector_is_the_sum_of_two_people_of_the_training(artefact, tmp_path):
     before = load_artefact(artefact)
     assert before.reference is None
-    assert add(artefact, write_people(tmp_path / "people.npz", artefact)) == 0
-    assert "holds a reference of" in capsys.readouterr().out
-
+    people = write_people(tmp_path / "people.npz", artefact)
+    assert "holds a reference of" in add(artefact, people).out
+    once = artefact.read_bytes()
     after = load_artefact(artefact)
     reference = after.reference
     assert len(reference) == 3 * TRAINED_PEOPLE
@@ -79,19 +78,19 @@ def test_every_vector_is_the_sum_of_two_people_of_the_training(artefact, tmp_pat
     # Each person is in six sums, so that none weighs more than another.
     assert (np.count_nonzero(reference[:, :TRAINED_PEOPLE], axis=0) == 6).all()
 
+    # Galleries keep their vectors and the thresholds that were fitted to them.
+    old = before.description
+    new = after.description
+    assert new.embedding_fingerprint == old.embedding_fingerprint
+    assert new.graph_fingerprint == old.graph_fingerprint
+    assert new.artefact_fingerprint == old.artefact_fingerprint
+    assert new.calibration == old.calibration
+    # A second reference replaces the first, and the same files give the same artefact.
+    add(artefact, people)
+    assert artefact.read_bytes() == once
 
-def test_what_an_artefact_is_known_by_stays(artefact, tmp_path) -> None:
-    """So that galleries keep their vectors and the thresholds that were fitted to them."""
-    before = load_artefact(artefact).description
-    add(artefact, write_people(tmp_path / "people.npz", artefact))
-    after = load_artefact(artefact).description
-    assert after.embedding_fingerprint == before.embedding_fingerprint
-    assert after.graph_fingerprint == before.graph_fingerprint
-    assert after.artefact_fingerprint == before.artefact_fingerprint
-    assert after.calibration == before.calibration
 
-
-def test_a_changed_reference_does_not_match_its_fingerprint(artefact, tmp_path) -> None:
+def test_a_changed_reference_does_not_match_its_fingerprint(artefact, tmp_path):
     add(artefact, write_people(tmp_path / "people.npz", artefact))
     header, tensors = read_parts(artefact)
     tensors[REFERENCE][0, 0] += 1
@@ -100,29 +99,50 @@ def test_a_changed_reference_does_not_match_its_fingerprint(artefact, tmp_path) 
         load_artefact(artefact)
 
 
-def test_the_same_files_give_the_same_artefact_and_a_second_reference_replaces_the_first(
-    artefact, tmp_path
-) -> None:
-    people = write_people(tmp_path / "people.npz", artefact)
-    add(artefact, people)
-    once = artefact.read_bytes()
-    add(artefact, people)
-    assert artefact.read_bytes() == once
-
-
-def test_people_are_paired_within_a_data_set_alone(artefact, tmp_path) -> None:
+def test_people_are_paired_within_a_data_set_alone(artefact, tmp_path):
     people = write_people(tmp_path / "first.npz", artefact)
     with np.load(people) as arrays:
         second = dict(arrays)
     # The same people lie elsewhere in the second set.
     second["features"] = np.roll(second["features"], 640, axis=1)
     np.savez(tmp_path / "second.npz", **second)
-    assert add(artefact, people, tmp_path / "second.npz") == 0
+    assert add(artefact, people, tmp_path / "second.npz").status == 0
     entries = load_artefact(artefact).reference > 0
     assert set(entries[:, :640].sum(axis=1)) == {0, 2}
 
 
-def test_stored_numbers_keep_the_directions(artefact, tmp_path) -> None:
+def test_features_of_another_embedder_or_of_people_not_trained_on_are_refused(
+    artefact, tiny_artefact, tmp_path
+):
+    before = artefact.read_bytes()
+    foreign = write_people(tmp_path / "foreign.npz", artefact)
+    with np.load(foreign) as arrays:
+        np.savez(foreign, **dict(arrays) | {"embedding_fingerprint": np.array("0" * 64)})
+    few = write_people(tmp_path / "few.npz", artefact, people=99)
+    for features, message in (
+        (foreign, "was not made by gmn embed with"),
+        (few, "shows 99 people whom"),
+    ):
+        ran = add(artefact, features)
+        assert ran.status == 2
+        assert message in ran.err
+    assert artefact.read_bytes() == before
+    # The people that the tiny artefact was trained on are unknown.
+    artefact.write_bytes(tiny_artefact.read_bytes())
+    assert "shows 0 people whom" in add(artefact, few).err
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [np.ones((4, 1280), np.float32), np.ones((4, 7), np.int8), np.zeros((4, 1280), np.int8)],
+    ids=["other numbers", "another dimension", "zeros"],
+)
+def test_a_reference_that_is_none_is_refused_with_the_remedy(vectors):
+    with pytest.raises(ArtefactProblem, match=r"mine.*gmn artefact add-reference"):
+        read_reference({REFERENCE: vectors}, 1280, "mine.safetensors")
+
+
+def test_stored_numbers_keep_the_directions(artefact, tmp_path):
     people = write_people(tmp_path / "people.npz", artefact)
     with np.load(people) as arrays:
         drawn = dict(arrays)
@@ -135,39 +155,3 @@ def test_stored_numbers_keep_the_directions(artefact, tmp_path) -> None:
     # Either crop of a sum has half of its squared length; the others are almost orthogonal.
     nearest = np.sort(reference @ units.T, axis=1)[:, -2:]
     assert (np.abs(nearest - np.sqrt(0.5)) < 0.08).all()
-
-
-def test_features_of_another_embedder_are_refused(artefact, tmp_path, capsys) -> None:
-    people = write_people(tmp_path / "people.npz", artefact)
-    with np.load(people) as arrays:
-        foreign = dict(arrays) | {"embedding_fingerprint": np.array("0" * 64)}
-    np.savez(people, **foreign)
-    before = artefact.read_bytes()
-    assert add(artefact, people) != 0
-    assert "was not made by gmn embed with" in capsys.readouterr().err
-    assert artefact.read_bytes() == before
-
-
-def test_people_that_were_not_trained_on_give_no_reference(artefact, tmp_path, capsys) -> None:
-    people = write_people(tmp_path / "people.npz", artefact, people=99)
-    assert add(artefact, people) != 0
-    assert "shows 99 people whom" in capsys.readouterr().err
-
-
-def test_an_artefact_whose_training_people_are_unknown_gets_none(
-    tiny_artefact, tmp_path, capsys
-) -> None:
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(tiny_artefact.read_bytes())
-    assert add(copy, write_people(tmp_path / "people.npz", copy)) != 0
-    assert "shows 0 people whom" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "vectors",
-    [np.ones((4, 1280), np.float32), np.ones((4, 7), np.int8), np.zeros((4, 1280), np.int8)],
-    ids=["other numbers", "another dimension", "zeros"],
-)
-def test_a_reference_that_is_none_is_refused_with_the_remedy(vectors) -> None:
-    with pytest.raises(ArtefactProblem, match=r"mine.*gmn artefact add-reference"):
-        read_reference({REFERENCE: vectors}, 1280, "mine.safetensors")

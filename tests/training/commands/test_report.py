@@ -1,72 +1,58 @@
+"""`gmn report`: pages of runs, and their comparison."""
+
 import base64
 import io
 import json
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 from model.artefact import load_artefact, save_artefact
-from model.problems import InputProblem
-from training.commands.evaluate import evaluate, report
+from tests.training.runs import run_here, write_manifest
 
 VOID = {"meta", "img", "br", "path", "use"}
 
 
 class Page(HTMLParser):
-    """What a page is made of, as a browser or a screen reader takes it."""
+    """The tags of a page, as a browser or a screen reader takes them."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.unbalanced: list[str] = []
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes) -> None:
+    def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attributes) -> None:
+    def handle_startendtag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
 
-    def handle_endtag(self, tag) -> None:
+    def handle_endtag(self, tag):
         if tag in VOID:
             return
         if not self.open or self.open.pop() != tag:
             self.unbalanced.append(tag)
 
-    def all(self, tag: str) -> list[dict[str, str | None]]:
+    def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def invoke(command, words):
-    single = typer.Typer(pretty_exceptions_enable=False)
-    single.command()(command)
-    return CliRunner().invoke(single, [str(word) for word in words])
+@pytest.fixture(scope="module")
+def people(drawn_crops, tmp_path_factory):
+    return write_manifest(tmp_path_factory.mktemp("people") / "people.csv", drawn_crops)
 
 
 @pytest.fixture(scope="module")
-def manifest(drawn_crops, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("people")
-    rows = ["path,identity,camera"]
-    for number, crop in enumerate(drawn_crops):
-        (folder / f"{number}.png").write_bytes(crop.png)
-        rows.append(f"{number}.png,{crop.identity},{crop.camera}")
-    (folder / "people.csv").write_text("\n".join(rows))
-    return folder / "people.csv"
-
-
-@pytest.fixture(scope="module")
-def runs(tiny_artefact, manifest, tmp_path_factory) -> Path:
+def runs(tiny_artefact, people, tmp_path_factory):
     """Two seeds of one recipe and another recipe, each evaluated on the same people."""
     folder = tmp_path_factory.mktemp("runs")
     tiny = load_artefact(tiny_artefact)
@@ -86,24 +72,29 @@ def runs(tiny_artefact, manifest, tmp_path_factory) -> Path:
         (folder / name).mkdir()
         path = folder / name / "model.safetensors"
         save_artefact(path, description, changed.embedder, changed.metric_network)
-        words = [path, "--data", f"manifest:{manifest}", "--out", folder / name]
-        words += ["--scoring", "cosine,mnet"] if name == "other" else ["--scoring", "cosine"]
-        words += [] if name == "other" else ["--no-pictures"]
-        answer = invoke(evaluate, words)
-        assert answer.exit_code == 0, answer.output
-    step = {"event": "step", "step": 0, "epoch": 0.0, "loss": {"gmn": 0.7}, "gradient_norm": {}}
-    (folder / "other" / "log.jsonl").write_text(json.dumps(step))
+        asked = ["cosine,mnet"] if name == "other" else ["cosine", "--no-pictures"]
+        words = [path, "--data", people, "--out", folder / name, "--scoring", *asked]
+        ran = run_here("evaluate", *words)
+        assert ran.status == 0, ran.err
     return folder
 
 
+def rankings(*folders, out):
+    """Compare runs, and return the rows of the one data set."""
+    ran = run_here("report", *folders, "--out", out)
+    assert ran.status == 0, ran.err
+    (dataset,) = json.loads((out / "comparison.json").read_text())["datasets"]
+    return dataset["rankings"]
+
+
 @pytest.fixture(scope="module")
-def compared(runs, tmp_path_factory) -> tuple[dict, str]:
+def compared(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared")
     words = [runs / "plain-1", runs / "plain-2", f"changed={runs / 'other'}", "--out", out]
-    answer = invoke(report, words)
-    assert answer.exit_code == 0, answer.output
-    assert "Δ mAP" in answer.stdout
-    assert str(out / "report.html") in answer.stdout.replace("\n", "")
+    ran = run_here("report", *words)
+    assert ran.status == 0, ran.err
+    assert "Δ mAP" in ran.out
+    assert str(out / "report.html") in ran.out.replace("\n", "")
     return json.loads((out / "comparison.json").read_text()), (out / "report.html").read_text()
 
 
@@ -139,27 +130,22 @@ def test_differences_are_of_the_same_queries(compared):
 
 
 def test_two_single_runs_get_no_verdict_since_a_seed_may_be_the_difference(runs, tmp_path):
-    report([str(runs / "plain-1"), str(runs / "other")], out=tmp_path)
-    found = json.loads((tmp_path / "comparison.json").read_text())["datasets"][0]["rankings"]
+    found = rankings(runs / "plain-1", runs / "other", out=tmp_path)
     assert [row["over_seeds"] for row in found] == [False] * len(found)
     assert '<span class="' not in (tmp_path / "report.html").read_text()
 
 
-def test_only_what_an_interval_decides_is_marked(compared):
-    page = compared[1]
+def test_only_what_an_interval_decides_is_marked_and_only_other_settings_are_listed(compared):
+    comparison, page = compared
     assert "Green is better and red worse" in page
-    rows = compared[0]["datasets"][0]["rankings"]
-    decided = [
-        "good" if one["mean"] > 0 else "bad"
-        for row in rows
-        for metric in ("mAP", "rank_1")
-        if (one := row["differences"].get(metric)) and not one["low"] <= 0 <= one["high"]
-    ]
+    decided = []
+    for row in comparison["datasets"][0]["rankings"]:
+        for metric in ("mAP", "rank_1"):
+            difference = row["differences"].get(metric)
+            if difference and not difference["low"] <= 0 <= difference["high"]:
+                decided.append("good" if difference["mean"] > 0 else "bad")
     assert re.findall(r'<span class="(\w+)">', page) == decided
-
-
-def test_only_settings_that_differ_are_listed(compared):
-    assert compared[0]["settings"] == {"embedder.backbone": ["mobilenet_v2", "something_else"]}
+    assert comparison["settings"] == {"embedder.backbone": ["mobilenet_v2", "something_else"]}
 
 
 @pytest.mark.parametrize("kind", ["of one run", "of several"])
@@ -179,13 +165,9 @@ def test_the_page_is_whole_loads_nothing_and_can_be_read_without_eyes(compared, 
     assert len(names) == len(set(names))
     for name in re.findall(r'(?:href="|url\()#([\w-]+)', text):
         assert name in names
-
-
-def test_the_page_turns_dark_and_prints(runs):
-    page = (runs / "other" / "report.html").read_text()
-    assert "@media (prefers-color-scheme: dark)" in page
-    assert "@media print" in page
-    assert "figure img { filter: invert" in page
+    assert "@media (prefers-color-scheme: dark)" in text
+    assert "@media print" in text
+    assert "figure img { filter: invert" in text
 
 
 def test_pictures_are_in_the_page_alone_and_can_be_left_out(runs):
@@ -203,45 +185,42 @@ def test_pictures_are_in_the_page_alone_and_can_be_left_out(runs):
 
 
 def test_one_run_alone_has_its_own_page(runs, tmp_path):
-    report([str(runs / "other")], out=tmp_path)
+    assert run_here("report", runs / "other", "--out", tmp_path).status == 0
     page = (tmp_path / "report.html").read_text()
     assert Page(page).unbalanced == []
     assert "<h2>The artefact</h2>" in page
     assert (tmp_path / "report.json").is_file()
 
 
-def test_a_run_without_the_figures_of_its_queries_is_named(runs, tmp_path):
-    (tmp_path / "report.json").write_bytes((runs / "plain-1" / "report.json").read_bytes())
-    with pytest.raises(InputProblem, match=r"queries\.npz: .* run gmn evaluate --out again"):
-        report([str(tmp_path), str(runs / "other")], out=tmp_path / "page")
+def changed_run(source, folder, **changes):
+    """Copy a run, with other values in its report."""
+    shutil.copytree(source, folder)
+    found = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps(found | changes))
+    return folder
 
 
-def test_people_of_another_search_are_not_compared(runs, manifest, tmp_path):
-    half = [runs / "other" / "model.safetensors", "--data", f"manifest:{manifest}", "--people", 3]
-    assert invoke(evaluate, [*half, "--out", tmp_path / "half"]).exit_code == 0
-    report([str(runs / "plain-1"), str(tmp_path / "half")], out=tmp_path)
+def test_a_run_that_lacks_a_file_is_named(runs, tmp_path):
+    run = changed_run(runs / "plain-1", tmp_path / "run")
+    words = ("report", run, "--out", tmp_path / "page")
+    (run / "queries.npz").unlink()
+    error = run_here(*words, runs / "other").err
+    assert re.search(r"queries\.npz: .* run gmn evaluate --out again", error)
+    (run / "report.json").write_text("{}")
+    assert "is no report of this program" in run_here(*words).err
+    (run / "report.json").unlink()
+    assert "holds no report.json; name a folder made by" in run_here(*words).err
+
+
+def test_other_people_or_another_version_of_a_set_are_not_compared(runs, people, tmp_path):
+    half = (runs / "other" / "model.safetensors", "--data", people, "--people", 3)
+    assert run_here("evaluate", *half, "--out", tmp_path / "half").status == 0
+    found = json.loads((runs / "other" / "report.json").read_text())
+    dataset = found["datasets"][0] | {"version": "detected boxes"}
+    changed_run(runs / "other", tmp_path / "detected", datasets=[dataset])
+    folders = (runs / "plain-1", tmp_path / "half", tmp_path / "detected")
+    assert run_here("report", *folders, "--out", tmp_path).status == 0
     compared = json.loads((tmp_path / "comparison.json").read_text())["datasets"]
-    assert [one["identities"] for one in compared] == [6, 3]
-    assert all(row["differences"] == {} for one in compared for row in one["rankings"])
-
-
-def test_versions_of_a_set_are_not_compared(runs, tmp_path):
-    for run, boxes in (("plain-1", "labelled boxes"), ("other", "detected boxes")):
-        found = json.loads((runs / run / "report.json").read_text())
-        found["datasets"][0] |= {"name": "cuhk03np", "version": boxes}
-        shutil.copytree(runs / run, tmp_path / run)
-        (tmp_path / run / "report.json").write_text(json.dumps(found))
-    report([str(tmp_path / "plain-1"), str(tmp_path / "other")], out=tmp_path)
-    compared = json.loads((tmp_path / "comparison.json").read_text())["datasets"]
-    assert [(one["name"], {row["group"] for row in one["rankings"]}) for one in compared] == [
-        ("cuhk03np, labelled boxes", {"plain"}),
-        ("cuhk03np, detected boxes", {"other"}),
-    ]
-
-
-def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(InputProblem, match=r"holds no report\.json; name a folder made by"):
-        report([str(tmp_path)], out=tmp_path / "page")
-    (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(InputProblem, match="is no report of this program"):
-        report([str(tmp_path)], out=tmp_path / "page")
+    places = [(dataset["name"], dataset["identities"]) for dataset in compared]
+    assert places == [("people", 6), ("people", 3), ("people, detected boxes", 6)]
+    assert all(dataset["rankings"][0]["differences"] == {} for dataset in compared)

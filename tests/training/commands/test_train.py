@@ -1,21 +1,14 @@
-"""`gmn train`: what it answers without training, and how it leaves when it is stopped."""
+"""`gmn train` without training: dry runs, errors in own data, and a run that is stopped."""
 
-from __future__ import annotations
-
-import contextlib
 import json
-import os
-import pty
-import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import gmn
-from tests.forked import GMN, Forked, run_gmn
+from tests.forked import GMN, Forked
+from tests.training.runs import run_here, set_options
 
 DATA = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
 SETTINGS = (
@@ -27,16 +20,15 @@ SETTINGS = (
 )
 
 
-def command(recipe: str, *more: str) -> list[str]:
-    settings = (word for setting in SETTINGS for word in ("--set", setting))
-    return ["train", recipe, "--data", DATA, *settings, *more]
+def command(recipe, *more):
+    return ["train", recipe, "--data", DATA, *set_options(*SETTINGS), *more]
 
 
-def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) -> None:
-    done = run_gmn(*command("small-gmn", "--dry-run", "--json", "--out", str(tmp_path / "run")))
-    assert done.returncode == 0, done.stderr
+def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path):
+    ran = run_here(*command("small-gmn", "--dry-run", "--json", "--out", tmp_path / "run"))
+    assert ran.status == 0, ran.err
     assert list(tmp_path.iterdir()) == []
-    answer = json.loads(done.stdout)
+    answer = json.loads(ran.out)
     assert answer["steps"] == answer["epochs"] * answer["steps_per_epoch"] > 0
     assert set(answer["domains"]) == {"synthetic/domain0", "synthetic/domain1"}
     assert sum(domain["identities"] for domain in answer["domains"].values()) < 20
@@ -45,9 +37,7 @@ def test_a_dry_run_says_what_the_run_takes_and_writes_nothing(tmp_path: Path) ->
     assert answer["seconds"] > 0
 
 
-def test_a_dry_run_and_a_run_report_what_an_epoch_leaves_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_reports_what_an_epoch_leaves_out(tmp_path):
     rows = ["path,identity,camera"]
     # Person 0 has 39 crops, 1 has 11, and ten others have one each.
     for number in range(60):
@@ -55,24 +45,22 @@ def test_a_dry_run_and_a_run_report_what_an_epoch_leaves_out(
         Image.new("RGB", (32, 64), (number, 2 * number, 50)).save(tmp_path / f"{number}.png")
         rows.append(f"{number}.png,{person},{camera}")
     (tmp_path / "shop.csv").write_text("\n".join(rows), encoding="utf-8")
-    words = command("small-gmn", "--dry-run", "--json")
+    words = command("small-gmn", "--dry-run")
     words[words.index(DATA)] = f"manifest:{tmp_path / 'shop.csv'}"
-    words += ["--set", "sampling.identities=2", "--set", "held_out.fraction=0"]
-    assert gmn.run(words) == 0
-    answer = json.loads(capsys.readouterr().out)
+    words += set_options("sampling.identities=2", "held_out.fraction=0")
+    answer = json.loads(run_here(*words, "--json").out)
     assert (answer["crops_in_epoch"], answer["single_crop_identities"]) == (47, 10)
-    assert gmn.run([word for word in words if word != "--json"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = " ".join(run_here(*words).out.split())
     assert "47 of 60 crops" in shown
     assert "10 people with a single crop are left out" in shown
 
 
-def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
-    size = ("--set", "embedder.multiscale.channels=64", "--set", "sampling.images=2")
-    done = run_gmn(*command("msfl-r50", "--dry-run", *size))
-    assert "reported: " in done.stdout
-    assert "27 M" in done.stdout
-    assert "the run" in done.stdout
+def test_a_dry_run_shows_the_cost_beside_the_papers():
+    size = set_options("embedder.multiscale.channels=64", "sampling.images=2")
+    shown = run_here(*command("msfl-r50", "--dry-run", *size)).out
+    assert "reported: " in shown
+    assert "27 M" in shown
+    assert "the run" in shown
 
 
 @pytest.mark.parametrize(
@@ -80,20 +68,19 @@ def test_a_dry_run_shows_the_cost_beside_the_papers() -> None:
     [
         ((), "--out is missing: name the folder"),
         (("--out", "run", "--json"), "--json: answers --dry-run only"),
-        (("--out", "run", "--protocol", "P2"), "--protocol is withdrawn: gmn benchmark gmn/lodo"),
     ],
 )
-def test_what_does_not_go_together_is_refused_with_the_remedy(
-    more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert gmn.run(command("small-gmn", *more)) == 2
-    assert message in capsys.readouterr().err
+def test_what_does_not_go_together_is_refused_with_the_remedy(more, message):
+    ran = run_here(*command("small-gmn", *more))
+    assert ran.status == 2
+    assert message in ran.err
 
 
-def test_a_terminated_command_says_how_to_continue(tmp_path: Path) -> None:
+def test_a_terminated_command_says_how_to_continue(tmp_path):
     out = tmp_path / "run"
+    words = [str(word) for word in command("small-gmn", "--out", out)]
     with (tmp_path / "errors").open("w") as errors:
-        process = Forked(GMN, *command("small-gmn", "--out", str(out)), stderr=errors.fileno())
+        process = Forked(GMN, *words, stderr=errors.fileno())
     while not (out / "log.jsonl").exists() or not (out / "log.jsonl").stat().st_size:
         assert process.poll() is None
         time.sleep(0.02)
@@ -105,24 +92,69 @@ def test_a_terminated_command_says_how_to_continue(tmp_path: Path) -> None:
     assert (out / "checkpoint.pt").exists()
 
 
-@pytest.mark.slow
-def test_the_progress_bar_shows_its_total_from_the_start(
-    tmp_path: Path, tiny_artefact: Path
-) -> None:
-    master, terminal = pty.openpty()
-    settings = ("--set", "optimisation.epochs=2", "--out", str(tmp_path / "run"))
-    settings += ("--set", f"initial_weights={tiny_artefact}")
-    process = Forked(GMN, *command("small-gmn", *settings), stderr=terminal)
-    os.close(terminal)
-    shown = b""
-    # Linux reports the closed terminal of a process that has ended as an error.
-    with contextlib.suppress(OSError):
-        while chunk := os.read(master, 4096):
-            shown += chunk
-    os.close(master)
-    assert process.wait(60) == 0
-    counts = re.findall(r"(\d+)/(\d+|\?)", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
-    first, total = counts[0]
-    assert first == "0"
-    assert total != "?"
-    assert (total, total) in counts
+def draw(place, shade):
+    place.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", (32, 64), (shade % 250, 2 * shade % 250, 60))
+    image.putpixel((shade % 32, 5), (255, 255, 255))
+    image.save(place)
+
+
+def people(folder, count, cameras="ab", crops=2):
+    """Draw crops of people and a manifest of them, and return its spec."""
+    rows = ["path,identity,camera"]
+    for person in range(count):
+        for camera in cameras:
+            for crop in range(crops):
+                draw(folder / f"{person}-{camera}-{crop}.png", len(rows))
+                rows.append(f"{person}-{camera}-{crop}.png,person{person},{camera}")
+    (folder / "manifest.csv").write_text("\n".join(rows), encoding="utf-8")
+    return f"manifest:{folder}"
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """Returns the error of a training that is refused before its first step."""
+
+    def train(spec, *settings):
+        words = ["train", "small-gmn", "--data", spec, "--out", tmp_path / "run"]
+        words += set_options("initial_weights=none", "sampling.identities=4")
+        words += set_options("held_out.fraction=0.3", *settings)
+        ran = run_here(*words)
+        assert ran.status == 2
+        assert not (tmp_path / "run" / "log.jsonl").exists()
+        return ran.err
+
+    return train
+
+
+def test_crops_that_cannot_be_read_are_counted_and_the_first_few_are_named(tmp_path, refusal):
+    spec = people(tmp_path, 12)
+    cut = tmp_path / "3-a-0.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    draw(tmp_path / "moved.gif", 3)
+    (tmp_path / "moved.gif").replace(tmp_path / "5-b-1.png")
+    error = refusal(spec)
+    assert "2 of 48 crops cannot be read" in error
+    assert "3-a-0.png: the image" in error
+    assert "5-b-1.png: the bytes are not a JPEG, PNG, WebP or BMP image; convert the file" in error
+    for crop in tmp_path.glob("*.png"):
+        crop.write_bytes(b"no image")
+    error = refusal(spec)
+    assert "48 of 48 crops cannot be read" in error
+    assert "and 43 more" in error
+
+
+def test_crops_of_one_camera_are_refused(tmp_path, refusal):
+    error = refusal(people(tmp_path, 30, cameras="a"))
+    assert "all crops are of one camera; a search across cameras needs two or more" in error
+
+
+def test_too_few_people_for_a_batch_are_refused_with_the_setting_to_lower(tmp_path, refusal):
+    error = refusal(people(tmp_path, 30, cameras="a", crops=1), "held_out.fraction=0")
+    assert "only 0 of 30 identities have two crops or more, a batch needs 4" in error
+    for person in ("ann", "bob", "eve"):
+        for crop in range(4):
+            draw(tmp_path / "staff" / person / f"{crop}.png", crop)
+    error = refusal(f"folder:{tmp_path / 'staff'}", "held_out.fraction=0")
+    assert "only 3 of 3 identities have two crops or more, a batch needs 4; give more" in error
+    assert "lower sampling.identities" in error

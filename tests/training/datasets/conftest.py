@@ -1,7 +1,5 @@
 """Miniature data sets, drawn on the spot: no real crop is ever needed here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +11,10 @@ DrawImage = Callable[..., Path]
 
 
 @pytest.fixture
-def draw_image() -> DrawImage:
+def draw_image():
     """Writes an image file of noise, a different one for every path unless a seed is given."""
 
-    def draw(path: Path, width: int = 24, height: int = 48, seed: int | None = None) -> Path:
+    def draw(path, width=24, height=48, seed=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         random = np.random.default_rng(list(str(path).encode()) if seed is None else seed)
         Image.fromarray(random.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
@@ -26,7 +24,7 @@ def draw_image() -> DrawImage:
 
 
 @pytest.fixture
-def cuhk01_folder(tmp_path: Path, draw_image: DrawImage) -> Path:
+def cuhk01_folder(tmp_path, draw_image):
     """Three people of CUHK01, four images each."""
     for identity in ("0001", "0002", "0010"):
         for shot in ("001", "002", "003", "004"):
@@ -35,7 +33,7 @@ def cuhk01_folder(tmp_path: Path, draw_image: DrawImage) -> Path:
 
 
 @pytest.fixture
-def market1501_folder(tmp_path: Path, draw_image: DrawImage) -> Path:
+def market1501_folder(tmp_path, draw_image):
     """Two people to train on, one to search for, junk and a distractor."""
     folder = tmp_path / "Market-1501"
     for name in (
@@ -53,7 +51,7 @@ def market1501_folder(tmp_path: Path, draw_image: DrawImage) -> Path:
 
 
 @pytest.fixture
-def manifest_folder(tmp_path: Path, draw_image: DrawImage) -> Path:
+def manifest_folder(tmp_path, draw_image):
     """Two people of one's own, under two cameras, with `manifest.csv`."""
     folder = tmp_path / "shop"
     rows = ["path,identity,camera,captured_at,split"]

@@ -1,59 +1,45 @@
-"""`check-data`: what it finds, what it prints, and the status it exits with."""
-
-from __future__ import annotations
+"""`check-data`: its findings, its page and its exit status."""
 
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
-from model.problems import InputProblem
+from tests.training.runs import run_here
 from training.commands.data import check_data
-from training.datasets.check import check_datasets
-from training.datasets.registry import KINDS, read_dataset
-
-DrawImage = Callable[..., Path]
-COMMAND = typer.Typer()
-COMMAND.command()(check_data)
+from training.datasets.registry import KINDS
 
 
-def report_on(*specs: str, status: int = 0) -> dict[str, Any]:
-    result = CliRunner().invoke(COMMAND, [*specs, "--json"])
-    assert result.exit_code == status, result.output
-    report: dict[str, Any] = json.loads(result.stdout)
-    return report
+def report_on(*specs, status=0):
+    ran = run_here("check-data", *specs, "--json")
+    assert ran.status == status, ran.err
+    return json.loads(ran.out)
 
 
-def page_on(*specs: str, status: int = 0) -> str:
-    result = CliRunner().invoke(COMMAND, list(specs))
-    assert result.exit_code == status, result.output
-    return result.stdout
+def page_on(*specs, status=0):
+    ran = run_here("check-data", *specs)
+    assert ran.status == status, ran.err
+    return ran.out
 
 
-def write_manifest(file: Path, rows: Iterable[str]) -> str:
+def write_manifest(file, rows):
     file.write_text("\n".join(["path,identity,camera", *rows]), encoding="utf-8")
     return f"manifest:{file}"
 
 
 @pytest.fixture
-def cuhk01(cuhk01_folder: Path) -> str:
+def cuhk01(cuhk01_folder):
     return f"cuhk01:{cuhk01_folder}"
 
 
 @pytest.fixture
-def campus(cuhk01_folder: Path) -> Path:
+def campus(cuhk01_folder):
     return cuhk01_folder / "campus"
 
 
-def test_counts_of_people_are_set_beside_the_published_ones(market1501_folder: Path) -> None:
+def test_counts_of_people_are_set_beside_the_published_ones(market1501_folder):
     (report,) = report_on(f"market1501:{market1501_folder}")["datasets"]
     # Junk and distractors are images but nobody.
     assert (report["images"], report["identities"]) == (7, 3)
@@ -70,20 +56,13 @@ def test_counts_of_people_are_set_beside_the_published_ones(market1501_folder: P
         "split train: 3 images, 12,936 were published (-12,933): figures from here do not compare"
     )
     assert report["notes"][0].startswith(note)
+    page = page_on(f"market1501:{market1501_folder}")
+    assert "7 images, 3 identities, 3 cameras" in page
+    assert "Terms: " in page
+    assert "12,936" in page
 
 
-def test_the_version_that_was_read_is_told_and_its_own_counts_are_compared(
-    market1501_folder: Path, draw_image: DrawImage
-) -> None:
-    draw_image(market1501_folder / "images" / "0000_c3s1_000001_01.jpg")
-    spec = f"market1501:{market1501_folder},distractors=500k"
-    (report,) = report_on(spec)["datasets"]
-    assert report["version"] == "with the 500k distractors"
-    assert [split["published_images"] for split in report["splits"]] == [12_936, 3_368, None]
-    assert "(with the 500k distractors)" in page_on(spec)
-
-
-def test_an_unreadable_file_is_named_and_fails_the_command(cuhk01: str, campus: Path) -> None:
+def test_an_unreadable_file_is_named_and_fails_the_command(cuhk01, campus):
     whole = campus / "0001001.png"
     empty = campus / "0001002.png"
     whole.write_bytes(whole.read_bytes()[:-200])
@@ -94,7 +73,7 @@ def test_an_unreadable_file_is_named_and_fails_the_command(cuhk01: str, campus: 
     assert str(whole) in page_on(cuhk01, status=1)
 
 
-def test_poor_crops_are_counted_by_fault_named_and_no_failure(cuhk01: str, campus: Path) -> None:
+def test_poor_crops_are_counted_by_fault_named_and_no_failure(cuhk01, campus):
     black = campus / "0002002.png"
     tiny = campus / "0002003.png"
     Image.new("RGB", (24, 48)).save(black)
@@ -107,12 +86,11 @@ def test_poor_crops_are_counted_by_fault_named_and_no_failure(cuhk01: str, campu
     assert report["width"] == {"smallest": 12, "median": 24, "largest": 24}
     assert report["height"] == {"smallest": 30, "median": 48, "largest": 48}
     page = page_on(cuhk01)
-    assert "Dark, 8.33% of the images: 1" in page
     assert f"{black}: nine tenths of the crop are darker than 0.00 of white" in page
     assert "Width 12 to 24 (median 24) pixels" in page
 
 
-def test_every_finding_is_counted_and_a_few_of_each_kind_are_named(tmp_path: Path) -> None:
+def test_every_finding_is_counted_and_a_few_of_each_kind_are_named(tmp_path):
     rows = []
     for number in range(30):
         (tmp_path / f"{number:02d}.png").write_bytes(b"no image")
@@ -123,20 +101,16 @@ def test_every_finding_is_counted_and_a_few_of_each_kind_are_named(tmp_path: Pat
     shop = report["datasets"][0]
     kinds = (shop["unreadable"], shop["quality"][0]["files"], shop["one_camera_identities"])
     assert [(kind["count"], len(kind["examples"])) for kind in kinds] == [(30, 10)] * 3
-    (picture,) = report["crossing_duplicates"]["examples"]
-    assert (picture["files"], len(picture["sources"]), len(picture["people"])) == (30, 10, 10)
-
     page = page_on(spec, status=1)
     assert page.count("the bytes are not") == 10
     assert "Unreadable files: 30" in page
     assert "and 20 more; --examples 30 names them all" in page
-    assert "and 20 more files" in page
     assert page_on(spec, "--examples", "30", status=1).count("the bytes are not") == 30
 
 
 def test_every_identical_file_is_counted_and_those_of_two_people_are_marked(
-    cuhk01: str, campus: Path, draw_image: DrawImage
-) -> None:
+    cuhk01, campus, draw_image
+):
     same = [draw_image(campus / f"{name}.png", seed=4) for name in ("0010001", "0010002")]
     other = campus / "0002003.png"
     # Another file with the same pixels.
@@ -154,16 +128,10 @@ def test_every_identical_file_is_counted_and_those_of_two_people_are_marked(
     (duplicate,) = report["duplicates"]["examples"]
     assert (duplicate["people"], duplicate["crosses"]) == (["cuhk01/0010"], [])
     assert report["shared"] == [{"places": ["cuhk01"], "pictures": 2, "crossing": 1}]
-    page = page_on(cuhk01)
-    assert re.search(r"within cuhk01 +2 +1\b", page)
-    assert "Same pixels, different label or split: 1" in page
-    assert "Same pixels, same label and split: 1" in page
-    assert f"cuhk01/0010: {same[0]}, {same[1]}" in page
+    assert f"cuhk01/0010: {same[0]}, {same[1]}" in page_on(cuhk01)
 
 
-def test_one_image_in_two_sets_or_two_splits_is_found(
-    cuhk01: str, cuhk01_folder: Path, market1501_folder: Path
-) -> None:
+def test_one_image_in_two_sets_or_two_splits_is_found(cuhk01, cuhk01_folder, market1501_folder):
     query = market1501_folder / "query" / "0001_c1s1_001051_00.jpg"
     (market1501_folder / "bounding_box_test" / query.name).write_bytes(query.read_bytes())
     people = write_manifest(cuhk01_folder / "people.csv", ["campus/0001001.png,7,A"])
@@ -178,26 +146,10 @@ def test_one_image_in_two_sets_or_two_splits_is_found(
         {"places": ["cuhk01", "people"], "pictures": 1, "crossing": 1},
         {"places": ["market1501/gallery", "market1501/query"], "pictures": 1, "crossing": 1},
     ]
-    page = page_on(*specs)
-    assert "cuhk01 and people" in page
-    assert "market1501/gallery and market1501/query" in page
+    assert "cuhk01 and people" in page_on(*specs)
 
 
-def test_two_sets_that_are_known_to_show_the_same_people_are_noted(
-    cuhk01: str, tmp_path: Path, draw_image: DrawImage
-) -> None:
-    for pair in range(1, 6):
-        for camera in ("cam1", "cam2"):
-            draw_image(tmp_path / "cuhk02" / f"P{pair}" / camera / "001_1.png")
-    (note,) = report_on(cuhk01, f"cuhk02:{tmp_path / 'cuhk02'}")["notes"]
-    assert note == (
-        "cuhk01 and cuhk02 show some of the same people: never train on one and test on the other"
-    )
-
-
-def test_people_under_one_camera_and_cameras_out_of_balance_are_noted(
-    tmp_path: Path, draw_image: DrawImage
-) -> None:
+def test_people_under_one_camera_and_cameras_out_of_balance_are_noted(tmp_path, draw_image):
     rows = []
     for number in range(8):
         file = draw_image(tmp_path / f"{number}.png")
@@ -211,33 +163,7 @@ def test_people_under_one_camera_and_cameras_out_of_balance_are_noted(
     ]
 
 
-def test_a_set_whose_files_state_no_camera_is_not_called_out_of_balance(
-    tmp_path: Path, draw_image: DrawImage
-) -> None:
-    for name in [*(f"000{person}001" for person in range(1, 8)), "0001002"]:
-        draw_image(tmp_path / "Persons" / f"{name}.jpg")
-    notes = report_on(f"ilids:{tmp_path}")["datasets"][0]["notes"]
-    assert any("the files state no camera: every image of a person" in note for note in notes)
-    assert not any("times the images" in note for note in notes)
-
-
-def test_many_cameras_are_listed_in_short_on_the_page_and_in_full_in_the_json(
-    tmp_path: Path, draw_image: DrawImage
-) -> None:
-    rows = [f"{draw_image(tmp_path / f'{number}.png').name},1,c{number}" for number in range(25)]
-    spec = write_manifest(tmp_path / "shop.csv", rows)
-    assert len(report_on(spec)["datasets"][0]["images_by_camera"]) == 25
-    assert "and 15 more; --json names them all" in page_on(spec)
-
-
-def test_the_page_names_the_set_its_terms_and_its_counts(cuhk01: str) -> None:
-    page = page_on(cuhk01)
-    assert "12 images, 3 identities, 2 cameras" in page
-    assert "Terms: Academic research only" in page
-    assert "3,884" in page
-
-
-def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path: Path) -> None:
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path):
     (tmp_path / "[bold]x.png").write_bytes(b"no image")
     spec = write_manifest(tmp_path / "[red].csv", ["[bold]x.png,1,[/bold]"])
     page = page_on(spec, status=1)
@@ -245,23 +171,12 @@ def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path: Path) -> 
     assert "[/bold] 1" in page
 
 
-def test_bad_input_is_left_to_the_command_line_to_report(tmp_path: Path) -> None:
-    result = CliRunner().invoke(COMMAND, [f"cuhk01:{tmp_path / 'none'}"])
-    assert isinstance(result.exception, InputProblem)
-
-
-def test_progress_is_told_once_for_every_file(cuhk01: str) -> None:
-    calls: list[int] = []
-    check_datasets([read_dataset(cuhk01)], on_file=lambda: calls.append(1))
-    assert len(calls) == 12
-
-
-def test_checking_data_needs_no_torch() -> None:
+def test_checking_data_needs_no_torch():
     modules = f"training.datasets.check, {check_data.__module__}"
     script = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_the_help_names_every_kind() -> None:
-    shown = CliRunner().invoke(COMMAND, ["--help"], env={"COLUMNS": "200"}).stdout
+def test_the_help_names_every_kind():
+    shown = run_here("check-data", "--help").out
     assert all(kind in shown for kind in KINDS)

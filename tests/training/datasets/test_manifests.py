@@ -1,7 +1,5 @@
 """Data sets of one's own: a CSV manifest, or a folder with a sub-folder per person."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ from training.datasets.registry import read_dataset
 DrawImage = Callable[..., Path]
 
 
-def test_a_manifest_set_is_named_after_its_file_or_its_folder(manifest_folder: Path) -> None:
+def test_a_manifest_set_is_named_after_its_file_or_its_folder(manifest_folder):
     manifest = manifest_folder / "manifest.csv"
     assert read_dataset(f"manifest:{manifest_folder}").name == "shop"
     dataset = read_dataset(str(manifest))
@@ -23,14 +21,14 @@ def test_a_manifest_set_is_named_after_its_file_or_its_folder(manifest_folder: P
     assert read_dataset(f"manifest:{manifest_folder / 'people.csv'}").name == "people"
 
 
-def test_a_manifest_set_carries_time_split_and_identity(manifest_folder: Path) -> None:
+def test_a_manifest_set_carries_time_split_and_identity(manifest_folder):
     record = read_dataset(f"manifest:{manifest_folder}").records[0]
     assert record.captured_at == datetime(2024, 5, 1, 12, tzinfo=UTC)
     assert (record.identity, record.camera, record.split) == ("007", "door", "train")
     assert record.person == ("shop", "007")
 
 
-def test_terms_beside_a_manifest_become_the_set_s_terms(manifest_folder: Path) -> None:
+def test_terms_beside_a_manifest_become_the_set_s_terms(manifest_folder):
     assert read_dataset(f"manifest:{manifest_folder}").terms.startswith("Unknown")
     terms = manifest_folder / "TERMS.txt"
     terms.write_text("\nOurs; consent on file.\nMore.\n", encoding="utf-8")
@@ -40,9 +38,7 @@ def test_terms_beside_a_manifest_become_the_set_s_terms(manifest_folder: Path) -
         read_dataset(f"manifest:{manifest_folder}")
 
 
-def test_a_folder_with_a_sub_folder_per_person_is_a_data_set(
-    tmp_path: Path, draw_image: DrawImage
-) -> None:
+def test_a_folder_with_a_sub_folder_per_person_is_a_data_set(tmp_path, draw_image):
     folder = tmp_path / "shop"
     for name in ("ann/1.png", "ann/2.png", "bob/a.png"):
         draw_image(folder / name)
@@ -57,9 +53,7 @@ def test_a_folder_with_a_sub_folder_per_person_is_a_data_set(
     assert (dataset.name, dataset.terms) == ("shop", "Staff, by consent.")
 
 
-def test_a_folder_without_sub_folders_names_the_layout(
-    tmp_path: Path, draw_image: DrawImage
-) -> None:
+def test_a_folder_without_sub_folders_names_the_layout(tmp_path, draw_image):
     draw_image(tmp_path / "1.png")
     with pytest.raises(InputProblem, match="put the images of each person into a sub-folder"):
         read_dataset(f"folder:{tmp_path}")

@@ -1,20 +1,14 @@
 """Recombined people: the upper half of one over the lower half of another, camera by camera."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
-import numpy as np
 import pytest
 from PIL import Image
 
-from training.datasets.drawn import draw_people
-from training.datasets.recombined import put_together, recombine
-from training.datasets.record import CropRecord, crop_in_file
+from training.datasets.recombined import recombine
+from training.datasets.record import crop_in_file
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> list[CropRecord]:
+def records(tmp_path):
     """Five people of one plain colour each, under two cameras; the last under one alone."""
     made = []
     for person in range(5):
@@ -25,7 +19,7 @@ def records(tmp_path: Path) -> list[CropRecord]:
     return made
 
 
-def test_a_new_person_is_seen_by_the_cameras_that_both_were_seen_by(records) -> None:
+def test_a_new_person_is_seen_by_the_cameras_that_both_were_seen_by(records):
     made = recombine(records, per_set=6, seed=0)
     assert len({record.person for record in made}) == 6
     for record in made:
@@ -42,21 +36,7 @@ def test_a_new_person_is_seen_by_the_cameras_that_both_were_seen_by(records) -> 
     assert len({record.person for record in recombine(records, 100, seed=0)}) == 4 * 3
 
 
-def test_the_same_seed_makes_the_same_people_and_another_others(records) -> None:
+def test_the_same_seed_makes_the_same_people_and_another_others(records):
     first, again, other = (recombine(records, 4, seed) for seed in (0, 0, 1))
     assert [record.source for record in first] == [record.source for record in again]
     assert [record.source for record in first] != [record.source for record in other]
-
-
-def test_drawn_people_are_left_alone() -> None:
-    assert recombine(draw_people(1, 1, 3, 2, 1).records, 5, seed=0) == []
-
-
-def test_halves_of_two_sizes_meet_at_the_size_of_the_upper_one(tmp_path: Path) -> None:
-    for name, size, shade in (("tall", (20, 60), 200), ("wide", (50, 40), 100)):
-        Image.new("RGB", size, (shade,) * 3).save(tmp_path / f"{name}.png")
-    tall, wide = (crop_in_file(tmp_path / f"{n}.png", "x", n, "a") for n in ("tall", "wide"))
-    pixels = put_together(tall, wide, waist=0.5)
-    assert pixels.shape == (60, 20, 3)
-    assert np.all(pixels[:25] == 200)
-    assert np.all(pixels[35:] == 100)

@@ -1,17 +1,15 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from training.evaluation.calibration import calibrate_searches
+from training.evaluation.calibration import calibrate_searches, equal_error_score
 from training.evaluation.metrics import PairLabels
 from training.evaluation.scoring import SearchScores
-from training.evaluation.sweep import detection_curve, operating_points, sweep
-from training.evaluation.tails import impostor_tail, ordered_scores
+from training.evaluation.sweep import operating_points, sweep
+from training.evaluation.tails import impostor_tail
 
 
-def gaussian_search(people: int, seed: int, noise: float = 1.0):
+def gaussian_search(people, seed, noise=1.0):
     """Scores N(0, 1) of different people and N(3, 1) of one; M-Net's: the cosine's and noise."""
     random = np.random.default_rng(seed)
     queries = np.arange(people)
@@ -73,14 +71,6 @@ def test_a_score_that_speaks_against_is_given_no_weight_rather_than_a_negative_o
     assert calibration.scorings["mnet"].slope == 0.0
 
 
-def test_people_that_do_not_overlap_still_give_finite_numbers():
-    labels = gaussian_search(50, seed=10)[2]
-    scores = np.eye(50, dtype=np.float32)
-    calibration = fit_calibration(scores, scores, labels, "drawn")
-    assert 0.9 < calibration.scorings["cosine"].probability(1.0) < 1.0
-    assert calibration.scorings["cosine"].probability(0.0) < 0.1
-
-
 def test_only_pairs_across_cameras_count():
     labels = PairLabels(
         np.array([0, 1]), np.array([0, 0]), np.array([0, 0, 1, 1, -1]), np.array([0, 1, 0, 1, 1])
@@ -113,14 +103,6 @@ def test_the_tail_says_what_share_reaches_each_of_its_scores():
     assert all((scores >= np.float32(point.score)).mean() == point.share for point in tail)
 
 
-def test_more_alarms_never_detect_fewer_people():
-    cosine, _, labels = gaussian_search(200, seed=12)
-    curve = detection_curve(sweep(lambda rows: cosine[rows], labels))
-    rates, detected = zip(*curve, strict=True)
-    assert rates[-1] == 1.0
-    assert (np.diff(detected) >= 0).all()
-
-
 def test_of_two_domains_neither_gets_more_false_alarms_than_asked():
     near, _, labels = gaussian_search(400, seed=8)
     far = near + np.float32(1.0)
@@ -134,43 +116,13 @@ def test_of_two_domains_neither_gets_more_false_alarms_than_asked():
         assert (near[others] >= threshold).mean() < share
 
 
-def test_person_1_of_two_domains_is_two_people():
-    cosine, mnet, labels = gaussian_search(20, seed=9)
-    one = search_scores(cosine, mnet, labels)
-    both = calibrate_searches([one, one], "two domains")
-    assert (both.genuine_pairs, both.impostor_pairs) == (40, 760)
+def test_as_many_pairs_of_one_person_lie_below_as_of_two_above():
+    random = np.random.default_rng(1)
+    genuine = random.normal(7.0, 1.0, 4000)
+    impostors = random.normal(4.0, 1.0, 90_000)
+    zero = equal_error_score(genuine, impostors)
 
-
-def test_scores_are_taken_from_the_ascending_order_of_all_of_them():
-    random = np.random.default_rng(13)
-    scores = np.concatenate(
-        [
-            random.normal(size=4000),
-            random.normal(1e-3, 1e-7, 3000),
-            [0.0, -0.0, 1e30, -1e30],
-            [0.5] * 50,
-        ]
-    ).astype(np.float32)
-    random.shuffle(scores)
-    places = np.array([0, 1, 17, 2000, 3999, 4000, 5000, len(scores) - 2, len(scores) - 1])
-    found = ordered_scores(np.array_split(scores, 9), places)
-    assert np.array_equal(found, np.sort(scores)[places])
-
-
-def test_a_calibration_needs_far_less_memory_than_its_pairs():
-    people = np.arange(2500)
-    labels = PairLabels(people, np.zeros_like(people), people, np.ones_like(people))
-
-    def rows_of(rows: slice):
-        numbers = people[rows]
-        scores = np.random.default_rng(int(numbers[0])).normal(size=(len(numbers), 2500))
-        return (scores + 3.0 * (numbers[:, None] == people)).astype(np.float32)
-
-    tracemalloc.start()
-    try:
-        calibration = calibrate_searches([SearchScores(rows_of, rows_of, labels)], "drawn")
-        _, most = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert calibration.impostor_pairs == 2500 * 2499
-    assert most < 20 * calibration.impostor_pairs
+    assert zero == pytest.approx(5.5, abs=0.05)
+    assert (genuine < zero).mean() == pytest.approx((impostors >= zero).mean(), abs=1e-3)
+    # Kinds that do not overlap are parted in the middle.
+    assert equal_error_score(np.full(3, 10.0), np.full(9, 0.0)) == 5.0

@@ -1,38 +1,28 @@
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from model.artefact import Artefact, load_artefact
+from model.artefact import load_artefact
+from model.metric_network import cosine_similarities, score_pairs
 from model.problems import InputProblem
+from tests.training.runs import write_manifest
 from training.datasets.record import CropRecord
-from training.evaluation.embedding import decoded_batches, embed_records
+from training.datasets.registry import read_dataset
+from training.evaluation.embedding import SearchFeatures, decoded_batches, embed_records
+from training.evaluation.metrics import PairLabels
+from training.evaluation.scoring import cosine_rows, open_scores
 
 
 @pytest.fixture(scope="module")
-def artefact(tiny_artefact: Path) -> Artefact:
+def artefact(tiny_artefact):
     return load_artefact(tiny_artefact)
 
 
 @pytest.fixture
-def records(drawn_crops, tmp_path: Path) -> list[CropRecord]:
-    found = []
-    for number, crop in enumerate(drawn_crops):
-        path = tmp_path / f"{number}.png"
-        path.write_bytes(crop.png)
-        found.append(CropRecord(str(path), "drawn", crop.identity, crop.camera, "drawn", path))
-    return found
-
-
-def test_features_do_not_depend_on_the_batch_they_rode_in(artefact, records):
-    preprocessing = artefact.description.preprocessing
-    together = embed_records(artefact.embedder, preprocessing, records)
-    apart = embed_records(artefact.embedder, preprocessing, records, batch_size=5)
-    assert together.shape == (24, 1280)
-    assert together.dtype == np.float32
-    np.testing.assert_allclose(together, apart, rtol=1e-3, atol=1e-4)
+def records(drawn_crops, tmp_path):
+    return list(read_dataset(write_manifest(tmp_path / "people.csv", drawn_crops)).records)
 
 
 def test_features_are_those_of_the_embedder_itself(artefact, records):
@@ -52,15 +42,6 @@ def test_a_network_in_training_is_left_in_training(artefact, records):
     artefact.embedder.eval()
     after = artefact.embedder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-
-
-def test_bfloat16_gives_nearly_the_same_directions(artefact, records):
-    preprocessing = artefact.description.preprocessing
-    exact = torch.from_numpy(embed_records(artefact.embedder, preprocessing, records))
-    rough = torch.from_numpy(
-        embed_records(artefact.embedder, preprocessing, records, bfloat16=True)
-    )
-    assert torch.nn.functional.cosine_similarity(exact, rough).min() > 0.95
 
 
 def test_no_more_than_two_batches_are_decoded_at_once(artefact):
@@ -83,20 +64,25 @@ def test_no_more_than_two_batches_are_decoded_at_once(artefact):
     assert peak <= 20
 
 
-def test_progress_adds_up_to_the_number_of_crops(artefact, records):
-    told: list[int] = []
-    embed_records(
-        artefact.embedder, artefact.description.preprocessing, records, 10, progress=told.append
-    )
-    assert told == [10, 10, 4]
-
-
 def test_an_unreadable_crop_is_named(artefact, records):
     records[7].path.write_bytes(b"no image")
     with pytest.raises(InputProblem, match=r"7\.png"):
         embed_records(artefact.embedder, artefact.description.preprocessing, records)
 
 
-def test_nothing_to_embed_is_refused(artefact):
-    with pytest.raises(InputProblem, match="no crop"):
-        embed_records(artefact.embedder, artefact.description.preprocessing, [])
+def test_stored_scores_equal_the_reference(tiny_artefact):
+    network = load_artefact(tiny_artefact).metric_network
+    features = torch.randn(40, 1280, generator=torch.Generator().manual_seed(1))
+    queries = features[:21]
+    gallery = features[21:]
+    labels = PairLabels(*(np.zeros(size, np.int64) for size in (21, 21, 19, 19)))
+    kept = SearchFeatures(queries.numpy(), gallery.numpy())
+    with open_scores(network, kept, labels) as scores:
+        np.testing.assert_allclose(
+            scores.mnet(slice(0, 21)), score_pairs(network, queries, gallery).numpy(), rtol=1e-5
+        )
+    np.testing.assert_allclose(
+        cosine_rows(queries.numpy(), gallery.numpy())(slice(3, 9)),
+        cosine_similarities(queries[3:9], gallery).numpy(),
+        atol=1e-6,
+    )

@@ -10,14 +10,14 @@ from model.problems import InputProblem
 from training.evaluation.metrics import PairLabels, integer_labels, rank_queries
 
 
-def one_query(relevance: list[bool]) -> tuple[np.ndarray, PairLabels]:
+def one_query(relevance):
     """Scores that put the gallery in its own order, and labels that make `relevance` true."""
     scores = -np.arange(len(relevance), dtype=np.float32)[None, :]
     identities = ["7" if hit else "8" for hit in relevance]
     return scores, integer_labels(["7"], ["a"], identities, ["b"] * len(identities))
 
 
-def by_definition(scores: np.ndarray, labels: PairLabels) -> dict[int, tuple[float, ...]]:
+def by_definition(scores, labels):
     """Sorts the whole gallery and walks down it, as the definitions are written."""
     found = {}
     for query, row in enumerate(scores):
@@ -103,11 +103,6 @@ def test_the_two_definitions_of_average_precision_differ_as_worked_out_by_hand()
     assert metrics.cmc(4).tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
-def test_a_perfect_ranking_scores_one_in_every_figure():
-    scores, labels = one_query([True, True, False])
-    assert set(rank_queries(lambda rows: scores[rows], labels).means().values()) == {1.0}
-
-
 def test_junk_is_passed_over_and_a_distractor_counts_against():
     scores = np.array([[3.0, 2.0, 1.0]], dtype=np.float32)
     for stranger, rank in (("-1", 1), ("0000", 2)):
@@ -128,12 +123,6 @@ def test_a_score_that_is_not_finite_is_refused():
     scores[0, 1] = np.nan
     with pytest.raises(InputProblem, match="not a finite number"):
         rank_queries(lambda rows: scores[rows], labels)
-
-
-def test_an_empty_gallery_is_refused():
-    labels = integer_labels(["7"], ["a"], [], [])
-    with pytest.raises(InputProblem, match="no query has a true match"):
-        rank_queries(lambda _: np.empty((1, 0), dtype=np.float32), labels)
 
 
 def test_a_large_search_never_holds_more_than_a_block_of_scores(monkeypatch):

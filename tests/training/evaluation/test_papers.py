@@ -7,11 +7,11 @@ from training.recipe import read_recipe
 MSFF = ["Table I (f) + MSFF", "able II (c) + MSFF", "able IV + MSFF"]
 
 
-def recipe(name: str, *settings: str) -> dict:
+def recipe(name, *settings):
     return read_recipe(name, list(settings)).model_dump(mode="json")
 
 
-def rows(name: str, *settings: str) -> list[str]:
+def rows(name, *settings):
     stored = recipe(name, *settings)
     return [f"{row.source[-7:]} {row.name}" for row in paper_rows() if row.is_of(stored)]
 

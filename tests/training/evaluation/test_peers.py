@@ -1,12 +1,11 @@
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model.feature_file import read_features
 from model.problems import InputProblem
+from tests.training.runs import write_manifest
 from training.commands.data import embed
 from training.commands.evaluate import evaluate, report
 from training.datasets.record import CropRecord
@@ -15,8 +14,8 @@ from training.evaluation.peers import Peer
 
 
 @pytest.fixture
-def averaging_model(tmp_path: Path) -> Path:
-    """An OpenVINO model whose feature is the mean of each input channel."""
+def averaging_model(tmp_path):
+    """Writes an OpenVINO model whose feature is the mean of each input channel."""
     openvino = pytest.importorskip("openvino")
     from openvino import opset13 as operations
 
@@ -27,7 +26,7 @@ def averaging_model(tmp_path: Path) -> Path:
     return path
 
 
-def crop(colour: tuple[int, int, int]) -> CropRecord:
+def crop(colour):
     pixels = np.broadcast_to(np.array(colour, dtype=np.uint8), (64, 32, 3)).copy()
     return CropRecord("drawn", "drawn", "1", "a", "drawn", pixels=pixels)
 
@@ -35,62 +34,6 @@ def crop(colour: tuple[int, int, int]) -> CropRecord:
 def test_an_open_model_zoo_peer_sees_blue_green_red_from_0_to_255(averaging_model):
     features = Peer(averaging_model).embed([crop((10, 20, 30)), crop((200, 100, 0))])
     np.testing.assert_allclose(features, [[30, 20, 10], [0, 100, 200]], rtol=1e-3)
-
-
-def test_a_peer_is_called_by_its_files_name(averaging_model):
-    assert Peer(averaging_model).name == "averaging"
-
-
-def test_without_openvino_the_remedy_is_named(averaging_model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(InputProblem, match=r"pip install 'gmn-reid\[train\]'"):
-        Peer(averaging_model)
-
-
-def test_a_damaged_model_is_named(tmp_path):
-    pytest.importorskip("openvino")
-    (tmp_path / "broken.xml").write_text("<net>")
-    with pytest.raises(InputProblem, match=r"broken\.xml: OpenVINO cannot read it"):
-        Peer(tmp_path / "broken.xml")
-
-
-def field(number: int, content: bytes | int) -> bytes:
-    """One field of a protocol buffer: a small number, or a message or text with its length."""
-    if isinstance(content, int):
-        return bytes([number << 3, *varint(content)])
-    return bytes([number << 3 | 2, *varint(len(content))]) + content
-
-
-def varint(value: int) -> list[int]:
-    parts = [value & 127]
-    while value := value >> 7:
-        parts[-1] |= 128
-        parts.append(value & 127)
-    return parts
-
-
-@pytest.fixture
-def averaging_onnx(tmp_path: Path) -> Path:
-    """An ONNX model whose feature is the mean of each input channel."""
-    pytest.importorskip("openvino")
-
-    def value(name: bytes, *sizes: int) -> bytes:
-        shape = b"".join(field(1, field(1, size)) for size in sizes)
-        return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
-
-    node = field(1, b"crop") + field(2, b"mean") + field(4, b"GlobalAveragePool")
-    graph = field(1, node) + field(2, b"averaging")
-    graph += field(11, value(b"crop", 1, 3, 256, 128)) + field(12, value(b"mean", 1, 3, 1, 1))
-    path = tmp_path / "averaging.onnx"
-    path.write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13)))
-    return path
-
-
-def test_a_torchreid_peer_sees_red_green_blue_less_imagenets_mean(averaging_onnx):
-    colours = np.array([(10, 20, 30), (200, 100, 0)])
-    features = Peer(averaging_onnx).embed([crop(tuple(colour)) for colour in colours])
-    expected = (colours / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_gmn_embed_writes_a_peers_features_under_its_name(averaging_model, tmp_path):
@@ -106,12 +49,7 @@ def test_gmn_embed_writes_a_peers_features_under_its_name(averaging_model, tmp_p
 def test_a_ready_made_model_is_measured_by_cosine_and_compared_over_the_same_queries(
     averaging_model, tiny_artefact, drawn_crops, tmp_path
 ):
-    rows = ["path,identity,camera"]
-    for number, crop in enumerate(drawn_crops):
-        (tmp_path / f"{number}.png").write_bytes(crop.png)
-        rows.append(f"{number}.png,{crop.identity},{crop.camera}")
-    (tmp_path / "people.csv").write_text("\n".join(rows))
-    data = [f"manifest:{tmp_path / 'people.csv'}"]
+    data = [write_manifest(tmp_path / "people.csv", drawn_crops)]
     for model in (averaging_model, tiny_artefact):
         evaluate(str(model), data, out=tmp_path / model.stem)
     found = json.loads((tmp_path / "averaging" / "report.json").read_text())

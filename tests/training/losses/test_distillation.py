@@ -1,7 +1,5 @@
 """Distillation: what a student has learnt costs nothing, and what it has not learnt moves it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -12,27 +10,24 @@ from training.losses.distillation import (
 
 
 @pytest.fixture
-def teacher() -> torch.Tensor:
+def teacher():
     return torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_student_in_the_teachers_directions_has_no_feature_loss(teacher: torch.Tensor) -> None:
+def test_a_student_in_the_teachers_directions_has_no_feature_loss(teacher):
     assert feature_distillation_loss(3.0 * teacher, teacher).item() == pytest.approx(0.0, abs=1e-6)
-
-
-def test_a_student_against_the_teachers_directions_has_the_worst_one(teacher) -> None:
     assert feature_distillation_loss(-teacher, teacher).item() == pytest.approx(2.0, abs=1e-6)
 
 
-def test_relations_ignore_a_rotation_of_the_students_space(teacher: torch.Tensor) -> None:
+def test_relations_ignore_a_rotation_of_the_students_space(teacher):
     rotation, _ = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(1)))
     assert relation_distillation_loss(teacher @ rotation, teacher).item() < 1e-5
 
 
-def test_relations_are_the_divergence_of_whom_a_crop_resembles(teacher: torch.Tensor) -> None:
+def test_relations_are_the_divergence_of_whom_a_crop_resembles(teacher):
     student = torch.randn(8, 5, generator=torch.Generator().manual_seed(2))
 
-    def resemblances(features: torch.Tensor, crop: int) -> torch.Tensor:
+    def resemblances(features, crop):
         units = features / features.norm(dim=1, keepdim=True)
         cosines = torch.stack([units[crop] @ units[o] for o in range(8) if o != crop])
         return torch.softmax(cosines / 0.1, dim=0)
@@ -45,14 +40,3 @@ def test_relations_are_the_divergence_of_whom_a_crop_resembles(teacher: torch.Te
     ).mean()
     found = relation_distillation_loss(student, teacher)
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
-
-
-def test_descending_the_relation_loss_brings_a_student_to_its_teacher(teacher) -> None:
-    student = torch.randn(8, 5, generator=torch.Generator().manual_seed(2)).requires_grad_()
-    before = relation_distillation_loss(student, teacher).item()
-    optimiser = torch.optim.SGD([student], lr=0.5)
-    for _ in range(20):
-        optimiser.zero_grad()
-        relation_distillation_loss(student, teacher).backward()
-        optimiser.step()
-    assert relation_distillation_loss(student, teacher).item() < 0.5 * before
