@@ -25,8 +25,7 @@ from model.architecture import EmbedderConfig
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.embedder import Embedder
 from model.metric_network import PairScorer
-from model.openvino_runtime import DtypeName
-from model.precision import choose_device
+from model.precision import DtypeName, choose_device
 from model.torch_runtime import TorchRuntime
 from training.batches import Batch
 from training.datasets.drawn import draw_people

@@ -30,9 +30,9 @@ from demo.story import draw_cast, enroll_all
 from gmn_client import Client
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.openvino_loading import compiled, load_openvino
-from model.openvino_runtime import read_graph
 from model.precision import choose_device_name
 from model.problems import InputProblem
+from model.runtimes import read_graph
 from service.commands.bulk import SourceCrop
 
 SEED = 31

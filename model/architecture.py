@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 LastStride = Literal[1, 2]
 TopDown = Literal["1x1", "depthwise", "3x3"]
 PairFeatureKind = Literal["square", "abs", "raw"]
-InstanceNorm = Literal["none", "residual", "sum"]
-Gate = Literal["squeeze", "context"]
 PREFIX = "timm:"
 OSNET_CHANNELS = (64, 256, 384, 512)
 WIDTHS = {"x0_25": 0.25, "x0_5": 0.5, "x0_75": 0.75, "x1_0": 1.0}
@@ -39,8 +37,8 @@ class BlockForm:
             al., AAAI 2020).
     """
 
-    instance: InstanceNorm = "none"
-    gate: Gate = "squeeze"
+    instance: Literal["none", "residual", "sum"] = "none"
+    gate: Literal["squeeze", "context"] = "squeeze"
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,8 @@ class BackboneKind:
     """The backbone of one name.
 
     Attributes:
-        build: makes the network, as `build_backbone` does, from the last stage's stride.
+        build: makes the network from the last stage's stride: random weights, no classifier, crops
+            `(B, 3, H, W)` to maps `(B, channels, h, w)`.
         stage_channels: channels of the maps of stages 1 to 4.
         stage_ends: the name of each stage's last child in the built network; None where the network
             cannot be divided and is stage 4 as a whole.
@@ -129,54 +128,43 @@ def find_backbone(name: str) -> BackboneKind:
         InputProblem: for an unknown name, listing the known ones, and for one of timm without
             PyTorch and timm.
     """
-    if name.startswith(PREFIX):
-        return _timm_backbone(name)
-    return BACKBONES.find(name, ", and timm:NAME")
-
-
-def _import(module: str, function: str) -> Callable[..., Any]:
-    """Import a function of a module that needs PyTorch, and that imports this one."""
-    return cast(Callable[..., Any], getattr(import_module(module), function))
-
-
-def _timm_backbone(name: str) -> BackboneKind:
+    if not name.startswith(PREFIX):
+        return BACKBONES.find(name, ", and timm:NAME")
     if not HAS_TORCH:
         raise InputProblem(f"{name} needs PyTorch and timm; pip install 'gmn-reid[gpu,timm]'")
-    kind: BackboneKind = _import("model.backbones", "timm_backbone")(name)
-    return kind
+    return import_module("model.backbones").timm_backbone(name)
 
 
-def _register_torchvision(
-    name: str,
-    stage_channels: tuple[int, int, int, int],
-    stage_ends: tuple[str, str, str, str] = ("layer1", "layer2", "layer3", "layer4"),
-) -> None:
+def _builder(
+    module: str,
+    function: str,
+    form: object,
+) -> Callable[[LastStride], nn.Sequential]:
+    """Return a function that imports a module, which needs PyTorch, when it is called."""
+
     def build(last_stride: LastStride) -> nn.Sequential:
-        network: nn.Sequential = _import("model.backbones", "build_torchvision")(name, last_stride)
-        return network
+        return getattr(import_module(module), function)(form, last_stride)
 
-    register_backbone(name, BackboneKind(build, stage_channels, stage_ends))
-
-
-def _register_osnet(name: str, form: OSNetForm) -> None:
-    def build(_: LastStride) -> nn.Sequential:
-        network: nn.Sequential = _import("model.osnet", "build_osnet")(form)
-        return network
-
-    _, first, second, third = form.channels
-    stage_ends = ("conv2", "conv3", "conv4", "conv5")
-    kind = BackboneKind(build, (first, second, third, third), stage_ends, last_strides=(1,))
-    register_backbone(name, kind)
+    return build
 
 
 def _register_own() -> None:
-    for name in ("resnet18", "resnet34"):
-        _register_torchvision(name, (64, 128, 256, 512))
-    for name in ("resnet50", "resnet101"):
-        _register_torchvision(name, (256, 512, 1024, 2048))
-    _register_torchvision("mobilenet_v2", (24, 32, 96, 1280), ("3", "6", "13", "18"))
+    shallow = (64, 128, 256, 512)
+    deep = (256, 512, 1024, 2048)
+    resnets = {"resnet18": shallow, "resnet34": shallow, "resnet50": deep, "resnet101": deep}
+    for name, channels in resnets.items():
+        build = _builder("model.backbones", "build_torchvision", name)
+        register_backbone(name, BackboneKind(build, channels))
+    name = "mobilenet_v2"
+    build = _builder("model.backbones", "build_torchvision", name)
+    stage_ends = ("3", "6", "13", "18")
+    register_backbone(name, BackboneKind(build, (24, 32, 96, 1280), stage_ends))
     for name, form in osnet_forms().items():
-        _register_osnet(name, form)
+        build = _builder("model.osnet", "build_osnet", form)
+        _, first, second, third = form.channels
+        stage_ends = ("conv2", "conv3", "conv4", "conv5")
+        kind = BackboneKind(build, (first, second, third, third), stage_ends, last_strides=(1,))
+        register_backbone(name, kind)
 
 
 _register_own()
@@ -200,12 +188,17 @@ class MultiscaleConfig(Stored):
     lateral: bool = True
     top_down: TopDown = "1x1"
     msff: bool = True
-    channels: int = Field(512, ge=4, multiple_of=4)
+    channels: int = Field(
+        512,
+        ge=4,
+        multiple_of=4,
+    )
 
     @field_validator("stages")
     @classmethod
     def _are_stages(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
-        if list(stages) != sorted(set(stages)) or not set(stages) <= {1, 2, 3, 4}:
+        chosen = set(stages)
+        if list(stages) != sorted(chosen) or not chosen <= {1, 2, 3, 4}:
             raise ValueError("stages are 1 to 4, each once, from shallow to deep")
         return stages
 
@@ -297,16 +290,19 @@ class MetricNetworkConfig(Stored):
     """M-Net's architecture, as stored in an artefact.
 
     Attributes:
-        layers: `two` is Linear d→hidden, BatchNorm, ReLU, Linear hidden→2; `linear` is Linear d→2,
-            and `bn-linear` BatchNorm and Linear d→2.
+        layers: `two` is Linear d→hidden, BatchNorm, ReLU, Linear hidden→2; `linear` is Linear d→2.
         hidden: width of the hidden layer.
         dropout: probability of DP, the dropout-based perturbation of pair features.
     """
 
-    layers: Literal["two", "linear", "bn-linear"] = "two"
+    layers: Literal["two", "linear"] = "two"
     hidden: int = Field(512, ge=1)
     pair_feature: PairFeatureKind = "square"
-    dropout: float = Field(0.5, ge=0.0, lt=1.0)
+    dropout: float = Field(
+        0.5,
+        ge=0.0,
+        lt=1.0,
+    )
 
 
 def pair_factor(kind: PairFeatureKind, dimension: int) -> float:

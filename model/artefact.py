@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
+from model.arrays import Floats
 from model.calibration import SCORINGS, WITHDRAWN_SCORING, Calibration, Scoring
 from model.openvino_loading import GRAPH_STRUCTURE
 from model.precision import HAS_TORCH
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 HEADER_KEY = "gmn_artefact"
 SHIPPED = Path(__file__).parent / "artefacts"
-# `bundled` until a newer one is shipped; it filled the galleries of earlier versions.
-FIRST_BUNDLED = "bundled@1"
 # The graph in OpenVINO and the features that it must give; see model/openvino_graph.py.
 GRAPH = "graph."
 # Tensors that can be added at any time, and the fingerprint of each kind.
@@ -71,8 +69,16 @@ class Description(Metadata):
     best: Scoring | None = Field(None, exclude_if=is_absent)
     embedding_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    graph_fingerprint: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", exclude_if=is_absent)
-    reference_fingerprint: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", exclude_if=is_absent)
+    graph_fingerprint: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        exclude_if=is_absent,
+    )
+    reference_fingerprint: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        exclude_if=is_absent,
+    )
 
     @field_validator("best", mode="before")
     @classmethod
@@ -125,9 +131,12 @@ class Artefact:
                 f"{self.source}: holds no graph, which a service without PyTorch needs; where "
                 f"PyTorch is installed, add it with gmn artefact add-graph {self.source}"
             )
-        from model.weights import build_embedder
+        from model.embedder import Embedder
+        from model.weights import load_weights
 
-        return build_embedder(self.description.embedder, self.tensors, self.source)
+        embedder = Embedder(self.description.embedder)
+        load_weights(embedder, "embedder", self.tensors, self.source)
+        return embedder
 
     @cached_property
     def metric_network(self) -> MetricNetwork | None:
@@ -139,10 +148,12 @@ class Artefact:
         config = self.description.metric_network
         if config is None:
             return None
-        from model.weights import build_metric_network
+        from model.metric_network import MetricNetwork
+        from model.weights import load_weights
 
-        dimension = self.description.embedder.dimension
-        return build_metric_network(dimension, config, self.tensors, self.source)
+        metric_network = MetricNetwork(self.description.embedder.dimension, config)
+        load_weights(metric_network, "metric_network", self.tensors, self.source)
+        return metric_network
 
     @classmethod
     def of_networks(
@@ -170,7 +181,7 @@ class Artefact:
         return artefact
 
     @cached_property
-    def reference(self) -> NDArray[np.float32] | None:
+    def reference(self) -> Floats | None:
         """Unit vectors `(n, d)` that are nobody's, for forecasts; None without a reference.
 
         Raises:
@@ -245,7 +256,7 @@ def add_graph(path: Path) -> Description:
     return _write(path, header, tensors | _graph_tensors(artefact))
 
 
-def add_reference(path: Path, vectors: NDArray[np.float32]) -> Description:
+def add_reference(path: Path, vectors: Floats) -> Description:
     """Write a reference into an artefact's file, atomically, replacing an earlier one.
 
     The fingerprints of the artefact and of its embeddings stay.
@@ -299,7 +310,11 @@ def replace_calibration(
     return _write(path, header | {"calibration": calibration.model_dump(mode="json")}, tensors)
 
 
-def _write(path: Path, header: Header, tensors: Tensors) -> Description:
+def _write(
+    path: Path,
+    header: Header,
+    tensors: Tensors,
+) -> Description:
     header = {name: value for name, value in header.items() if name not in FINGERPRINTS}
     header |= _fingerprints(header, tensors)
     description = _parse(path, header)
@@ -316,8 +331,7 @@ def _write(path: Path, header: Header, tensors: Tensors) -> Description:
 
 def shipped_artefacts() -> dict[str, Path]:
     """Return the files of the shipped artefacts by name; `bundled` is the default."""
-    files = {file.stem: file for file in sorted(SHIPPED.glob("*.safetensors"))}
-    return {"bundled": files[FIRST_BUNDLED], **files} if FIRST_BUNDLED in files else files
+    return {file.stem: file for file in sorted(SHIPPED.glob("*.safetensors"))}
 
 
 def resolve_artefact(name: str) -> Path:
@@ -432,19 +446,24 @@ def _fingerprints(header: Header, tensors: Tensors) -> dict[str, str]:
     They do not depend on the fields that this version knows.
     """
     about = {name: header[name] for name in ("embedder", "preprocessing")}
-    weights = {name: tensor for name, tensor in tensors.items() if name.startswith("embedder.")}
-    embedding = _digest(about, weights)
-    others = {name: tensors[name] for name in tensors if not name.startswith(tuple(ADDED))}
+    embedding = _digest(about, _with_prefix(tensors, "embedder."))
+    others = dict(tensors)
+    for name in _with_prefix(tensors, *ADDED):
+        del others[name]
     about = {name: value for name, value in header.items() if name not in FINGERPRINTS}
     fingerprints = {
         "embedding_fingerprint": embedding,
         "artefact_fingerprint": _digest(about | {"embedding_fingerprint": embedding}, others),
     }
     for prefix, fingerprint in ADDED.items():
-        added = {name: tensors[name] for name in tensors if name.startswith(prefix)}
+        added = _with_prefix(tensors, prefix)
         if added:
             fingerprints[fingerprint] = _digest({"embedder": embedding}, added)
     return fingerprints
+
+
+def _with_prefix(tensors: Tensors, *prefixes: str) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
 
 
 def _digest(about: Header, tensors: Tensors) -> str:

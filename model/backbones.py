@@ -9,51 +9,32 @@ from __future__ import annotations
 import difflib
 from collections import OrderedDict
 from functools import cache
-from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.architecture import PREFIX, LastStride, find_backbone
-
-# Packages with backbones of their own may import these two from here.
+from model.architecture import PREFIX, LastStride
 from model.architecture import BackboneKind as BackboneKind
 from model.architecture import register_backbone as register_backbone
+
+# Packages with backbones of their own may import these two from here.
 from model.problems import InputProblem
 
 STAGES = 4
 # Each constructor has one of these settings, or neither, to accept crops of another size than the
 # pictures of the pretraining.
-ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+ANY_SIZE: tuple[dict[str, bool], ...] = (
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {},
+)
 NOT_SUPPORTED = (TypeError, AttributeError, RuntimeError, NotImplementedError)
 
 
-def build_backbone(name: str, last_stride: LastStride = 1) -> nn.Sequential:
-    """Build a backbone with random weights and without its classifier.
-
-    Args:
-        last_stride: 2 as torchvision has it (output stride 32), or 1 in the last stage (16).
-
-    Returns:
-        Crops `(B, 3, H, W)` to maps `(B, channels, h, w)`.
-    """
-    return find_backbone(name).build(last_stride)
-
-
-def stage_children(name: str, backbone: nn.Sequential) -> list[list[str]]:
-    """Name the children of a backbone's four stages; the first has the stem with it."""
-    names = [child for child, _ in backbone.named_children()]
-    stage_ends = find_backbone(name).stage_ends
-    if stage_ends is None:
-        return [[], [], [], names]
-    ends = [names.index(end) + 1 for end in stage_ends]
-    return [names[start:end] for start, end in pairwise((0, *ends))]
-
-
 def build_torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
-    """Build a backbone of torchvision, as `build_backbone` does."""
+    """Build a backbone of torchvision with random weights and without its classifier."""
     # Imported where it is needed: it takes seconds, and most artefacts have an OSNet.
     import torchvision
 
@@ -63,8 +44,9 @@ def build_torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
         _set_last_stride(features[14], last_stride)
         return nn.Sequential(OrderedDict(features.named_children()))
     _set_last_stride(network.layer4[0], last_stride)
-    stages = [child for child in network.named_children() if child[0] not in ("avgpool", "fc")]
-    return nn.Sequential(OrderedDict(stages))
+    children = dict(network.named_children())
+    del children["avgpool"], children["fc"]
+    return nn.Sequential(OrderedDict(children))
 
 
 def _set_last_stride(stage: nn.Module, stride: int) -> None:
@@ -82,8 +64,7 @@ class LastMap(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """Return the last map `(B, C, h, w)` of crops `(B, 3, H, W)`."""
-        maps: Tensor = self.network(crops)[-1]
-        return maps
+        return self.network(crops)[-1]
 
 
 @cache
@@ -152,7 +133,11 @@ def build_timm(name: str, **weights: Any) -> nn.Sequential:
     if timm_backbone(name).stage_ends is None:
         children = [("features", LastMap(_whole(timm, own, **weights)))]
     else:
-        children = timm.create_model(own, features_only=True, **weights).named_children()
+        children = timm.create_model(
+            own,
+            features_only=True,
+            **weights,
+        ).named_children()
     return nn.Sequential(OrderedDict(children))
 
 

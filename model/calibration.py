@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from model.arrays import Array
 from model.stored import Metadata, is_absent
 
 Scoring = Literal["cosine", "mnet"]
@@ -75,14 +76,15 @@ class ScoringCalibration(Metadata):
             }
         )
 
-    def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> Array:
         """Return the log of genuine over impostor likelihood of each score, same shape."""
         return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
 
     def probability(self, score: float) -> float:
         """Probability that a pair with this score shows one person, 0 to 1, at even odds."""
-        logit = float(self.log_likelihood_ratios(np.array(score)))
-        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
+        logit = self.slope * score + self.intercept
+        bounded = max(-60.0, min(60.0, logit))
+        return 1.0 / (1.0 + math.exp(-bounded))
 
     def pair_threshold(self, far: float) -> float:
         """Return the score that a share `far` of different-person pairs reaches.
@@ -98,7 +100,8 @@ class ScoringCalibration(Metadata):
         decade = bisect_left(rarity, rarity[-1] - math.log(10.0))
         first = min(decade, len(points) - 2)
         run = max(rarity[-1] - rarity[first], 1e-9)
-        return scores[-1] + (scores[-1] - scores[first]) / run * (asked - rarity[-1])
+        rise = scores[-1] - scores[first]
+        return scores[-1] + rise / run * (asked - rarity[-1])
 
     def search_threshold(self, far: float, gallery_size: float) -> float:
         """Return the score that the best of `gallery_size` others reaches in a share `far`.
@@ -133,9 +136,10 @@ class Calibration(Metadata):
 
     def operating_points(self, scoring: Scoring, gallery_size: int) -> dict[str, float]:
         """Thresholds of one scoring by the name of their operating point."""
-        one = self.scorings[scoring]
-        thresholds = {name: one.pair_threshold(far) for name, far in PAIR_OPERATING_POINTS.items()}
-        return {
-            name: one.search_threshold(far, gallery_size)
-            for name, far in SEARCH_OPERATING_POINTS.items()
-        } | thresholds
+        calibration = self.scorings[scoring]
+        thresholds = {}
+        for name, far in SEARCH_OPERATING_POINTS.items():
+            thresholds[name] = calibration.search_threshold(far, gallery_size)
+        for name, far in PAIR_OPERATING_POINTS.items():
+            thresholds[name] = calibration.pair_threshold(far)
+        return thresholds

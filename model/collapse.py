@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from model.pair_scores import PairScores, unit_rows
 from model.problems import InputProblem
 
@@ -20,7 +20,7 @@ class CollapsedModel(InputProblem):
 
 def refuse_collapse(
     name: str,
-    features: NDArray[np.float32],
+    features: Floats,
     pair_scores: PairScores | None,
 ) -> None:
     """Refuse a model whose scores of different crops are all alike.
@@ -36,12 +36,15 @@ def refuse_collapse(
     if len(features) < 3:
         return
     units = unit_rows(features)
-    cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
+    cosines = units @ units.T
+    cosines = cosines[np.triu_indices(len(units), 1)]
     spreads = [("cosines", _spread(cosines), SMALLEST_SPREAD)]
     if pair_scores is not None:
         comparable = features if pair_scores.kind == "raw" else units
-        differences = (comparable[row + 1 :] - comparable[row] for row in range(len(units) - 1))
-        scores = np.concatenate([pair_scores.scores_of(rows) for rows in differences])
+        rows = range(1, len(units))
+        scores = np.concatenate(
+            [pair_scores.scores_of(comparable[row:] - comparable[row - 1]) for row in rows]
+        )
         spreads.append(("M-Net's scores", _spread(scores), SMALLEST_SCORE_SPREAD))
     for what, spread, smallest in spreads:
         if not spread >= smallest:
@@ -53,5 +56,5 @@ def refuse_collapse(
             )
 
 
-def _spread(values: NDArray[np.float32]) -> float:
+def _spread(values: Floats) -> float:
     return float(values.std(dtype=np.float64, ddof=1))

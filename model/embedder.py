@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from model.architecture import EmbedderConfig, HeadConfig, find_backbone
-from model.backbones import build_backbone, stage_children
+from model.architecture import BackboneKind, EmbedderConfig, HeadConfig, find_backbone
 from model.multiscale import MSFL
 
 
@@ -51,8 +51,7 @@ class DepthwisePooling(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Pool `(B, C, h, w)` of that size to `(B, C)` in float32."""
         with torch.autocast(maps.device.type, enabled=False):
-            pooled: Tensor = self.weight(maps.float()).flatten(1)
-            return pooled
+            return self.weight(maps.float()).flatten(1)
 
 
 class Features(NamedTuple):
@@ -81,28 +80,28 @@ class Embedder(nn.Module):
     def __init__(self, config: EmbedderConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.last_stride)
+        kind = find_backbone(config.backbone)
+        self.backbone = kind.build(config.last_stride)
         # By name: training replaces modules of several processes by others.
-        self._stages = stage_children(config.backbone, self.backbone)
+        self._stages = _stage_children(kind, self.backbone)
         self.pooling: nn.Module
         if config.map_size is not None:
             self.pooling = DepthwisePooling(config.pooled_dimension, config.map_size)
         else:
             self.pooling = GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
         if config.multiscale is not None:
-            channels = find_backbone(config.backbone).stage_channels
-            self.multiscale = MSFL(channels, config.multiscale)
+            self.multiscale = MSFL(kind.stage_channels, config.multiscale)
         if config.head is not None:
             self.head = _head(config.pooled_dimension, config.head)
-        if config.head is not None and not config.head.neck:
-            self.neck = nn.Identity()
-        else:
+        self.neck = nn.Identity()
+        if config.head is None or config.head.neck:
             self.neck = nn.BatchNorm1d(config.dimension)
             self.neck.bias.requires_grad_(False)
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules of the backbone's four stages; the first has the stem with it."""
-        return [[self.backbone.get_submodule(name) for name in names] for names in self._stages]
+        find = self.backbone.get_submodule
+        return [[find(name) for name in names] for names in self._stages]
 
     def forward(self, crops: Tensor) -> Tensor:
         """Embed crops: features `(B, d)` float32 to store, compare and score, of any length."""
@@ -116,8 +115,7 @@ class Embedder(nn.Module):
     def after_neck(self, before: Tensor) -> Tensor:
         """Apply the BNNeck, `(B, d)` to `(B, d)` float32."""
         with torch.autocast(before.device.type, enabled=False):
-            feature: Tensor = self.neck(before.float())
-        return feature
+            return self.neck(before.float())
 
     def before_neck(
         self,
@@ -159,6 +157,15 @@ class Embedder(nn.Module):
             with torch.autocast(pooled.device.type, enabled=False):
                 pooled = self.head(pooled.float())
         return pooled
+
+
+def _stage_children(kind: BackboneKind, backbone: nn.Sequential) -> list[list[str]]:
+    """Name the children of a backbone's four stages; the first has the stem with it."""
+    names = [child for child, _ in backbone.named_children()]
+    if kind.stage_ends is None:
+        return [[], [], [], names]
+    ends = [names.index(end) + 1 for end in kind.stage_ends]
+    return [names[start:end] for start, end in pairwise((0, *ends))]
 
 
 def _head(inputs: int, config: HeadConfig) -> nn.Sequential:

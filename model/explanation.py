@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from model.arrays import Floats, Pixels
 
 ROWS = 8
 COLUMNS = 4
@@ -21,7 +22,7 @@ CELLS = ROWS * COLUMNS
 # A cell fades over this share of its side. A hard edge would be a pattern of its own.
 FADE = 0.5
 # The scores `(n,)` of one feature `(d,)` with some others `(n, d)`.
-Scores = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+Scores = Callable[[Floats, Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class PairExplanation:
     """
 
     score: float
-    first: NDArray[np.float32]
-    second: NDArray[np.float32]
+    first: Floats
+    second: Floats
 
 
-def variants(crop: NDArray[np.uint8], numbers: range) -> NDArray[np.uint8]:
+def variants(crop: Pixels, numbers: range) -> Pixels:
     """Return a crop as it is and with one cell hidden.
 
     A hidden cell has the crop's mean colour and fades into its neighbours; the weights with which
@@ -67,8 +68,8 @@ def variants(crop: NDArray[np.uint8], numbers: range) -> NDArray[np.uint8]:
 
 
 def explain(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
+    first: Floats,
+    second: Floats,
     scores: Scores,
 ) -> PairExplanation:
     """Compute contributions from the features of two crops' variants.
@@ -85,16 +86,19 @@ def explain(
     return PairExplanation(float(of_first[0]), _contributions(of_first), _contributions(of_second))
 
 
-def _contributions(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    lost = (scores[0] - scores[1:]).reshape(ROWS, COLUMNS)
-    return np.asarray(lost, np.float32)
+def _contributions(scores: Floats) -> Floats:
+    return (scores[0] - scores[1:]).reshape(ROWS, COLUMNS)
 
 
-def _weights(pixels: int, cells: int) -> NDArray[np.float32]:
+def _weights(pixels: int, cells: int) -> Floats:
     """Return how far each cell of an axis hides each pixel, `(cells, pixels)`; columns sum to 1."""
-    places = (np.arange(pixels, dtype=np.float32) + 0.5) * cells / pixels
+    middles = np.arange(pixels, dtype=np.float32) + 0.5
+    places = middles * cells / pixels
     inner = np.arange(1, cells, dtype=np.float32)[:, None]
     # The share of a pixel that lies behind each boundary: 1 behind the first edge, 0 at the last.
     behind = np.clip((places - inner) / FADE + 0.5, 0.0, 1.0)
-    edges = np.concatenate([np.ones((1, pixels)), behind, np.zeros((1, pixels))])
-    return np.asarray(edges[:-1] - edges[1:], np.float32)
+    first = np.ones((1, pixels))
+    last = np.zeros((1, pixels))
+    edges = np.concatenate([first, behind, last])
+    weights = edges[:-1] - edges[1:]
+    return weights.astype(np.float32)

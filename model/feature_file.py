@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from model.crops.unpack import BoundedReads
 from model.problems import InputProblem
 from model.shards import shards_in
@@ -59,7 +59,7 @@ class FeatureFile:
     """
 
     path: Path
-    features: NDArray[np.float32]
+    features: Floats
     origin: Origin
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -71,7 +71,7 @@ class FeatureFile:
 
 def write_features(
     path: Path,
-    features: NDArray[np.float32],
+    features: Floats,
     columns: Mapping[str, Sequence[str]],
     origin: Origin,
     unreadable: Sequence[str] = (),
@@ -85,10 +85,16 @@ def write_features(
         origin: origin of the features.
         unreadable: names and reasons of crops that are left out.
     """
-    texts = {**columns, **dict(zip(ABOUT, origin, strict=True)), UNREADABLE: unreadable}
+    about = dict(zip(ABOUT, origin, strict=True))
+    texts = {**columns, **about, UNREADABLE: unreadable}
     arrays = {name: np.array(text, dtype=np.str_) for name, text in texts.items()}
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, features=features, **arrays)
+        np.savez(
+            file,
+            allow_pickle=False,
+            features=features,
+            **arrays,
+        )
 
 
 def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
@@ -106,13 +112,15 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
         return _read(path, columns)
     files = shards_in(path)
     shapes = [_shape(file) for file in files]
-    features = np.empty((sum(rows for rows, _ in shapes), shapes[0][1]), np.float32)
+    total = sum(rows for rows, _ in shapes)
+    _, dimension = shapes[0]
+    features = np.empty((total, dimension), np.float32)
     read: dict[str, list[str]] = {name: [] for name in columns}
     origin = read_origin(files[0])
     done = 0
     for file, (rows, _) in zip(files, shapes, strict=True):
         shard = _read(file, columns)
-        if shard.origin != origin or shard.features.shape[1] != features.shape[1]:
+        if shard.origin != origin or shard.features.shape[1] != dimension:
             raise InputProblem(
                 f"{file}: was made by another artefact, or of other crops, than {files[0].name}; "
                 "keep the shards of one gmn embed in a folder of their own"
@@ -184,7 +192,7 @@ def _read(path: Path, columns: Collection[str]) -> FeatureFile:
         return FeatureFile(path, _features(path, arrays), _origin(arrays), read)
 
 
-def _features(path: Path, arrays: Any) -> NDArray[np.float32]:
+def _features(path: Path, arrays: Any) -> Floats:
     features = arrays["features"]
     if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
         raise InputProblem(
@@ -205,11 +213,13 @@ def _shape(path: Path) -> tuple[int, int]:
 
 
 def _origin(arrays: Any) -> Origin:
-    return Origin(*(str(arrays[name]) if name in arrays else "" for name in ABOUT))
+    return Origin(*("".join(_texts(arrays, name)) for name in ABOUT))
 
 
 def _texts(arrays: Any, name: str) -> list[str]:
-    texts = np.atleast_1d(arrays[name]) if name in arrays else np.empty(0)
+    if name not in arrays:
+        return []
+    texts = np.atleast_1d(arrays[name])
     return [str(text) for text in texts.tolist()]
 
 

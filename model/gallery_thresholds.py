@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from model.arrays import Array, Codes, Floats
 from model.calibration import ScoringCalibration
-from model.order_statistics import LEAST_SHARE, Array, bounded_probability, sigmoid
+from model.order_statistics import LEAST_SHARE, bounded_probability, sigmoid
 from model.search_calibration import (
     FAR_EXTRAPOLATION,
     FEW_IDENTITIES,
@@ -31,6 +32,7 @@ from model.stranger_tail import (
     LeftOutSearches,
     StrangerTail,
     fit_tail,
+    identity_weights,
     level,
     spacing,
 )
@@ -86,11 +88,16 @@ class GalleryThresholds(Stored):
         Between measured numbers the scale follows ln k on straight lines; beyond the last it stays.
         """
         measured = ((1, 1.0), *(self.mean_scales or ()))
-        places = np.log([number for number, _ in measured])
-        scale = np.interp(math.log(pictures), places, [scale for _, scale in measured])
+        numbers, scales = zip(*measured, strict=True)
+        scale = np.interp(math.log(pictures), np.log(numbers), scales)
         return self.model_copy(update={"ratio": self.ratio * float(scale)})
 
-    def threshold(self, far: float, level: float, identities: int) -> float:
+    def threshold(
+        self,
+        far: float,
+        level: float,
+        identities: int,
+    ) -> float:
         """Return the score that the best of `identities` other people reaches in a share `far`.
 
         Args:
@@ -99,7 +106,8 @@ class GalleryThresholds(Stored):
             identities: K.
         """
         tail = self.tail(identities)
-        return level + self.ratio * tail.scale * tail.height(-math.log(far))
+        height = tail.height(-math.log(far))
+        return level + self.ratio * tail.scale * height
 
     def probability(
         self,
@@ -132,21 +140,23 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
     tail for the best of K pairs, in raw scores: call its methods with level 0. A probability is
     the same function of rarity as in a gallery with its own thresholds.
     """
-    sizes = range(FEW_IDENTITIES - 1, 0, -1)
-    tails = tuple(_artefact_tail(calibration, size) for size in sizes)
+    rates = np.exp(-RARITIES).tolist()
+    tails = []
+    for identities in range(FEW_IDENTITIES - 1, 0, -1):
+        scores = [calibration.search_threshold(rate, identities) for rate in rates]
+        heights = scores + LEAST_RISE * np.arange(len(scores))
+        tail = StrangerTail(
+            identities=identities,
+            scale=1.0,
+            heights=tuple(heights.tolist()),
+        )
+        tails.append(tail)
     return GalleryThresholds(
-        tails=tails,
+        tails=tuple(tails),
         ratio=1.0,
         identities=0,
         crops=0,
     )
-
-
-def _artefact_tail(calibration: ScoringCalibration, identities: int) -> StrangerTail:
-    rates = np.exp(-RARITIES).tolist()
-    scores = [calibration.search_threshold(rate, identities) for rate in rates]
-    heights = scores + LEAST_RISE * np.arange(len(scores))
-    return StrangerTail(identities=identities, scale=1.0, heights=tuple(heights.tolist()))
 
 
 @lru_cache(maxsize=64)
@@ -154,10 +164,14 @@ def _tail_of(tails: tuple[StrangerTail, ...], identities: int) -> StrangerTail:
     # One search asks three times, and the next one mostly for the same number.
     tails = tails[::-1]
     sizes = np.log([tail.identities for tail in tails])
-    columns = np.array([(tail.scale, *tail.heights) for tail in tails]).T
+    rows = np.array([(tail.scale, *tail.heights) for tail in tails])
     place = math.log(identities)
-    scale, *heights = [float(np.interp(place, sizes, column)) for column in columns]
-    return StrangerTail(identities=identities, scale=scale, heights=tuple(heights))
+    scale, *heights = [float(np.interp(place, sizes, column)) for column in rows.T]
+    return StrangerTail(
+        identities=identities,
+        scale=scale,
+        heights=tuple(heights),
+    )
 
 
 def fit_gallery(
@@ -219,15 +233,17 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
         share = float(np.clip(right.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
         total = float(((1.0 - right) * strangers + right * enrolled).sum())
         ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(latest))
-    return thresholds.model_copy(update={"ratio": round(ratio, 4), "searches": len(latest)})
+    fitted = {"ratio": round(ratio, 4), "searches": len(latest)}
+    return thresholds.model_copy(update=fitted)
 
 
 def _evidence(rarity: Array) -> Array:
     """Compute ln of Gamma(2, 3)'s density over Exp(1)'s, strictly increasing."""
-    return np.asarray(np.log(rarity) + rarity * (1.0 - 1.0 / GENUINE) - 2.0 * math.log(GENUINE))
+    line = np.log(rarity) + rarity * (1.0 - 1.0 / GENUINE)
+    return line - 2.0 * math.log(GENUINE)
 
 
-def sampled_crops(names: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+def sampled_crops(names: Codes, random: np.random.Generator) -> Codes:
     """Choose the places of the crops that play strangers: at most 3 an identity, and 1,000.
 
     Args:
@@ -235,18 +251,20 @@ def sampled_crops(names: NDArray[np.int64], random: np.random.Generator) -> NDAr
     """
     rows = random.permutation(np.flatnonzero(names >= 0))
     order = rows[np.argsort(names[rows], kind="stable")]
-    turn = np.arange(len(order)) - np.searchsorted(names[order], names[order])
-    few = order[turn < CROPS_PER_IDENTITY]
+    sorted_names = names[order]
+    turn = np.arange(len(order)) - np.searchsorted(sorted_names, sorted_names)
     # Every identity's first crop comes before anybody's second.
-    return np.asarray(few[np.argsort(turn[turn < CROPS_PER_IDENTITY], kind="stable")][:MOST_CROPS])
+    by_turn = np.argsort(turn, kind="stable")
+    few = by_turn[turn[by_turn] < CROPS_PER_IDENTITY]
+    return order[few[:MOST_CROPS]]
 
 
 def sampled_groups(
-    names: NDArray[np.int64],
-    sources: Sequence[NDArray[np.int64]],
+    names: Codes,
+    sources: Sequence[Codes],
     size: int,
     random: np.random.Generator,
-) -> NDArray[np.int64]:
+) -> Codes:
     """Choose groups of crops whose mean plays a stranger, as places `(g, size)`.
 
     The crops of a group are of one identity and one source: a track, or else a camera, or else any,
@@ -259,20 +277,27 @@ def sampled_groups(
     """
     groups = np.empty((0, size), np.int64)
     for source in (*sources, np.zeros_like(names)):
-        rows = random.permutation(np.flatnonzero((names >= 0) & (source >= 0)))
+        known = (names >= 0) & (source >= 0)
+        rows = random.permutation(np.flatnonzero(known))
         rows = rows[np.lexsort((source[rows], names[rows]))]
-        labels = np.stack([names[rows], source[rows]])
-        begins = np.append(True, (labels[:, 1:] != labels[:, :-1]).any(axis=0))[: len(rows)]
-        starts = np.flatnonzero(begins)
-        lengths = np.diff(np.append(starts, len(rows)))
+        # Codes are 0 or more, so that the first row begins a group.
+        is_other_name = np.diff(names[rows], prepend=-1) != 0
+        is_other_source = np.diff(source[rows], prepend=-1) != 0
+        starts = np.flatnonzero(is_other_name | is_other_source)
+        lengths = np.diff(starts, append=len(rows))
         turn = np.arange(len(rows)) - np.repeat(starts, lengths)
-        groups = rows[turn < np.repeat(lengths // size * size, lengths)].reshape(-1, size)
+        whole_groups = np.repeat(lengths // size * size, lengths)
+        groups = rows[turn < whole_groups].reshape(-1, size)
         if len(np.unique(names[groups[:, 0]])) >= FEW_IDENTITIES:
             break
     return groups[sampled_crops(names[groups[:, 0]], random)[:MOST_MEANS]]
 
 
-def mean_scale(means: Array, crops: Array, names: NDArray[np.int64]) -> float | None:
+def mean_scale(
+    means: Array,
+    crops: Array,
+    names: Codes,
+) -> float | None:
     """Return the scale of searches by means of crops over that of searches by these crops.
 
     Args:
@@ -283,18 +308,19 @@ def mean_scale(means: Array, crops: Array, names: NDArray[np.int64]) -> float | 
     Returns:
         None for fewer than 18 identities, or scores without spread.
     """
-    scored = np.isfinite(means).all(axis=1) & np.isfinite(crops).all(axis=(1, 2))
-    _, place, count = np.unique(names[scored], return_inverse=True, return_counts=True)
-    if len(count) < FEW_IDENTITIES:
+    scored = np.isfinite(means).all(axis=1)
+    scored &= np.isfinite(crops).all(axis=(1, 2))
+    identities, weights = identity_weights(names[scored])
+    if identities < FEW_IDENTITIES:
         return None
-    weights = 1.0 / count[place]
-    apart = spacing(crops[scored].reshape(-1, RANKS)).reshape(-1, crops.shape[1]).mean(axis=1)
     together = float(weights @ spacing(means[scored]))
-    alone = float(weights @ apart)
+    apart = spacing(crops[scored].reshape(-1, RANKS))
+    by_group = apart.reshape(-1, crops.shape[1])
+    alone = float(weights @ by_group.mean(axis=1))
     return round(together / alone, 4) if together > 0.0 and alone > 0.0 else None
 
 
-def subgalleries(names: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:
+def subgalleries(names: Codes, random: np.random.Generator) -> list[Codes]:
     """Draw parts of the identities, for the tables by size: all, a third, a tenth … 18 at least.
 
     Args:
@@ -306,10 +332,10 @@ def subgalleries(names: NDArray[np.int64], random: np.random.Generator) -> list[
 
 
 def hide_known(
-    scores: NDArray[np.float32],
-    asking: tuple[NDArray[np.int64], NDArray[np.int64]],
-    shown: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> NDArray[np.float32]:
+    scores: Floats,
+    asking: tuple[Codes, Codes],
+    shown: tuple[Codes, Codes],
+) -> Floats:
     """Return scores `(n, N)` with −∞ where the asking crop does not play a stranger.
 
     Hidden are its own identity, crops without a name and, if it has 18 identities under other
@@ -324,12 +350,12 @@ def hide_known(
     for camera in np.unique(asking[1][asking[1] >= 0]):
         elsewhere = np.unique(names[(names >= 0) & (cameras != camera)])
         rows = np.flatnonzero(asking[1] == camera)
-        rows = rows[len(elsewhere) - np.isin(asking[0][rows], elsewhere) >= FEW_IDENTITIES]
-        hidden[rows] |= cameras == camera
+        others = len(elsewhere) - np.isin(asking[0][rows], elsewhere)
+        hidden[rows[others >= FEW_IDENTITIES]] |= cameras == camera
     return np.where(hidden, np.float32(-np.inf), scores)
 
 
-def leaders_by_name(scores: NDArray[np.floating], names: NDArray[np.int64]) -> NDArray[np.float64]:
+def leaders_by_name(scores: NDArray[np.floating], names: Codes) -> Array:
     """Return the nine best identity scores of every row, `(n, 9)`, −∞ where there are fewer.
 
     Args:
@@ -340,8 +366,9 @@ def leaders_by_name(scores: NDArray[np.floating], names: NDArray[np.int64]) -> N
     order = np.lexsort((-scores, codes))
     codes = np.take_along_axis(codes, order, axis=1)
     best = np.take_along_axis(scores, order, axis=1).astype(np.float64)
-    best[:, 1:][codes[:, 1:] == codes[:, :-1]] = -np.inf
-    found = np.full((len(scores), RANKS), -np.inf)
+    repeated = codes[:, 1:] == codes[:, :-1]
+    best[:, 1:][repeated] = -np.inf
     top = -np.sort(-best, axis=1)[:, :RANKS]
-    found[:, : top.shape[1]] = top
-    return found
+    leaders = np.full((len(scores), RANKS), -np.inf)
+    leaders[:, : top.shape[1]] = top
+    return leaders

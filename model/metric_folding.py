@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.architecture import MetricNetworkConfig, pair_factor
+from model.arrays import Array
 
 # The epsilon of PyTorch's BatchNorm.
 EPSILON = 1e-5
-LAST_LAYER = {"two": 3, "linear": 0, "bn-linear": 1}
-Float64 = NDArray[np.float64]
+LAST_LAYER = {"two": 3, "linear": 0}
 
 
 class FoldedMetricNetwork(NamedTuple):
@@ -27,16 +26,16 @@ class FoldedMetricNetwork(NamedTuple):
         weights: `(hidden,)`, or `(d,)` for a linear M-Net.
     """
 
-    kernel: Float64 | None
-    shift: Float64
-    weights: Float64
+    kernel: Array | None
+    shift: Array
+    weights: Array
     bias: float
 
 
 def fold(
     config: MetricNetworkConfig,
     dimension: int,
-    tensors: Mapping[str, Float64],
+    tensors: Mapping[str, Array],
 ) -> FoldedMetricNetwork:
     """Fold M-Net for features of size `dimension`.
 
@@ -48,20 +47,13 @@ def fold(
     """
     factor = pair_factor(config.pair_feature, dimension)
     last = LAST_LAYER[config.layers]
-    weights = tensors[f"{last}.weight"][1] - tensors[f"{last}.weight"][0]
-    bias = float(tensors[f"{last}.bias"][1] - tensors[f"{last}.bias"][0])
-    if config.layers == "two":
-        scale = _scale(tensors, 1)
-        shift = (tensors["0.bias"] - tensors["1.running_mean"]) * scale + tensors["1.bias"]
-        kernel = tensors["0.weight"] * scale[:, None] * factor
-        return FoldedMetricNetwork(kernel.T, shift, weights, bias)
-    if config.layers == "bn-linear":
-        scale = _scale(tensors, 0)
-        bias += float(weights @ (tensors["0.bias"] - tensors["0.running_mean"] * scale))
-        weights = weights * scale
-    return FoldedMetricNetwork(None, np.empty(0), weights * factor, bias)
-
-
-def _scale(tensors: Mapping[str, Float64], layer: int) -> Float64:
-    deviation: Float64 = np.sqrt(tensors[f"{layer}.running_var"] + EPSILON)
-    return tensors[f"{layer}.weight"] / deviation
+    different, same = tensors[f"{last}.weight"]
+    weights = same - different
+    different_bias, same_bias = tensors[f"{last}.bias"].tolist()
+    bias = same_bias - different_bias
+    if config.layers == "linear":
+        return FoldedMetricNetwork(None, np.empty(0), weights * factor, bias)
+    scale = tensors["1.weight"] / np.sqrt(tensors["1.running_var"] + EPSILON)
+    shift = (tensors["0.bias"] - tensors["1.running_mean"]) * scale + tensors["1.bias"]
+    kernel = tensors["0.weight"] * scale[:, None] * factor
+    return FoldedMetricNetwork(kernel.T, shift, weights, bias)

@@ -7,13 +7,12 @@ the factor d brings the entries near 1, so that a BatchNorm's eps does not swall
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model.architecture import MetricNetworkConfig, PairFeatureKind, pair_factor
+from model.arrays import Floats
 from model.metric_folding import fold
 from model.problems import InputProblem
 
@@ -60,18 +59,16 @@ class MetricNetwork(nn.Module):
         self.dimension = dimension
         self.config = config
         self.perturbing = False
-        match config.layers:
-            case "linear":
-                layers: list[nn.Module] = [nn.Linear(dimension, 2)]
-            case "bn-linear":
-                layers = [nn.BatchNorm1d(dimension), nn.Linear(dimension, 2)]
-            case "two":
-                layers = [
-                    nn.Linear(dimension, config.hidden),
-                    nn.BatchNorm1d(config.hidden),
-                    nn.ReLU(inplace=True),
-                    nn.Linear(config.hidden, 2),
-                ]
+        layers: list[nn.Module]
+        if config.layers == "linear":
+            layers = [nn.Linear(dimension, 2)]
+        else:
+            layers = [
+                nn.Linear(dimension, config.hidden),
+                nn.BatchNorm1d(config.hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(config.hidden, 2),
+            ]
         self.classifier = nn.Sequential(*layers)
 
     def comparable(self, features: Tensor) -> Tensor:
@@ -87,8 +84,7 @@ class MetricNetwork(nn.Module):
         if self.perturbing:
             pairs = functional.dropout(pairs, self.config.dropout, self.training)
         with torch.autocast(pairs.device.type, enabled=False):
-            logits: Tensor = self.classifier(pairs.float())
-        return logits
+            return self.classifier(pairs.float())
 
     def scores(self, pairs: Tensor) -> Tensor:
         """Compute s(p, q) = logit₁ − logit₀, `(N,)`: higher means the same person."""
@@ -136,14 +132,17 @@ class PairScorer:
         self._dtype = dtype
         self.kind = metric_network.config.pair_feature
         state = metric_network.classifier.state_dict()
-        tensors = {name: tensor.double().cpu().numpy() for name, tensor in state.items()}
+        tensors = {}
+        for name, tensor in state.items():
+            tensors[name] = tensor.double().cpu().numpy()
         folded = fold(metric_network.config, self.dimension, tensors)
         device = state["0.weight"].device
         weights = torch.from_numpy(folded.weights).to(device)
         bias = weights.new_tensor(folded.bias)
         self.kernel: Tensor | None = None
         if folded.kernel is not None:
-            self.kernel = torch.from_numpy(folded.kernel).to(device, dtype).contiguous()
+            kernel = torch.from_numpy(folded.kernel)
+            self.kernel = kernel.to(device, dtype).contiguous()
             # max(h + b, 0) = max(h, −b) + b: the activation and the bias are one pass.
             self.negative_shift = -torch.from_numpy(folded.shift).to(device, dtype)
             bias = bias - weights @ self.negative_shift.double()
@@ -251,13 +250,13 @@ class TorchPairScores:
         self._scorer = PairScorer(metric_network)
         self.kind = self._scorer.kind
 
-    def scores_of(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores_of(self, differences: Floats) -> Floats:
         """Return the scores `(n,)` float32 of differences `(n, d)`."""
         pairs = torch.from_numpy(differences).to(self._scorer.weights.device, copy=True)
         threads = torch.get_num_threads()
         try:
             # Few pairs are slower on several threads, which take the cores of other work.
             torch.set_num_threads(1)
-            return np.asarray(self._scorer.scores_of(pairs).cpu().numpy(), np.float32)
+            return self._scorer.scores_of(pairs).cpu().numpy()
         finally:
             torch.set_num_threads(threads)

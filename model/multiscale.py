@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,22 +22,22 @@ class MSFL(nn.Module):
             inputs = [stage_channels[stage - 1] for stage in config.stages]
             self.csip = CSIP(inputs, config.channels, config.top_down, config.lateral)
         widths = config.widths(stage_channels)
+        self.msff = nn.ModuleList()
         # 3, 2, 1, 0 blocks on the four scales: the shallower a map, the more is left to abstract.
-        depths = [depth if config.msff else 0 for depth in reversed(range(len(widths)))]
-        self.msff = nn.ModuleList(
-            nn.Sequential(*(_bottleneck(width) for _ in range(depth)))
-            for width, depth in zip(widths, depths, strict=True)
-        )
+        for place, width in enumerate(widths, 1):
+            depth = len(widths) - place if config.msff else 0
+            blocks = [_bottleneck(width) for _ in range(depth)]
+            self.msff.append(nn.Sequential(*blocks))
+
+    def scales(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return P2 to P5 before MSFF; without CSIP these are the stages' own outputs."""
+        maps = [stage_outputs[stage - 1] for stage in self.config.stages]
+        return maps if self.csip is None else self.csip(maps)
 
     def pyramid(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the maps to pool, P2 to P5 after MSFF, from the outputs of all four stages."""
         scales = self.scales(stage_outputs)
         return [blocks(scale) for blocks, scale in zip(self.msff, scales, strict=True)]
-
-    def scales(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return P2 to P5 before MSFF; without CSIP these are the stages' own outputs."""
-        maps = [stage_outputs[stage - 1] for stage in self.config.stages]
-        return maps if self.csip is None else list(self.csip(maps))
 
     def forward(self, stage_outputs: Sequence[Tensor]) -> Tensor:
         """Fuse the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
@@ -73,7 +72,11 @@ class CSIP(nn.Module):
         for place in reversed(range(len(maps) - 1)):
             # The map's own size is not twice the deeper one's if a crop's size is no multiple of 32
             # or the last stride is 1.
-            raised = functional.interpolate(pyramid[0], size=maps[place].shape[2:], mode="nearest")
+            raised = functional.interpolate(
+                pyramid[0],
+                size=maps[place].shape[2:],
+                mode="nearest",
+            )
             scale = self.top_down[place](raised)
             if len(self.laterals) == len(maps):
                 scale = scale + self.laterals[place](maps[place])
@@ -86,17 +89,15 @@ def _top_down(kind: TopDown, channels: int) -> nn.Module:
         return nn.Conv2d(channels, channels, 1)
     if kind == "3x3":
         return nn.Conv2d(channels, channels, 3, padding=1)
-    return nn.Sequential(
-        nn.Conv2d(
-            channels,
-            channels,
-            3,
-            padding=1,
-            groups=channels,
-            bias=False,
-        ),
-        nn.Conv2d(channels, channels, 1),
+    depthwise = nn.Conv2d(
+        channels,
+        channels,
+        3,
+        padding=1,
+        groups=channels,
+        bias=False,
     )
+    return nn.Sequential(depthwise, nn.Conv2d(channels, channels, 1))
 
 
 def _bottleneck(channels: int) -> nn.Module:
@@ -104,7 +105,11 @@ def _bottleneck(channels: int) -> nn.Module:
     # Takes seconds to import, and few artefacts have several scales.
     from torchvision.models.resnet import Bottleneck
 
-    block: Any = Bottleneck(channels, channels // 4)
+    block = Bottleneck(channels, channels // 4)
     for convolution in (block.conv1, block.conv2, block.conv3):
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return cast(nn.Module, block)
+        nn.init.kaiming_normal_(
+            convolution.weight,
+            mode="fan_out",
+            nonlinearity="relu",
+        )
+    return block

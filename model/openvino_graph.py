@@ -15,8 +15,7 @@ from torch import nn
 
 from model.embedder import Embedder
 from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, PROBES, load_openvino
-from model.preprocessing import Preprocessing
-from model.probes import drawn_patterns
+from model.preprocessing import Preprocessing, drawn_patterns
 
 
 def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str, NDArray[Any]]:
@@ -30,7 +29,7 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
         float32 of `drawn_patterns` by PyTorch, which the graph must reproduce.
 
     Raises:
-        Exception: as `converted`.
+        Exception: as `openvino_graph`.
     """
     graph = openvino_graph(embedder, preprocessing)
     _name_by_order(graph)
@@ -38,16 +37,15 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
         structure = Path(folder) / "graph.xml"
         # Weights in float16 would reorder one ranking in seven.
         load_openvino().save_model(graph, structure, compress_to_fp16=False)
-        weights = structure.with_suffix(".bin")
-        deflated = [zlib.compress(file.read_bytes(), 9) for file in (structure, weights)]
+        deflated = {
+            GRAPH_STRUCTURE: zlib.compress(structure.read_bytes(), 9),
+            GRAPH_WEIGHTS: zlib.compress(structure.with_suffix(".bin").read_bytes(), 9),
+        }
     crops = torch.from_numpy(drawn_patterns(preprocessing))
     with torch.inference_mode():
         features = embedder(preprocessing.normalise(crops)).float().numpy()
-    return {
-        GRAPH_STRUCTURE: np.frombuffer(deflated[0], np.uint8),
-        GRAPH_WEIGHTS: np.frombuffer(deflated[1], np.uint8),
-        PROBES: features,
-    }
+    tensors = {name: np.frombuffer(data, np.uint8) for name, data in deflated.items()}
+    return {**tensors, PROBES: features}
 
 
 def _name_by_order(graph: Any) -> None:
@@ -60,9 +58,25 @@ def _name_by_order(graph: Any) -> None:
 
 
 def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
-    """Return the graph of one crop, `(1, height, width, 3)` uint8 to `(1, d)` float32."""
+    """Return the graph of one crop, `(1, height, width, 3)` uint8 to `(1, d)` float32.
+
+    Args:
+        embedder: in evaluation mode, on the CPU.
+
+    Raises:
+        ModuleNotFoundError: where OpenVINO is not installed.
+        Exception: of several kinds, where the network has a step that OpenVINO does not support.
+    """
+    openvino = load_openvino()
+    network = _FromPixels(embedder, preprocessing).eval()
     crop = torch.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
-    return converted(_FromPixels(embedder, preprocessing).eval(), crop)
+    with torch.no_grad(), warnings.catch_warnings():
+        # The tracer warns of the network's constants, such as those of the preprocessing.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network, crop, check_trace=False)  # type: ignore[no-untyped-call]
+        # OpenVINO reads a frozen network in a third of the time.
+        frozen = torch.jit.freeze(traced)
+        return openvino.convert_model(frozen, input=(list(crop.shape), openvino.Type.u8))
 
 
 class _FromPixels(nn.Module):
@@ -72,23 +86,4 @@ class _FromPixels(nn.Module):
         self._preprocessing = preprocessing
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        feature: torch.Tensor = self._embedder(self._preprocessing.normalise(crops))
-        return feature
-
-
-def converted(network: nn.Module, example: torch.Tensor) -> Any:
-    """Convert a network, in evaluation mode, to an `openvino.Model` for inputs like the example.
-
-    Raises:
-        ModuleNotFoundError: where OpenVINO is not installed.
-        Exception: of several kinds, where the network has a step that OpenVINO does not support.
-    """
-    openvino = load_openvino()
-    kind = openvino.Type.u8 if example.dtype == torch.uint8 else openvino.Type.f32
-    with torch.no_grad(), warnings.catch_warnings():
-        # The tracer warns of the network's constants, such as those of the preprocessing.
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-        # OpenVINO reads a frozen network in a third of the time.
-        frozen = torch.jit.freeze(traced)
-        return openvino.convert_model(frozen, input=(list(example.shape), kind))
+        return self._embedder(self._preprocessing.normalise(crops))

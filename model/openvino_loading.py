@@ -23,10 +23,14 @@ def load_openvino() -> ModuleType:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return openvino  # type: ignore[no-any-return]
+    return openvino
 
 
-def compiled(graph: Any, options: dict[str, Any], niceness: int = 0) -> Any:
+def compiled(
+    graph: Any,
+    options: dict[str, Any],
+    niceness: int = 0,
+) -> Any:
     """Compile a graph for the CPU.
 
     Args:

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Array, Codes
 from model.problems import InputProblem
 
 PRIOR_SEARCHES = 20.0
@@ -30,7 +30,6 @@ FLATTEST = 0.15
 EXPONENTIAL = 1e-6
 ROUNDS = 40
 BISECTIONS = 36
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,14 @@ class Mixture:
         """σ at one level of every search, `(n,)`, or at several, `(n, k)`."""
         floors = self.floors if levels.ndim == 1 else self.floors[:, None]
         sigma = self.base + self.shape * (levels - floors)
-        sigma = sigma + self.slope * (floors - self.floors.mean())
-        return np.asarray(np.maximum(sigma, LEAST_SCALE * self.base))
+        offsets = floors - self.floors.mean()
+        sigma = sigma + self.slope * offsets
+        return np.maximum(sigma, LEAST_SCALE * self.base)
 
 
 def fit_mixture(
     scores: Array,
-    count: NDArray[np.int64],
+    count: Codes,
     prior_base: float,
     prior_excess: float,
     prior_shape: float,
@@ -91,59 +91,66 @@ def fit_mixture(
         )
     floors = scores[np.arange(len(scores)), count]
     # σ's coefficients are of these, `(3, n, 8)`.
-    terms = np.stack(
-        np.broadcast_arrays(1.0, levels - floors[:, None], (floors - floors.mean())[:, None])
-    )
+    heights = levels - floors[:, None]
+    offsets = floors - floors.mean()
+    terms = np.stack(np.broadcast_arrays(1.0, heights, offsets[:, None]))
     prior_excess = max(prior_excess, LEAST_SEPARATION * prior_base)
-    base = max(float((rank * gaps)[tail].mean()) / 1.3, 1e-9)
-    fitted = Mixture(base, EXPONENTIAL, 0.0, floors, 4.0 * base, np.full(len(scores), 0.5))
+    spacings = rank * gaps
+    base = max(float(spacings[tail].mean()) / 1.3, 1e-9)
+    even_odds = np.full(len(scores), 0.5)
+    fitted = Mixture(base, EXPONENTIAL, 0.0, floors, 4.0 * base, even_odds)
     for _ in range(ROUNDS):
         sigma = fitted.scale(levels)
         shape = fitted.shape
         share = float(np.clip(fitted.separated.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
-        evidence = np.where(tail, _log_density(gaps, sigma, below, shape), 0.0)
-        evidence -= np.where(used, _log_density(gaps, sigma, rank, shape), 0.0)
-        odds = math.log(share / (1.0 - share) / fitted.excess) - gaps[:, 0] / fitted.excess
-        separated = sigmoid(odds + evidence.sum(axis=1), 50.0)
+        of_enrolled = _log_density(gaps, sigma, below, shape)
+        of_strangers = _log_density(gaps, sigma, rank, shape)
+        evidence = np.where(tail, of_enrolled, 0.0) - np.where(used, of_strangers, 0.0)
+        odds = math.log(share / (1.0 - share) / fitted.excess)
+        logits = odds - gaps[:, 0] / fitted.excess + evidence.sum(axis=1)
+        separated = sigmoid(logits, 50.0)
         # Weighted least squares: a spacing's mean is σ / (n − ξ) where n crops are above the level.
         strangers = used * (1.0 - separated[:, None])
         others = tail * separated[:, None]
-        values = (strangers * (rank - shape) + others * (below - shape)) * gaps
+        means = strangers * (rank - shape) + others * (below - shape)
+        values = means * gaps
         normal = np.einsum("ink,jnk,nk->ij", terms, terms, (strangers + others) / sigma**2)
         target = np.einsum("ink,nk->i", terms, values / sigma**2)
-        lean = PRIOR_ON_SHAPE / len(scores) * float(np.square(used * terms[1] / sigma).sum())
-        weights = np.array([PRIOR_SEARCHES * count.mean() / fitted.base**2, lean, 0.0])
+        shape_weight = float(np.square(used * terms[1] / sigma).sum())
+        base_weight = PRIOR_SEARCHES * count.mean() / fitted.base**2
+        weights = np.array([base_weight, PRIOR_ON_SHAPE / len(scores) * shape_weight, 0.0])
         normal += np.diag(weights)
         target += weights * (prior_base, prior_shape, 0.0)
         base, shape, slope = _bounded(normal, target)
-        excess = (separated @ gaps[:, 0] + PRIOR_ON_EXCESS * prior_excess) / (
-            separated.sum() + PRIOR_ON_EXCESS
-        )
-        excess = max(float(excess), LEAST_SEPARATION * base)
+        total = separated @ gaps[:, 0] + PRIOR_ON_EXCESS * prior_excess
+        excess = float(total / (separated.sum() + PRIOR_ON_EXCESS))
+        excess = max(excess, LEAST_SEPARATION * base)
         fitted = Mixture(base, shape, slope, floors, excess, separated)
     return fitted
 
 
 def sigmoid(logits: Array, bound: float) -> Array:
     """Return the logistic function of logits cut off at ±bound, same shape."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -bound, bound))))
+    bounded = np.clip(logits, -bound, bound)
+    return 1.0 / (1.0 + np.exp(-bounded))
 
 
 def bounded_probability(logits: Array) -> Array:
     """Return the logistic function of logits that approach ±30, same shape; strictly increasing."""
-    return np.asarray(1.0 / (1.0 + np.exp(-30.0 * np.tanh(logits / 30.0))))
+    bounded = 30.0 * np.tanh(logits / 30.0)
+    return 1.0 / (1.0 + np.exp(-bounded))
 
 
 def _bounded(normal: Array, target: Array) -> tuple[float, float, float]:
     """Least squares for σ's three coefficients, ξ within its bounds."""
     normal = normal + np.diag(np.diag(normal) * 1e-9 + 1e-12)
-    shape = float(np.clip(np.linalg.solve(normal, target)[1], STEEPEST, FLATTEST))
+    _, free_shape, _ = np.linalg.solve(normal, target)
+    shape = float(np.clip(free_shape, STEEPEST, FLATTEST))
     if abs(shape) < EXPONENTIAL:
         shape = EXPONENTIAL
-    base, slope = np.linalg.solve(
-        normal[np.ix_([0, 2], [0, 2])],
-        target[[0, 2]] - shape * normal[[0, 2], 1],
-    )
+    others = [0, 2]
+    left = target[others] - shape * normal[others, 1]
+    base, slope = np.linalg.solve(normal[np.ix_(others, others)], left)
     return max(float(base), 1e-9), shape, float(slope)
 
 
@@ -155,19 +162,30 @@ def _log_density(
 ) -> Array:
     """Return that of the least of `number` exceedances of a generalised Pareto tail."""
     inside = np.log(np.maximum(1.0 + shape * gaps / scale, 1e-12))
-    return np.asarray(np.log(number / scale) - (number / shape + 1.0) * inside)
+    exponent = number / shape + 1.0
+    return np.log(number / scale) - exponent * inside
 
 
-def survival(fitted: Mixture, thresholds: Array, levels: Array) -> Array:
+def survival(
+    fitted: Mixture,
+    thresholds: Array,
+    levels: Array,
+) -> Array:
     """S(t | m) above each level `(n,)`: `(k, n)` for thresholds `(k, 1)`."""
     rise = np.maximum(thresholds - levels, 0.0) / fitted.scale(levels)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.maximum(1.0 + fitted.shape * rise, 0.0) ** (-1.0 / fitted.shape))
+        inside = np.maximum(1.0 + fitted.shape * rise, 0.0)
+        return inside ** (-1.0 / fitted.shape)
 
 
-def shifted(fitted: Mixture, levels: Array, ratios: Array) -> Array:
+def shifted(
+    fitted: Mixture,
+    levels: Array,
+    ratios: Array,
+) -> Array:
     """Return the levels expected where `ratios` times as many identities are searched."""
-    return np.asarray(levels + fitted.scale(levels) * (ratios**fitted.shape - 1.0) / fitted.shape)
+    growth = ratios**fitted.shape - 1.0
+    return levels + fitted.scale(levels) * growth / fitted.shape
 
 
 def solve(
@@ -188,8 +206,10 @@ def solve(
     high = np.full(len(rates), float(second.max()) + 40.0 * fitted.base)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
-        exceeded = (1.0 - fitted.separated) * survival(fitted, middle[:, None], second)
-        exceeded = exceeded + fitted.separated * survival(fitted, middle[:, None], third)
+        of_strangers = survival(fitted, middle[:, None], second)
+        of_enrolled = survival(fitted, middle[:, None], third)
+        exceeded = (1.0 - fitted.separated) * of_strangers
+        exceeded = exceeded + fitted.separated * of_enrolled
         more = exceeded.mean(axis=1) > rates
         low = np.where(more, middle, low)
         high = np.where(more, high, middle)
@@ -201,14 +221,17 @@ def probability_line(fitted: Mixture, scores: Array) -> tuple[tuple[float, ...],
     separated = fitted.separated
     quantiles = -np.log1p(-(np.arange(10) + 0.5) / 10.0)
     drawn = (scores[:, 1, None] + fitted.excess * quantiles).ravel()
-    values = np.concatenate([scores[:, 0], drawn, scores[:, 0], scores[:, 1]])
-    genuine = np.concatenate([separated, np.full(len(drawn), PRIOR_SEARCHES / len(drawn))])
+    first = scores[:, 0]
+    values = np.concatenate([first, drawn, first, scores[:, 1]])
+    prior = np.full(len(drawn), PRIOR_SEARCHES / len(drawn))
+    genuine = np.concatenate([separated, prior])
     impostor = np.concatenate([1.0 - separated, separated])
     weights = np.concatenate([genuine / genuine.sum(), impostor / impostor.sum()])
     labels = np.arange(len(values)) < len(genuine)
     middle = float(np.average(values, weights=weights))
     spread = max(fitted.base, 1e-9)
-    units = np.stack([(values - middle) / spread, np.ones_like(values)])
+    standardised = (values - middle) / spread
+    units = np.stack([standardised, np.ones_like(values)])
     line = np.array([0.5, 0.0])
     ridge = np.array([1e-3, 0.0])
     for _ in range(50):
@@ -216,9 +239,12 @@ def probability_line(fitted: Mixture, scores: Array) -> tuple[tuple[float, ...],
         gradient = units @ (weights * (labels - expected)) - ridge * line
         curve = weights * (expected * (1.0 - expected) + 1e-9)
         hessian = (curve * units) @ units.T + np.diag(ridge)
-        line = line + np.clip(np.linalg.solve(hessian, gradient), -1.0, 1.0)
+        step = np.linalg.solve(hessian, gradient)
+        line = line + np.clip(step, -1.0, 1.0)
         line[0] = max(line[0], 0.05)
     ends = np.array([-10.0, 10.0])
     places = middle + ends * spread
     logits = line[1] + ends * line[0]
-    return tuple(np.round(places, 6).tolist()), tuple(np.round(logits, 6).tolist())
+    rounded_places = np.round(places, 6).tolist()
+    rounded_logits = np.round(logits, 6).tolist()
+    return tuple(rounded_places), tuple(rounded_logits)

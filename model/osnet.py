@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,18 +35,31 @@ def build_osnet(form: OSNetForm, _last_stride: int = 1) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if form.input_instance:
         parts["input_norm"] = nn.InstanceNorm2d(3, affine=True)
-    parts["conv1"] = _convolution(3, stem, 7, folded, stride=2, instance=form.stem_instance)
-    parts["maxpool"] = nn.MaxPool2d(3, 2, 1)
-    parts["conv2"] = _stage(stem, first, stages[0], folded)
-    parts["pool2"] = nn.Sequential(_convolution(first, first, 1, folded), nn.AvgPool2d(2, 2))
-    parts["conv3"] = _stage(first, second, stages[1], folded)
-    parts["pool3"] = nn.Sequential(_convolution(second, second, 1, folded), nn.AvgPool2d(2, 2))
-    parts["conv4"] = _stage(second, third, stages[2], folded)
-    parts["conv5"] = _convolution(third, third, 1, folded)
+    parts |= {
+        "conv1": _convolution(
+            3,
+            stem,
+            7,
+            folded,
+            stride=2,
+            instance=form.stem_instance,
+        ),
+        "maxpool": nn.MaxPool2d(3, 2, 1),
+        "conv2": _stage(stem, first, stages[0], folded),
+        "pool2": nn.Sequential(_convolution(first, first, 1, folded), nn.AvgPool2d(2, 2)),
+        "conv3": _stage(first, second, stages[1], folded),
+        "pool3": nn.Sequential(_convolution(second, second, 1, folded), nn.AvgPool2d(2, 2)),
+        "conv4": _stage(second, third, stages[2], folded),
+        "conv5": _convolution(third, third, 1, folded),
+    }
     network = nn.Sequential(parts)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(
+                module.weight,
+                mode="fan_out",
+                nonlinearity="relu",
+            )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network
@@ -78,7 +92,15 @@ def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
     """Build a 1×1 convolution and a depthwise 3×3 one."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["pointwise"] = nn.Conv2d(channels, channels, 1, bias=False)
-    parts["depthwise"] = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=folded)
+    parts["depthwise"] = nn.Conv2d(
+        channels,
+        channels,
+        3,
+        1,
+        1,
+        groups=channels,
+        bias=folded,
+    )
     if not folded:
         parts["norm"] = nn.BatchNorm2d(channels)
     parts["activation"] = nn.ReLU(inplace=True)
@@ -88,12 +110,13 @@ def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
 def _stage(
     inputs: int,
     outputs: int,
-    forms: tuple[BlockForm, BlockForm],
+    forms: Sequence[BlockForm],
     folded: bool,
 ) -> nn.Sequential:
+    first, second = forms
     return nn.Sequential(
-        OSBlock(inputs, outputs, forms[0], folded),
-        OSBlock(outputs, outputs, forms[1], folded),
+        OSBlock(inputs, outputs, first, folded),
+        OSBlock(outputs, outputs, second, folded),
     )
 
 
@@ -116,7 +139,14 @@ class OSBlock(nn.Module):
             for depth in range(1, STREAMS + 1)
         )
         self.gate = SqueezeGate(middle) if form.gate == "squeeze" else ContextGate(middle)
-        self.expand = _convolution(middle, outputs, 1, folded, instance=residual, activated=False)
+        self.expand = _convolution(
+            middle,
+            outputs,
+            1,
+            folded,
+            instance=residual,
+            activated=False,
+        )
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
             self.shortcut = _convolution(inputs, outputs, 1, folded, activated=False)
@@ -145,7 +175,8 @@ class SqueezeGate(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Weigh the channels of maps `(B, C, H, W)`."""
         context = maps.mean((2, 3), keepdim=True)
-        return maps * torch.sigmoid(self.excite(torch.relu(self.squeeze(context))))
+        hidden = torch.relu(self.squeeze(context))
+        return maps * torch.sigmoid(self.excite(hidden))
 
 
 class GroupedNorm(nn.Module):
@@ -162,7 +193,9 @@ class GroupedNorm(nn.Module):
         channels = context.shape[1]
         grouped = context.reshape(-1, self.groups, channels // self.groups)
         normed = nn.functional.layer_norm(grouped, grouped.shape[2:]).reshape(context.shape)
-        return normed * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        weight = self.weight.view(1, -1, 1, 1)
+        bias = self.bias.view(1, -1, 1, 1)
+        return normed * weight + bias
 
 
 class ContextGate(nn.Module):
@@ -174,4 +207,5 @@ class ContextGate(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Weigh the channels of maps `(B, C, H, W)`."""
-        return maps * torch.sigmoid(self.norm(maps.mean((2, 3), keepdim=True)))
+        context = maps.mean((2, 3), keepdim=True)
+        return maps * torch.sigmoid(self.norm(context))

@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.architecture import MetricNetworkConfig, PairFeatureKind
+from model.arrays import Floats
 from model.artefact import Artefact
 from model.metric_folding import FoldedMetricNetwork, fold
 from model.openvino_loading import compiled, load_openvino
 from model.problems import ArtefactProblem
 
 
-def unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_rows(features: Floats) -> Floats:
     """Return features `(n, d)` at unit length."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    lengths = np.linalg.norm(
+        features,
+        axis=1,
+        keepdims=True,
+    )
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
 
 
@@ -30,7 +34,7 @@ class PairScores(Protocol):
 
     kind: PairFeatureKind
 
-    def scores_of(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores_of(self, differences: Floats) -> Floats:
         """Return the scores `(n,)` float32 of differences `(n, d)`."""
 
 
@@ -60,7 +64,7 @@ class OpenVinoPairScores:
         graph = _graph(artefact, config, (pairs_per_pass, dimension))
         self._request = compiled(graph, options).create_infer_request()
 
-    def scores_of(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores_of(self, differences: Floats) -> Floats:
         """Return the scores `(n,)` float32 of differences `(n, d)`."""
         size = self._pairs_per_pass
         scores = [
@@ -69,7 +73,7 @@ class OpenVinoPairScores:
         ]
         return np.concatenate(scores)
 
-    def _score_pass(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _score_pass(self, differences: Floats) -> Floats:
         padded = np.zeros((self._pairs_per_pass, differences.shape[1]), np.float32)
         padded[: len(differences)] = differences
         self._request.infer({0: padded})
@@ -102,7 +106,8 @@ def _graph(
         bias -= float(folded.weights @ floor.astype(np.float64))
     weights = folded.weights.astype(np.float32)
     scores = operations.matmul(hidden, operations.constant(weights[:, None]), False, False)
-    scores = operations.add(scores, operations.constant(np.full((1, 1), bias, np.float32)))
+    shift = np.full((1, 1), bias, np.float32)
+    scores = operations.add(scores, operations.constant(shift))
     return openvino.Model([scores], [differences])
 
 

@@ -11,6 +11,8 @@ from model.problems import InputProblem
 if TYPE_CHECKING:
     import torch
 
+RuntimeName = Literal["torch", "openvino"]
+DtypeName = Literal["float32", "bfloat16"]
 Precision = Literal["auto", "float32", "bfloat16"]
 HAS_TORCH = find_spec("torch") is not None
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}

@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
+from model.arrays import Pixels
 from model.stored import Stored
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+PATTERNS = 12
 
 
 @lru_cache(maxsize=16)
@@ -36,20 +37,45 @@ class Preprocessing(Stored):
         mean, std: per RGB channel, on the scale 0 to 1.
     """
 
-    height: int = Field(256, ge=32, le=1024)
-    width: int = Field(128, ge=16, le=1024)
+    height: int = Field(
+        256,
+        ge=32,
+        le=1024,
+    )
+    width: int = Field(
+        128,
+        ge=16,
+        le=1024,
+    )
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
-    def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def resize(self, crop: Pixels) -> Pixels:
         """Resize `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
         if crop.shape[:2] == (self.height, self.width):
             return crop
-        resized = Image.fromarray(crop).resize((self.width, self.height), Image.Resampling.BILINEAR)
+        size = (self.width, self.height)
+        resized = Image.fromarray(crop).resize(size, Image.Resampling.BILINEAR)
         return np.asarray(resized, dtype=np.uint8)
 
     def normalise(self, crops: torch.Tensor) -> torch.Tensor:
         """Turn `(B, height, width, 3)` uint8 into `(B, 3, height, width)` float32."""
         mean = _on_device(self.mean, crops.device)
         std = _on_device(self.std, crops.device)
-        return (crops / 255.0).sub_(mean).div_(std).permute(0, 3, 1, 2)
+        scaled = (crops / 255.0).sub_(mean).div_(std)
+        return scaled.permute(0, 3, 1, 2)
+
+
+def drawn_patterns(preprocessing: Preprocessing) -> Pixels:
+    """Draw the same crops of coloured stripes every time, `(n, height, width, 3)` uint8 RGB."""
+    random = np.random.default_rng(0)
+    rows = np.arange(preprocessing.height)[:, None] / preprocessing.height
+    columns = np.arange(preprocessing.width)[None, :] / preprocessing.width
+    patterns = []
+    for _ in range(PATTERNS):
+        turns = random.uniform(0.5, 4, 2)
+        phase = turns[0] * rows + turns[1] * columns + random.random()
+        wave = np.sin(2 * np.pi * phase)[..., None]
+        low, high = random.uniform(0, 255, (2, 3))
+        patterns.append(low + (high - low) * (wave + 1) / 2)
+    return np.stack(patterns).astype(np.uint8)

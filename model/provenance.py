@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from model.arrays import Codes
 from model.stored import Metadata, is_absent
 
 CROPS_TENSOR = "training.crops"
@@ -93,7 +94,13 @@ class Provenance(Metadata):
         sources = []
         if (name := self.initial_weights) not in ("", "none"):
             data = ("ImageNet",) if name == "torchvision" else ()
-            sources += [WeightSource(role="initial weights", name=name, documented_data=data)]
+            sources += [
+                WeightSource(
+                    role="initial weights",
+                    name=name,
+                    documented_data=data,
+                )
+            ]
         distillation = self.recipe.get("distillation")
         teachers = distillation.get("teachers", ()) if isinstance(distillation, Mapping) else ()
         sources += [WeightSource(role="teacher", name=str(name)) for name in teachers]
@@ -110,8 +117,8 @@ class TrainingFingerprints:
         people: fingerprints of people, of data sets whose identities are the same at every site.
     """
 
-    crops: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    people: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    crops: Codes = field(default_factory=lambda: np.empty(0, np.int64))
+    people: Codes = field(default_factory=lambda: np.empty(0, np.int64))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the tensors of an artefact's file; empty ones are left out."""

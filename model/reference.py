@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Floats
 from model.problems import ArtefactProblem
 
 REFERENCE = "reference.vectors"
 
 
-def stored_reference(vectors: NDArray[np.float32]) -> dict[str, NDArray[np.int8]]:
+def stored_reference(vectors: Floats) -> dict[str, NDArray[np.int8]]:
     """Return the tensor of vectors `(n, d)`, none of which is zero, by its name in a file."""
     largest = np.abs(vectors).max(axis=1, keepdims=True)
-    return {REFERENCE: np.round(127.0 * vectors / largest).astype(np.int8)}
+    scaled = np.round(127.0 * vectors / largest)
+    return {REFERENCE: scaled.astype(np.int8)}
 
 
 def read_reference(
     tensors: Mapping[str, NDArray[Any]],
     dimension: int,
     source: str,
-) -> NDArray[np.float32] | None:
+) -> Floats | None:
     """Read the unit vectors `(n, d)` among a file's tensors; None where there are none.
 
     Raises:
@@ -36,11 +38,16 @@ def read_reference(
     stored = tensors.get(REFERENCE)
     if stored is None:
         return None
-    is_matrix = stored.dtype == np.int8 and stored.ndim == 2 and stored.shape[1] == dimension
-    if not is_matrix or not stored.any(axis=1).all():
+    is_matrix = stored.ndim == 2 and stored.shape[1] == dimension
+    if stored.dtype != np.int8 or not is_matrix or not stored.any(axis=1).all():
         raise ArtefactProblem(
             f"{source}: its {REFERENCE} is not int8 (n, {dimension}) with numbers in every row; "
             "write it again with gmn artefact add-reference"
         )
     vectors = stored.astype(np.float32)
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+    lengths = np.linalg.norm(
+        vectors,
+        axis=1,
+        keepdims=True,
+    )
+    return vectors / lengths

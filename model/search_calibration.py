@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from model.arrays import Array
 from model.calibration import DEFAULT_TAIL_SHAPE, SEARCH_OPERATING_POINTS, ScoringCalibration
 from model.order_statistics import (
-    Array,
     Mixture,
     bounded_probability,
     fit_mixture,
@@ -75,8 +75,9 @@ class SearchScores:
     at: float
 
     def __post_init__(self) -> None:
+        numbers = (*self.scores, self.at)
+        finite = all(math.isfinite(number) for number in numbers)
         falling = sorted(self.scores, reverse=True) == list(self.scores)
-        finite = all(math.isfinite(number) for number in (*self.scores, self.at))
         if len(self.scores) != RANKS or not falling or not finite:
             raise InputProblem(
                 f"a kept search has {RANKS} finite scores, descending, not {self.scores}; leave a "
@@ -123,7 +124,8 @@ def leading_scores(
     remaining = np.argsort(-scores, kind="stable")
     if UNNAMED not in identities:
         _, first = np.unique(identities[remaining], return_index=True)
-        return tuple(scores[remaining[np.sort(first)[:RANKS]]].tolist())
+        best = remaining[np.sort(first)[:RANKS]]
+        return tuple(scores[best].tolist())
     leaders: list[float] = []
     while len(remaining) and len(leaders) < RANKS:
         leader = remaining[0]
@@ -175,9 +177,8 @@ class SearchCalibration(Stored):
         step = 0 if asked < RARITIES[1] else len(RARITIES) - 2
         common = float(np.interp(place, LOG_SIZES, table[step]))
         rare = float(np.interp(place, LOG_SIZES, table[step + 1]))
-        return common + (asked - RARITIES[step]) / (RARITIES[step + 1] - RARITIES[step]) * (
-            rare - common
-        )
+        run = RARITIES[step + 1] - RARITIES[step]
+        return common + (asked - RARITIES[step]) / run * (rare - common)
 
     def extrapolated(self, identities: int) -> bool:
         """Return whether K lies beyond a factor of 10 of all that its searches covered."""
@@ -195,11 +196,11 @@ class SearchCalibration(Stored):
         places = np.array(self.places)
         logits = np.array(self.logits)
         values = np.asarray(scores, dtype=np.float64)
-        inside = np.interp(values, places, logits)
         slopes = np.diff(logits) / np.diff(places)
-        inside = inside + slopes[0] * np.minimum(values - places[0], 0.0)
-        inside = inside + slopes[-1] * np.maximum(values - places[-1], 0.0)
-        return bounded_probability(inside)
+        inside = np.interp(values, places, logits)
+        below = np.minimum(values - places[0], 0.0)
+        above = np.maximum(values - places[-1], 0.0)
+        return bounded_probability(inside + slopes[0] * below + slopes[-1] * above)
 
 
 def few_identities(identities: int) -> bool:
@@ -218,10 +219,12 @@ def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
 
     The probability is that of the pair against the best impostor of 100 identities.
     """
-    table = tuple(
-        tuple(round(one.search_threshold(rate, size), 6) for size in SIZES) for rate in RATES
-    )
-    places = np.linspace(one.impostor_tail[0].score, table[-1][-1], 25)
+    rows = []
+    for rate in RATES:
+        rows.append([one.search_threshold(rate, size) for size in SIZES])
+    table = _table_of(np.array(rows))
+    lowest = one.impostor_tail[0].score
+    places = np.linspace(lowest, table[-1][-1], 25)
     logits = one.log_likelihood_ratios(places) - math.log(REFERENCE_IDENTITIES)
     return SearchCalibration(
         artefact=table,
@@ -232,10 +235,15 @@ def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
     )
 
 
+def _table_of(thresholds: Array) -> Table:
+    return tuple(tuple(row) for row in np.round(thresholds, 6).tolist())
+
+
 def _pair_scale(one: ScoringCalibration, identities: int) -> float:
     """Compute β of the artefact's tail at the level of the best of K."""
     low = one.pair_threshold(min(1.0, 4.0 / identities))
-    return max((one.pair_threshold(0.25 / identities) - low) / math.log(16.0), 1e-9)
+    high = one.pair_threshold(0.25 / identities)
+    return max((high - low) / math.log(16.0), 1e-9)
 
 
 def _genuine_excess(one: ScoringCalibration, identities: int) -> float:
@@ -243,7 +251,8 @@ def _genuine_excess(one: ScoringCalibration, identities: int) -> float:
     points = one.impostor_tail
     shares, places = np.array([(point.share, point.score) for point in points]).T
     middles = (places[:-1] + places[1:]) / 2.0
-    weights = -np.diff(shares) * np.exp(np.minimum(one.log_likelihood_ratios(middles), 30.0))
+    ratios = np.exp(np.minimum(one.log_likelihood_ratios(middles), 30.0))
+    weights = -np.diff(shares) * ratios
     above = middles - one.pair_threshold(min(1.0, 1.0 / identities))
     weights = np.where(above > 0.0, weights, 0.0)
     total = weights.sum()
@@ -275,10 +284,12 @@ def fit_searches(
         )
     scores = np.array([search.scores for search in latest])
     sizes = np.array([search.identities for search in latest], dtype=np.float64)
-    typical = round(float(np.exp(np.log(sizes).mean())))
+    mean_logarithm = float(np.log(sizes).mean())
+    typical = round(math.exp(mean_logarithm))
+    spacings = np.minimum(RANKS - 1, sizes // IDENTITIES_PER_SPACING)
     fitted = fit_mixture(
         scores,
-        np.minimum(RANKS - 1, sizes // IDENTITIES_PER_SPACING).astype(np.int64),
+        spacings.astype(np.int64),
         _pair_scale(artefact, typical),
         _genuine_excess(artefact, typical),
         DEFAULT_TAIL_SHAPE if artefact.tail_shape is None else artefact.tail_shape,
@@ -293,7 +304,7 @@ def fit_searches(
     places, logits = probability_line(fitted, scores)
     return SearchCalibration(
         artefact=base.artefact,
-        own=tuple(tuple(row) for row in np.round(table, 6).tolist()),
+        own=_table_of(table),
         fitted=(int(sizes.min()), int(sizes.max())),
         scale=scale,
         places=places,
@@ -311,16 +322,15 @@ def _table(
     """Compute thresholds by rate and size; beyond a factor of 10 they grow as the artefact's."""
     fewest = sizes.min() / FAR_EXTRAPOLATION
     most = sizes.max() * FAR_EXTRAPOLATION
-    columns: dict[float, Array] = {}
-    rows = []
-    for size, near in zip(SIZES, np.clip(SIZES, fewest, most).tolist(), strict=True):
-        if near not in columns:
-            levels = [shifted(fitted, scores[:, rank], near / sizes) for rank in (1, 2)]
-            columns[near] = solve(fitted, levels[0], levels[1], np.array(RATES))
-        growth = [
-            artefact.threshold(rate, round(size)) - artefact.threshold(rate, round(near))
-            for rate in RATES
-        ]
-        rows.append(columns[near] + growth)
-    table = np.array(rows).T
-    return np.maximum.accumulate(np.maximum.accumulate(table, axis=1), axis=0)
+    columns = []
+    for size in SIZES:
+        near = min(max(size, fewest), most)
+        second = shifted(fitted, scores[:, 1], near / sizes)
+        third = shifted(fitted, scores[:, 2], near / sizes)
+        column = solve(fitted, second, third, np.array(RATES))
+        for place, rate in enumerate(RATES):
+            there = artefact.threshold(rate, round(near))
+            column[place] += artefact.threshold(rate, round(size)) - there
+        columns.append(column)
+    rising = np.maximum.accumulate(np.array(columns).T, axis=1)
+    return np.maximum.accumulate(rising, axis=0)

@@ -27,7 +27,10 @@ def shards_in(folder: Path) -> list[Path]:
     Raises:
         InputProblem: where there is none, one is missing, or there are those of several runs.
     """
-    shards = {file: match for file in folder.iterdir() if (match := SHARD.fullmatch(file.name))}
+    shards = {}
+    for file in folder.iterdir():
+        if match := SHARD.fullmatch(file.name):
+            shards[file] = match
     totals = Counter(int(match[2]) for match in shards.values())
     if not shards:
         raise InputProblem(f"{folder}: holds no shard; name a file or folder of gmn embed")

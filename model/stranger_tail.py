@@ -11,10 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from model.order_statistics import Array
+from model.arrays import Array, Codes
 from model.problems import InputProblem
 from model.search_calibration import FEW_IDENTITIES, RANKS
 from model.stored import Stored
@@ -49,7 +48,7 @@ STEPS = 1601
 
 def level(leaders: Array) -> Array:
     """ℓ, the mean of M₂ … M₉, of searches `(…, 9)`."""
-    return np.asarray(leaders[..., 1:RANKS].mean(axis=-1))
+    return leaders[..., 1:RANKS].mean(axis=-1)
 
 
 def spacing(leaders: Array, genuine: bool = False) -> Array:
@@ -57,8 +56,18 @@ def spacing(leaders: Array, genuine: bool = False) -> Array:
 
     With `genuine` M₁ is of the person searched for, so that the others have one rank less.
     """
-    gaps = leaders[:, :-1] - leaders[:, 1:]
-    return np.asarray((gaps * (RANK - genuine))[:, LOWEST_RANK - 1 :].mean(axis=1))
+    gaps = (leaders[:, :-1] - leaders[:, 1:]) * (RANK - genuine)
+    return gaps[:, LOWEST_RANK - 1 :].mean(axis=1)
+
+
+def identity_weights(names: Codes) -> tuple[int, Array]:
+    """Return the number of identities, and weights `(n,)` that add up to one for each of them."""
+    _, places, counts = np.unique(
+        names,
+        return_inverse=True,
+        return_counts=True,
+    )
+    return len(counts), 1.0 / counts[places]
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class LeftOutSearches:
     """
 
     leaders: Array
-    names: NDArray[np.int64]
+    names: Codes
     identities: int
 
 
@@ -95,7 +104,8 @@ class StrangerTail(Stored):
         first = float(RARITIES[0])
         last = float(RARITIES[-1])
         if rarity < first:
-            return self.heights[0] + first / self._slope(0) * math.log(rarity / first)
+            fall = first / self._slope(0) * math.log(rarity / first)
+            return self.heights[0] + fall
         beyond = max(rarity - last, 0.0) / self._slope(-2)
         return float(np.interp(rarity, RARITIES, self.heights)) + beyond
 
@@ -106,7 +116,7 @@ class StrangerTail(Stored):
         inside = np.interp(heights, self.heights, RARITIES)
         beyond = np.maximum(heights - highest, 0.0) * self._slope(-2)
         below = np.minimum(heights - lowest, 0.0) * self._slope(0) / RARITIES[0]
-        return np.asarray((inside + beyond) * np.exp(below))
+        return (inside + beyond) * np.exp(below)
 
     def _slope(self, step: int) -> float:
         run = self.heights[step + 1] - self.heights[step]
@@ -121,13 +131,12 @@ def fit_tail(searches: LeftOutSearches) -> StrangerTail:
     """
     scored = np.isfinite(searches.leaders).all(axis=1)
     leaders = searches.leaders[scored]
-    _, place, count = np.unique(searches.names[scored], return_inverse=True, return_counts=True)
-    if len(count) < FEW_IDENTITIES:
+    identities, weights = identity_weights(searches.names[scored])
+    if identities < FEW_IDENTITIES:
         raise InputProblem(
-            f"{len(count)} named identities with a search among the others show no tail; it takes "
+            f"{identities} named identities with a search among the others show no tail; it takes "
             f"{FEW_IDENTITIES}"
         )
-    weights = 1.0 / count[place]
     scale = float(np.average(spacing(leaders), weights=weights))
     if scale <= 0.0:
         raise InputProblem("the identities' scores have no spread, they show no tail")
@@ -137,7 +146,8 @@ def fit_tail(searches: LeftOutSearches) -> StrangerTail:
     start = float(heights[order][np.searchsorted(shares, 1.0 - MEDIAN)])
     grid = np.linspace(0.0, HIGHEST, STEPS)
     survival = _survival(leaders, weights, scale, heights - start, grid)
-    found = start + np.interp(RARITIES, -np.log(np.maximum(survival, 1e-15)), grid)
+    rarities = -np.log(np.maximum(survival, 1e-15))
+    found = start + np.interp(RARITIES, rarities, grid)
     rising = np.maximum.accumulate(found + 1e-3 * np.arange(len(found)))
     return StrangerTail(
         identities=searches.identities,
@@ -161,11 +171,13 @@ def _survival(
     above = excesses > 0.0
     excess = excesses[above]
     weight = weights[above]
-    sigma = SCALE_PRIOR * np.exp(LOGS)[:, None]
-    shape = SHAPES[None]
-    inside = 1.0 + shape[..., None] * excess / sigma[..., None]
-    density = -(1.0 / shape[..., None] + 1.0) * np.log(np.maximum(inside, 1e-9))
-    density = np.where(inside > 1e-9, density, -1e3) - np.log(sigma)[..., None]
+    # Axes: σ, ξ, searches or places of the grid.
+    sigma = SCALE_PRIOR * np.exp(LOGS)[:, None, None]
+    shape = SHAPES[:, None]
+    inside = 1.0 + shape * excess / sigma
+    logarithm = np.log(np.maximum(inside, 1e-9))
+    density = -(1.0 / shape + 1.0) * logarithm
+    density = np.where(inside > 1e-9, density, -1e3) - np.log(sigma)
     double = np.log(np.maximum(excess, 1e-3)) - excess / DOUBLE_EXCESS
     double -= 2.0 * math.log(DOUBLE_EXCESS)
     posterior = np.stack(
@@ -175,19 +187,34 @@ def _survival(
         ]
     )
     posterior -= 0.5 * (LOGS[:, None] / SCALE_SPREAD) ** 2
-    posterior -= 0.5 * ((shape - _expected_shape(leaders, weights, scale)) / SHAPE_SPREAD) ** 2
+    expected_shape = _expected_shape(leaders, weights, scale)
+    posterior -= 0.5 * ((SHAPES - expected_shape) / SHAPE_SPREAD) ** 2
     posterior = np.exp(posterior - posterior.max()).sum(axis=0)
-    tails = np.maximum(1.0 + shape[..., None] * grid / sigma[..., None], 0.0)
-    tails = tails ** (-1.0 / shape[..., None])
-    return np.asarray(MEDIAN * np.einsum("ij,ijk->k", posterior / posterior.sum(), tails))
+    remaining = np.maximum(1.0 + shape * grid / sigma, 0.0)
+    tails = remaining ** (-1.0 / shape)
+    return MEDIAN * np.einsum("ij,ijk->k", posterior / posterior.sum(), tails)
 
 
-def _expected_shape(leaders: Array, weights: Array, scale: float) -> float:
+def _expected_shape(
+    leaders: Array,
+    weights: Array,
+    scale: float,
+) -> float:
     """ξ by the slope of a straight line through (mean Mᵢ₊₁/β, mean i·(Mᵢ − Mᵢ₊₁)/β), i = 2 … 8.
 
     Without rank 1, which shows people enrolled under two names as well as the tail.
     """
-    gaps = np.average((leaders[:, :-1] - leaders[:, 1:]) * RANK, axis=0, weights=weights)
-    places = np.average(leaders[:, 1:], axis=0, weights=weights)
-    slope = float(np.polyfit(places[1:] / scale, gaps[1:] / scale, 1)[0])
-    return min(max(SHAPE_AT_ZERO + SHAPE_PER_SLOPE * slope, STEEPEST), FLATTEST)
+    spacings = (leaders[:, :-1] - leaders[:, 1:]) * RANK
+    gaps = np.average(
+        spacings,
+        axis=0,
+        weights=weights,
+    )
+    places = np.average(
+        leaders[:, 1:],
+        axis=0,
+        weights=weights,
+    )
+    slope, _ = np.polyfit(places[1:] / scale, gaps[1:] / scale, 1)
+    shape = SHAPE_AT_ZERO + SHAPE_PER_SLOPE * float(slope)
+    return min(max(shape, STEEPEST), FLATTEST)

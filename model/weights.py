@@ -8,54 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from model.architecture import EmbedderConfig, MetricNetworkConfig
-from model.embedder import Embedder
-from model.metric_network import MetricNetwork
 from model.problems import ArtefactProblem
 
 Tensors = Mapping[str, NDArray[Any]]
+# A BatchNorm counts its batches, which no output depends on.
+COUNTER = "num_batches_tracked"
 
 
-def build_embedder(
-    config: EmbedderConfig,
-    tensors: Tensors,
-    source: str,
-) -> Embedder:
-    """Build an embedder in evaluation mode, on the CPU.
-
-    Args:
-        tensors: those of `stored_tensors("embedder", ...)`, and any others.
-        source: where they come from, for the message.
-
-    Raises:
-        ArtefactProblem: a tensor is missing or has another shape.
-    """
-    embedder = Embedder(config)
-    _load(embedder, "embedder", tensors, source)
-    return embedder
-
-
-def build_metric_network(
-    dimension: int,
-    config: MetricNetworkConfig,
-    tensors: Tensors,
-    source: str,
-) -> MetricNetwork:
-    """Build M-Net for features of size `dimension`, as `build_embedder` does an embedder."""
-    metric_network = MetricNetwork(dimension, config)
-    _load(metric_network, "metric_network", tensors, source)
-    return metric_network
-
-
-def stored_tensors(prefix: str, network: torch.nn.Module) -> dict[str, NDArray[Any]]:
+def stored_tensors(prefix: str, network: nn.Module) -> dict[str, NDArray[Any]]:
     """Return a network's weights by `prefix.name`, matrices and kernels as float16.
 
     Vectors stay float32, since a BatchNorm's variance does not survive float16's narrow range.
     """
     tensors = {}
     for name, tensor in network.state_dict().items():
-        if name.endswith("num_batches_tracked"):
+        if name.endswith(COUNTER):
             continue
         stored = tensor.detach().cpu()
         if _is_narrow(stored):
@@ -65,7 +34,7 @@ def stored_tensors(prefix: str, network: torch.nn.Module) -> dict[str, NDArray[A
 
 
 @torch.no_grad()
-def round_as_stored(network: torch.nn.Module) -> None:
+def round_as_stored(network: nn.Module) -> None:
     """Round a network's matrices and kernels to float16, as `stored_tensors` does."""
     for tensor in network.state_dict().values():
         if _is_narrow(tensor):
@@ -76,15 +45,24 @@ def _is_narrow(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and tensor.ndim >= 2
 
 
-def _load(
-    network: torch.nn.Module,
+def load_weights(
+    network: nn.Module,
     prefix: str,
     tensors: Tensors,
     source: str,
 ) -> None:
+    """Load weights into a network of the CPU, and set it to evaluation mode.
+
+    Args:
+        tensors: those of `stored_tensors(prefix, …)`, and any others.
+        source: where they come from, for the message.
+
+    Raises:
+        ArtefactProblem: a tensor is missing or has another shape.
+    """
     state = network.state_dict()
     for name, tensor in state.items():
-        if name.endswith("num_batches_tracked"):
+        if name.endswith(COUNTER):
             continue
         stored = tensors.get(f"{prefix}.{name}")
         if stored is None or stored.shape != tensor.shape:

@@ -50,7 +50,7 @@ def load_backbone_weights(
     """Load the initial weights of a backbone.
 
     Args:
-        name: name of the backbone, as `build_backbone` takes it.
+        name: name of the backbone.
         backbone: with random weights, which are replaced.
         initial_weights: `none`, `torchvision` or `timm` for their own downloads, `torchvision:NAME`
             for others of torchvision's weights, such as `IMAGENET1K_V1`, or a file holding a state

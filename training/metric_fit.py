@@ -22,8 +22,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
 from model.embedder import Embedder
-from model.folding import folded
 from model.metric_network import MetricNetwork, unit_features
+from model.torch_runtime import folded
 from model.weights import round_as_stored
 from training.batches import BatchMaker
 from training.datasets.record import CropRecord

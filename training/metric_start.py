@@ -41,9 +41,8 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
     """
     if not can_start_at_cosine(metric_network.config):
         raise InputProblem(
-            "metric_network_start=cosine: neither an M-Net on absolute or raw differences nor one "
-            "of layers=bn-linear can begin at the cosine; set metric_network.layers=two and "
-            "metric_network.pair_feature=square, or metric_network_start=random"
+            "metric_network_start=cosine: an M-Net on absolute or raw differences cannot begin at "
+            "the cosine; set metric_network.pair_feature=square, or metric_network_start=random"
         )
     layers = metric_network.classifier
     first = cast(nn.Linear, layers[0])
@@ -101,7 +100,7 @@ def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
 
 def can_start_at_cosine(config: MetricNetworkConfig) -> bool:
     """Return whether the score can be a function of the cosine."""
-    return config.pair_feature == "square" and config.layers != "bn-linear"
+    return config.pair_feature == "square"
 
 
 def _set_score(

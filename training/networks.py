@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from model.embedder import Embedder
-from model.folding import folded
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
+from model.torch_runtime import folded
 from training.backbone_weights import load_backbone_weights
 from training.initial_weights import Start, read_start
 from training.losses.base import build_losses

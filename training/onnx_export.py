@@ -19,7 +19,7 @@ from model.artefact import Artefact, artefact_name, load_artefact
 from model.calibration import PAIR_OPERATING_POINTS, Scoring
 from model.embedder import Embedder
 from model.metric_network import PairScorer, comparable_features, unit_features
-from model.probes import drawn_patterns
+from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
 from training.evaluation.files import make_folder
 from training.provenance import file_digest

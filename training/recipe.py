@@ -210,9 +210,8 @@ class Recipe(Section):
             )
         if self.metric_fit.steps and not can_start_at_cosine(self.metric_network):
             raise ValueError(
-                "metric_fit begins at the cosine, which neither an M-Net on absolute or raw "
-                "differences nor one of layers=bn-linear can; set metric_network.layers=two and "
-                "metric_network.pair_feature=square, or metric_fit.steps=0"
+                "metric_fit begins at the cosine, which an M-Net on absolute or raw differences "
+                "cannot; set metric_network.pair_feature=square, or metric_fit.steps=0"
             )
         return self
 

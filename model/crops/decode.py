@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from model.arrays import Pixels
 from model.problems import InputProblem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -107,7 +107,7 @@ class CropProblem(InputProblem):
         self.detail = detail
 
 
-def decode_crop(data: bytes, limits: CropLimits | None = None) -> NDArray[np.uint8]:
+def decode_crop(data: bytes, limits: CropLimits | None = None) -> Pixels:
     """Decode one image file to pixels `(height, width, 3)` uint8 RGB.
 
     The type is read from the bytes. EXIF orientation is applied, transparency is laid over white,
@@ -167,7 +167,8 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; metadata that cannot be read is ignored."""
     try:
-        transpose = UPRIGHT_BY.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        transpose = UPRIGHT_BY.get(orientation)
     except DAMAGE:
         return image
     return image if transpose is None else image.transpose(transpose)
@@ -176,7 +177,8 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float32)
-        return Image.fromarray(np.clip(grey / 257.0, 0, 255).astype(np.uint8)).convert("RGB")
+        scaled = np.clip(grey / 257.0, 0, 255).astype(np.uint8)
+        return Image.fromarray(scaled).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _over_white(image)
     return image.convert("RGB")
@@ -187,9 +189,11 @@ def _over_white(image: Image.Image) -> Image.Image:
     width, height = image.size
     opaque = Image.new("RGB", image.size)
     for top in range(0, height, ROWS_OF_A_STRIP):
-        strip = image.crop((0, top, width, min(top + ROWS_OF_A_STRIP, height))).convert("RGBA")
+        lower = min(top + ROWS_OF_A_STRIP, height)
+        strip = image.crop((0, top, width, lower)).convert("RGBA")
         white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+        over_white = Image.alpha_composite(white, strip)
+        opaque.paste(over_white.convert("RGB"), (0, top))
     return opaque
 
 
@@ -208,15 +212,16 @@ def announced_pixels(data: bytes) -> int | None:
         return _jpeg_pixels(data)
     if data.startswith(b"BM"):
         # The oldest kind of header, of 12 bytes, has short fields.
-        short = data[14:18] == struct.pack("<I", 12)
-        return _product(data[18:22], "<HH") if short else _product(data[18:26], "<ii")
+        if data[14:18] == struct.pack("<I", 12):
+            return _product(data[18:22], "<HH")
+        return _product(data[18:26], "<ii")
     if not _is_webp(data):
         return 0
     kind = data[12:16]
     if kind == b"VP8X":
-        width = data[24:27]
-        height = data[27:30]
-        return (int.from_bytes(width, "little") + 1) * (int.from_bytes(height, "little") + 1)
+        width = int.from_bytes(data[24:27], "little")
+        height = int.from_bytes(data[27:30], "little")
+        return (width + 1) * (height + 1)
     if kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
@@ -238,7 +243,11 @@ def _jpeg_pixels(data: bytes) -> int | None:
     return None
 
 
-def _product(header: bytes, layout: str, mask: int = -1) -> int:
+def _product(
+    header: bytes,
+    layout: str,
+    mask: int = -1,
+) -> int:
     if len(header) < struct.calcsize(layout):
         return 0
     width, height = struct.unpack(layout, header)

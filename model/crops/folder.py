@@ -57,7 +57,9 @@ def packed_root(folder: Path) -> Path:
     Packing a folder puts its name before every path; the name is no person's.
     """
     inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    if len(inside) == 1 and inside[0].is_dir():
+        return inside[0]
+    return folder
 
 
 def _by_folders(

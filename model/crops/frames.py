@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import Pixels
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 
 
@@ -17,9 +16,13 @@ class Frame:
     """An image file that is decoded once for all of its boxes."""
 
     file: bytes
-    _pixels: NDArray[np.uint8] | None = field(default=None, init=False, repr=False)
+    _pixels: Pixels | None = field(
+        default=None,
+        init=False,
+        repr=False,
+    )
 
-    def decode(self, limits: CropLimits) -> NDArray[np.uint8]:
+    def decode(self, limits: CropLimits) -> Pixels:
         """Return the pixels `(height, width, 3)` uint8 RGB; raises `CropProblem`."""
         if self._pixels is None:
             self._pixels = decode_crop(self.file, limits)
@@ -36,7 +39,7 @@ class FrameCrop:
     width: int
     height: int
 
-    def cut(self, limits: CropLimits) -> NDArray[np.uint8]:
+    def cut(self, limits: CropLimits) -> Pixels:
         """Return a view of the frame's pixels, `(height, width, 3)` uint8 RGB.
 
         Raises:
@@ -63,7 +66,7 @@ ImageFile = bytes | CropProblem | FrameCrop
 """What is sent of an image: its file, a crop of a frame, or why it cannot be used."""
 
 
-def png_of(pixels: NDArray[np.uint8]) -> bytes:
+def png_of(pixels: Pixels) -> bytes:
     """Encode pixels `(height, width, 3)` uint8 RGB as PNG, without loss.
 
     The same box of the same frame gives the same bytes, by which duplicates are found.

@@ -51,8 +51,10 @@ def is_image_name(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Return whether a path is hidden or a by-product of packing; such files are ignored."""
-    names = [part for part in PurePosixPath(name).parts if part not in (".", "..")]
-    return any(part.startswith(".") or part in BY_PRODUCTS for part in names)
+    for part in PurePosixPath(name).parts:
+        if part in BY_PRODUCTS or (part.startswith(".") and part not in (".", "..")):
+            return True
+    return False
 
 
 def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:
@@ -95,5 +97,7 @@ def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
 
 def shown(name: str, length: int = 200) -> str:
     """Return a name from outside, bounded and without control characters, for logs and reports."""
-    printable = "".join(letter if letter.isprintable() else "�" for letter in name[: length + 1])
-    return printable if len(printable) <= length else f"{printable[:length]}…"
+    letters = [letter if letter.isprintable() else "�" for letter in name[:length]]
+    if len(name) > length:
+        letters.append("…")
+    return "".join(letters)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from model.arrays import Floats, Pixels
 
 ROWS = 64
 """Height, pixels, at which light and sharpness are measured; a lower crop keeps its own.
@@ -88,7 +89,7 @@ class QualityFault:
     detail: str
 
 
-def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
+def measure_quality(pixels: Pixels) -> CropQuality:
     """Measure a crop, in 0.2 ms at 128×64 pixels, 0.5 ms at 1,000×500, 1 ms at 4,000×4,000.
 
     Args:
@@ -98,57 +99,54 @@ def measure_quality(pixels: NDArray[np.uint8]) -> CropQuality:
     luma = _luma(pixels)
     ordered = np.sort(luma, axis=None)
     tenth = len(ordered) // 10
-    shadow = ordered[tenth]
-    brightness = ordered[-1 - tenth]
+    shadow = float(ordered[tenth])
+    brightness = float(ordered[-1 - tenth])
     near = _change(luma, 1)
     far = _change(luma, FAR)
     sharpness = min(1.0, float(np.sqrt(near / (far + NOISE))))
-    return CropQuality(width, height, sharpness, float(brightness), float(shadow))
+    return CropQuality(width, height, sharpness, brightness, shadow)
 
 
 def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[QualityFault, ...]:
     """Return every limit that a crop is beyond, one fault per code; none if it is fit."""
-    faults: list[QualityFault] = []
+    faults = {}
     if quality.height < limits.min_height or quality.width < limits.min_width:
-        detail = (
+        faults["low_resolution"] = (
             f"the crop is {quality.width}×{quality.height} pixels, under the limit of "
             f"{limits.min_width}×{limits.min_height}: too few to recognise a person by; "
             "take it from the full-size frame or nearer to the camera"
         )
-        faults.append(QualityFault("low_resolution", detail))
     if not limits.min_aspect <= quality.aspect <= limits.max_aspect:
-        detail = (
+        faults["not_person_shaped"] = (
             f"the crop is {quality.aspect:.2f} times as high as wide, outside the limits of "
             f"{limits.min_aspect:g} to {limits.max_aspect:g}: hardly one upright person; "
             "send the box around one person"
         )
-        faults.append(QualityFault("not_person_shaped", detail))
     if quality.brightness < limits.min_brightness:
-        detail = (
+        faults["dark"] = (
             f"nine tenths of the crop are darker than {quality.brightness:.2f} of white, and the "
             f"limit is {limits.min_brightness:.2f}; send one in better light or expose longer"
         )
-        faults.append(QualityFault("dark", detail))
     if quality.shadow > limits.max_shadow:
-        detail = (
+        faults["overexposed"] = (
             f"nine tenths of the crop are brighter than {quality.shadow:.2f} of white, and the "
             f"limit is {limits.max_shadow:.2f}; send one without glare or fog, or expose shorter"
         )
-        faults.append(QualityFault("overexposed", detail))
     if quality.sharpness < limits.min_sharpness:
-        detail = (
+        faults["blurred"] = (
             f"the crop's sharpness is {quality.sharpness:.2f}, under the limit of "
             f"{limits.min_sharpness:.2f}: edges are smeared out; send a frame in focus and without "
             "motion, and not one that was enlarged"
         )
-        faults.append(QualityFault("blurred", detail))
-    return tuple(faults)
+    return tuple(QualityFault(code, detail) for code, detail in faults.items())
 
 
-def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _luma(pixels: Pixels) -> Floats:
     """Return luma `(rows, columns)` float32, at most `ROWS` rows and `MAX_COLUMNS` columns."""
     height, width = pixels.shape[:2]
-    sampled = pixels[:: max(1, height // SAMPLED), :: max(1, width // SAMPLED)]
+    every_row = max(1, height // SAMPLED)
+    every_column = max(1, width // SAMPLED)
+    sampled = pixels[::every_row, ::every_column]
     rows = min(height, ROWS)
     columns = min(max(1, round(width * rows / height)), MAX_COLUMNS)
     grey = Image.fromarray(np.ascontiguousarray(sampled)).convert("L")
@@ -156,10 +154,14 @@ def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(shrunk, dtype=np.float32) / np.float32(255)
 
 
-def _change(luma: NDArray[np.float32], lag: int) -> float:
+def _change(luma: Floats, lag: int) -> float:
     """Compute the mean squared change over `lag` rows plus that over `lag` columns.
 
     A side too short for the far change counts for no lag, so that near stays a share of far.
     """
-    sides = [side for side in (luma, luma.T) if len(side) > FAR]
-    return sum(float(np.square(side[lag:] - side[:-lag]).mean()) for side in sides)
+    total = 0.0
+    for side in (luma, luma.T):
+        if len(side) > FAR:
+            change = side[lag:] - side[:-lag]
+            total += float(np.square(change).mean())
+    return total

@@ -77,15 +77,13 @@ def unpack_crops(
     ignored: Ignored,
     between: Callable[[], object] = lambda: None,
 ) -> list[LeftOut]:
-    """Unpack the images and CSV files of a zip archive.
+    """Unpack the images and CSV files of a zip archive, all as regular files below `into`.
 
-    Every entry becomes a regular file below `into`, also one that is marked as a link or device.
     Absolute paths, climbing ones, and damaged or encrypted entries are left out.
 
     Args:
         archive: the zip file.
         into: an existing folder.
-        limits: the limits.
         ignored: takes the files of other kinds.
         between: called between one entry and the next.
 
@@ -109,10 +107,9 @@ def unpack_crops(
             for entry in entries:
                 between()
                 name = entry.filename
-                path = name.replace("\\", "/")
                 if name.endswith("/"):
                     continue
-                if not is_image_name(path) and PurePosixPath(path).suffix.lower() != ".csv":
+                if not _is_wanted(name):
                     if not is_hidden(name):
                         ignored.add(name, NO_IMAGE)
                     continue
@@ -133,6 +130,11 @@ def unpack_crops(
     except DAMAGE as error:
         raise InputProblem(f"the archive is damaged ({error}); pack and send it again") from error
     return left_out
+
+
+def _is_wanted(name: str) -> bool:
+    path = name.replace("\\", "/")
+    return is_image_name(path) or PurePosixPath(path).suffix.lower() == ".csv"
 
 
 def _unpack(
@@ -185,7 +187,12 @@ def _place(into: Path, name: str) -> Path:
     return into.joinpath(*parts)
 
 
-def _copy(content: IO[bytes], file: IO[bytes], most_bytes: int, allowed: int) -> int:
+def _copy(
+    content: IO[bytes],
+    file: IO[bytes],
+    most_bytes: int,
+    allowed: int,
+) -> int:
     written = 0
     while part := content.read(CHUNK):
         written += len(part)

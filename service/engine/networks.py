@@ -22,11 +22,10 @@ from model.artefact import (
 )
 from model.calibration import Scoring
 from model.collapse import refuse_collapse
-from model.openvino_runtime import OpenVinoRuntime
 from model.pair_scores import OpenVinoPairScores, PairScores, unit_rows
-from model.probes import drawn_patterns
+from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime
+from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
 from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread, bisect_failures
 from service.engine.images import Pipeline

@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.artefact import Artefact
-from model.openvino_runtime import DtypeName, RuntimeName, RuntimeUnusable
-from model.precision import choose_device_name, choose_dtype, cpu_has_bfloat16
+from model.precision import (
+    DtypeName,
+    RuntimeName,
+    choose_device_name,
+    choose_dtype,
+    cpu_has_bfloat16,
+)
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime, Probes
+from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable
 from service.errors import StorageFailed
 from service.settings import Settings
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Array
 from model.calibration import Scoring
 from model.gallery_thresholds import (
     PICTURES,
@@ -18,7 +19,6 @@ from model.gallery_thresholds import (
     sampled_groups,
     subgalleries,
 )
-from model.order_statistics import Array
 from model.search_calibration import RANKS
 from model.stranger_tail import LeftOutSearches
 from service.engine.networks import LoadedModel

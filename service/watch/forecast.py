@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from gmn_client.models import Forecast
-from model.order_statistics import Array, sigmoid
+from model.arrays import Array
+from model.order_statistics import sigmoid
 from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
 

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Array
 from model.gallery_thresholds import hide_known, sampled_crops
-from model.order_statistics import Array
 from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from model.search_calibration import RANKS

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Array
 from model.gallery_thresholds import RATIO_PRIOR, GalleryThresholds
-from model.order_statistics import EXPONENTIAL, Array
+from model.order_statistics import EXPONENTIAL
 from model.problems import InputProblem
 from model.search_calibration import FEW_IDENTITIES
 from model.stranger_tail import LeftOutSearches, fit_tail, level

@@ -24,10 +24,10 @@ from model.artefact import (
 )
 from model.embedder import Embedder
 from model.metric_network import score_pairs
-from model.openvino_runtime import OpenVinoRuntime
-from model.probes import drawn_patterns
+from model.preprocessing import drawn_patterns
 from model.problems import ArtefactProblem
 from model.provenance import TrainingFingerprints
+from model.runtimes import OpenVinoRuntime
 from tests.artefact_files import read_parts, without_graph, write_parts
 from training.datasets.registry import read_dataset
 from training.evaluation.embedding import embed_records
@@ -45,7 +45,7 @@ def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise NotImplementedError("aten::mine")
 
-    monkeypatch.setattr(openvino_graph, "converted", unsupported)
+    monkeypatch.setattr(openvino_graph, "openvino_graph", unsupported)
 
 
 def rewrite(source: Path, target: Path, edit: dict[str, object]) -> None:
@@ -323,18 +323,6 @@ def test_the_default_scoring_is_the_one_that_the_artefact_names(
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ArtefactProblem, match=r"smal: there is no.*known are bundled, bundled@1"):
         resolve_artefact("smal")
-
-
-def test_a_newer_bundled_artefact_is_the_default(
-    tiny_artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("model.artefact.SHIPPED", tmp_path)
-    for name in ("bundled@1", "small"):
-        (tmp_path / f"{name}.safetensors").write_bytes(tiny_artefact.read_bytes())
-    assert resolve_artefact("bundled") == tmp_path / "bundled@1.safetensors"
-    (tmp_path / "bundled.safetensors").write_bytes(tiny_artefact.read_bytes())
-    assert resolve_artefact("bundled") == tmp_path / "bundled.safetensors"
-    assert resolve_artefact("small") == tmp_path / "small.safetensors"
 
 
 def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(

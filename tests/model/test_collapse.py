@@ -13,7 +13,7 @@ import gmn
 from model.artefact import Artefact, load_artefact, save_artefact
 from model.collapse import CollapsedModel, refuse_collapse
 from model.metric_network import TorchPairScores
-from model.probes import drawn_patterns
+from model.preprocessing import drawn_patterns
 
 
 @pytest.fixture(scope="module")

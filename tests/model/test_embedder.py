@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from model.architecture import BACKBONES, EmbedderConfig
-from model.backbones import build_backbone
+from model.architecture import BACKBONES, EmbedderConfig, find_backbone
 from model.embedder import Embedder, GeneralizedMeanPooling
 
 
@@ -20,8 +19,8 @@ def test_every_backbone_gives_features_of_its_size(name: str) -> None:
 )
 def test_last_stride_one_doubles_the_last_map(name: str) -> None:
     crops = torch.rand(1, 3, 64, 32)
-    assert build_backbone(name, last_stride=2)(crops).shape[2:] == (2, 1)
-    assert build_backbone(name, last_stride=1)(crops).shape[2:] == (4, 2)
+    assert find_backbone(name).build(2)(crops).shape[2:] == (2, 1)
+    assert find_backbone(name).build(1)(crops).shape[2:] == (4, 2)
 
 
 def test_gem_with_exponent_one_is_the_average() -> None:

@@ -8,8 +8,8 @@ from torch import nn
 
 from model.architecture import EmbedderConfig, MultiscaleConfig
 from model.embedder import Embedder
-from model.folding import folded
 from model.preprocessing import Preprocessing
+from model.torch_runtime import folded
 
 SIZE = Preprocessing(height=64, width=32)
 CONFIGS = [

@@ -16,7 +16,7 @@ from model.problems import InputProblem
 DIMENSION = 24
 KINDS = [
     MetricNetworkConfig(layers=layers, pair_feature=feature, hidden=16)
-    for layers in ("two", "linear", "bn-linear")
+    for layers in ("two", "linear")
     for feature in ("square", "abs", "raw")
 ]
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from model.architecture import EmbedderConfig, MultiscaleConfig, find_backbone
 from model.artefact import ArtefactProblem, load_artefact, save_artefact
-from model.backbones import build_backbone, timm_backbone
+from model.backbones import timm_backbone
 from model.embedder import Embedder
-from model.folding import folded
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from model.torch_runtime import folded
 from tests.forked import run_forked
 from training.cost import embedder_cost
 
@@ -68,7 +68,7 @@ def test_a_transformer_is_one_piece_that_takes_crops_of_any_size() -> None:
 def test_the_last_map_of_a_transformer_is_that_of_its_final_norm() -> None:
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True).eval()
-    backbone = build_backbone(VIT, 2).eval()
+    backbone = find_backbone(VIT).build(2).eval()
     own = {f"features.network.model.{key}": value for key, value in network.state_dict().items()}
     backbone.load_state_dict({key: own[key] for key in backbone.state_dict()})
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_an_artefact_with_a_timm_backbone_is_read_back(
     tmp_path: Path, cosine_artefact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The graph's conversion takes most of the time, and is not read back here.
-    monkeypatch.setattr("model.openvino_graph.converted", None)
+    monkeypatch.setattr("model.openvino_graph.openvino_graph", None)
     embedder = Embedder(config(VIT)).eval()
     known = load_artefact(cosine_artefact).description
     description = known.model_copy(update={"embedder": embedder.config})

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model.openvino_runtime import OpenVinoRuntime
+from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
 from service.engine.admission import Admission
 

@@ -7,8 +7,7 @@ import timm
 import torch
 import torchvision
 
-from model.architecture import osnet_forms
-from model.backbones import build_backbone
+from model.architecture import find_backbone, osnet_forms
 from model.osnet import build_osnet
 from model.problems import InputProblem
 from tests.training.runs import first_batch
@@ -25,7 +24,7 @@ VIT = "timm:vit_tiny_patch16_224"
 
 
 def with_weights(name, initial_weights, last_stride=1):
-    backbone = build_backbone(name, last_stride)
+    backbone = find_backbone(name).build(last_stride)
     load_backbone_weights(name, backbone, str(initial_weights))
     return backbone
 
@@ -137,7 +136,7 @@ def test_the_weights_of_another_library_are_refused_by_the_word_to_set():
 
 
 def test_a_download_that_fails_is_answered_with_the_remedy(monkeypatch, tmp_path):
-    backbone = build_backbone(RESNET, 2)
+    backbone = find_backbone(RESNET).build(2)
 
     def offline(*args, **settings):
         raise OSError("no route")

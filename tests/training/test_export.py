@@ -112,7 +112,7 @@ def test_graphs_of_every_kind_of_embedder_give_pytorch_s_numbers_at_any_batch_si
     [
         {"layers": "linear"},
         {"hidden": 16, "pair_feature": "abs"},
-        {"layers": "bn-linear", "pair_feature": "raw"},
+        {"layers": "linear", "pair_feature": "raw"},
     ],
     ids=str,
 )

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from model.artefact import Artefact
 from model.crops.decode import decode_crop
 from model.feature_file import Origin, read_origin, read_unreadable, write_features
-from model.openvino_runtime import DtypeName, RuntimeUnusable
+from model.precision import DtypeName
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime, Probes
+from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable
 from model.shards import SHARD, shard_name
 from model.torch_runtime import TorchRuntime
 from training.datasets.record import CropRecord

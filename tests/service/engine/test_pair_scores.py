@@ -9,13 +9,13 @@ import torch
 from model.architecture import MetricNetworkConfig
 from model.artefact import Artefact, load_artefact
 from model.metric_network import MetricNetwork
-from model.openvino_runtime import OpenVinoRuntime
+from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
 from model.weights import round_as_stored
 from service.engine.networks import PAIRS_PER_PASS, Networks
 
 
-@pytest.fixture(params=["two", "linear", "bn-linear"])
+@pytest.fixture(params=["two", "linear"])
 def layers(request):
     return request.param
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from model import openvino_runtime
+from model import runtimes
 from model.artefact import load_artefact, resolve_artefact
 from model.crops.decode import decode_crop
-from model.openvino_runtime import OpenVinoRuntime
+from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
 from service.engine.batcher import MicroBatcher, WaitingCrop
 from service.engine.device import DeviceThread
@@ -36,7 +36,7 @@ TASKS = Path("/proc/self/task")
 DROPPED_BY_ANOTHER_THREAD = """
 import signal, sys, threading
 from model.artefact import load_artefact
-from model.openvino_runtime import OpenVinoRuntime
+from model.runtimes import OpenVinoRuntime
 
 signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 held = [OpenVinoRuntime(load_artefact(sys.argv[1]), "float32")]
@@ -166,7 +166,7 @@ class _Failing:
 def test_threads_that_compute_a_small_network_let_the_others_go_first(
     tiny_artefact, monkeypatch, multiplications, niceness
 ):
-    monkeypatch.setattr(openvino_runtime, "SMALL_NETWORK", multiplications)
+    monkeypatch.setattr(runtimes, "SMALL_NETWORK", multiplications)
     artefact = load_artefact(tiny_artefact)
     before = set(TASKS.iterdir())
     runtime = OpenVinoRuntime(artefact, "float32")
@@ -181,12 +181,12 @@ def test_threads_that_compute_a_small_network_let_the_others_go_first(
 
 def test_the_larger_shipped_network_is_not_small():
     graphs = {
-        name: openvino_runtime.read_graph(load_artefact(resolve_artefact(name)))
+        name: runtimes.read_graph(load_artefact(resolve_artefact(name)))
         for name in ("small", "bundled")
     }
-    small = openvino_runtime.SMALL_NETWORK
-    assert openvino_runtime._multiplications(graphs["small"]) < small
-    assert openvino_runtime._multiplications(graphs["bundled"]) > small
+    small = runtimes.SMALL_NETWORK
+    assert runtimes._multiplications(graphs["small"]) < small
+    assert runtimes._multiplications(graphs["bundled"]) > small
 
 
 def test_openvino_is_loaded_without_its_telemetry(tmp_path):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from model.artefact import load_artefact, save_artefact
-from model.openvino_runtime import OpenVinoRuntime
-from model.probes import drawn_patterns
+from model.preprocessing import drawn_patterns
 from model.provenance import TrainingFingerprints
+from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
 from tests.training.runs import run_here
 
