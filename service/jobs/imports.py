@@ -227,8 +227,7 @@ async def _enroll_batch(
 def _refuse_tar(archive: BinaryIO) -> None:
     start = archive.read(512)
     archive.seek(0)
-    is_compressed = start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
-    if is_compressed or start[257:262] == b"ustar":
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or start[257:262] == b"ustar":
         raise UnsupportedMediaType("archive: is a tar file, which is not read; send a zip")
 
 
