@@ -630,14 +630,14 @@ WATCHES = Table(
     why TEXT
     """,
 )
-# Histogram of the best scores of a list's tracks, as a JSON array, for vectors of one embedder (the
-# `subject`). Counting starts at `since`, which moves when the list is disarmed.
+# Histogram of the best scores of a list's tracks for vectors of one embedder (the `subject`).
+# Counting starts at `since`, which moves when the list is disarmed.
 WATCH_TRAFFIC = Table(
     "watch_traffic",
     f"""
     gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
     subject TEXT NOT NULL,
-    counts TEXT NOT NULL,
+    histogram BLOB NOT NULL,
     tracks INTEGER NOT NULL,
     since INTEGER NOT NULL
     """,

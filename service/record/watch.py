@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic_core import from_json
+import numpy as np
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from service.errors import InvalidField
@@ -32,6 +32,8 @@ MOST_ARMED = 100
 KEPT_ALERTS = 100_000
 # With as many webhooks as there may be, 10,000 deliveries wait at most.
 WAITING_OF_WEBHOOK = 500
+# A stored histogram of traffic has one such number a bin.
+COUNTS = np.dtype("<i8")
 EXPIRED_AT_ONCE = 1000
 MICROS_OF_DAY = 86_400_000_000
 # The oldest alerts about the person with the most give place: one picture that is sent again and
@@ -237,11 +239,11 @@ class Watches(RecordPart):
         require_entry(transaction, gallery_id)
         row = transaction.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
         if row:
-            counts = [sum(both) for both in zip(counts, from_json(row["counts"]), strict=True)]
+            counts = [sum(both) for both in zip(counts, _counts_of(row), strict=True)]
         values = {
             "gallery_id": gallery_id,
             "subject": subject,
-            "counts": as_json(counts),
+            "histogram": np.array(counts, COUNTS).tobytes(),
             "tracks": sum(counts),
             "since": row["since"] if row else now_micros(),
         }
@@ -254,7 +256,7 @@ class Watches(RecordPart):
             None where there are none of this subject.
         """
         row = self._reader.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
-        return (from_json(row["counts"]), as_moment(row["since"])) if row else None
+        return (_counts_of(row), as_moment(row["since"])) if row else None
 
     @transactional
     def note_visit(
@@ -384,6 +386,11 @@ def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
     watches = _read_lists(reader, f"WHERE gallery_id = ? AND {ARMED}", (gallery_id,))
     now = datetime.now(UTC)
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
+
+
+def _counts_of(row: sqlite3.Row) -> list[int]:
+    counts: list[int] = np.frombuffer(row["histogram"], COUNTS).tolist()
+    return counts
 
 
 def _read_lists(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[ArmedList]:
