@@ -44,6 +44,9 @@ PICTURES = (2, 4, 8)
 MOST_MEANS = 100
 # Tables for filters: K identities, a third of them, a tenth …
 FEWER = (1, 3, 10, 30, 100)
+# Numbers of identities for which the artefact's own thresholds are computed. Crops count as further
+# ones, see `CurrentCalibration.judge`.
+ARTEFACT_SIZES = (*range(1, FEW_IDENTITIES), 24, 32, 48, 64, 96, 128, 256, 512)
 # ρ before any search, with the weight of this number of searches.
 RATIO_PRIOR = 0.92
 RATIO_WEIGHT = 20.0
@@ -134,7 +137,7 @@ class GalleryThresholds(Stored):
 
 
 def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
-    """Return an artefact's thresholds for searches among 1 to 17 identities.
+    """Return an artefact's thresholds for searches among 1 to 17 identities with any crops.
 
     So few identities have no level or scale of their own. The tails are the artefact's impostor
     tail for the best of K pairs, in raw scores: call its methods with level 0. A probability is
@@ -142,7 +145,7 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
     """
     rates = np.exp(-RARITIES).tolist()
     tails = []
-    for identities in range(FEW_IDENTITIES - 1, 0, -1):
+    for identities in reversed(ARTEFACT_SIZES):
         scores = [calibration.search_threshold(rate, identities) for rate in rates]
         heights = scores + LEAST_RISE * np.arange(len(scores))
         tail = StrangerTail(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -158,6 +159,7 @@ class CurrentCalibration:
         shallow: bool = False,
         galleries: int = 1,
         pictures: int = 1,
+        crops: int = 0,
     ) -> Judge:
         """Choose thresholds for a search.
 
@@ -169,12 +171,15 @@ class CurrentCalibration:
             galleries: number of galleries searched at once. Their false alarms add up, so each has
                 an equal share of the rate.
             pictures: number of pictures of one person that are averaged.
+            crops: number of crops that the search covers; of few identities every one counts.
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
         if few_identities(identities):
             fitted = self.few
             level = 0.0
+            # c crops of one person raise a stranger's best score about as √c people do.
+            identities = round(math.sqrt(identities * max(identities, crops)))
         elif self.published and state.date:
             fitted = self.published.calibration
         match_rate = SEARCH_OPERATING_POINTS[operating_point] / galleries

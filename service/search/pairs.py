@@ -67,7 +67,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         level = current.published.level if current.published else None
         count = target.index.identities
         identities = await runtime.galleries.read(count) if target.outside_index else count()
-        judge = current.judge(point, identities, level)
+        judge = current.judge(point, identities, level, crops=target.crops)
     else:
         pairs = model.description.calibration.scorings[scoring]
         uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))

@@ -236,6 +236,7 @@ class Search:
             proposal.shallow,
             self.galleries,
             len(proposal.queries),
+            proposal.candidates.searched,
         )
         if proposal.counts_all:
             basis = f"{judge.state.basis} {COUNTS_ALL}"
