@@ -38,17 +38,17 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 192_888,
+    "tokens of service and gmn_client": 192_974,
     "files of service and gmn_client": 152,
     "functions of a query": 167,
     "files of a query": 42,
     "functions of an enrolment": 235,
     "files of an enrolment": 44,
-    "tokens of training": 84_230,
+    "tokens of training": 84_222,
     "files of training": 84,
     "tokens of bench": 14_411,
     "tokens of demo": 4_848,
-    "tokens of model": 30_800,
+    "tokens of model": 30_801,
     "functions of a first update": 126,
     "files of a first update": 35,
     "functions of a step": 43,
