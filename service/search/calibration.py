@@ -178,8 +178,9 @@ class CurrentCalibration:
         if few_identities(identities):
             fitted = self.few
             level = 0.0
-            # c crops of one person raise a stranger's best score about as √c people do.
-            identities = round(math.sqrt(identities * max(identities, crops)))
+            # The artefact's thresholds for K people hold for up to two crops of each. Above that, c
+            # crops of a person raise a stranger's best score about as √(c/2) people do.
+            identities = max(identities, round(math.sqrt(identities * crops / 2)))
         elif self.published and state.date:
             fitted = self.published.calibration
         match_rate = SEARCH_OPERATING_POINTS[operating_point] / galleries
