@@ -195,7 +195,9 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
     assert len(asked) == searches
 
 
-@pytest.mark.parametrize(("people", "crops_each", "looks"), [(1, 1, 1), (5, 2, 5), (4, 8, 8), (8, 100, 57)])
+@pytest.mark.parametrize(
+    ("people", "crops_each", "looks"), [(1, 1, 1), (5, 2, 5), (4, 8, 8), (8, 100, 57)]
+)
 def test_crops_of_few_people_count_by_their_root(people: int, crops_each: int, looks: int) -> None:
     judge = CURRENT.judge("far_1e-2", people, None, crops=people * crops_each)
     assert judge.match == pytest.approx(ARTEFACT.search_threshold(0.01, looks), abs=1e-3)
