@@ -1,7 +1,5 @@
 """`gmn export`: graphs that give PyTorch's features and scores, and the examples of both pages."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -16,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-import gmn
 from model.architecture import BackboneKind, EmbedderConfig, MetricNetworkConfig, register_backbone
 from model.artefact import load_artefact, resolve_artefact, save_artefact
 from model.crops.decode import decode_crop
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork, cosine_similarities, score_pairs
+from tests.training.runs import run_here
 from training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -29,15 +27,15 @@ PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TOLERANCE = 1e-4
 
 
-def example(page: str, naming: str) -> str:
+def example(page, naming):
     (found,) = [
         block for block in PYTHON.findall((ROOT / "docs" / page).read_text()) if naming in block
     ]
     return str(found)
 
 
-def artefact_like(tiny: Path, file: Path, embedder: object, network: object) -> Path:
-    """An artefact of random weights at 64×32 with another embedder and M-Net."""
+def artefact_like(tiny, file, embedder, network):
+    """Write an artefact of random weights at 64×32 with another embedder and M-Net."""
     own = EmbedderConfig.model_validate(embedder)
     metric = MetricNetworkConfig.model_validate(network)
     torch.manual_seed(0)
@@ -48,116 +46,86 @@ def artefact_like(tiny: Path, file: Path, embedder: object, network: object) -> 
     return file
 
 
-def sessions(folder: Path) -> list[onnxruntime.InferenceSession]:
-    return [
-        onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
-        for name in ("embedder.onnx", "pair_scorer.onnx")
-    ]
-
-
-def largest_differences(file: Path, folder: Path, crops: torch.Tensor) -> dict[str, float]:
-    """Of features by their length, and end to end of every score by the largest, from PyTorch."""
+def require_parity(file, folder, crops):
+    """Compare features by their length, and scores by the largest of them, with PyTorch's."""
     artefact = load_artefact(file)
     with torch.inference_mode():
         wanted = artefact.embedder(crops)
-    embedder, pair_scorer = sessions(folder)
-    found = embedder.run(None, {"crops": crops.numpy()})[0]
+    embedder, pair_scorer = (
+        onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+        for name in ("embedder.onnx", "pair_scorer.onnx")
+    )
+    (found,) = embedder.run(None, {"crops": crops.numpy()})
+    apart = np.abs(found - wanted.numpy()) / wanted.norm(dim=1, keepdim=True).numpy()
+    assert apart.max() < TOLERANCE
     rows, columns = np.triu_indices(len(crops))
-    pairs = {"first": found[rows], "second": found[columns]}
     expected = {"cosine": cosine_similarities(wanted, wanted).numpy()}
     if artefact.metric_network is not None:
         expected["mnet"] = score_pairs(artefact.metric_network, wanted, wanted).numpy()
-    apart = np.abs(found - wanted.numpy()) / wanted.norm(dim=1, keepdim=True).numpy()
     assert [output.name for output in pair_scorer.get_outputs()] == list(expected)
-    return {"features": float(apart.max())} | {
-        name: float(
-            np.abs(pair_scorer.run([name], pairs)[0] - scores[rows, columns]).max()
-            / max(1.0, np.abs(scores).max())
-        )
-        for name, scores in expected.items()
-    }
+    for name, scores in expected.items():
+        (scored,) = pair_scorer.run([name], {"first": found[rows], "second": found[columns]})
+        largest = max(1.0, np.abs(scores).max())
+        assert np.abs(scored - scores[rows, columns]).max() < TOLERANCE * largest, name
 
 
-RECIPES = {
-    "gmn-r50": {},
-    "msfl-r50": {},
-    "gmn-msfl-msgr-r50": {},
-    "instance": {"backbone": "osnet_ibn_x1_0"},
-    "folded": {
-        "backbone": "osnet_context_x0_25_folded",
-        "pooling": "depthwise",
-        "map_size": (4, 2),
-        "head": {"layers": "fc-prelu", "dimension": 32},
-    },
+FOLDED = {
+    "backbone": "osnet_context_x0_25_folded",
+    "pooling": "depthwise",
+    "map_size": (4, 2),
+    "head": {"layers": "fc-prelu", "dimension": 32},
+}
+# Each embedder with another form of M-Net.
+NETWORKS = {
+    "gmn-r50": ({}, {"layers": "linear"}),
+    "gmn-msfl-msgr-r50": ({}, {"hidden": 16, "pair_feature": "abs"}),
+    "instance": (
+        {"backbone": "osnet_ibn_x1_0"},
+        {"layers": "linear", "pair_feature": "raw"},
+    ),
+    "folded": (FOLDED, {"hidden": 16}),
 }
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "folded" else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES],
+    [name if name == "folded" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
 )
-def test_graphs_of_every_kind_of_embedder_give_pytorch_s_numbers_at_any_batch_size(
-    name: str, tiny_artefact: Path, tmp_path: Path
-) -> None:
-    embedder = RECIPES[name] or read_recipe(name).embedder.model_dump()
-    file = artefact_like(tiny_artefact, tmp_path / "own.safetensors", embedder, {"hidden": 16})
-    assert gmn.run(["export", str(file), "--onnx", str(tmp_path / "onnx")]) == 0
+def test_graphs_of_every_kind_of_network_give_pytorch_s_numbers_at_any_batch_size(
+    name, tiny_artefact, tmp_path
+):
+    embedder, network = NETWORKS[name]
+    embedder = embedder or read_recipe(name).embedder.model_dump()
+    file = artefact_like(tiny_artefact, tmp_path / "own.safetensors", embedder, network)
+    assert run_here("export", file, "--onnx", tmp_path / "onnx").status == 0
     for size in (1, 5):
-        differences = largest_differences(file, tmp_path / "onnx", torch.randn(size, 3, 64, 32))
-        assert max(differences.values()) < TOLERANCE, differences
-
-
-@pytest.mark.parametrize(
-    "network",
-    [
-        {"layers": "linear"},
-        {"hidden": 16, "pair_feature": "abs"},
-        {"layers": "linear", "pair_feature": "raw"},
-    ],
-    ids=str,
-)
-@pytest.mark.slow
-def test_every_form_of_m_net_is_exported(
-    network: dict[str, object], tiny_artefact: Path, tmp_path: Path
-) -> None:
-    file = artefact_like(
-        tiny_artefact, tmp_path / "own.safetensors", {"backbone": "resnet18"}, network
-    )
-    assert gmn.run(["export", str(file), "--onnx", str(tmp_path / "onnx")]) == 0
-    differences = largest_differences(file, tmp_path / "onnx", torch.randn(3, 3, 64, 32))
-    assert max(differences.values()) < TOLERANCE, differences
+        require_parity(file, tmp_path / "onnx", torch.randn(size, 3, 64, 32))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bundled", "small", "open"])
-def test_shipped_artefacts_in_onnx_runtime_agree_with_pytorch_on_photographs(
-    name: str, tmp_path: Path
-) -> None:
+def test_shipped_artefacts_in_onnx_runtime_agree_with_pytorch_on_photographs(name, tmp_path):
     data = Path(os.environ.get("REID_TEST_DATA", "/nowhere"))
     files = sorted((data / "market1501").rglob("*.jpg"))[::200][:48]
     if not files:
         pytest.skip("photographs are read from $REID_TEST_DATA/market1501, which is not there")
-    assert gmn.run(["export", name, "--onnx", str(tmp_path)]) == 0
+    assert run_here("export", name, "--onnx", tmp_path).status == 0
     preprocessing = load_artefact(resolve_artefact(name)).description.preprocessing
     images = [preprocessing.resize(decode_crop(file.read_bytes())) for file in files]
     crops = preprocessing.normalise(torch.from_numpy(np.stack(images))).contiguous()
-    differences = largest_differences(resolve_artefact(name), tmp_path, crops)
-    assert max(differences.values()) < TOLERANCE, differences
+    require_parity(resolve_artefact(name), tmp_path, crops)
 
 
 @pytest.mark.slow
 def test_the_examples_embed_and_score_as_each_other_and_one_runs_without_torch(
-    tiny_artefact: Path,
-    drawn_crops: list[tuple[str, str, bytes]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tiny_artefact, drawn_crops, tmp_path, monkeypatch
+):
     for name, crop in zip(("ann.jpg", "photo.jpg"), drawn_crops, strict=False):
         Image.open(io.BytesIO(crop[2])).save(tmp_path / name, quality=95)
     page = (ROOT / "docs" / "programs.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"^gmn (export .*)$", page, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
-    assert gmn.run(written.replace("bundled", str(tiny_artefact)).split()) == 0
+    assert run_here(*written.replace("bundled", str(tiny_artefact)).split()).status == 0
     about = json.loads((tmp_path / "runs" / "onnx" / "preprocessing.json").read_text())
     assert about["provenance"]["terms"] == "Free of any: nobody is shown, every person is drawn."
     assert about["pair_scorer"]["default"] == "mnet"
@@ -181,29 +149,14 @@ def test_the_examples_embed_and_score_as_each_other_and_one_runs_without_torch(
     assert "at even odds" in printed[1]
 
 
-@pytest.mark.slow
-def test_networks_that_give_no_numbers_are_refused(
-    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    artefact = load_artefact(tiny_artefact)
-    with torch.no_grad():
-        artefact.embedder.neck.weight.fill_(float("nan"))
-    broken = tmp_path / "broken.safetensors"
-    save_artefact(broken, artefact.description, artefact.embedder, artefact.metric_network)
-    assert gmn.run(["export", str(broken), "--onnx", str(tmp_path / "a")]) == 2
-    assert "features differ by nan" in capsys.readouterr().err
-
-
 class DependsOnItsInput(torch.nn.Module):
     """A step that a graph cannot hold."""
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+    def forward(self, crops):
         return crops if float(crops.sum()) > 0 else -crops
 
 
-def test_a_backbone_that_has_no_graph_is_refused_by_the_file(
-    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_backbone_that_has_no_graph_is_refused_by_the_file(tiny_artefact, tmp_path):
     register_backbone(
         "no_graph",
         BackboneKind(lambda _: torch.nn.Sequential(DependsOnItsInput()), (3, 3, 3, 3), None, (1,)),
@@ -211,28 +164,32 @@ def test_a_backbone_that_has_no_graph_is_refused_by_the_file(
     file = artefact_like(
         tiny_artefact, tmp_path / "own.safetensors", {"backbone": "no_graph"}, {"hidden": 16}
     )
-    assert gmn.run(["export", str(file), "--onnx", str(tmp_path / "onnx")]) == 2
-    problem = capsys.readouterr().err
-    assert "embedder.onnx cannot be made of this artefact's networks" in problem
-    assert "data-dependent" in problem
+    ran = run_here("export", file, "--onnx", tmp_path / "onnx")
+    assert ran.status == 2
+    assert "embedder.onnx cannot be made of this artefact's networks" in ran.err
+    assert "data-dependent" in ran.err
     assert list((tmp_path / "onnx").iterdir()) == []
 
 
 @pytest.mark.slow
-def test_bad_input_is_named_and_leaves_nothing(
-    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
-) -> None:
+def test_bad_input_is_named_and_leaves_nothing(tiny_artefact, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    assert gmn.run(["export", str(tiny_artefact), "--onnx", str(tmp_path / "file")]) == 2
-    assert "file: cannot be written" in capsys.readouterr().err
+    artefact = load_artefact(tiny_artefact)
+    with torch.no_grad():
+        artefact.embedder.neck.weight.fill_(float("nan"))
+    broken = tmp_path / "broken.safetensors"
+    save_artefact(broken, artefact.description, artefact.embedder, artefact.metric_network)
+    for file, folder, message in (
+        (tiny_artefact, "file", "file: cannot be written"),
+        ("nosuch", "a", "there is no shipped artefact of this name"),
+        (broken, "b", "features differ by nan"),
+    ):
+        ran = run_here("export", file, "--onnx", tmp_path / folder)
+        assert ran.status == 2
+        assert message in ran.err
     assert (tmp_path / "file").read_text() == "mine"
-    assert gmn.run(["export", "nosuch", "--onnx", str(tmp_path / "a")]) == 2
-    assert "there is no shipped artefact of this name" in capsys.readouterr().err
-    monkeypatch.setattr("training.onnx_export.TOLERANCE", 0.0)
-    assert gmn.run(["export", str(tiny_artefact), "--onnx", str(tmp_path / "a")]) == 2
-    assert "other numbers than PyTorch" in capsys.readouterr().err
-    assert list((tmp_path / "a").iterdir()) == []
+    assert list((tmp_path / "b").iterdir()) == []
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert gmn.run(["export", str(tiny_artefact), "--onnx", str(tmp_path / "b")]) == 2
-    assert "pip install 'gmn-reid[export]'" in capsys.readouterr().err
-    assert not (tmp_path / "b").exists()
+    ran = run_here("export", tiny_artefact, "--onnx", tmp_path / "c")
+    assert "pip install 'gmn-reid[export]'" in ran.err
+    assert not (tmp_path / "c").exists()

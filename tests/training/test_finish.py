@@ -1,17 +1,14 @@
 """An artefact is made from any checkpoint of a run, and what that needs is asked for first."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import gmn
 from model.artefact import load_artefact
+from tests.training.runs import run_here, set_options, write_manifest
 from training.checkpoint import read_weights
 
 DATA = "synthetic:5,identities=12,domains=1,cameras=2,crops=2"
@@ -26,37 +23,24 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def train(tiny_artefact: Path) -> Callable[..., int]:
+def train(tiny_artefact):
     """Trains from the tiny artefact, since a few steps from random weights collapse."""
 
-    def from_tiny(out: Path, *settings: str, data: str = DATA) -> int:
-        begun = (f"initial_weights={tiny_artefact}", *SETTINGS, *settings)
-        words = (word for setting in begun for word in ("--set", setting))
-        return gmn.run(["train", "small-gmn", "--data", data, "--out", str(out), *words])
+    def from_tiny(out, *settings):
+        begun = set_options(f"initial_weights={tiny_artefact}", *SETTINGS, *settings)
+        return run_here("train", "small-gmn", "--data", DATA, "--out", out, *begun)
 
     return from_tiny
 
 
-def manifest(folder: Path, drawn_crops, camera: str | None = None) -> str:
-    """Drawn people as a manifest, all under the one camera where it is given."""
-    rows = ["path,identity,camera"]
-    for number, crop in enumerate(drawn_crops):
-        (folder / f"{number}.png").write_bytes(crop.png)
-        rows.append(f"{number}.png,{crop.identity},{camera or crop.camera}")
-    (folder / "others.csv").write_text("\n".join(rows))
-    return f"manifest:{folder / 'others.csv'}"
-
-
 @pytest.fixture(scope="module")
-def run(train: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(train, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finish") / "run"
-    assert train(folder) == 0
+    assert train(folder).status == 0
     return folder
 
 
-def test_the_artefact_of_a_run_is_of_its_best_weights_and_the_report_names_the_epoch(
-    run: Path,
-) -> None:
+def test_the_artefact_of_a_run_is_of_its_best_weights_and_the_report_names_the_epoch(run):
     best = read_weights(run / "best.pt")
     artefact = load_artefact(run / "model.safetensors")
     stored = artefact.embedder.state_dict()
@@ -75,86 +59,57 @@ def test_the_artefact_of_a_run_is_of_its_best_weights_and_the_report_names_the_e
     assert page.count('<img alt="rank ') == len(shown) > 0
 
 
-def test_any_checkpoint_is_finished_and_the_best_one_as_the_run_itself_did(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_any_checkpoint_is_finished_and_the_best_one_as_the_run_itself_did(run):
     trained = load_file(run / "model.safetensors")
-    assert gmn.run(["finish", str(run), "--checkpoint", "last"]) == 0
-    assert "The weights of checkpoint.pt" in capsys.readouterr().out
+    assert "The weights of checkpoint.pt" in run_here("finish", run, "--checkpoint", "last").out
     steps = read_weights(run / "checkpoint.pt").done
     assert f"after {steps:,} steps" in json.loads((run / "report.json").read_text())["checkpoint"]
-    assert gmn.run(["finish", str(run), "--checkpoint", str(run / "best.pt")]) == 0
+    assert run_here("finish", run, "--checkpoint", run / "best.pt").status == 0
     again = load_file(run / "model.safetensors")
     assert all(torch.equal(again[name], trained[name]) for name in trained)
 
 
-def test_figures_are_of_the_weights_that_the_artefact_stores(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert gmn.run(["finish", str(run)]) == 0
+def test_figures_are_of_the_weights_that_the_artefact_stores(run):
+    assert run_here("finish", run).status == 0
     stored = json.loads((run / "report.json").read_text())["datasets"][0]["scorings"]
-    capsys.readouterr()
-    command = ["evaluate", str(run / "model.safetensors"), "--data", DATA, "--split", "held-out"]
-    assert gmn.run([*command, "--json"]) == 0
-    measured = json.loads(capsys.readouterr().out)["datasets"][0]["scorings"]
+    asked = ("--data", DATA, "--split", "held-out", "--json")
+    ran = run_here("evaluate", run / "model.safetensors", *asked)
+    measured = json.loads(ran.out)["datasets"][0]["scorings"]
     for scoring in ("cosine", "mnet"):
         assert measured[scoring]["distribution"] == stored[scoring]["distribution"]
         assert measured[scoring]["metrics"] == stored[scoring]["metrics"]
 
 
-def test_a_checkpoint_that_is_not_there_is_named(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert gmn.run(["finish", str(run), "--checkpoint", "first"]) == 2
-    assert "first: no such checkpoint; name best, last or a file" in capsys.readouterr().err
-    assert gmn.run(["finish", str(tmp_path)]) == 2
-    assert "has no recipe.json; name a folder that gmn train made" in capsys.readouterr().err
-
-
-def test_data_that_have_moved_are_named_with_the_file_to_correct(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = run / "data.json"
-    kept = file.read_text()
-    try:
-        file.write_text(kept.replace(DATA, "cuhk01:/nowhere"))
-        assert gmn.run(["finish", str(run)]) == 2
-    finally:
-        file.write_text(kept)
-    error = capsys.readouterr().err
+def test_checkpoints_and_data_that_are_not_there_are_named(run, tmp_path):
+    error = run_here("finish", run, "--checkpoint", "first").err
+    assert "first: no such checkpoint; name best, last or a file" in error
+    error = run_here("finish", tmp_path).err
+    assert "has no recipe.json; name a folder that gmn train made" in error
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "data.json"
+    file.write_text(file.read_text().replace(DATA, "cuhk01:/nowhere"))
+    error = run_here("finish", tmp_path / "run").err
     assert "/nowhere" in error
     assert f"correct their paths in {file}" in error
 
 
-def test_a_run_that_by_chance_holds_out_no_people_is_refused_before_its_first_step(
-    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(tmp_path / "run", "held_out.fraction=1e-9") == 2
-    error = capsys.readouterr().err
-    assert "none of its people is held out" in error
-    assert "raise held_out.fraction" in error
+def test_a_run_that_by_chance_holds_out_no_people_is_refused_before_its_first_step(train, tmp_path):
+    ran = train(tmp_path / "run", "held_out.fraction=1e-9")
+    assert ran.status == 2
+    assert "none of its people is held out" in ran.err
+    assert "raise held_out.fraction" in ran.err
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_a_set_of_one_camera_is_refused_before_the_first_step(
-    train: Callable[..., int], tmp_path: Path, drawn_crops, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = manifest(tmp_path, drawn_crops, "one")
-    assert train(tmp_path / "run", "sampling.identities=2", data=data) == 2
-    assert "all crops are of one camera" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "log.jsonl").exists()
-
-
-def test_a_run_on_all_people_is_finished_with_other_people(
-    train: Callable[..., int], tmp_path: Path, drawn_crops, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_on_all_people_is_finished_with_other_people(train, tmp_path, drawn_crops):
     out = tmp_path / "run"
-    assert train(out, "held_out.fraction=0", "optimisation.epochs=1") == 0
-    assert f"gmn finish {out} --data SPEC" in " ".join(capsys.readouterr().err.split())
+    ran = train(out, "held_out.fraction=0", "optimisation.epochs=1")
+    assert ran.status == 0
+    assert f"gmn finish {out} --data SPEC" in ran.err
     assert not (out / "model.safetensors").exists()
-    assert gmn.run(["finish", str(out)]) == 2
-    assert "held out no people; name people" in capsys.readouterr().err
-    assert gmn.run(["finish", str(out), "--data", manifest(tmp_path, drawn_crops)]) == 0
+    assert "held out no people; name people" in run_here("finish", out).err
+    others = write_manifest(tmp_path / "others.csv", drawn_crops)
+    assert run_here("finish", out, "--data", others).status == 0
     description = load_artefact(out / "model.safetensors").description
     assert description.calibration.data == "identities of others"
     report = json.loads((out / "report.json").read_text())
@@ -162,32 +117,20 @@ def test_a_run_on_all_people_is_finished_with_other_people(
     assert "was calibrated on these people" in (out / "report.html").read_text()
 
 
-def test_a_run_whose_start_was_moved_resumes_and_is_finished_by_its_best_weights(
-    train: Callable[..., int], tiny_artefact: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    moved = tmp_path / "moved.safetensors"
-    assert train(out) == 0
-    moved.write_bytes(tiny_artefact.read_bytes())
-    settings = (f"initial_weights={moved}", *SETTINGS)
-    words = [word for setting in settings for word in ("--set", setting)]
-    assert (
-        gmn.run(["train", "small-gmn", "--data", DATA, "--out", str(out), "--resume", *words]) == 0
-    )
-
-
-def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(
-    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(train, tmp_path):
     out = tmp_path / "run"
     settings = ("initial_weights=none", "embedder.last_stride=2", "optimisation.epochs=1")
-    assert train(out, *settings, "sampling.images=2") == 2
-    error = capsys.readouterr().err
-    assert "the model has collapsed" in error
-    assert "more epochs" in error
+    ran = train(out, *settings, "sampling.images=2")
+    assert ran.status == 2
+    assert "the model has collapsed" in ran.err
+    assert "more epochs" in ran.err
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    validations = [line for line in log if line["event"] == "validation"]
+    assert validations
+    assert all(line["collapsed"] and not line["best"] for line in validations)
     assert not (out / "model.safetensors").exists()
     assert not (out / "best.pt").exists()
     another = tmp_path / "another.pt"
     another.write_bytes((out / "checkpoint.pt").read_bytes())
-    assert gmn.run(["finish", str(out), "--checkpoint", str(another)]) == 2
-    assert f"gmn finish {out} --checkpoint last" in " ".join(capsys.readouterr().err.split())
+    error = run_here("finish", out, "--checkpoint", another).err
+    assert f"gmn finish {out} --checkpoint last" in error

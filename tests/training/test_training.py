@@ -3,8 +3,6 @@
 import json
 import signal
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +12,9 @@ from model.artefact import load_artefact
 from model.problems import InputProblem
 from tests.forked import GMN, Forked, run_gmn
 from training.datasets.drawn import draw_people
-from training.datasets.record import CropRecord
 from training.provenance import without_folders
-from training.recipe import Recipe, read_recipe
-from training.run import Run, prepare_run
+from training.recipe import read_recipe
+from training.run import prepare_run
 from training.step import refuse_divergence
 from training.train import train_networks
 
@@ -36,57 +33,48 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def records() -> tuple[CropRecord, ...]:
+def records():
     return draw_people(11, 2, 6, cameras_per_domain=2, crops_per_camera=2).records
 
 
-def recipe(*settings: str) -> Recipe:
+def recipe(*settings):
     return read_recipe("small-gmn", [*SMALL, *settings])
 
 
-def run_to_the_end(
-    folder: Path, records: tuple[CropRecord, ...], chosen: Recipe
-) -> dict[str, torch.Tensor]:
+def run_to_the_end(folder, records, chosen):
     folder.mkdir(exist_ok=True)
     run = prepare_run(chosen, records, folder)
     train_networks(run, lambda *_: None)
     return run.networks.state_dict()
 
 
-def logged_steps(folder: Path) -> list[dict[str, object]]:
+def logged_steps(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_the_perturbation_starts_after_the_warm_up(
-    tmp_path: Path, records: tuple[CropRecord, ...]
-) -> None:
+def test_the_perturbation_starts_after_the_warm_up(tmp_path, records):
     run = prepare_run(recipe(), records, tmp_path)
-    perturbing: list[bool] = []
+    perturbing = []
     train_networks(run, lambda *_: perturbing.append(run.networks.metric_network.perturbing))
     per_epoch = len(perturbing) // 3
     assert perturbing == [False] * per_epoch + [True] * 2 * per_epoch
 
 
-def test_the_log_names_every_term_and_its_gradient(
-    tmp_path: Path, records: tuple[CropRecord, ...]
-) -> None:
-    run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
-    for line in logged_steps(tmp_path):
-        assert (
-            set(line["loss"]) == set(line["gradient_norm"]) == {"identity", "triplet", "gmn", "pic"}
-        )
+def test_the_log_of_a_short_run_names_every_step_every_term_that_is_on_and_its_gradient(
+    tmp_path, records
+):
+    run_to_the_end(tmp_path, records, recipe("log_every_steps=50", "losses.pic=0"))
+    lines = logged_steps(tmp_path)
+    assert [line["step"] for line in lines] == list(range(len(lines)))
+    assert len(lines) > 3
+    for line in lines:
+        assert set(line["loss"]) == set(line["gradient_norm"]) == {"identity", "triplet", "gmn"}
 
 
-def test_a_term_with_weight_zero_is_gone(tmp_path: Path, records: tuple[CropRecord, ...]) -> None:
-    settings = ("optimisation.epochs=1", "losses.gmn=0", "losses.pic=0")
-    run_to_the_end(tmp_path, records, recipe(*settings))
-    assert set(logged_steps(tmp_path)[0]["loss"]) == {"identity", "triplet"}
-
-
-def spoil(run: Run, at: int) -> Callable[..., None]:
+def spoil(run, at):
     """Lets one number of the classifier be infinite after a step."""
 
-    def after_step(done: int, *_: object) -> None:
+    def after_step(done, *_):
         if done == at:
             with torch.no_grad():
                 run.networks.losses.identity.classifier.weight[0, 0] = float("inf")
@@ -94,9 +82,7 @@ def spoil(run: Run, at: int) -> Callable[..., None]:
     return after_step
 
 
-def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(
-    tmp_path: Path, records: tuple[CropRecord, ...]
-) -> None:
+def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(tmp_path, records):
     run = prepare_run(recipe(), records, tmp_path)
     with pytest.raises(
         InputProblem,
@@ -113,10 +99,8 @@ def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(
     assert all(bool(tensor.isfinite().all()) for tensor in kept["networks"].values())
 
 
-def test_a_divergence_that_is_noticed_late_reaches_no_checkpoint(
-    tmp_path: Path, records: tuple[CropRecord, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def late(unread, *others) -> None:
+def test_a_divergence_that_is_noticed_late_reaches_no_checkpoint(tmp_path, records, monkeypatch):
+    def late(unread, *others):
         # As on a GPU, which is not waited for at every step.
         if len(unread) >= 3:
             refuse_divergence(unread, *others)
@@ -133,24 +117,7 @@ def test_a_divergence_that_is_noticed_late_reaches_no_checkpoint(
     assert all(bool(tensor.isfinite().all()) for tensor in kept["networks"].values())
 
 
-def test_a_short_run_has_a_curve_of_every_step(
-    tmp_path: Path, records: tuple[CropRecord, ...]
-) -> None:
-    run_to_the_end(tmp_path, records, recipe("log_every_steps=50"))
-    steps = [line["step"] for line in logged_steps(tmp_path)]
-    assert steps == list(range(len(steps)))
-    assert len(steps) > 3
-
-
-def test_another_recipe_does_not_resume(tmp_path: Path, records: tuple[CropRecord, ...]) -> None:
-    run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
-    with pytest.raises(InputProblem, match="another recipe"):
-        run_to_the_end(tmp_path, records, recipe("optimisation.epochs=2"))
-
-
-def test_a_checkpoint_with_other_parts_names_the_version_as_the_reason(
-    tmp_path: Path, records: tuple[CropRecord, ...]
-) -> None:
+def test_a_checkpoint_with_other_parts_names_the_version_as_the_reason(tmp_path, records):
     run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
     state = torch.load(tmp_path / "checkpoint.pt")
     del state["sampler"]
@@ -159,7 +126,7 @@ def test_a_checkpoint_with_other_parts_names_the_version_as_the_reason(
         run_to_the_end(tmp_path, records, recipe("optimisation.epochs=1"))
 
 
-def gmn_train(out: Path, start: Path, *more: str) -> list[str]:
+def gmn_train(out, start, *more):
     # From random weights, so few steps leave a network that has collapsed.
     begun = (f"initial_weights={start}", "embedder.last_stride=1")
     settings = [word for setting in (*SMALL, *begun) for word in ("--set", setting)]
@@ -168,9 +135,7 @@ def gmn_train(out: Path, start: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
-    tmp_path: Path, tiny_artefact: Path
-) -> None:
+def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(tmp_path, tiny_artefact):
     whole = tmp_path / "whole"
     killed = tmp_path / "killed"
     run_gmn(*gmn_train(whole, tiny_artefact)).check_returncode()
@@ -195,14 +160,11 @@ def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(
     ("word", "kept"),
     [
         ("manifest:/home/me/people/manifest.csv", "manifest:people/manifest.csv"),
-        ("cuhk01:/data/cuhk01", "cuhk01:data/cuhk01"),
         ("cuhk03np:/me/data/np,boxes=detected", "cuhk03np:data/np,boxes=detected"),
         ("initial_weights=/srv/weights/mobilenet.pth", "initial_weights=weights/mobilenet.pth"),
         ("synthetic:7,identities=5", "synthetic:7,identities=5"),
-        ("optimisation.learning_rate=2e-3", "optimisation.learning_rate=2e-3"),
-        ("--out", "--out"),
         ("/runs/first", "runs/first"),
     ],
 )
-def test_provenance_keeps_no_more_of_a_path_than_its_last_two_names(word: str, kept: str) -> None:
+def test_provenance_keeps_no_more_of_a_path_than_its_last_two_names(word, kept):
     assert without_folders(word) == kept
