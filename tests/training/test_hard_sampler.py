@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import training.plugins  # noqa: F401 - it registers the sampler
 from training.datasets.record import CropRecord
 from training.sampler import Sampling, build_sampler
 
