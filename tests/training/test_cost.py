@@ -1,7 +1,5 @@
 """Parameters and FLOPs, beside those that the MSFL paper prints."""
 
-from typing import Any
-
 import pytest
 
 from model.architecture import EmbedderConfig, HeadConfig, MetricNetworkConfig, MultiscaleConfig
@@ -11,7 +9,7 @@ from training.cost import embedder_cost, pair_cost
 PAPER_SIZE = Preprocessing(height=256, width=128)
 
 
-def resnet50(last_stride: Any = 2, **multiscale: Any) -> EmbedderConfig:
+def resnet50(last_stride=2, **multiscale):
     return EmbedderConfig(
         backbone="resnet50",
         last_stride=last_stride,
@@ -32,15 +30,13 @@ def resnet50(last_stride: Any = 2, **multiscale: Any) -> EmbedderConfig:
     ],
     ids=["baseline", "last stride 1", "1x1", "depthwise", "3x3"],
 )
-def test_the_counts_stand_beside_the_papers(
-    config: EmbedderConfig, millions: float, billions: float
-) -> None:
+def test_the_counts_stand_beside_the_papers(config, millions, billions):
     cost = embedder_cost(config, PAPER_SIZE)
     assert cost.parameters / 1e6 == pytest.approx(millions, abs=0.005)
     assert cost.multiply_adds / 1e9 == pytest.approx(billions, abs=0.005)
 
 
-def test_the_metric_networks_cost_per_pair_is_its_two_layers() -> None:
+def test_the_metric_networks_cost_per_pair_is_its_two_layers():
     cost = pair_cost(512, MetricNetworkConfig(hidden=256))
     assert cost.multiply_adds == 512 * 256 + 256 * 2
     assert cost.parameters == (512 + 1) * 256 + 2 * 256 + (256 + 1) * 2

@@ -189,7 +189,6 @@ def test_one_run_alone_has_its_own_page(runs, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert Page(page).unbalanced == []
     assert "<h2>The artefact</h2>" in page
-    assert (tmp_path / "report.json").is_file()
 
 
 def changed_run(source, folder, **changes):

@@ -1,6 +1,5 @@
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from training.evaluation.report import PAGES, ActivationMaps
 
 
 @pytest.fixture(scope="module")
-def evaluated(tiny_artefact: Path, drawn_crops, tmp_path_factory) -> tuple[Path, str]:
+def evaluated(tiny_artefact, drawn_crops, tmp_path_factory):
     folder = tmp_path_factory.mktemp("people")
     with (folder / "people.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -30,7 +29,7 @@ def evaluated(tiny_artefact: Path, drawn_crops, tmp_path_factory) -> tuple[Path,
     return folder / "run", spec
 
 
-def record(identity: str, shot: int = 0) -> CropRecord:
+def record(identity, shot=0):
     pixels = np.random.default_rng(shot).integers(0, 255, (60, 30, 3), dtype=np.uint8)
     return CropRecord(f"{identity}/{shot}", "drawn", identity, "c1", "drawn", pixels=pixels)
 
@@ -55,8 +54,6 @@ def test_a_map_is_the_sum_over_channels_of_unit_length():
     ("csip", "msff", "names"),
     [
         (True, True, ["P3", "P4", "P5", "P3 fused", "P4 fused", "P5 fused"]),
-        (True, False, ["P3", "P4", "P5"]),
-        (False, True, ["P3 fused", "P4 fused", "P5 fused"]),
         (False, False, []),
     ],
 )
@@ -80,21 +77,15 @@ def test_what_a_map_marks_is_bright_and_what_it_does_not_is_dark():
     assert drawn[40:].mean() < 10
 
 
-def test_the_same_people_are_chosen_every_time_one_crop_each():
-    records = tuple(record(f"{person:02d}", shot) for person in range(20) for shot in range(3))
-    dataset = Dataset("drawn", "synthetic:1", "free", records)
-    chosen = choose_crops(dataset, 4)
-    assert [crop.identity for crop in chosen] == ["00", "06", "13", "19"]
-    assert choose_crops(dataset, 4) == chosen
+def test_the_same_people_are_chosen_every_time_one_crop_each_and_no_junk():
+    names = ["-1", "0000", *(f"{person:02d}" for person in range(20))]
+    records = tuple(record(name, shot) for name in names for shot in range(3))
+    dataset = Dataset("market1501", "market1501:/x", "free", records)
+    chosen = [crop.identity for crop in choose_crops(dataset, 4)]
+    assert chosen == ["00", "06", "13", "19"]
     assert len(choose_crops(dataset, 100)) == 20
     with pytest.raises(InputProblem, match="no person"):
         choose_crops(Dataset("none", "synthetic:2", "free", ()))
-
-
-def test_no_map_is_drawn_of_junk_or_a_distractor():
-    records = tuple(record(name) for name in ("-1", "0000", "0001", "0002"))
-    chosen = choose_crops(Dataset("market1501", "market1501:/x", "free", records), 2)
-    assert [crop.identity for crop in chosen] == ["0001", "0002"]
 
 
 def test_models_stand_side_by_side_over_the_same_crops(tiny_artefact):
@@ -112,7 +103,7 @@ def test_models_stand_side_by_side_over_the_same_crops(tiny_artefact):
     assert "<second>" not in html
 
 
-def test_a_report_shows_maps_verification_and_cost(evaluated, tmp_path) -> None:
+def test_a_report_shows_maps_verification_and_cost(evaluated, tmp_path):
     run, spec = evaluated
     report([str(run)], out=tmp_path, maps=spec, crops=2, device="cpu")
     page = (tmp_path / "report.html").read_text()
@@ -121,14 +112,14 @@ def test_a_report_shows_maps_verification_and_cost(evaluated, tmp_path) -> None:
     assert "M-Net, one pair" in page
 
 
-def test_a_comparison_shows_the_maps_of_each_model(evaluated, tmp_path) -> None:
+def test_a_comparison_shows_the_maps_of_each_model(evaluated, tmp_path):
     run, spec = evaluated
     words = [f"one={run}", f"two={run}"]
     report(words, out=tmp_path, maps=spec, crops=2, device="cpu")
     assert "Where the networks look" in (tmp_path / "report.html").read_text()
 
 
-def test_maps_of_an_artefact_that_was_replaced_are_refused(evaluated, tmp_path) -> None:
+def test_maps_of_an_artefact_that_was_replaced_are_refused(evaluated, tmp_path):
     run, spec = evaluated
     found = json.loads((run / "report.json").read_text())
     found["artefact_fingerprint"] = "0" * 64

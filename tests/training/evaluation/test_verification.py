@@ -13,7 +13,7 @@ RATES = (0.3, 0.1, 0.001)
 
 @pytest.mark.parametrize("block", [1, 40, 10_000])
 @pytest.mark.parametrize("decimals", [0, 6])
-def test_the_threshold_is_the_lowest_that_keeps_to_the_rate(block: int, decimals: int) -> None:
+def test_the_threshold_is_the_lowest_that_keeps_to_the_rate(block, decimals):
     random = np.random.default_rng(block + decimals)
     labels = PairLabels(
         random.integers(0, 5, 15),
