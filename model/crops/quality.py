@@ -109,36 +109,41 @@ def measure_quality(pixels: Pixels) -> CropQuality:
 
 def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[QualityFault, ...]:
     """Return every limit that a crop is beyond, one fault per code; none if it is fit."""
-    faults = {}
+    faults: list[QualityFault] = []
     if quality.height < limits.min_height or quality.width < limits.min_width:
-        faults["low_resolution"] = (
+        detail = (
             f"the crop is {quality.width}×{quality.height} pixels, under the limit of "
             f"{limits.min_width}×{limits.min_height}: too few to recognise a person by; "
             "take it from the full-size frame or nearer to the camera"
         )
+        faults.append(QualityFault("low_resolution", detail))
     if not limits.min_aspect <= quality.aspect <= limits.max_aspect:
-        faults["not_person_shaped"] = (
+        detail = (
             f"the crop is {quality.aspect:.2f} times as high as wide, outside the limits of "
             f"{limits.min_aspect:g} to {limits.max_aspect:g}: hardly one upright person; "
             "send the box around one person"
         )
+        faults.append(QualityFault("not_person_shaped", detail))
     if quality.brightness < limits.min_brightness:
-        faults["dark"] = (
+        detail = (
             f"nine tenths of the crop are darker than {quality.brightness:.2f} of white, and the "
             f"limit is {limits.min_brightness:.2f}; send one in better light or expose longer"
         )
+        faults.append(QualityFault("dark", detail))
     if quality.shadow > limits.max_shadow:
-        faults["overexposed"] = (
+        detail = (
             f"nine tenths of the crop are brighter than {quality.shadow:.2f} of white, and the "
             f"limit is {limits.max_shadow:.2f}; send one without glare or fog, or expose shorter"
         )
+        faults.append(QualityFault("overexposed", detail))
     if quality.sharpness < limits.min_sharpness:
-        faults["blurred"] = (
+        detail = (
             f"the crop's sharpness is {quality.sharpness:.2f}, under the limit of "
             f"{limits.min_sharpness:.2f}: edges are smeared out; send a frame in focus and without "
             "motion, and not one that was enlarged"
         )
-    return tuple(QualityFault(code, detail) for code, detail in faults.items())
+        faults.append(QualityFault("blurred", detail))
+    return tuple(faults)
 
 
 def _luma(pixels: Pixels) -> Floats:
