@@ -136,7 +136,8 @@ class Prepared:
             ImageToEnroll(self.crops[2].png, "Ben", captured_at=long_ago),
         ]
         self.gallery = self.runtime.galleries.get(self.name)
-        landed = (await enroll(self.runtime, self.gallery, images)).results
+        answer, _ = await enroll(self.runtime, self.gallery, images)
+        landed = answer.results
         self.crop_id = landed[0].crop_id
         self.snapshot_id = (await take_snapshot(self.runtime, self.gallery)).snapshot_id
 

@@ -57,7 +57,7 @@ PLACES = {
     "snapshot-rewrite.written": (
         "gallery/archives.py",
         "remove_from_archive(path",
-        "snapshots.keep, kept)",
+        "snapshots.keep, rewritten)",
     ),
     "snapshot.written": (
         "record/archive.py",
@@ -96,7 +96,7 @@ PLACES = {
         "_remove_folder(runtime, runtime.settings",
         "_enroll_items(",
     ),
-    "watch.noted": ("watch/lists.py", "def _announce(", "runtime.metrics.alerts"),
+    "watch.noted": ("watch/lists.py", "galleries.write(rule", "runtime.metrics.alerts"),
     "webhook.sent": ("watch/webhooks.py", "runtime.sender.send(", "await _settle("),
     "audit.before-line": ("ops/audit.py", "line = self._line(", "self._file.append("),
     "audit.line-written": ("ops/audit.py", "self._file.append(", "def note_view("),

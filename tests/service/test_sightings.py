@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -456,8 +456,8 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     assert metric(served, "gmn_open_tracks") == 3
     assert served.stop() == 0
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as record:
-        ((text,),) = record.execute("SELECT counts FROM watch_traffic").fetchall()
-    counts = json.loads(text)
+        ((histogram,),) = record.execute("SELECT histogram FROM watch_traffic").fetchall()
+    counts = np.frombuffer(histogram, "<i8")
     assert sum(counts) == 4
     # The score of the listed person, whose own crop was sent, is in the last bin.
     assert counts[-1] == 1

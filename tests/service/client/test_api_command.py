@@ -65,7 +65,7 @@ def test_every_method_of_the_client_is_listed_with_the_first_line_of_its_docstri
 
 def test_the_help_of_a_method_describes_its_arguments():
     shown = forked.run_gmn("api", "create_key", "--help", env={"COLUMNS": "200"}).stdout
-    for text in ("Makes an API key", "--expires-days", "days after which it is refused"):
+    for text in ("Creates an API key", "--expires-days", "days until the key expires"):
         assert text in shown
     assert "Raises" not in shown
 
