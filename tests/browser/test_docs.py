@@ -111,7 +111,7 @@ def test_crops_are_counted_by_one_filter_while_the_others_stay_empty(docs, galle
 def test_the_first_execute_of_a_call_asks_about_the_gallery_default(docs):
     assert execute(open_call(docs, "read_gallery")).json()["name"] == "default"
     assert (
-        "Reads the description of one gallery"
+        "Reads the description of a gallery"
         in docs.locator("#operations-tag-galleries").locator("..").inner_text()
     )
 
