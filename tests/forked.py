@@ -102,7 +102,6 @@ class Forked:
             return self._process.exitcode
 
     def poll(self) -> int | None:
-        """As `returncode`."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -119,7 +118,6 @@ class Forked:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """kill -9."""
         self.send_signal(signal.SIGKILL)
 
 

@@ -24,7 +24,6 @@ OPTIONAL_FIELDS = {
 
 @pytest.fixture
 def docs(tab: Any, address: str) -> Any:
-    """Return the page of the calls."""
     tab.goto(f"{address}/docs")
     tab.wait_for_selector(".opblock")
     return tab

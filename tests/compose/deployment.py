@@ -154,7 +154,6 @@ class Deployment:
         return self._run(["docker", "compose", *words])
 
     def change(self, file: str, old: str, new: str) -> None:
-        """Changes a file of the copy once."""
         path = self.folder / file
         path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
 
@@ -164,12 +163,10 @@ class Deployment:
 
     @property
     def url(self) -> str:
-        """The proxy."""
         return f"https://localhost:{self._environment['HTTPS_PORT']}"
 
     @property
     def prometheus(self) -> str:
-        """The monitor."""
         return f"http://127.0.0.1:{self._environment['PROMETHEUS_PORT']}"
 
     @property
@@ -215,7 +212,6 @@ class Deployment:
         return self._kill("service", "python", "-c", KILL, OF_CONTAINER)
 
     def kill_redis(self) -> Death:
-        """`kill -9` of Redis."""
         return self._kill("-u", "redis", "redis", "sh", "-c", KILL_REDIS)
 
     def _kill(self, *words: str) -> Death:
@@ -296,7 +292,6 @@ def read_json(response: httpx.Response, *expected: int) -> Any:
 
 
 def now() -> str:
-    """Return the time for the record."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

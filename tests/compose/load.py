@@ -37,7 +37,6 @@ class Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, version: int, crop_id: str | None = None, image: bytes = b"") -> None:
-        """Notes an acknowledgement."""
         with self.lock:
             self.version = max(self.version, version)
             if crop_id is not None:

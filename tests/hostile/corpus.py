@@ -26,7 +26,6 @@ STORED_AS = {  # how a camera that turned so stores the same scene
 
 
 def hostile_images(seed: int) -> list[HostileFile]:
-    """Return all of them."""
     return [
         *odd_but_right(),
         *turned(),

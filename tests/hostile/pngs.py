@@ -44,7 +44,6 @@ def interlaced(image: Image.Image) -> bytes:
 
 
 def parts(data: bytes) -> list[Chunk]:
-    """Return the chunks of a PNG."""
     found = []
     position = len(SIGNATURE)
     while position < len(data):

@@ -42,7 +42,6 @@ class Account:
     living: list[str] = field(default_factory=list)
 
     def note(self, what: str, answer: Answer, seconds: float) -> None:
-        """Notes an answer."""
         self.statuses[what, answer.status] += 1
         if answer.status in ACCEPTED:
             self.accepted_s.append(seconds)

@@ -41,7 +41,6 @@ class Growth:
         return self.low > self.allowed
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures for a file."""
         return {name: round(value, 4) for name, value in asdict(self).items()} | {
             "leaks": self.leaks
         }

@@ -27,7 +27,6 @@ class Answer:
     retry_after: int | None
 
     def json(self) -> Any:
-        """Return the body as JSON."""
         return json.loads(self.body)
 
 
@@ -80,7 +79,6 @@ class Connection:
         return Answer(int(head[9:12]), body, int(wait[1]) if wait else None)
 
     def close(self) -> None:
-        """Ends the connection."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None

@@ -57,7 +57,6 @@ def measure(
 
 
 def lines(account: Account, seconds: float, clients: int) -> list[str]:
-    """Return what became of the requests."""
     asked = sum(account.statuses.values())
     statuses = ", ".join(
         f"{count} {what} {status or 'without an answer'}"

@@ -35,5 +35,4 @@ class Broken:
 
 
 def read_broken() -> list[Broken]:
-    """Return all of them."""
     return [Broken(**entry) for entry in tomllib.loads(LIST.read_text())["broken"]]

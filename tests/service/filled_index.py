@@ -47,7 +47,6 @@ class FilledIndex(GalleryIndex):
         self.file.clear(there)
 
     def renew_segment(self, device: str | None = None) -> None:
-        """Adopt the segment that is due."""
         make = self.next_segment(device)
         assert make is not None
         self.adopt(make(lambda: None))

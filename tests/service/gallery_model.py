@@ -127,7 +127,6 @@ class GalleryModel:
         self.version += 1
 
     def rename(self, identity: str, new: str) -> frozenset[str]:
-        """Return the crops that were renamed."""
         theirs = frozenset(
             crop_id for crop_id, crop in self.crops.items() if crop.identity == identity
         )

@@ -50,7 +50,6 @@ class RedisServer:
             return client.execute_command(*command)
 
     def kill(self) -> None:
-        """Kill it by SIGKILL."""
         self.process.kill()
         self.process.wait(20)
 

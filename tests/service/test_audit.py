@@ -23,7 +23,6 @@ from tests.waiting import eventually
 
 
 def zip_of(entries):
-    """Return an archive with these files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in entries.items():

@@ -166,7 +166,6 @@ class Driver:
             caller.delete_snapshot(snapshot)
 
     def figures(self) -> dict[str, Any]:
-        """Return what happened so far."""
         ledger = self.world.ledger
         starts = sorted(self.world.starts)
         return {

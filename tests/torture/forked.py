@@ -23,7 +23,6 @@ class ForkedService:
     """One process; its log is kept at `log`."""
 
     def __init__(self, log: Path, **settings: Any) -> None:
-        """Begins to start it; see `serving`."""
         environment = served_environment(**settings) | {"OMP_NUM_THREADS": "1"}
         self.log = log
         self.http = httpx.Client(timeout=ANSWER_SECONDS)
@@ -48,7 +47,6 @@ class ForkedService:
 
     @property
     def said(self) -> str:
-        """The end of its log."""
         return self.log.read_text(errors="replace")[-3000:]
 
     def died_within(self, seconds: float) -> bool:

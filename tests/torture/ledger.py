@@ -108,7 +108,6 @@ class Ledger:
         deletes: bool = False,
         forgets: str | None = None,
     ) -> Operation:
-        """Notes a write before it is sent."""
         with self._lock:
             before = {number: self.now.get(number) for number in after}
             operation = Operation(what, gallery, before, dict(after), deletes, forgets)
@@ -132,12 +131,10 @@ class Ledger:
                 self._know(number, crop_id)
 
     def finish(self, operation: Operation) -> None:
-        """Note that a job has ended."""
         with self._lock:
             self._touch(operation, ended=True)
 
     def finish_all(self) -> None:
-        """Nothing is under way."""
         with self._lock:
             self._ticks += 1
             self._touched = dict.fromkeys(self._touched, self._ticks)
@@ -148,7 +145,6 @@ class Ledger:
             self._end(operation, "refused", str(why))
 
     def lose(self, operation: Operation, why: object) -> None:
-        """Note that its answer was lost."""
         with self._lock:
             self._end(operation, "unknown", str(why))
             self.doubts.append(operation)
@@ -200,7 +196,6 @@ class Ledger:
             return Snapshot(gallery, content, self._ticks)
 
     def took(self, snapshot: Snapshot, snapshot_id: str) -> None:
-        """Note an acknowledged snapshot."""
         with self._lock:
             for number, tick in self._touched.items():
                 changed = tick < 0 or tick > snapshot.begun

@@ -133,7 +133,6 @@ class Caller:
                 raise Violation("phantom", f"was {was[crop.number]!r}, sent again: {answer.text}")
 
     def repeat(self, crop: Crop, identity: str) -> None:
-        """Sends an image that is there."""
         operation = self.ledger.begin("repeat", crop.gallery, {crop.number: identity})
         answer = self._send_crops(operation, [crop], identity, None)
         if answer is None or answer.status_code == 429:
@@ -144,7 +143,6 @@ class Caller:
         self.ledger.acknowledge(operation)
 
     def delete_crop(self, crop: Crop) -> None:
-        """Deletes one crop."""
         operation = self.ledger.begin(
             "delete crop", crop.gallery, {crop.number: None}, deletes=True
         )
@@ -152,7 +150,6 @@ class Caller:
         self._must_be_there(operation, self.send(operation, "DELETE", path))
 
     def forget(self, gallery: str, identity: str, numbers: Sequence[int]) -> None:
-        """Forgets a person."""
         operation = self.ledger.begin(
             "forget", gallery, dict.fromkeys(numbers), deletes=True, forgets=identity
         )
@@ -218,7 +215,6 @@ class Caller:
             self.wait_for_job(answer.json()["job_id"])
 
     def wait_for_job(self, job_id: str) -> None:
-        """Returns once a job has ended well."""
         until = time.monotonic() + JOB_SECONDS
         while time.monotonic() < until:
             answer = self.send(None, "GET", f"/v1/jobs/{job_id}")
@@ -230,7 +226,6 @@ class Caller:
         raise Violation("lost", f"job {job_id} did not end within {JOB_SECONDS:.0f} s")
 
     def create_gallery(self, gallery: str) -> None:
-        """Creates a gallery."""
         operation = self.ledger.begin("create gallery", gallery, {})
         self.ledger.doubtful_galleries[gallery] = operation
         answer = self.send(operation, "POST", "/v1/galleries", data={"name": gallery})
@@ -243,7 +238,6 @@ class Caller:
         self.ledger.acknowledge(operation)
 
     def change_gallery(self, gallery: str, **fields: str) -> None:
-        """Changes how a gallery is kept."""
         operation = self.ledger.begin("change gallery", gallery, {})
         answer = self.send(operation, "PATCH", f"/v1/galleries/{gallery}", data=fields)
         if answer is not None and answer.status_code == 200:

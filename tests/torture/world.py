@@ -105,7 +105,6 @@ class World:
                 caller.create_gallery(gallery)
 
     def running(self) -> ForkedService:
-        """Return the running service."""
         if self.service is None:
             raise RuntimeError("start comes before it")
         return self.service
@@ -116,7 +115,6 @@ class World:
         return Caller(name, self.ledger, self.running().http, seed)
 
     def kill(self) -> None:
-        """kill -9 of every process."""
         for process in (self.service, self.beside):
             if process is not None:
                 process.kill()
@@ -132,7 +130,6 @@ class World:
             yield record
 
     def close(self) -> None:
-        """Ends what runs."""
         self.kill()
         if self.service is not None:
             self.service.http.close()

@@ -250,7 +250,6 @@ WAYS = ("folder", "zip", "packed folder", "job")
 
 
 def pack(folder: Path, prefix: str = "") -> Path:
-    """Zip a folder, beside it."""
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as packed:
         for file in sorted(folder.rglob("*")):

@@ -89,7 +89,6 @@ def guarded(start_shared: Callable[..., Any], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def create_with_the_command() -> Callable[..., str]:
-    """Makes a key in a data directory."""
     return make_key
 
 
@@ -101,7 +100,6 @@ def store(tmp_path: Path) -> Iterator[Record]:
 
 @pytest.fixture
 def ring_of(store: Record) -> Callable[..., KeyRing]:
-    """Builds key rings over the store."""
 
     def build(file: Path | None = None, loopback: bool = True) -> KeyRing:
         return KeyRing(store.keys, file, loopback)

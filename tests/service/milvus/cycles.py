@@ -226,7 +226,6 @@ class Cycles:
 
 
 def main() -> None:
-    """The cycles that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seed", default="1")

@@ -77,7 +77,6 @@ class Lab:
         return self.record.galleries.create(name, EMBEDDER, GallerySettings())
 
     def enroll(self, gallery: GalleryRecord, *crops: ArchivedCrop) -> list[int]:
-        """Enrols crops; answers their rows."""
         crops_now = self.record.crops
         added = crops_now.enroll(gallery.gallery_id, EMBEDDER, list(crops)).added
         return [crop.label.row_id for crop in added]
@@ -124,7 +123,6 @@ class Lab:
         return self.server.search(state.collection, unit.astype(np.float32), limit, *args)
 
     def found(self, gallery: GalleryRecord, *args: Any, **more: Any) -> list[int]:
-        """Return the rows of `hits`."""
         return [hit["id"] for hit in self.hits(gallery, *args, **more)]
 
     def index(self, gallery: GalleryRecord) -> MilvusIndex:

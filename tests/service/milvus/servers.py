@@ -80,14 +80,12 @@ class TestServer:
         return MilvusServer(self.url)
 
     def kill(self) -> None:
-        """kill -9."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.send(signal.SIGKILL)
             self.process.wait(20)
 
     def close(self) -> None:
-        """Ends it for good."""
         self.kill()
 
     def _command(self) -> list[str]:

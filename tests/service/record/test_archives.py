@@ -38,7 +38,6 @@ def record(tmp_path):
 
 
 def enroll(record, gallery, *numbers, embedder=EMBEDDER, **said):
-    """Enroll crops; answer their ids."""
     crops = [new_crop(number, **said) for number in numbers]
     return [image.crop_id for image in record.crops.enroll(gallery, embedder, crops).landed]
 

@@ -43,7 +43,6 @@ def begin_writer(
 
 
 def main() -> None:
-    """Write as `begin_writer` asked."""
     failpoints.arm_failpoint()
     folder, told, gallery_id, seed, count = sys.argv[1:]
     with contextlib.closing(Record(Path(folder))) as record, Path(told).open("ab", 0) as file:
