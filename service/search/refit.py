@@ -93,7 +93,11 @@ async def fit_galleries(runtime: Runtime) -> None:
             rest = REST_AFTER_FAILURE_SECONDS
             try:
                 state = _state_of(runtime, gallery)
-                if state is None or (state == last_state and time.monotonic() < look_again_at):
+                if state is None:
+                    # Switched on again, the gallery may be in the state of an earlier check.
+                    checked.pop(gallery.gallery_id, None)
+                    continue
+                if state == last_state and time.monotonic() < look_again_at:
                     continue
                 rest = await fit_if_due(runtime, gallery)
             except InputProblem as error:

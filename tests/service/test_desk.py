@@ -474,7 +474,7 @@ def test_a_key_begins_half_of_the_cases_of_a_gallery_at_most(bob_and_eve) -> Non
     bob, eve = bob_and_eve
     for number in range(500):
         eve.create_case(str(number))
-    with pytest.raises(RequestRefused, match="500 of a key without admin"):
+    with pytest.raises(RequestRefused, match="500 for a key without admin"):
         eve.create_case("one more")
     assert bob.create_case("first").name == "first"
 

@@ -98,7 +98,7 @@ def test_too_many_crops_are_refused_with_the_remedy(tiny_artefact, tmp_path, dra
     assert "send a camera or a shorter time" in refused.json()["detail"]
     job = served.http.post("/v1/galleries/default/groups", data={"camera": "east"}).json()
     ended = served.ended_job(job)
-    assert (ended["state"], "more than 3 crops" in ended["detail"]) == ("failed", True)
+    assert (ended["state"], "more than 3 unnamed crops" in ended["detail"]) == ("failed", True)
     served.stop()
 
 

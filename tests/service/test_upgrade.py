@@ -28,7 +28,8 @@ class Installed:
         self.starts = 0
         self.shipped = place / "shipped"
         self.shipped.mkdir()
-        (self.shipped / "bundled@1.safetensors").write_bytes(FIRST.read_bytes())
+        for name in ("bundled", "bundled@1"):
+            self.ship(name, FIRST)
 
     def ship(self, name: str, artefact: Path) -> None:
         (self.shipped / f"{name}.safetensors").write_bytes(artefact.read_bytes())
@@ -90,7 +91,7 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
     now = new.artefact_fingerprint
     crop = drawn_crops[5]
     with installed.serving(keep_images="none") as served:
-        assert lines(served, 1) == [f"Artefact bundled@1: {first.provenance.terms}"]
+        assert lines(served, 1) == [f"Artefact bundled: {first.provenance.terms}"]
         sources = served.http.get("/v1/model").json()["provenance"]["sources"]
         assert [(source["role"], source["name"][-8:]) for source in sources] == [
             ("initial weights", "enet.pth"),
