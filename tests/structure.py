@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 192_976,
+    "tokens of service and gmn_client": 192_986,
     "files of service and gmn_client": 152,
     "functions of a query": 167,
     "files of a query": 42,
@@ -50,7 +50,7 @@ BOUNDS = {
     "tokens of demo": 4_848,
     "tokens of model": 30_831,
     "functions of a first update": 126,
-    "files of a first update": 35,
+    "files of a first update": 36,
     "functions of a step": 43,
     "files of a step": 12,
 }
