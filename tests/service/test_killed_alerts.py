@@ -33,6 +33,17 @@ def fill(served: Served, crops: list[Any]) -> None:
     assert answer.status_code == 201
 
 
+def receiver_of_a_list(start: Any, data_dir: Path, crops: list[Any]) -> Receiver:
+    """Arm a list in a data directory, and open a receiver of its alerts."""
+    receiver = Receiver()
+    served = start(data_dir, webhook_private="true")
+    fill(served, crops)
+    arm(served, "wanted")
+    create_webhook(served.http, receiver.url)
+    served.kill()
+    return receiver
+
+
 def all_are_sent(served: Served) -> bool:
     waiting = served.http.get("/v1/webhooks/deliveries", params={"state": "waiting"})
     return waiting.json()["results"] == []
@@ -42,12 +53,7 @@ def all_are_sent(served: Served) -> bool:
 def test_no_alert_is_lost_where_the_sender_is_killed_between_sending_and_noting_it(
     start: Any, tmp_path: Path, drawn_crops: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    receiver = Receiver()
-    served = start(tmp_path, webhook_private="true")
-    fill(served, drawn_crops)
-    arm(served, "wanted")
-    create_webhook(served.http, receiver.url)
-    served.kill()
+    receiver = receiver_of_a_list(start, tmp_path, drawn_crops)
     written: list[str] = []
     with passersby(tmp_path) as people:
         for kill in range(KILLS):
@@ -74,12 +80,7 @@ def test_no_alert_is_lost_where_the_sender_is_killed_between_sending_and_noting_
 def test_no_alert_is_lost_where_its_process_is_killed_between_the_commit_and_the_delivery(
     start: Any, tmp_path: Path, drawn_crops: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    receiver = Receiver()
-    served = start(tmp_path, webhook_private="true")
-    fill(served, drawn_crops)
-    arm(served, "wanted")
-    create_webhook(served.http, receiver.url)
-    served.kill()
+    receiver = receiver_of_a_list(start, tmp_path, drawn_crops)
     monkeypatch.setenv("GMN_FAILPOINT", "watch.noted")
     for kill in range(KILLS):
         served = start(tmp_path, webhook_private="true")
