@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 192_986,
+    "tokens of service and gmn_client": 192_963,
     "files of service and gmn_client": 152,
     "functions of a query": 167,
     "files of a query": 42,

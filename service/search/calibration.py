@@ -171,7 +171,7 @@ class CurrentCalibration:
             galleries: number of galleries searched at once. Their false alarms add up, so each has
                 an equal share of the rate.
             pictures: number of pictures of one person that are averaged.
-            crops: number of crops that the search covers; of few identities every one counts.
+            crops: number of crops that the search covers, which counts for few identities.
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact

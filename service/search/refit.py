@@ -93,11 +93,7 @@ async def fit_galleries(runtime: Runtime) -> None:
             rest = REST_AFTER_FAILURE_SECONDS
             try:
                 state = _state_of(runtime, gallery)
-                if state is None:
-                    # Switched on again, the gallery may be in the state of an earlier check.
-                    checked.pop(gallery.gallery_id, None)
-                    continue
-                if state == last_state and time.monotonic() < look_again_at:
+                if state is None or (state == last_state and time.monotonic() < look_again_at):
                     continue
                 rest = await fit_if_due(runtime, gallery)
             except InputProblem as error:
@@ -124,7 +120,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
 
     Returns:
         Seconds until the next check if the gallery does not change; 0 after a fit, because a reset
-        may restore the state before it.
+        may restore the state before it, and a change during the fit keeps it from being published.
 
     Raises:
         ServiceError: the record or the device does not answer; earlier calibrations are kept.
@@ -143,16 +139,14 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     crops = await read_named_crops(runtime, gallery)
     left_out = await search_left_out(runtime, model, crops)
     scales = await measure_mean_scales(runtime, model, entry.gallery_id, crops)
-    published = True
     vectors = (entry.at, entry.side)
     for scoring, searches in left_out.items():
         place = places[scoring]
         stored = await runtime.galleries.read(_Stored.read, runtime, place)
         fitted = await threads.run(_fit_gallery, searches, scales[scoring], stored, entry)
         write = runtime.galleries.write
-        published &= await write(_publish, runtime, gallery, place, fitted, stored, vectors)
-    # A fit is not published if the calibration was changed or dropped in the meantime.
-    return 0.0 if published else REST_AFTER_FAILURE_SECONDS
+        await write(_publish, runtime, gallery, place, fitted, stored, vectors)
+    return 0.0
 
 
 async def read_named_crops(runtime: Runtime, gallery: Gallery) -> NamedCrops:
@@ -307,9 +301,8 @@ def _publish(
     fitted: Publication,
     stored: _Stored,
     vectors: tuple[int, int] | None = None,
-) -> bool:
+) -> None:
     body = fitted.model_dump_json()
     publish = runtime.record.calibrations.publish
-    if published := publish(*place, body, stored.version, stored.counted, vectors):
+    if publish(*place, body, stored.version, stored.counted, vectors):
         runtime.calibrations.reload(gallery)
-    return published
