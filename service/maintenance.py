@@ -7,7 +7,9 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 from filelock import Timeout
 
 from gmn_client.models import JobKind
+from service.engine.device import retry_out_of_memory
 from service.errors import DamagedRecord, RecordUnavailable, ServiceError
 from service.gallery.archives import (
     clear_files,
@@ -33,10 +36,10 @@ from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
 from service.ops.critical_sections import file_lock
 from service.ops.data_directory import hold_reserve
-from service.ops.health import STOPPED, HealthCheck, Heartbeat
+from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.record.restoring import own_backups
 from service.runtime import DAMAGED, Runtime
-from service.search.compaction import compact_indexes
+from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
 from service.settings import Settings
 from service.watch.lists import keep_lists
@@ -61,6 +64,9 @@ READING_SECONDS = 45.0
 BACKUP_POLL_SECONDS = 10.0
 # Pause after a failed backup, for example on a full disk.
 BACKUP_PAUSE_SECONDS = 600.0
+COMPACTION_POLL_SECONDS = 2.0
+# Retrying a failed compaction at once would cost more than a new segment gains.
+COMPACTION_PAUSE_SECONDS = 300.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
@@ -213,7 +219,7 @@ async def check_record(runtime: Runtime) -> None:
 
 async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
     while True:
-        loop.beat()
+        loop.last = time.monotonic()
         await asyncio.sleep(min(LONGEST_BEAT_SECONDS, runtime.settings.stall_seconds / 8))
 
 
@@ -252,3 +258,43 @@ async def _make_backup(settings: Settings, folder: Path) -> bool:
     if process.returncode:
         log.error("no backup was made: %s", why.decode(errors="replace").strip())
     return process.returncode == 0
+
+
+async def compact_indexes(runtime: Runtime) -> None:
+    """Rebuild the segments of indexes without deleted crops, one at a time, until cancelled.
+
+    A segment is planned on the device thread, built on a separate thread, and adopted on the device
+    thread. The columns stay readable: crops are appended and vectors erased in place. After a
+    failure an index keeps its segment, with the deleted crops masked, and stays correct.
+    """
+    rests_until: dict[int, float] = {}
+    while True:
+        for gallery in runtime.galleries.all():
+            if time.monotonic() < rests_until.get(gallery.gallery_id, 0.0):
+                continue
+            try:
+                if gallery.own_index:
+                    await _compact(runtime, gallery.own_index)
+            except Exception:
+                log.exception("gallery %s: its index stays as it is", gallery.name)
+                rests_until[gallery.gallery_id] = time.monotonic() + COMPACTION_PAUSE_SECONDS
+        await asyncio.sleep(COMPACTION_POLL_SECONDS)
+
+
+async def _compact(runtime: Runtime, index: GalleryIndex) -> None:
+    device = runtime.model.networks.device
+    make = await runtime.device.run(index.next_segment, device if device != "cpu" else None)
+    if make is None:
+        return
+    stopped = threading.Event()
+
+    def between() -> None:
+        heartbeat()
+        if stopped.is_set():
+            raise CancelledError
+
+    try:
+        segment = await runtime.pools.compaction.run(retry_out_of_memory, make, between)
+        await runtime.device.run(index.adopt, segment)
+    finally:
+        stopped.set()

@@ -29,9 +29,9 @@ from service.ops.data_directory import (
     lock_data_directory,
 )
 from service.ops.failpoints import failpoint
-from service.ops.health import BlockingPools, HealthCheck, Watchdog
 from service.ops.metrics import Metrics
 from service.ops.shared import KeyRates, SharedRedis
+from service.ops.threads import BlockingPools, HealthCheck, Watchdog
 from service.record.database import FILE
 from service.record.keys import ApiKey
 from service.record.picture_folder import PictureFolder

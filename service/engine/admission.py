@@ -1,4 +1,11 @@
-"""Admission: a budget of cost in flight, of which each caller has a share."""
+"""Admission: the cost of a request, and a budget of cost in flight with a share for each caller.
+
+The unit is a megapixel that is decoded; costs are known from headers, before anything is decoded.
+Prices follow time and memory on one core: a megapixel takes 4 to 48 ms to decode and 118 to 284 ms
+to encode as PNG (`bench.costs` of revision 4f53b8d); an image takes 5 ms (`small`) or 14 ms
+(`bundled`) to embed (`gmn bench embed`), and a pair 2 µs (`gmn bench pairs`), or 20 µs beside other
+work.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +14,61 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 
+from model.crops.decode import CropProblem, announced_pixels
+from model.crops.frames import FrameCrop, ImageFile
 from service.errors import QueueFull, TooCostly
 from service.ops.metrics import Metrics
-from service.ops.turns import CALLER
+from service.ops.threads import CALLER
 
+MEGAPIXEL = 1_000_000
+# Work above this size runs in a separate pool, so that small crops never wait for it.
+LARGE_PIXELS = 2_000_000
+# A frame stays in memory until the crops of its boxes are embedded.
+PER_FRAME_MEGAPIXEL = 2.0
+# Priced below its actual time: only enrollments encode cut crops, and they do so in the large pool.
+PER_CUT_MEGAPIXEL = 2.0
+PER_IMAGE = 0.5
+PER_PAIR = 0.001
+# Price of comparing one sighting with one crop of a watch list: 250,000 comparisons took 32 ms for
+# one sighting and 69 ms for sixteen together.
+PER_COMPARISON = 1e-5
+# Price of a result without and with its vector, as objects and as JSON: 3 kB and 40 kB.
+PER_RESULT = 0.002
+PER_VECTOR = 0.01
 MAX_WAITING = 64
 MAX_WAIT_SECONDS = 5.0
 SMALLEST_COST = 1e-6
 Waiting = tuple[float, asyncio.Future[None]]
+
+
+def pixels_of(image: ImageFile, max_pixels: int) -> int:
+    """Return the number of pixels to decode or cut for an image; 0 if the image is refused.
+
+    Args:
+        image: a file, a crop of a frame, or a problem.
+        max_pixels: limit of one image, assumed if the header cannot be read.
+    """
+    if isinstance(image, CropProblem):
+        return 0
+    if isinstance(image, FrameCrop):
+        frame = pixels_of(image.frame.file, max_pixels)
+        return min(frame, max(0, image.width) * max(0, image.height))
+    announced = announced_pixels(image)
+    if announced is None:
+        return max_pixels
+    return 0 if announced > max_pixels else announced
+
+
+def search_cost(images: int, depth: int, results: int, with_vectors: bool) -> float:
+    """Return the cost of scoring and answering a search.
+
+    Args:
+        images: of the query; each is compared with every candidate.
+        depth: candidates that M-Net scores; 0 for a search by cosine.
+        results: of all answers.
+    """
+    per_result = PER_RESULT + PER_VECTOR if with_vectors else PER_RESULT
+    return PER_PAIR * max(1, images) * depth + per_result * results
 
 
 class Admission:
@@ -28,7 +82,7 @@ class Admission:
         """Start with nothing in flight.
 
         Args:
-            budget: in megapixels, see `service.engine.cost`.
+            budget: in megapixels.
         """
         self._budget = budget
         self._share = budget / 2
@@ -117,19 +171,15 @@ class Admission:
 
     def _fits(self, caller: str, cost: float) -> bool:
         of_caller = self._held.get(caller, 0.0) + cost
-        return of_caller <= self._share and self._in_flight + cost <= self._budget
+        return of_caller <= self._share and sum(self._held.values()) + cost <= self._budget
 
     def _hold(self, caller: str, cost: float) -> None:
         held = self._held.pop(caller, 0.0) + cost
         # Float subtraction can leave a remainder. Drop callers that hold nothing.
         if held > SMALLEST_COST:
             self._held[caller] = held
-        self._gauge.set(self._in_flight)
+        self._gauge.set(sum(self._held.values()))
 
     def _release(self, caller: str, cost: float) -> None:
         self._hold(caller, -cost)
         self._admit_waiting()
-
-    @property
-    def _in_flight(self) -> float:
-        return sum(self._held.values())

@@ -17,7 +17,7 @@ from model.crops.quality import QualityFault
 from service.engine.device import DeviceThread, bisect_failures, device_error
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
-from service.ops.turns import CALLER, Turns
+from service.ops.threads import CALLER, Turns
 
 log = logging.getLogger(__name__)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"

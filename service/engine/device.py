@@ -7,12 +7,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, TypeVar
 
 from model.problems import InputProblem
-from service.errors import DeviceFull, DeviceLost, ServiceError, ServiceStopping
-from service.ops.turns import TurnTakingPool
+from service.errors import DeviceFull, DeviceLost, ServiceError
+from service.ops.threads import TurnTakingPool
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -58,27 +57,14 @@ class DeviceThread(TurnTakingPool):
 
         Raises:
             ServiceStopping: after `shutdown`.
-            DeviceLost: after a loss.
         """
         return self._queue("changes of an index", call, Future())
 
-    def _queue(
-        self, caller: str, call: Callable[[], Result], future: Future[Result]
-    ) -> Future[Result]:
+    def _run(self, call: Callable[[], Result]) -> Result:
         if self._lost is not None:
             raise self._lost
         try:
-            return super()._queue(caller, partial(self._guarded, call), future)
-        except RuntimeError as error:
-            raise ServiceStopping(
-                "the service is shutting down; send the request again later"
-            ) from error
-
-    def _guarded(self, call: Callable[[], Result]) -> Result:
-        if self._lost is not None:
-            raise self._lost
-        try:
-            return call()
+            return super()._run(call)
         except BaseException as error:
             # The answer reports a caller's mistake, so nothing is logged here.
             if not isinstance(error, InputProblem):

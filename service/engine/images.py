@@ -21,6 +21,14 @@ from model.crops.decode import CropLimits, CropProblem, decode_crop
 from model.crops.frames import FrameCrop, ImageFile, png_of
 from model.crops.quality import QualityFault, measure_quality, quality_faults
 from model.preprocessing import Preprocessing
+from service.engine.admission import (
+    LARGE_PIXELS,
+    MEGAPIXEL,
+    PER_CUT_MEGAPIXEL,
+    PER_FRAME_MEGAPIXEL,
+    PER_IMAGE,
+    pixels_of,
+)
 from service.engine.batcher import (
     NOTHING_PREPARED,
     Embedded,
@@ -28,9 +36,8 @@ from service.engine.batcher import (
     PreparedImage,
     WaitingCrop,
 )
-from service.engine.cost import LARGE_PIXELS, images_cost, pixels_of
 from service.errors import UnusableImages
-from service.ops.turns import TurnTakingPool
+from service.ops.threads import TurnTakingPool
 from service.settings import KeepImages, QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
@@ -122,7 +129,6 @@ class Pipeline:
         quality: QualityPolicy = "off",
         pictures: PicturePolicy | None = None,
     ) -> list[Embedded]:
-        """Return one outcome per image, in order; see `submit`."""
         return await results(self.submit(images, quality, pictures))
 
     def submit(
@@ -185,7 +191,13 @@ class Pipeline:
             raise UnusableImages([problem]) from problem
 
     def cost(self, images: Sequence[ImageFile]) -> float:
-        return images_cost(images, self._limits.max_pixels)
+        most = self._limits.max_pixels
+        frames = {image.frame.file for image in images if isinstance(image, FrameCrop)}
+        megapixels = sum(PER_FRAME_MEGAPIXEL * pixels_of(frame, most) for frame in frames)
+        for image in images:
+            price = PER_CUT_MEGAPIXEL if isinstance(image, FrameCrop) else 1.0
+            megapixels += price * pixels_of(image, most)
+        return PER_IMAGE * len(images) + megapixels / MEGAPIXEL
 
     def _threads_for(self, image: ImageFile) -> TurnTakingPool:
         large = pixels_of(image, self._limits.max_pixels) > LARGE_PIXELS

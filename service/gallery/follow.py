@@ -12,11 +12,11 @@ from typing import Literal
 
 from gmn_client.models import RecordState
 from service.errors import ServiceStopping
-from service.ops.health import MonitoredThreadPool, heartbeat
+from service.ops.threads import MonitoredThreadPool, heartbeat
 from service.record.database import Database
-from service.record.feeds import ChangesLost
+from service.record.feeds import ChangesLost, read_changes, read_feeds
 from service.record.marks import Mark
-from service.record.transaction import Change
+from service.record.transaction import Change, Reader
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
@@ -46,6 +46,7 @@ class Follower:
 
     def __init__(self, database: Database, apply: Apply, reread: Reread) -> None:
         self._database = database
+        self._reader = Reader(database)
         self._apply = apply
         self._reread = reread
         self._shown: dict[int, Mark] = {}
@@ -86,7 +87,7 @@ class Follower:
             Exception: a gallery cannot be read, for example `DamagedRecord`.
         """
         self._data_version = self._database.data_version()
-        for gallery_id, newest in self._database.feeds().items():
+        for gallery_id, newest in read_feeds(self._reader).items():
             self._reread(gallery_id)
             self._show(gallery_id, newest)
         self._following.append(self.thread.submit(self._run))
@@ -135,7 +136,7 @@ class Follower:
                 self._closing.wait(FIRST_PAUSE_SECONDS)
 
     def _follow(self) -> None:
-        feeds = self._feeds = self._database.feeds()
+        feeds = self._feeds = read_feeds(self._reader)
         for gallery_id in sorted(self._shown.keys() - feeds.keys()):
             self._forget(gallery_id)
         for gallery_id, newest in feeds.items():
@@ -151,8 +152,13 @@ class Follower:
                 self._reread(gallery_id)
                 self._show(gallery_id, newest)
                 self._lost.pop(gallery_id, None)
-            else:
-                self._apply_changes(gallery_id)
+                return
+            shown = self._shown[gallery_id]
+            while changes := read_changes(self._reader, gallery_id, shown, CHANGES_AT_ONCE):
+                heartbeat()
+                self._apply(gallery_id, changes)
+                shown = Mark(changes[-1].sequence, changes[-1].token)
+                self._show(gallery_id, shown)
         except ChangesLost as lost:
             log.warning("gallery %d is read again: %s", gallery_id, lost.detail)
             self._lost[gallery_id] = (0.0, 0.0)
@@ -161,14 +167,6 @@ class Follower:
             pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
             self._lost[gallery_id] = (time.monotonic() + pause, pause)
             log.exception("gallery %d is read again in %.2f s", gallery_id, pause)
-
-    def _apply_changes(self, gallery_id: int) -> None:
-        shown = self._shown[gallery_id]
-        while changes := self._database.changes(gallery_id, shown, CHANGES_AT_ONCE):
-            heartbeat()
-            self._apply(gallery_id, changes)
-            shown = Mark(changes[-1].sequence, changes[-1].token)
-            self._show(gallery_id, shown)
 
     def _show(self, gallery_id: int, newest: Mark) -> None:
         with self._lock:

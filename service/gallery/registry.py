@@ -19,12 +19,12 @@ from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, V
 from service.gallery.follow import Follower
 from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.failpoints import failpoint
-from service.ops.health import MonitoredThreadPool
 from service.ops.shared import SharedRedis
-from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns
-from service.record.feeds import ALL_GALLERIES
+from service.ops.threads import MonitoredThreadPool
+from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_columns
+from service.record.feeds import ALL_GALLERIES, read_feeds
 from service.record.record import Record
-from service.record.transaction import Change
+from service.record.transaction import Change, Reader
 from service.record.values import (
     Enrolment,
     GalleryRecord,
@@ -76,6 +76,7 @@ class GalleryRegistry:
     def __post_init__(self) -> None:
         self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers")
         self._readers = MonitoredThreadPool(READ_THREADS, "record readers")
+        self._reader = Reader(self.record.database)
         self._by_name: dict[str, Gallery] = {}
         # Called by the follower after alerts, or deliveries of them, of any process.
         self.on_alerts: Callable[[], object] = lambda: None
@@ -101,7 +102,6 @@ class GalleryRegistry:
         return [self._writers, self._readers, self._follower.thread]
 
     def by_id(self, gallery_id: int) -> Gallery | None:
-        """Return a gallery by its id, or None if it was deleted."""
         for gallery in list(self._by_name.values()):
             if gallery.gallery_id == gallery_id:
                 return gallery
@@ -130,20 +130,17 @@ class GalleryRegistry:
         Raises:
             UnknownGallery: the gallery was deleted, and `row_ids` is not empty.
         """
-
-        def find() -> dict[int, StoredCrop]:
-            crops = self.record.crops.by_row(gallery.gallery_id, row_ids)
-            if len(crops) == len(row_ids) or self.record.galleries.get(gallery.gallery_id):
-                return crops
+        number = gallery.gallery_id
+        crops = await self.read(self.record.crops.by_row, number, row_ids) if row_ids else {}
+        if len(crops) < len(row_ids) and not await self.read(self.record.galleries.get, number):
             raise UnknownGallery(gallery.name)
-
-        return await self.read(find) if row_ids else {}
+        return crops
 
     async def catch_up(self) -> None:
         """Wait briefly until earlier commits of this and other processes are shown."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
-                feeds = await self.read(self.record.database.feeds)
+                feeds = await self.read(read_feeds, self._reader)
                 self._follower.wake()
                 for gallery_id, newest in feeds.items():
                     shown = self._follower.wait_for(gallery_id, newest.seq)
@@ -201,7 +198,7 @@ class GalleryRegistry:
             failpoint(f"{steps}.before-commit")
             committed = write(*args)
             failpoint(f"{steps}.committed")
-            feeds = self.record.database.feeds()
+            feeds = read_feeds(self._reader)
             feed = committed.gallery_id if isinstance(committed, GalleryRecord) else args[0]
             if feed not in feeds:
                 # The gallery was deleted, which is a change in the feed of all galleries.
@@ -284,7 +281,7 @@ class GalleryRegistry:
     def fill(self, columns: Columns, gallery_id: int, count: int) -> None:
         """Add the crops of a gallery, about `count` of them, to empty columns; blocks."""
         crops = self.record.crops
-        parts = crops.columns(gallery_id, columns.secret)
+        parts = read_columns(self._reader, gallery_id, columns.secret)
         for part in parts if count <= COLUMNS_AT_ONCE else self._read_ahead(parts):
             file = crops.vector_file(gallery_id)
             # None if the gallery was deleted in the meantime.
@@ -337,8 +334,8 @@ class GalleryRegistry:
         relabelled: list[CropColumns] = []
         if gallery.own_index:
             secret = self.record.galleries.group_secret()
-            added += crops.columns(number, secret, slots["added"])
-            relabelled += crops.columns(number, secret, slots["relabelled"])
+            added += read_columns(self._reader, number, secret, slots["added"])
+            relabelled += read_columns(self._reader, number, secret, slots["relabelled"])
         file = crops.vector_file(number) if added else None
         # Read the gallery after its crops: its embedder may have changed since.
         latest = self.record.galleries.get(number)

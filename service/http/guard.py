@@ -100,7 +100,6 @@ class Needs:
         return GalleryCall(runtime, caller, await runtime.galleries.find(name))
 
     async def __call__(self, request: Request, _: Bearer) -> Call:
-        """Return the call that the guard authorised."""
         return cast("Call", request.state.call)
 
 
@@ -196,12 +195,7 @@ async def _answer_form(answer: Handler, request: Request, call: Call, form: Any)
         call.runtime.admission.require_place()
     received = FormRequest(request, call, form)
     working = cast("asyncio.Task[Response]", asyncio.current_task())
-
-    async def cancel_when_left() -> None:
-        await received.disconnected()
-        working.cancel()
-
-    leaving = asyncio.create_task(cancel_when_left())
+    leaving = asyncio.create_task(received.cancel_when_left(working))
     try:
         return await answer(received)
     except asyncio.CancelledError:

@@ -25,8 +25,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from gmn_client.models import Key, Scope
 from model.problems import InputProblem
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
-from service.ops.health import MonitoredThreadPool
 from service.ops.shared import KeyRates
+from service.ops.threads import MonitoredThreadPool
 from service.record.keys import SCOPES, ApiKey, Keys, any_administers
 
 KEY_ID = r"[A-Za-z0-9]{1,32}"

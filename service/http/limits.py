@@ -162,10 +162,11 @@ class FormRequest(Request):
         self._held += more
         return message
 
-    async def disconnected(self) -> None:
+    async def cancel_when_left(self, working: asyncio.Task[Any]) -> None:
         await self._whole.wait()
         while (await self._source())["type"] != "http.disconnect":
             pass
+        working.cancel()
 
     def release(self) -> None:
         held = self._call.runtime.held_bytes

@@ -1,8 +1,10 @@
-"""Answers: results per image, long lists, and RFC 9457 problem documents with examples."""
+"""Answers: results per image, long lists, lines of CSV, and RFC 9457 problem documents."""
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +47,8 @@ REQUEST_ID = "5f0c2b7d9e1a4c38"
 Responses = dict[int | str, dict[str, Any]]
 JSON = "application/json"
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# Spreadsheets run text that begins like a formula, in part also after a tab or line break.
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def answer_problem(
@@ -204,6 +208,22 @@ def _json_of(answer: BaseModel) -> bytes:
                 )
         body += b"]"
     return bytes(body + b"}")
+
+
+def csv_line(*values: object) -> str:
+    """Format one line; None becomes an empty field.
+
+    An apostrophe is put before text that a spreadsheet would run as a formula, and before text that
+    already begins with one.
+    """
+
+    def safe(value: object) -> object:
+        risky = isinstance(value, str) and value.startswith((*FORMULAS, "'"))
+        return f"'{value}" if risky else value
+
+    line = io.StringIO()
+    csv.writer(line).writerow([safe(value) for value in values])
+    return line.getvalue()
 
 
 def example(answer: str) -> dict[str, Any]:

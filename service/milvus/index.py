@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
 from service.milvus.rows import LARGEST_LIMIT, Codes, Hit
 from service.milvus.writing import is_current
-from service.ops.health import MonitoredThreadPool
+from service.ops.threads import MonitoredThreadPool
 from service.record.collections import IndexState
 from service.record.record import Record
 from service.search.candidates import Candidates, best_candidates, mean_direction

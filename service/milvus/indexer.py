@@ -19,11 +19,17 @@ from typing import Any
 
 from service.errors import CollectionUnavailable, IndexUnavailable, ServiceStopping
 from service.milvus.writing import CollectionWriter, Outdated, is_current
-from service.ops.health import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
+from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.collections import IndexState
-from service.record.feeds import ALL_GALLERIES, OF_CROPS, ChangesLost
+from service.record.feeds import (
+    ALL_GALLERIES,
+    OF_CROPS,
+    ChangesLost,
+    read_changes,
+    read_feeds,
+)
 from service.record.marks import Mark
-from service.record.transaction import Change
+from service.record.transaction import Change, Reader
 from service.record.values import GalleryRecord
 
 log = logging.getLogger(__name__)
@@ -83,6 +89,7 @@ class Indexer:
 
     def __post_init__(self) -> None:
         self._record = self.writer.record
+        self._reader = Reader(self._record.database)
         self._states = self._record.remote_indexes
         self._held: dict[int, _Held] = {}
         # Why galleries, or steps that concern all of them, wait.
@@ -264,7 +271,7 @@ class Indexer:
 
     def _changes_after(self, state: IndexState) -> list[Change]:
         mark = Mark(state.sequence, state.token)
-        return self._record.database.changes(state.gallery_id, mark, CHANGES_PER_READ)
+        return read_changes(self._reader, state.gallery_id, mark, CHANGES_PER_READ)
 
     def _write(self, state: IndexState, slots: Iterable[int]) -> None:
         def keep_lease() -> None:
@@ -301,7 +308,7 @@ class Indexer:
         held.work = self._builder.submit(self._build, building)
 
     def _build(self, state: IndexState) -> IndexState:
-        newest = self._record.database.feeds().get(state.gallery_id)
+        newest = read_feeds(self._reader).get(state.gallery_id)
         entry = self._record.galleries.get(state.gallery_id)
         if entry is None or newest is None:
             raise Outdated("it was deleted")

@@ -33,8 +33,7 @@ from service.ops.hash_chain import (
     HashChainLog,
     current_file,
 )
-from service.ops.health import MonitoredThreadPool
-from service.ops.turns import CALLER
+from service.ops.threads import CALLER, MonitoredThreadPool
 
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]

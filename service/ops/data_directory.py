@@ -211,13 +211,13 @@ def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
 
 def left_for_deletions(data_dir: Path) -> int:
     """Return the free bytes on the disk and the size of the reserve; raises `OSError`."""
-    return shutil.disk_usage(data_dir).free + _size(data_dir / RESERVE)
+    return shutil.disk_usage(data_dir).free + file_bytes(data_dir / RESERVE)
 
 
 def hold_reserve(settings: Settings) -> None:
     """Reserve disk space for deletions, at most half of the free space, in a file."""
     path = settings.data_dir / RESERVE
-    held = _size(path)
+    held = file_bytes(path)
     free = shutil.disk_usage(settings.data_dir).free
     wanted = min(settings.reserved_disk_bytes // 2, MAX_RESERVE_BYTES, held + free // 2)
     if wanted <= held:
@@ -234,10 +234,10 @@ def give_up_reserve(data_dir: Path) -> None:
     path = data_dir / RESERVE
     with contextlib.suppress(OSError):
         if shutil.disk_usage(data_dir).free < DELETION_BYTES:
-            os.truncate(path, max(0, _size(path) - DELETION_BYTES))
+            os.truncate(path, max(0, file_bytes(path) - DELETION_BYTES))
 
 
-def _size(path: Path) -> int:
+def file_bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 

@@ -229,7 +229,7 @@ def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
     statement = f"SELECT crop_id FROM crops LEFT JOIN people USING (person_id) {condition}"
     with open_archive(folder) as reader:
         rows = reader.execute(f"{statement} ORDER BY slot", [] if identity is None else [identity])
-        return [crop_id for (crop_id,) in rows.fetchall()]
+        return [crop_id for (crop_id,) in rows]
 
 
 def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> Description:
@@ -338,7 +338,7 @@ def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Ma
         "AND kind IN ('removed', 'replaced')",
         (gallery_id, since.seq),
     )
-    slots = {slot for (text,) in removed.fetchall() for slot in slots_of(text)}
+    slots = {slot for (text,) in removed for slot in slots_of(text)}
     clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
     rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
     for crop_ids in batches([row["crop_id"] for row in rows], ROWS_AT_ONCE):

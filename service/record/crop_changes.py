@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from gmn_client.models import EnrolledImage
 from service.errors import CropConflict, NeedsReindex, RequestConflict
-from service.record.crop_rows import find_vectors, read_crops
+from service.record.crop_rows import read_crops
 from service.record.files import forget_strays, note_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version
 from service.record.schema import (
@@ -61,9 +61,13 @@ def put_crops(
         if crop.picture is not None
     ]
     transaction.insert(PICTURES, *pictures)
-    outside = [record.crop_id for record in records if record.elsewhere]
-    forget_strays(transaction, gallery_id, outside)
-    side = _prepare_side(transaction, gallery_id, len(crops[0].vector))
+    if outside := [record.crop_id for record in records if record.elsewhere]:
+        forget_strays(transaction, gallery_id, outside)
+    side: int = transaction.value(
+        "UPDATE galleries SET dimension = coalesce(dimension, ?) WHERE gallery_id = ? "
+        "RETURNING side",
+        (len(crops[0].vector), gallery_id),
+    )
     vectors = {crop.record.row_id: (crop.record.crop_id, crop.vector) for crop in crops}
     transaction.write_vectors(gallery_id, side, vectors)
     return {
@@ -287,17 +291,6 @@ def keep_request(
         "happened_at": as_micros(moment),
     }
     transaction.insert(REQUESTS, row, instead=True)
-
-
-def _prepare_side(transaction: Transaction, gallery_id: int, dimension: int) -> int:
-    place = find_vectors(transaction, gallery_id)
-    if place is not None:
-        return place.side
-    side: int = transaction.value(
-        "UPDATE galleries SET dimension = ? WHERE gallery_id = ? RETURNING side",
-        (dimension, gallery_id),
-    )
-    return side
 
 
 def require_people(

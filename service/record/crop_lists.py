@@ -85,12 +85,12 @@ def list_crops(
     sign = "+" if is_sorted else ""
     sequence = ", ".join(f"{sign}{column} {direction}" for column in columns)
 
-    edge = None
+    edges = []
     if unindexed and not is_sorted:
         where, values = _where(indexed)
         listing = f"SELECT {', '.join(columns)} FROM crops {where} ORDER BY {sequence} LIMIT 1"
-        edge = reader.execute(f"{listing} OFFSET ?", (*values, MOST_SCANNED - 1)).fetchone()
-    if edge is not None:
+        edges = reader.execute(f"{listing} OFFSET ?", (*values, MOST_SCANNED - 1))
+    for edge in edges:
         indexed.append(_compare(columns, ">=" if is_backward else "<=", tuple(edge)))
     where, values = _where(
         [*indexed, *((f"+{text}", parameters) for text, parameters in unindexed)]
@@ -99,7 +99,7 @@ def list_crops(
     page = crops[:limit]
     if len(crops) > limit:
         return CropPage(page, _cursor(_place(page[-1], by_time)))
-    return CropPage(page, None if edge is None else _cursor(tuple(edge)))
+    return CropPage(page, _cursor(tuple(edges[0])) if edges else None)
 
 
 def _labels(reader: Reader, gallery_id: int, wanted: CropFilter) -> list[Condition]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from service.ops.health import heartbeat
+from service.ops.threads import heartbeat
 from service.record.schema import CROPS, PEOPLE, TRACKS, as_moment
 from service.record.transaction import AMONG, Reader, as_json, batches
 from service.record.values import IndexedCrop, StoredCrop, identity_code
@@ -75,7 +75,9 @@ def read_columns(
     Args:
         secret: the record's group secret, which keys the group codes of names.
     """
-    codes = _PeopleCodes(reader, gallery_id, secret)
+    names = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
+    # Each name is read once. Person 0 stands for an unnamed crop.
+    codes = {0: -1}
     condition = "" if slots is None else f"AND slot IN {AMONG} "
     # SQLite returns each column as one JSON array, which Python parses in a third of the time
     # needed for rows.
@@ -95,31 +97,16 @@ def read_columns(
         heartbeat()
         after = numbers[-1]
         slot_numbers = np.array(numbers, np.int64)
-        groups = codes.of(slot_numbers, np.array(people, np.int64))
+        distinct, places = np.unique(np.array(people, np.int64), return_inverse=True)
+        new = [person for person in distinct.tolist() if person not in codes]
+        for person_id, name in reader.tuples(names, (gallery_id, as_json(new))):
+            codes[person_id] = identity_code(name, secret)
+        # A person removed in the meantime counts as unnamed: the crops have changed too.
+        groups = np.array([codes.get(person, -1) for person in distinct.tolist()], np.int64)[places]
+        groups = np.where(groups < 0, -1 - slot_numbers, groups)
         # NULL becomes NaN.
         moments = np.array(captured, np.float64) / MICROSECONDS
         yield CropColumns(slot_numbers, groups, tuple(cameras), moments)
-
-
-class _PeopleCodes:
-    """Group codes of people; each name is read once."""
-
-    def __init__(self, reader: Reader, gallery_id: int, secret: bytes) -> None:
-        self._reader = reader
-        self._gallery_id = gallery_id
-        self._secret = secret
-        # Person 0 stands for an unnamed crop.
-        self._codes = {0: -1}
-
-    def of(self, slots: NDArray[np.int64], people: NDArray[np.int64]) -> NDArray[np.int64]:
-        distinct, places = np.unique(people, return_inverse=True)
-        new = [person for person in distinct.tolist() if person not in self._codes]
-        names = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
-        for person_id, name in self._reader.tuples(names, (self._gallery_id, as_json(new))):
-            self._codes[person_id] = identity_code(name, self._secret)
-        # A person removed in the meantime counts as unnamed: the crops have changed too.
-        codes = np.array([self._codes.get(person, -1) for person in distinct.tolist()], np.int64)
-        return np.where(codes[places] < 0, -1 - slots, codes[places])
 
 
 def read_texts(
@@ -137,11 +124,11 @@ def read_texts(
             # A pass over a dense range takes a fifth of the time of individual lookups.
             wanted = set(batch)
             statement = f"{prefix} slot BETWEEN ? AND ? ORDER BY slot"
-            rows = reader.execute(statement, (gallery_id, batch[0], batch[-1])).fetchall()
+            rows = reader.tuples(statement, (gallery_id, batch[0], batch[-1]))
             yield from ((slot, text) for slot, text in rows if slot in wanted)
         else:
             statement = f"{prefix} slot IN {AMONG} ORDER BY slot"
-            yield from reader.execute(statement, (gallery_id, as_json(batch))).fetchall()
+            yield from reader.tuples(statement, (gallery_id, as_json(batch)))
 
 
 def read_crops(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> list[StoredCrop]:
@@ -153,8 +140,7 @@ def read_crops(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> list
     Raises:
         DamagedRecord: a row is damaged.
     """
-    with reader.database.naming_errors():
-        rows = reader.execute(f"{CROPS_AND_NAMES} {clauses}", values).fetchall()
+    rows = reader.execute(f"{CROPS_AND_NAMES} {clauses}", values)
     for row in rows:
         if not (row["intact"] and row["named"] and row["tracked"]):
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
@@ -172,10 +158,9 @@ def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[
 
 
 def find_vectors(reader: Reader, gallery_id: int) -> VectorPlace | None:
-    """Return the location of a gallery's searched vectors; None if it has none."""
     statement = "SELECT gallery_id, side, dimension FROM galleries WHERE gallery_id = ?"
-    row = reader.execute(statement, (gallery_id,)).fetchone()
-    return None if row is None or row["dimension"] is None else VectorPlace(*row)
+    rows = reader.execute(statement, (gallery_id,))
+    return VectorPlace(*rows[0]) if rows and rows[0]["dimension"] is not None else None
 
 
 def read_vectors(
@@ -214,7 +199,7 @@ def read_checksums(
         "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? "
         f"AND slot IN {AMONG}"
     )
-    return dict(reader.execute(statement, (gallery_id, side, as_json(slots))).fetchall())
+    return dict(reader.tuples(statement, (gallery_id, side, as_json(slots))))
 
 
 def crop_of(row: sqlite3.Row | Mapping[str, Any]) -> StoredCrop:

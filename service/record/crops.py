@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
 from service.ops.failpoints import failpoint
-from service.ops.health import heartbeat
+from service.ops.threads import heartbeat
 from service.record.best_crops import choose_best
 from service.record.crop_changes import (
     change_embedder,
@@ -29,11 +29,9 @@ from service.record.crop_changes import (
 from service.record.crop_lists import CropPage, list_crops
 from service.record.crop_rows import (
     METADATA,
-    CropColumns,
     find_vectors,
     read_by_id,
     read_by_slot,
-    read_columns,
     read_crops,
     read_texts,
     read_vectors,
@@ -265,14 +263,8 @@ class Crops(RecordPart):
         return Picture(row["content"], crop.content_type or "")
 
     def vector_file(self, gallery_id: int) -> VectorFile | None:
-        """Return the file of the searched vectors, or None before the first crop."""
         place = find_vectors(self._reader, gallery_id)
         return self._database.vectors.open(*place) if place else None
-
-    def columns(
-        self, gallery_id: int, secret: bytes, slots: Sequence[int] | None = None
-    ) -> Iterator[CropColumns]:
-        return read_columns(self._reader, gallery_id, secret, slots)
 
     def metadata(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
         return read_texts(self._reader, METADATA, gallery_id, slots)
@@ -348,7 +340,7 @@ class Crops(RecordPart):
         dropped = transaction.execute(
             "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
             (gallery_id, as_micros(before)),
-        ).fetchall()
+        )
         if dropped:
             self._database.deleted.drop({crop_id for (crop_id,) in dropped})
 

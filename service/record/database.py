@@ -14,7 +14,7 @@ import sqlite3
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +22,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
-from service.ops.data_directory import UNFINISHED, snapshot_name, sync
+from service.ops.data_directory import UNFINISHED, file_bytes, snapshot_name, sync
 from service.ops.failpoints import failpoint
-from service.ops.health import heartbeat
+from service.ops.threads import heartbeat
 from service.record.feeds import (
     ALL_GALLERIES,
     TOKEN_BYTES,
     add_changes,
     begin_feed,
-    read_changes,
     read_feeds,
     slots_of,
 )
@@ -44,7 +43,7 @@ from service.record.schema import (
     row_crc,
     schema_of_format,
 )
-from service.record.transaction import Change, Reader, Transaction
+from service.record.transaction import Reader, Transaction
 from service.record.vectors import Vector, VectorFile, VectorFiles
 from service.record.wiping import CopiedFrames, PageFile
 
@@ -103,6 +102,7 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
+        self._log = folder / f"{FILE}-wal"
         self.vectors = VectorFiles(folder)
         self.marks = Marks(folder / "record.acknowledged")
         self.deleted = DeletedIds(folder / "deleted.ids")
@@ -148,7 +148,7 @@ class Database:
             StorageFailed: the disk is full or fails; nothing was changed.
             Exception: any error of the rule, after its changes were rolled back.
         """
-        work = _Work(functools.partial(_call, rule, args, kwargs))
+        work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
         self._queue.append(work)
         with self._write_lock:
             # The previous holder of the lock may have run this rule together with its own.
@@ -178,17 +178,6 @@ class Database:
             with self._write_lock, self._exclusive():
                 self._empty_log()
 
-    def feeds(self) -> dict[int, Mark]:
-        return read_feeds(Reader(self))
-
-    def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
-        """Return up to `limit` changes of a gallery that follow `after`, in order.
-
-        Raises:
-            ChangesLost: `after` has expired, or another change has its number.
-        """
-        return read_changes(Reader(self), gallery_id, after, limit)
-
     def data_version(self) -> int:
         """Return a number that changes with every commit of any process or thread."""
         with self._version_lock:
@@ -208,7 +197,7 @@ class Database:
             self._pages.prefetch()
 
     def stored_bytes(self) -> int:
-        return _size(self.path) + _size(self._log)
+        return file_bytes(self.path) + file_bytes(self._log)
 
     def connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -310,16 +299,12 @@ class Database:
                 raise self.damage("its tables differ from those of its format")
         if is_new:
             sync(self.folder)
-        newest = {**self.feeds(), COMMITS: self._last_commit()}
+        newest = {**read_feeds(Reader(self)), COMMITS: self._last_commit()}
         self._require_acknowledged(newest, acknowledged)
         self._settle(newest)
         self._cut_vectors()
         # A killed process may have left deleted contents in the log.
         self._empty_log()
-
-    @property
-    def _log(self) -> Path:
-        return self.path.with_name(f"{self.path.name}-wal")
 
     def _require_nothing_left(self, acknowledged: dict[int, Mark]) -> None:
         for path in self.folder.glob(f"*{UNFINISHED}"):
@@ -388,13 +373,11 @@ class Database:
         )
         for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
             mark = acknowledged.get(gallery_id, Mark(-1, b""))
-            rows = Reader(self).execute(statement, (gallery_id, mark.seq)).fetchall()
-            self._clear_vectors(gallery_id, [slot for (text,) in rows for slot in slots_of(text)])
+            rows = Reader(self).execute(statement, (gallery_id, mark.seq))
+            slots = [slot for (text,) in rows for slot in slots_of(text)]
+            for side in self.sides(gallery_id) if slots else ():
+                side.clear(slots)
         self.marks.note(feeds)
-
-    def _clear_vectors(self, gallery_id: int, slots: Sequence[int]) -> None:
-        for side in self.sides(gallery_id) if slots else ():
-            side.clear(slots)
 
     def sides(self, gallery_id: int) -> list[VectorFile]:
         """Open a gallery's vector files: the searched one and the one being prepared, if any."""
@@ -402,8 +385,8 @@ class Database:
             "SELECT side, dimension, staged_side, staged_dimension FROM galleries "
             "WHERE gallery_id = ?"
         )
-        row = Reader(self).execute(statement, (gallery_id,)).fetchone()
-        pairs = [] if row is None else [tuple(row[:2]), tuple(row[2:])]
+        rows = Reader(self).execute(statement, (gallery_id,))
+        pairs = [pair for row in rows for pair in (tuple(row[:2]), tuple(row[2:]))]
         return [
             self.vectors.open(gallery_id, side, dimension)
             for side, dimension in pairs
@@ -416,7 +399,7 @@ class Database:
             "FROM galleries"
         )
         present = self.vectors.there()
-        for gallery_id, next_slot, *sides in Reader(self).execute(statement).fetchall():
+        for gallery_id, next_slot, *sides in Reader(self).execute(statement):
             for side, dimension in (sides[:2], sides[2:]):
                 if (gallery_id, side) in present:
                     file = self.vectors.open(gallery_id, side, dimension or 1)
@@ -477,7 +460,7 @@ class Database:
         failpoint("record.settled")
         self.deleted.add(crop_id for transaction in succeeded for crop_id in transaction.deleted)
         removes = any(transaction.removes for transaction in succeeded)
-        if self._log_has_deleted or removes or _size(self._log) > LOG_BYTES:
+        if self._log_has_deleted or removes or file_bytes(self._log) > LOG_BYTES:
             self._empty_log()
 
     def _run(
@@ -552,19 +535,6 @@ def transactional(
         return self._database.write(functools.partial(rule, self), *args, **kwargs)
 
     return run
-
-
-def _call(
-    rule: Callable[..., Result],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    transaction: Transaction,
-) -> Result:
-    return rule(transaction, *args, **kwargs)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _as_storage_failure(error: BaseException) -> BaseException:

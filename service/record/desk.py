@@ -83,7 +83,6 @@ class KeptQueries(RecordPart):
         return [search.query_id for search, _ in new], removed
 
     def get(self, gallery_id: int, query_id: str) -> KeptQuery | None:
-        """Return a search, or None if it is no longer kept."""
         return next(iter(read_searches(self._reader, gallery_id, [query_id])), None)
 
     def page(
@@ -173,7 +172,7 @@ class KeptQueries(RecordPart):
             "ORDER BY query_id LIMIT ?"
         )
         while True:
-            rows = self._reader.execute(statement, (gallery_id, last, SEARCHES_AT_ONCE)).fetchall()
+            rows = self._reader.execute(statement, (gallery_id, last, SEARCHES_AT_ONCE))
             if not rows:
                 return due
             query_ids = [query_id for (query_id,) in rows]
@@ -393,7 +392,7 @@ def _drop(transaction: Transaction, gallery_id: int, query_ids: Collection[str])
         "SELECT case_id, count(*) FROM case_searches JOIN searches USING (query_id) "
         f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id",
         values,
-    ).fetchall()
+    )
     today = datetime.now(UTC).date().isoformat()
     for case_id, searches in counts:
         transaction.change(
@@ -429,7 +428,7 @@ def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> lis
 
 def _existing_crops(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> list[str]:
     statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
-    rows = reader.execute(statement, (gallery_id, as_json(crop_ids))).fetchall()
+    rows = reader.execute(statement, (gallery_id, as_json(crop_ids)))
     present = {crop_id for (crop_id,) in rows}
     return [crop_id for crop_id in dict.fromkeys(crop_ids) if crop_id in present]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -65,8 +65,20 @@ def add_changes(transaction: Transaction, notes: Iterable[Change]) -> dict[int, 
     for feed, changes in by_feed.items():
         row = transaction.row(FEEDS, "WHERE gallery_id = ?", (feed,))
         # Another rule of the same commit may have deleted the gallery.
-        if row is not None:
-            marks[feed] = _add_to_feed(transaction, feed, row["seq"], changes)
+        if row is None:
+            continue
+        seq = row["seq"]
+        rows = [
+            _row(feed, change, number, secrets.token_bytes(TOKEN_BYTES))
+            for number, change in enumerate(changes, seq + 1)
+        ]
+        transaction.insert(CHANGES, *rows)
+        newest = marks[feed] = Mark(seq + len(rows), rows[-1]["token"])
+        if newest.seq // TRIM_EVERY > seq // TRIM_EVERY:
+            old = (feed, newest.seq - KEPT_CHANGES)
+            transaction.change("DELETE FROM changes WHERE gallery_id = ? AND seq <= ?", old)
+        update = "UPDATE feeds SET seq = ?, token = ? WHERE gallery_id = ?"
+        transaction.change(update, (*newest, feed))
     return marks
 
 
@@ -83,21 +95,6 @@ def as_ranges(slots: Iterable[int]) -> str:
 
 def slots_of(text: str) -> list[int]:
     return [slot for first, last in from_json(text) for slot in range(first, last + 1)]
-
-
-def _add_to_feed(transaction: Transaction, feed: int, seq: int, changes: Sequence[Change]) -> Mark:
-    rows = [
-        _row(feed, change, number, secrets.token_bytes(TOKEN_BYTES))
-        for number, change in enumerate(changes, seq + 1)
-    ]
-    transaction.insert(CHANGES, *rows)
-    newest = Mark(seq + len(rows), rows[-1]["token"])
-    if newest.seq // TRIM_EVERY > seq // TRIM_EVERY:
-        old = (feed, newest.seq - KEPT_CHANGES)
-        transaction.change("DELETE FROM changes WHERE gallery_id = ? AND seq <= ?", old)
-    update = "UPDATE feeds SET seq = ?, token = ? WHERE gallery_id = ?"
-    transaction.change(update, (*newest, feed))
-    return newest
 
 
 def _row(feed: int, change: Change, seq: int, token: bytes) -> dict[str, Any]:

@@ -72,7 +72,6 @@ class Jobs(RecordPart):
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
-        """Return a job, or None if there is none with this id."""
         return _read(self._reader, job_id)
 
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
@@ -205,7 +204,6 @@ class Jobs(RecordPart):
         return _open(self._reader)
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
-        """Return an unfinished job of this kind, or None if there is none."""
         candidates = (
             job for job in self.open() if (job.gallery_id, job.kind) == (gallery_id, kind)
         )

@@ -137,7 +137,7 @@ class People(RecordPart):
                 "SELECT crop_id FROM crops WHERE gallery_id = ? AND person_id = "
                 "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?)"
             )
-            crops = reader.execute(statement, (gallery_id, gallery_id, identity)).fetchall()
+            crops = reader.execute(statement, (gallery_id, gallery_id, identity))
             searches = find_shown(reader, gallery_id, [crop_id for (crop_id,) in crops])
         return _as_person(people[0]), as_moment(people[0]["first_seen"]), searches
 
@@ -218,10 +218,9 @@ def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[
     )
     people = []
     for name in names:
-        row = reader.execute(statement, (gallery_id, name)).fetchone()
-        if row is not None:
+        for row in reader.execute(statement, (gallery_id, name)):
             person = (gallery_id, row["person_id"])
-            crop_id, content_type = reader.execute(best, person).fetchone()
+            ((crop_id, content_type),) = reader.execute(best, person)
             seen_by = [camera for (camera,) in reader.execute(cameras, person)]
             pictured = content_type is not None
             people.append({**row, "cameras": seen_by, "crop_id": crop_id, "pictured": pictured})

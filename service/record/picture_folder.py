@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.data_directory import make_folder, sync
-from service.ops.health import MonitoredThreadPool
+from service.ops.threads import MonitoredThreadPool
 
 PICTURE_THREADS = 4
 WAITING_CALLS = 64

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from service.errors import RecordUnavailable
-from service.ops.health import heartbeat
+from service.ops.threads import heartbeat
 from service.record.crop_rows import read_checksums, read_crops
 from service.record.database import FILE, STEPS_PER_BEAT, Database
 from service.record.schema import EARLIEST_FORMAT, GALLERIES, PICTURES, missing_tables, row_crc

@@ -173,7 +173,7 @@ class _Recovery:
 
     def fill_from_snapshots(self, deleted: set[str]) -> None:
         tombstones = Reader(self._record.database).execute("SELECT crop_id FROM tombstones")
-        deleted = deleted.union(crop_id for (crop_id,) in tombstones.fetchall())
+        deleted = deleted.union(crop_id for (crop_id,) in tombstones)
         for entry in self._record.galleries.all():
             inspected = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
             outcome = Recovered(entry.gallery_id, entry.name, entry.crops)
@@ -215,8 +215,8 @@ class _Recovery:
             self._write(_insert_holding, table, rows)
 
     def _copy_crops(self, inspection: Inspection) -> None:
-        rows = Reader(self._record.database).execute("SELECT person_id, name FROM people")
-        names = {None: None, **dict(rows.fetchall())}
+        rows = Reader(self._record.database).tuples("SELECT person_id, name FROM people")
+        names: dict[int | None, str | None] = {None: None, **dict(rows)}
         for gallery_id, rows_of_gallery in itertools.groupby(inspection.crops(), _gallery_of):
             for batch in batches(rows_of_gallery, ROWS_AT_ONCE):
                 crops = []

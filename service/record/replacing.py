@@ -200,7 +200,7 @@ def _drop_removed(transaction: Transaction, gallery_id: int) -> list[int]:
         "(SELECT crop_id FROM tombstones WHERE gallery_id = ?) RETURNING slot",
         (gallery_id, gallery_id),
     )
-    return [slot for (slot,) in rows.fetchall()]
+    return [slot for (slot,) in rows]
 
 
 def _remove_replaced(transaction: Transaction, gallery_id: int) -> list[int]:
@@ -215,7 +215,7 @@ def _remove_replaced(transaction: Transaction, gallery_id: int) -> list[int]:
     rows = transaction.execute(
         f"DELETE FROM crops WHERE gallery_id = ? AND NOT {IS_LEFT} RETURNING slot", (gallery_id,)
     )
-    return [slot for (slot,) in rows.fetchall()]
+    return [slot for (slot,) in rows]
 
 
 def _drop_damaged_people(transaction: Transaction, gallery_id: int) -> None:
@@ -233,7 +233,7 @@ def _add_people(transaction: Transaction, gallery_id: int) -> None:
         "SELECT DISTINCT identity FROM incoming WHERE gallery_id = ? AND identity IS NOT NULL",
         (gallery_id,),
     )
-    require_people(transaction, gallery_id, [name for (name,) in rows.fetchall()])
+    require_people(transaction, gallery_id, [name for (name,) in rows])
 
 
 def _relabel(transaction: Transaction, gallery_id: int) -> None:
@@ -294,7 +294,7 @@ def _give_up(transaction: Transaction, restore: Restore) -> None:
         )
         vectors = transaction.database.vectors
         side = vectors.open(restore.gallery_id, restore.side, row["dimension"])
-        slots = [slot for (slot,) in rows.fetchall()]
+        slots = [slot for (slot,) in rows]
         side.clear(slots)
         drop_checksums(transaction, restore.gallery_id, slots)
     transaction.change("DELETE FROM restores WHERE token = ?", (restore.token,))
@@ -318,7 +318,7 @@ def _removed(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str])
         f"SELECT crop_id FROM tombstones WHERE gallery_id = ? AND crop_id IN {AMONG}",
         (gallery_id, as_json(crop_ids)),
     )
-    return {crop_id for (crop_id,) in rows.fetchall()}
+    return {crop_id for (crop_id,) in rows}
 
 
 def _unchanged_slots(
@@ -333,13 +333,13 @@ def _unchanged_slots(
     if side != restore["former_side"] or restore["dimension"] is None:
         return {}
     ids = [crop.record.crop_id for crop in crops]
-    rows = transaction.execute(
+    rows = transaction.tuples(
         "SELECT crops.crop_id, crops.slot FROM crops LEFT JOIN pictures USING (gallery_id, slot) "
         f"WHERE crops.gallery_id = ? AND crops.crop_id IN {AMONG} "
         f"AND {CROPS.is_intact} AND (NOT crops.inside OR {PICTURES.is_intact})",
         (gallery_id, as_json(ids)),
     )
-    slots = dict(rows.fetchall())
+    slots: dict[str, int] = dict(rows)
     file = transaction.database.vectors.open(gallery_id, side, restore["dimension"])
     places = list(slots.values())
     checksums = read_checksums(transaction, gallery_id, side, places)

@@ -298,7 +298,7 @@ def _leave_out(record: Record, restored: Restored) -> None:
     reader = Reader(record.database)
     for (key_id,) in reader.execute(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM later.api_keys)"
-    ).fetchall():
+    ):
         if record.keys.revoke(key_id):
             restored.keys.append(key_id)
     living = "SELECT 1 FROM later.galleries WHERE gallery_id = ? AND name IS NOT NULL"
@@ -313,7 +313,7 @@ def _apply_later_deletions(transaction: Transaction) -> None:
     transaction.removes = True
     tables = transaction.execute("SELECT name FROM later.sqlite_master WHERE type = 'table'")
     # A record last written by an earlier version lacks some of them.
-    for table in STAYS_GONE.keys() & {name for (name,) in tables.fetchall()}:
+    for table in STAYS_GONE.keys() & {name for (name,) in tables}:
         key = STAYS_GONE[table]
         transaction.change(
             f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM later.{table})"
@@ -347,7 +347,7 @@ def _delete_crops(record: Record, removed: Collection[str]) -> dict[int, list[st
         "crops.gallery_id AND other.crop_id = crops.crop_id) FROM crops WHERE gallery_id = ?"
     )
     for entry in record.galleries.all():
-        rows = Reader(record.database).execute(statement, (entry.gallery_id,)).fetchall()
+        rows = Reader(record.database).execute(statement, (entry.gallery_id,))
         ids = [crop_id for crop_id, exists in rows if not exists or crop_id in removed]
         gone[entry.gallery_id] = ids
         for batch in batches(ids, CROPS_AT_ONCE):

@@ -86,7 +86,7 @@ class Table:
 
 
 def row_crc(*values: object) -> int:
-    """Return the checksum of a row's column values; SQLite calls this function."""
+    # SQLite calls this function for the generated columns `crc`.
     # Hash bytes first: the repr of a picture would be several times as long.
     hashed = [zlib.crc32(value) if isinstance(value, bytes) else value for value in values]
     return zlib.crc32(repr(hashed).encode("utf-8", "surrogatepass"))

@@ -76,10 +76,10 @@ class Tracks(RecordPart):
             "SELECT DISTINCT track FROM tracks WHERE gallery_id = ? AND track > ? "
             "ORDER BY track LIMIT ?"
         )
-        rows_of_ids = self._reader.execute(statement, (gallery_id, after, limit + 1)).fetchall()
+        rows_of_ids = self._reader.execute(statement, (gallery_id, after, limit + 1))
         names = [name for (name,) in rows_of_ids[:limit]]
         values = (gallery_id, as_json(names), camera, camera)
-        rows = self._reader.execute(COUNTED, values).fetchall()
+        rows = self._reader.execute(COUNTED, values)
         tracks = [self._as_track(gallery_id, row) for row in rows]
         existing = [track for track in tracks if track is not None]
         return existing, names[-1] if len(rows_of_ids) > limit else None
@@ -120,19 +120,19 @@ class Tracks(RecordPart):
     def slots(self, gallery_id: int, track: str, camera: str | None, most: int = -1) -> list[int]:
         """Return the `most` best-pictured slots of a track, sorted; all if negative."""
         statement = f"SELECT slot FROM {OF_TRACK} {BY_PICTURE} LIMIT ?"
-        rows = self._reader.execute(statement, (gallery_id, track, camera, most)).fetchall()
+        rows = self._reader.execute(statement, (gallery_id, track, camera, most))
         return sorted(slot for (slot,) in rows)
 
     def _as_track(self, gallery_id: int, row: sqlite3.Row) -> Track | None:
         of_track = (gallery_id, row["track"], row["camera"])
         best = f"SELECT crop_id, content_type FROM {OF_TRACK} {BY_PICTURE} LIMIT 1"
-        best_crop = self._reader.execute(best, of_track).fetchone()
+        best_crop = next(iter(self._reader.execute(best, of_track)), None)
         if best_crop is None:
             # The track was deleted after it was counted.
             return None
         people = f"SELECT person_id FROM {OF_TRACK}"
         statement = f"SELECT name FROM people WHERE person_id IN ({people}) ORDER BY name"
-        names = self._reader.execute(statement, of_track).fetchall()
+        names = self._reader.execute(statement, of_track)
         return Track(
             track=row["track"],
             camera=row["camera"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,22 +74,6 @@ def marks_of(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-class _Cursor(sqlite3.Cursor):
-    """A cursor that raises `DamagedRecord` when SQLite finds damage in a later row."""
-
-    def __init__(self, database: Source, connection: sqlite3.Connection) -> None:
-        super().__init__(connection)
-        self._database = database
-
-    def __next__(self) -> Any:
-        with self._database.naming_errors():
-            return super().__next__()
-
-    def fetchall(self) -> list[Any]:
-        with self._database.naming_errors():
-            return super().fetchall()
-
-
 class Source(Protocol):
     """A record that can be read: the open one, or the one of an archive."""
 
@@ -114,16 +97,15 @@ class Reader:
     database: Source
     _connection: sqlite3.Connection | None = None
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run a statement with computed columns, such as a count.
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Run a statement with computed columns, such as a count, and return its rows.
 
         Raises:
             DamagedRecord: the file is damaged.
         """
-        connection = self._connection or self.database.connection()
-        cursor = connection.cursor(functools.partial(_Cursor, self.database))
         with self.database.naming_errors():
-            return cursor.execute(statement, values)
+            connection = self._connection or self.database.connection()
+            return connection.execute(statement, values).fetchall()
 
     def tuples(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement as plain tuples, which is twice as fast for many rows."""
@@ -134,8 +116,8 @@ class Reader:
 
     def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row, or None if there is no row."""
-        row = self.execute(statement, values).fetchone()
-        return None if row is None else row[0]
+        rows = self.execute(statement, values)
+        return rows[0][0] if rows else None
 
     def rows(
         self, table: Table, clauses: str = "", values: Sequence[Any] = ()
@@ -149,17 +131,10 @@ class Reader:
         Raises:
             DamagedRecord: a row does not match its checksum.
         """
-        return list(self.each(table, clauses, values))
-
-    def each(
-        self, table: Table, clauses: str = "", values: Sequence[Any] = ()
-    ) -> Iterator[sqlite3.Row]:
-        statement = f"SELECT {table.checked} FROM {table.name} {clauses}"
-        with self.database.naming_errors():
-            for row in (self._connection or self.database.connection()).execute(statement, values):
-                if not row["intact"]:
-                    raise self.database.damage(f"a row of {table.name} is not what was written")
-                yield row
+        rows = self.execute(f"SELECT {table.checked} FROM {table.name} {clauses}", values)
+        if not all(row["intact"] for row in rows):
+            raise self.database.damage(f"a row of {table.name} is not what was written")
+        return rows
 
     def row(
         self, table: Table, clauses: str = "", values: Sequence[Any] = ()
@@ -186,7 +161,9 @@ class Transaction(Reader):
     earlier: Sequence[Transaction | None] = ()
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
-        return self.execute(statement, values).rowcount
+        with self.database.naming_errors():
+            connection = self._connection or self.database.connection()
+            return connection.execute(statement, values).rowcount
 
     def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         with self.database.naming_errors():

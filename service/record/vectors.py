@@ -68,8 +68,10 @@ class VectorFile:
         Raises:
             OSError: the disk is full or fails.
         """
-        if vectors:
-            self._reserve(max(vectors) + 1)
+        next_slot = max(vectors, default=-1) + 1
+        if os.fstat(self._file).st_size < next_slot * self._vector_bytes:
+            ahead = min(next_slot, SLOTS_AHEAD)
+            os.ftruncate(self._file, (next_slot + ahead) * self._vector_bytes)
         for slots in _runs(sorted(vectors)):
             stacked = np.stack([np.asarray(vectors[slot], "<f4") for slot in slots])
             self._write_at(slots[0], stacked.tobytes())
@@ -142,11 +144,6 @@ class VectorFile:
 
     def close(self) -> None:
         self._close()
-
-    def _reserve(self, slots: int) -> None:
-        if os.fstat(self._file).st_size < slots * self._vector_bytes:
-            ahead = min(slots, SLOTS_AHEAD)
-            os.ftruncate(self._file, (slots + ahead) * self._vector_bytes)
 
     def _write_at(self, slot: int, vectors: bytes) -> None:
         remaining = memoryview(vectors)

@@ -12,7 +12,7 @@ from typing import Any
 
 from model.problems import InputProblem
 from service.errors import ServiceError
-from service.ops.health import heartbeat
+from service.ops.threads import heartbeat
 from service.record.crop_rows import read_checksums
 from service.record.reading import StoredRecord
 from service.record.schema import (

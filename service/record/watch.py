@@ -209,7 +209,7 @@ class Watches(RecordPart):
         with self._database.read() as reader:
             for watch in _read_lists(reader, "WHERE gallery_id = ?", (gallery_id,)):
                 values = (gallery_id, as_micros(watch.armed_at))
-                alerts, confirmed, rejected = reader.execute(counted, values).fetchone()
+                alerts, confirmed, rejected = reader.execute(counted, values)[0]
                 days = ((watch.disarmed_at or datetime.now(UTC)) - watch.armed_at) / timedelta(1)
                 reviewed = confirmed + rejected
                 return watch.model_copy(
@@ -271,7 +271,7 @@ class Watches(RecordPart):
         """
         watch = _armed(transaction, gallery_id)
         asked = "SELECT crop_id, person_id FROM crops WHERE gallery_id = ? AND slot = ?"
-        crop = transaction.execute(asked, (gallery_id, seen.row_id)).fetchone()
+        crop = next(iter(transaction.execute(asked, (gallery_id, seen.row_id))), None)
         if watch is None or crop is None or crop["person_id"] is None:
             return None
         going_on = _extend(transaction, crop["person_id"], seen, watch.settings.quiet_seconds)
@@ -369,12 +369,12 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
     Returns:
         How many, and how many messages about them were sent to each address.
     """
-    sent = transaction.execute(
+    sent = transaction.tuples(
         "SELECT sent_to, count(*) FROM deliveries JOIN alerts USING (number) "
         "WHERE person_id = ? AND sent_to IS NOT NULL GROUP BY sent_to ORDER BY sent_to",
         (person_id,),
     )
-    sent_to = dict(sent.fetchall())
+    sent_to: dict[str, int] = dict(sent)
     transaction.removes = True
     removed = transaction.change("DELETE FROM alerts WHERE person_id = ?", (person_id,))
     return removed, sent_to
@@ -502,7 +502,7 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -
         (gallery_id,),
     )
     dropped = 0
-    for webhook_id, waiting in webhooks.fetchall():
+    for webhook_id, waiting in webhooks:
         if waiting >= WAITING_OF_WEBHOOK:
             full = "UPDATE webhooks SET dropped = dropped + 1 WHERE webhook_id = ?"
             dropped += transaction.change(full, (webhook_id,))

@@ -195,8 +195,8 @@ class Webhooks(RecordPart):
         transaction.note("alerts")
 
     def count_by_state(self) -> dict[DeliveryState, int]:
-        counted = self._reader.execute("SELECT state, count(*) FROM deliveries GROUP BY state")
-        return dict(counted.fetchall())
+        counted = self._reader.tuples("SELECT state, count(*) FROM deliveries GROUP BY state")
+        return dict(counted)
 
 
 def _read(reader: Reader, rest: str, *values: str) -> list[StoredWebhook]:

@@ -11,8 +11,8 @@ from gmn_client.models import CalibrationState, Explanation, PairScore
 from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
+from service.engine.admission import PER_IMAGE
 from service.engine.batcher import EmbeddedImage
-from service.engine.cost import PER_IMAGE
 from service.engine.device import retry_out_of_memory
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages

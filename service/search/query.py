@@ -24,8 +24,8 @@ from gmn_client.models import (
 )
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
+from service.engine.admission import search_cost
 from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
-from service.engine.cost import search_cost
 from service.engine.images import PicturePolicy, results
 from service.engine.networks import LoadedModel
 from service.errors import (

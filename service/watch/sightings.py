@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from gmn_client.models import RefusedImage, Sighted, SightedImage, SightedMatch
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
+from service.engine.admission import PER_COMPARISON
 from service.engine.batcher import Embedded
-from service.engine.cost import PER_COMPARISON
 from service.errors import RecordUnavailable, StorageFailed, UnknownGallery, refused_image
 from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.ops.data_directory import require_free_disk

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.crops.frames import ImageFile
 from service.gallery.gallery import Gallery
 from service.ops.metrics import Metrics
-from service.ops.turns import TurnTakingPool
+from service.ops.threads import TurnTakingPool
 from service.record.tracks import cohesion
 
 # Crops of a track that are compared: further ones find little more, and raise more false alarms.

@@ -32,7 +32,7 @@ from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.forget import forget_crop, forget_expired, forget_identity
 from service.jobs import runner
 from service.jobs.imports import begin_import
-from service.ops.health import MonitoredThreadPool
+from service.ops.threads import MonitoredThreadPool
 from service.record import archive, crop_changes
 from service.record.archive import DESCRIPTION, check_archive, describe_snapshot, read_archive
 from service.record.values import CropFilter, GallerySettings

@@ -18,10 +18,11 @@ from PIL import Image
 
 from model.artefact import load_artefact
 from model.torch_runtime import TorchRuntime
-from service.engine.cost import search_cost
+from service.engine.admission import search_cost
 from service.engine.device import DeviceThread
 from service.engine.networks import PAIRS_PER_PASS, Networks
-from service.ops.turns import CALLER, TurnTakingPool
+from service.errors import ServiceStopping
+from service.ops.threads import CALLER, TurnTakingPool
 from service.settings import Settings
 
 MEGAPIXEL = 1_000_000
@@ -213,7 +214,7 @@ def test_a_call_on_the_result_of_another_has_its_error_and_cancels_it_with_itsel
     assert waiting.cancelled()
     pool.shutdown()
     late.set_result("yes")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ServiceStopping):
         refused.result(10)
 
 

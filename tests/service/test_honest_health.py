@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from service.ops.health import EXIT_STATUS
+from service.ops.threads import EXIT_STATUS
 from tests.service.conftest import START, Served
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from model.explanation import variants
 from model.preprocessing import Preprocessing
 from service.engine.device import DeviceThread
 from service.errors import UnusableImages
-from service.ops.health import MonitoredThreadPool
 from service.ops.metrics import Metrics
+from service.ops.threads import MonitoredThreadPool
 from service.search.pairs import explain_pair
 
 SIZE = Preprocessing(height=64, width=32)

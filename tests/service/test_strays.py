@@ -13,7 +13,7 @@ import pytest
 from service.gallery.archives import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import hold, snapshot_name
-from service.ops.health import BlockingPools
+from service.ops.threads import BlockingPools
 from service.record.record import Record
 from service.record.values import GallerySettings, Snapshot
 from tests.service.gallery.new_crops import EMBEDDER, NOON

@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 from service import maintenance
 from service.errors import StorageFailed
 from service.http.routes.operation import router
-from service.ops import health
-from service.ops.health import (
+from service.ops import threads
+from service.ops.threads import (
     EXIT_STATUS,
     STOPPED,
     HealthCheck,
@@ -47,8 +47,8 @@ class Ended:
 @pytest.fixture
 def ended(monkeypatch):
     one = Ended()
-    monkeypatch.setattr(health.os, "_exit", one)
-    monkeypatch.setattr(health, "EXIT_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(threads.os, "_exit", one)
+    monkeypatch.setattr(threads, "EXIT_GRACE_SECONDS", 0.2)
     return one
 
 
@@ -118,7 +118,7 @@ def test_a_service_that_is_stopping_is_not_killed(watchdog, ended):
 def test_a_service_that_begins_to_stop_during_the_farewell_is_left_to_it(
     watchdog, ended, monkeypatch
 ):
-    monkeypatch.setattr(health, "EXIT_GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(threads, "EXIT_GRACE_SECONDS", 1.0)
     watchdog.give_up("follower", "has ended")
     watchdog.start()
     time.sleep(0.2)
@@ -241,8 +241,8 @@ def test_background_work_that_has_ended_ends_the_process_and_the_log_has_the_rea
 
 def test_a_job_that_hangs_in_a_thread_ends_the_process(monkeypatch, watchdog, ended):
     # An hour, else.
-    monkeypatch.setattr(health, "LONG_WORK_FACTOR", 1.0)
-    pools = health.BlockingPools()
+    monkeypatch.setattr(threads, "LONG_WORK_FACTOR", 1.0)
+    pools = threads.BlockingPools()
     watchdog.checks += [pool.health_check for pool in pools.all()]
 
     async def hang(*_):

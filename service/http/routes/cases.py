@@ -33,9 +33,8 @@ from service.gallery.enroll import Name
 from service.gallery.kept_searches import find_case, open_search, read_search_picture
 from service.http.forms import MULTIPART, Cursor, Form, Limit
 from service.http.guard import Searcher, guarded_router
-from service.http.problems import content, problems
+from service.http.problems import content, csv_line, problems
 from service.http.routes.searches import QueryId
-from service.ops.csv_lines import csv_line
 from service.record.values import (
     MOST_CASES,
     MOST_CASES_OF_KEY,

@@ -18,12 +18,11 @@ from service.gallery.enroll import Camera, Name
 from service.http.forms import FILE, MULTIPART, Form, GroupingForm, KeepBest
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
-from service.http.problems import content, problems
+from service.http.problems import content, csv_line, problems
 from service.jobs import runner
 from service.jobs.grouping import begin_grouping, read_groups
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
-from service.ops.csv_lines import csv_line
 from service.ops.data_directory import IMPORTS
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall, Runtime

@@ -20,9 +20,8 @@ from service.gallery.changes import change_matching
 from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
 from service.http.forms import MULTIPART, Cursor, Form, Limit
 from service.http.guard import Searcher, guarded_router
-from service.http.problems import content, problems, write_list
+from service.http.problems import content, csv_line, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.ops.csv_lines import csv_line
 from service.record.values import CropFilter, KeptQuery, Picture, Review
 from service.runtime import GalleryCall
 from service.search.options import Id, Moment

@@ -21,7 +21,7 @@ from service.http.keys import LOCAL_ADMIN
 from service.http.problems import handle_errors
 from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
-from service.ops.turns import CALLER
+from service.ops.threads import CALLER
 from service.settings import Settings
 
 

@@ -16,7 +16,7 @@ from service.engine.device import DeviceThread
 from service.engine.images import Pipeline
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
-from service.ops.turns import TurnTakingPool
+from service.ops.threads import TurnTakingPool
 from service.settings import Settings
 
 POISON = 13

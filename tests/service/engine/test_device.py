@@ -11,7 +11,7 @@ import torch
 from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.errors import DeviceLost, ServiceStopping
-from service.ops.health import STOPPED, heartbeat
+from service.ops.threads import STOPPED, heartbeat
 from tests.waiting import eventually
 
 
@@ -99,7 +99,7 @@ def test_once_the_device_is_lost_whoever_waits_and_whoever_comes_is_told_so():
         with pytest.raises(DeviceLost):
             future.result(5)
     with pytest.raises(DeviceLost):
-        device.submit(lambda: None)
+        device.submit(lambda: None).result(5)
     device.shutdown()
     assert begun == []
     assert told == ["illegal address"]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from service import maintenance
 from service.engine.device import DeviceThread
-from service.ops.health import BlockingPools
+from service.maintenance import compact_indexes
+from service.ops.threads import BlockingPools
 from service.record.values import CropLabel, IndexedCrop
-from service.search import compaction
-from service.search.compaction import compact_indexes
 from service.search.gpu import DeviceVectors
 from tests.service.filled_index import FilledIndex
 
@@ -61,7 +61,7 @@ class Service:
 
 @pytest.fixture
 def open_service(monkeypatch):
-    monkeypatch.setattr(compaction, "LOOK_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(maintenance, "COMPACTION_POLL_SECONDS", 0.01)
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
     # No test machine has a device.
     _copy_by(monkeypatch, COPY)

@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import DamagedRecord
 from service.maintenance import check_record
-from service.ops.health import BlockingPools
+from service.ops.threads import BlockingPools
 from service.record.record import Record
 from service.record.transaction import Change
 from service.record.vectors import SLOTS_AHEAD, VectorFile

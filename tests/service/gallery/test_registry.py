@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from service.engine.device import DeviceThread
+from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.record.record import Record
@@ -123,18 +124,18 @@ def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(
         raise MemoryError
 
     crop_id = asyncio.run(_enrolling(galleries, record, gallery, new_crop(1))).landed[0].crop_id
-    columns = FailsTwice(record.crops.columns)
+    columns = FailsTwice(registry.read_columns)
     with monkeypatch.context() as patched:
         patched.setattr(Gallery, "apply", fail)
-        patched.setattr(record.crops, "columns", columns)
+        patched.setattr(registry, "read_columns", columns)
         asyncio.run(galleries.change("delete-crop", gallery, record.crops.remove, [crop_id]))
     assert columns.calls == 3
     assert _found(galleries, device) == set()
 
 
 def test_a_new_gallery_that_cannot_be_read_is_tried_until_it_can(galleries, record, monkeypatch):
-    columns = FailsTwice(record.crops.columns)
-    monkeypatch.setattr(record.crops, "columns", columns)
+    columns = FailsTwice(registry.read_columns)
+    monkeypatch.setattr(registry, "read_columns", columns)
     asyncio.run(galleries.create("lobby", GallerySettings()))
     assert columns.calls == 3
     assert "lobby" in [listed.name for listed in galleries.all()]

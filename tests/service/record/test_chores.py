@@ -12,7 +12,9 @@ import pytest
 from gmn_client.models import JobProblem
 from service.errors import KeyConflict, UnknownGallery
 from service.ops.data_directory import hold_worker
+from service.record.feeds import read_changes, read_feeds
 from service.record.keys import ApiKey
+from service.record.transaction import Reader
 from service.record.values import GallerySettings, Snapshot
 from service.record.vectors import BLOCK_BYTES
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
@@ -62,11 +64,11 @@ def test_the_last_use_of_a_key_outlives_its_change_and_goes_with_it(record):
 
 def test_changes_of_keys_and_cancelled_jobs_are_announced(record, gallery):
     record.jobs.create(new_job("job", gallery))
-    seen = record.database.feeds()[0]
+    seen = read_feeds(Reader(record.database))[0]
     record.keys.add(READER)
     record.keys.revoke("reader")
     record.jobs.cancel("job")
-    changes = record.database.changes(0, seen, 9)
+    changes = read_changes(Reader(record.database), 0, seen, 9)
     assert [(change.kind, change.gallery_id) for change in changes] == [
         ("keys", 0),
         ("keys", 0),

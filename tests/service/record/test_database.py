@@ -22,7 +22,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed, UnknownGallery
 from service.record import database as database_module
 from service.record.database import FILE, PRAGMAS, RULES_AT_ONCE, Database, _Work
-from service.record.feeds import ChangesLost
+from service.record.feeds import ChangesLost, read_changes, read_feeds
 from service.record.galleries import next_version
 from service.record.jobs import Job
 from service.record.record import Record
@@ -220,23 +220,26 @@ def _names(database: Database) -> list[str]:
 
 def test_a_rule_that_raises_leaves_nothing_and_those_beside_it_land(record, gallery, tmp_path):
     database = record.database
-    before = database.feeds()[gallery]
+    before = read_feeds(Reader(database))[gallery]
     rules = [_keep_runtime(gallery, name) for name in ("a", "b", "c")]
     rules[1] = _fail_after(rules[1])
     landed, failed, last = _run_at_once(database, *rules)
     assert (landed, last) == (None, None)
     assert isinstance(failed, UnknownGallery)
     assert _names(database) == ["a", "c"]
-    assert [change.version for change in database.changes(gallery, before, 9)] == [1, 2]
+    assert [change.version for change in read_changes(Reader(database), gallery, before, 9)] == [
+        1,
+        2,
+    ]
     assert record.galleries.get(gallery).version == 2
     assert not _is_on_disk(tmp_path, vector_of("b").tobytes())
 
 
 def test_a_rule_that_raises_alone_changes_nothing(record, gallery):
-    feeds = record.database.feeds()
+    feeds = read_feeds(Reader(record.database))
     with pytest.raises(UnknownGallery):
         record.database.write(_fail_after(_keep_runtime(gallery, "a")))
-    assert record.database.feeds() == feeds
+    assert read_feeds(Reader(record.database)) == feeds
     assert _names(record.database) == []
 
 
@@ -465,18 +468,18 @@ def test_a_damaged_entry_of_the_mark_is_left_out(record, gallery, tmp_path, capl
 def test_a_follower_of_an_older_copy_is_told_that_it_lost_changes(record, gallery, tmp_path):
     copy = _copy_of(tmp_path)
     _enroll(record, gallery)
-    seen = record.database.feeds()[gallery]
+    seen = read_feeds(Reader(record.database))[gallery]
     record.close()
     _put_back(copy, tmp_path)
     (tmp_path / MARK).unlink()
     with contextlib.closing(Record(tmp_path)) as adopted:
         with pytest.raises(ChangesLost):
-            adopted.database.changes(gallery, seen, 9)
+            read_changes(Reader(adopted.database), gallery, seen, 9)
         for _ in range(3):
             _enroll(adopted, gallery)
-        assert adopted.database.feeds()[gallery].seq > seen.seq
+        assert read_feeds(Reader(adopted.database))[gallery].seq > seen.seq
         with pytest.raises(ChangesLost):
-            adopted.database.changes(gallery, seen, 9)
+            read_changes(Reader(adopted.database), gallery, seen, 9)
 
 
 class _Connection:

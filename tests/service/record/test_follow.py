@@ -11,8 +11,10 @@ import pytest
 from service.errors import ServiceStopping
 from service.gallery import follow
 from service.gallery.follow import Follower
+from service.record.feeds import read_feeds
 from service.record.galleries import next_version
 from service.record.record import Record
+from service.record.transaction import Reader
 from service.record.values import GallerySettings
 
 EMBEDDER = "a" * 64
@@ -56,7 +58,7 @@ def seen(record, gallery):
 def change(record, gallery):
     """Commit a change of a gallery; answer its number in the feed."""
     record.database.write(next_version, gallery, "added", [1])
-    return record.database.feeds()[gallery].seq
+    return read_feeds(Reader(record.database))[gallery].seq
 
 
 def test_every_gallery_is_read_at_the_start(seen, gallery):

@@ -1,4 +1,8 @@
-"""Heartbeats of threads and tasks, and the watchdog that ends a process in which one stalls."""
+"""Thread pools with heartbeats and turns between callers, and the watchdog.
+
+A caller with a long queue does not delay the others. The watchdog ends a process in which a thread
+or task stalls.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,16 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from service.errors import ServiceStopping
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 STOPPED = float("inf")
@@ -27,6 +35,9 @@ SUSPENDED_SECONDS = 2.0
 # One step of long work may copy gigabytes to a slow disk without a heartbeat.
 LONG_WORK_FACTOR = 30.0
 STDERR = 2
+# The key of the request, or name of the work, that the current context runs for. Tasks and calls of
+# thread pools inherit it.
+CALLER: ContextVar[str] = ContextVar("caller", default="service")
 
 
 @dataclass(eq=False)
@@ -34,9 +45,6 @@ class Heartbeat:
     """The time of the last progress of some work, by `time.monotonic`."""
 
     last: float = field(default_factory=time.monotonic)
-
-    def beat(self) -> None:
-        self.last = time.monotonic()
 
     def silent_seconds(self) -> float:
         return time.monotonic() - self.last
@@ -48,7 +56,7 @@ _current: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
 def heartbeat() -> None:
     current = _current.get()
     if current is not None:
-        current.beat()
+        current.last = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,6 @@ class MonitoredThreadPool(ThreadPoolExecutor):
     def __init__(
         self, threads: int, name: str, min_timeout_s: float = 0.0, timeout_factor: float = 1.0
     ) -> None:
-        """Prepare the pool; `name` and limits are those of `health_check`."""
         super().__init__(threads, thread_name_prefix=name)
         self._under_way: set[Heartbeat] = set()
         self.health_check = HealthCheck(name, self.silent_seconds, min_timeout_s, timeout_factor)
@@ -106,6 +113,98 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         if not all(thread.is_alive() for thread in tuple(self._threads)):
             return STOPPED
         return max((work.silent_seconds() for work in tuple(self._under_way)), default=0.0)
+
+
+class Turns(Generic[Item]):
+    """Queued items of several callers; not thread-safe."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, deque[Item]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(items) for items in self._waiting.values())
+
+    def put(self, caller: str, item: Item) -> None:
+        self._waiting.setdefault(caller, deque()).append(item)
+
+    def take(self) -> Item:
+        """Remove and return the next item, from the caller whose turn it is.
+
+        Raises:
+            StopIteration: nothing is queued.
+        """
+        caller = next(iter(self._waiting))
+        items = self._waiting.pop(caller)
+        item = items.popleft()
+        if items:
+            # Put the caller at the end: its next item waits until every other caller had a turn.
+            self._waiting[caller] = items
+        return item
+
+
+class TurnTakingPool(MonitoredThreadPool):
+    """A thread pool that runs the calls of several callers in turn.
+
+    Calls whose future was cancelled before their turn are skipped.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, name)
+        self._turns: Turns[tuple[Future[Any], Callable[[], Any]]] = Turns()
+        self._turns_lock = threading.Lock()
+
+    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Queue a call for the current caller; raises `ServiceStopping` after a shutdown."""
+        return self._queue(CALLER.get(), lambda: call(*args, **kwargs), Future())
+
+    def submit_after(
+        self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
+    ) -> Future[Result]:
+        """Queue a call on another future's result, from the thread that completes that future.
+
+        Cancelling the call before then cancels that future, too.
+        """
+        future: Future[Result] = Future()
+        caller = CALLER.get()
+        context = copy_context()
+
+        def ended(_: Future[Item]) -> None:
+            try:
+                context.run(self._queue, caller, lambda: call(awaited), future)
+            except Exception as error:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+        future.add_done_callback(lambda _: awaited.cancel())
+        awaited.add_done_callback(ended)
+        return future
+
+    def _queue(
+        self, caller: str, call: Callable[[], Result], future: Future[Result]
+    ) -> Future[Result]:
+        context = copy_context()
+        with self._turns_lock:
+            try:
+                ThreadPoolExecutor.submit(self, self._take_turn)
+            except RuntimeError as error:
+                raise ServiceStopping(
+                    "the service is shutting down; send the request again later"
+                ) from error
+            # Run each call with its own heartbeat and in its own context.
+            self._turns.put(caller, (future, lambda: context.run(self._run, call)))
+        return future
+
+    def _take_turn(self) -> None:
+        with self._turns_lock:
+            future, call = self._turns.take()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
 
 class BlockingPools:
