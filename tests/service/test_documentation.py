@@ -152,6 +152,7 @@ def test_every_call_has_an_example() -> None:
     }
     shown = set()
     (examples,) = BLOCK.findall(REFERENCE)
+    examples = examples.replace("$GALLERY", f"{ADDRESS}/v1/galleries/entrance")
     (examples_of_watch,) = BLOCK.findall(WATCH)
     for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", examples + examples_of_watch):
         for written, meant in named.items():
