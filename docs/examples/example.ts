@@ -1,3 +1,8 @@
+// npm install --save-dev openapi-typescript@7 typescript@5 @types/node@20
+// npm pkg set type=module
+// node types.mjs http://127.0.0.1:8000
+// npx tsc --strict --target es2022 --module nodenext example.ts
+// node example.js http://127.0.0.1:8000
 import { openAsBlob } from "node:fs";
 import type { components } from "./gmn.js";
 
