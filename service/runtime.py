@@ -228,7 +228,15 @@ class Runtime:
         record = self.record
 
         def load(name: str) -> None:
-            loaded = load_model(name, settings, self.device, self.metrics, record.runtimes, held)
+            loaded = load_model(
+                name,
+                settings,
+                self.device,
+                self.metrics,
+                record.runtimes,
+                held,
+                is_served=not models,
+            )
             models.setdefault(loaded.embedder, loaded)
 
         for name in filter(None, (settings.artefact, settings.previous)):
@@ -258,14 +266,10 @@ class Runtime:
         return outside, indexer
 
     def _health_checks(self) -> Iterator[HealthCheck]:
-        yield HealthCheck("device thread", self.device.silent_seconds)
+        threads = [self.device, self.tracks.threads, self.audit.threads]
+        threads += [*self.pools.all(), *self.galleries.threads]
         for model in self.models.values():
-            of = "" if model is self.model else f" of {model.name}"
-            yield HealthCheck(f"decode threads{of}", model.pipeline.threads.silent_seconds)
-            large = model.pipeline.large_threads
-            yield HealthCheck(f"decode threads for large images{of}", large.silent_seconds)
-        threads = [self.audit.threads, *self.pools.all(), *self.galleries.threads]
-        threads.append(self.tracks.threads)
+            threads += [model.pipeline.threads, model.pipeline.large_threads]
         if self.outside and self.indexer:
             threads += [self.outside.threads, *self.indexer.threads]
         if self.pictures:

@@ -146,7 +146,7 @@ def test_the_tokens_and_files_of_the_code_are_within_their_bounds() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "ways"),
-    [((), ("a query", "an enrolment")), (("--train",), ("a first update", "a step"))],
+    [((), ("a query", "an enrollment")), (("--train",), ("a first update", "a step"))],
 )
 def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(
     options: tuple[str, ...], ways: tuple[str, ...]

@@ -45,7 +45,7 @@ class DeviceThread(TurnTakingPool):
         self,
         on_loss: Callable[[str], None] = lambda _: None,
         threads: int = 1,
-        name: str = "device",
+        name: str = "device thread",
     ) -> None:
         """Start nothing; `on_loss` is called once, with the reason, when the device is lost."""
         super().__init__(threads, name)

@@ -155,15 +155,12 @@ class Pipeline:
         def decode_and_submit(image: bytes | FrameCrop, future: Future[Embedded]) -> None:
             if future.cancelled():
                 return
-            began = time.perf_counter()
             try:
-                pixels, faults, prepared = self._decode(image, quality, pictures)
+                crop = self._decode(image, future, quality, pictures)
             except CropProblem as problem:
                 if future.set_running_or_notify_cancel():
                     future.set_result(problem)
             else:
-                seconds = time.perf_counter() - began
-                crop = WaitingCrop(pixels, future, seconds, faults, prepared)
                 self._batcher.submit(crop)
 
         for image in images:
@@ -209,8 +206,10 @@ class Pipeline:
         Raises:
             CropProblem: for an image that cannot be decoded.
         """
-        decoding = [self._threads_for(image).submit(self._decode, image) for image in images]
-        return [pixels for pixels, _, _ in await results(decoding)]
+        decoding = [
+            self._threads_for(image).submit(self._decode, image, Future()) for image in images
+        ]
+        return [crop.pixels for crop in await results(decoding)]
 
     async def thumbnail(self, image: ImageFile) -> bytes:
         def make() -> bytes:
@@ -225,9 +224,11 @@ class Pipeline:
     def _decode(
         self,
         image: bytes | FrameCrop,
+        future: Future[Embedded],
         quality: QualityPolicy = "off",
         pictures: PicturePolicy | None = None,
-    ) -> tuple[NDArray[np.uint8], tuple[QualityFault, ...], PreparedImage]:
+    ) -> WaitingCrop:
+        began = time.perf_counter()
         try:
             if isinstance(image, FrameCrop):
                 pixels = image.cut(self._limits)
@@ -246,7 +247,9 @@ class Pipeline:
             if pictures:
                 file = png_of(pixels) if isinstance(image, FrameCrop) else image
                 prepared = pictures.prepare(file, pixels, score)
-            return self._preprocessing.resize(pixels), faults, prepared
+            resized = self._preprocessing.resize(pixels)
+            seconds = time.perf_counter() - began
+            return WaitingCrop(resized, future, seconds, faults, prepared)
         except CropProblem:
             raise
         except Exception as error:

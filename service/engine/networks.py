@@ -218,6 +218,7 @@ def load_model(
     metrics: Metrics,
     records: KeptRuntimes,
     held: contextlib.ExitStack,
+    is_served: bool,
 ) -> LoadedModel:
     """Load an artefact and probe it on the device.
 
@@ -225,6 +226,8 @@ def load_model(
         name: of a shipped artefact, or a file.
         records: the record's choices of a runtime.
         held: closes the decode threads when the service stops.
+        is_served: False for a model that only searches galleries filled by it; its name is then
+            part of those of its threads.
 
     Raises:
         InputProblem: for an artefact, device or runtime that cannot be used, and for an artefact
@@ -240,8 +243,12 @@ def load_model(
     # With OpenVINO the decoding thread also embeds the crop, so searches do not wait for it.
     at_once = runtime.at_once if isinstance(runtime, OpenVinoRuntime) else None
     count = max(settings.decode_threads, at_once or 1)
-    threads = DeviceThread(device.on_loss, count, "decode")
-    large_threads = DeviceThread(device.on_loss, settings.decode_threads, "decode-large")
+    name = artefact_name(path)
+    of = "" if is_served else f" of {name}"
+    threads = DeviceThread(device.on_loss, count, f"decode threads{of}")
+    large_threads = DeviceThread(
+        device.on_loss, settings.decode_threads, f"decode threads for large images{of}"
+    )
     for pool in (threads, large_threads):
         held.callback(pool.shutdown)
     batcher = MicroBatcher(
@@ -252,5 +259,4 @@ def load_model(
         networks.probe,
     )
     pipeline = Pipeline(description.preprocessing, batcher, threads, large_threads, settings)
-    name = artefact_name(path)
     return LoadedModel(name, description, networks, choice, pipeline, artefact.reference)

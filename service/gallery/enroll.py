@@ -23,7 +23,7 @@ from service.ops.data_directory import require_free_disk
 from service.ops.failpoints import failpoint
 from service.record.values import (
     ArchivedCrop,
-    Enrolment,
+    CommittedEnrollment,
     GallerySettings,
     RequestKey,
     StoredCrop,
@@ -127,15 +127,15 @@ async def enroll(
             if request_name is not None:
                 digest = _digest(images, embedded, keep_best)
                 request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
-            enrolment: Enrolment | None = None
+            committed: CommittedEnrollment | None = None
             try:
                 if crops:
-                    enrolment = await _store(runtime, gallery, embedder, crops, request, keep_best)
+                    committed = await _store(runtime, gallery, embedder, crops, request, keep_best)
                 elif request:
                     happened = runtime.record.crops.happened
-                    enrolment = await runtime.galleries.read(happened, gallery.gallery_id, request)
-                not_stored = Enrolment(gallery.version, (), ())
-                answer = _answer(images, outcomes, enrolment or not_stored)
+                    committed = await runtime.galleries.read(happened, gallery.gallery_id, request)
+                not_stored = CommittedEnrollment(gallery.version, (), ())
+                answer = _answer(images, outcomes, committed or not_stored)
                 return answer, EmbeddedImages(gallery, embedder, embedded)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
@@ -268,48 +268,48 @@ async def _store(
     crops: Sequence[ArchivedCrop],
     request: RequestKey | None,
     keep_best: int | None,
-) -> Enrolment:
-    async def section() -> Enrolment:
+) -> CommittedEnrollment:
+    async def section() -> CommittedEnrollment:
         stored = crops
         if runtime.pictures is not None:
             stored = await keep_elsewhere(runtime, runtime.pictures, gallery, crops)
         failpoint("enroll.pictures-kept")
-        enrolment = await runtime.galleries.change(
+        committed = await runtime.galleries.change(
             "enroll", gallery, runtime.record.crops.enroll, embedder, stored, request, keep_best
         )
-        if not enrolment.replayed:
+        if not committed.replayed:
             await runtime.audit.done(
                 "enroll",
                 gallery=gallery.name,
-                count=sum(crop.kept for crop in enrolment.landed),
-                duplicates=sum(crop.duplicate for crop in enrolment.landed),
+                count=sum(crop.kept for crop in committed.landed),
+                duplicates=sum(crop.duplicate for crop in committed.landed),
             )
-        if enrolment.removal:
+        if committed.removal:
             await runtime.audit.done(
                 "keep_best",
                 gallery=gallery.name,
-                count=enrolment.removal.count,
-                crop_ids=list(enrolment.removal.crop_ids),
+                count=committed.removal.count,
+                crop_ids=list(committed.removal.crop_ids),
             )
-        return enrolment
+        return committed
 
     return await runtime.sections.run(section)
 
 
 def _answer(
-    images: Sequence[ImageToEnroll], outcomes: Sequence[Outcome], enrolment: Enrolment
+    images: Sequence[ImageToEnroll], outcomes: Sequence[Outcome], committed: CommittedEnrollment
 ) -> Enrollment:
     """Merge problems and stored crops into one result per image, in order.
 
     A repeated request gets its earlier outcomes with the labels that it sends again.
     """
-    if enrolment.replayed:
+    if committed.replayed:
         outcomes = [
             # Earlier versions stored null for an image without a problem.
             CropProblem(**outcome) if isinstance(outcome, dict) else outcome or ()
-            for outcome in json.loads(enrolment.problems)
+            for outcome in json.loads(committed.problems)
         ]
-    crops = iter(enrolment.landed)
+    crops = iter(committed.landed)
     results: list[EnrolledImage | RefusedImage] = []
     for image, outcome in zip(images, outcomes, strict=True):
         if isinstance(outcome, CropProblem):
@@ -323,7 +323,7 @@ def _answer(
             }
             results.append(crop.model_copy(update=changes))
     return Enrollment(
-        gallery_version=enrolment.version, results=results, replayed=enrolment.replayed
+        gallery_version=committed.version, results=results, replayed=committed.replayed
     )
 
 

@@ -26,7 +26,7 @@ from service.record.feeds import ALL_GALLERIES, read_feeds
 from service.record.record import Record
 from service.record.transaction import Change, Reader
 from service.record.values import (
-    Enrolment,
+    CommittedEnrollment,
     GalleryRecord,
     GallerySettings,
     Relabelling,
@@ -347,14 +347,12 @@ class GalleryRegistry:
 
 def _announce(shared: SharedRedis, gallery: str, steps: str, committed: object) -> None:
     match committed:
-        case Enrolment():
+        case CommittedEnrollment():
             crop_ids = [crop.crop_id for crop in committed.added]
             if committed.removal is not None:
                 _announce(shared, gallery, "delete-crop", committed.removal)
-        case Removal():
+        case Removal() | Relabelling():
             crop_ids = list(committed.crop_ids)
-        case Relabelling():
-            crop_ids = [label.crop_id for label in committed.labels]
         case _:
             shared.announce(gallery, steps)
             return

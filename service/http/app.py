@@ -51,7 +51,7 @@ ROUTERS = (
     queries.model_router,
     operation.router,
 )
-EXPOSED_HEADERS = ("GMN-Stale", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
+EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.5.0"
 PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated

@@ -229,7 +229,7 @@ class MilvusIndex:
         outdated: set[int] = set()
         for hit in hits:
             row_id = hit["id"]
-            label = crops[row_id].label if row_id in crops else None
+            label = crops.get(row_id)
             # If the record is an older copy, it may have assigned the row number again.
             if label and self.codes.crop(label) == hit["crop"] and wanted.passes(label):
                 group = self.codes.group(label)

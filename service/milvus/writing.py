@@ -121,7 +121,7 @@ class CollectionWriter:
             in_collection = {row["id"]: _codes(row) for row in stored_rows}
             slots = in_collection.keys() | set(range(first, min(end, entry.rows + 1)))
             crops = self.record.crops.by_row(gallery_id, sorted(slots)).values()
-            in_record = {crop.row_id: _codes(self.codes.label(crop.label)) for crop in crops}
+            in_record = {crop.row_id: _codes(self.codes.label(crop)) for crop in crops}
             rows = in_collection.keys() | in_record.keys()
             differing_rows += (
                 row for row in sorted(rows) if in_collection.get(row) != in_record.get(row)

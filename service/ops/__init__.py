@@ -1,1 +1,1 @@
-"""Operation of the service process: audit, health, metrics, logs, files."""
+"""Operation of the service process: audit, threads, metrics, logs, files."""

@@ -63,8 +63,8 @@ OPTIONAL = {
     *(*HASHED, "gallery", "crop_ids", "query_id", "filters", "purpose"),
     "snapshots_not_rewritten",
 }
-# Name and request id, inherited by tasks and by the calls of thread pools.
-_actor: ContextVar[tuple[str, str | None]] = ContextVar("actor", default=("service", None))
+# Inherited by tasks and by the calls of thread pools, as `CALLER` is.
+_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def act_as(name: str, request_id: str | None = None) -> None:
@@ -73,8 +73,8 @@ def act_as(name: str, request_id: str | None = None) -> None:
     The name is a key's id, `loopback` for a local request without a key, or `uid:1000` for a
     command.
     """
-    _actor.set((name, request_id))
     CALLER.set(name)
+    _request_id.set(request_id)
 
 
 class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
@@ -244,13 +244,12 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         del self._buffer[:waiting]
 
     def _line(self, event: str, phase: Phase, what: Mapping[str, Any], most: int) -> str:
-        name, request_id = _actor.get()
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
             "phase": phase,
-            "actor": name,
-            "request_id": request_id,
+            "actor": CALLER.get(),
+            "request_id": _request_id.get(),
             **self._without_names(what),
         }
         text = json.dumps(line)

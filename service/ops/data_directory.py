@@ -109,7 +109,7 @@ def sync_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record") -> None:
+def move_aside(path: Path, folder: Path, name: str) -> None:
     """Move an unknown file into a folder, under a free name; never raises."""
     try:
         make_folder(folder)
@@ -117,9 +117,9 @@ def move_aside(path: Path, folder: Path, name: str, why: str = "is in no record"
         if target.exists():
             target = folder / f"{token_hex(4)}-{name}"
         path.rename(target)
-        log.warning("%s %s; moved to %s, look at it and delete it", path, why, target)
+        log.warning("%s is in no record; moved to %s, look at it and delete it", path, target)
     except OSError as error:
-        log.error("%s %s, and cannot be moved to %s: %s", path, why, folder, error)
+        log.error("%s is in no record, and cannot be moved to %s: %s", path, folder, error)
 
 
 @contextlib.contextmanager

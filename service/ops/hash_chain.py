@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -109,7 +108,7 @@ class HashChainLog:
                     f"it has {self._last.number} lines, and {note.number} were acknowledged: its "
                     f"end was cut off (remove {self._note_path} as well)"
                 )
-            if self._last.number and not (note and note.sha256):
+            if self._last.number and not note:
                 log.warning("%s: had no note of its last line, as after a power cut", path)
                 os.fsync(file)
                 self._note()
@@ -228,15 +227,12 @@ def _is_signed(line: bytes, key: bytes) -> bool:
 
 
 def _read_note(path: Path, key: bytes) -> _Link | None:
-    """Read the note of the chain's last line; notes of an earlier version have no hash."""
+    """Read the note of the chain's last line; None if it is missing or not of this key."""
     content = path.read_bytes() if path.exists() else b""
-    if _is_signed(content, key):
-        note = json.loads(content)
-        return _Link(note["sequence"], note["sha256"])
-    body, _, checksum = content.rpartition(b" ")
-    if body and checksum == b"%08x\n" % zlib.crc32(body):
-        return _Link(int(body.split()[-1]), "")
-    return None
+    if not _is_signed(content, key):
+        return None
+    note = json.loads(content)
+    return _Link(note["sequence"], note["sha256"])
 
 
 def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:
@@ -298,14 +294,14 @@ def check_chain(path: Path, key: bytes) -> Checked:
                             "was not written under this audit.key: it was changed, added, or forged"
                         )
                     keyed_from = keyed_from or link.number
-                if note and link.number == note.number and note.sha256 not in ("", link.sha256):
+                if note and link.number == note.number and note.sha256 != link.sha256:
                     raise CorruptLog("is not the one that was noted: it was written anew")
                 last = link
                 lines += 1
         number += 1
         if note and last.number < note.number:
             raise CorruptLog(f"is gone: {note.number} lines were acknowledged")
-        if keyed_from and not (note and note.sha256):
+        if keyed_from and not note:
             raise CorruptLog(
                 f"may be gone: {path.with_suffix(ACKNOWLEDGED_SUFFIX).name}, which counts the "
                 "lines, is gone or was changed; after a power cut a start of the service mends it"

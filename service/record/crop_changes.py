@@ -28,8 +28,8 @@ from service.record.schema import (
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches, marks_of
 from service.record.values import (
     ArchivedCrop,
+    CommittedEnrollment,
     CropLabel,
-    Enrolment,
     GalleryRecord,
     Relabelling,
     Removal,
@@ -119,7 +119,7 @@ def remove_crops(
         staged_crops=-sum(slot <= staged_slot for slot in slots),
         removals=1,
     )
-    return Removal(version, tuple(slots), tuple(crop.crop_id for crop in crops))
+    return Removal(version, tuple(crop.crop_id for crop in crops))
 
 
 def relabel_crops(
@@ -163,7 +163,7 @@ def relabel_crops(
         people=new_people - drop_people(transaction, gallery_id, before),
         unnamed=unnamed,
     )
-    return Relabelling(version, tuple(crop.label for crop in after))
+    return Relabelling(version, tuple(crop.crop_id for crop in after))
 
 
 def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
@@ -228,7 +228,9 @@ def read_same_images(
     return crops_by_hash
 
 
-def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> Enrolment | None:
+def find_request(
+    reader: Reader, entry: GalleryRecord, request: RequestKey
+) -> CommittedEnrollment | None:
     """Return the answer of a request that was already processed, or None if it is new.
 
     Identities and cameras are not stored here, where forgetting would not find them; a repeated
@@ -255,7 +257,7 @@ def find_request(reader: Reader, entry: GalleryRecord, request: RequestKey) -> E
         )
         for crop_id, duplicate, warnings in past["landed"]
     )
-    return Enrolment(
+    return CommittedEnrollment(
         past["version"],
         landed,
         (),

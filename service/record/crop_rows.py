@@ -185,7 +185,7 @@ def read_vectors(
     indexed = []
     for crop, vector in zip(crops, vectors, strict=True):
         if vector_crc(crop.crop_id, vector) == checksums.get(crop.row_id):
-            indexed.append(IndexedCrop(crop.label, vector))
+            indexed.append(IndexedCrop(crop, vector))
         elif reader.value(STILL_THERE, (place.gallery_id, place.side, crop.row_id)):
             raise reader.database.damage(f"the vector of crop {crop.crop_id} is missing or corrupt")
     return indexed

@@ -45,9 +45,9 @@ from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
     Archive,
     ArchivedCrop,
+    CommittedEnrollment,
     CropFields,
     CropFilter,
-    Enrolment,
     IndexedCrop,
     Picture,
     Relabelling,
@@ -85,7 +85,7 @@ class Crops(RecordPart):
         crops: Sequence[ArchivedCrop],
         request: RequestKey | None = None,
         keep_best: int | None = None,
-    ) -> Enrolment:
+    ) -> CommittedEnrollment:
         """Store crops in one commit; a repeated request returns its first answer.
 
         Args:
@@ -153,9 +153,9 @@ class Crops(RecordPart):
         if request:
             keep_request(transaction, gallery_id, request, version, landed)
         records = tuple(crop.record for crop in added)
-        return Enrolment(version, tuple(landed), records, removal=removal)
+        return CommittedEnrollment(version, tuple(landed), records, removal=removal)
 
-    def happened(self, gallery_id: int, request: RequestKey) -> Enrolment | None:
+    def happened(self, gallery_id: int, request: RequestKey) -> CommittedEnrollment | None:
         """Return the answer of a request that was already processed, or None if it is new."""
         entry = read_entry(self._reader, gallery_id)
         return find_request(self._reader, entry, request) if entry else None

@@ -162,12 +162,12 @@ class Database:
         """Read a consistent state of the record while others may write it."""
         connection = self.connection()
         if connection.in_transaction:
-            yield Reader(self, connection)
+            yield Reader(self)
             return
         with self.naming_errors():
             connection.execute("BEGIN")
         try:
-            yield Reader(self, connection)
+            yield Reader(self)
         finally:
             connection.execute("ROLLBACK")
         self.overwrite_log()
@@ -325,7 +325,7 @@ class Database:
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         create_tables(connection)
-        transaction = Transaction(self, connection)
+        transaction = Transaction(self)
         values = {
             "record_id": secrets.token_hex(16),
             "group_secret": secrets.token_bytes(32),
@@ -438,7 +438,7 @@ class Database:
                     return
                 self._write_vectors(succeeded)
                 notes = [note for transaction in succeeded for note in transaction.notes]
-                feeds = add_changes(Transaction(self, connection), notes)
+                feeds = add_changes(Transaction(self), notes)
                 deleted = [note.gallery_id for note in notes if note.kind == "gallery_deleted"]
                 self.marks.note(dict.fromkeys(deleted))
                 connection.execute(NOTE_COMMIT, (COMMIT.pack(*commit),))
@@ -467,7 +467,7 @@ class Database:
         self, connection: sqlite3.Connection, work: _Work, earlier: Sequence[Transaction | None]
     ) -> Transaction | None:
         """Run a rule; return None if it failed and was rolled back."""
-        transaction = Transaction(self, connection, earlier=earlier)
+        transaction = Transaction(self, earlier=earlier)
         connection.execute("SAVEPOINT rule")
         try:
             work.result = work.rule(transaction)

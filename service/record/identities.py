@@ -15,7 +15,7 @@ from service.record.desk import forget_searches
 from service.record.galleries import next_version, require_entry
 from service.record.schema import MERGED_CROPS, MERGES, PEOPLE, as_micros, as_moment, natural_order
 from service.record.transaction import AMONG, Reader, Transaction, as_json
-from service.record.values import CropLabel, Relabelling, Removal, StoredCrop, new_crop_id
+from service.record.values import Relabelling, Removal, StoredCrop, new_crop_id
 from service.record.watch import forget_alerts
 
 MERGES_KEPT_FOR = timedelta(days=30)
@@ -48,7 +48,7 @@ class IdentityChanges(RecordPart):
         slots = [crop.row_id for crop in crops]
         fewer = 0 if target is None else -1
         version = next_version(transaction, gallery_id, "relabelled", slots, people=fewer)
-        return Relabelling(version, _labels(crops, new), merge_id)
+        return Relabelling(version, tuple(crop.crop_id for crop in crops), merge_id)
 
     @transactional
     def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> Removal | None:
@@ -135,10 +135,6 @@ class IdentityChanges(RecordPart):
 
 def _find(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
     return reader.row(PEOPLE, "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
-
-
-def _labels(crops: Sequence[StoredCrop], identity: str) -> tuple[CropLabel, ...]:
-    return tuple(replace(crop, identity=identity).label for crop in crops)
 
 
 def _merge(

@@ -92,10 +92,9 @@ class Source(Protocol):
 
 @dataclass
 class Reader:
-    """Reads of the record, over the thread's own connection or within a transaction."""
+    """Reads of the record over the thread's own connection, also within a transaction."""
 
     database: Source
-    _connection: sqlite3.Connection | None = None
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Run a statement with computed columns, such as a count, and return its rows.
@@ -104,12 +103,11 @@ class Reader:
             DamagedRecord: the file is damaged.
         """
         with self.database.naming_errors():
-            connection = self._connection or self.database.connection()
-            return connection.execute(statement, values).fetchall()
+            return self.database.connection().execute(statement, values).fetchall()
 
     def tuples(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement as plain tuples, which is twice as fast for many rows."""
-        cursor = (self._connection or self.database.connection()).cursor()
+        cursor = self.database.connection().cursor()
         cursor.row_factory = None
         with self.database.naming_errors():
             return cursor.execute(statement, values).fetchall()
@@ -162,12 +160,11 @@ class Transaction(Reader):
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         with self.database.naming_errors():
-            connection = self._connection or self.database.connection()
-            return connection.execute(statement, values).rowcount
+            return self.database.connection().execute(statement, values).rowcount
 
     def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         with self.database.naming_errors():
-            (self._connection or self.database.connection()).executemany(statement, rows)
+            self.database.connection().executemany(statement, rows)
 
     def insert(self, table: Table, *rows: Mapping[str, Any], instead: bool = False) -> None:
         """Insert rows, given as mappings of column to value.

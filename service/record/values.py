@@ -7,9 +7,8 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
@@ -182,9 +181,6 @@ def group_code(label: CropLabel, secret: bytes) -> int:
     return identity_code(label.identity, secret)
 
 
-LABEL = attrgetter(*(label.name for label in fields(CropLabel)))
-
-
 @stored_dataclass(frozen=True, kw_only=True)
 class StoredCrop(CropLabel):
     """A crop's record without its picture and vector.
@@ -208,10 +204,6 @@ class StoredCrop(CropLabel):
     @property
     def elsewhere(self) -> bool:
         return self.content_type is not None and not self.inside
-
-    @property
-    def label(self) -> CropLabel:
-        return CropLabel(*LABEL(self))
 
 
 @dataclass(frozen=True)
@@ -237,7 +229,7 @@ class IndexedCrop:
 
 
 @dataclass(frozen=True)
-class Enrolment:
+class CommittedEnrollment:
     """A committed enrollment: `landed` in the order of the request, `added` with the new crops.
 
     Attributes:
@@ -259,22 +251,20 @@ class Removal:
     """A committed deletion.
 
     Attributes:
-        row_ids, crop_ids: the removed crops, both in the same order.
         kept_searches: searches deleted together with a person.
         alerts: number of alerts deleted together with a person.
         sent_to: number of messages about these alerts sent to each address.
     """
 
     version: int
-    row_ids: tuple[int, ...]
-    crop_ids: tuple[str, ...] = ()
+    crop_ids: tuple[str, ...]
     kept_searches: tuple[KeptQuery, ...] = ()
     alerts: int = 0
     sent_to: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
-        return len(self.row_ids)
+        return len(self.crop_ids)
 
 
 @dataclass(frozen=True)
@@ -282,19 +272,18 @@ class Relabelling:
     """A committed change of crop labels.
 
     Attributes:
-        labels: the new labels of the changed crops.
         merge_id: id for undoing a merge of two identities; None if there was no merge.
         restored_identity: the identity restored by undoing a merge; else None.
     """
 
     version: int
-    labels: tuple[CropLabel, ...]
+    crop_ids: tuple[str, ...]
     merge_id: str | None = None
     restored_identity: str | None = None
 
     @property
     def count(self) -> int:
-        return len(self.labels)
+        return len(self.crop_ids)
 
 
 class CropFields(TypedDict, total=False):

@@ -99,7 +99,7 @@ async def run_query(
     """
     began = began or time.perf_counter()
     separate = bool(images) and options.mode == "separate"
-    model = runtime.calibrations.current(gallery, options.scoring).model
+    model = runtime.models[gallery.embedder]
     cost = model.pipeline.cost(images) + cost_of_search(model, gallery, images, options)
     runtime.admission.require_affordable(
         cost,
@@ -185,7 +185,7 @@ def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
     search = replace(
         search,
         queries=np.stack([vectors[crop.row_id] for crop in crops]),
-        query_crops=tuple(crop.label for crop in crops),
+        query_crops=tuple(crops),
         own=frozenset(excluded),
     )
     return embedder, search
@@ -407,7 +407,7 @@ async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | N
     # Many pairs are scored in slices, between which other work runs.
     began = time.perf_counter()
     logits = await search.current.model.networks.pair_scores_in_slices(
-        runtime.device, ranked.queries, ranked.scored.vectors
+        runtime.device, search.queries, ranked.scored.vectors
     )
     return await runtime.device.run(search.finish, ranked, logits, began)
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,6 @@ class Proposal:
     """Candidates found by cosine, to be scored and ordered.
 
     Attributes:
-        queries: features `(m, d)` of one person.
         candidates: crops that may become results.
         head: number of leading candidates that M-Net scores; 0 if the scoring is the cosine.
         scored: the head, then crops scored only to estimate the level; if the scoring is the
@@ -58,7 +57,6 @@ class Proposal:
         began, ended: times by `time.perf_counter`.
     """
 
-    queries: Array
     candidates: Candidates
     head: int
     scored: Candidates
@@ -103,7 +101,7 @@ class Search:
 
     Attributes:
         current: model and calibration, fixed from the embedding of the images to the answer.
-        queries: features `(m, d)` of the images; None until they are embedded.
+        queries: features `(m, d)` of the images; none until they are embedded.
         query_crops: the crops searched by, of this gallery or another one.
         own: `row_id`s of those in this gallery, or of all crops of their track; never results.
         sample: store the scores of nine people for the calibration, if the search is deep enough.
@@ -115,7 +113,7 @@ class Search:
     gallery: Gallery
     current: CurrentCalibration
     options: QueryOptions
-    queries: Array | None = None
+    queries: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     query_crops: tuple[CropLabel, ...] = ()
     own: frozenset[int] = frozenset()
     sample: bool = False
@@ -124,17 +122,10 @@ class Search:
     gone: frozenset[int] = frozenset()
 
     def propose(self) -> Proposal:
-        """Find the candidates by cosine, on the thread that owns the index.
-
-        Raises:
-            ValueError: there are no queries.
-        """
+        """Find the candidates by cosine, on the thread that owns the index."""
         began = time.perf_counter()
         options = self.options
         index = self.gallery.index
-        queries = self.queries
-        if queries is None:
-            raise ValueError("a search needs features")
         cameras = [crop.camera for crop in self.query_crops] or [options.camera]
         wanted = options.filter(cameras, self.gone | self.own)
 
@@ -145,7 +136,7 @@ class Search:
         listed = max(limit, ORDERED_CROPS) if by_cosine else limit
         needs_level = self.sample or self.current.by_level
         examined = max(listed, NEAR) if needs_level else listed
-        near = index.search(queries, examined, wanted, by=options.group_by)
+        near = index.search(self.queries, examined, wanted, by=options.group_by)
         candidates = near[:listed]
         identities = index.identities(wanted)
 
@@ -156,19 +147,18 @@ class Search:
         # The level describes the gallery's best crops, which a shallow search may not score.
         needs_level = needs_level and not shallow and not few_identities(identities)
         if needs_level:
-            scored = self._with_nine_people(scored, near, queries, wanted)
+            scored = self._with_nine_people(scored, near, wanted)
 
         result_count = len(candidates.row_ids)
         if options.group_by != "crop":
             result_count = len(candidates.first_of_sets())
         if result_count < top_k and len(candidates.row_ids) < candidates.searched:
             # The head has too few identities: append the nearest crops of others.
-            groups = index.search(queries, top_k, wanted, True, options.group_by)
+            groups = index.search(self.queries, top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
 
         version = self.gallery.version if near.version is None else near.version
         return Proposal(
-            queries=queries,
             candidates=candidates,
             head=head,
             scored=scored,
@@ -200,11 +190,10 @@ class Search:
         scored = proposal.scored
         began = time.perf_counter()
         if self.current.scoring == "cosine":
-            unscored = np.full(len(scored.row_ids), np.nan, np.float32)
-            return self.finish(proposal, unscored, began)
-        if passes_of(len(proposal.queries), len(scored.row_ids)) > PASSES_PER_SLICE:
+            return self.finish(proposal, None, began)
+        if passes_of(len(self.queries), len(scored.row_ids)) > PASSES_PER_SLICE:
             return proposal
-        logits = self.current.model.networks.pair_scores(proposal.queries, scored.vectors)
+        logits = self.current.model.networks.pair_scores(self.queries, scored.vectors)
         return self.finish(proposal, logits, began)
 
     def rank_embedded(self, embedded: Future[Embedded]) -> Ranking | Proposal | None:
@@ -214,19 +203,18 @@ class Search:
             return None
         return replace(self, queries=outcome.vector[None]).rank()
 
-    def finish(self, proposal: Proposal, logits: Array, scoring_began: float) -> Ranking:
+    def finish(self, proposal: Proposal, logits: Array | None, scoring_began: float) -> Ranking:
         """Order, group and judge scored candidates, on the device thread.
 
         Args:
-            logits: M-Net's scores of `proposal.scored`, `(n,)`; NaN if the scoring is the cosine.
+            logits: M-Net's scores of `proposal.scored`, `(n,)`; None if the scoring is the cosine.
             scoring_began: start of the scoring of these pairs, by `time.perf_counter`.
         """
         current = self.current
-        by_cosine = current.scoring == "cosine"
         scored = proposal.scored
         people_scores: tuple[float, ...] = ()
         if proposal.needs_level:
-            scores = scored.cosines if by_cosine else logits
+            scores = scored.cosines if logits is None else logits
             people_scores = _leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = current.judge(
@@ -235,7 +223,7 @@ class Search:
             level,
             proposal.shallow,
             self.galleries,
-            len(proposal.queries),
+            len(self.queries),
             proposal.candidates.searched,
         )
         if proposal.counts_all:
@@ -248,11 +236,11 @@ class Search:
 
         candidates = proposal.candidates
         head = slice(proposal.head)
-        # Crops beyond the head were scored only to estimate the level and are no results.
-        head_logits = logits[head]
-        logits = np.full(len(candidates.row_ids), np.nan, np.float32)
-        logits[head] = head_logits
-        scores = candidates.cosines if by_cosine else logits
+        pair_logits = np.full(len(candidates.row_ids), np.nan, np.float32)
+        if logits is not None:
+            # Crops beyond the head were scored only to estimate the level and are no results.
+            pair_logits[head] = logits[head]
+        scores = candidates.cosines if logits is None else pair_logits
         order = np.arange(len(candidates.row_ids))
         # Only the head is reordered: pair scores and bare cosines are not comparable.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
@@ -268,10 +256,10 @@ class Search:
         return Ranking(
             proposal=proposal,
             best=candidates[order],
-            logits=logits[order],
+            logits=pair_logits[order],
             scores=scores[order],
             judge=judge,
-            candidates_scored=candidates.searched if by_cosine else proposal.head,
+            candidates_scored=candidates.searched if logits is None else proposal.head,
             rerank_seconds=time.perf_counter() - scoring_began,
             sample=sample,
         )
@@ -313,9 +301,7 @@ class Search:
             results.append(result)
         return results
 
-    def _with_nine_people(
-        self, scored: Candidates, near: Candidates, queries: Array, wanted: Filter
-    ) -> Candidates:
+    def _with_nine_people(self, scored: Candidates, near: Candidates, wanted: Filter) -> Candidates:
         """Append crops that are scored only to estimate the level.
 
         Args:
@@ -327,7 +313,7 @@ class Search:
             return scored
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
-                near = self.gallery.index.search(queries, DEEPEST, wanted)
+                near = self.gallery.index.search(self.queries, DEEPEST, wanted)
             extended = scored.extended(near[near.first_of_groups()], MORE_PAIRS)
             people = _leading_scores(extended, extended.cosines, joins_at)
             if len(people) == RANKS:

@@ -113,7 +113,9 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
         device = held.enter_context(DeviceThread())
         record = held.enter_context(contextlib.closing(Record(tmp_path)))
         runtimes = record.runtimes
-        model = load_model(settings.artefact, settings, device, Metrics(), runtimes, held)
+        model = load_model(
+            settings.artefact, settings, device, Metrics(), runtimes, held, is_served=True
+        )
         device.submit(gate.wait, 60)
         try:
             images = [crop.png for crop in drawn_crops]

@@ -410,7 +410,7 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind)
     indexes.CODED_ROWS = 40
     index = FilledIndex(64)
     index.fill(
-        IndexedCrop(replace(crop.record.label, row_id=row), crop.vector)
+        IndexedCrop(replace(crop.record, row_id=row), crop.vector)
         for row, crop in enumerate(drawn.crops(0, 4000), start=1)
     )
     index.renew_segment()

@@ -22,7 +22,7 @@ def _identities(store, gallery):
 
 def test_a_change_to_what_a_crop_bears_already_changes_nothing(store, gallery):
     (crop,) = _enroll(store, gallery, new_crop(1, "a"))
-    assert store.crops.change(gallery, [crop], {"identity": "a"}).labels == ()
+    assert store.crops.change(gallery, [crop], {"identity": "a"}).crop_ids == ()
     assert store.galleries.get(gallery).version == 1
     assert store.crops.change(gallery, ["unknown"], {"identity": "a"}) is None
 
@@ -31,7 +31,7 @@ def test_crops_that_pass_a_filter_no_more_are_neither_changed_nor_removed(store,
     ids = _enroll(store, gallery, new_crop(1, None), new_crop(2, None), new_crop(3, "b"))
     unnamed = CropFilter(unnamed=True)
     named = store.crops.change(gallery, ids, {"identity": "a"}, unnamed)
-    assert [crop.crop_id for crop in named.labels] == ids[:2]
+    assert list(named.crop_ids) == ids[:2]
     assert store.crops.change(gallery, ids, {"identity": "c"}, unnamed) is None
     assert store.crops.remove(gallery, ids, unnamed) is None
     assert store.crops.remove(gallery, ids, CropFilter(identity="b")).crop_ids == (ids[2],)
@@ -52,7 +52,7 @@ def test_a_merge_can_be_undone_also_after_a_rename_and_another_merge(reopen, sto
     ]
     change = store.identities.undo_merge(gallery, second)
     identity = change.restored_identity
-    assert (identity, len(change.labels)) == ("b", 2)
+    assert (identity, change.count) == ("b", 2)
     assert _identities(store, gallery) == {"b": 2, "d": 2}
     assert store.identities.undo_merge(gallery, first).restored_identity == "a"
     assert _identities(store, gallery) == {"a": 1, "b": 1, "d": 2}
@@ -91,7 +91,7 @@ def test_crops_that_were_deleted_or_moved_since_stay_so(store, gallery):
     store.crops.remove(gallery, [one])
     store.crops.change(gallery, [two], {"identity": "c"})
     change = store.identities.undo_merge(gallery, merge)
-    assert change.labels == ()
+    assert change.crop_ids == ()
     assert _identities(store, gallery) == {"b": 1, "c": 1}
 
 
@@ -102,6 +102,6 @@ def test_forgetting_either_identity_erases_the_merge(store, gallery, forgotten):
     # Somebody is enrolled under the merged name again.
     _enroll(store, gallery, new_crop(3, "a"))
     removed = store.identities.forget(gallery, forgotten)
-    assert len(removed.row_ids) == (1 if forgotten == "a" else 2)
+    assert removed.count == (1 if forgotten == "a" else 2)
     assert store.identities.merges(gallery) == []
     assert store.identities.undo_merge(gallery, merge) is None

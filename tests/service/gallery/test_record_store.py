@@ -35,7 +35,7 @@ def _numbers(store, gallery: int, wanted: CropFilter = EVERYTHING) -> list[int]:
 def test_a_crop_without_a_kept_picture_is_removed_as_every_other(store, gallery):
     bare = [without_picture(number) for number in (1, 2)]
     store.crops.enroll(gallery, EMBEDDER, [*bare, new_crop(3, "b")])
-    assert len(store.identities.forget(gallery, "a").row_ids) == 2
+    assert len(store.identities.forget(gallery, "a").crop_ids) == 2
     record = store.galleries.get(gallery)
     assert (record.crops, record.identities) == (1, 1)
     assert record.image_bytes == len(new_crop(3).picture)
@@ -62,20 +62,20 @@ def test_a_row_id_is_never_given_out_twice(reopen, store, gallery):
     newest = store.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     store.crops.remove(gallery, [newest.landed[0].crop_id])
     later = reopen().crops.enroll(gallery, EMBEDDER, [new_crop(1)])
-    assert later.added[0].label.row_id > newest.added[0].label.row_id
+    assert later.added[0].row_id > newest.added[0].row_id
 
 
 def test_crops_are_asked_for_by_row(store, gallery):
     added = store.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2), new_crop(3)]).added
-    first, second, third = (crop.label.row_id for crop in added)
-    store.crops.remove(gallery, [added[1].label.crop_id])
+    first, second, third = (crop.row_id for crop in added)
+    store.crops.remove(gallery, [added[1].crop_id])
     there = store.crops.by_row(gallery, [third, second, first, 999])
     assert there == {
-        row: store.crops.get(gallery, crop.label.crop_id)
+        row: store.crops.get(gallery, crop.crop_id)
         for row, crop in ((first, added[0]), (third, added[2]))
     }
     found = store.crops.indexed(gallery, [third, second, first, 999])
-    assert [crop.label for crop in found] == [added[0].label, added[2].label]
+    assert [crop.label for crop in found] == [added[0], added[2]]
     assert [crop.vector.tolist() for crop in found] == [[1.25] * 4, [3.25] * 4]
     assert store.crops.by_row(_create(store, "roof"), [first]) == {}
     assert store.crops.indexed(gallery, []) == []
@@ -180,8 +180,8 @@ def test_crops_past_their_time_are_removed_oldest_of_capture_or_enrolment(store,
             new_crop(4, captured_at=None),
         ],
     )
-    assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 1).row_ids) == 1
-    assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 9).row_ids) == 1
+    assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 1).crop_ids) == 1
+    assert len(store.crops.remove_older(gallery, NOON - timedelta(days=1), 9).crop_ids) == 1
     assert store.crops.remove_older(gallery, NOON - timedelta(days=1), 9) is None
     assert _numbers(store, gallery) == [2, 4]
 
@@ -201,8 +201,8 @@ def test_crops_enrolled_long_ago_are_removed_whenever_they_were_captured(store, 
         ],
     )
     than = NOON - timedelta(days=1)
-    assert len(store.crops.remove_older(gallery, than, 2, "enrolled").row_ids) == 2
-    assert len(store.crops.remove_older(gallery, than, 9, "enrolled").row_ids) == 1
+    assert store.crops.remove_older(gallery, than, 2, "enrolled").count == 2
+    assert len(store.crops.remove_older(gallery, than, 9, "enrolled").crop_ids) == 1
     assert store.crops.remove_older(gallery, than, 9, "enrolled") is None
     assert _numbers(store, gallery) == [1, 4]
 

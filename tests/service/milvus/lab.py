@@ -79,7 +79,7 @@ class Lab:
     def enroll(self, gallery: GalleryRecord, *crops: ArchivedCrop) -> list[int]:
         crops_now = self.record.crops
         added = crops_now.enroll(gallery.gallery_id, EMBEDDER, list(crops)).added
-        return [crop.label.row_id for crop in added]
+        return [crop.row_id for crop in added]
 
     def remove(self, gallery: GalleryRecord, rows: Sequence[int]) -> None:
         crops = self.record.crops

@@ -115,7 +115,7 @@ def test_milvus_holds_no_name(filled):
     rows = one.server.rows(state.collection, 0, 1000, state.timestamp)
     assert {type(value) for row in rows for value in row.values()} == {int, float}
     other = Codes(b"another secret")
-    label = one.record.crops.by_row(gallery.gallery_id, [2])[2].label
+    label = one.record.crops.by_row(gallery.gallery_id, [2])[2]
     assert other.label(label)["camera"] != one.codes.label(label)["camera"]
     assert one.codes.group(label) == Codes(one.codes.secret).group(label) >= 0
 

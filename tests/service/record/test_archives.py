@@ -149,7 +149,7 @@ def replacing_vector(crop):
 
 
 def test_a_restore_mends_what_is_damaged(record, gallery, snapshot):
-    before = [(crop.label, vector, picture) for crop, vector, picture in contents(record, gallery)]
+    before = contents(record, gallery)
     side = record.database.vectors.open(gallery, 0, 4)
     side.clear([2])
     with contextlib.closing(sqlite3.connect(record.database.path)) as file:

@@ -47,7 +47,7 @@ def test_a_crop_removed_before_its_vector_is_read_is_left_out(record, gallery, m
 
     def read_after_removal(file, slots):
         monkeypatch.undo()
-        _elsewhere(lambda: record.crops.remove(gallery, [first.label.crop_id]))
+        _elsewhere(lambda: record.crops.remove(gallery, [first.crop_id]))
         return read_file(file, slots)
 
     monkeypatch.setattr(VectorFile, "read", read_after_removal)
@@ -59,9 +59,9 @@ def test_a_crop_removed_before_its_vector_is_read_is_left_out(record, gallery, m
         case "vectors_of":
             embedder, vectors = record.crops.vectors_of(gallery, stored)
             assert embedder == EMBEDDER
-            assert list(vectors) == [second.label.row_id]
+            assert list(vectors) == [second.row_id]
             return
-    assert [crop.label for crop in found] == [second.label]
+    assert [crop.label for crop in found] == [second]
 
 
 def test_a_crop_removed_while_its_picture_is_read_is_no_damage(record, gallery, monkeypatch):

@@ -14,7 +14,7 @@ def crops(record, gallery):
     added = record.crops.enroll(gallery, EMBEDDER, [new_crop(n) for n in (1, 2, 3)]).added
     record.staged.begin(gallery, OTHER_EMBEDDER)
     record.staged.add(gallery, [(1, np.full(3, 1.5)), (2, np.full(3, 2.5))])
-    return [crop.label for crop in added]
+    return added
 
 
 def _files(tmp_path) -> set[str]:
