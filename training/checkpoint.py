@@ -177,7 +177,7 @@ def _write(
 
 @dataclass(frozen=True)
 class SavedWeights:
-    """The weights in a checkpoint or in `best.pt`, averaged ones if the recipe averages.
+    """The weights in a checkpoint or in `best.pt`.
 
     Attributes:
         networks: tensors by the names of `TrainedNetworks`.
@@ -194,16 +194,12 @@ class SavedWeights:
 
     def part(self, name: str) -> Tensors:
         """Return one network's tensors, such as those of `embedder`, by its own names."""
-        return _part(self.networks, name)
-
-
-def _part(tensors: Tensors, name: str) -> Tensors:
-    prefix = f"{name}."
-    return {
-        key.removeprefix(prefix): tensor
-        for key, tensor in tensors.items()
-        if key.startswith(prefix)
-    }
+        prefix = f"{name}."
+        return {
+            key.removeprefix(prefix): tensor
+            for key, tensor in self.networks.items()
+            if key.startswith(prefix)
+        }
 
 
 def read_weights(path: Path) -> SavedWeights:
@@ -217,10 +213,8 @@ def read_weights(path: Path) -> SavedWeights:
     try:
         state = _read(path)
         identity = RunIdentity.model_validate(state["identity"])
-        networks = state["networks"]
-        if "average" in state:
-            networks = _part(state["average"], "module")
-        return SavedWeights(path, networks, state["done"], identity, state.get("validation", {}))
+        figures = state.get("validation", {})
+        return SavedWeights(path, state["networks"], state["done"], identity, figures)
     except DAMAGES as error:
         raise InputProblem(
             f"{path}: damaged, or no checkpoint of a run ({type(error).__name__}); name another "

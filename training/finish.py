@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -106,7 +107,10 @@ def finish_run(
         searches = held_out_searches(recipe, run.datasets)
     measured = others or run.datasets
     embedder, metric_network = _load_networks(run, weights, device, progress_bar)
+    began = time.perf_counter()
     features = embed_searches(embedder, recipe.preprocessing, searches, progress_bar)
+    crops = sum(len(search.records) for search in searches.values())
+    pace = crops / (time.perf_counter() - began)
     refuse_collapsed(
         f"{weights.path}: no artefact is written (gmn finish {run.folder} --checkpoint last, or an "
         "earlier one, may do better)",
@@ -157,7 +161,7 @@ def finish_run(
     description = _save(run.folder / ARTEFACT_NAME, artefact, results)
     split = "all" if others else "held-out"
     checkpoint = " ".join(sentences)
-    report = build_report(ARTEFACT_NAME, description, split, results, device, checkpoint)
+    report = build_report(ARTEFACT_NAME, description, split, results, device, pace, checkpoint)
     write_report(run.folder, report, [searches[dataset.name] for dataset in measured])
     return report
 

@@ -108,8 +108,7 @@ def fit_metric_network(
                 rows = list(range(first, min(first + BATCH, len(records))))
                 images = batches.images(batches.make(epoch, number, rows))
                 with torch.inference_mode():
-                    layout = images.contiguous(memory_format=torch.channels_last)
-                    parts.append(network(layout).float().cpu())
+                    parts.append(network(images).float().cpu())
                 progress(len(rows))
     features = torch.cat(parts)
     domains = [record.domain for record in records] * views

@@ -1,4 +1,4 @@
-"""The networks of a run: how they start, the average of their weights, and M-Net's statistics."""
+"""The networks of a run: their initial weights, their parameters, and M-Net's statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import update_bn
 
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
@@ -23,8 +23,6 @@ from training.losses.base import build_losses
 from training.metric_start import can_start_at_cosine, start_at_cosine
 from training.optimiser import Groups, Optimisation
 from training.recipe import Recipe
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -213,30 +211,6 @@ def starting_embedder(
     embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
     anchor: nn.Module = folded(embedder, recipe.preprocessing).to(device)
     return anchor.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def averaged_networks(networks: TrainedNetworks, decay: float) -> AveragedModel:
-    """Return the exponential moving average of weights and of BatchNorm statistics over the steps.
-
-    Its decay grows to its value as n / (9 + n) over the n averaged weights, the initial ones first,
-    so that the weights of the beginning are soon forgotten (as TensorFlow's
-    ExponentialMovingAverage does).
-    """
-
-    def update(
-        averages: Tensors,
-        current: Tensors,
-        _: object,
-    ) -> None:
-        if averages[0].is_floating_point():
-            count = int(average.n_averaged)
-            torch._foreach_lerp_(averages, current, 1.0 - min(decay, count / (9 + count)))
-        else:
-            torch._foreach_copy_(averages, current)
-
-    average = AveragedModel(networks, multi_avg_fn=update, use_buffers=True)
-    average.n_averaged.fill_(1)
-    return average
 
 
 @torch.no_grad()

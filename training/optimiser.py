@@ -49,8 +49,6 @@ class Optimisation(Section):
         micro_batch: number of crops that go through the network at a time, so that a batch fits
             into less memory; null takes all. Every loss still sees the whole batch. The network
             embeds each crop twice, and its BatchNorm has the statistics of a micro-batch.
-        weight_average: decay of an average of the weights over the steps, which the artefact is
-            then written from; 0 switches it off.
     """
 
     optimiser: Annotated[Any, ChoiceOf(OPTIMISERS, "adam")] = Field("adam", validate_default=True)
@@ -64,7 +62,6 @@ class Optimisation(Section):
     warm_up_epochs: float = Field(10.0, ge=0)
     schedule: Annotated[Any, ChoiceOf(SCHEDULES, "steps")] = Field("steps", validate_default=True)
     micro_batch: int | None = Field(None, ge=2)
-    weight_average: float = Field(0.0, ge=0, lt=1)
 
 
 @register_optimiser("adam")

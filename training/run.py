@@ -9,19 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from model.precision import choose_device
 from training.batches import BatchMaker
 from training.checkpoint import RunIdentity, run_identity
 from training.datasets.record import CropRecord
 from training.distributed import ALONE, Processes, synchronise_norms
-from training.networks import (
-    TrainedNetworks,
-    averaged_networks,
-    starting_embedder,
-    starting_networks,
-)
+from training.networks import TrainedNetworks, starting_embedder, starting_networks
 from training.optimiser import OPTIMISERS
 from training.recipe import Recipe
 from training.sampler import PKSampler, build_sampler
@@ -33,7 +27,6 @@ class Run:
     """One training run and everything that its steps share.
 
     Attributes:
-        average: average of the weights over the steps; None unless the recipe asks for one.
         teachers: each teacher's features of the training crops, `(n, t)` of unit length.
         notes: the parts of the initial weights that were taken over, or not, a line each.
         anchor: the embedder as it starts, in evaluation mode; None unless a loss compares with it.
@@ -47,7 +40,6 @@ class Run:
     optimiser: torch.optim.Optimizer
     sampler: PKSampler
     batches: BatchMaker
-    average: AveragedModel | None = None
     teachers: Sequence[torch.Tensor] = ()
     processes: Processes = ALONE
     notes: tuple[str, ...] = ()
@@ -102,7 +94,6 @@ def prepare_run(
         networks.embedder.neck = neck
     optimisation = recipe.optimisation
     build = OPTIMISERS[optimisation.optimiser.name].build
-    decay = optimisation.weight_average
     return Run(
         recipe=recipe,
         records=records,
@@ -112,7 +103,6 @@ def prepare_run(
         optimiser=build(networks.parameter_groups(optimisation), optimisation),
         sampler=sampler,
         batches=BatchMaker(records, recipe, device),
-        average=averaged_networks(networks, decay) if decay else None,
         teachers=teachers,
         processes=processes,
         notes=start.notes,

@@ -130,7 +130,7 @@ def measure_start(
         )
     embedder = start.embedder
     metric_network = start.metric_network
-    embedder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    embedder.to(device)
     if metric_network is not None:
         metric_network.to(device)
     counted = {name: searches[name] for name in photographed(searches)}

@@ -99,11 +99,9 @@ class TrainingStep:
         return Gradients(detached, norms, checked.isfinite())
 
     def update(self) -> None:
-        """Change the weights by their gradients, and add them to the average of the weights."""
+        """Change the weights by their gradients."""
         self.scaler.step(self._run.optimiser)
         self.scaler.update()
-        if self._run.average is not None:
-            self._run.average.update_parameters(self._run.networks)
 
     def train(self, batch: Batch, seed: int) -> None:
         """Do a whole step, to measure its cost."""

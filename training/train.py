@@ -154,8 +154,7 @@ def train_networks(
     """Train to the recipe's last epoch, from the run's checkpoint if there is one.
 
     Args:
-        run: built by `prepare_run`; its networks are trained in place, and hold the averaged
-            weights at the end where the recipe asks for an average.
+        run: built by `prepare_run`; its networks are trained in place.
         report: called before each epoch and after every step.
         notice: called with a line for each event, such as a damaged checkpoint, and with the
             figures of each validation.
@@ -176,8 +175,6 @@ def train_networks(
         "scaler": step.scaler,
         "sampler": run.sampler,
     }
-    if run.average is not None:
-        state["average"] = run.average
     position = load_checkpoint(run.folder, state, run.identity, notice)
     log_folder = run.folder if run.processes.is_main else None
     unread: Unread = []
@@ -237,8 +234,6 @@ def train_networks(
                     save_checkpoint(run.folder, state, position, run.identity, run.processes)
                 if stops:
                     raise TrainingStopped(position, received)
-    if run.average is not None:
-        run.networks.load_state_dict(run.average.module.state_dict())
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import copy
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
@@ -145,9 +144,7 @@ class Validation:
         """
         began = time.perf_counter()
         # A copy: neither statistics nor modes of the networks that train may change.
-        average = self._run.average
-        measured = self._run.networks if average is None else average.module
-        networks = cast(TrainedNetworks, copy.deepcopy(measured))
+        networks = copy.deepcopy(self._run.networks)
         figures, collapsed = self._figures(networks)
         scoring, score = best_scoring(figures)
         best = not collapsed and (self._best is None or score > self._best)

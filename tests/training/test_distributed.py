@@ -54,7 +54,7 @@ MULTISCALE = (
 # Untrained, MobileNetV2 turns a millionth of difference in its input into other weights.
 RESNET = ("embedder.backbone=resnet18",)
 VARIANTS = {
-    "gmn": ("small-gmn", (*RESNET, "optimisation.weight_average=0.5")),
+    "gmn": ("small-gmn", RESNET),
     "gmn in micro-batches": ("small-gmn", (*RESNET, "optimisation.micro_batch=2")),
     "gmn on people who look alike, with a frozen stage": (
         "small-gmn",

@@ -106,11 +106,10 @@ def test_an_embedder_of_another_kind_is_refused_with_the_settings(mine, tiny_art
         prepare_run(recipe("small-gmn", tiny_artefact), RECORDS, tmp_path)
 
 
-def test_a_checkpoint_keeps_averaged_weights_and_is_no_start_itself(mine, tiny_artefact, tmp_path):
+def test_a_checkpoint_keeps_the_weights_and_is_no_start_itself(mine, tiny_artefact, tmp_path):
     first = tmp_path / "first"
     first.mkdir()
-    average = "optimisation.weight_average=0.9"
-    done = prepare_run(recipe(mine, tiny_artefact, average), RECORDS, first)
+    done = prepare_run(recipe(mine, tiny_artefact), RECORDS, first)
     train_networks(done)
     saved = read_weights(first / "checkpoint.pt").part("embedder")
     for name, tensor in done.networks.embedder.state_dict().items():

@@ -115,7 +115,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_every_step_is_in_its_log_on
 @pytest.mark.parametrize(
     "settings",
     [
-        ("optimisation.micro_batch=4", "optimisation.weight_average=0.9"),
+        ("optimisation.micro_batch=4",),
         ("sampling.order=hard", "sampling.order.every=1", *ADAMW, "optimisation.layer_decay=0.5"),
         ("sampling.order=hard", "sampling.order.every=0", *ADAMW, "optimisation.frozen_stages=1"),
         ("precision=bfloat16", "losses.anchor=1"),

@@ -1,7 +1,5 @@
 """A training step: its parts add up to the whole, in any order and size."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -14,7 +12,6 @@ from training.datasets.drawn import draw_people
 from training.recipe import read_recipe
 from training.run import prepare_run
 from training.step import TrainingStep
-from training.train import train_networks
 
 DATA = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1)
 SETTINGS = (
@@ -95,26 +92,6 @@ def test_micro_batches_change_each_statistic_once(tmp_path):
     }
     # The batch of 8 in two parts.
     assert seen == {2}
-
-
-def test_the_artefact_has_the_averaged_weights(tmp_path):
-    settings = ("optimisation.epochs=2", "held_out.fraction=0.4")
-    plain = tmp_path / "plain"
-    averaged = tmp_path / "averaged"
-    weights = {}
-    for folder, average in ((plain, "0"), (averaged, "0.9")):
-        folder.mkdir()
-        chosen = recipe("small-gmn", *settings, f"optimisation.weight_average={average}")
-        run = prepare_run(chosen, DATA.records, folder)
-        start = copy.deepcopy(run.networks.state_dict())
-        train_networks(run, lambda *_: None)
-        weights[folder.name] = run.networks.state_dict()
-    saved = torch.load(averaged / "checkpoint.pt")
-    name = "embedder.backbone.0.0.weight"
-    assert torch.equal(saved["networks"][name], weights["plain"][name])
-    assert torch.equal(saved["average"][f"module.{name}"], weights["averaged"][name])
-    assert not torch.equal(weights["plain"][name], weights["averaged"][name])
-    assert not torch.equal(start[name], weights["averaged"][name])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -69,15 +68,6 @@ class Layout:
                 if split in (None, "gallery") or identity not in kind.not_people:
                     records.append(crop_in_file(file, kind.name, identity, camera, split))
         return records
-
-    def fits(self, path: Path) -> bool:
-        """Return whether the first image of some folder is named so."""
-        root = descend(path, *self.within)
-        for folder in self.folders:
-            with suppress(DatasetProblem):
-                if self._match(image_files(root / folder)[0]):
-                    return True
-        return False
 
     def _match(self, file: Path) -> re.Match[str] | None:
         # Market-1501 as published has 24 files like `1488_c1s6_023021_00.jpg.jpg`.
@@ -156,7 +146,6 @@ class DatasetKind:
         obtain: its source.
         layout: the layout of a set of files in folders; None where `read` needs none.
         read: reads the data set, from this kind, the PATH and its options as keywords.
-        looks_like: returns whether a path holds this kind; None asks the layout.
         version: `Dataset.version` of a set with a layout alone.
         options: names of options that may follow the PATH as `,name=value`, with their values.
         not_people: identities that label no person, such as junk.
@@ -172,7 +161,6 @@ class DatasetKind:
     obtain: str
     layout: Layout | None = None
     read: Callable[..., Dataset] = read_layout
-    looks_like: Callable[[Path], bool] | None = None
     version: str = ""
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     published: tuple[PublishedCount, ...] = ()
@@ -181,12 +169,6 @@ class DatasetKind:
     random_splits: RandomSplits | None = None
     overlaps: frozenset[str] = frozenset()
     is_path: bool = True
-
-    def fits(self, path: Path) -> bool:
-        """Return whether a path holds this kind."""
-        if self.looks_like is not None:
-            return self.looks_like(path)
-        return self.layout is not None and self.layout.fits(path)
 
     def dataset(
         self,

@@ -33,12 +33,6 @@ def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
     return Dataset(name, "", _terms(kind, manifest.parent), tuple(records))
 
 
-def _looks_like_manifest(path: Path) -> bool:
-    if path.is_file():
-        return path.suffix.lower() == ".csv"
-    return (path / "manifest.csv").is_file()
-
-
 def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
     """Read a folder whose sub-folders are named after the people on their images.
 
@@ -82,14 +76,12 @@ MANIFEST = DatasetKind(
     "Unknown: stated by the owner of the manifest.",
     "your own crops",
     read=_read_manifest,
-    looks_like=_looks_like_manifest,
 )
 PEOPLE_FOLDER = DatasetKind(
     "folder",
     "a folder with one sub-folder of images per person",
     "Unknown: stated by the owner of the folder.",
     "your own crops",
-    # Any folder of folders fits, so none is suggested: it has no `looks_like`.
     read=_read_people,
     stands_for_camera="every image of a person counts as one of another camera",
 )

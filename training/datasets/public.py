@@ -19,6 +19,7 @@ from training.datasets.kind import (
     PublishedCount,
     RandomSplits,
     descend,
+    listed,
     read_layout,
 )
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
@@ -59,20 +60,6 @@ MSMT17_FORM = "like 0000_000_01_0303morning_0015_0.jpg (identity, image, camera,
 MSMT17_VERSIONS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
 
 
-def _msmt17_version(path: Path) -> tuple[Path, str | None]:
-    """Return the folder of the lists, and the version of the crops beside them, if any."""
-    folder = descend(path, *(f"MSMT17_{version}" for version in MSMT17_VERSIONS))
-    for version, (train, _) in MSMT17_VERSIONS.items():
-        if (folder / train).is_dir():
-            return folder, version
-    return folder, None
-
-
-def _looks_like_msmt17(path: Path) -> bool:
-    folder, version = _msmt17_version(path)
-    return version is not None and (folder / "list_train.txt").is_file()
-
-
 def _read_msmt17(
     kind: DatasetKind,
     path: Path,
@@ -87,14 +74,15 @@ def _read_msmt17(
     Raises:
         DatasetProblem: naming the first file, line or folder that is wrong.
     """
-    folder, version = _msmt17_version(path)
-    if not folder.is_dir():
-        raise DatasetProblem(f"{folder}: no such folder; name the one that holds list_train.txt")
-    if version is None:
+    folder = descend(path, *(f"MSMT17_{version}" for version in MSMT17_VERSIONS))
+    listed(folder)
+    versions = [name for name, (train, _) in MSMT17_VERSIONS.items() if (folder / train).is_dir()]
+    if not versions:
         raise DatasetProblem(
             f"{folder}: holds neither train (version 1) nor mask_train_v2 (version 2); name the "
             "folder that holds list_train.txt"
         )
+    version = versions[0]
     train, test = MSMT17_VERSIONS[version]
     records = list(_msmt17_list(kind, folder, "train", "train", train))
     if validation == "drop":
@@ -153,31 +141,18 @@ CUHK03_LAYOUT = Layout(
 )
 
 
-def _looks_like_cuhk03(folder: Path) -> bool:
-    return any(
-        CUHK03_LAYOUT.fits(folder / name) for names in CUHK03_FOLDERS.values() for name in names
-    )
-
-
 def _read_cuhk03(
     kind: DatasetKind,
     folder: Path,
     boxes: str = "labelled",
 ) -> Dataset:
     """Read the boxes drawn by hand, or with `boxes=detected` those of a detector."""
-    if CUHK03_LAYOUT.fits(folder):
-        place = folder.resolve()
-        drawn = "detected" if place.name.lower() == "detected" else "labelled"
-        raise DatasetProblem(
-            f"{folder}: holds one kind of boxes; name the folder above it, "
-            f"{kind.name}:{place.parent},boxes={drawn}"
-        )
     names = CUHK03_FOLDERS[boxes]
     crops = descend(folder, *names)
     if crops == folder:
         raise DatasetProblem(
-            f"{folder}: holds no folder {names[0]}; name the folder of CUHK03-NP, whose crops its "
-            "authors' page has ready (the archive cuhk-03.mat is not read)"
+            f"{folder}: has no folder {names[0]}; name the folder of CUHK03-NP that holds the "
+            "folders of both kinds of boxes (the archive cuhk-03.mat is not read)"
         )
     return kind.dataset(CUHK03_LAYOUT.records(kind, crops), f"{boxes} boxes")
 
@@ -316,8 +291,8 @@ LABELS: dict[str, Callable[[Parts], tuple[str, str]]] = {
 
 CODE: dict[str, dict[str, Any]] = {
     "market1501": {"read": _read_market1501},
-    "msmt17": {"read": _read_msmt17, "looks_like": _looks_like_msmt17},
-    "cuhk03np": {"read": _read_cuhk03, "looks_like": _looks_like_cuhk03},
+    "msmt17": {"read": _read_msmt17},
+    "cuhk03np": {"read": _read_cuhk03},
     "cuhksysu": {"read": _read_cuhksysu},
     "grid": {"read": _read_grid},
 }

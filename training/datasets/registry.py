@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,7 +9,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from model.problems import InputProblem
 from model.registry import Registry
 from training.datasets.drawn import SYNTHETIC
 from training.datasets.kind import DatasetKind, read_layout
@@ -22,9 +20,6 @@ KINDS: Registry[DatasetKind] = Registry("data set", "gmn.datasets")
 """Every kind by its name, in the order in which messages list them."""
 
 OPTION = re.compile(r"(?P<path>.*),\s*(?P<name>[a-z]+)\s*=\s*(?P<value>[^,/\\]*)", re.DOTALL)
-
-LOOKED_INTO = 20
-"""Number of folders within a wrong path that are looked at for the spec to suggest."""
 
 
 class Spec(NamedTuple):
@@ -71,9 +66,6 @@ def kind_of(spec: str) -> DatasetKind:
     if not colon or name not in KINDS:
         close = get_close_matches(name, KINDS, n=1) if colon else []
         hint = f"; did you mean {close[0]}:{path}?" if close else ""
-        named = _named_path(path if colon else spec)
-        if not hint and named.exists():
-            hint = _suggestion(named)
         raise DatasetProblem(f"{spec}: is not KIND:PATH with a KIND of {', '.join(KINDS)}{hint}")
     if not path:
         raise DatasetProblem(f"{spec}: lacks its PATH; write {name}: and {KINDS[name].path}")
@@ -90,21 +82,12 @@ def read_dataset(spec: str) -> Dataset:
     """Read the data set that a `KIND:PATH` or the path of a CSV manifest names.
 
     Raises:
-        InputProblem: naming the first file, row or folder that is wrong and, where the path holds
-            another kind, the spec to write instead.
+        InputProblem: naming the first file, row or folder that is wrong.
     """
     parsed = _parse(spec)
     kind = parsed.kind
     path = _named_path(parsed.path) if kind.is_path else parsed.path
-    try:
-        dataset = kind.read(kind, path, **parsed.options)
-    except InputProblem as problem:
-        # A reader may have named the spec to write by itself.
-        if isinstance(path, str) or kind.fits(path) or f"{kind.name}:" in str(problem):
-            raise
-        if suggestion := _suggestion(path):
-            raise DatasetProblem(f"{problem}{suggestion}") from problem
-        raise
+    dataset = kind.read(kind, path, **parsed.options)
     if not dataset.records:
         raise DatasetProblem(f"{spec}: lists no crop; unpack the data set again")
     return replace(dataset, spec=str(parsed))
@@ -186,15 +169,3 @@ def _named_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise DatasetProblem(f"{text}: {error}; write the path in full") from error
-
-
-def _suggestion(path: Path) -> str:
-    """Suggest a spec for the path itself, a folder in it, or the folder it is in."""
-    folders = []
-    if path.is_dir() and os.access(path, os.R_OK):
-        folders = sorted(place for place in path.iterdir() if place.is_dir())
-    for place in (path, *folders[:LOOKED_INTO], path.parent):
-        for kind in KINDS.values():
-            if kind.fits(place):
-                return f"; it looks like {kind.name}:{place}"
-    return ""

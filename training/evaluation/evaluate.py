@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,15 +15,11 @@ from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
-from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_records, no_bar
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, no_bar
 from training.evaluation.evaluate_search import RE_RANKED, evaluate_search
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
-from training.evaluation.results import (
-    CostResult,
-    DatasetResult,
-    EvaluationReport,
-)
+from training.evaluation.results import CostResult, DatasetResult, EvaluationReport
 from training.evaluation.scoring import open_scores
 from training.evaluation.searches import Search, held_out_people, standard_search
 
@@ -78,11 +75,18 @@ def evaluate(
         searches.append(search)
     if artefact is not None:
         artefact.on(device)
-    results = [
-        _measure(model, dataset, search, rankings, progress_bar)
-        for dataset, search in zip(datasets, searches, strict=True)
-    ]
-    report = build_report(name, about, "held-out" if held_out else "all", results, device)
+    network = artefact.metric_network if artefact and "mnet" in rankings else None
+    results = []
+    seconds = 0.0
+    for dataset, search in zip(datasets, searches, strict=True):
+        began = time.perf_counter()
+        features = _embed(model, dataset.name, search, progress_bar)
+        seconds += time.perf_counter() - began
+        with open_scores(network, features, search.labels(), progress_bar) as scores:
+            results.append(evaluate_search(artefact, dataset, search, rankings, features, scores))
+    crops = sum(len(search.records) for search in searches)
+    split = "held-out" if held_out else "all"
+    report = build_report(name, about, split, results, device, crops / seconds)
     if artefact is not None and premise:
         records = []
         for dataset, search in zip(datasets, searches, strict=True):
@@ -92,29 +96,18 @@ def evaluate(
     return report, searches
 
 
-def _measure(
+def _embed(
     model: Artefact | Peer,
-    dataset: Dataset,
+    dataset: str,
     search: Search,
-    rankings: Sequence[str],
     progress_bar: ProgressBar,
-) -> DatasetResult:
-    artefact = None if isinstance(model, Peer) else model
-    with progress_bar(f"Embedding {dataset.name}", len(search.records)) as progress:
-        if isinstance(model, Peer):
-            embedded = model.embed(search.records, progress)
-        else:
-            preprocessing = model.description.preprocessing
-            embedded = embed_records(
-                model.embedder,
-                preprocessing,
-                search.records,
-                progress=progress,
-            )
-    features = SearchFeatures.of(search, embedded)
-    network = artefact.metric_network if artefact and "mnet" in rankings else None
-    with open_scores(network, features, search.labels(), progress_bar) as scores:
-        return evaluate_search(artefact, dataset, search, rankings, features, scores)
+) -> SearchFeatures:
+    if isinstance(model, Artefact):
+        size = model.description.preprocessing
+        embedded = embed_searches(model.embedder, size, {dataset: search}, progress_bar)
+        return embedded[dataset]
+    with progress_bar(f"Embedding {dataset}", len(search.records)) as progress:
+        return SearchFeatures.of(search, model.embed(search.records, progress))
 
 
 def build_report(
@@ -123,6 +116,7 @@ def build_report(
     split: str,
     results: list[DatasetResult],
     device: torch.device,
+    images_per_second: float,
     checkpoint: str = "",
 ) -> EvaluationReport:
     """Return the report of an artefact, or a ready-made model; `split` is `all` or `held-out`."""
@@ -145,6 +139,7 @@ def build_report(
             "device": str(device),
             "torch": torch.__version__,
         },
+        images_per_second=round(images_per_second, 1),
         datasets=results,
         checkpoint=checkpoint,
         **known,

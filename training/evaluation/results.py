@@ -261,6 +261,8 @@ class EvaluationReport(Result):
     """One run of `gmn evaluate`.
 
     Attributes:
+        images_per_second: crops that were decoded and embedded in a second, on the device that
+            `machine` names; None in reports of older versions.
         architecture, calibration_data, cost: empty for a ready-made model.
         premise: where it was measured.
         checkpoint: which weights of its run were measured; empty for an evaluation.
@@ -274,6 +276,7 @@ class EvaluationReport(Result):
     created_at: str
     machine: dict[str, str]
     datasets: list[DatasetResult]
+    images_per_second: float | None = None
     architecture: dict[str, Any] = {}
     calibration_data: str = ""
     cost: CostResult | None = None

@@ -44,29 +44,6 @@ def test_a_spec_without_its_path_is_told_what_the_path_is(kind):
     assert f"lacks its PATH; write {kind}:" in problem_with(f"{kind}:")
 
 
-def test_a_folder_of_another_kind_is_told_the_spec_to_write(
-    cuhk01_folder, market1501_folder, manifest_folder
-):
-    manifest = manifest_folder / "manifest.csv"
-    for wrong, right in (
-        (str(cuhk01_folder), f"cuhk01:{cuhk01_folder}"),
-        (f"market1501:{market1501_folder / 'query'}", f"market1501:{market1501_folder}"),
-        (
-            f"market1501:{market1501_folder / 'query'},distractors=none",
-            f"market1501:{market1501_folder}",
-        ),
-        (f"manifest:{market1501_folder}", f"market1501:{market1501_folder}"),
-        (f"cuhk01:{manifest}", f"manifest:{manifest}"),
-    ):
-        assert problem_with(wrong).endswith(f"it looks like {right}")
-
-
-def test_a_folder_of_the_right_kind_with_a_wrong_file_gets_no_other_advice(cuhk01_folder):
-    (cuhk01_folder / "manifest.csv").write_text("path,identity,camera\n", encoding="utf-8")
-    (cuhk01_folder / "campus" / "9999999.png").write_bytes(b"")
-    assert "looks like" not in problem_with(f"cuhk01:{cuhk01_folder}")
-
-
 def test_a_home_folder_is_found_behind_the_colon(cuhk01_folder, monkeypatch):
     monkeypatch.setenv("HOME", str(cuhk01_folder.parent))
     assert len(read_dataset(f"cuhk01:~/{cuhk01_folder.name}").records) == 12

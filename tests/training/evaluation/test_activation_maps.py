@@ -110,6 +110,9 @@ def test_a_report_shows_maps_verification_and_cost(evaluated, tmp_path):
     assert "Where the networks look" in page
     assert "TAR@FAR" in page
     assert "M-Net, one pair" in page
+    speed = json.loads((run / "report.json").read_text())["images_per_second"]
+    assert speed > 0
+    assert f"{speed} images/s" in page
 
 
 def test_a_comparison_shows_the_maps_of_each_model(evaluated, tmp_path):
