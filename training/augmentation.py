@@ -1,7 +1,7 @@
-"""Random changes of training crops: drawn for a whole batch, applied to many crops at once.
+"""Augmentation: random changes of training crops, drawn for a whole batch at once.
 
-The changes of a crop are drawn from the batch's seed on the CPU. They depend on its place in the
-batch alone, not on the device that applies them nor on the process that does.
+The numbers are drawn on the CPU from the batch's seed. The change of a crop therefore depends on
+its position in the batch alone, and not on the device or the process that applies it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from training.parts import Kind, Kinds, Section, Table
 
 LUMINANCE = (0.299, 0.587, 0.114)
 COARSENESS = (0.3, 0.7)
-# Share of the crop's area, and ratio of height to width, of an erased box.
+# Bounds of an erased box: its share of the crop's area, and its ratio of height to width.
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 3.3)
 CROPS_IN_CACHE = 1
 FLIP = "flip"
 WINDOW = "window"
 UNUSED = "unused"
-# The order in which a batch's numbers are drawn, including those of changes that are off: switching
-# one on leaves the others as they are. The unused numbers belong to changes of earlier versions. A
-# change of a plug-in draws from a generator of its own.
+# The order in which a batch's numbers are drawn. Numbers are also drawn for changes that are off,
+# and for changes of earlier versions (UNUSED), so that switching one change on does not alter the
+# others. A change of a plug-in draws from a generator of its own.
 DRAWN = (
     FLIP,
     *[UNUSED] * 2,
@@ -50,34 +50,34 @@ DRAWN = (
     "coarse",
     "coarse",
 )
-# The numbers drawn for each crop of a batch, on the CPU, by the name of the change: `(B, draws)`,
-# uniform from 0 to 1. Also `flip` `(B, 1)`, and `window`, its top and left `(B, 2)` in pixels of
-# the padded crop, from 0.
+# The numbers drawn for a batch, on the CPU, by the name of the change: `(B, draws)`, uniform from 0
+# to 1; also `flip`, `(B, 1)`, and `window`, `(B, 2)`, the top and left of the window in pixels of
+# the padded crop.
 Draws = dict[str, Tensor]
 
 
 class Strength(Section):
-    """How much a change changes; 0 switches it off."""
+    """Settings of a change with a strength; 0 switches it off."""
 
     strength: float = Field(0.0, ge=0)
 
 
 class Probability(Section):
-    """How probable a change is; 0 switches it off."""
+    """Settings of a change that is applied to some crops; 0 switches it off."""
 
     probability: float = Field(0.0, ge=0, le=1)
 
 
 @dataclass(frozen=True)
 class ChangeKind(Kind):
-    """A change of crops; changes take place in the order of registration.
+    """A registered change of crops; changes are applied in the order of their registration.
 
-    It is a function of its settings, of crops `(B, 3, h, w)` float32 from 0 to 255, of numbers
-    drawn uniformly from 0 to 1, `(B, draws)` on the CPU, and of `Preprocessing`; it gives the
-    changed crops, and may change them in place. A first setting of 0 switches it off.
+    It is a function of its settings, of crops `(B, 3, h, w)` float32 from 0 to 255, of random
+    numbers from 0 to 1, `(B, draws)` on the CPU, and of `Preprocessing`. It returns the changed
+    crops, and may change them in place. If its first setting is 0, it is off.
 
     Attributes:
-        draws: how many numbers it takes for each crop.
+        draws: the number of random numbers that it needs for each crop.
     """
 
     draws: int = 1
@@ -88,13 +88,13 @@ register_augmentation = AUGMENTATIONS.register
 
 
 class Augmentation(Table):
-    """The changes of a training crop: a window is cut out of it, and changes by their names.
+    """Settings of augmentation: a random window is cut out of a crop, then changes are applied.
 
     Attributes:
-        resize: height and width that a crop is resized to before one of the input's size is cut out
-            of it at random; null resizes it to the input's size.
-        flip: probability of the mirror image.
-        pad: black pixels of the input on every side.
+        resize: the height and width to which a crop is resized before a window of the input's size
+            is cut out of it; null resizes it to the input's size.
+        flip: the probability of mirroring a crop.
+        pad: the width of a black border, in pixels, that is added before the window is cut.
     """
 
     kinds: ClassVar[Kinds[Any]] = AUGMENTATIONS
@@ -105,7 +105,7 @@ class Augmentation(Table):
     pad: int = Field(10, ge=0)
 
     def decoded(self, size: Preprocessing) -> Preprocessing:
-        """Return the size that a crop is decoded at, out of which the input's is cut."""
+        """Return the preprocessing of decoded crops, out of which windows of `size` are cut."""
         if self.resize is None:
             return size
         height, width = self.resize
@@ -113,10 +113,10 @@ class Augmentation(Table):
 
 
 class Augmenter:
-    """The changes of a recipe, drawn and applied.
+    """Draws and applies the changes of a recipe.
 
     Attributes:
-        settings: the recipe's settings; a change that is off there costs nothing.
+        settings: the recipe's settings; a change that is off takes no time.
         size: the size of the changed crops.
     """
 
@@ -125,7 +125,7 @@ class Augmenter:
         self.size = size
         self._changes = settings.on
         decoded = settings.decoded(size)
-        # The window has one place more than there is room, down and to the right.
+        # With n pixels of slack the window has n + 1 positions in each direction.
         self._places = (
             decoded.height + 2 * settings.pad - size.height + 1,
             decoded.width + 2 * settings.pad - size.width + 1,
@@ -137,7 +137,7 @@ class Augmenter:
         seed: int,
         part: slice = slice(None),
     ) -> Draws:
-        """Draw the changes of a batch of `count` crops, and return those of a part of the batch."""
+        """Draw the numbers of a batch of `count` crops, and return those of a part of it."""
         random = torch.Generator().manual_seed(seed)
         drawn: dict[str, list[Tensor]] = defaultdict(list)
         for name in DRAWN:
@@ -157,11 +157,11 @@ class Augmenter:
         return draws
 
     def cut(self, crops: Sequence[NDArray[np.uint8]], draws: Draws) -> Tensor:
-        """Cut the drawn window out of each padded crop, mirrored before if that was drawn.
+        """Cut the drawn window out of each padded, and perhaps mirrored, crop.
 
         Args:
             crops: `(H, W, 3)` each, all of one size.
-            draws: numbers of each crop.
+            draws: the numbers drawn for these crops.
 
         Returns:
             `(B, h, w, 3)` uint8.
@@ -183,18 +183,18 @@ class Augmenter:
         return torch.from_numpy(windows)
 
     def recolour(self, crops: Tensor, draws: Draws) -> Tensor:
-        """Apply the changes by their names, on the device where the crops are.
+        """Apply all changes but the window, on the device of the crops.
 
         Args:
             crops: `(B, h, w, 3)` uint8.
-            draws: numbers of each crop.
+            draws: the numbers drawn for these crops.
 
         Returns:
             `(B, h, w, 3)` uint8.
         """
         if not self._changes:
             return crops
-        # A CPU is fastest on as much as its cache holds, a GPU on everything at once.
+        # A CPU is fastest on crops that fit into its cache, a GPU on the whole batch.
         few = CROPS_IN_CACHE if crops.device.type == "cpu" else len(crops)
         parts = []
         for start in range(0, len(crops), few):
@@ -246,7 +246,7 @@ def saturation(
 
 
 class Gain(Strength):
-    """How far from 1 the factor of a channel lies at most."""
+    """Settings of white balance: the largest distance of a channel's factor from 1."""
 
     strength: float = Field(0.0, ge=0, lt=1)
 
@@ -270,7 +270,7 @@ def gamma(
     drawn: Tensor,
     _: Preprocessing,
 ) -> Tensor:
-    """Raise pixels, as shares of white, to an exponent of 1 / (1 + strength) to 1 + strength."""
+    """Raise pixels, as shares of white, to a power from 1 / (1 + strength) to 1 + strength."""
     logarithm = math.log1p(settings.strength) * _between(-1.0, 1.0, drawn[:, 0])
     exponent = logarithm.exp()
     return 255.0 * (pixels / 255.0).pow(_beside(pixels, exponent))
@@ -319,7 +319,7 @@ def erasing(
 
 
 def _beside(pixels: Tensor, drawn: Tensor) -> Tensor:
-    """Move a number `(B,)` of each crop to the device of the pixels, `(B, 1, 1, 1)`."""
+    """Reshape one number per crop, `(B,)`, to `(B, 1, 1, 1)` on the device of the pixels."""
     return drawn.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
 
 

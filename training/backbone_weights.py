@@ -1,4 +1,4 @@
-"""Initial weights of a backbone: downloads of torchvision and timm, and files with their names."""
+"""Initial weights of a backbone: downloads of torchvision and timm, and files of state dicts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from model.problems import InputProblem
 
 NAMED_TENSORS = 5
 DOWNLOADS = ("torchvision", "timm")
-# torchvision's weights of these; of all others the first.
+# Backbones that use torchvision's second version of weights; all others use the first.
 SECOND_WEIGHTS = ("resnet50", "resnet101", "mobilenet_v2")
-# torchreid's names of OSNet's tensors; applied in this order.
+# Replacements, in this order, that turn torchreid's names of OSNet's tensors into this project's.
 TORCHREID_NAMES = (
     (r"^module\.", ""),
-    # OSNet has the transition as a stage's third child, OSNet-AIN beside it.
+    # The pooling between stages is a stage's third child in OSNet, but not in OSNet-AIN.
     (r"^conv([23])\.2\.", r"pool\1."),
     (r"^fc\.", "head."),
     (r"^(conv[234]\.\d)\.conv1\.", r"\1.reduce."),
@@ -50,12 +50,12 @@ def load_backbone_weights(
     """Load the initial weights of a backbone.
 
     Args:
-        name: name of the backbone.
-        backbone: with random weights, which are replaced.
-        initial_weights: `none`, `torchvision` or `timm` for their own downloads, `torchvision:NAME`
-            for others of torchvision's weights, such as `IMAGENET1K_V1`, or a file holding a state
-            dict with the names of torchvision, torchreid, timm or the backbone itself; a
-            file of torchvision's may lack the last stage, and every one the classifier.
+        name: the name of the backbone.
+        backbone: the backbone; its random weights are replaced.
+        initial_weights: `none`; `torchvision` or `timm` for their default downloads;
+            `torchvision:NAME` for other weights of torchvision, such as `IMAGENET1K_V1`; or the
+            file of a state dict with the names of torchvision, torchreid, timm or the backbone
+            itself. The classifier may be missing and, with torchvision's names, the last stage.
 
     Raises:
         InputProblem: the weights cannot be read or do not fit.
@@ -129,15 +129,15 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
     """Recognise the OSNet of a state dict, and rename its tensors to this project's names.
 
     Args:
-        state: as torchreid saves it, bare or as the `state_dict` of a checkpoint.
+        state: torchreid's state dict, or a checkpoint with the key `state_dict`.
         source: its name in messages.
 
     Returns:
-        The backbone's name in the registry; the tensors of the backbone by their names in it, those
-        of the head with `head.` before them. The classifier is left out.
+        The registered name of the backbone, and the backbone's tensors by their new names. Tensors
+        of the head have the prefix `head.`; those of the classifier are left out.
 
     Raises:
-        InputProblem: where it is not of an OSNet.
+        InputProblem: the tensors are not those of an OSNet.
     """
     state = state.get("state_dict", state)
     tensors = {}
@@ -155,13 +155,14 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
         )
     if stem.shape[0] not in widths:
         raise InputProblem(
-            f"{source}: an OSNet with {stem.shape[0]} channels after conv1, which is none of "
+            f"{source}: its OSNet has {stem.shape[0]} channels after conv1, a width other than "
             f"{', '.join(WIDTHS)}"
         )
     suffix = widths[stem.shape[0]]
     if not any(".IN." in name for name in tensors):
         return f"osnet_{suffix}", tensors
-    # OSNet-AIN normalises the residual and has no BatchNorm there, OSNet-IBN the sum.
+    # OSNet-AIN applies instance normalisation to the residual, in place of its BatchNorm, and
+    # OSNet-IBN to the sum.
     inside = "conv2.0.expand.norm.weight" not in tensors
     place = "expand.norm" if inside else "sum_norm"
     tensors = {name.replace("IN.", f"{place}."): value for name, value in tensors.items()}
@@ -202,9 +203,9 @@ def _timm(name: str, initial_weights: str) -> Tensors:
 
 
 def timm_weights(name: str) -> tuple[str, str]:
-    """Return the name, with its tag, and the licence of timm's pretrained weights for a backbone.
+    """Return name and licence of timm's pretrained weights for a backbone.
 
-    The tag abbreviates the recipe and the data; the licence may be empty.
+    The name ends in a tag that abbreviates recipe and data. The licence may be empty.
     """
     own = name.removeprefix(PREFIX)
     known = import_timm(name).get_pretrained_cfg(own).to_dict()
@@ -216,7 +217,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a PyTorch state dict.
 
     Raises:
-        InputProblem: there is no such file, or it is something else.
+        InputProblem: the file is missing, or is no state dict.
     """
     if not path.is_file():
         raise InputProblem(f"{path}: no such file; set initial_weights to a weights file")
@@ -239,10 +240,10 @@ def load_tensors(
     source: str,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Fill a network with tensors of its own names; some may be missing, by their `optional` start.
+    """Load tensors into a network; names that start with one of `optional` may be missing.
 
     Raises:
-        InputProblem: as `refuse_misfits` does.
+        InputProblem: the tensors do not fit.
     """
     refuse_misfits(tensors, network.state_dict(), source, optional)
     network.load_state_dict(tensors, strict=False)
@@ -257,7 +258,7 @@ def refuse_misfits(
     """Refuse weights that do not fit a network's `own` tensors.
 
     Raises:
-        InputProblem: naming `source` and the first unknown, misshapen or missing tensors.
+        InputProblem: tensors are unknown, missing or of another shape; names the first of them.
     """
     shared = tensors.keys() & own.keys()
     missing = {key for key in own.keys() - shared if not key.endswith("num_batches_tracked")}

@@ -1,4 +1,4 @@
-"""Batches of augmented crops, which are decoded once and kept as far as memory allows."""
+"""Batches of augmented crops, with a cache of decoded crops."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from training.distributed import ALONE, Processes
 from training.recipe import Recipe
 from training.sampler import CropSampler, Sampling
 
-# Threads beyond these wait for the interpreter's lock.
+# More threads would only wait for the interpreter's lock.
 MOST_WORKERS = 16
 
 
 class Batch(NamedTuple):
-    """A batch of B crops, of which one process embeds b.
+    """A batch of B crops; this process embeds b of them, its share.
 
     Attributes:
-        crops: the windows of this process's share, `(b, h, w, 3)` uint8, on the CPU.
-        draws: the numbers that augmentation drew for the share.
+        crops: the share's crops, cut but not yet recoloured, `(b, h, w, 3)` uint8, on the CPU.
+        draws: the random numbers by which augmentation changes the share.
         labels: labels of the whole batch, `(B,)` int64.
-        rows: rows of the whole batch among the records, `(B,)` int64.
-        sources: sources of the whole batch.
+        rows: indices of the whole batch's crops among the training records, `(B,)` int64.
+        sources: sources of the whole batch's crops.
     """
 
     crops: Tensor
@@ -44,11 +44,11 @@ class Batch(NamedTuple):
 
 
 class BatchMaker:
-    """The batches of a run.
+    """Makes the batches of a run.
 
-    A batch is a function of (recipe seed, epoch, number of the batch): a resumed run sees the
-    batches of an uninterrupted one, and so do several processes together. People are labelled from
-    0 in the order of their names.
+    A batch depends on the recipe's seed, the epoch and the batch's number alone. A resumed run and
+    several processes together therefore see the batches of an uninterrupted run of one process.
+    People are labelled from 0 in the order of their names.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class BatchMaker:
         rows: list[int],
         processes: Processes = ALONE,
     ) -> Batch:
-        """Decode a process's share of a batch, draw its changes and cut its windows."""
+        """Decode a process's share of a batch, draw its augmentation, and cut its crops."""
         share = processes.local_slice(len(rows))
         seed = step_seed(self._recipe.seed, epoch, number)
         draws = self._augmenter.draw(len(rows), seed, share)
@@ -83,7 +83,7 @@ class BatchMaker:
         crops = self._augmenter.cut(whole_crops, draws)
         labels = self._labels[rows]
         if self.device.type == "cuda":
-            # A copy from ordinary memory makes the processor wait for the GPU.
+            # A copy to the GPU runs beside other work only from pinned memory.
             crops = crops.pin_memory()
             labels = labels.pin_memory()
             draws = {name: numbers.pin_memory() for name, numbers in draws.items()}
@@ -91,7 +91,10 @@ class BatchMaker:
         return Batch(crops, draws, labels, torch.tensor(rows), sources)
 
     def plain_images(self, count: int) -> Iterator[Tensor]:
-        """Yield the first batches of P × K crops of the epoch after the last one, on the device."""
+        """Yield images of P × K crops in the recipe's usual order, for BatchNorm statistics.
+
+        They are the first batches of the epoch after the last one, on the device.
+        """
         recipe = self._recipe
         epoch = recipe.optimisation.epochs
         plain = Sampling(identities=recipe.sampling.identities, images=recipe.sampling.images)
@@ -102,12 +105,12 @@ class BatchMaker:
     def images(self, batch: Batch) -> Tensor:
         """Return the share as the network's input, `(b, 3, h, w)` float32, on the device."""
         crops = batch.crops.to(self.device, non_blocking=True)
-        changed = self._augmenter.recolour(crops, batch.draws)
-        return self._recipe.preprocessing.normalise(changed)
+        recoloured = self._augmenter.recolour(crops, batch.draws)
+        return self._recipe.preprocessing.normalise(recoloured)
 
 
 class CropCache:
-    """Decoded and resized crops, kept until the given memory is full, decoded anew beyond it."""
+    """A cache of decoded and resized crops. Crops that no longer fit are decoded each time."""
 
     def __init__(
         self,
@@ -139,7 +142,7 @@ def step_seed(
     epoch: int,
     step: int,
 ) -> int:
-    """Return the seed of everything random in one step."""
+    """Derive the seed of one step, which depends on these numbers alone."""
     sequence = np.random.SeedSequence((seed, epoch, step))
     return int(sequence.generate_state(1, np.uint32)[0])
 
@@ -149,11 +152,11 @@ def worker_count(
     device: torch.device,
     processes: Processes,
 ) -> int:
-    """Return how many threads make batches ahead.
+    """Return the number of threads that prepare batches in advance.
 
     Args:
-        workers: the recipe's number; None is 0 on a CPU, which has no time to spare, and for a GPU
-            this process's share of the processors, `MOST_WORKERS` at most.
+        workers: the recipe's number. None is 0 on a CPU, where the training takes all processors,
+            and for a GPU this process's share of the processors, `MOST_WORKERS` at most.
         device: the device of the networks.
         processes: the processes that train together.
     """

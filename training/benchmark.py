@@ -1,4 +1,4 @@
-"""`gmn benchmark`: a table of `papers.toml`, trained and measured on the sets that are there."""
+"""Train and measure the rows of a table, of a paper or of one's own, on the given data sets."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ from training.run_folder import (
 from training.sampler import build_sampler
 
 TrainRun = Callable[[Recipe, RunData, Sequence[Dataset], Path, bool], None]
-"""`gmn train` of a recipe into a folder, resumed where the last word is true."""
+"""Trains a recipe into a folder, as `gmn train` does; resumes the run if the last word is true."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """The data that one artefact of every row is trained and tested on.
+    """The training and test data of one run of every row.
 
     Attributes:
-        source: where the data come from, as `gmn finish` reads it.
-        sets: trained on.
-        tests: tested on.
+        source: the specs of the data, from which `gmn finish` reads them again.
+        sets: the data sets that are trained on.
+        tests: the data sets that are tested on.
     """
 
     source: RunData
@@ -63,7 +63,7 @@ class Training:
 
     @property
     def folder(self) -> str:
-        """Names the sets trained on, and where their test images are trained on, too."""
+        """The name of a folder: the training sets, and whether their test images are included."""
         protocol = PROTOCOLS.get(self.source.protocol or "")
         names = "+".join(sorted(dataset.name for dataset in self.sets))
         return f"{names}-with-test-images" if protocol and protocol.test_images else names
@@ -71,14 +71,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A table with what of it can be run.
+    """A table, and those of its runs for which data sets were given.
 
     Attributes:
-        recipes: of each row, in their order.
-        trainings: those whose sets are there.
-        left_out: what of the table is not run, and why, a sentence each.
-        settings: of the command line, for every row.
-        out: gets the runs and the table's page.
+        recipes: the recipe of each row.
+        trainings: the trainings whose data sets were given.
+        left_out: sentences that say which parts of the table are left out, and why.
+        settings: the command line's settings, which apply to every row.
+        out: the folder for the runs and the table's page.
     """
 
     table: PaperTable
@@ -95,23 +95,23 @@ class Benchmark:
         training: Training,
         seed: int,
     ) -> Path:
-        """Return where a run lies; tables that share a row share its runs."""
+        """Return the folder of a run; tables that share a row share its runs."""
         settings = json.dumps(deciding(recipe.model_dump(mode="json")), sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         return self.out / f"{recipe.name}-{digest}" / training.folder / f"seed-{seed}"
 
 
 class BenchmarkReport(BaseModel):
-    """The outcome of a table's runs, as it is written to `benchmark.json`.
+    """The figures of a table's runs, as written to `benchmark.json`.
 
     Attributes:
-        settings: of the command line, for every row.
+        settings: the command line's settings, which apply to every row.
         remarks: omitted rows and sets, and differences between the runs and the paper's.
-        runs: of each row, the folders of its runs.
-        datasets: each test set with every row's rankings, and their differences to the baseline.
-        average: the same on average over the test sets, where they are several.
-        papers: by row, and by test set with its version: the paper's figures where the runs are the
-            paper's row.
+        runs: the folders of each row's runs.
+        datasets: the rankings of all rows, with differences to the baseline, by test set.
+        average: the average over the test sets, if there are several.
+        papers: the paper's figures by row, and by test set with its version. A row whose settings
+            differ from the paper's has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -136,10 +136,10 @@ def plan_benchmark(
     command: str,
     plugins: Sequence[Path] = (),
 ) -> Benchmark:
-    """Return what of a table can be run on the sets that are there.
+    """Plan the runs of a table for which the given data sets suffice.
 
     Raises:
-        InputProblem: where a setting cannot be, or nothing of the table can be run.
+        InputProblem: a setting is wrong, or no run of the table is possible.
     """
     recipes = [row.resolved(settings, plugins) for row in table.rows]
     known = {dataset.name: dataset for dataset in datasets}
@@ -153,21 +153,21 @@ def plan_benchmark(
             f"none of {', '.join(tests)} is given: the table is run on {', '.join(known)} instead"
         )
         tests = sources = tuple(known)
-    there = [name for name in tests if name in known]
+    given_tests = [name for name in tests if name in known]
     used = {*tests, *sources} if protocol else {*tests}
     left_out += [f"{name} is not tested: it is not given" for name in tests if name not in known]
     why = (
-        f"give it without {', '.join(there)} to run the table on it"
+        f"give it without {', '.join(given_tests)} to run the table on it"
         if takes_any
         else f"protocol {table.protocol} names its sets; gmn/lodo takes any"
     )
     left_out += [f"{name} is in no row of this table: {why}" for name in known if name not in used]
     trainings = []
-    for left, trained, tested in _runs(protocol, sources, there):
+    for left, trained, tested in _runs(protocol, sources, given_tests):
         absent = [name for name in trained if name not in known]
         if absent or not trained:
-            takes = ", ".join(absent) or "another set"
-            left_out.append(f"{', '.join(tested)}: to test on it takes {takes}, which is not given")
+            needed = ", ".join(absent) or "another set"
+            left_out.append(f"{', '.join(tested)} is not tested: that needs {needed} to train on")
             continue
         given = [known[name] for name in (sources if protocol else trained) if name in known]
         source = RunData(
@@ -179,7 +179,7 @@ def plan_benchmark(
         sets = source.training_sets(given)
         trainings.append(Training(source, sets, [known[name] for name in tested]))
     if not trainings:
-        raise InputProblem(f"{table.name}: nothing of it can be run: {'; '.join(left_out)}")
+        raise InputProblem(f"{table.name}: none of its runs is possible: {'; '.join(left_out)}")
     return Benchmark(table, recipes, trainings, left_out, settings, seeds, out)
 
 
@@ -188,7 +188,7 @@ def _runs(
     sources: Sequence[str],
     tests: Sequence[str],
 ) -> list[tuple[str | None, list[str], list[str]]]:
-    """Return for each run the set that it leaves out, those trained on, and those tested."""
+    """Return for each run the set that it leaves out, the training sets and the test sets."""
     if protocol is None:
         return [(None, [name], [name]) for name in tests]
     if not protocol.leave_one_out:
@@ -202,16 +202,16 @@ def run_benchmark(
     progress_bar: ProgressBar,
     is_main: bool = True,
 ) -> BenchmarkReport | None:
-    """Train and measure the runs without a report, and write `benchmark.json` and its page.
+    """Train and measure the runs that have no report yet, and write `benchmark.json` and its page.
 
     Args:
-        benchmark: of `plan_benchmark`.
-        train_run: trains one artefact.
-        progress_bar: shows how far the long steps are.
-        is_main: whether this process measures and writes; others that train with it give None.
+        benchmark: the result of `plan_benchmark`.
+        train_run: trains one run.
+        progress_bar: shows the progress of long steps.
+        is_main: whether this process measures and writes; in all others the result is None.
 
     Raises:
-        InputProblem: where a run fails, or a folder holds the run of other data.
+        InputProblem: a run fails, or a folder holds a run on other data.
     """
     table = benchmark.table
     groups = []
@@ -252,17 +252,17 @@ def run_benchmark(
 
 
 def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
-    """Return what one run of each row would take, and a sentence on the cost of all runs.
+    """Estimate the steps and hours of one run of each row, and describe the cost of all runs.
 
-    Steps are timed once for each recipe, and no initial weights are read. A row whose run is that
-    of an earlier row has no figures.
+    Steps are timed once for each recipe, from random weights. If a row shares its run with an
+    earlier row, it has no figures.
     """
     rows: list[list[Value]] = []
     total = 0.0
     known: set[Path] = set()
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
         bare = {"initial_weights": "none", "distillation": Distillation()}
-        drawn = recipe.model_copy(update=bare)
+        bare_recipe = recipe.model_copy(update=bare)
         timed = None
         for training in benchmark.trainings:
             place: list[Value] = [row.name]
@@ -273,24 +273,24 @@ def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
                 rows.append([*place, None, None, None])
                 continue
             known.add(folder)
-            records, _ = split_people(drawn, training.sets)
+            records, _ = split_people(bare_recipe, training.sets)
             if timed is None:
-                timed = estimate_run(prepare_run(drawn, records, folder))
-            steps = len(build_sampler(records, drawn.sampling).epoch(0)) * timed.epochs
+                timed = estimate_run(prepare_run(bare_recipe, records, folder))
+            steps = len(build_sampler(records, recipe.sampling).epoch(0)) * timed.epochs
             hours = timed.seconds_per_step * steps / 3600
             rows.append([*place, steps, f"{timed.seconds_per_step:.3g} s", f"{hours:.2f}"])
             total += hours
     seeds = len(benchmark.seeds)
     columns = ["row", "trained on", "tested on", "steps", "a step", "hours a run"]
     summary = (
-        f"{seeds * len(known)} runs with {seeds} seeds: about {seeds * total:,.1f} hours, without "
-        "measuring them. A row without figures is the run of an earlier row."
+        f"{seeds * len(known)} runs with {seeds} seeds train for about {seeds * total:,.1f} hours. "
+        "A row without figures shares the run of an earlier row."
     )
     return Table("", columns, rows, labels=3), summary
 
 
 def result_tables(report: BenchmarkReport) -> list[Table]:
-    """Return a table for each test set, rows as the paper's, and one of their average."""
+    """Return a table for each test set, with the paper's rows, and one of the average."""
     scorings = {row.name: row.scoring for row in report.table.rows}
     seeds = f"{len(report.seeds)} seeds" if len(report.seeds) > 1 else "1 seed"
     tables = []
@@ -314,7 +314,7 @@ def _refuse_other_data(folder: Path, training: Training) -> None:
         if absolute_spec(dataset.spec) not in stored:
             raise InputProblem(
                 f"{folder}: was trained on {', '.join(stored)}, not on {dataset.spec}; name "
-                f"another --out or, where the data have moved, correct the paths in {file}"
+                f"another --out or, if the data have moved, correct the paths in {file}"
             )
 
 
@@ -325,7 +325,7 @@ def _measure(
     training: Training,
     progress_bar: ProgressBar,
 ) -> RunFolder:
-    """Return a run's report on a set, measured unless it is there with the row's ranking."""
+    """Return a run's report on a set; measure it unless a report has the row's ranking."""
     place = folder / "tests" / dataset.name
     path = folder / ARTEFACT_NAME
     known: set[str] = set()
@@ -334,7 +334,7 @@ def _measure(
         known = set(measured.report.datasets[0].scorings)
         if row.scoring in known:
             return measured
-    # A test set that is trained on and has no split to test on is tested by its held-out people.
+    # If a set is trained on and has no test split, its held-out people are searched for.
     trained_on = dataset.name in [trained.name for trained in training.sets]
     held_out = trained_on and all(record.split in (None, "train") for record in dataset.records)
     artefact = load_artefact(path)
@@ -373,25 +373,25 @@ def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
         ]
         for run in (run for model in group.models for run in model):
             result = run.report.datasets[0]
-            found = []
+            caveats = []
             if result.seen_in_training:
-                found.append(result.seen_sentence)
+                caveats.append(result.seen_sentence)
             if result.used_to_calibrate:
-                found.append("thresholds were fitted on it")
+                caveats.append("thresholds were fitted on it")
             figures = reported.get(result.name)
             if figures and figures.version not in ("", result.version):
-                found.append(
+                caveats.append(
                     f"the paper's figures are of {figures.version}; this is "
                     f"{result.version or 'another version'}"
                 )
             elif figures:
                 name = ", ".join(filter(None, (result.name, result.version)))
                 papers[row.name][name] = figures
-                found += [
+                caveats += [
                     f"trained {difference}"
                     for difference in people_differences(run.report.provenance)
                 ]
-            remarks += [f"{row.name}, {result.name}: {remark}" for remark in found]
+            remarks += [f"{row.name}, {result.name}: {caveat}" for caveat in caveats]
     datasets = compare(groups).datasets
     return BenchmarkReport(
         table=table,

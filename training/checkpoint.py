@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or absent, and the run that each one belongs to."""
+"""Checkpoints: written atomically, and loaded only into the run that they belong to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.recipe import Recipe
 from training.run_folder import BEST_NAME, CHECKPOINT_NAME, PREVIOUS_NAME
 
 Tensors = dict[str, torch.Tensor]
-# Errors of torch and zipfile on damaged files.
+# Errors that torch and zipfile raise for damaged files.
 DAMAGES = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -50,11 +50,11 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a run, counted from 0.
+    """A position in a run; everything is counted from 0.
 
     Attributes:
-        epoch, step: the next step to do, `step` within `epoch`.
-        done: all steps that were done; epochs differ by a few.
+        epoch, step: the next step to do, and its epoch; `step` counts within the epoch.
+        done: the number of steps done in all epochs, whose lengths differ by a few steps.
     """
 
     epoch: int = 0
@@ -63,12 +63,12 @@ class Position:
 
 
 class RunIdentity(BaseModel):
-    """The settings and data that a resumed run must have in common with its checkpoint.
+    """The settings and data that a run must have in common with a checkpoint to resume from it.
 
     Attributes:
-        recipe: compared by the settings that the weights depend on.
+        recipe: the recipe; only settings on which the weights depend are compared.
         data: a digest of the training crops.
-        files: a digest of each file that the recipe names, by its setting; a download's name.
+        files: by setting, the digest of each file that the recipe names, or a download's name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,14 +78,14 @@ class RunIdentity(BaseModel):
     files: dict[str, str]
 
     def differs_by(self, other: RunIdentity) -> str | None:
-        """Return the first of `recipe` and `data` in which another run differs; None for none."""
+        """Return `recipe` or `data` if another run differs in it, else None."""
         if (self._settings(), self.files) != (other._settings(), other.files):
             return "recipe"
         return "data" if self.data != other.data else None
 
     def _settings(self) -> dict[str, Any]:
         settings = self.recipe.decisive
-        # Files are compared by content: their paths may change.
+        # Files are compared by their digests, since they may be moved.
         del settings["distillation"]["cache"], settings["distillation"]["teachers"]
         del settings["initial_weights"]
         return settings
@@ -95,7 +95,7 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
     """Return the identity of a run on these training crops.
 
     Raises:
-        InputProblem: naming starting weights or a teacher that cannot be read.
+        InputProblem: initial weights or a teacher cannot be read; the message names the file.
     """
     words = {"initial_weights": recipe.initial_weights}
     for number, word in enumerate(recipe.distillation.teachers):
@@ -108,7 +108,7 @@ def run_identity(recipe: Recipe, records: Sequence[CropRecord]) -> RunIdentity:
 
 
 def _digest(records: Sequence[CropRecord]) -> str:
-    """Digest names and labels; leave out pixels and the folders of files, which may move."""
+    """Digest names and labels, but neither pixels nor the folders of files, which may be moved."""
     digest = hashlib.sha256()
     for record in records:
         name = record.source if record.pixels is not None else Path(record.source).name
@@ -123,13 +123,13 @@ def save_checkpoint(
     identity: RunIdentity,
     processes: Processes,
 ) -> None:
-    """Replace the checkpoint in a run's folder once the new one is on disk; keep the old one.
+    """Write a run's checkpoint, and keep the one before it as `checkpoint.previous.pt`.
 
-    `parts` are the objects that change from step to step. The process that leads writes; the others
-    wait.
+    Both are replaced only once the new file is on disk. The main process writes; the others wait.
+    `parts` are the objects that change from step to step.
 
     Raises:
-        InputProblem: it cannot be written; the earlier checkpoints are still there.
+        InputProblem: the file cannot be written; the earlier checkpoints are unchanged.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
     if processes.is_main:
@@ -144,10 +144,10 @@ def save_best(
     validation: Mapping[str, Any],
     identity: RunIdentity,
 ) -> None:
-    """Replace the best weights in a run's folder by these, with the figures of their validation.
+    """Write `best.pt`: weights, and the figures of their validation.
 
     Raises:
-        InputProblem: they cannot be written; the earlier ones are still there.
+        InputProblem: the file cannot be written; the earlier one is unchanged.
     """
     state = {"networks": networks.state_dict(), "validation": dict(validation)}
     _write(run / BEST_NAME, state, position, identity)
@@ -180,10 +180,10 @@ class SavedWeights:
     """The weights in a checkpoint or in `best.pt`.
 
     Attributes:
-        networks: tensors by the names of `TrainedNetworks`.
-        done: steps that were done.
-        identity: the identity of their run.
-        validation: the figures in `best.pt`; empty for another checkpoint.
+        networks: the state dict of `TrainedNetworks`.
+        done: the number of steps done.
+        identity: the identity of the run.
+        validation: the figures of the validation; empty unless the file is `best.pt`.
     """
 
     path: Path
@@ -193,7 +193,7 @@ class SavedWeights:
     validation: Mapping[str, Any]
 
     def part(self, name: str) -> Tensors:
-        """Return one network's tensors, such as those of `embedder`, by its own names."""
+        """Return the state dict of one network, such as `embedder`."""
         prefix = f"{name}."
         return {
             key.removeprefix(prefix): tensor
@@ -206,7 +206,7 @@ def read_weights(path: Path) -> SavedWeights:
     """Read the weights of a checkpoint.
 
     Raises:
-        InputProblem: there is no such file, or it is damaged or no checkpoint.
+        InputProblem: the file is missing, damaged or no checkpoint.
     """
     if not path.is_file():
         raise InputProblem(f"{path}: no such checkpoint; name best, last or a file of the run")
@@ -217,7 +217,7 @@ def read_weights(path: Path) -> SavedWeights:
         return SavedWeights(path, state["networks"], state["done"], identity, figures)
     except DAMAGES as error:
         raise InputProblem(
-            f"{path}: damaged, or no checkpoint of a run ({type(error).__name__}); name another "
+            f"{path}: is damaged, or no checkpoint of a run ({type(error).__name__}); name another "
             f"with --checkpoint, such as {PREVIOUS_NAME}"
         ) from error
 
@@ -228,14 +228,14 @@ def load_checkpoint(
     identity: RunIdentity,
     notice: Callable[[str], None],
 ) -> Position:
-    """Continue where the run stopped; a run without a checkpoint starts from the beginning.
+    """Restore the `parts` from a run's newest checkpoint, and return its position in the run.
 
-    Restores the state of each of the `parts`. If the newest checkpoint is damaged or missing, the
-    one before it serves, and `notice` is called with a line about it.
+    If the newest checkpoint is damaged or missing, the one before it is used, and `notice` is
+    called with a line about it. Without any checkpoint the run starts from its beginning.
 
     Raises:
-        InputProblem: no checkpoint is whole, or it belongs to another recipe, to other data or to
-            another version of the program.
+        InputProblem: all checkpoints are damaged, or the checkpoint belongs to another recipe, to
+            other data or to another version of the program.
     """
     damaged: list[str] = []
     for path in (run / CHECKPOINT_NAME, run / PREVIOUS_NAME):
@@ -244,7 +244,7 @@ def load_checkpoint(
         try:
             state = _read(path)
         except DAMAGES as error:
-            damaged.append(f"{path}: damaged ({type(error).__name__})")
+            damaged.append(f"{path}: is damaged ({type(error).__name__})")
             continue
         try:
             difference = RunIdentity.model_validate(state["identity"]).differs_by(identity)
@@ -252,8 +252,8 @@ def load_checkpoint(
             difference = "recipe"
         if difference:
             raise InputProblem(
-                f"{path}: was made with another {difference}; resume with the same one, or train "
-                "into another --out"
+                f"{path}: was made with another {difference}; resume with the same {difference}, "
+                "or train into another --out"
             )
         if damaged:
             notice(f"{damaged[0]}; continuing from {path}, the checkpoint before it")
@@ -273,7 +273,7 @@ def load_checkpoint(
 
 def _read(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
-        # torch does not look at the checksums of the archive.
+        # torch does not verify the checksums of the archive.
         broken = archive.testzip()
     if broken is not None:
         raise zipfile.BadZipFile(broken)

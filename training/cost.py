@@ -21,9 +21,9 @@ class Cost:
     """The cost of one network on one input.
 
     Attributes:
-        parameters: all parameters in an artefact, without the classifier of training.
-        multiply_adds: of convolutions and matrix products, one multiplication with its addition
-            counted once. The re-identification papers call this number FLOPs.
+        parameters: the number of parameters in an artefact, without the classifier of training.
+        multiply_adds: the number of multiplications in convolutions and matrix products, each of
+            which has one addition. The re-identification papers call this number FLOPs.
     """
 
     parameters: int
@@ -31,18 +31,19 @@ class Cost:
 
 
 def embedder_cost(config: EmbedderConfig, preprocessing: Preprocessing) -> Cost:
-    """Return the cost of embedding one crop at the input size; nothing is computed or allocated."""
+    """Count the cost of embedding one crop, without computing or allocating anything."""
     with torch.device("meta"):
         embedder = Embedder(config).eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        # Constructors may compute with numbers, which fake tensors do not have.
+        # The embedder is constructed on the meta device, because constructors may compute with
+        # values, which fake tensors do not have.
         embedder = embedder.to_empty(device="cpu")
         crop = torch.empty(1, 3, preprocessing.height, preprocessing.width)
         return _count(embedder, lambda: embedder(crop))
 
 
 def pair_cost(dimension: int, config: MetricNetworkConfig) -> Cost:
-    """Return the cost of M-Net on one pair of features of size `dimension`."""
+    """Count the cost of M-Net on one pair of features of size `dimension`."""
     with FakeTensorMode():
         metric_network = MetricNetwork(dimension, config).eval()
         pair = torch.empty(1, dimension)

@@ -1,11 +1,10 @@
-"""Several processes that train one network on one batch, and their exchanges.
+"""Several processes that train the same networks, each on its share of a batch.
 
-Every process embeds its share of the batch and has the features of all the others by `gather`. It
-then computes the whole batch's loss, the same number as every other process, so that the pair
-losses, the neck and M-Net see the batch that one process would have seen. The gradient of a
-parameter is the mean over the processes, as DistributedDataParallel takes it. Functions that pass
-gradients between them are therefore differentiated as if the processes' losses were added up, and
-any number of times over: a gradient regulariser differentiates twice.
+Every process embeds its share and gathers the features of all others. Each then computes the loss
+of the whole batch, so that pair losses, neck and M-Net see the batch that a single process would
+see. Gradients of parameters are averaged over the processes, as by DistributedDataParallel. The
+collective functions here are differentiated as if the losses of all processes were summed, and can
+be differentiated twice, which a gradient regulariser needs.
 """
 
 from __future__ import annotations
@@ -24,45 +23,45 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from model.problems import InputProblem
 
-# The others wait for the leading process while it measures and writes an artefact.
+# All processes wait while the main one validates or writes an artefact.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all that train together, or alone."""
+    """The rank of this process, and the number of processes that train together."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def is_main(self) -> bool:
-        """True if this is the one that writes files and talks."""
+        """True in the process that writes files and prints."""
         return self.rank == 0
 
     def local_slice(self, size: int) -> slice:
         """Return this process's share of a batch's crops.
 
         Raises:
-            InputProblem: a batch cannot be shared out evenly.
+            InputProblem: a batch cannot be shared evenly.
         """
         if size % self.count:
             raise InputProblem(
-                f"a batch of {size} crops cannot be shared by {self.count} processes; set "
-                "sampling.identities or torchrun's --nproc-per-node so that it can"
+                f"a batch of {size} crops cannot be shared evenly by {self.count} processes; "
+                "change sampling.identities, or torchrun's --nproc-per-node"
             )
         each = size // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def gather(self, own: Tensor) -> Tensor:
-        """Return all processes' rows `(n, …)`, by rank: `(count·n, …)`; differentiable."""
+        """Concatenate the rows `(n, …)` of all processes to `(count·n, …)`; differentiable."""
         if self.count == 1:
             return own
         rows = collectives.all_gather(own.contiguous())  # type: ignore[no-untyped-call]
         return torch.cat(rows)
 
     def any(self, flag: bool) -> bool:
-        """Return whether the flag is up in any process; all wait for the last one to ask."""
+        """Return whether the flag is true in any process; waits until all processes have called."""
         if self.count == 1:
             return flag
         flags = torch.tensor(int(flag))
@@ -70,12 +69,12 @@ class Processes:
         return bool(flags)
 
     def barrier(self) -> None:
-        """Wait for all processes."""
+        """Wait until all processes have called this."""
         self.any(False)
 
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes, in one exchange."""
+        """Replace each tensor by its mean over the processes, with a single all-reduce."""
         if self.count == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -90,9 +89,9 @@ ALONE = Processes()
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the processes that `torchrun` started; without it, this one is alone.
+    """Join the processes that `torchrun` started; without torchrun there is one process.
 
-    After an error no process waits for the others: torchrun ends them.
+    If a process fails, torchrun ends the others.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -117,11 +116,10 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 class SynchronisedBatchNorm(_BatchNorm):
-    """A BatchNorm whose statistics in training are of every process's batch, of equal sizes.
+    """A BatchNorm that in training uses the statistics of all processes' shares, of equal size.
 
-    torch's own SyncBatchNorm needs a GPU and cannot be differentiated twice. This one runs on every
-    device and can, at the price of some speed: it is used on a CPU, and under a gradient
-    regulariser.
+    It is slower than torch's SyncBatchNorm, but runs on a CPU and can be differentiated twice. It
+    is therefore used on CPUs, and for gradient regularisers.
     """
 
     processes = ALONE
@@ -130,7 +128,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         pass
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise `(B, C, …)`; statistics are computed in float32, the type stays."""
+        """Normalise `(B, C, …)` of any float type, with statistics in float32."""
         if not self.training:
             return functional.batch_norm(
                 maps,
@@ -172,7 +170,7 @@ def synchronise_norms(
     differentiated_twice: bool,
     device: torch.device,
 ) -> None:
-    """Replace every BatchNorm in a module; the names and tensors of its state stay."""
+    """Replace every BatchNorm in a module; its state dict keeps its names and tensors."""
     for name, child in module.named_children():
         if not isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
             synchronise_norms(child, processes, differentiated_twice, device)

@@ -1,4 +1,4 @@
-"""The cost of a run, estimated from a few of its steps; nothing is written."""
+"""An estimate of a run's cost from a few of its steps; nothing is written."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class RunEstimate(BaseModel):
     """The estimated cost of a run.
 
     Attributes:
-        recipe: its name.
-        device, precision: the device and the number format of the computed steps.
-        processes: how many train together.
-        domains: the training data.
-        steps_per_epoch, epochs, steps: the run's length.
-        crops_in_epoch: how many of the crops an epoch shows; the next one shows others.
-        single_crop_identities: people with one crop; they are left out.
-        embedder, metric_network: their cost; M-Net's is for one pair.
-        published: rows of a paper on this recipe with the costs that it reports.
-        seconds_per_step: the median of a few steps, which read their crops, after a first one, in
-            which memory is set up.
-        seconds: of the whole run, without the measurement at its end.
+        recipe: the recipe's name.
+        device, precision: the device and the number format of the measured steps.
+        processes: the number of processes that train together.
+        domains: the size of each domain of the training data.
+        steps_per_epoch, epochs, steps: the length of the run.
+        crops_in_epoch: the number of different crops in an epoch; the next epoch has others.
+        single_crop_identities: the number of people with one crop, who are left out.
+        embedder, metric_network: the cost of one crop, and of one pair.
+        published: the papers' rows on this recipe, with the costs that they report.
+        seconds_per_step: the median of a few steps, including the reading of crops. A first step,
+            which allocates memory, is not counted.
+        seconds: the time of all steps, without the evaluation at the end.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,10 +66,10 @@ def estimate_run(run: Run) -> RunEstimate:
     """Train a few steps in memory and estimate the whole run's cost.
 
     Args:
-        run: as `prepare_run` built it; its networks are spent.
+        run: built by `prepare_run`; its networks are changed by the steps.
 
     Raises:
-        InputProblem: as the run itself would.
+        InputProblem: the run itself would fail in its first steps.
     """
     recipe = run.recipe
     domains = {}

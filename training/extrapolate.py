@@ -1,4 +1,4 @@
-"""Weights beyond a training: the way from its start to its end, continued."""
+"""Extrapolate an artefact: continue in the direction in which a training moved its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def extrapolate(
 ) -> Description:
     """Write an artefact with the embedder start + alpha · (trained − start).
 
-    M-Net and calibration are the trained artefact's; it has no figures, as nothing was measured.
+    M-Net and calibration are those of the trained artefact. Its figures are left out, since they
+    are not those of the new weights.
 
     Args:
         start: the artefact that the training began from.
@@ -40,8 +41,8 @@ def extrapolate(
     for part in ("embedder", "preprocessing"):
         if getattr(first.description, part) != getattr(known, part):
             raise InputProblem(
-                f"{start}: its {part} is another than that of {trained}; name the artefact that "
-                "the training began from"
+                f"{start}: its {part} differs from that of {trained}; name the artefact that the "
+                "training began from"
             )
     state = last.embedder.state_dict()
     for name, weights in first.embedder.state_dict().items():

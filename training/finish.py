@@ -1,4 +1,4 @@
-"""From trained networks to an artefact: measured and calibrated on the people held out."""
+"""Make an artefact of a run's weights: calibrate and measure it on people held out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from training.seen import unseen_people
 from training.start_comparison import compare_with_start
 from training.validation import best_scoring, photographed, refuse_collapsed
 
-# Training batches that M-Net's BatchNorm statistics are estimated on.
+# M-Net's BatchNorm statistics are estimated from this many training batches.
 STATISTICS_BATCHES = 50
 HELD_OUT_REMEDY = (
     "give more people, raise held_out.fraction, choose another held_out.seed, or set "
@@ -46,13 +46,13 @@ HELD_OUT_REMEDY = (
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run that has trained, and the data that its artefact is made with.
+    """A run that has trained, and its data.
 
     Attributes:
         recipe: the run's recipe.
-        folder: gets the artefact and its report.
-        datasets: the data sets that it was trained on, with the people that were held out.
-        command: the command line, for the provenance.
+        folder: the run's folder, where the artefact and its report are written.
+        datasets: the data sets that it was trained on, including the people held out.
+        command: the command line of the training, for the provenance.
     """
 
     recipe: Recipe
@@ -73,22 +73,23 @@ def finish_run(
     progress_bar: ProgressBar,
     device_name: str = "auto",
 ) -> EvaluationReport:
-    """Settle M-Net, calibrate, measure, and write the artefact and its report.
+    """Complete M-Net, calibrate and measure the networks, and write the artefact and its report.
 
-    The calibration is fitted on photographed people if there are any: drawn ones are easier.
-    Figures and calibration are of the weights as the artefact stores them.
+    The calibration is fitted on photographed people if there are any, because drawn people are
+    easier to tell apart. Weights are rounded as the artefact stores them before anything is
+    measured.
 
     Args:
         run: the trained run.
-        weights: weights of one of its checkpoints.
-        others: data sets to measure and calibrate on in place of the people held out.
+        weights: the weights of one of its checkpoints.
+        others: data sets to measure and calibrate on instead of the people held out.
         progress_bar: shows the progress of the long steps.
         device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
-        InputProblem: the weights are of another run, there are no people to measure on, a crop,
-            starting weights or a teacher can no longer be read, or the weights are worse than the
-            initial ones and the recipe refuses them.
+        InputProblem: the weights belong to another run, there are no people to measure on, a file
+            can no longer be read, or the weights are worse than the initial ones and the recipe
+            has `refuse_worse`.
     """
     recipe = run.recipe
     device = choose_device(device_name)
@@ -101,7 +102,7 @@ def finish_run(
     searches: dict[str, Search] = {}
     for dataset in others:
         unseen = unseen_people(dataset, provenance, fingerprints)
-        # Thresholds and default ranking are fitted on these people below.
+        # The report says of these people that thresholds were fitted on them.
         searches[dataset.name] = replace(unseen, held_out=True)
     if not others:
         searches = held_out_searches(recipe, run.datasets)
@@ -112,8 +113,8 @@ def finish_run(
     crops = sum(len(search.records) for search in searches.values())
     pace = crops / (time.perf_counter() - began)
     refuse_collapsed(
-        f"{weights.path}: no artefact is written (gmn finish {run.folder} --checkpoint last, or an "
-        "earlier one, may do better)",
+        f"{weights.path}: no artefact is written (gmn finish {run.folder} --checkpoint last may do "
+        "better)",
         features,
         metric_network,
     )
@@ -171,7 +172,7 @@ def _save(
     artefact: Artefact,
     results: list[DatasetResult],
 ) -> Description:
-    """Write the artefact with its figures and the scoring that was best by them."""
+    """Write the artefact with its figures, and with the best scoring as its default."""
     figures = {
         result.name: {
             name: {"mAP": scoring.metrics["mAP"].mean} for name, scoring in result.scorings.items()
@@ -190,10 +191,10 @@ def _save(
 
 
 def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
-    """Return by data set the people held out, to measure and calibrate an artefact on.
+    """Return the searches for held-out people, by data set, to measure and calibrate an artefact.
 
     Raises:
-        InputProblem: none of a set's people is held out, or too few under two cameras.
+        InputProblem: no person of a data set is held out, or too few are seen by two cameras.
     """
     searches = {}
     for dataset in datasets:
@@ -205,9 +206,9 @@ def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, 
         if genuine < 1 or impostor < 2:
             people = len({record.identity for record in searches[dataset.name].records})
             raise InputProblem(
-                f"{dataset.spec}: {people} of its people are held out, with {genuine} pairs of "
-                f"crops of one person under two cameras and {impostor} of two people; to measure "
-                f"and calibrate takes 1 and 2; {HELD_OUT_REMEDY}"
+                f"{dataset.spec}: the {people} people held out have {genuine} pairs of crops of "
+                f"one person under two cameras and {impostor} of two people; at least 1 and 2 are "
+                f"needed to measure and calibrate; {HELD_OUT_REMEDY}"
             )
     return searches
 
@@ -217,11 +218,11 @@ def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
 
     Args:
         folder: the run's folder.
-        checkpoint: `best`, `last` or a file; None is the best if the run was validated, else the
-            last.
+        checkpoint: `best`, `last` or a file; None takes the best if the run was validated, else
+            the last.
 
     Raises:
-        InputProblem: there is no such checkpoint, or it is damaged.
+        InputProblem: the checkpoint is missing or damaged.
     """
     best = folder / BEST_NAME
     if checkpoint is None:
@@ -231,15 +232,15 @@ def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
 
 
 def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
-    """Describe the choice of the weights in a sentence."""
+    """Say in a sentence which weights of the run the artefact has."""
     epochs = recipe.optimisation.epochs
     best = weights.validation
     if not best:
         return f"The weights of {weights.path.name}, after {weights.done:,} steps."
     return (
         f"The best weights, after epoch {best['epoch']:g} of {epochs}: {best['scoring']} has mAP "
-        f"{100 * best['score']:.1f}% in the validation. They were chosen by held-out people, whose "
-        "figures are a little better for it."
+        f"{100 * best['score']:.1f}% in the validation. They were chosen by held-out people, so "
+        "that the figures of these people are slightly too high."
     )
 
 
@@ -249,15 +250,16 @@ def _load_networks(
     device: torch.device,
     progress_bar: ProgressBar,
 ) -> tuple[Embedder, MetricNetwork | None]:
-    """Load the networks as an artefact stores them, M-Net fitted or its statistics estimated.
+    """Load the networks, rounded as an artefact stores them, and complete M-Net.
 
-    There is no M-Net if nothing trained it: its scores would be noise.
+    M-Net is fitted anew if the recipe says so; else its BatchNorm statistics are estimated. None
+    is returned for an M-Net that no loss has trained, because its scores would be noise.
     """
     recipe = run.recipe
     if difference := weights.identity.differs_by(run_identity(recipe, run.records)):
         raise InputProblem(
-            f"{weights.path}: was made with another {difference} than {run.folder} has now; name a "
-            "checkpoint of this run, or restore the data that it was trained on"
+            f"{weights.path}: was made with another {difference} than that of {run.folder} now; "
+            "name a checkpoint of this run, or restore the data that it was trained on"
         )
     embedder = Embedder(recipe.embedder)
     embedder.load_state_dict(weights.part("embedder"))
@@ -276,7 +278,7 @@ def _load_networks(
 
 
 def brief_metrics(results: Sequence[DatasetResult]) -> dict[str, Any]:
-    """Return by data set and scoring each metric's mean and the ends of its 95% interval."""
+    """Return each metric's mean and 95% interval by data set and scoring, for the provenance."""
     datasets = {}
     for result in results:
         figures: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Batches of people who look alike: the pairs that a ranking confuses first."""
+"""A sampler of batches of people who look alike, among whom a ranking makes its errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.evaluation.scoring import unit_length
 from training.parts import Choice
 from training.sampler import Embed, Order, PKSampler, Sampling, build_sampler, register_sampler
 
-# The mean feature of this many crops of a person is compared with other people's.
+# A person's feature is the mean over this many crops.
 SEEN_CROPS = 4
 ROWS_AT_ONCE = 1024
 
@@ -25,10 +25,10 @@ class HardSettings(Choice):
     """Settings of batches of people who look alike.
 
     Attributes:
-        share: share of the batches that are of such people.
-        every: epochs after which the features are computed anew; with 0 the features of the
-            starting networks decide throughout.
-        of: the order whose batches are replaced.
+        share: the share of the batches that show such people.
+        every: the number of epochs after which features are computed again; with 0 the features
+            of the initial networks are used in all epochs.
+        of: the sampler whose batches are replaced.
     """
 
     share: float = Field(0.5, ge=0, le=1)
@@ -38,11 +38,11 @@ class HardSettings(Choice):
 
 @register_sampler("hard", HardSettings)
 class HardSampler(PKSampler):
-    """Another order's batches, of which a share is made anew of people who look alike.
+    """Replaces a share of another sampler's batches by batches of people who look alike.
 
-    Such a batch keeps its first person, and holds P − 1 of the 2(P − 1) people of the same domain
-    whose features are nearest to theirs. Before `prepare` there are none. Batches depend on
-    (seed, epoch) and on who look alike.
+    A replaced batch keeps its first person. The others are P − 1 of the 2(P − 1) people of the same
+    domain whose mean features are nearest to that person's. Nothing is replaced before `prepare`
+    was called.
     """
 
     def __init__(
@@ -57,15 +57,16 @@ class HardSampler(PKSampler):
         inner = settings.model_copy(update={"order": settings.order.of})
         self._inner = build_sampler(records, inner, seed)
         self._person_of_row = [record.person for record in records]
-        # For each person the places of the others in `_names`, nearest first; −1 for none.
+        # Row i has the indices in `_names` of the people nearest to person i, nearest first; a
+        # small domain leaves −1 in the last columns.
         self._names = sorted(self.people)
         self._neighbours: NDArray[np.int64] = np.empty((0, 0), np.int64)
 
     def prepare(self, epoch: int, embed: Embed) -> None:
-        """Find each person's nearest others, if the recipe asks for it before this epoch.
+        """Find the nearest people of each person, if it is due before this epoch.
 
         Args:
-            epoch: counted from 0.
+            epoch: the epoch, counted from 0.
             embed: called at most once, with up to `SEEN_CROPS` rows of each person.
         """
         self._inner.prepare(epoch, embed)
@@ -84,7 +85,7 @@ class HardSampler(PKSampler):
                 near = self._neighbours[self._names.index(people[0])]
                 places = random.permutation(near[near >= 0])[: self.identities - 1]
                 chosen = [self._names[place] for place in places]
-                # A domain may have fewer people than a batch.
+                # People of the replaced batch fill up for a domain with too few people.
                 rest = [person for person in people[1:] if person not in chosen]
                 together = [people[0], *chosen, *rest][: self.identities]
                 batches[index] = self.crops_of(together, random)
@@ -98,7 +99,7 @@ class HardSampler(PKSampler):
         self._inner.load_state_dict(state)
 
     def _find_neighbours(self, embed: Embed) -> None:
-        """Find each person's nearest others by the cosine of mean features."""
+        """Find the nearest people of each person by the cosine of mean features."""
         random = np.random.default_rng(self.seed)
         seen = {
             person: self.shuffled(self.people[person], random)[:SEEN_CROPS]

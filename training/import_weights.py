@@ -1,4 +1,4 @@
-"""An artefact of published weights: an OSNet's state dict as torchreid saves it."""
+"""Make an artefact of published weights: the state dict of an OSNet, as torchreid saves it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def import_weights(
 
     Args:
         file: a torchreid state dict of an OSNet.
-        out: the artefact.
-        documented_data: the data sets that the publisher names as those of the training.
-        terms: under what terms the weights may be used.
-        command: the command line, stored.
+        out: the artefact's file.
+        documented_data: the data sets that the publisher names as training data.
+        terms: the terms of use of the weights.
+        command: the command line, for the provenance.
 
     Returns:
         The description as stored.
 
     Raises:
-        InputProblem: for weights that are of no OSNet, naming the tensor.
+        InputProblem: the weights are not those of an OSNet; names a tensor.
     """
     embedder = read_embedder(file)
     preprocessing = Preprocessing()
@@ -81,7 +81,7 @@ def read_embedder(file: Path) -> Embedder:
     """Return the embedder of a torchreid state dict, in evaluation mode.
 
     Raises:
-        InputProblem: the file is no state dict of an OSNet, or has no layer that makes features.
+        InputProblem: the file is no state dict of an OSNet, or lacks the layer of the features.
     """
     if file.suffix in (".xml", ".onnx"):
         raise InputProblem(

@@ -1,4 +1,4 @@
-"""Trained networks that a run starts from: those of an artefact."""
+"""Artefacts as initial weights: their networks, and the sections of a recipe that they decide."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WORDS = ("none", "torchvision", "timm")
 
 @dataclass(frozen=True)
 class Start:
-    """Trained networks that a run starts from.
+    """The content of an artefact that a run starts from.
 
     Attributes:
         name: the name of the artefact's file.
         preprocessing: the preprocessing of the embedder's input.
-        embedder, metric_network: in evaluation mode; no M-Net if the artefact has none.
+        embedder, metric_network: networks in evaluation mode; M-Net is None if there is none.
         calibration: the calibration of the artefact's scores.
     """
 
@@ -34,18 +34,18 @@ class Start:
 
 
 def names_no_file(initial_weights: str) -> bool:
-    """Return whether these are no weights or a download, such as `torchvision:IMAGENET1K_V1`."""
+    """Return whether this is `none` or a download, such as `torchvision:IMAGENET1K_V1`."""
     return initial_weights.partition(":")[0] in WORDS
 
 
 def read_start(initial_weights: str) -> Start | None:
-    """Read the artefact that a recipe's `initial_weights` names, by its name or its file.
+    """Read the artefact that a recipe's `initial_weights` names.
 
     Returns:
-        Its networks, or None for anything else, which names weights of a backbone.
+        Its content; None if `initial_weights` names weights of a backbone.
 
     Raises:
-        InputProblem: for an artefact that cannot be read.
+        InputProblem: the artefact cannot be read.
     """
     path = _artefact_file(initial_weights)
     if path is None:
@@ -68,13 +68,13 @@ def _artefact_file(initial_weights: str) -> Path | None:
 
 
 def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
-    """Return the sections of a recipe that continues from an artefact.
+    """Return the sections of a recipe that are those of the artefact it starts from.
 
-    Empty for weights of a backbone, and for a file that does not exist: a recipe can be read
-    without the files that its run needs.
+    The result is empty for weights of a backbone, and for a file that does not exist: a recipe can
+    be read without the files that its run needs.
 
     Raises:
-        InputProblem: for an artefact that cannot be read.
+        InputProblem: the artefact cannot be read.
     """
     path = _artefact_file(initial_weights)
     if path is None or not path.exists():

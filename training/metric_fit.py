@@ -1,11 +1,11 @@
-"""M-Net fitted over a trained embedder: a correction of the cosine that holds under other cameras.
+"""Fit an M-Net to a trained embedder, as a correction of the cosine that holds for new cameras.
 
-The embedder ranks its own training people almost without an error, and an M-Net that learns from
-their features as they are helps under the cameras they were taken by alone. So each crop is
-embedded as several other cameras might show it, and M-Net learns to rank these features, beginning
-at the cosine. In the end the cosine is added once more: people under other cameras lose by a large
-correction as much as people under known ones gain. The features are computed once, which lets each
-query be compared with its nearest crops of the whole data set, where a search goes wrong.
+The embedder ranks its training people almost without errors. An M-Net that learns from their plain
+features therefore helps under the cameras of the training data only. Here each crop is embedded
+with the colours and blur of several other cameras, and M-Net, which starts at the cosine, learns to
+rank these features. Finally a multiple of the cosine is added, because a large correction costs
+under new cameras as much as it gains under known ones. All features are computed once, so that each
+query can be compared with its nearest crops of the whole data set, where searches go wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from training.recipe import Recipe
 
 BATCH = 32
 ROWS_AT_ONCE = 1024
-# Each of the queries of a step is compared with crops near it and crops of its own person.
+# In a step each of QUERIES queries is compared with CANDIDATES of its NEAREST crops, and with
+# POSITIVES crops of its own person.
 QUERIES = 48
 NEAREST = 60
 CANDIDATES = 12
@@ -44,12 +45,12 @@ RANDOM_PAIRS = 10_000
 
 
 class Views(NamedTuple):
-    """Crops of one domain as several cameras might show them, n in all.
+    """The n views of one domain: its crops with the colours of several cameras.
 
     Attributes:
         units: unit features `(n, d)`.
-        people, cameras: numbers `(n,)` int64.
-        nearest: rows of the nearest others `(n, k)`, but none of the same person and camera.
+        people, cameras: person and camera as numbers, `(n,)` int64.
+        nearest: rows of the nearest views `(n, k)`, without those of the same person and camera.
     """
 
     units: Tensor
@@ -59,13 +60,13 @@ class Views(NamedTuple):
 
 
 class Comparisons(NamedTuple):
-    """Queries of a step, each with its candidates.
+    """The Q queries of a step, each with C candidates.
 
     Attributes:
         pairs: pair features `(Q, C, d)`.
         cosines: cosines of the same pairs, `(Q, C)`.
-        same: whether a pair is of one person, `(Q, C)`.
-        counted: whether a pair is judged: not if it is of one person under one camera.
+        same: whether both crops show the same person, `(Q, C)`.
+        counted: False for pairs of one person under one camera, which no loss counts, `(Q, C)`.
     """
 
     pairs: Tensor
@@ -83,16 +84,16 @@ def fit_metric_network(
     """Fit an M-Net to an embedder's features of training crops.
 
     Args:
-        embedder: as the artefact stores it, in evaluation mode, on any device.
-        records: the training crops, of which `chosen_records` take part.
-        recipe: its `metric_fit.steps` is above 0.
+        embedder: the embedder as the artefact stores it, in evaluation mode, on any device.
+        records: the training crops; `chosen_records` selects some of them.
+        recipe: the recipe; its `metric_fit.steps` is above 0.
         progress_bar: shows the progress of the embedding.
 
     Returns:
         M-Net on the embedder's device, in evaluation mode.
 
     Raises:
-        InputProblem: naming a crop that cannot be read.
+        InputProblem: a crop cannot be read; the message names it.
     """
     views = recipe.metric_fit.views
     device = next(embedder.parameters()).device
@@ -163,7 +164,7 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
 
 
 def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRecord]:
-    """Choose the crops that take part: whole people of each data set, by the recipe's seed."""
+    """Choose about `metric_fit.crops` crops of each data set, all crops of each chosen person."""
     chosen: list[CropRecord] = []
     for dataset in sorted({record.dataset for record in records}):
         crops = [record for record in records if record.dataset == dataset]
@@ -186,12 +187,13 @@ def with_nearest(
     people: Tensor,
     cameras: Tensor,
 ) -> Views:
-    """Find for each view of a domain the others that a search would find first."""
+    """Find the nearest other views of each view of a domain."""
     nearest = []
     for start in range(0, len(units), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         cosines = units[rows] @ units.T
         repeated = (people[rows, None] == people) & (cameras[rows, None] == cameras)
+        # No cosine is as low as this.
         cosines.masked_fill_(repeated, -2.0)
         nearest.append(cosines.topk(min(NEAREST, len(units)), dim=1).indices)
     return Views(units, people, cameras, torch.cat(nearest))
@@ -202,7 +204,7 @@ def compare(
     views: Views,
     seed: tuple[int, int],
 ) -> Comparisons:
-    """Draw queries, and for each some of its nearest crops and some of its own person."""
+    """Draw queries, and for each query some of its nearest crops and some of its own person."""
     random = np.random.default_rng(seed)
     size = len(views.units)
     queries = random.integers(0, size, min(QUERIES, size))
@@ -232,7 +234,7 @@ def _candidates(
     same_person = views.people == views.people[query]
     other_camera = views.cameras != views.cameras[query]
     positives = (same_person & other_camera).nonzero().flatten().cpu().numpy()
-    # A person under one camera has none: the query itself stands in, and is not counted.
+    # A person under one camera has no positives. The query itself takes their place, uncounted.
     drawn = random.choice(positives if len(positives) else np.array([query]), POSITIVES)
     return np.concatenate((near, drawn))
 
@@ -244,21 +246,21 @@ def pair_ranking_loss(
 ) -> Tensor:
     """Compute the mean over positive pairs of log(1 + Σ over negatives of exp(s_negative − s)).
 
-    The negatives are those of the pair's query. A search ranks candidates by their scores: how far
-    each crop of the person lies above all of other people counts, not the scores themselves.
+    The negatives are those of the pair's query. The loss depends on how far the crops of the person
+    lie above those of other people, and not on the level of the scores, as does a ranking.
 
     Args:
         scores: s(p, q) of Q queries and C candidates each, `(Q, C)`.
-        same: whether a pair is of one person, `(Q, C)` bool.
-        counted: which pairs take part, `(Q, C)` bool.
+        same: whether both crops show the same person, `(Q, C)` bool.
+        counted: the pairs that count, `(Q, C)` bool.
 
     Returns:
-        A scalar; 0 where no positive pair is counted.
+        A scalar; 0 if no positive pair counts.
     """
     negatives = scores.masked_fill(same | ~counted, float("-inf"))
     negatives = negatives.logsumexp(dim=1, keepdim=True)
     positive = (same & counted).to(scores.dtype)
-    # softplus(x) is log(1 + e^x); a query without negatives, at −∞, has nothing to learn.
+    # softplus(x) is log(1 + e^x). A query without negatives, whose logsumexp is −∞, adds nothing.
     losses = functional.softplus(negatives.clamp(min=-1e4) - scores)
     return (positive * losses).sum() / positive.sum().clamp(min=1)
 
@@ -266,8 +268,8 @@ def pair_ranking_loss(
 def cosine_anchor_loss(scores: Tensor, cosines: Tensor) -> Tensor:
     """Compute the mean squared difference of standardised scores and standardised cosines.
 
-    It keeps M-Net's correction of the cosine small beside it. No gradient passes through the
-    scores' standard deviation: they may grow.
+    The loss keeps M-Net's correction small compared with the cosine. No gradient passes through the
+    standard deviation of the scores, so that their scale may grow.
 
     Args:
         scores: s(p, q) of pairs, `(N,)`.
@@ -285,7 +287,10 @@ def cosine_anchor_loss(scores: Tensor, cosines: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _spread_ratio(metric_network: MetricNetwork, views: Sequence[Views]) -> float:
-    """Compute how much wider M-Net's scores spread than cosines, over random pairs of a domain."""
+    """Compute the ratio of the standard deviations of M-Net's scores and of cosines.
+
+    It is the mean over the domains, from random pairs of each.
+    """
     ratios = []
     for domain in views:
         random = torch.Generator().manual_seed(0)

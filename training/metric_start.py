@@ -1,7 +1,7 @@
-"""An M-Net that begins at the cosine: its score grows with it, and it learns a correction of it.
+"""Initial weights with which M-Net's score is the cosine, except for its scale and offset.
 
-Pair features d·(z_p − z_q)² are not negative and sum to 2d·(1 − cos), so that a weighted sum with
-equal weights is the cosine but for its scale and sign.
+The entries of a pair feature d·(z_p − z_q)² are not negative and sum to 2d·(1 − cos), so that a sum
+with equal weights is an affine function of the cosine. M-Net then learns a correction of it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from model.architecture import MetricNetworkConfig
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
 
-# Scale and bias of the hidden unit's BatchNorm. ReLU passes a pair while it lies less than BIAS /
-# SCALE standard deviations under the mean; the mean itself is some 7 of them above the sum's least
-# value, 0.
+# Scale and bias of the hidden unit's BatchNorm. They keep ReLU from cutting anything off: it would
+# cut sums that lie BIAS / SCALE = 40 standard deviations below the mean, but the mean is only about
+# 7 standard deviations above the smallest possible sum, 0.
 SCALE = 0.25
 BIAS = 10.0
-# The score of a pair n standard deviations above the mean is −n − OFFSET: most pairs of a batch are
-# of two people and lie near the mean.
+# A pair whose sum lies n standard deviations above the mean has the score −n − OFFSET. Most pairs
+# of a batch show two people and lie near the mean, so that their scores are negative.
 OFFSET = 2.0
-# The score of a linear M-Net is AT_ONE at cosine 1, and 0 at cosine 0.6.
+# A linear M-Net has the score AT_ONE at cosine 1, and 0 at cosine 0.6.
 AT_ONE = 4.0
 
 
@@ -33,15 +33,15 @@ AT_ONE = 4.0
 def start_at_cosine(metric_network: MetricNetwork) -> None:
     """Set an M-Net's weights so that its score is an increasing affine function of the cosine.
 
-    One hidden unit sums a pair feature, and the output reads this unit alone; the other units keep
-    their weights, from which they learn.
+    The first hidden unit sums a pair feature, and the output reads this unit alone. The other units
+    keep their random weights, from which they learn.
 
     Raises:
-        InputProblem: for an M-Net whose weighted sums are no function of the cosine.
+        InputProblem: the pair features are not squares of unit features.
     """
     if not can_start_at_cosine(metric_network.config):
         raise InputProblem(
-            "metric_network_start=cosine: an M-Net on absolute or raw differences cannot begin at "
+            "metric_network_start=cosine: an M-Net on absolute or raw differences cannot start at "
             "the cosine; set metric_network.pair_feature=square, or metric_network_start=random"
         )
     layers = metric_network.classifier
@@ -51,7 +51,7 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
         _set_score(last, slice(None), -AT_ONE / (0.8 * metric_network.dimension), AT_ONE)
         return
     norm = cast(nn.BatchNorm1d, layers[1])
-    # As large as the other units' weights, or Adam's first steps would undo it.
+    # Weights as large as those of the other units; Adam's first steps would undo smaller ones.
     first.weight[0] = 1.0 / math.sqrt(metric_network.dimension)
     first.bias[0] = 0.0
     norm.weight[0] = SCALE
@@ -60,9 +60,9 @@ def start_at_cosine(metric_network: MetricNetwork) -> None:
 
 
 def keep_cosine_unit(metric_network: MetricNetwork) -> list[RemovableHandle]:
-    """Keep the hidden unit of `start_at_cosine` from being trained, until the handles are removed.
+    """Exclude the hidden unit of `start_at_cosine` from training until the handles are removed.
 
-    A linear M-Net has none: the list is empty.
+    A linear M-Net has no such unit, so that the list is empty.
     """
 
     def without_first(gradient: Tensor) -> Tensor:
@@ -80,8 +80,9 @@ def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
     """Add slope · cosine, and a constant, to an M-Net's score.
 
     Args:
-        metric_network: in evaluation mode; its cosine unit is as `start_at_cosine` made it.
-        slope: slope of the score by the cosine.
+        metric_network: an M-Net in evaluation mode whose first hidden unit is still that of
+            `start_at_cosine`.
+        slope: the number to add to the slope of the score as a function of the cosine.
     """
     layers = metric_network.classifier
     dimension = metric_network.dimension
@@ -99,7 +100,7 @@ def add_cosine(metric_network: MetricNetwork, slope: float) -> None:
 
 
 def can_start_at_cosine(config: MetricNetworkConfig) -> bool:
-    """Return whether the score can be a function of the cosine."""
+    """Return whether the score of an M-Net can be a function of the cosine."""
     return config.pair_feature == "square"
 
 
@@ -109,7 +110,7 @@ def _set_score(
     slope: float,
     offset: float,
 ) -> None:
-    """Let logit₁ − logit₀ be slope · (sum of units) + offset."""
+    """Set the output layer so that logit₁ − logit₀ = slope · (sum of units) + offset."""
     output.weight.zero_()
     for row, sign in ((0, -0.5), (1, 0.5)):
         output.weight[row, units] = sign * slope

@@ -30,9 +30,9 @@ class StartingNetworks:
     """The networks before the first step.
 
     Attributes:
-        embedder, metric_network: with the weights that the run starts from.
-        is_whole: whether the initial weights are of the whole embedder, not of its backbone.
-        notes: the parts that were taken over, and the parts that were not, a line each.
+        embedder, metric_network: the networks with their initial weights.
+        is_whole: whether the initial weights cover the whole embedder, not just its backbone.
+        notes: a line for each part that was, or was not, taken over from the initial weights.
     """
 
     embedder: Embedder
@@ -45,7 +45,7 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
     """Build embedder and M-Net with the recipe's initial weights.
 
     Raises:
-        InputProblem: the weights cannot be had or are of other networks.
+        InputProblem: the weights cannot be read or downloaded, or do not fit the networks.
     """
     start = read_start(recipe.initial_weights)
     embedder = Embedder(recipe.embedder)
@@ -57,27 +57,24 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
         return StartingNetworks(embedder, metric_network)
     _refuse_another_embedder(start, recipe)
     embedder.load_state_dict(start.embedder.state_dict())
-    taken = "embedder"
-    left = []
-    held = start.metric_network
+    initial = start.metric_network
+    taken_over = f"initial weights from {start.name}: embedder"
+    reason = "it has none"
     if recipe.metric_network_start != "initial":
-        left.append(f"M-Net: metric_network_start is {recipe.metric_network_start}")
-    elif held is not None and held.config == recipe.metric_network:
-        metric_network.load_state_dict(held.state_dict())
-        taken = "embedder and M-Net"
+        reason = f"metric_network_start is {recipe.metric_network_start}"
+    elif initial is not None and initial.config == recipe.metric_network:
+        metric_network.load_state_dict(initial.state_dict())
+        return StartingNetworks(embedder, metric_network, True, (f"{taken_over} and M-Net",))
     else:
-        reason = "there is none"
-        if held is not None:
-            differences = _differences("metric_network", held.config, recipe.metric_network)
+        if initial is not None:
+            differences = _differences("metric_network", initial.config, recipe.metric_network)
             reason = "; ".join(
                 f"{name} is {old} there, {new} here" for name, old, new in differences
             )
-        left.append(f"M-Net: {reason}")
         if can_start_at_cosine(recipe.metric_network):
             start_at_cosine(metric_network)
-    notes = [f"initial weights from {start.name}: {taken}"]
-    notes += [f"not taken over from {start.name}: {part}" for part in left]
-    return StartingNetworks(embedder, metric_network, True, tuple(notes))
+    notes = (taken_over, f"not taken over from {start.name}: M-Net: {reason}")
+    return StartingNetworks(embedder, metric_network, True, notes)
 
 
 def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
@@ -92,23 +89,23 @@ def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:
             misfits.append(f"{setting} is {theirs} there, {ours} here")
     if misfits:
         raise InputProblem(
-            f"initial_weights {start.name}: an embedder of another kind: {'; '.join(misfits)}; add "
-            f"{' '.join(remedies)}, or leave [embedder] and [preprocessing] out of the recipe, "
-            "which takes them from there"
+            f"initial_weights {start.name}: its embedder differs from the recipe's: "
+            f"{'; '.join(misfits)}; add {' '.join(remedies)}, or remove [embedder] and "
+            "[preprocessing] from the recipe, to take both from there"
         )
 
 
 def _differences(
     section: str,
-    held: BaseModel,
+    initial: BaseModel,
     wanted: BaseModel,
 ) -> list[tuple[str, str, str]]:
     """Return the settings that differ, each with both values as TOML."""
-    there = held.model_dump(mode="json")
+    there = initial.model_dump(mode="json")
     here = wanted.model_dump(mode="json")
     return [
         (f"{section}.{name}", _as_toml(there.get(name)), _as_toml(here.get(name)))
-        for name in type(held).model_fields
+        for name in type(initial).model_fields
         if there.get(name) != here.get(name)
     ]
 
@@ -124,10 +121,10 @@ class TrainedNetworks(nn.Module):
     """The networks of a run: embedder, M-Net, and the losses with parameters of their own.
 
     Attributes:
-        losses: the losses that are on, by name.
-        frozen_stages: how many of the backbone's stages are not trained, from the first on; they
-            stay in evaluation mode, so that their BatchNorm statistics stay, too.
-        starts_learnt: whether the initial weights are of the whole embedder, not of its backbone.
+        losses: the recipe's losses that have parameters, by name.
+        frozen_stages: the number of backbone stages, from the first on, that are not trained. They
+            stay in evaluation mode, so that their BatchNorm statistics do not change either.
+        starts_learnt: whether the initial weights cover the whole embedder, not just its backbone.
     """
 
     def __init__(
@@ -152,7 +149,7 @@ class TrainedNetworks(nn.Module):
             module.requires_grad_(False)
 
     def parameter_groups(self, settings: Optimisation) -> Groups:
-        """Group the parameters by the multiplier of their rate, and by whether they decay."""
+        """Group the parameters by the multiplier of their learning rate and by weight decay."""
         stages = self.embedder.stages()
         depths = {}
         for number, modules in enumerate(stages, start=1):
@@ -187,7 +184,7 @@ class TrainedNetworks(nn.Module):
         return self
 
     def _frozen(self) -> list[nn.Module]:
-        # Listed each time: several processes replace a backbone's BatchNorms by their own.
+        # The modules are not stored, because `synchronise_norms` replaces BatchNorms among them.
         stages = self.embedder.stages()[: self.frozen_stages]
         return [module for stage in stages for module in stage]
 
@@ -197,16 +194,16 @@ def starting_embedder(
     start: StartingNetworks,
     device: torch.device,
 ) -> nn.Module:
-    """Copy the embedder as it starts, only to be run, for `losses.anchor`.
+    """Copy the embedder before the first step, without gradients, for `losses.anchor`.
 
     Raises:
-        InputProblem: the initial weights are of no whole embedder.
+        InputProblem: the initial weights cover the backbone alone.
     """
     if not start.is_whole:
         raise InputProblem(
-            f"losses.anchor keeps embeddings near those of initial_weights, and "
-            f"{recipe.initial_weights} gives none; set initial_weights to an artefact, or "
-            "losses.anchor=0"
+            f"losses.anchor keeps features near those of an initial embedder, and "
+            f"initial_weights={recipe.initial_weights} has none; set initial_weights to an "
+            "artefact, or losses.anchor=0"
         )
     embedder = copy.deepcopy(start.embedder).eval().requires_grad_(False)
     anchor: nn.Module = folded(embedder, recipe.preprocessing).to(device)
@@ -219,14 +216,14 @@ def reestimate_batch_norm(
     metric_network: MetricNetwork,
     batches: Iterable[Tensor],
 ) -> None:
-    """Average M-Net's BatchNorm statistics over the pairs of some batches, without DP.
+    """Recompute M-Net's BatchNorm statistics from the pairs of some batches, without DP.
 
-    While DP is on, the statistics are of perturbed pair features; a test pair is not perturbed, its
-    variance is lower, and every score would shift.
+    In training DP perturbs pair features, which raises their variance. Pairs are not perturbed at
+    test time, so that with the statistics of training every score would shift.
 
     Args:
-        embedder, metric_network: on one device; both are left in evaluation mode.
-        batches: training crops `(B, 3, h, w)` on that device, as the network takes them.
+        embedder, metric_network: networks on one device; both are left in evaluation mode.
+        batches: normalised training crops `(B, 3, h, w)` on that device.
     """
 
     def pairs() -> Iterator[Tensor]:

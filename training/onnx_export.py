@@ -1,4 +1,4 @@
-"""An artefact as ONNX graphs, for programs without PyTorch, compared with PyTorch when written."""
+"""Export an artefact to ONNX graphs, and compare their outputs with PyTorch's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ABOUT = "preprocessing.json"
 CROPS = "crops"
 FEATURES = "features"
 PAIR = ("first", "second")
-# The largest difference from PyTorch, in the units of `Parity`.
+# The largest accepted difference from PyTorch, in the units of `Parity`.
 TOLERANCE = 1e-4
 SCALES: dict[Scoring, str] = {
     "cosine": "cosine of the two features, -1 to 1",
@@ -40,14 +40,14 @@ SCALES: dict[Scoring, str] = {
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences of ONNX Runtime from PyTorch, on drawn patterns.
+    """The largest differences between ONNX Runtime and PyTorch, on drawn patterns.
 
     Attributes:
-        crops: how many patterns were embedded, at once and one alone.
-        pairs: how many pairs of their features were scored.
-        features: difference of any entry of a feature, divided by the feature's length.
-        scores: difference of each scoring, divided by its largest absolute score if that is above
-            1: the scores of an M-Net reach 60, of which float32 has no more than five decimals.
+        crops: the number of patterns that were embedded.
+        pairs: the number of pairs of their features that were scored.
+        features: the largest difference of an entry of a feature, divided by the feature's length.
+        scores: the largest difference by scoring. It is divided by the largest absolute score if
+            that is above 1, because scores of an M-Net reach 60, where float32 is coarse.
     """
 
     crops: int
@@ -56,24 +56,24 @@ class Parity:
     scores: dict[Scoring, float]
 
     def summary(self) -> str:
-        """Return the differences in words."""
+        """Return the differences in a clause."""
         scores = ", ".join(f"{name} {apart:.0e}" for name, apart in self.scores.items())
         return f"features differ by {self.features:.0e} of their length, scores by {scores}"
 
 
 class PairScores(nn.Module):
-    """All scores that an artefact offers for pairs of features, as the service computes them."""
+    """Computes all scorings of an artefact for pairs of features, as the service does."""
 
     def __init__(self, artefact: Artefact) -> None:
         super().__init__()
         self.scorer: PairScorer | None = None
         if artefact.metric_network is not None:
-            # Its weights have BatchNorm in them, multiplied in float64: M-Net layer by layer
+            # PairScorer folds BatchNorm into M-Net's weights, in float64. Layer by layer M-Net
             # would differ from the service by more than the tolerance.
             self.scorer = PairScorer(artefact.metric_network)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
-        """Score features `(B, d)` and `(B, d)`: `(B,)` for each scoring, not calibrated."""
+        """Return uncalibrated scores `(B,)` of each scoring for features `(B, d)` and `(B, d)`."""
         cosine = (unit_features(first) * unit_features(second)).sum(dim=1)
         if self.scorer is None:
             return (cosine,)
@@ -83,9 +83,10 @@ class PairScores(nn.Module):
 
 
 class ExactInstanceNorm(nn.Module):
-    """Instance normalisation that does not depend on how a runtime rounds the mean of a channel.
+    """Instance normalisation that subtracts the mean of a channel twice.
 
-    ONNX Runtime's own one rounds it, which a channel of nearly one value enlarges.
+    ONNX Runtime's own rounds this mean. In a channel of nearly constant value, which is divided by
+    a tiny deviation, the error would become large.
     """
 
     def __init__(self, norm: nn.InstanceNorm2d) -> None:
@@ -102,7 +103,7 @@ class ExactInstanceNorm(nn.Module):
 
 
 def for_export(embedder: Embedder) -> Embedder:
-    """Return a copy of an embedder whose steps ONNX Runtime computes as PyTorch does."""
+    """Copy an embedder, and replace the modules that ONNX Runtime computes inexactly."""
     copied = copy.deepcopy(embedder)
     for name, module in embedder.named_modules():
         if isinstance(module, nn.InstanceNorm2d) and module.affine:
@@ -113,17 +114,17 @@ def for_export(embedder: Embedder) -> Embedder:
 def export_onnx(file: Path, folder: Path) -> Parity:
     """Write `embedder.onnx`, `pair_scorer.onnx` and `preprocessing.json`.
 
-    Both graphs take a batch of any size. Files of these names in the folder are replaced, once the
+    Both graphs take a batch of any size. Existing files of these names are replaced only once the
     new ones are written and agree with PyTorch.
 
     Args:
-        file: an artefact.
-        folder: where to write; created if it does not exist.
+        file: the artefact's file.
+        folder: the folder to write to; it is created if it does not exist.
 
     Raises:
-        InputProblem: there is no usable artefact, the packages of the extra `export` are missing,
-            the folder cannot be written, the networks cannot be exported, or ONNX Runtime gives
-            other features or scores than PyTorch.
+        InputProblem: the artefact cannot be read, the packages of the extra `export` are missing,
+            the folder cannot be written, the networks cannot be exported, or features or scores of
+            ONNX Runtime differ from PyTorch's.
     """
     artefact = load_artefact(file)
     description = artefact.description
@@ -141,8 +142,8 @@ def export_onnx(file: Path, folder: Path) -> Parity:
         differences = (parity.features, *parity.scores.values())
         if not all(apart <= TOLERANCE for apart in differences):
             raise InputProblem(
-                f"{file}: ONNX Runtime gives other numbers than PyTorch ({parity.summary()}; at "
-                f"most {TOLERANCE:g} is allowed); nothing was written, serve it by gmn serve"
+                f"{file}: ONNX Runtime computes other numbers than PyTorch ({parity.summary()}; at "
+                f"most {TOLERANCE:g} is allowed); nothing was written, use gmn serve instead"
             )
         about = _about(artefact, artefact_name(file), written, parity)
         (written / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
@@ -193,7 +194,7 @@ def _require_packages() -> None:
             f"gmn export needs {error.name}, which is not installed; run "
             "pip install 'gmn-reid[export]'"
         ) from error
-    # Otherwise it warns of every device that it looks for and does not find.
+    # Otherwise it prints a warning for every device that it does not find.
     onnxruntime.set_default_logger_severity(3)
 
 
@@ -207,7 +208,7 @@ def _write_graph(
     batch = torch.export.Dim("batch")
     try:
         with warnings.catch_warnings():
-            # The exporter warns of its own dependencies.
+            # The exporter prints warnings about its own dependencies.
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
@@ -219,13 +220,12 @@ def _write_graph(
                 verbose=False,
             )
     except Exception as error:
-        # The error depends on the step that ONNX does not know; the first line of the exporter's
-        # own error is the same for all.
+        # The cause says which operator ONNX lacks. The exporter's own error is always the same.
         reason = error.__cause__ or error
         lines = str(reason).strip().splitlines() or [type(reason).__name__]
         raise InputProblem(
             f"{file.name} cannot be made of this artefact's networks ({lines[0]}); export one with "
-            "another backbone, or serve this one by gmn serve"
+            "another backbone, or use gmn serve for this one"
         ) from error
     assert program is not None
     program.save(file)

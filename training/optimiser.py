@@ -1,4 +1,4 @@
-"""The optimiser and the learning rate of every step."""
+"""Optimisers and schedules of the learning rate, and their settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OptimiserSettings(Choice):
     """The settings of every optimiser.
 
     Attributes:
-        decays_vectors: whether weight decay is for norms and biases, too.
+        decays_vectors: whether weight decay also applies to norms and biases.
     """
 
     decays_vectors: ClassVar[bool] = True
@@ -25,30 +25,31 @@ class OptimiserSettings(Choice):
 
 OPTIMISERS = Kinds("optimiser", "gmn.optimisers", Kind, OptimiserSettings)
 SCHEDULES = Kinds("schedule", "gmn.schedules", Kind, Choice)
-# An optimiser is built of torch's parameter groups, each with the `multiplier` of its rate, and of
-# `Optimisation`.
+# A registered function builds the optimiser from `Optimisation` and from torch's parameter groups,
+# each of which has the `multiplier` of its learning rate.
 register_optimiser = OPTIMISERS.register
-# A schedule returns the rate after the warm-up, as a share of `learning_rate`, from `Optimisation`
-# and the epoch.
+# A registered function computes the rate after the warm-up, as a share of `learning_rate`, from
+# `Optimisation` and the epoch.
 register_schedule = SCHEDULES.register
 
 
 class Optimisation(Section):
-    """Optimiser and schedule; epochs are counted from 0, the warm-up is linear from 1%.
+    """Settings of the optimiser and the learning rate; epochs are counted from 0.
 
     Attributes:
-        optimiser: the optimiser, with settings of its own.
-        schedule: the rate after the warm-up, with settings of its own.
-        head_multiplier: factor on the rate of the parts that start from random weights.
-        backbone_multiplier: factor on the rate of the backbone, and of the embedder's other parts
-            if the initial weights hold them.
-        layer_decay: stage k of the backbone (1 to 4, the stem counts to 1) has the last stage's
-            rate times layer_decay^(4 − k).
-        frozen_stages: how many of the backbone's stages keep their weights and BatchNorm
-            statistics, from the first on.
-        micro_batch: number of crops that go through the network at a time, so that a batch fits
-            into less memory; null takes all. Every loss still sees the whole batch. The network
-            embeds each crop twice, and its BatchNorm has the statistics of a micro-batch.
+        optimiser: the optimiser and its settings.
+        schedule: the learning rate after the warm-up, and its settings.
+        head_multiplier: factor on the learning rate of layers with random initial weights.
+        backbone_multiplier: factor on the learning rate of the backbone, and of the embedder's
+            other layers if the initial weights include them.
+        layer_decay: stage k of the backbone (1 to 4; the stem belongs to 1) has the last stage's
+            learning rate times layer_decay^(4 − k).
+        frozen_stages: the number of backbone stages, from the first on, that keep their weights
+            and BatchNorm statistics.
+        warm_up_epochs: the learning rate rises linearly from 1% in this time.
+        micro_batch: number of crops that go through the network at a time, so that a batch needs
+            less memory; null takes the whole batch. Losses still see the whole batch. Each crop is
+            embedded twice, and BatchNorms of the backbone have the statistics of a micro-batch.
     """
 
     optimiser: Annotated[Any, ChoiceOf(OPTIMISERS, "adam")] = Field("adam", validate_default=True)
@@ -66,7 +67,7 @@ class Optimisation(Section):
 
 @register_optimiser("adam")
 def adam(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
-    """Build Adam; the decay of a weight is added to its gradient."""
+    """Build Adam; weight decay is added to the gradient."""
     return torch.optim.Adam(
         groups,
         lr=settings.learning_rate,
@@ -83,7 +84,7 @@ class AdamWSettings(OptimiserSettings):
 
 @register_optimiser("adamw", AdamWSettings)
 def adamw(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
-    """Build AdamW, which decays weights beside the gradient."""
+    """Build AdamW, which decouples weight decay from the gradient."""
     return torch.optim.AdamW(
         groups,
         lr=settings.learning_rate,
@@ -100,7 +101,7 @@ class SGDSettings(OptimiserSettings):
 
 @register_optimiser("sgd", SGDSettings)
 def sgd(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
-    """Build SGD with momentum; the decay of a weight is added to its gradient."""
+    """Build SGD with momentum; weight decay is added to the gradient."""
     return torch.optim.SGD(
         groups,
         lr=settings.learning_rate,
@@ -110,11 +111,11 @@ def sgd(groups: Groups, settings: Optimisation) -> torch.optim.Optimizer:
 
 
 class StepsSettings(Choice):
-    """Settings of a rate that falls at some epochs.
+    """Settings of a learning rate that falls in steps.
 
     Attributes:
-        milestones: these epochs.
-        gamma: factor on the rate at each of them.
+        milestones: the epochs at which it falls.
+        gamma: the factor on the rate at each of them.
     """
 
     milestones: tuple[int, ...] = (30, 50)
@@ -123,7 +124,7 @@ class StepsSettings(Choice):
 
 @register_schedule("steps", StepsSettings)
 def steps(settings: Optimisation, epoch: float) -> float:
-    """Return γ to the power of the number of milestones that have passed."""
+    """Return gamma to the power of the number of milestones that have passed."""
     schedule: StepsSettings = settings.schedule
     passed = sum(epoch >= milestone for milestone in schedule.milestones)
     return float(schedule.gamma**passed)
@@ -138,7 +139,7 @@ def cosine(settings: Optimisation, epoch: float) -> float:
 
 
 def learning_rate(settings: Optimisation, epoch: float) -> float:
-    """Return the rate at a moment of the run, `epoch` counted from 0 with its fraction."""
+    """Return the learning rate at an epoch, which is counted from 0 and may be fractional."""
     if epoch < settings.warm_up_epochs:
         start = 0.01
         return settings.learning_rate * (start + (1 - start) * epoch / settings.warm_up_epochs)
@@ -147,6 +148,6 @@ def learning_rate(settings: Optimisation, epoch: float) -> float:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group, times the group's multiplier."""
+    """Set the learning rate of every group to `rate` times the group's multiplier."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["multiplier"]

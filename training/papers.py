@@ -1,4 +1,4 @@
-"""The papers' tables: their rows as recipes with settings, and the papers' figures."""
+"""The papers' tables: each row is a recipe with settings, and has the paper's figures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from training.evaluation.runs import deciding
 from training.recipe import Recipe, read_recipe
 
 TABLES = Path(__file__).with_name("papers.toml")
-# The name of a paper's average in place of a test set's.
+# The key of a paper's average among the figures of test sets.
 AVERAGE = "average"
 
 
 class PaperFigures(BaseModel):
-    """A paper's figures on one test set, percent.
+    """A paper's figures on one test set, in percent.
 
     Attributes:
-        version: which `Dataset.version` they are of, where the set has several.
+        version: the `Dataset.version` that the paper tested on, if the set has several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,12 +42,12 @@ class PaperRow(BaseModel):
     """One row of a table.
 
     Attributes:
-        name: as the paper names it.
+        name: the paper's name for the row.
         source: paper and table; empty for a row of one's own.
-        recipe, settings: a recipe's name, and the `--set` that make the row of it.
+        recipe, settings: the name of a recipe, and the `--set` options that turn it into the row.
         scoring: the ranking that the row is measured by.
         parameters_millions, gflops: the cost as the paper counts it.
-        figures: by test set; `average` is the paper's own, over the sets that it tests.
+        figures: the paper's figures by test set; `average` is its own average over them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,24 +62,24 @@ class PaperRow(BaseModel):
     figures: dict[str, PaperFigures] = {}
 
     def resolved(self, settings: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Recipe:
-        """Return the row's recipe, with further settings, and with plug-ins that these may name.
+        """Return the row's recipe with further settings, which may name parts of plug-ins.
 
-        A setting of a section that the row does not have, such as the pyramid's channels for a
-        baseline, leaves the row as it is.
+        Settings of a section that the row does not have, such as the pyramid's channels for a
+        baseline, are ignored.
         """
         recipe = read_recipe(self.recipe, list(self.settings), plugins)
         applied = [setting for setting in settings if _has_section(recipe, setting)]
         return read_recipe(self.recipe, [*self.settings, *applied], plugins)
 
     def is_of(self, recipe: Mapping[str, Any]) -> bool:
-        """Return whether a stored recipe is the row's in every setting that decides.
+        """Return whether a stored recipe has the row's settings, but for the people held out.
 
-        How many people are held out is stated beside the figures.
+        Differences of the people are stated beside the figures.
         """
         return _settings_of(recipe) == _settings_of(self.resolved().model_dump(mode="json"))
 
     def on(self, tested: Set[str]) -> PaperRow:
-        """Return the row with its figures on these sets; the average if it is over no others."""
+        """Keep the figures on these sets, and the average if it is over no other sets."""
         shown = set(tested)
         if self.figures.keys() <= {*tested, AVERAGE}:
             shown.add(AVERAGE)
@@ -88,15 +88,15 @@ class PaperRow(BaseModel):
 
 
 class PaperTable(BaseModel):
-    """One table, its baseline first.
+    """A table; the first row is its baseline.
 
     Attributes:
-        name: as `gmn benchmark` takes it.
-        title: for people.
-        protocol: of domain generalisation, `lodo`, `P1`, `P2` or `P3`; empty where each test set is
-            the one trained on.
-        sources: the sets that it trains on, where the protocol names none.
-        tests: the sets that it tests, where the protocol names none.
+        name: the name that `gmn benchmark` takes.
+        title: the title for people.
+        protocol: a protocol of domain generalisation, `lodo`, `P1`, `P2` or `P3`; if empty, each
+            run is trained and tested on the same set.
+        sources: the training sets, if the protocol names none.
+        tests: the test sets, if the protocol names none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,13 +124,13 @@ def paper_tables() -> dict[str, PaperTable]:
 
 
 def read_table(name: str) -> PaperTable:
-    """Return the table of a name, or of a TOML file, which is called by its file's name.
+    """Return the paper's table of this name, or read a table from a TOML file.
 
-    A file has `title`, perhaps `protocol`, `sources` and `tests`, and a `[[row]]` for each recipe,
-    with the keys of a row in `papers.toml`.
+    A file has a `[[row]]` for each recipe, with the keys of a row in `papers.toml`. It may have
+    `title`, `protocol`, `sources` and `tests`.
 
     Raises:
-        InputProblem: naming the tables there are, or the fault of the file.
+        InputProblem: there is no such table, or the file is wrong.
     """
     file = Path(name)
     if file.suffix == ".toml":
@@ -140,7 +140,7 @@ def read_table(name: str) -> PaperTable:
         except (OSError, TypeError, ValueError) as error:
             raise InputProblem(
                 f"{file}: is no table of recipes ({' '.join(str(error).split())}); write a [[row]] "
-                "with name and recipe for each, as training/papers.toml has them"
+                "with a name and a recipe for each, as in training/papers.toml"
             ) from error
     tables = paper_tables()
     if name not in tables:
@@ -157,14 +157,14 @@ def _table(content: dict[str, Any]) -> PaperTable:
 
 
 def paper_rows() -> list[PaperRow]:
-    """Return every row of which a paper reports figures."""
+    """Return all rows with figures of a paper."""
     return [row for table in paper_tables().values() for row in table.rows if row.figures]
 
 
 def _has_section(recipe: Recipe, setting: str) -> bool:
     held: Any = recipe
     for parent in setting.partition("=")[0].split(".")[:-1]:
-        # A name that there is not is left to the error that names it.
+        # An unknown name counts as known here, so that reading the recipe refuses it.
         held = getattr(held, parent, held)
         if held is None:
             return False
@@ -176,7 +176,7 @@ def _settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def people_differences(provenance: Provenance) -> list[str]:
-    """Return where an artefact was trained on fewer people than its data hold, in clauses."""
+    """Say in clauses why an artefact was trained on fewer people than the paper's."""
     found = []
     if share := provenance.held_out.get("fraction", 0.0):
         found.append(f"on {1 - share:.0%} of the people; the protocol trains on all")

@@ -1,4 +1,4 @@
-"""The parts that a recipe names: each by its name, with settings of the part's own type."""
+"""Parts that a recipe names, such as losses and optimisers, and their settings."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ AnyKind = TypeVar("AnyKind", bound="Kind")
 
 
 class Section(BaseModel):
-    """Settings that belong together; a setting that does not exist is refused."""
+    """A section of a recipe; unknown settings are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A part that recipes can name.
+    """A registered part that recipes can name.
 
     Attributes:
-        build: the class or function that was registered.
+        build: the registered class or function.
         settings: the type of its settings.
     """
 
@@ -36,7 +36,7 @@ class Kind:
 
 
 class Kinds(Registry[AnyKind]):
-    """Parts of one sort, and the decorator that registers one."""
+    """A registry of parts of one sort, such as losses."""
 
     def __init__(
         self,
@@ -55,15 +55,16 @@ class Kinds(Registry[AnyKind]):
         settings: type[Section] | None = None,
         **others: Any,
     ) -> Callable[[Registered], Registered]:
-        """Decorate a class or a function, to add it as a part that recipes can name.
+        """Return a decorator that registers a class or a function as a part.
 
         Args:
-            name: name of the part.
-            settings: the type of its settings; None if it has only those of every part of the sort.
+            name: the name of the part in recipes.
+            settings: the type of its settings; None if it has only the settings that all parts of
+                the sort share.
             others: further fields of the sort's `Kind`.
 
         Raises:
-            ValueError: another part has the name.
+            ValueError: another part has this name.
         """
 
         def register(build: Registered) -> Registered:
@@ -74,13 +75,13 @@ class Kinds(Registry[AnyKind]):
 
 
 class Table(Section):
-    """Settings of parts by their names, beside a section's own.
+    """A section with the settings of several parts, by their names, besides fields of its own.
 
-    A bare value stands for the first setting of its part: `pic = 0.1` for `pic = {weight = 0.1}`.
+    A bare value is the first setting of its part: `pic = 0.1` means `pic = {weight = 0.1}`.
 
     Attributes:
-        kinds: the known parts.
-        usual: parts, with their settings, that take part unless a recipe names them.
+        kinds: the registry of the parts.
+        usual: the parts, and their settings, that a recipe has unless it sets them otherwise.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -90,7 +91,7 @@ class Table(Section):
 
     @property
     def parts(self) -> dict[str, Any]:
-        """The settings of each part, in the order in which the parts were registered."""
+        """The settings of each part, in the order of registration."""
         settings = self.model_extra or {}
         return {name: settings[name] for name in self.kinds if name in settings}
 
@@ -113,7 +114,7 @@ class Table(Section):
             if is_on(settings):
                 content[name] = settings
             elif name in cls.usual:
-                # A part that is off is its first setting alone: the rest decides nothing.
+                # Other settings of a part that is off are dropped, because they have no effect.
                 kind = type(settings)
                 content[name] = kind.model_validate({first_setting(kind): 0})
         return content
@@ -125,23 +126,23 @@ def is_on(settings: BaseModel) -> bool:
 
 
 def first_setting(settings: type[BaseModel]) -> str:
-    """Return the setting that a bare value stands for."""
+    """Return the name of the setting that a bare value sets."""
     return next(iter(settings.model_fields))
 
 
 class Choice(Section):
-    """Settings of a part that is chosen by its name; the name alone leaves the others as usual."""
+    """Settings of a part that is chosen by its name, such as an optimiser."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class ChoiceOf:
-    """Annotates a setting that names a part: `"steps"`, or `{name="steps", milestones=[5]}`.
+    """Annotates a setting that chooses a part: `"steps"`, or `{name="steps", milestones=[5]}`.
 
     Attributes:
-        kinds: the known parts.
-        usual: the name of the part that is taken if none is named.
+        kinds: the registry of the parts.
+        usual: the name of the default part.
     """
 
     kinds: Registry[Any]
@@ -151,7 +152,7 @@ class ChoiceOf:
         """Return the type of the settings of the part that a value names.
 
         Raises:
-            InputProblem: for an unknown part.
+            InputProblem: the part is unknown.
         """
         named = value.get("name") if isinstance(value, Mapping) else value
         settings: type[Section] = self.kinds.find(named or self.usual).settings
@@ -179,16 +180,16 @@ def typed(
     value: Any,
     place: tuple[str, ...] = (),
 ) -> Any:
-    """Return a part's settings, of the part's own type.
+    """Validate the settings of a part as the part's own type.
 
     Args:
-        kinds: the known parts.
-        name: name of the part.
-        value: its settings by name, or the first one alone.
-        place: their place in the section, for errors.
+        kinds: the registry of the parts.
+        name: the name of the part.
+        value: its settings by name, or the value of its first setting.
+        place: the place of the settings in their section, for errors.
 
     Raises:
-        ValidationError: for an unknown part or setting, or a value that is out of bounds.
+        ValidationError: the part or a setting is unknown, or a value is out of bounds.
     """
     try:
         settings: type[Section] = kinds.find(name).settings

@@ -1,4 +1,4 @@
-"""The interface of plug-ins: one call for each part that recipes, or `--data`, can then name."""
+"""The interface of plug-ins, which register parts for recipes and kinds of data sets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ += ["Probability", "Strength", "register_augmentation", "register_schedu
 
 
 class PluginFile(Section):
-    """A plug-in by the name of its file and by its content."""
+    """The name of a plug-in's file, and the digest of its content."""
 
     file: str
     sha256: str
@@ -47,10 +47,10 @@ _LOADED: dict[Path, PluginFile] = {}
 
 
 def load_plugins(files: Sequence[Path | str]) -> tuple[PluginFile, ...]:
-    """Import plug-in files, each once in a process; the parts they register can then be named.
+    """Import plug-in files, each once in a process, so that recipes can name their parts.
 
     Raises:
-        InputProblem: naming the file that cannot be read or imported, and the error.
+        InputProblem: a file cannot be read or imported; the message names it and its error.
     """
     return tuple(_load(Path(file)) for file in files)
 
@@ -68,10 +68,10 @@ def _load(file: Path) -> PluginFile:
         return plugin
     module = ModuleType(f"gmn_plugin_{place.stem}")
     module.__file__ = str(place)
-    # Annotations in it are looked up there.
+    # Pydantic looks up the annotations of the plug-in's classes in this module.
     sys.modules[module.__name__] = module
     try:
-        # The code that is hashed is the code that runs, even if the file changes meanwhile.
+        # The hashed bytes are compiled, since an import would read the file again.
         exec(compile(content, str(place), "exec"), module.__dict__)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)

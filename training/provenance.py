@@ -1,4 +1,4 @@
-"""The origin that an artefact stores: data, terms, inherited weights, fingerprints of crops."""
+"""The provenance of an artefact: data, terms, inherited weights, fingerprints of crops."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from training.backbone_weights import timm_weights
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
 
-# An artefact holds at most this many fingerprints of crops, 8 bytes each: a random sample.
+# An artefact stores at most this many fingerprints of 8 bytes; of more crops it has a sample.
 MOST_FINGERPRINTS = 65_536
-# Names and identities of these kinds mean something within one site only.
+# The owner of such data chooses its names, so that they mean something else on another site.
 NAMED_BY_THEIR_OWNER = ("manifest", "folder")
 
 
@@ -32,12 +32,13 @@ def describe_training(
     records: Sequence[CropRecord],
     command: str,
 ) -> tuple[Provenance, TrainingFingerprints]:
-    """Describe where an artefact comes from; its metrics are measured later.
+    """Return an artefact's provenance, still without metrics, and its training fingerprints.
 
-    The `records` are the training crops of the `datasets`; the command line's paths are cut.
+    The `records` are the training crops of the `datasets`. The stored command line has shortened
+    paths.
 
     Raises:
-        InputProblem: naming a crop, starting weights or a teacher that cannot be read.
+        InputProblem: a crop, initial weights or a teacher cannot be read; the message names it.
     """
     sources, inherited = weight_sources(recipe)
     data = []
@@ -50,7 +51,7 @@ def describe_training(
         fingerprints = {crop_fingerprint(record) for record in used}
         crops |= fingerprints
         people |= person_fingerprints(dataset, identities).keys()
-        # A spec does not always state which version of a set was read.
+        # The version that was read does not always follow from the spec.
         version = f" ({dataset.version})" if dataset.version else ""
         data.append(
             TrainingData(
@@ -65,7 +66,7 @@ def describe_training(
             )
         )
     stored = recipe.model_dump(mode="json")
-    # The folder of a file is of one machine; its name is kept.
+    # Folders exist on one machine only, and are private.
     stored["initial_weights"] = Path(recipe.initial_weights).name
     stored["distillation"]["teachers"] = [Path(file).name for file in recipe.distillation.teachers]
     stored["distillation"]["cache"] = ""
@@ -88,13 +89,13 @@ def describe_training(
 def weight_sources(
     recipe: Recipe,
 ) -> tuple[tuple[WeightSource, ...], tuple[TrainingFingerprints, ...]]:
-    """Return the sources of a run's weights: starting weights and teachers, and their sources.
+    """Return the sources of a run's weights: initial weights and teachers, and their sources.
 
     Returns:
-        The sources, and the fingerprints of the crops that each artefact among them was trained on.
+        The sources, and the training fingerprints of each artefact among them.
 
     Raises:
-        InputProblem: naming starting weights or a teacher that cannot be read.
+        InputProblem: initial weights or a teacher cannot be read; the message names the file.
     """
     inherited = [inherited_weights("teacher", word) for word in recipe.distillation.teachers]
     if recipe.initial_weights != "none":
@@ -117,29 +118,30 @@ def inherited_weights(
     terms: str = "",
     backbone: str = "",
 ) -> tuple[tuple[WeightSource, ...], TrainingFingerprints]:
-    """Return the sources and fingerprints that are inherited from one file of weights.
+    """Return the sources and fingerprints that an artefact inherits from weights.
 
     Args:
-        role: its role for the artefact.
-        word: `torchvision`, also with the name of its weights, `timm`, an artefact's name or file,
-            or any other file of weights.
-        documented_data: data sets that the publisher of the weights names.
-        terms: terms of use of the weights; an artefact states further ones.
-        backbone: the backbone of the weights, by which timm's are known.
+        role: the role of the weights.
+        word: `torchvision`, perhaps with the name of its weights, `timm`, the name or file of an
+            artefact, or any other file of weights.
+        documented_data: the training data that the publisher of the weights names.
+        terms: the terms of use of the weights, in addition to those stated by an artefact.
+        backbone: the backbone, which decides the weights of timm.
 
     Returns:
-        The source and, of an artefact, the sources that it names; and the fingerprints of the
-        crops that an artefact was trained on.
+        The source, followed by the sources that an artefact names; and the training fingerprints
+        of an artefact.
 
     Raises:
-        InputProblem: naming a file that cannot be read.
+        InputProblem: a file cannot be read; the message names it.
     """
     sha256 = None
     if word.partition(":")[0] == "torchvision":
         name = word
         documented_data = documented_data or ("ImageNet",)
     elif word == "timm":
-        # Its tag abbreviates the data, which are not always ImageNet's alone: no documentation.
+        # The tag abbreviates the training data, which may be more than ImageNet, so that they do
+        # not count as documented.
         name, licence = timm_weights(backbone)
         terms = terms or licence
     else:
@@ -159,7 +161,7 @@ def inherited_weights(
     known = artefact.description.provenance
     documented = dict.fromkeys(documented_data)
     if not known.data and all(earlier.is_documented for earlier in known.all_sources):
-        # Imported, not trained: its weights were trained on the data of its sources.
+        # The artefact was imported. Its weights were trained on the data of its sources.
         for earlier in known.all_sources:
             documented |= dict.fromkeys(earlier.documented_data)
     update = {
@@ -175,10 +177,10 @@ def fingerprints_of(
     people: Iterable[int] = (),
     inherited: Sequence[TrainingFingerprints] = (),
 ) -> TrainingFingerprints:
-    """Join fingerprints with other artefacts', and keep `MOST_FINGERPRINTS` of each sort."""
+    """Join fingerprints with other artefacts', and keep `MOST_FINGERPRINTS` of crops and people."""
     all_crops = [np.fromiter(crops, np.int64), *(source.crops for source in inherited)]
     all_people = [np.fromiter(people, np.int64), *(source.people for source in inherited)]
-    # The lowest are a random sample, and stay one when samples are joined.
+    # The lowest numbers are a random sample, also of several samples that are joined.
     return TrainingFingerprints(
         np.unique(np.concatenate(all_crops))[:MOST_FINGERPRINTS],
         np.unique(np.concatenate(all_people))[:MOST_FINGERPRINTS],
@@ -186,7 +188,7 @@ def fingerprints_of(
 
 
 def fingerprint(content: bytes) -> int:
-    """Return the first 8 bytes of the SHA-256, as a signed integer."""
+    """Return the first 8 bytes of the SHA-256 as a signed integer."""
     return digest_fingerprint(hashlib.sha256(content).digest())
 
 
@@ -195,10 +197,10 @@ def digest_fingerprint(digest: bytes) -> int:
 
 
 def crop_fingerprint(record: CropRecord) -> int:
-    """Digest the file's bytes, or the pixels if the crop has no file of its own.
+    """Return the fingerprint of a crop's file, or of its pixels if it has no file of its own.
 
     Raises:
-        InputProblem: naming the file that cannot be read.
+        InputProblem: the file cannot be read; the message names it.
     """
     if record.path is not None and record.load is None and record.pixels is None:
         try:
@@ -212,9 +214,9 @@ def crop_fingerprint(record: CropRecord) -> int:
 
 
 def person_fingerprints(dataset: Dataset, identities: Iterable[str]) -> dict[int, str]:
-    """Return the identity of each person by the fingerprint of it and of the data set.
+    """Return the identity of each person by the fingerprint of identity and data set.
 
-    Empty for a data set that its owner named: its identities mean other people elsewhere.
+    The result is empty for own data, whose identities mean other people elsewhere.
     """
     source = known_source(dataset.spec)
     if source is None:
@@ -223,9 +225,9 @@ def person_fingerprints(dataset: Dataset, identities: Iterable[str]) -> dict[int
 
 
 def known_source(spec: str) -> str | None:
-    """Return the name of a data set's people everywhere: its kind, and the seed of drawn people.
+    """Return a name that stands for the same people everywhere; None for own data.
 
-    None for a set that its owner named.
+    It is the kind of the data set, with the seed of drawn people.
     """
     kind, _, rest = spec.partition(":")
     if kind in NAMED_BY_THEIR_OWNER:
@@ -234,7 +236,7 @@ def known_source(spec: str) -> str | None:
 
 
 def joined_terms(terms: Iterable[str]) -> str:
-    """Return several terms as one text, each once."""
+    """Join terms of use to one text, without repetitions."""
     joined = ""
     for text in terms:
         if text not in joined:
@@ -247,10 +249,10 @@ def file_digest(file: Path, remedy: str = "name the weights' own file") -> str:
 
     Args:
         file: the file of weights.
-        remedy: the end of the error.
+        remedy: the end of the error message.
 
     Raises:
-        InputProblem: naming the file that cannot be read.
+        InputProblem: the file cannot be read; the message names it.
     """
     parts = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
     digest = hashlib.sha256()
@@ -263,16 +265,16 @@ def file_digest(file: Path, remedy: str = "name the weights' own file") -> str:
 
 
 def command_line() -> str:
-    """Return the command line of this process as an artefact stores it, its paths cut."""
+    """Return the command line of this process, with shortened paths, as an artefact stores it."""
     return "gmn " + shlex.join(without_folders(word) for word in sys.argv[1:])
 
 
 def without_folders(word: str) -> str:
-    """Cut the paths in a word of a command line to their last two names.
+    """Shorten the paths in a word of a command line to their last two names.
 
-    An artefact is passed on, and the folders of the machine that made it are private.
+    Artefacts are passed on, but the folders of the machine that made them are private.
     """
-    # An option behind a spec's path also has "=", but no path behind it.
+    # The path is the part after the last "=" or ":"; after the "=" of a spec's option is none.
     marks = [mark for mark in "=:" if mark in word and "/" in word.rpartition(mark)[2]]
     if not marks and ("/" not in word or "=" in word or ":" in word):
         return word
@@ -281,7 +283,7 @@ def without_folders(word: str) -> str:
 
 
 def current_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """Return the commit of a checkout, with `-dirty` if tracked files differ; None outside one."""
+    """Return the commit of a git checkout, with `-dirty` if tracked files differ; else None."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.check_output(

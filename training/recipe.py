@@ -1,4 +1,4 @@
-"""A training recipe: one frozen configuration, read from TOML, overridden by `--set key=value`."""
+"""Recipes: the settings of a training, read from TOML and overridden by `--set key=value`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from training.plugins import PluginFile, load_plugins
 from training.sampler import Sampling
 
 TrainingPrecision = Precision | Literal["float16"]
-# No weight depends on these: they may differ between a run and its continuation.
+# Settings that no weight depends on, so that a resumed run may change them.
 INDECISIVE = {
     "name",
     "description",
@@ -43,7 +43,7 @@ INDECISIVE = {
     "metric_fit",
 }
 RECIPES = Path(__file__).parent / "recipes"
-# Keys for which the word none stands for null; elsewhere it is a text.
+# TOML has no null. For these settings the word none stands for it.
 OPTIONAL = (
     "perturbation_from_epoch",
     "identities_per_set",
@@ -57,7 +57,7 @@ OPTIONAL = (
 
 
 class CameraVariant(Augmentation):
-    """Changes of a crop as by another camera, unless a recipe sets them otherwise."""
+    """Augmentation that imitates another camera."""
 
     usual: ClassVar[Mapping[str, Any]] = {
         "brightness": 0,
@@ -71,17 +71,18 @@ class CameraVariant(Augmentation):
 
 
 class MetricFit(Section):
-    """M-Net fitted anew over the embedder when training is over; the embedder stays as it is.
+    """Settings of the M-Net that is fitted after the training, while the embedder stays unchanged.
 
     Attributes:
-        steps: number of steps; 0 keeps the M-Net that was trained together with the embedder.
-        learning_rate: the rate of the first step; it falls to 0 along a cosine.
-        cosine_anchor: weight of the term that keeps M-Net's scores near the cosine.
-        cosine_weight: how many standard deviations of the cosine are added in the end to one of
-            M-Net's score; more is safer under other cameras, and changes less.
-        crops: about the largest number of crops of each data set that take part, whole people.
-        views: as how many cameras might show it each crop is embedded.
-        augmentation: the changes by another camera.
+        steps: the number of steps; 0 keeps the M-Net that was trained together with the embedder.
+        learning_rate: the learning rate of the first step; it falls to 0 along a cosine.
+        cosine_anchor: the weight of the term that keeps M-Net's scores near the cosine.
+        cosine_weight: the number of standard deviations of the cosine that are added, at the end,
+            to one standard deviation of M-Net's score. More is safer under new cameras, but makes
+            M-Net's correction smaller.
+        crops: the approximate number of crops of each data set; people are taken as a whole.
+        views: the number of camera variants in which each crop is embedded.
+        augmentation: the changes of a camera variant.
     """
 
     steps: int = Field(0, ge=0)
@@ -94,11 +95,12 @@ class MetricFit(Section):
 
 
 class Distillation(Section):
-    """The teachers of the losses `distilled_…`, which are off if none is named.
+    """The teachers of the losses `distilled_…`, which are off if there are none.
 
     Attributes:
         teachers: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
-        cache: folder that keeps their features from run to run; empty is a folder of the run.
+        cache: a folder that keeps the teachers' features for other runs; if empty, they are kept
+            in the run's folder.
     """
 
     teachers: tuple[str, ...] = ()
@@ -106,11 +108,11 @@ class Distillation(Section):
 
 
 class HeldOut(Section):
-    """Identities kept out of training, chosen by a seeded hash of (data set, identity).
+    """The people held out of training, chosen by a seeded hash of (data set, identity).
 
     Attributes:
-        fraction: share of each data set's people. With 0 the run trains on all, as papers do,
-            and ends with a checkpoint, which `gmn finish --data` calibrates on other people.
+        fraction: the share of each data set's people. With 0 the run trains on all people, as the
+            papers do, and ends with a checkpoint, of which `gmn finish --data` makes an artefact.
     """
 
     fraction: float = Field(0.15, ge=0, lt=1)
@@ -118,13 +120,14 @@ class HeldOut(Section):
 
 
 class Validation(Section):
-    """Figures on held-out people while training; the best weights are kept, no weight changes.
+    """Settings of the validation on held-out people, which chooses the best weights.
 
     Attributes:
-        every_epochs: epochs from one validation to the next, and after the last one; 0 is never.
-        every_steps: steps from one validation to the next, as well; null is never.
+        every_epochs: the number of epochs from one validation to the next. There is always one
+            after the last epoch; with 0 there is no validation at all.
+        every_steps: the number of steps between additional validations; null for none.
         identities: the largest number of held-out people of each data set, chosen by a hash.
-        crops: the largest number of crops of a person under a camera.
+        crops: the largest number of crops of each person under each camera.
     """
 
     every_epochs: int = Field(1, ge=0)
@@ -134,26 +137,26 @@ class Validation(Section):
 
 
 class Recipe(Section):
-    """All settings of a run; only its data are named elsewhere.
+    """All settings of a run except its data.
 
     Attributes:
-        initial_weights: `torchvision`, `torchvision:IMAGENET1K_V1`, `timm`, `none` or a file of a
-            state dict, for the backbone; an artefact by its name or file, for the embedder and
-            M-Net.
-        metric_network_start: M-Net's first weights: `random`; `cosine`, where its score is an
-            affine function of the cosine; or `initial`, the weights of an artefact, or the cosine
-            if it holds none that fit, and random ones without artefact.
-        initial_weights_data: data sets that the publisher of the initial weights names, such as
-            `["ImageNet", "MSMT17"]`; empty if they are not known, or an artefact states them.
-        initial_weights_terms: terms of use of the initial weights.
-        terms: terms of use of the weights, if the data sets do not state them all.
-        refuse_worse: whether the run ends with an error in place of an artefact if this would be
-            worse on the held-out people than the networks it started from.
-        precision: number format of the network; `float16` scales the loss.
-        workers: threads that prepare batches ahead; 0 prepares each when it is needed. Null is 0
-            on a CPU and, for a GPU, this process's share of the processors, 16 at most.
-        cache_megabytes: memory for decoded crops.
-        plugins: the files whose parts the recipe may name, set by `read_recipe`.
+        initial_weights: for the backbone `torchvision`, `torchvision:IMAGENET1K_V1`, `timm`, `none`
+            or the file of a state dict; for embedder and M-Net the name or file of an artefact.
+        metric_network_start: the initial weights of M-Net: `random`; `cosine`, with which its score
+            is an affine function of the cosine; or `initial`, the weights of an artefact. If the
+            artefact has no M-Net that fits, `initial` is the cosine; without an artefact, random.
+        initial_weights_data: the training data that the publisher of the initial weights names,
+            such as `["ImageNet", "MSMT17"]`; empty if unknown, or if an artefact states them.
+        initial_weights_terms: the terms of use of the initial weights.
+        terms: the terms of use of the artefact; if empty, they are the data sets' terms.
+        refuse_worse: whether the run ends with an error, and writes no artefact, if its weights are
+            worse on the held-out people than the artefact that it started from.
+        precision: the number format of the network; `float16` scales the loss.
+        workers: the number of threads that prepare batches in advance; with 0 each is prepared when
+            it is needed. Null is 0 on a CPU and, for a GPU, this process's share of the processors,
+            16 at most.
+        cache_megabytes: the memory for decoded crops.
+        plugins: the plug-in files whose parts the recipe may name, set by `read_recipe`.
     """
 
     name: str
@@ -185,12 +188,12 @@ class Recipe(Section):
 
     @property
     def decoded(self) -> Preprocessing:
-        """The size that a training crop is decoded at, out of which the input's is cut."""
+        """The preprocessing of decoded training crops, out of which the input is cut."""
         return self.augmentation.decoded(self.preprocessing)
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """The settings that the weights depend on, as JSON."""
+        """The settings that the trained weights depend on, as JSON."""
         return self.model_dump(mode="json", exclude=INDECISIVE)
 
     @model_validator(mode="after")
@@ -205,13 +208,13 @@ class Recipe(Section):
             )
         if self.optimisation.micro_batch and self.losses.stages:
             raise ValueError(
-                "what works on the outputs of stages, as MSGR does, needs the whole batch's graph "
-                "at once; set optimisation.micro_batch=none or, as for MSGR, losses.msgr=0"
+                "losses on the outputs of stages, such as MSGR, need the graph of the whole batch; "
+                "set optimisation.micro_batch=none or, for MSGR, losses.msgr=0"
             )
         if self.metric_fit.steps and not can_start_at_cosine(self.metric_network):
             raise ValueError(
-                "metric_fit begins at the cosine, which an M-Net on absolute or raw differences "
-                "cannot; set metric_network.pair_feature=square, or metric_fit.steps=0"
+                "metric_fit starts M-Net at the cosine, which is impossible with absolute or raw "
+                "differences; set metric_network.pair_feature=square, or metric_fit.steps=0"
             )
         return self
 
@@ -264,17 +267,17 @@ def read_recipe(
 ) -> Recipe:
     """Read a recipe file, or one of the project's by its name, and apply overrides.
 
+    If the recipe starts from an artefact, the sections `embedder`, `preprocessing` and
+    `metric_network` that the file leaves out are taken from the artefact.
+
     Args:
         name: a TOML file, or the name of a shipped recipe such as `gmn-r50`.
-        overrides: `key=value` with dotted keys, such as `losses.pic=0.3`; values as TOML writes
-            them, and anything else taken as text; `section={a=1, b=2}` sets several of a section.
-        plugins: files that register parts; they are imported first.
-
-    If it starts from an artefact, the sections `embedder`, `preprocessing` and `metric_network`
-    that the file leaves out are taken from there.
+        overrides: settings `key=value` with dotted keys, such as `losses.pic=0.3`. A value that is
+            no TOML is a text; `section={a=1, b=2}` sets several keys of a section.
+        plugins: plug-in files, which are imported first.
 
     Raises:
-        InputProblem: naming the recipe, the key and its possible values.
+        InputProblem: the recipe or a setting is wrong; names the key and its possible values.
     """
     loaded = load_plugins(plugins)
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
@@ -291,7 +294,7 @@ def read_recipe(
     weights = content.get("initial_weights")
     start = sections_of(weights) if isinstance(weights, str) else {}
     for section, known in start.items():
-        # A section that only the command line sets is added to that of the initial weights.
+        # If only the command line sets keys of a section, the others are the artefact's.
         changed = content.get(section, {})
         if section not in file_keys and isinstance(changed, dict):
             content[section] = known | changed
@@ -306,17 +309,17 @@ def read_recipe(
         if first["type"] == "extra_forbidden":
             message = f"there is no such setting; {_known_setting(first['loc'], content)}"
         else:
-            # A problem of several keys at once has no single value to show.
+            # A problem of a whole section has no single value to show.
             got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
             message = first["msg"].removeprefix("Value error, ") + got
         raise InputProblem(f"recipe {name}: {key or 'as a whole'}: {message}") from error
 
 
 def _known_setting(place: Sequence[int | str], content: Any) -> str:
-    """Return the setting nearest to an unknown one, or all settings of its section.
+    """Suggest the setting whose name is nearest to an unknown one, or list those of its section.
 
     Args:
-        place: the unknown setting's keys, from the recipe down.
+        place: the keys of the unknown setting, from the recipe down.
         content: the content of the recipe.
     """
     *parents, last = (str(part) for part in place)
@@ -334,7 +337,7 @@ def _known_setting(place: Sequence[int | str], content: Any) -> str:
 
 
 def _section_at(place: Sequence[str], content: Any) -> type[BaseModel]:
-    """Return the type of the section at these keys of a recipe; a type without fields if none."""
+    """Return the type of the section at these keys of a recipe, or `BaseModel` if there is none."""
     section: type[BaseModel] = Recipe
     for name in place:
         content = content.get(name) if isinstance(content, dict) else None
@@ -380,7 +383,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     value = _as_part(place, value, content)
     earlier = _as_part(place, section.get(last), content)
     if isinstance(value, dict) and isinstance(earlier, dict):
-        # The section's other settings stay, unless they are of another part.
+        # Keep the section's other settings, unless the override chooses another part.
         same_part = value.get("name", earlier.get("name")) == earlier.get("name")
         value = earlier | value if same_part else value
     section[last] = value
@@ -391,7 +394,7 @@ def _as_part(
     value: Any,
     content: dict[str, Any],
 ) -> Any:
-    """Turn a bare value into the part's settings that it stands for: 0.1 for `losses.pic`."""
+    """Turn the bare value of a part, such as 0.1 for `losses.pic`, into a table of settings."""
     *parents, name = place
     section = _section_at(parents, content)
     if isinstance(value, dict) or value is None:
@@ -405,7 +408,6 @@ def _as_part(
 
 
 def _settle_nones(section: dict[str, Any]) -> None:
-    # TOML knows no null.
     for key, value in section.items():
         if isinstance(value, dict):
             _settle_nones(value)

@@ -1,4 +1,4 @@
-"""The vectors of an artefact's reference: sums of two people whom it was trained on."""
+"""The reference of an artefact: sums of the vectors of two training people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from training.provenance import digest_fingerprint
 
-# The number of sums of each person, with another crop and another person in each.
+# How often the people are paired anew, by other crops.
 PAIRINGS = 6
 LEAST_PEOPLE = 100
 MOST_VECTORS = 6_000
@@ -25,7 +25,7 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> NDArray[np.flo
     """Sum the unit vectors of pairs of people, drawn at random within each data set.
 
     Args:
-        artefact: its fingerprints of training crops tell whose crops take part.
+        artefact: the artefact; only crops whose fingerprints it has are used.
         features: a file or folder of `gmn embed` for each data set.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A run: the parts that its recipe and its data make, and that its steps share."""
+"""A run: networks, optimiser, sampler and batches, built from a recipe and training crops."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Run:
 
     Attributes:
         teachers: each teacher's features of the training crops, `(n, t)` of unit length.
-        notes: the parts of the initial weights that were taken over, or not, a line each.
-        anchor: the embedder as it starts, in evaluation mode; None unless a loss compares with it.
+        notes: a line for each part that was, or was not, taken over from the initial weights.
+        anchor: a frozen copy of the initial embedder; None unless a loss compares with it.
     """
 
     recipe: Recipe
@@ -47,7 +47,7 @@ class Run:
 
     @cached_property
     def identity(self) -> RunIdentity:
-        """The settings and data that a resumed run must share with its checkpoint."""
+        """The settings and data that a checkpoint must have in common with the run."""
         return run_identity(self.recipe, self.records)
 
 
@@ -61,14 +61,14 @@ def prepare_run(
     """Build networks, optimiser and sampler; write nothing.
 
     Args:
-        recipe: decides everything but the data.
+        recipe: all settings of the run.
         records: the training crops.
         folder: where the run will write.
         processes: the processes that train together.
         device_name: `auto`, `cpu` or `cuda`.
 
     Raises:
-        InputProblem: when the data does not fill a batch, the batch does not divide among the
+        InputProblem: the data do not fill a batch, the batch cannot be shared evenly by the
             processes, or the initial weights do not fit.
     """
     device = choose_device(device_name)
@@ -87,10 +87,10 @@ def prepare_run(
     anchor = starting_embedder(recipe, start, device) if recipe.losses.need("start") else None
     networks = networks.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if processes.count > 1:
-        # The neck stays as it is: it sees the whole batch anyway.
+        # The neck keeps its BatchNorm: it is given the gathered features of the whole batch.
         neck = networks.embedder.neck
-        twice = recipe.losses.need("terms")
-        synchronise_norms(networks.embedder, processes, twice, device)
+        differentiated_twice = recipe.losses.need("terms")
+        synchronise_norms(networks.embedder, processes, differentiated_twice, device)
         networks.embedder.neck = neck
     optimisation = recipe.optimisation
     build = OPTIMISERS[optimisation.optimiser.name].build

@@ -1,4 +1,4 @@
-"""A run's folder: its recipe and its data, to finish it later, and its log."""
+"""A run's folder: its recipe and its data, by which it is finished later, and its log."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ ARTEFACT_NAME = "model.safetensors"
 
 
 class RunData(BaseModel):
-    """The data sets that a run trains on.
+    """The data sets that a run trains on, as stored in its folder.
 
     Attributes:
-        specs: as `--data` names them, with absolute paths.
-        left_out: of --leave-out, or the set that a protocol leaves out of this run.
-        protocol: the table's that `gmn benchmark` trains.
+        specs: the specs of `--data`, with absolute paths.
+        left_out: the data set of `--leave-out`, or the one that a protocol leaves out of this run.
+        protocol: the protocol of the table that `gmn benchmark` trains, if any.
         command: the command line of the training, for the provenance.
     """
 
@@ -53,10 +53,10 @@ class RunData(BaseModel):
     command: str = ""
 
     def training_sets(self, datasets: Sequence[Dataset]) -> list[Dataset]:
-        """Choose the data sets to train on among all that `specs` name.
+        """Choose the data sets to train on among those of `specs`.
 
         Raises:
-            InputProblem: where nothing is left, or the protocol does not train on one.
+            InputProblem: no data set is left, or the protocol does not train on one of them.
         """
         if self.protocol is not None:
             return training_sets(datasets, PROTOCOLS[self.protocol], self.left_out)
@@ -79,14 +79,14 @@ def read_run(
     folder: Path,
     plugins: Sequence[Path | str] = (),
 ) -> tuple[Recipe, RunData, list[Dataset]]:
-    """Read the recipe of a run, and anew the data sets that it was trained on.
+    """Read the recipe of a run, and read the data sets that it was trained on again.
 
     Args:
         folder: the run's folder.
-        plugins: the files that it was trained with.
+        plugins: the plug-in files that it was trained with.
 
     Raises:
-        InputProblem: naming the file that is missing or damaged, or data that have moved.
+        InputProblem: a file is missing or damaged, or the data have moved; the message names it.
     """
     loaded = load_plugins(plugins)
     texts = []
@@ -104,15 +104,15 @@ def read_run(
                 f"--plugin {plugin.file} (SHA-256 {plugin.sha256[:12]}…)" for plugin in stored
             )
             raise InputProblem(
-                f"{folder}: was trained with {names or 'no plug-in'}; give the same files"
+                f"{folder}: was trained with {names or 'no plug-in'}; name the same files"
             )
         recipe = Recipe.model_validate_json(texts[0])
         data = RunData.model_validate_json(texts[1])
     except ValidationError as error:
         problem = " ".join(" ".join(str(error).splitlines()[1:3]).split())
         raise InputProblem(
-            f"{folder}: its recipe.json or data.json is damaged or of an earlier version of this "
-            f"program ({problem}); use the version that trained it, or train anew"
+            f"{folder}: its recipe.json or data.json is damaged or was written by an earlier "
+            f"version of this program ({problem}); use the version that trained it, or train anew"
         ) from error
     try:
         datasets = data.training_sets(read_datasets(data.specs))
@@ -136,11 +136,11 @@ def split_people(
 
 
 class RunLog:
-    """The log of a run: one JSON object a line in `log.jsonl`, and the numbers in TensorBoard.
+    """The log of a run: one JSON object per line in `log.jsonl`, and the numbers in TensorBoard.
 
-    Lines of steps that are about to be done again, because the run was killed after its last
-    checkpoint, are taken out first: every step is in the log once. Without a folder, as in a
-    process beside the first one, nothing is written.
+    A run that was killed repeats the steps since its last checkpoint. Their lines are removed
+    first, so that every step is in the log once. Without a folder, as in every process but the
+    main one, nothing is written.
     """
 
     def __init__(self, run: Path | None, next_step: int) -> None:
@@ -176,7 +176,7 @@ class RunLog:
 def _drop_from(path: Path, step: int) -> None:
     if not path.exists():
         return
-    # A killed run may have left half a line, whose step counts as infinite.
+    # A killed run may have left half a line, which `_step` dates after all others.
     lines = path.read_text(encoding="utf-8").splitlines()
     earlier = [f"{line}\n" for line in lines if _step(line) < step]
     beside = path.with_name(f".{path.name}.tmp")

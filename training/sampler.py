@@ -1,4 +1,4 @@
-"""PK sampling: batches of P identities × K crops, in the order that a recipe names."""
+"""PK sampling: batches of P identities × K crops, by the sampler that a recipe names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from training.datasets.record import CropRecord
 from training.parts import Choice, ChoiceOf, Kind, Kinds, Section
 
 Person = tuple[str, str]
-# From row numbers to features `(n, d)`.
+# Computes the features `(n, d)` of training crops from their row numbers.
 Embed = Callable[[Sequence[int]], NDArray[np.float32]]
-# An epoch may grow by this factor to show the person with the most crops whole.
+# An epoch has at most this many times the batches that its crops fill, even if the person with the
+# most crops would need more to show all of them.
 MAX_EPOCH_GROWTH = 2
 
 SAMPLERS = Kinds("sampler", "gmn.samplers", Kind, Choice)
@@ -29,15 +30,15 @@ Order = Annotated[Any, ChoiceOf(SAMPLERS, "crops")]
 
 
 class Sampling(Section):
-    """PK sampling: `identities` (P) × `images` (K) crops a batch, domains mixed.
+    """Settings of PK sampling: a batch has `identities` (P) × `images` (K) crops.
 
     Attributes:
-        order: the sampler, which decides the batches of an epoch, with settings of its own.
-        across_cameras: whether a person's K crops are of as many cameras as there are.
-        identities_per_set: the largest number of people of each data set in training, chosen by a
+        order: the sampler, which decides the batches of an epoch, and its settings.
+        across_cameras: whether a person's K crops are taken from as many cameras as possible.
+        identities_per_set: the largest number of training people of each data set, chosen by a
             hash with the seed of `held_out`; null takes all. People held out are not counted.
-        recombined: how many people are added to each photographed set, put together of the upper
-            half of one training person and the lower half of another.
+        recombined: the number of artificial people to add to each photographed set, each composed
+            of the upper half of one training person and the lower half of another.
     """
 
     identities: int = Field(16, ge=2)
@@ -49,15 +50,15 @@ class Sampling(Section):
 
 
 class PKSampler:
-    """Batches of row numbers for one epoch after another; they depend on (seed, epoch) alone.
+    """Base class of samplers, which yield the row numbers of each batch of an epoch.
 
-    A sampler derives from this and has `batches`. An identity with a single crop has no positive
-    pair and is left out.
+    Batches depend on the seed and the epoch alone. A sampler derives from this class and implements
+    `batches`. People with a single crop have no positive pair and are left out.
 
     Attributes:
-        settings: settings of the batches; `settings.order` has those of the sampler itself.
-        people: the rows of each person's crops.
-        domain_of: each person's domain.
+        settings: the recipe's `sampling`; `settings.order` has the settings of the sampler itself.
+        people: the row numbers of each person's crops.
+        domain_of: the domain of each person.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class PKSampler:
         settings: Sampling,
         seed: int = 0,
     ) -> None:
-        """Find the people that can be sampled.
+        """Find the people who have two crops or more.
 
         Args:
-            records: the training crops; batches hold indices into them.
-            settings: settings of the batches.
-            seed: seed of the order.
+            records: the training crops; batches hold indices of them.
+            settings: the recipe's `sampling`.
+            seed: the seed of the order.
 
         Raises:
             InputProblem: fewer than P identities have two crops.
@@ -94,21 +95,21 @@ class PKSampler:
             )
 
     def batches(self, random: Generator) -> Iterable[list[int]]:
-        """Yield the batches of one epoch, each P·K row numbers, an identity's K side by side."""
+        """Yield batches of P·K row numbers, those of one identity side by side, for one epoch."""
         raise NotImplementedError
 
     def prepare(self, epoch: int, embed: Embed) -> None:
-        """Prepare an epoch, counted from 0; `embed` computes features by the current networks."""
+        """Called before each epoch, counted from 0; `embed` uses the networks as they are then."""
 
     def epoch(self, number: int) -> list[list[int]]:
         return list(self.batches(np.random.default_rng((self.seed, number))))
 
     def crops_per_epoch(self, number: int) -> int:
-        """Return how many different crops an epoch shows."""
+        """Return the number of different crops in an epoch."""
         return len({row for batch in self.epoch(number) for row in batch})
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the result of `prepare`, for a checkpoint."""
+        """Return the state that `prepare` computed, for a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -127,9 +128,9 @@ class PKSampler:
         count: int,
         random: Generator,
     ) -> Iterator[list[int]]:
-        """Yield K crops for each turn.
+        """Yield K crops for each of a person's turns in the epoch.
 
-        No crop comes twice before all were shown, nor in one turn if the person has K.
+        No crop is repeated before all were shown, nor within a turn if the person has K crops.
         """
         order: list[int] = []
         for _ in range(count):
@@ -142,7 +143,7 @@ class PKSampler:
             order = order[self.images :]
 
     def shuffled(self, rows: list[int], random: Generator) -> list[int]:
-        """Return rows in random order; the cameras take turns if the recipe asks for it."""
+        """Return rows in random order; with `across_cameras` the cameras take turns."""
         order = [rows[index] for index in random.permutation(len(rows))]
         if not self.settings.across_cameras:
             return order
@@ -159,14 +160,16 @@ class PKSampler:
 
 @register_sampler("crops")
 class CropSampler(PKSampler):
-    """Batches in which an identity comes up once for every K crops it has, spread over the epoch.
+    """Shows as many crops as possible: a person has one turn in an epoch for every K crops.
 
-    It comes up at least once. Each time it shows other crops; one with fewer than K crops gives
-    some twice. The crops that do not fill a K are others in every epoch. If a batch would lack
-    people, some come up once more. A person with more crops than the epoch has room for shows
-    others of them in the next one. Domains are interleaved in proportion to these turns, so a batch
-    mixes them; one whose people have fewer than K crops has more places than its share of the
-    crops, and one with less than a place per batch is in some batches only.
+    Everybody has at least one turn, and each turn of a person shows other crops. People with fewer
+    than K crops repeat some. Crops that are left over after the turns of K, or that the epoch has
+    no room for, take their chance again in the next epoch. If the last batch would lack people,
+    some of them get another turn.
+
+    The turns of people and domains are spread over the epoch, so that batches mix the domains in
+    proportion to their turns. A domain with fewer turns than there are batches is in some batches
+    only.
     """
 
     def batches(self, random: Generator) -> Iterable[list[int]]:
@@ -179,7 +182,7 @@ class CropSampler(PKSampler):
             yield [row for person in batch for row in next(chunks[person])]
 
     def _turns(self, random: Generator) -> tuple[dict[Person, int], int]:
-        """Return how often each person comes up, and the number of batches that they fill."""
+        """Return the number of each person's turns, and the number of batches that they fill."""
         wanted = {}
         for person, rows in self.people.items():
             wanted[person] = max(len(rows) // self.images, 1)
@@ -196,7 +199,7 @@ class CropSampler(PKSampler):
         return turns, batches
 
     def _interleaved(self, turns: dict[Person, int], random: Generator) -> list[Person]:
-        """Order the turns, so that each person's and each domain's spread over the epoch."""
+        """Order the turns so that those of each person and domain are spread over the epoch."""
         domains: dict[str, list[tuple[float, Person]]] = defaultdict(list)
         for person, count in turns.items():
             for index, offset in enumerate(random.random(count)):
@@ -215,9 +218,9 @@ class CropSampler(PKSampler):
         turns: dict[Person, int],
         batches: int,
     ) -> Iterator[list[Person]]:
-        """Yield batches of P different people each, in the order they wait.
+        """Yield batches of P different people each, in the order in which they wait.
 
-        A person with as many turns left as there are batches is in every one of them.
+        A person with as many turns left as there are batches is taken into each of them first.
         """
         queue = deque(waiting)
         left = dict(turns)
@@ -242,10 +245,9 @@ class CropSampler(PKSampler):
 
 @register_sampler("identities")
 class IdentitySampler(PKSampler):
-    """The epoch has as many batches as there are identities, as MSFL's paper has it.
+    """Makes a batch for each identity, in random order, as in MSFL's paper.
 
-    Each one has its batch, in random order, and the other P − 1 are drawn at random, as are the
-    crops of all.
+    The other P − 1 people of a batch, and the crops of all, are drawn at random.
     """
 
     def batches(self, random: Generator) -> Iterable[list[int]]:
@@ -258,9 +260,9 @@ class IdentitySampler(PKSampler):
 
 @register_sampler("domains")
 class DomainSampler(CropSampler):
-    """A batch is of one domain and the domains take turns, so that each weighs the same.
+    """Takes the people of a batch from one domain; the domains take turns and weigh the same.
 
-    Within a domain each person comes up again only after all others did. An epoch has as many
+    Within a domain a person is repeated only after all others were shown. An epoch has as many
     batches as that of `crops`.
     """
 
@@ -279,7 +281,7 @@ class DomainSampler(CropSampler):
                     rest = [person for person in domains[name] if person not in batch]
                     waiting[name] = [rest[pick] for pick in random.permutation(len(rest))]
                 batch.append(waiting[name].pop())
-            # A domain may have fewer people than a batch.
+            # People of other domains fill the batch if the domain has too few.
             others = [person for person in self.people if person not in batch]
             missing = self.identities - len(batch)
             batch += [others[pick] for pick in random.permutation(len(others))[:missing]]
@@ -303,18 +305,18 @@ def build_sampler(
 def describe_epoch(
     crops: int,
     in_epoch: int,
-    alone: int,
+    left_out: int,
 ) -> str:
-    """Return a clause on how many of the training crops an epoch shows.
+    """Say in a clause how many of the training crops an epoch shows.
 
     Args:
-        crops: number of training crops.
-        in_epoch: how many of them an epoch shows.
-        alone: number of people who have one crop only.
+        crops: the number of training crops.
+        in_epoch: the number of different crops in an epoch.
+        left_out: the number of people who have a single crop.
     """
     shown = f"all {crops:,} crops"
     if in_epoch < crops:
         shown = f"{in_epoch:,} of {crops:,} crops, and others in the next"
-    if alone:
-        shown += f"; {alone:,} people with a single crop are left out"
+    if left_out:
+        shown += f"; {left_out:,} people with a single crop are left out"
     return shown

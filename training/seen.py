@@ -1,4 +1,4 @@
-"""The people of a data set that an artefact may have been trained on, and those it was not."""
+"""Find the people of a data set that an artefact may have been trained on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class SeenPeople(NamedTuple):
     """The people of a data set that an artefact may have been trained on.
 
     Attributes:
-        identities: of the data set.
-        reasons: why, a clause each, such as "was trained on 20 of its 24 crops".
+        identities: their identities in the data set.
+        reasons: clauses that say why, such as "was trained on 20 of its 24 crops".
     """
 
     identities: frozenset[str]
@@ -42,19 +42,19 @@ def seen_people(
     training: TrainingFingerprints,
     dataset: Dataset,
 ) -> SeenPeople:
-    """Return which people of a data set an artefact, or a source of its weights, was trained on.
+    """Return the people whom an artefact, or a source of its weights, may have been trained on.
 
-    Crops decide: a person counts as seen if one of the person's crops was trained on. People of a
-    public set are compared by their identities, too. Everybody counts as seen in a set that was
-    trained on without a stored fingerprint, that is known to show the same people, or that the
-    publisher of the weights names.
+    A person counts as seen if one of the person's crops was trained on, as fingerprints show.
+    People of a public set are also compared by their identities. Everybody in a data set counts as
+    seen if the set was trained on but no fingerprints are stored, if it is known to show the same
+    people as a set trained on, or if the publisher of the weights names it.
 
     Args:
         provenance, training: the artefact's provenance and fingerprints.
         dataset: the data set to test or calibrate on, with all its crops.
 
     Raises:
-        InputProblem: naming a crop that cannot be read.
+        InputProblem: a crop cannot be read; the message names it.
     """
     identities: set[str] = set()
     reasons = []
@@ -77,7 +77,7 @@ def seen_people(
 
 
 def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
-    """Return why everybody counts as seen; nothing where crops and identities decide."""
+    """Return reasons why everybody counts as seen; empty if crops and identities decide."""
     reasons = []
     inherited = [data for source in provenance.all_sources for data in source.data]
     for known in [*provenance.data, *inherited]:
@@ -97,7 +97,7 @@ def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
 
 
 def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
-    """Return whether a set trained on is this one, by its kind or its owner's name for it."""
+    """Return whether a training set has the kind of this one or, for own data, its name."""
     source = known_source(dataset.spec)
     return known_source(known.spec) == source and (source is not None or known.name == dataset.name)
 
@@ -120,7 +120,7 @@ def unseen_people(
         provenance, training: the artefact's provenance and fingerprints.
 
     Raises:
-        InputProblem: it was trained on all of them.
+        InputProblem: the artefact may have been trained on all of them.
     """
     seen = seen_people(provenance, training, dataset)
     if not seen.identities:
@@ -132,7 +132,7 @@ def unseen_people(
     ]
     if not others:
         raise InputProblem(
-            f"{dataset.spec}: the artefact {'; it '.join(seen.reasons)}, which leaves no people "
-            "to calibrate on; name a set that it was not trained on"
+            f"{dataset.spec}: the artefact {'; it '.join(seen.reasons)}, so that no people are "
+            "left to calibrate on; name a set that it was not trained on"
         )
     return replace(across_cameras(dataset.spec, others), held_out=True)

@@ -1,6 +1,6 @@
-"""The comparison of a run's weights with those it started from, on the people held out.
+"""Compare a run's weights with its initial weights, on the people held out.
 
-Both rank the same queries, and both answer them by the thresholds of their artefacts.
+Both rank the same queries, and both answer them by the thresholds of their own artefact.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REMEDY = (
     "refuse_worse=false writes the artefact in any case"
 )
 
-# For each data set the value of every query, and the number of the person it shows.
+# For each data set: a value for every query, and the number of the person in the query.
 Samples = Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]]
 
 
@@ -44,13 +44,13 @@ class HeldOutScores:
     """The figures of networks on the people held out.
 
     Attributes:
-        name: the name of the run or of its start.
-        figures: by scoring, `mAP`: the average precision of each query. If there is a calibration
-            also, at `OPERATING_POINT`, `alarms`: whether a search without its person in the gallery
-            would be answered `match`; and `found`: whether the person is first and a `match`, of
-            the searches whose person is there.
-        impostors: by scoring, moments of the scores of different people.
-        calibration: gave the thresholds; None if there is none.
+        name: the name of the run, or of the artefact that it started from.
+        figures: figures of each query, by scoring. `mAP` is its average precision. With a
+            calibration there are two more, for thresholds at `OPERATING_POINT`: `alarms` is 1 if
+            a search without the person in the gallery is answered `match`; `found` is 1 if the
+            person, who is in the gallery, ranks first and is a `match`.
+        impostors: mean and deviation of impostor scores, by scoring.
+        calibration: the calibration of the thresholds; None if there is none.
     """
 
     name: str
@@ -63,7 +63,7 @@ class HeldOutScores:
         scoring: Scoring,
         figure: str,
     ) -> float:
-        """Return the mean over the data sets, each of which weighs the same."""
+        """Return the mean over the data sets, which weigh the same."""
         return float(np.mean([values.mean() for values, _ in self.figures[scoring][figure]]))
 
     @property
@@ -77,12 +77,12 @@ def held_out_scores(
     domains: Sequence[SearchScores],
     calibration: Calibration | None,
 ) -> HeldOutScores:
-    """Measure by cosine and, if there is an M-Net, by its scores.
+    """Compute the figures of every scoring from the scores of searches.
 
     Args:
-        name: the name of the run or of its start.
+        name: the name of the run, or of the artefact that it started from.
         domains: the scores of each data set's search.
-        calibration: gives the thresholds; None if there is none.
+        calibration: the calibration of the thresholds; None if there is none.
     """
     figures: dict[Scoring, dict[str, list[Any]]] = {}
     for domain in domains:
@@ -114,19 +114,19 @@ def measure_start(
 
     Args:
         recipe: the run's recipe.
-        searches: by data set, the held-out people; if there are photographed ones, these alone
-            count, since drawn ones are easier.
+        searches: the searches for held-out people, by data set. Drawn people, who are easier,
+            count only if there are no photographed ones.
         device: the device of the networks.
 
     Raises:
-        InputProblem: the recipe starts from no whole embedder.
+        InputProblem: the recipe does not start from an artefact.
     """
     start = read_start(recipe.initial_weights)
     if start is None:
         raise InputProblem(
-            f"refuse_worse compares with initial_weights, and {recipe.initial_weights} gives no "
-            "embedder; set initial_weights to an artefact or to a run's checkpoint, or "
-            "refuse_worse=false"
+            f"refuse_worse compares with an initial embedder, and "
+            f"initial_weights={recipe.initial_weights} has none; set initial_weights to an "
+            "artefact, or refuse_worse=false"
         )
     embedder = start.embedder
     metric_network = start.metric_network
@@ -147,15 +147,15 @@ def compare_with_start(
     calibration: Calibration,
     device: torch.device,
 ) -> tuple[Calibration, str]:
-    """Return the calibration of the artefact, and sentences that compare it with its start.
+    """Return the artefact's calibration, blended with its start's, and a comparison in sentences.
 
     Args:
-        recipe: the run's recipe, which has set `refuse_worse`.
+        recipe: the run's recipe, which has `refuse_worse`.
         name: the name of the run.
-        searches: by data set, the held-out people.
+        searches: the searches for held-out people, by data set.
         scores: the scores of the trained networks, by data set.
-        calibration: fitted to these scores alone.
-        device: the device of the start's networks.
+        calibration: the calibration that was fitted to these scores alone.
+        device: the device for the initial networks.
 
     Raises:
         InputProblem: the trained networks are worse.
@@ -170,22 +170,23 @@ def compare_with_start(
     sentence = require_improvement(start, held_out_scores(name, domains, calibration))
     if earlier is not None and people < PEOPLE_OF_START:
         sentence += (
-            f" Only {people} people were held out: the thresholds rest mostly on those of "
+            f" Only {people} people were held out: the thresholds depend mostly on those of "
             f"{start.name}, and may find fewer people than the weights could; for thresholds of "
-            f"the site's own hold out {PEOPLE_OF_START} people or more."
+            f"the site's own, hold out {PEOPLE_OF_START} people or more."
         )
     return calibration, sentence
 
 
 def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
-    """Compare the best scoring of both, each data set weighing the same.
+    """Refuse trained networks that are worse than the initial ones, each by its best scoring.
 
-    Worse is a lower mAP; and, if both have thresholds, more false alarms than asked for or fewer
-    people found, when the 95% interval of the difference over people excludes none.
+    They are worse if their mAP is lower. If both have thresholds, they are also worse if they raise
+    more false alarms than asked for or find fewer people, and the 95% interval of the difference
+    over people excludes 0. Data sets weigh the same.
 
     Args:
         start: the figures of the networks that a run started from.
-        trained: the figures of its weights on the same people, by the name of its folder.
+        trained: the figures of its weights on the same people; its name is the run's folder.
 
     Returns:
         The comparison in sentences, with 95% intervals over people.

@@ -22,21 +22,22 @@ from training.run_folder import LOG_NAME, RunLog
 
 Terms = dict[str, Tensor]
 Norms = dict[str, float]
-# The outputs of the backbone's stages that a loss reads.
+# Outputs of the backbone's stages, for losses that read them.
 Maps = tuple[Tensor, ...]
 NAMED_CROPS = 4
-# The scaler halves its scale at every overflow: below this, no gradient fits into float16.
+# The scaler halves its scale whenever a gradient overflows. If it falls below this value, the
+# gradients of every batch overflow, at any scale.
 SMALLEST_SCALE = 1e-6
 
 
 class Gradients(NamedTuple):
-    """Loss terms of a batch whose gradients were computed.
+    """The loss terms of a batch whose gradients were computed.
 
     Attributes:
         terms: the weighted loss terms, detached, on the device.
-        norms: norm of each term's gradient at the pooled feature; empty unless asked for.
-        finite: whether the loss and the gradients are finite (float16: the loss alone); a scalar on
-            the device, so that a GPU need not be waited for.
+        norms: the norm of each term's gradient at the pooled feature; empty unless asked for.
+        finite: whether the loss and the gradients are finite (in float16 the loss alone), as a
+            scalar on the device: to read it is to wait for a GPU.
     """
 
     terms: Terms
@@ -45,10 +46,10 @@ class Gradients(NamedTuple):
 
 
 class TrainingStep:
-    """Computation of a batch's gradients, alone or together with other processes, and the update.
+    """One step of a run: computes a batch's gradients, and updates the weights.
 
     Attributes:
-        scaler: scaler of the loss; disabled unless the recipe computes in float16.
+        scaler: scales the loss; disabled unless the recipe computes in float16.
     """
 
     def __init__(self, run: Run) -> None:
@@ -68,12 +69,12 @@ class TrainingStep:
         seed: int,
         with_norms: bool = False,
     ) -> Gradients:
-        """Replace the gradients of the parameters by those of a batch.
+        """Compute the gradients of a batch into the parameters' `grad`.
 
         Args:
-            batch: the batch, of which this process embeds its share.
-            seed: seed of the random draws in the networks, such as dropout.
-            with_norms: whether to measure the gradient of each term, which takes time.
+            batch: the batch; this process embeds its share of it.
+            seed: the seed of random numbers in the networks, such as those of dropout.
+            with_norms: also measure the gradient of each loss term, which takes time.
         """
         run = self._run
         run.optimiser.zero_grad(set_to_none=True)
@@ -92,7 +93,7 @@ class TrainingStep:
 
         values = torch.stack(list(terms.values())).detach()
         checked = values.sum()
-        # Scaled gradients may overflow. The scaler then skips the step and lowers its scale.
+        # Scaled gradients may overflow: the scaler then skips the update and lowers its scale.
         if not self.scaler.is_enabled():
             checked = checked + torch.stack(torch._foreach_norm(gradients)).sum()
         detached = dict(zip(terms, values, strict=True))
@@ -104,7 +105,7 @@ class TrainingStep:
         self.scaler.update()
 
     def train(self, batch: Batch, seed: int) -> None:
-        """Do a whole step, to measure its cost."""
+        """Compute gradients and update the weights, for a measurement of the time of a step."""
         self.gradients(batch, seed)
         self.update()
 
@@ -116,12 +117,13 @@ class TrainingStep:
         with_norms: bool,
         micro_batch: int,
     ) -> tuple[Terms, Norms]:
-        """Compute a batch's gradients in the memory of a part (GradCache, Gao et al., 2021).
+        """Compute a batch's gradients in the memory of a micro-batch (GradCache, Gao et al., 2021).
 
-        All parts are embedded without a graph, and the loss is differentiated by their features.
-        Each part is then embedded again, to carry the gradients of its features to the weights.
+        First, all parts are embedded without a graph, and the loss of the whole batch is
+        differentiated with respect to the features. Then each part is embedded again, with a graph,
+        through which the gradients of its features reach the weights.
         """
-        # Parts are of about one size: BatchNorm cannot train on a single crop that is left over.
+        # The parts have about one size, because BatchNorm cannot train on a single left-over crop.
         most = max(1, len(images) // 2)
         count = min(ceil(len(images) / micro_batch), most)
         parts = torch.tensor_split(images, count)
@@ -145,7 +147,7 @@ class TrainingStep:
         features = []
         with kept_statistics(self._run.networks):
             for number, part in enumerate(parts, 1):
-                # Dropout and drop path draw the same masks when the part is embedded again.
+                # With the same seed dropout draws the same masks when the part is embedded again.
                 torch.manual_seed(seed + number)
                 before_neck, _ = self._embed(part)
                 features.append(before_neck)
@@ -155,7 +157,7 @@ class TrainingStep:
         """Embed crops of this process's share.
 
         Returns:
-            Features `(b, d)` float32 before the BNNeck, and the stages' outputs that a loss reads.
+            Features `(b, d)` float32 before the BNNeck, and outputs of the stages that losses read.
         """
         with self._autocast():
             before_neck, stages = self._run.networks.embedder.before_neck(images, self._stages)
@@ -172,9 +174,9 @@ class TrainingStep:
         batch: Batch,
         parts: Sequence[Tensor],
     ) -> Features:
-        """Gather the whole batch's features, and compute the weighted loss terms by them.
+        """Gather the features of the whole batch, and compute the weighted loss terms of them.
 
-        The outputs of stages are those of this process's share.
+        The outputs of stages are not gathered: they stay those of this process's share.
         """
         run = self._run
         before_neck = run.processes.gather(before_neck)
@@ -190,11 +192,11 @@ class TrainingStep:
             with torch.no_grad(), self._autocast():
                 share = torch.cat([run.anchor(part) for part in parts])
             features.start = run.processes.gather(share.float())
-        built = run.networks.losses
-        # A regulariser, which comes last, reads the terms before it.
+        with_parameters = run.networks.losses
+        # Regularisers come last, because they read the terms before them.
         for name, settings in self._losses.items():
-            if name in built:
-                loss = built[name](features)
+            if name in with_parameters:
+                loss = with_parameters[name](features)
             else:
                 loss = LOSSES[name].build(settings, features)
             features.terms[name] = settings.weight * loss
@@ -215,45 +217,45 @@ def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-# Steps whose `finite` was not read yet, each with the sources of its batch.
-Unread = list[tuple[Position, Sequence[str], Gradients]]
+# Steps whose `Gradients.finite` was not read yet, each with the sources of its batch.
+UncheckedSteps = list[tuple[Position, Sequence[str], Gradients]]
 
 
 def refuse_divergence(
-    unread: Unread,
+    unchecked: UncheckedSteps,
     log: RunLog,
     scaler: GradScaler,
 ) -> None:
-    """Check that the losses and gradients of steps are finite, and clear the list.
+    """Check that the losses and gradients of steps are finite, and clear the list of steps.
 
-    A CPU's steps are checked before they change a weight; a GPU's when a step is logged, and before
-    weights are measured or saved, so that the GPU need not be waited for at every step.
+    On a CPU every step is checked before it changes a weight. On a GPU, which a check has to wait
+    for, steps are checked when one is logged, and before weights are measured or saved.
 
     Raises:
-        InputProblem: naming the terms that are not finite, and crops of the batch.
+        InputProblem: a loss or a gradient is not finite; names the terms and crops of the batch.
     """
-    for position, sources, gradients in unread:
+    for position, sources, gradients in unchecked:
         if gradients.finite:
             continue
         terms = {name: float(term) for name, term in gradients.terms.items()}
-        # JSON has no infinity.
+        # JSON cannot represent infinities.
         texts = {name: str(value) for name, value in terms.items()}
         log.write("diverged", position.done, loss=texts, batch=list(sources))
         infinite = [f"{name} is {value}" for name, value in terms.items() if not isfinite(value)]
         if infinite:
             raise _divergence(f"the loss is not finite: {', '.join(infinite)}", sources)
         raise _divergence("a gradient is not finite", sources)
-    if unread and scaler.get_scale() < SMALLEST_SCALE:
-        raise _divergence("every gradient overflows float16", unread[-1][1])
-    unread.clear()
+    if unchecked and scaler.get_scale() < SMALLEST_SCALE:
+        raise _divergence("every gradient overflows float16", unchecked[-1][1])
+    unchecked.clear()
 
 
 def _divergence(problem: str, sources: Sequence[str]) -> InputProblem:
     named = ", ".join(sources[:NAMED_CROPS])
     return InputProblem(
-        f"{problem}, on the batch of {named}, … (all {len(sources)} are in {LOG_NAME}); train anew "
-        "with a lower optimisation.learning_rate or precision=float32; checkpoint.pt, where there "
-        "is one, has finite weights from before this step"
+        f"{problem} in the batch of {named}, … ({LOG_NAME} lists all {len(sources)} crops); train "
+        "anew with a lower optimisation.learning_rate or precision=float32; checkpoint.pt, if it "
+        "exists, holds finite weights of an earlier step"
     )
 
 
@@ -266,9 +268,9 @@ def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def kept_statistics(networks: nn.Module) -> Iterator[None]:
-    """Restore the BatchNorm statistics after forward passes in the block.
+    """Undo the changes of BatchNorm statistics by forward passes in the block.
 
-    Differentiate these passes within the block, because they were computed with the statistics.
+    Backward passes belong into the block too: they need the statistics of their forward passes.
     """
     buffers = list(networks.buffers())
     saved = [buffer.clone() for buffer in buffers]

@@ -1,4 +1,4 @@
-"""Teachers: ready-made models whose features of the training crops a student learns."""
+"""Teachers of a distillation: ready-made models, and their features of the training crops."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def load_teacher_features(
     cache: Path,
     processes: Processes,
 ) -> list[torch.Tensor]:
-    """Return every teacher's features of the training crops; each crop is shown to it once.
+    """Return every teacher's features of the training crops, computed or read from the cache.
 
     Args:
         models: files of ready-made models (`.xml`, `.onnx`) or artefacts (`.safetensors`).
         records: the training crops.
-        cache: a folder where features are kept for the next run on crops of the same contents.
-        processes: the processes that train together; the leading one asks the teachers.
+        cache: a folder that keeps features for other runs on the same crops.
+        processes: the processes that train together; the main one computes the features.
 
     Returns:
-        For each model `(n, t)` float32 of unit length, in the order of the crops.
+        Features `(n, t)` float32 of unit length of each model, in the order of the crops.
 
     Raises:
-        InputProblem: for a model that cannot be read, or a crop.
+        InputProblem: a model or a crop cannot be read.
     """
     teachers = []
     digest = hashlib.sha256()
@@ -48,7 +48,7 @@ def load_teacher_features(
         digest.update(crop_fingerprint(record).to_bytes(8, "big", signed=True))
     for model in models:
         file = resolve_artefact(model)
-        # The digests tell other models of this name, and other crops, apart.
+        # With the digests neither another model of this name nor other crops find this file.
         model_digest = file_digest(file, REMEDY)[:12]
         cached = cache / f"{file.stem}-{model_digest}-{digest.hexdigest()[:12]}.npz"
         if processes.is_main and not cached.exists():

@@ -1,4 +1,4 @@
-"""A training run, from its data to its artefact, and its loop, which can resume at any step."""
+"""Train a recipe on data sets: prepare the run, loop over its steps, and finish the artefact."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from training.run import Run, prepare_run
 from training.run_folder import RunData, RunLog, split_people, write_run
 from training.sampler import describe_epoch
 from training.start_comparison import measure_start
-from training.step import TrainingStep, Unread, autocast_type, refuse_divergence
+from training.step import TrainingStep, UncheckedSteps, autocast_type, refuse_divergence
 from training.validation import Validation, validation_searches
 
 Notice = Callable[[str], None]
-# Called after every step with the steps done, all steps, and the loss terms as last logged: reading
-# them at every step would make a GPU wait.
+# Called after every step with the number of steps done, the number of all steps, and the loss terms
+# that were logged last: reading the terms at every step would make the CPU wait for a GPU.
 Report = Callable[[int, int, dict[str, float]], None]
-# Every run logs this many steps, or all that it has.
+# A short run logs more often than its recipe says, to have this many points on its curves.
 LEAST_LOGGED_STEPS = 20
-# A term whose gradient is below this share of the gradient of L_gmn trains nothing.
+# A loss term is logged as inactive if its gradient norm is below this share of L_gmn's.
 INACTIVE_SHARE = 0.01
 
 
@@ -50,14 +50,14 @@ def no_report() -> Iterator[Report]:
 
 
 class TrainingStopped(Exception):
-    """A run that was asked to stop, and that can be resumed.
+    """Raised when a signal has stopped a run, which can be resumed.
 
     Attributes:
-        signal_number: the signal that asked it to stop.
+        signal_number: the signal that stopped it.
     """
 
     def __init__(self, position: Position, received: Sequence[int]) -> None:
-        # Where several processes train, another one may have received the signal.
+        # If several processes train together, another one may have received the signal.
         self.signal_number = received[0] if received else signal.SIGTERM
         name = signal.Signals(self.signal_number).name
         super().__init__(f"stopped by {name} after step {position.done}; continue with --resume")
@@ -75,44 +75,45 @@ def train(
     progress_bar: ProgressBar = no_bar,
     training_bar: Callable[[], AbstractContextManager[Report]] = no_report,
 ) -> EvaluationReport | None:
-    """Train by a recipe, and write the artefact and its report into a folder.
+    """Train a recipe on data sets, and write the artefact and its report into a folder.
 
     Args:
         recipe: from `training.recipe.read_recipe`.
         datasets: from `training.datasets.registry.read_datasets`.
         folder: the run's folder; it is created if it does not exist.
         resume: continue the run in this folder.
-        notice: called with each line that the run reports.
-        source: where the data come from, for `gmn finish`; None takes the data sets' specs.
+        notice: called with each line that the run prints.
+        source: how `gmn finish` reads the same data sets again; None takes their specs.
         processes: the processes that train together.
         progress_bar: shows the progress of a long step before or after the training.
         training_bar: shows the progress of the training.
 
     Returns:
-        The figures on the people held out; the artefact is `folder / "model.safetensors"`. None
-        where no people are held out, and in the processes that do not lead.
+        The report on the held-out people; the artefact is `folder / "model.safetensors"`. None if
+        no people are held out, and in every process but the main one.
 
     Raises:
         InputProblem: data, initial weights or a setting do not fit, or training diverged.
-        TrainingStopped: SIGINT or SIGTERM stopped it; it can be resumed.
+        TrainingStopped: SIGINT or SIGTERM stopped the run; it can be resumed.
     """
     make_folder(folder)
+    # The crops of `--reviews` are written into the folder before the run begins.
     is_used = not all(file.match("reviews-*") for file in folder.iterdir())
     if processes.is_main and is_used and not resume:
         raise InputProblem(
-            f"{folder}: is not empty; name a new folder, or continue its run by --resume"
+            f"{folder}: is not empty; name a new folder, or continue its run with --resume"
         )
     if source is None:
         specs = tuple(dataset.spec for dataset in datasets)
         source = RunData(specs=specs, command="training.train.train")
 
-    # Everything that the run needs is checked before its first step, up to its artefact.
+    # Anything that would make the run fail at its end is checked before its first step.
     records, held_out = split_people(recipe, datasets)
     notice(f"{len(records):,} crops to train on, {len(held_out):,} held out")
     final_searches = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
     searches = validation_searches(recipe, datasets)
     if processes.is_main and not any(folder.glob("checkpoint*.pt")):
-        # Recombined people are made of crops that are read already.
+        # Recombined people are put together of crops in this list.
         names = {dataset.name for dataset in datasets}
         crops = [record for record in records if record.dataset in names] + held_out
         with progress_bar("Reading every crop once", len(crops)) as advance:
@@ -127,9 +128,9 @@ def train(
             start = measure_start(recipe, final_searches, run.device)
             mean = 100 * start.mean(start.best, "mAP")
             notice(f"{start.name}: held-out people mAP {mean:.1f} by {start.best}")
-    shown = run.sampler.crops_per_epoch(0)
-    alone = run.sampler.single_crop_identities
-    notice(f"An epoch shows {describe_epoch(len(records), shown, alone)}")
+    in_epoch = run.sampler.crops_per_epoch(0)
+    left_out = run.sampler.single_crop_identities
+    notice(f"An epoch shows {describe_epoch(len(records), in_epoch, left_out)}")
 
     with training_bar() as report:
         train_networks(run, report, notice, searches)
@@ -137,8 +138,8 @@ def train(
         return None
     if not recipe.held_out.fraction:
         notice(
-            f"{folder}: no people were held out; gmn finish {folder} --data SPEC makes the "
-            "artefact, calibrated on people whom it was not trained on"
+            f"{folder}: no people were held out; make the artefact with gmn finish {folder} "
+            "--data SPEC, which calibrates it on people whom it was not trained on"
         )
         return None
     trained = TrainedRun(recipe, folder, datasets, source.command)
@@ -158,11 +159,11 @@ def train_networks(
         report: called before each epoch and after every step.
         notice: called with a line for each event, such as a damaged checkpoint, and with the
             figures of each validation.
-        searches: the held-out people that are measured while training; None measures nobody.
+        searches: the held-out people to validate on while training; None validates never.
 
     Raises:
         InputProblem: the loss or a gradient is not finite; names crops of the batch.
-        TrainingStopped: SIGINT or SIGTERM asked for it; the run can be resumed.
+        TrainingStopped: SIGINT or SIGTERM stopped the run; it can be resumed.
     """
     recipe = run.recipe
     epochs = recipe.optimisation.epochs
@@ -177,8 +178,8 @@ def train_networks(
     }
     position = load_checkpoint(run.folder, state, run.identity, notice)
     log_folder = run.folder if run.processes.is_main else None
-    unread: Unread = []
-    with RunLog(log_folder, position.done) as log, stop_signals() as received:
+    unchecked: UncheckedSteps = []
+    with RunLog(log_folder, position.done) as log, stop_signals() as received_signals:
         while (epoch := position.epoch) < epochs:
             if position.step == 0:
                 run.sampler.prepare(epoch, lambda rows: _embed(run, rows))
@@ -193,57 +194,63 @@ def train_networks(
             terms: dict[str, float] = {}
             report(position.done, all_steps, terms)
             for batch in load_batches(run.batches, epoch, order, first_step, run.processes):
-                moment = epoch + position.step / steps
-                rate = learning_rate(recipe.optimisation, moment)
+                epoch_and_fraction = epoch + position.step / steps
+                rate = learning_rate(recipe.optimisation, epoch_and_fraction)
                 set_learning_rate(run.optimiser, rate)
                 logged = position.done % log_every == 0
+                # Augmentation uses the step's seed itself: dropout must not repeat its numbers.
                 seed = step_seed(recipe.seed, epoch, position.step) ^ 0x5EED
                 gradients = step.gradients(batch, seed, with_norms=logged)
-                unread.append((position, batch.sources, gradients))
+                unchecked.append((position, batch.sources, gradients))
+                # To check a step means to wait for the GPU.
                 if logged or on_cpu:
-                    refuse_divergence(unread, log, step.scaler)
+                    refuse_divergence(unchecked, log, step.scaler)
                 step.update()
                 if logged:
                     terms = {name: float(term) for name, term in gradients.terms.items()}
                     crops = (position.step + 1 - first_step) * len(batch.labels)
-                    pace = crops / (time.perf_counter() - began)
+                    crops_per_second = crops / (time.perf_counter() - began)
                     norms = gradients.norms
-                    least = INACTIVE_SHARE * norms.get("gmn", 0.0)
+                    smallest_active = INACTIVE_SHARE * norms.get("gmn", 0.0)
                     log.write(
                         "step",
                         position.done,
-                        epoch=round(moment, 4),
+                        epoch=round(epoch_and_fraction, 4),
                         learning_rate=rate,
                         loss=terms,
                         gradient_norm=norms,
-                        inactive=[name for name, norm in norms.items() if norm < least],
-                        crops_per_second=round(pace, 1),
+                        inactive=[name for name, norm in norms.items() if norm < smallest_active],
+                        crops_per_second=round(crops_per_second, 1),
                     )
 
                 position = Position(epoch, position.step + 1, position.done + 1)
                 if position.step == steps:
                     position = Position(epoch + 1, 0, position.done)
                 report(position.done, all_steps, terms)
-                ends = position.step == 0
+                epoch_ended = position.step == 0
                 if validation.due(position):
-                    refuse_divergence(unread, log, step.scaler)
+                    refuse_divergence(unchecked, log, step.scaler)
                     validation.measure(position, steps, log)
-                stops = run.processes.any(bool(received))
-                if stops or ends or position.step % recipe.checkpoint_every_steps == 0:
-                    refuse_divergence(unread, log, step.scaler)
+                must_stop = run.processes.any(bool(received_signals))
+                is_due = position.step % recipe.checkpoint_every_steps == 0
+                if must_stop or epoch_ended or is_due:
+                    refuse_divergence(unchecked, log, step.scaler)
                     save_checkpoint(run.folder, state, position, run.identity, run.processes)
-                if stops:
-                    raise TrainingStopped(position, received)
+                if must_stop:
+                    raise TrainingStopped(position, received_signals)
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the block; only a program's main thread can."""
+    """Collect SIGINT and SIGTERM while the block runs, instead of being ended by them.
+
+    Python handles signals in the main thread alone: in any other the list stays empty.
+    """
     received: list[int] = []
 
     def receive(number: int, _: FrameType | None) -> None:
         if received and number == signal.SIGINT:
-            # A second Ctrl-C no longer waits for the end of the step.
+            # A second Ctrl-C ends the program without waiting for the end of the step.
             raise KeyboardInterrupt
         received.append(number)
 
@@ -259,9 +266,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
-    """Embed training crops, of which each process embeds its share.
-
-    Leaves the networks in evaluation mode.
+    """Embed training crops, shared out among the processes; leave the networks in evaluation mode.
 
     Raises:
         InputProblem: naming the crop that cannot be read.

@@ -1,4 +1,4 @@
-"""Figures on held-out people while a run trains, and the best weights kept beside it."""
+"""Validation on held-out people while a run trains, and `best.pt` with its best weights."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from training.run import Run
 from training.run_folder import BEST_NAME, RunLog
 
 DRAWN = "synthetic"
-# Training batches that M-Net's BatchNorm statistics are estimated on for a validation.
+# For a validation M-Net's BatchNorm statistics are estimated from this many training batches.
 BATCHES = 8
-# By data set and scoring, `mAP` and `rank_1`, 0 to 1.
+# `mAP` and `rank_1`, 0 to 1, by data set and scoring.
 Figures = dict[str, dict[str, dict[str, float]]]
 
 
 def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
-    """Choose by data set the held-out people to measure on; none if the recipe does not validate.
+    """Choose the held-out people to validate on, by data set; none if the recipe does not validate.
 
     Raises:
         InputProblem: no held-out person of a data set is seen by two cameras.
@@ -52,7 +52,7 @@ def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str
                 f"{dataset.spec}: none of the held-out people is seen by two cameras; raise "
                 "held_out.fraction, or set validation.every_epochs=0"
             )
-        # Some crops of each person under each camera.
+        # A few crops of each person under each camera are enough to compare epochs.
         crops: Counter[tuple[str, str]] = Counter()
         chosen = []
         for record in limit_identities(seen_twice, settings.identities, recipe.held_out.seed):
@@ -65,15 +65,15 @@ def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str
 
 
 def photographed(datasets: Iterable[str]) -> list[str]:
-    """Return the names of photographed data sets; all names if there are drawn people only."""
+    """Return the names of the photographed data sets, or all names if every set is drawn."""
     names = list(datasets)
     return [name for name in names if name != DRAWN] or names
 
 
 def best_scoring(figures: Figures) -> tuple[str, float]:
-    """Return the scoring with the highest mean mAP over the photographed data sets, and that mean.
+    """Return the scoring with the highest mean mAP over the data sets, and that mean.
 
-    Drawn people are easier, and count only if there is no other data set.
+    Drawn people are easier to find, and count only if there is no photographed data set.
     """
     counted = [figures[name] for name in photographed(figures)]
     means = {}
@@ -89,17 +89,17 @@ def refuse_collapsed(
     features: Mapping[str, SearchFeatures],
     metric_network: MetricNetwork | None,
 ) -> None:
-    """Refuse networks that give all crops the same feature, or M-Net's score to all pairs.
+    """Refuse networks that give all crops the same feature, or all pairs the same score.
 
     Raises:
-        CollapsedModel: beginning with `name`, such as a file of weights.
+        CollapsedModel: the networks have collapsed; the message begins with `name`.
     """
     pair_scores = TorchPairScores(metric_network) if metric_network else None
     refuse_collapse(name, gallery_samples(features.values()), pair_scores)
 
 
 class Validation:
-    """The validations of one run: measured, logged, and the best weights kept."""
+    """Validates a run's networks: measures and logs them, and saves the best weights."""
 
     def __init__(
         self,
@@ -107,11 +107,11 @@ class Validation:
         searches: Mapping[str, Search],
         notice: Callable[[str], None],
     ) -> None:
-        """Read the score of the best weights in the run's folder.
+        """Read the score of the best weights in the run's folder, if there are any.
 
         Args:
-            run: its recipe has the interval.
-            searches: chosen by `validation_searches`; with none nothing is measured.
+            run: the run; its recipe says how often to validate.
+            searches: the result of `validation_searches`; if empty, nothing is measured.
             notice: called with a line for every validation.
         """
         self._run = run
@@ -120,7 +120,7 @@ class Validation:
         self._best = self._kept_score()
 
     def due(self, position: Position) -> bool:
-        """Return whether to measure before a step, in the process that leads."""
+        """Return whether to validate before a step; always False in all but the main process."""
         settings = self._run.recipe.validation
         epochs = self._run.recipe.optimisation.epochs
         if not self._searches or not self._run.processes.is_main:
@@ -135,15 +135,15 @@ class Validation:
         steps: int,
         log: RunLog,
     ) -> None:
-        """Measure, log and keep the weights if they are the best; the run stays as it is.
+        """Measure and log the networks, and save their weights if they are the best so far.
 
         Args:
             position: the next step.
-            steps: number of steps of this epoch.
-            log: log of the run.
+            steps: the number of steps of this epoch.
+            log: the log of the run.
         """
         began = time.perf_counter()
-        # A copy: neither statistics nor modes of the networks that train may change.
+        # A copy is measured, since neither statistics nor mode of the trained networks may change.
         networks = copy.deepcopy(self._run.networks)
         figures, collapsed = self._figures(networks)
         scoring, score = best_scoring(figures)
@@ -158,7 +158,8 @@ class Validation:
                 "figures": figures,
             }
             save_best(self._run.folder, networks, position, validation, self._run.identity)
-        # Logged under the step before: a resumed run drops the lines of steps that it does again.
+        # The line has the number of the last step done. If it had that of the next step, a resumed
+        # run would drop it.
         log.write(
             "validation",
             position.done - 1,
@@ -175,11 +176,11 @@ class Validation:
         self._notice(f"epoch {epoch:g}: {summary(figures)}{'; the best' if best else remark}")
 
     def _figures(self, networks: TrainedNetworks) -> tuple[Figures, bool]:
-        """Return the figures, and whether the networks have collapsed and rank by rounding."""
+        """Return the figures, and whether the networks have collapsed."""
         recipe = self._run.recipe
         metric_network = None
         networks.eval()
-        # If the recipe fits an M-Net when training is over, the artefact has that one.
+        # An M-Net that is fitted after the training replaces this one.
         if "gmn" in recipe.losses.on and not recipe.metric_fit.steps:
             metric_network = networks.metric_network
             images = self._run.batches.plain_images(BATCHES)
@@ -199,7 +200,7 @@ class Validation:
         return figures, False
 
     def _kept_score(self) -> float | None:
-        """Return the best score on the same people before this run was resumed."""
+        """Return the best score that this run had before it was resumed."""
         path = self._run.folder / BEST_NAME
         if not self._searches or not self._run.processes.is_main or not path.exists():
             return None
@@ -208,14 +209,14 @@ class Validation:
         except InputProblem as problem:
             self._notice(f"{problem}; the next validation replaces it")
             return None
-        # Figures of other people do not compare.
+        # Scores on other people cannot be compared.
         if saved.identity.recipe.validation != self._run.recipe.validation:
             return None
         return float(saved.validation["score"])
 
 
 def summary(figures: Figures) -> str:
-    """Return figures in a line: `cuhk01 cosine mAP 71.2 Rank-1 69.0, mnet mAP 72.0 Rank-1 70.1`."""
+    """Format figures as `cuhk01 cosine mAP 71.2 Rank-1 69.0, mnet mAP 72.0 Rank-1 70.1`."""
     datasets = []
     for name, scorings in figures.items():
         shown = [

@@ -170,7 +170,7 @@ def test_the_leading_process_alone_writes(trained_by_two):
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
-    with pytest.raises(InputProblem, match=r"8 crops cannot be shared by 3.*nproc-per-node"):
+    with pytest.raises(InputProblem, match=r"8 crops cannot be shared evenly by 3.*nproc-per-node"):
         start("gmn", tmp_path, Processes(0, 3))
 
 

@@ -116,7 +116,7 @@ def test_msgr_trains_with_gmn_in_every_format(precision, tmp_path):
 
 
 def test_msgr_with_micro_batches_is_refused_with_the_remedy():
-    with pytest.raises(InputProblem, match=r"whole batch's graph.*micro_batch=none"):
+    with pytest.raises(InputProblem, match=r"graph of the whole batch.*micro_batch=none"):
         recipe("msfl-msgr-r50", "optimisation.micro_batch=16")
 
 
@@ -156,7 +156,7 @@ def test_the_anchor_is_the_cosine_to_the_embedding_before_training(anchored, tin
 
 
 def test_an_anchor_without_an_embedder_to_start_from_is_refused(tmp_path):
-    with pytest.raises(InputProblem, match=r"losses\.anchor.*none gives none.*losses\.anchor=0"):
+    with pytest.raises(InputProblem, match=r"losses\.anchor.*none has none.*losses\.anchor=0"):
         prepare_run(recipe("small-gmn", "losses.anchor=1"), DATA.records, tmp_path)
 
 

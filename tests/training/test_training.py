@@ -86,7 +86,7 @@ def test_a_run_that_diverges_names_its_crops_and_keeps_the_weights_from_before(t
     run = prepare_run(recipe(), records, tmp_path)
     with pytest.raises(
         InputProblem,
-        match=r"not finite: identity is nan, on the batch of synthetic:.*learning_rate",
+        match=r"not finite: identity is nan in the batch of synthetic:.*learning_rate",
     ):
         train_networks(run, spoil(run, at=2))
     last = logged_steps(tmp_path)[-1]

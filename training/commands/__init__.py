@@ -1,1 +1,1 @@
-"""The `gmn` sub-commands of the training room, one file each."""
+"""The sub-commands of `gmn` that train, evaluate and read data sets."""

@@ -23,7 +23,7 @@ SHOWN = ("far_1e-2", "far_1e-3")
 
 artefact = typer.Typer(
     no_args_is_help=True,
-    help="""Looks after the file of an artefact.
+    help="""Changes the file of an artefact, or makes one of two others.
 
     Example: gmn artefact add-graph mine.safetensors
     """,
@@ -34,16 +34,16 @@ artefact = typer.Typer(
 def add_graph(
     file: Annotated[Path, typer.Argument(help="The artefact's file, which is replaced.")],
 ) -> None:
-    """Adds the graph with which a service computes without PyTorch; fingerprints stay.
+    """Adds the graph that lets a service embed crops without PyTorch; fingerprints do not change.
 
-    An artefact that this version trains or imports has it already.
+    Artefacts that this version trains or imports have it already.
 
     Example: gmn artefact add-graph mine.safetensors
     """
     from model.artefact import add_graph
 
     add_graph(file)
-    typer.echo(f"{file}: holds a graph for services without PyTorch")
+    typer.echo(f"{file}: has a graph for services without PyTorch")
 
 
 @artefact.command("add-reference")
@@ -54,11 +54,12 @@ def add_reference(
         typer.Argument(metavar="FEATURES...", help="Files or folders of gmn embed by it."),
     ],
 ) -> None:
-    """Adds the vectors of nobody by which the false alarms of a watch list are forecast.
+    """Adds a reference, by which the false alarms of a watch list are forecast.
 
-    Each is the sum of the vectors of two people whom the artefact was trained on, as the SHA-256 of
-    their crops shows; crops of others are left out. Each file of features is of one data set. The
-    other fingerprints stay, so that galleries keep their vectors and thresholds.
+    Its vectors show nobody: each is the sum of the vectors of two people whom the artefact was
+    trained on. Training crops are recognised by their SHA-256, and all others are left out. Each
+    file of features has one data set. Other fingerprints do not change, so that galleries keep
+    their vectors and thresholds.
 
     Example: gmn artefact add-reference mine.safetensors cuhk01.npz market1501.npz
     """
@@ -67,7 +68,7 @@ def add_reference(
 
     vectors = mixed_people(load_artefact(file), features)
     add_reference(file, vectors)
-    typer.echo(f"{file}: holds a reference of {len(vectors):,} vectors")
+    typer.echo(f"{file}: has a reference of {len(vectors):,} vectors")
 
 
 @artefact.command("extrapolate")
@@ -79,10 +80,10 @@ def extrapolate(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write.")],
 ) -> None:
-    """Makes an artefact of the weights START + ALPHA · (TRAINED − START).
+    """Makes an artefact with the weights START + ALPHA · (TRAINED − START).
 
-    Above 1 they lie beyond a short training, below 1 between it and its start. M-Net and thresholds
-    are those of TRAINED until gmn calibrate fits them.
+    With an ALPHA above 1 the weights continue the direction of a training, below 1 they lie between
+    its start and its end. M-Net and thresholds are those of TRAINED until gmn calibrate fits them.
 
     Example: gmn artefact extrapolate open mine.safetensors --alpha 1.25 --out further.safetensors
     """
@@ -105,18 +106,18 @@ def calibrate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where to write; without it the new calibration replaces the artefact's.",
+            help="The file to write; without it the artefact itself is changed.",
             show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Fits an artefact's probabilities and operating points anew, and writes them into it.
+    """Fits an artefact's probabilities and thresholds anew, and writes them into it.
 
-    People that the artefact was trained on are left out, as their crops show. The weights and the
-    embedding fingerprint stay, so that galleries stay usable. An artefact without figures gets
-    those of these people.
+    People whose crops the artefact was trained on are left out. Weights and embedding fingerprint
+    do not change, so that galleries stay usable. If the artefact has no figures yet, it gets those
+    of these people.
 
     Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
@@ -139,7 +140,7 @@ def calibrate(
 
     source = resolve_artefact(artefact)
     if out is None and artefact in shipped_artefacts():
-        raise InputProblem(f"{artefact} stays as it ships; name a file with --out")
+        raise InputProblem(f"{artefact} ships with the program; name another file with --out")
     loaded = load_artefact(source)
     target = out or source
     make_folder(target.parent)
@@ -154,8 +155,8 @@ def calibrate(
         if search.held_out:
             others = len({record.identity for record in search.records})
             typer.echo(
-                f"{dataset.name}: the artefact was trained on some of these people, so only the "
-                f"other {others:,} are used",
+                f"{dataset.name}: the artefact was trained on some of these people; only the other "
+                f"{others:,} are used",
                 err=True,
             )
     network = loaded.metric_network
@@ -206,7 +207,7 @@ def calibrate(
     print_tables([Table("Thresholds in galleries of N crops", columns, rows, labels=2)])
     typer.echo(
         f"{target}: calibrated on {calibration.data}; embedding fingerprint "
-        f"{description.embedding_fingerprint[:12]}… as before"
+        f"{description.embedding_fingerprint[:12]}… has not changed"
     )
 
 
@@ -223,7 +224,8 @@ def export(
 ) -> None:
     """Writes an artefact's networks as ONNX graphs, for programs without PyTorch.
 
-    The graphs are run by ONNX Runtime and compared with PyTorch before they are kept.
+    Before they are written, ONNX Runtime runs the graphs, and their outputs are compared with
+    PyTorch's.
 
     Example: gmn export bundled --onnx runs/bundled-onnx
     """
@@ -262,8 +264,8 @@ def import_weights(
 ) -> None:
     """Makes an artefact of published OSNet weights, without M-Net.
 
-    It ranks by cosine; gmn train with initial_weights=ARTEFACT adds M-Net, and gmn calibrate
-    replaces its calibration, which is of drawn people.
+    The artefact ranks by cosine, and is calibrated on drawn people: gmn calibrate fits it to
+    photographed ones. gmn train with initial_weights=ARTEFACT adds M-Net.
 
     Example: gmn import-weights osnet_x0_25_msmt17.pth --trained-on MSMT17 --out osnet.safetensors
     """

@@ -29,18 +29,18 @@ def benchmark(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A table, such as gmn/P2 or msfl/table1, or a TOML file with one of your own; a "
-            "wrong name lists them.",
+            help="A table, such as gmn/P2 or msfl/table1, or a TOML file of your own; a wrong "
+            "name lists all tables.",
             show_default=False,
         ),
     ],
     data: DataSpecs,
     seeds: Annotated[
-        str, typer.Option(help="Comma-separated; every row is trained by each.")
+        str, typer.Option(help="Comma-separated; every row is trained with each seed.")
     ] = "0,1,2",
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="Gets the runs, and a page for each table."),
+        typer.Option("--out", metavar="DIR", help="The folder of the runs and tables' pages."),
     ] = Path("runs/benchmark"),
     settings: SettingsOption = None,
     plugins: PluginOption = None,
@@ -56,15 +56,15 @@ def benchmark(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print what each row would take, from a few steps; write nothing."
+            "--dry-run", help="Estimate the hours of each row from a few steps; write nothing."
         ),
     ] = False,
 ) -> None:
     """Trains and measures every row of a paper's table, or of your own, on the given sets.
 
-    Rows whose sets are missing are left out and named. A run with a report is not trained again, a
-    stopped training continues, and tables that share a row share its runs. The paper's figures
-    stand beside a row where recipe, sets and ranking are the paper's.
+    Rows whose sets are missing are left out and named. The same command continues a benchmark that
+    was stopped: finished runs are not trained again. Tables that share a row share its runs. The
+    paper's figures are shown beside a row if recipe, sets and ranking are the paper's.
 
     Example: gmn benchmark msfl/table1 --data market1501:/data/Market-1501-v15.09.15 --dry-run
     """
@@ -95,7 +95,7 @@ def benchmark(
     others = read_datasets(calibrate or [])
     if not others and any(not recipe.held_out.fraction for recipe in plan.recipes):
         raise InputProblem(
-            "held_out.fraction is 0, so that no people are left to calibrate on; name others with "
+            "held_out.fraction=0 leaves no people to calibrate on; name others with "
             "--calibrate SPEC"
         )
     with joined_processes() as processes:
@@ -137,4 +137,4 @@ def _numbers(seeds: str) -> list[int]:
     try:
         return list(dict.fromkeys(int(word) for word in seeds.split(",")))
     except ValueError as error:
-        raise InputProblem(f"--seeds {seeds}: write numbers with commas, such as 0,1,2") from error
+        raise InputProblem(f"--seeds {seeds}: separate numbers by commas, as in 0,1,2") from error

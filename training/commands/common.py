@@ -43,9 +43,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error, if that is a terminal, while the block runs.
+    """Show a progress bar on standard error while the block runs, if that is a terminal.
 
-    Call the yielded function with the number newly done.
+    The yielded function adds a number to those done.
     """
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -54,7 +54,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables as wide as the terminal lets them be."""
+    """Print tables, laid out for the width of the terminal."""
     console = Console()
     for table in tables:
         console.print(table.rich(console.width))

@@ -1,4 +1,4 @@
-"""`gmn check-data` and `gmn embed`: counts and faults of data sets, and their features."""
+"""`gmn check-data` and `gmn embed`: find faults of data sets, and write their features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.evaluation.offline import Network, Part
     from training.evaluation.tables import Value
 
-# Cameras and pairs of places that are listed; --json has them all.
+# The number of cameras and of pairs of splits that are printed; --json has them all.
 LISTED = 10
 UNREADABLE_SHOWN = 20
 SPEC_HELP = (
@@ -37,22 +37,22 @@ SPEC_HELP = (
 def check_data(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help=SPEC_HELP)],
     examples: Annotated[
-        int, typer.Option("--examples", min=0, help="How many findings of a kind are named.")
+        int, typer.Option("--examples", min=0, help="The number of findings of each kind to name.")
     ] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Reads data sets, counts them, and reports their faults.
+    """Reads data sets, counts their crops, and reports faults.
 
-    Found are files that cannot be read, crops that are too small, blurred, dark, overexposed or
-    not person-shaped, counts that are not the published ones, people under one camera only, and
-    files with the same pixels, also under several labels, both to train on and to test on, or in
-    several of the sets given. Every finding is counted, --examples of each kind are named. Exits
-    with 1 if a file cannot be read. Notes and poor crops alone are no failure. docs/datasets.md
-    lists every KIND and where to get it.
+    It finds files that cannot be read; crops that are too small, blurred, dark, overexposed or not
+    person-shaped; counts that differ from the published ones; people under one camera only; and
+    files with the same pixels, under different labels, in training and test splits, or in several
+    of the given sets. All findings are counted, and --examples of each kind named. The exit status
+    is 1 if a file cannot be read; notes and poor crops do not change it. docs/datasets.md lists
+    every KIND and where to get it.
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
-    # A package that is missing is named before anything is printed.
+    # Fail on a missing package before the data are read.
     import training.evaluation.tables  # noqa: F401
     from training.datasets.check import check_datasets
     from training.datasets.registry import read_datasets
@@ -171,24 +171,24 @@ def embed(
         str, typer.Option(metavar="SPEC", help="KIND:PATH, such as cuhk01:/data/cuhk01.")
     ],
     out: Annotated[
-        Path, typer.Option(metavar="PATH", help="Where to write: a .npz file, or else a folder.")
+        Path, typer.Option(metavar="PATH", help="The .npz file, or the folder, to write.")
     ],
     part: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Of a folder's shards, those of the I-th of N processes."),
+        typer.Option(metavar="I/N", help="Write the shards of the I-th of N processes only."),
     ] = None,
     device: DeviceOption = "auto",
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Run the backbone in bfloat16, faster where it can.")
+        bool, typer.Option("--bfloat16", help="Run the backbone in bfloat16, faster on some CPUs.")
     ] = False,
 ) -> None:
-    """Writes the features of a data set.
+    """Writes the features of a data set into a file, or into a folder of shards.
 
-    A file holds `features` (n, d) float32 as the embedder gives them, `paths`, `identities`,
-    `cameras`, `captured_at` and `sha256`, and opens with `numpy.load(FILE, allow_pickle=False)`. A
-    folder gets shards of 2,048 crops; existing ones are skipped, so that the same command continues
-    a killed run, and --part splits one among processes and machines. A crop that cannot be read is
-    named and left out; the exit status is 1 then.
+    A file has the arrays `features` (n, d) float32, not of unit length, `paths`, `identities`,
+    `cameras`, `captured_at` and `sha256`; read it with `numpy.load(FILE, allow_pickle=False)`. A
+    folder has shards of 2,048 crops. Existing shards are skipped, so that the same command
+    continues a killed run; --part divides them among processes and machines. Crops that cannot be
+    read are named and left out, and the exit status is then 1.
 
     Example: gmn embed bundled --data cuhk01:/data/cuhk01 --out features.npz
 
@@ -199,7 +199,7 @@ def embed(
 
     to_file = out.suffix == ".npz" or out.is_file()
     if to_file and part:
-        raise InputProblem(f"--part {part}: splits a folder of shards; name a folder as --out")
+        raise InputProblem(f"--part {part}: divides a folder of shards; name a folder as --out")
     shards = _part(part or "1/1")
     records = read_dataset(data).records
     network = _network(artefact, device, bfloat16)
@@ -211,8 +211,8 @@ def embed(
     for crop in unreadable[:UNREADABLE_SHOWN]:
         typer.echo(f"left out: {crop}", err=True)
     if (more := len(unreadable) - UNREADABLE_SHOWN) > 0:
-        typer.echo(f"left out: {more:,} more, which the files name as `unreadable`", err=True)
-    files = "" if to_file else f" in {outcome.written:,} shards, {outcome.skipped:,} were there"
+        typer.echo(f"left out: {more:,} more, listed in the files as `unreadable`", err=True)
+    files = "" if to_file else f" in {outcome.written:,} new shards, {outcome.skipped:,} existed"
     typer.echo(
         f"{out}: {outcome.features:,} features{files}; {len(unreadable):,} crops left out; "
         f"computed by {network.runtime} in {network.precision}",
@@ -227,7 +227,7 @@ def _part(asked: str) -> Part:
 
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", asked)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise InputProblem(f"--part {asked}: is no I/N; the second of four processes is 2/4")
+        raise InputProblem(f"--part {asked}: write I/N, such as 2/4 for the second of 4 processes")
     return Part(int(match[1]), int(match[2]))
 
 

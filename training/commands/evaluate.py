@@ -1,4 +1,4 @@
-"""`gmn evaluate` and `gmn report`: measures a model, and shows or compares runs."""
+"""`gmn evaluate` and `gmn report`: measure a model, and show or compare runs."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def evaluate(
         Literal["all", "held-out"],
         typer.Option(
             help="All people, or those that the artefact's training held out; for a ready-made "
-            "model those that recipes hold out by default."
+            "model, those that recipes hold out by default."
         ),
     ] = "all",
     scoring: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: cosine, mnet; k_reciprocal re-ranks cosine by common "
-            "neighbours, which gives no pair score. Without it those of the artefact.",
+            help="Comma-separated rankings: cosine, mnet, or k_reciprocal, which re-ranks cosine "
+            "by common neighbours. By default all scorings of the artefact.",
             show_default=False,
         ),
     ] = None,
@@ -64,8 +64,8 @@ def evaluate(
         typer.Option(
             "--people",
             min=2,
-            help="Search for at most so many people of each set, or of each of its random splits; "
-            "always the same ones.",
+            help="The largest number of people to search for in each set, or in each of its "
+            "random splits; always the same people.",
             show_default=False,
         ),
     ] = None,
@@ -75,10 +75,10 @@ def evaluate(
 ) -> None:
     """Measures an artefact on labelled crops: ranking, false alarms, calibration.
 
-    A set with query and gallery splits is searched in them, a small one in the random splits
-    that papers draw, any other across its cameras. Every figure has a 95% bootstrap interval. The
-    page in --out shows crops of the data, unless --no-pictures; the JSON never does. gmn report
-    compares the folders of several --out.
+    A set with query and gallery splits is searched in these, a small set in random splits as in
+    the papers, and any other set across its cameras. Every figure has a 95% bootstrap interval.
+    The page in --out shows crops of the data unless --no-pictures is given; the JSON shows none.
+    gmn report compares the folders of several evaluations.
 
     Example: gmn evaluate bundled --data cuhk01:/data/cuhk01 --out report
     """
@@ -127,7 +127,7 @@ def _scorings(asked: str) -> list[str]:
     unknown = [name for name in names if name not in RANKINGS]
     if unknown or not names:
         wrong = unknown[0] if unknown else "nothing"
-        raise InputProblem(f"--scoring names {wrong}; choose of {', '.join(RANKINGS)}")
+        raise InputProblem(f"--scoring names {wrong}; name some of {', '.join(RANKINGS)}")
     return [scoring for scoring in RANKINGS if scoring in names]
 
 
@@ -156,11 +156,11 @@ def report(
 ) -> None:
     """Shows one run on a page, or compares several.
 
-    A comparison has every figure with its interval, paired differences over the same queries, and
-    the settings that differ. Folders of one artefact count as one model, and models whose recipes
-    differ in the seed alone as one with a spread. Differences are to the first model. The page
-    loads nothing from elsewhere; the numbers are in the JSON beside it. With --maps it shows people
-    of that set.
+    A comparison has all figures with intervals, the differences to the first model, paired over the
+    same queries, and the settings that differ. Folders of one artefact count as one model, and
+    models whose recipes differ in the seed alone as one model with several seeds. The page loads
+    nothing from elsewhere; a JSON beside it has the numbers. With --maps the page shows people of
+    that data set.
 
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """
@@ -184,7 +184,7 @@ def report(
             "tables.html",
             page="report",
             title=" · ".join(comparison.runs),
-            summary="The first model is what the others differ from.",
+            summary="Differences are to the first model.",
             tables=tables,
             remarks=(),
             runs=comparison.runs,
@@ -206,7 +206,7 @@ def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> Activa
     chosen = choose_device(device)
     return ActivationMaps(
         records,
-        # Seeds of one recipe look alike; the first stands for them.
+        # Maps of a recipe's other seeds would look alike.
         {
             group.name: draw_maps(group.first.load_artefact().on(chosen), records)
             for group in groups

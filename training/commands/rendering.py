@@ -1,4 +1,4 @@
-"""The outcome of an evaluation or a dry run, printed on a terminal."""
+"""Print the figures of an evaluation, or the estimate of a dry run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.sampler import describe_epoch
 
 
 def render_report(report: EvaluationReport, out: Path | None) -> None:
-    """Print every data set's figures, and where the report page lies."""
+    """Print the figures of every data set, and the path of the report's page."""
     for result in report.datasets:
         version = f"  ({result.version})" if result.version else ""
         typer.secho(f"\n{result.name}{version}  {result.spec}", bold=True)
@@ -26,15 +26,15 @@ def render_report(report: EvaluationReport, out: Path | None) -> None:
         )
         if result.seen_in_training:
             typer.secho(
-                f"  {result.seen_sentence} --split held-out measures people that its training "
-                "held out.",
+                f"  {result.seen_sentence} Use --split held-out to measure people whom its "
+                "training held out.",
                 fg="yellow",
             )
         print_tables(dataset_tables(result))
         if result.used_to_calibrate:
             typer.secho(
-                "  The calibration was fitted on these people: expect other people's false alarms "
-                "to differ.",
+                "  The calibration was fitted on these people; false alarms of other people may "
+                "differ.",
                 fg="yellow",
             )
     if report.checkpoint:

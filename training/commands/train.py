@@ -1,4 +1,4 @@
-"""`gmn train` and `gmn finish`: a recipe and data sets in, a run's folder with an artefact out."""
+"""`gmn train` and `gmn finish`: train a recipe on data sets, and make the run's artefact."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def train(
     data: DataSpecs,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run's folder, made by the run.", show_default=False),
+        typer.Option("--out", help="The run's folder, which must be new.", show_default=False),
     ] = None,
     settings: SettingsOption = None,
     plugins: PluginOption = None,
@@ -43,7 +43,7 @@ def train(
         str | None,
         typer.Option(
             "--leave-out",
-            help="Train on every --data but the one of this name.",
+            help="Train on all --data except the set of this name.",
             show_default=False,
         ),
     ] = None,
@@ -52,12 +52,10 @@ def train(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Say what the run would take, from a few steps; write nothing."
-        ),
+        typer.Option("--dry-run", help="Estimate the run's cost from a few steps; write nothing."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="The answer of --dry-run as JSON.")
+        bool, typer.Option("--json", help="Print the result of --dry-run as JSON.")
     ] = False,
 ) -> None:
     """Trains an artefact from labelled crops.
@@ -73,13 +71,13 @@ def train(
     from training.run_folder import RECIPE_NAME, RunData
 
     if as_json and not dry_run:
-        raise InputProblem("--json: answers --dry-run only; a run's figures are in its report.json")
+        raise InputProblem("--json: needs --dry-run; the figures of a run are in its report.json")
     if out is None and not dry_run:
-        raise InputProblem("--out is missing: name the folder that the run is to make")
+        raise InputProblem("--out is missing: name a new folder for the run")
     resolved = read_recipe(recipe, settings, plugins or ())
     source = RunData(specs=tuple(data), left_out=left_out, command=command_line())
     if resume and out is not None and not (out / RECIPE_NAME).is_file():
-        raise InputProblem(f"--out {out}: holds no run to resume; leave --resume out to start one")
+        raise InputProblem(f"--out {out}: has no run to resume; leave --resume out to start one")
     with joined_processes() as processes:
         datasets = source.training_sets(read_datasets(data))
         if out is None or dry_run:
@@ -101,7 +99,7 @@ def _estimate(
     from training.run import prepare_run
     from training.run_folder import split_people
 
-    # Teachers are asked once, and their features would be written: the steps go without them.
+    # The time of teachers does not depend on the steps, and their features would be written.
     recipe = recipe.model_copy(update={"distillation": Distillation()})
     if recipe.held_out.fraction:
         held_out_searches(recipe, datasets)
@@ -123,7 +121,7 @@ def train_one(
     resume: bool,
     processes: Processes,
 ) -> None:
-    """Train a run in a folder and print its figures; a signal ends the command."""
+    """Train a run and print its figures; exit with the signal's status if one stopped it."""
     from training.commands.rendering import render_report
     from training.run_folder import ARTEFACT_NAME
     from training.train import TrainingStopped, no_report
@@ -155,7 +153,7 @@ def train_one(
 
 @contextmanager
 def training_bar() -> Iterator[Report]:
-    """Show steps and loss on standard error, if that is a terminal."""
+    """Show a bar with steps and loss on standard error, if that is a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("training")
@@ -178,8 +176,8 @@ def finish(
         str | None,
         typer.Option(
             metavar="best|last|FILE",
-            help="Which weights: the best of the validations, the last, or those of a file; "
-            "without it the best where there are any.",
+            help="The weights: the best of all validations, the last, or those of a file; by "
+            "default the best if there were validations.",
             show_default=False,
         ),
     ] = None,
@@ -188,7 +186,7 @@ def finish(
         typer.Option(
             "--data",
             metavar="SPEC",
-            help="Measure and calibrate on these people, not on those held out; KIND:PATH, "
+            help="KIND:PATH of people to measure and calibrate on, instead of those held out; "
             "repeatable.",
             show_default=False,
         ),
@@ -196,7 +194,7 @@ def finish(
     plugins: PluginOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Makes an artefact and its report from a checkpoint of a run, finished or not.
+    """Makes an artefact and its report from a checkpoint of a run, which may still train.
 
     Example: gmn finish runs/mine --checkpoint last
     """

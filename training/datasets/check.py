@@ -1,19 +1,25 @@
-"""The findings of `check-data`: every file read once, counted, measured and compared.
+"""Check data sets: read every file once, count the crops, and find faults.
 
-The report becomes JSON as it is; a kind of finding is `{"count": all, "examples": the first}`.
+The report is written as JSON. Each kind of finding is `{"count": all, "examples": the first}`.
 
-`datasets`: for each set its counts by split (`published_…` is None where the authors published
-nothing) and by camera, and the findings `unreadable` (files that end a training), `quality`
-(readable files too poor to recognise a person by, the most frequent fault first; a file may have
-several), `one_camera_identities` (people who cannot be searched for across cameras), `width` and
-`height` of the readable files in pixels (None where there are none), and `notes`, a sentence each.
-Junk and distractors are no identities.
+`datasets` has for each set:
 
-`duplicates`: pictures in several files with the same pixels, under one label and in one split;
-`crossing_duplicates`: those under several labels or in several splits or sets. Each has its number
-of `files`, the first `sources`, the `people` that the labels name, the `places` (`data set` or
-`data set/split`), and the list `crosses`: `data set` and `split` are leaks between training and
-test. `shared`: all of them counted by place. `notes`: on the sets together.
+- counts by split and by camera; `published_…` is None if the authors published no number;
+- `unreadable`, the files that no training can read;
+- `quality`, readable files in which a person cannot be recognised, by fault, the most frequent
+  fault first; a file may have several;
+- `one_camera_identities`, people who cannot be searched for across cameras;
+- `width` and `height` of the readable files in pixels; None without such files;
+- `notes`, a sentence each.
+
+Junk and distractors do not count as identities.
+
+`duplicates` are pictures of which several files have the same pixels, under one label and in one
+split; `crossing_duplicates` have several labels, splits or sets. Each has the number of `files`,
+the first `sources`, the `people` that the labels name, the `places` (`data set` or
+`data set/split`), and in `crosses` the kinds of labels that differ: `data set`, `split` (a leak
+between training and test) or `identity`. `shared` counts all duplicates by place, and `notes` are
+on the sets together.
 """
 
 from __future__ import annotations
@@ -33,16 +39,16 @@ from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
 
 QUALITY_LIMITS = QualityLimits()
-"""The limits of the service for a crop that is enrolled, unless it is set otherwise."""
+"""The default limits of the service for crops that are enrolled."""
 
 CAMERA_IMBALANCE = 5.0
-"""Above this ratio of the busiest camera's images to the quietest one's, a note is made."""
+"""A note is made if the busiest camera has more than this many times the images of the quietest."""
 
 Report = dict[str, Any]
-"""The report or a part of it."""
+"""The report, or a part of it."""
 
 Pictures = dict[bytes, list[CropRecord]]
-"""All crops with the same pixels, by a digest of these."""
+"""Crops by the digest of their pixels."""
 
 
 def check_datasets(
@@ -50,11 +56,11 @@ def check_datasets(
     examples: int = 10,
     on_file: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Read every file of the sets.
+    """Read every file of the sets, and return the report.
 
     Args:
-        datasets: as read by the registry.
-        examples: how many findings of a kind are named; all of them are counted.
+        datasets: the data sets.
+        examples: the number of findings of each kind to name; all of them are counted.
         on_file: called after each file, to show progress.
     """
     pictures: Pictures = defaultdict(list)
@@ -131,7 +137,7 @@ def _check(
             if stated not in (None, count):
                 notes.append(
                     f"{f'split {split}: ' if split else ''}{count:,} {name}, {stated:,} were "
-                    f"published ({count - stated:+,}): figures from here do not compare with papers"
+                    f"published ({count - stated:+,}): figures cannot be compared with papers'"
                 )
         splits.append(counts)
     if kind.stands_for_camera:
@@ -165,7 +171,7 @@ def _examine(
     pictures: Pictures,
     faults: dict[str, list[Report]],
 ) -> tuple[int, int] | None:
-    """Add a crop to the pictures, and its faults by their codes; return its height and width."""
+    """Add a crop to `pictures` and its faults to `faults`; return its height and width."""
     try:
         pixels = record.decode()
     except InputProblem as problem:
@@ -192,7 +198,7 @@ def _camera_notes(
     elif alone:
         notes.append(
             f"{alone:,} of {identities:,} identities are under one camera only: "
-            "no query of theirs has an answer"
+            "their queries have no true match"
         )
     ranking = cameras.most_common()
     busiest, most = ranking[0]
@@ -206,7 +212,7 @@ def _camera_notes(
 
 
 def _cause(problem: InputProblem) -> Report:
-    """Return why a file cannot be read: a `code` for programs and a `detail` for people."""
+    """Return the cause of a problem: a `code` for programs, and a `detail` for people."""
     cause = problem.__cause__
     if isinstance(cause, CropProblem):
         return {"code": cause.code, "detail": cause.detail}

@@ -1,7 +1,7 @@
-"""Drawn people: a data set that shows nobody, for tests, demonstrations and first runs.
+"""Drawn people: a data set without real people, for tests, demonstrations and first runs.
 
-A person is a figure of round limbs in the colours of clothes, skin and hair. Each camera has a
-scene, a tint, a light, a sharpness and noise of its own; the cameras of a domain share a tint.
+A person is a figure of rounded limbs in the colours of clothes, skin and hair. Each camera has its
+own scene, tint, light, sharpness and noise; the cameras of a domain have similar tints.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LIMITS = {
     "cameras": ("cameras_per_domain", 1, 1_000),
     "crops": ("crops_per_camera", 1, 1_000),
 }
-"""Parts of a spec: the argument of `draw_people`, its least and its largest value."""
+"""The parts of a spec: the argument of `draw_people`, its smallest and its largest value."""
 
 
 def _palette(hexadecimal: str) -> Plane:
@@ -51,7 +51,7 @@ EXPOSURES = (0.85, 1.1, 0.95, 1.2)
 
 @dataclass(frozen=True)
 class Cloth:
-    """A cloth of two colours; `stripes` counts them along x and y in a body height, 0 for none."""
+    """A cloth of two colours; `stripes` is their number per body height along x and y."""
 
     first: Plane
     second: Plane
@@ -70,7 +70,7 @@ class Cloth:
 
 @dataclass(frozen=True)
 class Person:
-    """The looks that no camera changes; widths are in body heights, sleeves a share of the arm."""
+    """The appearance of a person; widths are in body heights, sleeves a share of the arm."""
 
     upper: Cloth
     lower: Cloth
@@ -89,14 +89,14 @@ class Camera:
     """A camera.
 
     Attributes:
-        scene: `(48, 96, 3)` RGB from 0 to 1; a crop shows a third of its width.
+        scene: the background, `(48, 96, 3)` RGB from 0 to 1; a crop shows a third of its width.
         tint: a factor for each channel.
-        gamma: of the exposure.
-        blur: radius in pixels.
-        noise: standard deviation, share of white.
-        light: from -1, where the left side is lit, to 1.
-        fill: height of a person, share of the crop's.
-        slack: standard deviation of a person's place, share of the crop's height.
+        gamma: the exponent of the exposure.
+        blur: the radius in pixels.
+        noise: the standard deviation, as a share of white.
+        light: the side that is lit, from -1 (left) to 1 (right).
+        fill: a person's height, as a share of the crop's.
+        slack: the standard deviation of a person's position, as a share of the crop's height.
     """
 
     scene: Plane
@@ -110,13 +110,13 @@ class Camera:
 
 
 class Canvas:
-    """A crop being painted; places are (x, y) in body heights from the top of the head.
+    """A crop to paint on; positions are (x, y) in body heights from the top of the head.
 
     Attributes:
         pixels: `(height, width, 3)` RGB from 0 to 1.
-        x, y: `(width)` and `(height, 1)`, the places of the pixels.
-        scale: pixels in a body height.
-        light: `(height, width, 1)`, a factor for all colours that are painted.
+        x, y: the positions of the pixels, `(width)` and `(height, 1)`.
+        scale: the number of pixels in a body height.
+        light: a factor on all painted colours, `(height, width, 1)`.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Canvas:
         radius: float,
         colours: Plane,
     ) -> None:
-        """Paint everything within a radius of the line between two places."""
+        """Paint all pixels within a radius of the line between two positions."""
         start_x, start_y = start
         end_x, end_y = end
         across = end_x - start_x
@@ -179,16 +179,16 @@ def draw_people(
 ) -> Dataset:
     """Draw people into the `pixels` of a data set named `synthetic`.
 
-    The same arguments give the same bytes. A person, a camera or a crop depends on the seed and its
-    own numbers only: a larger set holds the smaller one's crops unchanged.
+    The same arguments give the same bytes. A person, a camera or a crop depends only on the seed
+    and its own numbers, so that a larger set contains the crops of a smaller one unchanged.
 
     Args:
         seed: 0 or more.
-        domains: number of drawn data sets, each with its own tint, cameras and people.
-        height, width: size of a crop in pixels.
+        domains: the number of domains, each with its own tint, cameras and people.
+        height, width: the size of a crop in pixels.
 
     Raises:
-        DatasetProblem: if the seed is negative or a count is less than 1.
+        DatasetProblem: the seed is negative, or a count is less than 1.
     """
     counts = (identities_per_domain, cameras_per_domain, crops_per_camera)
     if seed < 0 or min(domains, *counts, height, width) < 1:
@@ -272,7 +272,7 @@ def _draw_camera(random: Random, domain: int) -> Camera:
         inside = beside & (abs(rows - 0.6 * top) < 0.3)
         colour = random.uniform(0.1, 0.9) + random.normal(0, 0.05, 3)
         scene = np.where(inside, colour, scene)
-    # Neighbouring domains are as far apart in tint as two photographed sets.
+    # The tints of consecutive domains differ as much as those of two photographed sets.
     warmth = (0.16 if domain % 2 else -0.16) + random.normal(0, 0.06)
     exposure = EXPOSURES[domain % 4] * random.uniform(0.9, 1.1)
     tint = np.array([1 + warmth, 1 + random.normal(0, 0.03), 1 - warmth])
@@ -294,7 +294,7 @@ def _draw_crop(
     camera: Camera,
     size: tuple[int, int],
 ) -> NDArray[np.uint8]:
-    """Return a person at one moment, `(height, width, 3)` uint8 RGB."""
+    """Draw one crop of a person, `(height, width, 3)` uint8 RGB."""
     canvas = Canvas(random, camera, *size)
     turn = random.uniform(-1, 1)
     _paint_person(random, canvas, person, turn)
@@ -317,7 +317,7 @@ def _paint_person(
     turn: float,
 ) -> None:
     """Paint a person whose `turn` is -1 with the back to the camera and 1 with the face to it."""
-    # A side view is narrower and shows longer steps.
+    # Seen from the side, a person is narrower and takes longer steps.
     sideways = 1 - abs(turn)
     shoulders = person.shoulders * (1 - 0.25 * sideways)
     belly = person.belly * (1 - 0.2 * sideways)
@@ -353,10 +353,12 @@ def _paint_person(
 
 
 def _read_drawn(kind: DatasetKind, text: str) -> Dataset:
-    """Draw `SEED[,identities=60][,domains=4][,cameras=3][,crops=2]`, counts per domain and camera.
+    """Draw the people of `SEED[,identities=60][,domains=4][,cameras=3][,crops=2]`.
+
+    Identities and cameras are counted per domain, crops per camera.
 
     Raises:
-        DatasetProblem: if the text is anything else.
+        DatasetProblem: the text has another form.
     """
     numbers: dict[str, int] = {}
     for part in f"the seed={text}".split(","):

@@ -1,4 +1,4 @@
-"""A kind of data set: the layout of its crops in folders, its terms, its published counts."""
+"""Kinds of data sets: the layout of their crops in folders, their terms and published counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_i
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 
 Parts = Mapping[str, str]
-"""Parts of the names of a file and its folder, such as `identity`, `camera` and `split`."""
+"""The parts of a label, such as `identity`, `camera` and `split`, that file and folder name."""
 
 
 def _stated_label(parts: Parts) -> tuple[str, str]:
@@ -23,14 +23,14 @@ def _stated_label(parts: Parts) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a public set.
+    """The layout of a data set whose file names state the labels.
 
     Attributes:
         file_name: matches the whole name of a file; its groups are parts of the label.
-        form: the same for people, such as `like 000_45.bmp (identity, viewing angle)`.
-        folders: the folders of the crops below the root, and the parts that each of them states.
-        within: folders of the archive that may lie above the root, from the outside inwards.
-        label: returns identity and camera from all parts of a crop.
+        form: the pattern in words, such as `like 000_45.bmp (identity, viewing angle)`.
+        folders: the folders of crops below the root, each with the parts that it stands for.
+        within: folders of the archive above the root, the outermost first; they may be missing.
+        label: returns identity and camera from the parts of a crop.
     """
 
     file_name: re.Pattern[str]
@@ -44,12 +44,13 @@ class Layout:
         kind: DatasetKind,
         path: Path,
     ) -> list[CropRecord]:
-        """Return every crop below a root or the folder above it, in the order of folders and names.
+        """Read every crop below the root, in the order of folders and names.
 
-        Identities that label no person are read in a gallery only.
+        Identities that label no person are read in the gallery only. The path is the root, or the
+        folder of the archive above it.
 
         Raises:
-            DatasetProblem: naming the first file or folder that is wrong.
+            DatasetProblem: a file or folder is wrong; the message names the first one.
         """
         root = descend(path, *self.within)
         listed(root)
@@ -76,13 +77,13 @@ class Layout:
 
 
 class PublishedCount(NamedTuple):
-    """The published counts of one split; None where the authors state none.
+    """The published counts of one split; None if the authors state none.
 
     Attributes:
-        identities: number of people, junk and distractors not counted.
-        images: number of crops.
-        split: `train`, `query`, `gallery`, or None where the set is not split.
-        version: the `Dataset.version` of these counts; None is every version.
+        identities: the number of people, without junk and distractors.
+        images: the number of crops.
+        split: `train`, `query`, `gallery`, or None if the set is not split.
+        version: the `Dataset.version` of these counts; None for every version.
     """
 
     identities: int | None = None
@@ -96,14 +97,15 @@ class RandomSplits:
     """Random splits of a small set, over which papers average.
 
     Each split searches for `test_people` of the `eligible_identities`. The other eligible people
-    may be trained on and are in neither query nor gallery; all other people of the gallery's side
-    stay in the gallery of every split.
+    are neither in its queries nor in its gallery, so that they may be trained on. People who are
+    not eligible stay in every gallery.
 
     Attributes:
-        sides: the difference between queries and gallery. `cameras`: the first camera by name
-            queries, the second is the gallery. `splits`: the set's own `query` and `gallery`.
-            `crops`: of every person's crops one at random queries, another one is the gallery.
-        number: how many splits are averaged.
+        sides: the difference between queries and gallery. With `cameras` the queries are of the
+            first camera by name, and the gallery of the second. With `splits` they are the set's
+            own `query` and `gallery`. With `crops` a random crop of each person is the query, and
+            another one is in the gallery.
+        number: the number of splits.
     """
 
     test_people: int
@@ -115,7 +117,7 @@ class RandomSplits:
         records: Iterable[CropRecord],
         not_people: frozenset[str] = frozenset(),
     ) -> list[str]:
-        """Return the people that a split draws from, sorted: those with a crop on either side."""
+        """Return the people with a crop on both sides, sorted; splits are drawn from these."""
         sides: dict[str, set[object]] = defaultdict(set)
         for number, record in enumerate(records):
             if self.sides == "splits":
@@ -137,22 +139,22 @@ def read_layout(kind: DatasetKind, path: Path) -> Dataset:
 
 @dataclass(frozen=True)
 class DatasetKind:
-    """One kind of data set, as `training.datasets.registry.register_dataset` takes it.
+    """One kind of data set, for `training.datasets.registry.register_dataset`.
 
     Attributes:
         name: the KIND of a spec; for a public set also the name of the data set.
         path: describes the PATH of a spec to people.
-        terms: one sentence on how it may be used.
-        obtain: its source.
-        layout: the layout of a set of files in folders; None where `read` needs none.
-        read: reads the data set, from this kind, the PATH and its options as keywords.
-        version: `Dataset.version` of a set with a layout alone.
-        options: names of options that may follow the PATH as `,name=value`, with their values.
+        terms: one sentence on how the data may be used.
+        obtain: where to obtain the data.
+        layout: the layout of the files in folders; None if `read` needs none.
+        read: reads the data set, given this kind, the PATH, and the options as keywords.
+        version: the `Dataset.version` of a set that is read by its layout alone.
+        options: the options that may follow the PATH as `,name=value`, with their values.
         not_people: identities that label no person, such as junk.
-        stands_for_camera: a clause on the substitute where files state no camera, else empty.
-        random_splits: None where the set has a split of its own, or papers do not split it.
+        stands_for_camera: a clause that says how cameras are assigned if files state none.
+        random_splits: None if the set has splits of its own, or papers do not split it.
         overlaps: the other kinds that show some of the same people.
-        is_path: False where `read` takes the text behind the colon as it is.
+        is_path: False if `read` takes the text behind the colon as it is.
     """
 
     name: str
@@ -175,12 +177,12 @@ class DatasetKind:
         records: Iterable[CropRecord],
         version: str = "",
     ) -> Dataset:
-        """Return the data set of these crops; the registry adds its spec."""
+        """Make a data set of these crops; the registry adds its spec."""
         return Dataset(self.name, "", self.terms, tuple(records), version)
 
 
 def descend(folder: Path, *names: str) -> Path:
-    """Return the innermost folder of these names; one that is missing is passed over."""
+    """Enter folders of these names one after another, and skip the missing ones."""
     for name in names:
         if (folder / name).is_dir():
             folder = folder / name
@@ -191,7 +193,7 @@ def image_files(folder: Path) -> list[Path]:
     """Return every image file directly in a folder, sorted by name, without hidden files.
 
     Raises:
-        DatasetProblem: as `listed`, or if the folder holds no image.
+        DatasetProblem: the folder cannot be read, or has no image.
     """
     files = [
         file for file in listed(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
@@ -205,7 +207,7 @@ def listed(folder: Path) -> list[Path]:
     """Return the files and folders in a folder, sorted by name, without hidden ones.
 
     Raises:
-        DatasetProblem: if the folder is missing, is a file or cannot be read.
+        DatasetProblem: the folder is missing, is a file or cannot be read.
     """
     if not folder.exists():
         raise DatasetProblem(f"{folder}: no such folder; correct the path")

@@ -1,4 +1,4 @@
-"""A data set of one's own: a CSV manifest, or a folder with one sub-folder of images per person."""
+"""Readers of own data: a CSV manifest, or a folder with one sub-folder of images per person."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from training.datasets.record import Dataset, DatasetProblem, crop_in_file
 
 TERMS_FILE = "TERMS.txt"
 ARCHIVE_FOLDERS = frozenset({"__macosx", "@eadir"})
-"""Folders that archivers and network drives add, lower case; no person is in them."""
+"""Folders that archivers and network drives create, in lower case; they show no person."""
 
 
 def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
-    """Read `path,identity,camera[,captured_at,split]`, or the `manifest.csv` of a folder.
+    """Read a CSV with the columns `path,identity,camera[,captured_at,split]`.
 
-    The set is named after the file, or after its folder where the file is `manifest.csv`.
+    The path is the file, or a folder with a `manifest.csv`. The set is named after the file, or
+    after its folder if the file is called `manifest.csv`.
 
     Raises:
-        ManifestProblem: naming the first row that is wrong.
+        ManifestProblem: a row is wrong; the message names the first one.
     """
     manifest = path / "manifest.csv" if path.is_dir() else path
     name = manifest.stem
     if name == "manifest":
         name = manifest.resolve().parent.name
-    # Every row has an identity and a camera: `read_manifest` requires them.
+    # `read_manifest` refuses rows without identity or camera.
     records = [
         crop_in_file(row.path, name, str(row.identity), str(row.camera), row.split, row.captured_at)
         for row in read_manifest(manifest)
@@ -34,14 +35,14 @@ def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
 
 
 def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
-    """Read a folder whose sub-folders are named after the people on their images.
+    """Read a folder whose sub-folders are named after the people in their images.
 
-    No camera is stated, so every image of a person counts as another camera, `shot1`, `shot2` and
-    so on: evaluation then drops the query itself from its gallery and nothing else. The set is
-    named after the folder.
+    Cameras are unknown, so that every image of a person gets a camera of its own, `shot1`, `shot2`
+    and so on. An evaluation then drops only the query itself from its gallery. The set is named
+    after the folder.
 
     Raises:
-        DatasetProblem: for a folder without sub-folders, or a sub-folder without an image.
+        DatasetProblem: the folder has no sub-folders, or a sub-folder has no image.
     """
     name = folder.resolve().name
     records = [
@@ -59,7 +60,7 @@ def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
 
 
 def _terms(kind: DatasetKind, folder: Path) -> str:
-    """Return the first line of the `TERMS.txt` in a folder; the kind's terms without one."""
+    """Return the first line of a folder's `TERMS.txt`; without this file, the kind's terms."""
     file = folder / TERMS_FILE
     if not file.is_file():
         return kind.terms

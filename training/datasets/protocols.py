@@ -1,4 +1,4 @@
-"""The choice of people and crops to train on and to test: protocols, splits, limits."""
+"""Choose the people and crops to train on and to test: protocols, held-out people, limits."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from training.datasets.registry import kind_of
 
 LARGE_SETS = ("market1501", "msmt17", "cuhksysu", "cuhk03np")
 LARGE_TESTS = ("market1501", "msmt17", "cuhk03np")
-"""CUHK-SYSU has too few known cameras to test on it."""
+"""CUHK-SYSU is not tested, because too few of its cameras are known."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One protocol, by which tables of `gmn benchmark` are trained and tested.
+    """A protocol of domain generalisation, for the tables of `gmn benchmark`.
 
     Attributes:
-        sources: names of the sets that may be trained on; empty allows any.
-        targets: names of the sets that are tested; empty allows any.
-        leave_one_out: a target among the sources is left out of its own artefact's training.
-        test_images: the sources' query and gallery images are trained on too.
+        sources: the names of the sets that may be trained on; empty allows any.
+        targets: the names of the sets that are tested; empty allows any.
+        leave_one_out: each target is tested by a training on all other sources.
+        test_images: whether query and gallery images of the sources are trained on, too.
     """
 
     name: str
@@ -54,15 +54,15 @@ def training_sets(
     protocol: Protocol,
     target: str | None = None,
 ) -> list[Dataset]:
-    """Return the sets that a protocol trains on, reduced to the crops that it trains on.
+    """Return the training sets of a protocol, reduced to their training crops.
 
     Args:
-        datasets: as read.
-        protocol: which of them may be sources, and whether with their test images.
-        target: the set to leave out; None where the protocol leaves out none.
+        datasets: the data sets as read.
+        protocol: the protocol.
+        target: the set to leave out, if any.
 
     Raises:
-        InputProblem: where a set is no source of the protocol, or the target is not among its
+        InputProblem: a set is not a source of the protocol, or the target is not one of its
             targets.
     """
     if target is not None and protocol.targets and target not in protocol.targets:
@@ -82,7 +82,7 @@ def training_sets(
 
 
 def _as_training(dataset: Dataset, splits: Sequence[str]) -> Dataset:
-    """Return the set with the people of these splits as its training split and nobody else."""
+    """Reduce a set to the people in these splits, and make all of it the training split."""
     no_people = kind_of(dataset.spec).not_people
     records = tuple(
         replace(record, split=record.split and "train")
@@ -100,9 +100,9 @@ def is_held_out(
     fraction: float,
     seed: int,
 ) -> bool:
-    """Return whether a person is kept away from training, as `fraction` (0 to 1) of people are.
+    """Return whether a person is held out, as `fraction` (0 to 1) of all people are.
 
-    The answer depends on the arguments alone, not on the other people of the set nor the machine.
+    The answer depends on the arguments alone, not on the machine or on other people of the set.
     """
     digest = _digest(seed, dataset, identity)
     number = int.from_bytes(digest[:8], "big") >> 11
@@ -114,11 +114,11 @@ def split_held_out(
     fraction: float,
     seed: int,
 ) -> tuple[list[CropRecord], list[CropRecord]]:
-    """Split the training crops of the sets by person, never by image.
+    """Split the training crops of data sets into those to train on and those held out, by person.
 
     Returns:
-        The crops to train on and the crops held out, each in the order of the sets. Crops of the
-        `query` and `gallery` splits are in neither part.
+        The crops to train on, and the crops held out, both in the order of the sets. Crops of the
+        `query` and `gallery` splits are in neither.
     """
     training: list[CropRecord] = []
     held_out: list[CropRecord] = []
@@ -136,13 +136,13 @@ def some_identities(
     most: int | None,
     seed: int,
 ) -> set[str]:
-    """Choose at most a number of identities of a data set; None is all.
+    """Choose at most `most` identities of a data set; None keeps all.
 
-    The choice is by a hash of (seed, data set, identity) alone, so that the people of a lower limit
-    are among those of a higher one.
+    They are chosen by a hash of (seed, data set, identity), so that the people of a lower limit are
+    among those of a higher one.
     """
 
-    # The first word keeps the choice apart from that of the people held out.
+    # With the word "training" the choice is independent of the one of held-out people.
     def rank(identity: str) -> bytes:
         return _digest("training", seed, dataset, identity)
 
@@ -154,7 +154,7 @@ def limit_identities(
     most: int | None,
     seed: int,
 ) -> list[CropRecord]:
-    """Keep the crops of `some_identities` of each data set, in their order."""
+    """Keep the crops of at most `most` people of each data set, in their order."""
     people: dict[str, set[str]] = defaultdict(set)
     for record in records:
         people[record.dataset].add(record.identity)
@@ -170,16 +170,17 @@ def limit_test_identities(
     most: int | None,
     held_out: Mapping[str, float] | None = None,
 ) -> Dataset:
-    """Return the set with `some_identities` of the people who have queries.
+    """Limit the people of a data set who are searched for.
 
-    Where a set has a query split, these are the people of that split. Crops of no person, such as
-    distractors, stay. A set that papers split at random stays whole: its search limits each split.
+    They are chosen among the people of the query split, if there is one. Crops of no person, such
+    as distractors, stay. A set that papers split at random stays whole, because its search limits
+    each split.
 
     Args:
-        dataset: as read by the registry.
-        most: number of people; None keeps all.
-        held_out: `fraction` and `seed` of a training, where only the people that it held out have
-            queries; None is all people.
+        dataset: the data set as read.
+        most: the largest number of people; None keeps all.
+        held_out: `fraction` and `seed` of a training, to choose among the people that it held out;
+            None chooses among all people.
     """
     kind = kind_of(dataset.spec)
     if most is None or (kind.random_splits is not None and held_out is None):
@@ -196,10 +197,10 @@ def limit_test_identities(
 
 
 def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:
-    """Return all data sets but the named one; a drawn set with several domains counts as one.
+    """Return all data sets except the named one; a drawn set with several domains counts as one.
 
     Raises:
-        InputProblem: naming the sets there are, when it is none of them or the only one.
+        InputProblem: there is no set of this name, or no other set.
     """
     names = [dataset.name for dataset in datasets]
     if name not in names:
@@ -210,6 +211,6 @@ def leave_out(datasets: Sequence[Dataset], name: str) -> list[Dataset]:
 
 
 def _digest(*words: str | int) -> bytes:
-    # JSON keeps ("a", "b1") and ("ab", "1") apart, with any characters in a name.
+    # JSON distinguishes ("a", "b1") from ("ab", "1"), with any characters in a name.
     text = json.dumps(words)
     return hashlib.sha256(text.encode("ascii")).digest()

@@ -1,4 +1,4 @@
-"""The public sets: the table `public.toml`, and the code that their layouts need beyond it."""
+"""The public data sets: the table `public.toml`, and readers of layouts that it cannot express."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from training.datasets.kind import (
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 JUNK = "-1"
-"""A badly drawn box of some person: evaluation drops it, it counts neither for nor against."""
+"""The identity of badly drawn boxes, which an evaluation ignores."""
 
 DISTRACTOR = "0000"
-"""A false detection or a person of no query: evaluation keeps it in the gallery, always wrong."""
+"""The identity of false detections and of people without queries: wrong answers in a gallery."""
 
 # Market-1501.
 
@@ -45,7 +45,7 @@ def _read_market1501(
     path: Path,
     distractors: str = "none",
 ) -> Dataset:
-    """Read the three splits, with `distractors=500k` also the folder `images` into the gallery."""
+    """Read the three splits; `distractors=500k` adds the folder `images` to the gallery."""
     dataset = read_layout(kind, path)
     if distractors == "none":
         return dataset
@@ -65,22 +65,22 @@ def _read_msmt17(
     path: Path,
     validation: str = "train",
 ) -> Dataset:
-    """Read MSMT17 from the folder that holds its lists, or from the one above it.
+    """Read MSMT17 from the folder with its lists, or from the folder above it.
 
-    Training and test people are both numbered from 0000, so an identity is `train-0000` or
-    `test-0000`. The validation list shows the training people; its crops are of the training split,
-    as papers count it, unless `validation=drop`.
+    Training and test people are both numbered from 0000, so that an identity is `train-0000` or
+    `test-0000`. The validation list shows training people. Its crops belong to the training split,
+    as papers count it, unless `validation=drop` leaves them out.
 
     Raises:
-        DatasetProblem: naming the first file, line or folder that is wrong.
+        DatasetProblem: a file, line or folder is wrong; the message names the first one.
     """
     folder = descend(path, *(f"MSMT17_{version}" for version in MSMT17_VERSIONS))
     listed(folder)
     versions = [name for name, (train, _) in MSMT17_VERSIONS.items() if (folder / train).is_dir()]
     if not versions:
         raise DatasetProblem(
-            f"{folder}: holds neither train (version 1) nor mask_train_v2 (version 2); name the "
-            "folder that holds list_train.txt"
+            f"{folder}: has neither train (version 1) nor mask_train_v2 (version 2); name the "
+            "folder with list_train.txt"
         )
     version = versions[0]
     train, test = MSMT17_VERSIONS[version]
@@ -116,8 +116,8 @@ def _msmt17_list(
         match = MSMT17_NAME.fullmatch(crop.rpartition("/")[2])
         if match is None or not identity.isdecimal():
             raise DatasetProblem(
-                f"{file}, line {number}: {line!r} is not a file {MSMT17_FORM}, a space and an "
-                "identity; unpack the list again"
+                f"{file}, line {number}: {line!r} is not a file name {MSMT17_FORM}, a space and "
+                "an identity; unpack the list again"
             )
         path = folder / images / crop
         if not path.is_file():
@@ -127,7 +127,7 @@ def _msmt17_list(
         yield crop_in_file(path, kind.name, f"{part}-{int(identity):04d}", match["camera"], split)
 
 
-# CUHK03-NP: a folder for either kind of boxes.
+# CUHK03-NP: a folder for each of two kinds of boxes.
 
 CUHK03_FOLDERS = {"labelled": ("labeled", "labelled"), "detected": ("detected",)}
 CUHK03_LAYOUT = Layout(
@@ -146,7 +146,7 @@ def _read_cuhk03(
     folder: Path,
     boxes: str = "labelled",
 ) -> Dataset:
-    """Read the boxes drawn by hand, or with `boxes=detected` those of a detector."""
+    """Read the boxes that were drawn by hand, or with `boxes=detected` those of a detector."""
     names = CUHK03_FOLDERS[boxes]
     crops = descend(folder, *names)
     if crops == folder:
@@ -166,13 +166,13 @@ def _matlab(
     variable: str,
     remedy: str,
 ) -> Iterator[Any]:
-    """Yield a variable of a MATLAB file; structs have attributes, and lengths of 1 are gone.
+    """Yield a variable of a MATLAB file; structs become objects, and dimensions of 1 are removed.
 
     Raises:
-        DatasetProblem: the file is missing, or anything was raised: damaged bytes may raise
-            nearly anything while the file is read and while its variable is used.
+        DatasetProblem: the file is missing or damaged. Damaged files may raise nearly any error,
+            also while their content is used in the block.
     """
-    # Imported here, since only two of the readers need it and it is slow to import.
+    # scipy.io is slow to import, and only two readers need it.
     from scipy.io import loadmat
 
     if not file.is_file():
@@ -192,7 +192,7 @@ def _matlab(
 
 
 def _read_grid(kind: DatasetKind, path: Path) -> Dataset:
-    """Read GRID, with its ten partitions where their file lies beside the folders."""
+    """Read GRID, and the authors' ten partitions if their file is there."""
     dataset = read_layout(kind, path)
     file = descend(path, "underground_reid") / "features_and_partitions.mat"
     if not file.exists():
@@ -201,7 +201,7 @@ def _read_grid(kind: DatasetKind, path: Path) -> Dataset:
     training_people = []
     with _matlab(file, "trainIdxAll", remedy) as partitions:
         for partition in partitions:
-            # Rows of the probe features, rows of the gallery features, and the people.
+            # The fields are rows of the probe features, rows of the gallery features, and people.
             _, _, people = partition._fieldnames
             numbers = np.atleast_1d(getattr(partition, people))
             training_people.append(frozenset(f"{int(number):04d}" for number in numbers))
@@ -209,13 +209,13 @@ def _read_grid(kind: DatasetKind, path: Path) -> Dataset:
 
 
 def _read_cuhksysu(kind: DatasetKind, path: Path) -> Dataset:
-    """Read crops of CUHK-SYSU, every scene as a camera of its own.
+    """Read crops of CUHK-SYSU; every scene counts as a camera.
 
-    Where `annotation/test/train_test/Train.mat` is there, its people are the training split, the
-    crops that `TestG50.mat` searches for are the queries, and all others are the gallery.
+    If `annotation/test/train_test/Train.mat` exists, its people are the training split, the queries
+    of `TestG50.mat` are the query split, and all other crops are the gallery.
 
     Raises:
-        DatasetProblem: naming the first file or folder that is wrong.
+        DatasetProblem: a file or folder is wrong; the message names the first one.
     """
     assert kind.layout is not None
     records = kind.layout.records(kind, path)
@@ -244,7 +244,7 @@ def _read_cuhksysu(kind: DatasetKind, path: Path) -> Dataset:
 
 
 def _numbered(name: str) -> str:
-    """Return `p00012` for `p12` and `p0000012`: the archive and ready crops pad differently."""
+    """Return `p00012` for `p12` and `p0000012`, since archive and ready crops pad differently."""
     return f"{name[0]}{int(name[1:]):05d}"
 
 
@@ -287,7 +287,7 @@ LABELS: dict[str, Callable[[Parts], tuple[str, str]]] = {
     "prid2011": _label_of_prid2011,
     "randperson": _label_of_randperson,
 }
-"""Identity and camera, where a file's name and folder do not state just these two."""
+"""Functions that return identity and camera, for names that do not state just these two."""
 
 CODE: dict[str, dict[str, Any]] = {
     "market1501": {"read": _read_market1501},
@@ -296,11 +296,11 @@ CODE: dict[str, dict[str, Any]] = {
     "cuhksysu": {"read": _read_cuhksysu},
     "grid": {"read": _read_grid},
 }
-"""The fields of a `DatasetKind` that are code."""
+"""Fields of `DatasetKind` that a TOML file cannot hold."""
 
 
 def _kind(name: str, row: Mapping[str, Any]) -> DatasetKind:
-    """Return the kind of a row of the table."""
+    """Make a kind of a row of the table."""
     fields = {**row, **CODE.get(name, {})}
     if "file_name" in row:
         keys = ("form", "folders", "within")

@@ -1,7 +1,7 @@
-"""People put together of two: the upper half of one, the lower half of another.
+"""Artificial people, each composed of the upper half of one person and the lower half of another.
 
-A small set has few people to learn from. Two of them, seen by the same cameras, make two more who
-are seen by these cameras too, under the same light and in the same quality.
+They add training people to a small data set, under the same cameras and light, and in the same
+quality.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from PIL import Image
 from training.datasets.record import CropRecord
 
 WAIST = (0.42, 0.56)
-"""Range of the border between the halves, share of the crop's height from its top."""
+"""The range of the border between the halves, as a share of the height from the top."""
 
 SEAM = 0.05
-"""Share of the height over which one half turns into the other."""
+"""The share of the height over which one half fades into the other."""
 
 People = dict[str, dict[str, list[CropRecord]]]
-"""The crops of each identity by each camera."""
+"""The crops by identity and by camera."""
 
 
 def recombine(
@@ -30,16 +30,16 @@ def recombine(
     per_set: int,
     seed: int,
 ) -> list[CropRecord]:
-    """Make new people of each photographed set from its people in these records alone.
+    """Make new people from the people of each photographed set.
 
     Args:
-        records: the training crops. Drawn ones are left alone: more people can be drawn.
-        per_set: number of new people of each set; fewer where too few pairs share two cameras.
-        seed: another seed, other pairs.
+        records: the training crops. Drawn people are not recombined: more of them can be drawn.
+        per_set: the number of new people per set; fewer if too few pairs share two cameras.
+        seed: decides the pairs.
 
     Returns:
-        Their crops, which are put together when they are decoded. Their data set is named after
-        the one they are of, so that no label is that of a real person.
+        The new people's crops, which are composed when they are decoded. Their data set has a name
+        of its own, so that no label is that of a real person.
     """
     sets: dict[tuple[str, str], People] = {}
     for record in records:
@@ -61,7 +61,7 @@ def _pairs(
     most: int,
     random: np.random.Generator,
 ) -> Iterator[tuple[str, str]]:
-    """Yield ordered pairs of people who share two cameras or more, each once."""
+    """Yield different ordered pairs of people who share two cameras or more."""
     names = sorted(people)
     pairs: set[tuple[str, str]] = set()
     for _ in range(20 * most if len(names) > 1 else 0):
@@ -101,11 +101,11 @@ def put_together(
     bottom: CropRecord,
     waist: float,
 ) -> NDArray[np.uint8]:
-    """Return the upper part of one crop over the lower part of another, at the first one's size.
+    """Compose the upper part of one crop and the lower part of another, at the size of the first.
 
     Args:
         top, bottom: the two crops.
-        waist: share of the height that is the first one's.
+        waist: the share of the height that the upper part takes.
 
     Returns:
         `(h, w, 3)` uint8 RGB.

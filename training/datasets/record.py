@@ -1,4 +1,4 @@
-"""Records of labelled crops and data sets, the result of every reader."""
+"""Labelled crops and data sets, as every reader returns them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from model.crops.decode import CropProblem, decode_crop
 from model.problems import InputProblem
 
 UNREADABLE_NAMED = 5
-"""Number of unreadable crops that a message names."""
+"""The number of unreadable crops that a message names."""
 
 
 class DatasetProblem(InputProblem):
-    """A data set that cannot be read: the first file or folder that is wrong, and the remedy."""
+    """Raised for a data set that cannot be read; names the first wrong file and a remedy."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class CropRecord:
 
     Attributes:
         source: the crop's name in messages: a path, or `synthetic:7/d2/0031/c1/0`.
-        dataset: name of its data set, such as `cuhk01`. Identities are unique within it only.
-        domain: the group that the sampler mixes: the data set, or one drawn domain of it.
-        path, pixels, load: one of the three has the image: a file, `(h, w, 3)` uint8 RGB, or a
-            function that returns such pixels and can be pickled for other processes.
-        split: `train`, `query`, `gallery`, or None where the set has no splits.
+        dataset: the name of its data set, such as `cuhk01`. Identities are unique only within it.
+        domain: the data set, or one domain of a drawn set; samplers mix domains.
+        path, pixels, load: one of the three provides the image: a file, `(h, w, 3)` uint8 RGB, or a
+            function that returns such pixels.
+        split: `train`, `query`, `gallery`, or None if the set has no splits.
     """
 
     source: str
@@ -51,14 +51,14 @@ class CropRecord:
 
     @property
     def person(self) -> tuple[str, str]:
-        """The label (data set, identity), since "1" in two sets is two people."""
+        """The label (data set, identity): "1" of two data sets are two people."""
         return (self.dataset, self.identity)
 
     def decode(self) -> NDArray[np.uint8]:
         """Return the crop's pixels, `(h, w, 3)` uint8 RGB.
 
         Raises:
-            InputProblem: naming the file that cannot be read.
+            InputProblem: the file cannot be read; the message names it.
         """
         if self.pixels is not None:
             return self.pixels
@@ -72,10 +72,10 @@ class CropRecord:
         raise InputProblem(f"{self.source}: the record has neither a file nor pixels")
 
     def content(self) -> bytes:
-        """Return the bytes of the crop's image file; a PNG where it has none.
+        """Return the bytes of the crop's file, or of a PNG if it has no file.
 
         Raises:
-            InputProblem, OSError: where it cannot be read.
+            InputProblem, OSError: the crop cannot be read.
         """
         if self.path is not None:
             return self.path.read_bytes()
@@ -92,7 +92,7 @@ def crop_in_file(
     split: str | None = None,
     captured_at: datetime | None = None,
 ) -> CropRecord:
-    """Return the record of a crop that is an image file, in a set that is one domain."""
+    """Make the record of an image file in a data set with one domain."""
     labels = (dataset, identity, camera, dataset)
     return CropRecord(str(file), *labels, path=file, split=split, captured_at=captured_at)
 
@@ -102,14 +102,14 @@ class Dataset:
     """A data set as read.
 
     Attributes:
-        name: such as `cuhk01`; part of every label.
-        spec: the `KIND:PATH` it was read from.
+        name: the name, such as `cuhk01`, which is part of every label.
+        spec: the `KIND:PATH` that it was read from.
         terms: one sentence on how the data may be used.
         records: every crop, in a stable order.
-        version: the version that was read, such as `V2` or `labelled boxes`, since figures of two
-            versions do not compare; empty where there is one only.
-        training_people: for each of the authors' own random splits the identities to train on.
-        training_splits: the splits that a run trains on; None where the set has none.
+        version: the version that was read, such as `V2` or `labelled boxes`; figures of two
+            versions cannot be compared. Empty if there is only one.
+        training_people: the identities to train on, for each of the authors' own random splits.
+        training_splits: the splits that a run trains on; None if the set has no splits.
     """
 
     name: str
@@ -134,14 +134,14 @@ class Dataset:
 def refuse_unreadable(
     records: Sequence[CropRecord], on_crops: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Decode every crop once before a training, in as many threads as there are processors.
+    """Decode every crop once, in as many threads as there are processors, before a training.
 
     Args:
-        records: the crops; drawn ones are passed over.
-        on_crops: called with a number of crops after they were read.
+        records: the crops; drawn ones are skipped.
+        on_crops: called with the number of crops that were read since the last call.
 
     Raises:
-        DatasetProblem: with the number of crops that cannot be read, and the first of them.
+        DatasetProblem: crops cannot be read; counts them and names the first.
     """
 
     def problem_with(record: CropRecord) -> str | None:

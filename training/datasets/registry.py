@@ -1,4 +1,4 @@
-"""The one table of data sets, and `KIND:PATH` specs read by it."""
+"""The registry of kinds of data sets, and the reader of `KIND:PATH` specs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from training.datasets.public import JUNK, PUBLIC_SETS
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 
 KINDS: Registry[DatasetKind] = Registry("data set", "gmn.datasets")
-"""Every kind by its name, in the order in which messages list them."""
+"""All kinds by name, in the order in which messages list them."""
 
 OPTION = re.compile(r"(?P<path>.*),\s*(?P<name>[a-z]+)\s*=\s*(?P<value>[^,/\\]*)", re.DOTALL)
 
 
 class Spec(NamedTuple):
-    """A parsed spec; path and tail, the options, are as written."""
+    """A parsed spec; `path`, and `tail` with the options, are as written."""
 
     kind: DatasetKind
     path: str
@@ -37,11 +37,10 @@ class Spec(NamedTuple):
 def register_dataset(kind: DatasetKind) -> None:
     """Add a kind of data set, so that specs can name it.
 
-    An installed package registers its kinds in every process by an entry point of the group
-    `gmn.datasets`.
+    An installed package does so in every process by an entry point of the group `gmn.datasets`.
 
     Raises:
-        ValueError: where another kind has the name, or nothing states how to read it.
+        ValueError: another kind has the name, or the kind has neither a reader nor a layout.
     """
     if kind.read is read_layout and (kind.layout is None or kind.options):
         raise ValueError(
@@ -55,10 +54,10 @@ for _kind in (*PUBLIC_SETS, MANIFEST, PEOPLE_FOLDER, SYNTHETIC):
 
 
 def kind_of(spec: str) -> DatasetKind:
-    """Return the row of the table that a `KIND:PATH` names.
+    """Return the kind that a `KIND:PATH` names.
 
     Raises:
-        DatasetProblem: naming the kinds there are.
+        DatasetProblem: there is no such kind; the message lists all kinds.
     """
     name, colon, path = spec.partition(":")
     if colon and name not in KINDS:
@@ -73,31 +72,31 @@ def kind_of(spec: str) -> DatasetKind:
 
 
 def showing_people(spec: str, records: Iterable[CropRecord]) -> list[CropRecord]:
-    """Return the crops of a set that show a person: neither junk nor distractors."""
+    """Return the crops that show a person, without junk and distractors."""
     no_people = kind_of(spec).not_people | {JUNK}
     return [record for record in records if record.identity not in no_people]
 
 
 def read_dataset(spec: str) -> Dataset:
-    """Read the data set that a `KIND:PATH` or the path of a CSV manifest names.
+    """Read the data set of a `KIND:PATH`, or of the path of a CSV manifest.
 
     Raises:
-        InputProblem: naming the first file, row or folder that is wrong.
+        InputProblem: a file, row or folder is wrong; the message names the first one.
     """
     parsed = _parse(spec)
     kind = parsed.kind
     path = _named_path(parsed.path) if kind.is_path else parsed.path
     dataset = kind.read(kind, path, **parsed.options)
     if not dataset.records:
-        raise DatasetProblem(f"{spec}: lists no crop; unpack the data set again")
+        raise DatasetProblem(f"{spec}: has no crop; unpack the data set again")
     return replace(dataset, spec=str(parsed))
 
 
 def read_datasets(specs: Sequence[str]) -> list[Dataset]:
-    """Read several data sets, each under a name of its own.
+    """Read several data sets, whose names must differ, because names are part of the labels.
 
     Raises:
-        InputProblem: as `read_dataset`, or if two sets have one name, since their labels would mix.
+        InputProblem: a data set cannot be read, or two of them have one name.
     """
     datasets: dict[str, Dataset] = {}
     for spec in specs:
@@ -112,7 +111,7 @@ def read_datasets(specs: Sequence[str]) -> list[Dataset]:
 
 
 def absolute_spec(spec: str) -> str:
-    """Return the spec with an absolute path, which means the same data in every working folder."""
+    """Make the path of a spec absolute, so that it does not depend on the working folder."""
     parsed = _parse(spec)
     if parsed.kind.is_path:
         absolute = _named_path(parsed.path).absolute()
@@ -121,9 +120,9 @@ def absolute_spec(spec: str) -> str:
 
 
 def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[str, str]]:
-    """Return pairs of data sets, one of each, that show some of the same people.
+    """Return pairs of kinds, one of each list, that show some of the same people.
 
-    Such a pair must not lie on both sides, one to train on and one to test on.
+    One set of such a pair must not be tested if the other is trained on.
     """
     second = list(names_b)
     return [
@@ -136,10 +135,10 @@ def overlapping(names_a: Iterable[str], names_b: Iterable[str]) -> list[tuple[st
 
 
 def _parse(spec: str) -> Spec:
-    """Parse a spec; a path that exists as it is written, comma and all, is a path.
+    """Split a spec into kind, path and options; an existing path may contain commas.
 
     Raises:
-        DatasetProblem: naming the option or value that there is none of, or that is given twice.
+        DatasetProblem: an option is unknown, has a wrong value or is given twice.
     """
     if Path(spec).suffix.lower() == ".csv" and Path(spec).is_file():
         spec = f"{MANIFEST.name}:{spec}"
@@ -164,7 +163,7 @@ def _parse(spec: str) -> Spec:
 
 
 def _named_path(text: str) -> Path:
-    """Return the PATH of a spec, with `~` expanded, since no shell expands it behind a colon."""
+    """Expand `~` in the PATH of a spec, which no shell does behind a colon."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Losses: each a class or a function under a name, with its settings and its inputs."""
+"""The registry of losses, their settings in a recipe, and the features that they are given."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Need = Literal["features", "terms", "teachers", "start"]
 
 
 class LossSettings(Section):
-    """The settings of every loss; `losses.NAME = 0.3` sets the weight alone, and 0 switches it off.
+    """The settings that every loss has.
 
-    A loss whose settings have `stages`, numbers of the backbone's stages, reads their outputs.
+    `losses.NAME = 0.3` in a recipe sets the weight; with a weight of 0 the loss is off. If the
+    settings of a loss have a field `stages`, it is given the outputs of these backbone stages.
     """
 
     weight: float = Field(1.0, ge=0)
@@ -28,15 +29,17 @@ class LossSettings(Section):
 
 @dataclass(frozen=True)
 class LossKind(Kind):
-    """A loss: a function of its settings and of `Features` that gives a scalar.
+    """A registered loss.
 
-    Or a `torch.nn.Module` with parameters of its own, built of its settings, the dimension of a
-    feature and the number of training people, and called with `Features`.
+    It is a function that computes a scalar from its settings and `Features`; or, if it has
+    parameters of its own, a `torch.nn.Module` that is constructed with its settings, the dimension
+    of a feature and the number of training people, and called with `Features`.
 
     Attributes:
-        needs: inputs beside the features: `terms`, the other losses' values, after which it is
-            computed; `teachers`, without which it is left out, and whose dimensions it is built
-            with; `start`, the embedder before the first step.
+        needs: the loss's inputs besides features. `terms` are the values of the other losses,
+            which are computed before it. A loss on `teachers` is left out if the recipe names
+            none; its module is also given their dimensions. `start` are the features by the
+            embedder before the first step.
     """
 
     needs: Need = "features"
@@ -47,7 +50,7 @@ register_loss = LOSSES.register
 
 
 class Losses(Table):
-    """The losses of a recipe by name: L is the sum of their weighted terms."""
+    """The losses of a recipe, by name. The total loss is the sum of their weighted terms."""
 
     kinds: ClassVar[Kinds[Any]] = LOSSES
     usual: ClassVar[Mapping[str, Any]] = {
@@ -61,21 +64,21 @@ class Losses(Table):
 
     @property
     def on(self) -> dict[str, Any]:
-        """The settings of the losses that have a weight; a loss that needs `terms` comes last."""
+        """The settings of all losses with a weight above 0; losses on `terms` come last."""
         on = super().on
         first = {name: on[name] for name in on if LOSSES[name].needs != "terms"}
         return first | on
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The backbone's stages whose outputs some loss reads, from shallow to deep."""
+        """The backbone stages whose outputs the losses read, from shallow to deep."""
         stages: set[int] = set()
         for settings in self.on.values():
             stages.update(getattr(settings, "stages", ()))
         return tuple(sorted(stages))
 
     def need(self, need: Need) -> bool:
-        """Return whether a loss that is on needs this input."""
+        """Return whether some loss with a weight above 0 needs this input."""
         return any(LOSSES[name].needs == need for name in self.on)
 
     def perturbs(self, epoch: int) -> bool:
@@ -86,18 +89,18 @@ class Losses(Table):
 
 @dataclass
 class Features:
-    """A batch as the losses see it: B crops' features and labels, of all processes.
+    """The inputs of the losses: features and labels of a batch of B crops, of all processes.
 
     Attributes:
-        before_neck, after_neck: both sides of the BNNeck, `(B, d)` float32: L_tri reads the first,
-            every other loss the second; the same tensor if there is no neck.
+        before_neck, after_neck: features before and after the BNNeck, `(B, d)` float32; the same
+            tensor if there is no neck. L_tri reads the first, every other loss the second.
         labels: `(B,)` int64, from 0.
         metric_network: M-Net.
-        stages: by number, the outputs of the stages that a loss reads, float32; of the crops of
-            this process.
+        stages: the outputs of the stages that losses read, by number, float32; they are those of
+            this process's crops alone.
         teachers: each teacher's features of the crops, `(B, t)`, of unit length.
         start: the features of the crops by the embedder before the first step, `(B, d)`.
-        terms: the weighted terms of the losses computed so far.
+        terms: the weighted terms of the losses that were computed so far.
     """
 
     before_neck: Tensor
@@ -116,7 +119,7 @@ class Features:
 
     @cached_property
     def pair_rows(self) -> Tensor:
-        """The rows of the crops of each pair, `(2, N)`."""
+        """The rows of the first and second crop of each pair, `(2, N)`."""
         size = len(self.labels)
         return torch.triu_indices(size, size, offset=1, device=self.labels.device)
 
@@ -125,7 +128,7 @@ class Features:
         """Pair features f_sp, `(N, d)`, of all N = B(B − 1)/2 pairs."""
         units = self.metric_network.comparable(self.after_neck)
         first, second = self.pair_rows
-        # index_select adds gradients up in a fixed order; indexing by [] does not.
+        # The gradient of index_select is deterministic; that of indexing by [] is not.
         return self.metric_network.pair_features(
             units.index_select(0, first),
             units.index_select(0, second),
@@ -133,7 +136,7 @@ class Features:
 
     @cached_property
     def logits(self) -> Tensor:
-        """M-Net's logits of the pairs, `(N, 2)`; column 1 is "the same person"."""
+        """M-Net's logits of the pairs, `(N, 2)`; column 1 stands for the same person."""
         logits: Tensor = self.metric_network(self.pairs)
         return logits
 
@@ -144,7 +147,7 @@ def build_losses(
     classes: int,
     teachers: Sequence[int] = (),
 ) -> nn.ModuleDict:
-    """Build the losses of a recipe that have parameters of their own, by name.
+    """Build those losses of a recipe that have parameters of their own, by name.
 
     Args:
         losses: the recipe's losses.

@@ -1,4 +1,4 @@
-"""Distillation: a student learns a ready-made teacher's features, and how it relates crops."""
+"""Distillation losses: a student learns features, and similarities of crops, of a teacher."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from training.losses.base import Features, LossSettings, register_loss
 
-# A low one looks at the nearest crops only.
+# With a low temperature only the nearest crops matter.
 TEMPERATURE = 0.1
 
 
 @register_loss("anchor", needs="start")
 def anchor(_: LossSettings, features: Features) -> Tensor:
-    """Compute 1 − cosine between a crop's feature and the one by the initial weights."""
+    """Compute 1 − cosine between a crop's feature and that by the initial weights."""
     assert features.start is not None
     return feature_distillation_loss(features.after_neck, features.start)
 
@@ -47,10 +47,10 @@ class DistilledFeature(nn.Module):
 
 @register_loss("distilled_relation", needs="teachers")
 def distilled_relation(_: LossSettings, features: Features) -> Tensor:
-    """Compare whom a crop resembles in its batch for teachers and student."""
-    # A cosine of unit features side by side is the mean of the teachers' cosines.
-    together = torch.cat(features.teachers, dim=1)
-    return relation_distillation_loss(features.after_neck, together)
+    """Compare the student's similarities within a batch with the teachers'."""
+    # The cosine of concatenated unit features is the mean of the teachers' cosines.
+    concatenated = torch.cat(features.teachers, dim=1)
+    return relation_distillation_loss(features.after_neck, concatenated)
 
 
 def feature_distillation_loss(projected: Tensor, teacher: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def feature_distillation_loss(projected: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         projected: the student's features, mapped to the teacher's size, `(B, t)`.
-        teacher: the teacher's features of the same crops, `(B, t)`, of any length but 0.
+        teacher: the teacher's features of the same crops, `(B, t)`, not zero.
 
     Returns:
         A scalar, 0 to 2.
@@ -68,17 +68,17 @@ def feature_distillation_loss(projected: Tensor, teacher: Tensor) -> Tensor:
 
 
 def relation_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute the mean over crops of KL(teacher ‖ student) of whom a crop resembles in its batch.
+    """Compute the mean over crops of KL(teacher ‖ student) between similarity distributions.
 
-    A crop's resemblances are the softmax of its cosine similarities to the batch's other crops,
-    divided by `TEMPERATURE` (the similarity of probabilities, Passalis and Tefas, ECCV 2018).
+    A crop's distribution is the softmax, at `TEMPERATURE`, of its cosines to the other crops of the
+    batch (Passalis and Tefas, Probabilistic Knowledge Transfer, ECCV 2018).
 
     Args:
         student: features `(B, d)`.
         teacher: features of the same crops `(B, t)`.
 
     Returns:
-        A scalar, 0 if both order and space the batch alike.
+        A scalar; 0 if both distributions are the same.
     """
     return functional.kl_div(
         _log_resemblances(student),
@@ -89,7 +89,7 @@ def relation_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _log_resemblances(features: Tensor) -> Tensor:
-    """Return each crop's logarithmic shares of resemblance to the others, `(B, B − 1)`."""
+    """Return the logarithm of each crop's distribution over the others, `(B, B − 1)`."""
     units = functional.normalize(features.float(), dim=1)
     cosines = units @ units.T
     others = ~torch.eye(len(units), dtype=torch.bool, device=units.device)

@@ -1,4 +1,4 @@
-"""GMN's two terms: L_gmn, M-Net's cross-entropy over pairs, and L_pic, the pair-identity centre."""
+"""GMN's losses: L_gmn, M-Net's cross-entropy over pairs, and L_pic, the pair-identity centre."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MetricSettings(LossSettings):
     """Settings of L_gmn.
 
     Attributes:
-        perturbation_from_epoch: the epoch, counted from 0, from which DP is on; null is never.
+        perturbation_from_epoch: the first epoch with DP, counted from 0; null switches DP off.
     """
 
     perturbation_from_epoch: int | None = Field(10, ge=0)
@@ -24,17 +24,17 @@ class MetricSettings(LossSettings):
 def generalizable_metric_loss(_: MetricSettings, features: Features) -> Tensor:
     """Compute L_gmn: ½·mean over positive pairs + ½·mean over negative pairs.
 
-    Averaged apart, so that the few positive pairs of a batch are not drowned by the negatives; a
-    scalar. A batch with pairs of one sort only is averaged over these.
+    The two means keep the few positive pairs of a batch from being outweighed by the negatives. If
+    all pairs are positive, or all negative, the loss is their mean. A scalar.
     """
     first, second = features.labels[features.pair_rows]
     same = first == second
     logits = features.logits.float()
     per_pair = functional.cross_entropy(logits, same.long(), reduction="none")
-    # Masks, and no selected rows, whose number a GPU would have to be waited for.
-    sorts = torch.stack((same, ~same)).to(per_pair.dtype)
-    counts = sorts.sum(dim=1)
-    means = (sorts * per_pair).sum(dim=1) / counts.clamp(min=1)
+    # Masks, because the number of selected rows would have to be read from the GPU.
+    masks = torch.stack((same, ~same)).to(per_pair.dtype)
+    counts = masks.sum(dim=1)
+    means = (masks * per_pair).sum(dim=1) / counts.clamp(min=1)
     return means.sum() / (counts > 0).sum()
 
 
@@ -46,17 +46,17 @@ class CenterSettings(LossSettings):
 
 @register_loss("pic", CenterSettings)
 def pair_identity_center_loss(_: CenterSettings, features: Features) -> Tensor:
-    """Compute L_pic: mean squared difference of pair features and centres of pair identities.
+    """Compute L_pic: the mean squared difference of pair features from their centres.
 
-    A pair identity is the unordered pair of its two labels; its centre is the mean of this batch's
-    pair features that share it. A pair identity seen once is its own centre and adds 0. A scalar,
-    the mean over pairs and dimensions.
+    A pair identity is the unordered pair of two labels; its centre is the mean of this batch's pair
+    features that have it. A pair identity with one pair adds 0. A scalar, the mean over pairs
+    and dimensions.
     """
     pairs = features.pairs
     first, second = features.labels[features.pair_rows]
     low = torch.minimum(first, second)
     high = torch.maximum(first, second)
-    # Numbers pair identities from 0; unlike torch.unique it never waits for a GPU.
+    # This numbers the pair identities from 0. torch.unique would wait for the GPU.
     ordered, order = (low * 2**32 + high).sort()
     new = (ordered[1:] != ordered[:-1]).long()
     numbers = torch.cat((new.new_zeros(1), new.cumsum(0)))

@@ -20,9 +20,10 @@ class RegulariserSettings(LossSettings):
 
     Attributes:
         weight: λ.
-        stages: the stages to regularise by their outputs: 0 is the input, 1 to 4 the backbone's.
-        norm: q, of a crop's gradient: 1, 2 or inf.
-        exponent: r; 1 is the first-order bound on the loss under perturbation.
+        stages: the stages whose outputs are regularised: 0 is the input, 1 to 4 are stages of the
+            backbone.
+        norm: q, the norm of a crop's gradient: 1, 2 or inf.
+        exponent: r; with 1 the term is the first-order bound on the loss under perturbation.
     """
 
     weight: float = Field(1e-2, ge=0)
@@ -57,26 +58,27 @@ def gradient_regulariser(
     """Compute Σ over stages of mean_i ‖g_i‖_q^r, with g_i = B·∂L/∂h_i, without a weight.
 
     A perturbation of a stage's output within a ball of radius σ raises the loss, to first order, by
-    at most σ‖g‖_q, q being dual to the ball's norm: that is r = 1. B undoes the batch mean in L, so
-    that the term does not shrink as the batch grows. Where a BatchNorm or a pair loss couples the
-    crops, g_i is the gradient of the whole batch's loss by crop i.
+    at most σ‖g‖_q, where q is dual to the ball's norm; this is the case r = 1. The factor B undoes
+    the batch mean in L, so that the term does not shrink as the batch grows. If a BatchNorm or a
+    pair loss couples the crops, g_i is the gradient of the whole batch's loss with respect to crop
+    i.
 
-    The term is differentiated through (double backward), so `loss` must have been computed from
+    The term itself is differentiated (double backward), so that `loss` must have been computed from
     `stages` in float32.
 
     Args:
         loss: a scalar that depends on `stages`; its graph is kept.
         stages: outputs h of the regularised stages, `(B, …)` each.
-        norm: q, of the gradient over all of a crop's entries.
-        exponent: r, from 1.
+        norm: q; the norm is over all entries of a crop's gradient.
+        exponent: r, at least 1.
 
     Returns:
-        A scalar; 0, with a gradient of 0, if the loss does not move.
+        A scalar; 0, with a gradient of 0, if the loss does not depend on the stages' values.
     """
     terms = []
     for gradient in torch.autograd.grad(loss, list(stages), create_graph=True):
         per_crop = (len(gradient) * gradient).flatten(1)
-        # The gradient of vector_norm itself is 0 at 0.
+        # vector_norm has the gradient 0 at 0, so that no epsilon is needed.
         norms = torch.linalg.vector_norm(per_crop, ord=float(norm), dim=1)
         terms.append(norms.pow(exponent).mean())
     return torch.stack(terms).sum()

@@ -13,14 +13,14 @@ from training.losses.base import Features, LossSettings, register_loss
 
 
 class IdentitySettings(LossSettings):
-    """Settings of L_cls: how much of each label is spread over all people."""
+    """Settings of L_cls: the share of each label that is spread over all people."""
 
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
 
 @register_loss("identity", IdentitySettings)
 class IdentityLoss(nn.Module):
-    """L_cls: cross-entropy of the logits of a linear layer; a scalar."""
+    """L_cls: the cross-entropy of a linear classifier of people; a scalar."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class CosFaceSettings(LossSettings):
     """Settings of CosFace.
 
     Attributes:
-        scale: factor on all cosines.
-        margin: subtracted from the cosine to the crop's own identity.
+        scale: the factor on all cosines.
+        margin: the number subtracted from the cosine of the true class.
     """
 
     scale: float = Field(30.0, gt=0)
@@ -53,7 +53,7 @@ class CosFaceSettings(LossSettings):
 
 @register_loss("cosface", CosFaceSettings)
 class CosFace(nn.Module):
-    """Cross-entropy of scale · (cosine − margin of the right class) (CosFace, CVPR 2018)."""
+    """CosFace: cross-entropy of scale · (cosine − margin of the true class) (CVPR 2018)."""
 
     def __init__(
         self,
@@ -64,7 +64,8 @@ class CosFace(nn.Module):
         super().__init__()
         self.settings = settings
         self.classifier = nn.Linear(dimension, classes, bias=False)
-        # Directions whose length is of no account should not turn round in a few of Adam's steps.
+        # The length of a weight does not matter to its cosine, but with a smaller one the first
+        # steps of Adam would turn its direction round.
         nn.init.normal_(self.classifier.weight, std=0.01)
 
     def forward(self, features: Features) -> Tensor:
@@ -79,8 +80,8 @@ class TripletSettings(LossSettings):
     """Settings of L_tri.
 
     Attributes:
-        margin: in units of the distance.
-        distance: between two features: `euclidean`, or 1 − `cosine`.
+        margin: the margin, in units of the distance.
+        distance: the distance of two features: `euclidean`, or `cosine` for 1 − cosine.
     """
 
     margin: float = Field(0.3, ge=0)
@@ -91,8 +92,8 @@ class TripletSettings(LossSettings):
 def triplet_loss(settings: TripletSettings, features: Features) -> Tensor:
     """Compute L_tri: mean over anchors of max(0, farthest positive − nearest negative + margin).
 
-    It reads the features before the BNNeck; a scalar. An anchor without a positive or without a
-    negative counts 0.
+    It is computed from features before the BNNeck. An anchor without a positive or without a
+    negative counts as 0. A scalar.
     """
     labels = features.labels
     if settings.distance == "cosine":
@@ -102,7 +103,7 @@ def triplet_loss(settings: TripletSettings, features: Features) -> Tensor:
         before_neck = features.before_neck.float()
         squares = before_neck.square().sum(dim=1)
         squared = squares[:, None] + squares[None, :] - 2.0 * before_neck @ before_neck.T
-        # The root has no gradient at 0, which every feature has against itself.
+        # Every feature has distance 0 from itself, where the root has no gradient.
         distances = squared.clamp(min=1e-12).sqrt()
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)

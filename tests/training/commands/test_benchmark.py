@@ -138,7 +138,7 @@ def test_a_dry_run_takes_steps_of_every_row_and_writes_nothing(table, sets, tmp_
     shown = " ".join(ran.out.split())
     for row in paper_tables()[table].rows:
         assert row.name.split()[0] in shown
-    assert "runs with 3 seeds: about" in shown
+    assert "runs with 3 seeds train for about" in shown
     assert not (tmp_path / "out").exists()
 
 
@@ -161,14 +161,14 @@ def test_a_table_of_ones_own_recipes_leaves_each_set_out_in_turn(sets, tmp_path)
     ("table", "names", "more", "messages"),
     [
         ("gmn/P4", ["viper"], (), tuple(paper_tables())),
-        ("gmn/P1", ["viper"], ("--seeds", "0;1"), ("write numbers with commas",)),
+        ("gmn/P1", ["viper"], ("--seeds", "0;1"), ("separate numbers by commas",)),
         (
             "gmn/P2",
             ["market1501", "msmt17", "cuhk03np"],
             (),
             (
-                "nothing of it can be run",
-                "market1501: to test on it takes cuhksysu, which is not given",
+                "none of its runs is possible",
+                "market1501 is not tested: that needs cuhksysu to train on",
             ),
         ),
         (
@@ -177,7 +177,7 @@ def test_a_table_of_ones_own_recipes_leaves_each_set_out_in_turn(sets, tmp_path)
             ("--dry-run",),
             (
                 "none of cuhk01, cuhk03_p1 is given: the table is run on viper instead",
-                "viper: to test on it takes another set, which is not given",
+                "viper is not tested: that needs another set to train on",
             ),
         ),
         (

@@ -36,7 +36,7 @@ def test_without_out_an_artefact_of_ones_own_is_replaced(cosine_artefact, tmp_pa
     assert list(calibration.scorings) == ["cosine"]
     assert [path.name for path in tmp_path.iterdir()] == ["own.safetensors"]
     shipped = run_here("calibrate", "bundled", "--data", PEOPLE)
-    assert "stays as it ships; name a file with --out" in shipped.err
+    assert "ships with the program; name another file with --out" in shipped.err
 
 
 def test_a_constant_in_mnets_scores_is_gone_and_changes_neither_order_nor_probability(

@@ -86,7 +86,7 @@ def test_tables_are_printed_whole_at_80_columns(tiny_artefact, people, monkeypat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--scoring", "cosine,fused"), "--scoring names fused; choose of cosine, mnet, k_rec"),
+        (("--scoring", "cosine,fused"), "--scoring names fused; name some of cosine, mnet, k_rec"),
         (("--protocol", "lodo"), "--protocol is withdrawn: gmn "),
         (("--peer", "lodo"), "--peer is withdrawn: gmn "),
         (("--no-premise", "lodo"), "--no-premise is withdrawn: gmn "),

@@ -116,7 +116,7 @@ def test_what_cannot_be_extrapolated_is_refused_with_the_remedy(trained, tmp_pat
     wide = save(tmp_path / "wide", whole, START_TERMS, TrainingFingerprints())
     out = tmp_path / "beyond.safetensors"
     for start, alpha, message in (
-        ("open", 1.25, "open.safetensors: its embedder is another than that of"),
+        ("open", 1.25, "open.safetensors: its embedder differs from that of"),
         ("open", 1.25, "name the artefact that the training began from"),
         (tmp_path / "taller", 1.25, "its preprocessing is another"),
         (wide, 1.25, "neck.running_var would be 0 or less; choose a smaller one"),

@@ -67,7 +67,7 @@ def test_a_dry_run_shows_the_cost_beside_the_papers():
     ("more", "message"),
     [
         ((), "--out is missing: name the folder"),
-        (("--out", "run", "--json"), "--json: answers --dry-run only"),
+        (("--out", "run", "--json"), "--json: needs --dry-run"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_remedy(more, message):

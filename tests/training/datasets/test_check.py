@@ -52,9 +52,7 @@ def test_counts_of_people_are_set_beside_the_published_ones(market1501_folder):
         "published_identities": 751,
     }
     assert [split["published_images"] for split in report["splits"]] == [12_936, 3_368, 19_732]
-    note = (
-        "split train: 3 images, 12,936 were published (-12,933): figures from here do not compare"
-    )
+    note = "split train: 3 images, 12,936 were published (-12,933): figures cannot be compared"
     assert report["notes"][0].startswith(note)
     page = page_on(f"market1501:{market1501_folder}")
     assert "7 images, 3 identities, 3 cameras" in page
@@ -158,7 +156,7 @@ def test_people_under_one_camera_and_cameras_out_of_balance_are_noted(tmp_path, 
     assert report["images_by_camera"] == {"busy": 7, "rare": 1}
     assert report["one_camera_identities"] == {"count": 1, "examples": ["1"]}
     assert report["notes"] == [
-        "1 of 2 identities are under one camera only: no query of theirs has an answer",
+        "1 of 2 identities are under one camera only: their queries have no true match",
         "camera busy has 7.0 times the images of camera rare (7 and 1)",
     ]
 

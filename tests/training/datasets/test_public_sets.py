@@ -344,7 +344,7 @@ def test_msmt17_s_lists_that_are_empty_or_missing_are_refused(place):
     root = place("msmt17")
     for name in MSMT17_LISTS:
         (root / "MSMT17_V1" / f"list_{name}.txt").write_text("\n", encoding="utf-8")
-    with pytest.raises(InputProblem, match=f"msmt17:{root}: lists no crop"):
+    with pytest.raises(InputProblem, match=f"msmt17:{root}: has no crop"):
         read("msmt17", root)
     (root / "MSMT17_V1" / "list_val.txt").unlink()
     with pytest.raises(InputProblem, match=r"list_val\.txt: cannot be read .* unpack it beside"):
