@@ -117,7 +117,6 @@ class PaperTable(BaseModel):
 
 @cache
 def paper_tables() -> dict[str, PaperTable]:
-    """Return every table by its name."""
     content = tomllib.loads(TABLES.read_text(encoding="utf-8"))
     tables = [_table(table) for table in content["table"]]
     return {table.name: table for table in tables}
@@ -157,7 +156,6 @@ def _table(content: dict[str, Any]) -> PaperTable:
 
 
 def paper_rows() -> list[PaperRow]:
-    """Return all rows with figures of a paper."""
     return [row for table in paper_tables().values() for row in table.rows if row.figures]
 
 

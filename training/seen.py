@@ -33,7 +33,6 @@ class SeenPeople(NamedTuple):
     reasons: tuple[str, ...]
 
     def of(self, search: Search) -> frozenset[str]:
-        """Return the people among the queries of a search."""
         return self.identities & {record.identity for record in search.queries}
 
 

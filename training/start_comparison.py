@@ -68,7 +68,6 @@ class HeldOutScores:
 
     @property
     def best(self) -> Scoring:
-        """The scoring with the highest mAP."""
         return max(self.figures, key=lambda scoring: self.mean(scoring, "mAP"))
 
 

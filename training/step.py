@@ -100,7 +100,6 @@ class TrainingStep:
         return Gradients(detached, norms, checked.isfinite())
 
     def update(self) -> None:
-        """Change the weights by their gradients."""
         self.scaler.step(self._run.optimiser)
         self.scaler.update()
 

@@ -176,7 +176,7 @@ class Validation:
         self._notice(f"epoch {epoch:g}: {summary(figures)}{'; the best' if best else remark}")
 
     def _figures(self, networks: TrainedNetworks) -> tuple[Figures, bool]:
-        """Return the figures, and whether the networks have collapsed."""
+        # The second value says whether the networks have collapsed.
         recipe = self._run.recipe
         metric_network = None
         networks.eval()

@@ -54,7 +54,6 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables, laid out for the width of the terminal."""
     console = Console()
     for table in tables:
         console.print(table.rich(console.width))

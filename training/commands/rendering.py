@@ -44,7 +44,6 @@ def render_report(report: EvaluationReport, out: Path | None) -> None:
 
 
 def render_estimate(estimate: RunEstimate) -> None:
-    """Print the estimated cost of a run."""
     together = f" × {estimate.processes} processes" if estimate.processes > 1 else ""
     typer.secho(
         f"\n{estimate.recipe}  {estimate.device}{together}, {estimate.precision}", bold=True

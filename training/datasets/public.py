@@ -300,7 +300,6 @@ CODE: dict[str, dict[str, Any]] = {
 
 
 def _kind(name: str, row: Mapping[str, Any]) -> DatasetKind:
-    """Make a kind of a row of the table."""
     fields = {**row, **CODE.get(name, {})}
     if "file_name" in row:
         keys = ("form", "folders", "within")

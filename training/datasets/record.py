@@ -122,12 +122,10 @@ class Dataset:
 
     @property
     def identities(self) -> list[str]:
-        """Every identity once, sorted."""
         return sorted({record.identity for record in self.records})
 
     @property
     def cameras(self) -> list[str]:
-        """Every camera once, sorted."""
         return sorted({record.camera for record in self.records})
 
 
