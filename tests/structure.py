@@ -98,7 +98,7 @@ CEILINGS = {
         vague=1,
         long=0,
         tokens_per_line=8.1,
-        documented=75,
+        documented=74,
     ),
     "demo": Legibility(
         packed=0,

@@ -45,6 +45,7 @@ INACTIVE_SHARE = 0.01
 
 @contextmanager
 def no_report() -> Iterator[Report]:
+    """Show no progress of the training."""
     yield lambda *_: None
 
 
