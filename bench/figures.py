@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.tables import FIGURES, fill, markdown_table, percent, pivot, publish
 from model.provenance import Provenance
-from training.evaluation.charts import projection
+from training.evaluation.charts import scatter
 from training.evaluation.peers import SUFFIXES
 from training.evaluation.report_tables import premise
 from training.evaluation.results import PremiseResult, Projection
@@ -219,7 +219,7 @@ def _ordered(rows: Sequence[Figures]) -> list[Figures]:
 
 
 def _draw(space: Figures) -> None:
-    drawn = projection(Projection.model_validate(space))
+    drawn = scatter(Projection.model_validate(space))
     (FIGURES / f"premise-{space['space']}.svg").write_text(drawn.svg, encoding="utf-8")
 
 

@@ -1,8 +1,8 @@
-"""Where an embedder looks: activation maps of its stages over crops (GMN's Figure 4, MSFL's 3, 4).
+"""Activation maps of an embedder's stages over crops (GMN's Figure 4, MSFL's Figures 3 and 4).
 
-A map is the sum over channels of |activation|, divided by its length over the positions, as
-attention transfer has it (Zagoruyko and Komodakis, ICLR 2017); MSFL's scales have theirs before
-and after they are fused.
+A map is the sum over channels of |activation|, divided by its Euclidean length over the positions,
+as in attention transfer (Zagoruyko and Komodakis, ICLR 2017). MSFL's scales have maps before and
+after they are fused.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ OPACITY = 0.6
 
 
 def choose_crops(dataset: Dataset, crops: int = CROPS) -> list[CropRecord]:
-    """Return one crop each of people spaced evenly over a data set: the same ones every time.
+    """Choose one crop each of people spaced evenly over a data set; the choice is not random.
 
     Raises:
-        InputProblem: for a data set without anybody.
+        InputProblem: the data set shows nobody.
     """
     first: dict[str, CropRecord] = {}
     for record in showing_people(dataset.spec, dataset.records):
         first.setdefault(record.identity, record)
     people = sorted(first)
     if not people:
-        raise InputProblem(f"{dataset.spec}: holds no person to draw maps of; name a further set")
+        raise InputProblem(f"{dataset.spec}: shows no person to draw maps of; name another set")
     places = np.linspace(0, len(people) - 1, min(crops, len(people))).round().astype(int)
     return [first[people[place]] for place in places]
 
 
 @torch.inference_mode()
 def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the map of every stage C_i, and of every scale P_i of MSFL before and after fusion.
+    """Compute the maps of every stage, and of every scale of MSFL before and after fusion.
 
     Args:
-        embedder: in evaluation mode.
+        embedder: the embedder, in evaluation mode.
         batch: normalised crops `(B, 3, H, W)`.
 
     Returns:
-        By name, `(B, h, w)` float32, each crop's of unit length over its positions.
+        Maps by name, `(B, h, w)` float32; each has unit length over its positions.
     """
     outputs = embedder.features(batch, stages=STAGES).stages
     named = {f"stage {stage}": maps for stage, maps in zip(STAGES, outputs, strict=True)}
@@ -73,18 +73,18 @@ def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tenso
 def draw_maps(
     artefact: Artefact, records: Sequence[CropRecord]
 ) -> list[Mapping[str, NDArray[np.uint8]]]:
-    """Return every crop with its maps laid over it.
+    """Draw every map of some crops over the crop.
 
     Args:
-        artefact: on any device.
+        artefact: the artefact, on any device.
         records: the crops.
 
     Returns:
-        Of each crop, by the name of its map, `(H, W, 3)` uint8 RGB at the network's input size;
-        each map runs from its own least to its own greatest value.
+        For each crop the pictures by the name of the map, `(H, W, 3)` uint8 RGB at the network's
+        input size. The colours of a map span the range of its own values.
 
     Raises:
-        InputProblem: naming the crop that cannot be read.
+        InputProblem: a crop cannot be read; the message names it.
     """
     preprocessing = artefact.description.preprocessing
     device = next(artefact.embedder.parameters()).device
@@ -103,7 +103,7 @@ def draw_maps(
 
 
 def overlay(crop: NDArray[np.uint8], energy: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return a map `(h, w)` in colours over its crop `(H, W, 3)` uint8 RGB, which turns grey."""
+    """Draw a map `(h, w)` in colours over its crop `(H, W, 3)` uint8 RGB in grey."""
     height, width = crop.shape[:2]
     low = float(energy.min())
     high = float(energy.max())
@@ -116,7 +116,7 @@ def overlay(crop: NDArray[np.uint8], energy: NDArray[np.float32]) -> NDArray[np.
 
 
 def _normalised(maps: torch.Tensor) -> torch.Tensor:
-    """Activations `(B, C, h, w)` to maps `(B, h, w)`."""
+    """Turn activations `(B, C, h, w)` into maps `(B, h, w)` of unit length."""
     energy = maps.float().abs().sum(dim=1)
     length = energy.flatten(1).norm(dim=1).clamp_min(1e-12)
     unit: torch.Tensor = energy / length[:, None, None]

@@ -1,8 +1,8 @@
-"""The calibration of an adapted artefact: its start's, and that of the few people held out.
+"""Blend the calibration of an adapted artefact with that of the artefact it started from.
 
-A calibration on nine people, made alone, obtained 16 to 28% false alarms in place of 1%
-(docs/calibration.md). The start's was fitted to many more, but to other scores: these are moved by
-the impostor pairs of the held-out people, which both have scored.
+A calibration on nine people alone gave 16 to 28% false alarms where 1% was asked for
+(docs/calibration.md). The start's calibration was fitted to many more people, but to other scores.
+It is rescaled by the impostor pairs of the held-out people, which both artefacts have scored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PEOPLE_OF_START = 50
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of the scores of different people's pairs."""
+    """Mean and standard deviation of the scores of impostor pairs."""
 
     mean: float
     deviation: float
@@ -30,8 +30,8 @@ def impostor_moments(
     domains: Collection[SearchScores],
     calibration: Calibration,
 ) -> dict[Scoring, Moments]:
-    """Return moments of each scoring of a calibration, over all domains' cross-camera pairs."""
-    found: dict[Scoring, Moments] = {}
+    """Compute the moments of each scoring over the cross-camera impostor pairs of all domains."""
+    moments: dict[Scoring, Moments] = {}
     for scoring in calibration.scorings:
         sums = np.zeros(3)
         for domain in domains:
@@ -39,8 +39,8 @@ def impostor_moments(
                 values = scores.astype(np.float64)
                 sums += [len(values), values.sum(), np.square(values).sum()]
         mean, square = sums[1:] / max(1.0, sums[0])
-        found[scoring] = Moments(float(mean), float(max(square - mean**2, 0.0) ** 0.5))
-    return found
+        moments[scoring] = Moments(float(mean), float(max(square - mean**2, 0.0) ** 0.5))
+    return moments
 
 
 def blended(
@@ -50,14 +50,15 @@ def blended(
     before: Mapping[Scoring, Moments],
     people: int,
 ) -> Calibration:
-    """Return the new calibration with weight n / (n + 50) for n people, and else the start's.
+    """Mix two calibrations: of n people the new one weighs n / (n + 50), the start's the rest.
 
     Args:
-        new: fitted to the people held out.
-        after: moments of the same people's pairs, of the new scores.
-        start: of the artefact that was adapted; a scoring that it lacks has its cosine's.
-        before: moments of the same pairs, of the start's scores.
-        people: how many are held out.
+        new: the calibration that was fitted to the people held out.
+        after: the moments of their impostor pairs by the new scores.
+        start: the calibration of the artefact that was adapted. For a scoring that it lacks, its
+            cosine is used.
+        before: the moments of the same pairs by the start's scores.
+        people: the number of people held out.
     """
     weight = people / (people + PEOPLE_OF_START)
     scorings: dict[Scoring, ScoringCalibration] = {}
@@ -82,7 +83,7 @@ def _mixed(
     start: ScoringCalibration,
     weight: float,
 ) -> ScoringCalibration:
-    """Scores at equal shares, and logarithms of the ratio at equal scores, weighted."""
+    """Average thresholds at equal false-alarm shares, and log likelihood ratios at equal scores."""
 
     def mean(both: list[float]) -> float:
         return weight * both[0] + (1.0 - weight) * both[1]

@@ -1,6 +1,7 @@
-"""Fits an artefact's calibration on the pair scores of people who were held out of training.
+"""Fit an artefact's calibration to the pair scores of people who were held out of training.
 
-M-Net's training does not decide the zero of its scores: `settle_zero` puts it at equal error.
+The training of M-Net does not determine the zero of its scores; `settle_zero` moves it to the point
+of equal error.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ def calibrated_scores(
     progress_bar: ProgressBar,
     folder: Path,
 ) -> Iterator[tuple[Calibration, dict[str, SearchScores]]]:
-    """Settles M-Net's zero, scores the searches of several data sets, and calibrates.
+    """Settle M-Net's zero, score the searches of several data sets, and fit a calibration.
 
     Args:
-        metric_network: in evaluation mode, on any device; changed in place. None where there is
-            none.
-        features, searches: of each data set, by its name.
+        metric_network: M-Net in evaluation mode, on any device; it is changed in place. None for an
+            artefact without M-Net.
+        features, searches: features and search of each data set, by its name.
         fitted_on: the names of the data sets that zero and calibration are fitted to.
-        data: describes these sets; stored in the calibration.
-        progress_bar: shows how far M-Net's scores are.
-        folder: for the file of these scores.
+        data: a description of these sets, which the calibration stores.
+        progress_bar: shows the progress of M-Net's scores.
+        folder: the folder for the temporary file of these scores.
     """
     if metric_network is not None:
         settle_zero(
@@ -64,31 +65,30 @@ def calibrated_scores(
 
 
 def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibration:
-    """Fits probabilities and impostor tails on cross-camera pairs, in bounded memory.
+    """Fit probabilities and impostor tails to cross-camera pairs, in bounded memory.
 
-    The likelihood ratio is maximum likelihood with genuine and impostor pairs weighing one half
-    each: `probability` is that of a pair that was as likely to be one person as
-    two. They see all genuine pairs and at most 200,000 impostor pairs.
+    Probabilities are fitted by maximum likelihood to all genuine pairs and at most 200,000 impostor
+    pairs, each kind weighing one half. They are thus those of a pair that was as likely to show one
+    person as two. Without M-Net's scores only the cosine is calibrated.
 
-    Without M-Net's scores the calibration is of the cosine alone.
-
-    The tails see every pair. Of several domains each has a tail of its own, and the one that is
-    kept is the highest score at every share: the rate asked for is not exceeded in any of them. The
-    shape of the tail of whole searches is that of the domain with the longest one.
+    Tails are fitted to all impostor pairs. Each domain has its own tail; of several tails the
+    highest score at every share is kept, so that no domain exceeds the rate asked for. The tail
+    shape of whole searches is that of the domain with the longest tail.
 
     Args:
-        domains: one for each data set; with M-Net's scores for all of them or for none.
-        data: describes these sets; stored in the calibration.
+        domains: the scores of each data set; all of them or none have M-Net's scores.
+        data: a description of these sets, which the calibration stores.
 
     Raises:
-        InputProblem: without a genuine pair or two impostor pairs under different cameras.
+        InputProblem: there is no genuine pair, or a set has fewer than two impostor pairs, under
+            different cameras.
     """
     counts = [domain.labels.count_pairs() for domain in domains]
     genuine, impostors = (sum(column) for column in zip((0, 0), *counts, strict=True))
     if genuine < 1 or min((count for _, count in counts), default=0) < 2:
         raise InputProblem(
             f"a calibration needs pairs across cameras of one person and of two; {data} has "
-            f"{genuine} and {impostors}; name data with more people under two cameras or more"
+            f"{genuine} and {impostors}; name data with more people under several cameras"
         )
     one_person, two_people = labelled_scores(domains, impostors)
     fitted: dict[Scoring, ScoringCalibration] = {}
@@ -124,14 +124,15 @@ def fit_logistic(
     genuine: NDArray[np.floating],
     impostors: NDArray[np.floating],
 ) -> tuple[float, float]:
-    """Fits P(one person | s) = 1 / (1 + exp(−(a·s + c))) with a ≥ 0.
+    """Fit P(one person | s) = 1 / (1 + exp(−(a·s + c))) with a ≥ 0.
 
-    Either class weighs one half at any size, so that the probability is the one for a pair of which
-    nothing was known beforehand. The targets are Platt's, (n+1)/(n+2) and 1/(m+2): they keep the
-    weights finite where the classes do not overlap. A score that speaks against gets no weight.
+    Both classes weigh one half at any size, so that the probability is that of a pair of which
+    nothing was known beforehand. The targets are Platt's, (n+1)/(n+2) and 1/(m+2), which keep the
+    weights finite if the classes do not overlap. If a higher score speaks against one person, a is
+    0.
 
     Args:
-        genuine, impostors: scores, `(n,)` and `(m,)`; a higher one must speak for one person.
+        genuine, impostors: scores, `(n,)` and `(m,)`; a higher score should speak for one person.
 
     Returns:
         a and c.
@@ -140,7 +141,7 @@ def fit_logistic(
     m = len(impostors)
     high = (n + 1.0) / (n + 2.0)
     low = 1.0 / (m + 2.0)
-    # A pair with a target between 0 and 1 is there once of either class, weighed by it.
+    # A pair with a target between 0 and 1 is given once in each class, weighted by the target.
     scores = np.concatenate([genuine, genuine, impostors, impostors]).astype(np.float64)[:, None]
     classes = np.repeat([1, 0, 1, 0], [n, n, m, m])
     shares = np.repeat([high / n, (1.0 - high) / n, low / m, (1.0 - low) / m], [n, n, m, m])
@@ -156,15 +157,15 @@ def settle_zero(
     metric_network: MetricNetwork,
     domains: Sequence[tuple[SearchFeatures, PairLabels]],
 ) -> None:
-    """Moves M-Net's scores so that 0 lies at equal error; no order changes.
+    """Shift M-Net's scores so that the error rates are equal at 0; no order changes.
 
-    Above 0 two crops rather show one person than two: the share of the pairs of one person that lie
-    below it is the share of the pairs of two people above it.
+    Then the share of genuine pairs below 0 is the share of impostor pairs above 0, so that two
+    crops with a score above 0 rather show one person.
 
     Args:
-        metric_network: in evaluation mode, on any device; changed in place.
-        domains: features and labels of one search for each data set, with pairs of both kinds
-            under different cameras.
+        metric_network: M-Net in evaluation mode, on any device; it is changed in place.
+        domains: features and labels of each data set's search, with pairs of both kinds under
+            different cameras.
     """
     genuine: list[NDArray[np.float32]] = []
     impostors: list[NDArray[np.float32]] = []
@@ -183,7 +184,7 @@ def settle_zero(
 
 
 def equal_error_score(genuine: NDArray[np.floating], impostors: NDArray[np.floating]) -> float:
-    """Return the score that refuses as large a share of genuine pairs as it accepts impostors."""
+    """Return the score at which the shares of refused genuine and accepted impostors are equal."""
     places = np.unique(np.concatenate([genuine, impostors]).astype(np.float64))
     refused = np.searchsorted(np.sort(genuine), places) / len(genuine)
     accepted = 1.0 - np.searchsorted(np.sort(impostors), places) / len(impostors)
@@ -198,7 +199,7 @@ def _mnet_scores(
     queries: NDArray[np.int64],
     gallery: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Score pairs of a query and a gallery crop, given by their rows, `(n,)`."""
+    """Score pairs of a query and a gallery crop, which are given by their rows, `(n,)`."""
     device = next(metric_network.parameters()).device
     scores = np.empty(len(queries), np.float32)
     for start in range(0, len(queries), PAIRS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""The charts of an evaluation: SVG images, drawn with no display and no lasting state."""
+"""The charts of an evaluation, as SVG images."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ COLOURS = (
     "#0e7c86",
     "#4f6272",
 )
-# Neighbours differ in more than colour.
+# Readers who cannot tell the colours apart see the dashes.
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.5g}%")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    # The same figures give the same file.
+    # Without a fixed salt the ids in the file would be random.
     "svg.hashsalt": "charts",
     "font.size": 9.5,
     "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES * 2),
@@ -56,11 +56,11 @@ class Chart:
     """One chart.
 
     Attributes:
-        title: its caption.
+        title: the caption.
         alt: a description for readers who do not see the chart.
-        note: what else a reader must know, or nothing.
-        figure, axes: to draw on.
-        svg: the file's content, once its block has ended.
+        note: a hint for readers, or empty.
+        figure, axes: matplotlib's figure, and the axes to draw on.
+        svg: the content of the file, set at the end of the block of `chart`.
     """
 
     title: str
@@ -78,7 +78,7 @@ def chart(
     note: str = "",
     size: tuple[float, float] = (4.8, 3.1),
 ) -> Iterator[Chart]:
-    """Draw a chart in the report's style, on `axes` inside the block; the size is in inches."""
+    """Yield a chart in the report's style to draw on in the block; the size is in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         drawn = Chart(title, alt, note, figure, figure.add_subplot())
@@ -89,7 +89,7 @@ def chart(
 
 
 def cmc(result: DatasetResult) -> Chart:
-    """Draw the share of queries whose first true match is at rank k or better."""
+    """Draw the cumulative matching curves."""
     with chart("First true match at rank k or better", "Cumulative matching curves") as drawn:
         for name, scoring in result.scorings.items():
             drawn.axes.plot(range(1, len(scoring.cmc) + 1), scoring.cmc, label=name)
@@ -99,11 +99,11 @@ def cmc(result: DatasetResult) -> Chart:
 
 
 def detection(result: DatasetResult) -> Chart:
-    """Draw the DIR/FAR curve, with the operating points as they came out."""
+    """Draw the DIR/FAR curves, with the obtained rates of the operating points."""
     with chart(
         "Open-set search",
         "Detection rate against false-alarm rate",
-        "Dots: the operating points, as they came out. Dotted: the rates they were set for.",
+        "Dots: the rates obtained at the operating points. Dotted lines: the rates asked for.",
     ) as drawn:
         for name, scoring in result.scorings.items():
             if not scoring.detection_curve:
@@ -120,25 +120,26 @@ def detection(result: DatasetResult) -> Chart:
     return drawn
 
 
-def distribution(
+def histogram(
     name: str,
     scoring: ScoringResult,
-    found: ScoreDistribution,
+    distribution: ScoreDistribution,
 ) -> Chart:
-    """Draw histograms of one person's and of two people's pairs with the operating points."""
+    """Draw histograms of the scores of genuine and impostor pairs, with the operating points."""
     with chart(
         f"Scores of pairs: {name}",
-        f"Histograms of {name} scores of one person's and of two people's pairs",
+        f"Histograms of {name} scores of pairs of one person and of two people",
         "Lines: the operating points of a search in this gallery.",
     ) as drawn:
         axes = drawn.axes
-        width = found.edges[1] - found.edges[0]
+        edges = distribution.edges
+        width = edges[1] - edges[0]
         for counts, label, colour in (
-            (found.impostor, "two people", "C1"),
-            (found.genuine, "one person", "C0"),
+            (distribution.impostor, "two people", "C1"),
+            (distribution.genuine, "one person", "C0"),
         ):
             density = [count / max(1, sum(counts)) / width for count in counts]
-            axes.stairs(density, found.edges, fill=True, alpha=0.45, label=label, color=colour)
+            axes.stairs(density, edges, fill=True, alpha=0.45, label=label, color=colour)
         top = axes.get_ylim()[1]
         for point in scoring.operating_points:
             axes.axvline(point.threshold, color=SOFT, linewidth=1)
@@ -148,21 +149,21 @@ def distribution(
     return drawn
 
 
-def projection(found: Projection) -> Chart:
-    """Draw a space by t-SNE, a colour for each domain (Figure 1 of GMN)."""
+def scatter(projection: Projection) -> Chart:
+    """Draw the t-SNE of a space, with a colour for each domain (Figure 1 of GMN)."""
+    domains = projection.domains
     with chart(
-        f"{found.space.capitalize()} space, t-SNE",
-        f"Points of {found.space} space, coloured by domain: {', '.join(found.domains)}",
-        "Filled: one person's pairs; hollow: two people's."
-        if found.genuine
+        f"{projection.space.capitalize()} space, t-SNE",
+        f"Points of {projection.space} space, coloured by domain: {', '.join(domains)}",
+        "Filled: pairs of one person; hollow: pairs of two people."
+        if projection.genuine
         else "A point is a crop.",
         size=(4.6, 4.2),
     ) as drawn:
-        for number, (domain, points) in enumerate(found.domains.items()):
+        for number, (domain, points) in enumerate(domains.items()):
             colour = f"C{number}"
-            filled = [
-                colour if genuine else "none" for genuine in found.genuine or [True] * len(points)
-            ]
+            is_filled = projection.genuine or [True] * len(points)
+            filled = [colour if genuine else "none" for genuine in is_filled]
             across, up = zip(*points, strict=True)
             drawn.axes.scatter(
                 across,
@@ -185,11 +186,11 @@ def _label(
     across: str,
     up: str,
 ) -> None:
-    """Name the axes of curves of shares over a logarithmic range."""
+    """Label the axes of curves in percent over a logarithmic axis."""
     axes.set(xlabel=across, ylabel=up, xscale="log")
     axes.xaxis.set_minor_formatter("")
     axes.yaxis.set_major_formatter(PERCENT)
     low, high = axes.get_ylim()
-    # A hair above 1, so that a dot at 1 is whole, and no more than all is promised.
+    # The axis ends slightly above 1, so that a dot at 1 is not cut.
     axes.set_ylim(low, min(high, 1.0 + 0.03 * (1.0 - low)))
     axes.legend()

@@ -1,4 +1,4 @@
-"""Several runs side by side: seeds of one recipe as one, differences query by query."""
+"""Compare runs: pool the seeds of a recipe, and pair differences query by query."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class ComparedRanking(BaseModel):
     """One group's ranking of one data set.
 
     Attributes:
-        group: runs of one recipe, or a ready-made model.
-        metrics: mAP, rank_1, rank_5, rank_10, mINP; 0 to 1, means over seeds and queries. Intervals
-            are over people, and over seeds where there are several.
-        against: which ranking of the baseline the differences are to; empty in the baseline's rows.
-        differences: paired over the same queries, their intervals over people, and over seeds where
-            `over_seeds`.
-        over_seeds: whether one of the two groups has several seeds; where neither has, a difference
-            may be one of seeds, and no verdict is given.
+        group: the name of the group, which is the runs of one recipe, or a ready-made model.
+        metrics: mAP, rank_1, rank_5, rank_10 and mINP, 0 to 1: means over seeds and queries.
+            Intervals are over people and, if there are several, over seeds.
+        against: the baseline's ranking from which the differences are; empty in its own rows.
+        differences: differences of the metrics, paired over the same queries. Intervals are over
+            people and, with `over_seeds`, over seeds.
+        over_seeds: whether one of the two groups has several seeds. If neither has, a difference
+            may be due to the seeds, so that tables do not colour it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,7 +46,7 @@ class ComparedRanking(BaseModel):
 
 
 class ComparedDataset(BaseModel):
-    """One searched data set and every group's rankings of it; the baseline is the first group."""
+    """The rankings of one data set by every group; the baseline is the first group."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,12 +61,12 @@ class ComparedDataset(BaseModel):
 
 
 class Comparison(BaseModel):
-    """Several runs side by side, as it is written to `comparison.json`.
+    """A comparison of runs, as written to `comparison.json`.
 
     Attributes:
-        runs: of each group, the folders that report on its artefacts.
-        settings: by dotted name, the settings that differ, a value for each group in order.
-        datasets: the data sets searched.
+        runs: the folders that report on the artefacts of each group.
+        settings: the settings that differ, by dotted name, with a value for each group in order.
+        datasets: the rankings by data set.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,7 +77,7 @@ class Comparison(BaseModel):
 
 
 class Searched(NamedTuple):
-    """One searched data set: runs are compared where these are the same."""
+    """Identifies the search of a data set; only runs with the same search are compared."""
 
     name: str
     split: str
@@ -86,11 +86,11 @@ class Searched(NamedTuple):
 
 
 Answers = Mapping[str, Sequence[DatasetResult]]
-"""By group, each seed's result on one data set."""
+"""The results on one data set by group, one for each seed."""
 
 
 def compare(groups: Sequence[Group]) -> Comparison:
-    """Return all numbers of a comparison; differences are to the first group."""
+    """Compare groups of runs; differences are to the first group."""
     return Comparison(
         runs={
             group.name: [
@@ -104,9 +104,9 @@ def compare(groups: Sequence[Group]) -> Comparison:
 
 
 def average(groups: Sequence[Group]) -> ComparedDataset:
-    """Return the average over the data sets, each weighing the same.
+    """Average the rankings over the data sets, which weigh the same.
 
-    Every group has searched every set by as many seeds.
+    All groups must have searched all sets with the same number of seeds.
     """
     answers = _answers(groups)
     first = next(iter(answers))
@@ -118,11 +118,11 @@ def _answers(groups: Sequence[Group]) -> dict[Searched, dict[str, list[DatasetRe
     answers: dict[Searched, dict[str, list[DatasetResult]]] = {}
     for group in groups:
         for model in group.models:
-            # Where several folders report on one set, the last one counts.
+            # If several folders report on one search, the last one counts.
             latest = {}
             for run in model:
                 for result in run.report.datasets:
-                    # Figures of two versions of a set do not compare.
+                    # Figures of two versions of a set cannot be compared.
                     name = ", ".join(filter(None, (result.name, result.version)))
                     digest = result.query_values.search
                     searched = Searched(name, run.report.split, result.protocol, digest)
@@ -133,7 +133,7 @@ def _answers(groups: Sequence[Group]) -> dict[Searched, dict[str, list[DatasetRe
 
 
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Return the settings that decide and are not the same in every group, by dotted name."""
+    """Return the settings on which results depend and in which groups differ, by dotted name."""
     settings = []
     for group in groups:
         data = ", ".join(dataset.name for dataset in group.first.report.provenance.data)
@@ -177,7 +177,7 @@ def _difference(
     sets: Sequence[Sequence[DatasetResult]],
     base: Sequence[Sequence[DatasetResult]],
 ) -> dict[str, Any]:
-    """Return the difference to the baseline's ranking of that name, or else to its cosine."""
+    """Return the difference to the baseline's ranking of that name or, without it, its cosine."""
     for against in (ranking, FALLBACK):
         if all(against in seed.scorings for seeds in base for seed in seeds):
             return {
@@ -194,7 +194,7 @@ def _intervals(
     base: Sequence[Sequence[DatasetResult]] = (),
     against: str = "",
 ) -> dict[str, Estimate]:
-    """Return every metric's mean, or its difference to the baseline's, with its interval."""
+    """Return every metric's mean, or its difference to the base's mean, with an interval."""
     intervals = {}
     for metric in METRICS:
         ours = [_per_query(seeds, ranking, metric) for seeds in sets]
@@ -233,9 +233,9 @@ def ranking_table(
     rows: Sequence[ComparedRanking],
     papers: Mapping[str, str] | None = None,
 ) -> Table:
-    """Return some rankings of a set with their differences, and papers' figures by group."""
+    """Make a table of rankings of a set, their differences, and papers' figures by group."""
     others = sorted({row.ranking for row in rows if row.against not in ("", row.ranking)})
-    own = f" ({', '.join(others)} less its {FALLBACK})" if others else ""
+    fallback = f" (for {', '.join(others)} its {FALLBACK})" if others else ""
     return Table(
         title,
         [
@@ -262,7 +262,7 @@ def ranking_table(
             for row in rows
         ],
         f"{dataset.protocol}; 95% intervals over people and seeds; "
-        f"Δ: less {dataset.baseline}{own}, the same queries",
+        f"Δ: difference to {dataset.baseline}{fallback} over the same queries",
         labels=2,
     )
 
@@ -271,5 +271,5 @@ def _delta(row: ComparedRanking, metric: str) -> Value:
     if metric not in row.differences:
         return None
     cell = difference(row.differences[metric])
-    # Between two single runs another seed may be the difference, so that it gets no colour.
+    # A difference between two single runs may be due to the seed, so that it gets no colour.
     return cell if row.over_seeds else cell._replace(mark="")

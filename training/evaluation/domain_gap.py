@@ -1,7 +1,7 @@
-"""How far apart two domains lie in a feature space: MMD, and a classifier that separates them.
+"""The gap between two domains in a feature space: MMD, and the accuracy of a domain classifier.
 
-Features come in groups, since a person's features are alike: permutations, folds and resampling
-keep a group together. Both domains have the same number of groups.
+Features come in groups, because features of one person are alike; permutations, folds and
+resampling keep a group together. Both domains have the same number of groups.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ PERMUTATIONS = 1000
 FOLDS = 5
 BANDWIDTHS = (0.5, 1.0, 2.0)
 REGULARISATION = 0.01
-"""C of the logistic regression: there are more dimensions than features to learn from."""
+"""C of the logistic regression, which has more dimensions than features to learn from."""
 
 
 class Discrepancy(NamedTuple):
-    """A squared MMD beside what chance makes of it.
+    """A squared MMD, and the value that chance alone reaches.
 
     Attributes:
-        squared: the unbiased estimate; near 0, or below it, where both domains are one.
-        by_chance: its 95% quantile where groups are dealt to the domains at random.
+        squared: the unbiased estimate; near 0, or below it, if both domains are the same.
+        by_chance: its 95% quantile if groups are assigned to the domains at random.
     """
 
     squared: float
@@ -40,14 +40,14 @@ def maximum_mean_discrepancy(
     first: NDArray[np.float32],
     second: NDArray[np.float32],
 ) -> Discrepancy:
-    """Squared MMD (Gretton et al., JMLR 2012), unbiased also where features of a group are alike.
+    """Estimate the squared MMD (Gretton et al., JMLR 2012) without bias by groups of like features.
 
-    The kernel is the mean of three Gaussians around the median heuristic, exp(−‖x−y‖²/(b·m)) with
-    m the median squared distance and b of 0.5, 1, 2. Kernel values within a group are left out, as
-    the unbiased estimate leaves out those of a feature with itself.
+    The kernel is the mean of three Gaussians exp(−‖x−y‖²/(b·m)), where m is the median squared
+    distance and b is 0.5, 1 and 2. Kernel values within a group are left out, just as the unbiased
+    estimate leaves out those of a feature with itself.
 
     Args:
-        first, second: features `(groups, per group, d)` of two domains, of one shape.
+        first, second: features `(groups, per group, d)` of two domains, of the same shape.
     """
     between = _kernel_between_groups(np.concatenate([first, second]))
     groups = len(first)
@@ -60,10 +60,10 @@ def maximum_mean_discrepancy(
     outside = (1.0 - dealt) @ between
     within = (inside * dealt).sum(axis=1) + (outside * (1.0 - dealt)).sum(axis=1)
     across = (inside * (1.0 - dealt)).sum(axis=1)
-    found = within / (groups * (groups - 1)) - 2.0 * across / groups**2
+    squared = within / (groups * (groups - 1)) - 2.0 * across / groups**2
     return Discrepancy(
-        squared=float(found[0]),
-        by_chance=float(np.quantile(found[1:], 0.95)),
+        squared=float(squared[0]),
+        by_chance=float(np.quantile(squared[1:], 0.95)),
     )
 
 
@@ -71,18 +71,18 @@ def domain_classifier(
     first: NDArray[np.float32],
     second: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Return if a logistic regression names each feature's domain, cross-validated over groups.
+    """Measure how well a logistic regression recognises the domain of features, cross-validated.
 
-    No group is in training and test at once. As the domains are of one size, the mean is the
-    balanced accuracy, one half by chance.
+    No group is in both training and test. Since the domains have the same size, the mean of the
+    result is the balanced accuracy, which is one half by chance.
 
     Args:
-        first, second: features `(groups, per group, d)` of two domains, of one shape, of five
-            groups or more.
+        first, second: features `(groups, per group, d)` of two domains, of the same shape, with
+            five groups or more.
 
     Returns:
-        The share of each group's features that are named right, `(2·groups,)`: the first domain's
-        groups, then the second's.
+        The share of correctly classified features in each group, `(2·groups,)`: first the groups
+        of the first domain, then those of the second.
     """
     groups, size, _ = first.shape
     features = np.concatenate([first, second]).reshape(2 * groups * size, -1)
@@ -91,7 +91,7 @@ def domain_classifier(
     regression = LogisticRegression(C=REGULARISATION, max_iter=1000)
     classifier = make_pipeline(StandardScaler(), regression)
     split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    # Products of this size are faster on one thread than shared out to several.
+    # Matrix products of this size are faster in one thread than in several.
     with threadpool_limits(limits=1):
         named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
     right: NDArray[np.float64] = (named == domains).reshape(2 * groups, size).mean(axis=1)
@@ -99,13 +99,13 @@ def domain_classifier(
 
 
 def halves(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Deal a domain's groups alternately into two halves, between which there is no gap."""
+    """Split a domain's groups alternately into two halves, between which there is no gap."""
     half = len(features) // 2
     return features[: 2 * half : 2], features[1 : 2 * half : 2]
 
 
 def _kernel_between_groups(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean kernel value of every two groups, `(n, n)`; 0 of a group with itself."""
+    """Compute the mean kernel value of every two groups, `(n, n)`; the diagonal is 0."""
     groups, size, _ = features.shape
     flat = features.reshape(groups * size, -1).astype(np.float64)
     distances = euclidean_distances(flat, squared=True)

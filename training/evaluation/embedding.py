@@ -1,4 +1,4 @@
-"""Records to features: decoded in a few threads, a batch ahead of the network, never all."""
+"""Embed crops: a few threads decode the next batch while the network computes one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DECODING_THREADS = 4
 Read = TypeVar("Read")
 
 Advance = Callable[[int], None]
-"""Called with the number that was done since the last call."""
+"""Called with the number of items done since the last call."""
 
 ProgressBar = Callable[[str, int], AbstractContextManager[Advance]]
-"""From a description and a total to a bar; see `training.commands.common`."""
+"""Shows a bar for a description and a total; see `training.commands.common.progress_bar`."""
 
 
 @contextmanager
 def no_bar(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001
-    """Show nothing of how far a long step is."""
+    """Show no progress."""
     yield lambda _: None
 
 
@@ -42,21 +42,21 @@ def embed_records(
     bfloat16: bool = False,
     progress: Advance = lambda _: None,
 ) -> NDArray[np.float32]:
-    """Return features of crops, as the embedder gives them.
+    """Embed crops in evaluation mode.
 
     Args:
-        embedder: on any device; it runs in evaluation mode and is left in the mode it came in.
-        preprocessing: the one it was trained with.
-        records: what to embed, one at least.
-        batch_size: crops that go through the network at once.
-        bfloat16: run the backbone in bfloat16 autocast; features stay float32.
+        embedder: the embedder, on any device; its mode is restored afterwards.
+        preprocessing: the preprocessing that it was trained with.
+        records: the crops, at least one.
+        batch_size: the number of crops that go through the network at once.
+        bfloat16: run the network in bfloat16 autocast; features are float32 in any case.
         progress: called after each batch with its number of crops.
 
     Returns:
-        `(n, d)` float32, not of unit length, in the order of the records.
+        Features `(n, d)` float32, not of unit length, in the order of the records.
 
     Raises:
-        InputProblem: naming the crop that cannot be read, or where there is none.
+        InputProblem: there is no crop, or one cannot be read; the message names it.
     """
     device = next(embedder.parameters()).device
     was_training = embedder.training
@@ -92,12 +92,12 @@ class SearchFeatures(NamedTuple):
         search: Search,
         features: NDArray[np.float32],
     ) -> SearchFeatures:
-        """Split those of `search.records`, in which one list of crops is there once."""
+        """Split the features of `search.records` into queries and gallery, which may overlap."""
         return cls(features[: len(search.queries)], features[-len(search.gallery) :])
 
 
 def gallery_samples(searches: Iterable[SearchFeatures]) -> NDArray[np.float32]:
-    """Return at most 100 features of each gallery, `(n, d)`: enough to see a collapse."""
+    """Return at most 100 features of each gallery, `(n, d)`, which suffice to detect a collapse."""
     samples = []
     for _, gallery in searches:
         places = np.linspace(0, len(gallery) - 1, min(100, len(gallery))).astype(int)
@@ -111,10 +111,10 @@ def embed_searches(
     searches: Mapping[str, Search],
     progress_bar: ProgressBar = no_bar,
 ) -> dict[str, SearchFeatures]:
-    """Embed every crop of several searches once, by the names of their data sets.
+    """Embed the crops of several searches, by the names of their data sets.
 
     Raises:
-        InputProblem: naming the crop that cannot be read.
+        InputProblem: a crop cannot be read; the message names it.
     """
     features = {}
     for name, search in searches.items():
@@ -131,10 +131,10 @@ def decoded_batches(
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield decoded and resized crops, `(B, height, width, 3)` uint8 RGB, in the records' order.
 
-    While one batch is in use the next is being decoded; no more than these two are in memory.
+    While one batch is in use the next is being decoded; no other batches are in memory.
 
     Raises:
-        InputProblem: naming the crop that cannot be read, or where there is none.
+        InputProblem: there is no crop, or one cannot be read; the message names it.
     """
     if not records:
         raise InputProblem("there is no crop to embed; name data with images in it")
@@ -149,7 +149,7 @@ def read_ahead(
     read: Callable[[CropRecord], Read],
     batches: Iterable[Sequence[CropRecord]],
 ) -> Iterator[list[Read]]:
-    """Yield what `read` returns of each crop, by batch; the next one is read in some threads."""
+    """Yield the results of `read` by batch, while a few threads read the next batch."""
     with ThreadPoolExecutor(DECODING_THREADS, "decode") as pool:
         ahead: list[Future[Read]] = []
         for batch in (*batches, ()):

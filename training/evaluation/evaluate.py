@@ -1,4 +1,4 @@
-"""Measures artefacts and ready-made models on data sets, and reports the figures."""
+"""Measure an artefact or a ready-made model on data sets, and make its report."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ def evaluate(
     device: torch.device = CPU,
     progress_bar: ProgressBar = no_bar,
 ) -> tuple[EvaluationReport, list[Search]]:
-    """Return one model's report on some data sets, and the search of each set.
+    """Return a model's report on some data sets, and the search of each set.
 
     Args:
-        model: as `load_artefact` reads it, whose networks are moved to the device; or a ready-made
-            one, which ranks by cosine.
-        datasets: as `read_datasets` reads them.
+        model: an artefact, whose networks are moved to the device; or a ready-made model, which
+            ranks by cosine.
+        datasets: the data sets, as `read_datasets` returns them.
         name: the name of the model in the report.
-        scorings: which rankings, of `RANKINGS`; None for all that the model offers.
-        held_out: search for the people that the artefact's training held out, not for all. Of a
-            ready-made model they are the people that recipes hold out by default.
-        premise: measure the domain gap.
-        people: the largest number of people of each set that are searched for; None is all.
-        device: where the networks run.
-        progress_bar: shows how far the long steps are.
+        scorings: the rankings, some of `RANKINGS`; None for all scorings of the model.
+        held_out: search for people that the artefact's training held out, instead of all people.
+            For a ready-made model they are the people held out by default.
+        premise: whether to measure the domain gap.
+        people: the largest number of people of each set to search for; None is all.
+        device: the device for the networks.
+        progress_bar: shows the progress of long steps.
 
     Raises:
-        InputProblem: where a set cannot be searched, or none of its people is held out, or
-            where the model has no M-Net for a scoring that needs it, or a crop no feature.
+        InputProblem: a set cannot be searched, none of its people is held out, a crop cannot be
+            read, or a ranking needs an M-Net that the model does not have.
     """
     artefact = None if isinstance(model, Peer) else model
     about = model if isinstance(model, Peer) else model.description
     rankings = scorings or (artefact.description.scorings if artefact else ["cosine"])
     if artefact is None and (premise or "mnet" in rankings):
         raise InputProblem(
-            f"{name}: a ready-made model has no M-Net; leave out --premise, and of --scoring all "
-            f"but cosine and {RE_RANKED}"
+            f"{name}: a ready-made model has no M-Net; leave out --premise, and use --scoring with "
+            f"cosine and {RE_RANKED} only"
         )
     if artefact is not None and "mnet" in rankings:
         artefact.require_metric_network(name)
@@ -119,7 +119,7 @@ def build_report(
     images_per_second: float,
     checkpoint: str = "",
 ) -> EvaluationReport:
-    """Return the report of an artefact, or a ready-made model; `split` is `all` or `held-out`."""
+    """Make the report of an artefact or a ready-made model; `split` is `all` or `held-out`."""
     known: dict[str, Any] = {}
     if isinstance(about, Description):
         architecture = {"embedder", "metric_network", "preprocessing"}

@@ -1,4 +1,4 @@
-"""All figures of a model on one data set."""
+"""Compute all figures of a model on one data set."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from training.seen import seen_people
 LISTED_QUERIES = 8
 LISTED_CROPS = 10
 LISTED_RANKINGS = 2
-"""How many queries are shown, crops of each, and rankings side by side."""
+"""The size of rank lists: the number of queries, of crops for each, and of rankings."""
 RE_RANKED = "k_reciprocal"
 RANKINGS: tuple[str, ...] = (*SCORINGS, RE_RANKED)
 RowsOf = Callable[[RandomSplit | None], ScoreRows]
-"""The scores of a whole search, or of one split of it."""
+"""Returns the scores of a whole search, or of one random split of it."""
 
 
 def evaluate_search(
@@ -53,17 +53,16 @@ def evaluate_search(
     features: SearchFeatures,
     scores: SearchScores,
 ) -> DatasetResult:
-    """Return all figures of a model on one data set.
+    """Compute all figures of a model on one data set.
 
     Args:
-        artefact: its calibration is held against the scores; None for a ready-made model, which has
-            none.
-        dataset, search: the data set, and its queries and gallery.
-        scorings: which rankings to measure, of `RANKINGS`.
-        features, scores: of the search by this model.
+        artefact: the artefact whose calibration is measured; None for a ready-made model.
+        dataset, search: the data set and its search.
+        scorings: the rankings to measure, some of `RANKINGS`.
+        features, scores: the model's features and scores of the search.
 
     Raises:
-        InputProblem: where no query has a true match.
+        InputProblem: no query has a true match.
     """
     labels = search.labels()
     metrics: dict[str, QueryMetrics] = {}
@@ -97,7 +96,7 @@ def _described(
     dataset: Dataset,
     search: Search,
 ) -> dict[str, Any]:
-    """Describe a search, and which of its people the artefact has seen."""
+    """Describe a search, and the people in it that the artefact was trained on."""
     described: dict[str, Any] = {
         "name": dataset.name,
         "spec": dataset.spec,
@@ -120,27 +119,27 @@ def _described(
 
 
 def rank_search(search: Search, rows_of: RowsOf) -> QueryMetrics:
-    """Ranks a search; where its set is split at random, every split, the queries pooled.
+    """Rank a search, or each of its random splits, whose queries are then pooled.
 
-    All splits have one number of queries, so that a mean over the pooled queries is the mean over
-    the splits. A query is counted once for every split that it is in.
+    All splits have the same number of queries, so that a mean over the pooled queries is a mean
+    over the splits. A query counts once in every split that it is in.
     """
     labels = search.labels()
     if not search.splits:
         return rank_queries(rows_of(None), labels)
-    found = []
+    metrics = []
     for split in search.splits:
-        one = rank_queries(rows_of(split), labels.part(split.queries, split.gallery))
-        found.append(replace(one, queries=split.queries[one.queries]))
-    return QueryMetrics.pooled(found)
+        ranked = rank_queries(rows_of(split), labels.part(split.queries, split.gallery))
+        metrics.append(replace(ranked, queries=split.queries[ranked.queries]))
+    return QueryMetrics.pooled(metrics)
 
 
 def rows_of_split(rows: ScoreRows, split: RandomSplit | None) -> ScoreRows:
-    """Return the rows and columns of one split; sets that are split at random are small ones."""
+    """Select the scores of one random split; they fit into memory, since such sets are small."""
     if split is None:
         return rows
     scores = rows(slice(0, int(split.queries.max()) + 1))[np.ix_(split.queries, split.gallery)]
-    return lambda own: scores[own]
+    return lambda queries: scores[queries]
 
 
 def _re_ranked(
@@ -148,7 +147,7 @@ def _re_ranked(
     features: SearchFeatures,
     split: RandomSplit | None,
 ) -> ScoreRows:
-    """Return the scores of k-reciprocal re-ranking, which order one search and no more."""
+    """Compute the scores of k-reciprocal re-ranking, which depend on the whole search."""
     queries, gallery = features
     if split is not None:
         queries = queries[split.queries]
@@ -158,10 +157,9 @@ def _re_ranked(
 
 
 def plain_result(metrics: QueryMetrics, labels: PairLabels) -> ScoringResult:
-    """Return the metrics of a ranking, their intervals over queries and people, and the CMC.
+    """Return the metrics of a ranking, with intervals over queries and over people, and its CMC.
 
-    A query that is in several random splits counts several times, so these have no interval over
-    queries: both are over people.
+    In random splits a query counts several times, so that both intervals are over people.
     """
     values = metrics.values()
     over_people = mean_intervals(values, labels.query_identities[metrics.queries])
@@ -178,20 +176,20 @@ def _pair_figures(
     search: Search,
     calibration: ScoringCalibration | None,
 ) -> dict[str, Any]:
-    """Return the figures of a pair score beside its ranking; most are of its calibration."""
+    """Compute the figures of thresholds and probabilities, which a re-ranking does not have."""
     labels = search.labels()
-    found = sweep(rows, labels)
+    swept = sweep(rows, labels)
     uncalibrated = {
-        "half_enrolled": None if search.splits else half_enrolled(found),
-        "verification": true_accept_rates(found),
+        "half_enrolled": None if search.splits else half_enrolled(swept),
+        "verification": true_accept_rates(swept),
     }
     if calibration is None:
         return uncalibrated
-    distribution, error = histograms(rows, labels, found, calibration)
+    distribution, error = histograms(rows, labels, swept, calibration)
     return {
         **uncalibrated,
-        "operating_points": operating_points(found, calibration),
-        "detection_curve": detection_curve(found),
+        "operating_points": operating_points(swept, calibration),
+        "detection_curve": detection_curve(swept),
         "distribution": distribution,
         "expected_calibration_error": error,
     }
@@ -201,7 +199,7 @@ def paired_differences(
     metrics: Mapping[str, QueryMetrics],
     labels: PairLabels,
 ) -> dict[str, dict[str, Estimate]]:
-    """Return each ranking less the cosine over the same queries, with intervals over people."""
+    """Return the differences of each ranking to the cosine, with intervals over people."""
     if "cosine" not in metrics:
         return {}
     cosine = metrics["cosine"].values()
@@ -209,8 +207,8 @@ def paired_differences(
     for name, ranked in metrics.items():
         if name != "cosine":
             people = labels.query_identities[ranked.queries]
-            apart = {metric: values - cosine[metric] for metric, values in ranked.values().items()}
-            differences[f"{name} - cosine"] = mean_intervals(apart, people)
+            paired = {metric: values - cosine[metric] for metric, values in ranked.values().items()}
+            differences[f"{name} - cosine"] = mean_intervals(paired, people)
     return differences
 
 
@@ -219,32 +217,32 @@ def rank_lists(
     rows: Mapping[str, ScoreRows],
     metrics: Mapping[str, QueryMetrics],
 ) -> list[RankList]:
-    """Return the rank lists of queries spaced evenly by their average precision.
+    """List the best crops of some queries, from the hardest query to the easiest.
 
     Args:
         search: the queries and the gallery.
-        rows: the scores of every ranking.
-        metrics: of every ranking; the first two with rows are shown, and the second one's average
-            precision orders the queries.
+        rows: the scores of each pair score; the first two are shown side by side.
+        metrics: the metrics of every ranking. The last of the shown rankings orders the queries by
+            average precision, at even distances.
 
     Returns:
-        Nothing for a search of random splits, each of which has a gallery of its own.
+        The rank lists; none for random splits, each of which has a gallery of its own.
     """
     shown = list(rows)[:LISTED_RANKINGS]
     if not shown or search.splits:
         return []
     labels = search.labels()
-    judge = metrics[shown[-1]]
-    order = np.argsort(judge.average_precision, kind="stable")
+    ordering = metrics[shown[-1]]
+    order = np.argsort(ordering.average_precision, kind="stable")
     places = np.linspace(0, len(order) - 1, min(LISTED_QUERIES, len(order))).round().astype(int)
     lists = []
     for place in order[places]:
-        query = int(judge.queries[place])
+        query = int(ordering.queries[place])
         record = search.queries[query]
-        own = labels.gallery_identities == labels.query_identities[query]
+        is_same_person = labels.gallery_identities == labels.query_identities[query]
         dropped = labels.gallery_cameras == labels.query_cameras[query]
         if not labels.other_cameras_only:
-            dropped &= own
+            dropped &= is_same_person
         valid = np.flatnonzero(~dropped & (labels.gallery_identities >= 0))
         ranked = {}
         for name in shown:
@@ -256,7 +254,7 @@ def rank_lists(
                     identity=search.gallery[row].identity,
                     camera=search.gallery[row].camera,
                     score=round(float(scores[row]), 4),
-                    right=bool(own[row]),
+                    right=bool(is_same_person[row]),
                 )
                 for row in best
             ]

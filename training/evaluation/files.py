@@ -1,4 +1,4 @@
-"""Result files that are either whole or absent."""
+"""Write result files atomically."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from model.problems import InputProblem
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; once that is on disk it takes the place of `path`.
+    """Yield a temporary path to write to, which replaces `path` once it is on disk.
 
     Raises:
-        InputProblem: where `path` cannot be written.
+        InputProblem: `path` cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Found out now rather than after the work.
+        # Fail now, and not after hours of work.
         beside.touch()
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -36,10 +36,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for results where it is missing.
+    """Create a folder for results if it does not exist.
 
     Raises:
-        InputProblem: where it cannot be made.
+        InputProblem: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,4 @@ def make_folder(folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> InputProblem:
-    return InputProblem(
-        f"{path}: cannot be written ({error.strerror or error}); name another place"
-    )
+    return InputProblem(f"{path}: cannot be written ({error.strerror or error}); name another path")

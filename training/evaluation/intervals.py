@@ -1,7 +1,7 @@
-"""95% intervals: bootstrap over queries or people, and over the seeds of a recipe.
+"""95% intervals, by bootstrap over queries or people, and over the seeds of a recipe.
 
-Queries are resampled by default, as the field does. Queries of one person are alike, so the
-interval over people is wider and the more honest one: name `clusters` to have it.
+By default queries are resampled, as is usual in the field. Since queries of one person are alike,
+the interval over people, with `clusters`, is wider and more honest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.problems import InputProblem
 RESAMPLES = 1000
 LEVEL = 0.95
 Runs = NDArray[np.float64]
-"""A value per seed and query, `(S, N)`."""
+"""A value for each seed and query, `(S, N)`."""
 
 
 class Estimate(BaseModel):
@@ -38,11 +38,11 @@ def mean_interval(
     """Return the mean of per-query values and its 95% percentile bootstrap interval.
 
     Args:
-        values: one per query, `(N,)`.
-        clusters: whose query it is, `(N,)`; people are then resampled instead of queries.
+        values: a value for each query, `(N,)`.
+        clusters: the person of each query, `(N,)`, to resample people instead of queries.
 
     Raises:
-        InputProblem: without values.
+        InputProblem: there are no values.
     """
     return mean_intervals({"": values}, clusters)[""]
 
@@ -51,29 +51,29 @@ def mean_intervals(
     values: Mapping[str, NDArray[np.float64]],
     clusters: NDArray[np.int64] | None = None,
 ) -> dict[str, Estimate]:
-    """Return `mean_interval` of several figures of the same queries, resampled together."""
+    """Return `mean_interval` for several figures of the same queries, which are drawn once."""
     return average_intervals([(values, clusters)])
 
 
 def average_intervals(
     sets: Sequence[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]],
 ) -> dict[str, Estimate]:
-    """Average several data sets' means, each set weighing the same, with an interval.
+    """Average the means of several data sets, which weigh the same, with an interval.
 
-    Queries or people are resampled within every set: the interval is that of these sets, not
-    of others. The same values give the same interval.
+    Queries or people are resampled within every set, so that the interval holds for these sets and
+    not for others. The resampling is deterministic.
 
     Args:
-        sets: of each set its per-query values by the name of the metric, `(N,)`, and whose queries
-            they are or None.
+        sets: for each set the values of its queries by the name of the metric, `(N,)`, and the
+            person of each query or None.
 
     Raises:
-        InputProblem: without a set, or with a set without values.
+        InputProblem: there is no set, or a set has no values.
     """
     random = np.random.default_rng(0)
     tables = [np.stack(list(values.values())) for values, _ in sets]
     if not tables or any(table.shape[1] == 0 for table in tables):
-        raise InputProblem("an interval needs one query at least; name data with queries")
+        raise InputProblem("an interval needs at least one query; name data with queries")
     resampled = np.mean(
         [
             _resampled_means(table, clusters, random)
@@ -92,18 +92,17 @@ def average_intervals(
 def people_and_seeds_interval(
     sets: Sequence[tuple[Runs, Runs | None, NDArray[np.int64]]],
 ) -> Estimate:
-    """Return the interval of a mean, or of a paired difference, over other people and other seeds.
+    """Return the interval of a mean, or of a paired difference, over people and seeds.
 
     People are resampled. Seeds are too few for that: their part is Student's t interval, with the
-    variance of a run's mean pooled over both sides. The two parts' half-widths add in quadrature.
-    Where neither side has two seeds, nothing is known of other seeds and the interval is over
-    people. The average of several sets weighs each the same; a seed's mean is then the average of
-    its runs on all of them.
+    variance of a run's mean pooled over both sides. The half-widths of both parts are added in
+    quadrature. If neither side has two seeds, the interval is over people alone. Several sets weigh
+    the same; the mean of a seed is then the average over its runs on all of them.
 
     Args:
-        sets: of each data set a value per seed and query, `(S, N)`; the subtracted values of the
-            same queries, `(T, N)`, or None for the mean itself; and whose queries they are, `(N,)`.
-            S and T are the same in every set.
+        sets: for each data set a value for each seed and query, `(S, N)`; the values to subtract,
+            `(T, N)`, or None for the mean itself; and the person of each query, `(N,)`. S and T are
+            the same in every set.
     """
     values = [
         ({"": ours.mean(axis=0) - (0.0 if theirs is None else theirs.mean(axis=0))}, clusters)
@@ -133,7 +132,7 @@ def _resampled_means(
     clusters: NDArray[np.int64] | None,
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return means of every figure over resampled queries or people, `(resamples, M)`."""
+    """Compute the means of every figure over resampled queries or people, `(resamples, M)`."""
     sums = table
     counts = np.ones(table.shape[1])
     if clusters is not None:

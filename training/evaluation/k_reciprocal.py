@@ -1,11 +1,11 @@
-"""k-reciprocal re-ranking (Zhong et al., CVPR 2017), sparse and in bounded memory.
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) in bounded memory.
 
-Two images are alike where they have the same reciprocal neighbours. The published code keeps
-several dense matrices over queries and gallery together; here an image is its list of `k1`
-neighbours and a sparse vector of some dozens of entries, and one block of rows exists at a time.
+Images that share reciprocal neighbours are ranked nearer to each other. The published code keeps
+several dense matrices over queries and gallery; here an image has a list of its `k1` neighbours and
+a sparse vector of a few dozen entries, and only one block of scores is computed at a time.
 
-The distance of a pair depends on all other images: this is a ranking, and no pair score. It has no
-calibration and no operating points.
+The distance of a pair depends on all other images, so that this is no pair score and has neither a
+calibration nor operating points.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def k_reciprocal_rows(
     k2: int = K2,
     one_list: bool = False,
 ) -> ScoreRows:
-    """1 less the re-ranked distance, a function of a slice of queries.
+    """Return 1 − d* for slices of queries, where d* is the re-ranked distance.
 
-    d* = (1 − λ)·d_Jaccard + λ·d, equation 12 of the paper, where d is 2 − 2·cos divided by the
-    largest of its row, as in the paper's code. Of most pairs both distances are next to 1, where
-    float32 is coarse; what they lack to 1 is added up instead.
+    d* = (1 − λ)·d_Jaccard + λ·d is equation 12 of the paper. d is 2 − 2·cos divided by the largest
+    value of its row, as in the paper's code. Most distances are near 1, where float32 is coarse, so
+    that the similarities 1 − d_Jaccard and 1 − d are added instead.
 
     Args:
         queries, gallery: features `(Q, d)` and `(G, d)`.
-        k1: how many neighbours have to be reciprocal.
-        k2: over how many neighbours, the image itself among them, vectors are averaged.
-        one_list: the queries are the gallery, and every image is there once.
+        k1: the number of neighbours that have to be reciprocal.
+        k2: the number of neighbours, including the image itself, over which vectors are averaged.
+        one_list: whether the queries are the gallery.
     """
     images = unit_length(gallery if one_list else np.concatenate([queries, gallery]))
     size = min(k1 + 1, len(images))
@@ -70,7 +70,7 @@ def k_reciprocal_rows(
 
 
 def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the `count` most similar of each row, `(rows, count)`; of equals the earlier first."""
+    """Return the columns of each row's `count` highest values, `(rows, count)`; ties by column."""
     kept = torch.from_numpy(similarities).topk(count, dim=1, sorted=False).values
     threshold = kept.amin(dim=1, keepdim=True).numpy()
     row, column = np.divmod(np.flatnonzero(similarities >= threshold), similarities.shape[1])
@@ -84,16 +84,16 @@ def _neighbours(
     count: int,
     rows: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return each image's nearest, itself first, `(N, count)`; and its largest distance, `(N,)`."""
-    found = []
+    """Return the nearest images of each, itself first, `(N, count)`, and its largest distance."""
+    neighbours = []
     furthest = []
     for start in range(0, len(images), rows):
         similarities = images[start : start + rows] @ images.T
         furthest.append(np.maximum(2.0 - 2.0 * similarities.min(axis=1), 1e-12))
         own = np.arange(len(similarities))
         similarities[own, start + own] = np.inf
-        found.append(nearest(similarities, count))
-    return np.concatenate(found), np.concatenate(furthest)
+        neighbours.append(nearest(similarities, count))
+    return np.concatenate(neighbours), np.concatenate(furthest)
 
 
 def _cosine_of_pairs(
@@ -101,7 +101,7 @@ def _cosine_of_pairs(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Return cosines of pairs of unit features, given by their rows, `(n,)`."""
+    """Compute the cosines of pairs of unit features, which are given by their rows, `(n,)`."""
     cosine = np.empty(len(first), dtype=np.float32)
     for start in range(0, len(first), PAIRS_PER_CHUNK):
         chunk = slice(start, start + PAIRS_PER_CHUNK)
@@ -110,7 +110,7 @@ def _cosine_of_pairs(
 
 
 def _incidence(lists: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Lists of images `(N, k)` as a matrix `(N, N)` with a 1 for every entry."""
+    """Turn lists of images `(N, k)` into a matrix `(N, N)` with a 1 for every entry."""
     count, size = lists.shape
     starts = np.arange(0, count * size + 1, size)
     ones = np.ones(count * size, dtype=np.int32)
@@ -118,16 +118,16 @@ def _incidence(lists: NDArray[np.int64]) -> sparse.csr_matrix:
 
 
 def _reciprocal(lists: NDArray[np.int64]) -> sparse.csr_matrix:
-    """1 where two images are in each other's list."""
+    """Return a matrix with 1 for every two images that are in each other's list."""
     incidence = _incidence(lists)
     return incidence.multiply(incidence.T).tocsr()
 
 
 def _expanded_sets(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_matrix:
-    """R*(p, k1): reciprocal neighbours, and those of neighbours that share enough of them.
+    """Compute R*(p, k1): the reciprocal neighbours of each image, expanded.
 
-    The set of half the size of a neighbour q joins where more than two thirds of it are in
-    R(p, k1): equation 5 of the paper, counted as its published code does.
+    The set R(q, k1/2) of a neighbour q is added if more than two thirds of it are in R(p, k1). This
+    is equation 5 of the paper, counted as in its published code.
     """
     near = _reciprocal(neighbours)
     half = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
@@ -143,9 +143,9 @@ def _expanded_sets(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_matrix:
 
 
 def _vectors(sets: sparse.csr_matrix, distances: NDArray[np.float32]) -> sparse.csr_matrix:
-    """V: a Gaussian of the distance to every member of an image's set; rows sum to 1."""
+    """Compute V: exp(−distance) to every member of an image's set; rows sum to 1."""
     weights = np.exp(-distances)
-    # No row is empty: every image is its own nearest, and so in its own set.
+    # No row is empty, because every image is in its own set.
     weights /= np.repeat(np.add.reduceat(weights, sets.indptr[:-1]), np.diff(sets.indptr))
     return sparse.csr_matrix((weights, sets.indices, sets.indptr), shape=sets.shape)
 
@@ -154,9 +154,9 @@ def _jaccard_similarities(
     queries: sparse.csr_matrix,
     by_member: sparse.csc_matrix,
 ) -> NDArray[np.float32]:
-    """Σ min(V_p, V_g) / Σ max(V_p, V_g) of some queries with the gallery, `(rows, G)`.
+    """Compute Σ min(V_p, V_g) / Σ max(V_p, V_g) of some queries with the gallery, `(rows, G)`.
 
-    Since rows sum to 1, the sum of the maxima is 2 less the sum of the minima.
+    Since rows sum to 1, the sum of the maxima is 2 minus the sum of the minima.
     """
     rows = queries.shape[0]
     gallery = by_member.shape[0]
@@ -167,7 +167,7 @@ def _jaccard_similarities(
         entries = slice(queries.indptr[row], queries.indptr[row + 1])
         members = queries.indices[entries]
         lengths = sizes[members]
-        # Where in the columns' data each entry of each member's column lies.
+        # The positions, in the data of the columns, of all entries of the members' columns.
         offsets = np.repeat(starts[members] - np.cumsum(lengths) + lengths, lengths)
         places = offsets + np.arange(len(offsets))
         smaller = np.minimum(by_member.data[places], np.repeat(queries.data[entries], lengths))

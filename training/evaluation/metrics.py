@@ -1,7 +1,7 @@
-"""Exact ranking metrics in bounded memory: only the ranks of the true matches are computed.
+"""Exact ranking metrics in bounded memory, computed from the ranks of the true matches alone.
 
-The protocol is Market-1501's: a gallery image of the query's own identity *and* camera is dropped,
-junk is dropped, distractors stay as wrong answers, and a query without a remaining true match is
+The protocol is that of Market-1501: gallery images of the query's own identity *and* camera are
+dropped, as is junk. Distractors stay as wrong answers. Queries without a remaining true match are
 not counted.
 """
 
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from model.problems import InputProblem
 from training.datasets.public import JUNK
 
-# How many exist at once: a score takes 4 bytes, a pair's masks and labels more.
+# The largest numbers in memory at once. A score takes 4 bytes; the masks of a pair take more.
 SCORES_PER_BLOCK = 4_000_000
 PAIRS_PER_BLOCK = 2_000_000
 
 ScoreRows = Callable[[slice], NDArray[np.float32]]
-"""From a slice of queries to their scores against the whole gallery, `(rows, G)`, higher nearer."""
+"""Returns the scores of a slice of queries against the whole gallery, `(rows, G)`; high is near."""
 
 
 @dataclass(frozen=True)
 class PairLabels:
-    """The person and camera of every query and gallery image, as integers.
+    """The identity and camera of every query and gallery image, as integers.
 
     Attributes:
         query_identities, query_cameras: `(Q,)` int64.
-        gallery_identities, gallery_cameras: `(G,)` int64; junk is the identity −1.
-        other_cameras_only: drop every gallery image of the query's camera, not its person's alone.
+        gallery_identities, gallery_cameras: `(G,)` int64; junk has the identity −1.
+        other_cameras_only: drop all gallery images of the query's camera, of other people too.
     """
 
     query_identities: NDArray[np.int64]
@@ -41,10 +41,9 @@ class PairLabels:
     other_cameras_only: bool = False
 
     def across_cameras(self, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return genuine and impostor pairs of some queries with the gallery, two `(rows, G)`.
+        """Return masks of the genuine and impostor pairs of some queries, two `(rows, G)`.
 
-        Pairs under one camera are neither: a search across cameras never meets the easy genuine
-        ones, and its impostors are those of other cameras.
+        Pairs under one camera are in neither, because a search across cameras does not meet them.
         """
         same = self.query_identities[rows, None] == self.gallery_identities[None, :]
         valid = self.query_cameras[rows, None] != self.gallery_cameras[None, :]
@@ -53,7 +52,7 @@ class PairLabels:
         return same & valid, ~same & valid
 
     def blocks(self, scores: int | None = None) -> Iterator[slice]:
-        """Yield slices of the queries of at most this many scores, one after the other."""
+        """Yield consecutive slices of the queries with at most this many scores each."""
         queries = len(self.query_identities)
         gallery = len(self.gallery_identities)
         rows = max(1, (scores or SCORES_PER_BLOCK) // max(1, gallery))
@@ -61,10 +60,10 @@ class PairLabels:
             yield slice(start, min(start + rows, queries))
 
     def pairs(self) -> Iterator[tuple[slice, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Yield every cross-camera pair once: queries, and masks `(rows, G)` of one's and two's.
+        """Yield slices of queries with masks `(rows, G)` of genuine and impostor pairs.
 
-        Where queries and gallery are one list, as when every crop queries all others, a pair is
-        there twice and is given once.
+        Only pairs across cameras are in them. If queries and gallery are the same list, every pair
+        of crops exists twice, but is in a mask once.
         """
         gallery = np.arange(len(self.gallery_identities))
         one_list = np.array_equal(self.query_identities, self.gallery_identities)
@@ -78,7 +77,7 @@ class PairLabels:
             yield rows, genuine, impostor
 
     def count_pairs(self) -> tuple[int, int]:
-        """Return how many pairs across cameras show one person, and how many two."""
+        """Count the genuine and the impostor pairs across cameras."""
         one_person = 0
         two_people = 0
         for _, genuine, impostor in self.pairs():
@@ -103,18 +102,18 @@ class PairLabels:
 
 @dataclass(frozen=True)
 class QueryMetrics:
-    """One value per counted query; the rows of two scorings of the same data are comparable.
+    """The metrics of every counted query; all rankings of a search count the same queries.
 
     Attributes:
-        queries: `(N,)` int64, which queries were counted, ascending.
-        average_precision: `(N,)` float64, the step definition: mean over true matches of the
-            precision at each one's rank (TREC; torchreid).
+        queries: the rows of the counted queries, `(N,)` int64, ascending.
+        average_precision: `(N,)` float64 by the step definition: the mean over true matches of the
+            precision at their ranks (TREC; torchreid).
         average_precision_trapezoid: `(N,)` float64, the area under the precision-recall curve by
             trapezoids (Oxford buildings; Market-1501's own MATLAB code).
-        inverse_negative_penalty: `(N,)` float64, true matches divided by the hardest one's rank
-            (Ye et al., TPAMI 2021); its mean is mINP.
-        first_rank: `(N,)` int64, rank of the best true match, from 1.
-        not_counted: number of queries without a true match in the gallery.
+        inverse_negative_penalty: `(N,)` float64, the number of true matches divided by the rank of
+            the last one (Ye et al., TPAMI 2021); its mean is mINP.
+        first_rank: `(N,)` int64, the rank of the first true match, from 1.
+        not_counted: the number of queries without a true match in the gallery.
     """
 
     queries: NDArray[np.int64]
@@ -126,13 +125,13 @@ class QueryMetrics:
 
     @classmethod
     def pooled(cls, parts: Sequence[QueryMetrics]) -> QueryMetrics:
-        """Return all queries of several searches, one after the other."""
+        """Concatenate the queries of several searches."""
         names = [field.name for field in fields(cls) if field.name != "not_counted"]
         pooled = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(**pooled, not_counted=sum(part.not_counted for part in parts))
 
     def values(self) -> dict[str, NDArray[np.float64]]:
-        """Return per-query values by the metric that is their mean, each `(N,)`, 0 to 1."""
+        """Return the values of all queries, `(N,)`, 0 to 1, by the metric that is their mean."""
         at_rank = {f"rank_{k}": (self.first_rank <= k).astype(np.float64) for k in (1, 5, 10)}
         return {
             "mAP": self.average_precision,
@@ -145,7 +144,7 @@ class QueryMetrics:
         return {name: float(value.mean()) for name, value in self.values().items()}
 
     def cmc(self, depth: int = 50) -> NDArray[np.float64]:
-        """Return the share of queries with a true match at rank 1…depth or better, `(depth,)`."""
+        """Return the shares of queries with a true match at rank 1…depth or better, `(depth,)`."""
         hits = np.bincount(np.minimum(self.first_rank, depth + 1), minlength=depth + 2)
         return np.cumsum(hits[1 : depth + 1]) / len(self.first_rank)
 
@@ -157,13 +156,7 @@ def integer_labels(
     gallery_cameras: Sequence[str],
     other_cameras_only: bool = False,
 ) -> PairLabels:
-    """Number the identities and cameras of one data set; junk becomes −1.
-
-    Args:
-        query_identities, query_cameras: one per query.
-        gallery_identities, gallery_cameras: one per gallery image.
-        other_cameras_only: as in `PairLabels`.
-    """
+    """Number the identities and cameras of queries and gallery images; junk becomes −1."""
     people = _numbers(query_identities, gallery_identities) | {JUNK: -1}
     cameras = _numbers(query_cameras, gallery_cameras)
     return PairLabels(
@@ -176,13 +169,12 @@ def integer_labels(
 
 
 def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
-    """Rank every query's true matches among the valid gallery images.
+    """Rank the true matches of every query among the valid gallery images.
 
-    Equal scores rank in gallery order, so that the result is one and the same everywhere.
+    Equal scores rank in gallery order, so that the result does not depend on the machine.
 
     Raises:
-        InputProblem: when no query has a true match under another camera, or a score is not a
-            finite number.
+        InputProblem: no query has a true match under another camera, or a score is not finite.
     """
     queries = len(labels.query_identities)
     gallery = len(labels.gallery_identities)
@@ -196,7 +188,7 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             raise InputProblem(
                 f"a score of queries {rows.start} to {rows.stop - 1} is not a finite number; "
-                "embed them again with a sound artefact"
+                "embed them again with another artefact"
             )
         ranks: list[NDArray[np.int64]] = []
         for query, scores in enumerate(block, rows.start):
@@ -231,12 +223,12 @@ def positive_ranks(
     positives: NDArray[np.int64],
     dropped: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Return ranks, from 1 and ascending, of some gallery images among all not dropped.
+    """Return the ranks, from 1 and ascending, of a query's true matches among the valid images.
 
     Args:
-        scores: of one query against the gallery, `(G,)`.
-        positives: gallery rows whose ranks are asked, distinct, `(P,)`.
-        dropped: gallery rows that do not exist for this query, distinct, none of them a positive.
+        scores: the query's scores against the gallery, `(G,)`.
+        positives: the gallery rows of the true matches, distinct, `(P,)`.
+        dropped: the gallery rows to ignore, distinct, none of them a positive.
     """
     valid = scores.copy()
     valid[dropped] = -np.inf
@@ -250,16 +242,17 @@ def positive_ranks(
 
 
 def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
-    """Return average precisions, inverse negative penalty and first rank of every query.
+    """Compute both average precisions, inverse negative penalty and first rank of every query.
 
-    The ranks of each query's true matches are ascending.
+    Args:
+        ranks: for each query the ranks of its true matches, ascending.
     """
     sizes = np.array([len(of_query) for of_query in ranks])
     starts = np.cumsum(sizes) - sizes
     rank = np.concatenate(ranks)
     hits = np.arange(1, len(rank) + 1) - np.repeat(starts, sizes)
     precision = hits / rank
-    # Just before a hit: one hit fewer, one image fewer. Before the first image it is defined as 1.
+    # The precision just before a hit: one hit and one image less. Before the first image it is 1.
     before = np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)
     step = np.add.reduceat(precision, starts) / sizes
     trapezoid = np.add.reduceat((precision + before) / 2, starts) / sizes
@@ -267,7 +260,7 @@ def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
 
 
 def _members(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Return the gallery rows of every label, ascending."""
+    """Return the gallery rows by label, ascending."""
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)
     return {

@@ -1,4 +1,4 @@
-"""Features of a whole data set: shard by shard, decoding beside the network, and resumable."""
+"""Write the features of a whole data set, into one file or into shards that can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from training.evaluation.embedding import ProgressBar, read_ahead
 from training.evaluation.files import make_folder, replacing
 
 SHARD_CROPS = 2048
-# Embedded while as many are decoded; all that is in memory beside the features of a shard.
+# While a batch of this size is embedded, the next one is decoded.
 BATCH_CROPS = 128
 
 
@@ -35,11 +35,11 @@ class Network(NamedTuple):
     """A network that computes features.
 
     Attributes:
-        preprocessing: of its input.
-        embed: resized crops `(B, height, width, 3)` uint8 RGB to features `(B, d)` float32.
-        embedder: fingerprint of the embedder, or a ready-made model's name.
-        precision: its number format.
-        runtime: what computes it, such as `openvino`.
+        preprocessing: the preprocessing of its input.
+        embed: turns resized crops `(B, height, width, 3)` uint8 RGB into features `(B, d)` float32.
+        embedder: the fingerprint of the embedder, or the name of a ready-made model.
+        precision: the number format.
+        runtime: the library that computes it, such as `openvino`.
     """
 
     preprocessing: Preprocessing
@@ -50,20 +50,20 @@ class Network(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The shards of one of several processes: every `parts`-th from the `number`-th, from 1."""
+    """The share of one of `parts` processes, whose `number` counts from 1."""
 
     number: int = 1
     parts: int = 1
 
 
 class Outcome(NamedTuple):
-    """The outcome of a run.
+    """The outcome of embedding a data set, or a part of it.
 
     Attributes:
-        features: how many it has computed.
-        written: files that it has written.
-        skipped: shards of its part that were there.
-        unreadable: names and reasons of the crops of its part that cannot be read.
+        features: the number of features computed.
+        written: the number of files written.
+        skipped: the number of shards that existed already.
+        unreadable: names and reasons of the crops that cannot be read.
     """
 
     features: int
@@ -77,7 +77,7 @@ def network_of(
     device: torch.device,
     bfloat16: bool,
 ) -> Network:
-    """Return an artefact's embedder: in OpenVINO on a CPU where it can, else in PyTorch."""
+    """Load an artefact's embedder into OpenVINO if possible on a CPU, else into PyTorch."""
     dtype: DtypeName = "bfloat16" if bfloat16 else "float32"
     runtime: EmbeddingRuntime | None = None
     if device.type == "cpu":
@@ -103,7 +103,7 @@ def embed_to_file(
     """Write the features of all crops to one file.
 
     Raises:
-        InputProblem: without a crop, or where the file cannot be written.
+        InputProblem: there is no crop, or the file cannot be written.
     """
     return _write(network, _origin(network, records), {path: records}, progress_bar)
 
@@ -115,11 +115,11 @@ def embed_to_folder(
     part: Part,
     progress_bar: ProgressBar,
 ) -> Outcome:
-    """Write the shards of a part that are not in the folder yet, each whole or not at all.
+    """Write the shards of a part that are not in the folder yet.
 
     Raises:
-        InputProblem: where the folder has shards of another artefact, of other crops or of another
-            precision, and where it cannot be written.
+        InputProblem: the folder has shards of another artefact, of other crops or of another
+            precision, or it cannot be written.
     """
     origin = _origin(network, records)
     make_folder(folder)
@@ -130,13 +130,13 @@ def embed_to_folder(
     }
     there = sorted(file for file in folder.iterdir() if SHARD.fullmatch(file.name))
     for shard in there:
-        # One of another number of shards is of another list of crops.
+        # Another number of shards means another list of crops.
         stored = read_origin(shard) if shard in shards else origin._replace(crops="")
         kinds = ("artefact", "precision", "list of crops")
         for kind, known, asked in zip(kinds, stored, origin, strict=True):
             if known != asked:
                 raise InputProblem(
-                    f"{shard}: is there already, of another {kind}; name another folder as --out, "
+                    f"{shard}: exists already, with another {kind}; name another folder as --out, "
                     "or remove this one"
                 )
     own = list(shards)[part.number - 1 :: part.parts]
@@ -149,7 +149,7 @@ def embed_to_folder(
 
 
 def _origin(network: Network, records: Sequence[CropRecord]) -> Origin:
-    """Return what features are made of; the digest is of the crops' names and labels, in order."""
+    """Return the origin of features, with a digest of the crops' names and labels in order."""
     if not records:
         raise InputProblem("there is no crop to embed; name data with images in it")
     digest = hashlib.sha256()
@@ -159,7 +159,7 @@ def _origin(network: Network, records: Sequence[CropRecord]) -> Origin:
 
 
 def _labels(record: CropRecord) -> dict[str, str]:
-    """Return the columns of a feature file that are known without the crop's file."""
+    """Return the columns of a feature file that do not depend on the content of the crop's file."""
     return {
         "paths": record.source,
         "identities": record.identity,
@@ -176,7 +176,7 @@ def _write(
 ) -> Outcome:
     """Write the features of the readable crops of each file."""
     size = network.preprocessing
-    # Embedded where no crop can be read, as it tells the dimension.
+    # If no crop can be read, this one is embedded to learn the dimension of features.
     blank = np.zeros((1, size.height, size.width, 3), np.uint8)
     embedded = 0
     left_out: list[str] = []
@@ -206,7 +206,7 @@ def _read(
     record: CropRecord,
     size: Preprocessing,
 ) -> tuple[NDArray[np.uint8], dict[str, str]] | str:
-    """Return a crop's resized pixels and its row of a feature file; or why it cannot be read."""
+    """Return a crop's resized pixels and its columns, or the reason why it cannot be read."""
     try:
         content = record.content()
         pixels = size.resize(decode_crop(content))

@@ -1,8 +1,7 @@
-"""Ready-made models: OpenVINO IR and ONNX, ranked by cosine with our own metrics.
+"""Ready-made models in OpenVINO IR or ONNX, which are evaluated beside artefacts, by cosine.
 
-The form of the input is guessed from the file's suffix: an `.xml` (Open Model Zoo) takes BGR
-0 to 255, an `.onnx` (torchreid) RGB with ImageNet's mean and standard deviation; both float32
-`(1, 3, 256, 128)`.
+The suffix of the file decides the input, float32 `(1, 3, 256, 128)`: an `.xml` (Open Model Zoo)
+takes BGR from 0 to 255, an `.onnx` (torchreid) RGB normalised by ImageNet's mean and deviation.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ def read_model(file: Path) -> Any:
     """Return the `openvino.Model` of an IR's `.xml` or an `.onnx`.
 
     Raises:
-        InputProblem: where OpenVINO is not installed, or cannot read the file.
+        InputProblem: OpenVINO is not installed, or cannot read the file.
     """
     try:
         return load_openvino().Core().read_model(str(file))
     except ModuleNotFoundError as error:
         raise InputProblem(
-            f"{file}: needs the package openvino; pip install 'gmn-reid[train]'"
+            f"{file}: needs the package openvino; run pip install 'gmn-reid[train]'"
         ) from error
     except RuntimeError as error:
         raise InputProblem(
-            f"{file}: OpenVINO cannot read it ({str(error).strip().splitlines()[-1]}); name a "
-            "whole .xml, with its .bin beside it, or an .onnx"
+            f"{file}: OpenVINO cannot read it ({str(error).strip().splitlines()[-1]}); name an "
+            "undamaged .onnx, or .xml with its .bin beside it"
         ) from error
 
 
@@ -50,13 +49,13 @@ class Peer:
     """A model from a file, run by OpenVINO on the CPU.
 
     Attributes:
-        name: the file's, without its suffix.
-        artefact_fingerprint, embedding_fingerprint: SHA-256 of its file, or files.
-        provenance: nothing is known of its training; `held_out` has the people that recipes hold
-            out by default, so that it is measured beside their artefacts.
+        name: the file's name without its suffix.
+        artefact_fingerprint, embedding_fingerprint: the SHA-256 of its file or files.
+        provenance: an almost empty provenance. `held_out` has the recipes' default, so that the
+            model can be measured on the same people as their artefacts.
 
     Raises:
-        InputProblem: where OpenVINO is not installed, or the file is no model of the shape above.
+        InputProblem: OpenVINO is not installed, or the file is no model with this input.
     """
 
     def __init__(self, file: Path) -> None:
@@ -81,7 +80,8 @@ class Peer:
         )
         try:
             model.reshape([1, 3, INPUT.height, INPUT.width])
-            # OpenVINO takes bfloat16 where the CPU has it; a comparison wants the stored weights.
+            # By default OpenVINO computes in bfloat16 on some CPUs, but figures should not depend
+            # on the CPU.
             self._network = compiled(model, {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as error:
             raise InputProblem(
@@ -94,7 +94,7 @@ class Peer:
         records: Sequence[CropRecord],
         progress: Advance = lambda _: None,
     ) -> NDArray[np.float32]:
-        """Return features of crops, `(n, d)` float32, in the order of the records."""
+        """Embed crops: `(n, d)` float32, in the order of the records."""
         features = []
         for crops in decoded_batches(records, INPUT):
             features.append(self.embed_crops(crops))
@@ -102,7 +102,7 @@ class Peer:
         return np.concatenate(features)
 
     def embed_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return features `(B, d)` float32 of one or more crops `(B, 256, 128, 3)` uint8 RGB."""
+        """Embed one or more crops `(B, 256, 128, 3)` uint8 RGB: `(B, d)` float32."""
         outputs = [self._network(crop[None])[0] for crop in self._inputs(crops)]
         return np.stack([np.asarray(output, np.float32).reshape(-1) for output in outputs])
 

@@ -1,8 +1,8 @@
-"""GMN's premise, measured: is the gap between domains smaller in pair space than in instance space?
+"""Measure GMN's premise: is the gap between domains smaller in pair space than in instance space?
 
-Both spaces are seen through the same crops, in the same number, of unit length each. People are
-taken two by two: a couple gives four crops, under two cameras each, and four pairs of them, one
-person's and two people's alike. No two couples share a person, so couples are independent.
+Both spaces have the same crops and the same number of vectors, of unit length. People are drawn in
+couples. A couple has four crops, two people under two cameras each, and four pairs of these crops:
+two genuine and two impostor pairs. No two couples share a person, so that couples are independent.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ FEWEST_COUPLES = 10
 INSTANCES = "instance"
 PAIRS = "pair"
 GENUINE = (True, True, False, False)
-"""Whether each of a couple's pairs is one person's, in the order of `_pairs`."""
+"""Says which of a couple's pairs are genuine, in the order of `_pairs`."""
 
 IdentityPair = tuple[CropRecord, CropRecord, CropRecord, CropRecord]
-"""Two people under two cameras each: first, first elsewhere, second, second elsewhere."""
+"""A couple: two crops of the first person, then two of the second, under two cameras each."""
 
 
 def sample_identity_pairs(records: Sequence[CropRecord]) -> dict[str, list[IdentityPair]]:
-    """Draw at most 75 couples of every domain, as many in each, of people under two cameras.
+    """Draw the same number of couples from every domain, at most 75, of people under two cameras.
 
     Returns:
-        By domain, in alphabetical order; empty where fewer than two domains have ten couples.
+        The couples by domain, in alphabetical order; empty if fewer than two domains have ten.
     """
     people: dict[str, dict[tuple[str, str], list[CropRecord]]] = {}
     for record in records:
@@ -73,20 +73,20 @@ def measure_premise(
     artefact: Artefact,
     couples: Mapping[str, Sequence[IdentityPair]],
 ) -> PremiseResult:
-    """Return the gap of every two domains in both spaces, and both spaces as pictures.
+    """Measure the gap of every two domains in both spaces, and project both spaces to pictures.
 
     Args:
-        artefact: its embedder makes the instances; its M-Net decides the kind of the pair features;
-            without it they are squares.
-        couples: what `sample_identity_pairs` gives.
+        artefact: its embedder computes the features. Its M-Net decides the kind of pair features;
+            without M-Net they are squares.
+        couples: the result of `sample_identity_pairs`.
 
     Raises:
-        InputProblem: with fewer than two domains, or naming a crop that cannot be read.
+        InputProblem: there are fewer than two domains, or a crop cannot be read.
     """
     if len(couples) < 2:
         raise InputProblem(
-            f"a domain gap needs two domains with {2 * FEWEST_COUPLES} people each, every one "
-            "under two cameras; name a further data set, or leave --premise out"
+            f"a domain gap needs two domains with {2 * FEWEST_COUPLES} people each, all under two "
+            "cameras; name another data set as well, or leave --premise out"
         )
     kind = (artefact.description.metric_network or MetricNetworkConfig()).pair_feature
     spaces: dict[str, dict[str, NDArray[np.float32]]] = {INSTANCES: {}, PAIRS: {}}
@@ -123,18 +123,19 @@ def _couples(people: Mapping[tuple[str, str], Sequence[CropRecord]]) -> list[Ide
         )
     order = random.permutation(len(seen_twice))[: 2 * COUPLES]
     mixed = [seen_twice[number] for number in order]
-    return [(*one, *other) for one, other in zip(mixed[::2], mixed[1::2], strict=False)]
+    couples = zip(mixed[::2], mixed[1::2], strict=False)
+    return [(*first_person, *second_person) for first_person, second_person in couples]
 
 
 def _pairs(instances: NDArray[np.float32], kind: PairFeatureKind) -> NDArray[np.float32]:
-    """Pair features of unit length, of comparable instances, both `(couples, 4, d)`."""
+    """Compute pair features of unit length from comparable features, both `(couples, 4, d)`."""
     rows = torch.from_numpy(instances)
     pairs = pair_features(rows[:, [0, 2, 0, 2]], rows[:, [1, 3, 3, 1]], kind).numpy()
     return unit_length(pairs.reshape(-1, pairs.shape[-1])).reshape(pairs.shape)
 
 
 def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[DomainGap]:
-    """Measure the gap of every two domains in both spaces, beside that of a domain's halves."""
+    """Measure the gap of every two domains in both spaces, and that between halves of a domain."""
     same = {
         name: {domain: _separation(*halves(features)) for domain, features in space.items()}
         for name, space in spaces.items()
@@ -168,7 +169,7 @@ def _separation(
     first: NDArray[np.float32],
     second: NDArray[np.float32],
 ) -> tuple[Discrepancy, NDArray[np.float64]]:
-    """Return the MMD of two domains, and the share of each group that a classifier names right."""
+    """Return the MMD of two domains, and the classifier's accuracy in each group."""
     return maximum_mean_discrepancy(first, second), domain_classifier(first, second)
 
 
@@ -186,16 +187,16 @@ def _projection(name: str, space: Mapping[str, NDArray[np.float32]]) -> Projecti
 
 
 def project(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """t-SNE (van der Maaten and Hinton, JMLR 2008) from its PCA, always the same picture.
+    """Project features by t-SNE (van der Maaten and Hinton, JMLR 2008), starting from their PCA.
 
     Args:
-        features: `(n, d)`, four at least; a few thousand take seconds.
+        features: features `(n, d)`, at least four; a few thousand take seconds.
 
     Returns:
-        Points `(n, 2)`, centred, the farthest coordinate at 1.
+        Points `(n, 2)`, centred, with coordinates from −1 to 1; the same for the same features.
     """
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    # Threads would add up the same forces in an order of their own each time.
+    # With several threads the order of summation, and so the picture, would vary.
     with threadpool_limits(limits=1):
         points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     points = points - points.mean(axis=0)

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one self-contained HTML page, and the JSON beside it."""
+"""Write the report of an evaluation: one self-contained HTML page, and a JSON file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUALITY = 80
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> str:
-    """Return a crop `(h, w, 3)` uint8 RGB as a JPEG of a page's size, in base64."""
+    """Encode a crop `(h, w, 3)` uint8 RGB as a small JPEG in base64."""
     file = io.BytesIO()
     small = Image.fromarray(pixels).resize(PICTURE, Image.Resampling.LANCZOS)
     small.save(file, "JPEG", quality=QUALITY)
@@ -71,18 +71,18 @@ def write_page(
     page: str = "",
     **shown: Any,
 ) -> None:
-    """Write figures as JSON, and a page of them, which loads nothing from elsewhere.
+    """Write figures as JSON, and as an HTML page that loads nothing from elsewhere.
 
     Args:
-        folder: made where it is missing.
-        name: of the JSON, without its suffix.
-        content: goes into the JSON.
-        template: a file in `templates`; every text that it shows is escaped.
-        page: its name without its suffix; the JSON's where none is given.
+        folder: the folder to write to; it is created if it does not exist.
+        name: the name of the JSON file, without its suffix.
+        content: the content of the JSON file.
+        template: a file in `templates`; all texts in it are escaped.
+        page: the name of the page, without its suffix, if it differs from `name`.
         shown: the variables of the template.
 
     Raises:
-        InputProblem: where the folder cannot be written.
+        InputProblem: the folder cannot be written.
     """
     files = {
         f"{name}.json": content.model_dump_json(indent=2) + "\n",
@@ -102,13 +102,14 @@ def write_report(
     """Write `report.json`, `queries.npz` and `report.html` into a folder.
 
     Args:
-        folder: made where it is missing.
-        report: what to write.
-        pictures: each data set's search, to show crops of; without them the page shows no person.
-        maps: activation maps to show, too.
+        folder: the folder to write to; it is created if it does not exist.
+        report: the report.
+        pictures: the search of each data set, whose crops the page shows; if empty, it shows
+            nobody.
+        maps: activation maps for the page.
 
     Raises:
-        InputProblem: where the folder cannot be written.
+        InputProblem: the folder cannot be written.
     """
     write_query_values(folder / QUERY_VALUES, [result.query_values for result in report.datasets])
     provenance = report.provenance
@@ -133,9 +134,7 @@ def write_report(
             for result, search in zip_longest(report.datasets, pictures)
         ],
         premise_table=report_tables.premise(premise) if premise else None,
-        premise_charts=[charts.projection(space) for space in premise.projections]
-        if premise
-        else [],
+        premise_charts=[charts.scatter(space) for space in premise.projections] if premise else [],
         maps=maps,
         cost_table=report_tables.networks(report.cost) if report.cost else None,
         artefact_tables=[
@@ -148,12 +147,12 @@ def write_report(
 
 
 def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any]:
-    """Return the content of one data set's part of a page, as its template names it."""
+    """Return the variables of a data set's part of the page, by their names in the template."""
     drawn = [charts.cmc(result)]
     if any(scoring.detection_curve for scoring in result.scorings.values()):
         drawn.append(charts.detection(result))
     drawn += [
-        charts.distribution(name, scoring, scoring.distribution)
+        charts.histogram(name, scoring, scoring.distribution)
         for name, scoring in result.scorings.items()
         if scoring.distribution
     ]

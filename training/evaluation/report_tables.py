@@ -1,4 +1,4 @@
-"""The tables of a report, for its page and for a terminal."""
+"""The tables of a report, for its page and for the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METRICS = {
 
 
 def dataset_tables(result: DatasetResult) -> list[Table]:
-    """Return every figure of one data set, for its page and for a terminal."""
+    """Make the tables of all figures of one data set."""
     tables = [
         _ranking(result.scorings),
         Table(
@@ -31,7 +31,7 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
                 [name, *(difference(values[metric]) for metric in METRICS)]
                 for name, values in result.differences.items()
             ],
-            "intervals over people; coloured where they leave out 0",
+            "intervals over people; coloured if they exclude 0",
         ),
         _operating_points(result.scorings),
         Table(
@@ -70,7 +70,7 @@ def _operating_points(scorings: Mapping[str, ScoringResult]) -> Table:
             for name, scoring in scorings.items()
             for point in scoring.operating_points
         ],
-        "intervals over people; red where the whole interval lies above what was asked",
+        "intervals over people; red if the whole interval lies above the rate asked for",
     )
 
 
@@ -101,7 +101,7 @@ def _ranking(scorings: Mapping[str, ScoringResult]) -> Table:
             [
                 name,
                 *(scoring.metrics[metric] for metric in METRICS),
-                # Its mean stands beside it already.
+                # The mean is in a column of its own.
                 Cell("", percent(scoring.over_identities["mAP"]).small)
                 if scoring.over_identities
                 else None,
@@ -116,12 +116,12 @@ def _ranking(scorings: Mapping[str, ScoringResult]) -> Table:
 
 
 def obtained(rate: Estimate, asked: float) -> Cell:
-    """Return a false-alarm rate, marked where its whole interval lies above the one asked for."""
+    """Format a false-alarm rate; mark it if its whole interval lies above the rate asked for."""
     return percent(rate, ".2f")._replace(mark="bad" if rate.low > asked else "")
 
 
-def premise(found: PremiseResult) -> Table:
-    """Return the gap of every two domains in both spaces."""
+def premise(result: PremiseResult) -> Table:
+    """Make a table of the gaps between domains in both spaces."""
     return Table(
         "Domain gap",
         [
@@ -139,7 +139,7 @@ def premise(found: PremiseResult) -> Table:
                 space.classifier,
                 f"{100 * space.classifier_same_domain:.1f}",
             ]
-            for gap in found.gaps
+            for gap in result.gaps
             for name, space in (("instance", gap.instance), ("pair", gap.pair))
         ],
         "same domain: between two halves of one",
@@ -148,7 +148,7 @@ def premise(found: PremiseResult) -> Table:
 
 
 def networks(cost: CostResult) -> Table:
-    """Return a row for each network of an artefact: its size, and its work."""
+    """Make a table of the parameters and multiply-adds of an artefact's networks."""
     rows = [("embedder, one crop", cost.embedder_parameters, cost.embedder_multiply_adds)]
     if cost.metric_network_parameters:
         rows.append(("M-Net, one pair", cost.metric_network_parameters, cost.pair_multiply_adds))
@@ -161,7 +161,7 @@ def networks(cost: CostResult) -> Table:
 
 
 def training_data(provenance: Provenance) -> Table:
-    """Return the data sets that went into an artefact."""
+    """Make a table of the data sets that an artefact was trained on."""
     return Table(
         "Training data",
         [
@@ -180,7 +180,7 @@ def training_data(provenance: Provenance) -> Table:
 
 
 def sources(provenance: Provenance) -> Table:
-    """Return initial weights and teachers."""
+    """Make a table of initial weights and teachers."""
     return Table(
         "Weights from elsewhere",
         [
@@ -204,17 +204,17 @@ def sources(provenance: Provenance) -> Table:
 
 
 def settings(recipe: Mapping[str, Any]) -> Table:
-    """Return a recipe's every setting by its dotted name."""
+    """Make a table of all settings of a recipe, by their dotted names."""
     rows = [[name, str(value)] for name, value in dotted(recipe).items()]
     return Table("Every setting", ["setting", "value"], rows, words=True)
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names, as `--set` takes them."""
-    found: dict[str, Any] = {}
+    """Flatten nested settings to dotted names, as `--set` takes them."""
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            found |= dotted(value, f"{prefix}{key}.")
+            flat |= dotted(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation, as it is written to `report.json` and printed by `--json`."""
+"""The results of an evaluation, as written to `report.json` and printed by `--json`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from training.evaluation.intervals import Estimate
 
 @dataclass(frozen=True)
 class QueryValues:
-    """The counted queries of one data set, as several rankings answered them.
+    """The metrics of every counted query of one data set, by several rankings.
 
     Attributes:
-        search: a digest of queries and gallery; runs with the same one answered the same searches.
-        identities: whose query it is, `(N,)`, numbered from 0.
-        rankings: by ranking and metric, `(N,)` values 0 to 1.
+        search: a digest of queries and gallery; runs with the same digest can be compared.
+        identities: the person of each query, `(N,)`, numbered from 0.
+        rankings: the values of the queries, `(N,)`, 0 to 1, by ranking and metric.
     """
 
     search: str
@@ -33,13 +33,13 @@ NO_VALUES = QueryValues("", np.empty(0, np.int64), {})
 
 
 class Result(BaseModel):
-    """A part of a report, which is not changed."""
+    """Base class of the parts of a report."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class OperatingPointResult(Result):
-    """Asked against obtained false-alarm rate of searches, and the share of people found."""
+    """The false-alarm rate of searches, asked for and obtained, and the share of people found."""
 
     name: str
     asked: float
@@ -49,7 +49,7 @@ class OperatingPointResult(Result):
 
 
 class ScoreDistribution(Result):
-    """Histograms of cross-camera pairs' scores; `edges` has one number more than either count."""
+    """Histograms of the scores of cross-camera pairs; n counts have n + 1 `edges`."""
 
     edges: list[float]
     genuine: list[int]
@@ -57,13 +57,13 @@ class ScoreDistribution(Result):
 
 
 class VerificationResult(Result):
-    """One operating point of comparing two crops: TAR@FAR.
+    """TAR@FAR: an operating point of the comparison of two crops.
 
     Attributes:
         asked: the share of impostor pairs that may be accepted.
         threshold: the lowest score that is accepted.
         false_accept_rate: the accepted share of impostor pairs, at most `asked`.
-        true_accept_rate: the accepted share of genuine pairs; its interval is over identities.
+        true_accept_rate: the accepted share of genuine pairs; its interval is over people.
     """
 
     asked: float
@@ -76,9 +76,9 @@ class HalfEnrolledResult(Result):
     """Searches with half of the people enrolled, at the best threshold for a false-alarm rate.
 
     Attributes:
-        enrolled: number of people in the gallery.
-        detection_rate: the share of enrolled people's searches that find them; a mean over random
-            halves, its interval over people.
+        enrolled: the number of people in the gallery.
+        detection_rate: the share of searches for enrolled people that find them, as a mean over
+            random halves; its interval is over people.
     """
 
     enrolled: int
@@ -89,19 +89,20 @@ class ScoringResult(Result):
     """One ranking of one data set.
 
     Attributes:
-        metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10; 0 to 1. Their intervals
-            are over queries; over people where the set is searched in random splits.
-        cmc: share of queries with a true match at rank 1, 2, … or better.
-        operating_points: of searches; empty for a ready-made model, which has no calibration, and
-            for a re-ranking, whose distances depend on the other candidates, as are the next three.
+        metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10, from 0 to 1. Intervals
+            are over queries, or over people if the set is searched in random splits.
+        cmc: the share of queries with a true match at rank 1, 2, … or better.
+        operating_points: the rates of searches. This field and the next three are empty for a
+            ready-made model, which has no calibration, and for a re-ranking, which has no pair
+            score.
         detection_curve: pairs of false-alarm rate and detection rate.
-        distribution: of scores.
-        expected_calibration_error: of the pair probability, genuine and impostor pairs weighing
-            one half each.
-        over_identities: the metrics again, their intervals over identities, whose queries are
-            alike: the wider and more honest ones.
-        verification: TAR@FAR, at every rate that the number of impostor pairs can show; empty
-            for a re-ranking.
+        distribution: histograms of the scores.
+        expected_calibration_error: the error of the pair probability, with genuine and impostor
+            pairs weighing one half each.
+        over_identities: the metrics with intervals over people. These are wider and more honest,
+            because queries of one person are alike.
+        verification: TAR@FAR at every rate that the number of impostor pairs allows; empty for a
+            re-ranking.
         half_enrolled: None for a re-ranking, in random splits and in reports of older versions.
     """
 
@@ -117,7 +118,7 @@ class ScoringResult(Result):
 
 
 class RankedCrop(Result):
-    """One line of a rank list: a crop by its row in the gallery; `right` if it is the person's."""
+    """A crop in a rank list, by its row in the gallery; `right` if it shows the query's person."""
 
     row: int
     identity: str
@@ -127,7 +128,7 @@ class RankedCrop(Result):
 
 
 class RankList(Result):
-    """One query, by its row, and the best of its valid gallery by each ranking, best first."""
+    """A query, by its row, and its best gallery crops by each ranking, best first."""
 
     row: int
     identity: str
@@ -140,12 +141,12 @@ class SpaceGap(Result):
     """The gap between two domains in one space.
 
     Attributes:
-        mmd: squared maximum mean discrepancy, unbiased: near 0 for one and the same domain.
-        mmd_by_chance: its 95% quantile where people are dealt to the domains at random.
-        mmd_same_domain: between two halves of one domain, the mean of both.
-        classifier: balanced accuracy of a classifier that names the domain; one half by chance.
-            Its interval is over couples of people.
-        classifier_same_domain: between two halves of one domain, the mean of both.
+        mmd: the squared maximum mean discrepancy, unbiased; near 0 between like domains.
+        mmd_by_chance: its 95% quantile if people are assigned to the domains at random.
+        mmd_same_domain: the same between two halves of a domain, as a mean over both domains.
+        classifier: the balanced accuracy of a classifier of the domain; one half by chance. Its
+            interval is over couples of people.
+        classifier_same_domain: the same between two halves of a domain, as a mean over both.
     """
 
     mmd: float
@@ -156,16 +157,16 @@ class SpaceGap(Result):
 
     @property
     def times_chance(self) -> float:
-        """How many times what chance makes of it the discrepancy is."""
+        """The ratio of the discrepancy to its value by chance."""
         return self.mmd / self.mmd_by_chance if self.mmd_by_chance > 0 else float("inf")
 
 
 class DomainGap(Result):
-    """Two domains in instance and in pair space, seen through the same crops.
+    """The gap between two domains in instance space and in pair space, over the same crops.
 
     Attributes:
-        classifier_difference: pair space's balanced accuracy less instance space's, paired over
-            couples of people; below 0 the domains are nearer in pair space.
+        classifier_difference: the balanced accuracy in pair space minus that in instance space,
+            paired over couples of people; below 0 the domains are nearer in pair space.
     """
 
     domains: tuple[str, str]
@@ -175,10 +176,10 @@ class DomainGap(Result):
 
 
 class Projection(Result):
-    """A space as t-SNE draws it: by domain its points, with coordinates −1 to 1.
+    """A t-SNE of a space: the points of each domain, with coordinates from −1 to 1.
 
     Attributes:
-        genuine: of each domain's points, which are one person's pairs; empty for instances.
+        genuine: says which points of each domain are genuine pairs; empty for instances.
     """
 
     space: str
@@ -187,7 +188,7 @@ class Projection(Result):
 
 
 class PremiseResult(Result):
-    """GMN's premise: is the domain gap smaller in pair space? People and points are per domain."""
+    """The domain gap in both spaces; numbers of people and points are per domain."""
 
     pair_feature: str
     people: int
@@ -200,9 +201,9 @@ class CostResult(Result):
     """The cost of the networks.
 
     Attributes:
-        embedder_parameters, metric_network_parameters: numbers that an artefact holds.
-        embedder_multiply_adds: for one crop; the papers call this number FLOPs.
-        pair_multiply_adds: for one pair.
+        embedder_parameters, metric_network_parameters: the numbers of parameters.
+        embedder_multiply_adds: the multiply-adds for one crop, which the papers call FLOPs.
+        pair_multiply_adds: the multiply-adds for one pair.
     """
 
     embedder_parameters: int
@@ -212,21 +213,21 @@ class CostResult(Result):
 
 
 class DatasetResult(Result):
-    """Everything measured on one data set.
+    """All figures of one data set.
 
     Attributes:
-        seen_in_training: some of these people may have been in the artefact's training.
-        seen_identities: how many of the people searched for.
-        seen_because: why, a clause each, such as "was trained on 20 of its 24 crops"; they are of
-            the whole set, not only of the people searched for.
-        used_to_calibrate: the artefact was calibrated on these people, and its default ranking
-            chosen by them.
-        not_counted: queries without a true match under another camera.
-        differences: by `mnet - cosine`, the paired difference of each metric over the queries, its
-            interval over people.
-        version: which version of the set was read; empty where there is one only.
+        not_counted: the number of queries without a true match under another camera.
+        seen_in_training: whether the artefact may have been trained on some of these people.
+        seen_identities: the number of such people among those searched for.
+        seen_because: clauses that say why, such as "was trained on 20 of its 24 crops". They refer
+            to the whole data set, and not only to the people searched for.
+        used_to_calibrate: whether the artefact's calibration was fitted to these people, and its
+            default ranking chosen by them.
+        differences: under keys such as `mnet - cosine`, the differences of each metric, paired
+            over the queries; intervals are over people.
+        version: the version of the set that was read; empty if there is only one.
         rank_lists: some queries, from the hardest to the easiest.
-        query_values: every query's own figures; they go into `queries.npz`, not into the JSON.
+        query_values: the metrics of every query, which are written to `queries.npz` instead.
     """
 
     name: str
@@ -249,23 +250,23 @@ class DatasetResult(Result):
 
     @property
     def seen_sentence(self) -> str:
-        """Why some people were in the artefact's training, and how many of those searched for."""
+        """A sentence on the people in the search whom the artefact may have been trained on."""
         reasons = "; it ".join(self.seen_because) or "may have been trained on this set"
         return (
-            f"The artefact {reasons}. So {self.seen_identities:,} of the people searched for may "
-            "have been in its training."
+            f"The artefact {reasons}. It may have been trained on {self.seen_identities:,} of the "
+            "people searched for."
         )
 
 
 class EvaluationReport(Result):
-    """One run of `gmn evaluate`.
+    """The report of an evaluation.
 
     Attributes:
         images_per_second: crops that were decoded and embedded in a second, on the device that
             `machine` names; None in reports of older versions.
         architecture, calibration_data, cost: empty for a ready-made model.
-        premise: where it was measured.
-        checkpoint: which weights of its run were measured; empty for an evaluation.
+        premise: the domain gap, if it was measured.
+        checkpoint: says which weights of a run were measured; empty for `gmn evaluate`.
     """
 
     artefact: str

@@ -1,4 +1,4 @@
-"""The folders that `gmn train` and `gmn evaluate --out` left, and which of them belong together."""
+"""Read the folders of `gmn train` and `gmn evaluate --out`, and group those of one recipe."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ QUERY_VALUES = "queries.npz"
 DIGEST = "search"
 IDENTITIES = "identities"
 SEED_NUMBER = re.compile(r"[-_ .=]*(seed|s)?[-_ .=]*\d+$")
-# M-Net is fitted after training, and goes into the artefact.
-# Recipes of earlier artefacts hold the figures of papers, too.
+# The artefact depends on `metric_fit`, although the trained weights do not. Recipes of earlier
+# artefacts also contain `published`, the figures of papers.
 NOT_DECIDING = (INDECISIVE - {"metric_fit"}) | {"seed", "published"}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The content of one run's folder.
+    """The content of a folder with a report.
 
     Attributes:
-        name: the artefact's in a comparison.
+        name: the name of the artefact in a comparison.
         path: the folder.
-        report: its `report.json`, with every query's own figures.
+        report: its `report.json`, with the query values of `queries.npz`.
     """
 
     name: str
@@ -50,14 +50,14 @@ class RunFolder:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """The artefact's resolved recipe, or its architecture where the recipe is unknown."""
+        """The recipe of the artefact, or its architecture if the recipe is unknown."""
         return self.report.provenance.recipe or self.report.architecture
 
     def load_artefact(self) -> Artefact:
-        """Return the artefact that the report is about.
+        """Load the artefact that the report is about.
 
         Raises:
-            InputProblem: where it is in none of the usual places, or is another one by now.
+            InputProblem: the artefact is in none of the usual places, or has been replaced.
         """
         named = resolve_artefact(self.report.artefact)
         for place in (self.path / ARTEFACT_NAME, self.path.parent / ARTEFACT_NAME, named):
@@ -74,10 +74,10 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Group:
-    """Artefacts of one recipe and one set of data that differ in their seed alone.
+    """Artefacts that differ only in their seed.
 
     Attributes:
-        models: of each artefact, every folder that reports on it.
+        models: for each artefact all folders that report on it.
     """
 
     name: str
@@ -85,15 +85,15 @@ class Group:
 
     @property
     def first(self) -> RunFolder:
-        """A folder of the first artefact, which stands for all in shared properties."""
+        """A folder of the first artefact, for properties that all artefacts share."""
         return self.models[0][0]
 
 
 def read_run(word: str) -> RunFolder:
-    """Read a folder, or `NAME=FOLDER` to have it shown under a name.
+    """Read the report in a folder; `NAME=FOLDER` sets its name in a comparison.
 
     Raises:
-        InputProblem: naming the folder and its missing or damaged part.
+        InputProblem: a file is missing or damaged; the message names it.
     """
     name, equals, rest = word.partition("=")
     named = bool(equals) and not Path(word).exists()
@@ -112,7 +112,7 @@ def read_run(word: str) -> RunFolder:
         ) from error
     if not named:
         artefact = Path(report.artefact)
-        # The folder that a training made is a better name than `model.safetensors`.
+        # `model.safetensors` says less than the name of the run's folder.
         trained = artefact.parent.name or path.resolve().name
         name = trained if artefact.name == ARTEFACT_NAME else artefact.stem
     values = read_query_values(path / QUERY_VALUES)
@@ -124,9 +124,9 @@ def read_run(word: str) -> RunFolder:
 
 
 def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
-    """Make folders of one artefact a model, and models of one recipe but for the seed a group.
+    """Group the folders by artefact, and the artefacts by recipe without its seed.
 
-    Both stay in the order of the runs.
+    Groups and artefacts keep the order of the runs.
     """
     models: dict[str, list[RunFolder]] = {}
     for run in runs:
@@ -135,7 +135,7 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
     for model in models.values():
         groups.setdefault(_recipe_key(model[0].report), []).append(model)
     names = [_common_name([model[0].name for model in group]) for group in groups.values()]
-    # Two groups of one name are distinguished by their first artefacts.
+    # Fingerprints distinguish groups of the same name.
     return [
         Group(name if names.count(name) == 1 else f"{name} ({fingerprint[:6]})", group)
         for name, group in zip(names, groups.values(), strict=True)
@@ -144,7 +144,7 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
 
 
 def deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stored recipe that an artefact depends on, but the seed."""
+    """Return the settings of a stored recipe on which an artefact depends, without the seed."""
     return {name: value for name, value in recipe.items() if name not in NOT_DECIDING}
 
 
@@ -157,13 +157,13 @@ def _recipe_key(report: EvaluationReport) -> str:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """Return the name without the number of its seed, where the runs differ in nothing else."""
+    """Return the names without the number of the seed if that makes them equal, else all names."""
     bare = {SEED_NUMBER.sub("", name) or name for name in names}
     return bare.pop() if len(bare) == 1 else ", ".join(names)
 
 
 def query_values(search: Search, metrics: Mapping[str, QueryMetrics]) -> QueryValues:
-    """Return the values of a search's queries by every ranking, which all counted the same ones."""
+    """Collect the metrics of a search's queries by every ranking."""
     counted = next(iter(metrics.values())).queries
     return QueryValues(
         search=search_digest(search),
@@ -173,12 +173,12 @@ def query_values(search: Search, metrics: Mapping[str, QueryMetrics]) -> QueryVa
 
 
 def search_digest(search: Search) -> str:
-    """Return the same for the same queries and gallery, wherever on a disk the data lie."""
+    """Digest queries and gallery in a way that does not depend on the place of the data."""
     digest = hashlib.sha256(str(search.other_cameras_only).encode())
     for part in (search.queries, search.gallery):
         digest.update(b"\0\0")
         for record in part:
-            # A name that is the same on every disk.
+            # Folders further up differ from disk to disk.
             folder = "/".join(Path(record.source).parts[-2:])
             name = f"{folder}\0{record.identity}\0{record.domain}\0{record.camera}\n"
             digest.update(name.encode())
@@ -188,10 +188,10 @@ def search_digest(search: Search) -> str:
 
 
 def write_query_values(path: Path, values: Sequence[QueryValues]) -> None:
-    """Write one report's values, a data set after the other, without a pickle.
+    """Write the query values of a report's data sets into an `.npz` file without pickles.
 
     Raises:
-        InputProblem: where the file cannot be written.
+        InputProblem: the file cannot be written.
     """
     arrays: dict[str, NDArray[np.generic]] = {}
     for number, dataset in enumerate(values):
@@ -199,17 +199,17 @@ def write_query_values(path: Path, values: Sequence[QueryValues]) -> None:
         arrays[f"{number}/{IDENTITIES}"] = dataset.identities.astype(np.int32)
         for ranking, metrics in dataset.rankings.items():
             for metric, numbers in metrics.items():
-                # Half of a float's digits are more than any table shows, and a quarter of a file.
+                # float32 has more digits than any table shows, and makes the file smaller.
                 arrays[f"{number}/{ranking}/{metric}"] = numbers.astype(np.float32)
     with replacing(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read_query_values(path: Path) -> list[QueryValues]:
-    """Read the values of each data set of a report.
+    """Read the query values of a report's data sets.
 
     Raises:
-        InputProblem: for a file that is missing or damaged.
+        InputProblem: the file is missing or damaged.
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -218,12 +218,13 @@ def read_query_values(path: Path) -> list[QueryValues]:
         raise InputProblem(
             f"{path}: is not a readable .npz ({error}); run gmn evaluate --out again"
         ) from error
-    found = []
+    values_by_dataset = []
     for number in sorted({name[0] for name in arrays}, key=int):
         rankings: dict[str, dict[str, NDArray[np.float64]]] = {}
         for (dataset, entry, *metric), values in arrays.items():
             if dataset == number and metric:
                 rankings.setdefault(entry, {})[metric[0]] = values.astype(np.float64)
         identities = arrays[number, IDENTITIES].astype(np.int64)
-        found.append(QueryValues(str(arrays[number, DIGEST]), identities, rankings))
-    return found
+        digest = str(arrays[number, DIGEST])
+        values_by_dataset.append(QueryValues(digest, identities, rankings))
+    return values_by_dataset

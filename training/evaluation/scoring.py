@@ -1,4 +1,4 @@
-"""The scores of a search: functions from a slice of queries to rows of cosine and M-Net scores."""
+"""Score searches by cosine and M-Net, a block of queries at a time."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from training.evaluation.metrics import PairLabels, ScoreRows
 from training.evaluation.searches import Search
 
 ROWS_PER_BLOCK = 16
-# Gallery features that are scored at once: as many are copied to be of unit length.
+# Gallery features that are scored at once; a copy of unit length is made of them.
 COLUMNS = 4096
 IMPOSTORS_TO_FIT = 200_000
 
 
 def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> ScoreRows:
-    """Return cosine similarities of features `(Q, d)` and `(G, d)`, computed when asked for.
+    """Return a function that computes cosines of features `(Q, d)` and `(G, d)`.
 
-    The features are not copied: a large gallery's lengths divide its scores instead.
+    A large gallery is not copied to have unit length: its scores are divided by the lengths.
     """
     shrink = (1.0 / lengths(gallery)).astype(np.float32)
 
@@ -41,7 +41,7 @@ def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> S
 
 
 def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the length of each of features `(n, d)`, `(n,)`; that of a zero feature is tiny."""
+    """Return the lengths `(n,)` of features `(n, d)`; a zero feature gets a tiny length."""
     squares = np.einsum("nd,nd->n", features, features)
     return np.asarray(np.maximum(np.sqrt(squares), 1e-12), dtype=np.float32)
 
@@ -53,12 +53,12 @@ def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class SearchScores:
-    """The scores of one data set's search, computed or read a block of queries at a time.
+    """The scores of one data set's search.
 
     Attributes:
-        cosine, mnet: scores of some queries against the gallery; no `mnet` for an artefact without
-            M-Net.
-        labels: of the queries and the gallery.
+        cosine, mnet: functions that return the scores of some queries against the gallery; `mnet`
+            is None for an artefact without M-Net.
+        labels: the labels of queries and gallery.
     """
 
     cosine: ScoreRows
@@ -67,14 +67,14 @@ class SearchScores:
 
     @property
     def by_scoring(self) -> dict[Scoring, ScoreRows]:
-        """`cosine` and, for an artefact with M-Net, `mnet`."""
-        known: dict[Scoring, ScoreRows] = {"cosine": self.cosine}
+        """The scores of each scoring."""
+        rows: dict[Scoring, ScoreRows] = {"cosine": self.cosine}
         if self.mnet is not None:
-            known["mnet"] = self.mnet
-        return known
+            rows["mnet"] = self.mnet
+        return rows
 
     def impostor_scores(self, scoring: Scoring) -> Iterator[NDArray[np.float32]]:
-        """Yield one scoring's scores of all pairs of two people, a block at a time."""
+        """Yield the scores of all impostor pairs by one scoring, a block at a time."""
         scores = self.by_scoring[scoring]
         return (scores(rows)[impostor] for rows, _, impostor in self.labels.pairs())
 
@@ -83,14 +83,14 @@ def labelled_scores(
     domains: Sequence[SearchScores],
     impostors: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the scores of all genuine pairs and of at most 200,000 impostor pairs.
+    """Return the scores of all genuine pairs, and of at most 200,000 random impostor pairs.
 
     Args:
-        domains: one after the other; with M-Net's scores for all of them, or they are left out.
-        impostors: how many impostor pairs they have together.
+        domains: the scores of each data set; M-Net's are used if all of them have any.
+        impostors: the number of all their impostor pairs.
 
     Returns:
-        Of pairs of one person `(n, k)`, and of pairs of two `(m, k)`: the cosine, and M-Net's.
+        Scores of genuine pairs `(n, k)` and of impostor pairs `(m, k)`, for each of k scorings.
     """
     random = np.random.default_rng(0)
     some = np.sort(random.choice(impostors, min(impostors, IMPOSTORS_TO_FIT), replace=False))
@@ -119,14 +119,14 @@ def open_scores(
     progress_bar: ProgressBar = no_bar,
     folder: Path | None = None,
 ) -> Iterator[SearchScores]:
-    """Score a search; M-Net's scores are computed once, and lie in a file while they are read.
+    """Score a search; M-Net's scores are computed once into a temporary file, and read from there.
 
     Args:
-        metric_network: in evaluation mode, on any device; None where there is none.
-        features, labels: of the search.
-        progress_bar: shows how far M-Net is.
-        folder: for the file; without it TMPDIR or /var/tmp, since /tmp is often in memory, and
-            large sets have gigabytes of scores.
+        metric_network: M-Net in evaluation mode, on any device; None for an artefact without it.
+        features, labels: features and labels of the search.
+        progress_bar: shows the progress of M-Net.
+        folder: the folder for the file. By default it is TMPDIR or /var/tmp, since large sets have
+            gigabytes of scores and /tmp is often in memory.
     """
     cosine = cosine_rows(*features)
     if metric_network is None:
@@ -135,7 +135,7 @@ def open_scores(
     device = next(metric_network.parameters()).device
     queries = torch.from_numpy(features.queries)
     gallery = torch.from_numpy(features.gallery).to(device)
-    # A memory map would do the same, but its pages count as this process's memory.
+    # The pages of a memory map would count as memory of this process.
     with TemporaryFile(prefix=".gmn-scores-", dir=folder or folder_on_disk()) as file:
         with progress_bar("Scoring", len(queries)) as progress:
             for block in torch.split(queries, ROWS_PER_BLOCK):
@@ -164,7 +164,7 @@ def score_searches(
     progress_bar: ProgressBar = no_bar,
     folder: Path | None = None,
 ) -> Iterator[dict[str, SearchScores]]:
-    """Score several searches, by the names of their data sets, as `open_scores` does."""
+    """Score several searches with `open_scores`, by the names of their data sets."""
     with ExitStack() as opened:
         scores = {}
         for name, embedded in features.items():
@@ -175,6 +175,6 @@ def score_searches(
 
 
 def folder_on_disk() -> str | None:
-    """Return a folder for large temporary files; None is the system's choice."""
+    """Return a folder for large temporary files; None leaves the choice to `tempfile`."""
     usable = "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK)
     return "/var/tmp" if usable else None

@@ -1,6 +1,6 @@
-"""Searches of a data set: its crops that ask, and the gallery that they are searched in.
+"""Choose the queries and the gallery of a data set.
 
-Small sets are searched in random splits: ten times some people are drawn, and the figures pooled.
+Small sets are searched in random splits: people are drawn ten times, and the figures are pooled.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class RandomSplit:
     """One of the random splits of a small set, as rows of its search.
 
     Attributes:
-        queries: `(q,)`, of people drawn.
-        gallery: `(g,)`, of the same people and of those who are in every gallery.
+        queries: rows of the queries, `(q,)`, which show the drawn people.
+        gallery: rows of the gallery, `(g,)`: the same people, and people who are in every gallery.
     """
 
     queries: NDArray[np.int64]
@@ -34,15 +34,15 @@ class RandomSplit:
 
 @dataclass(frozen=True)
 class Search:
-    """The searches of one data set.
+    """The queries and the gallery of one data set.
 
     Attributes:
-        protocol: how they were chosen, for people.
-        queries, gallery: the crops; where every crop queries, both are the same ones.
-        other_cameras_only: a query's gallery holds no crop of its own camera at all.
-        held_out: the people were held out of an artefact's training, or its thresholds were
-            fitted on them.
-        splits: the searches of each random split of the set; figures pool them.
+        protocol: a description of the choice.
+        queries, gallery: the crops; the same tuple if every crop is a query.
+        other_cameras_only: whether crops of the query's own camera are never in its gallery.
+        held_out: whether the people were held out of an artefact's training, or its thresholds
+            fitted to them.
+        splits: the random splits of the set, if it has any; figures pool them.
     """
 
     protocol: str
@@ -54,11 +54,11 @@ class Search:
 
     @property
     def records(self) -> tuple[CropRecord, ...]:
-        """Every crop once: first the queries, then the gallery where it is not the same."""
+        """The queries, followed by the gallery if it is not the same."""
         return self.queries if self.gallery is self.queries else self.queries + self.gallery
 
     def labels(self) -> PairLabels:
-        """Return identities and cameras as integers; junk is −1."""
+        """Return identities and cameras as integers."""
         return integer_labels(
             [record.identity for record in self.queries],
             [camera_name(record) for record in self.queries],
@@ -69,15 +69,15 @@ class Search:
 
 
 def camera_name(record: CropRecord) -> str:
-    """Return a camera's name across the domains of a set, each of which may have a camera "1"."""
+    """Return a camera name that is unique in the data set: each domain may have a camera "1"."""
     return f"{record.domain}\0{record.camera}"
 
 
 def whole_set(dataset: Dataset) -> Search:
-    """Return the set's own query and gallery splits; without them, all its crops across cameras.
+    """Search in the set's own query and gallery splits or, without these, across its cameras.
 
     Raises:
-        InputProblem: where a split lacks its counterpart or there is one camera only.
+        InputProblem: one of the two splits is missing, or there is only one camera.
     """
     queries = tuple(record for record in dataset.records if record.split == "query")
     gallery = tuple(record for record in dataset.records if record.split == "gallery")
@@ -96,11 +96,11 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
     """Search for the people that an artefact's training held out, across cameras.
 
     Args:
-        dataset: as it was read for training.
-        held_out: `fraction` and `seed`, from the artefact's provenance.
+        dataset: the data set as it was read for the training.
+        held_out: `fraction` and `seed` from the artefact's provenance.
 
     Raises:
-        InputProblem: where no people were held out, or none of this set.
+        InputProblem: no people were held out, or none of this set.
     """
     fraction = held_out.get("fraction", 0.0)
     seed = int(held_out.get("seed", 0))
@@ -124,10 +124,10 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
 
 
 def across_cameras(spec: str, records: Sequence[CropRecord]) -> Search:
-    """Return two cameras: the first against the second. More: every crop against all other cameras.
+    """Search with every crop in the crops of all other cameras; of two, with the first's alone.
 
     Raises:
-        InputProblem: where there is one camera only.
+        InputProblem: there is only one camera.
     """
     cameras = sorted({camera_name(record) for record in records})
     if len(cameras) < 2:
@@ -145,14 +145,14 @@ def across_cameras(spec: str, records: Sequence[CropRecord]) -> Search:
 
 
 def standard_search(dataset: Dataset, most: int | None = None) -> Search:
-    """Search a set as papers do: in random splits by custom, else in its own splits.
+    """Search a set as papers do: small ones in random splits, others in their own splits.
 
     Args:
-        dataset: as read; without a split of its own, after `limit_test_identities`.
-        most: how many people a random split searches for at most; None is what papers do.
+        dataset: the data set, after `limit_test_identities`.
+        most: the largest number of people that a random split searches for; None for the papers'.
 
     Raises:
-        InputProblem: where the set cannot be searched so.
+        InputProblem: the set lacks the people or the splits for that.
     """
     kind = kind_of(dataset.spec)
     if kind.random_splits is None:
@@ -166,24 +166,24 @@ def search_in_random_splits(
     not_people: frozenset[str] = frozenset(),
     most: int | None = None,
 ) -> Search:
-    """Return the search of everybody who takes part, and which of it each split is.
+    """Return a search with the crops of all splits, and the rows of each split.
 
-    Where the set's authors ship their own splits, these are taken; else people are drawn.
+    The splits are those of the set's authors if these publish any; else people are drawn.
 
     Args:
-        dataset: with crops of both sides.
-        trials: how the set is split by custom.
+        dataset: the data set, with crops of both sides.
+        trials: the usual way to split the set.
         not_people: identities that label no person.
-        most: how many of the people drawn are searched for at most, chosen as `limit_identities`
-            does; None is all.
+        most: the largest number of people that a split searches for, chosen as by
+            `limit_identities`; None is all.
 
     Raises:
-        InputProblem: where fewer people take part than a split draws.
+        InputProblem: fewer people are eligible than a split draws.
     """
     people = trials.eligible_identities(dataset.records, not_people)
     if len(people) < trials.test_people:
         raise InputProblem(
-            f"{dataset.spec}: {len(people)} people are on both sides, and a split draws "
+            f"{dataset.spec}: {len(people)} people are on both sides, but a split draws "
             f"{trials.test_people}; complete the set, or name a part of it as a manifest"
         )
     searched = trials.test_people
@@ -214,7 +214,7 @@ def _sides(
     trials: RandomSplits,
     people: Collection[str],
 ) -> tuple[tuple[CropRecord, ...], tuple[CropRecord, ...]]:
-    """Return everybody's queries, and all crops of some split's gallery."""
+    """Return the queries of all eligible people, and all crops that some gallery has."""
     if trials.sides == "crops":
         everyone = tuple(record for record in dataset.records if record.identity in people)
         return everyone, everyone
@@ -235,7 +235,7 @@ def _one_crop_each(
     drawn: list[str],
     random: np.random.Generator,
 ) -> RandomSplit:
-    """Return one crop of every person drawn as the query, another one as the gallery."""
+    """Draw a crop of each person as the query, and another one for the gallery."""
     pairs = [random.choice(_rows(records, {person}), 2, replace=False) for person in drawn]
     queries, gallery = np.stack(pairs).T
     return RandomSplit(queries.astype(np.int64), gallery.astype(np.int64))

@@ -1,13 +1,13 @@
-"""One pass over the scores of a search, and the figures of thresholds that it gives.
+"""Compute the figures of thresholds, in one pass over the scores of a search.
 
-FPIR is the share of searches for an absent person that are answered with a match; DIR the share of
-searches for a present one whose best answer is that person and reaches the threshold (ISO 19795).
-TAR@FAR and the histograms are of pairs under different cameras, and exact: of the impostor scores
-only the highest are kept, one in a hundred.
+FPIR, the false-alarm rate, is the share of searches for an absent person that are answered with a
+match. DIR, the detection rate, is the share of searches for a present person whose best answer is
+that person and reaches the threshold (ISO 19795). TAR@FAR and the histograms are over pairs under
+different cameras. They are exact, although only the highest hundredth of impostor scores is kept.
 
-Thresholds are an artefact's own; or the best there is, the lowest at which the searches of people
-who are not enrolled raise no more false alarms than asked, so that a ready-made model, which has no
-calibration, is measured as an artefact is.
+Thresholds are those of an artefact. A ready-made model has none: for it, and for a comparison with
+it, the best threshold is used, which is the lowest at which searches for people who are not
+enrolled raise no more false alarms than asked.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Sweep:
     """The scores of a search that its figures need.
 
     Attributes:
-        best_genuine: the best score of the person under another camera, `(Q,)`; −inf where there
-            is none.
-        best_impostor: the best score of anyone else, `(Q,)`; −inf where there is none.
-        half_impostor: the same where a random half of the people is enrolled, `(DRAWS, Q)`.
-        impostors: number of gallery images of anyone else, `(Q,)`.
-        identities: whose query it is, `(Q,)`, for an interval over people.
-        genuine, genuine_people: scores of all genuine pairs under different cameras, and whose
-            they are, `(n,)`.
-        highest_impostors: the highest scores of such pairs of two people, descending.
-        impostor_pairs: how many of these there are.
-        lowest, highest: of all scores of such pairs.
+        best_genuine: the best score of the person under another camera, `(Q,)`; −inf if there is
+            none.
+        best_impostor: the best score of other people, `(Q,)`; −inf if there is none.
+        half_impostor: the same with a random half of the people enrolled, `(DRAWS, Q)`.
+        impostors: the number of gallery images of other people, `(Q,)`.
+        identities: the person of each query, `(Q,)`, for intervals over people.
+        genuine, genuine_people: the scores of all genuine pairs under different cameras, and their
+            people, `(n,)`.
+        highest_impostors: the highest scores of impostor pairs under different cameras, descending.
+        impostor_pairs: the number of all such impostor pairs.
+        lowest, highest: the lowest and the highest score of pairs under different cameras.
     """
 
     best_genuine: NDArray[np.float32]
@@ -68,30 +68,30 @@ class Sweep:
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """True if the person is in the gallery, `(Q,)`."""
+        """Says which queries have their person in the gallery, `(Q,)`."""
         return np.asarray(np.isfinite(self.best_genuine))
 
     def thresholds(self, calibration: ScoringCalibration, asked: float) -> NDArray[np.float64]:
-        """Return each search's threshold of a false-alarm rate, by its gallery's size, `(Q,)`."""
+        """Return the threshold of each search, by false-alarm rate and gallery size, `(Q,)`."""
         distinct, which = np.unique(self.impostors, return_inverse=True)
         return np.array([calibration.search_threshold(asked, int(n)) for n in distinct])[which]
 
     def false_alarms(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Return 1 where a search without the person is answered with a match, `(Q,)`."""
+        """Return 1 for each search that would be a false alarm without its person, `(Q,)`."""
         return np.asarray(self.best_impostor >= thresholds, dtype=np.float64)
 
     def detections(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        """Return 1 where a search of a person present has the right match first, `(N,)`."""
+        """Return 1 for each search for a present person that finds the person first, `(N,)`."""
         found = (self.best_genuine > self.best_impostor) & (self.best_genuine >= thresholds)
         return np.asarray(found[self.present], dtype=np.float64)
 
 
 def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
-    """Read off the scores that the figures of a search need, in bounded memory.
+    """Collect the scores that the figures of a search need, in bounded memory.
 
-    Junk and images of the query's own identity and camera are in no gallery; images of others
-    under the query's own camera are, unless the labels say that only other cameras count. Of half
-    of the people only those with queries are enrolled: junk and distractors are not.
+    Junk, and images of the query's own identity and camera, are in no gallery. Images of other
+    people under the query's camera are, unless the labels say that only other cameras count. The
+    random halves are drawn from people with queries, so that distractors are never enrolled.
     """
     queries = len(labels.query_identities)
     gallery = labels.gallery_identities
@@ -147,51 +147,48 @@ def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
 
 
 def _halves(people: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Draw half of the people several times, `(DRAWS, people)`."""
+    """Draw random halves of the people, `(DRAWS, people)`."""
     chosen = np.zeros((DRAWS, people), dtype=bool)
     for draw in chosen:
         draw[random.choice(people, people // 2, replace=False)] = True
     return chosen
 
 
-def operating_points(found: Sweep, calibration: ScoringCalibration) -> list[OperatingPointResult]:
-    """Return asked and obtained false-alarm rates with detection rates at the operating points.
-
-    The intervals are over people, since the searches for one person are alike.
-    """
-    usual_size = int(np.median(found.impostors))
+def operating_points(swept: Sweep, calibration: ScoringCalibration) -> list[OperatingPointResult]:
+    """Measure the rates at the operating points, with intervals over people."""
+    usual_size = int(np.median(swept.impostors))
     points = []
     for name, asked in SEARCH_OPERATING_POINTS.items():
-        thresholds = found.thresholds(calibration, asked)
-        detections = found.detections(thresholds)
+        thresholds = swept.thresholds(calibration, asked)
+        detections = swept.detections(thresholds)
         points.append(
             OperatingPointResult(
                 name=name,
                 asked=asked,
                 threshold=calibration.search_threshold(asked, usual_size),
-                false_alarm_rate=mean_interval(found.false_alarms(thresholds), found.identities),
-                detection_rate=mean_interval(detections, found.identities[found.present]),
+                false_alarm_rate=mean_interval(swept.false_alarms(thresholds), swept.identities),
+                detection_rate=mean_interval(detections, swept.identities[swept.present]),
             )
         )
     return points
 
 
-def detection_curve(found: Sweep) -> list[tuple[float, float]]:
-    """Return false-alarm rates from 1/Q to 1, ascending, each with the detection rate."""
-    rates = np.geomspace(1.0 / len(found.best_impostor), 1.0, CURVE_POINTS)
-    alarms = np.sort(found.best_impostor)[::-1].astype(np.float64)
+def detection_curve(swept: Sweep) -> list[tuple[float, float]]:
+    """Return pairs of false-alarm rate, from 1/Q to 1 and ascending, and detection rate."""
+    rates = np.geomspace(1.0 / len(swept.best_impostor), 1.0, CURVE_POINTS)
+    alarms = np.sort(swept.best_impostor)[::-1].astype(np.float64)
     counts = np.clip((rates * len(alarms)).round().astype(int), 1, len(alarms))
-    detected = [float(found.detections(alarms[count - 1]).mean()) for count in counts]
+    detected = [float(swept.detections(alarms[count - 1]).mean()) for count in counts]
     return list(zip(rates.tolist(), detected, strict=True))
 
 
-def half_enrolled(found: Sweep) -> HalfEnrolledResult | None:
-    """Return the detection at `FALSE_ALARM_RATE` obtained, half of the people being enrolled.
+def half_enrolled(swept: Sweep) -> HalfEnrolledResult | None:
+    """Measure the detection rate at `FALSE_ALARM_RATE` if half of the people are enrolled.
 
     Returns:
-        None where there are fewer than four people, or too few searches of each kind.
+        The result; None if there are fewer than four people, or too few searches of each kind.
     """
-    people, owner = np.unique(found.identities, return_inverse=True)
+    people, owner = np.unique(swept.identities, return_inverse=True)
     if len(people) < 4:
         return None
     random = np.random.default_rng(0)
@@ -202,10 +199,10 @@ def half_enrolled(found: Sweep) -> HalfEnrolledResult | None:
         counts = np.bincount(drawn, minlength=len(people)).astype(np.float64)
         weights = counts if resample else np.ones(len(people))
         rates = [
-            _detection(found.best_genuine, impostor, is_enrolled, weights[owner])
-            for impostor, is_enrolled in zip(found.half_impostor, enrolled, strict=True)
+            _detection(swept.best_genuine, impostor, is_enrolled, weights[owner])
+            for impostor, is_enrolled in zip(swept.half_impostor, enrolled, strict=True)
         ]
-        # With few people a draw may lack enrolled people with a query, or strangers.
+        # A draw of few people may have no searches for enrolled people, or none for strangers.
         means += [float(np.nanmean(rates))] if np.isfinite(rates).any() else []
     if len(means) < RESAMPLES // 2:
         return None
@@ -222,7 +219,7 @@ def _detection(
     is_enrolled: NDArray[np.bool_],
     weights: NDArray[np.float64],
 ) -> float:
-    """Return the detection rate of one draw at the best threshold; NaN without searches."""
+    """Return the detection rate of one draw at the best threshold, or NaN without searches."""
     alarms = impostor[~is_enrolled]
     alarm_weights = weights[~is_enrolled]
     present = is_enrolled & np.isfinite(genuine)
@@ -237,43 +234,43 @@ def _detection(
     return float(weights[detected].sum()) / searches
 
 
-def true_accept_rates(found: Sweep) -> list[VerificationResult]:
-    """Return the share of genuine pairs accepted at each false accept rate, with its interval.
+def true_accept_rates(swept: Sweep) -> list[VerificationResult]:
+    """Return the share of accepted genuine pairs at each false accept rate.
 
-    The threshold is the lowest that accepts no more impostor pairs than asked. A rate that is less
-    than one of the impostor pairs cannot be measured and is left out.
+    The threshold is the lowest that accepts no more impostor pairs than asked. Rates of less than
+    one impostor pair cannot be measured and are left out.
     """
     results = []
     for rate in FALSE_ACCEPT_RATES:
-        # A share such as 0.01 is a little under its decimal in binary.
-        allowed = int(rate * found.impostor_pairs * (1.0 + 1e-9))
-        if allowed < 1 or not len(found.genuine):
+        # The factor makes up for rounding: 0.01 of 100 pairs must allow one pair.
+        allowed = int(rate * swept.impostor_pairs * (1.0 + 1e-9))
+        if allowed < 1 or not len(swept.genuine):
             continue
-        refused = found.highest_impostors[allowed]
-        accepted = (found.genuine > refused).astype(np.float64)
-        wrong = np.count_nonzero(found.highest_impostors > refused)
+        refused = swept.highest_impostors[allowed]
+        accepted = (swept.genuine > refused).astype(np.float64)
+        wrong = np.count_nonzero(swept.highest_impostors > refused)
         results.append(
             VerificationResult(
                 asked=rate,
                 threshold=float(np.nextafter(refused, np.float32(np.inf))),
-                false_accept_rate=float(wrong / found.impostor_pairs),
-                true_accept_rate=mean_interval(accepted, found.genuine_people),
+                false_accept_rate=float(wrong / swept.impostor_pairs),
+                true_accept_rate=mean_interval(accepted, swept.genuine_people),
             )
         )
     return results
 
 
 def histograms(
-    score_rows: ScoreRows, labels: PairLabels, found: Sweep, calibration: ScoringCalibration
+    score_rows: ScoreRows, labels: PairLabels, swept: Sweep, calibration: ScoringCalibration
 ) -> tuple[ScoreDistribution, float]:
-    """Return the distribution of scores, and the error of the probabilities made of them, 0 to 1.
+    """Return the distribution of scores, and the expected calibration error, 0 to 1.
 
-    The error is the mean distance between the predicted probability and the share that came true,
-    over 15 equal bins of probability (Guo et al., ICML 2017), with genuine and impostor pairs
-    weighing one half each, as the probability is defined.
+    The error is the mean distance between predicted probabilities and the share of genuine pairs,
+    over 15 equal bins of probability (Guo et al., ICML 2017). Genuine and impostor pairs weigh one
+    half each, as the probability is defined.
     """
-    high = found.highest if found.highest > found.lowest else found.lowest + 1.0
-    edges = np.linspace(found.lowest, high, BINS + 1)
+    high = swept.highest if swept.highest > swept.lowest else swept.lowest + 1.0
+    edges = np.linspace(swept.lowest, high, BINS + 1)
     counts = np.zeros((2, BINS), dtype=np.int64)
     bin_counts = np.zeros((2, CALIBRATION_BINS))
     predicted = np.zeros((2, CALIBRATION_BINS))

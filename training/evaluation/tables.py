@@ -1,4 +1,4 @@
-"""The one table writer: the same rows on a terminal, on a page and in a document."""
+"""Tables that can be printed on a terminal, shown on a page, or written as Markdown."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from training.evaluation.intervals import Estimate
 
 STYLES = {"good": "green", "bad": "red"}
 NOTHING = "–"
-# Characters between columns, and those of a row's name that are kept on one line.
+# The number of characters between columns, and of a row's name before it is wrapped.
 GAP = 2
 LONGEST_NAME = 24
 
 
 class Cell(NamedTuple):
-    """One place of a table.
+    """One cell of a table.
 
     Attributes:
         text: the value.
-        small: beside or below it in a softer colour, such as its interval.
-        mark: `good` or `bad`, as its interval decides; empty where it decides nothing.
+        small: a text in a softer colour, such as the interval of the value.
+        mark: `good` or `bad` for a coloured value, else empty.
     """
 
     text: str
@@ -35,19 +35,19 @@ class Cell(NamedTuple):
 
 
 Value = Cell | Estimate | str | int | None
-"""An estimate is shown in per cent, None as a dash."""
+"""An estimate is shown in percent, None as a dash."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns.
+    """A table.
 
     Attributes:
-        title, note: the caption and how to read the table; a terminal has the note below.
-        columns: their names.
-        rows: a value for each column.
-        labels: how many columns at the left name a row.
-        words: the values are texts, which wrap, and no numbers.
+        title, note: the caption, and a hint for reading the table.
+        columns: the names of the columns.
+        rows: the values of each row, one for each column.
+        labels: the number of columns, from the left, that name a row.
+        words: whether the values are texts, which may be wrapped, instead of numbers.
     """
 
     title: str
@@ -59,7 +59,7 @@ class Table:
 
     @property
     def compact(self) -> Table:
-        """The table without the columns that have no value in any row."""
+        """The table without empty columns."""
         columns = range(len(self.columns))
         filled = [any(row[number] is not None for row in self.rows) for number in columns]
         if not self.rows or all(filled):
@@ -73,17 +73,17 @@ class Table:
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """The rows as they are shown."""
+        """The rows as cells."""
         return [[_cell(value) for value in row] for row in self.rows]
 
     def rich(self, width: int = 80) -> RenderableType:
-        """Lay the table out for a terminal, without breaking a value or showing empty columns.
+        """Lay the table out for a terminal, without wrapping values or showing empty columns.
 
-        Where it is too narrow for lines, names wrap and intervals stand below their means; at last
-        some columns stand below the others.
+        If the terminal is too narrow, names are wrapped and intervals placed below their means. If
+        it is still too narrow, the last columns are placed below the others.
 
         Args:
-            width: of the terminal, characters.
+            width: the width of the terminal in characters.
         """
         table = self.compact
         columns = range(len(table.columns))
@@ -118,7 +118,7 @@ class Table:
         return Group(*title, *shown, *([Text(self.note, style="dim")] if self.note else []))
 
     def markdown(self) -> str:
-        """Return the table as Markdown."""
+        """Write the table as Markdown."""
         rows = [
             [f"{cell.text} [{_joined(cell, ', ')}]" if cell.small else cell.text for cell in row]
             for row in self.cells
@@ -132,7 +132,7 @@ class Table:
         rows: Sequence[Sequence[Text]],
         narrow: bool,
     ) -> int:
-        """Return a column's width with the gap; texts wrap as they can, and names if `narrow`."""
+        """Return the width of a column and its gap; 0 for texts, whose width rich decides."""
         if self.words:
             return 0
         name = [self.columns[number]]
@@ -145,7 +145,7 @@ class Table:
 
 
 def percent(estimate: Estimate, form: str = ".1f") -> Cell:
-    """Return a share in per cent, and its interval."""
+    """Format a share in percent, with its interval."""
     mean, low, high = (
         format(100 * value, form) for value in (estimate.mean, estimate.low, estimate.high)
     )
@@ -153,11 +153,11 @@ def percent(estimate: Estimate, form: str = ".1f") -> Cell:
 
 
 def difference(estimate: Estimate, better: int = 1) -> Cell:
-    """Return a difference of shares in percentage points, marked where its interval leaves out 0.
+    """Format a difference of shares in percentage points; mark it if its interval excludes 0.
 
     Args:
         estimate: the difference.
-        better: 1 where more is better, −1 where less is.
+        better: 1 if more is better, −1 if less is.
     """
     cell = percent(estimate, "+.1f")
     signed = Cell(cell.text.replace("-", "−"), cell.small.replace("-", "−"))
@@ -184,5 +184,5 @@ def _text(cell: Cell, between: str) -> Text:
 
 
 def _joined(cell: Cell, ends: str) -> str:
-    """Return the small text of a cell, with another sign between the ends of an interval."""
+    """Return a cell's small text, with `ends` between the ends of its interval."""
     return cell.small.replace(" … ", ends)

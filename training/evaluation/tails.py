@@ -1,8 +1,8 @@
-"""The tails of other people's scores: of pairs, at shares; of whole searches, by their shape ξ.
+"""Fit the tails of impostor scores: quantiles for pairs, and the shape ξ for whole searches.
 
-The model of a search's best scores is that of `model.order_statistics` where no search has its
-person in the gallery: the spacing between the i-th and the next best score is the least of i
-exceedances of a generalised Pareto tail with σ(m) = b + ξ·(m − L) + c·(L − L̄).
+The best impostor scores of a search are modelled as in `model.order_statistics`: the spacing
+between the i-th best score and the next one is the least of i exceedances of a generalised Pareto
+tail with σ(m) = b + ξ·(m − L) + c·(L − L̄).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from training.evaluation.metrics import PairLabels, ScoreRows
 from training.evaluation.scoring import folder_on_disk
 
 TAIL_POINTS = 60
-# Chosen on CUHK01 and CUHK03 (docs/calibration.md): few people show a tail that is too short.
+# Few people make the fitted tail too short. The weight was chosen on CUHK01 and CUHK03
+# (docs/calibration.md).
 PEOPLE_OF_DEFAULT = 50
 ROUNDS = 40
 
@@ -29,7 +30,7 @@ def combined_tail(
     calibrations: Sequence[ScoringCalibration],
     combine: Callable[[list[float]], float],
 ) -> tuple[TailPoint, ...]:
-    """Return one tail of several, whose scores are combined at every share."""
+    """Combine the scores of several tails at every share."""
     rarest = min(fitted.impostor_tail[-1].share for fitted in calibrations)
     points = []
     for share in np.geomspace(1.0, rarest, TAIL_POINTS).tolist():
@@ -39,11 +40,11 @@ def combined_tail(
 
 
 def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[TailPoint, ...]:
-    """Return the tail of n impostor scores, at shares spaced evenly in their logarithm, 1 to 1/n.
+    """Return the tail of impostor scores: their quantiles at shares from 1 to 1/n, log-spaced.
 
     Args:
-        scores: all of them, in parts.
-        count: n.
+        scores: all impostor scores, in parts.
+        count: their number n.
     """
     places = np.unique(np.geomspace(1, count, TAIL_POINTS).round().astype(np.int64))
     ordered = ordered_scores(scores, count - places)
@@ -57,11 +58,11 @@ def ordered_scores(
     scores: Iterable[NDArray[np.float32]],
     places: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Return the scores at some places of the ascending order of all, exactly; all lie in a file.
+    """Return exact order statistics of many scores, which are written to a temporary file.
 
     Args:
-        scores: all of them, in parts.
-        places: from 0, `(k,)`.
+        scores: all scores, in parts.
+        places: the places in ascending order, from 0, `(k,)`.
     """
     with TemporaryFile(prefix=".gmn-scores-", dir=folder_on_disk()) as file:
         for part in scores:
@@ -72,16 +73,16 @@ def ordered_scores(
 
 
 def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | None:
-    """Fit ξ of one scoring's searches, the highest of several domains'.
+    """Fit the tail shape ξ of one scoring's searches.
 
-    Each domain's is a mean of its fitted one, weighted by its people, and `DEFAULT_TAIL_SHAPE` with
-    the weight of 50 people.
+    The shape of a domain is a mean of the fitted one, weighted by the number of its people, and of
+    `DEFAULT_TAIL_SHAPE` with the weight of 50 people. The highest of all domains is returned.
 
     Args:
-        domains: one for each data set: the scores of its searches, and their labels.
+        domains: for each data set the scores of its searches, and their labels.
 
     Returns:
-        None where no domain has enough people, or their scores have no spread.
+        The shape; None if no domain has enough people, or their scores are all equal.
     """
     shapes = []
     for score_rows, labels in domains:
@@ -96,13 +97,13 @@ def other_peoples_best(
     score_rows: ScoreRows,
     labels: PairLabels,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the best scores of other people in every search, in bounded memory.
+    """Collect the best scores of other people, one score per person, in bounded memory.
 
-    Crops under the query's camera are in no gallery.
+    Crops under the query's camera do not count, nor do searches with fewer than 18 other people.
 
     Returns:
-        Of the searches that cover 18 other people or more: the best nine scores `(n, 9)`,
-        descending, and the number of people `(n,)`.
+        For each of n searches the nine best scores, `(n, 9)`, descending; and the number of other
+        people, `(n,)`.
     """
     order = np.argsort(labels.gallery_identities, kind="stable")
     people, starts = np.unique(labels.gallery_identities[order], return_index=True)
@@ -121,7 +122,7 @@ def other_peoples_best(
 
 
 def _fit(best: NDArray[np.float64], identities: NDArray[np.int64]) -> float | None:
-    """Fit b, ξ and c by least squares, weighted anew by each result."""
+    """Fit b, ξ and c by iteratively reweighted least squares, and return ξ."""
     rank = np.arange(1, RANKS, dtype=np.float64)
     count = np.minimum(RANKS - 1, identities // IDENTITIES_PER_SPACING)
     used = rank <= count[:, None]
@@ -140,7 +141,7 @@ def _fit(best: NDArray[np.float64], identities: NDArray[np.int64]) -> float | No
         weights = used / sigma**2
         normal = np.einsum("ink,jnk,nk->ij", terms, terms, weights)
         normal += np.diag(np.diag(normal) * 1e-9 + 1e-12)
-        # A spacing's mean is σ / (i − ξ).
+        # The i-th spacing has the mean σ / (i − ξ).
         values = (rank - np.clip(coefficients[1], STEEPEST, FLATTEST)) * gaps
         target = np.einsum("ink,nk->i", terms, values * weights)
         coefficients = np.linalg.solve(normal, target)

@@ -117,7 +117,7 @@ def test_all_people_train_where_others_calibrate(sets, tiny_artefact, tmp_path, 
     assert "identities of msmt17" in json.loads(trained.read_text())["calibration_data"]
     printed = capsys.readouterr().out
     assert "trained on" not in printed
-    assert "(mnet less its cosine)" in " ".join(printed.split())
+    assert "(for mnet its cosine)" in " ".join(printed.split())
     found = json.loads((tmp_path / "gmn/P1/benchmark.json").read_text())
     for number, ranking in enumerate(found["average"]["rankings"]):
         sets_own = [dataset["rankings"][number] for dataset in found["datasets"]]

@@ -114,7 +114,7 @@ def test_seeds_of_one_recipe_are_one_model_with_a_spread(compared, runs):
         alone = json.loads((runs / run / "report.json").read_text())["datasets"][0]
         means.append(alone["scorings"]["cosine"]["metrics"]["mAP"]["mean"])
     assert rows[0]["metrics"]["mAP"]["mean"] == pytest.approx(np.mean(means), abs=1e-6)
-    assert "95% intervals over people and seeds; Δ: less plain" in page
+    assert "95% intervals over people and seeds; Δ: difference to plain" in page
 
 
 def test_differences_are_of_the_same_queries(compared):

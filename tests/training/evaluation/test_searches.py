@@ -71,7 +71,7 @@ def test_without_cameras_one_crop_of_a_person_queries_and_another_is_the_gallery
 
 
 def test_a_set_with_too_few_people_is_refused():
-    with pytest.raises(InputProblem, match="8 people are on both sides, and a split draws 316"):
+    with pytest.raises(InputProblem, match="8 people are on both sides, but a split draws 316"):
         standard_search(two_cameras())
 
 
