@@ -36,7 +36,7 @@ from training.validation import Validation, validation_searches
 Notice = Callable[[str], None]
 # Called after every step with the number of steps done, the number of all steps, and the loss terms
 # that were logged last: reading the terms at every step would make the CPU wait for a GPU.
-Report = Callable[[int, int, dict[str, float]], None]
+ShowProgress = Callable[[int, int, dict[str, float]], None]
 # A short run logs more often than its recipe says, to have this many points on its curves.
 LEAST_LOGGED_STEPS = 20
 # A loss term is logged as inactive if its gradient norm is below this share of L_gmn's.
@@ -44,7 +44,7 @@ INACTIVE_SHARE = 0.01
 
 
 @contextmanager
-def no_report() -> Iterator[Report]:
+def no_training_bar() -> Iterator[ShowProgress]:
     """Show no progress of the training."""
     yield lambda *_: None
 
@@ -73,7 +73,7 @@ def train(
     source: RunData | None = None,
     processes: Processes = ALONE,
     progress_bar: ProgressBar = no_bar,
-    training_bar: Callable[[], AbstractContextManager[Report]] = no_report,
+    training_bar: Callable[[], AbstractContextManager[ShowProgress]] = no_training_bar,
 ) -> EvaluationReport | None:
     """Train a recipe on data sets, and write the artefact and its report into a folder.
 
@@ -132,8 +132,8 @@ def train(
     left_out = run.sampler.single_crop_identities
     notice(f"An epoch shows {describe_epoch(len(records), in_epoch, left_out)}")
 
-    with training_bar() as report:
-        train_networks(run, report, notice, searches)
+    with training_bar() as show_progress:
+        train_networks(run, show_progress, notice, searches)
     if not processes.is_main:
         return None
     if not recipe.held_out.fraction:
@@ -148,7 +148,7 @@ def train(
 
 def train_networks(
     run: Run,
-    report: Report = lambda *_: None,
+    show_progress: ShowProgress = lambda *_: None,
     notice: Notice = lambda _: None,
     searches: Mapping[str, Search] | None = None,
 ) -> None:
@@ -156,7 +156,7 @@ def train_networks(
 
     Args:
         run: built by `prepare_run`; its networks are trained in place.
-        report: called before each epoch and after every step.
+        show_progress: called before each epoch and after every step.
         notice: called with a line for each event, such as a damaged checkpoint, and with the
             figures of each validation.
         searches: the held-out people to validate on while training; None validates never.
@@ -185,16 +185,18 @@ def train_networks(
                 run.sampler.prepare(epoch, lambda rows: _embed(run, rows))
             run.networks.train()
             run.networks.metric_network.perturbing = recipe.losses.perturbs(epoch)
-            order = run.sampler.epoch(epoch)
-            steps = len(order)
-            log_every = max(1, min(recipe.log_every_steps, epochs * steps // LEAST_LOGGED_STEPS))
-            all_steps = position.done + (epochs - epoch) * steps - position.step
+            epoch_batches = run.sampler.epoch(epoch)
+            epoch_steps = len(epoch_batches)
+            log_every = max(
+                1, min(recipe.log_every_steps, epochs * epoch_steps // LEAST_LOGGED_STEPS)
+            )
+            all_steps = position.done + (epochs - epoch) * epoch_steps - position.step
             first_step = position.step
             began = time.perf_counter()
             terms: dict[str, float] = {}
-            report(position.done, all_steps, terms)
-            for batch in load_batches(run.batches, epoch, order, first_step, run.processes):
-                epoch_and_fraction = epoch + position.step / steps
+            show_progress(position.done, all_steps, terms)
+            for batch in load_batches(run.batches, epoch, epoch_batches, first_step, run.processes):
+                epoch_and_fraction = epoch + position.step / epoch_steps
                 rate = learning_rate(recipe.optimisation, epoch_and_fraction)
                 set_learning_rate(run.optimiser, rate)
                 logged = position.done % log_every == 0
@@ -202,7 +204,7 @@ def train_networks(
                 seed = step_seed(recipe.seed, epoch, position.step) ^ 0x5EED
                 gradients = step.gradients(batch, seed, with_norms=logged)
                 unchecked.append((position, batch.sources, gradients))
-                # To check a step means to wait for the GPU.
+                # On a GPU this check has to wait for the step, so that most steps go without it.
                 if logged or on_cpu:
                     refuse_divergence(unchecked, log, step.scaler)
                 step.update()
@@ -224,13 +226,13 @@ def train_networks(
                     )
 
                 position = Position(epoch, position.step + 1, position.done + 1)
-                if position.step == steps:
+                if position.step == epoch_steps:
                     position = Position(epoch + 1, 0, position.done)
-                report(position.done, all_steps, terms)
+                show_progress(position.done, all_steps, terms)
                 epoch_ended = position.step == 0
                 if validation.due(position):
                     refuse_divergence(unchecked, log, step.scaler)
-                    validation.measure(position, steps, log)
+                    validation.measure(position, epoch_steps, log)
                 must_stop = run.processes.any(bool(received_signals))
                 is_due = position.step % recipe.checkpoint_every_steps == 0
                 if must_stop or epoch_ended or is_due:

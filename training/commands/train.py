@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from training.distributed import Processes
     from training.recipe import Recipe
     from training.run_folder import RunData
-    from training.train import Report
+    from training.train import ShowProgress
 
 
 def train(
@@ -124,7 +124,7 @@ def train_one(
     """Train a run and print its figures; exit with the signal's status if one stopped it."""
     from training.commands.rendering import render_report
     from training.run_folder import ARTEFACT_NAME
-    from training.train import TrainingStopped, no_report
+    from training.train import TrainingStopped, no_training_bar
     from training.train import train as train_run
 
     def notice(text: str) -> None:
@@ -141,7 +141,7 @@ def train_one(
             source=source,
             processes=processes,
             progress_bar=progress_bar,
-            training_bar=training_bar if processes.is_main else no_report,
+            training_bar=training_bar if processes.is_main else no_training_bar,
         )
     except TrainingStopped as stopped:
         notice(f"{out}: {stopped}")
@@ -152,13 +152,13 @@ def train_one(
 
 
 @contextmanager
-def training_bar() -> Iterator[Report]:
+def training_bar() -> Iterator[ShowProgress]:
     """Show a bar with steps and loss on standard error, if that is a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("training")
 
-        def report(
+        def show_progress(
             done: int,
             total: int,
             values: dict[str, float],
@@ -167,7 +167,7 @@ def training_bar() -> Iterator[Report]:
             text = f"step {done:,} of {total:,}{loss}"
             progress.update(task, completed=done, total=total, description=text)
 
-        yield report
+        yield show_progress
 
 
 def finish(

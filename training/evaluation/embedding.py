@@ -38,7 +38,6 @@ def embed_records(
     embedder: Embedder,
     preprocessing: Preprocessing,
     records: Sequence[CropRecord],
-    batch_size: int = BATCH_SIZE,
     bfloat16: bool = False,
     progress: Advance = lambda _: None,
 ) -> NDArray[np.float32]:
@@ -48,7 +47,6 @@ def embed_records(
         embedder: the embedder, on any device; its mode is restored afterwards.
         preprocessing: the preprocessing that it was trained with.
         records: the crops, at least one.
-        batch_size: the number of crops that go through the network at once.
         bfloat16: run the network in bfloat16 autocast; features are float32 in any case.
         progress: called after each batch with its number of crops.
 
@@ -70,7 +68,7 @@ def embed_records(
             torch.inference_mode(),
             torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16),
         ):
-            for crops in decoded_batches(records, preprocessing, batch_size):
+            for crops in decoded_batches(records, preprocessing):
                 inputs = preprocessing.normalise(torch.from_numpy(crops).to(device))
                 features[done : done + len(crops)] = embedder(inputs).float().cpu().numpy()
                 done += len(crops)
