@@ -66,7 +66,7 @@ def test_a_dry_run_shows_the_cost_beside_the_papers():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ((), "--out is missing: name the folder"),
+        ((), "--out is missing: name a new folder"),
         (("--out", "run", "--json"), "--json: needs --dry-run"),
     ],
 )
