@@ -41,7 +41,13 @@ from service.gallery.gallery import Gallery
 from service.record.record import Record
 from service.runtime import Runtime
 from service.search.filters import Filter
-from service.search.options import MOST_ASKING, RERANK_DEPTH, QueryOptions, read_vector
+from service.search.options import (
+    MOST_ASKING,
+    RERANK_DEPTH,
+    GroupBy,
+    QueryOptions,
+    read_vector,
+)
 from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
 from service.settings import QualityPolicy
 
@@ -149,7 +155,7 @@ async def search_by_crops(runtime: Runtime, search: Search) -> Search:
     """Return the search with the features of the crops to search by.
 
     Raises:
-        UnknownCrop, UnknownTrack: the gallery does not have them.
+        UnknownCrop, UnknownTrack, UnknownIdentity: the gallery does not have them.
         InvalidField: several cameras have a track with this id.
         EmbedderChanged: the gallery has another embedder than the search.
     """
@@ -165,7 +171,12 @@ def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
     options = search.options
     number = gallery.gallery_id
     excluded: Iterable[int]
-    if options.track is not None:
+    unknown = UnknownTrack(gallery.name, options.track)
+    if isinstance(options, SimilarOptions):
+        unknown = UnknownIdentity(gallery.name, options.identity)
+        excluded, best = record.people.rows(number, options.identity, BEST_CROPS)
+        crops = list(record.crops.by_row(number, best).values())
+    elif options.track is not None:
         camera = _camera_of_track(record, gallery, options.track, options.camera)
         slots = record.tracks.spread(number, options.track, camera, MOST_ASKING)
         crops = list(record.crops.by_row(number, slots).values())
@@ -181,7 +192,7 @@ def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
         if crop_id not in present:
             raise UnknownCrop(gallery.name, crop_id)
     if not crops:
-        raise UnknownTrack(gallery.name, options.track)
+        raise unknown
     search = replace(
         search,
         queries=np.stack([vectors[crop.row_id] for crop in crops]),
@@ -435,8 +446,11 @@ def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDA
     return vector[None]
 
 
-class OfNamed(QueryOptions):
-    """Options of a search among crops with an identity."""
+class SimilarOptions(QueryOptions):
+    """Options of a search among the named crops of others by the best crops of an identity."""
+
+    identity: str
+    group_by: GroupBy = "identity"
 
     def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
         return replace(super().filter(cameras, without), named=True)
@@ -453,27 +467,17 @@ async def find_similar(
         UnknownIdentity: no crop has this identity.
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
-    people = runtime.record.people
-    crops = runtime.record.crops
-    number = gallery.gallery_id
-    read = runtime.galleries.read
-    slots, best = await read(people.rows, number, identity, BEST_CROPS)
-    queries = await read(crops.indexed, number, best)
-    if not queries:
-        raise UnknownIdentity(gallery.name, identity)
-    options = OfNamed(group_by="identity", top_k=limit)
+    options = SimilarOptions(identity=identity, top_k=limit)
     results = None
     async with runtime.admission.admit(search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)):
         while results is None:
-            current = runtime.calibrations.current(gallery, None)
-            features = np.stack([crop.vector for crop in queries])
-            try:
-                search = Search(gallery, current, options, features, own=frozenset(slots))
+            with contextlib.suppress(EmbedderChanged):
+                search = begin_search(runtime, gallery, [], options, sample=False)
+                search = await search_by_crops(runtime, search)
                 _, results = await run_search(runtime, search)
-            except EmbedderChanged:
-                queries = await read(crops.indexed, number, best)
     similar = {result.identity: result for result in results if result.identity and result.verdict}
-    counts = await read(people.counts, number, list(similar))
+    count = runtime.record.people.counts
+    counts = await runtime.galleries.read(count, gallery.gallery_id, list(similar))
     return SimilarIdentities(
         results=[
             SimilarIdentity.model_validate({**dict(result), "crops": counts[name]})
