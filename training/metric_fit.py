@@ -136,14 +136,18 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
     metric_network.to(device).train()
     hooks = keep_cosine_unit(metric_network)
     optimiser = torch.optim.AdamW(metric_network.parameters(), weight_decay=0.0)
+    statistics_pairs = []
     for step in range(settings.steps):
         # The learning rate falls to 0 along a cosine.
         share = 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * share
         compared = compare(metric_network, views[step % len(views)], (recipe.seed, step))
+        pairs = compared.pairs.flatten(0, 1)
+        if step < STATISTICS_STEPS:
+            statistics_pairs.append(pairs)
         counted = compared.counted
-        scores = metric_network.scores(compared.pairs.flatten(0, 1)).view(counted.shape)
+        scores = metric_network.scores(pairs).view(counted.shape)
         ranking = pair_ranking_loss(scores, compared.same, counted)
         anchor = cosine_anchor_loss(scores[counted], compared.cosines[counted])
         optimiser.zero_grad(set_to_none=True)
@@ -152,12 +156,7 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
     for hook in hooks:
         hook.remove()
     round_as_stored(metric_network)
-
-    pairs = []
-    for step in range(min(settings.steps, STATISTICS_STEPS)):
-        compared = compare(metric_network, views[step % len(views)], (recipe.seed, step))
-        pairs.append(compared.pairs.flatten(0, 1))
-    update_bn(pairs, metric_network.eval())
+    update_bn(statistics_pairs, metric_network.eval())
     add_cosine(metric_network, settings.cosine_weight * _spread_ratio(metric_network, views))
     round_as_stored(metric_network)
     return metric_network

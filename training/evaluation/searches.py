@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.problems import InputProblem
 from training.datasets.kind import RandomSplits
-from training.datasets.protocols import is_held_out, some_identities
+from training.datasets.protocols import some_identities, split_held_out
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of
 from training.evaluation.metrics import PairLabels, integer_labels
@@ -109,12 +109,7 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
             "the artefact's training held out no people; evaluate on data it was not trained on, "
             "with --split all"
         )
-    records = [
-        record
-        for record in dataset.records
-        if record.split in (None, "train")
-        and is_held_out(dataset.name, record.identity, fraction, seed)
-    ]
+    _, records = split_held_out([dataset], fraction, seed)
     if not records:
         raise InputProblem(
             f"{dataset.spec}: none of its people is held out (fraction {fraction:g}, seed {seed}); "

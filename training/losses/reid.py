@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,20 +18,32 @@ class IdentitySettings(LossSettings):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
 
-@register_loss("identity", IdentitySettings)
-class IdentityLoss(nn.Module):
-    """L_cls: the cross-entropy of a linear classifier of people; a scalar."""
+class PeopleClassifier(nn.Module):
+    """Base class of losses with a linear classifier of the training people.
+
+    Attributes:
+        deviation: the standard deviation of the initial weights.
+    """
+
+    deviation: ClassVar[float]
 
     def __init__(
         self,
-        settings: IdentitySettings,
+        settings: Any,
         dimension: int,
         classes: int,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.classifier = nn.Linear(dimension, classes, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        nn.init.normal_(self.classifier.weight, std=self.deviation)
+
+
+@register_loss("identity", IdentitySettings)
+class IdentityLoss(PeopleClassifier):
+    """L_cls: the cross-entropy of a linear classifier of people; a scalar."""
+
+    deviation = 0.001
 
     def forward(self, features: Features) -> Tensor:
         logits = self.classifier(features.after_neck).float()
@@ -52,21 +64,12 @@ class CosFaceSettings(LossSettings):
 
 
 @register_loss("cosface", CosFaceSettings)
-class CosFace(nn.Module):
+class CosFace(PeopleClassifier):
     """CosFace: cross-entropy of scale · (cosine − margin of the true class) (CVPR 2018)."""
 
-    def __init__(
-        self,
-        settings: CosFaceSettings,
-        dimension: int,
-        classes: int,
-    ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.classifier = nn.Linear(dimension, classes, bias=False)
-        # The length of a weight does not matter to its cosine, but with a smaller one the first
-        # steps of Adam would turn its direction round.
-        nn.init.normal_(self.classifier.weight, std=0.01)
+    # The length of a weight does not matter to its cosine, but with a smaller one the first steps
+    # of Adam would turn its direction round.
+    deviation = 0.01
 
     def forward(self, features: Features) -> Tensor:
         units = functional.normalize(features.after_neck.float())
