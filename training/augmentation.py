@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from model.arrays import Pixels
 from model.preprocessing import Preprocessing
 from training.parts import Kind, Kinds, Section, Table
 
@@ -156,7 +156,7 @@ class Augmenter:
             draws[name] = numbers[part]
         return draws
 
-    def cut(self, crops: Sequence[NDArray[np.uint8]], draws: Draws) -> Tensor:
+    def cut(self, crops: Sequence[Pixels], draws: Draws) -> Tensor:
         """Cut the drawn window out of each padded, and perhaps mirrored, crop.
 
         Args:

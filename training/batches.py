@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from model.arrays import Pixels
 from model.preprocessing import Preprocessing
 from training.augmentation import Augmenter, Draws
 from training.datasets.record import CropRecord
@@ -121,10 +121,10 @@ class CropCache:
         self._records = records
         self._preprocessing = decoded
         self._room = megabytes * 1_000_000
-        self._crops: dict[int, NDArray[np.uint8]] = {}
+        self._crops: dict[int, Pixels] = {}
         self._lock = threading.Lock()
 
-    def crop(self, row: int) -> NDArray[np.uint8]:
+    def crop(self, row: int) -> Pixels:
         """Return the crop of one record, `(H, W, 3)` uint8, before augmentation."""
         crop = self._crops.get(row)
         if crop is not None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from model.arrays import Codes
 from training.datasets.record import CropRecord
 from training.evaluation.scoring import unit_length
 from training.parts import Choice
@@ -60,7 +60,7 @@ class HardSampler(PKSampler):
         # Row i has the indices in `_names` of the people nearest to person i, nearest first; a
         # small domain leaves −1 in the last columns.
         self._names = sorted(self.people)
-        self._neighbours: NDArray[np.int64] = np.empty((0, 0), np.int64)
+        self._neighbours: Codes = np.empty((0, 0), np.int64)
 
     def prepare(self, epoch: int, embed: Embed) -> None:
         """Find the nearest people of each person, if it is due before this epoch.

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
+from model.arrays import Codes
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork, unit_features
 from model.torch_runtime import folded
@@ -227,7 +227,7 @@ def _candidates(
     views: Views,
     query: int,
     random: np.random.Generator,
-) -> NDArray[np.int64]:
+) -> Codes:
     nearest = views.nearest[query].cpu().numpy()
     near = random.choice(nearest, min(CANDIDATES, len(nearest)), replace=False)
     same_person = views.people == views.people[query]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from model.artefact import Artefact
 from model.feature_file import read_features
 from model.pair_scores import unit_rows
@@ -21,7 +21,7 @@ MOST_VECTORS = 6_000
 LABELS = ("identities", "sha256")
 
 
-def mixed_people(artefact: Artefact, features: Sequence[Path]) -> NDArray[np.float32]:
+def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:
     """Sum the unit vectors of pairs of people, drawn at random within each data set.
 
     Args:

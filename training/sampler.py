@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from model.arrays import Floats
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
 from training.parts import Choice, ChoiceOf, Kind, Kinds, Section
 
 Person = tuple[str, str]
 # Computes the features `(n, d)` of training crops from their row numbers.
-Embed = Callable[[Sequence[int]], NDArray[np.float32]]
+Embed = Callable[[Sequence[int]], Floats]
 # An epoch has at most this many times the batches that its crops fill, even if the person with the
 # most crops would need more to show all of them.
 MAX_EPOCH_GROWTH = 2

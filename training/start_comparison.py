@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.arrays import Array, Codes
 from model.calibration import SEARCH_OPERATING_POINTS, Calibration, Scoring
 from model.problems import InputProblem
 from training.evaluation.blending import PEOPLE_OF_START, Moments, blended, impostor_moments
@@ -36,7 +36,7 @@ REMEDY = (
 )
 
 # For each data set: a value for every query, and the number of the person in the query.
-Samples = Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]]
+Samples = Sequence[tuple[Array, Codes]]
 
 
 @dataclass(frozen=True)

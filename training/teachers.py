@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from model.artefact import load_artefact, resolve_artefact
 from model.feature_file import Origin, read_features, write_features
 from training.datasets.record import CropRecord
@@ -62,7 +61,7 @@ def load_teacher_features(
     return teachers
 
 
-def _embed(model: Path, records: Sequence[CropRecord]) -> NDArray[np.float32]:
+def _embed(model: Path, records: Sequence[CropRecord]) -> Floats:
     if model.suffix in peers.SUFFIXES:
         return peers.Peer(model).embed(records)
     artefact = load_artefact(model)

@@ -12,8 +12,8 @@ from types import FrameType
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from model.problems import InputProblem
 from training.batches import load_batches, step_seed
 from training.checkpoint import Position, Stateful, load_checkpoint, save_checkpoint
@@ -267,7 +267,7 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _embed(run: Run, rows: Sequence[int]) -> NDArray[np.float32]:
+def _embed(run: Run, rows: Sequence[int]) -> Floats:
     """Embed training crops, shared out among the processes; leave the networks in evaluation mode.
 
     Raises:

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from model.arrays import Array, Pixels
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 
 TERMS = "Drawn by this project; no person is shown."
 
 Plane = NDArray[np.floating[Any]]
-Place = Sequence[float] | NDArray[np.float64]
+Place = Sequence[float] | Array
 Random = np.random.Generator
 
 LIMITS = {
@@ -293,7 +294,7 @@ def _draw_crop(
     person: Person,
     camera: Camera,
     size: tuple[int, int],
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Draw one crop of a person, `(height, width, 3)` uint8 RGB."""
     canvas = Canvas(random, camera, *size)
     turn = random.uniform(-1, 1)

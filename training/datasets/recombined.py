@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import Pixels
 from training.datasets.record import CropRecord
 
 WAIST = (0.42, 0.56)
@@ -100,7 +100,7 @@ def put_together(
     top: CropRecord,
     bottom: CropRecord,
     waist: float,
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Compose the upper part of one crop and the lower part of another, at the size of the first.
 
     Args:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import Pixels
 from model.crops.decode import CropProblem, decode_crop
 from model.problems import InputProblem
 
@@ -44,8 +43,8 @@ class CropRecord:
     camera: str
     domain: str
     path: Path | None = None
-    pixels: NDArray[np.uint8] | None = None
-    load: Callable[[], NDArray[np.uint8]] | None = None
+    pixels: Pixels | None = None
+    load: Callable[[], Pixels] | None = None
     split: str | None = None
     captured_at: datetime | None = None
 
@@ -54,7 +53,7 @@ class CropRecord:
         """The label (data set, identity): "1" of two data sets are two people."""
         return (self.dataset, self.identity)
 
-    def decode(self) -> NDArray[np.uint8]:
+    def decode(self) -> Pixels:
         """Return the crop's pixels, `(h, w, 3)` uint8 RGB.
 
         Raises:

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import Floats, Pixels
 from model.artefact import Artefact
 from model.embedder import Embedder
 from model.problems import InputProblem
@@ -70,9 +70,7 @@ def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tenso
     return {name: _normalised(maps) for name, maps in named.items()}
 
 
-def draw_maps(
-    artefact: Artefact, records: Sequence[CropRecord]
-) -> list[Mapping[str, NDArray[np.uint8]]]:
+def draw_maps(artefact: Artefact, records: Sequence[CropRecord]) -> list[Mapping[str, Pixels]]:
     """Draw every map of some crops over the crop.
 
     Args:
@@ -88,7 +86,7 @@ def draw_maps(
     """
     preprocessing = artefact.description.preprocessing
     device = next(artefact.embedder.parameters()).device
-    drawn: list[Mapping[str, NDArray[np.uint8]]] = []
+    drawn: list[Mapping[str, Pixels]] = []
     for crops in decoded_batches(records, preprocessing, len(records)):
         batch = preprocessing.normalise(torch.from_numpy(crops).to(device))
         maps = {
@@ -102,7 +100,7 @@ def draw_maps(
     return drawn
 
 
-def overlay(crop: NDArray[np.uint8], energy: NDArray[np.float32]) -> NDArray[np.uint8]:
+def overlay(crop: Pixels, energy: Floats) -> Pixels:
     """Draw a map `(h, w)` in colours over its crop `(H, W, 3)` uint8 RGB in grey."""
     height, width = crop.shape[:2]
     low = float(energy.min())

@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from model.arrays import Codes, Floats
 from model.calibration import SCORINGS, Calibration, Scoring, ScoringCalibration
 from model.metric_network import MetricNetwork
 from model.problems import InputProblem
@@ -167,8 +168,8 @@ def settle_zero(
         domains: features and labels of each data set's search, with pairs of both kinds under
             different cameras.
     """
-    genuine: list[NDArray[np.float32]] = []
-    impostors: list[NDArray[np.float32]] = []
+    genuine: list[Floats] = []
+    impostors: list[Floats] = []
     for features, labels in domains:
         random = np.random.default_rng(0)
         pairs = len(labels.query_identities) * len(labels.gallery_identities)
@@ -196,9 +197,9 @@ def equal_error_score(genuine: NDArray[np.floating], impostors: NDArray[np.float
 def _mnet_scores(
     metric_network: MetricNetwork,
     features: SearchFeatures,
-    queries: NDArray[np.int64],
-    gallery: NDArray[np.int64],
-) -> NDArray[np.float32]:
+    queries: Codes,
+    gallery: Codes,
+) -> Floats:
     """Score pairs of a query and a gallery crop, which are given by their rows, `(n,)`."""
     device = next(metric_network.parameters()).device
     scores = np.empty(len(queries), np.float32)

@@ -7,9 +7,9 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from model.arrays import Array
 from training.evaluation.intervals import Estimate, people_and_seeds_interval
 from training.evaluation.report_tables import dotted
 from training.evaluation.results import DatasetResult
@@ -208,7 +208,7 @@ def _per_query(
     seeds: Sequence[DatasetResult],
     ranking: str,
     metric: str,
-) -> NDArray[np.float64]:
+) -> Array:
     """Return a value per seed and query, `(S, N)`."""
     return np.stack([seed.query_values.rankings[ranking][metric] for seed in seeds])
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+
+from model.arrays import Array, Floats
 
 PERMUTATIONS = 1000
 FOLDS = 5
@@ -37,8 +38,8 @@ class Discrepancy(NamedTuple):
 
 
 def maximum_mean_discrepancy(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
+    first: Floats,
+    second: Floats,
 ) -> Discrepancy:
     """Estimate the squared MMD (Gretton et al., JMLR 2012) without bias by groups of like features.
 
@@ -68,9 +69,9 @@ def maximum_mean_discrepancy(
 
 
 def domain_classifier(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-) -> NDArray[np.float64]:
+    first: Floats,
+    second: Floats,
+) -> Array:
     """Measure how well a logistic regression recognises the domain of features, cross-validated.
 
     No group is in both training and test. Since the domains have the same size, the mean of the
@@ -94,23 +95,23 @@ def domain_classifier(
     # Matrix products of this size are faster in one thread than in several.
     with threadpool_limits(limits=1):
         named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
-    right: NDArray[np.float64] = (named == domains).reshape(2 * groups, size).mean(axis=1)
+    right: Array = (named == domains).reshape(2 * groups, size).mean(axis=1)
     return right
 
 
-def halves(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def halves(features: Floats) -> tuple[Floats, Floats]:
     """Split a domain's groups alternately into two halves, between which there is no gap."""
     half = len(features) // 2
     return features[: 2 * half : 2], features[1 : 2 * half : 2]
 
 
-def _kernel_between_groups(features: NDArray[np.float32]) -> NDArray[np.float64]:
+def _kernel_between_groups(features: Floats) -> Array:
     """Compute the mean kernel value of every two groups, `(n, n)`; the diagonal is 0."""
     groups, size, _ = features.shape
     flat = features.reshape(groups * size, -1).astype(np.float64)
     distances = euclidean_distances(flat, squared=True)
     median = max(float(np.median(distances[np.triu_indices(len(flat), k=1)])), 1e-12)
     kernel = np.mean([np.exp(-distances / (factor * median)) for factor in BANDWIDTHS], axis=0)
-    between: NDArray[np.float64] = kernel.reshape(groups, size, groups, size).mean(axis=(1, 3))
+    between: Array = kernel.reshape(groups, size, groups, size).mean(axis=(1, 3))
     np.fill_diagonal(between, 0.0)
     return between

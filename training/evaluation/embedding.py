@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.arrays import Floats, Pixels
 from model.embedder import Embedder
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
@@ -40,7 +40,7 @@ def embed_records(
     records: Sequence[CropRecord],
     bfloat16: bool = False,
     progress: Advance = lambda _: None,
-) -> NDArray[np.float32]:
+) -> Floats:
     """Embed crops in evaluation mode.
 
     Args:
@@ -81,20 +81,20 @@ def embed_records(
 class SearchFeatures(NamedTuple):
     """Features of a search's queries `(Q, d)` and gallery `(G, d)`, float32."""
 
-    queries: NDArray[np.float32]
-    gallery: NDArray[np.float32]
+    queries: Floats
+    gallery: Floats
 
     @classmethod
     def of(
         cls,
         search: Search,
-        features: NDArray[np.float32],
+        features: Floats,
     ) -> SearchFeatures:
         """Split the features of `search.records` into queries and gallery, which may overlap."""
         return cls(features[: len(search.queries)], features[-len(search.gallery) :])
 
 
-def gallery_samples(searches: Iterable[SearchFeatures]) -> NDArray[np.float32]:
+def gallery_samples(searches: Iterable[SearchFeatures]) -> Floats:
     """Return at most 100 features of each gallery, `(n, d)`, which suffice to detect a collapse."""
     samples = []
     for _, gallery in searches:
@@ -126,7 +126,7 @@ def decoded_batches(
     records: Sequence[CropRecord],
     preprocessing: Preprocessing,
     batch_size: int = BATCH_SIZE,
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[Pixels]:
     """Yield decoded and resized crops, `(B, height, width, 3)` uint8 RGB, in the records' order.
 
     While one batch is in use the next is being decoded; no other batches are in memory.

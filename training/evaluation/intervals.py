@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
+from model.arrays import Array, Codes
 from model.problems import InputProblem
 
 RESAMPLES = 1000
 LEVEL = 0.95
-Runs = NDArray[np.float64]
+Runs = Array
 """A value for each seed and query, `(S, N)`."""
 
 
@@ -32,8 +32,8 @@ class Estimate(BaseModel):
 
 
 def mean_interval(
-    values: NDArray[np.float64],
-    clusters: NDArray[np.int64] | None = None,
+    values: Array,
+    clusters: Codes | None = None,
 ) -> Estimate:
     """Return the mean of per-query values and its 95% percentile bootstrap interval.
 
@@ -48,15 +48,15 @@ def mean_interval(
 
 
 def mean_intervals(
-    values: Mapping[str, NDArray[np.float64]],
-    clusters: NDArray[np.int64] | None = None,
+    values: Mapping[str, Array],
+    clusters: Codes | None = None,
 ) -> dict[str, Estimate]:
     """Return `mean_interval` for several figures of the same queries, which are drawn once."""
     return average_intervals([(values, clusters)])
 
 
 def average_intervals(
-    sets: Sequence[tuple[Mapping[str, NDArray[np.float64]], NDArray[np.int64] | None]],
+    sets: Sequence[tuple[Mapping[str, Array], Codes | None]],
 ) -> dict[str, Estimate]:
     """Average the means of several data sets, which weigh the same, with an interval.
 
@@ -90,7 +90,7 @@ def average_intervals(
 
 
 def people_and_seeds_interval(
-    sets: Sequence[tuple[Runs, Runs | None, NDArray[np.int64]]],
+    sets: Sequence[tuple[Runs, Runs | None, Codes]],
 ) -> Estimate:
     """Return the interval of a mean, or of a paired difference, over people and seeds.
 
@@ -128,10 +128,10 @@ def people_and_seeds_interval(
 
 
 def _resampled_means(
-    table: NDArray[np.float64],
-    clusters: NDArray[np.int64] | None,
+    table: Array,
+    clusters: Codes | None,
     random: np.random.Generator,
-) -> NDArray[np.float64]:
+) -> Array:
     """Compute the means of every figure over resampled queries or people, `(resamples, M)`."""
     sums = table
     counts = np.ones(table.shape[1])

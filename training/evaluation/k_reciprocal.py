@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 
+from model.arrays import Codes, Floats
 from training.evaluation.metrics import SCORES_PER_BLOCK, ScoreRows
 from training.evaluation.scoring import unit_length
 
@@ -26,8 +26,8 @@ PAIRS_PER_CHUNK = 2048
 
 
 def k_reciprocal_rows(
-    queries: NDArray[np.float32],
-    gallery: NDArray[np.float32],
+    queries: Floats,
+    gallery: Floats,
     k1: int = K1,
     k2: int = K2,
     one_list: bool = False,
@@ -57,7 +57,7 @@ def k_reciprocal_rows(
     of_queries = vectors[: len(queries)].tocsr()
     by_member = vectors[-len(gallery) :].tocsc()
 
-    def rows_of(rows: slice) -> NDArray[np.float32]:
+    def rows_of(rows: slice) -> Floats:
         shared = _jaccard_similarities(of_queries[rows], by_member)
         asked = range(len(queries))[rows]
         cosine = images[asked.start : asked.stop] @ images[-len(gallery) :].T
@@ -69,7 +69,7 @@ def k_reciprocal_rows(
     return rows_of
 
 
-def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def nearest(similarities: Floats, count: int) -> Codes:
     """Return the columns of each row's `count` highest values, `(rows, count)`; ties by column."""
     kept = torch.from_numpy(similarities).topk(count, dim=1, sorted=False).values
     threshold = kept.amin(dim=1, keepdim=True).numpy()
@@ -80,10 +80,10 @@ def nearest(similarities: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def _neighbours(
-    images: NDArray[np.float32],
+    images: Floats,
     count: int,
     rows: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[Codes, Floats]:
     """Return the nearest images of each, itself first, `(N, count)`, and its largest distance."""
     neighbours = []
     furthest = []
@@ -97,10 +97,10 @@ def _neighbours(
 
 
 def _cosine_of_pairs(
-    images: NDArray[np.float32],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-) -> NDArray[np.float32]:
+    images: Floats,
+    first: Codes,
+    second: Codes,
+) -> Floats:
     """Compute the cosines of pairs of unit features, which are given by their rows, `(n,)`."""
     cosine = np.empty(len(first), dtype=np.float32)
     for start in range(0, len(first), PAIRS_PER_CHUNK):
@@ -109,7 +109,7 @@ def _cosine_of_pairs(
     return cosine
 
 
-def _incidence(lists: NDArray[np.int64]) -> sparse.csr_matrix:
+def _incidence(lists: Codes) -> sparse.csr_matrix:
     """Turn lists of images `(N, k)` into a matrix `(N, N)` with a 1 for every entry."""
     count, size = lists.shape
     starts = np.arange(0, count * size + 1, size)
@@ -117,13 +117,13 @@ def _incidence(lists: NDArray[np.int64]) -> sparse.csr_matrix:
     return sparse.csr_matrix((ones, lists.reshape(-1), starts), shape=(count, count))
 
 
-def _reciprocal(lists: NDArray[np.int64]) -> sparse.csr_matrix:
+def _reciprocal(lists: Codes) -> sparse.csr_matrix:
     """Return a matrix with 1 for every two images that are in each other's list."""
     incidence = _incidence(lists)
     return incidence.multiply(incidence.T).tocsr()
 
 
-def _expanded_sets(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_matrix:
+def _expanded_sets(neighbours: Codes, k1: int) -> sparse.csr_matrix:
     """Compute R*(p, k1): the reciprocal neighbours of each image, expanded.
 
     The set R(q, k1/2) of a neighbour q is added if more than two thirds of it are in R(p, k1). This
@@ -142,7 +142,7 @@ def _expanded_sets(neighbours: NDArray[np.int64], k1: int) -> sparse.csr_matrix:
     return sparse.vstack(blocks, format="csr")
 
 
-def _vectors(sets: sparse.csr_matrix, distances: NDArray[np.float32]) -> sparse.csr_matrix:
+def _vectors(sets: sparse.csr_matrix, distances: Floats) -> sparse.csr_matrix:
     """Compute V: exp(−distance) to every member of an image's set; rows sum to 1."""
     weights = np.exp(-distances)
     # No row is empty, because every image is in its own set.
@@ -153,7 +153,7 @@ def _vectors(sets: sparse.csr_matrix, distances: NDArray[np.float32]) -> sparse.
 def _jaccard_similarities(
     queries: sparse.csr_matrix,
     by_member: sparse.csc_matrix,
-) -> NDArray[np.float32]:
+) -> Floats:
     """Compute Σ min(V_p, V_g) / Σ max(V_p, V_g) of some queries with the gallery, `(rows, G)`.
 
     Since rows sum to 1, the sum of the maxima is 2 minus the sum of the minima.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Array, Codes, Floats
 from model.problems import InputProblem
 from training.datasets.public import JUNK
 
@@ -20,7 +21,7 @@ from training.datasets.public import JUNK
 SCORES_PER_BLOCK = 4_000_000
 PAIRS_PER_BLOCK = 2_000_000
 
-ScoreRows = Callable[[slice], NDArray[np.float32]]
+ScoreRows = Callable[[slice], Floats]
 """Returns the scores of a slice of queries against the whole gallery, `(rows, G)`; high is near."""
 
 
@@ -34,10 +35,10 @@ class PairLabels:
         other_cameras_only: drop all gallery images of the query's camera, of other people too.
     """
 
-    query_identities: NDArray[np.int64]
-    query_cameras: NDArray[np.int64]
-    gallery_identities: NDArray[np.int64]
-    gallery_cameras: NDArray[np.int64]
+    query_identities: Codes
+    query_cameras: Codes
+    gallery_identities: Codes
+    gallery_cameras: Codes
     other_cameras_only: bool = False
 
     def across_cameras(self, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -87,8 +88,8 @@ class PairLabels:
 
     def part(
         self,
-        queries: NDArray[np.int64],
-        gallery: NDArray[np.int64],
+        queries: Codes,
+        gallery: Codes,
     ) -> PairLabels:
         """Return the labels of some queries and gallery images, by their rows."""
         return replace(
@@ -116,11 +117,11 @@ class QueryMetrics:
         not_counted: the number of queries without a true match in the gallery.
     """
 
-    queries: NDArray[np.int64]
-    average_precision: NDArray[np.float64]
-    average_precision_trapezoid: NDArray[np.float64]
-    inverse_negative_penalty: NDArray[np.float64]
-    first_rank: NDArray[np.int64]
+    queries: Codes
+    average_precision: Array
+    average_precision_trapezoid: Array
+    inverse_negative_penalty: Array
+    first_rank: Codes
     not_counted: int
 
     @classmethod
@@ -130,7 +131,7 @@ class QueryMetrics:
         pooled = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(**pooled, not_counted=sum(part.not_counted for part in parts))
 
-    def values(self) -> dict[str, NDArray[np.float64]]:
+    def values(self) -> dict[str, Array]:
         """Return the values of all queries, `(N,)`, 0 to 1, by the metric that is their mean."""
         at_rank = {f"rank_{k}": (self.first_rank <= k).astype(np.float64) for k in (1, 5, 10)}
         return {
@@ -143,7 +144,7 @@ class QueryMetrics:
         """Return mAP in both definitions, mINP, and Rank-1/5/10, each 0 to 1."""
         return {name: float(value.mean()) for name, value in self.values().items()}
 
-    def cmc(self, depth: int = 50) -> NDArray[np.float64]:
+    def cmc(self, depth: int = 50) -> Array:
         """Return the shares of queries with a true match at rank 1…depth or better, `(depth,)`."""
         hits = np.bincount(np.minimum(self.first_rank, depth + 1), minlength=depth + 2)
         return np.cumsum(hits[1 : depth + 1]) / len(self.first_rank)
@@ -182,7 +183,7 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
     taken_by = _members(labels.gallery_cameras) if labels.other_cameras_only else {}
     junk = members.get(-1, np.empty(0, dtype=np.int64))
     counted: list[int] = []
-    figures: list[tuple[NDArray[np.float64], ...]] = []
+    figures: list[tuple[Array, ...]] = []
     for rows in labels.blocks() if gallery else ():
         block = score_rows(rows)
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
@@ -190,7 +191,7 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
                 f"a score of queries {rows.start} to {rows.stop - 1} is not a finite number; "
                 "embed them again with another artefact"
             )
-        ranks: list[NDArray[np.int64]] = []
+        ranks: list[Codes] = []
         for query, scores in enumerate(block, rows.start):
             own = members.get(int(labels.query_identities[query]), junk[:0])
             across = labels.gallery_cameras[own] != labels.query_cameras[query]
@@ -219,10 +220,10 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
 
 
 def positive_ranks(
-    scores: NDArray[np.float32],
-    positives: NDArray[np.int64],
-    dropped: NDArray[np.int64],
-) -> NDArray[np.int64]:
+    scores: Floats,
+    positives: Codes,
+    dropped: Codes,
+) -> Codes:
     """Return the ranks, from 1 and ascending, of a query's true matches among the valid images.
 
     Args:
@@ -241,7 +242,7 @@ def positive_ranks(
     return np.sort(ahead) + 1
 
 
-def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
+def _figures(ranks: list[Codes]) -> tuple[Array, ...]:
     """Compute both average precisions, inverse negative penalty and first rank of every query.
 
     Args:
@@ -259,7 +260,7 @@ def _figures(ranks: list[NDArray[np.int64]]) -> tuple[NDArray[np.float64], ...]:
     return step, trapezoid, sizes / rank[starts + sizes - 1], rank[starts].astype(np.float64)
 
 
-def _members(labels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+def _members(labels: Codes) -> dict[int, Codes]:
     """Return the gallery rows by label, ascending."""
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.arrays import Floats, Pixels
 from model.artefact import Artefact
 from model.crops.decode import decode_crop
 from model.feature_file import Origin, read_origin, read_unreadable, write_features
@@ -43,7 +43,7 @@ class Network(NamedTuple):
     """
 
     preprocessing: Preprocessing
-    embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    embed: Callable[[Pixels], Floats]
     embedder: str
     precision: str = "float32"
     runtime: str = "openvino"
@@ -182,7 +182,7 @@ def _write(
     left_out: list[str] = []
     with progress_bar("Embedding", sum(len(records) for records in files.values())) as progress:
         for path, records in files.items():
-            parts: list[NDArray[np.float32]] = []
+            parts: list[Floats] = []
             rows: list[dict[str, str]] = []
             unreadable: list[str] = []
             batches = [records[at : at + BATCH_CROPS] for at in range(0, len(records), BATCH_CROPS)]
@@ -205,7 +205,7 @@ def _write(
 def _read(
     record: CropRecord,
     size: Preprocessing,
-) -> tuple[NDArray[np.uint8], dict[str, str]] | str:
+) -> tuple[Pixels, dict[str, str]] | str:
     """Return a crop's resized pixels and its columns, or the reason why it cannot be read."""
     try:
         content = record.content()

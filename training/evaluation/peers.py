@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Floats, Pixels
 from model.openvino_loading import compiled, load_openvino
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.problems import InputProblem
@@ -93,7 +93,7 @@ class Peer:
         self,
         records: Sequence[CropRecord],
         progress: Advance = lambda _: None,
-    ) -> NDArray[np.float32]:
+    ) -> Floats:
         """Embed crops: `(n, d)` float32, in the order of the records."""
         features = []
         for crops in decoded_batches(records, INPUT):
@@ -101,12 +101,12 @@ class Peer:
             progress(len(crops))
         return np.concatenate(features)
 
-    def embed_crops(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def embed_crops(self, crops: Pixels) -> Floats:
         """Embed one or more crops `(B, 256, 128, 3)` uint8 RGB: `(B, d)` float32."""
         outputs = [self._network(crop[None])[0] for crop in self._inputs(crops)]
         return np.stack([np.asarray(output, np.float32).reshape(-1) for output in outputs])
 
-    def _inputs(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _inputs(self, crops: Pixels) -> Floats:
         """Return the network's input `(B, 3, 256, 128)` of crops `(B, 256, 128, 3)`."""
         if self._bgr:
             values = crops[..., ::-1].astype(np.float32)

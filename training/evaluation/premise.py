@@ -12,11 +12,11 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from model.architecture import MetricNetworkConfig, PairFeatureKind
+from model.arrays import Array, Floats
 from model.artefact import Artefact
 from model.metric_network import pair_features
 from model.problems import InputProblem
@@ -89,7 +89,7 @@ def measure_premise(
             "cameras; name another data set as well, or leave --premise out"
         )
     kind = (artefact.description.metric_network or MetricNetworkConfig()).pair_feature
-    spaces: dict[str, dict[str, NDArray[np.float32]]] = {INSTANCES: {}, PAIRS: {}}
+    spaces: dict[str, dict[str, Floats]] = {INSTANCES: {}, PAIRS: {}}
     for domain, of_domain in couples.items():
         records = [record for couple in of_domain for record in couple]
         features = embed_records(artefact.embedder, artefact.description.preprocessing, records)
@@ -127,14 +127,14 @@ def _couples(people: Mapping[tuple[str, str], Sequence[CropRecord]]) -> list[Ide
     return [(*first_person, *second_person) for first_person, second_person in couples]
 
 
-def _pairs(instances: NDArray[np.float32], kind: PairFeatureKind) -> NDArray[np.float32]:
+def _pairs(instances: Floats, kind: PairFeatureKind) -> Floats:
     """Compute pair features of unit length from comparable features, both `(couples, 4, d)`."""
     rows = torch.from_numpy(instances)
     pairs = pair_features(rows[:, [0, 2, 0, 2]], rows[:, [1, 3, 3, 1]], kind).numpy()
     return unit_length(pairs.reshape(-1, pairs.shape[-1])).reshape(pairs.shape)
 
 
-def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[DomainGap]:
+def _gaps(spaces: Mapping[str, Mapping[str, Floats]]) -> list[DomainGap]:
     """Measure the gap of every two domains in both spaces, and that between halves of a domain."""
     same = {
         name: {domain: _separation(*halves(features)) for domain, features in space.items()}
@@ -166,14 +166,14 @@ def _gaps(spaces: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> list[Domai
 
 
 def _separation(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-) -> tuple[Discrepancy, NDArray[np.float64]]:
+    first: Floats,
+    second: Floats,
+) -> tuple[Discrepancy, Array]:
     """Return the MMD of two domains, and the classifier's accuracy in each group."""
     return maximum_mean_discrepancy(first, second), domain_classifier(first, second)
 
 
-def _projection(name: str, space: Mapping[str, NDArray[np.float32]]) -> Projection:
+def _projection(name: str, space: Mapping[str, Floats]) -> Projection:
     flat = [features.reshape(-1, features.shape[-1]) for features in space.values()]
     parts = np.split(project(np.concatenate(flat)), len(space))
     return Projection(
@@ -186,7 +186,7 @@ def _projection(name: str, space: Mapping[str, NDArray[np.float32]]) -> Projecti
     )
 
 
-def project(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def project(features: Floats) -> Floats:
     """Project features by t-SNE (van der Maaten and Hinton, JMLR 2008), starting from their PCA.
 
     Args:

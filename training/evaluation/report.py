@@ -10,12 +10,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
+from model.arrays import Pixels
 from training.datasets.record import CropRecord
 from training.evaluation import charts, report_tables
 from training.evaluation.files import replacing
@@ -28,7 +27,7 @@ PICTURE = (64, 128)
 QUALITY = 80
 
 
-def jpeg(pixels: NDArray[np.uint8]) -> str:
+def jpeg(pixels: Pixels) -> str:
     """Encode a crop `(h, w, 3)` uint8 RGB as a small JPEG in base64."""
     file = io.BytesIO()
     small = Image.fromarray(pixels).resize(PICTURE, Image.Resampling.LANCZOS)
@@ -60,7 +59,7 @@ class ActivationMaps(NamedTuple):
     """
 
     crops: Sequence[CropRecord]
-    models: Mapping[str, Sequence[Mapping[str, NDArray[np.uint8]]]]
+    models: Mapping[str, Sequence[Mapping[str, Pixels]]]
 
 
 def write_page(

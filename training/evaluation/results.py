@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
+from model.arrays import Array, Codes
 from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
 
@@ -25,8 +25,8 @@ class QueryValues:
     """
 
     search: str
-    identities: NDArray[np.int64]
-    rankings: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    identities: Codes
+    rankings: Mapping[str, Mapping[str, Array]]
 
 
 NO_VALUES = QueryValues("", np.empty(0, np.int64), {})

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from model.arrays import Array
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.problems import InputProblem
 from training.evaluation.files import replacing
@@ -220,7 +221,7 @@ def read_query_values(path: Path) -> list[QueryValues]:
         ) from error
     values_by_dataset = []
     for number in sorted({name[0] for name in arrays}, key=int):
-        rankings: dict[str, dict[str, NDArray[np.float64]]] = {}
+        rankings: dict[str, dict[str, Array]] = {}
         for (dataset, entry, *metric), values in arrays.items():
             if dataset == number and metric:
                 rankings.setdefault(entry, {})[metric[0]] = values.astype(np.float64)

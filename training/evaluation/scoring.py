@@ -11,8 +11,8 @@ from tempfile import TemporaryFile
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from model.calibration import Scoring
 from model.metric_network import MetricNetwork, score_pairs
 from training.evaluation.embedding import ProgressBar, SearchFeatures, no_bar
@@ -25,14 +25,14 @@ COLUMNS = 4096
 IMPOSTORS_TO_FIT = 200_000
 
 
-def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> ScoreRows:
+def cosine_rows(queries: Floats, gallery: Floats) -> ScoreRows:
     """Return a function that computes cosines of features `(Q, d)` and `(G, d)`.
 
     A large gallery is not copied to have unit length: its scores are divided by the lengths.
     """
     shrink = (1.0 / lengths(gallery)).astype(np.float32)
 
-    def rows_of(rows: slice) -> NDArray[np.float32]:
+    def rows_of(rows: slice) -> Floats:
         scores = unit_length(queries[rows]) @ gallery.T
         scores *= shrink
         return np.asarray(scores, dtype=np.float32)
@@ -40,13 +40,13 @@ def cosine_rows(queries: NDArray[np.float32], gallery: NDArray[np.float32]) -> S
     return rows_of
 
 
-def lengths(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def lengths(features: Floats) -> Floats:
     """Return the lengths `(n,)` of features `(n, d)`; a zero feature gets a tiny length."""
     squares = np.einsum("nd,nd->n", features, features)
     return np.asarray(np.maximum(np.sqrt(squares), 1e-12), dtype=np.float32)
 
 
-def unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_length(features: Floats) -> Floats:
     """Divide features `(n, d)` by their length; a zero feature stays zero."""
     return np.asarray(features / lengths(features)[:, None], dtype=np.float32)
 
@@ -73,7 +73,7 @@ class SearchScores:
             rows["mnet"] = self.mnet
         return rows
 
-    def impostor_scores(self, scoring: Scoring) -> Iterator[NDArray[np.float32]]:
+    def impostor_scores(self, scoring: Scoring) -> Iterator[Floats]:
         """Yield the scores of all impostor pairs by one scoring, a block at a time."""
         scores = self.by_scoring[scoring]
         return (scores(rows)[impostor] for rows, _, impostor in self.labels.pairs())
@@ -82,7 +82,7 @@ class SearchScores:
 def labelled_scores(
     domains: Sequence[SearchScores],
     impostors: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Floats, Floats]:
     """Return the scores of all genuine pairs, and of at most 200,000 random impostor pairs.
 
     Args:
@@ -147,7 +147,7 @@ def open_scores(
                 progress(len(block))
         file.flush()
 
-        def mnet(rows: slice) -> NDArray[np.float32]:
+        def mnet(rows: slice) -> Floats:
             start, stop, _ = rows.indices(len(queries))
             file.seek(4 * start * len(gallery))
             count = (stop - start) * len(gallery)

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Codes
 from model.problems import InputProblem
 from training.datasets.kind import RandomSplits
 from training.datasets.protocols import some_identities, split_held_out
@@ -28,8 +28,8 @@ class RandomSplit:
         gallery: rows of the gallery, `(g,)`: the same people, and people who are in every gallery.
     """
 
-    queries: NDArray[np.int64]
-    gallery: NDArray[np.int64]
+    queries: Codes
+    gallery: Codes
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _one_crop_each(
     return RandomSplit(queries.astype(np.int64), gallery.astype(np.int64))
 
 
-def _rows(records: tuple[CropRecord, ...], people: Collection[str]) -> NDArray[np.int64]:
+def _rows(records: tuple[CropRecord, ...], people: Collection[str]) -> Codes:
     return np.array(
         [row for row, record in enumerate(records) if record.identity in people], dtype=np.int64
     )

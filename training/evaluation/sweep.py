@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Array, Codes, Floats
 from model.calibration import SEARCH_OPERATING_POINTS, ScoringCalibration
 from training.evaluation.intervals import LEVEL, Estimate, mean_interval
 from training.evaluation.metrics import PairLabels, ScoreRows
@@ -54,14 +55,14 @@ class Sweep:
         lowest, highest: the lowest and the highest score of pairs under different cameras.
     """
 
-    best_genuine: NDArray[np.float32]
-    best_impostor: NDArray[np.float32]
-    half_impostor: NDArray[np.float32]
-    impostors: NDArray[np.int64]
-    identities: NDArray[np.int64]
-    genuine: NDArray[np.float32]
-    genuine_people: NDArray[np.int64]
-    highest_impostors: NDArray[np.float32]
+    best_genuine: Floats
+    best_impostor: Floats
+    half_impostor: Floats
+    impostors: Codes
+    identities: Codes
+    genuine: Floats
+    genuine_people: Codes
+    highest_impostors: Floats
     impostor_pairs: int
     lowest: float
     highest: float
@@ -71,16 +72,16 @@ class Sweep:
         """Says which queries have their person in the gallery, `(Q,)`."""
         return np.asarray(np.isfinite(self.best_genuine))
 
-    def thresholds(self, calibration: ScoringCalibration, asked: float) -> NDArray[np.float64]:
+    def thresholds(self, calibration: ScoringCalibration, asked: float) -> Array:
         """Return the threshold of each search, by false-alarm rate and gallery size, `(Q,)`."""
         distinct, which = np.unique(self.impostors, return_inverse=True)
         return np.array([calibration.search_threshold(asked, int(n)) for n in distinct])[which]
 
-    def false_alarms(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def false_alarms(self, thresholds: Array | float) -> Array:
         """Return 1 for each search that would be a false alarm without its person, `(Q,)`."""
         return np.asarray(self.best_impostor >= thresholds, dtype=np.float64)
 
-    def detections(self, thresholds: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def detections(self, thresholds: Array | float) -> Array:
         """Return 1 for each search for a present person that finds the person first, `(N,)`."""
         found = (self.best_genuine > self.best_impostor) & (self.best_genuine >= thresholds)
         return np.asarray(found[self.present], dtype=np.float64)
@@ -102,8 +103,8 @@ def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
     best_genuine = np.empty(queries, dtype=np.float32)
     best_impostor = np.empty((len(enrolled), queries), dtype=np.float32)
     impostors = np.empty(queries, dtype=np.int64)
-    genuine: list[NDArray[np.float32]] = []
-    whose: list[NDArray[np.int64]] = []
+    genuine: list[Floats] = []
+    whose: list[Codes] = []
     highest = np.empty(0, np.float32)
     kept = int(max(FALSE_ACCEPT_RATES) * queries * len(gallery)) + 1
     impostor_pairs = 0
@@ -214,10 +215,10 @@ def half_enrolled(swept: Sweep) -> HalfEnrolledResult | None:
 
 
 def _detection(
-    genuine: NDArray[np.float32],
-    impostor: NDArray[np.float32],
+    genuine: Floats,
+    impostor: Floats,
     is_enrolled: NDArray[np.bool_],
-    weights: NDArray[np.float64],
+    weights: Array,
 ) -> float:
     """Return the detection rate of one draw at the best threshold, or NaN without searches."""
     alarms = impostor[~is_enrolled]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from tempfile import TemporaryFile
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Array, Codes, Floats
 from model.calibration import DEFAULT_TAIL_SHAPE, ScoringCalibration, TailPoint
 from model.order_statistics import FLATTEST, LEAST_SCALE, STEEPEST
 from model.search_calibration import IDENTITIES_PER_SPACING, RANKS, few_identities
@@ -39,7 +39,7 @@ def combined_tail(
     return tuple(points)
 
 
-def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[TailPoint, ...]:
+def impostor_tail(scores: Iterable[Floats], count: int) -> tuple[TailPoint, ...]:
     """Return the tail of impostor scores: their quantiles at shares from 1 to 1/n, log-spaced.
 
     Args:
@@ -55,9 +55,9 @@ def impostor_tail(scores: Iterable[NDArray[np.float32]], count: int) -> tuple[Ta
 
 
 def ordered_scores(
-    scores: Iterable[NDArray[np.float32]],
-    places: NDArray[np.int64],
-) -> NDArray[np.float32]:
+    scores: Iterable[Floats],
+    places: Codes,
+) -> Floats:
     """Return exact order statistics of many scores, which are written to a temporary file.
 
     Args:
@@ -96,7 +96,7 @@ def fit_tail_shape(domains: Sequence[tuple[ScoreRows, PairLabels]]) -> float | N
 def other_peoples_best(
     score_rows: ScoreRows,
     labels: PairLabels,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[Array, Codes]:
     """Collect the best scores of other people, one score per person, in bounded memory.
 
     Crops under the query's camera do not count, nor do searches with fewer than 18 other people.
@@ -121,7 +121,7 @@ def other_peoples_best(
     return np.concatenate(best).astype(np.float64), np.concatenate(identities)
 
 
-def _fit(best: NDArray[np.float64], identities: NDArray[np.int64]) -> float | None:
+def _fit(best: Array, identities: Codes) -> float | None:
     """Fit b, ξ and c by iteratively reweighted least squares, and return ξ."""
     rank = np.arange(1, RANKS, dtype=np.float64)
     count = np.minimum(RANKS - 1, identities // IDENTITIES_PER_SPACING)
