@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from model.artefact import load_artefact
 from model.precision import choose_device
 from model.problems import InputProblem
@@ -24,6 +22,7 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.evaluate_search import RANKINGS
 from training.evaluation.files import make_folder
 from training.evaluation.report import write_page, write_report
+from training.evaluation.results import Result
 from training.evaluation.runs import REPORT, Group, RunFolder, deciding, read_run
 from training.evaluation.tables import Table, Value
 from training.papers import (
@@ -101,7 +100,7 @@ class Benchmark:
         return self.out / f"{recipe.name}-{digest}" / training.folder / f"seed-{seed}"
 
 
-class BenchmarkReport(BaseModel):
+class BenchmarkReport(Result):
     """The figures of a table's runs, as written to `benchmark.json`.
 
     Attributes:
@@ -113,8 +112,6 @@ class BenchmarkReport(BaseModel):
         papers: the paper's figures by row, and by test set with its version. A row whose settings
             differ from the paper's has none.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     table: PaperTable
     settings: Sequence[str]

@@ -6,9 +6,9 @@ import statistics
 import time
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from training.cost import Cost, embedder_cost, pair_cost
+from training.evaluation.results import Result
 from training.papers import PaperRow, paper_rows
 from training.run import Run
 from training.step import TrainingStep, autocast_type
@@ -16,16 +16,14 @@ from training.step import TrainingStep, autocast_type
 TIMED_STEPS = 3
 
 
-class DomainSize(BaseModel):
+class DomainSize(Result):
     """The number of crops and people that are trained on in one domain."""
-
-    model_config = ConfigDict(frozen=True)
 
     crops: int
     identities: int
 
 
-class RunEstimate(BaseModel):
+class RunEstimate(Result):
     """The estimated cost of a run.
 
     Attributes:
@@ -42,8 +40,6 @@ class RunEstimate(BaseModel):
             which allocates memory, is not counted.
         seconds: the time of all steps, without the evaluation at the end.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     recipe: str
     device: str

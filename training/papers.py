@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from model.problems import InputProblem
 from model.provenance import Provenance
 from training.evaluation.runs import deciding
+from training.parts import Section
 from training.recipe import Recipe, read_recipe
 
 TABLES = Path(__file__).with_name("papers.toml")
@@ -20,14 +21,12 @@ TABLES = Path(__file__).with_name("papers.toml")
 AVERAGE = "average"
 
 
-class PaperFigures(BaseModel):
+class PaperFigures(Section):
     """A paper's figures on one test set, in percent.
 
     Attributes:
         version: the `Dataset.version` that the paper tested on, if the set has several.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mAP: float  # noqa: N815 - the field's name for it
     rank_1: float | None = None
@@ -38,7 +37,7 @@ class PaperFigures(BaseModel):
         return " / ".join(f"{figure:.1f}" for figure in both if figure is not None)
 
 
-class PaperRow(BaseModel):
+class PaperRow(Section):
     """One row of a table.
 
     Attributes:
@@ -50,8 +49,6 @@ class PaperRow(BaseModel):
         figures: the paper's figures by test set; `average` is its own average over them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     source: str = ""
     recipe: str
@@ -59,7 +56,7 @@ class PaperRow(BaseModel):
     scoring: Literal["cosine", "mnet", "k_reciprocal"] = "cosine"
     parameters_millions: float | None = None
     gflops: float | None = None
-    figures: dict[str, PaperFigures] = {}
+    figures: dict[str, PaperFigures] = Field({})
 
     def resolved(self, settings: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Recipe:
         """Return the row's recipe with further settings, which may name parts of plug-ins.
@@ -87,7 +84,7 @@ class PaperRow(BaseModel):
         return self.model_copy(update={"figures": figures})
 
 
-class PaperTable(BaseModel):
+class PaperTable(Section):
     """A table; the first row is its baseline.
 
     Attributes:
@@ -98,8 +95,6 @@ class PaperTable(BaseModel):
         sources: the training sets, if the protocol names none.
         tests: the test sets, if the protocol names none.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     title: str

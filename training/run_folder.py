@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch.utils.tensorboard import SummaryWriter
 
 from model.problems import InputProblem
@@ -23,6 +23,7 @@ from training.datasets.protocols import (
 from training.datasets.recombined import recombine
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import absolute_spec, read_datasets
+from training.parts import Section
 from training.plugins import PluginFile, load_plugins
 from training.recipe import Recipe
 
@@ -35,7 +36,7 @@ BEST_NAME = "best.pt"
 ARTEFACT_NAME = "model.safetensors"
 
 
-class RunData(BaseModel):
+class RunData(Section):
     """The data sets that a run trains on, as stored in its folder.
 
     Attributes:
@@ -44,8 +45,6 @@ class RunData(BaseModel):
         protocol: the protocol of the table that `gmn benchmark` trains, if any.
         command: the command line of the training, for the provenance.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     specs: tuple[str, ...]
     left_out: str | None = None

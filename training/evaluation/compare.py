@@ -7,12 +7,12 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from model.arrays import Array
 from training.evaluation.intervals import Estimate, people_and_seeds_interval
 from training.evaluation.report_tables import dotted
-from training.evaluation.results import DatasetResult
+from training.evaluation.results import DatasetResult, Result
 from training.evaluation.runs import Group, deciding
 from training.evaluation.tables import Table, Value, difference
 
@@ -21,7 +21,7 @@ FALLBACK = "cosine"
 AVERAGE = "average"
 
 
-class ComparedRanking(BaseModel):
+class ComparedRanking(Result):
     """One group's ranking of one data set.
 
     Attributes:
@@ -35,20 +35,16 @@ class ComparedRanking(BaseModel):
             may be due to the seeds, so that tables do not colour it.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     group: str
     ranking: str
     metrics: dict[str, Estimate]
     against: str = ""
-    differences: dict[str, Estimate] = {}
+    differences: dict[str, Estimate] = Field({})
     over_seeds: bool = False
 
 
-class ComparedDataset(BaseModel):
+class ComparedDataset(Result):
     """The rankings of one data set by every group; the baseline is the first group."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     split: str
@@ -60,7 +56,7 @@ class ComparedDataset(BaseModel):
     rankings: list[ComparedRanking]
 
 
-class Comparison(BaseModel):
+class Comparison(Result):
     """A comparison of runs, as written to `comparison.json`.
 
     Attributes:
@@ -68,8 +64,6 @@ class Comparison(BaseModel):
         settings: the settings that differ, by dotted name, with a value for each group in order.
         datasets: the rankings by data set.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     runs: dict[str, list[str]]
     settings: dict[str, list[str]]
