@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from model.artefact import load_artefact
@@ -32,6 +31,7 @@ from training.papers import (
     PaperTable,
     people_differences,
 )
+from training.provenance import current_time
 from training.recipe import Distillation, Recipe
 from training.run import prepare_run
 from training.run_folder import (
@@ -394,7 +394,7 @@ def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
         table=table,
         settings=benchmark.settings,
         seeds=benchmark.seeds,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=current_time(),
         remarks=list(dict.fromkeys(remarks)),
         runs=runs,
         datasets=datasets,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from model.artefact import Description, load_artefact, save_artefact
 from model.embedder import Embedder
 from model.problems import InputProblem
 from model.weights import round_as_stored
-from training.provenance import current_commit, fingerprints_of, inherited_weights, joined_terms
+from training.provenance import (
+    current_commit,
+    current_time,
+    fingerprints_of,
+    inherited_weights,
+    joined_terms,
+)
 
 
 def extrapolate(
@@ -60,7 +65,7 @@ def extrapolate(
             "terms": joined_terms(source.terms for source in origins),
             "command": command,
             "commit": current_commit(),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created_at": current_time(),
             "initial_weights": start.name,
             "metrics": {},
             "sources": tuple(origins),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from model.architecture import EmbedderConfig, HeadConfig
@@ -18,7 +17,7 @@ from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import SearchFeatures, embed_records
 from training.evaluation.scoring import SearchScores, cosine_rows
 from training.evaluation.searches import whole_set
-from training.provenance import current_commit, inherited_weights
+from training.provenance import current_commit, current_time, inherited_weights
 
 CALIBRATION = "synthetic:12,identities=80,domains=1,crops=4"
 
@@ -60,7 +59,7 @@ def import_weights(
         recipe={},
         command=command,
         commit=current_commit(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=current_time(),
         held_out={},
         initial_weights=file.name,
         metrics={},

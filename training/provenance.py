@@ -77,7 +77,7 @@ def describe_training(
         recipe=stored,
         command=command,
         commit=current_commit(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=current_time(),
         held_out=recipe.held_out.model_dump(),
         initial_weights=Path(recipe.initial_weights).name,
         metrics={},
@@ -280,6 +280,10 @@ def without_folders(word: str) -> str:
         return word
     head, separator, path = word.rpartition(marks[0]) if marks else ("", "", word)
     return f"{head}{separator}{'/'.join(Path(path).parts[-2:]).lstrip('/')}"
+
+
+def current_time() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def current_commit(folder: Path = Path(__file__).parent) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from training.evaluation.premise import measure_premise, sample_identity_pairs
 from training.evaluation.results import CostResult, DatasetResult, EvaluationReport
 from training.evaluation.scoring import open_scores
 from training.evaluation.searches import Search, held_out_people, standard_search
+from training.provenance import current_time
 
 CPU = torch.device("cpu")
 
@@ -134,7 +134,7 @@ def build_report(
         embedding_fingerprint=about.embedding_fingerprint,
         provenance=about.provenance,
         split=split,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=current_time(),
         machine={
             "device": str(device),
             "torch": torch.__version__,
