@@ -107,7 +107,6 @@ def calibrate(
         typer.Option(
             metavar="FILE",
             help="The file to write; without it the artefact itself is changed.",
-            show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -31,7 +31,6 @@ def benchmark(
             metavar="NAME",
             help="A table, such as gmn/P2 or msfl/table1, or a TOML file of your own; a wrong "
             "name lists all tables.",
-            show_default=False,
         ),
     ],
     data: DataSpecs,

@@ -30,12 +30,11 @@ PluginOption = Annotated[
         "--plugin",
         metavar="FILE",
         help="A Python file that registers losses, samplers and other parts; repeatable.",
-        show_default=False,
     ),
 ]
 SettingsOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE of the recipe, repeatable.", show_default=False),
+    typer.Option("--set", help="KEY=VALUE of the recipe, repeatable."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

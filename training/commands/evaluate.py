@@ -44,7 +44,6 @@ def evaluate(
         typer.Option(
             help="Comma-separated rankings: cosine, mnet, or k_reciprocal, which re-ranks cosine "
             "by common neighbours. By default all scorings of the artefact.",
-            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -66,7 +65,6 @@ def evaluate(
             min=2,
             help="The largest number of people to search for in each set, or in each of its "
             "random splits; always the same people.",
-            show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -137,7 +135,6 @@ def report(
         typer.Argument(
             metavar="RUN…",
             help="A folder made by gmn train or gmn evaluate --out, or NAME=FOLDER.",
-            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the page.")] = Path(
@@ -148,7 +145,6 @@ def report(
         typer.Option(
             metavar="SPEC",
             help="Draw every model's activation maps over crops of this data set.",
-            show_default=False,
         ),
     ] = None,
     crops: Annotated[int, typer.Option(min=1, max=100, help="How many crops to draw over.")] = 8,

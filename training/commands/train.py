@@ -29,13 +29,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe's name or TOML file.", show_default=False)
-    ],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or TOML file.")],
     data: DataSpecs,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run's folder, which must be new.", show_default=False),
+        typer.Option("--out", help="The run's folder, which must be new."),
     ] = None,
     settings: SettingsOption = None,
     plugins: PluginOption = None,
@@ -44,7 +42,6 @@ def train(
         typer.Option(
             "--leave-out",
             help="Train on all --data except the set of this name.",
-            show_default=False,
         ),
     ] = None,
     resume: Annotated[
@@ -178,7 +175,6 @@ def finish(
             metavar="best|last|FILE",
             help="The weights: the best of all validations, the last, or those of a file; by "
             "default the best if there were validations.",
-            show_default=False,
         ),
     ] = None,
     data: Annotated[
@@ -188,7 +184,6 @@ def finish(
             metavar="SPEC",
             help="KIND:PATH of people to measure and calibrate on, instead of those held out; "
             "repeatable.",
-            show_default=False,
         ),
     ] = None,
     plugins: PluginOption = None,
