@@ -328,8 +328,8 @@ def test_msmt17_s_second_version_and_its_validation_list(place):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("0000_000_01_0303morning_0015_0.jpg", "line 1: .* is not a file like 0000_"),
-        ("0000/0000_000_01_a_b.jpg x", "line 1: .* is not a file like 0000_"),
+        ("0000_000_01_0303morning_0015_0.jpg", "line 1: .* is not a file name like 0000_"),
+        ("0000/0000_000_01_a_b.jpg x", "line 1: .* is not a file name like 0000_"),
         ("0000/0009_000_01_a_b.jpg 9", "a_b.jpg: no such file, yet .*list_query.txt, line 1 lists"),
     ],
 )
