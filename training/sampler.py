@@ -14,10 +14,9 @@ from torch import Tensor
 
 from model.arrays import Floats
 from model.problems import InputProblem
-from training.datasets.record import CropRecord
+from training.datasets.record import CropRecord, Person
 from training.parts import Choice, ChoiceOf, Kind, Kinds, Section
 
-Person = tuple[str, str]
 # Computes the features `(n, d)` of training crops from their row numbers.
 Embed = Callable[[Sequence[int]], Floats]
 # An epoch has at most this many times the batches that its crops fill, even if the person with the

@@ -16,8 +16,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".
 Parts = Mapping[str, str]
 """The parts of a label, such as `identity`, `camera` and `split`, that file and folder name."""
 
+Label = tuple[str, str]
+"""Identity and camera."""
 
-def _stated_label(parts: Parts) -> tuple[str, str]:
+
+def _stated_label(parts: Parts) -> Label:
     return (parts["identity"], parts["camera"])
 
 
@@ -37,7 +40,7 @@ class Layout:
     form: str
     folders: Mapping[str, Parts] = field(default_factory=lambda: {"": {}})
     within: Sequence[str] = ()
-    label: Callable[[Parts], tuple[str, str]] = _stated_label
+    label: Callable[[Parts], Label] = _stated_label
 
     def records(
         self,

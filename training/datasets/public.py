@@ -14,6 +14,7 @@ import numpy as np
 
 from training.datasets.kind import (
     DatasetKind,
+    Label,
     Layout,
     Parts,
     PublishedCount,
@@ -251,35 +252,35 @@ def _numbered(name: str) -> str:
 # The table.
 
 
-def _label_of_cuhk01(parts: Parts) -> tuple[str, str]:
+def _label_of_cuhk01(parts: Parts) -> Label:
     return (parts["identity"], "A" if parts["shot"] in "12" else "B")
 
 
-def _label_of_cuhk02(parts: Parts) -> tuple[str, str]:
+def _label_of_cuhk02(parts: Parts) -> Label:
     return (f"{parts['pair']}-{parts['person']}", parts["camera"])
 
 
-def _label_of_cuhksysu(parts: Parts) -> tuple[str, str]:
+def _label_of_cuhksysu(parts: Parts) -> Label:
     return (_numbered(f"p{parts['person']}"), _numbered(f"s{parts['scene']}"))
 
 
-def _label_of_ilids(parts: Parts) -> tuple[str, str]:
+def _label_of_ilids(parts: Parts) -> Label:
     return (parts["identity"], f"shot{int(parts['shot'])}")
 
 
-def _label_of_prid2011(parts: Parts) -> tuple[str, str]:
+def _label_of_prid2011(parts: Parts) -> Label:
     person = parts["person"]
     camera = parts["camera"]
     return (person if int(person) <= 200 else f"{camera}-{person}", camera)
 
 
-def _label_of_randperson(parts: Parts) -> tuple[str, str]:
+def _label_of_randperson(parts: Parts) -> Label:
     scene = parts.get("scene") or parts["scene_last"]
     camera = parts.get("camera") or parts["camera_first"]
     return (parts["identity"], scene + camera)
 
 
-LABELS: dict[str, Callable[[Parts], tuple[str, str]]] = {
+LABELS: dict[str, Callable[[Parts], Label]] = {
     "cuhk01": _label_of_cuhk01,
     "cuhk02": _label_of_cuhk02,
     "cuhksysu": _label_of_cuhksysu,

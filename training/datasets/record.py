@@ -19,6 +19,9 @@ from model.problems import InputProblem
 UNREADABLE_NAMED = 5
 """The number of unreadable crops that a message names."""
 
+Person = tuple[str, str]
+"""The data set and the identity of a person."""
+
 
 class DatasetProblem(InputProblem):
     """Raised for a data set that cannot be read; names the first wrong file and a remedy."""
@@ -49,7 +52,7 @@ class CropRecord:
     captured_at: datetime | None = None
 
     @property
-    def person(self) -> tuple[str, str]:
+    def person(self) -> Person:
         """The label (data set, identity): "1" of two data sets are two people."""
         return (self.dataset, self.identity)
 

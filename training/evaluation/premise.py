@@ -20,7 +20,7 @@ from model.arrays import Array, Floats
 from model.artefact import Artefact
 from model.metric_network import pair_features
 from model.problems import InputProblem
-from training.datasets.record import CropRecord
+from training.datasets.record import CropRecord, Person
 from training.evaluation.domain_gap import (
     Discrepancy,
     domain_classifier,
@@ -56,7 +56,7 @@ def sample_identity_pairs(records: Sequence[CropRecord]) -> dict[str, list[Ident
     Returns:
         The couples by domain, in alphabetical order; empty if fewer than two domains have ten.
     """
-    people: dict[str, dict[tuple[str, str], list[CropRecord]]] = {}
+    people: dict[str, dict[Person, list[CropRecord]]] = {}
     for record in records:
         people.setdefault(record.domain, {}).setdefault(record.person, []).append(record)
     drawn = {domain: _couples(crops) for domain, crops in sorted(people.items())}
@@ -106,7 +106,7 @@ def measure_premise(
     )
 
 
-def _couples(people: Mapping[tuple[str, str], Sequence[CropRecord]]) -> list[IdentityPair]:
+def _couples(people: Mapping[Person, Sequence[CropRecord]]) -> list[IdentityPair]:
     random = np.random.default_rng(0)
     seen_twice: list[tuple[CropRecord, CropRecord]] = []
     for _, records in sorted(people.items()):
