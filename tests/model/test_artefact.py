@@ -360,7 +360,7 @@ def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(
     older = load_artefact(path)
     assert not older.has_graph
     assert gmn.run(["artefact", "add-graph", str(path)]) == 0
-    assert "holds a graph" in capsys.readouterr().out
+    assert "has a graph" in capsys.readouterr().out
     newer = load_artefact(path)
     assert newer.has_graph
     assert newer.description.artefact_fingerprint == older.description.artefact_fingerprint

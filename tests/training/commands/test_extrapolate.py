@@ -118,7 +118,7 @@ def test_what_cannot_be_extrapolated_is_refused_with_the_remedy(trained, tmp_pat
     for start, alpha, message in (
         ("open", 1.25, "open.safetensors: its embedder differs from that of"),
         ("open", 1.25, "name the artefact that the training began from"),
-        (tmp_path / "taller", 1.25, "its preprocessing is another"),
+        (tmp_path / "taller", 1.25, "its preprocessing differs"),
         (wide, 1.25, "neck.running_var would be 0 or less; choose a smaller one"),
         (trained, -0.1, "--alpha"),
         (trained, 2.1, "--alpha"),

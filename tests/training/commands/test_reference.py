@@ -66,7 +66,7 @@ def test_every_vector_is_the_sum_of_two_people_of_the_training(artefact, tmp_pat
     before = load_artefact(artefact)
     assert before.reference is None
     people = write_people(tmp_path / "people.npz", artefact)
-    assert "holds a reference of" in add(artefact, people).out
+    assert "has a reference of" in add(artefact, people).out
     once = artefact.read_bytes()
     after = load_artefact(artefact)
     reference = after.reference
