@@ -6,40 +6,23 @@ The trainer knows no client, and the client no data set.
 from __future__ import annotations
 
 import csv
-import functools
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from inspect import Signature, signature
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
-import typer
+from typer import Option, echo
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
 from gmn_client.models import Review
 from model.problems import InputProblem
+from service.commands.common import with_parameters
 
-if TYPE_CHECKING:
-    from scipy.cluster.hierarchy import DisjointSet
-
-Node: TypeAlias = tuple[str, str]
-MANIFEST = "manifest.csv"
-COLUMNS = ("path", "identity", "camera", "captured_at")
-UNKNOWN_CAMERA = "unknown"
-ReviewsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--reviews",
-        metavar="GALLERY",
-        help="Reviewed searches of the service in GMN_URL, as a set; repeatable.",
-        show_default=False,
-    ),
-]
-DataOption = Annotated[
-    list[str] | None, typer.Option("--data", help="KIND:PATH, repeatable.", show_default=False)
-]
+Node = tuple[str, str]
+REVIEWS_HELP = "Reviewed searches of the service in GMN_URL, as a set; repeatable."
 
 
 def with_reviews(train: Callable[..., None]) -> Callable[..., None]:
@@ -47,8 +30,12 @@ def with_reviews(train: Callable[..., None]) -> Callable[..., None]:
 
     def command(
         *,
-        reviews: ReviewsOption = None,
-        data: DataOption = None,
+        reviews: Annotated[
+            list[str] | None, Option(metavar="GALLERY", help=REVIEWS_HELP, show_default=False)
+        ] = None,
+        data: Annotated[
+            list[str] | None, Option(help="KIND:PATH, repeatable.", show_default=False)
+        ] = None,
         **given: Any,
     ) -> None:
         specs = list(data or ())
@@ -61,21 +48,16 @@ def with_reviews(train: Callable[..., None]) -> Callable[..., None]:
         for gallery in reviews or ():
             folder = given["out"] / f"reviews-{gallery}"
             if not given["resume"]:
-                typer.echo(fetch_reviews(gallery, folder), err=True)
+                echo(fetch_reviews(gallery, folder), err=True)
             specs.append(f"manifest:{folder}")
         if not specs:
             raise InputProblem("--data is missing: name KIND:PATH, or a gallery with --reviews")
         train(data=specs, **given)
 
-    # Typer reads the options of a function's signature.
     options = dict(signature(train, eval_str=True).parameters)
-    for name in ("data", "reviews"):
-        options[name] = signature(command, eval_str=True).parameters[name]
-    parameters = [option.replace(kind=option.KEYWORD_ONLY) for option in options.values()]
-    functools.update_wrapper(command, train)
-    command.__annotations__ = {option.name: option.annotation for option in parameters}
-    vars(command)["__signature__"] = Signature(parameters)
-    return command
+    # The help lists --data where it lists it without --reviews.
+    options["data"] = signature(command, eval_str=True).parameters["data"]
+    return with_parameters(command, train, options.values())
 
 
 def fetch_reviews(gallery: str, folder: Path) -> str:
@@ -105,12 +87,12 @@ def fetch_reviews(gallery: str, folder: Path) -> str:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Its owner alone can read the folder, which gets its name once it is whole.
         with TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as part:
-            counts = _write(client, people, Path(part))
+            written = _write_pictures(client, people, Path(part))
             Path(part).rename(folder)
     return (
-        f"reviews of {gallery}: {counts['written']} pictures of {len(set(people.values()))} "
-        f"people; {len(left_out)} contradictory searches are left out, {counts['missing']} "
-        "pictures are not kept or have been deleted"
+        f"reviews of {gallery}: {written} pictures of {len(set(people.values()))} people; "
+        f"{len(left_out)} contradictory searches are left out, {len(people) - written} pictures "
+        "are not kept or have been deleted"
     )
 
 
@@ -125,41 +107,32 @@ def people_of(reviews: list[Review]) -> tuple[dict[Node, str], set[str]]:
         if review.decision == "confirmed" and review.identity:
             names[review.query_id].add(review.identity)
     left_out = {query_id for query_id, identities in names.items() if len(identities) > 1}
-    # A crop without a name that several searches confirm may join two names.
-    while wrong := {review.query_id for review in _contradictory(reviews, left_out)}:
+    while True:
+        used = [review for review in reviews if review.query_id not in left_out]
+        groups = _groups(used)
+        # A crop without a name that several searches confirm may join two names.
+        wrong = {review.query_id for review in used if _is_contradictory(review, groups)}
+        if not wrong:
+            break
         left_out |= wrong
+
     people: dict[Node, str] = {}
-    for group in _groups(reviews, left_out).subsets():
-        name = next((name for kind, name in group if kind == "name"), "")
-        name = name or f"reviewed {'-'.join(min(group))}"
+    for group in groups.subsets():
+        name = next(iter(_names(group)), f"reviewed {'-'.join(min(group))}")
         people |= {node: name for node in sorted(group) if node[0] != "name"}
-    for review in reviews:
-        if review.decision == "rejected" and review.identity and review.query_id not in left_out:
+    for review in used:
+        if review.decision == "rejected" and review.identity:
             people["crop", review.crop_id] = review.identity
     return people, left_out
 
 
-def _contradictory(reviews: list[Review], left_out: set[str]) -> Iterator[Review]:
-    """Yield decisions of a person of two names, and rejected crops of the search's person."""
-    groups = _groups(reviews, left_out)
-    for review in reviews:
-        query = ("query", review.query_id)
-        if review.query_id in left_out or query not in groups:
-            continue
-        group = groups.subset(query)
-        names = [name for kind, name in group if kind == "name"]
-        is_same = ("crop", review.crop_id) in group or review.identity in names
-        if len(names) > 1 or (review.decision == "rejected" and is_same):
-            yield review
-
-
-def _groups(reviews: list[Review], left_out: set[str]) -> DisjointSet:
+def _groups(reviews: list[Review]) -> Any:
     """Return sets of confirmed crops, their searches and names, each set of one person."""
     from scipy.cluster.hierarchy import DisjointSet
 
     groups = DisjointSet()
     for review in reviews:
-        if review.decision == "confirmed" and review.query_id not in left_out:
+        if review.decision == "confirmed":
             query = ("query", review.query_id)
             nodes = [query, ("crop", review.crop_id)]
             if review.identity:
@@ -170,34 +143,47 @@ def _groups(reviews: list[Review], left_out: set[str]) -> DisjointSet:
     return groups
 
 
-def _write(
+def _is_contradictory(review: Review, groups: Any) -> bool:
+    """Return whether a search's person has two names, or the decision rejects a crop of them."""
+    query = ("query", review.query_id)
+    if query not in groups:
+        return False
+    group = groups.subset(query)
+    names = _names(group)
+    is_same = ("crop", review.crop_id) in group or review.identity in names
+    return len(names) > 1 or (review.decision == "rejected" and is_same)
+
+
+def _names(group: Iterable[Node]) -> list[str]:
+    return [name for kind, name in group if kind == "name"]
+
+
+def _write_pictures(
     client: Client,
     people: dict[Node, str],
     folder: Path,
-) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as file:
+) -> int:
+    written = 0
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(COLUMNS)
+        rows.writerow(["path", "identity", "camera", "captured_at"])
         for (kind, number), identity in people.items():
+            captured_at = None
             try:
                 if kind == "query":
                     camera = client.kept_search(number).request.get("camera")
                     content = client.kept_image(number)
-                    captured = None
                 else:
                     crop = client.crop(number)
-                    content = client.image(number)
                     camera = crop.camera
-                    captured = crop.captured_at
+                    captured_at = crop.captured_at and crop.captured_at.isoformat()
+                    content = client.image(number)
             except RequestRefused as refusal:
                 if refusal.problem.status != 404:
                     raise
-                counts["missing"] += 1
                 continue
             name = f"{kind}-{number}"
             (folder / name).write_bytes(content)
-            moment = captured.isoformat() if captured else ""
-            rows.writerow((name, identity, camera or UNKNOWN_CAMERA, moment))
-            counts["written"] += 1
-    return counts
+            rows.writerow([name, identity, camera or "unknown", captured_at])
+            written += 1
+    return written

@@ -69,7 +69,7 @@ def printed(run: Callable[..., Shown]) -> Callable[..., None]:
     def command(*, as_json: JsonOption = False, **given: Any) -> None:
         show(run(**given), as_json)
 
-    return _with_parameters(command, run, inspect.signature(run, eval_str=True).parameters.values())
+    return with_parameters(command, run, inspect.signature(run, eval_str=True).parameters.values())
 
 
 def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
@@ -110,7 +110,7 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
                     name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option
                 )
             )
-    return _with_parameters(command, run, parameters)
+    return with_parameters(command, run, parameters)
 
 
 def client_command(group: Typer, name: str) -> Callable[[Callable[..., Shown]], object]:
@@ -140,9 +140,10 @@ def annotated(hint: Any, place: Any) -> Any:
     return Annotated[hint, place]
 
 
-def _with_parameters(
+def with_parameters(
     command: Callable[..., Result], run: Callable[..., object], own: Collection[inspect.Parameter]
 ) -> Callable[..., Result]:
+    """Give a command the name, help and parameters `own` of `run`, beside its own parameters."""
     *added, _ = inspect.signature(command, eval_str=True).parameters.values()
     names = {parameter.name for parameter in own}
     parameters = [
