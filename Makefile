@@ -17,10 +17,10 @@ CUTS ?= 600
 demo: $(DEMO)/ready
 	$(DEMO)/bin/gmn demo
 
-# Networks on a GPU against the CPU, and their throughput; GPU_PYTHON is a Python that has torch.
+# Networks on a GPU against the CPU, and their throughput, as JSON lines; GPU_PYTHON is a Python that has torch.
 GPU_PYTHON ?= python3
 gpu:
-	timeout 480 $(GPU_PYTHON) -m bench.gpu_check $(GPU_OPTIONS)
+	timeout 480 $(GPU_PYTHON) -m bench.gpu_check
 
 test test-slow test-all: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(CHOSEN)

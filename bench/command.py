@@ -1,48 +1,48 @@
-"""`gmn bench`: measured ratios, both sides in one run."""
+"""`gmn bench`: ratios of two sides that are measured in one run."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from service.commands.common import JsonOption, output, plain_table
+from service.commands.common import Shown, printed, table_of
 
 Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale", "alerts"])
+COLUMNS = {
+    "bench": "bench",
+    "ratio": "ratio",
+    "range": "spread",
+    "aim": "reach",
+    "details": "text",
+}
+ARTEFACT_HELP = (
+    "A file, or a shipped name, for all but scale. By default it is bundled, and small as well for "
+    "embed, enroll, query and serve."
+)
+FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn embed."
 
 
+@printed
 def bench(
-    names: Annotated[list[Name], typer.Argument(help="What is measured.")],
-    artefact: Annotated[
-        str | None,
-        typer.Option(
-            help="What all but scale run with: a file, or a shipped name. Without it it is "
-            "bundled, with small beside it but in pairs and alerts.",
-        ),
-    ] = None,
-    crops: Annotated[int, typer.Option(min=1, help="The largest gallery of scale.")] = 100_000,
-    data: Annotated[str, typer.Option(help="What scale enrolls: people or clusters.")] = "people",
-    features: Annotated[
-        Path | None, typer.Option(help="People of scale are like those of this file of gmn embed.")
-    ] = None,
-    work: Annotated[
-        Path | None, typer.Option(help="A folder on the disk that scale measures.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+    names: Annotated[list[Name], Argument(help="The benches to run.")],
+    artefact: Annotated[str | None, Option(help=ARTEFACT_HELP)] = None,
+    crops: Annotated[int, Option(min=1, help="The largest gallery of scale.")] = 100_000,
+    features: Annotated[Path | None, Option(help=FEATURES_HELP)] = None,
+) -> Shown:
     """Measures ratios, both sides in one run.
 
     Example: gmn bench serve --json
     """
-    results = []
+    results: list[Any] = []
     for name in names:
-        # These imports take seconds, which the help does not need. Pairs alone need PyTorch.
+        # These imports take seconds, which the help does not need. Only pairs needs PyTorch.
         if name is Name.scale:
             from bench.scale import bench_scale
 
-            results.append(bench_scale(crops, data, features, work))
+            results.append(bench_scale(crops, features))
         elif name is Name.pairs:
             from bench.pairs import bench_pairs
 
@@ -55,17 +55,4 @@ def bench(
             from bench.serve import bench_serving
 
             results += bench_serving(name, artefact)
-    if as_json:
-        answers = [result.model_dump(mode="json") for result in results]
-        output().print_json(data=answers[0] if len(answers) == 1 else answers)
-        return
-    rows = []
-    for result in results:
-        low, high = result.spread
-        details = ", ".join(f"{name} {value}" for name, value in result.details.items())
-        reached = {True: "yes", False: "no", None: "–"}[result.reached]
-        aim = "–" if result.reach is None else f"{result.reach:.2f}"
-        spread = f"{low:.2f} to {high:.2f}"
-        rows.append((result.bench, f"{result.ratio:.2f}", spread, aim, reached, details))
-    titles = ("bench", "ratio", "spread", "aimed at", "reached", "details")
-    output().print(plain_table(titles, rows))
+    return Shown([result._asdict() for result in results], table_of(results, COLUMNS))

@@ -25,28 +25,17 @@ from training.evaluation.report_tables import premise
 from training.evaluation.results import PremiseResult, Projection
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
-FOUND = "found at 1%"
-UNSEEN = "unseen domain"
-HELD_OUT = "held-out identities"
-SEEN = "seen in training"
-# The publisher of a ready-made model may not state its training data.
-READY_MADE = "ready-made model"
-# Weights with undocumented data may have been trained on the domain; so may their students.
-UNSEEN_BUT_START = "left out, starting weights' training data unknown"
-# A student of a ready-made model may have learned of the domain from its teacher.
-UNSEEN_BUT_TEACHERS = "left out, teachers' training data unknown"
-ROW_FIELDS = ("queries", "gallery", "identities")
 PERFORMANCE = {
     "bench": "{bench}",
     "artefact": "{details[artefact]}",
     "ratio, of rounds": "{ratio:.2f}, {spread[0]:.2f}–{spread[1]:.2f}",
     "aim": "{reach:.2f}",
     "served/s": "{details[served_images_per_second]:.1f}",
-    "bare/s": "{details[bare_crops_per_second]:.1f}",
-    "service's CPU ms": "{details[service_cpu_ms_per_image]:.1f}",
-    "bare CPU ms": "{details[bare_cpu_ms_per_crop]:.1f}",
-    "p50 ms": "{details[p50_ms]:.1f}",
-    "p99 ms": "{details[p99_ms]:.1f}",
+    "bare/s": "{details[bare_images_per_second]:.1f}",
+    "service's CPU ms": "{details[served_cpu_ms_per_image]:.1f}",
+    "bare CPU ms": "{details[bare_cpu_ms_per_image]:.1f}",
+    "p50 ms": "{details[served_p50_ms]:.1f}",
+    "p99 ms": "{details[served_p99_ms]:.1f}",
 }
 SCALE = {
     "data": "{data}",
@@ -78,28 +67,36 @@ def condense(label: str, report: Figures) -> Iterator[Figures]:
     """
     for dataset in report["datasets"]:
         for scoring, result in dataset["scorings"].items():
-            row = {"model": label, "data": dataset["name"], "scoring": scoring}
-            row |= {name: dataset[name] for name in ROW_FIELDS}
-            row["people"] = _people(report, dataset)
-            row["metrics"] = _intervals(result["metrics"])
+            row = {
+                "model": label,
+                "data": dataset["name"],
+                "scoring": scoring,
+                "people": _describe_people(report, dataset),
+                "metrics": _intervals(result["metrics"]),
+            }
             if half := result.get("half_enrolled"):
-                row["metrics"][FOUND] = _ends(half["detection_rate"])
+                row["metrics"]["found at 1%"] = _ends(half["detection_rate"])
             if paired := dataset.get("differences", {}).get(f"{scoring} - cosine"):
                 row["differences"] = _intervals(paired)
             yield row
 
 
-def _people(report: Figures, dataset: Figures) -> str:
+def _describe_people(report: Figures, dataset: Figures) -> str:
     if Path(report["artefact"]).suffix in SUFFIXES:
-        return READY_MADE
+        # Its publisher may not state its training data.
+        return "ready-made model"
     if dataset["seen_because"]:
         held_out = report["split"] == "held-out" or not dataset["seen_in_training"]
-        return HELD_OUT if held_out else SEEN
+        return "held-out identities" if held_out else "seen in training"
     sources = Provenance.model_validate(report["provenance"]).all_sources
     undocumented = [source.role for source in sources if not source.is_documented]
+    # Weights with undocumented data may have been trained on the domain, and a student of such a
+    # teacher may have learned of the domain from it.
     if "teacher" in undocumented:
-        return UNSEEN_BUT_TEACHERS
-    return UNSEEN_BUT_START if undocumented else UNSEEN
+        return "left out, teachers' training data unknown"
+    if undocumented:
+        return "left out, starting weights' training data unknown"
+    return "unseen domain"
 
 
 def _ends(interval: Mapping[str, float]) -> list[float]:
@@ -136,7 +133,10 @@ def _ranking_table(rows: Sequence[Figures]) -> str:
     for row in rows:
         for metric, interval in row["metrics"].items():
             cells.append({**row, "metric": metric, "interval": percent(interval)})
-    names = {"data": "{data}, {people}", "model": "{model}"}
+    names = {
+        "data": "{data}, {people}",
+        "model": "{model}",
+    }
     return pivot(cells, names, "{metric} {scoring}", "{interval}")
 
 
@@ -157,13 +157,13 @@ def _premise_table(rows: Sequence[Figures]) -> str:
     return premise(PremiseResult.model_validate(kept | {"projections": []})).markdown()
 
 
-def _performance_table(rows: Sequence[Figures]) -> str:
-    return markdown_table(fill(PERFORMANCE, row) for row in rows)
-
-
 def _scale_table(rows: Sequence[Figures]) -> str:
     sizes = [{**row["details"], **size} for row in rows for size in row["details"]["sizes"]]
     return markdown_table(fill(SCALE, size) for size in sizes)
+
+
+def _performance_table(rows: Sequence[Figures]) -> str:
+    return markdown_table(fill(PERFORMANCE, row) for row in rows)
 
 
 def _alarms_table(rows: Sequence[Figures]) -> str:
@@ -178,7 +178,11 @@ def _alarms_table(rows: Sequence[Figures]) -> str:
 
 
 def _watch_table(rows: Sequence[Figures]) -> str:
-    names = {"artefact": "{artefact}", "traffic": "{traffic}", "asked": "{rate:.1%}"}
+    names = {
+        "artefact": "{artefact}",
+        "traffic": "{traffic}",
+        "asked": "{rate:.1%}",
+    }
     cell = "{ratio[0]:.1f} [{ratio[1]:.1f}-{ratio[2]:.1f}] · {inside:.0%}/{above:.0%}/{found:.0%}"
     return pivot(rows, names, "{size} people", cell)
 
@@ -195,12 +199,10 @@ TABLES = {
 
 
 def table(name: str, kept: Sequence[Figures]) -> str:
-    """Format kept figures as the table of this name."""
     return TABLES.get(name, _ranking_table)(kept)
 
 
 def read_rows(name: str, source: str) -> list[Figures]:
-    """Read the figures of a table from `[LABEL=]FILE`."""
     label, _, path = source.rpartition("=")
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     if name not in TABLES:
@@ -209,29 +211,20 @@ def read_rows(name: str, source: str) -> list[Figures]:
         return [content["premise"]]
     if TABLES[name] is _benchmark_table:
         return list(condense_benchmark(content))
-    return content if isinstance(content, list) else [content]
-
-
-def _ordered(rows: Sequence[Figures]) -> list[Figures]:
-    """Order rows by data set, artefacts before ready-made models."""
-    data = list(dict.fromkeys(row["data"] for row in rows))
-    return sorted(rows, key=lambda row: (data.index(row["data"]), row["people"] == READY_MADE))
-
-
-def _draw(space: Figures) -> None:
-    drawn = scatter(Projection.model_validate(space))
-    (FIGURES / f"premise-{space['space']}.svg").write_text(drawn.svg, encoding="utf-8")
+    return list(content["results"])
 
 
 def main(arguments: Sequence[str]) -> None:
     name, *sources = arguments
-    kept = [row for source in sources for row in read_rows(name, source)]
+    rows = [row for source in sources for row in read_rows(name, source)]
     if name == "premise":
-        for space in kept[0].pop("projections"):
-            _draw(space)
+        for space in rows[0].pop("projections"):
+            drawn = scatter(Projection.model_validate(space))
+            (FIGURES / f"premise-{space['space']}.svg").write_text(drawn.svg, encoding="utf-8")
     elif name not in TABLES:
-        kept = _ordered(kept)
-    publish(name, table(name, kept), kept)
+        data = list(dict.fromkeys(row["data"] for row in rows))
+        rows.sort(key=lambda row: data.index(row["data"]))
+    publish(name, table(name, rows), rows)
 
 
 if __name__ == "__main__":

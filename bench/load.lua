@@ -1,7 +1,6 @@
 -- For wrk: sends the bodies of files in turn, each with a number of its own at the end of its last
--- image, so that no crop is enrolled twice. Prints how many were answered and how many failed, and in
--- microseconds the whole duration, the median and the 99th percentile.
--- Arguments: the path that is asked, the end of every body, the round, the files.
+-- image, so that no crop is enrolled twice. Prints figures of the requests as a JSON object.
+-- Arguments: the path of the call, the boundary of the forms, a number of this run, the files.
 local heads, sent = {}, 0
 
 function init(arguments)
@@ -23,6 +22,9 @@ end
 function done(summary, latency)
   local errors = summary.errors
   local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  local median, rare = latency:percentile(50), latency:percentile(99)
-  print("answered", summary.requests, failed, summary.duration, median, rare)
+  print(string.format(
+    '{"requests": %d, "failed": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f}',
+    summary.requests, failed, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3
+  ))
 end

@@ -132,6 +132,5 @@ def _origin(about: Description) -> Iterator[str]:
 if __name__ == "__main__":
     from model.artefact import shipped_artefacts
 
-    PLACE.mkdir(exist_ok=True)
     for shipped in shipped_artefacts():
         (PLACE / f"{shipped.replace('@', '-')}.md").write_text(card(shipped), encoding="utf-8")

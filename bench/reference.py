@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.tables import ROOT, markdown_table, replace_table
+from bench.tables import ROOT, markdown_table, publish
 from service.gallery.forget import ALWAYS_REMAINS
 from service.http.app import create_app
 from service.settings import PREFIX, Settings
 
-PAGE = ROOT / "docs" / "reference.md"
-PRIVACY = ROOT / "docs" / "privacy.md"
 API = ROOT / "docs" / "api.txt"
 LIMITS = (
     "minimum",
     "maximum",
     "exclusiveMinimum",
-    "exclusiveMaximum",
     "minLength",
     "maxLength",
     "minItems",
@@ -53,73 +50,70 @@ def _format_default(default: Any) -> str:
 
 
 def api_page() -> str:
-    return api_text(create_app(Settings()).openapi())
-
-
-def api_text(document: Mapping[str, Any]) -> str:
-    """Write an OpenAPI document as calls with their statuses and inputs, and models with fields."""
+    """Write the calls with their statuses, inputs and answers, and the models with their fields."""
+    document = create_app(Settings()).openapi()
     lines = [f"version {document['info']['version']}"]
     for path, calls in document["paths"].items():
         for method, call in calls.items():
             statuses = " ".join(call["responses"])
             lines += ["", f"{method.upper()} {path}: {statuses}", *_call_lines(call)]
     for name, schema in document["components"]["schemas"].items():
-        lines += ["", f"{name}: {_type(schema)}", *_field_lines(schema)]
+        lines += ["", f"{name}: {_format_type(schema)}"]
+        for field, field_schema in schema.get("properties", {}).items():
+            is_required = field in schema.get("required", ())
+            lines.append(f"  {field}: {_format_schema(field_schema, is_required)}")
     return "\n".join(lines) + "\n"
 
 
 def _call_lines(call: Mapping[str, Any]) -> Iterator[str]:
     for parameter in call.get("parameters", ()):
-        shown = _described(parameter["schema"], parameter.get("required"))
-        yield f"  {parameter['in']} {parameter['name']}: {shown}"
-    for media, content in call.get("requestBody", {}).get("content", {}).items():
-        yield f"  body {media}: {_described(content['schema'])}"
+        schema = _format_schema(parameter["schema"], parameter.get("required", False))
+        yield f"  {parameter['in']} {parameter['name']}: {schema}"
+    bodies = {"body": call.get("requestBody", {})}
     for status, answer in call["responses"].items():
         if status.startswith("2"):
-            for media, content in answer.get("content", {}).items():
-                yield f"  answer {status} {media}: {_described(content.get('schema', {}))}"
+            bodies[f"answer {status}"] = answer
+    for name, body in bodies.items():
+        for media, content in body.get("content", {}).items():
+            yield f"  {name} {media}: {_format_schema(content.get('schema', {}))}"
 
 
-def _field_lines(schema: Schema) -> Iterator[str]:
-    required = schema.get("required", ())
-    for name, field in schema.get("properties", {}).items():
-        yield f"  {name}: {_described(field, name in required)}"
-
-
-def _described(schema: Schema, required: bool | None = False) -> str:
+def _format_schema(schema: Schema, is_required: bool = False) -> str:
     """Return a schema's type with its limits, and the word "required" if it is."""
-    limits = [f"{name}={schema[name]!r}" for name in LIMITS if name in schema]
-    return " ".join([_type(schema), *limits, *(["required"] if required else [])])
+    words = [_format_type(schema)]
+    words += [f"{name}={schema[name]!r}" for name in LIMITS if name in schema]
+    if is_required:
+        words.append("required")
+    return " ".join(words)
 
 
-def _type(schema: Schema) -> str:
+def _format_type(schema: Schema) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
-    for word in ("anyOf", "oneOf", "allOf"):
-        if word in schema:
-            return " | ".join(_described(part) for part in schema[word])
-    if "enum" in schema or "const" in schema:
-        values = schema.get("enum", [schema.get("const")])
-        return " | ".join(repr(value) for value in values)
-    if schema.get("type") == "array":
-        return f"[{_described(schema.get('items', {}))}]"
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, Mapping):
-        return f"{{{_described(extra)}}}"
+    if "anyOf" in schema:
+        return " | ".join(_format_schema(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(repr(value) for value in schema["enum"])
+    if "const" in schema:
+        return repr(schema["const"])
+    if "items" in schema:
+        return f"[{_format_schema(schema['items'])}]"
+    values = schema.get("additionalProperties")
+    if isinstance(values, Mapping):
+        return f"{{{_format_schema(values)}}}"
     return str(schema.get("format") or schema.get("type", "any"))
 
 
-def generated(page: str) -> str:
-    """Return the page with its tables written anew."""
-    page = replace_table(page, "settings", settings_table())
-    remains = markdown_table(
+def remains_table() -> str:
+    return markdown_table(
         {"where": where, "what remains": what, "until": until}
         for where, what, until in ALWAYS_REMAINS
     )
-    return replace_table(page, "remains", remains)
 
+
+TABLES = {"settings": settings_table, "remains": remains_table}
 
 if __name__ == "__main__":
-    for path in (PAGE, PRIVACY):
-        path.write_text(generated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, table in TABLES.items():
+        publish(name, table())
     API.write_text(api_page(), encoding="utf-8")

@@ -1,86 +1,86 @@
-"""The result of a bench, and the ratio of its rounds."""
+"""The result of a bench, and the parts that several benches share."""
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
-from model.precision import HAS_TORCH
+from demo.service import own_service
+from demo.story import Cast, draw_cast, enroll_all
+from gmn_client import Client
 
 ROUNDS = 5
+SEED = 31
+CAMERAS = 4
+Figures = TypeVar("Figures")
 
 
-class BenchResult(BaseModel):
+class BenchResult(NamedTuple):
     """One measured ratio.
 
     Attributes:
-        bench: its name.
-        ratio: our figure divided by the other side's, both of one run; the median over rounds.
-        spread: lowest and highest ratio of a round.
-        reach: the ratio that is aimed at; None where there is no aim yet.
-        reached: whether the median is at least that.
+        bench: the name of the bench.
+        ratio: our figure divided by that of the other side in the same round; the median of rounds.
+        spread: the lowest and the highest ratio of a round.
+        reach: the ratio that is aimed at; None if there is no aim.
         details: figures of each side, with units in the names.
-        machine: processor, system and libraries.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     bench: str
     ratio: float
     spread: tuple[float, float]
     reach: float | None
-    reached: bool | None
     details: dict[str, Any]
-    machine: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.details.items())
+
+
+@contextmanager
+def filled_service(artefact: str, people: int) -> Iterator[tuple[Client, Cast]]:
+    """Start a service, and enroll drawn people in its default gallery."""
+    cast = draw_cast(SEED, people, 0, CAMERAS)
+    with own_service(artefact) as client:
+        enroll_all(client, cast.gallery)
+        yield client, cast
+
+
+def alternate(
+    ours: Callable[[], Figures],
+    theirs: Callable[[], Figures],
+) -> list[tuple[Figures, Figures]]:
+    """Measure both sides in turn, so that other work of the machine slows both down alike.
+
+    Returns:
+        The figures of both sides in each of `ROUNDS` rounds. A round before them warms up.
+    """
+    rounds = [(ours(), theirs()) for _ in range(ROUNDS + 1)]
+    return rounds[1:]
 
 
 def compare(
     bench: str,
-    ours: Sequence[float],
-    theirs: Sequence[float],
+    rounds: Sequence[tuple[float, float]],
     reach: float | None,
     details: dict[str, Any],
 ) -> BenchResult:
-    """Divide paced rounds, ours and theirs taken in turn so that the machine's moods hit both.
-
-    Args:
-        ours, theirs: one figure per round, higher is better.
-        bench, reach, details: as in `BenchResult`.
-    """
-    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
-    ratio = round(statistics.median(ratios), 4)
+    """Divide our figure of each round by that of the other side; higher figures are better."""
+    ratios = [round(float(ours / theirs), 4) for ours, theirs in rounds]
     return BenchResult(
-        bench=bench,
-        ratio=ratio,
-        spread=(round(min(ratios), 4), round(max(ratios), 4)),
-        reach=reach,
-        reached=None if reach is None else ratio >= reach,
-        details=details,
-        machine=describe_machine(),
+        bench,
+        statistics.median(ratios),
+        (min(ratios), max(ratios)),
+        reach,
+        details,
     )
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return the processor, cores, system and the libraries that compute."""
-    known = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    processor = re.search(r"^model name\s*: (.*)$", known, re.MULTILINE)
-    libraries: dict[str, Any] = {"torch": None, "gpu": None}
-    if HAS_TORCH:
-        import torch
-
-        libraries["torch"] = torch.__version__
-        libraries["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "processor": processor[1] if processor else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **libraries,
-    }
+def memory_bytes(name: str) -> int:
+    """Return a figure of this process's memory by its name in `/proc`, such as `VmRSS`."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    kilobytes = status.partition(f"\n{name}:")[2].split()[0]
+    return 1024 * int(kilobytes)

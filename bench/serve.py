@@ -1,16 +1,16 @@
-"""The service from outside against a bare model: the cost of a request beyond the network.
+"""The service over HTTP against a bare model: the cost of a request beyond the network.
 
-Four benches of one kind. `embed` pushes images through `/v1/embeddings`, `enroll` and `serve` keep
-sixteen enrollments or queries of one image in flight, `query` asks one at a time. The load comes
-from wrk, which is written in C and takes little of the processor. The bare model is the embedder
-alone, on decoded and resized crops.
+There are four benches of one kind. `embed` sends images to `/v1/embeddings`, `enroll` and `serve`
+keep sixteen enrollments or queries of one image in flight, and `query` sends one query at a time.
+The requests come from wrk, which is written in C and takes little processor time. The bare model is
+the embedder alone, on decoded and resized crops.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -18,40 +18,37 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.result import ROUNDS, BenchResult, compare
-from demo.service import own_service
-from demo.story import draw_cast, enroll_all
-from gmn_client import Client
+from bench.result import BenchResult, alternate, compare, filled_service
 from model.artefact import Artefact, load_artefact, resolve_artefact
-from model.openvino_loading import compiled, load_openvino
 from model.precision import choose_device_name
 from model.problems import InputProblem
-from model.runtimes import read_graph
+from model.runtimes import build_runtime
 from service.commands.bulk import SourceCrop
 
-SEED = 31
 PEOPLE = 64
-CAMERAS = 4
 CROPS = 64
-BATCH = 32
 ROUND_SECONDS = 2
-LOAD = Path(__file__).with_name("load.lua")
+SCRIPT = Path(__file__).with_name("load.lua")
 BOUNDARY = "gmn-bench"
 FORM_HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-END = f"\r\n--{BOUNDARY}--\r\n".encode()
+END_OF_FORM = f"\r\n--{BOUNDARY}--\r\n".encode()
 ARTEFACTS = ("bundled", "small")
+AIMS = {
+    ("enroll", "bundled"): 0.78,
+    ("serve", "bundled"): 0.78,
+    ("serve", "small"): 0.50,
+}
 
 
 class Load(NamedTuple):
-    """A call with its fields and number of images, and the number of requests in flight."""
+    """Requests of one kind: path, form fields, images per request, and requests in flight."""
 
-    call: str
+    path: str
     fields: dict[str, str]
     images: int
     in_flight: int
@@ -60,121 +57,76 @@ class Load(NamedTuple):
 GALLERY = "/v1/galleries/default"
 LOADS = {
     "embed": Load("/v1/embeddings", {}, 32, 2),
-    "enroll": Load(f"{GALLERY}/crops", {"camera": "load"}, 1, 16),
+    "enroll": Load(f"{GALLERY}/crops", {"camera": "load", "identity": "load"}, 1, 16),
     "query": Load(f"{GALLERY}/queries", {"top_k": "10"}, 1, 1),
     "serve": Load(f"{GALLERY}/queries", {"top_k": "10"}, 1, 16),
 }
-AIMS = {("enroll", "bundled"): 0.78, ("serve", "bundled"): 0.78, ("serve", "small"): 0.50}
 
 
-class Answered(NamedTuple):
-    """Figures of wrk for one round."""
-
-    requests: int
-    seconds: float
-    p50_ms: float
-    p99_ms: float
+Round = dict[str, float]
+"""Figures of one side in one round, by name."""
 
 
-def bench_serving(name: str, artefact: str | None = None) -> list[BenchResult]:
-    """Measure images per second of the service over those of the bare model, in turn in one run.
+def bench_serving(bench: str, artefact: str | None) -> list[BenchResult]:
+    """Divide the images per second of the service by those of the bare model.
 
     Args:
-        name: which bench.
-        artefact: a file or a shipped name; without it `bundled` and `small`.
+        bench: `embed`, `enroll`, `query` or `serve`.
+        artefact: a file or a shipped name; without it `bundled` and `small` are measured.
 
     Raises:
-        InputProblem: without wrk, and where a request fails.
+        InputProblem: wrk is not installed, or a request fails.
     """
     if shutil.which("wrk") is None:
         raise InputProblem("wrk, which makes the load, is not installed; apt-get install wrk")
-    return [_measure(name, measured) for measured in ([artefact] if artefact else ARTEFACTS)]
+    return [_measure(bench, name) for name in ([artefact] if artefact else ARTEFACTS)]
 
 
-def _measure(name: str, artefact: str) -> BenchResult:
-    load = LOADS[name]
-    cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
-    busy_before = round(os.getloadavg()[0], 2)
+def _measure(bench: str, artefact: str) -> BenchResult:
+    load = LOADS[bench]
+    load_average = round(os.getloadavg()[0], 2)
     compute = bare_model(load_artefact(resolve_artefact(artefact)))
-    rounds: list[Answered] = []
-    bare: list[float] = []
-    service_cpu_seconds = 0.0
-    bare_cpu_ms: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder, own_service(artefact) as url:
-        with Client(url) as client:
-            enroll_all(client, cast.gallery)
-            device = client.model().device
-        files = write_bodies(Path(folder), load, cast.known)
-        for number in range(ROUNDS + 1):
-            before = _cpu_seconds(url)
-            answered = press(url, load, files, number)
-            spent = _cpu_seconds(url) - before
-            bare_pace, bare_spent = _time_bare(compute)
-            # The first round warms up both sides.
-            if number:
-                rounds.append(answered)
-                bare.append(bare_pace)
-                service_cpu_seconds += spent
-                bare_cpu_ms.append(bare_spent)
-    served = [answered.requests * load.images / answered.seconds for answered in rounds]
-    images = sum(answered.requests for answered in rounds) * load.images
-    details = {
-        "artefact": artefact,
-        "service_device": device,
-        "served_images_per_second": round(statistics.median(served), 2),
-        "bare_crops_per_second": round(statistics.median(bare), 2),
-        "service_cpu_ms_per_image": round(1e3 * service_cpu_seconds / images, 2),
-        "bare_cpu_ms_per_crop": round(statistics.mean(bare_cpu_ms), 2),
-        "p50_ms": statistics.median(answered.p50_ms for answered in rounds),
-        "p99_ms": statistics.median(answered.p99_ms for answered in rounds),
-        "load_average_before": busy_before,
-    }
-    return compare(
-        name,
-        served,
-        bare,
-        AIMS.get((name, artefact)),
-        details,
-    )
+    with (
+        tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder,
+        filled_service(artefact, PEOPLE) as (client, cast),
+    ):
+        forms = write_forms(Path(folder), load, cast.known)
+        rounds = alternate(
+            lambda: press(client.url, load, forms),
+            lambda: _run_bare(compute),
+        )
+    details: dict[str, Any] = {"artefact": artefact, "load_average_before": load_average}
+    served, bare = zip(*rounds, strict=True)
+    for side, measured in {"served": served, "bare": bare}.items():
+        for name in measured[0]:
+            median = statistics.median(figures[name] for figures in measured)
+            details[f"{side}_{name}"] = round(median, 2)
+    paces = [(ours["images_per_second"], theirs["images_per_second"]) for ours, theirs in rounds]
+    return compare(bench, paces, AIMS.get((bench, artefact)), details)
 
 
-def _time_bare(compute: Callable[[], object]) -> tuple[float, float]:
-    """Return crops per second of one round, and milliseconds of the processor for each crop."""
-    crops = 0
-    started_cpu = time.process_time()
-    started = time.perf_counter()
-    while time.perf_counter() - started < ROUND_SECONDS:
-        compute()
-        crops += CROPS
-    pace = crops / (time.perf_counter() - started)
-    return pace, 1e3 * (time.process_time() - started_cpu) / crops
-
-
-def write_bodies(
+def write_forms(
     folder: Path,
     load: Load,
     crops: Sequence[SourceCrop],
 ) -> list[Path]:
-    """Write forms with these crops in turn, each in a file without its end."""
+    """Write forms with these crops to files, without the end of the form, which wrk adds."""
     files = []
-    endless = itertools.cycle(crops)
+    endless_crops = itertools.cycle(crops)
     for number in range(max(1, len(crops) // load.images)):
-        fields = dict(load.fields)
-        if load.call.endswith("/crops"):
-            fields["identity"] = f"p{number}"
-        images = []
-        for place in range(load.images):
-            file = (f"{place}.png", next(endless).read())
-            images.append(("images", file))
+        images = [
+            ("images", ("crop.png", crop.read()))
+            for crop in itertools.islice(endless_crops, load.images)
+        ]
         form = httpx.Request(
             "POST",
             "http://",
-            data=fields,
+            data=load.fields,
             files=images,
             headers=FORM_HEADERS,
         )
         path = folder / f"{number:03d}"
-        path.write_bytes(form.read().removesuffix(END))
+        path.write_bytes(form.read().removesuffix(END_OF_FORM))
         files.append(path)
     return files
 
@@ -182,79 +134,61 @@ def write_bodies(
 def press(
     url: str,
     load: Load,
-    files: Sequence[Path],
-    number: int,
-) -> Answered:
-    """Send one round of requests; raises `InputProblem` where one is not answered with 2xx."""
-    options = ["-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
-    given = [load.call, BOUNDARY, str(number), *(str(file) for file in files)]
-    command = ["wrk", *options, "-s", str(LOAD), url, "--", *given]
-    ran = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    answered = re.search(
-        r"^answered\t(\d+)\t0\t(.+)\t(.+)\t(.+)$",
-        ran.stdout,
-        re.MULTILINE,
-    )
-    if ran.returncode or answered is None or answered[1] == "0":
+    forms: Sequence[Path],
+) -> Round:
+    """Send requests for one round.
+
+    Raises:
+        InputProblem: a request is not answered with 2xx.
+    """
+    # Each request has a number of its own at the end of its last image, in all rounds.
+    arguments = [load.path, BOUNDARY, str(time.time_ns()), *(str(form) for form in forms)]
+    command = ["wrk", "-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
+    command += ["-s", str(SCRIPT), url, "--", *arguments]
+    started_cpu = _cpu_seconds(url)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    cpu_seconds = _cpu_seconds(url) - started_cpu
+    # The script prints the last line.
+    answered = {} if ran.returncode else json.loads(ran.stdout.splitlines()[-1])
+    if not answered.get("requests") or answered["failed"]:
         raise InputProblem(f"wrk: requests failed: {ran.stdout[-500:]}{ran.stderr[-500:]}")
-    microseconds = [float(figure) for figure in answered.groups()[1:]]
-    seconds, median, rare = (figure / 1e6 for figure in microseconds)
-    return Answered(
-        int(answered[1]),
-        seconds,
-        p50_ms=1e3 * median,
-        p99_ms=1e3 * rare,
-    )
+    images = answered["requests"] * load.images
+    return {
+        "images_per_second": images / answered["seconds"],
+        "cpu_ms_per_image": 1e3 * cpu_seconds / images,
+        "p50_ms": answered["p50_ms"],
+        "p99_ms": answered["p99_ms"],
+    }
 
 
 def _cpu_seconds(url: str) -> float:
     metrics = httpx.get(f"{url}/metrics", timeout=60).text
-    return float(re.findall(r"^process_cpu_seconds_total (\S+)$", metrics, re.MULTILINE)[0])
+    return float(metrics.partition("\nprocess_cpu_seconds_total ")[2].split()[0])
 
 
 def bare_model(artefact: Artefact) -> Callable[[], object]:
     """Return a pass of `CROPS` crops through the embedder alone, on the device of the service."""
-    preprocessing = artefact.description.preprocessing
-    shape = (CROPS, preprocessing.height, preprocessing.width, 3)
-    crops = np.random.default_rng(0).integers(
-        0,
-        256,
-        shape,
-        dtype=np.uint8,
-    )
-    on_cpu = choose_device_name() == "cpu"
-    return _in_openvino(artefact, crops) if on_cpu else _on_gpu(artefact, crops)
+    size = artefact.description.preprocessing
+    shape = (CROPS, size.height, size.width, 3)
+    crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    device = choose_device_name()
+    if device == "cpu":
+        runtime = build_runtime(artefact, "openvino", "float32")
+    else:
+        from model.torch_runtime import TorchRuntime
+
+        runtime = TorchRuntime(artefact, "bfloat16", device)
+    return lambda: runtime.embed(crops)
 
 
-def _on_gpu(artefact: Artefact, pixels: NDArray[np.uint8]) -> Callable[[], object]:
-    import torch
-
-    embedder = artefact.embedder.to("cuda")
-    embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crops = artefact.description.preprocessing.normalise(torch.from_numpy(pixels)).to("cuda")
-
-    @torch.inference_mode()
-    def compute() -> None:
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            for start in range(0, CROPS, BATCH):
-                embedder(crops[start : start + BATCH]).cpu()
-
-    return compute
-
-
-def _in_openvino(artefact: Artefact, pixels: NDArray[np.uint8]) -> Callable[[], object]:
-    openvino = load_openvino()
-    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": openvino.Type.f32}
-    queue = openvino.AsyncInferQueue(compiled(read_graph(artefact), settings))
-
-    def compute() -> None:
-        for number in range(len(pixels)):
-            queue.start_async({0: pixels[number : number + 1]})
-        queue.wait_all()
-
-    return compute
+def _run_bare(compute: Callable[[], object]) -> Round:
+    started_cpu = time.process_time()
+    started = time.perf_counter()
+    crops = 0
+    while time.perf_counter() - started < ROUND_SECONDS:
+        compute()
+        crops += CROPS
+    return {
+        "images_per_second": crops / (time.perf_counter() - started),
+        "cpu_ms_per_image": 1e3 * (time.process_time() - started_cpu) / crops,
+    }

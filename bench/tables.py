@@ -12,7 +12,6 @@ from model.problems import InputProblem
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-NOTHING = "–"
 Row = Mapping[str, Any]
 
 
@@ -20,9 +19,7 @@ def markdown_table(rows: Iterable[Row]) -> str:
     """Format a line for each row, and a column for each title; no value is a dash."""
     rows = list(rows)
     titles = list(dict.fromkeys(title for row in rows for title in row))
-    lines = [titles]
-    for row in rows:
-        lines.append([_text(row.get(title)) for title in titles])
+    lines = [titles, *([_text(row.get(title)) for title in titles] for row in rows)]
     written = [f"| {' | '.join(line)} |" for line in lines]
     written.insert(1, "|" + "---|" * len(titles))
     return "\n".join(written)
@@ -30,13 +27,16 @@ def markdown_table(rows: Iterable[Row]) -> str:
 
 def _text(value: Any) -> str:
     if value is None:
-        return NOTHING
+        return "–"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def fill(templates: Mapping[str, str], figures: Row) -> dict[str, str | None]:
+def fill(
+    templates: Mapping[str, str],
+    figures: Row,
+) -> dict[str, Any]:
     """Return a row by templates such as `{p50_ms:.1f}`; None where a figure is missing or None."""
-    row: dict[str, str | None] = {}
+    row: dict[str, Any] = {}
     for title, template in templates.items():
         try:
             row[title] = template.format_map(figures)
@@ -58,7 +58,7 @@ def pivot(
         names: titles and templates of the columns that name a line.
         title, cell: templates of a figure's column and of its text.
     """
-    lines: dict[tuple[str | None, ...], dict[str, str | None]] = {}
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cells in figures:
         name = fill(names, cells)
         line = lines.setdefault(tuple(name.values()), name)
@@ -108,11 +108,7 @@ def publish(
         InputProblem: no page has the markers.
     """
     page = page_of(name)
-    text = replace_table(
-        page.read_text(encoding="utf-8"),
-        name,
-        markdown,
-    )
-    page.write_text(text, encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    page.write_text(replace_table(text, name, markdown), encoding="utf-8")
     if kept is not None:
         (FIGURES / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,116 +44,144 @@ TRAFFIC = {"none": None, "strangers": 0.0, "20% listed": 0.2}
 TRACKS_SEEN = 200
 CROPS_COMPARED = 8
 GAP_FRAMES = 1000
-NAME = r"(?P<person>\d{4})_c(?P<camera>\d)s(?P<part>\d)_(?P<frame>\d+)"
-TEST_PART = r"query|bounding_box_test"
-DISTRACTORS = "0000"
+# The test part's files, without distractors and junk, which show nobody: 0000 and -1.
+NAME = (
+    r"(?:query|bounding_box_test)/"
+    r"(?P<person>(?!0000)\d{4})_c(?P<camera>\d)s(?P<part>\d)_(?P<frame>\d+)"
+)
 Features = NDArray[np.float32]
 
 
 def read_crops(path: Path) -> tuple[pd.DataFrame, Features]:
-    """Read the test part's people, cameras and tracks, and features `(n, d)`."""
+    """Read the test part's people, cameras and tracks, by row, and all features `(n, d)`."""
     file = read_features(path, ["paths"])
-    paths = pd.Series(file.paths)
-    crops = paths[paths.str.contains(TEST_PART)].str.extract(NAME).dropna()
-    crops = crops[crops.person != DISTRACTORS].astype({"person": int, "frame": int})
+    crops = pd.Series(file.paths).str.extract(NAME).dropna()
+    crops = crops.astype({"person": int, "frame": int})
     crops = crops.sort_values(["person", "camera", "part", "frame"])
-    place = crops[["person", "camera", "part"]]
-    is_elsewhere = (place != place.shift()).any(axis=1)
-    is_later = crops.frame.diff() > GAP_FRAMES
-    begins = is_elsewhere | is_later
-    return crops.assign(track=begins.cumsum()).reset_index(names="row"), file.features
+    gaps = crops.groupby(["person", "camera", "part"]).frame.diff()
+    # The first crop of a person and camera has no gap before it, and begins a track too.
+    begins = ~(gaps <= GAP_FRAMES)
+    return crops.assign(track=begins.cumsum()), file.features
 
 
 def judge_lists(
     crops: pd.DataFrame,
     features: Features,
-    reference: Features | None,
+    reference: Features,
     size: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each list of `size` people, traffic and rate."""
+    """Draw lists of `size` people.
+
+    Yields:
+        For each list, traffic and rate the alarms of strangers' tracks, the share of listed
+        people's tracks that are found, and the forecast of both.
+    """
     for number in range(LISTS):
         random = np.random.default_rng([size, number])
         enrolling, passed = CAMERAS[number % len(CAMERAS)]
-        most = CROPS[number // len(CAMERAS) % len(CROPS)]
-        shown = crops[crops.camera.isin(list(enrolling))]
-        shown = shown.sample(frac=1, random_state=random)
-        listed = random.permutation(shown.person.unique())[:size]
-        # A person's crops are of as many cameras as there are.
-        shown = shown[shown.person.isin(listed)]
-        turns = shown.groupby(["person", "camera"]).cumcount()
-        shown = shown.loc[turns.sort_values(kind="stable").index]
-        shown = shown.groupby("person").head(most)
-        cameras = shown.camera.to_numpy(np.int64)
+        crops_per_person = CROPS[number // len(CAMERAS) % len(CROPS)]
+        drawn = crops.sample(frac=1, random_state=random)
+
+        listed = draw_list(drawn[drawn.camera.isin(list(enrolling))], size, crops_per_person)
         watch_list = WatchList(
-            features[shown.row],
-            shown.person.to_numpy(),
-            cameras,
+            features[listed.index],
+            listed.person.to_numpy(),
+            listed.camera.to_numpy(np.int64),
         )
-        seen = crops[crops.camera.isin(list(passed))]
-        seen = seen.sample(frac=1, random_state=random)
-        seen = seen.groupby("track").head(CROPS_COMPARED)
-        heights, nearest = watch_list.heights(features[seen.row])
+        seen = drawn[drawn.camera.isin(list(passed))].groupby("track").head(CROPS_COMPARED)
+        heights, nearest = watch_list.heights(features[seen.index])
         seen = seen.assign(height=heights, right=nearest == seen.person)
         tracks = seen.sort_values("height").groupby("track").last()
-        known = tracks[tracks.person.isin(listed)]
-        strangers = tracks[~tracks.person.isin(listed)]
-        order = random.permutation(strangers.person.unique())
-        early = strangers.person.isin(order[: len(order) // 3])
-        judged = strangers[~early]
+        is_listed = tracks.person.isin(listed.person)
+        known = tracks[is_listed]
+        strangers = tracks[~is_listed]
+        people = random.permutation(strangers.person.unique())
+        sends_traffic = strangers.person.isin(people[: len(people) // 3])
+        judged = strangers[~sends_traffic]
         tracks_per_person = len(judged) / judged.person.nunique()
+
         for name, share in TRAFFIC.items():
-            traffic = None
-            if share is not None:
-                count = min(round(share * TRACKS_SEEN), len(known))
-                parts = [
-                    known.height.sample(count, random_state=random),
-                    strangers.height[early].sample(TRACKS_SEEN - count, random_state=random),
-                ]
-                traffic = Traffic.of(pd.concat(parts).to_numpy())
+            traffic = draw_traffic(known, strangers[sends_traffic], share, random)
             for rate in RATES:
                 threshold = fit_threshold(
                     watch_list,
                     rate,
                     reference,
                     traffic,
-                    len(seen) / len(tracks),
+                    crops_per_track=len(seen) / len(tracks),
                 )
                 alarms = forecast_alarms(threshold, len(judged), tracks_per_person)
-                if alarms.low is None or alarms.high is None:
-                    raise InputProblem("the artefact has no reference; gmn artefact add-reference")
-                found = forecast_found(watch_list, threshold)
-                obtained = float(((known.height > threshold.height) & known.right).mean())
-                raised = int((judged.height > threshold.height).sum())
+                is_found = (known.height > threshold.height) & known.right
                 yield {
                     "traffic": name,
                     "rate": rate,
-                    "ratio": raised / (rate * len(judged)),
-                    "inside": alarms.low <= raised <= alarms.high,
-                    "above": raised > alarms.high,
-                    "found": obtained,
-                    "basis": found.found_basis,
-                    "as_forecast": (found.found_low or 0.0)
-                    <= obtained
-                    <= (found.found_high or 1.0),
+                    "judged": len(judged),
+                    "raised": (judged.height > threshold.height).sum(),
+                    "obtained": is_found.mean(),
+                    **alarms._asdict(),
+                    **forecast_found(watch_list, threshold)._asdict(),
                 }
 
 
+def draw_list(
+    crops: pd.DataFrame,
+    size: int,
+    crops_per_person: int,
+) -> pd.DataFrame:
+    """Return the crops of a list's first people, each by as many of the cameras as possible."""
+    people = crops.person.unique()[:size]
+    crops = crops[crops.person.isin(people)]
+    turns = crops.groupby(["person", "camera"]).cumcount().sort_values(kind="stable")
+    return crops.loc[turns.index].groupby("person").head(crops_per_person)
+
+
+def draw_traffic(
+    known: pd.DataFrame,
+    strangers: pd.DataFrame,
+    share: float | None,
+    random: np.random.Generator,
+) -> Traffic | None:
+    """Draw tracks that the list has seen, a share of them of listed people."""
+    if share is None:
+        return None
+    count = min(round(share * TRACKS_SEEN), len(known))
+    sent = [
+        known.height.sample(count, random_state=random),
+        strangers.height.sample(TRACKS_SEEN - count, random_state=random),
+    ]
+    return Traffic.of(pd.concat(sent).to_numpy())
+
+
 def figures(rows: pd.DataFrame) -> dict[str, Any]:
-    """Summarize lists; `ratio` is the median, 5% and 95% quantile of obtained over asked rates."""
+    """Summarize lists of one size, traffic and rate.
+
+    `ratio` is the median, 5% and 95% quantile of the obtained rate over the asked one. The others
+    are shares: of lists with alarms inside and above the forecast interval, of tracks found, and of
+    lists that find as many tracks as forecast, by the basis of the forecast.
+    """
+    ratio = rows.raised / (rows.rate * rows.judged)
+    low = rows.found_low.astype(float).fillna(0.0)
+    high = rows.found_high.astype(float).fillna(1.0)
+    as_forecast = rows.obtained.between(low, high).groupby(rows.found_basis)
     return {
-        "ratio": rows.ratio.quantile([0.5, 0.05, 0.95]).round(2).tolist(),
-        **rows[["inside", "above", "found"]].mean().round(3),
-        "as_forecast": rows.groupby("basis").as_forecast.mean().round(3).to_dict(),
+        "ratio": ratio.quantile([0.5, 0.05, 0.95]).round(2).tolist(),
+        "inside": rows.raised.between(rows.low, rows.high).mean().round(3),
+        "above": (rows.raised > rows.high).mean().round(3),
+        "found": rows.obtained.mean().round(3),
+        "as_forecast": as_forecast.mean().round(3).to_dict(),
     }
 
 
-def main(
-    artefact: Annotated[str, typer.Option(help="A file with a reference, or a shipped name.")],
-    features: Annotated[Path, typer.Option(help="Written by gmn embed, of the same artefact.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the figures.")],
-) -> None:
-    """Draw lists of every size, and write a list of JSON objects."""
+def main(artefact: str, features: Path) -> None:
+    """Draw lists of every size, and print the figures as a JSON object.
+
+    Args:
+        artefact: a file with a reference, or a shipped name.
+        features: the file that gmn embed wrote with this artefact.
+    """
     reference = load_artefact(resolve_artefact(artefact)).reference
+    if reference is None:
+        raise InputProblem(f"{artefact} has no reference; gmn artefact add-reference adds one")
     crops, vectors = read_crops(features)
     cells = []
     for size in SIZES:
@@ -161,7 +189,7 @@ def main(
         for (traffic, rate), cell in rows.groupby(["traffic", "rate"], sort=False):
             about = {"artefact": artefact, "size": size, "traffic": traffic, "rate": rate}
             cells.append(about | figures(cell))
-    out.write_text(json.dumps(cells), encoding="utf-8")
+    typer.echo(json.dumps({"results": cells}))
 
 
 if __name__ == "__main__":

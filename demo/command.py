@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
-import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from gmn_client import Client
 from service.commands.common import JsonOption, output
 
 CAMERAS = 4
@@ -42,19 +40,18 @@ def demo(
 
     # A plain SIGTERM would end this process and leave its service behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with own_service(artefact) as url:
-        with Client(url) as client:
-            findings = play(client, draw_cast(seed, people, strangers, CAMERAS), seed)
+    with own_service(artefact) as client:
+        findings = play(client, draw_cast(seed, people, strangers, CAMERAS), seed)
         out.mkdir(parents=True, exist_ok=True)
         page = (out / "index.html").resolve()
         page.write_text(render_page(findings), encoding="utf-8")
         console = output()
         if as_json:
-            console.print_json(data=findings.figures() | {"page": str(page)})
+            console.print_json(data=findings.figures | {"page": str(page)})
             return
         show_findings(console, findings)
-        console.print(f"page: {page}", soft_wrap=True)
+        console.print(f"\nThe rankings are on the page {page}", soft_wrap=True)
         if sys.stdin.isatty() and sys.stdout.isatty():
-            console.print(f"the service stays up until Ctrl-C: {url}/docs", soft_wrap=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                threading.Event().wait()
+            console.print(f"The service runs until Ctrl-C: {client.url}", soft_wrap=True)
+            with suppress(KeyboardInterrupt):
+                signal.pause()

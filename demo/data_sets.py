@@ -5,45 +5,48 @@ The service may not import the trainer.
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.markup import escape
 
 from gmn_client import Client, QueryOptions, RequestRefused
-from gmn_client.models import QueryAnswer
+from gmn_client.models import Crop, QueryAnswer
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop, read_crop
+from service.commands.bulk import SourceCrop
 from service.commands.common import Shown, plain_table, progress_bar
 
-Label = tuple[str | None, str | None]
-"""Identity and camera of a crop; None where unknown."""
+if TYPE_CHECKING:
+    from training.datasets.record import CropRecord
 
-VERDICTS = ("match", "uncertain", "no_match", "nothing_searched")
-CUTS = {"rank_1": 1, "rank_5": 5, "rank_10": 10}
-REPORTED = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
-# Public sets name crops that show nobody so.
+CUTS = (1, 5, 10)
+METRICS = {"rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mAP": "mAP"}
+# Public sets give this identity to crops that show nobody.
 JUNK = "-1"
 CONCURRENT_REQUESTS = 4
 # The service's own bound on `top_k`.
 MAX_RESULTS = 10_000
 
 
-def read_spec(spec: str) -> Iterator[SourceCrop]:
-    """Yield the crops of a `KIND:PATH` for the client's commands; drawn ones are encoded as PNG.
+def read_spec(spec: str) -> list[SourceCrop]:
+    """Read the crops of a `KIND:PATH` for the client's commands.
 
     Raises:
         InputProblem: the data set cannot be read.
     """
     from training.datasets.registry import read_dataset
 
-    for record in read_dataset(spec).records:
-        yield SourceCrop(
+    return source_crops(read_dataset(spec).records)
+
+
+def source_crops(records: Iterable[CropRecord]) -> list[SourceCrop]:
+    """Return the crops of a data set for the client; drawn ones are encoded as PNG when read."""
+    return [
+        SourceCrop(
             record.source,
             record.content,
             record.identity,
@@ -51,61 +54,62 @@ def read_spec(spec: str) -> Iterator[SourceCrop]:
             record.captured_at,
             record.split,
         )
-
-
-def ranks_of(query: Label, ranking: Iterable[Label]) -> list[int]:
-    """Return the ranks of the query's person, from 1, by Market-1501's protocol.
-
-    Results of the query's own person and camera, and junk, do not count.
-    """
-    counted = [result for result in ranking if result != query and result[0] != JUNK]
-    return [rank for rank, result in enumerate(counted, 1) if result[0] == query[0]]
+        for record in records
+    ]
 
 
 def summarize(
-    queries: Iterable[tuple[Label, Sequence[Label], str]], gallery: Sequence[Label] = ()
+    answers: Iterable[tuple[SourceCrop, QueryAnswer]],
+    gallery: Iterable[SourceCrop | Crop],
 ) -> dict[str, Any]:
-    """Compute means of the ranking metrics, and counts of verdicts.
+    """Compute means of the ranking metrics and of the times, and counts of verdicts.
 
-    Queries are read one by one and are not held in memory.
+    As in Market-1501's protocol, results of the query's own person and camera do not count. Answers
+    are read one by one and are not held in memory.
 
     Args:
-        queries: the label of each query, the labels of its results, best first, and its verdict.
-        gallery: the labels of every gallery crop, if rankings are cut short. Results that were cut
-            off count as ranked last, true matches after all others, so that mAP is a lower bound.
+        answers: each query with its answer.
+        gallery: every crop of the gallery. If rankings are cut short, true matches beyond the cut
+            count as never found, so that mAP is a lower bound.
 
     Returns:
         The metrics from 0 to 1, or None without a query that has a true match; the number of
-        queries that have one; counts by verdict; the number of matches whose first result is right.
+        queries that have one; counts by verdict; the number of matches whose first result is right;
+        milliseconds of each stage in the service.
     """
+    gallery_labels = Counter((crop.identity, crop.camera) for crop in gallery)
+    crops_of_people = Counter(person for person, _ in gallery_labels.elements())
     verdicts: Counter[str] = Counter()
-    totals: defaultdict[str, float] = defaultdict(float)
-    with_a_true_match = 0
-    matches_right = 0
-    gallery_counts = Counter(gallery)
-    for query, ranking, verdict in queries:
-        verdicts[verdict] += 1
-        identity, camera = query
-        others = [result for result in ranking if None in query or result != query]
-        matches_right += verdict == "match" and bool(others) and others[0][0] == identity
-        if identity is None or camera is None:
-            continue
-        cut_off = (gallery_counts - Counter(ranking)).elements()
-        last = sorted(cut_off, key=lambda result: result[0] == identity)
-        if ranks := ranks_of(query, [*ranking, *last]):
-            with_a_true_match += 1
-            for name, most in CUTS.items():
-                totals[name] += ranks[0] <= most
-            precisions = [hits / rank for hits, rank in enumerate(ranks, 1)]
-            totals["mAP"] += statistics.mean(precisions)
-    means = {
-        name: totals[name] / with_a_true_match if with_a_true_match else None for name in REPORTED
-    }
+    counts: Counter[str] = Counter()
+    times: Counter[str] = Counter()
+    totals = dict.fromkeys(METRICS, 0.0)
+    scoring = ""
+    for crop, answer in answers:
+        verdicts[answer.verdict] += 1
+        scoring = answer.scoring
+        times.update(answer.timing_ms.model_dump())
+        query = (crop.identity, crop.camera)
+        results = [(row.identity, row.camera) for row in answer.results]
+        if None not in query:
+            results = [label for label in results if label != query and label[0] != JUNK]
+        ranks = [rank for rank, (person, _) in enumerate(results, 1) if person == crop.identity]
+        counts["matches_right"] += answer.verdict == "match" and 1 in ranks
+        true_matches = crops_of_people[crop.identity] - gallery_labels[query]
+        if None not in query and true_matches:
+            counts["with_a_true_match"] += 1
+            for cut in CUTS:
+                totals[f"rank_{cut}"] += any(rank <= cut for rank in ranks)
+            totals["mAP"] += sum(hits / rank for hits, rank in enumerate(ranks, 1)) / true_matches
+    searched = counts["with_a_true_match"]
+    queries = verdicts.total()
     return {
-        "with_a_true_match": with_a_true_match,
-        **means,
-        "verdicts": {name: verdicts[name] for name in VERDICTS},
-        "matches_right": matches_right,
+        "scoring": scoring,
+        "queries": queries,
+        "with_a_true_match": searched,
+        **{name: total / searched if searched else None for name, total in totals.items()},
+        "verdicts": dict(verdicts),
+        "matches_right": counts["matches_right"],
+        "service_timing_ms": {name: round(total / queries, 3) for name, total in times.items()},
     }
 
 
@@ -113,23 +117,18 @@ def query_crops(
     client: Client,
     crops: Iterable[SourceCrop],
     options: QueryOptions,
-) -> Iterator[tuple[SourceCrop, QueryAnswer, float]]:
-    """Query with each crop, and yield crop, answer and milliseconds until the answer was read.
+) -> Iterator[tuple[SourceCrop, QueryAnswer]]:
+    """Query with each crop, several at a time, and yield crop and answer in order.
 
     Raises:
         InputProblem: a crop cannot be read, or the service refuses it.
     """
 
-    def query(crop: SourceCrop) -> tuple[SourceCrop, QueryAnswer, float]:
-        data = read_crop(crop)
-        if isinstance(data, str):
-            raise InputProblem(f"{crop.name}: {data}")
-        started = time.perf_counter()
+    def query(crop: SourceCrop) -> tuple[SourceCrop, QueryAnswer]:
         try:
-            answer = client.query(data, **options)
-        except RequestRefused as refusal:
-            raise InputProblem(f"{crop.name}: {refusal}") from refusal
-        return crop, answer, (time.perf_counter() - started) * 1e3
+            return crop, client.query(crop.read(), **options)
+        except (OSError, RequestRefused) as error:
+            raise InputProblem(f"{crop.name}: {error}") from error
 
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
         yield from threads.map(query, crops)
@@ -149,38 +148,20 @@ def measure(
     options.setdefault("top_k", min(enrolled, MAX_RESULTS))
     # Known names of the gallery would help the order by neighbours, against the field's protocol.
     options.setdefault("order", "score")
-    whole = options["top_k"] >= enrolled
-    gallery = [] if whole else [(crop.identity, crop.camera) for crop in client.crops()]
-    totals: Counter[str] = Counter()
-    scorings = set()
-
-    def answers() -> Iterator[tuple[Label, Sequence[Label], str]]:
-        with progress_bar() as progress:
-            asked = progress.track(
-                query_crops(client, crops, options), total=len(crops), description="Querying"
-            )
-            for crop, answer, milliseconds in asked:
-                totals.update({"asked": milliseconds, **answer.timing_ms.model_dump()})
-                scorings.add(answer.scoring)
-                labels = [(row.identity, row.camera) for row in answer.results]
-                yield (crop.identity, crop.camera), labels, answer.verdict
-
     started = time.perf_counter()
-    figures = summarize(answers(), gallery)
+    with progress_bar() as progress:
+        answers = progress.track(
+            query_crops(client, crops, options), total=len(crops), description="Querying"
+        )
+        figures = summarize(answers, client.crops())
     seconds = time.perf_counter() - started
-    means = {name: total / len(crops) for name, total in totals.items()}
     summary = {
         "gallery": client.gallery_name,
         "gallery_crops": enrolled,
-        "whole_rankings": whole,
+        "whole_rankings": options["top_k"] >= enrolled,
         **options,
-        "scoring": ", ".join(scorings),
-        "queries": len(crops),
         **figures,
-        "ms_per_query": means.pop("asked"),
-        "service_timing_ms": {name: round(mean, 3) for name, mean in means.items()},
-        "in_flight": CONCURRENT_REQUESTS,
-        "queries_per_second": len(crops) / max(seconds, 1e-9),
+        "queries_per_second": len(crops) / seconds,
     }
     return Shown(summary, _view(summary))
 
@@ -193,19 +174,15 @@ def _view(summary: dict[str, Any]) -> Group:
     if summary["mAP"] is None:
         parts.append("Rank-k and mAP: no query has a true match under another camera there")
     else:
-        figures = [f"{summary[name]:.2%}" for name in REPORTED]
-        parts.append(plain_table(list(REPORTED.values()), [figures]))
-
-        if not summary["whole_rankings"]:
-            cut = f"rankings were cut at {summary['top_k']:,} results"
-            parts.append(f"mAP is a lower bound: {cut}")
-        if summary["with_a_true_match"] < summary["queries"]:
-            parts.append(f"over the {summary['with_a_true_match']:,} that have a true match there")
+        figures = [f"{summary[name]:.2%}" for name in METRICS]
+        parts.append(plain_table(list(METRICS.values()), [figures]))
+        parts.append(f"over the {summary['with_a_true_match']:,} that have a true match there")
+    if not summary["whole_rankings"]:
+        parts.append(f"mAP is a lower bound: rankings were cut at {summary['top_k']:,} results")
     verdicts = ", ".join(f"{count:,} {name}" for name, count in summary["verdicts"].items())
     stages = ", ".join(f"{name} {mean:.1f}" for name, mean in summary["service_timing_ms"].items())
     return Group(
         *parts,
         f"verdicts: {verdicts}; of the matches {summary['matches_right']:,} are right",
-        f"{summary['ms_per_query']:.1f} ms per query with {summary['in_flight']} in flight, "
-        f"{summary['queries_per_second']:.1f} queries/s; in the service: {stages} ms",
+        f"{summary['queries_per_second']:.1f} queries/s; ms per query in the service: {stages}",
     )

@@ -1,4 +1,4 @@
-"""The demonstration's results: the ranking of each query, figures over all, and texts on them."""
+"""The demonstration's results: the outcome of each query, figures over all, and texts on them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from demo.data_sets import Label, summarize
-from gmn_client.models import CalibrationState, ModelInfo, QueryAnswer, RankedCrop
+from demo.data_sets import summarize
+from gmn_client.models import ModelInfo, QueryAnswer
 from service.commands.bulk import SourceCrop
 
 OPERATING_POINT = "far_1e-2"
 ASKED = 0.01
-SHOWN_KNOWN = 9
-SHOWN_STRANGERS = 3
-METRICS = {"rank_1": "Rank-1", "mAP": "mAP"}
+KNOWN_OUTCOMES = {
+    "found": "known people found: answered match with the right person",
+    "uncertain": "known people answered uncertain",
+    "missed": "known people missed: answered no match",
+    "mistaken": "known people mistaken for somebody else: answered match",
+}
+STRANGER_OUTCOMES = {
+    "rightly_unknown": "strangers rightly answered no match",
+    "doubtful": "strangers answered uncertain",
+    "false_alarm": "false alarms: strangers answered match",
+}
 
 
 @dataclass(frozen=True)
@@ -25,33 +34,23 @@ class Finding:
 
     Attributes:
         query: the crop that was sent.
-        enrolled: true if the gallery knows this person.
+        known: true if this person is enrolled.
         answer: the answer of the service.
-        shown: the first rows of the ranking, best first, each with the crop of the gallery.
     """
 
     query: SourceCrop
-    enrolled: bool
+    known: bool
     answer: QueryAnswer
-    shown: Sequence[tuple[RankedCrop, SourceCrop]]
-
-    @property
-    def labels(self) -> tuple[Label, list[Label], str]:
-        """Return the arguments of `summarize`: labels of query and results, and the verdict."""
-        ranking = [(row.identity, row.camera) for row in self.answer.results]
-        return (self.query.identity, self.query.camera), ranking, self.answer.verdict
 
     @property
     def outcome(self) -> str:
         verdict = self.answer.verdict
-        results = self.answer.results
-        if verdict == "uncertain":
-            return "unsure"
-        if not self.enrolled:
-            return "false alarm" if verdict == "match" else "right: nobody"
+        if not self.known:
+            return {"match": "false_alarm", "uncertain": "doubtful"}.get(verdict, "rightly_unknown")
         if verdict != "match":
-            return "missed"
-        return "found" if results[0].identity == self.query.identity else "wrong person"
+            return "uncertain" if verdict == "uncertain" else "missed"
+        nearest = self.answer.results[0]
+        return "found" if nearest.identity == self.query.identity else "mistaken"
 
 
 @dataclass(frozen=True)
@@ -59,110 +58,74 @@ class Findings:
     """All queries of a demonstration, with its gallery and its model.
 
     Attributes:
-        findings: one for each query, in the order of asking.
-        seed: of the drawing, of the order, and of the choice of the people shown.
-        gallery: the enrolled crops.
-        enroll_seconds: the time that enrolling them took.
-        calibration: the state of the gallery's calibration after the last query.
+        findings: one for each query, in the order of the queries.
+        seed: of the drawing, of the order, and of the choice of the queries shown.
+        gallery: the enrolled crops by their ids.
+        thresholds: the service's sentence on its thresholds after the last query.
         model: the description of the served artefact.
     """
 
     findings: Sequence[Finding]
     seed: int
-    gallery: Sequence[SourceCrop]
-    enroll_seconds: float
-    calibration: CalibrationState
+    gallery: Mapping[str, SourceCrop]
+    thresholds: str
     model: ModelInfo
 
-    @property
-    def known(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.enrolled]
-
-    @property
-    def strangers(self) -> list[Finding]:
-        return [finding for finding in self.findings if not finding.enrolled]
-
-    def sample(
-        self,
-        known: int = SHOWN_KNOWN,
-        strangers: int = SHOWN_STRANGERS,
-    ) -> list[Finding]:
-        """Draw a sample by the seed, without regard to the answers, known people first."""
+    def sample(self, known: int = 9, strangers: int = 3) -> list[Finding]:
+        """Draw queries by the seed, without regard to their answers, known people first."""
         draw = random.Random(self.seed)
         sampled = []
-        for findings, count in ((self.known, known), (self.strangers, strangers)):
+        for is_known, count in ((True, known), (False, strangers)):
+            findings = [finding for finding in self.findings if finding.known == is_known]
             sampled += draw.sample(findings, min(count, len(findings)))
         return sampled
 
+    @cached_property
     def figures(self) -> dict[str, Any]:
-        """Compute shares from 0 to 1, counts, milliseconds and crops a second, by name."""
-        known = self.known
-        outcomes = Counter(finding.outcome for finding in known)
-        alarms = Counter(finding.outcome for finding in self.strangers)
-        answers = [finding.answer for finding in self.findings]
-        milliseconds = sum(answer.timing_ms.total for answer in answers)
-        ranked = summarize(finding.labels for finding in known)
+        """Return counts, shares from 0 to 1, and milliseconds, by name."""
+        known = [(finding.query, finding.answer) for finding in self.findings if finding.known]
+        gallery = self.gallery.values()
+        ranked = summarize(known, gallery)
+        outcomes = Counter(finding.outcome for finding in self.findings)
         return {
             "artefact": self.model.artefact,
             "terms": str(self.model.provenance.get("terms", "unknown")),
             "scoring": self.model.default_scoring,
             "seed": self.seed,
-            "crops": len(self.gallery),
-            "people": len({crop.identity for crop in self.gallery}),
-            "cameras": len({crop.camera for crop in self.gallery}),
-            "queries": len(self.findings),
-            **{name: ranked[name] or 0.0 for name in METRICS},
+            "crops": len(gallery),
+            "cameras": len({crop.camera for crop in gallery}),
             "known": len(known),
-            "known_not_matched": outcomes["missed"] + outcomes["unsure"],
-            "known_uncertain": outcomes["unsure"],
-            "known_matched_as_another": outcomes["wrong person"],
-            "strangers": len(self.strangers),
-            "false_alarms": alarms["false alarm"],
-            "operating_point": OPERATING_POINT,
-            "ms_per_query": round(milliseconds / max(1, len(answers)), 3),
-            "crops_per_second": round(len(self.gallery) / max(self.enroll_seconds, 1e-9), 1),
+            "strangers": len(self.findings) - len(known),
+            **{outcome: outcomes[outcome] for outcome in (*KNOWN_OUTCOMES, *STRANGER_OUTCOMES)},
+            "rank_1": ranked["rank_1"],
+            "mAP": ranked["mAP"],
+            "ms_per_query": ranked["service_timing_ms"]["total"],
         }
 
+    @property
+    def headlines(self) -> list[tuple[str, str]]:
+        figures = self.figures
+        counts = []
+        for people, outcomes in (("known", KNOWN_OUTCOMES), ("strangers", STRANGER_OUTCOMES)):
+            for outcome, meaning in outcomes.items():
+                counts.append((f"{figures[outcome]} of {figures[people]}", meaning))
+        return [
+            *counts,
+            (f"{figures['rank_1']:.1%}", f"Rank-1 of known people, ranked by {figures['scoring']}"),
+            (f"{figures['mAP']:.1%}", "mAP of the same rankings"),
+            (f"{figures['ms_per_query']:.0f} ms", "per query, in the service"),
+        ]
 
-def headlines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    known = figures["known"]
-    return [
-        (
-            f"{figures['known_not_matched']} of {known}",
-            f"known people not answered match ({figures['known_uncertain']} of these uncertain)",
-        ),
-        (
-            f"{figures['known_matched_as_another']} of {known}",
-            "known people answered match as another person",
-        ),
-        (
-            f"{figures['false_alarms']} of {figures['strangers']}",
-            "strangers answered match (false alarms)",
-        ),
-        *(
-            (f"{figures[name]:.1%}", f"{title} by {figures['scoring']}, {known} queries")
-            for name, title in METRICS.items()
-        ),
-        (f"{figures['ms_per_query']:.0f} ms", "per query, in the service"),
-        (f"{figures['crops_per_second']:.0f}/s", "crops enrolled"),
-    ]
-
-
-def setting(figures: Mapping[str, Any]) -> str:
-    """Describe the gallery, and the queries in their order."""
-    return (
-        f"{figures['crops']} crops of {figures['people']} drawn people from {figures['cameras']} "
-        f"cameras enrolled; one more camera asks for {figures['known']} of them and for "
-        f"{figures['strangers']} strangers, in a mixed order of seed {figures['seed']}."
-    )
-
-
-def judging(findings: Findings) -> str:
-    """Describe the thresholds behind the verdicts."""
-    strangers = len(findings.strangers)
-    return (
-        f"Operating point {OPERATING_POINT}: {ASKED:.0%} of strangers may be answered match, "
-        f"{ASKED * strangers:.1f} of {strangers}. The model's thresholds do not fit every camera; "
-        "a gallery with 18 named people or more gets its own, some seconds after these are "
-        f"enrolled. At the last query: {findings.calibration.basis}"
-    )
+    @property
+    def description(self) -> str:
+        figures = self.figures
+        strangers = figures["strangers"]
+        return (
+            f"The gallery has {figures['crops']} crops of {figures['known']} drawn people from "
+            f"{figures['cameras']} cameras. Another camera asks for each of these known people and "
+            f"for {strangers} strangers, in an order mixed by seed {self.seed}. The verdicts are "
+            f"those of operating point {OPERATING_POINT}: {ASKED:.0%} of strangers, here "
+            f"{ASKED * strangers:.1f} of {strangers}, may be answered match. The model's "
+            "thresholds do not fit every camera, so a gallery of 18 named people or more gets its "
+            f"own some seconds after they are enrolled. At the last query: {self.thresholds}"
+        )

@@ -1,10 +1,9 @@
-"""The demonstration: draws people, enrolls some of them, asks for them and for strangers."""
+"""The demonstration: draws people, enrolls some, and searches for them and for strangers."""
 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demo.data_sets import read_spec
@@ -12,14 +11,11 @@ from demo.findings import OPERATING_POINT, Finding, Findings
 from gmn_client import Client
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop, enroll_crops
-from service.commands.common import progress_bar
-
-PICTURES = 8
 
 
 @dataclass(frozen=True)
 class Cast:
-    """People who are enrolled, and people who are asked for.
+    """The people of the demonstration.
 
     Attributes:
         gallery: every crop of the known people, from all cameras but the first.
@@ -27,9 +23,9 @@ class Cast:
         strangers: the same of people who are not enrolled.
     """
 
-    gallery: tuple[SourceCrop, ...]
-    known: tuple[SourceCrop, ...]
-    strangers: tuple[SourceCrop, ...]
+    gallery: Sequence[SourceCrop]
+    known: Sequence[SourceCrop]
+    strangers: Sequence[SourceCrop]
 
     def in_mixed_order(self, seed: int) -> list[SourceCrop]:
         """Return all queries, known people and strangers mixed by the seed.
@@ -50,26 +46,25 @@ def draw_cast(
 ) -> Cast:
     """Draw the cast; the same arguments give the same pictures.
 
-    The first of at least two cameras asks, and the others fill the gallery.
+    The first of at least two cameras takes the queries, and the others fill the gallery.
     """
     spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
     crops = list(read_spec(spec))
     known = sorted({str(crop.identity) for crop in crops})[:people]
-    first = min(str(crop.camera) for crop in crops)
-    gallery = [crop for crop in crops if crop.identity in known and crop.camera != first]
+    first_camera = min(str(crop.camera) for crop in crops)
     queries: dict[str | None, SourceCrop] = {}
     for crop in crops:
-        if crop.camera == first:
+        if crop.camera == first_camera:
             queries.setdefault(crop.identity, crop)
     return Cast(
-        gallery=tuple(gallery),
-        known=tuple(crop for crop in queries.values() if crop.identity in known),
-        strangers=tuple(crop for crop in queries.values() if crop.identity not in known),
+        [crop for crop in crops if crop.identity in known and crop.camera != first_camera],
+        [crop for crop in queries.values() if crop.identity in known],
+        [crop for crop in queries.values() if crop.identity not in known],
     )
 
 
 def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceCrop]:
-    """Enroll drawn crops, and return them by crop id.
+    """Enroll crops, and return them by crop id.
 
     Raises:
         InputProblem: the service refuses a crop.
@@ -88,7 +83,7 @@ def play(
     cast: Cast,
     seed: int,
 ) -> Findings:
-    """Enroll the gallery and ask for everyone, known people and strangers mixed.
+    """Fill an empty gallery, and search it for everyone, known people and strangers mixed.
 
     Args:
         client: of an empty gallery.
@@ -98,33 +93,16 @@ def play(
     Raises:
         InputProblem: the service refuses a drawn crop.
     """
-    started = time.perf_counter()
-    enrolled = enroll_all(client, cast.gallery)
-    seconds = time.perf_counter() - started
-    queries = cast.in_mixed_order(seed)
+    gallery = enroll_all(client, cast.gallery)
     findings = []
-    # Queries are sent one at a time, so that the thresholds that judge them depend on their order
-    # alone.
-    with progress_bar() as progress:
-        for crop in progress.track(queries, description="Querying"):
-            findings.append(_ask(client, crop, crop in cast.known, enrolled))
-    calibration = client.gallery().calibration
+    # Queries are sent one at a time, so that the thresholds depend on their order alone.
+    for crop in cast.in_mixed_order(seed):
+        answer = client.query(crop.read(), top_k=len(gallery), operating_point=OPERATING_POINT)
+        findings.append(Finding(crop, crop in cast.known, answer))
     return Findings(
-        findings=findings,
-        seed=seed,
-        gallery=cast.gallery,
-        enroll_seconds=seconds,
-        calibration=calibration,
-        model=client.model(),
+        findings,
+        seed,
+        gallery,
+        client.gallery().calibration.basis,
+        client.model(),
     )
-
-
-def _ask(
-    client: Client,
-    crop: SourceCrop,
-    known: bool,
-    enrolled: Mapping[str, SourceCrop],
-) -> Finding:
-    answer = client.query(crop.read(), top_k=len(enrolled), operating_point=OPERATING_POINT)
-    shown = [(row, enrolled[row.crop_id]) for row in answer.results[:PICTURES]]
-    return Finding(crop, known, answer, shown)

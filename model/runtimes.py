@@ -198,7 +198,7 @@ class Probes:
         """
         try:
             runtime = build_runtime(self._artefact, name, dtype)
-            cosine = self._cosine(runtime)
+            cosine = self.least_cosine(runtime)
         except (RuntimeUnusable, ArtefactProblem):
             raise
         except Exception as error:
@@ -212,7 +212,7 @@ class Probes:
             )
         return runtime
 
-    def _cosine(self, runtime: EmbeddingRuntime) -> float:
+    def least_cosine(self, runtime: EmbeddingRuntime) -> float:
         """Return the least cosine of a feature with the expected one; NaN if one is not finite."""
         found = runtime.embed(self.crops).astype(np.float64)
         # A feature of length 0 in PyTorch is expected to have length 0.

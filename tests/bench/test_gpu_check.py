@@ -1,4 +1,4 @@
-"""The check of a machine with a GPU, on the CPU: it compares, measures, and names its device."""
+"""The check of a machine with a GPU, on the CPU: it compares and measures."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ import pytest
 import torch
 
 from bench import gpu_check
-from bench.gpu_check import CPU_SIZES, check
+from model.problems import InputProblem
 
 # A machine with a GPU need not have the packages of the service.
 WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_client")
 
 
-def test_all_three_agree_with_the_cpu_in_float32(tiny_artefact: Path) -> None:
-    rows = list(check(torch.device("cpu"), CPU_SIZES, str(tiny_artefact)))
-    assert [row["precision"] for row in rows] == ["float32", "bfloat16"] * 3
-    assert all(row["per_second"] > 0 and row["peak_mib"] is None for row in rows)
-    embedded, _, scored, near, stepped, _ = (row["difference"] for row in rows)
-    assert embedded["least cosine"] == pytest.approx(1.0, abs=1e-5)
-    assert scored["largest difference"] == 0.0
-    assert 0.0 < near["largest difference"] < near["standard deviation of scores"]
-    assert stepped["loss, relative"] == pytest.approx(0.0, abs=1e-5)
-    assert stepped["cosine of the gradients"] == pytest.approx(1.0, abs=1e-3)
+def test_all_three_agree_with_the_cpu_in_float32(
+    tiny_artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"CROPS": 4, "QUERIES": 16, "GALLERY": 256, "SECONDS": 0.1, "RECIPE": "quick"}
+    for name, value in sizes.items():
+        monkeypatch.setattr(gpu_check, name, value)
+    rows = list(gpu_check.check(torch.device("cpu"), str(tiny_artefact)))
+    assert [row["precision"] for row in rows] == ["float32"] * 3 + ["bfloat16"] * 3
+    assert all(row["per_second"] > 0 for row in rows)
+    embedded, scored, stepped, _, near, _ = (
+        value for row in rows for value in row["difference"].values()
+    )
+    assert embedded == pytest.approx(1.0, abs=1e-5)
+    assert scored == 0.0
+    assert 0.0 < near < 1.0
+    assert stepped == pytest.approx(0.0, abs=1e-3)
 
 
 def test_the_script_needs_neither_the_service_nor_faiss() -> None:
@@ -37,10 +43,7 @@ def test_the_script_needs_neither_the_service_nor_faiss() -> None:
     assert finished.stdout.strip() == "[]"
 
 
-def test_without_a_gpu_the_script_names_the_cpu(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu_check, "check", lambda *_, **__: [])
-    gpu_check.main("cpu", tmp_path / "figures.json")
-    assert "No GPU is used" in capsys.readouterr().out
-    assert '"device": "CPU' in (tmp_path / "figures.json").read_text(encoding="utf-8")
+def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputProblem, match="no GPU is usable"):
+        gpu_check.main()

@@ -46,7 +46,7 @@ def test_a_track_ends_with_its_camera_and_with_a_gap_of_a_thousand_frames(tmp_pa
     names += ["0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"]
     crops, features = watch.read_crops(_write(tmp_path / "features.npz", names))
     assert len(features) == 8
-    assert crops.row.tolist() == [0, 1, 2, 3, 4, 5]
+    assert crops.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert crops.track.tolist() == [1, 1, 2, 3, 4, 5]
 
 
@@ -69,8 +69,8 @@ def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(tmp_
     reference = pairs.sum(axis=1).astype(np.float32)
     rows = pd.DataFrame(watch.judge_lists(crops, features, reference, 3))
     assert len(rows) == len(watch.CAMERAS) * len(watch.TRAFFIC) * len(watch.RATES)
-    assert rows.found.mean() > 0.95
-    assert not rows.above.any()
+    assert rows.obtained.mean() > 0.95
+    assert (rows.raised <= rows.high).all()
     cells = [{"artefact": "a", "traffic": "none", "size": 3, "galleries": 5}] * 2
     cells = [
         cell | {"rate": rate} | watch.figures(rows[rows.rate == rate])
@@ -81,22 +81,23 @@ def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(tmp_
     assert f"/{cells[0]['found']:.0%} |" in table
 
 
-def test_an_artefact_without_a_reference_has_no_forecast_to_judge(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "LISTS", 1)
-    crops, features = watch.read_crops(_write(tmp_path / "features.npz", _people(90)))
+def test_an_artefact_without_a_reference_has_no_forecast_to_judge(tiny_artefact, tmp_path):
     with pytest.raises(InputProblem, match="reference"):
-        next(watch.judge_lists(crops, features, None, 3))
+        watch.main(str(tiny_artefact), tmp_path / "features.npz")
 
 
 def test_the_figures_of_lists_are_shares_and_quantiles():
     rows = pd.DataFrame(
         {
-            "ratio": [0.0, 1.0, 1.0, 2.0],
-            "inside": [True, True, True, False],
-            "above": [False, False, False, True],
-            "found": [1.0, 0.5, 0.5, 1.0],
-            "basis": ["one_camera", "one_camera", "not_known", "several_cameras"],
-            "as_forecast": [True, False, True, True],
+            "rate": [0.01] * 4,
+            "judged": [1000] * 4,
+            "raised": [0, 10, 10, 20],
+            "low": [0, 0, 0, 0],
+            "high": [15, 15, 15, 15],
+            "obtained": [1.0, 0.5, 0.5, 1.0],
+            "found_basis": ["one_camera", "one_camera", "not_known", "several_cameras"],
+            "found_low": [None, None, None, 0.9],
+            "found_high": [1.0, 0.4, None, 1.0],
         }
     )
     assert watch.figures(rows) == {

@@ -19,7 +19,6 @@ from demo.command import CAMERAS
 from demo.page import render_page
 from demo.service import own_service
 from demo.story import draw_cast, play
-from gmn_client import Client
 
 SEED = 20_260
 PEOPLE = 60
@@ -46,16 +45,15 @@ def take_pictures(folder: Path) -> None:
     upload: FilePayload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}
     with (
         tempfile.TemporaryDirectory() as place,
-        own_service("bundled") as url,
+        own_service("bundled") as client,
         sync_playwright() as driver,
     ):
-        with Client(url) as client:
-            findings = play(client, cast, SEED)
+        findings = play(client, cast, SEED)
         demonstration = Path(place) / "index.html"
         demonstration.write_text(render_page(findings), encoding="utf-8")
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
-        page.goto(f"{url}/#default/search")
+        page.goto(f"{client.url}/#default/search")
         page.wait_for_selector("#state .dot.ready")
         page.set_input_files("#query .drop input", upload)
         page.wait_for_selector(".banner")

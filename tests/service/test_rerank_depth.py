@@ -38,7 +38,7 @@ def test_the_nearest_by_cosine_hold_the_best_of_m_net(name: str, tmp_path: Path)
     features = embed_records(artefact.embedder, artefact.description.preprocessing, records)
     identities = np.array([record.identity for record in records])
     np.savez(tmp_path / "features.npz", features=features, identities=identities)
-    drawn = ScaleCrops("people", tmp_path / "features.npz", 0)
+    drawn = ScaleCrops(tmp_path / "features.npz")
     gallery = np.stack([crop.vector for crop in drawn.crops(0, CROPS)])
     check(name, artefact, drawn.queries(QUERIES, CROPS), gallery)
 

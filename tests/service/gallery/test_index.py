@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.scale import KINDS, ScaleCrops
+from bench.scale import ScaleCrops
 from service.record.values import CropLabel, IndexedCrop
 from service.search import columns, gpu, product_codes
 from service.search import index as indexes
 from service.search.filters import EVERY_CROP, Filter, pairs_of
+from tests.bench.people import write_people
 from tests.service.filled_index import FilledIndex
 
 DIMENSION = 8
@@ -404,9 +405,9 @@ def test_any_row_can_be_deleted_from_product_codes():
     assert index.search(query, 1).row_ids.tolist() != [2191]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind):
-    drawn = ScaleCrops(kind, None, 64)
+@pytest.mark.parametrize("kind", ["people", "clusters"])
+def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind, tmp_path):
+    drawn = ScaleCrops(write_people(tmp_path, 64) if kind == "people" else None, 64)
     indexes.CODED_ROWS = 40
     index = FilledIndex(64)
     index.fill(

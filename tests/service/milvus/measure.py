@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path)
     parser.add_argument("--dimension", type=int, default=512)
     asked = parser.parse_args()
-    source = ScaleCrops("people", asked.features, asked.dimension)
+    source = ScaleCrops(asked.features, asked.dimension)
     with tempfile.TemporaryDirectory() as folder, milvus_server("real") as server:
         assert isinstance(server, Real)
         with contextlib.closing(Lab(Path(folder), server.url, "one", source.dimension)) as one:

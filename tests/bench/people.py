@@ -1,0 +1,24 @@
+"""A file of features of drawn people, whose spectrum falls as real features' does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from model.feature_file import Origin, write_features
+
+PEOPLE = 1000
+CROPS = 8
+
+
+def write_people(folder: Path, dimension: int) -> Path:
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(PEOPLE), CROPS)
+    spectrum = (1 + np.arange(dimension)) ** -0.5
+    centres = random.standard_normal((PEOPLE, dimension))[people]
+    features = spectrum * (centres + 0.7 * random.standard_normal(centres.shape))
+    path = folder / "people.npz"
+    columns = {"identities": [str(person) for person in people]}
+    write_features(path, features.astype(np.float32), columns, Origin("drawn"))
+    return path
