@@ -151,8 +151,8 @@ class Augmenter:
             if name in drawn:
                 numbers = torch.stack(drawn[name], dim=1)
             else:
-                own = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
-                numbers = torch.rand((count, AUGMENTATIONS[name].draws), generator=own)
+                plugin_random = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
+                numbers = torch.rand((count, AUGMENTATIONS[name].draws), generator=plugin_random)
             draws[name] = numbers[part]
         return draws
 

@@ -68,10 +68,10 @@ def load_backbone_weights(
         load_tensors(backbone, _osnet(name, initial_weights), initial_weights)
     else:
         state = _torchvision(name, initial_weights)
-        known = backbone.state_dict()
+        expected = backbone.state_dict()
         if name == "mobilenet_v2":
             state = {key.removeprefix("features."): value for key, value in state.items()}
-        for key in state.keys() - known.keys():
+        for key in state.keys() - expected.keys():
             if key.startswith(("fc.", "classifier.")):
                 del state[key]
         load_tensors(backbone, state, initial_weights, ("layer4.",))
@@ -93,15 +93,15 @@ def _torchvision(name: str, initial_weights: str) -> Tensors:
             f"torchvision has no weights for {name}; set initial_weights to a state dict with the "
             "backbone's names, or to none"
         )
-    known = torchvision.models.get_model_weights(name).__members__
+    all_weights = torchvision.models.get_model_weights(name).__members__
     chosen = asked or f"IMAGENET1K_V{2 if name in SECOND_WEIGHTS else 1}"
-    if chosen not in known:
+    if chosen not in all_weights:
         raise InputProblem(
             f"torchvision has no weights {chosen} for {name}; set initial_weights to "
-            f"{' or '.join(f'torchvision:{name}' for name in known)}"
+            f"{' or '.join(f'torchvision:{name}' for name in all_weights)}"
         )
     try:
-        state: Tensors = known[chosen].get_state_dict(progress=False)
+        state: Tensors = all_weights[chosen].get_state_dict(progress=False)
     except OSError as error:
         raise InputProblem(
             f"torchvision's weights for {name} could not be downloaded ({error}); "
@@ -116,10 +116,10 @@ def _osnet(name: str, initial_weights: str) -> Tensors:
             f"{initial_weights} has no weights for OSNet; set initial_weights to a torchreid "
             "state dict, to an artefact that gmn import-weights made, or to none"
         )
-    held, tensors = torchreid_tensors(read_state_dict(Path(initial_weights)), initial_weights)
-    if held != name:
+    backbone, tensors = torchreid_tensors(read_state_dict(Path(initial_weights)), initial_weights)
+    if backbone != name:
         raise InputProblem(
-            f"{initial_weights}: holds weights of {held}; set embedder.backbone={held}, or "
+            f"{initial_weights}: holds weights of {backbone}; set embedder.backbone={backbone}, or "
             "name other weights"
         )
     return {key: value for key, value in tensors.items() if not key.startswith("head.")}
@@ -171,7 +171,7 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
 
 def _timm(name: str, initial_weights: str) -> Tensors:
     timm = import_timm(name)
-    own = name.removeprefix(PREFIX)
+    timm_name = name.removeprefix(PREFIX)
     weights: dict[str, Any] = {"pretrained": True}
     if initial_weights.partition(":")[0] == "torchvision":
         raise InputProblem(
@@ -181,13 +181,13 @@ def _timm(name: str, initial_weights: str) -> Tensors:
     if initial_weights != "timm":
         state = read_state_dict(Path(initial_weights))
         with torch.device("meta"):
-            classified = timm.create_model(own).state_dict()
-            bare = timm.create_model(own, num_classes=0).state_dict()
+            classified = timm.create_model(timm_name).state_dict()
+            bare = timm.create_model(timm_name, num_classes=0).state_dict()
         classifier = classified.keys() - bare.keys()
         unclassified = {key: value for key, value in state.items() if key not in classifier}
         refuse_misfits(unclassified, bare, initial_weights)
         weights["pretrained_cfg_overlay"] = {"state_dict": state, "custom_load": False}
-    elif not timm.is_model_pretrained(own):
+    elif not timm.is_model_pretrained(timm_name):
         raise InputProblem(
             f"timm has no weights for {name}; set initial_weights to a state dict or to none"
         )
@@ -197,8 +197,8 @@ def _timm(name: str, initial_weights: str) -> Tensors:
         raise InputProblem(
             f"timm's weights for {name} could not be downloaded ({error}); set "
             "initial_weights to a state dict with timm's names, which "
-            f'torch.save(timm.create_model("{own}", pretrained=True).state_dict(), "weights.pth") '
-            "writes on a machine with access, or to none"
+            f'torch.save(timm.create_model("{timm_name}", pretrained=True).state_dict(), '
+            '"weights.pth") writes on a machine with access, or to none'
         ) from error
 
 
@@ -207,10 +207,10 @@ def timm_weights(name: str) -> tuple[str, str]:
 
     The name ends in a tag that abbreviates recipe and data. The licence may be empty.
     """
-    own = name.removeprefix(PREFIX)
-    known = import_timm(name).get_pretrained_cfg(own).to_dict()
-    tagged = ".".join(part for part in (own.partition(".")[0], known.get("tag")) if part)
-    return known.get("hf_hub_id") or f"timm/{tagged}", known.get("license") or ""
+    timm_name = name.removeprefix(PREFIX)
+    config = import_timm(name).get_pretrained_cfg(timm_name).to_dict()
+    tagged = ".".join(part for part in (timm_name.partition(".")[0], config.get("tag")) if part)
+    return config.get("hf_hub_id") or f"timm/{tagged}", config.get("license") or ""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -251,20 +251,20 @@ def load_tensors(
 
 def refuse_misfits(
     tensors: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
     source: str,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Refuse weights that do not fit a network's `own` tensors.
+    """Refuse weights that do not fit a network's `expected` tensors.
 
     Raises:
         InputProblem: tensors are unknown, missing or of another shape; names the first of them.
     """
-    shared = tensors.keys() & own.keys()
-    missing = {key for key in own.keys() - shared if not key.endswith("num_batches_tracked")}
+    shared = tensors.keys() & expected.keys()
+    missing = {key for key in expected.keys() - shared if not key.endswith("num_batches_tracked")}
     for kind, keys in (
         ("unknown", tensors.keys() - shared),
-        ("of another shape", {key for key in shared if tensors[key].shape != own[key].shape}),
+        ("of another shape", {key for key in shared if tensors[key].shape != expected[key].shape}),
         ("missing", {key for key in missing if not key.startswith(optional)}),
     ):
         if keys:

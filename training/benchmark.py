@@ -139,34 +139,36 @@ def plan_benchmark(
         InputProblem: a setting is wrong, or no run of the table is possible.
     """
     recipes = [row.resolved(settings, plugins) for row in table.rows]
-    known = {dataset.name: dataset for dataset in datasets}
+    by_name = {dataset.name: dataset for dataset in datasets}
     protocol = PROTOCOLS.get(table.protocol)
-    tests = table.tests or (protocol.targets if protocol else ()) or tuple(known)
-    sources = table.sources or (protocol.sources if protocol else ()) or tuple(known)
+    tests = table.tests or (protocol.targets if protocol else ()) or tuple(by_name)
+    sources = table.sources or (protocol.sources if protocol else ()) or tuple(by_name)
     left_out: list[str] = []
     takes_any = protocol is None or not protocol.sources
-    if takes_any and not known.keys() & set(tests):
+    if takes_any and not by_name.keys() & set(tests):
         left_out.append(
-            f"none of {', '.join(tests)} is given: the table is run on {', '.join(known)} instead"
+            f"none of {', '.join(tests)} is given: the table is run on {', '.join(by_name)} instead"
         )
-        tests = sources = tuple(known)
-    given_tests = [name for name in tests if name in known]
-    used = {*tests, *sources} if protocol else {*tests}
-    left_out += [f"{name} is not tested: it is not given" for name in tests if name not in known]
+        tests = sources = tuple(by_name)
+    given_tests = [name for name in tests if name in by_name]
+    sets_of_table = {*tests, *sources} if protocol else {*tests}
+    left_out += [f"{name} is not tested: it is not given" for name in tests if name not in by_name]
     why = (
         f"give it without {', '.join(given_tests)} to run the table on it"
         if takes_any
         else f"protocol {table.protocol} names its sets; gmn/lodo takes any"
     )
-    left_out += [f"{name} is in no row of this table: {why}" for name in known if name not in used]
+    left_out += [
+        f"{name} is in no row of this table: {why}" for name in by_name if name not in sets_of_table
+    ]
     trainings = []
     for left, trained, tested in _runs(protocol, sources, given_tests):
-        absent = [name for name in trained if name not in known]
+        absent = [name for name in trained if name not in by_name]
         if absent or not trained:
             needed = ", ".join(absent) or "another set"
             left_out.append(f"{', '.join(tested)} is not tested: that needs {needed} to train on")
             continue
-        given = [known[name] for name in (sources if protocol else trained) if name in known]
+        given = [by_name[name] for name in (sources if protocol else trained) if name in by_name]
         source = RunData(
             specs=tuple(dataset.spec for dataset in given),
             left_out=left,
@@ -174,7 +176,7 @@ def plan_benchmark(
             command=command,
         )
         sets = source.training_sets(given)
-        trainings.append(Training(source, sets, [known[name] for name in tested]))
+        trainings.append(Training(source, sets, [by_name[name] for name in tested]))
     if not trainings:
         raise InputProblem(f"{table.name}: none of its runs is possible: {'; '.join(left_out)}")
     return Benchmark(table, recipes, trainings, left_out, settings, seeds, out)
@@ -256,7 +258,7 @@ def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
     """
     rows: list[list[Value]] = []
     total = 0.0
-    known: set[Path] = set()
+    estimated: set[Path] = set()
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
         bare = {"initial_weights": "none", "distillation": Distillation()}
         bare_recipe = recipe.model_copy(update=bare)
@@ -266,10 +268,10 @@ def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
             for sets in (training.sets, training.tests):
                 place.append(", ".join(sorted(dataset.name for dataset in sets)))
             folder = benchmark.run_folder(recipe, training, 0)
-            if folder in known:
+            if folder in estimated:
                 rows.append([*place, None, None, None])
                 continue
-            known.add(folder)
+            estimated.add(folder)
             records, _ = split_people(bare_recipe, training.sets)
             if timed is None:
                 timed = estimate_run(prepare_run(bare_recipe, records, folder))
@@ -280,8 +282,8 @@ def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
     seeds = len(benchmark.seeds)
     columns = ["row", "trained on", "tested on", "steps", "a step", "hours a run"]
     summary = (
-        f"{seeds * len(known)} runs with {seeds} seeds train for about {seeds * total:,.1f} hours. "
-        "A row without figures shares the run of an earlier row."
+        f"{seeds * len(estimated)} runs with {seeds} seeds train for about {seeds * total:,.1f} "
+        "hours. A row without figures shares the run of an earlier row."
     )
     return Table("", columns, rows, labels=3), summary
 
@@ -325,22 +327,22 @@ def _measure(
     """Return a run's report on a set; measure it unless a report has the row's ranking."""
     place = folder / "tests" / dataset.name
     path = folder / ARTEFACT_NAME
-    known: set[str] = set()
+    measured_rankings: set[str] = set()
     if (place / REPORT).exists():
         measured = read_run(str(place))
-        known = set(measured.report.datasets[0].scorings)
-        if row.scoring in known:
+        measured_rankings = set(measured.report.datasets[0].scorings)
+        if row.scoring in measured_rankings:
             return measured
     # If a set is trained on and has no test split, its held-out people are searched for.
     trained_on = dataset.name in [trained.name for trained in training.sets]
     held_out = trained_on and all(record.split in (None, "train") for record in dataset.records)
     artefact = load_artefact(path)
-    asked = known | {row.scoring, *artefact.description.scorings}
+    rankings = measured_rankings | {row.scoring, *artefact.description.scorings}
     report, _ = evaluate(
         artefact,
         [dataset],
         str(path),
-        scorings=[name for name in RANKINGS if name in asked],
+        scorings=[name for name in RANKINGS if name in rankings],
         held_out=held_out,
         device=choose_device("auto"),
         progress_bar=progress_bar,

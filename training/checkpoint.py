@@ -160,15 +160,15 @@ def _write(
     identity: RunIdentity,
 ) -> None:
     content = {**state, **asdict(position), "identity": identity.model_dump(mode="json")}
-    beside = file.with_name(f".{file.name}.tmp")
+    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with beside.open("wb") as written:
+        with temporary.open("wb") as written:
             torch.save(content, written)
             written.flush()
             os.fsync(written.fileno())
         if file.name == CHECKPOINT_NAME and file.exists():
             file.replace(file.with_name(PREVIOUS_NAME))
-        beside.replace(file)
+        temporary.replace(file)
     except (OSError, RuntimeError) as error:
         raise InputProblem(
             f"{file}: cannot be written ({error}); make room, then continue with --resume"

@@ -42,9 +42,9 @@ def extrapolate(
     """
     first = load_artefact(start)
     last = load_artefact(trained)
-    known = last.description
+    description = last.description
     for part in ("embedder", "preprocessing"):
-        if getattr(first.description, part) != getattr(known, part):
+        if getattr(first.description, part) != getattr(description, part):
             raise InputProblem(
                 f"{start}: its {part} differs from that of {trained}; name the artefact that the "
                 "training began from"
@@ -55,12 +55,12 @@ def extrapolate(
             state[name] = weights + alpha * (state[name] - weights)
         if name.endswith("running_var") and (state[name] <= 0.0).any():
             raise InputProblem(f"alpha {alpha:g}: {name} would be 0 or less; choose a smaller one")
-    embedder = Embedder(known.embedder)
+    embedder = Embedder(description.embedder)
     embedder.load_state_dict(state)
     round_as_stored(embedder)
     inherited = [inherited_weights("initial weights", str(file)) for file in (trained, start)]
     origins = {source: None for sources, _ in inherited for source in sources}
-    provenance = known.provenance.model_copy(
+    provenance = description.provenance.model_copy(
         update={
             "terms": joined_terms(source.terms for source in origins),
             "command": command,
@@ -73,7 +73,7 @@ def extrapolate(
     )
     return save_artefact(
         out,
-        known.model_copy(update={"provenance": provenance}),
+        description.model_copy(update={"provenance": provenance}),
         embedder.eval(),
         last.metric_network,
         fingerprints_of((), (), [training for _, training in inherited]),

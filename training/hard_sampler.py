@@ -70,8 +70,8 @@ class HardSampler(PKSampler):
             embed: called at most once, with up to `SEEN_CROPS` rows of each person.
         """
         self._inner.prepare(epoch, embed)
-        known = len(self._neighbours) > 0
-        fresh = known and (self._every == 0 or epoch % self._every)
+        has_neighbours = len(self._neighbours) > 0
+        fresh = has_neighbours and (self._every == 0 or epoch % self._every)
         if self._share and not fresh:
             self._find_neighbours(embed)
 
@@ -87,8 +87,8 @@ class HardSampler(PKSampler):
                 chosen = [self._names[place] for place in places]
                 # People of the replaced batch fill up for a domain with too few people.
                 rest = [person for person in people[1:] if person not in chosen]
-                together = [people[0], *chosen, *rest][: self.identities]
-                batches[index] = self.crops_of(together, random)
+                batch_people = [people[0], *chosen, *rest][: self.identities]
+                batches[index] = self.crops_of(batch_people, random)
         return batches
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -101,24 +101,24 @@ class HardSampler(PKSampler):
     def _find_neighbours(self, embed: Embed) -> None:
         """Find the nearest people of each person by the cosine of mean features."""
         random = np.random.default_rng(self.seed)
-        seen = {
+        rows_of_person = {
             person: self.shuffled(self.people[person], random)[:SEEN_CROPS]
             for person in self._names
         }
-        rows = [row for rows in seen.values() for row in rows]
+        rows = [row for rows in rows_of_person.values() for row in rows]
         features = unit_length(embed(rows))
-        ends = np.cumsum([len(rows) for rows in seen.values()])
+        ends = np.cumsum([len(rows) for rows in rows_of_person.values()])
         parts = np.split(features, ends[:-1])
         means = np.stack([part.mean(axis=0) for part in parts])
         means = unit_length(means)
-        wanted = 2 * (self.identities - 1)
-        self._neighbours = np.full((len(self._names), wanted), -1, np.int64)
+        neighbour_count = 2 * (self.identities - 1)
+        self._neighbours = np.full((len(self._names), neighbour_count), -1, np.int64)
         domains: dict[str, list[int]] = defaultdict(list)
         for number, person in enumerate(self._names):
             domains[self.domain_of[person]].append(number)
         for members in domains.values():
             numbers = np.array(members)
-            count = min(wanted, len(numbers) - 1)
+            count = min(neighbour_count, len(numbers) - 1)
             for start in range(0, len(numbers), ROWS_AT_ONCE):
                 part = numbers[start : start + ROWS_AT_ONCE]
                 cosines = means[part] @ means[numbers].T

@@ -79,11 +79,11 @@ def sections_of(initial_weights: str) -> dict[str, dict[str, Any]]:
     path = _artefact_file(initial_weights)
     if path is None or not path.exists():
         return {}
-    known = load_artefact(path).description
+    description = load_artefact(path).description
     sections = {
-        "embedder": known.embedder.model_dump(mode="json"),
-        "preprocessing": known.preprocessing.model_dump(mode="json"),
+        "embedder": description.embedder.model_dump(mode="json"),
+        "preprocessing": description.preprocessing.model_dump(mode="json"),
     }
-    if known.metric_network is not None:
-        sections["metric_network"] = known.metric_network.model_dump(mode="json")
+    if description.metric_network is not None:
+        sections["metric_network"] = description.metric_network.model_dump(mode="json")
     return sections

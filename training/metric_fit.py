@@ -171,8 +171,8 @@ def chosen_records(records: Sequence[CropRecord], recipe: Recipe) -> list[CropRe
         share = min(1.0, recipe.metric_fit.crops / len(crops))
         count = math.ceil(share * len(people))
         order = np.random.default_rng(recipe.seed).permutation(len(people))
-        some = {people[number] for number in order[:count]}
-        chosen += [record for record in crops if record.identity in some]
+        chosen_people = {people[number] for number in order[:count]}
+        chosen += [record for record in crops if record.identity in chosen_people]
     return chosen
 
 
@@ -280,8 +280,8 @@ def cosine_anchor_loss(scores: Tensor, cosines: Tensor) -> Tensor:
     least = torch.finfo(scores.dtype).eps
     deviation = scores.std().detach().clamp(min=least)
     standardised = (scores - scores.mean()) / deviation
-    wanted = (cosines - cosines.mean()) / cosines.std().clamp(min=least)
-    return (standardised - wanted).square().mean()
+    target = (cosines - cosines.mean()) / cosines.std().clamp(min=least)
+    return (standardised - target).square().mean()
 
 
 @torch.no_grad()

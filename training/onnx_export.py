@@ -131,8 +131,8 @@ def export_onnx(file: Path, folder: Path) -> Parity:
     size = description.preprocessing
     _require_packages()
     make_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
-        written = Path(beside)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
+        written = Path(temporary)
         crops = {CROPS: torch.zeros(2, 3, size.height, size.width)}
         _write_graph(written / EMBEDDER, for_export(artefact.embedder), crops, (FEATURES,))
         features = {name: torch.rand(2, description.embedder.dimension) for name in PAIR}
@@ -164,9 +164,9 @@ def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
     for part in (crops, crops[:1]):
         (features,) = embedder.run(None, {CROPS: part.contiguous().numpy()})
         outputs.append(features)
-    wanted = torch.cat([expected, expected[:1]])
-    apart = (torch.from_numpy(np.concatenate(outputs)) - wanted).abs()
-    apart = apart / wanted.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    expected_twice = torch.cat([expected, expected[:1]])
+    difference = (torch.from_numpy(np.concatenate(outputs)) - expected_twice).abs()
+    difference /= expected_twice.norm(dim=1, keepdim=True).clamp(min=1e-12)
     rows, columns = torch.triu_indices(len(expected), len(expected))
     pairs = {PAIR[0]: expected[rows].numpy(), PAIR[1]: expected[columns].numpy()}
     reference = PairScores(artefact)(expected[rows], expected[columns])
@@ -176,7 +176,7 @@ def compare_with_torch(artefact: Artefact, folder: Path) -> Parity:
         theirs = torch.from_numpy(pair_scorer.run([scoring], pairs)[0])
         largest = ours.abs().max().clamp(min=1.0)
         scores[scoring] = float((theirs - ours).abs().max() / largest)
-    return Parity(len(crops), len(rows), float(apart.max()), scores)
+    return Parity(len(crops), len(rows), float(difference.max()), scores)
 
 
 def _session(graph: Path) -> Any:

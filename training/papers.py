@@ -155,11 +155,11 @@ def paper_rows() -> list[PaperRow]:
 
 
 def _has_section(recipe: Recipe, setting: str) -> bool:
-    held: Any = recipe
+    section: Any = recipe
     for parent in setting.partition("=")[0].split(".")[:-1]:
         # An unknown name counts as known here, so that reading the recipe refuses it.
-        held = getattr(held, parent, held)
-        if held is None:
+        section = getattr(section, parent, section)
+        if section is None:
             return False
     return True
 
@@ -170,9 +170,9 @@ def _settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def people_differences(provenance: Provenance) -> list[str]:
     """Say in clauses why an artefact was trained on fewer people than the paper's."""
-    found = []
+    differences = []
     if share := provenance.held_out.get("fraction", 0.0):
-        found.append(f"on {1 - share:.0%} of the people; the protocol trains on all")
+        differences.append(f"on {1 - share:.0%} of the people; the protocol trains on all")
     if limit := provenance.recipe.get("sampling", {}).get("identities_per_set"):
-        found.append(f"on at most {limit:,} people of each set; the protocol trains on all")
-    return found
+        differences.append(f"on at most {limit:,} people of each set; the protocol trains on all")
+    return differences

@@ -45,10 +45,10 @@ def describe_training(
     crops: set[int] = set()
     people: set[int] = set()
     for dataset in datasets:
-        used = [record for record in records if record.dataset == dataset.name]
-        identities = {record.identity for record in used}
-        splits = sorted({record.split for record in used if record.split})
-        fingerprints = {crop_fingerprint(record) for record in used}
+        training_crops = [record for record in records if record.dataset == dataset.name]
+        identities = {record.identity for record in training_crops}
+        splits = sorted({record.split for record in training_crops if record.split})
+        fingerprints = {crop_fingerprint(record) for record in training_crops}
         crops |= fingerprints
         people |= person_fingerprints(dataset, identities).keys()
         # The version that was read does not always follow from the spec.
@@ -58,9 +58,9 @@ def describe_training(
                 name=dataset.name,
                 spec=without_folders(dataset.spec) + version,
                 terms=dataset.terms,
-                crops=len(used),
+                crops=len(training_crops),
                 identities=len(identities),
-                cameras=len({(record.domain, record.camera) for record in used}),
+                cameras=len({(record.domain, record.camera) for record in training_crops}),
                 splits=dataset.training_splits or tuple(splits) or None,
                 fingerprints=len(fingerprints),
             )
@@ -158,18 +158,18 @@ def inherited_weights(
     if not name.endswith(".safetensors"):
         return (source,), TrainingFingerprints()
     artefact = load_artefact(file)
-    known = artefact.description.provenance
+    provenance = artefact.description.provenance
     documented = dict.fromkeys(documented_data)
-    if not known.data and all(earlier.is_documented for earlier in known.all_sources):
+    if not provenance.data and all(earlier.is_documented for earlier in provenance.all_sources):
         # The artefact was imported. Its weights were trained on the data of its sources.
-        for earlier in known.all_sources:
+        for earlier in provenance.all_sources:
             documented |= dict.fromkeys(earlier.documented_data)
     update = {
-        "data": known.data,
+        "data": provenance.data,
         "documented_data": tuple(documented),
-        "terms": joined_terms([known.terms, terms]),
+        "terms": joined_terms([provenance.terms, terms]),
     }
-    return (source.model_copy(update=update), *known.all_sources), artefact.training
+    return (source.model_copy(update=update), *provenance.all_sources), artefact.training
 
 
 def fingerprints_of(

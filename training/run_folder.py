@@ -178,9 +178,9 @@ def _drop_from(path: Path, step: int) -> None:
     # A killed run may have left half a line, which `_step` dates after all others.
     lines = path.read_text(encoding="utf-8").splitlines()
     earlier = [f"{line}\n" for line in lines if _step(line) < step]
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text("".join(earlier), encoding="utf-8")
-    beside.replace(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(earlier), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _step(line: str) -> float:

@@ -147,13 +147,13 @@ class PKSampler:
         if not self.settings.across_cameras:
             return order
         turns: list[list[int]] = []
-        shown = Counter[str]()
+        crops_of_camera = Counter[str]()
         for row in order:
             camera = self._cameras[row]
-            if shown[camera] == len(turns):
+            if crops_of_camera[camera] == len(turns):
                 turns.append([])
-            turns[shown[camera]].append(row)
-            shown[camera] += 1
+            turns[crops_of_camera[camera]].append(row)
+            crops_of_camera[camera] += 1
         return [row for turn in turns for row in turn]
 
 
@@ -222,10 +222,10 @@ class CropSampler(PKSampler):
         A person with as many turns left as there are batches is taken into each of them first.
         """
         queue = deque(waiting)
-        left = dict(turns)
+        turns_left = dict(turns)
         ahead = Counter[Person]()
         for rest in range(batches, 0, -1):
-            batch = {person: None for person, count in left.items() if count == rest}
+            batch = {person: None for person, count in turns_left.items() if count == rest}
             ahead.update(batch.keys())
             deferred: list[Person] = []
             while len(batch) < self.identities:
@@ -238,7 +238,7 @@ class CropSampler(PKSampler):
                     batch[person] = None
             queue.extendleft(reversed(deferred))
             for person in batch:
-                left[person] -= 1
+                turns_left[person] -= 1
             yield list(batch)
 
 

@@ -59,9 +59,9 @@ def seen_people(
     reasons = []
     if len(training.crops):
         fingerprints = [crop_fingerprint(record) for record in dataset.records]
-        seen = np.isin(fingerprints, training.crops)
-        identities = {dataset.records[row].identity for row in np.flatnonzero(seen)}
-        if crops := int(seen.sum()):
+        is_trained = np.isin(fingerprints, training.crops)
+        identities = {dataset.records[row].identity for row in np.flatnonzero(is_trained)}
+        if crops := int(is_trained.sum()):
             least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
             reasons.append(f"was trained on {least}{crops:,} of its {len(dataset.records):,} crops")
         by_name = person_fingerprints(dataset, dataset.identities)

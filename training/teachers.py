@@ -53,8 +53,8 @@ def load_teacher_features(
         if processes.is_main and not cached.exists():
             features = _embed(file, records)
             make_folder(cache)
-            with replacing(cached) as beside:
-                write_features(beside, features, {}, Origin(file.stem))
+            with replacing(cached) as temporary:
+                write_features(temporary, features, {}, Origin(file.stem))
         processes.barrier()
         kept = torch.from_numpy(read_features(cached).features)
         teachers.append(torch.nn.functional.normalize(kept, dim=1))

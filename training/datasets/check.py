@@ -127,11 +127,11 @@ def _check(
     splits = []
     notes = []
     for split in images:
-        known = published.get(split, PublishedCount())
+        published_count = published.get(split, PublishedCount())
         counts: Report = {"split": split}
         for name, count, stated in (
-            ("images", images[split], known.images),
-            ("identities", len(people[split]), known.identities),
+            ("images", images[split], published_count.images),
+            ("identities", len(people[split]), published_count.identities),
         ):
             counts |= {name: count, f"published_{name}": stated}
             if stated not in (None, count):

@@ -47,13 +47,13 @@ def recombine(
             people = sets.setdefault((record.dataset, record.domain), {})
             cameras = people.setdefault(record.identity, {})
             cameras.setdefault(record.camera, []).append(record)
-    made: list[CropRecord] = []
+    new_crops: list[CropRecord] = []
     for (dataset, domain), people in sorted(sets.items()):
         random = np.random.default_rng((seed, *f"{dataset}/{domain}".encode()))
         for upper, lower in _pairs(people, per_set, random):
             waist = float(random.uniform(*WAIST))
-            made += _new_person(people, upper, lower, waist)
-    return made
+            new_crops += _new_person(people, upper, lower, waist)
+    return new_crops
 
 
 def _pairs(

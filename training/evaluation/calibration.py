@@ -204,12 +204,12 @@ def _mnet_scores(
     device = next(metric_network.parameters()).device
     scores = np.empty(len(queries), np.float32)
     for start in range(0, len(queries), PAIRS_AT_ONCE):
-        some = slice(start, start + PAIRS_AT_ONCE)
-        first = torch.from_numpy(features.queries[queries[some]]).to(device)
-        second = torch.from_numpy(features.gallery[gallery[some]]).to(device)
+        block = slice(start, start + PAIRS_AT_ONCE)
+        first = torch.from_numpy(features.queries[queries[block]]).to(device)
+        second = torch.from_numpy(features.gallery[gallery[block]]).to(device)
         pairs = metric_network.pair_features(
             metric_network.comparable(first),
             metric_network.comparable(second),
         )
-        scores[some] = metric_network.scores(pairs).cpu().numpy()
+        scores[block] = metric_network.scores(pairs).cpu().numpy()
     return scores

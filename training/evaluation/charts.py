@@ -112,8 +112,8 @@ def detection(result: DatasetResult) -> Chart:
             (line,) = drawn.axes.plot(rates, detected, label=name)
             for point in scoring.operating_points:
                 alarms = point.false_alarm_rate.mean
-                found = point.detection_rate.mean
-                drawn.axes.plot(max(alarms, rates[0]), found, "o", color=line.get_color())
+                detection_rate = point.detection_rate.mean
+                drawn.axes.plot(max(alarms, rates[0]), detection_rate, "o", color=line.get_color())
                 drawn.axes.axvline(point.asked, color=SOFT, linewidth=0.8, linestyle=":")
         _label(drawn.axes, "false-alarm rate (person absent)", "detection rate (person present)")
         drawn.axes.xaxis.set_major_formatter(PERCENT)

@@ -94,8 +94,8 @@ def domain_classifier(
     split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     # Matrix products of this size are faster in one thread than in several.
     with threadpool_limits(limits=1):
-        named = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
-    right: Array = (named == domains).reshape(2 * groups, size).mean(axis=1)
+        predicted = cross_val_predict(classifier, features, domains, groups=numbers, cv=split)
+    right: Array = (predicted == domains).reshape(2 * groups, size).mean(axis=1)
     return right
 
 

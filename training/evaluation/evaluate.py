@@ -69,9 +69,13 @@ def evaluate(
         artefact.require_metric_network(name)
     searches = []
     for dataset in datasets:
-        known = about.provenance.held_out
-        fewer = limit_test_identities(dataset, people, known if held_out else None)
-        search = held_out_people(fewer, known) if held_out else standard_search(fewer, people)
+        held_out_settings = about.provenance.held_out
+        fewer = limit_test_identities(dataset, people, held_out_settings if held_out else None)
+        search = (
+            held_out_people(fewer, held_out_settings)
+            if held_out
+            else standard_search(fewer, people)
+        )
         searches.append(search)
     if artefact is not None:
         artefact.on(device)
@@ -120,10 +124,10 @@ def build_report(
     checkpoint: str = "",
 ) -> EvaluationReport:
     """Make the report of an artefact or a ready-made model; `split` is `all` or `held-out`."""
-    known: dict[str, Any] = {}
+    artefact_fields: dict[str, Any] = {}
     if isinstance(about, Description):
         architecture = {"embedder", "metric_network", "preprocessing"}
-        known = {
+        artefact_fields = {
             "architecture": about.model_dump(mode="json", include=architecture),
             "calibration_data": about.calibration.data,
             "cost": _cost(about),
@@ -142,7 +146,7 @@ def build_report(
         images_per_second=round(images_per_second, 1),
         datasets=results,
         checkpoint=checkpoint,
-        **known,
+        **artefact_fields,
     )
 
 

@@ -59,10 +59,10 @@ def k_reciprocal_rows(
 
     def rows_of(rows: slice) -> Floats:
         shared = _jaccard_similarities(of_queries[rows], by_member)
-        asked = range(len(queries))[rows]
-        cosine = images[asked.start : asked.stop] @ images[-len(gallery) :].T
+        block = range(len(queries))[rows]
+        cosine = images[block.start : block.stop] @ images[-len(gallery) :].T
         distances = np.maximum(2.0 - 2.0 * cosine, 0.0)
-        distances /= furthest[asked.start : asked.stop, None]
+        distances /= furthest[block.start : block.stop, None]
         mixed = (1.0 - ORIGINAL_WEIGHT) * shared + ORIGINAL_WEIGHT * (1.0 - distances)
         return np.asarray(mixed, dtype=np.float32)
 
@@ -71,8 +71,8 @@ def k_reciprocal_rows(
 
 def nearest(similarities: Floats, count: int) -> Codes:
     """Return the columns of each row's `count` highest values, `(rows, count)`; ties by column."""
-    kept = torch.from_numpy(similarities).topk(count, dim=1, sorted=False).values
-    threshold = kept.amin(dim=1, keepdim=True).numpy()
+    highest = torch.from_numpy(similarities).topk(count, dim=1, sorted=False).values
+    threshold = highest.amin(dim=1, keepdim=True).numpy()
     row, column = np.divmod(np.flatnonzero(similarities >= threshold), similarities.shape[1])
     order = np.lexsort((column, -similarities[row, column], row))
     starts = np.searchsorted(row, np.arange(len(similarities)))
@@ -90,8 +90,8 @@ def _neighbours(
     for start in range(0, len(images), rows):
         similarities = images[start : start + rows] @ images.T
         furthest.append(np.maximum(2.0 - 2.0 * similarities.min(axis=1), 1e-12))
-        own = np.arange(len(similarities))
-        similarities[own, start + own] = np.inf
+        rows_of_block = np.arange(len(similarities))
+        similarities[rows_of_block, start + rows_of_block] = np.inf
         neighbours.append(nearest(similarities, count))
     return np.concatenate(neighbours), np.concatenate(furthest)
 
@@ -134,11 +134,11 @@ def _expanded_sets(neighbours: Codes, k1: int) -> sparse.csr_matrix:
     sizes = half.getnnz(axis=1)
     blocks = []
     for start in range(0, len(neighbours), ROWS_PER_BLOCK):
-        own = near[start : start + ROWS_PER_BLOCK]
-        shared = (own @ half.T).multiply(own).tocsr()
+        block = near[start : start + ROWS_PER_BLOCK]
+        shared = (block @ half.T).multiply(block).tocsr()
         shared.data = (3 * shared.data > 2 * sizes[shared.indices]).astype(np.int32)
         shared.eliminate_zeros()
-        blocks.append(own + shared @ half)
+        blocks.append(block + shared @ half)
     return sparse.vstack(blocks, format="csr")
 
 

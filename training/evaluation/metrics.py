@@ -193,14 +193,14 @@ def rank_queries(score_rows: ScoreRows, labels: PairLabels) -> QueryMetrics:
             )
         ranks: list[Codes] = []
         for query, scores in enumerate(block, rows.start):
-            own = members.get(int(labels.query_identities[query]), junk[:0])
-            across = labels.gallery_cameras[own] != labels.query_cameras[query]
+            same_person = members.get(int(labels.query_identities[query]), junk[:0])
+            across = labels.gallery_cameras[same_person] != labels.query_cameras[query]
             if labels.query_identities[query] < 0 or not across.any():
                 continue
-            same_camera = taken_by.get(int(labels.query_cameras[query]), own[~across])
+            same_camera = taken_by.get(int(labels.query_cameras[query]), same_person[~across])
             dropped = np.concatenate([same_camera, junk])
             counted.append(query)
-            ranks.append(positive_ranks(scores, own[across], dropped))
+            ranks.append(positive_ranks(scores, same_person[across], dropped))
         if ranks:
             figures.append(_figures(ranks))
     if not counted:
@@ -234,11 +234,11 @@ def positive_ranks(
     valid = scores.copy()
     valid[dropped] = -np.inf
     ordered = np.sort(valid)
-    own = valid[positives]
-    first, after = (np.searchsorted(ordered, own, side) for side in ("left", "right"))
+    positive_scores = valid[positives]
+    first, after = (np.searchsorted(ordered, positive_scores, side) for side in ("left", "right"))
     ahead = len(valid) - after
     for tied in np.flatnonzero(after - first > 1):
-        ahead[tied] += np.count_nonzero(valid[: positives[tied]] == own[tied])
+        ahead[tied] += np.count_nonzero(valid[: positives[tied]] == positive_scores[tied])
     return np.sort(ahead) + 1
 
 

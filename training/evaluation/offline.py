@@ -128,8 +128,8 @@ def embed_to_folder(
         folder / shard_name(number, count): records[number * SHARD_CROPS :][:SHARD_CROPS]
         for number in range(count)
     }
-    there = sorted(file for file in folder.iterdir() if SHARD.fullmatch(file.name))
-    for shard in there:
+    existing = sorted(file for file in folder.iterdir() if SHARD.fullmatch(file.name))
+    for shard in existing:
         # Another number of shards means another list of crops.
         stored = read_origin(shard) if shard in shards else origin._replace(crops="")
         kinds = ("artefact", "precision", "list of crops")
@@ -139,10 +139,10 @@ def embed_to_folder(
                     f"{shard}: exists already, with another {kind}; name another folder as --out, "
                     "or remove this one"
                 )
-    own = list(shards)[part.number - 1 :: part.parts]
-    missing = {shard: shards[shard] for shard in own if shard not in there}
+    shards_of_part = list(shards)[part.number - 1 :: part.parts]
+    missing = {shard: shards[shard] for shard in shards_of_part if shard not in existing}
     outcome = _write(network, origin, missing, progress_bar)
-    skipped = [shard for shard in own if shard in there]
+    skipped = [shard for shard in shards_of_part if shard in existing]
     for shard in skipped:
         outcome.unreadable.extend(read_unreadable(shard))
     return outcome._replace(skipped=len(skipped))
@@ -186,7 +186,7 @@ def _write(
             rows: list[dict[str, str]] = []
             unreadable: list[str] = []
             batches = [records[at : at + BATCH_CROPS] for at in range(0, len(records), BATCH_CROPS)]
-            with replacing(path) as beside:
+            with replacing(path) as temporary:
                 for crops in read_ahead(lambda record: _read(record, size), batches):
                     good = [crop for crop in crops if not isinstance(crop, str)]
                     unreadable += [crop for crop in crops if isinstance(crop, str)]
@@ -196,7 +196,7 @@ def _write(
                     progress(len(crops))
                 features = np.concatenate(parts or [network.embed(blank)[:0]])
                 columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-                write_features(beside, features, columns, origin, unreadable)
+                write_features(temporary, features, columns, origin, unreadable)
             embedded += len(features)
             left_out += unreadable
     return Outcome(embedded, len(files), 0, left_out)

@@ -59,9 +59,11 @@ def sample_identity_pairs(records: Sequence[CropRecord]) -> dict[str, list[Ident
     people: dict[str, dict[Person, list[CropRecord]]] = {}
     for record in records:
         people.setdefault(record.domain, {}).setdefault(record.person, []).append(record)
-    drawn = {domain: _couples(crops) for domain, crops in sorted(people.items())}
+    couples_by_domain = {domain: _couples(crops) for domain, crops in sorted(people.items())}
     enough = {
-        domain: couples for domain, couples in drawn.items() if len(couples) >= FEWEST_COUPLES
+        domain: couples
+        for domain, couples in couples_by_domain.items()
+        if len(couples) >= FEWEST_COUPLES
     }
     if len(enough) < 2:
         return {}
@@ -140,7 +142,7 @@ def _gaps(spaces: Mapping[str, Mapping[str, Floats]]) -> list[DomainGap]:
         name: {domain: _separation(*halves(features)) for domain, features in space.items()}
         for name, space in spaces.items()
     }
-    found = []
+    domain_gaps = []
     for pair in combinations(spaces[INSTANCES], 2):
         right = {}
         gaps = {}
@@ -154,7 +156,7 @@ def _gaps(spaces: Mapping[str, Mapping[str, Floats]]) -> list[DomainGap]:
                 classifier=mean_interval(right[name]),
                 classifier_same_domain=sum(float(named.mean()) for _, named in halved) / 2,
             )
-        found.append(
+        domain_gaps.append(
             DomainGap(
                 domains=pair,
                 instance=gaps[INSTANCES],
@@ -162,7 +164,7 @@ def _gaps(spaces: Mapping[str, Mapping[str, Floats]]) -> list[DomainGap]:
                 classifier_difference=mean_interval(right[PAIRS] - right[INSTANCES]),
             )
         )
-    return found
+    return domain_gaps
 
 
 def _separation(

@@ -88,8 +88,8 @@ def write_page(
         f"{page or name}.html": PAGES.get_template(template).render(shown),
     }
     for file, text in files.items():
-        with replacing(folder / file) as beside:
-            beside.write_text(text, encoding="utf-8")
+        with replacing(folder / file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def write_report(

@@ -202,7 +202,7 @@ def write_query_values(path: Path, values: Sequence[QueryValues]) -> None:
             for metric, numbers in metrics.items():
                 # float32 has more digits than any table shows, and makes the file smaller.
                 arrays[f"{number}/{ranking}/{metric}"] = numbers.astype(np.float32)
-    with replacing(path) as beside, beside.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 

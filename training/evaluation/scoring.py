@@ -93,22 +93,22 @@ def labelled_scores(
         Scores of genuine pairs `(n, k)` and of impostor pairs `(m, k)`, for each of k scorings.
     """
     random = np.random.default_rng(0)
-    some = np.sort(random.choice(impostors, min(impostors, IMPOSTORS_TO_FIT), replace=False))
+    chosen = np.sort(random.choice(impostors, min(impostors, IMPOSTORS_TO_FIT), replace=False))
     scored = min(len(domain.by_scoring) for domain in domains)
-    of_one = []
-    of_two = []
-    seen = 0
+    genuine_scores = []
+    impostor_scores = []
+    skipped = 0
     for domain in domains:
         for rows, genuine, impostor in domain.labels.pairs():
             inside = np.flatnonzero(impostor)
-            first, last = np.searchsorted(some, (seen, seen + len(inside)))
-            query, other = np.divmod(inside[some[first:last] - seen], impostor.shape[1])
-            seen += len(inside)
+            first, last = np.searchsorted(chosen, (skipped, skipped + len(inside)))
+            query, other = np.divmod(inside[chosen[first:last] - skipped], impostor.shape[1])
+            skipped += len(inside)
             by_scoring = [scores(rows) for scores in domain.by_scoring.values()]
             scores = np.stack(by_scoring[:scored], axis=-1)
-            of_one.append(scores[genuine])
-            of_two.append(scores[query, other])
-    return np.concatenate(of_one), np.concatenate(of_two)
+            genuine_scores.append(scores[genuine])
+            impostor_scores.append(scores[query, other])
+    return np.concatenate(genuine_scores), np.concatenate(impostor_scores)
 
 
 @contextmanager

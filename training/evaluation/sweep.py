@@ -106,16 +106,16 @@ def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
     genuine: list[Floats] = []
     whose: list[Codes] = []
     highest = np.empty(0, np.float32)
-    kept = int(max(FALSE_ACCEPT_RATES) * queries * len(gallery)) + 1
+    highest_count = int(max(FALSE_ACCEPT_RATES) * queries * len(gallery)) + 1
     impostor_pairs = 0
     lowest = np.inf
     nothing = np.float32(-np.inf)
     for block in labels.blocks():
         scores = score_rows(block)
-        own = labels.query_identities[block, None] == gallery[None, :]
+        is_same_person = labels.query_identities[block, None] == gallery[None, :]
         across = labels.query_cameras[block, None] != labels.gallery_cameras[None, :]
-        best_genuine[block] = np.max(scores, axis=1, where=own & across, initial=nothing)
-        others = ~own & across if labels.other_cameras_only else ~own
+        best_genuine[block] = np.max(scores, axis=1, where=is_same_person & across, initial=nothing)
+        others = ~is_same_person & across if labels.other_cameras_only else ~is_same_person
         impostors[block] = (others & enrolled[0]).sum(axis=1)
         for number, held in enumerate(enrolled):
             columns = np.flatnonzero(held)
@@ -129,8 +129,8 @@ def sweep(score_rows: ScoreRows, labels: PairLabels) -> Sweep:
         impostor_pairs += len(different)
         lowest = min(lowest, different.min(initial=np.inf), genuine[-1].min(initial=np.inf))
         highest = np.concatenate([highest, different])
-        if len(highest) > kept:
-            highest = np.partition(highest, len(highest) - kept)[-kept:]
+        if len(highest) > highest_count:
+            highest = np.partition(highest, len(highest) - highest_count)[-highest_count:]
     all_genuine = np.concatenate(genuine)
     return Sweep(
         best_genuine=best_genuine,
