@@ -143,7 +143,6 @@ def draw_crop(person: int, camera: int, shot: int) -> bytes:
 
 
 def _measure_statistics(network, batch) -> None:
-    """Gives every BatchNorm the statistics of one batch."""
     import torch
 
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm1d)]

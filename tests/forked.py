@@ -129,7 +129,7 @@ def run_gmn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 def run_forked(
     program: str, *arguments: str, timeout: float = 120.0, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end, and keeps what it prints; `options` are those of `Forked`."""
+    """Run a program to its end, and return its status and output; `options` as of `Forked`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         process = Forked(
             program, *arguments, stdout=out.fileno(), stderr=errors.fileno(), **options

@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 191_762,
+    "tokens of service and gmn_client": 191_651,
     "files of service and gmn_client": 148,
     "functions of a query": 159,
     "files of a query": 40,
@@ -125,12 +125,12 @@ CEILINGS = {
     "tests": Legibility(
         packed=5,
         terse=26,
-        opening=6,
-        noun=10,
-        clause=184,
-        vague=22,
+        opening=4,
+        noun=8,
+        clause=14,
+        vague=7,
         long=0,
-        tokens_per_line=10.0,
+        tokens_per_line=9.9,
         documented=15,
     ),
 }

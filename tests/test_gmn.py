@@ -43,7 +43,7 @@ print(json.dumps(shown))
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, tuple[int, str, list[str]]]:
-    """Exit status and help of `gmn` ("") and of each command, and what is imported after it."""
+    """Exit status and help of `gmn` ("") and of each command, and the modules it imports."""
     names = ["", *sorted(COMMANDS, key=lambda name: name not in CLIENT_COMMANDS)]
     finished = subprocess.run(
         [sys.executable, "-c", SHOW_HELP, json.dumps(names)],

@@ -1,4 +1,4 @@
-"""The rooms keep to themselves: data flows one way, and no room knows what is not its business."""
+"""Packages import only the packages that they may: data flows one way."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ LONGEST_SECONDS = 30.0
 
 
 def eventually(what: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:
-    """Returns once something holds; fails where it does not come to.
+    """Return once a condition holds; fail if it does not within some seconds.
 
-    A service that does not answer, or not yet with what is asked of it, is asked again.
+    A service that does not answer, or whose answer lacks a field, is asked again.
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -38,12 +37,10 @@ from service.record.crop_rows import (
 )
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.reading import StoredRecord, read_contents
 from service.record.replacing import replace_crops
 from service.record.schema import PICTURES, TOMBSTONES, as_micros
 from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
-    Archive,
     ArchivedCrop,
     CommittedEnrollment,
     CropFields,
@@ -313,18 +310,6 @@ class Crops(RecordPart):
         rows = self._reader.rows(TOMBSTONES, clauses, (gallery_id, as_json(crop_ids)))
         removed = {row["crop_id"] for row in rows}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
-
-    @contextlib.contextmanager
-    def archive(self, gallery_id: int) -> Iterator[Archive]:
-        """Read a consistent state of a gallery with all contents while others may write it.
-
-        Raises:
-            UnknownGallery: the gallery was deleted.
-        """
-        with contextlib.closing(StoredRecord(self._database.folder)) as now, now.read() as reader:
-            entry = require_entry(reader, gallery_id)
-            crops = read_contents(reader, gallery_id)
-            yield Archive(entry.version, entry.embedding_fingerprint, crops)
 
     def replace(
         self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
@@ -450,21 +450,6 @@ class RequestKey:
     key: str
     digest: str
     problems: str = "[]"
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A gallery's contents; `crops` can be read once, inside its context.
-
-    Attributes:
-        version: version of the gallery when the archive began.
-        crops: each at least once; a crop changed in the meantime is repeated with its new state,
-            and a crop removed in the meantime may be included.
-    """
-
-    version: int
-    embedding_fingerprint: str
-    crops: Iterator[ArchivedCrop]
 
 
 # Pattern of the ids from `new_crop_id`.

@@ -64,7 +64,7 @@ def keyed(
 
 @pytest.fixture
 def http(address: str) -> Iterator[httpx.Client]:
-    """Return what the page shows, asked without it."""
+    """Yield a client of the same service, to compare with the page."""
     with httpx.Client(base_url=address, timeout=60.0) as client:
         yield client
 
@@ -144,6 +144,16 @@ def search_for(page: Any, content: bytes) -> None:
 def ask(http: Any, gallery: str, content: bytes, **fields: Any) -> dict[str, Any]:
     files = [("images", ("crop", content))]
     return http.post(f"/v1/galleries/{gallery}/queries", files=files, data=fields).json()
+
+
+def press(page: Any, name: str, exact: bool = False) -> None:
+    """Click the button of a name, or of one that contains it."""
+    page.get_by_role("button", name=name, exact=exact).click()
+
+
+def follow(page: Any, name: str, exact: bool = False) -> None:
+    """Click the link of a name, or of one that contains it."""
+    page.get_by_role("link", name=name, exact=exact).click()
 
 
 def confirm(page: Any, action: str) -> None:

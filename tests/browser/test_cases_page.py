@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, search_for, violations
+from tests.browser.conftest import confirm, follow, press, search_for, violations
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ def cases(http: Any, gallery: str) -> list[dict[str, Any]]:
 
 
 def add(page: Any, name: str) -> None:
-    page.get_by_role("button", name="Add to a case…").click()
+    press(page, "Add to a case…")
     asked = page.get_by_role("dialog", name="Add this search to a case")
     case = asked.get_by_label("Case", exact=True)
     case.wait_for()
@@ -42,7 +42,7 @@ def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery, dra
     add(page, "Bag at gate 3")
     add(page, "Bag at gate 3")
     assert [case["count"] for case in cases(http, gallery)] == [1]
-    page.get_by_role("link", name="In 1 case").click()
+    follow(page, "In 1 case")
     page.get_by_role("heading", name="Bag at gate 3").wait_for()
     page.get_by_label("Notes").fill("Left hand, 17:40.")
     page.get_by_text("Saved.").wait_for()
@@ -55,7 +55,7 @@ def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery, dra
     expect(page.get_by_label("Notes")).to_have_value("Left hand, 17:40.")
     expect(note).to_have_value("the coat")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Export (ZIP)").click()
+        press(page, "Export (ZIP)")
     with zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes())) as archive:
         assert {"index.html", "results.csv", "SHA256SUMS"} <= set(archive.namelist())
         assert "the coat" in archive.read("index.html").decode()
@@ -66,14 +66,14 @@ def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery, dra
 def test_a_search_is_taken_out_of_a_case_and_put_back(page, http, gallery, drawn_crops):
     search_for(page, drawn_crops[0].png)
     add(page, "A")
-    page.get_by_role("link", name="Cases", exact=True).click()
+    follow(page, "Cases", exact=True)
     assert violations(page) == []
-    page.get_by_role("link", name="A", exact=True).click()
-    page.get_by_role("button", name="Take out").click()
+    follow(page, "A", exact=True)
+    press(page, "Take out")
     page.get_by_role("heading", name="0 searches").wait_for()
-    page.get_by_role("button", name="Undo").click()
+    press(page, "Undo")
     page.get_by_role("heading", name="1 search", exact=True).wait_for()
-    page.get_by_role("button", name="Delete this case…").click()
+    press(page, "Delete this case…")
     confirm(page, "Delete")
     page.get_by_text("No cases yet.").wait_for()
     page.get_by_text("A is deleted, with 1 search.").wait_for()
@@ -82,9 +82,9 @@ def test_a_search_is_taken_out_of_a_case_and_put_back(page, http, gallery, drawn
 
 def test_a_case_is_begun_on_its_panel_and_a_phone_shows_it(page):
     page.set_viewport_size({"width": 390, "height": 844})
-    page.get_by_role("link", name="Cases", exact=True).click()
+    follow(page, "Cases", exact=True)
     page.locator("#case").get_by_label("Name").fill("<b>B</b>")
-    page.get_by_role("button", name="Create").click()
+    press(page, "Create")
     page.get_by_role("heading", name="<b>B</b>").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     tops = {link.bounding_box()["y"] for link in page.locator("nav a").all()}
@@ -109,9 +109,9 @@ def test_forgetting_names_the_cases_that_lose_a_search(page, http, gallery, draw
     page.keyboard.press("c")
     page.locator("#answer [value=confirmed][aria-pressed=true]").wait_for()
     add(page, "Bag at gate 3")
-    page.get_by_role("link", name="People", exact=True).click()
+    follow(page, "People", exact=True)
     page.locator("#people").get_by_role("link", name=person).click()
-    page.get_by_role("button", name="Forget…").click()
+    press(page, "Forget…")
     asked = page.locator("dialog.question")
     expect(asked).to_contain_text(
         "1 kept search of this person is deleted too, 1 from the case Bag"
@@ -119,8 +119,8 @@ def test_forgetting_names_the_cases_that_lose_a_search(page, http, gallery, draw
     confirm(page, "Forget")
     outcome = page.locator(".news:visible")
     expect(outcome).to_contain_text("1 kept search deleted, 1 from the case Bag at gate 3.")
-    page.get_by_role("link", name="Cases", exact=True).click()
-    page.get_by_role("link", name="Bag at gate 3").click()
+    follow(page, "Cases", exact=True)
+    follow(page, "Bag at gate 3")
     page.get_by_role("heading", name="0 searches").wait_for()
     expect(page.locator("#case .note")).to_contain_text("1 search deleted on ")
 
@@ -128,7 +128,7 @@ def test_forgetting_names_the_cases_that_lose_a_search(page, http, gallery, draw
 def test_notes_of_a_case_are_kept_while_it_is_drawn_anew_and_left(page, http, gallery, drawn_crops):
     search_for(page, drawn_crops[0].png)
     add(page, "A")
-    page.get_by_role("link", name="In 1 case").click()
+    follow(page, "In 1 case")
     notes = page.get_by_label("Notes")
     # Both happen while the field has the focus and has not reported a change.
     notes.press_sequentially("seen twice")
@@ -146,8 +146,8 @@ def test_notes_of_a_case_are_kept_while_it_is_drawn_anew_and_left(page, http, ga
 
 def test_notes_that_the_service_refuses_stay_in_the_field(page, http, gallery):
     case_of(http, gallery, "A")
-    page.get_by_role("link", name="Cases", exact=True).click()
-    page.get_by_role("link", name="A", exact=True).click()
+    follow(page, "Cases", exact=True)
+    follow(page, "A", exact=True)
     refused = {"status": 403, "json": {"detail": "another key made this case"}}
 
     def refuse(route: Any) -> None:
@@ -157,8 +157,8 @@ def test_notes_that_the_service_refuses_stay_in_the_field(page, http, gallery):
     page.get_by_label("Notes").fill("seen twice")
     page.get_by_label("Notes").blur()
     page.get_by_role("alert").filter(has_text="Another key made this case.").wait_for()
-    page.get_by_role("link", name="All cases").click()
-    page.get_by_role("link", name="A", exact=True).click()
+    follow(page, "All cases")
+    follow(page, "A", exact=True)
     expect(page.get_by_label("Notes")).to_have_value("seen twice")
 
 
@@ -167,7 +167,7 @@ def test_of_two_cases_with_one_name_the_chosen_one_gets_the_search(
 ):
     older, newer = (case_of(http, gallery, "Theft") for _ in range(2))
     search_for(page, drawn_crops[0].png)
-    page.get_by_role("button", name="Add to a case…").click()
+    press(page, "Add to a case…")
     asked = page.get_by_role("dialog", name="Add this search to a case")
     assert violations(page) == []
     case = asked.get_by_label("Case", exact=True)
@@ -179,9 +179,9 @@ def test_of_two_cases_with_one_name_the_chosen_one_gets_the_search(
     confirm(page, "Add")
     page.get_by_text("In the case Theft.").wait_for()
     assert [len(held(http, gallery, case)) for case in (older, newer)] == [1, 0]
-    page.get_by_role("link", name="Cases", exact=True).click()
+    follow(page, "Cases", exact=True)
     page.locator("#case form").get_by_label("Name").fill("Theft")
-    page.get_by_role("button", name="Create").click()
+    press(page, "Create")
     page.get_by_role("alert").filter(has_text="A case is called “Theft” already").wait_for()
     assert len(cases(http, gallery)) == 2
 
@@ -203,11 +203,11 @@ def test_an_outcome_of_one_case_is_not_shown_on_another(page, http, gallery, dra
     other = case_of(http, gallery, "B")
     search_for(page, drawn_crops[0].png)
     add(page, "A")
-    page.get_by_role("link", name="In 1 case").click()
-    page.get_by_role("button", name="Take out").click()
+    follow(page, "In 1 case")
+    press(page, "Take out")
     page.get_by_text("The search is taken out of the case").wait_for()
-    page.get_by_role("link", name="All cases").click()
-    page.get_by_role("link", name="B", exact=True).click()
+    follow(page, "All cases")
+    follow(page, "B", exact=True)
     page.get_by_role("heading", name="B", exact=True).wait_for()
     expect(page.locator("#cases .news")).to_have_count(0)
     assert held(http, gallery, other) == {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from tests.outside import zip_of_crops
 
 pytestmark = pytest.mark.slow
 
@@ -140,11 +141,8 @@ def test_a_chosen_file_is_embedded(docs, drawn_crops):
 
 
 def test_a_chosen_archive_is_imported(docs, gallery, drawn_crops):
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("person.png", drawn_crops[0].png)
     call = open_call(docs, "import_crops", gallery=gallery)
-    choose(call, "archive", archive.getvalue(), name="people.zip")
+    choose(call, "archive", zip_of_crops(drawn_crops[:1]), name="people.zip")
     answer = execute(call)
     assert answer.status == 202
     assert answer.json()["kind"] == "import"

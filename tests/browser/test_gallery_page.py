@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, drop, png, violations
+from tests.browser.conftest import confirm, drop, follow, png, press, violations
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_state_line_is_red_while_the_service_is_gone(page: Any) -> None:
-    page.get_by_role("link", name="People").click()
+    follow(page, "People")
     page.locator("#people li").first.wait_for()
     page.route("**/*", lambda route: route.abort())
     page.get_by_label("Find").fill("0001")
@@ -56,7 +56,7 @@ def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
         file.write_bytes(crop.png + b"0")
     (tmp_path / "people" / "new 0000" / "broken.png").write_bytes(b"no image")
     (tmp_path / "people" / "new 0000" / "readme.txt").write_text("no image")
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     page.set_input_files("#enrollment .folder input", tmp_path / "people")
     page.get_by_text(
         "3 sub-folders name the people. 1 file that is no picture is passed"
@@ -68,7 +68,7 @@ def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
         route.abort() if len(sent) == 2 else route.continue_()
 
     page.route(re.compile("/crops$"), cut_after_the_first)
-    page.get_by_role("button", name="Enroll 12 pictures").click()
+    press(page, "Enroll 12 pictures")
     outcomes = page.locator("#outcomes")
     outcomes.get_by_role("button", name="Resume").click()
     expect(outcomes).to_contain_text("12 of 12 pictures: 11 enrolled, 0 already stored, 1 refused")
@@ -86,7 +86,7 @@ def test_a_folder_that_the_form_cannot_use_is_refused_with_the_remedy(
 ) -> None:
     (tmp_path / "people").mkdir()
     (tmp_path / "people" / "notes.txt").write_text("no image")
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     page.set_input_files("#enrollment .folder input", tmp_path / "people")
     page.get_by_role("alert").filter(has_text="The folder holds no picture.").wait_for()
     (tmp_path / "people" / "manifest.csv").write_text("path,identity\n")
@@ -95,7 +95,7 @@ def test_a_folder_that_the_form_cannot_use_is_refused_with_the_remedy(
 
 
 def test_a_gallery_is_created_set_up_and_deleted(page: Any, http: httpx.Client) -> None:
-    page.get_by_role("link", name="Galleries").click()
+    follow(page, "Galleries")
     new = page.locator("#new-gallery")
     new.get_by_label("Name").fill("yard")
     new.get_by_role("button", name="Create").click()
@@ -112,7 +112,7 @@ def test_a_gallery_is_created_set_up_and_deleted(page: Any, http: httpx.Client) 
     settings.get_by_role("button", name="Save").click()
     page.get_by_text("pictures kept for 30 days").wait_for(state="detached")
     for typed in ("yards", "yard"):
-        page.get_by_role("button", name="Delete the gallery…").click()
+        press(page, "Delete the gallery…")
         page.get_by_label("Type yard").fill(typed)
         confirm(page, "Delete the gallery")
         if typed == "yards":
@@ -125,27 +125,27 @@ def test_a_gallery_is_created_set_up_and_deleted(page: Any, http: httpx.Client) 
 def test_a_gallery_is_set_back_to_a_snapshot(
     page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
 ) -> None:
-    page.get_by_role("link", name="Galleries").click()
+    follow(page, "Galleries")
     page.get_by_text("No snapshot yet.").wait_for()
-    page.get_by_role("button", name="Take a snapshot").click()
+    press(page, "Take a snapshot")
     page.get_by_role("button", name="Restore…").wait_for()
     moved = {"new_identity": "Ann"}
     identities = f"/v1/galleries/{gallery}/identities"
     assert http.patch(f"{identities}/0001", data=moved).is_success
-    page.get_by_role("button", name="Restore…").click()
+    press(page, "Restore…")
     with page.expect_response(re.compile("/restore$")):
         confirm(page, "Restore")
     names = [result["identity"] for result in http.get(identities).json()["results"]]
     assert "0001" in names
     assert "Ann" not in names
-    page.get_by_role("button", name="Delete…").click()
+    press(page, "Delete…")
     confirm(page, "Delete")
     page.get_by_text("No snapshot yet.").wait_for()
     assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []
 
 
 def test_a_dropped_folder_is_refused_with_the_remedy(page: Any, drawn_crops: list[Any]) -> None:
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     # As a browser answers for a folder.
     page.evaluate("() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error('gone')); }")
     drop(page, "#enrollment .drop", drawn_crops[0].png)
@@ -158,14 +158,14 @@ def people(page: Any) -> list[str]:
 
 
 def person(page: Any, identity: str) -> None:
-    page.get_by_role("link", name="People", exact=True).click()
+    follow(page, "People", exact=True)
     page.locator("#people").get_by_role("link", name=identity).click()
     page.get_by_role("heading", name=identity, exact=True).wait_for()
 
 
 def rename(page: Any, identity: str, new: str) -> None:
     person(page, identity)
-    page.get_by_role("button", name="Rename…").click()
+    press(page, "Rename…")
     page.get_by_label("New name").fill(new)
     confirm(page, "Rename")
 
@@ -180,7 +180,7 @@ def test_a_person_is_renamed_merged_and_forgotten(
     rename(page, "0001", "Ann")
     outcome(page, "0001 is now Ann: 4 pictures.")
     page.get_by_role("heading", name="Ann", exact=True).wait_for()
-    page.get_by_role("button", name="Merge with…").click()
+    press(page, "Merge with…")
     page.get_by_label("The other name").fill("0002")
     confirm(page, "Compare")
     sides = page.locator("dialog .sides section")
@@ -190,19 +190,19 @@ def test_a_person_is_renamed_merged_and_forgotten(
     page.get_by_label("Both get the name").select_option("Ann")
     confirm(page, "Merge")
     outcome(page, "0002 is now Ann, merged with the person of that name: 4 pictures.")
-    page.get_by_role("button", name="Undo").click()
+    press(page, "Undo")
     outcome(page, "Undone: 0002 is now Ann")
-    page.get_by_role("link", name="All people").click()
+    follow(page, "All people")
     expect(page.locator("#people")).to_contain_text("0002")
     person(page, "0002")
     # The name of a person who is there asks with both side by side, too.
-    page.get_by_role("button", name="Rename…").click()
+    press(page, "Rename…")
     page.get_by_label("New name").fill("Ann")
     confirm(page, "Rename")
     confirm(page, "Merge")
     outcome(page, "0002 is now Ann")
     page.get_by_role("heading", name="Ann", exact=True).wait_for()
-    page.get_by_role("button", name="Forget…").click()
+    press(page, "Forget…")
     confirm(page, "Forget")
     outcome(page, "Forgotten: 8 pictures removed from the gallery.")
     page.get_by_text("What remains elsewhere").click()
@@ -219,8 +219,8 @@ def test_a_person_beyond_the_first_page_is_found(
         files = [("images", ("crop", drawn_crops[0].png + b"%d" % number)) for number in numbers]
         fields = {"identity": [f"p{number:04d}" for number in numbers]}
         assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
-    page.get_by_role("link", name="People").click()
-    page.get_by_role("button", name="Show more").click()
+    follow(page, "People")
+    press(page, "Show more")
     expect(page.locator("#people li")).to_have_count(126)
     page.get_by_label("Find").fill("P0119")
     expect(page.locator("#people li")).to_have_count(1)
@@ -269,10 +269,10 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
     assert alike[0]["identity"] == "Eve"
     similar = [result["identity"] for result in alike if result["verdict"] != "no_match"]
     expect(page.locator("#person section .card .name")).to_have_text(similar)
-    page.get_by_role("button", name="Compare with Eve").click()
+    press(page, "Compare with Eve")
     expect(page.locator("dialog .sides h3")).to_have_text(["0003", "Eve"])
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Undo").click()
+    press(page, "Undo")
     expect(tiles).to_have_count(4)
     assert http.get(crops, params={"identity": "Eve"}).json()["results"] == []
 
@@ -284,8 +284,8 @@ def test_crops_without_a_name_are_listed_and_named(
     for identity in ("0004", "0005"):
         taken_away = {"identity": identity, "new_identity": ""}
         assert http.patch(crops, data=taken_away).is_success
-    page.get_by_role("link", name="People").click()
-    page.get_by_role("link", name="Pictures without a name").click()
+    follow(page, "People")
+    follow(page, "Pictures without a name")
     page.get_by_text("8 pictures have no name.").wait_for()
     assert page.locator("nav [aria-current]").inner_text() == "People"
     assert violations(page) == []
@@ -296,12 +296,12 @@ def test_crops_without_a_name_are_listed_and_named(
     boxes.nth(2).click()
     boxes.nth(4).click(modifiers=["Shift"])
     page.get_by_text("1 picture chosen").wait_for()
-    page.get_by_role("button", name="Delete…").click()
+    press(page, "Delete…")
     confirm(page, "Delete")
     outcome(page, "1 picture deleted.")
     page.get_by_text("7 pictures have no name.").wait_for()
-    page.get_by_role("button", name="Choose all").click()
-    page.get_by_role("button", name="Name…").click()
+    press(page, "Choose all")
+    press(page, "Name…")
     page.locator("dialog.question").get_by_label("Name").fill("000")
     proposed = page.locator("#names option[value='0003']")
     proposed.wait_for(state="attached")
@@ -319,10 +319,10 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(
     for identity in ("0003", "0004", "0005"):
         taken_away = {"identity": identity, "new_identity": ""}
         assert http.patch(crops, data=taken_away).is_success
-    page.get_by_role("link", name="People").click()
-    page.get_by_role("link", name="Pictures without a name").click()
+    follow(page, "People")
+    follow(page, "Pictures without a name")
     page.get_by_text("12 pictures have no name.").wait_for()
-    page.get_by_role("button", name="Group into people").click()
+    press(page, "Group into people")
     page.locator("#unnamed .jobs li").filter(has_text="✓ done").wait_for()
     groups = http.get(f"/v1/galleries/{gallery}/groups").json()["results"]
     shown = page.locator("#unnamed .group")
@@ -356,18 +356,18 @@ def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
         with Image.open(io.BytesIO(crop.png)) as person:
             wide.paste(person.resize((128, 256)), (100 + 300 * at, 50))
     wide.save(scene, "PNG")
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     page.set_input_files("#enrollment .drop input", png(scene.getvalue()))
     page.get_by_role("button", name="Draw boxes on person.png").press("Enter")
     page.get_by_role("dialog", name="Draw boxes").wait_for()
     for key in ("ArrowLeft", "ArrowRight"):
         page.get_by_role("button", name="Add a box").press("Enter")
         page.keyboard.press(key)
-    page.get_by_role("button", name="Take 2 people").click()
+    press(page, "Take 2 people")
     page.get_by_label("Name of person.png, box 1").fill("Ann")
     assert violations(page) == []
     page.locator("#enrollment [name=identity]").fill("Bob")
-    page.get_by_role("button", name="Enroll 2 pictures").click()
+    press(page, "Enroll 2 pictures")
     expect(page.locator("#outcomes li .verdict")).to_have_text(["✓ Enrolled", "✓ Enrolled"])
     for identity in ("Ann", "Bob"):
         asked = {"identity": identity}
@@ -383,13 +383,13 @@ def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(
     identities = f"/v1/galleries/{gallery}/identities"
     assert http.patch(f"{identities}/0003", data={"new_identity": "0002"}).json()["merged"]
     page.reload()
-    page.get_by_role("button", name="Lately").click()
+    press(page, "Lately")
     done = page.get_by_role("dialog", name="Done lately")
     done.get_by_text("0003 → 0002").wait_for()
     assert violations(page) == []
     done.get_by_role("button", name="Undo: 0001 is now Ann").click()
     outcome(page, "Undone: 0001 is now Ann")
-    page.get_by_role("button", name="Lately").click()
+    press(page, "Lately")
     done.get_by_role("button", name="Undo: 0003 → 0002").click()
     outcome(page, "0003 is a person of its own again: 4 pictures.")
     names = [result["identity"] for result in http.get(identities).json()["results"]]
@@ -399,7 +399,7 @@ def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(
 def test_nothing_done_lately_names_a_forgotten_person(page: Any) -> None:
     rename(page, "0001", "Ann")
     outcome(page, "0001 is now Ann")
-    page.get_by_role("button", name="Forget…").click()
+    press(page, "Forget…")
     confirm(page, "Forget")
     outcome(page, "Forgotten: 4 pictures removed")
     assert "Ann" not in page.evaluate("JSON.stringify(sessionStorage)")
@@ -411,12 +411,12 @@ def test_two_people_are_chosen_and_merged_beside_the_opinion_of_the_model(
     asked = {"identity": "0001", "limit": 100}
     alike = http.get(f"/v1/galleries/{gallery}/similar", params=asked).json()["results"]
     (other,) = (crop for crop in alike if crop["identity"] == "0002")
-    page.get_by_role("link", name="People", exact=True).click()
+    follow(page, "People", exact=True)
     page.get_by_label("Choose 0001").check()
     expect(page.get_by_role("button", name="Merge the two…")).to_be_disabled()
     page.get_by_label("Choose 0002").check()
     assert violations(page) == []
-    page.get_by_role("button", name="Merge the two…").click()
+    press(page, "Merge the two…")
     said = page.locator("dialog .opinion")
     expect(said).to_contain_text("The probability that these are one person is")
     expect(said.locator(".verdict")).to_have_text(f"Model: {other['verdict'].replace('_', ' ')}")
@@ -437,11 +437,11 @@ def test_a_picture_is_enrolled_with_its_file_and_the_time_that_the_file_gives(
         png(drawn_crops[2].png + b"0") | {"name": "no time.png"},
         {"name": "camera.jpg", "mimeType": "image/jpeg", "buffer": photograph.getvalue()},
     ]
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     page.set_input_files("#enrollment .drop input", files)
     page.get_by_label("Take the time from the file, where it has one (2 of 3 pictures)").check()
     page.locator("#enrollment [name=identity]").fill("Ann")
-    page.get_by_role("button", name="Enroll 3 pictures").click()
+    press(page, "Enroll 3 pictures")
     expect(page.locator("#outcomes li .verdict")).to_have_text(["✓ Enrolled"] * 3)
     listed = http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]
     zone = page.evaluate("new Date('2026-03-02T10:30:00').toISOString()").replace(".000Z", "Z")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from typing import Any
 
 import httpx
@@ -12,7 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PNG, ask, confirm, drop, png, search_for
+from tests.browser.conftest import PNG, ask, confirm, drop, follow, png, press, search_for
+from tests.outside import zip_of
 from tests.service.conftest import serving
 
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
@@ -83,7 +83,7 @@ def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
     page.locator(".cards .card").first.click()
     crop_id = page.locator("#sheet dd code").first.inner_text()
     with page.expect_request(re.compile("/queries$")) as asked:
-        page.get_by_role("button", name="More like this").click()
+        press(page, "More like this")
     assert crop_id in (asked.value.post_data or "")
     page.wait_for_selector("#answer:not([aria-busy])")
     page.locator(".cards .card").first.click()
@@ -139,10 +139,10 @@ def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crop
     search_for(page, drawn_crops[0].png)
     page.locator(".cards .card").first.click()
     crop_id = page.locator("#sheet dd code").first.inner_text()
-    page.get_by_role("button", name="Delete…").click()
+    press(page, "Delete…")
     confirm(page, "Cancel")
     assert http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 200
-    page.get_by_role("button", name="Delete…").click()
+    press(page, "Delete…")
     confirm(page, "Delete")
     page.get_by_text(f"{len(drawn_crops) - 1} pictures", exact=True).wait_for()
     assert http.get(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 404
@@ -157,7 +157,7 @@ def test_an_unnamed_crop_is_named_and_a_named_one_moved(page, http, gallery, dra
     for identity in ("Ann", "Eve"):
         if identity == "Ann":
             page.locator(".cards .card", has_text="no name").first.click()
-        page.get_by_role("button", name="Change the name…").click()
+        press(page, "Change the name…")
         page.fill("dialog.question input", identity)
         confirm(page, "Change")
         page.locator("#sheet h2 .name", has_text=identity).wait_for()
@@ -166,12 +166,12 @@ def test_an_unnamed_crop_is_named_and_a_named_one_moved(page, http, gallery, dra
 
 @pytest.mark.slow
 def test_enrollment_shows_the_outcome_of_each_image(page, http, gallery, drawn_crops):
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image", "name": "broken.png"}]
     page.set_input_files("#enrollment .drop input", images)
     page.fill("#enrollment [name=identity]", "Ann")
     page.fill("#enrollment [name=camera]", "gate")
-    page.get_by_role("button", name="Enroll 2 pictures").click()
+    press(page, "Enroll 2 pictures")
     rows = page.locator("#outcomes li .verdict")
     rows.nth(1).wait_for()
     assert rows.all_inner_texts() == ["✓ Enrolled", "✕ Refused"]
@@ -185,7 +185,7 @@ def test_enrollment_shows_the_outcome_of_each_image(page, http, gallery, drawn_c
 def test_images_dropped_while_others_are_sent_await_fields_of_their_own(
     page, http, gallery, drawn_crops
 ):
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     page.set_input_files("#enrollment .drop input", png(drawn_crops[0].png))
     page.fill("#enrollment [name=identity]", "Ann")
     held: list[Any] = []
@@ -205,7 +205,7 @@ def test_images_dropped_while_others_are_sent_await_fields_of_their_own(
 
 @pytest.mark.slow
 def test_a_double_click_begins_one_import(page, drawn_crops):
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": b"no archive"}
     page.set_input_files("#import [name=archive]", sent)
     asked: list[Any] = []
@@ -217,15 +217,12 @@ def test_a_double_click_begins_one_import(page, drawn_crops):
 
 @pytest.mark.slow
 def test_an_import_is_followed_to_its_end(page, drawn_crops):
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("person.png", drawn_crops[0].png)
-        file.writestr("broken.png", b"no image")
-    page.get_by_role("link", name="Enroll").click()
-    sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": archive.getvalue()}
+    archive = zip_of({"person.png": drawn_crops[0].png, "broken.png": b"no image"})
+    follow(page, "Enroll")
+    sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": archive}
     page.set_input_files("#import [name=archive]", sent)
     page.fill("#import [name=identity]", "Bob")
-    page.get_by_role("button", name="Import").click()
+    press(page, "Import")
     job = page.locator("#jobs li").filter(has_text="✓ done")
     job.wait_for()
     assert "1 stored" in job.inner_text()
@@ -236,7 +233,7 @@ def test_an_import_is_followed_to_its_end(page, drawn_crops):
 
 @pytest.mark.slow
 def test_an_import_that_failed_before_its_first_image_shows_no_progress(page):
-    page.get_by_role("link", name="Enroll").click()
+    follow(page, "Enroll")
     page.get_by_text("No jobs yet.").wait_for()
     sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": b"no archive"}
     failed = {
@@ -250,7 +247,7 @@ def test_an_import_that_failed_before_its_first_image_shows_no_progress(page):
     }
     page.route(re.compile("/imports$"), lambda route: route.fulfill(json=failed))
     page.set_input_files("#import [name=archive]", sent)
-    page.get_by_role("button", name="Import").click()
+    press(page, "Import")
     job = page.locator("#jobs li").filter(has_text="the archive cannot be read")
     job.wait_for()
     assert page.get_by_text("No jobs yet.").count() == 0
@@ -280,9 +277,9 @@ def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     assert HOSTILE in page.locator("#sheet h2").inner_text()
     assert HOSTILE in page.locator("#sheet dl").inner_text()
     page.keyboard.press("Escape")
-    page.get_by_role("link", name="People").click()
+    follow(page, "People")
     page.get_by_role("link", name=HOSTILE).click()
-    page.get_by_role("button", name="Forget…").click()
+    press(page, "Forget…")
     confirm(page, "Forget")
     page.get_by_text("Forgotten: 1 picture removed").wait_for()
     assert page.title() == "Who is this?"
@@ -304,21 +301,21 @@ def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
     tab.goto(address)
     asked = tab.locator("dialog.question")
     asked.filter(has_text="This service needs an API key.").wait_for()
-    tab.get_by_role("button", name="Cancel").click()
+    press(tab, "Cancel")
     asked.wait_for(state="detached")
     tab.reload()
     asked.locator("input").fill("gmn_wrong_key")
-    tab.get_by_role("button", name="Use this key").click()
+    press(tab, "Use this key")
     tab.locator("dialog.question").filter(has_text="this key is unknown").wait_for()
     tab.locator("dialog.question input").fill(key)
-    tab.get_by_role("button", name="Use this key").click()
+    press(tab, "Use this key")
     tab.wait_for_selector("#state .dot.ready")
     assert tab.get_by_role("alert").count() == 0
-    tab.get_by_role("link", name="Enroll", exact=True).click()
+    follow(tab, "Enroll", exact=True)
     tab.set_input_files("#enrollment .drop input", png(drawn_crops[0].png))
-    tab.get_by_role("button", name="Enroll 1 picture").click()
+    press(tab, "Enroll 1 picture")
     tab.get_by_text("✓ Enrolled").wait_for()
-    tab.get_by_role("link", name="Search").click()
+    follow(tab, "Search")
     search_for(tab, drawn_crops[0].png)
     tab.wait_for_selector(".cards .card img")
     assert tab.evaluate("[localStorage.length, document.cookie]") == [0, ""]
@@ -370,7 +367,7 @@ def test_where_no_crop_passes_the_filters_the_page_says_that_nothing_was_searche
     page.locator(".banner.nothing_searched h2").filter(has_text="Nothing was searched").wait_for()
     page.get_by_text("No picture of the gallery passes the filters.").wait_for()
     assert page.locator(".cards .card").count() == 0
-    page.get_by_role("button", name="Clear the filters").click()
+    press(page, "Clear the filters")
     page.locator(".cards .card").first.wait_for()
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PNG, ask, confirm, png, search_for, violations
+from tests.browser.conftest import PNG, ask, confirm, follow, png, press, search_for, violations
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_letters_are_no_shortcuts_once_they_are_switched_off(page, drawn_crops):
         page.keyboard.press(key)
     assert page.locator("dialog[open], #marks:visible, [aria-pressed=true]").count() == 0
     assert rank_in_focus(page) == crop_of(page, 1)
-    page.get_by_role("button", name="Shortcuts").click()
+    press(page, "Shortcuts")
     page.get_by_label("Single letters and signs are shortcuts").check()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
@@ -123,7 +123,7 @@ def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gal
     confirm(page, "Name")
     page.get_by_text("2 pictures are now of Ann.").wait_for()
     assert labels() == ["Ann", "Ann"]
-    page.get_by_role("button", name="Undo").click()
+    press(page, "Undo")
     page.get_by_text("Undone:").wait_for()
     assert labels() == before
 
@@ -138,7 +138,7 @@ def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page, drawn_
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.locator("#query [name=captured_before]").fill("2026-03-01T10:00")
-    page.get_by_role("button", name="Search", exact=True).click()
+    press(page, "Search", exact=True)
     expect(page.get_by_role("alert")).to_contain_text("“From” is after “Until”")
     assert page.locator("#query [name=captured_before]").get_attribute("aria-invalid") == "true"
     assert not [url for url in asked if url.endswith("/queries")]
@@ -150,12 +150,12 @@ def test_an_empty_gallery_leads_to_enrollment_before_and_after_a_search(
     http.post("/v1/galleries", data={"name": "unfilled"})
     tab.goto(f"{address}/#unfilled/search")
     tab.get_by_text("This gallery has no pictures yet.").wait_for()
-    tab.get_by_role("link", name="Enroll pictures").click()
+    follow(tab, "Enroll pictures")
     tab.get_by_role("heading", name="Enroll pictures").wait_for()
-    tab.get_by_role("link", name="Search", exact=True).click()
+    follow(tab, "Search", exact=True)
     search_for(tab, drawn_crops[0].png)
     tab.get_by_text("This gallery is empty.").wait_for()
-    tab.get_by_role("link", name="Enroll pictures").click()
+    follow(tab, "Enroll pictures")
     tab.get_by_role("heading", name="Enroll pictures").wait_for()
 
 
@@ -173,17 +173,17 @@ def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, 
     assert page.locator("#answer .card .name").first.inner_text() == "Ann"
     assert page.input_value("[name=top_k]") == "20"
     assert page.get_by_role("img", name="Query picture 1").count() == 1
-    page.get_by_role("link", name="Enroll", exact=True).click()
-    page.get_by_role("link", name="Search", exact=True).click()
+    follow(page, "Enroll", exact=True)
+    follow(page, "Search", exact=True)
     expect(page).to_have_url(kept)
-    page.get_by_role("link", name="Search", exact=True).click()
+    follow(page, "Search", exact=True)
     listed = page.locator(".mine li")
     expect(listed).to_have_count(1)
     expect(listed).to_contain_text("case 7")
     assert violations(page) == []
     listed.get_by_role("link").click()
     expect(page).to_have_url(kept)
-    page.get_by_role("button", name="Delete this search…").click()
+    press(page, "Delete this search…")
     confirm(page, "Delete")
     page.get_by_text("Drop a picture to begin.").wait_for()
     expect(listed).to_have_count(0)
@@ -234,13 +234,13 @@ def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery,
     with Image.open(io.BytesIO(drawn_crops[0].png)) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other, "PNG")
     search_for(page, other.getvalue())
-    page.get_by_role("button", name="Enroll the query’s picture…").click()
+    press(page, "Enroll the query’s picture…")
     assert page.locator("dialog.question input").input_value() in ("", person)
     page.locator("dialog.question input").fill("Ann")
     confirm(page, "Enroll")
     page.get_by_text("1 picture enrolled as Ann.").wait_for()
     assert len(http.get(listed).json()["results"]) == 1
-    page.get_by_role("button", name="Undo").click()
+    press(page, "Undo")
     page.get_by_text("Undone:").wait_for()
     assert http.get(listed).json()["results"] == []
 
@@ -277,10 +277,10 @@ def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gal
     expect(rejected).to_have_attribute("aria-pressed", "false")
     assert set(decisions(http, page, gallery)) == {first, third}
     assert violations(page) == []
-    page.get_by_role("link", name="Search", exact=True).click()
+    follow(page, "Search", exact=True)
     expect(page.locator(".mine li")).to_contain_text("2 rejected")
     with page.expect_download() as download:
-        page.get_by_role("button", name="My reviews (CSV)").click()
+        press(page, "My reviews (CSV)")
     assert first in download.value.path().read_text()
 
 
@@ -307,7 +307,7 @@ def test_a_confirmed_result_without_a_name_gets_one_and_that_is_undone(
     } == {*ids}
     assert decisions(http, page, gallery) == dict.fromkeys(ids, "confirmed")
     expect(page.locator("#answer .offer button")).to_have_count(0)
-    page.get_by_role("button", name="Undo").click()
+    press(page, "Undo")
     page.get_by_text("Undone:").wait_for()
     assert http.get(f"{crops}?identity=Ann").json()["results"] == []
 
@@ -341,7 +341,7 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
     page.get_by_role("dialog", name="Draw boxes").wait_for()
     assert violations(page) == []
     # A box by keyboard, and its removal; nothing is sent meanwhile.
-    page.get_by_role("button", name="Add a box").click()
+    press(page, "Add a box")
     for key in ("ArrowLeft", "Shift+ArrowDown", "Delete"):
         page.keyboard.press(key)
     expect(page.locator(".stage .box")).to_have_count(0)
@@ -357,7 +357,7 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
         page.mouse.move(x + width * scale, y + height * scale)
         page.mouse.up()
     assert not [url for url in asked if url.endswith("/queries")]
-    page.get_by_role("button", name="Search 2 people").click()
+    press(page, "Search 2 people")
     expect(page.locator("#answer .each")).to_have_count(2)
     best = [
         page.locator(f"#answer .each:nth-child({at}) .card b .name").first.inner_text()
@@ -374,14 +374,14 @@ def test_a_search_left_and_come_back_to_has_the_names_of_now(page, http, gallery
     expect(page).to_have_url(re.compile(r"/search/\w+$"))
     kept = page.url
     person = page.locator("#answer .card b .name").first.inner_text()
-    page.get_by_role("link", name="People", exact=True).click()
+    follow(page, "People", exact=True)
     page.locator("#people").get_by_role("link", name=person).click()
-    page.get_by_role("button", name="Rename…").click()
+    press(page, "Rename…")
     page.get_by_label("New name").fill("Ann")
     confirm(page, "Rename")
     page.get_by_text(f"{person} is now Ann").wait_for()
     assert "/identities/" in page.url
-    page.get_by_role("link", name="Search", exact=True).click()
+    follow(page, "Search", exact=True)
     expect(page).to_have_url(kept)
     expect(page.locator("#answer .card b .name").first).to_have_text("Ann")
     assert len(http.get(f"/v1/galleries/{gallery}/queries").json()["results"]) == 1
@@ -392,12 +392,12 @@ def test_a_name_given_in_the_sheet_is_undone_beside_the_answer(page, http, galle
     crop = crop_of(page, 1)
     before = page.locator("#answer .card b .name").first.inner_text()
     page.locator("#answer .open").first.click()
-    page.get_by_role("button", name="Change the name…").click()
+    press(page, "Change the name…")
     page.locator("dialog.question input").fill("Ann")
     confirm(page, "Change")
     page.locator("#sheet h2 .name", has_text="Ann").wait_for()
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Undo").click()
+    press(page, "Undo")
     page.get_by_text("Undone:").wait_for()
     path = f"/v1/galleries/{gallery}/crops/{crop}"
     assert http.get(path).json()["identity"] == before
@@ -421,7 +421,7 @@ def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed,
 
     def enter(page: Any) -> None:
         page.locator("dialog.question input").fill(key)
-        page.get_by_role("button", name="Use this key").click()
+        press(page, "Use this key")
 
     tab.goto(f"{address}/#default/search")
     enter(tab)
@@ -447,9 +447,9 @@ def test_a_search_of_crops_without_a_name_only(page, http, gallery, drawn_crops)
     expect(page.locator("#answer .card")).to_have_count(1)
     assert crop_of(page, 1) == first
     http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": "Ann"})
-    page.get_by_role("button", name="Search", exact=True).click()
+    press(page, "Search", exact=True)
     page.get_by_text("No picture of the gallery passes the filters.").wait_for()
-    page.get_by_role("button", name="Clear the filters").click()
+    press(page, "Clear the filters")
     expect(page.locator("#answer .card")).to_have_count(10)
 
 

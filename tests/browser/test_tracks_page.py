@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, violations
+from tests.browser.conftest import confirm, follow, press, violations
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +20,8 @@ def tracks(page: Any, http: httpx.Client, gallery: str) -> Any:
     move(http, gallery, "0000", "east", "17")
     move(http, gallery, "0001", "east", "17")
     move(http, gallery, "0002", "west", "17")
-    page.get_by_role("link", name="People", exact=True).click()
-    page.get_by_role("link", name="Tracks", exact=True).click()
+    follow(page, "People", exact=True)
+    follow(page, "Tracks", exact=True)
     expect(rows(page)).to_have_count(2)
     return page
 
@@ -36,7 +36,7 @@ def rows(page: Any) -> Any:
 
 
 def act(page: Any, action: str, track: str) -> None:
-    page.get_by_role("button", name=f"{action}: {track}", exact=True).click()
+    press(page, f"{action}: {track}", exact=True)
 
 
 def list_crops(http: httpx.Client, gallery: str, **asked: str) -> list[dict[str, Any]]:

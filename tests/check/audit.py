@@ -23,7 +23,7 @@ def ask(requirements: list[Path]) -> str:
         options += ["-r", str(file)]
     ran = subprocess.run(
         [sys.executable, "-m", "pip_audit", *options],
-        # What it says there is that nothing is known, also where nobody was asked.
+        # pip-audit also reports "nothing known" for a package that it did not look up.
         capture_output=True,
         text=True,
         timeout=SECONDS,

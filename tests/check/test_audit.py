@@ -1,4 +1,4 @@
-"""The audit of what is installed does not take silence for health."""
+"""The audit of installed packages does not take a missing answer for a good one."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SAME_PICTURE = 0.9999
 
 
 def enroll_here_and_query_there(it: Deployment, kept: Kept) -> None:
-    """What one process acknowledged, the other shows when it is asked for that version."""
+    """Check that each process shows a version that the other one has acknowledged."""
     with it.processes() as (here, there):
         for person in range(5):
             image = drawn_person(person, 0)
@@ -58,7 +58,7 @@ def import_a_folder(it: Deployment, kept: Kept) -> None:
 
 
 def kill_each_in_turn(it: Deployment, kept: Kept) -> None:
-    """`kill -9` under load: nothing fails but what was in flight, and nothing is lost.
+    """Kill processes under load: only requests in flight fail, and nothing is lost.
 
     Without Redis nothing fails at all.
     """
@@ -169,7 +169,7 @@ def watch_with_prometheus(it: Deployment) -> None:
 
 
 def train_and_reindex(it: Deployment, kept: Kept) -> None:
-    """The guide's new model: trained there, served beside the old one, every gallery reindexed."""
+    """Train a new model as in the guide, serve it beside the old one, and reindex all galleries."""
     people = it.folder / "datasets"
     people.mkdir()
     rows = ["path,identity,camera"]
@@ -200,7 +200,7 @@ def train_and_reindex(it: Deployment, kept: Kept) -> None:
 
 
 def back_up(it: Deployment, kept: Kept) -> None:
-    """Back up twice: no restore of the first backup has what was deleted in between."""
+    """Back up twice: a restore of the first backup has nothing that was deleted in between."""
     it.do("back up")
     with it.through_the_proxy() as http:
         crop_id = kept.take()

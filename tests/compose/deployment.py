@@ -143,14 +143,13 @@ class Deployment:
         sys.stdout.flush()
 
     def do(self, name: str) -> str:
-        """Types a block of the guide; what it exports stays. Answers what was shown."""
+        """Type a block of the guide, keep its exported variables, and return its output."""
         began = time.monotonic()
         shown = self._shell(self._blocks[name])
         self.say(f"guide: {name}, {time.monotonic() - began:.1f} s")
         return shown
 
     def compose(self, *words: str) -> str:
-        """Run a compose command and return what it shows."""
         return self._run(["docker", "compose", *words])
 
     def change(self, file: str, old: str, new: str) -> None:
@@ -158,7 +157,6 @@ class Deployment:
         path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
 
     def set(self, **variables: str) -> None:
-        """Sets what the guide leaves to whoever deploys."""
         self._environment |= variables
 
     @property

@@ -11,6 +11,6 @@ _BLOCK = re.compile(r"^```sh([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def blocks() -> dict[str, str]:
-    """Return what is typed, in the guides' order; blocks without a name are under the empty one."""
+    """Return the typed commands in the guides' order; unnamed blocks are under the empty name."""
     text = "".join(guide.read_text(encoding="utf-8") for guide in GUIDES)
     return {name.strip(): commands for name, commands in _BLOCK.findall(text)}

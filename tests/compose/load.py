@@ -1,4 +1,4 @@
-"""Requests without pause while something is killed, and the account of what became of each."""
+"""Requests without pause while something is killed, and an account of their outcomes."""
 
 from __future__ import annotations
 

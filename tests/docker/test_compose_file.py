@@ -13,7 +13,7 @@ from tests.docker.conftest import ROOT, VARIABLE, read_compose, text_of
 
 OF_MONITOR = ("prometheus", "alertmanager", "grafana")
 OWN = ("service", "redis", "proxy", "trainer", *OF_MONITOR)
-# Whatever they write beside their volumes is not known.
+# It is not known which files they write outside their volumes.
 OF_MILVUS = ("milvus", "etcd", "minio")
 SERVICES = (*OWN, *OF_MILVUS)
 VERSIONED = re.compile(r"^[a-z./-]+:(v?\d|RELEASE\.)[\w.-]*$")

@@ -1,4 +1,4 @@
-"""docker/Dockerfile: what the image is made of, as whom it runs, how it is asked and stopped."""
+"""docker/Dockerfile: packages and user of the image, its health check and its stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docker/haproxy.cfg lets through what the service takes, and hides what is for inside only."""
+"""docker/haproxy.cfg passes the requests that the service takes, and hides internal paths."""
 
 from __future__ import annotations
 

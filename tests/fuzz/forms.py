@@ -1,6 +1,6 @@
-"""Reading a form and what is said in it of images: `python -m tests.fuzz.forms --seconds 120`.
+"""Parsing of forms and their fields about images: `python -m tests.fuzz.forms --seconds 120`.
 
-The first line is `m` or `u`, for multipart or urlencoded, and what else the type says; a body
+The first line is `m` or `u`, for multipart or urlencoded, and the rest of the type; a body
 follows. It goes through the parsing that the service's calls use.
 """
 
@@ -30,7 +30,7 @@ FILE = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\
 
 
 class Refused(Exception):
-    """Whatever the service answers as a problem document."""
+    """An error that the service answers as a problem document."""
 
 
 def read(data: bytes) -> None:

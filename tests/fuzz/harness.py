@@ -1,7 +1,7 @@
-"""The frame of every fuzz target: seeds in, a bound on time and memory, and what counts as a find.
+"""The loop of every fuzz target: its seeds, bounds on time and memory, and its findings.
 
-A target is a function that is given bytes. Whatever it raises beside the problems that it declares
-is a find, and so are five seconds for one input, and a gigabyte of memory. The input is kept as
+A target is a function that is given bytes. An exception that it does not declare
+is a finding, and so are five seconds for one input, and a gigabyte of memory. The input is kept as
 `crash-…`, `timeout-…` or `oom-…` in the folder named by `--artefacts`.
 """
 
@@ -28,7 +28,7 @@ def fuzz(
     Args:
         target: is called with each input.
         seeds: inputs to begin with.
-        declared: what it may raise.
+        declared: exceptions that it may raise.
     """
     said = argparse.ArgumentParser()
     said.add_argument("--seconds", type=int, default=0, help="how long; 0 for no end")

@@ -1,4 +1,4 @@
-"""Archives that are bombs, that lead elsewhere, or that are not what they say."""
+"""Archives that are bombs, have paths that lead elsewhere, or give wrong sizes or types."""
 
 from __future__ import annotations
 

@@ -36,7 +36,6 @@ def _many_members() -> bytes:
 
 
 def main() -> None:
-    """Unpacks each and prints what it took."""
     for name, data in costly_archives():
         with tempfile.TemporaryDirectory() as place:
             archive = Path(place) / "archive"

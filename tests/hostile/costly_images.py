@@ -47,7 +47,6 @@ def bmp_of_runs() -> bytes:
 
 
 def main() -> None:
-    """Decodes each and prints what it took."""
     for name, data in costly_images():
         print_cost(name, len(data), lambda: _outcome(data))  # noqa: B023
 

@@ -49,7 +49,7 @@ WRITTEN = ("GIF", "TIFF", "ICO", "TGA", "PPM", "PCX", "SGI", "DDS", "EPS", "PDF"
 
 
 def foreign_files() -> Iterator[HostileFile]:
-    """Kinds that are not taken, whatever the file is called."""
+    """Kinds of images that are refused, also under the name of another kind."""
     for name, data in FOREIGN.items():
         yield HostileFile(name, data, False)
     for image_format in WRITTEN:
@@ -57,7 +57,7 @@ def foreign_files() -> Iterator[HostileFile]:
 
 
 def polyglots() -> Iterator[HostileFile]:
-    """Files that are an image and something else; what is no image in them is passed over."""
+    """Files that are an image and something else, of which only the image is read."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("run.class", b"\xca\xfe\xba\xbe")

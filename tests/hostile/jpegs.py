@@ -25,7 +25,7 @@ def with_segments(data: bytes, *segments: bytes) -> bytes:
 
 
 def with_scans(image: Image.Image, more: int, **options: object) -> bytes:
-    """Return a progressive JPEG whose last scan is there so many times more."""
+    """Return a progressive JPEG that repeats its last scan `more` times."""
     data = encoded(image, "JPEG", progressive=True, **options)
     last = data[data.rindex(SCAN) : -2]
     return data[:-2] + last * more + END

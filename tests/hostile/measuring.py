@@ -1,4 +1,4 @@
-"""The costs of one call: processor time, and memory at its peak beyond what was held before."""
+"""Costs of one call: processor time, and the growth of memory to its peak."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ REFERENCES = Path("/proc/self/clear_refs")
 
 
 def print_cost(name: str, size: int, call: Callable[[], str]) -> None:
-    """Prints it as a line of JSON, with what the call answered."""
-    REFERENCES.write_text("5")  # sets the peak back to what is held now
+    REFERENCES.write_text("5")  # resets the peak
     held = _memory("VmRSS")
     began = time.process_time()
     outcome = call()

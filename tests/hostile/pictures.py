@@ -13,7 +13,7 @@ WIDTH = 48
 
 
 class HostileFile(NamedTuple):
-    """One file: what it is, its bytes, and whether it lands; None where either is right."""
+    """A file, its description, and whether it has to land; None if both are right."""
 
     name: str
     data: bytes

@@ -1,4 +1,4 @@
-"""Hostile archives: nothing is written elsewhere, what is good comes, what is not is named."""
+"""Hostile archives: good files are unpacked, others are named, and none is written elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMITS = UnpackLimits(max_bytes=1_000_000, max_entry_bytes=100_000, max_entries=
 
 @pytest.fixture
 def unpack(tmp_path: Path):
-    """Unpacks one and answers what was left out; whatever happens, nothing lies elsewhere."""
+    """Unpack an archive, check that no file lies elsewhere, and return the files left out."""
     place = tmp_path / "deep" / "er"
 
     def unpack_one(data: bytes, limits: UnpackLimits = LIMITS) -> list[LeftOut]:

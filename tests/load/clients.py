@@ -12,7 +12,7 @@ from tests.compose.drawn import drawn_person
 from tests.load.http import Answer, Connection, image_form, request
 
 GALLERY = "/v1/galleries/default"
-QUERIES, ENROLMENTS = 0.7, 0.15  # the rest deletes what was enrolled before
+QUERIES, ENROLMENTS = 0.7, 0.15  # the others delete enrolled crops
 ACCEPTED = (200, 201)
 REFUSED = (429, 503)
 PICTURES = 200
@@ -26,7 +26,7 @@ class Account:
     """The outcomes of all requests.
 
     Attributes:
-        statuses: how many, by what was asked and status; 0 stands for no answer.
+        statuses: counts of answers by call and status; 0 stands for no answer.
         accepted_s: seconds until each 2xx.
         refused_s: seconds until each 429 or 503.
         wrong: the first few answers that break a promise.

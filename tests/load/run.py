@@ -1,4 +1,4 @@
-"""`make load`: many clients at once against a real service, and what they were answered.
+"""`make load`: many clients at once against a real service, and the answers they get.
 
 Usage: python -m tests.load.run [--clients 400] [--seconds 60] [--artefact bundled]
 """
@@ -46,7 +46,11 @@ def measure(
         f"{account.driver_late_s * 1e3:.0f} ms late by its own clock"
     )
     wrong = [*account.wrong]
-    late = [one for one in account.refused_s if one > REFUSED_WITHIN_S + account.driver_late_s]
+    late = [
+        seconds
+        for seconds in account.refused_s
+        if seconds > REFUSED_WITHIN_S + account.driver_late_s
+    ]
     if late:
         wrong.append(f"{len(late)} refusals took over a second, the slowest {max(late):.2f} s")
     if not account.accepted_s:

@@ -3,7 +3,7 @@
 Usage: GMN_SOAK_MINUTES=30 python -m tests.load.soak [--artefact bundled]
 
 At its start it measures how many requests a second eight clients are answered, and then asks 80 %
-of that. Of what it samples meanwhile the first fifth counts as warming up. What it measured goes to
+of that. The first fifth of its samples counts as warming up. The results go to
 `runs/soak-….json`.
 """
 
@@ -86,7 +86,7 @@ def sampled(process: int, every: float) -> Iterator[Samples]:
 def soak(
     served: Served, seconds: float, measured_seconds: float, say: Callable[[str], object]
 ) -> dict[str, Any]:
-    """Soaks a service; answers what was measured, `wrong` with what should not be so."""
+    """Soak a service and return the measurements, with violations under `wrong`."""
     port = served.http.base_url.port
     assert port is not None
     pictures = Pictures(seed=2)
@@ -159,8 +159,8 @@ def main() -> int:
     RUNS.mkdir(exist_ok=True)
     kept = RUNS / f"soak-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     kept.write_text(json.dumps(found, indent=1))
-    for one in found["wrong"]:
-        print(f"WRONG: {one}", file=sys.stderr)  # noqa: T201
+    for violation in found["wrong"]:
+        print(f"WRONG: {violation}", file=sys.stderr)  # noqa: T201
     print(f"{summary(found)}\nkept in {kept}")  # noqa: T201
     return 1 if found["wrong"] else 0
 

@@ -16,7 +16,7 @@ WAITING = re.compile(
 
 
 def what_is_wrong(served: Served) -> list[str]:
-    """Asks for everything that a service does and says what it does not do as it should."""
+    """Call every function of a service, and return a sentence for each that fails."""
     wrong = []
     for path in ("/livez", "/readyz"):
         answer = served.http.get(path)
@@ -44,7 +44,7 @@ def what_is_wrong(served: Served) -> list[str]:
 
 
 def how_it_ends(served: Served) -> list[str]:
-    """Asks it to stop and says what is wrong with how it does."""
+    """Stop a service, and return a sentence for each fault of its stop."""
     began = time.monotonic()
     status = served.stop()
     seconds = time.monotonic() - began

@@ -16,10 +16,10 @@ class Broken:
     """One promise broken on purpose.
 
     Attributes:
-        promise: its number in docs/reliability.md; 0 for what it does not number.
-        says: what is wrong then.
-        file, old, new: what is replaced by what, where.
-        test: what has to fail, as pytest names it.
+        promise: its number in docs/reliability.md; 0 for other behaviour.
+        says: the fault, as a sentence.
+        file, old, new: the replacement of a text that stands once in the file.
+        test: the test that has to fail, as pytest names it.
     """
 
     promise: int

@@ -1,4 +1,4 @@
-"""The list of what is broken on purpose fits the code as it is, and every entry was found."""
+"""The list of mutations fits the present code, and each of them was found."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Something that was done to what is kept, and what was shown before and after it."""
+"""An operation of the service, and the state that it shows before and after it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# By what of what is kept, so that what is under way can be told from what is not.
+# By part of the state, so that a part that is being changed can be told from the others.
 Shown = dict[str, Any]
 GONE = "gone"
 

@@ -15,7 +15,7 @@ from tests.power_cut.disk import LOSSES, Asked, Disk, Loss
 
 SEED = int(os.environ.get("SEED", "1"))
 REPORTS = Path("runs")
-# A place in a recording, and what the disk had of it: answers what is wrong.
+# Takes a place in a recording and the content of the disk there, and returns faults.
 Check = Callable[[Path, Act | None, Act | None], list[str]]
 
 
@@ -28,19 +28,19 @@ def cut_and_check(
     few: int,
     report: str,
 ) -> list[str]:
-    """Cuts a recording at many moments, and checks what is left each time.
+    """Cut a recording at many moments, and check the disk each time.
 
     Args:
-        root: what was recorded.
+        root: the recorded folder.
         asked: the recording.
-        acts: what was done meanwhile.
-        check: is given what is left, the act acknowledged last, and the one under way.
-        folder: for what is left.
+        acts: the operations of the recording.
+        check: is given the disk, the act acknowledged last, and the one under way.
+        folder: for the contents of the disk.
         few: how many cuts, where the environment's CUTS does not say.
         report: its name in `runs`, where CUTS says how many.
 
     Returns:
-        What was wrong, a line for each.
+        A line for each fault.
     """
     chance = random.Random(SEED)
     begun = time.monotonic()
@@ -71,7 +71,7 @@ def cut_and_check(
 
 
 def differences(found: Shown, past: Act | None, under_way: Act | None) -> list[str]:
-    """Return what is neither as acknowledged nor as the work under way would have made it."""
+    """Return the parts that are neither as acknowledged nor as the act under way makes them."""
     shown: list[Shown] = [past.after] if past else []
     if under_way:
         shown += [under_way.before, under_way.after]
@@ -91,7 +91,7 @@ def _moments(
     """After how many entries the power goes: right after each acknowledgement, and by chance."""
     chosen: list[tuple[int, Loss]] = []
     for act in acts:
-        after = (n for n, one in enumerate(asked) if one.nanoseconds > act.acknowledged)
+        after = (n for n, entry in enumerate(asked) if entry.nanoseconds > act.acknowledged)
         chosen.append((next(after, len(asked)), "everything"))
     while len(chosen) < cuts:
         chosen.append((chance.randint(0, len(asked)), LOSSES[len(chosen) % len(LOSSES)]))
@@ -101,7 +101,7 @@ def _moments(
 def _allowed(
     asked: Sequence[Asked], acts: Sequence[Act], place: int
 ) -> tuple[Act | None, Act | None]:
-    """Return what was acknowledged last before the power went, and what was under way then."""
+    """Return the act that was acknowledged last before the cut, and the one under way then."""
     moment = asked[place].nanoseconds if place < len(asked) else time.monotonic_ns()
     past = [act for act in acts if act.acknowledged < moment]
     under_way = [act for act in acts if act.begun < moment <= act.acknowledged]

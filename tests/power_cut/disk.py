@@ -29,7 +29,7 @@ class Asked:
 
 @dataclass(eq=False)
 class _File:
-    """A file: what is on the disk for sure, and what was asked since it was synced last."""
+    """A file: its content that is certainly on the disk, and the writes since its last sync."""
 
     inode: int
     synced: bytearray = field(default_factory=bytearray)
@@ -78,7 +78,7 @@ class Disk:
         """Make an empty directory.
 
         Args:
-            root: what was recorded; it is on the disk for sure.
+            root: the recorded folder; it is certainly on the disk.
         """
         self._root = root
         self._top = _Folder(0)
@@ -117,15 +117,15 @@ class Disk:
                 raise ValueError(f"the recording cannot tell what {asked.path} did")
 
     def cut(self, target: Path, loss: Loss, chance: random.Random) -> None:
-        """Writes what is there after a power cut into a new directory.
+        """Write the content of the disk after a power cut into a new directory.
 
         Args:
             target: which is made.
-            loss: of what was not synced: `everything`; `some` writes and names, each by chance;
+            loss: of the unsynced writes: `everything`; `some` writes and names, each by chance;
                 `torn` the same in sectors of 512 and pages of 4096 bytes, in any order;
-                `metadata` leaves names and sizes but loses what was written; `data` leaves what
-                was written but loses names, from some moment on; `nothing`.
-            chance: what is drawn.
+                `metadata` leaves names and sizes but loses contents; `data` leaves contents
+                but loses names, from some moment on; `nothing`.
+            chance: draws the lost writes.
         """
         held: dict[_Folder, dict[str, _File | _Folder]] = {self._top: {}}
         for renaming in self._kept_names(loss, chance):

@@ -1,4 +1,4 @@
-"""Records what a process asks of the disk, through a small library that is preloaded into it."""
+"""Recordings of the disk operations of a process, by a small library preloaded into it."""
 
 from __future__ import annotations
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import DrawnCrop
+from tests.outside import zip_of_crops
 from tests.power_cut.acts import Act
 from tests.power_cut.shown import IMPORTED, asked_in_audit, shown_by, wait_for_jobs
 from tests.service.conftest import Served
@@ -21,7 +20,7 @@ from tests.service.conftest import Served
 
 @dataclass
 class Story:
-    """Does one thing after another, and notes what was shown before and after it."""
+    """Do one operation after another, and note the shown state before and after each."""
 
     served: Served
     data_dir: Path
@@ -108,13 +107,9 @@ class Story:
         return landed
 
     def _import(self) -> None:
-        archive = io.BytesIO()
-        with zipfile.ZipFile(archive, "w") as file:
-            for number, crop in enumerate(self.crops[11:15]):
-                file.writestr(f"{number}.png", crop.png)
         answer = self.served.http.post(
             "/v1/galleries/lobby/imports",
-            files={"archive": ("crops.zip", archive.getvalue())},
+            files={"archive": ("crops.zip", zip_of_crops(self.crops[11:15]))},
             data={"identity": IMPORTED},
         )
         assert answer.status_code == 202, answer.text

@@ -77,7 +77,7 @@ def recording(start, tiny_artefact, drawn_crops, tmp_path_factory) -> Recording:
 
 @contextlib.contextmanager
 def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
-    """Yield the service in this process, on what a power cut has left."""
+    """Yield the service in this process, on the files that a power cut has left."""
     data_dir = disk / "data"
     settings = Settings(
         artefact=str(recording.artefact),
@@ -121,7 +121,7 @@ def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path)
 
 
 def _left_wrong(disk: Path, past: Act | None) -> list[str]:
-    """Return what is wrong with files that no call shows."""
+    """Return the faults of files that no call shows."""
     wrong = []
     chain = check_chain(disk / "data" / "audit.jsonl", line_key(disk / "data"))
     if chain.problem:

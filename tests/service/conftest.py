@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from tests.forked import Forked, run_forked
+from tests.outside import zip_of
 from tests.waiting import eventually
 
 START = (
@@ -77,7 +78,6 @@ class Served:
         self.http = httpx.Client(base_url=found[1], timeout=60.0)
 
     def kill(self) -> None:
-        """kill -9: nothing is flushed, nothing is said goodbye to."""
         self.process.kill()
         self.ended_with()
 
@@ -87,7 +87,6 @@ class Served:
         return self.ended_with()
 
     def ended_with(self, seconds: float = 40.0) -> int:
-        """Return the status with which it ends by itself."""
         status = self.process.wait(seconds)
         self.output.close()
         if hasattr(self, "http"):
@@ -101,13 +100,28 @@ class Served:
     def enroll(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/crops", files=files(*images), data=fields)
 
+    def import_zip(
+        self, gallery: str, entries: Mapping[str, bytes | str], **fields: str
+    ) -> dict[str, Any]:
+        """Begin to import an archive, and return the job."""
+        url = f"/v1/galleries/{gallery}/imports"
+        answer = self.http.post(url, files={"archive": ("a.zip", zip_of(entries))}, data=fields)
+        assert answer.status_code == 202, answer.text
+        job: dict[str, Any] = answer.json()
+        assert answer.headers["Location"] == f"/v1/jobs/{job['job_id']}"
+        return job
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = self.read(f"/v1/jobs/{job_id}")
+        return job
+
     def ended_job(self, job: dict[str, Any], seconds: float = 120.0) -> dict[str, Any]:
         """Return a job as it is once it has ended."""
         until = time.monotonic() + seconds
         while job["state"] in ("queued", "running"):
             assert time.monotonic() < until, job
             time.sleep(0.02)
-            job = self.http.get(f"/v1/jobs/{job['job_id']}").json()
+            job = self.job(job["job_id"])
         return job
 
     def drops_who_left(self, request: httpx.Request, path: str) -> None:
@@ -138,6 +152,23 @@ class Served:
     def query(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)
 
+    def search(self, gallery: str, *images: bytes, **fields: Any) -> list[dict[str, Any]]:
+        """Return the results of a query that is answered."""
+        answer = self.query(gallery, *images, **fields)
+        assert answer.status_code in (200, 207), answer.text
+        results: list[dict[str, Any]] = answer.json()["results"]
+        return results
+
+    def read(self, path: str, **asked: Any) -> Any:
+        """Return the JSON of a call that is answered."""
+        answer = self.http.get(path, **asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def results(self, path: str, **asked: Any) -> list[dict[str, Any]]:
+        results: list[dict[str, Any]] = self.read(path, **asked)["results"]
+        return results
+
 
 def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
     return [("images", ("crop", image)) for image in images]
@@ -159,7 +190,7 @@ Start = Callable[..., Served]
 
 @contextlib.contextmanager
 def _services(artefact: Path, places: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts services; those that still run at the end are killed."""
+    """Yield a function that starts services, and kill the running ones at the end."""
     started: list[Served] = []
 
     def start_one(data_dir: Path | None = None, **settings: Any) -> Served:
@@ -212,7 +243,7 @@ def save_other_artefact(path: Path, tiny_artefact: Path) -> None:
 
 @pytest.fixture(scope="session")
 def refused_start(tiny_artefact: Path) -> Callable[..., str]:
-    """Tries to start a service that must not start; answers what it says."""
+    """Return a function that tries to start a service that must not start; it returns the error."""
 
     def try_to_start(data_dir: Path, **more: str) -> str:
         settings = {"artefact": tiny_artefact, "data_dir": data_dir, **more}

@@ -171,23 +171,12 @@ class ServedGallery(RuleBasedStateMachine):
         if how["order"] == "neighbours" and not grouped:
             assert all(results[0][by] >= result[by] for result in results)
         else:
-            assert all(one[by] >= other[by] for one, other in pairwise(results))
+            assert all(result[by] >= below[by] for result, below in pairwise(results))
 
     def _labelled(self, shown: dict[str, Any]) -> None:
         crop = self.model.crops[shown["crop_id"]]
         assert (shown["identity"], shown["camera"]) == (crop.identity, crop.camera)
         assert Said(0, None, None, shown["captured_at"], None).moment == crop.moment
-
-    def pages(self, path: str, limit: int, asked: dict[str, str]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        cursor: dict[str, str] = {}
-        while True:
-            page = self.call("GET", path, params={**asked, **cursor, "limit": limit}).json()
-            assert len(page["results"]) <= limit
-            found += page["results"]
-            if page["next_cursor"] is None:
-                return found
-            cursor = {"cursor": page["next_cursor"]}
 
 
 def same_ranking(alone: list[dict[str, Any]], crowded: list[dict[str, Any]]) -> None:

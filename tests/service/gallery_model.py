@@ -1,4 +1,4 @@
-"""A gallery as a plain dictionary: what the service promises, with nothing of how it keeps it."""
+"""A gallery as a plain dictionary, which has the promised behaviour and no storage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Said:
-    """Labels sent with one image; the image is a number among those that are drawn."""
+    """Labels sent with one image; the image is the number of a drawn one."""
 
     image: int
     identity: str | None
@@ -180,15 +180,15 @@ class GalleryModel:
             for merge_id, merge in self.merges.items()
             if identity not in (merge.identity, merge.into)
         }
-        theirs = [one for one, crop in self.crops.items() if crop.identity == identity]
+        theirs = [crop_id for crop_id, crop in self.crops.items() if crop.identity == identity]
         for crop_id in theirs:
             del self.crops[crop_id]
         self.removed.update(theirs)
         for snapshot_id, crops in self.snapshots.items():
             self.snapshots[snapshot_id] = {
-                one: crop
-                for one, crop in crops.items()
-                if crop.identity != identity and one not in self.removed
+                crop_id: crop
+                for crop_id, crop in crops.items()
+                if crop.identity != identity and crop_id not in self.removed
             }
         self.version += bool(theirs)
         return len(theirs)

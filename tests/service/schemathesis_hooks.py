@@ -16,7 +16,7 @@ ANOTHER_TYPE = re.compile(r"(query|body): violates `(type|anyOf)` at")
 IN_QUERY = re.compile(r"parameter `(\w+)` in query - .*")
 NO_FORMAT = re.compile(r"(\w+): Value not matching the .*")
 NO_WORD_OF_ENUM = re.compile(r"violates `enum` at /properties/(\w+)")
-# As what was made of a form or of a query string has them.
+# The fields of a case that was made for a form or a query string.
 EMPTY = ("", [""])
 RIGHT = "positive test case"
 FILES = [path.read_bytes() for path in sorted(Path(os.environ["REID_TEST_FILES"]).iterdir())]
@@ -27,13 +27,15 @@ schemathesis.openapi.format("binary", st.sampled_from(FILES) | st.binary(max_siz
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
-    """Lets pass what is no mistake: the fields of a form and of a query are text, of whichever type
-    they were made; and a case that was made to be right is not wrong for being accepted."""
+    """Let accepted cases pass that are not wrong.
+
+    Fields of a form and of a query are sent as text, and a number is as right as its text.
+    """
     return not (failure.code == "ST201" and _says_nothing(_without_empty(failure.message, case)))
 
 
 def _without_empty(message: str, case: Any) -> str:
-    """Leaves out what is wrong with an empty field or query parameter: it counts as left out."""
+    """Leave out faults of empty fields and query parameters, which count as omitted."""
     body = case.body if isinstance(case.body, dict) else {}
     query = case.query or {}
 

@@ -21,7 +21,6 @@ class SmallDisk:
         self.path = path
 
     def fill(self) -> None:
-        """Takes what is free."""
         with contextlib.suppress(OSError), (self.path / "filling").open("ab", buffering=0) as file:
             while file.write(bytes(4096)):
                 pass

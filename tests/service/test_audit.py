@@ -1,32 +1,22 @@
-"""The audit log: a chain that shows every change, names nobody, and goes before what it tells."""
+"""The audit log: a chain that shows every change, names nobody, and comes before deletions."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
 import subprocess
 import sys
-import zipfile
-from contextvars import Context
 
 import pytest
 
 import gmn
 from model.problems import InputProblem
-from service.errors import StorageFailed, UnknownCrop
-from service.ops.audit import AuditLog, act_as, audit_files, line_key
+from service.errors import StorageFailed
+from service.ops.audit import AuditLog, audit_files, line_key
 from service.ops.hash_chain import check_chain
+from tests.outside import audit_lines
 from tests.waiting import eventually
-
-
-def zip_of(entries):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -35,40 +25,20 @@ def audit(tmp_path):
         yield opened
 
 
-def lines(folder):
-    # The last line may be being written.
-    whole = (folder / "audit.jsonl").read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+@pytest.fixture
+def verify(tmp_path, capsys):
+    """Run `gmn audit verify`, and check its status and a sentence of its output."""
+
+    def run(status, sentence="", folder=tmp_path):
+        capsys.readouterr()
+        assert gmn.run(["audit", "verify", "--data-dir", str(folder)]) == status
+        assert sentence in capsys.readouterr().out
+
+    return run
 
 
 def checked_log(folder):
     return check_chain(folder / "audit.jsonl", line_key(folder))
-
-
-def test_a_line_tells_who_did_what_to_which_hashes(audit, tmp_path):
-    def forget():
-        act_as("1f0c9a72be44", "door-7")
-        audit.record("forget_identity", "asked", gallery="lobby", identity="Ada", count=3)
-
-    def rename():
-        audit.record("rename_identity", identity="Ada", new_identity="Grace", external_id="e-1")
-
-    # In contexts of their own: a command of another test may have named its actor in this one.
-    Context().run(forget)
-    Context().run(rename)
-    first, second = lines(tmp_path)
-    assert (first["event"], first["phase"], first["gallery"]) == (
-        "forget_identity",
-        "asked",
-        "lobby",
-    )
-    assert (first["actor"], first["request_id"], first["count"]) == ("1f0c9a72be44", "door-7", 3)
-    assert second["actor"] == "service"
-    assert first["identity"] == second["identity"] == audit.hashed("Ada")
-    assert second["new_identity"] == audit.hashed("Grace")
-    text = (tmp_path / "audit.jsonl").read_text()
-    assert not any(name in text for name in ("Ada", "Grace", "e-1"))
-    assert hashlib.sha256(b"Ada").hexdigest() not in text
 
 
 def test_the_key_of_the_hashes_is_made_once_and_is_its_owners_alone(tmp_path):
@@ -98,16 +68,13 @@ def test_the_key_of_the_hashes_is_made_once_and_is_its_owners_alone(tmp_path):
         (lambda text: text[:-4], "line 4 is not finished"),
     ],
 )
-def test_verify_names_the_first_line_that_breaks_the_chain(tmp_path, capsys, change, broken):
+def test_verify_names_the_first_line_that_breaks_the_chain(tmp_path, verify, change, broken):
     with AuditLog(tmp_path) as audit:
         for number in range(4):
             audit.record(f"event-{number}")
     file = tmp_path / "audit.jsonl"
     file.write_text(change(file.read_text()))
-    status = gmn.run(["audit", "verify", "--data-dir", str(tmp_path)])
-    said = capsys.readouterr().out
-    assert status == (1 if broken else 0)
-    assert (broken or "4 lines") in said
+    verify(1 if broken else 0, broken or "4 lines")
 
 
 def test_a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on(tmp_path):
@@ -120,7 +87,7 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_the_chain_goes_on(tmp_path):
         audit.record("x" * 100_000)
     with AuditLog(tmp_path) as audit:
         audit.record("after a long line")
-    assert [entry["sequence"] for entry in lines(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [entry["sequence"] for entry in audit_lines(tmp_path)] == [1, 2, 3, 4, 5]
     assert checked_log(tmp_path).problem is None
 
 
@@ -144,42 +111,11 @@ def test_several_processes_and_threads_append_to_one_chain(audit, tmp_path):
     assert (checked.lines, checked.problem) == (120, None)
 
 
-def test_what_destroys_is_asked_before_and_told_after(audit, tmp_path):
-    async def destroy():
-        async with audit.audited("delete_crop", gallery="lobby", crop_ids=["c1"]) as result:
-            assert [entry["phase"] for entry in lines(tmp_path)] == ["asked"]
-            result["count"] = 1
-        with pytest.raises(UnknownCrop):
-            async with audit.audited("delete_crop", gallery="lobby", crop_ids=["c1"]):
-                raise UnknownCrop("lobby", "c1")
-
-    asyncio.run(destroy())
-    told = lines(tmp_path)
-    assert [entry["phase"] for entry in told] == ["asked", "done", "asked", "failed"]
-    assert told[1]["crop_ids"] == ["c1"]
-    assert told[1]["count"] == 1
-    assert told[3]["problem"] == "unknown_crop"
-
-
-def test_nothing_is_destroyed_without_a_trace(audit, tmp_path):
-    with (tmp_path / "audit.jsonl").open("a") as file:
-        file.write("somebody else was here\n")
-    destroyed = []
-
-    async def destroy():
-        async with audit.audited("delete_gallery", gallery="lobby"):
-            destroyed.append("lobby")
-
-    with pytest.raises(StorageFailed, match="audit log"):
-        asyncio.run(destroy())
-    assert not destroyed
-
-
 def test_a_log_that_is_moved_away_while_in_use_goes_on_in_a_new_file(audit, tmp_path):
     audit.record("before")
     (tmp_path / "audit.jsonl").rename(tmp_path / "elsewhere.jsonl")
     audit.record("after")
-    assert lines(tmp_path)[0]["sequence"] == 2
+    assert audit_lines(tmp_path)[0]["sequence"] == 2
     with AuditLog(tmp_path) as another_process:
         another_process.record("after that")
     checked = checked_log(tmp_path)
@@ -190,28 +126,17 @@ def test_a_log_that_is_moved_away_while_in_use_goes_on_in_a_new_file(audit, tmp_
     assert (checked.first_line, checked.lines, checked.problem) == (1, 3, None)
 
 
-def test_a_log_that_was_taken_away_before_a_start_is_begun_anew(tmp_path):
-    with AuditLog(tmp_path) as audit:
-        audit.record("before")
-    (tmp_path / "audit.jsonl").unlink()
-    with AuditLog(tmp_path) as begun_anew:
-        begun_anew.record("after a restart")
-    assert [entry["sequence"] for entry in lines(tmp_path)] == [1]
-
-
-def test_a_log_that_is_moved_away_before_a_stop_is_begun_anew(tmp_path, capsys):
+def test_a_log_that_is_moved_away_before_a_stop_is_begun_anew(tmp_path, verify):
     with AuditLog(tmp_path) as audit:
         audit.record("before", durable=False)
         (tmp_path / "audit.jsonl").rename(tmp_path / "elsewhere.jsonl")
     with AuditLog(tmp_path) as begun_anew:
         begun_anew.record("after a restart")
-    assert [entry["sequence"] for entry in lines(tmp_path)] == [1]
-    assert gmn.run(["audit", "verify", "--data-dir", str(tmp_path)]) == 0
-    assert "1 lines, all as written, keyed from number 1 on" in capsys.readouterr().out
+    assert [entry["sequence"] for entry in audit_lines(tmp_path)] == [1]
+    verify(0, "1 lines, all as written, keyed from number 1 on")
 
 
-def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, capsys):
-    where = ["audit", "verify", "--data-dir", str(tmp_path)]
+def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, verify):
     for start in range(3):
         # Two processes, such as the service and gmn keys.
         with AuditLog(tmp_path, max_bytes=2000) as one, AuditLog(tmp_path, max_bytes=2000) as other:
@@ -223,19 +148,15 @@ def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, caps
     assert all(file.stat().st_size < 3000 for file in files)
     told = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert [entry["sequence"] for entry in told] == list(range(1, 61))
-    assert gmn.run(where) == 0
-    assert "60 lines, all as written" in capsys.readouterr().out
+    verify(0, "60 lines, all as written")
     # The oldest may be taken away, none between.
     files[0].unlink()
-    assert gmn.run(where) == 0
-    assert "lines from number" in capsys.readouterr().out
+    verify(0, "lines from number")
     files[2].rename(tmp_path / "elsewhere")
-    assert gmn.run(where) == 1
-    assert f"{files[3].name}: line 1 has the number" in capsys.readouterr().out
+    verify(1, f"{files[3].name}: line 1 has the number")
     (tmp_path / "elsewhere").rename(files[2])
     files[1].write_text("".join(files[1].read_text().splitlines(True)[1:]))
-    assert gmn.run(where) == 1
-    assert f"{files[1].name}: line 1 has the number" in capsys.readouterr().out
+    verify(1, f"{files[1].name}: line 1 has the number")
 
 
 def test_a_chain_goes_on_where_a_process_was_killed_between_two_files(tmp_path):
@@ -256,7 +177,7 @@ def test_a_start_reads_the_newest_files_only(tmp_path):
         file.write_bytes(b"nothing that a start could go on with")
     with AuditLog(tmp_path, max_bytes=2000) as audit:
         audit.record("after")
-    assert lines(tmp_path)[-1]["sequence"] == 31
+    assert audit_lines(tmp_path)[-1]["sequence"] == 31
 
 
 def test_a_log_whose_end_is_damaged_keeps_the_service_from_starting(tmp_path):
@@ -307,35 +228,28 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGE.values(), ids=DAMAGE)
-def test_verify_finds_what_was_cut_off_or_forged_at_the_end(tmp_path, capsys, damage, sentence):
+def test_verify_finds_what_was_cut_off_or_forged_at_the_end(tmp_path, verify, damage, sentence):
     written = _signed_log(tmp_path)
-    where = ["audit", "verify", "--data-dir", str(tmp_path)]
-    assert gmn.run(where) == 0
-    assert "6 lines, all as written, keyed from number 1 on" in capsys.readouterr().out
+    verify(0, "6 lines, all as written, keyed from number 1 on")
     (tmp_path / "audit.jsonl").write_bytes(b"".join(damage(written)))
-    assert gmn.run(where) == 1
-    assert sentence in capsys.readouterr().out
+    verify(1, sentence)
 
 
-def test_verify_finds_a_count_that_was_removed_or_written_by_another(tmp_path, capsys):
+def test_verify_finds_a_count_that_was_removed_or_written_by_another(tmp_path, verify):
     written = _signed_log(tmp_path)
-    where = ["audit", "verify", "--data-dir", str(tmp_path)]
     (tmp_path / "audit.jsonl").write_bytes(b"".join(written[:2]))
     note = tmp_path / "audit.acknowledged"
     whole = note.read_bytes()
     note.write_bytes(whole.replace(b'"sequence": 6', b'"sequence": 2'))
-    assert gmn.run(where) == 1
-    assert "line 3 may be gone: audit.acknowledged" in capsys.readouterr().out
+    verify(1, "line 3 may be gone: audit.acknowledged")
     note.unlink()
-    assert gmn.run(where) == 1
-    assert "line 3 may be gone: audit.acknowledged" in capsys.readouterr().out
+    verify(1, "line 3 may be gone: audit.acknowledged")
     (tmp_path / "audit.jsonl").unlink()
     note.write_bytes(whole)
-    assert gmn.run(where) == 2
+    verify(2)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(written))
     (tmp_path / "audit.key").write_bytes(b"x" * 32)
-    assert gmn.run(where) == 1
-    assert "line 1 was not written under this audit.key" in capsys.readouterr().out
+    verify(1, "line 1 was not written under this audit.key")
 
 
 @pytest.mark.slow
@@ -352,7 +266,7 @@ def _content(path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def test_a_log_of_the_former_version_goes_on_and_verify_says_what_is_keyed(tmp_path, capsys):
+def test_a_log_of_the_former_version_goes_on_and_verify_says_what_is_keyed(tmp_path, verify):
     former = b""
     previous = "0" * 64
     for number in (1, 2, 3):
@@ -360,17 +274,13 @@ def test_a_log_of_the_former_version_goes_on_and_verify_says_what_is_keyed(tmp_p
         previous = hashlib.sha256(line).hexdigest()
         former += line + b"\n"
     (tmp_path / "audit.jsonl").write_bytes(former)
-    where = ["audit", "verify", "--data-dir", str(tmp_path)]
-    assert gmn.run(where) == 0
-    assert "3 lines, all as written, none keyed" in capsys.readouterr().out
+    verify(0, "3 lines, all as written, none keyed")
     with AuditLog(tmp_path) as audit:
         audit.record("after the update")
-    assert gmn.run(where) == 0
-    assert "4 lines, all as written, keyed from number 4 on" in capsys.readouterr().out
+    verify(0, "4 lines, all as written, keyed from number 4 on")
     log = tmp_path / "audit.jsonl"
     log.write_bytes(former)
-    assert gmn.run(where) == 1
-    assert "line 4 is gone: 4 lines were acknowledged" in capsys.readouterr().out
+    verify(1, "line 4 is gone: 4 lines were acknowledged")
 
 
 def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(audit, tmp_path):
@@ -382,7 +292,7 @@ def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(audit, tmp
         await asyncio.to_thread(audit.flush)
 
     asyncio.run(search())
-    first, second = lines(tmp_path)
+    first, second = audit_lines(tmp_path)
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     assert first["filters"]["cameras"] == names[:10]
     assert first["filters"]["shortened"]["cameras"] == {"count": 1000, "sha256": digest}
@@ -402,7 +312,7 @@ def watched(start, tmp_path_factory):
     served.kill()
 
 
-def test_a_served_deletion_stands_in_the_log_with_its_request(watched, drawn_crops):
+def test_a_served_deletion_stands_in_the_log_with_its_request(watched, verify, drawn_crops):
     watched.create("watched")
     answer = watched.enroll("watched", drawn_crops[0].png, identity="Ada")
     crop_id = answer.json()["results"][0]["crop_id"]
@@ -410,24 +320,21 @@ def test_a_served_deletion_stands_in_the_log_with_its_request(watched, drawn_cro
         f"/v1/galleries/watched/crops/{crop_id}", headers={"X-Request-ID": "night-shift"}
     )
     assert watched.http.delete("/v1/galleries/watched").status_code == 200
-    told = [(entry["event"], entry["phase"]) for entry in lines(watched.folder)]
+    told = [(entry["event"], entry["phase"]) for entry in audit_lines(watched.folder)]
     for event in ("delete_crop", "delete_gallery"):
         assert told.index((event, "asked")) < told.index((event, "done"))
     assert ("create_gallery", "done") in told
-    enrolled = next(entry for entry in lines(watched.folder) if entry["event"] == "enroll")
+    enrolled = audit_lines(watched.folder, "enroll")[0]
     assert (enrolled["actor"], enrolled["gallery"], enrolled["count"]) == ("loopback", "watched", 1)
-    deleted = next(entry for entry in lines(watched.folder) if entry["event"] == "delete_crop")
+    deleted = audit_lines(watched.folder, "delete_crop")[0]
     assert (deleted["request_id"], deleted["crop_ids"]) == ("night-shift", [crop_id])
-    assert "Ada" not in (watched.folder / "audit.jsonl").read_text()
-    assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
+    text = (watched.folder / "audit.jsonl").read_text()
+    assert "Ada" not in text
+    assert hashlib.sha256(b"Ada").hexdigest() not in text
+    verify(0, folder=watched.folder)
 
 
-def looked(served, event):
-    """Return the lines about searches, or views, that a service has written."""
-    return [entry for entry in lines(served.folder) if entry["event"] == event]
-
-
-def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_crops):
+def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, verify, drawn_crops):
     http = watched.http
     url = f"/v1/galleries/{watched.create('searched')}"
     images = [crop.png for crop in drawn_crops[:3]]
@@ -443,8 +350,8 @@ def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_c
     http.get(f"{url}/identities?query=Ad")
     http.get(f"{url}/identities")
     http.get(f"{url}/crops/{crop_id}/image", headers={"X-Request-ID": "view-1"})
-    eventually(lambda: looked(watched, "view"), 5.0)
-    first, second, third, fourth, by_name, of_one, by_part = looked(watched, "query")
+    eventually(lambda: audit_lines(watched.folder, "view"), 5.0)
+    first, second, third, fourth, by_name, of_one, by_part = audit_lines(watched.folder, "query")
     assert (first["gallery"], first["count"], first["purpose"]) == ("searched", 2, "case 7/2026")
     assert first["filters"] == {"cameras": ["east"], "captured_before": "2030-01-01T00:00:00Z"}
     assert {"time", "actor", "request_id"} <= first.keys()
@@ -454,10 +361,10 @@ def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, drawn_c
     assert len(by_name["filters"]["identity"]) == 64
     assert of_one["filters"] == by_name["filters"] != by_part["filters"]
     assert by_part["count"] == 1
-    (view,) = looked(watched, "view")
+    (view,) = audit_lines(watched.folder, "view")
     assert (view["crop_ids"], view["request_id"]) == ([crop_id], "view-1")
     assert "Ada" not in (watched.folder / "audit.jsonl").read_text()
-    assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
+    verify(0, folder=watched.folder)
     assert http.get("/v1/galleries").json()["audit_queries"] is True
     too_long = watched.query("searched", images[0], purpose="x" * 257)
     assert too_long.status_code == 422
@@ -469,21 +376,11 @@ def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp
     served = start(tmp_path, audit_queries="false")
     image = drawn_crops[0].png
     crop_id = served.enroll("default", image).json()["results"][0]["crop_id"]
-    assert served.query("default", image).json()["results"]
+    assert served.search("default", image)
     assert served.http.get(f"/v1/galleries/default/crops/{crop_id}/image").status_code == 200
-    assert served.http.get("/v1/galleries").json()["audit_queries"] is False
+    assert served.read("/v1/galleries")["audit_queries"] is False
     assert served.stop() == 0
-    assert {entry["event"] for entry in lines(tmp_path)} == {"enroll"}
-
-
-@pytest.mark.slow
-def test_searches_that_are_not_written_yet_are_when_the_service_stops(start, tmp_path, drawn_crops):
-    served = start(tmp_path)
-    for crop in drawn_crops[:4]:
-        served.query("default", crop.png)
-    assert served.stop() == 0
-    assert [entry["event"] for entry in lines(tmp_path)] == ["query"] * 4
-    assert checked_log(tmp_path).problem is None
+    assert {entry["event"] for entry in audit_lines(tmp_path)} == {"enroll"}
 
 
 def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monkeypatch):
@@ -503,11 +400,11 @@ def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monke
             with pytest.raises(StorageFailed):
                 audit.flush()
             file.write_bytes(whole)
-            while len(lines(tmp_path)) < 5:
+            while len(audit_lines(tmp_path)) < 5:
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(search(), 30))
-    told = [(entry["event"], entry.get("count")) for entry in lines(tmp_path)]
+    told = [(entry["event"], entry.get("count")) for entry in audit_lines(tmp_path)]
     assert told == [("before", None), *(("query", n) for n in range(3)), ("dropped_lines", 2)]
     assert len(dropped) == 2
     assert checked_log(tmp_path).problem is None
@@ -519,9 +416,7 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_cro
     answer = watched.enroll("gaps", drawn_crops[0].png, identity="Ada")
     crop_id = answer.json()["results"][0]["crop_id"]
     case_id = http.post(f"{url}/cases", data={"name": "bag"}).json()["case_id"]
-    archive = zip_of({"a.png": drawn_crops[1].png})
-    job = http.post(f"{url}/imports", files={"archive": ("a.zip", archive)}).json()["job_id"]
-    watched.ended_job(http.get(f"/v1/jobs/{job}").json())
+    job = watched.ended_job(watched.import_zip("gaps", {"a.png": drawn_crops[1].png}))["job_id"]
     lists = ("/crops", "/tracks", "/identities", "/merges", "/cases", "/groups")
     for path in (*lists, f"/cases/{case_id}"):
         assert http.get(f"{url}{path}").status_code == 200
@@ -529,9 +424,16 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_cro
     assert len(vector) > 0
     assert http.get(f"/v1/jobs/{job}/report").status_code == 200
     assert http.delete(f"/v1/jobs/{job}").status_code == 200
-    eventually(lambda: looked(watched, "cancel_job") and looked(watched, "read_job_report"))
+    eventually(
+        lambda: (
+            audit_lines(watched.folder, "cancel_job")
+            and audit_lines(watched.folder, "read_job_report")
+        )
+    )
     told = {
-        entry["event"]: entry for entry in lines(watched.folder) if entry.get("gallery") == "gaps"
+        entry["event"]: entry
+        for entry in audit_lines(watched.folder)
+        if entry.get("gallery") == "gaps"
     }
     kinds = ("crops", "tracks", "identities", "merges", "cases", "groups")
     assert [told[f"list_{kind}"]["count"] for kind in kinds] == [2, 0, 1, 0, 1, 0]
@@ -539,17 +441,6 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_cro
     assert told["read_crop"]["crop_ids"] == [crop_id]
     assert told["read_crop"]["filters"] == {"include_vector": True}
     assert told["read_job_report"]["job_id"] == told["cancel_job"]["job_id"] == job
-
-
-def test_a_deletion_goes_on_after_the_log_was_moved_away(watched, drawn_crops):
-    gallery = watched.create("rotated")
-    crop_id = watched.enroll(gallery, drawn_crops[0].png).json()["results"][0]["crop_id"]
-    log = watched.folder / "audit.jsonl"
-    log.rename(watched.folder / "audit.jsonl.1")
-    assert watched.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}").status_code == 200
-    told = [entry for entry in lines(watched.folder) if entry["event"] == "delete_crop"]
-    assert [entry["phase"] for entry in told] == ["asked", "done"]
-    assert gmn.run(["audit", "verify", "--data-dir", str(watched.folder)]) == 0
 
 
 def test_a_served_deletion_that_cannot_be_logged_is_refused(watched, drawn_crops):
@@ -570,10 +461,10 @@ def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, drawn_
     url = f"/v1/galleries/{served.create('lobby')}"
     served.enroll("lobby", drawn_crops[0].png, captured_at="2020-01-01T00:00:00Z")
     served.http.patch(url, data={"retention_days": "1"})
-    eventually(lambda: served.http.get(url).json()["crops"] == 0)
+    eventually(lambda: served.read(url)["crops"] == 0)
     # The second line comes after the deletion, which is seen at once.
-    eventually(lambda: len(looked(served, "delete_expired")) == 2)
-    told = looked(served, "delete_expired")
+    eventually(lambda: len(audit_lines(served.folder, "delete_expired")) == 2)
+    told = audit_lines(served.folder, "delete_expired")
     assert [(entry["phase"], entry.get("count")) for entry in told] == [
         ("asked", None),
         ("done", 1),
@@ -582,7 +473,7 @@ def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, drawn_
         file.write("somebody else was here\n")
     served.enroll("lobby", drawn_crops[1].png, captured_at="2020-01-01T00:00:00Z")
     eventually(lambda: "retention of gallery lobby: the audit log" in served.log.read_text())
-    assert served.http.get(url).json()["crops"] == 1
+    assert served.read(url)["crops"] == 1
 
 
 def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, drawn_crops):
@@ -590,14 +481,10 @@ def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, drawn_
     admin = served.http.post("/v1/keys", data={"scopes": "admin"}).json()
     served.http.headers["Authorization"] = f"Bearer {admin['key']}"
     enroller = served.http.post("/v1/keys", data={"scopes": "enroll"}).json()
-    sent = {
-        "files": {"archive": ("a.zip", zip_of({"a.png": drawn_crops[0].png}))},
-        "headers": {"Authorization": f"Bearer {enroller['key']}"},
-    }
-    job = served.http.post("/v1/galleries/default/imports", **sent).json()
-    served.ended_job(served.http.get(f"/v1/jobs/{job['job_id']}").json())
+    served.http.headers["Authorization"] = f"Bearer {enroller['key']}"
+    served.ended_job(served.import_zip("default", {"a.png": drawn_crops[0].png}))
     served.stop()
-    told = [entry for entry in lines(tmp_path) if entry["event"] in ("enroll", "import")]
+    told = audit_lines(tmp_path, "enroll", "import")
     assert [entry["event"] for entry in told] == ["enroll", "import"]
     assert {entry["actor"] for entry in told} == {enroller["key_id"]}
 
@@ -613,7 +500,7 @@ def test_refused_callers_have_a_line_and_many_of_them_few(start, tmp_path):
     for _ in range(3):
         assert served.http.get("/v1/keys", headers=as_reader).status_code == 403
     served.stop()
-    told = [entry for entry in lines(tmp_path) if entry["event"] == "refused"]
+    told = audit_lines(tmp_path, "refused")
     assert [
         (entry["actor"], entry["address"], entry["status"], entry["count"]) for entry in told
     ] == [

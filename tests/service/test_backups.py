@@ -44,7 +44,7 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     assert gmn.run(command) == 0
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
     again = start(data_dir=new)
-    found = again.query("default", drawn_crops[0].png).json()["results"]
+    found = again.search("default", drawn_crops[0].png)
     assert [crop["identity"] for crop in found] == ["Bob"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from gmn_client import Client, RequestRefused
 from model.feature_file import COLUMNS, Origin, write_features
+from tests.outside import audit_lines
 
 
 def _fill(served, gallery, drawn_crops):
@@ -72,7 +73,7 @@ def test_crops_of_a_time_are_deleted_together(served, gallery, drawn_crops, clie
     removed = client.delete_crops(captured_after=since, camera="west")
     assert (removed.matched, removed.removed) == (2, 2)
     assert {crop.crop_id for crop in client.crops()} == {*ids} - {ids[3], ids[5]}
-    left = served.query(gallery, drawn_crops[3].png).json()["results"]
+    left = served.search(gallery, drawn_crops[3].png)
     assert not {crop["crop_id"] for crop in left} & {ids[3], ids[5]}
 
 
@@ -129,7 +130,7 @@ def test_changes_by_a_filter_stand_in_the_audit_log_without_names_and_survive(
         client.delete_crops(identity="Ann", dry_run=True)
         client.delete_crops(identity="Ann")
     served.kill()
-    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    lines = audit_lines(tmp_path)
     counts = {(line["event"], line["phase"]): line.get("count") for line in lines}
     assert counts["change_crops", "done"] == 4
     assert counts["delete_crops", "done"] == 2

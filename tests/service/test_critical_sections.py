@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import shutil
 import threading
-import zipfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,6 +36,7 @@ from service.record.archive import DESCRIPTION, check_archive, describe_snapshot
 from service.record.values import CropFilter, GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
+from tests.outside import audit_lines, zip_of_crops
 from tests.service.locks import is_held
 
 LONGEST_SECONDS = 30.0
@@ -148,11 +147,7 @@ class Prepared:
         shutil.rmtree(self.runtime.settings.data_dir / "imports", ignore_errors=True)
 
     def images(self) -> io.BytesIO:
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as file:
-            file.writestr("0.png", self.crops[3].png)
-        packed.seek(0)
-        return packed
+        return io.BytesIO(zip_of_crops(self.crops[3:4]))
 
     def people_in_snapshots(self) -> set[str]:
         snapshots = self.runtime.record.snapshots.all(self.gallery.gallery_id)
@@ -267,10 +262,7 @@ def _assert_nothing_is_left_by_halves(runtime: Runtime) -> None:
     strays = store.stray_files.all(later, 1000)
     assert kept <= files
     assert files - kept <= {f"{number}/{name}" for number, name in strays}
-    lines = [
-        json.loads(line)
-        for line in (runtime.settings.data_dir / "audit.jsonl").read_text().splitlines()
-    ]
+    lines = audit_lines(runtime.settings.data_dir)
     phases = Counter(line["event"] for line in lines if line["phase"] == "asked")
     ended = Counter(line["event"] for line in lines if line["phase"] in ("done", "failed"))
     assert all(ended[event] >= count for event, count in phases.items())
@@ -413,37 +405,3 @@ def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
         await case.remove()
 
     asyncio.run(work_on_three())
-
-
-def test_cancelled_imports_leave_no_archive_and_no_job(runtime, threads, drawn_crops):
-    async def cancel_three() -> None:
-        case = Prepared(runtime, drawn_crops)
-        threads.hold(None)
-        await case.prepare()
-        for _ in range(3):
-            threads.hold(0)
-            request = asyncio.create_task(_import(case))
-            while not threads.begun.is_set():
-                await asyncio.sleep(PAUSE_SECONDS)
-            request.cancel()
-            await asyncio.sleep(0)
-            await threads.release(request)
-            assert request.cancelled()
-        assert not runtime.record.jobs.page(case.gallery.gallery_id, 10)
-        _assert_nothing_is_left_by_halves(runtime)
-
-    asyncio.run(cancel_three())
-
-
-def test_the_archive_of_a_waiting_import_goes_with_its_gallery(runtime, drawn_crops):
-    async def delete() -> None:
-        case = Prepared(runtime, drawn_crops)
-        await case.prepare()
-        spool = runtime.settings.data_dir / "imports" / (await _import(case)).job_id
-        await maintenance._run_once(runtime)
-        assert spool.exists()
-        await delete_gallery(runtime, case.gallery)
-        await maintenance._run_once(runtime)
-        assert not spool.exists()
-
-    asyncio.run(delete())

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gmn_client import Client
+from tests.outside import pages
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
@@ -36,14 +37,8 @@ def test_crops_without_a_name_and_of_a_time_are_listed(served, gallery, drawn_cr
 
 def test_pages_in_the_order_of_capture_go_on_where_the_last_one_ended(served, gallery, drawn_crops):
     ids = _fill(served, gallery, drawn_crops)
-    url = f"/v1/galleries/{gallery}/crops?order=captured&limit=1"
-    found = []
-    cursor = ""
-    while cursor is not None:
-        page = served.http.get(f"{url}&cursor={cursor}" if cursor else url).json()
-        found += [result["crop_id"] for result in page["results"]]
-        cursor = page["next_cursor"]
-    assert found == [ids[1], ids[0], ids[2]]
+    listed = pages(served.http, f"/v1/galleries/{gallery}/crops", order="captured", limit=1)
+    assert [crop["crop_id"] for crop in listed] == [ids[1], ids[0], ids[2]]
 
 
 def test_a_listing_that_no_crop_can_be_in_is_refused_with_the_reason(served, gallery):

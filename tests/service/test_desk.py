@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from demo.reviewed_searches import fetch_reviews, people_of
 from gmn_client import Client, RequestRefused
 from gmn_client.models import OpenedSearch, Review
 from model.problems import InputProblem
+from tests.outside import audit_lines, pages
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
@@ -111,16 +111,8 @@ def test_separate_searches_are_kept_one_by_one(client: Client, drawn_crops) -> N
 def test_pages_of_kept_searches_are_the_newest_first(client: Client, served, drawn_crops) -> None:
     ids = [client.query(drawn_crops[0].png, keep=True).query_id for _ in range(5)]
     path = f"/v1/galleries/{client.gallery_name}/queries"
-    found = []
-    cursor = None
-    while True:
-        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
-        page = served.http.get(path, params=params).json()
-        found += [result["query_id"] for result in page["results"]]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
-    assert found == ids[::-1]
+    listed = pages(served.http, path, limit=2)
+    assert [search["query_id"] for search in listed] == ids[::-1]
 
 
 def test_a_forgotten_person_takes_the_searches_for_them_along(client: Client, drawn_crops) -> None:
@@ -389,8 +381,7 @@ def test_cases_are_changed_by_the_key_that_made_them(
     assert second.kept_search(query_id).expires_at is not None
 
     def events(*ids: str) -> set[tuple[str, str]]:
-        text = (tmp_path / "data" / "audit.jsonl").read_text()
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = audit_lines(tmp_path / "data")
         about = [line for line in lines if {line.get("query_id"), line.get("case_id")} & {*ids}]
         return {(entry["event"], entry["phase"]) for entry in about}
 

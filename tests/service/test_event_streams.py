@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import httpx
 import pytest
 
 from service.http.limits import MOST_STREAMS
+from tests.outside import zip_of_crops
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
 
@@ -25,10 +24,7 @@ def watched(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_crops)
     monkeypatch.setenv("GMN_FAILPOINT", "import.unpacked=delay:5")
     admin = {"Authorization": f"Bearer {make_key(tmp_path, '--scope', 'admin')}"}
     served = start(tmp_path)
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("a.png", drawn_crops[0].png)
-    files = {"archive": content.getvalue()}
+    files = {"archive": zip_of_crops(drawn_crops[:1])}
     job = served.http.post("/v1/galleries/default/imports", files=files, headers=admin).json()
     return served, admin, f"/v1/jobs/{job['job_id']}/events"
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmn_client import Client
 from tests.service.conftest import files
 
 
@@ -60,7 +59,7 @@ def test_each_box_is_a_crop_with_its_own_labels_and_the_frame_is_not_kept(served
         kept = served.http.get(f"{url}/{crop['crop_id']}/image")
         assert kept.headers["content-type"] == "image/png"
         assert np.array_equal(np.asarray(_opened(kept.content)), np.asarray(picture))
-    first, second, _ = (served.http.get(f"{url}/{crop['crop_id']}").json() for crop in landed)
+    first, second, _ = (served.read(f"{url}/{crop['crop_id']}") for crop in landed)
     assert first["metadata"] == {"seat": 4}
     assert second["captured_at"] == "2026-03-01T09:30:00Z"
     # The same box of the same frame is the same crop.
@@ -133,20 +132,6 @@ def test_boxes_are_of_one_image_that_can_be_decoded(served, gallery, frame):
     assert (text.status_code, text.json()["type"]) == (422, "urn:gmn:problem:unusable_images")
     label = served.query(gallery, image, boxes=_sent({**boxes[0], "identity": "Ann"}))
     assert "box 1, identity" in label.json()["detail"]
-
-
-def test_the_client_enrolls_a_frame_and_searches_by_its_boxes(served, gallery, frame):
-    image, boxes, _ = frame
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        labelled = [{**boxes[0], "identity": "Ann"}, {**boxes[1], "x": -1}]
-        answer = client.enroll_frame(image, labelled, camera="east", idempotency_key="frame 1"[:5])
-        landed, refused = answer.results
-        assert (landed.identity, landed.camera) == ("Ann", "east")
-        assert refused.problem is not None
-        again = client.enroll_frame(image, labelled, camera="east", idempotency_key="frame")
-        assert again.replayed
-        found = client.query(image, boxes=[boxes[0]])
-        assert found.results[0].crop_id == landed.crop_id
 
 
 def test_a_request_under_one_key_with_another_box_is_refused(served, gallery, frame):

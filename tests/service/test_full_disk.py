@@ -1,11 +1,9 @@
-"""Disks that are full: what is asked is refused clearly, what is there is served, and goes on."""
+"""Full disks: writes are refused clearly, stored data is served, and deletions go on."""
 
 from __future__ import annotations
 
-import io
 import secrets
 import shutil
-import zipfile
 
 import pytest
 
@@ -61,7 +59,7 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
             assert answer.json()["type"] == "urn:gmn:problem:storage_failed"
             assert "free space" in answer.json()["detail"]
         assert _held(served) == set(landed)
-        assert served.http.get(f"{url}/snapshots").json()["results"] == []
+        assert served.results(f"{url}/snapshots") == []
         assert not list((disk.path / "data").glob("snapshots/*/*"))
         assert _is_well(served)
         disk.free()
@@ -73,18 +71,6 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
         again = start(data_dir=disk.path / "data")
         assert _held(again) == set(landed)
         again.kill()
-
-
-def test_on_a_full_disk_a_deletion_makes_room(start, tmp_path, drawn_crops):
-    with small_disk(tmp_path / "disk", 14) as disk:
-        served = start(data_dir=disk.path / "data", reserved_disk_bytes=RESERVED)
-        landed, _ = _enrolled_until_full(served, drawn_crops)
-        for crop_id in landed[:12]:
-            answer = served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
-            assert answer.status_code == 200, answer.text
-        answer = served.enroll("default", _heavy(drawn_crops[0]))
-        assert answer.status_code == 201, answer.text
-        served.kill()
 
 
 def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations_are_done(
@@ -192,23 +178,16 @@ def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
 
 @pytest.mark.slow
 def test_an_import_waits_for_room_and_goes_on(start, tmp_path, drawn_crops):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(40):
-            archive.writestr(f"{number}.png", _heavy(drawn_crops[number % len(drawn_crops)]))
+    entries = {f"{number}.png": _heavy(drawn_crops[number % 24]) for number in range(40)}
     with small_disk(tmp_path / "disk", 14) as disk:
         served = start(data_dir=disk.path / "data", reserved_disk_bytes=0)
         (disk.path / "taken").write_bytes(bytes(10 * 1024 * 1024))
-        begun = served.http.post(
-            "/v1/galleries/default/imports", files={"archive": ("a.zip", packed.getvalue())}
-        )
-        assert begun.status_code == 202, begun.text
-        url = f"/v1/jobs/{begun.json()['job_id']}"
+        begun = served.import_zip("default", entries)
         eventually(lambda: "was cut off" in served.log.read_text())
-        assert served.http.get(url).json()["state"] == "running"
+        assert served.job(begun["job_id"])["state"] == "running"
         assert _is_well(served)
         (disk.path / "taken").unlink()
-        job = served.ended_job(served.http.get(url).json())
+        job = served.ended_job(begun)
         assert (job["state"], job["progress"]["landed"]) == ("done", 40)
         assert len(_held(served)) == 40
         served.kill()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import io
 import threading
-import zipfile
 
 import httpx
 import pytest
@@ -20,6 +18,7 @@ from service.jobs import runner
 from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
+from tests.outside import zip_of_crops
 from tests.service.gallery.new_jobs import new_job
 
 
@@ -47,10 +46,7 @@ def asked(tiny_artefact, tmp_path):
 
 @pytest.mark.parametrize("call", ["snapshots", "imports"])
 def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, call, drawn_crops):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("1.png", drawn_crops[0].png)
-    sent = {"archive": packed.getvalue()} if call == "imports" else None
+    sent = {"archive": zip_of_crops(drawn_crops[:1])} if call == "imports" else None
 
     async def calls(http, runtime):
         await http.post("/v1/galleries", data={"name": "lobby"})

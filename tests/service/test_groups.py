@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmn_client import Client
 from service.jobs import grouping
 from service.record.values import CropLabel, IndexedCrop
 from tests.service.conftest import START, Served
-from tests.service.gallery.new_crops import NOON
 
 
 @pytest.fixture
@@ -41,12 +39,12 @@ def _grouped(served, gallery, **fields):
     ended = served.ended_job(job.json())
     assert ended["state"] == "done", (ended, served.log.read_text()[-3000:])
     assert ended["kind"] == "grouping"
-    return served.http.get(f"/v1/galleries/{gallery}/groups").json()
+    return served.read(f"/v1/galleries/{gallery}/groups")
 
 
 def test_crops_of_one_person_come_together_and_are_named_in_one_step(served, unnamed):
     gallery, people = unnamed
-    before = served.http.get(f"/v1/galleries/{gallery}/groups").json()
+    before = served.read(f"/v1/galleries/{gallery}/groups")
     assert (before["job_id"], before["results"], before["single"]) == (None, [], 0)
     found = _grouped(served, gallery)
     groups = found["results"]
@@ -61,7 +59,7 @@ def test_crops_of_one_person_come_together_and_are_named_in_one_step(served, unn
     url = f"/v1/galleries/{gallery}"
     renamed = served.http.patch(f"{url}/crops", data={"crop_ids": first, "new_identity": "Ann"})
     assert renamed.json()["changed"] == len(first)
-    left = served.http.get(f"{url}/groups").json()
+    left = served.read(f"{url}/groups")
     assert left["job_id"] == found["job_id"]
     assert left["results"] == groups[1:]
 
@@ -72,7 +70,7 @@ def test_a_deleted_crop_leaves_its_group_and_a_group_of_one_is_none(served, unna
     smallest = found["results"][-1]["crop_ids"]
     for crop_id in smallest[1:]:
         served.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}")
-    left = served.http.get(f"/v1/galleries/{gallery}/groups").json()
+    left = served.read(f"/v1/galleries/{gallery}/groups")
     assert left["results"] == found["results"][:-1]
     assert left["single"] == found["single"] + 1
 
@@ -82,7 +80,7 @@ def test_only_crops_of_a_camera_and_without_a_name_are_grouped(served, gallery, 
     served.enroll(gallery, *images, camera=["east", "east", "west", "west", "west", "west"])
     served.enroll(gallery, drawn_crops[6].png, camera="west", identity="Ann")
     assert _grouped(served, gallery, camera="west")["gallery_version"] == 2
-    (job, *_) = served.http.get("/v1/jobs", params={"gallery": gallery}).json()["results"]
+    (job, *_) = served.results("/v1/jobs", params={"gallery": gallery})
     assert job["progress"] == {"total": 4, "done": 4}
     # No crop passes: an empty result, and no error.
     assert _grouped(served, gallery, camera="north")["results"] == []
@@ -100,17 +98,6 @@ def test_too_many_crops_are_refused_with_the_remedy(tiny_artefact, tmp_path, dra
     ended = served.ended_job(job)
     assert (ended["state"], "more than 3 unnamed crops" in ended["detail"]) == ("failed", True)
     served.stop()
-
-
-def test_the_client_groups_and_reads_the_groups(served, unnamed):
-    gallery, people = unnamed
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        job = client.wait_for_job(client.group_unnamed(captured_before=NOON).job_id)
-        assert client.groups().results == []
-        job = client.wait_for_job(client.group_unnamed().job_id)
-        found = client.groups()
-    assert (job.state, found.job_id) == ("done", job.job_id)
-    assert {crop_id for group in found.results for crop_id in group.crop_ids} <= set(people)
 
 
 @pytest.mark.parametrize("scores", ["cosine", "mnet"])

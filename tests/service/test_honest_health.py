@@ -1,4 +1,4 @@
-"""A served process that is not whole says so and ends, whatever of it hangs or is lost."""
+"""A process of which any part hangs or is lost reports it and ends."""
 
 from __future__ import annotations
 

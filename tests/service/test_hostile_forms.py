@@ -192,12 +192,12 @@ def test_a_form_that_was_cut_off_is_400_and_nothing_is_stored(besieged, drawn_cr
     image = PART.replace(b"\r\n\r\nx", b"\r\n\r\n" + drawn_crops[0].png)
     named = NAMED + b'identity"\r\n\r\nAnn\r\n'
     form = {"Content-Type": "multipart/form-data; boundary=b"}
-    before = besieged.http.get("/v1/galleries/default").json()["version"]
+    before = besieged.read("/v1/galleries/default")["version"]
     for body in (image, image + named, image + named[:-4], image + named + END[:-4]):
         answer = besieged.http.post(CROPS, content=body, headers=form)
         assert (answer.status_code, answer.json()["title"]) == (400, "Bad request"), answer.text
         assert "last boundary" in answer.json()["detail"]
-    assert besieged.http.get("/v1/galleries/default").json()["version"] == before
+    assert besieged.read("/v1/galleries/default")["version"] == before
     assert besieged.http.post(CROPS, content=image + named + END, headers=form).is_success
 
 
@@ -206,7 +206,7 @@ def test_text_that_is_not_utf_8_is_refused_and_nothing_is_stored(besieged, drawn
     image = PART.replace(b"\r\n\r\nx", b"\r\n\r\n" + drawn_crops[0].png)
     body = image + NAMED + b'identity"\r\n\r\n' + text + b"\r\n" + END
     form = {"Content-Type": "multipart/form-data; boundary=b"}
-    before = besieged.http.get("/v1/galleries/default").json()["version"]
+    before = besieged.read("/v1/galleries/default")["version"]
     answer = besieged.http.post(CROPS, content=body, headers=form)
     assert answer.status_code == 400
     assert "identity: is not UTF-8" in answer.json()["detail"]
@@ -216,7 +216,7 @@ def test_text_that_is_not_utf_8_is_refused_and_nothing_is_stored(besieged, drawn
     answer = besieged.http.patch(CROPS, content=fields, headers=form)
     assert answer.status_code == 422
     assert "not sent as UTF-8" in answer.json()["detail"]
-    assert besieged.http.get("/v1/galleries/default").json()["version"] == before
+    assert besieged.read("/v1/galleries/default")["version"] == before
 
 
 @pytest.mark.parametrize("field", ["cameras", "exclude_cameras"])

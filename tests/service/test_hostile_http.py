@@ -215,7 +215,7 @@ ANSWERS = {
 def test_what_is_no_proper_request_has_its_one_answer(besieged, ask, name):
     answer = ask(BROKEN[name])
     assert statuses(answer) == ANSWERS.get(name, [400])
-    # The server itself answers what is no HTTP; every other error is a problem document.
+    # The server itself answers bytes that are not HTTP; other errors are problem documents.
     if ANSWERS.get(name) != [200] and b"Invalid HTTP request received." not in answer:
         problem = json.loads(answer.rpartition(b"\r\n\r\n")[2])
         assert "; " in problem["detail"]

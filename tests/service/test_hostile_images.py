@@ -63,7 +63,7 @@ def test_good_images_land_among_a_thousand_hostile_ones(besieged):
     assert besieged.http.get("/livez").status_code == 200
     assert besieged.http.get("/readyz").status_code == 200
     for person in range(sent):
-        found = besieged.query("default", good[person], top_k=1).json()["results"][0]
+        found = besieged.search("default", good[person], top_k=1)[0]
         assert found["crop_id"] in landed
         assert found["cosine"] == pytest.approx(1.0, abs=1e-4)
 

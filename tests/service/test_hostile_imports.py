@@ -1,4 +1,4 @@
-"""Hostile archives and folders as imports: what is wrong is named, and what is good lands."""
+"""Imports of hostile archives and folders: bad files are named, and good ones land."""
 
 from __future__ import annotations
 

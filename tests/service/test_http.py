@@ -184,7 +184,7 @@ def test_the_docs_page_loads_nothing_from_elsewhere(served):
 
 
 def test_the_openapi_document_describes_every_call_with_its_errors(served):
-    document = served.http.get("/openapi.json").json()
+    document = served.read("/openapi.json")
     for path, calls in document["paths"].items():
         for call in calls.values():
             assert call["description"], path
@@ -196,7 +196,7 @@ def test_the_openapi_document_describes_every_call_with_its_errors(served):
 
 
 def test_every_error_of_every_call_has_examples_of_its_own(served):
-    document = served.http.get("/openapi.json").json()
+    document = served.read("/openapi.json")
     for path, calls in document["paths"].items():
         for method, call in calls.items():
             for status, answer in call["responses"].items():
@@ -210,7 +210,7 @@ def test_every_error_of_every_call_has_examples_of_its_own(served):
 
 
 def test_the_document_lists_the_errors_of_fields_and_the_types_of_problems(served, gallery):
-    schemas = served.http.get("/openapi.json").json()["components"]["schemas"]
+    schemas = served.read("/openapi.json")["components"]["schemas"]
     problem = served.http.post(f"/v1/galleries/{gallery}/queries", data={"top_k": "x"}).json()
     known, _ = schemas["Problem"]["properties"]["type"]["anyOf"]
     assert problem["type"] in known["enum"]
@@ -220,7 +220,7 @@ def test_the_document_lists_the_errors_of_fields_and_the_types_of_problems(serve
 
 
 def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
-    document = served.http.get("/openapi.json").json()
+    document = served.read("/openapi.json")
     schemathesis.openapi.from_dict(document).validate()
     calls = [call for calls in document["paths"].values() for call in calls.values()]
     names = [call["operationId"] for call in calls]
@@ -237,7 +237,7 @@ def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
 def test_a_choice_that_is_left_empty_counts_as_not_sent_and_is_no_choice_of_the_document(
     served, filled, drawn_crops
 ):
-    schemas = served.http.get("/openapi.json").json()["components"]["schemas"]
+    schemas = served.read("/openapi.json")["components"]["schemas"]
     for form, field in (("PairForm", "scoring"), ("QueryForm", "operating_point")):
         assert "" not in schemas[form]["properties"][field]["enum"]
     answer = served.query(filled, drawn_crops[0].png, operating_point="", scoring="")
@@ -248,7 +248,7 @@ def test_the_model_describes_itself(served, tiny_artefact):
     from model.artefact import load_artefact
 
     description = load_artefact(tiny_artefact).description
-    model = served.http.get("/v1/model").json()
+    model = served.read("/v1/model")
     assert model["artefact_fingerprint"] == description.artefact_fingerprint
     assert model["embedding_fingerprint"] == description.embedding_fingerprint
     assert [model[name] for name in ("device", "runtime", "dtype")] == ["cpu", "torch", "float32"]
@@ -261,7 +261,7 @@ def test_the_model_describes_itself(served, tiny_artefact):
 def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
     served.create("lobby")
     served.enroll("lobby", drawn_crops[0].png)
-    names = [result["name"] for result in served.http.get("/v1/galleries").json()["results"]]
+    names = [result["name"] for result in served.results("/v1/galleries")]
     assert {"default", "lobby"} <= set(names)
     assert served.http.delete("/v1/galleries/lobby").json() == {"removed": 1}
     assert served.query("lobby", drawn_crops[0].png).status_code == 404
@@ -276,6 +276,10 @@ def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
         ("/crops", {"identity": ["Ann", "Bob"]}, {"identity"}),
         ("/queries", {"crop_id": "x"}, {"crop_id"}),
         ("/queries", {"camera_disjoint": "true"}, {"camera_disjoint"}),
+        ("/queries", {"top_k": "ten"}, {"top_k"}),
+        ("/queries", {"group_by": "colour"}, {"group_by"}),
+        ("/queries", {"operating_point": "far_1e-9"}, {"operating_point"}),
+        ("/queries", {"captured_before": "2026-03-01T09:30:00"}, {"captured_before"}),
         (
             "/queries",
             {
@@ -308,12 +312,6 @@ def test_a_sentence_about_two_fields_is_answered_once(served, gallery):
 def test_a_request_without_images_names_the_field(served, gallery):
     problem = served.http.post(f"/v1/galleries/{gallery}/crops").json()
     assert [error["field"] for error in problem["errors"]] == ["images"]
-
-
-def test_an_inverted_time_is_refused_also_where_one_end_is_a_query_parameter(served, gallery):
-    times = {"captured_after": "2026-03-02T00:00:00Z", "captured_before": "2026-03-01T00:00:00Z"}
-    url = f"/v1/galleries/{gallery}/queries"
-    assert served.http.post(url, data={"crop_id": "x", **times}).status_code == 422
 
 
 def test_a_name_that_cannot_name_a_gallery_is_refused_in_a_sentence(served):

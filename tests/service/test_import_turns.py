@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,12 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.outside import zip_of
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
-
-
-def zip_of(entries: Mapping[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return packed.getvalue()
 
 
 def picture(number: int) -> bytes:
@@ -53,12 +45,6 @@ def begun(served: Served, key: str, gallery: str, entries: Mapping[str, bytes]) 
     return dict(answer.json())
 
 
-def job_of(served: Served, job: Mapping[str, Any]) -> dict[str, Any]:
-    answer = served.http.get(f"/v1/jobs/{job['job_id']}")
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
 @pytest.fixture
 def two_galleries(start, tmp_path: Path):
     """Starts a service whose client is admin, with a key to enroll in each of two galleries."""
@@ -84,8 +70,8 @@ def test_the_import_of_another_key_does_not_wait_for_a_long_one(two_galleries) -
     also_long = begun(served, one, "one", {f"{n}.png": picture(n) for n in range(640, 700)})
     short = begun(served, two, "two", {"1.png": picture(1)})
     assert served.ended_job(short)["progress"]["landed"] == 1
-    assert job_of(served, long)["state"] in ("queued", "running")
-    assert job_of(served, also_long)["state"] == "queued"
+    assert served.job(long["job_id"])["state"] in ("queued", "running")
+    assert served.job(also_long["job_id"])["state"] == "queued"
     assert served.ended_job(long)["progress"]["landed"] == 640
     assert served.ended_job(also_long)["progress"]["landed"] == 60
 
@@ -110,7 +96,7 @@ def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_del
 ) -> None:
     served, one, two = two_galleries(failpoint="import.unpacked=delay:20")
     under_way = begun(served, one, "one", {"1.png": picture(1)})
-    eventually(lambda: job_of(served, under_way)["state"] == "running")
+    eventually(lambda: served.job(under_way["job_id"])["state"] == "running")
     to_cancel = begun(served, one, "one", {"2.png": picture(2)})
     to_delete = begun(served, two, "two", {"3.png": picture(3)})
     folders = [tmp_path / "data" / "imports" / job["job_id"] for job in (to_cancel, to_delete)]
@@ -152,13 +138,11 @@ def test_a_forgotten_name_is_in_no_earlier_import(start, tmp_path: Path) -> None
         "Annabel-Quirke/notes.txt": b"x",
         "Annabel/3.jpg": b"broken",
     }
-    archives = [({}, entries), ({"identity": "Annabel-Quirke"}, {"4.png": picture(4)})]
-    jobs = []
-    for fields, packed in archives:
-        sent = {"archive": ("crops.zip", zip_of(packed))}
-        jobs.append(
-            served.ended_job(served.http.post(f"{gallery}/imports", files=sent, data=fields).json())
-        )
+    begun_jobs = [
+        served.import_zip("default", entries),
+        served.import_zip("default", {"4.png": picture(4)}, identity="Annabel-Quirke"),
+    ]
+    jobs = [served.ended_job(job) for job in begun_jobs]
     assert [job["progress"]["landed"] for job in jobs] == [1, 1]
     report = f"/v1/jobs/{jobs[0]['job_id']}/report"
     assert served.http.get(report).text.count("Annabel-Quirke") == 2

@@ -1,34 +1,30 @@
-"""A process that is killed where an import ends, and what the next one makes of its job."""
+"""A process that is killed at the end of an import, and the job in the next process."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import shutil
-import zipfile
 
 import httpx
 import pytest
+
+from tests.outside import zip_of_crops
 
 pytestmark = pytest.mark.slow
 
 
 def _import(served, drawn_crops) -> None:
     """Sends an archive; the service dies before or after it answers."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number, crop in enumerate(drawn_crops):
-            archive.writestr(f"{number}.png", crop.png)
     with contextlib.suppress(httpx.TransportError):
         served.http.post(
-            "/v1/galleries/default/imports", files={"archive": ("a.zip", packed.getvalue())}
+            "/v1/galleries/default/imports", files={"archive": ("a.zip", zip_of_crops(drawn_crops))}
         )
     served.process.wait(30)
     served.kill()
 
 
 def _ended(served) -> dict:
-    (job,) = served.http.get("/v1/jobs").json()["results"]
+    (job,) = served.results("/v1/jobs")
     return served.ended_job(job, 30)
 
 
@@ -41,7 +37,7 @@ def test_one_that_died_between_an_imports_last_crop_and_its_end_leaves_a_job_tha
     job = _ended(again)
     assert job["state"] == "done", job
     assert (job["progress"]["landed"], job["problems"]) == (len(drawn_crops), 0)
-    assert again.http.get("/v1/galleries/default").json()["crops"] == len(drawn_crops)
+    assert again.read("/v1/galleries/default")["crops"] == len(drawn_crops)
 
 
 def test_an_import_whose_files_are_gone_says_to_send_them_again(start, tmp_path, drawn_crops):

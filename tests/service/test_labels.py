@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 from gmn_client import Client
+from tests.outside import audit_lines
 
 
 def _crops(served, gallery):
-    listed = served.http.get(f"/v1/galleries/{gallery}/crops?limit=1000").json()["results"]
+    listed = served.results(f"/v1/galleries/{gallery}/crops?limit=1000")
     return {crop["crop_id"]: crop for crop in listed}
 
 
@@ -29,15 +30,15 @@ def test_an_unnamed_crop_is_named_and_found_by_its_new_labels(served, gallery, d
         {"shift": "night"},
     )
     assert _crops(served, gallery) == {crop_id: answer["crop"]}
-    west = served.query(gallery, drawn_crops[0].png, cameras="west").json()["results"]
+    west = served.search(gallery, drawn_crops[0].png, cameras="west")
     assert [(crop["crop_id"], crop["identity"]) for crop in west] == [(crop_id, "Ann")]
-    assert served.query(gallery, drawn_crops[0].png, cameras="east").json()["results"] == []
+    assert served.search(gallery, drawn_crops[0].png, cameras="east") == []
     since = served.query(gallery, drawn_crops[0].png, captured_after="2026-03-01T09:00:00Z").json()
     assert len(since["results"]) == 1
     # Fields that are not sent stay; an empty one is unknown from now on.
     cleared = served.http.patch(f"{url}/{crop_id}", data={"camera": ""}).json()["crop"]
     assert (cleared["camera"], cleared["identity"]) == (None, "Ann")
-    assert served.query(gallery, drawn_crops[0].png, cameras="west").json()["results"] == []
+    assert served.search(gallery, drawn_crops[0].png, cameras="west") == []
 
 
 def test_a_crop_that_cannot_be_changed_so_says_why(served, gallery, drawn_crops):
@@ -124,7 +125,7 @@ def test_a_changed_crop_and_an_undone_merge_stand_in_the_audit_log_and_survive(
         assert merge is not None
         client.undo_merge(merge)
     served.kill()
-    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    lines = audit_lines(tmp_path)
     phases = {(line["event"], line["phase"]) for line in lines}
     for event in ("change_crop", "undo_merge"):
         assert {(event, "asked"), (event, "done")} <= phases

@@ -6,24 +6,24 @@ import io
 import json
 import tarfile
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
 
+from tests.outside import audit_lines
 from tests.waiting import eventually
 
 
 def _listed(served, gallery: str) -> dict[str, str]:
-    answer = served.http.get(f"/v1/galleries/{gallery}/crops?limit=1000").json()
+    answer = served.read(f"/v1/galleries/{gallery}/crops?limit=1000")
     return {crop["crop_id"]: crop["identity"] for crop in answer["results"]}
 
 
 def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_crops):
     images = [("images", ("a", drawn_crops[0].png)), ("images", ("b", b"no image"))]
     url = f"/v1/galleries/{gallery}/crops"
-    key = {"Idempotency-Key": "shift 1".replace(" ", "-")}
+    key = {"Idempotency-Key": "shift-1"}
     first = served.http.post(url, files=images, data={"identity": "7"}, headers=key)
     again = served.http.post(url, files=images, data={"identity": "7"}, headers=key)
     assert (first.status_code, again.status_code) == (207, 207)
@@ -49,12 +49,12 @@ def test_an_identity_is_renamed_merged_and_found_under_its_new_name(served, fill
     renamed = served.http.patch(f"{url}/{one}", data={"new_identity": "Ann / guest"}).json()
     assert (renamed["identity"], renamed["merged"]) == ("Ann / guest", False)
     image = next(crop.png for crop in drawn_crops if crop.identity == one)
-    best = served.query(filled, image, top_k=1).json()["results"][0]
+    best = served.search(filled, image, top_k=1)[0]
     assert best["identity"] == "Ann / guest"
     merged = served.http.patch(f"{url}/{other}", data={"new_identity": "Ann / guest"}).json()
     assert merged["merged"]
     assert merged["gallery_version"] == renamed["gallery_version"] + 1
-    names = {row["identity"]: row["crops"] for row in served.http.get(url).json()["results"]}
+    names = {row["identity"]: row["crops"] for row in served.results(url)}
     assert one not in names
     assert other not in names
     assert names["Ann / guest"] == renamed["changed"] + merged["changed"]
@@ -85,11 +85,11 @@ def test_a_forgotten_person_is_in_no_search_no_snapshot_and_no_restore(
         assert place in named
     assert "GMN_IMAGES_URL" not in named
     assert served.http.delete(f"{url}/identities/{gone}").status_code == 404
-    kept = served.http.get(f"{url}/snapshots/{snapshot['snapshot_id']}").json()
+    kept = served.read(f"{url}/snapshots/{snapshot['snapshot_id']}")
     assert kept["crops"] == snapshot["crops"] - len(theirs)
     restored = served.http.post(f"{url}/snapshots/{snapshot['snapshot_id']}/restore").json()
     assert restored["crops"] == len(drawn_crops) - len(theirs)
-    found = served.query(gallery, drawn_crops[0].png, top_k=100).json()["results"]
+    found = served.search(gallery, drawn_crops[0].png, top_k=100)
     assert len(found) == len(drawn_crops) - len(theirs)
     assert gone not in {crop["identity"] for crop in found}
     assert served.stop() == 0
@@ -117,17 +117,17 @@ def test_a_restore_brings_back_what_was_and_is_served_after_a_restart(start, tmp
     gallery = served.create("lobby")
     served.enroll(gallery, *(crop.png for crop in drawn_crops[:4]), camera="east")
     before = _listed(served, gallery)
-    first = served.query(gallery, drawn_crops[0].png, top_k=9).json()["results"]
+    first = served.search(gallery, drawn_crops[0].png, top_k=9)
     snapshot = served.http.post(f"/v1/galleries/{gallery}/snapshots").json()
     served.enroll(gallery, *(crop.png for crop in drawn_crops[4:8]), camera="east")
     restore = f"/v1/galleries/{gallery}/snapshots/{snapshot['snapshot_id']}/restore"
     version = served.http.post(restore).json()["gallery_version"]
     assert version > snapshot["version"]
-    assert served.query(gallery, drawn_crops[0].png, top_k=9).json()["results"] == first
+    assert served.search(gallery, drawn_crops[0].png, top_k=9) == first
     served.kill()
     again = start(data_dir=tmp_path / "data")
     assert _listed(again, gallery) == before
-    assert again.query(gallery, drawn_crops[0].png, top_k=9).json()["results"] == first
+    assert again.search(gallery, drawn_crops[0].png, top_k=9) == first
     assert again.http.delete(restore.removesuffix("/restore")).status_code == 204
     assert again.http.post(restore).status_code == 404
 
@@ -135,19 +135,16 @@ def test_a_restore_brings_back_what_was_and_is_served_after_a_restart(start, tmp
 @pytest.mark.slow
 def test_a_damaged_snapshot_is_named_and_changes_nothing(start, tmp_path, drawn_crops):
     served = start(data_dir=tmp_path / "data")
-    gallery = served.create("lobby")
-    served.enroll(gallery, *(crop.png for crop in drawn_crops[:4]))
-    snapshot = served.http.post(f"/v1/galleries/{gallery}/snapshots").json()
+    url = f"/v1/galleries/{served.create('lobby')}"
+    served.enroll("lobby", *(crop.png for crop in drawn_crops[:4]))
+    snapshot_id = served.http.post(f"{url}/snapshots").json()["snapshot_id"]
     (file,) = (tmp_path / "data" / "snapshots").rglob("*.gmn/vectors-*.f32")
-    content = file.read_bytes()
-    file.write_bytes(content[:-4] + bytes(4))
-    before = served.http.get(f"/v1/galleries/{gallery}").json()
-    answer = served.http.post(
-        f"/v1/galleries/{gallery}/snapshots/{snapshot['snapshot_id']}/restore"
-    )
+    file.write_bytes(file.read_bytes()[:-4] + bytes(4))
+    before = served.read(url)
+    answer = served.http.post(f"{url}/snapshots/{snapshot_id}/restore")
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:gmn:problem:damaged_snapshot")
-    assert snapshot["snapshot_id"] in answer.json()["detail"]
-    assert served.http.get(f"/v1/galleries/{gallery}").json() == before
+    assert snapshot_id in answer.json()["detail"]
+    assert served.read(url) == before
 
 
 def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path, drawn_crops):
@@ -173,14 +170,11 @@ def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path
     assert whole not in detail
     assert f"DELETE {url}/snapshots/" in detail
     assert not _listed(served, gallery)
-    told = [
-        json.loads(line) for line in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()
-    ]
-    forgotten = [entry for entry in told if entry["event"] == "forget_identity"]
+    forgotten = audit_lines(tmp_path / "data", "forget_identity")
     assert [entry["phase"] for entry in forgotten] == ["asked", "done"]
     assert (forgotten[1]["count"], forgotten[1]["snapshots_not_rewritten"]) == (2, [damaged])
     assert served.http.post(f"{url}/snapshots/{whole}/restore").json()["crops"] == 0
-    # Whom only snapshots have is forgotten in those that can be rewritten too.
+    # A person who is only in snapshots is forgotten in every snapshot that can be rewritten.
     served.enroll(gallery, drawn_crops[2].png, identity="Bob")
     later = take()
     served.http.post(f"{url}/snapshots/{before}/restore").raise_for_status()
@@ -205,21 +199,10 @@ def test_forgetting_in_one_gallery_does_not_wait_for_the_copy_of_another(start, 
 
 
 def test_an_archive_is_imported_as_a_job_and_its_problems_reported(served, gallery, drawn_crops):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number, crop in enumerate(drawn_crops[:6]):
-            archive.writestr(f"people/{number}.png", crop.png)
-        archive.writestr("people/6.png", b"no image")
-        archive.writestr("../7.png", drawn_crops[7].png)
-        archive.writestr("people/copy.png", drawn_crops[0].png)
-        archive.writestr("read me.txt", b"-")
-    url = f"/v1/galleries/{gallery}/imports"
-    answer = served.http.post(
-        url, files={"archive": ("a.zip", packed.getvalue())}, data={"camera": "east"}
-    )
-    assert answer.status_code == 202
-    assert answer.headers["Location"] == f"/v1/jobs/{answer.json()['job_id']}"
-    job = served.ended_job(answer.json())
+    entries = {f"people/{number}.png": crop.png for number, crop in enumerate(drawn_crops[:6])}
+    entries |= {"people/6.png": b"no image", "../7.png": drawn_crops[7].png}
+    entries |= {"people/copy.png": drawn_crops[0].png, "read me.txt": b"-"}
+    job = served.ended_job(served.import_zip(gallery, entries, camera="east"))
     assert (job["state"], job["problems"]) == ("done", 3)
     expected = {"total": 9, "done": 9, "landed": 6, "duplicates": 1, "refused": 2, "ignored": 1}
     assert job["progress"] == expected
@@ -228,22 +211,17 @@ def test_an_archive_is_imported_as_a_job_and_its_problems_reported(served, galle
     assert "../7.png,not_unpacked" in report.text
     assert "people/6.png,not_an_image" in report.text
     assert "read me.txt,ignored" in report.text
-    crops = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
+    crops = served.results(f"/v1/galleries/{gallery}/crops")
     assert {crop["camera"] for crop in crops} == {"east"}
 
 
 def test_a_manifest_in_a_zip_says_who_and_where(served, gallery, drawn_crops):
-    packed = io.BytesIO()
-    rows = ["path,identity,camera,captured_at"]
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number, crop in enumerate(drawn_crops[:3]):
-            archive.writestr(f"{number}.png", crop.png)
-            rows.append(f"{number}.png,00{number},gate,2026-03-01T09:30:00Z")
-        archive.writestr("manifest.csv", "\n".join(rows))
-    url = f"/v1/galleries/{gallery}/imports"
-    job = served.ended_job(served.http.post(url, files={"archive": packed.getvalue()}).json())
+    entries = {f"{number}.png": crop.png for number, crop in enumerate(drawn_crops[:3])}
+    rows = [f"{n}.png,00{n},gate,2026-03-01T09:30:00Z" for n in range(3)]
+    entries["manifest.csv"] = "\n".join(["path,identity,camera,captured_at", *rows])
+    job = served.ended_job(served.import_zip(gallery, entries))
     assert job["progress"]["landed"] == 3, job
-    crops = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
+    crops = served.results(f"/v1/galleries/{gallery}/crops")
     assert [crop["identity"] for crop in crops] == ["000", "001", "002"]
     assert {(crop["camera"], crop["captured_at"]) for crop in crops} == {
         ("gate", "2026-03-01T09:30:00Z")
@@ -255,23 +233,14 @@ def test_a_manifest_is_read_below_a_data_directory_behind_a_link(start, tmp_path
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").symlink_to("disk")
     served = start(data_dir=tmp_path / "data")
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.png", drawn_crops[0].png)
-        archive.writestr("manifest.csv", "path,identity,camera\na.png,0042,gate")
-    job = served.http.post(
-        "/v1/galleries/default/imports", files={"archive": packed.getvalue()}
-    ).json()
+    manifest = "path,identity,camera\na.png,0042,gate"
+    job = served.import_zip("default", {"a.png": drawn_crops[0].png, "manifest.csv": manifest})
     assert served.ended_job(job)["progress"]["landed"] == 1
 
 
 def test_progress_is_told_as_it_goes_until_the_end(served, gallery, drawn_crops):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number, crop in enumerate(drawn_crops):
-            archive.writestr(f"{number}.png", crop.png)
-    url = f"/v1/galleries/{gallery}/imports"
-    job = served.http.post(url, files={"archive": packed.getvalue()}).json()
+    entries = {f"{number}.png": crop.png for number, crop in enumerate(drawn_crops)}
+    job = served.import_zip(gallery, entries)
     seen = []
     with served.http.stream("GET", f"/v1/jobs/{job['job_id']}/events") as events:
         assert events.headers["content-type"].startswith("text/event-stream")
@@ -303,7 +272,7 @@ def test_a_tar_is_refused_with_its_remedy_and_begins_no_job(served, gallery, dra
     assert answer.status_code == 415
     assert answer.json()["type"].endswith(":unsupported_media_type")
     assert "send a zip" in answer.json()["detail"]
-    assert served.http.get("/v1/jobs", params={"gallery": gallery}).json()["results"] == []
+    assert served.results("/v1/jobs", params={"gallery": gallery}) == []
 
 
 @pytest.mark.slow
@@ -324,21 +293,13 @@ def test_a_folder_is_imported_only_from_below_the_import_directory(start, tmp_pa
 
 @pytest.mark.slow
 def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, drawn_crops):
-    from tests.service.conftest import Served
-
-    served: Served = start(data_dir=tmp_path / "data")
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(400):
-            archive.writestr(f"{number:03}.png", _marked(drawn_crops[number % 12].png, number))
-    job = served.http.post(
-        "/v1/galleries/default/imports", files={"archive": packed.getvalue()}
-    ).json()
-    while served.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 64:
+    served = start(data_dir=tmp_path / "data")
+    job = served.import_zip("default", _many(drawn_crops, 400))
+    while served.job(job["job_id"])["progress"].get("done", 0) < 64:
         time.sleep(0.01)
     served.kill()
     again = start(data_dir=tmp_path / "data")
-    ended = again.ended_job(again.http.get(f"/v1/jobs/{job['job_id']}").json())
+    ended = again.ended_job(again.job(job["job_id"]))
     assert ended["progress"] == {
         "total": 400,
         "done": 400,
@@ -347,23 +308,18 @@ def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, d
         "refused": 0,
         "ignored": 0,
     }
-    assert again.http.get("/v1/galleries/default").json()["crops"] == 400
+    assert again.read("/v1/galleries/default")["crops"] == 400
     assert not list((tmp_path / "data" / "imports").iterdir())
 
 
 def test_a_cancelled_import_keeps_what_it_has_and_stops(served, gallery, drawn_crops):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(300):
-            archive.writestr(f"{number:03}.png", _marked(drawn_crops[number % 12].png, number))
-    url = f"/v1/galleries/{gallery}/imports"
-    job = served.http.post(url, files={"archive": packed.getvalue()}).json()
-    while served.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 32:
+    job = served.import_zip(gallery, _many(drawn_crops, 300))
+    while served.job(job["job_id"])["progress"].get("done", 0) < 32:
         time.sleep(0.01)
     assert served.http.delete(f"/v1/jobs/{job['job_id']}").status_code == 200
-    ended = served.ended_job(served.http.get(f"/v1/jobs/{job['job_id']}").json())
+    ended = served.ended_job(job)
     assert ended["state"] == "cancelled"
-    crops = served.http.get(f"/v1/galleries/{gallery}").json()["crops"]
+    crops = served.read(f"/v1/galleries/{gallery}")["crops"]
     assert crops == ended["progress"]["landed"] < 300
 
 
@@ -378,7 +334,7 @@ def test_a_gallery_deletes_what_is_past_its_retention(start, drawn_crops):
     changed = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "30"}).json()
     assert changed["retention_days"] == 30
     eventually(lambda: len(_listed(served, gallery)) == 2)
-    assert len(served.query(gallery, drawn_crops[0].png).json()["results"]) == 2
+    assert len(served.search(gallery, drawn_crops[0].png)) == 2
     kept = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": "0"}).json()
     assert kept["retention_days"] is None
 
@@ -402,7 +358,7 @@ def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(start, drawn_cro
 
 
 def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, filled, drawn_crops):
-    version = served.http.get(f"/v1/galleries/{filled}").json()["version"]
+    version = served.read(f"/v1/galleries/{filled}")["version"]
     image = drawn_crops[0].png
     assert served.query(filled, image, min_version=version).status_code == 200
     answer = served.query(filled, image, min_version=version + 1)
@@ -428,7 +384,7 @@ def test_a_camera_disjoint_search_leaves_the_querys_own_camera_out(served, fille
     asked = served.query(filled, crop.png, camera_disjoint="true", camera=crop.camera, top_k=100)
     assert crop.camera not in {result["camera"] for result in asked.json()["results"]}
     assert served.query(filled, crop.png, camera_disjoint="true").status_code == 422
-    stored = served.http.get(f"/v1/galleries/{filled}/crops").json()["results"][0]
+    stored = served.results(f"/v1/galleries/{filled}/crops")[0]
     url = f"/v1/galleries/{filled}/queries"
     like = served.http.post(
         url, data={"crop_id": stored["crop_id"], "camera_disjoint": "true", "top_k": "100"}
@@ -436,6 +392,7 @@ def test_a_camera_disjoint_search_leaves_the_querys_own_camera_out(served, fille
     assert stored["camera"] not in {result["camera"] for result in like.json()["results"]}
 
 
-def _marked(png: bytes, number: int) -> bytes:
-    """Return the same picture in other bytes: what follows a PNG's end is no part of it."""
-    return png + number.to_bytes(4, "big")
+def _many(crops, count: int) -> dict[str, bytes]:
+    """Return that many files of drawn crops; bytes after the end of a PNG make each another one."""
+    numbers = range(count)
+    return {f"{n:03}.png": crops[n % 12].png + n.to_bytes(4, "big") for n in numbers}

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
-import zipfile
 
 import pytest
 
 from service.errors import UnknownIdentity
 from service.ops.critical_sections import CriticalSections
 from service.ops.logs import JsonFormatter, LoopErrorLog
+from tests.outside import zip_of
 from tests.service.conftest import START
 from tests.waiting import eventually
 
 PERSON = "Ann-Example"
-# Listing and renaming fail with exceptions, awaited and not, whose messages repeat what was sent.
+# Listing and renaming raise exceptions, awaited and not, whose messages repeat the request.
 BROKEN = """
 import asyncio
 import gc
@@ -94,14 +93,12 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
 
 
 def test_an_import_leaves_no_file_name_in_the_log(logged, drawn_crops):
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as packed:
-        packed.writestr(f"{PERSON}.png", drawn_crops[1].png)
-        packed.writestr(f"{PERSON}/bad.png", b"no image")
-        packed.writestr("manifest.csv", f"path,identity,camera\n{PERSON}.png,{PERSON},east\n")
+    manifest = f"path,identity,camera\n{PERSON}.png,{PERSON},east\n"
+    entries = {f"{PERSON}.png": drawn_crops[1].png, f"{PERSON}/bad.png": b"no image"}
+    archive = zip_of({**entries, "manifest.csv": manifest})
     answer = logged.http.post(
         "/v1/galleries/default/imports",
-        files={"archive": (f"{PERSON}.zip", archive.getvalue())},
+        files={"archive": (f"{PERSON}.zip", archive)},
         data={"manifest": "manifest.csv"},
     )
     assert logged.ended_job(answer.json())["state"] == "done"
@@ -140,13 +137,7 @@ def test_forgetting_names_the_storage_that_may_hold_the_person_and_no_import_doe
     start, drawn_crops
 ):
     served = start(images_url="memory://crops")
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as packed:
-        packed.writestr("a.png", drawn_crops[0].png)
-    files = {"archive": ("crops.zip", archive.getvalue())}
-    job = served.http.post(
-        "/v1/galleries/default/imports", files=files, data={"identity": PERSON}
-    ).json()
+    job = served.import_zip("default", {"a.png": drawn_crops[0].png}, identity=PERSON)
     assert served.ended_job(job)["state"] == "done"
     remaining = served.http.delete(f"/v1/galleries/default/identities/{PERSON}").json()["remaining"]
     named = " ".join(entry["where"] for entry in remaining)

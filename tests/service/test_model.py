@@ -1,4 +1,4 @@
-"""A served gallery does what a dictionary does, whatever is asked of it in whatever order.
+"""A served gallery answers any sequence of calls as a dictionary does.
 
 `REID_TEST_EXAMPLES` is how many histories are tried (a few by default), `REID_TEST_SEED` which
 ones.
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import get_state_machine_test, precondition, rule
 
+from tests.outside import pages
 from tests.service.gallery_machine import BROKEN, EVERYTHING, ServedGallery, World, same_ranking
 from tests.service.gallery_model import Merged, Said, Wanted
 
@@ -222,9 +223,12 @@ class GalleryMachine(ServedGallery):
             for crop_id, crop in self.model.crops.items()
             if all(getattr(crop, name) == value for name, value in asked.items())
         ]
-        listed = self.pages("/crops", limit, asked)
+        listed = list(pages(self.world.served.http, f"{self.url}/crops", limit=limit, **asked))
         assert [crop["crop_id"] for crop in listed] == expected
-        names = [person["identity"] for person in self.pages("/identities", limit, {})]
+        names = [
+            person["identity"]
+            for person in pages(self.world.served.http, f"{self.url}/identities", limit=limit)
+        ]
         assert names == list(self.model.identities())
 
 

@@ -64,18 +64,18 @@ def test_fewer_results_are_the_first_of_more(served, filled, drawn_crops):
     for scoring in ("cosine", "mnet"):
         asked = {"scoring": scoring, "include_vector": "true"}
         image = drawn_crops[9].png
-        whole = served.query(
+        whole = served.search(
             filled,
             image,
             **asked,
             top_k=24,
-        ).json()["results"]
-        few = served.query(
+        )
+        few = served.search(
             filled,
             image,
             **asked,
             top_k=3,
-        ).json()["results"]
+        )
         assert few == whole[:3]
 
 

@@ -62,24 +62,24 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, drawn_cro
         mine = [(set(), set()) for _ in range(4)]
         threads = [
             threading.Thread(
-                target=_enroll, args=(served, drawn_crops[n].png + bytes([cycle]), *one)
+                target=_enroll, args=(served, drawn_crops[n].png + bytes([cycle]), *crop_ids)
             )
-            for n, one in enumerate(mine)
+            for n, crop_ids in enumerate(mine)
         ]
         for thread in threads:
             thread.start()
         time.sleep(1.0)
         served.kill()
-        for thread, (own, gone) in zip(threads, mine, strict=True):
+        for thread, (enrolled, gone) in zip(threads, mine, strict=True):
             thread.join()
-            assert own
-            held |= own
+            assert enrolled
+            held |= enrolled
             deleted |= gone
         _check(place, held, deleted)
     again = start(**place[0])
-    listed = again.http.get("/v1/galleries/default/crops?limit=1000").json()["results"]
+    listed = again.results("/v1/galleries/default/crops?limit=1000")
     assert held <= {crop["crop_id"] for crop in listed}
-    found = again.query("default", drawn_crops[0].png, top_k=5).json()["results"]
+    found = again.search("default", drawn_crops[0].png, top_k=5)
     assert len(found) == 5
 
 

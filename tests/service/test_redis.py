@@ -48,7 +48,7 @@ def _limited(services: list[Served]) -> dict[str, str]:
     header = {"Authorization": f"Bearer {made['key']}"}
 
     def is_known() -> bool:
-        listed = services[1].http.get("/v1/keys").json()["results"]
+        listed = services[1].results("/v1/keys")
         return made["key_id"] in [key["key_id"] for key in listed]
 
     eventually(is_known)

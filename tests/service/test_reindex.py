@@ -35,7 +35,7 @@ def exchanged(start, tmp_path, drawn_crops, tiny_artefact, other_artefact):
 def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, drawn_crops):
     served, gallery = exchanged
     url = f"/v1/galleries/{gallery}"
-    before = served.http.get(url).json()
+    before = served.read(url)
     assert (before["state"], served.http.get("/readyz").status_code) == ("previous_model", 200)
     answers = []
     stop = threading.Event()
@@ -65,7 +65,7 @@ def test_no_query_fails_while_a_gallery_goes_over_to_another_model(exchanged, dr
         assert answer.status_code == 200, answer.text
         models.add(answer.json()["model"])
         assert answer.json()["results"][0]["identity"] in (crop.identity, "late")
-    after = served.http.get(url).json()
+    after = served.read(url)
     assert after["state"] == "ready"
     assert after["embedding_fingerprint"] != before["embedding_fingerprint"]
     assert after["crops"] == before["crops"] + 1
@@ -103,7 +103,7 @@ def test_without_the_model_before_a_gallery_waits_for_its_reindex(
     assert (refused.status_code, "reindex" in refused.json()["detail"]) == (409, True)
     job = again.ended_job(again.http.post(f"/v1/galleries/{gallery}/reindex").json())
     assert job["state"] == "done"
-    found = again.query(gallery, drawn_crops[0].png, top_k=1).json()["results"]
+    found = again.search(gallery, drawn_crops[0].png, top_k=1)
     assert found[0]["identity"] == drawn_crops[0].identity
 
 
@@ -117,11 +117,11 @@ def test_a_reindex_that_was_killed_goes_on(start, tmp_path, drawn_crops, other_a
     served.kill()
     again = start(data_dir=tmp_path / "data", artefact=other_artefact)
     job = again.http.post(f"/v1/galleries/{gallery}/reindex").json()
-    while again.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 64:
+    while again.read(f"/v1/jobs/{job['job_id']}")["progress"].get("done", 0) < 64:
         time.sleep(0.005)
     again.kill()
     third = start(data_dir=tmp_path / "data", artefact=other_artefact)
-    ended = third.ended_job(third.http.get(f"/v1/jobs/{job['job_id']}").json())
+    ended = third.ended_job(third.read(f"/v1/jobs/{job['job_id']}"))
     assert (ended["state"], ended["progress"]["done"]) == ("done", 240)
     assert third.query(gallery, drawn_crops[0].png).status_code == 200
 
@@ -140,7 +140,7 @@ def test_a_reindex_amid_which_a_snapshot_is_restored_embeds_what_came_back(
     served.stop()
     again = start(data_dir=tmp_path / "data", artefact=other_artefact)
     job = again.http.post(f"/v1/galleries/{gallery}/reindex").json()
-    while again.http.get(f"/v1/jobs/{job['job_id']}").json()["progress"].get("done", 0) < 64:
+    while again.read(f"/v1/jobs/{job['job_id']}")["progress"].get("done", 0) < 64:
         time.sleep(0.005)
     assert again.http.post(f"{snapshots}/{snapshot}/restore").status_code == 200
     assert again.ended_job(job)["state"] == "done"
@@ -153,7 +153,7 @@ def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(
 ):
     served = start(data_dir=tmp_path / "data", keep_images="none")
     gallery = _fill(served, drawn_crops[:3])
-    crop = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]
+    crop = served.results(f"/v1/galleries/{gallery}/crops")[0]
     assert crop["image_url"] is None
     picture = served.http.get(f"/v1/galleries/{gallery}/crops/{crop['crop_id']}/image")
     assert picture.json()["type"] == "urn:gmn:problem:unknown_picture"
@@ -172,7 +172,7 @@ def test_a_reindex_ends_and_names_a_crop_whose_picture_is_missing(
     folder = tmp_path / "crops"
     served = start(data_dir=tmp_path / "data", images_url=folder.as_uri())
     gallery = _fill(served, drawn_crops[:3])
-    crop_id = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][1]["crop_id"]
+    crop_id = served.results(f"/v1/galleries/{gallery}/crops")[1]["crop_id"]
     served.kill()
     (lost,) = folder.rglob(crop_id)
     lost.unlink()
@@ -189,7 +189,7 @@ def test_a_reindex_names_a_crop_whose_picture_is_damaged(
 ):
     served = start(data_dir=tmp_path)
     gallery = _fill(served, drawn_crops[:3])
-    crop_id = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]["crop_id"]
+    crop_id = served.results(f"/v1/galleries/{gallery}/crops")[0]["crop_id"]
     assert served.stop() == 0
     record = tmp_path / "record.sqlite3"
     content = record.read_bytes()
@@ -215,7 +215,7 @@ def test_thumbnails_are_kept_small_and_embedded_anew(start, tmp_path, drawn_crop
         crop.resize((480, 960)).save(large, "PNG")
     gallery = served.create("lobby")
     served.enroll(gallery, large.getvalue(), identity="0000")
-    stored = served.http.get(f"/v1/galleries/{gallery}/crops").json()["results"][0]
+    stored = served.results(f"/v1/galleries/{gallery}/crops")[0]
     picture = served.http.get(stored["image_url"])
     with Image.open(io.BytesIO(picture.content)) as kept:
         assert (kept.format, kept.size) == ("JPEG", (128, 256))

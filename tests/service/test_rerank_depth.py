@@ -21,7 +21,7 @@ from training.evaluation.embedding import embed_records
 
 REAL = Path(os.environ.get("REID_TEST_DATA", "nowhere")) / "cuhk01"
 RESULTS = 10
-# By cosine so many hold M-Net's best ten wholly; those that are not named need more.
+# How many of the nearest by cosine hold all of M-Net's best ten; other artefacts need more.
 NEAREST = {"bundled": 15, "small": 15}
 QUERIES = 20
 CROPS = 500

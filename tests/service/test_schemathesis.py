@@ -203,7 +203,7 @@ def _files(place: Path, drawn_crops) -> Path:
 
 def _operations(served) -> list[tuple[str, str]]:
     """Return every call of the document that the service answers."""
-    paths = served.http.get("/openapi.json").json()["paths"]
+    paths = served.read("/openapi.json")["paths"]
     return [(method.upper(), path) for path, calls in paths.items() for method in calls]
 
 

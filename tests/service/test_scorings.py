@@ -18,7 +18,7 @@ def cosine(start, cosine_artefact):
 @pytest.fixture
 def people(cosine, drawn_crops):
     """Return the drawn people in a gallery of it."""
-    gallery = cosine.create(f"people.{len(cosine.http.get('/v1/galleries').json()['results'])}")
+    gallery = cosine.create(f"people.{len(cosine.results('/v1/galleries'))}")
     names = [crop.identity for crop in drawn_crops]
     cosine.enroll(gallery, *(crop.png for crop in drawn_crops), identity=names)
     return gallery
@@ -45,7 +45,7 @@ def test_without_a_metric_network_searches_rank_by_cosine(cosine, people, drawn_
 def test_a_scoring_that_is_not_offered_is_refused_with_those_that_are(
     cosine, people, drawn_crops, scoring, offered
 ):
-    crop_id = cosine.http.get(f"/v1/galleries/{people}/crops").json()["results"][0]["crop_id"]
+    crop_id = cosine.results(f"/v1/galleries/{people}/crops")[0]["crop_id"]
     url = f"/v1/galleries/{people}/queries"
     pair = files(drawn_crops[0].png, drawn_crops[1].png)
     for answer in (
@@ -70,10 +70,10 @@ def test_without_a_metric_network_pairs_are_compared_and_explained(cosine, peopl
 
 
 def test_the_model_and_the_gallery_name_the_scorings_that_are_offered(cosine, people):
-    model = cosine.http.get("/v1/model").json()
+    model = cosine.read("/v1/model")
     assert (model["scorings"], model["default_scoring"]) == (["cosine"], "cosine")
     assert set(model["operating_points"]) == {"gallery_size", "cosine"}
-    calibration = cosine.http.get(f"/v1/galleries/{people}").json()["calibration"]
+    calibration = cosine.read(f"/v1/galleries/{people}")["calibration"]
     assert (list(calibration["scorings"]), calibration["scoring"]) == (["cosine"], "cosine")
 
 
@@ -99,7 +99,7 @@ def test_the_scoring_that_the_artefact_names_ranks_where_none_is_asked_for(
     asked = served.query(gallery, drawn_crops[0].png, scoring="cosine").json()
     assert plain["scoring"] == "cosine"
     assert plain["results"] == asked["results"]
-    assert served.http.get(f"/v1/galleries/{gallery}").json()["calibration"]["scoring"] == "cosine"
+    assert served.read(f"/v1/galleries/{gallery}")["calibration"]["scoring"] == "cosine"
     pair = files(drawn_crops[0].png, drawn_crops[2].png)
     answer = served.http.post("/v1/pairs", files=pair, data={"explain": "true"}).json()
     assert answer["explanation"]["scoring"] == "cosine"

@@ -22,7 +22,7 @@ def split(served, gallery, drawn_crops):
 def test_a_person_under_two_names_is_found_by_either(served, split):
     gallery, ids, names = split
     url = f"/v1/galleries/{gallery}/similar"
-    found = served.http.get(url, params={"identity": "Ann", "limit": 3}).json()
+    found = served.read(url, params={"identity": "Ann", "limit": 3})
     assert found["next_cursor"] is None
     results = found["results"]
     assert results[0]["identity"] == "0000"
@@ -33,17 +33,13 @@ def test_a_person_under_two_names_is_found_by_either(served, split):
     probabilities = [result["probability"] for result in results]
     assert probabilities == sorted(probabilities, reverse=True)
     assert served.http.get(results[0]["image_url"]).status_code == 200
-    assert served.http.get(url, params={"identity": "0000"}).json()["results"][0]["identity"] == (
-        "Ann"
-    )
+    assert served.results(url, params={"identity": "0000"})[0]["identity"] == ("Ann")
 
 
 def test_the_score_is_that_of_a_search_of_the_named_by_the_same_crop(served, split):
     gallery, ids, names = split
     url = f"/v1/galleries/{gallery}"
-    (best,) = served.http.get(f"{url}/similar", params={"identity": "0000", "limit": 1}).json()[
-        "results"
-    ]
+    (best,) = served.results(f"{url}/similar", params={"identity": "0000", "limit": 1})
     own = ids[names.index("0000")]
     # A probability depends on the number of people who are searched.
     fields = {"crop_id": own, "top_k": 50, "identities": sorted(set(names) - {""})}

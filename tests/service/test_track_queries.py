@@ -174,9 +174,9 @@ def test_grouped_by_track_each_track_of_a_camera_is_one_result_with_its_span(cli
 
 def test_the_fields_of_a_track_are_absent_from_other_rankings(served, gallery, ids, drawn_crops):
     for group_by in ("crop", "identity"):
-        found = served.query(
+        found = served.search(
             gallery,
             drawn_crops[0].png,
             group_by=group_by,
-        ).json()["results"]
+        )
         assert not {"crops", "first_seen", "last_seen"} & found[0].keys()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import zipfile
 
 import numpy as np
 import pytest
 
 from gmn_client import Client, Image, RequestRefused
+from tests.outside import zip_of
 from tests.service.http.conftest import make_key
 
 
@@ -69,10 +69,9 @@ def test_a_track_is_named_moved_and_deleted_at_once(client, drawn_crops):
 
 def test_a_manifest_names_the_tracks_of_an_import(client, drawn_crops, tmp_path):
     packed = tmp_path / "crops.zip"
-    with zipfile.ZipFile(packed, "w") as file:
-        file.writestr("0.png", drawn_crops[0].png)
-        file.writestr("1.png", drawn_crops[1].png)
-        file.writestr("manifest.csv", "path,camera,track\n0.png,east,17\n1.png,east,\n")
+    manifest = "path,camera,track\n0.png,east,17\n1.png,east,\n"
+    images = {f"{number}.png": crop.png for number, crop in enumerate(drawn_crops[:2])}
+    packed.write_bytes(zip_of({**images, "manifest.csv": manifest}))
     client.wait_for_job(client.import_archive(packed).job_id)
     assert [(track.track, track.crops) for track in client.tracks()] == [("17", 1)]
 
@@ -146,7 +145,7 @@ def test_keep_best_deletes_crops_only_for_a_key_that_may_delete(start, tmp_path,
         return served.http.post(path, files=image, data=sent, headers=keys[key]).status_code
 
     def count() -> int:
-        return served.http.get("/v1/galleries/default").json()["crops"]
+        return served.read("/v1/galleries/default")["crops"]
 
     assert (send("enroll"), count()) == (403, 4)
     archive = {"archive": b"no archive"}
@@ -164,12 +163,10 @@ def test_keep_best_of_no_track_and_of_a_wrong_number_is_refused(client, drawn_cr
 
 def test_an_import_keeps_the_best_of_each_track(client, drawn_crops, tmp_path):
     packed = tmp_path / "crops.zip"
-    lines = ["path,camera,track"]
-    with zipfile.ZipFile(packed, "w") as file:
-        for number, crop in enumerate(drawn_crops):
-            file.writestr(f"{number}.png", crop.png)
-            lines.append(f"{number}.png,east,{number % 3}")
-        file.writestr("manifest.csv", "\n".join(lines))
+    images = {f"{number}.png": crop.png for number, crop in enumerate(drawn_crops)}
+    lines = [f"{number}.png,east,{number % 3}" for number in range(len(drawn_crops))]
+    manifest = "\n".join(["path,camera,track", *lines])
+    packed.write_bytes(zip_of({**images, "manifest.csv": manifest}))
     job = client.wait_for_job(client.import_archive(packed, keep_best=4).job_id)
     count = len(drawn_crops)
     assert (job.state, job.progress.landed, job.progress.not_kept) == ("done", 12, count - 12)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import time
-import zipfile
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from model.search_calibration import SearchScores
 from service.errors import UnknownCrop
 from service.gallery.changes import change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.gallery.gallery import Gallery
 from service.jobs import imports, runner
 from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs
@@ -24,9 +22,9 @@ from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.query import run_query
-from service.search.refit import fit_if_due, store_and_refit
+from service.search.refit import store_and_refit
 from service.settings import Settings
-from tests.service.test_search_calibration import draw
+from tests.outside import zip_of_crops
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -63,12 +61,7 @@ def short_pauses(monkeypatch):
 
 
 def _archive(crops) -> io.BytesIO:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number, crop in enumerate(crops):
-            archive.writestr(f"{number}.png", crop.png)
-    packed.seek(0)
-    return packed
+    return io.BytesIO(zip_of_crops(crops))
 
 
 async def _ended(runtime, job_id):
@@ -204,43 +197,6 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     eventually(lambda: in_force(one, galleries[0]).state == "artefact")
     asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "off"}))
     eventually(lambda: in_force(one, galleries[0]).state == "off")
-
-
-def test_one_fits_a_gallery_and_both_judge_by_that(runtimes):
-    one, other = runtimes
-
-    async def enroll_people() -> list[Gallery]:
-        await one.galleries.create("named", GallerySettings())
-        gallery = await one.galleries.find("named")
-        images = [
-            ImageToEnroll(draw(person, 0), str(person), None, None, None, None)
-            for person in range(20)
-        ]
-        await enroll(one, gallery, images)
-        await fit_if_due(one, gallery)
-        return [gallery, await other.galleries.find("named")]
-
-    def in_force(runtime, gallery):
-        states = [
-            runtime.calibrations.current(gallery, scoring).as_state(20)
-            for scoring in ("cosine", "mnet")
-        ]
-        return [(state.identities, state.version) for state in states]
-
-    galleries = asyncio.run(enroll_people())
-    fitted = in_force(one, galleries[0])
-    assert [identities for identities, _ in fitted] == [20, 20]
-    eventually(lambda: in_force(other, galleries[1]) == fitted)
-    asyncio.run(fit_if_due(other, galleries[1]))
-    assert in_force(other, galleries[1]) == fitted
-
-
-def test_of_two_fits_at_once_the_record_takes_one(runtimes):
-    number = asyncio.run(runtimes[0].galleries.create("raced", GallerySettings())).gallery_id
-    published = [
-        runtime.record.calibrations.publish(number, "cosine:a", "{}", 0) for runtime in runtimes
-    ]
-    assert published == [True, False]
 
 
 def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, drawn_crops):

@@ -60,12 +60,11 @@ def installed(tmp_path) -> Installed:
 
 
 def lines(served: Served, number: int) -> list[str]:
-    """Return the next lines that it prints."""
     return [served.output.readline().strip() for _ in range(number)]
 
 
 def states(served: Served) -> dict[str, str]:
-    found = served.http.get("/v1/galleries").json()["results"]
+    found = served.results("/v1/galleries")
     return {gallery["name"]: gallery["state"] for gallery in found if gallery["name"] in GALLERIES}
 
 
@@ -77,7 +76,6 @@ def fill(served: Served, gallery: str, crops) -> None:
 
 
 def best(served: Served, gallery: str, crop) -> tuple[str, str]:
-    """Return the model that answers, and who is found."""
     answer = served.query(gallery, crop.png, top_k=1)
     assert answer.status_code == 200, answer.text
     return answer.json()["model"], answer.json()["results"][0]["identity"]
@@ -92,7 +90,7 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
     crop = drawn_crops[5]
     with installed.serving(keep_images="none") as served:
         assert lines(served, 1) == [f"Artefact bundled: {first.provenance.terms}"]
-        sources = served.http.get("/v1/model").json()["provenance"]["sources"]
+        sources = served.read("/v1/model")["provenance"]["sources"]
         assert [(source["role"], source["name"][-8:]) for source in sources] == [
             ("initial weights", "enet.pth"),
             ("teacher", "0286.xml"),
@@ -116,7 +114,7 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
         ]
         assert states(served) == dict.fromkeys(GALLERIES, "previous_model")
         assert {best(served, gallery, crop) for gallery in GALLERIES} == {(old, crop.identity)}
-        model = served.http.get("/v1/model").json()
+        model = served.read("/v1/model")
         assert (model["artefact"], model["previous"]) == ("bundled", ["bundled@1"])
         job = served.ended_job(served.http.post("/v1/galleries/lobby/reindex").json())
         assert job["state"] == "done"
@@ -135,7 +133,7 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
         served.http.delete("/v1/galleries/bare")
 
     with installed.serving() as served:
-        assert served.http.get("/v1/model").json()["previous"] == []
+        assert served.read("/v1/model")["previous"] == []
         assert states(served) == {"lobby": "ready", "yard": "ready"}
         done = _reindex_all(str(served.http.base_url))
         assert (done.exit_code, "already" in done.output) == (0, True)

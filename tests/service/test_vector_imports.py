@@ -1,4 +1,4 @@
-"""Features of `gmn embed` in a gallery: they rank as images do, and what is wrong is refused."""
+"""Features of `gmn embed` in a gallery: they rank as images do, and wrong files are refused."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def packed(arrays: dict[str, Any], save: Callable[..., None] = np.savez, **chang
 
 
 def crops_of(served, gallery: str) -> list[dict[str, Any]]:
-    return served.http.get(f"/v1/galleries/{gallery}/crops", params={"limit": 1000}).json()[
-        "results"
-    ]
+    return served.results(f"/v1/galleries/{gallery}/crops", params={"limit": 1000})
 
 
 def test_a_gallery_of_features_ranks_as_that_of_the_images_does(
@@ -94,10 +92,7 @@ def test_a_gallery_of_features_ranks_as_that_of_the_images_does(
     for scoring in ("cosine", "mnet"):
         asked = {"top_k": "24", "scoring": scoring, "rerank_depth": "24"}
         for crop in drawn_crops[:5]:
-            answers = [
-                served.query(name, crop.png, **asked).json()["results"]
-                for name in (filled, computed)
-            ]
+            answers = [served.search(name, crop.png, **asked) for name in (filled, computed)]
             for name in ("identity", "camera", "verdict"):
                 assert (
                     len({json.dumps([result[name] for result in answer]) for answer in answers})
@@ -256,8 +251,8 @@ def test_an_import_of_features_that_was_killed_goes_on_and_counts_each_crop_once
     killed.process.wait(30)
     killed.kill()
     again = start(data_dir=tmp_path / "data")
-    (job,) = again.http.get("/v1/jobs").json()["results"]
+    (job,) = again.results("/v1/jobs")
     job = again.ended_job(job, 30)
     assert (job["state"], job["progress"]["landed"]) == ("done", 24)
-    assert again.http.get("/v1/galleries/default").json()["crops"] == 24
+    assert again.read("/v1/galleries/default")["crops"] == 24
     assert list((tmp_path / "data" / "imports").iterdir()) == []

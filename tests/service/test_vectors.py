@@ -47,7 +47,7 @@ def test_vectors_of_results_and_of_crops_are_those_that_the_index_has(served, cl
         assert shown.vector == listed[result.crop_id].vector == result.vector
         assert shown.embedding_fingerprint == embedded.embedding_fingerprint
     # Where it is not asked for there is none.
-    plain = served.http.get(f"/v1/galleries/{client.gallery_name}/crops").json()["results"][0]
+    plain = served.results(f"/v1/galleries/{client.gallery_name}/crops")[0]
     assert "vector" not in plain
     assert client.query(image).results[0].vector is None
 

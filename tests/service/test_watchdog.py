@@ -252,15 +252,6 @@ def test_a_job_that_hangs_in_a_thread_ends_the_process(monkeypatch, watchdog, en
     assert watchdog.trouble.partition(":")[0] == "imports threads"
 
 
-def test_an_event_loop_that_hangs_ends_the_process(monkeypatch, watchdog, ended):
-    async def block(*_):
-        time.sleep(1.2)
-
-    _background(monkeypatch, watchdog, work_on_jobs=block)
-    assert ended.status == EXIT_STATUS
-    assert watchdog.trouble.partition(":")[0] == "event loop"
-
-
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
 def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
     from service import maintenance

@@ -47,7 +47,7 @@ def test_twenty_answers_are_those_of_a_service_with_torch(light, start, drawn_cr
             camera=[crop.camera for crop in drawn_crops],
         )
         assert enrolled.status_code == 201
-    runtimes = [service.http.get("/v1/model").json()["runtime"] for service in services]
+    runtimes = [service.read("/v1/model")["runtime"] for service in services]
     assert runtimes == ["openvino", "torch"]
 
     for scoring in ("cosine", "mnet"):

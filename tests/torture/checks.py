@@ -16,13 +16,13 @@ IMAGES_READ = 4
 
 
 def check(world: World) -> None:
-    """Holds everything that the service shows against the ledger; doubts end here.
+    """Compare everything that the service shows with the ledger, and resolve doubts.
 
     Raises:
-        Violation: naming what is not as it was promised.
+        Violation: names the broken promise.
     """
     caller = world.caller("driver")
-    # Whatever was under way when its answer was given up is over before this is answered.
+    # Requests whose client gave up have ended before this one is answered.
     world.running().http.patch("/v1/galleries/default", data={"calibration": "on"})
     _wait_for_jobs(world, caller)
     _wait_for_housekeeping(world)
@@ -87,9 +87,9 @@ def _check_searches(
         if answer.status_code != 200:
             raise Violation("failed", f"query: {answer.status_code} {answer.text}")
         answers: list[dict[str, Any]] = answer.json()["results"]
-        for crop, one in zip(part, answers, strict=True):
-            check_own_rank(crop, one["results"], dead)
-            found = {result["crop_id"] for result in one["results"]}
+        for crop, search in zip(part, answers, strict=True):
+            check_own_rank(crop, search["results"], dead)
+            found = {result["crop_id"] for result in search["results"]}
             if found != listed:
                 raise Violation(
                     "lost" if listed - found else "phantom",

@@ -1,4 +1,4 @@
-"""Clients that do whatever a client may do, side by side, until the service is gone."""
+"""Clients that make any call side by side, until the service is gone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_SNAPSHOTS = 3
 
 
 class Client(threading.Thread):
-    """One of them; what it finds wrong is in `violation` afterwards."""
+    """A client; `violation` is the broken promise that it met, if any."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Client(threading.Thread):
     def _snapshot(self, gallery: str) -> None:
         kept = [snapshot for snapshot in self._ledger.snapshots if snapshot.gallery == gallery]
         self.caller.take_snapshot(gallery)
-        # Each client deletes what it alone may have in hand: the oldest, and only one of them does.
+        # Only one client deletes snapshots, and only the oldest one, which no other client uses.
         if len(kept) >= MOST_SNAPSHOTS and self.name == "ann" and kept[0] in self._ledger.snapshots:
             self.caller.delete_snapshot(kept[0])
 

@@ -40,7 +40,7 @@ class Driver:
         self.world.begin_galleries()
 
     def at_random(self) -> str:
-        """Clients side by side, and a kill at a random moment; answers what was killed.
+        """Run clients side by side, kill at a random moment, and return the killed processes.
 
         In half of the cycles a second process serves the same data directory.
         """

@@ -1,7 +1,7 @@
 """The ledger of requests and answers, against which a service is held after a crash.
 
 A crop's state is the identity it bears, or None where it is not there. A write that was not
-answered is a doubt: it has happened as a whole or not at all, what is seen first decides, and it
+answered is a doubt: it has happened as a whole or not at all, the first sight decides, and it
 stays so. Deleted crops never come back.
 """
 
@@ -58,7 +58,7 @@ class Operation:
         after: states of the crops concerned, once it has happened.
         deletes: whether crops that it takes away are gone for good.
         forgets: the identity that it takes out of snapshots too.
-        expected: what a failpoint decides of it: whether it has happened.
+        expected: whether it has happened at its failpoint; None if that is open.
     """
 
     what: str
@@ -121,10 +121,10 @@ class Ledger:
         crop_ids: Mapping[int, str] | None = None,
         as_job: bool = False,
     ) -> None:
-        """It has happened, or as a job will have, and survives whatever comes."""
+        """Note that the write has happened, or will as a job, and has to survive."""
         with self._lock:
             self._end(operation, "acknowledged")
-            # A snapshot may hold what has landed of a job so far.
+            # A snapshot may hold the crops of a job that have landed so far.
             self._touch(operation, ended=not as_job)
             self._happened(operation)
             for number, crop_id in (crop_ids or {}).items():
@@ -187,7 +187,7 @@ class Ledger:
                 self._know(self.by_sha[row["sha256"]], row["crop_id"])
 
     def begin_snapshot(self, gallery: str) -> Snapshot:
-        """Notes what a snapshot that is about to be taken may hold."""
+        """Note the crops that a snapshot may hold that is about to be taken."""
         with self._lock:
             content = {n: s for n, s in self.now.items() if self.crops[n].gallery == gallery}
             unsure = {n for n, tick in self._touched.items() if tick < 0} | self._doubtful()
@@ -205,7 +205,7 @@ class Ledger:
             self.snapshots.append(snapshot)
 
     def restored(self, snapshot: Snapshot) -> dict[int, State]:
-        """Return what a gallery is once a snapshot is put back."""
+        """Return the state of a gallery after the restore of a snapshot."""
         with self._lock:
             return {
                 number: None if number in self.dead else snapshot.content.get(number)
@@ -214,7 +214,6 @@ class Ledger:
             }
 
     def settle_galleries(self, listed: Iterable[str]) -> None:
-        """Holds the list of galleries against what was said."""
         with self._lock:
             there = set(listed)
             for name, operation in self.doubtful_galleries.items():
@@ -234,7 +233,7 @@ class Ledger:
                 raise Violation("phantom", f"galleries {sorted(phantoms)}")
 
     def settle(self, gallery: str, listed: list[dict[str, Any]]) -> None:
-        """Holds a listing against what was said; doubts end here."""
+        """Compare a listing with the ledger, and resolve doubts by it."""
         with self._lock:
             seen = self._seen(gallery, listed)
             for doubt in [doubtful for doubtful in self.doubts if doubtful.gallery == gallery]:

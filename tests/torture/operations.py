@@ -1,11 +1,9 @@
-"""One call each to the service, with what the ledger has to know of it."""
+"""Calls to the service, each with its entry in the ledger."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +12,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests.outside import zip_of
 from tests.torture.images import draw
 from tests.torture.ledger import Crop, Ledger, Operation, Snapshot, Violation
 
@@ -35,7 +34,7 @@ class LostEnrolment:
 
 
 class Caller:
-    """Whoever sends requests under one name; its identities are its own."""
+    """A sender of requests under one name, with identities of its own."""
 
     def __init__(self, name: str, ledger: Ledger, http: httpx.Client, seed: int) -> None:
         self.name = name
@@ -72,7 +71,7 @@ class Caller:
         if response.status_code == 503:
             if operation is not None:
                 self.ledger.lose(operation, "503")
-            # Whoever is told to come back does not hammer.
+            # Pause as the service asks.
             time.sleep(0.05)
             return None
         if response.status_code >= 500:
@@ -111,7 +110,7 @@ class Caller:
             raise Violation("failed", f"enroll: {answer.status_code} {answer.text}")
 
     def enroll_again(self, lost: LostEnrolment) -> None:
-        """Sends what was lost once more; whatever became of it, each image is there once then."""
+        """Send an enrollment without an answer again, after which each image is there once."""
         gallery = lost.crops[0].gallery
         was = {crop.number: self.ledger.now.get(crop.number) for crop in lost.crops}
         if not self.ledger.galleries.get(gallery) or any(
@@ -187,10 +186,7 @@ class Caller:
         """Sends an archive and waits for its job."""
         identity = identity or self.new_identity()
         crops = [self.new_crop(gallery) for _ in range(count)]
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as archive:
-            for crop in crops:
-                archive.writestr(f"{crop.number:08d}.png", crop.image or b"")
+        packed = zip_of({f"{crop.number:08d}.png": crop.image or b"" for crop in crops})
         operation = self.ledger.begin("import", gallery, {crop.number: identity for crop in crops})
         answer = self.send(
             operation,
@@ -372,7 +368,7 @@ class Caller:
 
 
 def check_own_rank(crop: Crop, results: list[dict[str, Any]], dead: set[str]) -> None:
-    """Holds an answer to a crop's own image against what it must be."""
+    """Compare the answer to a crop's own image with the ledger."""
     if shown := {result["crop_id"] for result in results} & dead:
         raise Violation("resurrected", f"a query shows {sorted(shown)}")
     own = [result["cosine"] for result in results if result["crop_id"] == crop.crop_id]

@@ -96,7 +96,7 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
-    """Runs what was asked for; the exit status is 1 where a promise was broken."""
+    """Run the given cycles; the exit status is 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=CYCLES)
     parser.add_argument("--seed", default=secrets.token_hex(4))

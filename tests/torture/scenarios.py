@@ -18,8 +18,8 @@ class Scenario:
     """How a failpoint is reached.
 
     Attributes:
-        act: what a caller does; the service dies meanwhile, or soon after.
-        prepare: what is done before, while the service still is, or just was, without a failpoint.
+        act: calls of a client; the service dies meanwhile, or soon after.
+        prepare: calls before, while the service is, or just was, without a failpoint.
         happened: whether the write has happened then; None where it may be either.
         passages: how many of them may be waited for.
         new_model: whether another model is served from then on.
@@ -183,7 +183,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     **_at_commit("delete-crop", Scenario(_delete_crop, _fill)),
     **_at_commit("forget-identity", _FORGETTING),
     "forget-identity.before-snapshots": Scenario(_forget, _fill, happened=True),
-    # Housekeeping may come by first, for what was deleted before, and nothing is forgotten then.
+    # Housekeeping for earlier deletions may reach the failpoint first; nothing is forgotten then.
     "snapshot-rewrite.begun": Scenario(_forget, _fill),
     "snapshot-rewrite.removed": Scenario(_forget, _fill),
     "snapshot-rewrite.written": Scenario(_forget, _fill),

@@ -22,7 +22,7 @@ class World:
 
     Attributes:
         folder: everything it keeps.
-        artefacts: the newest first; the second one answers for what it filled.
+        artefacts: the newest first; the second one answers for the galleries that it filled.
         expiring: galleries whose crops housekeeping deletes.
         starts: seconds that each start took.
         service, beside: the processes; `beside` shares the data directory for a while.
@@ -43,7 +43,6 @@ class World:
         (folder / "data").mkdir(parents=True)
 
     def begin_start(self, failpoint: str | None = None) -> ForkedService:
-        """Begins to start the service; whoever calls waits for it."""
         if self.service is not None:
             self.service.http.close()
         self.service = self._begin_process(failpoint)
@@ -75,7 +74,7 @@ class World:
             "artefact": self.artefacts[0],
             "previous": self.artefacts[1],
             "data_dir": self.folder / "data",
-            # Often it must be the restore itself that leaves out whoever was deleted.
+            # In many cycles the restore itself has to leave out deleted crops.
             "housekeeping_seconds": 0.5 if failpoint else self.chance.choice((0.5, 3600)),
             "max_images_per_request": 8,
             "webhook_private": "true",
@@ -86,7 +85,7 @@ class World:
         return ForkedService(self.folder / f"service-{self._logs}.log", **settings)
 
     def start(self) -> None:
-        """Starts the service and creates what is not there yet.
+        """Start the service and create the galleries that are missing.
 
         Raises:
             Violation: where it cannot be started again.

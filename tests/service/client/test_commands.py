@@ -14,16 +14,24 @@ from gmn_client import Client, Image
 from tests.service.client.conftest import run_gmn
 
 
+@pytest.mark.parametrize("job", [[], ["--job"]], ids=["requests", "job"])
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_a_broken_file_is_named_and_the_rest_is_enrolled(
-    kind: str, request: pytest.FixtureRequest, service_url: str, gallery: str, drawn_crops
+    kind: str,
+    job: list[str],
+    request: pytest.FixtureRequest,
+    service_url: str,
+    gallery: str,
+    drawn_crops,
 ) -> None:
     source = str(request.getfixturevalue(kind))
-    finished = run_gmn(service_url, gallery, "enroll", source, "--camera", "door", "--json")
+    finished = run_gmn(service_url, gallery, "enroll", source, *job, "--camera", "door", "--json")
     assert finished.returncode == 1, finished.stderr
     summary = json.loads(finished.stdout)
     assert summary["enrolled"] == len(drawn_crops)
-    assert [Path(problem["name"]).name for problem in summary["problems"]] == ["broken.png"]
+    problems = {Path(problem["name"]).name: problem["code"] for problem in summary["problems"]}
+    assert problems == {"broken.png": "truncated"}
+    assert [Path(file["name"]).name for file in summary["ignored"]] == ["notes.txt"]
     with Client(service_url, gallery=gallery) as client:
         crops = list(client.crops())
     assert len(crops) == len(drawn_crops)

@@ -73,7 +73,7 @@ def test_an_examples_command_and_options_exist(line: str) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> Path:
-    """Return a working folder with what the examples name, and their `/data` below it."""
+    """Return a working folder with the files of the examples, and their `/data` below it."""
     campus = tmp_path / "data" / "cuhk01" / "campus"
     market = tmp_path / "data" / "Market-1501-v15.09.15"
     for folder in (campus, *(market / name for name in ("query", "bounding_box_test"))):
@@ -122,7 +122,7 @@ def test_every_example_runs_on_drawn_people(
 
 
 def run(line: str, place: Path, url: str, names: dict[str, str]) -> str:
-    """Runs an example and what a reader has to have done before; returns its output."""
+    """Run the steps that an example needs, then the example, and return its output."""
     for written, real in names.items():
         line = line.replace(written, real)
     if line.startswith("gmn reindex"):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from gmn_client import Client, Image, InvalidInput, RequestRefused, Retries
+from gmn_client import Client, Image, InvalidInput, Retries
 
 
 @pytest.fixture
@@ -43,21 +43,6 @@ def test_an_enrolment_whose_answer_was_lost_happens_once_and_is_answered_as_it_w
         assert client.gallery().crops == 1
 
 
-def test_a_request_that_its_caller_named_happens_once_however_often_it_is_sent(
-    client: Client, drawn_crops
-) -> None:
-    images = [Image(drawn_crops[0].png, "a.png", "7")]
-    first = client.enroll(images, idempotency_key="night-1")
-    again = client.enroll(images, idempotency_key="night-1")
-    assert (first.replayed, again.replayed) == (False, True)
-    assert again.results[0].crop_id == first.results[0].crop_id
-    with pytest.raises(RequestRefused) as refusal:
-        client.enroll([Image(drawn_crops[1].png, "b.png")], idempotency_key="night-1")
-    assert refusal.value.problem.status == 422
-    with pytest.raises(InvalidInput, match="idempotency_key"):
-        client.enroll(images, idempotency_key="night 1")
-
-
 def test_what_is_known_of_an_image_is_kept_and_found_by_its_own_id(
     client: Client, drawn_crops
 ) -> None:
@@ -91,26 +76,6 @@ def test_a_gallery_is_made_changed_and_deleted(client: Client) -> None:
     assert "lobby" not in {gallery.name for gallery in client.galleries()}
 
 
-def test_an_identity_is_renamed_merged_and_forgotten(filled: Client, drawn_crops) -> None:
-    one = "0000"
-    other = "0001"
-    renamed = filled.rename_identity(one, "Ann / guest")
-    assert (renamed.identity, renamed.merged) == ("Ann / guest", False)
-    assert filled.rename_identity(other, "Ann / guest").merged
-    counts = {identity.identity: identity.crops for identity in filled.identities()}
-    theirs = [crop for crop in drawn_crops if crop.identity in (one, other)]
-    assert counts["Ann / guest"] == len(theirs)
-    assert {one, other}.isdisjoint(counts)
-    taken = filled.take_snapshot()
-    forgotten = filled.forget("Ann / guest")
-    assert forgotten.removed == len(theirs)
-    assert forgotten.snapshots == {taken.snapshot_id: len(theirs)}
-    assert all(place.where and place.until for place in forgotten.remaining)
-    with pytest.raises(RequestRefused) as refusal:
-        filled.forget("Ann / guest")
-    assert refusal.value.problem.status == 404
-
-
 def test_a_snapshot_is_taken_listed_restored_and_deleted(filled: Client, drawn_crops) -> None:
     taken = filled.take_snapshot()
     assert (taken.crops, taken) == (len(drawn_crops), filled.snapshot(taken.snapshot_id))
@@ -121,21 +86,6 @@ def test_a_snapshot_is_taken_listed_restored_and_deleted(filled: Client, drawn_c
     assert list(filled.snapshots()) == [taken]
     filled.delete_snapshot(taken.snapshot_id)
     assert list(filled.snapshots()) == []
-
-
-def test_a_query_leaves_its_own_camera_out_and_waits_for_a_version(
-    filled: Client, drawn_crops
-) -> None:
-    crop = drawn_crops[0]
-    version = filled.gallery().version
-    ranking = filled.query(
-        crop.png, camera=crop.camera, camera_disjoint=True, min_version=version, top_k=50
-    )
-    assert crop.camera not in {row.camera for row in ranking.results}
-    assert ranking.gallery_version >= version
-    stored = next(filled.crops(camera=crop.camera))
-    like = filled.query_like(stored.crop_id, camera_disjoint=True, top_k=50)
-    assert crop.camera not in {row.camera for row in like.results}
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

@@ -14,6 +14,7 @@ import pytest
 from gmn_client import AsyncClient, Client, InvalidInput, RequestRefused
 from service.commands.bulk import SourceCrop
 from service.commands.enroll import pack
+from tests.outside import zip_of
 
 MEGABYTE = 1024 * 1024
 
@@ -22,11 +23,9 @@ MEGABYTE = 1024 * 1024
 def archive(tmp_path: Path, drawn_crops) -> Path:
     """Six drawn people in a zip, with a file that is no image and one that leads out."""
     path = tmp_path / "people.zip"
-    with zipfile.ZipFile(path, "w") as packed:
-        for number, crop in enumerate(drawn_crops[:6]):
-            packed.writestr(f"people/{number}.png", crop.png)
-        packed.writestr("people/6.png", b"no image")
-        packed.writestr('../7, "climbing".png', drawn_crops[7].png)
+    entries = {f"people/{number}.png": crop.png for number, crop in enumerate(drawn_crops[:6])}
+    entries |= {"people/6.png": b"no image", '../7, "climbing".png': drawn_crops[7].png}
+    path.write_bytes(zip_of(entries))
     return path
 
 
@@ -83,11 +82,10 @@ def test_the_report_of_a_mounted_folder_names_what_was_ignored(
 def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
     client: Client, tmp_path: Path, drawn_crops
 ) -> None:
-    with zipfile.ZipFile(tmp_path / "many.zip", "w") as packed:
-        packed.writestr("1.png", drawn_crops[0].png)
-        for number in range(1_500):
-            packed.writestr(f"{number}.txt", b"")
-    job = client.wait_for_job(client.import_archive(tmp_path / "many.zip").job_id)
+    path = tmp_path / "many.zip"
+    ignored = {f"{number}.txt": b"" for number in range(1_500)}
+    path.write_bytes(zip_of({"1.png": drawn_crops[0].png, **ignored}))
+    job = client.wait_for_job(client.import_archive(path).job_id)
     assert (job.progress.landed, job.progress.ignored) == (1, 1_500)
     report = client.job_problems(job.job_id)
     assert (len(report), report[-1].detail) == (1_001, "500 more are not named here")
@@ -105,10 +103,9 @@ def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
 def test_a_label_of_an_import_is_for_images_of_which_the_manifest_does_not_name_it(
     client: Client, tmp_path: Path, drawn_crops, columns: str, field, kept
 ) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
-        packed.writestr("1.png", drawn_crops[0].png)
-        packed.writestr("manifest.csv", columns)
-    job = client.wait_for_job(client.import_archive(tmp_path / "a.zip", **field).job_id)
+    path = tmp_path / "a.zip"
+    path.write_bytes(zip_of({"1.png": drawn_crops[0].png, "manifest.csv": columns}))
+    job = client.wait_for_job(client.import_archive(path, **field).job_id)
     found = [(crop.identity, crop.camera) for crop in client.crops()]
     assert found == ([kept] if kept else [])
     assert job.state == ("done" if kept else "failed")
@@ -119,10 +116,9 @@ def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(
     client: Client, tmp_path: Path
 ) -> None:
     names = ["=1+1.png", "'=1+1.png", "'quoted'.png", "-.png", "plain.png"]
-    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as packed:
-        for name in names:
-            packed.writestr(name, b"no image")
-    job = client.wait_for_job(client.import_archive(tmp_path / "odd.zip").job_id)
+    path = tmp_path / "odd.zip"
+    path.write_bytes(zip_of(dict.fromkeys(names, b"no image")))
+    job = client.wait_for_job(client.import_archive(path).job_id)
     assert sorted(problem.source for problem in client.job_problems(job.job_id)) == sorted(names)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import zipfile
@@ -18,25 +17,6 @@ from service.commands.bulk import SourceCrop
 from service.commands.enroll import MOST_PACKED, pack
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
-
-
-@pytest.mark.parametrize("kind", ["folder", "archive"])
-def test_a_source_sent_as_one_job_names_what_is_wrong_and_enrols_the_rest(
-    kind: str, request: pytest.FixtureRequest, service_url: str, gallery: str, drawn_crops
-) -> None:
-    source = str(request.getfixturevalue(kind))
-    asked = ["enroll", source, "--camera", "door", "--job", "--json"]
-    finished = run_gmn(service_url, gallery, *asked)
-    assert finished.returncode == 1, finished.stderr
-    summary = json.loads(finished.stdout)
-    assert (summary["state"], summary["enrolled"]) == ("done", len(drawn_crops))
-    found = {Path(problem["name"]).name: problem["code"] for problem in summary["problems"]}
-    assert found == {"broken.png": "truncated"}
-    assert [Path(file["name"]).name for file in summary["ignored"]] == ["notes.txt"]
-    with Client(service_url, gallery=gallery) as client:
-        crops = list(client.crops())
-    assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
-    assert len(crops) == len(drawn_crops)
 
 
 def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
@@ -71,19 +51,6 @@ def test_more_images_than_are_packed_are_refused_with_the_remedy() -> None:
     crops = [SourceCrop("x.png", lambda: b"x")] * (MOST_PACKED + 1)
     with pytest.raises(InputProblem, match="leave it out, or name a part"), pack(crops, []):
         pass
-
-
-def test_a_zip_as_a_job_goes_with_the_manifest_in_it(
-    folder: Path, manifest: Path, service_url: str, gallery: str, drawn_crops, tmp_path
-) -> None:
-    manifest.rename(folder / "manifest.csv")
-    with zipfile.ZipFile(tmp_path / "people.zip", "w") as packed:
-        for file in folder.rglob("*"):
-            packed.write(file, file.relative_to(folder))
-    finished = run_gmn(service_url, gallery, "enroll", str(tmp_path / "people.zip"), "--job")
-    assert finished.returncode == 0, finished.stderr + finished.stdout
-    with Client(service_url, gallery=gallery) as client:
-        assert {crop.identity for crop in client.crops()} == {c.identity for c in drawn_crops}
 
 
 def test_what_cannot_be_sent_as_a_job_is_named_before_it_is(

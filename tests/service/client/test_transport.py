@@ -42,7 +42,7 @@ ENROLLED = (201, {}, {"gallery_version": 1, "results": [LANDED]})
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Answers from `script`, one entry a request, and remembers what was asked."""
+    """A server that answers from `script`, one entry a request, and notes requests in `asked`."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)

@@ -7,67 +7,30 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from model.crops.decode import CropProblem
-from service.engine.batcher import MicroBatcher, WaitingCrop
+from service.engine.batcher import MicroBatcher
 from service.engine.device import DeviceThread
 from service.engine.images import Pipeline
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
 from service.ops.threads import TurnTakingPool
 from service.settings import Settings
-
-POISON = 13
-
-
-class StandInModel:
-    """Embeds a crop as its first pixel; fails on a poisoned one, whoever rides with it."""
-
-    def __init__(self):
-        self.batches = []
-
-    def embed(self, crops):
-        self.batches.append(len(crops))
-        values = crops[:, 0, 0, :1].astype(np.float32)
-        if (values == POISON).any():
-            raise RuntimeError("poison")
-        return values
-
-
-@pytest.fixture
-def device():
-    thread = DeviceThread()
-    yield thread
-    thread.shutdown()
-
-
-def _submit(batcher, value):
-    crop = WaitingCrop(np.full((4, 2, 3), value, np.uint8))
-    batcher.submit(crop)
-    return crop.future
-
-
-def _submit_together(device, batcher, values):
-    gate = threading.Event()
-    device.submit(gate.wait)
-    futures = [_submit(batcher, value) for value in values]
-    gate.set()
-    return futures
+from tests.service.engine.conftest import POISON, StandInModel, submit, submit_together, vectors
 
 
 def test_what_is_ready_together_shares_forward_passes(device):
     model = StandInModel()
     batcher = MicroBatcher(device, model.embed, 4, Metrics())
-    futures = _submit_together(device, batcher, range(1, 11))
-    assert [future.result(5).vector[0] for future in futures] == list(range(1, 11))
-    assert model.batches == [4, 4, 2]
+    futures = submit_together(device, batcher, range(1, 11))
+    assert vectors(futures) == list(range(1, 11))
+    assert model.passes == [4, 4, 2]
 
 
 def test_an_image_without_a_usable_vector_fails_alone(device):
     batcher = MicroBatcher(device, StandInModel().embed, 8, Metrics())
-    zero, good = _submit_together(device, batcher, [0, 5])
+    zero, good = submit_together(device, batcher, [0, 5])
     assert good.result(5).vector[0] == 5
     assert isinstance(zero.result(5), CropProblem)
 
@@ -77,19 +40,19 @@ def test_an_image_whose_client_left_is_not_embedded(device):
     batcher = MicroBatcher(device, model.embed, 8, Metrics())
     gate = threading.Event()
     device.submit(gate.wait)
-    gone = _submit(batcher, 1)
-    stays = _submit(batcher, 2)
+    gone = submit(batcher, 1)
+    stays = submit(batcher, 2)
     gone.cancel()
     gate.set()
     stays.result(5)
-    assert model.batches == [1]
+    assert model.passes == [1]
 
 
 def test_without_a_device_thread_an_image_is_embedded_by_the_thread_that_submits_it():
     model = StandInModel()
     batcher = MicroBatcher(None, model.embed, 1, Metrics())
-    good = _submit(batcher, 1)
-    poisoned = _submit(batcher, POISON)
+    good = submit(batcher, 1)
+    poisoned = submit(batcher, POISON)
     assert good.result(0).vector[0] == 1
     assert isinstance(poisoned.result(0), CropProblem)
 

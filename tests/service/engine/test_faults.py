@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 
 import numpy as np
 import pytest
@@ -12,13 +11,13 @@ import torch
 from model.artefact import load_artefact
 from model.crops.decode import CropProblem
 from model.torch_runtime import TorchRuntime
-from service.engine.batcher import MicroBatcher, WaitingCrop
-from service.engine.device import DeviceThread, bisect_failures, device_error, retry_out_of_memory
+from service.engine.batcher import MicroBatcher
+from service.engine.device import bisect_failures, device_error, retry_out_of_memory
 from service.engine.networks import Networks
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
+from tests.service.engine.conftest import POISON, StandInModel, submit, submit_together, vectors
 
-POISON = 13
 # As c10/cuda/CUDAException.cpp of torch 2.12 words them, with the code that it sets beside.
 ILLEGAL_ADDRESS = """CUDA error: an illegal memory access was encountered
 Search for `cudaErrorIllegalAddress' in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html for more information.
@@ -131,39 +130,9 @@ def test_a_call_is_tried_once_more_with_freed_memory(monkeypatch):
     assert freed == [1, 1, 1]
 
 
-class SmallDevice:
-    """Embeds a crop as its first pixel; has room for so many at once, and chokes on poison."""
-
-    def __init__(self, room=1000):
-        self.room = room
-        self.lost = False
-        self.passes = []
-
-    def embed(self, crops):
-        self.passes.append(len(crops))
-        if self.lost:
-            raise accelerator_error(ILLEGAL_ADDRESS, 700)
-        if len(crops) > self.room:
-            raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-        values = crops[:, 0, 0, :1].astype(np.float32)
-        if (values == POISON).any():
-            raise RuntimeError("poison")
-        return values
-
-    def probe(self):
-        return self.embed(np.ones((1, 4, 2, 3), np.uint8))
-
-
-@pytest.fixture
-def device():
-    thread = DeviceThread()
-    yield thread
-    thread.shutdown()
-
-
 @pytest.fixture
 def small():
-    return SmallDevice()
+    return StandInModel(no_room=torch.OutOfMemoryError(OUT_OF_MEMORY))
 
 
 @pytest.fixture
@@ -174,30 +143,10 @@ def batcher(device, small):
     return one
 
 
-def _submit(batcher, value):
-    crop = WaitingCrop(np.full((4, 2, 3), value, np.uint8))
-    batcher.submit(crop)
-    return crop.future
-
-
-def _submit_together(device, batcher, values):
-    gate = threading.Event()
-    device.submit(lambda: gate.wait(5))
-    futures = []
-    for value in values:
-        futures.append(_submit(batcher, value))
-    gate.set()
-    return futures
-
-
-def _vectors(futures):
-    return [future.result(5).vector[0] for future in futures]
-
-
 def test_a_batch_without_room_is_halved_until_there_is(device, batcher, small):
     small.room = 10
     values = list(range(20, 52))
-    assert _vectors(_submit_together(device, batcher, values)) == values
+    assert vectors(submit_together(device, batcher, values)) == values
     assert small.passes == [32, 16, 8, 8, 16, 8, 8]
     assert batcher.metrics.device_out_of_memory._value.get() == 3
 
@@ -206,24 +155,24 @@ def test_a_single_image_without_room_is_told_to_come_again_and_is_not_to_blame(
     device, batcher, small
 ):
     small.room = 0
-    (future,) = _submit_together(device, batcher, [5])
+    (future,) = submit_together(device, batcher, [5])
     with pytest.raises(DeviceFull, match="lower GMN_MAX_BATCH") as full:
         future.result(5)
     assert full.value.retry_after_s > 0
     small.room = 1
-    assert _vectors(_submit_together(device, batcher, [5])) == [5]
+    assert vectors(submit_together(device, batcher, [5])) == [5]
 
 
 def test_a_poisoned_image_is_isolated_and_the_others_have_their_answers(device, batcher, small):
     values = [*range(20, 51), POISON]
-    *good, poisoned = _submit_together(device, batcher, values)
-    assert _vectors(good) == values[:-1]
+    *good, poisoned = submit_together(device, batcher, values)
+    assert vectors(good) == values[:-1]
     problem = poisoned.result(5)
     assert isinstance(problem, CropProblem)
     assert "poison" in problem.detail
-    # And one of what is known to be good.
+    # One more pass probes the device with a good crop.
     assert len(small.passes) == 1 + 2 * math.log2(32) + 1
-    assert _vectors(_submit_together(device, batcher, [9])) == [9]
+    assert vectors(submit_together(device, batcher, [9])) == [9]
 
 
 def test_where_what_is_known_to_be_good_fails_too_the_device_is_lost(device, batcher, small):
@@ -231,7 +180,7 @@ def test_where_what_is_known_to_be_good_fails_too_the_device_is_lost(device, bat
         raise RuntimeError("nothing works any more")
 
     batcher._probe = probe
-    (poisoned,) = _submit_together(device, batcher, [POISON])
+    (poisoned,) = submit_together(device, batcher, [POISON])
     with pytest.raises(DeviceLost):
         poisoned.result(5)
     # Refused at once or, where it was in line before the thread had noted the loss, answered it.
@@ -240,15 +189,15 @@ def test_where_what_is_known_to_be_good_fails_too_the_device_is_lost(device, bat
 
 
 def test_when_the_device_is_lost_everybody_in_line_is_told(device, batcher, small):
-    small.lost = True
-    futures = _submit_together(device, batcher, range(20, 100))
+    small.error = accelerator_error(ILLEGAL_ADDRESS, 700)
+    futures = submit_together(device, batcher, range(20, 100))
     for future in futures:
         with pytest.raises(DeviceLost):
             future.result(5)
     assert small.passes == [32]
     for value in (1, 2):
         with pytest.raises(DeviceLost):
-            _submit(batcher, value).result(5)
+            submit(batcher, value).result(5)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +207,7 @@ def networks(tiny_artefact):
 
 
 def _failing_pass(monkeypatch, networks, fails):
-    """M-Net's real pass, but for what a test wants to raise."""
+    """Let M-Net's real pass call `fails` first, which may raise."""
     whole = networks._score_pass
 
     def run(queries, candidates):

@@ -195,7 +195,7 @@ def test_a_served_record_shows_its_runtime_keeps_it_and_is_made_to_choose_again(
     start, refused_start, tmp_path
 ):
     served = start(data_dir=tmp_path / "data", runtime="auto")
-    model = served.http.get("/v1/model").json()
+    model = served.read("/v1/model")
     called = f"{model['runtime']} {model['dtype']}"
     paces = model["crops_per_second"]
     assert paces[called] == max(paces.values())
@@ -207,7 +207,7 @@ def test_a_served_record_shows_its_runtime_keeps_it_and_is_made_to_choose_again(
     assert served.stop() == 0
 
     again = start(data_dir=tmp_path / "data", runtime="auto")
-    kept = again.http.get("/v1/model").json()
+    kept = again.read("/v1/model")
     assert (kept["runtime"], kept["crops_per_second"]) == (model["runtime"], paces)
     assert again.stop() == 0
 
@@ -217,4 +217,4 @@ def test_a_served_record_shows_its_runtime_keeps_it_and_is_made_to_choose_again(
     assert "gmn store forget-runtime" in said
     assert CliRunner().invoke(store_command, forget).stdout.startswith("1 forgotten")
     chosen = start(data_dir=tmp_path / "data", runtime=other)
-    assert chosen.http.get("/v1/model").json()["runtime"] == other
+    assert chosen.read("/v1/model")["runtime"] == other

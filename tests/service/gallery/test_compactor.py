@@ -72,8 +72,8 @@ def open_service(monkeypatch):
         return opened[-1]
 
     yield open_one
-    for one in opened:
-        one.close()
+    for service in opened:
+        service.close()
 
 
 def _copy_by(monkeypatch, copy):

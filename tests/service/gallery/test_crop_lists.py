@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from service.errors import InvalidField
 from service.record import crop_lists
 from service.record.values import CropFilter
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
@@ -76,10 +75,3 @@ def test_a_filter_that_none_passes_ends_a_page_after_a_bounded_number(store, gal
     none = CropFilter(captured_after=NOON + timedelta(days=1))
     page = store.crops.page(gallery, none, limit=1)
     assert (page.crops, page.cursor) == ([], "4")
-
-
-def test_a_cursor_is_of_its_order(store, gallery, crops):
-    by_time = store.crops.page(gallery, CropFilter(), limit=2, order="captured").cursor
-    for cursor, order in ((by_time, "enrolled"), ("2", "captured"), ("x", "enrolled")):
-        with pytest.raises(InvalidField, match=r"next_cursor of the page before"):
-            store.crops.page(gallery, CropFilter(), cursor, 2, order)

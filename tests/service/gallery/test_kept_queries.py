@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.record.values import Case, GallerySettings, KeptQuery, KeptResult, Review, new_crop_id
+from service.record.values import Case, KeptQuery, KeptResult, Review, new_crop_id
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 NOW = datetime.now(UTC)
@@ -58,32 +58,6 @@ def confirm(store, gallery: int, query_id: str, crop_id: str) -> None:
 
 def ids(store, gallery: int) -> list[str]:
     return [kept_query.query_id for kept_query in store.kept.page(gallery, None, 100)]
-
-
-def test_searches_outlive_the_process_and_are_paged_by_key(reopen):
-    store = reopen()
-    gallery = store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-    own, other = (search(key_id=key_id) for key_id in ("k1", "k2"))
-    assert keep(store, gallery, own, other) == [own.query_id, other.query_id]
-    store = reopen()
-    assert store.kept.get(gallery, own.query_id) == own
-    assert store.kept.picture(gallery, own.query_id).content == PICTURE
-    assert store.kept.page(gallery, None, 9, "key", "k2") == [other]
-    assert ids(store, gallery) == [other.query_id, own.query_id]
-    assert store.kept.page(gallery, other.query_id, 9) == [own]
-
-
-def test_the_oldest_outside_cases_give_place(store, gallery):
-    first, second, third, fourth = (search() for _ in range(4))
-    keep(store, gallery, first, second)
-    case_id = case(store, gallery, first.query_id)
-    assert keep(store, gallery, third, most=2) == [third.query_id]
-    assert ids(store, gallery) == [third.query_id, first.query_id]
-    case(store, gallery, third.query_id)
-    assert keep(store, gallery, fourth, most=2) == []
-    assert store.cases.delete(gallery, case_id) == 1
-    assert keep(store, gallery, fourth, most=2) == [fourth.query_id]
-    assert store.kept.picture(gallery, first.query_id) is None
 
 
 def test_days_end_outside_cases_alone(store, gallery):

@@ -1,4 +1,4 @@
-"""An index on the record's own vectors: what a start shows, and what it does about damage."""
+"""An index on the vectors of the record: its start, and the handling of damage."""
 
 from __future__ import annotations
 
@@ -103,19 +103,6 @@ def test_a_large_gallery_is_read_ahead_and_leaves_no_connection(serve, filled, m
         filled.galleries._read(filled.gallery.gallery_id)
     assert len(opened) == count
     assert filled.shown() == before
-
-
-def test_a_filter_by_metadata_follows_every_change(filled):
-    night = {"metadata": frozenset(['["shift", "night"]'])}
-    one, other, third = list(filled.shown())[:3]
-    assert filled.shown(**night) == {}
-    filled.label(one, metadata={"shift": "night"})
-    filled.label(other, metadata={"shift": "night"})
-    assert filled.shown(**night).keys() == {one, other}
-    filled.label(one, metadata={"shift": "day"})
-    filled.label(third, metadata={"row": 3})
-    filled.remove(other)
-    assert filled.shown(**night) == {}
 
 
 def test_a_removed_crop_has_no_vector_in_memory(filled):

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from service.errors import InvalidField
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, without_picture
 
 NAMES = ["Ann", "anna 2", "anna 10", "bob", "7", "07", "10", "Gate 3/7", "Gate 3/12"]
@@ -58,11 +57,6 @@ def test_a_page_goes_on_where_the_one_before_ended_while_identities_come_and_go(
         "4",
         "5",
     ]
-
-
-def test_a_cursor_of_another_order_is_refused(store, gallery):
-    with pytest.raises(InvalidField, match="cursor: 'Ann'"):
-        store.people.page(gallery, "Ann", 9, sort="crops")
 
 
 def test_the_best_picture_is_the_sharpest_and_then_the_largest_that_is_kept(store, gallery):

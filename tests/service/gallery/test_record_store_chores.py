@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from datetime import timedelta
-
 import pytest
 
 from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
-from service.errors import UnknownJob
-from service.ops.data_directory import hold_worker
 from service.record.values import GallerySettings, PublishedCalibration
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
-
-
-@pytest.fixture
-def worker(store):
-    """Makes workers that live until the test ends, or until their block does."""
-    with contextlib.ExitStack() as living:
-
-        def live(name: str) -> str:
-            living.enter_context(hold_worker(store.database.folder, name))
-            return name
-
-        yield live
-
-
-def test_a_job_is_worked_on_by_one_and_goes_on_elsewhere_when_that_has_ended(
-    store, gallery, worker
-):
-    store.jobs.create(new_job("first", gallery, NOON))
-    store.jobs.create(new_job("second", gallery, NOON + timedelta(seconds=1)))
-    one = worker("one")
-    assert store.jobs.claim(one).job_id == "first"
-    with hold_worker(store.database.folder, "two"):
-        assert store.jobs.claim("two").job_id == "second"
-        assert store.jobs.claim(worker("three")) is None
-    assert store.jobs.claim(one).job_id == "first"
-    taken = store.jobs.claim("three")
-    assert (taken.job_id, taken.worker, taken.state) == ("second", "three", "running")
-    assert store.jobs.claim(worker("four")) is None
-    done = store.jobs.update("second", "done", {"landed": 4})
-    assert (done.finished, done.progress) == (True, {"landed": 4})
-    assert store.jobs.unfinished(gallery, "import").job_id == "first"
-    assert [job.job_id for job in store.jobs.page(gallery, 9)] == ["second", "first"]
 
 
 def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
@@ -67,20 +30,6 @@ def test_a_jobs_problems_are_kept_once_each_and_counted(store, gallery):
     store.jobs.update("import", "running", {}, problems[1:])
     assert store.jobs.get("import").problems == 3
     assert store.jobs.problems("import", 3, 9) == problems[1:]
-
-
-def test_a_job_is_cancelled_at_once_or_asked_to_stop(store, gallery):
-    store.jobs.create(new_job("waiting", gallery, NOON))
-    assert store.jobs.cancel("waiting").state == "cancelled"
-    store.jobs.create(new_job("running", gallery, NOON))
-    store.jobs.claim("one")
-    asked = store.jobs.cancel("running")
-    assert (asked.state, asked.cancelling) == ("running", True)
-    with pytest.raises(UnknownJob):
-        store.jobs.cancel("nothing")
-    store.galleries.delete(gallery)
-    assert store.jobs.get("running") is None
-    assert store.jobs.update("running", "done", {}) is None
 
 
 def test_the_newest_searches_are_kept_oldest_first(reopen, store, gallery):
@@ -112,13 +61,6 @@ def test_calibrations_of_the_withdrawn_scoring_are_dropped_at_the_next_fit(store
     assert (kept.searches(gallery, "fused:a"), kept.counted(gallery, "fused:a")) == ([], 0)
 
 
-def test_searches_leave_the_version_of_their_gallery(store, gallery):
-    store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
-    store.calibrations.publish(gallery, "mnet", "{}", 0)
-    store.galleries.change(gallery, {}, reset_calibration=True)
-    assert store.galleries.get(gallery).version == 0
-
-
 def test_a_calibration_is_published_after_the_version_it_was_made_from(reopen, store, gallery):
     kept = store.calibrations
     assert not kept.publish(gallery, "mnet", "too early", 1)
@@ -141,6 +83,7 @@ def test_what_a_gallery_learned_is_dropped_alone_and_goes_with_it(store, gallery
         kept.add_searches(number, "mnet", [("a", b"1")])
         kept.publish(number, "mnet", "{}", 0)
     store.galleries.change(gallery, {}, reset_calibration=True)
+    assert store.galleries.get(gallery).version == 0
     assert (kept.searches(gallery, "mnet"), kept.published(gallery)) == ([], {})
     assert (kept.searches(other, "mnet"), len(kept.published(other))) == ([b"1"], 1)
     store.galleries.delete(other)
@@ -151,19 +94,28 @@ def test_what_a_gallery_learned_is_dropped_alone_and_goes_with_it(store, gallery
 
 @pytest.mark.parametrize(
     ("changes", "reset", "left"),
-    [({"calibration": "off"}, False, 0), ({}, True, 0), ({"calibration": "frozen"}, False, 1)],
-    ids=["off", "reset", "frozen"],
+    [
+        ({"calibration": "off"}, False, 0),
+        ({}, True, 0),
+        ({"calibration": "frozen"}, False, 1),
+        (None, False, 0),
+    ],
+    ids=["off", "reset", "frozen", "restore"],
 )
 def test_one_commit_changes_a_calibration_and_drops_what_goes_with_it(
     reopen, store, gallery, changes, reset, left
 ):
     store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
     store.calibrations.publish(gallery, "mnet", "{}", 0)
-    store.galleries.change(gallery, changes, reset)
+    if changes is None:
+        store.crops.replace(gallery, EMBEDDER, [])
+    else:
+        store.galleries.change(gallery, changes, reset)
     again = reopen()
     assert len(again.calibrations.searches(gallery, "mnet")) == left
     assert len(again.calibrations.published(gallery)) == left
-    assert again.galleries.get(gallery).settings.calibration == changes.get("calibration", "on")
+    setting = (changes or {}).get("calibration", "on")
+    assert again.galleries.get(gallery).settings.calibration == setting
 
 
 def test_a_calibration_is_published_only_where_what_it_was_fitted_to_counts(store, gallery):
@@ -179,11 +131,3 @@ def test_a_calibration_is_published_only_where_what_it_was_fitted_to_counts(stor
     assert not kept.publish(gallery, "mnet", "{}", 0)
     store.galleries.change(gallery, {"calibration": "on"})
     assert kept.publish(gallery, "mnet", "{}", 0)
-
-
-def test_a_restore_drops_what_a_gallery_learned(store, gallery):
-    store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
-    store.calibrations.publish(gallery, "mnet", "{}", 0)
-    store.crops.replace(gallery, EMBEDDER, [])
-    assert store.calibrations.searches(gallery, "mnet") == []
-    assert store.calibrations.published(gallery) == {}

@@ -1,4 +1,4 @@
-"""The galleries of two processes on one record: each shows what the other has committed."""
+"""The galleries of two processes on one record: each shows the commits of the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Process(ServedProcess):
     """The galleries of one process."""
 
     def found(self):
-        """Return what the record has of all that a search finds, by crop id, or else by row."""
+        """Return the stored crop of each row of a search, by crop id, or by row if it has none."""
 
         def search():
             found = self.gallery.index.search(np.ones((1, 4), np.float32), 100)
@@ -31,7 +31,6 @@ class Process(ServedProcess):
         return {there[row].crop_id if row in there else row: there.get(row) for row in rows}
 
     def there(self, rows):
-        """Return what the record has of crops that were found."""
         return asyncio.run(self.galleries.find_crops(self.gallery, rows))
 
 

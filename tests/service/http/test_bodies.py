@@ -100,7 +100,7 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
 
 
 def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
-    """The client leaves amid a critical section, and then the service stops."""
+    """Let the client leave during a critical section, and then stop the service."""
     runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
     sections = CriticalSections()
 

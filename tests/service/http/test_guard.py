@@ -70,20 +70,13 @@ def test_what_shows_nothing_is_open(guarded, path):
 
 def test_a_key_for_one_gallery_touches_no_other(guarded):
     assert guarded.ask("GET", "/v1/galleries/lobby", "lobby").status_code == 200
-    for method, path, fields in [
-        ("GET", "/v1/galleries/default", {}),
-        ("GET", "/v1/galleries/none", {}),
-        ("GET", "/v1/galleries/default/crops", {}),
-        ("DELETE", "/v1/galleries/default", {}),
-        ("POST", "/v1/galleries", {"name": "another"}),
-        ("GET", "/v1/keys", {}),
-        ("POST", "/v1/keys", {"scopes": "query", "gallery": "lobby"}),
-        ("DELETE", "/v1/keys/none", {}),
-    ]:
-        answer = guarded.ask(method, path, "lobby", data=fields)
-        assert answer.status_code == 403, path
+    # Both are refused alike, so that the key does not learn which galleries there are.
+    for name in ("default", "none"):
+        answer = guarded.ask("GET", f"/v1/galleries/{name}", "lobby")
+        assert answer.status_code == 403
         assert "'lobby'" in answer.json()["detail"]
-    assert guarded.ask("GET", "/v1/model", "lobby").status_code == 200
+    named = {"name": "another"}
+    assert guarded.ask("POST", "/v1/galleries", "lobby", data=named).status_code == 403
     seen = guarded.ask("GET", "/v1/galleries", "lobby").json()["results"]
     assert [gallery["name"] for gallery in seen] == ["lobby"]
     names = [
@@ -149,11 +142,6 @@ def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new
     eventually(lambda: guarded.ask("GET", "/v1/model", key).status_code == 200, 1.05)
     assert gmn.run(["keys", "revoke", key.split("_")[1], "--data-dir", str(guarded.data_dir)]) == 0
     eventually(lambda: guarded.ask("GET", "/v1/model", key).status_code == 401, 1.05)
-
-
-def test_metrics_need_a_key_also_on_this_machine(guarded):
-    assert guarded.ask("GET", "/metrics").status_code == 401
-    assert guarded.ask("GET", "/metrics", "metrics").status_code == 200
 
 
 def test_an_enroll_key_learns_no_id_of_a_crop_that_was_there_before(guarded, drawn_crops):

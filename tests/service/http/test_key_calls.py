@@ -40,7 +40,7 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
         with pytest.raises(RequestRefused):
             keyless.create_key("admin", gallery="default")
         first = keyless.create_key("admin", note="root")
-        assert [LATER in one for one in first.warnings] == [True]
+        assert [LATER in warning for warning in first.warnings] == [True]
         with pytest.raises(KeyRefused):
             keyless.galleries().__next__()
     with Client(url, first.key) as admin:
@@ -92,7 +92,6 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
 
 
 def _kept(data_dir: Path) -> str:
-    """Return what the files of a service hold, its audit log among them."""
     return b"".join(file.read_bytes() for file in data_dir.glob("*.*")).decode(errors="replace")
 
 
@@ -145,7 +144,10 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
     ring = ring_of(file)
     key, _ = create_key(["query"], None, "")
     ring.add(key)
-    assert {one.key_id: one.in_file for one in ring.listed()} == {"root": True, key.key_id: False}
+    assert {listed.key_id: listed.in_file for listed in ring.listed()} == {
+        "root": True,
+        key.key_id: False,
+    }
     with pytest.raises(UnknownKey, match="GMN_API_KEYS_FILE"):
         ring.revoke("root")
     other, _ = create_key(["admin"], None, "", expires_days=1)
@@ -156,7 +158,7 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
     file.write_text(json.dumps(line | {"expires_at": datetime.now(UTC).isoformat()}))
     with pytest.raises(KeyConflict):
         ring.revoke(key.key_id)
-    assert [one.key_id for one in store.keys.all()] == [key.key_id]
+    assert [stored.key_id for stored in store.keys.all()] == [key.key_id]
 
 
 def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed_it(

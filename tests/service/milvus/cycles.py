@@ -1,4 +1,4 @@
-"""Replicas that share one Milvus, killed again and again under load; what was acknowledged holds.
+"""Replicas that share one Milvus and are killed under load lose no acknowledged write.
 
 `python -m tests.service.milvus.cycles --cycles 100` kills one of two processes of the service at a
 random moment, and in every tenth cycle a Milvus 2.3.5. Clients enroll and delete meanwhile, at any

@@ -40,7 +40,7 @@ def drawn_crop(number: int, **said: Any) -> ArchivedCrop:
 
 
 def slowed(call: Callable[..., Any], seconds: float, calls: list[Any] | None = None) -> Any:
-    """Return a call that begins later; `calls` gets what it was called with."""
+    """Return a call that begins later; `calls` gets its arguments."""
 
     def slowly(*args: Any) -> Any:
         time.sleep(seconds)
@@ -52,7 +52,7 @@ def slowed(call: Callable[..., Any], seconds: float, calls: list[Any] | None = N
 
 
 class Lab:
-    """One process' indexer on a record, and what a search of it finds."""
+    """The indexer of one process on a record, and its searches."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Lab:
         return self.record.remote_indexes.state(gallery.gallery_id) or IndexState(-1)
 
     def caught_up(self, gallery: GalleryRecord, seconds: float = 30.0) -> None:
-        """Returns once the watermark shows what was committed before."""
+        """Return once the watermark has reached the last commit."""
         entry = self.record.galleries.get(gallery.gallery_id)
         assert entry is not None
 

@@ -145,7 +145,7 @@ def _to_found(one: Lab, index: Any, source: ScaleCrops, crops: int) -> dict[str,
 
 
 def main() -> None:
-    """Measures what is asked for, and prints it."""
+    """Measure the given galleries and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=int, default=100_000)
     parser.add_argument("--features", type=Path)

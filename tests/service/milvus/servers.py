@@ -45,7 +45,7 @@ class TestServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it, also again on what it kept; returns once it answers."""
+        """Start the server, or start it again on its files, and return once it answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command(), stdout=log, stderr=log, start_new_session=True, cwd=self.folder

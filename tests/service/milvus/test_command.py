@@ -15,7 +15,7 @@ from tests.service.milvus.lab import drawn, drawn_crop
 
 @pytest.fixture
 def run(one, milvus, monkeypatch, tmp_path):
-    """Runs a command of the group; answers its exit status and what it printed."""
+    """Return a function that runs a command of the group; it returns status and output."""
     pytest.importorskip("pymilvus", reason="the command imports it: pip install -e .[milvus]")
     if isinstance(milvus, FakeServer):
         monkeypatch.setenv("GMN_INDEX_URL", "http://milvus:19530")

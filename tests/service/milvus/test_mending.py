@@ -108,16 +108,6 @@ def test_rows_that_milvus_has_lost_are_counted_refused_and_written_anew(one, mon
     assert sorted(found.row_ids.tolist()) == added
 
 
-def test_a_search_that_misses_rows_is_refused_until_they_are_written_anew(one):
-    gallery, added = _indexed(one, "searched", *range(8))
-    one.server.delete(one.state(gallery).collection, added[:1])
-    with pytest.raises(CollectionUnavailable, match="has lost crops"):
-        one.index(gallery).search(drawn(1)[None], 100)
-    eventually(lambda: not one.state(gallery).lacks_rows)
-    found = one.index(gallery).search(drawn(1)[None], 100)
-    assert sorted(found.row_ids.tolist()) == added
-
-
 def test_a_collection_in_another_format_is_not_searched_but_built_anew(one, monkeypatch):
     gallery, added = _indexed(one, "default", 1, 2)
     before = one.state(gallery).collection

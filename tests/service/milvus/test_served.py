@@ -111,7 +111,7 @@ def test_an_answer_is_that_of_an_index_of_the_process(
 
 def test_a_result_s_vector_is_of_unit_length_and_finds_its_crop(outside, filled):
     gallery, version = filled
-    listed = outside.http.get(f"/v1/galleries/{gallery}/crops").json()["results"]
+    listed = outside.results(f"/v1/galleries/{gallery}/crops")
     url = f"/v1/galleries/{gallery}/queries"
     asked = {"include_vector": "true", "top_k": 5}
     like = {"crop_id": listed[0]["crop_id"], "min_version": version, **asked}
@@ -127,7 +127,7 @@ def test_a_result_s_vector_is_of_unit_length_and_finds_its_crop(outside, filled)
 
 def test_a_filter_by_metadata_is_refused_with_what_to_send_in_its_place(outside, filled):
     url = f"/v1/galleries/{filled[0]}"
-    crop_id = outside.http.get(f"{url}/crops").json()["results"][0]["crop_id"]
+    crop_id = outside.results(f"{url}/crops")[0]["crop_id"]
     asked = {"crop_id": crop_id, "metadata": '{"shift": "night"}'}
     refused = outside.http.post(f"{url}/queries", data=asked)
     assert refused.status_code == 422
@@ -146,7 +146,7 @@ def test_thresholds_are_fitted_as_with_an_index_of_the_process(outside, served, 
         url = f"/v1/galleries/{gallery}"
 
         def fitted(service=service, url=url):
-            return service.http.get(url).json()["calibration"]["state"] == "own"
+            return service.read(url)["calibration"]["state"] == "own"
 
         eventually(fitted, 60)
         answers.append(service.query(gallery, drawn_crops[0].png, top_k=24).json())
@@ -161,7 +161,7 @@ def test_crops_are_found_changed_and_deleted_by_their_ids(outside, drawn_crops):
     gallery = outside.create("ids")
     _, version = _fill(outside, gallery, drawn_crops[:6])
     _wait_for(outside, gallery, version)
-    found = outside.query(gallery, drawn_crops[0].png).json()["results"]
+    found = outside.search(gallery, drawn_crops[0].png)
     first = found[0]["crop_id"]
     second = found[1]["crop_id"]
     url = f"/v1/galleries/{gallery}"
@@ -170,7 +170,7 @@ def test_crops_are_found_changed_and_deleted_by_their_ids(outside, drawn_crops):
     assert len(like) == 5
     assert outside.http.delete(f"{url}/crops/{second}").status_code == 200
     # At once, whether the index knows it already or not.
-    left = outside.query(gallery, drawn_crops[0].png).json()["results"]
+    left = outside.search(gallery, drawn_crops[0].png)
     assert second not in [crop["crop_id"] for crop in left]
     assert len(left) == 5
     gone = outside.http.post(f"{url}/queries", data={"crop_id": second})
@@ -180,7 +180,7 @@ def test_crops_are_found_changed_and_deleted_by_their_ids(outside, drawn_crops):
         gallery, drawn_crops[0].png, min_version=changed["gallery_version"]
     ).json()
     assert named["results"][0]["identity"] == "Ann"
-    described = outside.http.get(url).json()
+    described = outside.read(url)
     assert (described["crops"], described["index_kind"]) == (5, "milvus")
     assert described["index_bytes"] == 0
 
@@ -201,22 +201,22 @@ def test_without_its_server_searches_are_refused_at_once_and_the_rest_goes_on(
             assert refused.status_code == 503
             assert refused.json()["type"] == "urn:gmn:problem:index_unavailable"
             assert int(refused.headers["Retry-After"]) > 0
-        assert outside.http.get("/readyz").json()["index"] == "unavailable"
+        assert outside.read("/readyz")["index"] == "unavailable"
         assert "\ngmn_index_up 0.0\n" in outside.http.get("/metrics").text
         other = outside.create(f"new-{trouble}")
         _, version = _fill(outside, other, drawn_crops[:3])
-        listed = outside.http.get(f"/v1/galleries/{other}/crops").json()["results"]
+        listed = outside.results(f"/v1/galleries/{other}/crops")
         gone = listed[0]["crop_id"]
         assert outside.http.delete(f"/v1/galleries/{other}/crops/{gone}").status_code == 200
-        assert outside.http.get(f"/v1/galleries/{other}").json()["crops"] == 2
+        assert outside.read(f"/v1/galleries/{other}")["crops"] == 2
         pair = [("images", ("a", drawn_crops[0].png)), ("images", ("b", drawn_crops[1].png))]
         assert outside.http.post("/v1/pairs", files=pair, data={"gallery": gallery}).is_success
     finally:
         flag.unlink()
     eventually(lambda: outside.query(gallery, drawn_crops[0].png).status_code == 200)
-    assert outside.http.get("/readyz").json()["index"] == "ready"
+    assert outside.read("/readyz")["index"] == "ready"
     _wait_for(outside, other, version + 1)
-    assert len(outside.query(other, drawn_crops[1].png).json()["results"]) == 2
+    assert len(outside.search(other, drawn_crops[1].png)) == 2
 
 
 @pytest.mark.parametrize("outside", ["fake"], indirect=True)
@@ -227,8 +227,7 @@ def test_while_its_server_is_behind_an_answer_says_which_version_it_shows(
     _, version = _fill(outside, gallery, drawn_crops[:4])
     _wait_for(outside, gallery, version)
     first, second = (
-        result["crop_id"]
-        for result in outside.query(gallery, drawn_crops[0].png, top_k=2).json()["results"]
+        result["crop_id"] for result in outside.search(gallery, drawn_crops[0].png, top_k=2)
     )
     flag = place / "rows.behind"
     flag.touch()

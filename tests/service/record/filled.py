@@ -1,4 +1,4 @@
-"""A record of which every table has rows, and what is in them."""
+"""A record of which every table has rows, and its contents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives: a record or a gallery copied while it is written, without what is deleted since."""
+"""Archives: a record or a gallery copied during writes, without crops deleted since."""
 
 from __future__ import annotations
 

@@ -10,44 +10,18 @@ import numpy as np
 import pytest
 
 from gmn_client.models import JobProblem
-from service.errors import KeyConflict, UnknownGallery
+from service.errors import UnknownGallery
 from service.ops.data_directory import hold_worker
 from service.record.feeds import read_changes, read_feeds
 from service.record.keys import ApiKey
 from service.record.transaction import Reader
-from service.record.values import GallerySettings, Snapshot
+from service.record.values import Snapshot
 from service.record.vectors import BLOCK_BYTES
 from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
 from tests.service.gallery.new_jobs import new_job
 
 ADMIN = ApiKey("admin", "0" * 64, ("admin",), None, "", NOON)
 READER = ApiKey("reader", "1" * 64, ("query",), None, "", NOON)
-
-
-def test_keys_are_asked_for_from_the_first_one_until_a_command_removes_the_last(record):
-    assert not record.keys.asked_for
-    record.keys.add(READER)
-    assert record.keys.asked_for
-    assert record.keys.revoke("reader")
-    assert not record.keys.asked_for
-
-
-def test_a_key_that_went_with_its_gallery_leaves_the_service_asking_for_one(record, gallery):
-    record.keys.add(replace(READER, gallery="lobby"))
-    record.galleries.delete(gallery)
-    assert record.keys.all() == []
-    assert record.keys.asked_for
-
-
-def test_one_key_has_to_administer_every_gallery(record):
-    with pytest.raises(KeyConflict, match="scopes"):
-        record.keys.add(READER, beside=[])
-    assert record.keys.all() == []
-    record.keys.add(READER, beside=[ADMIN])
-    record.keys.add(ADMIN, beside=[])
-    with pytest.raises(KeyConflict, match="key_id"):
-        record.keys.revoke("admin", beside=[])
-    assert [key.key_id for key in record.keys.all()] == ["admin", "reader"]
 
 
 def test_the_last_use_of_a_key_outlives_its_change_and_goes_with_it(record):
@@ -89,31 +63,6 @@ def test_a_job_of_a_key_that_was_not_served_and_that_did_not_fail_comes_first(re
             living.enter_context(hold_worker(record.database.folder, worker))
             taken.append(record.jobs.claim(worker, later, served).job_id)
     assert taken == ["d", "b", "c", "a"]
-
-
-def test_a_job_gives_way_to_one_of_another_key_that_waits(record, gallery):
-    record.jobs.create(replace(new_job("first", gallery), key_id="k1"))
-    first = record.jobs.claim("w1")
-    record.jobs.create(replace(new_job("second", gallery), key_id="k1"))
-    assert not record.jobs.others_wait(first, "w1")
-    record.jobs.create(replace(new_job("third", gallery), key_id="k2"))
-    assert record.jobs.others_wait(first, "w1")
-
-
-def test_jobs_are_listed_by_gallery_and_by_key_newest_first(record, gallery):
-    yard = record.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
-    for number, (place, key_id) in enumerate([(gallery, "k1"), (yard, "k1"), (gallery, "k2")]):
-        created_at = NOON + timedelta(seconds=number)
-        record.jobs.create(replace(new_job(f"job {number}", place, created_at), key_id=key_id))
-
-    def listed(*asked):
-        return [job.job_id for job in record.jobs.page(*asked)]
-
-    assert listed(None, 9) == ["job 2", "job 1", "job 0"]
-    assert listed(None, 2) == ["job 2", "job 1"]
-    assert listed(gallery, 9) == ["job 2", "job 0"]
-    assert listed(None, 9, "k1") == ["job 1", "job 0"]
-    assert listed(gallery, 9, "k1") == ["job 0"]
 
 
 def test_a_forgotten_name_is_hidden_in_the_jobs_that_are_finished(record, gallery, monkeypatch):
@@ -186,7 +135,7 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
     ids = [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops).landed]
     file = record.crops.vector_file(gallery)
     before = file.path.stat()
-    # Vectors of a kilobyte: four blocks hold those that are left, and one the file's end.
+    # Vectors take a kilobyte: four blocks hold the ones left, and a fifth the end of the file.
     left = {*ids[2:8], ids[40]}
     record.crops.remove(gallery, [crop_id for crop_id in ids if crop_id not in left])
     record.crops.release_space(gallery)
@@ -210,29 +159,6 @@ def test_a_gallery_with_a_restore_under_way_keeps_the_vectors_of_both(record, ga
     record.crops.replace(gallery, EMBEDDER, archived())
     record.check()
     assert record.galleries.get(gallery).crops == 2200
-
-
-def test_an_index_outside_is_written_by_one_process_until_its_lease_ends(record, gallery):
-    states = record.remote_indexes
-    assert states.claim(gallery, "one", 30).worker == "one"
-    assert states.claim(gallery, "two", 30) is None
-    assert states.claim(gallery, "one", 0).worker == "one"
-    assert states.claim(gallery, "two", 30).worker == "two"
-    assert states.claim(99, "two", 30) is None
-
-
-def test_the_watermark_is_advanced_by_who_saw_the_last_one(record, gallery):
-    states = record.remote_indexes
-    before = states.claim(gallery, "one", 30)
-    first = states.advance(before, collection="c1", sequence=4, builds=1)
-    assert states.state(gallery) == first
-    assert states.advance(before, sequence=5) is None
-    second = states.advance(first, collection="c2", sequence=6)
-    assert (second.collection, second.sequence) == ("c2", 6)
-    assert states.unneeded(0) == ["c1"]
-    assert states.unneeded(60) == []
-    states.forget_unneeded("c1")
-    assert states.unneeded(0) == []
 
 
 def test_a_rebuild_is_asked_for_before_any_process_has_begun(record, gallery):

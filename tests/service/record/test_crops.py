@@ -1,4 +1,4 @@
-"""Crops as rows: what is read while others write, damage, people's rows, requests, and searches."""
+"""Crops as rows: reads during writes, damage, rows of people, requests, and searches."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import stat
 from datetime import datetime, timedelta
 from threading import Thread
 
-import numpy as np
 import pytest
 
-from service.errors import DamagedRecord, NeedsReindex
+from service.errors import DamagedRecord
 from service.record import crop_changes
 from service.record import crops as crops_module
 from service.record.record import Record
 from service.record.values import CropFilter, RequestKey
 from service.record.vectors import VectorFile
-from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 
 EVERYTHING = CropFilter()
 # Nothing lies in them.
@@ -176,19 +175,6 @@ def test_the_name_of_a_person_without_crops_is_nowhere_on_the_disk(record, galle
     crop_id = _enroll(record, gallery, new_crop(1, "Ann Secret")).landed[0].crop_id
     record.crops.change(gallery, [crop_id], {"identity": "Bob"})
     assert not any(b"Secret" in path.read_bytes() for path in tmp_path.iterdir())
-
-
-def test_an_empty_gallery_takes_vectors_of_another_dimension(record, gallery):
-    crop_id = _enroll(record, gallery, new_crop(1)).landed[0].crop_id
-    longer = new_crop(2)
-    longer = type(longer)(longer.record, np.arange(7, dtype=np.float32), longer.picture)
-    with pytest.raises(NeedsReindex):
-        record.crops.enroll(gallery, OTHER_EMBEDDER, [longer])
-    record.crops.remove(gallery, [crop_id])
-    record.crops.enroll(gallery, OTHER_EMBEDDER, [longer])
-    assert [crop.vector.tolist() for crop in record.crops.vectors(gallery)] == [list(range(7))]
-    unneeded = {f"vectors-{gallery}-0.f32"}
-    assert set(record.unneeded_files.all()) == unneeded
 
 
 def test_a_key_used_again_after_a_day_stands_for_the_newer_request(record, gallery, monkeypatch):

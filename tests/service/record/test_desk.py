@@ -1,4 +1,4 @@
-"""Kept searches and cases as rows: nothing is left of those that are forgotten or deleted."""
+"""Kept searches and cases as rows: deletion and forgetting leave none behind."""
 
 from __future__ import annotations
 

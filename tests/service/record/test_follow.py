@@ -1,4 +1,4 @@
-"""Two processes' views of one record: each sees what the other writes, once and in order."""
+"""Two processes on one record: each sees the other's writes, once and in order."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_writers_of_two_processes_leave_no_gap(seen, record, other, gallery):
             change(through, gallery)
             seen.follower.wake()
 
-    writers = [threading.Thread(target=write, args=(one,)) for one in (record, other)]
+    writers = [threading.Thread(target=write, args=(through,)) for through in (record, other)]
     for writer in writers:
         writer.start()
     for writer in writers:

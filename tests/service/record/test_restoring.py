@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import threading
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,16 +14,12 @@ from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
 from service.ops.data_directory import snapshot_name
-from service.record import restoring
 from service.record.archive import archived_ids, describe_snapshot, write_archive
 from service.record.jobs import Job
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.restoring import (
     Backup,
-    kept_backups,
-    own_backups,
-    remove_oldest,
     restore_backup,
     write_backup,
 )
@@ -195,24 +190,6 @@ def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
         shutil.rmtree(tmp_path / "copy")
 
 
-def test_only_old_backups_of_the_same_record_are_removed_and_never_the_new_one(filled, tmp_path):
-    record, *_ = filled
-    folder = tmp_path / "backups"
-    another, *_ = fill(tmp_path / "another")
-    others = older(write_backup(another.database, folder))
-    another.close()
-    old = [older(write_backup(record.database, folder), f"2026010{day}T000000Z") for day in (2, 3)]
-    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%dT%H%M%SZ}"
-    future = older(write_backup(record.database, folder), tomorrow)
-    (folder / "20260101T090000Z.part").mkdir()
-    newest = write_backup(record.database, folder)
-    assert kept_backups(folder) == [others, *old, newest, future]
-    assert list(own_backups(folder, record.database)) == [newest, *reversed(old)]
-    assert remove_oldest(folder, 1, record.database) == old
-    assert kept_backups(folder) == [others, newest, future]
-    assert len(list(folder.iterdir())) == 3
-
-
 def test_a_disk_without_room_takes_no_backup(filled, tmp_path):
     with pytest.raises(StorageFailed, match="nothing was written"):
         write_backup(filled[0].database, tmp_path / "backups", 10**18)
@@ -237,27 +214,3 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     with pytest.raises(InputProblem, match=r"is damaged .* restore another one"):
         restore_backup(backup, into, tmp_path / "data")
     assert list(into.iterdir()) == []
-
-
-def test_a_restore_that_was_cut_off_is_refused_at_the_start(filled, tmp_path, monkeypatch):
-    record, lobby, _, ids = filled
-    backup = write_backup(record.database, tmp_path / "backups")
-    record.crops.remove(lobby, ids[:1])
-    record.close()
-
-    class Killed(BaseException):
-        pass
-
-    def killed(*_):
-        raise Killed
-
-    monkeypatch.setattr(restoring, "_delete_crops", killed)
-    into = empty(tmp_path / "new")
-    with pytest.raises(Killed):
-        restore_backup(backup, into, tmp_path / "data")
-    with pytest.raises(InputProblem, match=r"was cut off \(new.part\); delete this directory"):
-        Record(into)
-    monkeypatch.undo()
-    restore_backup(backup, into, tmp_path / "data")
-    with contextlib.closing(Record(into)) as again:
-        assert set(identities(again, lobby)) == set(ids[1:])

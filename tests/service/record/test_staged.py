@@ -1,4 +1,4 @@
-"""Vectors of another embedder in a file of their own, and what a stored index has missed."""
+"""Vectors of another embedder in a file of their own, and the switch to them."""
 
 from __future__ import annotations
 

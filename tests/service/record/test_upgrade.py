@@ -179,10 +179,10 @@ def test_a_service_on_an_upgraded_data_directory_answers_as_before(
     assert run_gmn(*command).returncode == 0
     served = start(artefact="small", data_dir=tmp_path / "new")
     lobby = "/v1/galleries/lobby"
-    crops = served.http.get(f"{lobby}/crops?limit=100").json()["results"]
+    crops = served.results(f"{lobby}/crops?limit=100")
     assert [crop.pop("track") for crop in crops] == [None] * len(SERVED["crops"])
     assert crops == SERVED["crops"]
-    assert served.http.get(f"{lobby}/identities").json()["results"] == SERVED["people"]
+    assert served.results(f"{lobby}/identities") == SERVED["people"]
     for crop, before in zip(drawn_crops[::5], SERVED["queries"], strict=True):
         # The order of that version: results did not come closer to others of their person.
         now = served.query("lobby", crop.png, top_k=10, order="score").json()
@@ -192,6 +192,6 @@ def test_a_service_on_an_upgraded_data_directory_answers_as_before(
         for result, expected in zip(now["results"], before["results"], strict=True):
             assert result["cosine"] == pytest.approx(expected["cosine"], abs=1e-5)
             assert result["identity"] == expected["identity"]
-    (snapshot,) = served.http.get(f"{lobby}/snapshots").json()["results"]
+    (snapshot,) = served.results(f"{lobby}/snapshots")
     restored = served.http.post(f"{lobby}/snapshots/{snapshot['snapshot_id']}/restore")
     assert (restored.status_code, restored.json()["crops"]) == (200, len(SERVED["crops"]))

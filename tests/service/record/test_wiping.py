@@ -64,7 +64,7 @@ def test_copies_of_deleted_rows_are_overwritten_and_all_others_stay(tmp_path, co
     with contextlib.closing(sqlite3.connect(path)) as fresh:
         assert fresh.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert fresh.execute("SELECT * FROM t ORDER BY key").fetchall() == rows
-    # Another connection goes on with what it has in memory.
+    # Another connection goes on with the pages in its memory.
     assert opened.execute("SELECT * FROM t ORDER BY key").fetchall() == rows
     opened.execute("INSERT INTO t VALUES (20000, 'new')")
     assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -1,4 +1,4 @@
-"""Processes that write one record, and tell in a file what they asked for and what they got."""
+"""Processes that write one record, and note requests and answers in a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def begin_writer(
     """Begin a process that enrolls and removes crops `count` times.
 
     Args:
-        told: a file in which it tells before and after each what it asks for.
+        told: the file in which it notes each write before and after it.
         failpoint: at which it dies, as in GMN_FAILPOINT; empty for nowhere.
     """
     arguments = [str(argument) for argument in (folder, told, gallery_id, seed, count)]
@@ -94,7 +94,7 @@ def vector_of(crop_id: str) -> np.ndarray:
 
 
 def require_whole(record: Record, gallery_id: int, told: Path) -> None:
-    """Check that a record holds what was acknowledged, and nothing of what was removed."""
+    """Check that a record holds every acknowledged crop, and no removed one."""
     asked: dict[str, set[str]] = {
         kind: set() for kind in ("enroll", "enrolled", "remove", "removed")
     }

@@ -1,4 +1,4 @@
-"""Writes a record of format 7, backups of it and of one in Redis, and what they answered.
+"""Write a record of format 7, backups of it and of one in Redis, and their answers.
 
 Run with the code of the last version that wrote format 7, from a checkout of its commit:
 
@@ -122,7 +122,6 @@ def fill_redis(url, data):
 
 
 def serve(data, log):
-    """Fill a gallery by a service, and return what it answers."""
     served = Served(log, artefact="small", data_dir=data, keep_images="none")
     served.create("lobby")
     crops = draw_crops()

@@ -1,0 +1,47 @@
+"""Helpers of tests that ask a service from outside: archives, pages and the audit log."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+def zip_of(entries: Mapping[str, bytes | str]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def zip_of_crops(crops: Iterable[Any]) -> bytes:
+    """Pack the images of drawn crops as 0.png, 1.png and so on."""
+    return zip_of({f"{number}.png": crop.png for number, crop in enumerate(crops)})
+
+
+def pages(http: httpx.Client, path: str, **asked: Any) -> Iterator[dict[str, Any]]:
+    """Yield the results of a listing, page by page."""
+    cursor: dict[str, str] = {}
+    while True:
+        answer = http.get(path, params={**asked, **cursor})
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        assert len(page["results"]) <= asked["limit"]
+        yield from page["results"]
+        if page["next_cursor"] is None:
+            return
+        cursor = {"cursor": page["next_cursor"]}
+
+
+def audit_lines(folder: Path, *events: str) -> list[dict[str, Any]]:
+    """Read the finished lines of an audit log, or those about some events."""
+    # The last line may be being written.
+    finished = (folder / "audit.jsonl").read_text().rpartition("\n")[0]
+    lines = [json.loads(line) for line in finished.splitlines()]
+    return [line for line in lines if not events or line["event"] in events]
