@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ def run_gmn(
     url: str, gallery: str, *arguments: str, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     return forked.run_gmn(*arguments, "--url", url, "--gallery", gallery, **options)
+
+
+@pytest.fixture
+def gmn(service_url: str, gallery: str) -> Callable[..., Any]:
+    """Return a function that runs `gmn` on the test's gallery and checks its status.
+
+    It returns the answer of --json, or else the output, or the errors of a command that fails.
+    """
+
+    def run(*arguments: object, status: int = 0, gallery: str = gallery, **options: Any) -> Any:
+        ran = run_gmn(service_url, gallery, *map(str, arguments), **options)
+        assert ran.returncode == status, ran.stdout + ran.stderr
+        if "--json" in arguments and ran.stdout:
+            return json.loads(ran.stdout)
+        return ran.stderr if status else ran.stdout
+
+    return run
 
 
 @pytest.fixture

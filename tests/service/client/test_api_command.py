@@ -16,19 +16,11 @@ import gmn
 from gmn_client import Client, Image
 from gmn_client.calls import Method
 from tests import forked
-from tests.service.client.conftest import run_gmn
 
 
 @pytest.fixture
-def api(service_url, gallery):
-    def run(*arguments, status=0):
-        ran = run_gmn(service_url, gallery, "api", *map(str, arguments))
-        assert ran.returncode == status, ran.stdout + ran.stderr
-        if "--json" in arguments:
-            return json.loads(ran.stdout)
-        return ran.stderr if status else ran.stdout
-
-    return run
+def api(gmn):
+    return lambda *arguments, **options: gmn("api", *arguments, **options)
 
 
 @pytest.fixture

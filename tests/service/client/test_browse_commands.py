@@ -11,7 +11,6 @@ import pytest
 
 from gmn_client import Client, Image
 from tests import forked
-from tests.service.client.conftest import run_gmn
 
 
 @pytest.fixture
@@ -23,18 +22,6 @@ def filled(service_url, gallery, drawn_crops):
             for crop, (identity, camera) in zip(drawn_crops, labels, strict=False)
         )
         yield client
-
-
-@pytest.fixture
-def gmn(service_url, gallery):
-    def run(*arguments, status=0):
-        ran = run_gmn(service_url, gallery, *arguments)
-        assert ran.returncode == status, ran.stdout + ran.stderr
-        if "--json" in arguments:
-            return json.loads(ran.stdout)
-        return ran.stderr if status else ran.stdout
-
-    return run
 
 
 def test_identities_and_crops_are_listed(gmn, filled, gallery):

@@ -20,12 +20,10 @@ from tests.service.conftest import serving
 
 
 def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
-    manifest: Path, service_url: str, drawn_crops
+    gmn, manifest: Path, service_url: str, drawn_crops
 ) -> None:
-    asked = ["enroll", str(manifest), "--job", "--camera", "east", "--create"]
-    finished = run_gmn(service_url, "as-a-job", *asked)
-    assert finished.returncode == 0, finished.stderr
-    assert "12 enrolled" in finished.stdout
+    asked = ["enroll", manifest, "--job", "--camera", "east", "--create"]
+    assert "12 enrolled" in gmn(*asked, gallery="as-a-job")
     with Client(service_url, gallery="as-a-job") as client:
         labels = sorted((crop.identity, crop.camera) for crop in client.crops())
     assert labels == sorted(
@@ -34,7 +32,7 @@ def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
 
 
 def test_images_are_packed_as_they_are_and_no_more_than_a_list_of_files_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     crops = [SourceCrop("x.png", lambda: b"x" * 100)] * 99
     with pack(crops, []) as (archive, names):
@@ -53,72 +51,61 @@ def test_more_images_than_are_packed_are_refused_with_the_remedy() -> None:
         pass
 
 
-def test_what_cannot_be_sent_as_a_job_is_named_before_it_is(
-    folder: Path, service_url: str, gallery: str
-) -> None:
-    finished = run_gmn(service_url, gallery, "enroll", str(folder / "notes.txt"), "--job")
-    assert finished.returncode == 2
-    assert len(finished.stderr.strip().splitlines()) == 1
+def test_what_cannot_be_sent_as_a_job_is_named_before_it_is(gmn, folder: Path) -> None:
+    refused = gmn("enroll", folder / "notes.txt", "--job", status=2)
+    assert len(refused.strip().splitlines()) == 1
 
 
 def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(
-    service_url: str, gallery: str, drawn_crops
+    gmn, client: Client, gallery: str, drawn_crops
 ) -> None:
-    with Client(service_url, gallery=gallery) as client:
-        client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
-        theirs = sum(crop.identity == "0000" for crop in drawn_crops)
-        snapshot_id = client.take_snapshot().snapshot_id
-        forgotten = run_gmn(service_url, gallery, "forget", "0000", "--yes")
-        assert f"{theirs} crops removed from gallery" in forgotten.stdout
-        assert f"{theirs} crops removed from snapshot {snapshot_id}" in forgotten.stdout
-        assert "audit log" in forgotten.stdout
-    again = run_gmn(service_url, gallery, "forget", "0000", "--yes")
-    assert again.returncode == 2
-    assert len(again.stderr.strip().splitlines()) == 1
+    client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
+    theirs = sum(crop.identity == "0000" for crop in drawn_crops)
+    snapshot_id = client.take_snapshot().snapshot_id
+    forgotten = gmn("forget", "0000", "--yes")
+    assert f"{theirs} crops removed from gallery" in forgotten
+    assert f"{theirs} crops removed from snapshot {snapshot_id}" in forgotten
+    assert "audit log" in forgotten
+    again = gmn("forget", "0000", "--yes", status=2)
+    assert len(again.strip().splitlines()) == 1
 
 
 def test_a_kept_search_has_its_picture_and_goes_with_the_person(
-    service_url: str, gallery: str, drawn_crops, tmp_path: Path
+    gmn, client: Client, drawn_crops, tmp_path: Path
 ) -> None:
     (tmp_path / "ann.png").write_bytes(drawn_crops[0].png)
-    with Client(service_url, gallery=gallery) as client:
-        client.enroll([Image(crop.png, identity=crop.identity) for crop in drawn_crops[:8]])
-        kept = run_gmn(service_url, gallery, "query", str(tmp_path / "ann.png"), "--keep")
-        (query_id,) = [search.query_id for search in client.kept_searches()]
-        assert f"kept as search {query_id}" in kept.stdout
-        assert client.kept_image(query_id) == drawn_crops[0].png
-        crop_id = client.kept_search(query_id).answer.results[0].crop_id
-        client.review(query_id, crop_id, decision="confirmed", identity="Ann", enroll=True)
-        forgotten = run_gmn(service_url, gallery, "forget", "Ann", "--yes")
-        assert "Kept searches removed: 1" in forgotten.stdout
-        assert list(client.kept_searches()) == []
+    client.enroll([Image(crop.png, identity=crop.identity) for crop in drawn_crops[:8]])
+    kept = gmn("query", tmp_path / "ann.png", "--keep")
+    (query_id,) = [search.query_id for search in client.kept_searches()]
+    assert f"kept as search {query_id}" in kept
+    assert client.kept_image(query_id) == drawn_crops[0].png
+    crop_id = client.kept_search(query_id).answer.results[0].crop_id
+    client.review(query_id, crop_id, decision="confirmed", identity="Ann", enroll=True)
+    assert "Kept searches removed: 1" in gmn("forget", "Ann", "--yes")
+    assert list(client.kept_searches()) == []
 
 
 def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(
-    service_url: str, gallery: str, drawn_crops
+    gmn, client: Client, gallery: str, drawn_crops
 ) -> None:
-    with Client(service_url, gallery=gallery) as client:
-        client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
-        refused = run_gmn(service_url, gallery, "forget", "0000")
-        assert refused.returncode == 2
-        assert "--yes" in refused.stderr
-        assert client.gallery().crops == len(drawn_crops)
+    client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
+    assert "--yes" in gmn("forget", "0000", status=2)
+    assert client.gallery().crops == len(drawn_crops)
 
 
 @pytest.mark.parametrize(("answer", "status", "left"), [("n", 1, 24), ("y", 0, 20)])
 def test_forgetting_on_a_terminal_asks_first(
-    answer: str, status: int, left: int, service_url: str, gallery: str, drawn_crops
+    client: Client, answer: str, status: int, left: int, service_url: str, gallery: str, drawn_crops
 ) -> None:
-    with Client(service_url, gallery=gallery) as client:
-        client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
-        keyboard, terminal = pty.openpty()
-        os.write(keyboard, f"{answer}\n".encode())
-        finished = run_gmn(service_url, gallery, "forget", "0000", stdin=terminal)
-        os.close(keyboard)
-        os.close(terminal)
-        assert finished.returncode == status, finished.stderr
-        assert "Remove 0000 from gallery" in finished.stderr
-        assert client.gallery().crops == left
+    client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, f"{answer}\n".encode())
+    finished = run_gmn(service_url, gallery, "forget", "0000", stdin=terminal)
+    os.close(keyboard)
+    os.close(terminal)
+    assert finished.returncode == status, finished.stderr
+    assert "Remove 0000 from gallery" in finished.stderr
+    assert client.gallery().crops == left
 
 
 @pytest.mark.slow
