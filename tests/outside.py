@@ -39,6 +39,19 @@ def pages(http: httpx.Client, path: str, **asked: Any) -> Iterator[dict[str, Any
         cursor = {"cursor": page["next_cursor"]}
 
 
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    """Return the status of a problem document, and the end of its type."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    code = str(answer.json()["type"]).removeprefix("urn:gmn:problem:")
+    return answer.status_code, code
+
+
+def crop_ids(answer: httpx.Response) -> list[str]:
+    """Return the ids of the crops that were enrolled, found or listed."""
+    assert answer.is_success, answer.text
+    return [result["crop_id"] for result in answer.json()["results"]]
+
+
 def audit_lines(folder: Path, *events: str) -> list[dict[str, Any]]:
     """Read the finished lines of an audit log, or those about some events."""
     # The last line may be being written.

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.forked import Forked, run_forked
-from tests.outside import zip_of
+from tests.outside import crop_ids, zip_of
 from tests.waiting import eventually
 
 START = (
@@ -100,6 +100,21 @@ class Served:
     def enroll(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/crops", files=files(*images), data=fields)
 
+    def enrolled(self, gallery: str, *images: bytes, **fields: Any) -> list[str]:
+        """Enroll images that all land, and return the ids of their crops."""
+        answer = self.enroll(gallery, *images, **fields)
+        assert answer.status_code == 201, answer.text
+        return crop_ids(answer)
+
+    def fill(self, gallery: str, crops: Iterable[Any], **fields: Any) -> list[str]:
+        """Enroll drawn crops with their identities and cameras, and return their ids."""
+        crops = list(crops)
+        labels = {
+            "identity": [crop.identity for crop in crops],
+            "camera": [crop.camera for crop in crops],
+        }
+        return self.enrolled(gallery, *(crop.png for crop in crops), **{**labels, **fields})
+
     def import_zip(
         self, gallery: str, entries: Mapping[str, bytes | str], **fields: str
     ) -> dict[str, Any]:
@@ -151,6 +166,10 @@ class Served:
 
     def query(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)
+
+    def found(self, gallery: str, *images: bytes, **fields: Any) -> list[str]:
+        """Return the ids of the crops that a query finds, best first."""
+        return crop_ids(self.query(gallery, *images, **fields))
 
     def search(self, gallery: str, *images: bytes, **fields: Any) -> list[dict[str, Any]]:
         """Return the results of a query that is answered."""
@@ -275,11 +294,5 @@ def gallery(served: Served, request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def filled(served: Served, gallery: str, drawn_crops: list[Any]) -> str:
     """Return a gallery with every drawn crop."""
-    answer = served.enroll(
-        gallery,
-        *(crop.png for crop in drawn_crops),
-        identity=[crop.identity for crop in drawn_crops],
-        camera=[crop.camera for crop in drawn_crops],
-    )
-    assert answer.status_code == 201, answer.text
+    served.fill(gallery, drawn_crops)
     return gallery

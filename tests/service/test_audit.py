@@ -375,7 +375,7 @@ def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, verify,
 def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp_path, drawn_crops):
     served = start(tmp_path, audit_queries="false")
     image = drawn_crops[0].png
-    crop_id = served.enroll("default", image).json()["results"][0]["crop_id"]
+    crop_id = served.enrolled("default", image)[0]
     assert served.search("default", image)
     assert served.http.get(f"/v1/galleries/default/crops/{crop_id}/image").status_code == 200
     assert served.read("/v1/galleries")["audit_queries"] is False
@@ -444,7 +444,7 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, drawn_cro
 
 
 def test_a_served_deletion_that_cannot_be_logged_is_refused(watched, drawn_crops):
-    crop_id = watched.enroll("default", drawn_crops[1].png).json()["results"][0]["crop_id"]
+    crop_id = watched.enrolled("default", drawn_crops[1].png)[0]
     with (watched.folder / "audit.jsonl").open("a") as file:
         file.write("somebody else was here\n")
     refused = watched.http.delete(f"/v1/galleries/default/crops/{crop_id}")

@@ -19,7 +19,7 @@ def _fill(served, gallery, drawn_crops):
     for place, crop in enumerate(drawn_crops[:6]):
         labels = {"identity": "Ann" if place < 2 else "", "camera": ("east", "west")[place % 2]}
         labels["captured_at"] = f"2026-03-01T0{place}:00:00Z"
-        ids.append(served.enroll(gallery, crop.png, **labels).json()["results"][0]["crop_id"])
+        ids.append(served.enrolled(gallery, crop.png, **labels)[0])
     return ids
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from tests.outside import pages
+from tests.outside import pages, problem
 
 
 def _encoded(kind: str, size: tuple[int, int] = (32, 64)) -> bytes:
@@ -84,7 +84,7 @@ def test_what_the_same_bytes_would_change_is_kept_and_named_in_a_warning(
 ):
     image = drawn_crops[0].png
     known = {"captured_at": "2026-03-01T09:30:00Z", "metadata": '{"shift": "night"}'}
-    crop_id = served.enroll(gallery, image, **known).json()["results"][0]["crop_id"]
+    crop_id = served.enrolled(gallery, image, **known)[0]
     again = served.enroll(gallery, image, **known).json()["results"][0]
     other = served.enroll(gallery, image, captured_at="2026-03-02T09:30:00Z").json()["results"][0]
     assert (again["duplicate"], again["warnings"]) == (True, [])
@@ -202,7 +202,7 @@ def test_a_request_whose_images_are_all_too_large_is_413(served, gallery, call):
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "bmp"])
 def test_an_image_keeps_its_own_type(served, gallery, kind):
     image = _encoded(kind)
-    crop_id = served.enroll(gallery, image).json()["results"][0]["crop_id"]
+    crop_id = served.enrolled(gallery, image)[0]
     picture = served.http.get(f"/v1/galleries/{gallery}/crops/{crop_id}/image")
     assert picture.headers["content-type"] == f"image/{kind}"
 
@@ -222,10 +222,7 @@ def test_identities_are_listed_with_their_counts(served, filled):
     assert (one["crop_id"], one["last_seen"]) == (first["crop_id"], first["last_seen"])
     assert one["first_seen"] <= one["last_seen"]
     unknown = served.http.get(f"/v1/galleries/{filled}/identities/nobody")
-    assert (unknown.status_code, unknown.json()["type"]) == (
-        404,
-        "urn:gmn:problem:unknown_identity",
-    )
+    assert problem(unknown) == (404, "unknown_identity")
 
 
 def test_an_identity_is_shown_by_its_sharpest_crop(served, gallery, drawn_crops):
@@ -260,6 +257,6 @@ def test_identities_are_searched_page_by_page(served, gallery, drawn_crops):
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_name_that_no_path_can_hold_is_refused(served, gallery, drawn_crops, name):
     refused = served.enroll(gallery, drawn_crops[0].png, identity=name)
-    assert (refused.status_code, refused.json()["type"]) == (422, "urn:gmn:problem:invalid_field")
+    assert problem(refused) == (422, "invalid_field")
     url = f"/v1/galleries/{gallery}/identities/somebody"
     assert served.http.patch(url, data={"new_identity": name}).status_code == 422

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.http.limits import MOST_STREAMS
-from tests.outside import zip_of_crops
+from tests.outside import problem, zip_of_crops
 from tests.service.conftest import Served
 from tests.service.http.conftest import make_key
 
@@ -56,8 +56,7 @@ def test_a_key_holds_a_few_streams_and_others_their_own(watched: Watched) -> Non
             stream = held.enter_context(served.http.stream("GET", path, headers=headers))
             assert stream.status_code == 200
         refused = served.http.get(path, headers=headers)
-        assert refused.status_code == 429
-        assert refused.json()["type"] == "urn:gmn:problem:too_many_requests"
+        assert problem(refused) == (429, "too_many_requests")
         assert f"hold {MOST_STREAMS} event streams" in refused.json()["detail"]
         with served.http.stream("GET", path, headers=admin) as other:
             assert other.status_code == 200

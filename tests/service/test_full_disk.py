@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from tests.outside import crop_ids, problem
 from tests.service.small_disk import small_disk
 from tests.waiting import eventually
 
@@ -19,12 +20,8 @@ def _heavy(crop) -> bytes:
     return crop.png + secrets.token_bytes(PICTURE_BYTES)
 
 
-def _crop_ids(answer) -> list[str]:
-    return [result["crop_id"] for result in answer.json()["results"]]
-
-
 def _held(served) -> set[str]:
-    return set(_crop_ids(served.http.get("/v1/galleries/default/crops?limit=1000")))
+    return set(crop_ids(served.http.get("/v1/galleries/default/crops?limit=1000")))
 
 
 def _enrolled_until_full(served, drawn_crops) -> tuple[list[str], object]:
@@ -33,7 +30,7 @@ def _enrolled_until_full(served, drawn_crops) -> tuple[list[str], object]:
         answer = served.enroll("default", *(_heavy(crop) for crop in drawn_crops[:6]))
         if answer.status_code != 201:
             return landed, answer
-        landed += _crop_ids(answer)
+        landed += crop_ids(answer)
     pytest.fail("the disk was never full")
 
 
@@ -55,8 +52,7 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
             served.http.post(f"{url}/snapshots"),
             served.query("default", drawn_crops[0].png),
         ):
-            assert answer.status_code == 507, answer.text
-            assert answer.json()["type"] == "urn:gmn:problem:storage_failed"
+            assert problem(answer) == (507, "storage_failed")
             assert "free space" in answer.json()["detail"]
         assert _held(served) == set(landed)
         assert served.results(f"{url}/snapshots") == []
@@ -65,7 +61,7 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
         disk.free()
         gone = landed.pop()
         assert served.http.delete(f"{url}/crops/{gone}").status_code == 200
-        landed += _crop_ids(served.enroll("default", drawn_crops[1].png))
+        landed += served.enrolled("default", drawn_crops[1].png)
         assert _held(served) == set(landed)
         served.kill()
         again = start(data_dir=disk.path / "data")
@@ -82,7 +78,7 @@ def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations
         )
         url = "/v1/galleries/default"
         images = [crop.png for crop in drawn_crops[:4]]
-        crop_ids = _crop_ids(served.enroll("default", *images, identity=["ann", "ann", "bob", ""]))
+        ids = served.enrolled("default", *images, identity=["ann", "ann", "bob", ""])
         kept = served.query("default", images[0], keep="true").json()["query_id"]
         made = served.http.post("/v1/keys", data={"scopes": "admin"}).json()
         admin = {"Authorization": f"Bearer {made['key']}"}
@@ -96,13 +92,13 @@ def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations
         asked = {"Authorization": f"Bearer {other['key']}"}
         search = {"files": [("images", ("a.png", images[0]))], "headers": asked}
         assert served.http.post(f"{url}/queries", **search).status_code == 507
-        assert delete(f"{url}/crops/{crop_ids[2]}") == 200
+        assert delete(f"{url}/crops/{ids[2]}") == 200
         assert delete(f"{url}/identities/ann") == 200
         assert delete(f"{url}/queries/{kept}") == 204
         assert delete(f"/v1/keys/{other['key_id']}") == 204
         assert served.http.post(f"{url}/queries", **search).status_code == 401
         left = served.http.get(f"{url}/crops", headers=admin)
-        assert _crop_ids(left) == [crop_ids[3]]
+        assert crop_ids(left) == [ids[3]]
         served.http.headers.update(admin)
         disk.free()
         eventually(lambda: (disk.path / "data" / "reserve").stat().st_size == RESERVED // 2)
@@ -115,9 +111,9 @@ def test_searches_that_are_not_noted_go_on_where_the_disk_is_full(start, tmp_pat
         served = start(
             data_dir=disk.path / "data", reserved_disk_bytes=RESERVED, audit_queries="false"
         )
-        crop_id = _crop_ids(served.enroll("default", drawn_crops[0].png))
+        crop_id = served.enrolled("default", drawn_crops[0].png)
         disk.fill()
-        assert _crop_ids(served.query("default", drawn_crops[0].png)) == crop_id
+        assert served.found("default", drawn_crops[0].png) == crop_id
         served.kill()
 
 
@@ -131,9 +127,7 @@ def test_an_upload_leaves_the_room_that_is_kept_for_deletions(
         # Uploads are received on the disk of the data directory, as in the image of Docker.
         monkeypatch.setenv("TMPDIR", str(folder))
         served = start(data_dir=folder, reserved_disk_bytes=RESERVED, forked=False)
-        crop_ids = _crop_ids(
-            served.enroll("default", *(crop.png for crop in drawn_crops[:4]), identity=["ann"] * 4)
-        )
+        ids = served.fill("default", drawn_crops[:4], identity="ann")
         free: list[int] = []
 
         def archive():
@@ -147,11 +141,10 @@ def test_an_upload_leaves_the_room_that_is_kept_for_deletions(
             content=archive(),
             headers={"Content-Type": "multipart/form-data; boundary=b"},
         )
-        assert answer.status_code == 507, answer.text
-        assert answer.json()["type"] == "urn:gmn:problem:storage_failed"
+        assert problem(answer) == (507, "storage_failed")
         assert min(free) > RESERVED - 3 * 1024 * 1024
         url = "/v1/galleries/default"
-        assert served.http.delete(f"{url}/crops/{crop_ids[0]}").status_code == 200
+        assert served.http.delete(f"{url}/crops/{ids[0]}").status_code == 200
         assert served.http.delete(f"{url}/identities/ann").status_code == 200
         served.kill()
 
@@ -168,8 +161,7 @@ def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
         answer = served.http.post(
             "/v1/galleries/default/imports", files={"archive": ("a.zip", large)}
         )
-        assert answer.status_code == 507, answer.text
-        assert answer.json()["type"] == "urn:gmn:problem:storage_failed"
+        assert problem(answer) == (507, "storage_failed")
         assert "TMPDIR" in answer.json()["detail"]
         assert served.enroll("default", large).status_code == 201
         assert served.query("default", large).status_code == 200

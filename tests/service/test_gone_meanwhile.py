@@ -18,7 +18,7 @@ from service.jobs import runner
 from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
-from tests.outside import zip_of_crops
+from tests.outside import problem, zip_of_crops
 from tests.service.gallery.new_jobs import new_job
 
 
@@ -55,7 +55,7 @@ def test_what_is_begun_in_a_gallery_that_was_just_deleted_is_not_found(asked, ca
         return await http.post(f"/v1/galleries/lobby/{call}", files=sent)
 
     answer = asked(calls)
-    assert (answer.status_code, answer.json()["type"]) == (404, "urn:gmn:problem:unknown_gallery")
+    assert problem(answer) == (404, "unknown_gallery")
     assert "'lobby'" in answer.json()["detail"]
 
 

@@ -179,7 +179,7 @@ def test_an_odd_idempotency_key_is_taken_as_it_is_or_refused(besieged, drawn_cro
     "asked", ["bytes=0-0", "bytes=-1", "bytes=5-1", "bytes=0-9999999999999", "x=1", "bytes=a-b"]
 )
 def test_a_range_of_an_image_is_a_part_or_the_whole(besieged, drawn_crops, asked):
-    crop = besieged.enroll("default", drawn_crops[0].png).json()["results"][0]["crop_id"]
+    crop = besieged.enrolled("default", drawn_crops[0].png)[0]
     many = ",".join([asked, *["bytes=0-1"] * 2_000])
     for ranges in (asked, many):
         url = f"{CROPS}/{crop}/image"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from gmn_client import Client
-from tests.outside import audit_lines
+from tests.outside import audit_lines, problem
 
 
 def _crops(served, gallery):
@@ -46,7 +46,7 @@ def test_a_crop_that_cannot_be_changed_so_says_why(served, gallery, drawn_crops)
     second = served.enroll(gallery, drawn_crops[0].png, identity="Eve").json()["results"][0]
     url = f"/v1/galleries/{gallery}/crops"
     alike = served.http.patch(f"{url}/{second['crop_id']}", data={"identity": "Ann"})
-    assert (alike.status_code, alike.json()["type"]) == (409, "urn:gmn:problem:crop_conflict")
+    assert problem(alike) == (409, "crop_conflict")
     assert first["crop_id"] in alike.json()["detail"]
     for data, field in (
         ({}, "identity"),
@@ -76,7 +76,7 @@ def test_a_merge_is_undone_and_its_history_erased_with_the_person(served, galler
         assert found.identity == "Ann"
         assert client.merges() == []
         again = served.http.post(f"/v1/galleries/{gallery}/merges/{merge.merge_id}/undo")
-        assert (again.status_code, again.json()["type"]) == (404, "urn:gmn:problem:unknown_merge")
+        assert problem(again) == (404, "unknown_merge")
         client.rename_identity("Ann", "Eve")
         client.forget("Eve")
         assert client.merges() == []
@@ -91,8 +91,7 @@ def test_who_was_merged_away_is_unknown_to_forget_until_the_merge_is_undone(
     with Client(str(served.http.base_url), gallery=gallery) as client:
         merge = client.rename_identity("Ann", "Eve").merge_id
         refused = served.http.delete(ann)
-        assert refused.status_code == 404
-        assert refused.json()["type"] == "urn:gmn:problem:unknown_identity"
+        assert problem(refused) == (404, "unknown_identity")
         assert [listed.merge_id for listed in client.merges()] == [merge]
         assert client.undo_merge(merge).changed == 1
         assert client.forget("Ann").removed == 1
@@ -116,7 +115,7 @@ def test_a_changed_crop_and_an_undone_merge_stand_in_the_audit_log_and_survive(
     served = start(data_dir=tmp_path)
     served.create("lobby")
     ids = [
-        served.enroll("lobby", crop.png, identity=name).json()["results"][0]["crop_id"]
+        served.enrolled("lobby", crop.png, identity=name)[0]
         for crop, name in zip(drawn_crops[:2], ("Ann", "Eve"), strict=True)
     ]
     with Client(str(served.http.base_url), gallery="lobby") as client:

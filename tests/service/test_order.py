@@ -81,12 +81,7 @@ def test_fewer_results_are_the_first_of_more(served, filled, drawn_crops):
 
 def test_with_one_crop_a_person_the_order_is_that_of_the_score(served, gallery, drawn_crops):
     single = drawn_crops[::4]
-    served.enroll(
-        gallery,
-        *(crop.png for crop in single),
-        identity=[crop.identity for crop in single],
-        camera="east",
-    )
+    served.fill(gallery, single, camera="east")
     for crop in drawn_crops:
         by_score = listed(served, gallery, crop.png, order="score")
         assert listed(served, gallery, crop.png) == by_score

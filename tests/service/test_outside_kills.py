@@ -86,7 +86,7 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, drawn_cro
 @pytest.mark.parametrize("point", ["enroll.pictures-kept", "enroll.crop-written"])
 def test_files_of_an_enrolment_that_was_killed_are_strays(start, place, drawn_crops, point):
     served = start(**place[0], failpoint=f"{point}:2")
-    first = served.enroll("default", drawn_crops[0].png).json()["results"][0]["crop_id"]
+    first = served.enrolled("default", drawn_crops[0].png)[0]
     with pytest.raises(httpx.TransportError):
         served.enroll("default", drawn_crops[1].png)
     served.ended_with()

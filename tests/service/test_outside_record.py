@@ -15,18 +15,6 @@ from tests.forked import run_gmn
 DEFAULT = "/v1/galleries/default"
 
 
-def enrolled(served, *images: bytes, **fields) -> list[str]:
-    answer = served.enroll("default", *images, **fields)
-    assert answer.status_code == 201, answer.text
-    return [result["crop_id"] for result in answer.json()["results"]]
-
-
-def found(served, image: bytes, **asked) -> list[str]:
-    answer = served.query("default", image, top_k=24, **asked)
-    assert answer.status_code == 200, answer.text
-    return [result["crop_id"] for result in answer.json()["results"]]
-
-
 def listed(served) -> dict[str, str]:
     answer = served.http.get(f"{DEFAULT}/crops?limit=1000")
     assert answer.status_code == 200
@@ -80,25 +68,25 @@ def test_a_service_killed_amid_a_request_of_several_images_has_none_of_them(
     assert checked.returncode == 0, checked.stdout
     again = start(data_dir=tmp_path)
     assert listed(again) == {}
-    assert found(again, images[0]) == []
-    assert len(enrolled(again, *images)) == 4
+    assert again.found("default", images[0], top_k=24) == []
+    assert len(again.enrolled("default", *images)) == 4
 
 
 @pytest.mark.slow
 def test_a_crop_deleted_since_a_snapshot_is_in_no_restore_of_it(start, tmp_path, drawn_crops):
     served = start(data_dir=tmp_path)
     images = [crop.png for crop in drawn_crops[:4]]
-    crop_ids = enrolled(served, *images)
+    crop_ids = served.enrolled("default", *images)
     snapshot_id = take_snapshot(served)
     delete(served, crop_ids[1])
     assert restore_snapshot(served, snapshot_id) == 3
     kept = {*crop_ids} - {crop_ids[1]}
     assert listed(served).keys() == kept
-    assert {*found(served, images[1])} == kept
+    assert {*served.found("default", images[1], top_k=24)} == kept
     served.kill()
     again = start(data_dir=tmp_path)
     assert restore_snapshot(again, snapshot_id) == 3
-    assert {*found(again, images[1])} == kept
+    assert {*again.found("default", images[1], top_k=24)} == kept
 
 
 @pytest.mark.slow
@@ -107,15 +95,15 @@ def test_crops_enrolled_after_deletions_are_each_found_by_their_own_image(
 ):
     served = start(data_dir=tmp_path)
     images = [crop.png for crop in drawn_crops]
-    crop_ids = enrolled(served, *images[:6])
+    crop_ids = served.enrolled("default", *images[:6])
     for crop_id in crop_ids[:3]:
         delete(served, crop_id)
-    crop_ids = crop_ids[3:] + enrolled(served, *images[6:12])
+    crop_ids = crop_ids[3:] + served.enrolled("default", *images[6:12])
     assert listed(served).keys() == {*crop_ids}
     served.kill()
     again = start(data_dir=tmp_path)
     for crop_id, image in zip(crop_ids, images[3:12], strict=True):
-        ranking = found(again, image)
+        ranking = again.found("default", image, top_k=24)
         assert ranking[0] == crop_id
         assert sorted(ranking) == sorted(crop_ids)
 
@@ -127,7 +115,7 @@ def test_nothing_deleted_since_a_backup_is_in_its_restore_or_in_the_snapshots_be
     data = tmp_path / "data"
     served = start(data_dir=data)
     images = [crop.png for crop in drawn_crops[:4]]
-    crop_ids = enrolled(served, *images, identity=["Ann", "Bob", "Cid", "Dan"])
+    crop_ids = served.enrolled("default", *images, identity=["Ann", "Bob", "Cid", "Dan"])
     snapshot_id = take_snapshot(served)
     made = run_gmn("backup", str(tmp_path / "backups"), "--data-dir", str(data))
     assert made.returncode == 0, made.stderr
@@ -147,11 +135,11 @@ def test_nothing_deleted_since_a_backup_is_in_its_restore_or_in_the_snapshots_be
     again = start(data_dir=new)
     # A new name is no deletion.
     assert listed(again) == dict(zip(crop_ids[2:], ["Cid", "Dan"], strict=True))
-    assert {*found(again, images[0])} == {*crop_ids[2:]}
+    assert {*again.found("default", images[0], top_k=24)} == {*crop_ids[2:]}
     assert again.http.get(f"{DEFAULT}/crops/{crop_ids[0]}/image").status_code == 404
     assert again.read(f"{DEFAULT}/snapshots/{snapshot_id}")["crops"] == 2
     assert restore_snapshot(again, snapshot_id) == 2
-    assert {*found(again, images[0])} == {*crop_ids[2:]}
+    assert {*again.found("default", images[0], top_k=24)} == {*crop_ids[2:]}
 
 
 @pytest.mark.slow
@@ -159,12 +147,12 @@ def test_an_older_copy_of_the_record_is_searched_as_it_is_or_refused(start, tmp_
     data = tmp_path / "data"
     served = start(data_dir=data)
     images = [crop.png for crop in drawn_crops]
-    crop_ids = enrolled(served, *images[:6], identity="Ann")
+    crop_ids = served.enrolled("default", *images[:6], identity="Ann")
     assert served.stop() == 0
     older = shutil.copytree(data, tmp_path / "older")
     again = start(data_dir=data)
     delete(again, crop_ids[0])
-    enrolled(again, *images[12:18], identity="Bob")
+    again.enrolled("default", *images[12:18], identity="Bob")
     assert again.stop() == 0
     # Derived files stay; the record and the note of its last commit are of before.
     for path in older.iterdir():
@@ -173,17 +161,17 @@ def test_an_older_copy_of_the_record_is_searched_as_it_is_or_refused(start, tmp_
     put_back = start(data_dir=data)
     # A deletion holds although the copy was made before it.
     assert listed(put_back) == dict.fromkeys(crop_ids[1:], "Ann")
-    assert crop_ids[0] not in found(put_back, images[0])
+    assert crop_ids[0] not in put_back.found("default", images[0], top_k=24)
     crop_ids = crop_ids[1:]
     images = images[1:]
     for crop_id, image in zip(crop_ids, images, strict=False):
-        assert found(put_back, image)[0] == crop_id
+        assert put_back.found("default", image, top_k=24)[0] == crop_id
     # Both histories go on under the same numbers, and only one of them is searched.
-    more = enrolled(put_back, *images[5:11], identity="Cid")
+    more = put_back.enrolled("default", *images[5:11], identity="Cid")
     assert put_back.stop() == 0
     last = start(data_dir=data)
     for crop_id, image in zip(crop_ids + more, images[:11], strict=True):
-        ranking = found(last, image)
+        ranking = last.found("default", image, top_k=24)
         assert ranking[0] == crop_id
         assert sorted(ranking) == sorted(crop_ids + more)
 
@@ -195,7 +183,7 @@ def test_a_flipped_bit_of_a_vector_is_named_and_its_crop_is_left_out_of_a_recove
     data = tmp_path / "data"
     served = start(data_dir=data)
     images = [crop.png for crop in drawn_crops[:6]]
-    crop_ids = enrolled(served, *images)
+    crop_ids = served.enrolled("default", *images)
     answer = served.http.get(f"{DEFAULT}/crops/{crop_ids[2]}", params={"include_vector": True})
     assert answer.status_code == 200
     vector = np.array(answer.json()["vector"], np.float32)
@@ -211,4 +199,4 @@ def test_a_flipped_bit_of_a_vector_is_named_and_its_crop_is_left_out_of_a_recove
     again = start(data_dir=new)
     kept = {*crop_ids} - {crop_ids[2]}
     assert listed(again).keys() == kept
-    assert {*found(again, images[2])} == kept
+    assert {*again.found("default", images[2], top_k=24)} == kept

@@ -20,6 +20,7 @@ from service.errors import UnusableImages
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.search.pairs import explain_pair
+from tests.outside import problem
 
 SIZE = Preprocessing(height=64, width=32)
 
@@ -99,8 +100,7 @@ def test_an_explanation_costs_as_much_as_the_images_that_it_embeds(start, drawn_
     images = drawn_crops[0].png, drawn_crops[2].png
     assert _pair(served, *images).status_code == 200
     refused = _pair(served, *images, explain="true")
-    assert refused.status_code == 422
-    assert refused.json()["type"] == "urn:gmn:problem:too_costly"
+    assert problem(refused) == (422, "too_costly")
     assert refused.json()["detail"].startswith("images, explain: cost 34.0 together")
 
 

@@ -16,7 +16,7 @@ import pytest
 from service.errors import RecordUnavailable
 from service.record import picture_folder
 from service.record.picture_folder import PictureFolder
-from tests.outside import audit_lines
+from tests.outside import audit_lines, problem
 from tests.waiting import eventually
 
 
@@ -56,7 +56,7 @@ def test_a_deletion_whose_image_elsewhere_stays_is_done_in_the_audit_log(
     # A folder is not removed as a file is.
     (file / "in the way").mkdir(parents=True)
     answer = served.http.delete(f"/v1/galleries/default/crops/{file.name}")
-    assert (answer.status_code, answer.json()["type"]) == (507, "urn:gmn:problem:storage_failed")
+    assert problem(answer) == (507, "storage_failed")
     assert "the crops are deleted" in answer.json()["detail"]
     deleted = audit_lines(tmp_path / "data", "delete_crop")
     assert [entry["phase"] for entry in deleted] == ["asked", "done"]
@@ -165,8 +165,7 @@ def test_an_image_store_that_hangs_hurts_images_alone(start, tmp_path, drawn_cro
     began = time.monotonic()
     refused = view(crops[0], 20)
     assert refused is not None
-    assert refused.status_code == 503
-    assert refused.json()["type"] == "urn:gmn:problem:record_unavailable"
+    assert problem(refused) == (503, "record_unavailable")
     assert "Retry-After" in refused.headers
     answers = [
         served.query("default", drawn_crops[0].png),

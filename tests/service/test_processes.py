@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.outside import crop_ids
 from tests.service.conftest import START, Served, files
 from tests.waiting import eventually
 
@@ -35,14 +36,10 @@ def services(start, data_dir) -> list[Served]:
         return [future.result() for future in starting]
 
 
-def _crop_ids(answer):
-    return [result["crop_id"] for result in answer.json()["results"]]
-
-
 def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(services, drawn_crops):
     one, other = services
     gallery = one.create("searched")
-    crop_id = _crop_ids(one.enroll(gallery, drawn_crops[0].png, identity="Ann"))[0]
+    crop_id = one.enrolled(gallery, drawn_crops[0].png, identity="Ann")[0]
     kept = one.query(gallery, drawn_crops[0].png, keep=True, keep_picture=True).json()
     path = f"/v1/galleries/{gallery}/queries/{kept['query_id']}"
     assert other.http.get(f"{path}/image").content == drawn_crops[0].png
@@ -87,7 +84,7 @@ def test_many_writers_of_both_services_land_everything_in_one_gallery(services, 
             for number in range(ENROLLED_BY_EACH)
         ]
         assert [answer.status_code for answer in answers] == [201] * ENROLLED_BY_EACH
-        return [crop_id for answer in answers for crop_id in _crop_ids(answer)]
+        return [crop_id for answer in answers for crop_id in crop_ids(answer)]
 
     with ThreadPoolExecutor(WRITERS) as writers:
         landed = [crop_id for ids in writers.map(enroll, range(WRITERS)) for crop_id in ids]
@@ -116,13 +113,13 @@ def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(
         for _ in range(LIVES):
             enrolled = any_service().enroll(gallery, image, identity=f"writer {writer}")
             assert enrolled.status_code == 201
-            (crop_id,) = _crop_ids(enrolled)
+            (crop_id,) = crop_ids(enrolled)
             version = enrolled.json()["gallery_version"]
             found = any_service().query(gallery, image, top_k=100, min_version=version)
-            assert crop_id in _crop_ids(found)
+            assert crop_id in crop_ids(found)
             url = f"/v1/galleries/{gallery}/crops/{crop_id}"
             assert any_service().http.delete(url).status_code == 200
-            assert crop_id not in _crop_ids(any_service().query(gallery, image, top_k=100))
+            assert crop_id not in any_service().found(gallery, image, top_k=100)
             assert any_service().http.get(url).status_code == 404
 
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -140,12 +137,12 @@ def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
     other.kill()
     version = first.json()["gallery_version"]
     found = one.query(gallery, drawn_crops[0].png, min_version=version)
-    assert _crop_ids(found) == _crop_ids(first)
+    assert crop_ids(found) == crop_ids(first)
     second = one.enroll(gallery, drawn_crops[4].png)
-    gone = one.http.delete(f"/v1/galleries/{gallery}/crops/{_crop_ids(first)[0]}")
+    gone = one.http.delete(f"/v1/galleries/{gallery}/crops/{crop_ids(first)[0]}")
     assert gone.status_code == 200
     services[1] = start(data_dir=data_dir, housekeeping_seconds=0.5)
-    assert _crop_ids(services[1].query(gallery, drawn_crops[0].png)) == _crop_ids(second)
+    assert services[1].found(gallery, drawn_crops[0].png) == crop_ids(second)
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +189,12 @@ def test_metrics_are_the_sum_over_the_processes_of_a_port(pair, drawn_crops):
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, drawn_crops):
     gallery = pair.create("replaced")
-    landed = _crop_ids(pair.enroll(gallery, drawn_crops[0].png))
+    landed = pair.enrolled(gallery, drawn_crops[0].png)
     killed = _workers(pair)[0]
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: len(set(_workers(pair)) - {killed}) == 2, 30)
     eventually(lambda: pair.http.get("/readyz").status_code == 200, 30)
-    assert _crop_ids(pair.query(gallery, drawn_crops[0].png)) == landed
+    assert pair.found(gallery, drawn_crops[0].png) == landed
 
 
 @pytest.mark.slow

@@ -14,9 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-
-def _crop_ids(answer):
-    return [result["crop_id"] for result in answer.json()["results"]]
+from tests.outside import crop_ids, problem
 
 
 def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
@@ -26,7 +24,7 @@ def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
     acknowledged = {}
     for crop in drawn_crops:
         answer = served.enroll("default", crop.png, identity=crop.identity, camera=crop.camera)
-        acknowledged[_crop_ids(answer)[0]] = crop.png
+        acknowledged[crop_ids(answer)[0]] = crop.png
     deleted = list(acknowledged)[::6]
     for crop_id in deleted:
         answer = served.http.delete(f"/v1/galleries/default/crops/{crop_id}")
@@ -39,7 +37,7 @@ def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
     restarted = start(data_dir=tmp_path)
     assert restarted.read("/v1/galleries/default")["version"] == version
     for crop_id, image in acknowledged.items():
-        found = _crop_ids(restarted.query("default", image, top_k=24))
+        found = restarted.found("default", image, top_k=24)
         if crop_id in deleted:
             assert crop_id not in found
         else:
@@ -56,8 +54,7 @@ def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, drawn_cr
     image = drawn_crops[0].png
     assert served.read("/readyz")["galleries"] == {"ready": 0, "needs_reindex": 1}
     for refused in (served.query("default", image), served.enroll("default", image)):
-        assert refused.status_code == 409
-        assert refused.json()["type"] == "urn:gmn:problem:needs_reindex"
+        assert problem(refused) == (409, "needs_reindex")
         assert "serve with the artefact that filled it" in refused.json()["detail"]
     crops = served.results("/v1/galleries/default/crops")
     assert served.http.get(crops[0]["image_url"]).status_code == 200
@@ -66,7 +63,7 @@ def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, drawn_cr
         assert deleted.status_code == 200
     # Emptied, it belongs to the model that is there.
     assert served.enroll("default", image).status_code == 201
-    assert len(_crop_ids(served.query("default", image))) == 1
+    assert len(served.found("default", image)) == 1
 
 
 @pytest.mark.slow
@@ -101,18 +98,18 @@ def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
     images_of = Counter(crop["external_id"] for crop in crops)
     assert acknowledged <= images_of.keys()
     assert set(images_of.values()) == {4}
-    found = _crop_ids(restarted.query("default", drawn_crops[0].png, top_k=1000))
+    found = restarted.found("default", drawn_crops[0].png, top_k=1000)
     assert sorted(found) == sorted(crop["crop_id"] for crop in crops)
     restarted.kill()
 
 
 def test_a_deleted_crop_is_gone_at_once_and_a_second_time_unknown(served, filled, drawn_crops):
     image = drawn_crops[3].png
-    crop_id = _crop_ids(served.query(filled, image))[0]
+    crop_id = served.found(filled, image)[0]
     url = f"/v1/galleries/{filled}/crops/{crop_id}"
     assert served.http.delete(url).json() == {"gallery_version": 2, "removed": 1}
-    assert crop_id not in _crop_ids(served.query(filled, image, top_k=24))
-    assert crop_id not in _crop_ids(served.query(filled, image, top_k=24, cameras="east,west"))
+    assert crop_id not in served.found(filled, image, top_k=24)
+    assert crop_id not in served.found(filled, image, top_k=24, cameras="east,west")
     for gone in (served.http.delete(url), served.http.get(url), served.http.get(f"{url}/image")):
         assert gone.status_code == 404
     like = served.http.post(f"/v1/galleries/{filled}/queries", data={"crop_id": crop_id})
@@ -123,7 +120,7 @@ def test_a_deleted_crop_is_gone_at_once_and_a_second_time_unknown(served, filled
 def test_a_deleted_picture_leaves_the_disk_at_once(start, tmp_path, drawn_crops):
     served = start(data_dir=tmp_path)
     image = drawn_crops[0].png
-    crop_id = _crop_ids(served.enroll("default", image))[0]
+    crop_id = served.enrolled("default", image)[0]
     fragment = image[600:660]
 
     def on_disk():

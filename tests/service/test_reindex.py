@@ -12,12 +12,7 @@ from tests.service.http.conftest import make_key
 
 def _fill(served, drawn_crops) -> str:
     gallery = served.create("lobby")
-    served.enroll(
-        gallery,
-        *(crop.png for crop in drawn_crops),
-        identity=[crop.identity for crop in drawn_crops],
-        camera=[crop.camera for crop in drawn_crops],
-    )
+    served.fill(gallery, drawn_crops)
     return gallery
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gmn_client import Client
+from tests.outside import problem
 
 
 @pytest.fixture
@@ -51,10 +52,7 @@ def test_the_score_is_that_of_a_search_of_the_named_by_the_same_crop(served, spl
 def test_an_unknown_identity_and_a_gallery_of_one_person(served, gallery, drawn_crops):
     url = f"/v1/galleries/{gallery}/similar"
     unknown = served.http.get(url, params={"identity": "Ann"})
-    assert (unknown.status_code, unknown.json()["type"]) == (
-        404,
-        "urn:gmn:problem:unknown_identity",
-    )
+    assert problem(unknown) == (404, "unknown_identity")
     served.enroll(gallery, drawn_crops[0].png, identity="a/similar")
     found = served.http.get(url, params={"identity": "a/similar"})
     assert (found.status_code, found.json()["results"]) == (200, [])

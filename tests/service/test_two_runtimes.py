@@ -14,7 +14,7 @@ from model.search_calibration import SearchScores
 from service.errors import UnknownCrop
 from service.gallery.changes import change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.jobs import imports, runner
+from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs
 from service.maintenance import JOBS
@@ -142,27 +142,6 @@ def test_who_lost_a_job_stops_and_leaves_its_files(runtimes, third, drawn_crops)
 
     lost = asyncio.run(lose())
     assert (lost.state, lost.worker) == ("running", one.worker)
-    assert (one.settings.data_dir / "imports" / lost.job_id / "archive").is_file()
-    one.record.jobs.update(lost.job_id, "cancelled", None, worker=one.worker)
-
-
-def test_who_lost_a_job_and_fails_at_it_leaves_its_files(runtimes, third, drawn_crops, monkeypatch):
-    one, _ = runtimes
-
-    async def fail(*_):
-        raise OSError("a fault of this process alone")
-
-    async def lose():
-        gallery = third.galleries.get("default")
-        job = await begin_import(third, gallery, {}, _archive(drawn_crops[:2]))
-        assert third.record.jobs.claim(third.worker).job_id == job.job_id
-        assert _take_over(one, third).job_id == job.job_id
-        with pytest.raises(runner.TakenOver):
-            await imports.run_import(third, gallery, job)
-        return job
-
-    monkeypatch.setattr(imports, "_enroll_items", fail)
-    lost = asyncio.run(lose())
     assert (one.settings.data_dir / "imports" / lost.job_id / "archive").is_file()
     one.record.jobs.update(lost.job_id, "cancelled", None, worker=one.worker)
 

@@ -40,13 +40,7 @@ def test_twenty_answers_are_those_of_a_service_with_torch(light, start, drawn_cr
     services = (light, start(runtime="torch"))
     for service in services:
         gallery = service.create("people")
-        enrolled = service.enroll(
-            gallery,
-            *(crop.png for crop in drawn_crops),
-            identity=[crop.identity for crop in drawn_crops],
-            camera=[crop.camera for crop in drawn_crops],
-        )
-        assert enrolled.status_code == 201
+        service.fill(gallery, drawn_crops)
     runtimes = [service.read("/v1/model")["runtime"] for service in services]
     assert runtimes == ["openvino", "torch"]
 

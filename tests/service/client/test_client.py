@@ -84,22 +84,6 @@ def test_an_enrolment_of_nothing_but_broken_images_answers_each(client: Client) 
     assert all(result.problem is not None for result in enrolment.results)
 
 
-def test_a_comparison_is_explained_where_it_is_asked(client: Client, drawn_crops) -> None:
-    first, second, *_ = drawn_crops
-    assert client.pairs(first.png, second.png).explanation is None
-    explained = client.pairs(first.png, second.png, explain=True)
-    assert explained.explanation is not None
-    rows, columns = explained.explanation.grid
-    for image in (explained.explanation.first, explained.explanation.second):
-        assert [len(row) for row in image] == [columns] * rows
-    assert explained.explanation.score == pytest.approx(explained.logit, abs=1e-4)
-
-
-def test_the_model_describes_itself_and_the_service_is_ready(client: Client) -> None:
-    assert len(client.model().embedding_fingerprint) == 64
-    assert client.ready()
-
-
 def test_any_number_of_images_is_enrolled_in_their_order(client: Client, drawn_crops) -> None:
     images = [
         Image(drawn_crops[number % len(drawn_crops)].png, identity=f"p{number:03d}")

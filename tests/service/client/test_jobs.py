@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gmn_client import AsyncClient, Client, InvalidInput, RequestRefused
+from gmn_client import AsyncClient, Client, InvalidInput
 from service.commands.bulk import SourceCrop
 from service.commands.enroll import pack
 from tests.outside import zip_of
@@ -43,17 +43,6 @@ def test_an_archive_is_imported_followed_and_reported(client: Client, archive: P
     assert problems == {'../7, "climbing".png': "not_unpacked", "people/6.png": "not_an_image"}
     assert ended in client.jobs(client.gallery_name)
     assert client.job(job.job_id) == client.cancel_job(job.job_id) == ended
-
-
-def test_a_folder_of_the_services_own_machine_is_imported(
-    client: Client, import_dir: Path, drawn_crops
-) -> None:
-    (import_dir / "monday").mkdir()
-    (import_dir / "monday" / "a.png").write_bytes(drawn_crops[0].png)
-    job = client.wait_for_job(client.import_folder("monday", camera="east").job_id)
-    assert job.progress.landed == 1
-    with pytest.raises(RequestRefused, match="GMN_IMPORT_DIR"):
-        client.import_folder("tuesday")
 
 
 def test_the_report_of_a_mounted_folder_names_what_was_ignored(
@@ -167,12 +156,6 @@ def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path
 def test_an_archive_that_is_not_there_is_named(client: Client) -> None:
     with pytest.raises(InvalidInput, match=r"no-such\.zip"):
         client.import_archive("no-such.zip")
-
-
-def test_a_gallery_of_the_served_model_needs_no_reindex(client: Client) -> None:
-    with pytest.raises(RequestRefused) as refusal:
-        client.reindex()
-    assert refusal.value.problem.status == 409
 
 
 def test_the_asynchronous_client_imports_and_follows_alike(

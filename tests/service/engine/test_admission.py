@@ -23,6 +23,7 @@ from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
 from service.ops.threads import CALLER
 from service.settings import Settings
+from tests.outside import problem
 
 
 @pytest.fixture
@@ -193,8 +194,7 @@ def test_where_no_place_is_left_a_request_is_refused_before_its_body_is_read(adm
         begun = [requests.begin(LOCAL_ADMIN.key_id, "", 10)[0] for _ in range(waiting)]
         await _turn_of_the_loop()
         refused = await ask("/v1/pairs")
-        assert refused.status_code == 429
-        assert refused.json()["type"] == "urn:gmn:problem:queue_full"
+        assert problem(refused) == (429, "queue_full")
         assert int(refused.headers["retry-after"]) >= 1
         assert "connection" not in refused.headers, "the next request comes the same way"
         assert (await ask("/v1/galleries")).json() == "7"

@@ -267,29 +267,6 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     assert (host.dtype, device.dtype) == ("float32", "float16")
 
 
-@pytest.mark.parametrize("path", ["device", "coded"])
-def test_what_is_removed_added_or_relabelled_while_an_index_is_rewritten_shows_after_it(path):
-    index = _index(path)
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
-    index.remove(range(1, 101))
-    plan = _plan(index, path)
-    index.remove([150])
-    built = _build(plan)
-    index.remove([151])
-    index.fill([_crop(201, seed=7)])
-    index.relabel([CropLabel(152, "crop-152", "anna", "north")])
-    index.adopt(built)
-    assert _found(index, _crop(0, 150).vector[None], 150) == _found(
-        index, _crop(0, 150).vector[None], 150, Filter(exclude_cameras=("none",))
-    )
-    for row_id in (150, 151):
-        assert row_id not in _found(index, _crop(0, row_id).vector[None], 150)
-    assert _found(index, _crop(0, 7).vector[None], 1) == [201]
-    assert _found(index, _crop(0, 7).vector[None], 9, Filter(identities=("anna",))) == [152]
-    north = Filter(cameras=("north",))
-    assert _found(index, _crop(0, 152).vector[None], 9, north) == [152]
-
-
 def test_an_index_that_needs_nothing_plans_nothing():
     index = _index("coded")
     assert index.next_segment() is None

@@ -70,15 +70,6 @@ def test_every_filter_passes_what_it_passes_in_faiss(filled):
             np.testing.assert_allclose(hit["v"], vector / np.linalg.norm(vector), atol=1e-7)
 
 
-def test_groups_are_those_of_faiss(filled):
-    one, gallery, index = filled
-    for wanted in (Filter(), FILTERS["since"]):
-        expected = index.search(drawn(5001)[None], 12, wanted, grouped=True)
-        found = one.index(gallery).search(drawn(5001)[None], 12, wanted, grouped=True)
-        assert found.row_ids.tolist() == expected.row_ids.tolist()
-        assert len(set(found.groups.tolist())) == 12
-
-
 def test_limits_beyond_what_milvus_takes_are_cut(filled):
     one, gallery, _ = filled
     assert len(one.found(gallery, drawn(1), 100_000)) == 100

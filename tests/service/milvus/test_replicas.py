@@ -29,17 +29,6 @@ def replicas(request, start, tmp_path_factory):
         ]
 
 
-def _fill(service, gallery, crops):
-    answer = service.enroll(
-        gallery,
-        *(crop.png for crop in crops),
-        identity=[crop.identity for crop in crops],
-        camera=[crop.camera for crop in crops],
-    )
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
 def _search(service, gallery, image, **more):
     """Return an answer, once the index shows the version that is asked for."""
     kept = []
@@ -59,9 +48,8 @@ def test_a_deleted_crop_shows_nowhere_and_a_forgotten_person_is_named_in_milvus(
 ):
     one, other = replicas
     gallery = one.create("deletions")
-    landed = _fill(one, gallery, drawn_crops)
-    _search(other, gallery, drawn_crops[0].png, min_version=landed["gallery_version"])
-    first = landed["results"][0]["crop_id"]
+    first = one.fill(gallery, drawn_crops)[0]
+    _search(other, gallery, drawn_crops[0].png, min_version=1)
     assert one.http.delete(f"/v1/galleries/{gallery}/crops/{first}").status_code == 200
     shown = _search(other, gallery, drawn_crops[0].png, top_k=1000)["results"]
     assert first not in {hit["crop_id"] for hit in shown}
@@ -76,9 +64,9 @@ def test_a_deleted_crop_shows_nowhere_and_a_forgotten_person_is_named_in_milvus(
 def test_a_restored_snapshot_is_searched_once_it_is_in_milvus(replicas, drawn_crops):
     one, other = replicas
     gallery = one.create("restored")
-    _fill(one, gallery, drawn_crops[:10])
+    one.fill(gallery, drawn_crops[:10])
     snapshot = one.http.post(f"/v1/galleries/{gallery}/snapshots").json()["snapshot_id"]
-    _fill(one, gallery, drawn_crops[10:20])
+    one.fill(gallery, drawn_crops[10:20])
     url = f"/v1/galleries/{gallery}/snapshots/{snapshot}/restore"
     version = one.http.post(url).json()["gallery_version"]
     shown = _search(other, gallery, drawn_crops[0].png, top_k=1000, min_version=version)

@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from service.errors import InvalidField
 from service.record import best_crops
 from service.record.record import Record
-from service.record.values import CropFilter, GallerySettings, RequestKey
+from service.record.values import CropFilter, GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
-
-FIXTURE = [HealthCheck.function_scoped_fixture]
 
 
 def draw(number: int, track: str | None = "17", **labels: object):
@@ -173,15 +171,6 @@ def test_a_crop_with_a_name_gives_way_to_none_without(record, gallery):
     assert images_of(record, gallery) == {better[0].record.sha256}
     assert record.people.names(gallery) == ["Ann"]
     assert record.galleries.get(gallery).identities == 1
-
-
-def test_a_repeated_request_has_the_first_answer(record, gallery):
-    request = RequestKey("key", "digest")
-    first = enroll(record, gallery, draw_all(range(6)), 2, request)
-    again = enroll(record, gallery, draw_all(range(6)), 2, request)
-    assert again.replayed
-    assert [image.kept for image in again.landed] == [image.kept for image in first.landed]
-    assert record.galleries.get(gallery).crops == 2
 
 
 def test_enrollments_that_are_committed_together_choose_among_all_of_them(record, gallery):
