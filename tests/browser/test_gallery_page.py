@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser.conftest import confirm, drop, follow, png, press, violations
+from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
 
@@ -216,9 +217,9 @@ def test_a_person_beyond_the_first_page_is_found(
 ) -> None:
     for first in range(0, 120, 40):
         numbers = range(first, first + 40)
-        files = [("images", ("crop", drawn_crops[0].png + b"%d" % number)) for number in numbers]
+        sent = files(*(drawn_crops[0].png + b"%d" % number for number in numbers))
         fields = {"identity": [f"p{number:04d}" for number in numbers]}
-        assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
+        assert http.post(f"/v1/galleries/{gallery}/crops", files=sent, data=fields).is_success
     follow(page, "People")
     press(page, "Show more")
     expect(page.locator("#people li")).to_have_count(126)

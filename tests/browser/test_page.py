@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import PNG, ask, confirm, drop, follow, png, press, search_for
 from tests.outside import zip_of
-from tests.service.conftest import serving
+from tests.service.conftest import files, serving
 
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
 
@@ -269,9 +269,9 @@ def test_on_a_phone_the_close_button_stays_in_sight(page, drawn_crops):
 @pytest.mark.slow
 def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     crop = drawn_crops[0]
-    files = [("images", ("crop", crop.png))]
+    sent = files(crop.png)
     fields = {"identity": HOSTILE, "camera": HOSTILE, "metadata": '{"<b>": "</script>"}'}
-    assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
+    assert http.post(f"/v1/galleries/{gallery}/crops", files=sent, data=fields).is_success
     search_for(page, crop.png)
     page.locator(".card", has=page.get_by_text(HOSTILE, exact=True)).first.click()
     assert HOSTILE in page.locator("#sheet h2").inner_text()
@@ -392,9 +392,9 @@ def test_a_best_crop_without_an_identity_and_its_external_id_are_shown(
 ):
     crop = drawn_crops[0]
     http.delete(f"/v1/galleries/{gallery}/identities/{crop.identity}")
-    files = [("images", ("crop", crop.png))]
+    sent = files(crop.png)
     fields = {"external_id": "track 17"}
-    assert http.post(f"/v1/galleries/{gallery}/crops", files=files, data=fields).is_success
+    assert http.post(f"/v1/galleries/{gallery}/crops", files=sent, data=fields).is_success
     page.select_option("[name=scoring]", "cosine")
     search_for(page, crop.png)
     assert page.locator(".banner h2").inner_text().endswith("a picture without a name")
@@ -414,9 +414,9 @@ def test_the_page_offers_no_scoring_that_the_artefact_has_not(
     browser, cosine_artefact, drawn_crops, tmp_path
 ):
     with serving(cosine_artefact, tmp_path / "data") as url:
-        files = [("images", ("crop", crop.png)) for crop in drawn_crops]
+        sent = files(*(crop.png for crop in drawn_crops))
         names = {"identity": [crop.identity for crop in drawn_crops]}
-        httpx.post(f"{url}/v1/galleries/default/crops", files=files, data=names, timeout=60)
+        httpx.post(f"{url}/v1/galleries/default/crops", files=sent, data=names, timeout=60)
         page = browser.new_page()
         page.goto(f"{url}/#default/search")
         page.wait_for_selector("#state .dot.ready")

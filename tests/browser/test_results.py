@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PNG, ask, confirm, follow, png, press, search_for, violations
+from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
 
@@ -461,7 +462,7 @@ def test_several_galleries_are_searched_at_once_and_a_result_leads_to_its_own(
     crop = drawn_crops[0]
     enrolled = http.post(
         f"/v1/galleries/{other}/crops",
-        files=[("images", ("crop", crop.png))],
+        files=files(crop.png),
         data={"identity": "only there"},
     )
     assert enrolled.status_code == 201

@@ -20,6 +20,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from gmn_client import Client
 from tests.forked import Forked, run_forked
 from tests.outside import crop_ids, zip_of
 from tests.waiting import eventually
@@ -289,6 +290,13 @@ def gallery(served: Served, request: pytest.FixtureRequest) -> str:
     """Return an empty gallery named after the test."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[-50:].strip("-")
     return served.create(f"{name}.{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def client(served: Served, gallery: str) -> Iterator[Client]:
+    """Yield a client whose calls mean the test's own gallery."""
+    with Client(str(served.http.base_url), gallery=gallery) as opened:
+        yield opened
 
 
 @pytest.fixture

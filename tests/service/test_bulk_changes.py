@@ -23,12 +23,6 @@ def _fill(served, gallery, drawn_crops):
     return ids
 
 
-@pytest.fixture
-def client(served, gallery):
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        yield client
-
-
 def _names(client):
     return [crop.identity for crop in client.crops()]
 

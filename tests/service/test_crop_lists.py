@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gmn_client import Client
 from tests.outside import pages
 
 NINE = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -22,17 +21,16 @@ def _fill(served, gallery, drawn_crops):
     return ids
 
 
-def test_crops_without_a_name_and_of_a_time_are_listed(served, gallery, drawn_crops):
+def test_crops_without_a_name_and_of_a_time_are_listed(client, served, gallery, drawn_crops):
     ann, nine, timeless = _fill(served, gallery, drawn_crops)
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        listed = lambda **given: [crop.crop_id for crop in client.crops(**given)]  # noqa: E731
-        assert listed(unnamed=True) == [nine, timeless]
-        assert listed(captured_after=NINE) == [ann, nine]
-        assert listed(captured_after=NINE, captured_before=NINE) == [nine]
-        # A crop of unknown capture stands by its enrollment.
-        assert listed(order="captured") == [nine, ann, timeless]
-        assert listed(order="-captured", unnamed=True) == [timeless, nine]
-        assert listed(identity="Ann", order="-captured") == [ann]
+    listed = lambda **given: [crop.crop_id for crop in client.crops(**given)]  # noqa: E731
+    assert listed(unnamed=True) == [nine, timeless]
+    assert listed(captured_after=NINE) == [ann, nine]
+    assert listed(captured_after=NINE, captured_before=NINE) == [nine]
+    # A crop of unknown capture stands by its enrollment.
+    assert listed(order="captured") == [nine, ann, timeless]
+    assert listed(order="-captured", unnamed=True) == [timeless, nine]
+    assert listed(identity="Ann", order="-captured") == [ann]
 
 
 def test_pages_in_the_order_of_capture_go_on_where_the_last_one_ended(served, gallery, drawn_crops):

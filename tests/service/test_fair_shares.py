@@ -24,6 +24,7 @@ from service.engine.networks import PAIRS_PER_PASS, Networks
 from service.errors import ServiceStopping
 from service.ops.threads import CALLER, TurnTakingPool
 from service.settings import Settings
+from tests.service.conftest import files
 
 MEGAPIXEL = 1_000_000
 QUERIES = "/v1/galleries/default/queries"
@@ -52,8 +53,8 @@ def _picture(pixels: int) -> bytes:
 
 
 def _post(service, path: str, images: list[bytes], **fields: Any) -> httpx.Response:
-    files = [("images", ("image", image)) for image in images]
-    return service.http.post(path, files=files, data=fields, timeout=120)
+    sent = files(*images)
+    return service.http.post(path, files=sent, data=fields, timeout=120)
 
 
 def _refused(answer: httpx.Response) -> str:
@@ -141,11 +142,11 @@ def _key(served, scopes: str, admin: str | None) -> str:
 
 
 def _ask(served, key: str, path: str, images: list[bytes], **fields: Any) -> httpx.Response:
-    files = [("images", ("image", image)) for image in images]
+    sent = files(*images)
     headers = {"Authorization": f"Bearer {key}"}
     return httpx.post(
         f"{served.http.base_url}".rstrip("/") + path,
-        files=files,
+        files=sent,
         data=fields,
         headers=headers,
         timeout=300,

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from tests.outside import crop_ids, problem
+from tests.service.conftest import files
 from tests.service.small_disk import small_disk
 from tests.waiting import eventually
 
@@ -90,7 +91,7 @@ def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations
             return served.http.delete(path, headers=admin).status_code
 
         asked = {"Authorization": f"Bearer {other['key']}"}
-        search = {"files": [("images", ("a.png", images[0]))], "headers": asked}
+        search = {"files": files(images[0]), "headers": asked}
         assert served.http.post(f"{url}/queries", **search).status_code == 507
         assert delete(f"{url}/crops/{ids[2]}") == 200
         assert delete(f"{url}/identities/ann") == 200

@@ -19,6 +19,7 @@ from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.outside import problem, zip_of_crops
+from tests.service.conftest import files
 from tests.service.gallery.new_jobs import new_job
 
 
@@ -152,7 +153,7 @@ def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(ask
                 cancelled.append(gallery)
                 raise
 
-        crop = [("images", ("4.png", drawn_crops[4].png))]
+        crop = files(drawn_crops[4].png)
         await http.post("/v1/galleries/default/crops", files=crop)
         runtime.galleries.find_crops = find_crops
         images = [("images", (f"{at}.png", drawn_crops[at].png)) for at in range(4)]

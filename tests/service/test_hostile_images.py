@@ -9,6 +9,7 @@ import pytest
 
 from tests.hostile.corpus import hostile_images
 from tests.hostile.pictures import drawn, encoded
+from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +72,7 @@ def test_good_images_land_among_a_thousand_hostile_ones(besieged):
 def test_a_query_leaves_a_hostile_image_out_and_names_it(besieged):
     good = encoded(drawn(), "PNG")
     broken = encoded(drawn(), "GIF")
-    images = [("images", ("a.jpg", good)), ("images", ("b.jpg", broken))]
+    images = files(good, broken)
     answer = besieged.http.post("/v1/galleries/default/queries", files=images)
     assert answer.status_code == 200
     left_out = "image 2: left out of the search: the bytes are not a JPEG"
@@ -81,7 +82,7 @@ def test_a_query_leaves_a_hostile_image_out_and_names_it(besieged):
 def test_a_pair_with_a_hostile_image_names_it_and_the_remedy(besieged):
     good = encoded(drawn(), "PNG")
     broken = encoded(drawn(), "GIF")
-    images = [("images", ("a.jpg", good)), ("images", ("b.jpg", broken))]
+    images = files(good, broken)
     answer = besieged.http.post("/v1/pairs", files=images)
     problem = answer.json()
     assert answer.status_code == 422

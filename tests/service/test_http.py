@@ -11,6 +11,7 @@ import pytest
 import schemathesis
 
 from tests.outside import problem
+from tests.service.conftest import files
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, d
 
 
 def test_a_client_that_left_is_dropped(served, gallery, drawn_crops):
-    images = [("images", ("a", crop.png)) for crop in drawn_crops]
+    images = files(*(crop.png for crop in drawn_crops))
     request = served.http.build_request("POST", f"/v1/galleries/{gallery}/queries", files=images)
     served.drops_who_left(request, "")
 
@@ -257,15 +258,6 @@ def test_the_model_describes_itself(served, tiny_artefact):
     )
 
 
-def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
-    served.create("lobby")
-    served.enroll("lobby", drawn_crops[0].png)
-    names = [result["name"] for result in served.results("/v1/galleries")]
-    assert {"default", "lobby"} <= set(names)
-    assert served.http.delete("/v1/galleries/lobby").json() == {"removed": 1}
-    assert served.query("lobby", drawn_crops[0].png).status_code == 404
-
-
 @pytest.mark.parametrize(
     ("path", "fields", "named"),
     [
@@ -291,7 +283,7 @@ def test_a_gallery_can_be_made_listed_and_deleted(served, drawn_crops):
     ],
 )
 def test_a_refused_field_is_named_in_errors(served, gallery, drawn_crops, path, fields, named):
-    images = [("images", ("crop", drawn_crops[0].png))]
+    images = files(drawn_crops[0].png)
     url = f"/v1/galleries/{gallery}{path}"
     problem = served.http.post(url, files=images, data=fields).json()
     assert problem["type"] == "urn:gmn:problem:invalid_field"

@@ -61,52 +61,53 @@ def test_a_crop_that_cannot_be_changed_so_says_why(served, gallery, drawn_crops)
     assert {crop["identity"] for crop in _crops(served, gallery).values()} == {"Ann", "Eve"}
 
 
-def test_a_merge_is_undone_and_its_history_erased_with_the_person(served, gallery, drawn_crops):
+def test_a_merge_is_undone_and_its_history_erased_with_the_person(
+    client, served, gallery, drawn_crops
+):
     for place, name in enumerate(("Ann", "Ann", "Eve")):
         served.enroll(gallery, drawn_crops[place].png, identity=name)
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        merged = client.rename_identity("Ann", "Eve")
-        (merge,) = client.merges()
-        assert (merge.merge_id, merge.identity, merge.into) == (merged.merge_id, "Ann", "Eve")
-        assert merge.crops == 2
-        undone = client.undo_merge(merge.merge_id)
-        assert (undone.identity, undone.changed) == ("Ann", 2)
-        assert undone.gallery_version == merged.gallery_version + 1
-        found = client.query(drawn_crops[0].png).results[0]
-        assert found.identity == "Ann"
-        assert client.merges() == []
-        again = served.http.post(f"/v1/galleries/{gallery}/merges/{merge.merge_id}/undo")
-        assert problem(again) == (404, "unknown_merge")
-        client.rename_identity("Ann", "Eve")
-        client.forget("Eve")
-        assert client.merges() == []
+    merged = client.rename_identity("Ann", "Eve")
+    (merge,) = client.merges()
+    assert (merge.merge_id, merge.identity, merge.into) == (merged.merge_id, "Ann", "Eve")
+    assert merge.crops == 2
+    undone = client.undo_merge(merge.merge_id)
+    assert (undone.identity, undone.changed) == ("Ann", 2)
+    assert undone.gallery_version == merged.gallery_version + 1
+    found = client.query(drawn_crops[0].png).results[0]
+    assert found.identity == "Ann"
+    assert client.merges() == []
+    again = served.http.post(f"/v1/galleries/{gallery}/merges/{merge.merge_id}/undo")
+    assert problem(again) == (404, "unknown_merge")
+    client.rename_identity("Ann", "Eve")
+    client.forget("Eve")
+    assert client.merges() == []
 
 
 def test_who_was_merged_away_is_unknown_to_forget_until_the_merge_is_undone(
-    served, gallery, drawn_crops
+    client, served, gallery, drawn_crops
 ):
     for place, name in enumerate(("Ann", "Eve")):
         served.enroll(gallery, drawn_crops[place].png, identity=name)
     ann = f"/v1/galleries/{gallery}/identities/Ann"
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        merge = client.rename_identity("Ann", "Eve").merge_id
-        refused = served.http.delete(ann)
-        assert problem(refused) == (404, "unknown_identity")
-        assert [listed.merge_id for listed in client.merges()] == [merge]
-        assert client.undo_merge(merge).changed == 1
-        assert client.forget("Ann").removed == 1
+    merge = client.rename_identity("Ann", "Eve").merge_id
+    refused = served.http.delete(ann)
+    assert problem(refused) == (404, "unknown_identity")
+    assert [listed.merge_id for listed in client.merges()] == [merge]
+    assert client.undo_merge(merge).changed == 1
+    assert client.forget("Ann").removed == 1
 
 
-def test_forgetting_who_is_in_a_snapshot_alone_erases_the_merge_too(served, gallery, drawn_crops):
+def test_forgetting_who_is_in_a_snapshot_alone_erases_the_merge_too(
+    client, served, gallery, drawn_crops
+):
     for place, name in enumerate(("Ann", "Eve")):
         served.enroll(gallery, drawn_crops[place].png, identity=name)
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        assert served.http.post(f"/v1/galleries/{gallery}/snapshots").status_code == 201
-        merge = client.rename_identity("Ann", "Eve").merge_id
-        assert client.forget("Ann").removed == 0
-        assert client.merges() == []
-        undone = served.http.post(f"/v1/galleries/{gallery}/merges/{merge}/undo")
-        assert undone.status_code == 404
+    assert served.http.post(f"/v1/galleries/{gallery}/snapshots").status_code == 201
+    merge = client.rename_identity("Ann", "Eve").merge_id
+    assert client.forget("Ann").removed == 0
+    assert client.merges() == []
+    undone = served.http.post(f"/v1/galleries/{gallery}/merges/{merge}/undo")
+    assert undone.status_code == 404
 
 
 def test_a_changed_crop_and_an_undone_merge_stand_in_the_audit_log_and_survive(

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.outside import audit_lines, problem
+from tests.service.conftest import files
 from tests.waiting import eventually
 
 
@@ -20,7 +21,7 @@ def _listed(served, gallery: str) -> dict[str, str]:
 
 
 def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_crops):
-    images = [("images", ("a", drawn_crops[0].png)), ("images", ("b", b"no image"))]
+    images = files(drawn_crops[0].png, b"no image")
     url = f"/v1/galleries/{gallery}/crops"
     key = {"Idempotency-Key": "shift-1"}
     first = served.http.post(url, files=images, data={"identity": "7"}, headers=key)
@@ -353,19 +354,6 @@ def test_queries_that_wait_for_a_version_take_no_places_from_others(start, drawn
         time.sleep(0.5)
         assert served.query("default", image).status_code == 200
         assert {future.result().status_code for future in waiting} == {503}
-
-
-def test_a_camera_disjoint_search_leaves_the_querys_own_camera_out(served, filled, drawn_crops):
-    crop = drawn_crops[0]
-    asked = served.query(filled, crop.png, camera_disjoint="true", camera=crop.camera, top_k=100)
-    assert crop.camera not in {result["camera"] for result in asked.json()["results"]}
-    assert served.query(filled, crop.png, camera_disjoint="true").status_code == 422
-    stored = served.results(f"/v1/galleries/{filled}/crops")[0]
-    url = f"/v1/galleries/{filled}/queries"
-    like = served.http.post(
-        url, data={"crop_id": stored["crop_id"], "camera_disjoint": "true", "top_k": "100"}
-    )
-    assert stored["camera"] not in {result["camera"] for result in like.json()["results"]}
 
 
 def _many(crops, count: int) -> dict[str, bytes]:

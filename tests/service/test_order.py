@@ -87,22 +87,6 @@ def test_with_one_crop_a_person_the_order_is_that_of_the_score(served, gallery, 
         assert listed(served, gallery, crop.png) == by_score
 
 
-def test_a_filtered_list_is_ordered_by_what_passes(served, filled, drawn_crops):
-    image = drawn_crops[0].png
-    west = listed(served, filled, image, cameras="west")
-    assert {result["camera"] for result in west} == {"west"}
-    assert shown(west) == shown(
-        listed(
-            served,
-            filled,
-            image,
-            cameras="west",
-            order="score",
-        )
-    )
-    assert len(west) == 12
-
-
 def test_another_order_is_refused_by_its_name(served, filled, drawn_crops):
     refused = served.query(filled, drawn_crops[0].png, order="alphabetical")
     assert refused.status_code == 422

@@ -21,13 +21,14 @@ from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.search.pairs import explain_pair
 from tests.outside import problem
+from tests.service.conftest import files
 
 SIZE = Preprocessing(height=64, width=32)
 
 
 def _pair(served, first: bytes, second: bytes, **fields):
-    files = [("images", ("a", first)), ("images", ("b", second))]
-    return served.http.post("/v1/pairs", files=files, data=fields)
+    sent = files(first, second)
+    return served.http.post("/v1/pairs", files=sent, data=fields)
 
 
 def _png(pixels) -> bytes:
@@ -105,8 +106,8 @@ def test_an_explanation_costs_as_much_as_the_images_that_it_embeds(start, drawn_
 
 
 def test_a_client_that_left_an_explanation_is_dropped(served, drawn_crops):
-    files = [("images", ("a", crop.png)) for crop in drawn_crops[:2]]
-    request = served.http.build_request("POST", "/v1/pairs", files=files, data={"explain": "true"})
+    sent = files(*(crop.png for crop in drawn_crops[:2]))
+    request = served.http.build_request("POST", "/v1/pairs", files=sent, data={"explain": "true"})
     served.drops_who_left(request, '"/v1/pairs",')
 
 

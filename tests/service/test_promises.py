@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.outside import crop_ids, problem
+from tests.service.conftest import files
 
 
 def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
@@ -140,7 +141,7 @@ def test_asked_to_stop_it_finishes_what_was_begun_and_ends_without_an_error(
     served = start()
     address = urlsplit(str(served.http.base_url))
     request = served.http.build_request(
-        "POST", "/v1/galleries/default/crops", files=[("images", ("a", drawn_crops[0].png))]
+        "POST", "/v1/galleries/default/crops", files=files(drawn_crops[0].png)
     )
     body = request.read()
     head = f"POST {request.url.path} HTTP/1.1\r\n" + "".join(

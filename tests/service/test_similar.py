@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from gmn_client import Client
 from tests.outside import problem
 
 
@@ -49,12 +48,11 @@ def test_the_score_is_that_of_a_search_of_the_named_by_the_same_crop(served, spl
     assert (same["probability"], same["verdict"]) == (best["probability"], best["verdict"])
 
 
-def test_an_unknown_identity_and_a_gallery_of_one_person(served, gallery, drawn_crops):
+def test_an_unknown_identity_and_a_gallery_of_one_person(client, served, gallery, drawn_crops):
     url = f"/v1/galleries/{gallery}/similar"
     unknown = served.http.get(url, params={"identity": "Ann"})
     assert problem(unknown) == (404, "unknown_identity")
     served.enroll(gallery, drawn_crops[0].png, identity="a/similar")
     found = served.http.get(url, params={"identity": "a/similar"})
     assert (found.status_code, found.json()["results"]) == (200, [])
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        assert client.similar("a/similar", limit=5) == []
+    assert client.similar("a/similar", limit=5) == []

@@ -7,7 +7,6 @@ import io
 import pytest
 from PIL import Image
 
-from gmn_client import Client
 from service.http.thumbnails import thumbnail
 from tests.outside import problem
 
@@ -55,9 +54,8 @@ def test_a_width_out_of_bounds_is_named(served, enrolled, width):
     assert answer.json()["errors"][0]["field"] == "width"
 
 
-def test_the_client_asks_for_a_width(served, enrolled, gallery):
-    with Client(str(served.http.base_url), gallery=gallery) as client:
-        small = client.image(enrolled.rpartition("/")[2], width=16)
+def test_the_client_asks_for_a_width(client, enrolled):
+    small = client.image(enrolled.rpartition("/")[2], width=16)
     assert Image.open(io.BytesIO(small)).width == 16
 
 

@@ -7,13 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from gmn_client import Client, Image, RequestRefused
-
-
-@pytest.fixture
-def client(served, gallery):
-    with Client(str(served.http.base_url), gallery=gallery) as opened:
-        yield opened
+from gmn_client import Image, RequestRefused
 
 
 @pytest.fixture

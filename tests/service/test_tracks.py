@@ -7,15 +7,9 @@ import base64
 import numpy as np
 import pytest
 
-from gmn_client import Client, Image, RequestRefused
+from gmn_client import Image, RequestRefused
 from tests.outside import zip_of
 from tests.service.http.conftest import make_key
-
-
-@pytest.fixture
-def client(served, gallery):
-    with Client(str(served.http.base_url), gallery=gallery) as opened:
-        yield opened
 
 
 def enroll(client, crops, *labels):

@@ -23,17 +23,6 @@ def enroll_all(client: Client, drawn_crops) -> list[str]:
     return [result.crop_id or "" for result in client.enroll(images).results]
 
 
-def test_the_same_person_from_another_camera_comes_first(client: Client, drawn_crops) -> None:
-    enroll_all(client, [crop for crop in drawn_crops if crop.camera == "east"])
-    query = next(crop for crop in drawn_crops if crop.camera == "west")
-    ranking = client.query(query.png, top_k=3)
-    assert [row.rank for row in ranking.results] == [1, 2, 3]
-    assert ranking.results[0].identity == query.identity
-    assert ranking.results[0].pair_logit is not None
-    assert 0.0 <= (ranking.results[0].probability or -1.0) <= 1.0
-    assert ranking.timing_ms.total > 0
-
-
 def test_several_galleries_are_searched_at_once(
     client: Client, service_url: str, gallery: str, drawn_crops
 ) -> None:
@@ -69,14 +58,6 @@ def test_several_galleries_are_searched_at_once(
     assert asyncio.run(ask()).results == answer.results
     with pytest.raises(RequestRefused, match="keep, min_version, mode: "):
         client.query_galleries(image, galleries=names, keep=True)
-
-
-def test_crops_are_listed_whole_page_by_page(client: Client, drawn_crops) -> None:
-    crop_ids = enroll_all(client, drawn_crops)
-    assert sorted(crop.crop_id for crop in client.crops()) == sorted(crop_ids)
-    one = list(client.crops(identity="0001", camera="east", include_vector=True))
-    assert {(crop.identity, crop.camera) for crop in one} == {("0001", "east")}
-    assert all(crop.vector for crop in one)
 
 
 def test_an_enrolment_of_nothing_but_broken_images_answers_each(client: Client) -> None:

@@ -76,18 +76,6 @@ def test_a_gallery_is_made_changed_and_deleted(client: Client) -> None:
     assert "lobby" not in {gallery.name for gallery in client.galleries()}
 
 
-def test_a_snapshot_is_taken_listed_restored_and_deleted(filled: Client, drawn_crops) -> None:
-    taken = filled.take_snapshot()
-    assert (taken.crops, taken) == (len(drawn_crops), filled.snapshot(taken.snapshot_id))
-    filled.enroll([Image(drawn_crops[0].png, "a.png", "somebody new")])
-    restored = filled.restore_snapshot(taken.snapshot_id)
-    assert restored.crops == filled.gallery().crops == len(drawn_crops)
-    assert restored.gallery_version > taken.version
-    assert list(filled.snapshots()) == [taken]
-    filled.delete_snapshot(taken.snapshot_id)
-    assert list(filled.snapshots()) == []
-
-
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_a_name_that_would_lead_elsewhere_is_sent_nowhere(client: Client, name: str) -> None:
     with pytest.raises(InvalidInput):

@@ -19,6 +19,7 @@ from service.http.keys import LOCAL_ADMIN
 from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
 from service.settings import Settings
+from tests.service.conftest import files
 from tests.waiting import eventually
 
 CROPS = "/v1/galleries/lobby/crops"
@@ -54,7 +55,7 @@ def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(gua
         chunks = iter([START, *[b"x" * 200_000] * 7])
         form = {"Content-Type": "multipart/form-data; boundary=b"}
         unannounced = guarded.ask("POST", CROPS, "enroll", content=chunks, headers=form)
-        small = guarded.ask("POST", CROPS, "enroll", files=[("images", ("a", b"no image"))])
+        small = guarded.ask("POST", CROPS, "enroll", files=files(b"no image"))
     assert answer.startswith("HTTP/1.1 429")
     assert "retry-after: 1" in answer.lower()
     assert unannounced.status_code == 429
@@ -76,12 +77,12 @@ def test_an_announced_length_holds_nothing_until_the_bytes_arrive(guarded):
         for _ in range(8):
             slow = opened.enter_context(guarded.upload(CROPS, 1_900_000, "enroll"))
             slow.sendall(START)
-        small = guarded.ask("POST", CROPS, "enroll", files=[("images", ("a", b"no image"))])
+        small = guarded.ask("POST", CROPS, "enroll", files=files(b"no image"))
     assert small.status_code == 422
 
 
 def test_one_caller_leaves_room_for_the_others(guarded):
-    body = [("images", ("a", b"x" * 900_000))]
+    body = files(b"x" * 900_000)
     with _slow_upload(guarded):
         assert guarded.ask("POST", CROPS, "enroll", files=body).status_code == 429
         assert guarded.ask("POST", CROPS, "lobby", files=body).status_code == 422
@@ -92,7 +93,7 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
         with guarded.upload(CROPS, 1_900_000, "enroll") as left:
             left.sendall(START + b"x" * 1_000_000)
     deadline = time.monotonic() + 20
-    body = [("images", ("a", b"x" * 1_800_000))]
+    body = files(b"x" * 1_800_000)
     while (status := guarded.ask("POST", CROPS, "enroll", files=body).status_code) == 429:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -14,6 +14,7 @@ from gmn_client import Client, InvalidInput, KeyRefused
 from model.problems import InputProblem
 from service.commands.serve import serve
 from tests.forked import run_gmn
+from tests.service.conftest import files
 from tests.waiting import eventually
 
 CROPS = "/v1/galleries/lobby/crops"
@@ -146,8 +147,8 @@ def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new
 
 def test_an_enroll_key_learns_no_id_of_a_crop_that_was_there_before(guarded, drawn_crops):
     def enroll(key, **labels):
-        files = {"images": drawn_crops[5].png}
-        answer = guarded.ask("POST", CROPS, key, files=files, data=labels)
+        image = {"images": drawn_crops[5].png}
+        answer = guarded.ask("POST", CROPS, key, files=image, data=labels)
         assert answer.status_code == 201
         return answer
 
@@ -198,8 +199,8 @@ def test_who_may_not_send_a_body_is_told_before_sending_it(guarded):
 
 
 def test_a_refused_body_that_is_sent_all_the_same_keeps_its_answer(guarded):
-    files = [("images", ("a", b"x" * 1_500_000))]
-    assert guarded.ask("POST", CROPS, files=files).status_code == 401
+    sent = files(b"x" * 1_500_000)
+    assert guarded.ask("POST", CROPS, files=sent).status_code == 401
 
 
 def test_a_key_never_stands_in_the_log_or_in_an_answer(guarded, new_key):

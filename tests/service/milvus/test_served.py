@@ -12,7 +12,7 @@ import pytest
 
 from tests.forked import run_forked
 from tests.outside import problem
-from tests.service.conftest import START
+from tests.service.conftest import START, files
 from tests.service.milvus.conftest import KINDS
 from tests.service.milvus.servers import milvus_server
 from tests.waiting import eventually
@@ -203,7 +203,7 @@ def test_without_its_server_searches_are_refused_at_once_and_the_rest_goes_on(
         gone = listed[0]["crop_id"]
         assert outside.http.delete(f"/v1/galleries/{other}/crops/{gone}").status_code == 200
         assert outside.read(f"/v1/galleries/{other}")["crops"] == 2
-        pair = [("images", ("a", drawn_crops[0].png)), ("images", ("b", drawn_crops[1].png))]
+        pair = files(drawn_crops[0].png, drawn_crops[1].png)
         assert outside.http.post("/v1/pairs", files=pair, data={"gallery": gallery}).is_success
     finally:
         flag.unlink()

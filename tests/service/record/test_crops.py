@@ -34,10 +34,6 @@ def _elsewhere(do) -> None:
     thread.join()
 
 
-def _names(record, gallery) -> list[str]:
-    return sorted(record.people.names(gallery))
-
-
 @pytest.mark.parametrize("read", ["indexed", "vectors", "vectors_of"])
 def test_a_crop_removed_before_its_vector_is_read_is_left_out(record, gallery, monkeypatch, read):
     first, second = _enroll(record, gallery, new_crop(1), new_crop(2)).added
@@ -142,33 +138,6 @@ def _elsewhere_raising(do) -> None:
     _elsewhere(run)
     for error in errors:
         raise error
-
-
-def test_a_person_comes_with_the_first_crop_and_goes_with_the_last(record, gallery):
-    def counts():
-        entry = record.galleries.get(gallery)
-        return entry.crops, entry.identities, entry.unnamed
-
-    ann, bob, again, nobody = (
-        image.crop_id
-        for image in _enroll(
-            record,
-            gallery,
-            new_crop(1, "Ann"),
-            new_crop(2, "Bob"),
-            new_crop(3, "Ann"),
-            new_crop(4, None),
-        ).landed
-    )
-    assert (counts(), _names(record, gallery)) == ((4, 2, 1), ["Ann", "Bob"])
-    record.crops.remove(gallery, [ann])
-    assert (counts(), _names(record, gallery)) == ((3, 2, 1), ["Ann", "Bob"])
-    record.crops.change(gallery, [again, nobody], {"identity": "Eve"})
-    assert (counts(), _names(record, gallery)) == ((3, 2, 0), ["Bob", "Eve"])
-    record.crops.change(gallery, [bob], {"identity": None})
-    assert (counts(), _names(record, gallery)) == ((3, 1, 1), ["Eve"])
-    record.crops.remove(gallery, [again, nobody, bob])
-    assert (counts(), _names(record, gallery)) == ((0, 0, 0), [])
 
 
 def test_the_name_of_a_person_without_crops_is_nowhere_on_the_disk(record, gallery, tmp_path):

@@ -88,16 +88,6 @@ def test_cohesion_is_the_least_cosine_to_the_mean_of_the_others():
     assert cohesion(vectors) == pytest.approx(others[0] / np.linalg.norm(others), rel=1e-6)
 
 
-def test_a_track_is_changed_with_a_crop_and_goes_with_it(record, gallery):
-    first, second = enroll(record, gallery, tracked(0, "7"), tracked(1, "7"))
-    record.crops.change(gallery, [first], CropFields(track="8"))
-    assert tracks_of(record, gallery) == {first: "8", second: "7"}
-    record.crops.change(gallery, [first], CropFields(track=None))
-    record.crops.remove(gallery, [second])
-    assert tracks_of(record, gallery) == {first: None}
-    assert record.tracks.page(gallery, "", 9) == ([], None)
-
-
 @pytest.mark.parametrize("order", ["enrolled", "captured", "-captured"])
 def test_crops_of_a_track_are_listed_page_by_page(record, gallery, order):
     ids = enroll(record, gallery, *(tracked(n, str(n % 2)) for n in range(7)))
