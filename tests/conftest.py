@@ -30,7 +30,7 @@ class DrawnCrop(NamedTuple):
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Ends the output with the count of skipped tests where programs that they need are missing."""
+    """Print how many tests were skipped for missing programs."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     missing = [name for name in ("redis-server", "chromium") if shutil.which(name) is None]
     if reporter and missing and (skipped := len(reporter.stats.get("skipped", []))):
@@ -42,7 +42,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Prints with which status a worker of pytest-xdist ended, which its own report leaves out."""
+    """Print the exit status of a worker of pytest-xdist, which its own report leaves out."""
     if error:
         status = node.gateway._io.popen.wait(10)
         reporter = node.config.pluginmanager.get_plugin("terminalreporter")

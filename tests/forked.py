@@ -62,7 +62,7 @@ class Forked:
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        """Starts it.
+        """Start the program.
 
         Args:
             program: Python source.
@@ -112,7 +112,7 @@ class Forked:
         return status
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal, where it still runs."""
+        """Send a signal if the program still runs."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -122,7 +122,7 @@ class Forked:
 
 
 def run_gmn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs `gmn` with arguments to its end; `options` as of `run_forked`."""
+    """Run `gmn` with arguments to its end; `options` as of `run_forked`."""
     return run_forked(GMN, *arguments, **options)
 
 

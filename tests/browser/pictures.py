@@ -31,7 +31,7 @@ main > :not(article), article:nth-of-type(n+4):not(:nth-of-type(10)) { display: 
 
 
 def _kept(shot: Any, file: Path) -> None:
-    """Writes a picture of the browser's in 256 colours."""
+    """Write a screenshot in 256 colours."""
     shot.screenshot(path=file)
     with Image.open(file) as picture:
         few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
@@ -39,7 +39,7 @@ def _kept(shot: Any, file: Path) -> None:
 
 
 def take_pictures(folder: Path) -> None:
-    """Serves, enrolls and asks for drawn people, and writes both pictures."""
+    """Serve, enroll and search for drawn people, and write both screenshots."""
     cast = draw_cast(SEED, PEOPLE, STRANGERS, CAMERAS)
     asked = random.Random(SEED).choice(cast.known).read()
     upload: FilePayload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}

@@ -31,7 +31,7 @@ def docs(tab: Any, address: str) -> Any:
 
 
 def open_call(docs: Any, operation: str, **path: str) -> Any:
-    """Opens a call, presses "Try it out" and fills in the parameters of its path."""
+    """Open a call, press "Try it out" and fill in the parameters of its path."""
     call = docs.locator(f"[id$='-{operation}']")
     call.locator(".opblock-summary-control").click()
     call.get_by_role("button", name="Try it out").click()
@@ -41,7 +41,7 @@ def open_call(docs: Any, operation: str, **path: str) -> Any:
 
 
 def choose(call: Any, field: str, *files: bytes, name: str = "crop.png") -> None:
-    """Chooses a file in each picker of a field."""
+    """Choose a file in each picker of a field."""
     pickers = call.locator(f"tr[data-property-name='{field}'] input[type=file]")
     assert pickers.count() == len(files)
     for picker, content in zip(pickers.all(), files, strict=True):
@@ -51,7 +51,7 @@ def choose(call: Any, field: str, *files: bytes, name: str = "crop.png") -> None
 
 
 def execute(call: Any) -> Any:
-    """Presses Execute; the answer, which the page shows too."""
+    """Press Execute, and return the answer, which the page shows too."""
     with call.page.expect_response(re.compile("/v1/")) as answered:
         call.get_by_role("button", name="Execute").click()
     shown = call.locator(".live-responses-table .response .response-col_status")

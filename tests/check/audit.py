@@ -59,7 +59,7 @@ def judge(answer: str) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Asks, says, and answers the exit status."""
+    """Audit the packages, print the findings, and return the exit status."""
     well, said = judge(ask(REQUIREMENTS))
     print(said, file=sys.stdout if well else sys.stderr)
     return 0 if well else 1

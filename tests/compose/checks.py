@@ -141,7 +141,7 @@ def redis_goes_away(it: Deployment, kept: Kept) -> None:
 
 
 def watch_with_prometheus(it: Deployment) -> None:
-    """Prometheus asks the service, and its rules are loaded."""
+    """Check that Prometheus scrapes the service and has loaded its rules."""
     it.do("monitor")
     until = time.monotonic() + 120
     with httpx.Client(base_url=it.prometheus, timeout=10) as http:

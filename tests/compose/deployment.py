@@ -169,17 +169,17 @@ class Deployment:
 
     @property
     def trust(self) -> ssl.SSLContext:
-        """Trusts the certificate that was made."""
+        """Trust the certificate that was made."""
         return ssl.create_default_context(cafile=self.folder / "docker" / "secrets" / "tls.crt")
 
     def through_the_proxy(self) -> httpx.Client:
-        """Asks whichever process answers the proxy."""
+        """Send a request through the proxy, to any process."""
         return httpx.Client(
             base_url=self.url, headers=self._headers(), verify=self.trust, timeout=60
         )
 
     def container(self, number: int) -> httpx.Client:
-        """Asks one of the service's containers, from 1, past the proxy."""
+        """Send a request to one of the service's containers, from 1, past the proxy."""
         ids = self._run(["docker", "compose", "ps", "-q", "service"]).split()
         if len(ids) < number:
             raise Failed(f"there are {len(ids)} containers of the service")
@@ -188,7 +188,7 @@ class Deployment:
 
     @contextlib.contextmanager
     def processes(self) -> Iterator[list[httpx.Client]]:
-        """Asks each process by a connection of its own, which it keeps while it is used."""
+        """Send a request to each process by a connection of its own."""
         until = time.monotonic() + 60
         with contextlib.ExitStack() as opened:
             found: dict[str, httpx.Client] = {}
@@ -220,7 +220,7 @@ class Deployment:
         return Death(times[0], times[1] if len(times) > 1 else time.time())
 
     def settle(self) -> None:
-        """Gives the second container the number of the first one, which is gone.
+        """Give the second container the number of the first one, which is gone.
 
         Docker knows containers by their labels, and podman-compose by their names.
         """
@@ -228,7 +228,7 @@ class Deployment:
             self._run(["docker", "rename", f"{PROJECT}_service_2", f"{PROJECT}_service_1"])
 
     def until_ready(self, containers: int = 1, seconds: float = 180.0) -> float:
-        """Waits until each container says that it is ready, and then until the proxy says so.
+        """Wait until each container is ready, and then until the proxy says so.
 
         Returns:
             How long that took, seconds.

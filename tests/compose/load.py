@@ -197,7 +197,7 @@ class Load:
         gone_is_done: bool = False,
         **request: Any,
     ) -> dict[str, Any]:
-        """Asks until it is answered; a loss in between is on the account."""
+        """Send a request until it is answered; lost answers are on the account."""
         until = time.monotonic() + LONGEST_WAIT_S
         again = False
         while time.monotonic() < until:

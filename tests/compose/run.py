@@ -42,7 +42,7 @@ STAND_INS = {
 
 
 def main() -> int:
-    """Runs the story; 0 where all of it was as it has to be."""
+    """Run all checks; the exit status is 0 if they pass."""
     try:
         _make_stand_ins()
         with Deployment() as deployment:

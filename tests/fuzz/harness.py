@@ -23,7 +23,7 @@ MAX_LENGTH = 65_536
 def fuzz(
     target: Callable[[bytes], None], seeds: Iterable[bytes], declared: type[Exception]
 ) -> None:
-    """Runs a target until the time or the number of runs is over; the exit status tells of finds.
+    """Run a target until the time or the number of runs is over; the exit status tells of findings.
 
     Args:
         target: is called with each input.

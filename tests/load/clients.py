@@ -51,7 +51,7 @@ class Account:
             self.complain(f"{what}: {answer.status} {answer.body[:200]!r}")
 
     def complain(self, wrong: str) -> None:
-        """Notes what should not have been answered so."""
+        """Note an answer that breaks a promise."""
         if len(self.wrong) < 20:
             self.wrong.append(wrong)
 
@@ -73,7 +73,7 @@ class Pictures:
 async def drive(
     port: int, clients: int, seconds: float, pictures: Pictures, pace: float | None = None
 ) -> Account:
-    """Lets clients ask for so long; who is refused waits as it is told.
+    """Let clients send requests for some seconds; refused ones wait as they are told.
 
     Args:
         port: of the service on this machine.
@@ -105,7 +105,7 @@ class _Turns:
         self._until = until
 
     async def wait(self) -> bool:
-        """Waits for the next one; False once it is over."""
+        """Wait for the next request; return False once the time is over."""
         moment = self._next = max(self._next + self._between, 0.0)
         if self._between and moment < self._until:
             await asyncio.sleep(max(0.0, moment - time.monotonic()))
@@ -128,7 +128,7 @@ async def _client(
 async def _ask_one(
     connection: Connection, chance: random.Random, account: Account, pictures: Pictures
 ) -> float:
-    """Asks one thing; answers how long to wait before the next."""
+    """Send a request, and return the seconds to wait before the next one."""
     dice = chance.random()
     crop_id = None
     if dice < QUERIES:

@@ -47,7 +47,7 @@ class Growth:
 
 
 def growth(seconds: list[float], values: list[float], allowed: float) -> Growth:
-    """Fits a line to the means of eight stretches of a series.
+    """Fit a line to the means of eight stretches of a series.
 
     Args:
         seconds: when each sample was taken, ascending.

@@ -57,7 +57,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, sent: bytes) -> Answer:
-        """Sends a request and reads its answer.
+        """Send a request and read its answer.
 
         Raises:
             OSError, EOFError: there was none.

@@ -32,7 +32,7 @@ def measure(
     say: Callable[[str], object],
     keep: Callable[[dict[str, Any]], object] = lambda _: None,
 ) -> list[str]:
-    """Drives a load and tells of it; answers what broke a promise."""
+    """Drive a load, print its figures, and return the broken promises."""
     port = served.http.base_url.port
     assert port is not None
     began = time.monotonic()
@@ -112,7 +112,7 @@ def _processor_seconds() -> float:
 
 
 def main() -> int:
-    """Serves, drives, judges; answers the exit status."""
+    """Serve, drive a load and judge it; return the exit status."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--clients", type=int, default=400)
     options.add_argument("--seconds", type=float, default=60.0)

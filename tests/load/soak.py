@@ -50,7 +50,7 @@ class Samples:
     open_files: list[float] = field(default_factory=list)
 
     def take(self, process: int) -> None:
-        """Looks once more."""
+        """Take one more sample."""
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
         self.seconds.append(time.monotonic())
         self.resident_mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
@@ -65,7 +65,7 @@ class Samples:
 
 @contextlib.contextmanager
 def sampled(process: int, every: float) -> Iterator[Samples]:
-    """Looks at a process again and again while the block runs."""
+    """Sample a process again and again while the block runs."""
     samples = Samples()
     stop = threading.Event()
 
@@ -139,7 +139,7 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Serves, soaks, judges; answers the exit status."""
+    """Serve, soak and judge; return the exit status."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--artefact", default="bundled")
     asked = options.parse_args()

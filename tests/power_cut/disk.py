@@ -89,7 +89,7 @@ class Disk:
         self._synced: set[_Renaming] = set()
 
     def ask(self, asked: Asked) -> None:
-        """Follows one entry."""
+        """Follow one entry of the recording."""
         match asked.kind:
             case "c" | "d":
                 made = (_File if asked.kind == "c" else _Folder)(asked.inode)

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).with_name("recorder.c")
 
 
 def build_recorder(folder: Path) -> Path:
-    """Compiles the library; skips the test where that cannot be done."""
+    """Compile the library; skip the test if that is not possible."""
     compiler = shutil.which("gcc")
     if compiler is None or os.uname().sysname != "Linux":
         pytest.skip("power cuts are recorded on Linux, by a library that gcc builds")

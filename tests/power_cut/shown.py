@@ -56,13 +56,13 @@ def shown_by(client: httpx.Client, data_dir: Path) -> Shown:
 
 
 def keys_in(data_dir: Path) -> list[str]:
-    """Ids of the API keys that a data directory keeps."""
+    """Return the ids of the API keys of a data directory."""
     with _reading(data_dir) as record:
         return sorted(key.key_id for key in Keys(record).all())
 
 
 def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
-    """Pictures in the folder without a crop that no maintenance will ever remove."""
+    """Return pictures without a crop that no maintenance will remove."""
     with _reading(data_dir) as record:
         known = {name for _, name in StrayFiles(record).all(ALL_TIME, 1_000_000)}
         crops = Reader(record).execute("SELECT crop_id FROM crops")
@@ -75,7 +75,7 @@ def _reading(data_dir: Path) -> contextlib.closing[StoredRecord]:
 
 
 def wait_for_jobs(client: httpx.Client) -> None:
-    """Returns once no job is left to be done."""
+    """Return once all jobs have ended."""
     until = time.monotonic() + JOBS_END_WITHIN_SECONDS
     while any(job["state"] in ("queued", "running") for job in _results(client, "/v1/jobs")):
         assert time.monotonic() < until, "a job does not end"

@@ -47,7 +47,7 @@ DEFECTS: dict[str, tuple[tuple[tuple[Any, str], ...], Callable[[], None]]] = {
 
 
 def break_service(defect: str, begins: str) -> None:
-    """Lets this process have a defect once the file `begins` is there."""
+    """Give this process a defect once the file `begins` is there."""
     places, break_it = DEFECTS[defect]
 
     def broken(whole: Any) -> Any:

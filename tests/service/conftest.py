@@ -50,7 +50,7 @@ class Served:
     def __init__(
         self, log: Path, program: str = START, forked: bool = True, **settings: Any
     ) -> None:
-        """Starts it, and waits until it serves.
+        """Start the service, and wait until it serves.
 
         Args:
             log: file for its standard error.
@@ -141,7 +141,7 @@ class Served:
         return job
 
     def drops_who_left(self, request: httpx.Request, path: str) -> None:
-        """Sends a request whose client leaves, until one was dropped, and nothing of it is left.
+        """Send requests whose client leaves, until one is dropped and holds no cost.
 
         Args:
             request: built by `http`.
@@ -229,14 +229,14 @@ def _services(artefact: Path, places: pytest.TempPathFactory) -> Iterator[Start]
 
 @pytest.fixture(scope="module")
 def start(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts services that live as long as the tests of a file."""
+    """Return a function that starts services, which live as long as the tests of a file."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
 
 
 @pytest.fixture(scope="session")
 def start_shared(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts services that live as long as the session."""
+    """Return a function that starts services, which live as long as the session."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
 

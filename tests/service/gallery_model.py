@@ -174,7 +174,7 @@ class GalleryModel:
         return None if theirs else False
 
     def forget(self, identity: str) -> int:
-        """Takes somebody out of gallery, snapshots and merges; answers how many crops it held."""
+        """Remove a person from gallery, snapshots and merges; return how many crops they had."""
         self.merges = {
             merge_id: merge
             for merge_id, merge in self.merges.items()

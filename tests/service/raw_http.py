@@ -34,7 +34,7 @@ def besieged(start):
 
 @pytest.fixture
 def connect(besieged):
-    """Opens a connection; every one is closed at the end."""
+    """Return a function that opens a connection; all are closed at the end."""
     address = urlsplit(str(besieged.http.base_url))
     with contextlib.ExitStack() as opened:
 
@@ -47,7 +47,7 @@ def connect(besieged):
 
 @pytest.fixture
 def ask(connect):
-    """Sends bytes and answers all that comes until the connection is closed."""
+    """Return a function that sends bytes and returns the answer up to the end of the connection."""
 
     def send(*parts: bytes) -> bytes:
         connection = connect()

@@ -26,13 +26,13 @@ class SmallDisk:
                 pass
 
     def free(self) -> None:
-        """Gives back what `fill` took."""
+        """Give back the space that `fill` took."""
         (self.path / "filling").unlink()
 
 
 @contextlib.contextmanager
 def small_disk(path: Path, megabytes: int) -> Iterator[SmallDisk]:
-    """Mounts one, and unmounts it; skips the test where nobody may mount."""
+    """Mount a disk, and unmount it at the end; skip the test if mounting is not permitted."""
     path.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)],

@@ -58,7 +58,7 @@ def get(served: Served, url: str, key: str) -> httpx.Response:
 
 
 def begin(held: contextlib.ExitStack, served: Served, url: str, key: str) -> httpx.Response:
-    """Asks for an export of which nothing is read."""
+    """Ask for an export of which nothing is read."""
     headers = {"Authorization": f"Bearer {key}"}
     return held.enter_context(served.http.stream("GET", url, headers=headers))
 

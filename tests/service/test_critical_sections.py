@@ -79,7 +79,7 @@ class Threads:
         return wait_and_call
 
     async def release(self, request: asyncio.Task[object]) -> None:
-        """Lets the thread go on, and waits for its end and the request's."""
+        """Let the thread go on, and wait for its end and the request's."""
         self.let_go.set()
         while not self.ended.is_set():
             await asyncio.sleep(PAUSE_SECONDS)
@@ -210,7 +210,7 @@ def test_a_cancelled_request_keeps_its_lock_until_its_thread_ends_and_leaves_not
 
 
 async def _cancelled_at(call, act, threads, runtime, crops) -> bool:
-    """Cancels a request while its n-th thread works; False where it has fewer."""
+    """Cancel a request while its n-th thread works; return False if it has fewer."""
     case = Prepared(runtime, crops)
     threads.hold(None)
     await case.prepare()

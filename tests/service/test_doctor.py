@@ -16,7 +16,7 @@ from tests.service.gallery.new_crops import EMBEDDER, new_crop
 
 @pytest.fixture
 def examine(tmp_path, tiny_artefact, monkeypatch, capsys):
-    """Runs the command in an environment; answers its status, and the findings by part."""
+    """Return a function that runs the command; it returns the status and the findings by part."""
     for name in ("GMN_REDIS_URL", "GMN_API_KEYS_FILE", "GMN_BACKUP_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GMN_ARTEFACT", str(tiny_artefact))

@@ -34,7 +34,7 @@ ADDRESS = "http://127.0.0.1:8000"
 
 
 def run(page: str, folder: Path, url: str) -> None:
-    """Runs the page's blocks marked `sh` as one script, against a service at `url`."""
+    """Run the page's blocks marked `sh` as one script, against a service at `url`."""
     script = "\n".join(BLOCK.findall(page)).replace(ADDRESS, url.rstrip("/"))
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],

@@ -25,7 +25,7 @@ from tests.service.gallery.new_jobs import new_job
 
 @pytest.fixture
 def asked(tiny_artefact, tmp_path):
-    """Runs calls against an application in this process, whose record they change meanwhile."""
+    """Return a function that runs calls against an application in this process."""
     settings = Settings(
         artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
     )

@@ -51,7 +51,7 @@ ENDS_WITHIN = 20.0
 
 @pytest.fixture
 def broken(start, tmp_path):
-    """Starts a service whose defect begins when its file is touched."""
+    """Return a function that starts a service, whose defect begins when its file is touched."""
 
     def start_one(defect: str) -> Served:
         begins = tmp_path / defect.replace(" ", "-")
@@ -78,7 +78,7 @@ def _probes(served: Served) -> tuple[list[httpx.Response], list[httpx.Response]]
 
 
 def _beside(call: Callable[[], httpx.Response]) -> list[httpx.Response]:
-    """Calls in a thread, and keeps the answer if there is one."""
+    """Call in a thread, and return a list that gets the answer if there is one."""
     answers: list[httpx.Response] = []
 
     def run() -> None:

@@ -44,7 +44,7 @@ def besieged(start, mounted, data_dir):
 
 @pytest.fixture
 def ended(besieged, request):
-    """Runs one import to its end: its state, detail, counts and the rows of its report."""
+    """Run an import to its end, and return its state, detail, counts and the rows of its report."""
     gallery = besieged.create(f"g{abs(hash(request.node.name))}")
 
     def run(data: bytes | None = None, **fields: str):

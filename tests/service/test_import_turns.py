@@ -47,7 +47,7 @@ def begun(served: Served, key: str, gallery: str, entries: Mapping[str, bytes]) 
 
 @pytest.fixture
 def two_galleries(start, tmp_path: Path):
-    """Starts a service whose client is admin, with a key to enroll in each of two galleries."""
+    """Return a function that starts a service with a key to enroll in each of two galleries."""
 
     def start_one(**settings: Any) -> tuple[Served, str, str]:
         data_dir = tmp_path / "data"

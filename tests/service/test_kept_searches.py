@@ -271,7 +271,7 @@ def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_p
         await store_and_refit(runtime, {})
 
     def logged(person: int) -> int:
-        """Bytes that one enrolment writes into the database's log."""
+        """Return the bytes that one enrollment writes into the database's log."""
         with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         asyncio.run(fill(runtime, [person]))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def _import(served, drawn_crops) -> None:
-    """Sends an archive; the service dies before or after it answers."""
+    """Send an archive; the service dies before or after it answers."""
     with contextlib.suppress(httpx.TransportError):
         served.http.post(
             "/v1/galleries/default/imports", files={"archive": ("a.zip", zip_of_crops(drawn_crops))}

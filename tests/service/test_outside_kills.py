@@ -39,7 +39,7 @@ def _check(place, held: set[str], deleted: set[str]) -> None:
 
 
 def _enroll(served, image: bytes, held: set[str], deleted: set[str]) -> None:
-    """Enrolls images until the service is gone, and deletes every fourth."""
+    """Enroll images until the service is gone, and delete every fourth."""
     with contextlib.suppress(httpx.TransportError):
         for number in range(10_000):
             answer = served.enroll("default", image + b"%d %d" % (id(held), number))

@@ -176,7 +176,7 @@ def test_a_heartbeat_counts_for_its_own_thread_alone(pool):
 
 
 def _background(monkeypatch, watchdog, **replaced):
-    """Runs the background work of a service of nothing until the process would end, or 1.5 s."""
+    """Run the background work of an empty service until the process would end, or for 1.5 s."""
 
     async def nothing(*_):
         return None

@@ -35,7 +35,7 @@ class Driver:
     reached: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
-        """Starts the service for the first time."""
+        """Start the service for the first time."""
         self.world.start()
         self.world.begin_galleries()
 

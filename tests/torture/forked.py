@@ -33,7 +33,7 @@ class ForkedService:
             )
 
     def serving(self) -> bool:
-        """Returns once it answers requests, or False where it died before."""
+        """Return True once it answers requests, or False if it died before."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             found = STARTED.search(self.log.read_text(errors="replace"))
@@ -50,7 +50,7 @@ class ForkedService:
         return self.log.read_text(errors="replace")[-3000:]
 
     def died_within(self, seconds: float) -> bool:
-        """Waits for it to end by itself."""
+        """Wait for the process to end by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         return self.process.poll() is not None

@@ -176,12 +176,12 @@ class Ledger:
             return all(doubt.gallery != gallery for doubt in self.doubts)
 
     def dead_ids(self) -> set[str]:
-        """Ids of crops that must not be shown any more."""
+        """Return the ids of crops that must not be shown any more."""
         with self._lock:
             return {crop_id for crop_id, number in self.by_id.items() if number in self.dead}
 
     def know(self, listed: list[dict[str, Any]]) -> None:
-        """Learns the ids of crops that were imported."""
+        """Learn the ids of crops that were imported."""
         with self._lock:
             for row in listed:
                 self._know(self.by_sha[row["sha256"]], row["crop_id"])

@@ -156,14 +156,14 @@ class Caller:
         self._must_be_there(operation, self.send(operation, "DELETE", path))
 
     def relabel(self, gallery: str, identity: str, new: str, numbers: Sequence[int]) -> None:
-        """Renames a person, or merges them into another."""
+        """Rename a person, or merge them into another."""
         operation = self.ledger.begin("relabel", gallery, dict.fromkeys(numbers, new))
         path = f"/v1/galleries/{gallery}/identities/{identity}"
         answer = self.send(operation, "PATCH", path, data={"new_identity": new})
         self._must_be_there(operation, answer)
 
     def query(self, crop: Crop) -> None:
-        """Looks for a crop by its own image: none is better, and no dead one is shown."""
+        """Search for a crop by its own image: none is better, and no deleted one is shown."""
         if crop.image is None:
             return
         dead = self.ledger.dead_ids()
@@ -183,7 +183,7 @@ class Caller:
         check_own_rank(crop, answer.json()["results"], dead)
 
     def import_archive(self, gallery: str, count: int, identity: str | None = None) -> None:
-        """Sends an archive and waits for its job."""
+        """Send an archive and wait for its job."""
         identity = identity or self.new_identity()
         crops = [self.new_crop(gallery) for _ in range(count)]
         packed = zip_of({f"{crop.number:08d}.png": crop.image or b"" for crop in crops})
@@ -204,7 +204,7 @@ class Caller:
             self._learn_ids(gallery, identity)
 
     def reindex(self, gallery: str) -> None:
-        """Embeds a gallery by the newest model, where another one filled it."""
+        """Embed a gallery by the newest model if another one filled it."""
         answer = self.send(None, "POST", f"/v1/galleries/{gallery}/reindex")
         if answer is not None and answer.status_code == 202:
             self.ledger.jobs[answer.json()["job_id"]] = 0
@@ -240,7 +240,7 @@ class Caller:
             self.ledger.acknowledge(operation)
 
     def delete_gallery(self, gallery: str) -> None:
-        """Deletes a gallery with everything in it."""
+        """Delete a gallery with everything in it."""
         crops = [crop.number for crop in self.ledger.crops.values() if crop.gallery == gallery]
         operation = self.ledger.begin("delete gallery", gallery, dict.fromkeys(crops), deletes=True)
         self.ledger.doubtful_galleries[gallery] = operation
@@ -254,11 +254,11 @@ class Caller:
         self.ledger.acknowledge(operation)
 
     def create_webhook(self) -> None:
-        """Makes a webhook at which nobody listens."""
+        """Make a webhook at which nobody listens."""
         self.send(None, "POST", "/v1/webhooks", data={"url": "http://127.0.0.1:9/"})
 
     def arm(self, gallery: str) -> None:
-        """Arms a gallery as a watch list for a second."""
+        """Arm a gallery as a watch list for a second."""
         fields = {
             "budget": "3",
             "tracks_per_day": "300",
@@ -273,7 +273,7 @@ class Caller:
             self.send(None, "PUT", path, data={**fields, "confirm": confirm})
 
     def take_snapshot(self, gallery: str) -> Snapshot | None:
-        """Copies a gallery; None where nobody knows."""
+        """Copy a gallery; return None if the outcome is open."""
         snapshot = self.ledger.begin_snapshot(gallery)
         operation = self.ledger.begin("snapshot", gallery, {})
         answer = self.send(operation, "POST", f"/v1/galleries/{gallery}/snapshots")
@@ -284,7 +284,7 @@ class Caller:
         return snapshot
 
     def delete_snapshot(self, snapshot: Snapshot) -> None:
-        """Removes a snapshot, which is never put back from now on."""
+        """Remove a snapshot, which is never restored from now on."""
         self.ledger.snapshots.remove(snapshot)
         operation = self.ledger.begin("delete snapshot", snapshot.gallery, {})
         path = f"/v1/galleries/{snapshot.gallery}/snapshots/{snapshot.snapshot_id}"
@@ -293,7 +293,7 @@ class Caller:
             self.ledger.acknowledge(operation)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Puts a snapshot back; to be called while nobody else writes to its gallery."""
+        """Restore a snapshot; to be called while nobody else writes to its gallery."""
         after = self.ledger.restored(snapshot)
         operation = self.ledger.begin(f"restore {snapshot.snapshot_id}", snapshot.gallery, after)
         path = f"/v1/galleries/{snapshot.gallery}/snapshots/{snapshot.snapshot_id}/restore"
@@ -306,7 +306,7 @@ class Caller:
         self.settle(snapshot.gallery)
 
     def settle(self, gallery: str) -> list[dict[str, Any]]:
-        """Lists a gallery and holds it against the ledger."""
+        """List a gallery and compare it with the ledger."""
         rows: list[dict[str, Any]] = []
         cursor = None
         while True:

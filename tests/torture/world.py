@@ -49,14 +49,14 @@ class World:
         return self.service
 
     def start_beside(self) -> ForkedService:
-        """Starts a second process on the data directory."""
+        """Start a second process on the data directory."""
         self.beside = self._begin_process(None)
         if not self.beside.serving():
             raise Violation("lost", f"a second process does not start: {self.beside.said}")
         return self.beside
 
     def go_on_with_survivor(self) -> bool:
-        """Returns whether one of two processes still lives, which is the service from now on."""
+        """Return whether one of two processes still lives, which is the service from now on."""
         processes = (self.service, self.beside)
         alive = [
             process
@@ -97,7 +97,7 @@ class World:
         self.starts.append(time.monotonic() - begun)
 
     def begin_galleries(self) -> None:
-        """Creates the galleries that clients share."""
+        """Create the galleries that clients share."""
         caller = self.caller("driver")
         for gallery in GALLERIES:
             if gallery not in self.ledger.galleries:
@@ -135,7 +135,7 @@ class World:
 
 
 def eventually(so: Callable[[], bool], otherwise: str, seconds: float = READY_SECONDS) -> None:
-    """Returns once something is so.
+    """Return once a condition holds.
 
     Raises:
         Violation: where it does not come about.

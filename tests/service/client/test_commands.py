@@ -225,7 +225,7 @@ def pack(folder: Path, prefix: str = "") -> Path:
 
 
 def enroll_by(gmn, way: str, folder: Path) -> dict[str, Any]:
-    """Enrolls a folder as it is, as an archive of its content or of itself, or as a job."""
+    """Enroll a folder as it is, as an archive of its content or of itself, or as a job."""
     prefixes = {"zip": "", "packed folder": f"{folder.name}/"}
     source = pack(folder, prefixes[way]) if way in prefixes else folder
     job = ["--job"] if way == "job" else []

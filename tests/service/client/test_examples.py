@@ -57,7 +57,7 @@ def examples() -> Iterator[str]:
 
 
 def parse(line: str) -> None:
-    """Raises where a command or an option of the line does not exist."""
+    """Raise an error if a command or an option of the line does not exist."""
     program, *words = shlex.split(line)
     assert program == "gmn"
     group = typer.main.get_command(gmn.make_app())

@@ -153,7 +153,7 @@ def test_a_request_above_a_callers_share_is_refused_with_the_sum_and_the_limit(a
 
 @pytest.fixture
 def ask(admission):
-    """Sends a form to a call of images, or to one without."""
+    """Return a function that sends a form to a call of images, or to one without."""
 
     def caller(*_):
         return LOCAL_ADMIN

@@ -38,7 +38,7 @@ def records(tmp_path):
 
 @pytest.fixture
 def built(monkeypatch):
-    """Builds stand-ins that compute in PyTorch and take the `SECONDS`; lists them."""
+    """Build stand-ins that compute in PyTorch and take the `SECONDS`, and list them."""
     built = []
     clock = [0.0]
     monkeypatch.setattr(runtimes, "time", SimpleNamespace(perf_counter=lambda: clock[0]))

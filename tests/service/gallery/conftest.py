@@ -11,7 +11,7 @@ from tests.service.gallery.new_crops import EMBEDDER
 
 @pytest.fixture
 def reopen(tmp_path):
-    """Opens the record, and again what an earlier opening left."""
+    """Return a function that opens the record, and opens it again later."""
     opened = []
 
     def open_store():

@@ -109,5 +109,5 @@ def ring_of(store: Record) -> Callable[..., KeyRing]:
 
 @pytest.fixture
 def new_key(guarded: Guarded) -> Callable[..., str]:
-    """Makes another key while the service runs."""
+    """Return a function that makes another key while the service runs."""
     return lambda *options: make_key(guarded.data_dir, *options)

@@ -84,7 +84,7 @@ class Cycles:
         self.services[name].http.close()
 
     def client(self, seed: int) -> None:
-        """Enrols, deletes and searches until the end; stands still while it has to."""
+        """Enroll, delete and search until the end; pause while it has to."""
         chance = random.Random(f"{self.chance.random()}{seed}")
         try:
             while not self._ended:
@@ -162,7 +162,7 @@ class Cycles:
         raise Violated(f"searches are refused for {FOUND_WITHIN_SECONDS:.0f} s: {refused}\n{said}")
 
     def cycle(self, number: int) -> str:
-        """Kills something under load, starts it again, and looks at what both processes find."""
+        """Kill a process under load, start it again, and compare the searches of both processes."""
         self._going.set()
         time.sleep(self.chance.uniform(0.2, 2.0))
         victim = "milvus" if number % MILVUS_EVERY == 0 else self.chance.choice(REPLICAS)

@@ -57,7 +57,7 @@ def _times(search: Callable[[Array], object], queries: Array) -> dict[str, float
 
 
 def _resident(server: Real) -> int:
-    """Bytes of the server's processes, by `ps`."""
+    """Return the memory of the server's processes in bytes, by `ps`."""
     assert server.process is not None
     shown = subprocess.check_output(["ps", "-o", "rss=", "-g", str(server.process.pid)], text=True)
     return 1024 * sum(map(int, shown.split()))

@@ -32,7 +32,7 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 def main(port: int) -> None:
-    """Prints the port outside of `port` inside, and passes on until it is killed."""
+    """Print the outer port of the inner `port`, and relay until the process is killed."""
     listening = socket.create_server(("127.0.0.1", 0))
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
         sys.exit(f"no network namespace: {os.strerror(ctypes.get_errno())}")

@@ -70,7 +70,7 @@ class TestServer:
         return False
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal to all its processes."""
+        """Send a signal to all its processes."""
         assert self.process is not None
         os.killpg(self.process.pid, number)
 
@@ -131,7 +131,7 @@ class Real(TestServer):
         return [*inside, str(REAL), "--data", str(self.folder / "data"), *port]
 
     def close(self) -> None:
-        """Ends it for good, with its namespace."""
+        """End the server for good, with its namespace."""
         super().close()
         self._relay.kill()
         self._relay.communicate()

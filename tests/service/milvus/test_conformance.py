@@ -38,7 +38,7 @@ FILTERS = {
 
 
 def _crash(one):
-    """Ends an indexer as kill -9 does: its leases are not given back."""
+    """End an indexer as kill -9 does: its leases are not given back."""
     one.indexer._closing.set()
     wait(one.indexer._following)
 

@@ -60,7 +60,7 @@ def filled(outside, drawn_crops):
 
 
 def _wait_for(service, gallery, version):
-    """Returns once searches show a version; a new gallery's collection may take some seconds."""
+    """Return once searches show a version; a new gallery's collection may take some seconds."""
     found = {"data": {"crop_id": "unknown", "min_version": version}}
     url = f"/v1/galleries/{gallery}/queries"
     eventually(lambda: service.http.post(url, **found).status_code == 404, 30)

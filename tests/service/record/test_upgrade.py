@@ -36,7 +36,7 @@ LOBBY = 2
 
 @pytest.fixture
 def then(monkeypatch):
-    """Sets the clock of merges, which end, to the day on which the records were made."""
+    """Set the clock of merges, which end, to the day on which the records were made."""
 
     class Then(datetime):
         @classmethod
