@@ -61,7 +61,7 @@ def run_gmn(
 def gmn(service_url: str, gallery: str) -> Callable[..., Any]:
     """Return a function that runs `gmn` on the test's gallery and checks its status.
 
-    It returns the answer of --json, or else the output, or the errors of a command that fails.
+    It returns the answer of --json, or else the output; of a command that fails, its errors.
     """
 
     def run(*arguments: object, status: int = 0, gallery: str = gallery, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def gmn(service_url: str, gallery: str) -> Callable[..., Any]:
         assert ran.returncode == status, ran.stdout + ran.stderr
         if "--json" in arguments and ran.stdout:
             return json.loads(ran.stdout)
-        return ran.stderr if status else ran.stdout
+        return (ran.stderr or ran.stdout) if status else ran.stdout
 
     return run
 
