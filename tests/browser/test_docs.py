@@ -41,7 +41,6 @@ def open_call(docs: Any, operation: str, **path: str) -> Any:
 
 
 def choose(call: Any, field: str, *files: bytes, name: str = "crop.png") -> None:
-    """Choose a file in each picker of a field."""
     pickers = call.locator(f"tr[data-property-name='{field}'] input[type=file]")
     assert pickers.count() == len(files)
     for picker, content in zip(pickers.all(), files, strict=True):

@@ -169,7 +169,6 @@ class Deployment:
 
     @property
     def trust(self) -> ssl.SSLContext:
-        """Trust the certificate that was made."""
         return ssl.create_default_context(cafile=self.folder / "docker" / "secrets" / "tls.crt")
 
     def through_the_proxy(self) -> httpx.Client:

@@ -50,7 +50,6 @@ class Samples:
     open_files: list[float] = field(default_factory=list)
 
     def take(self, process: int) -> None:
-        """Take one more sample."""
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
         self.seconds.append(time.monotonic())
         self.resident_mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)

@@ -35,7 +35,6 @@ class Driver:
     reached: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
-        """Start the service for the first time."""
         self.world.start()
         self.world.begin_galleries()
 

@@ -50,7 +50,6 @@ class ForkedService:
         return self.log.read_text(errors="replace")[-3000:]
 
     def died_within(self, seconds: float) -> bool:
-        """Wait for the process to end by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         return self.process.poll() is not None

@@ -181,7 +181,6 @@ class Ledger:
             return {crop_id for crop_id, number in self.by_id.items() if number in self.dead}
 
     def know(self, listed: list[dict[str, Any]]) -> None:
-        """Learn the ids of crops that were imported."""
         with self._lock:
             for row in listed:
                 self._know(self.by_sha[row["sha256"]], row["crop_id"])

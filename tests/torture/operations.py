@@ -156,7 +156,6 @@ class Caller:
         self._must_be_there(operation, self.send(operation, "DELETE", path))
 
     def relabel(self, gallery: str, identity: str, new: str, numbers: Sequence[int]) -> None:
-        """Rename a person, or merge them into another."""
         operation = self.ledger.begin("relabel", gallery, dict.fromkeys(numbers, new))
         path = f"/v1/galleries/{gallery}/identities/{identity}"
         answer = self.send(operation, "PATCH", path, data={"new_identity": new})
@@ -183,7 +182,6 @@ class Caller:
         check_own_rank(crop, answer.json()["results"], dead)
 
     def import_archive(self, gallery: str, count: int, identity: str | None = None) -> None:
-        """Send an archive and wait for its job."""
         identity = identity or self.new_identity()
         crops = [self.new_crop(gallery) for _ in range(count)]
         packed = zip_of({f"{crop.number:08d}.png": crop.image or b"" for crop in crops})
@@ -240,7 +238,6 @@ class Caller:
             self.ledger.acknowledge(operation)
 
     def delete_gallery(self, gallery: str) -> None:
-        """Delete a gallery with everything in it."""
         crops = [crop.number for crop in self.ledger.crops.values() if crop.gallery == gallery]
         operation = self.ledger.begin("delete gallery", gallery, dict.fromkeys(crops), deletes=True)
         self.ledger.doubtful_galleries[gallery] = operation

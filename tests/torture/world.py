@@ -49,7 +49,6 @@ class World:
         return self.service
 
     def start_beside(self) -> ForkedService:
-        """Start a second process on the data directory."""
         self.beside = self._begin_process(None)
         if not self.beside.serving():
             raise Violation("lost", f"a second process does not start: {self.beside.said}")
@@ -97,7 +96,6 @@ class World:
         self.starts.append(time.monotonic() - begun)
 
     def begin_galleries(self) -> None:
-        """Create the galleries that clients share."""
         caller = self.caller("driver")
         for gallery in GALLERIES:
             if gallery not in self.ledger.galleries:

@@ -70,7 +70,6 @@ class TestServer:
         return False
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to all its processes."""
         assert self.process is not None
         os.killpg(self.process.pid, number)
 
