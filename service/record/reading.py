@@ -28,6 +28,7 @@ class StoredRecord(Database):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
+        self._log = folder / f"{FILE}-wal"
         self.vectors = VectorFiles(folder, only_read=True)
         self._connections_lock = threading.Lock()
         self._connections = []
