@@ -11,6 +11,7 @@ from service.errors import UnknownCrop, UnknownGallery, UnknownIdentity, Unknown
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import stored_picture
 from service.record.people import Person
+from service.record.tracks import Track
 from service.record.values import CropFilter, GalleryRecord, Picture, StoredCrop, count_by_case
 from service.runtime import Runtime
 
@@ -107,12 +108,10 @@ async def list_tracks(
     """Return a page of tracks."""
 
     def read() -> models.Tracks:
-        page = runtime.record.tracks.page(gallery.gallery_id, cursor or "", limit, camera)
-        tracks, next_cursor = page
-        results = []
-        for track in tracks:
-            url = gallery.image_url(track.crop_id) if track.pictured else None
-            results.append(models.Track.model_validate(vars(track) | {"image_url": url}))
+        tracks, next_cursor = runtime.record.tracks.page(
+            gallery.gallery_id, cursor or "", limit, camera
+        )
+        results = [models.Track.model_validate(_described(gallery, track)) for track in tracks]
         return models.Tracks(results=results, next_cursor=next_cursor)
 
     return await runtime.galleries.read(read)
@@ -151,9 +150,9 @@ def described_crops(
     return described
 
 
-def _described(gallery: Gallery, person: Person) -> dict[str, Any]:
-    url = gallery.image_url(person.crop_id) if person.pictured else None
-    return {**vars(person), "image_url": url}
+def _described(gallery: Gallery, shown: Person | Track) -> dict[str, Any]:
+    url = gallery.image_url(shown.crop_id) if shown.pictured else None
+    return {**vars(shown), "image_url": url}
 
 
 async def _stored(runtime: Runtime, gallery: Gallery, crop_id: str) -> StoredCrop:

@@ -76,7 +76,7 @@ class KeptQueries(RecordPart):
             "query_id NOT IN (SELECT query_id FROM case_searches) ORDER BY query_id LIMIT ?",
             (gallery_id, max(0, count + len(new) - most)),
         )
-        removed = _drop(transaction, gallery_id, [query_id for (query_id,) in oldest])
+        removed = drop_searches(transaction, gallery_id, [query_id for (query_id,) in oldest])
         new = new[: max(0, most - count + removed)]
         for search, picture in new:
             _insert(transaction, gallery_id, search, picture)
@@ -161,7 +161,7 @@ class KeptQueries(RecordPart):
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
         """Delete the existing ones of these searches, also from cases; return their number."""
-        return _drop(transaction, gallery_id, query_ids)
+        return drop_searches(transaction, gallery_id, query_ids)
 
     def due(self, gallery_id: int, before: datetime) -> list[str]:
         """Return old searches outside cases, and searches for a person who has no crops left."""
@@ -190,7 +190,7 @@ class KeptQueries(RecordPart):
     ) -> int:
         require_entry(transaction, gallery_id)
         due = _due(transaction, gallery_id, query_ids, before)
-        return _drop(transaction, gallery_id, due)
+        return drop_searches(transaction, gallery_id, due)
 
 
 class Cases(RecordPart):
@@ -313,7 +313,7 @@ class Cases(RecordPart):
         transaction.change("DELETE FROM cases WHERE case_id = ?", (case_id,))
         only_here = [search for search in searches if search.cases == (case_id,)]
         deleted = [search.query_id for search in only_here if key_id in (None, search.key_id)]
-        return _drop(transaction, gallery_id, deleted)
+        return drop_searches(transaction, gallery_id, deleted)
 
 
 def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
@@ -336,18 +336,15 @@ def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -
     ]
 
 
-def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> list[KeptQuery]:
-    """Return searches for the person shown by these crops; forgetting the person deletes them."""
+def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return searches for the person shown by these crops, by id, each with its cases.
+
+    Forgetting the person deletes these searches.
+    """
     shown = reader.rows(SHOWN, f"WHERE crop_id IN {AMONG}", (as_json(crop_ids),))
-    return read_searches(reader, gallery_id, sorted({row["query_id"] for row in shown}))
-
-
-def forget_searches(
-    transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]
-) -> list[KeptQuery]:
-    """Delete the searches for the person shown by these crops, and return them."""
-    searches = find_shown(transaction, gallery_id, crop_ids)
-    _drop(transaction, gallery_id, [search.query_id for search in searches])
+    searches: dict[str, list[str]] = {row["query_id"]: [] for row in shown}
+    for row in reader.rows(CASE_SEARCHES, f"WHERE query_id IN {AMONG}", (as_json(searches),)):
+        searches[row["query_id"]].append(row["case_id"])
     return searches
 
 
@@ -383,12 +380,12 @@ def _insert_shown(transaction: Transaction, search: KeptQuery) -> None:
     transaction.insert(SHOWN, *shown)
 
 
-def _drop(transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
+def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
     if not query_ids:
         return 0
     transaction.removes = True
     values = (gallery_id, as_json(query_ids))
-    counts = transaction.execute(
+    counts = transaction.tuples(
         "SELECT case_id, count(*) FROM case_searches JOIN searches USING (query_id) "
         f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id",
         values,

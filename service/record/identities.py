@@ -11,7 +11,7 @@ from gmn_client.models import Merge
 from service.record.crop_changes import relabel_crops, remove_crops, require_people
 from service.record.crop_rows import read_crops
 from service.record.database import RecordPart, transactional
-from service.record.desk import forget_searches
+from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, require_entry
 from service.record.schema import MERGED_CROPS, MERGES, PEOPLE, as_micros, as_moment, natural_order
 from service.record.transaction import AMONG, Reader, Transaction, as_json
@@ -68,8 +68,9 @@ class IdentityChanges(RecordPart):
         removal = remove_crops(transaction, gallery_id, crops)
         if removal is None:
             return None
-        searches = forget_searches(transaction, gallery_id, removal.crop_ids)
-        return replace(removal, kept_searches=tuple(searches), alerts=alerts, sent_to=sent_to)
+        searches = find_shown(transaction, removal.crop_ids)
+        drop_searches(transaction, gallery_id, searches)
+        return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
 
     @transactional
     def forget_merges(self, transaction: Transaction, gallery_id: int, identity: str) -> None:

@@ -22,7 +22,7 @@ from service.record.desk import find_shown
 from service.record.galleries import read_entry, require_entry
 from service.record.schema import GROUPS, PEOPLE, as_moment, natural_order
 from service.record.transaction import Reader, Transaction
-from service.record.values import KeptQuery, StoredCrop
+from service.record.values import StoredCrop
 
 # Position of an identity in an order: a number, the name's sort key, and the name.
 Place = tuple[float, str, str]
@@ -123,8 +123,8 @@ class People(RecordPart):
 
     def get(
         self, gallery_id: int, identity: str
-    ) -> tuple[Person, datetime, list[KeptQuery]] | None:
-        """Return an identity, when it was first seen, and the kept searches that show it.
+    ) -> tuple[Person, datetime, dict[str, list[str]]] | None:
+        """Return an identity, when it was first seen, and the cases of each search that shows it.
 
         Returns:
             None if no crop has this identity.
@@ -138,7 +138,7 @@ class People(RecordPart):
                 "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?)"
             )
             crops = reader.execute(statement, (gallery_id, gallery_id, identity))
-            searches = find_shown(reader, gallery_id, [crop_id for (crop_id,) in crops])
+            searches = find_shown(reader, [crop_id for (crop_id,) in crops])
         return _as_person(people[0]), as_moment(people[0]["first_seen"]), searches
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:

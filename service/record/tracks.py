@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from service.record.crop_rows import find_vectors, read_by_slot, read_texts, read_vectors
 from service.record.database import RecordPart
 from service.record.people import BY_PICTURE
 from service.record.schema import as_moment
 from service.record.transaction import AMONG, as_json
+from service.record.vectors import Vector
 
 # Upper bound on the crops from which the cohesion of a track is computed.
 COHESION_CROPS = 64
@@ -23,13 +25,21 @@ SHORTEST = 1e-12
 OF_TRACK = (
     "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? AND camera IS ?"
 )
-
-
-COUNTED = (
+# Crops of some tracks, numbered within each track from the best-pictured one on.
+NUMBERED = (
+    f"SELECT *, row_number() OVER (PARTITION BY track, camera {BY_PICTURE}) AS number FROM tracks "
+    f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
+    "AND (? IS NULL OR camera = ?) AND (track, ifnull(camera, '')) >= (?, ?)"
+)
+DESCRIBED = (
     "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
-    "max(seen_at) AS last_seen FROM tracks JOIN crops USING (gallery_id, slot) "
-    f"WHERE gallery_id = ? AND track IN {AMONG} AND (? IS NULL OR camera = ?) "
-    "GROUP BY track, camera ORDER BY track, camera"
+    "max(seen_at) AS last_seen, "
+    "json_group_array(DISTINCT name) FILTER (WHERE name IS NOT NULL) AS names, "
+    "max(crop_id) FILTER (WHERE number = 1) AS crop_id, "
+    "max(content_type IS NOT NULL) FILTER (WHERE number = 1) AS pictured, "
+    f"json_group_array(slot) FILTER (WHERE number <= {COHESION_CROPS}) AS slots "
+    f"FROM ({NUMBERED}) LEFT JOIN people USING (person_id) "
+    "GROUP BY track, camera ORDER BY track, camera LIMIT ?"
 )
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
 
@@ -64,38 +74,48 @@ class Tracks(RecordPart):
     def page(
         self, gallery_id: int, after: str, limit: int, camera: str | None = None
     ) -> tuple[list[Track], str | None]:
-        """Return the tracks of up to `limit` ids after one, and the cursor of the next page.
+        """Return up to `limit` tracks, and the cursor of the next page.
 
         An id used by several cameras is a separate track in each. With `camera` a page may be
         empty.
 
+        Args:
+            after: cursor of this page; empty for the first.
+
         Returns:
-            The tracks sorted by id and camera, and the last of these ids; None on the last page.
+            The tracks sorted by id and camera, and the cursor; None on the last page.
         """
+        # A camera contains no comma.
+        first_camera, _, first_track = after.partition(",")
         statement = (
-            "SELECT DISTINCT track FROM tracks WHERE gallery_id = ? AND track > ? "
-            "ORDER BY track LIMIT ?"
+            "SELECT json_group_array(track) FROM (SELECT DISTINCT track FROM tracks "
+            "WHERE gallery_id = ? AND track >= ? ORDER BY track LIMIT ?)"
         )
-        rows_of_ids = self._reader.execute(statement, (gallery_id, after, limit + 1))
-        names = [name for (name,) in rows_of_ids[:limit]]
-        values = (gallery_id, as_json(names), camera, camera)
-        rows = self._reader.execute(COUNTED, values)
-        tracks = [self._as_track(gallery_id, row) for row in rows]
-        existing = [track for track in tracks if track is not None]
-        return existing, names[-1] if len(rows_of_ids) > limit else None
+        ids = from_json(self._reader.value(statement, (gallery_id, first_track, limit + 1)))
+        names = as_json(ids[:limit])
+        values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
+        rows = self._reader.execute(DESCRIBED, values)
+        slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
+        crops = read_by_slot(self._reader, gallery_id, slots)
+        indexed = read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
+        vectors = {crop.label.row_id: crop.vector for crop in indexed}
+        tracks = [_as_track(row, vectors) for row in rows[:limit]]
+        following = [f"{row['camera'] or ''},{row['track']}" for row in rows[limit:]]
+        following += [f",{track}" for track in ids[limit:]]
+        return tracks, following[0] if following else None
 
     def spans(
         self, gallery_id: int, tracks: Iterable[str]
     ) -> dict[tuple[str, str | None], dict[str, Any]]:
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
-        rows = self._reader.tuples(COUNTED, (gallery_id, as_json(set(tracks)), None, None))
+        values = (gallery_id, as_json(set(tracks)), None, None, "", "", -1)
         return {
             (track, camera): {
                 "crops": crops,
                 "first_seen": as_moment(first),
                 "last_seen": as_moment(last),
             }
-            for track, camera, crops, first, last in rows
+            for track, camera, crops, first, last, *_ in self._reader.tuples(DESCRIBED, values)
         }
 
     def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
@@ -117,40 +137,24 @@ class Tracks(RecordPart):
         rows = self._reader.tuples(statement, (most, gallery_id, track, camera))
         return [slot for (slot,) in rows]
 
-    def slots(self, gallery_id: int, track: str, camera: str | None, most: int = -1) -> list[int]:
-        """Return the `most` best-pictured slots of a track, sorted; all if negative."""
-        statement = f"SELECT slot FROM {OF_TRACK} {BY_PICTURE} LIMIT ?"
-        rows = self._reader.execute(statement, (gallery_id, track, camera, most))
-        return sorted(slot for (slot,) in rows)
+    def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
+        rows = self._reader.tuples(f"SELECT slot FROM {OF_TRACK}", (gallery_id, track, camera))
+        return [slot for (slot,) in rows]
 
-    def _as_track(self, gallery_id: int, row: sqlite3.Row) -> Track | None:
-        of_track = (gallery_id, row["track"], row["camera"])
-        best = f"SELECT crop_id, content_type FROM {OF_TRACK} {BY_PICTURE} LIMIT 1"
-        best_crop = next(iter(self._reader.execute(best, of_track)), None)
-        if best_crop is None:
-            # The track was deleted after it was counted.
-            return None
-        people = f"SELECT person_id FROM {OF_TRACK}"
-        statement = f"SELECT name FROM people WHERE person_id IN ({people}) ORDER BY name"
-        names = self._reader.execute(statement, of_track)
-        return Track(
-            track=row["track"],
-            camera=row["camera"],
-            crops=row["crops"],
-            identities=[name for (name,) in names],
-            first_seen=as_moment(row["first_seen"]),
-            last_seen=as_moment(row["last_seen"]),
-            crop_id=best_crop["crop_id"],
-            pictured=best_crop["content_type"] is not None,
-            cohesion=self._cohesion(gallery_id, self.slots(*of_track, COHESION_CROPS)),
-        )
 
-    def _cohesion(self, gallery_id: int, slots: Sequence[int]) -> float | None:
-        crops = read_by_slot(self._reader, gallery_id, slots)
-        indexed = read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
-        if len(indexed) < 2:
-            return None
-        return cohesion(np.stack([crop.vector for crop in indexed]))
+def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> Track:
+    found = [vectors[slot] for slot in from_json(row["slots"]) if slot in vectors]
+    return Track(
+        track=row["track"],
+        camera=row["camera"],
+        crops=row["crops"],
+        identities=sorted(from_json(row["names"])),
+        first_seen=as_moment(row["first_seen"]),
+        last_seen=as_moment(row["last_seen"]),
+        crop_id=row["crop_id"],
+        pictured=bool(row["pictured"]),
+        cohesion=cohesion(np.stack(found)) if len(found) > 1 else None,
+    )
 
 
 def cohesion(vectors: NDArray[np.float32]) -> float:

@@ -130,8 +130,8 @@ KEPT_QUERY = TypeAdapter(KeptQuery)
 KEPT_CASE = TypeAdapter(Case)
 
 
-def count_by_case(searches: Sequence[KeptQuery]) -> dict[str, int]:
-    return Counter(case_id for search in searches for case_id in search.cases)
+def count_by_case(searches: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    return Counter(case_id for cases in searches.values() for case_id in cases)
 
 
 @dataclass(frozen=True)
@@ -251,14 +251,14 @@ class Removal:
     """A committed deletion.
 
     Attributes:
-        kept_searches: searches deleted together with a person.
+        kept_searches: cases of each search deleted together with a person, by its id.
         alerts: number of alerts deleted together with a person.
         sent_to: number of messages about these alerts sent to each address.
     """
 
     version: int
     crop_ids: tuple[str, ...]
-    kept_searches: tuple[KeptQuery, ...] = ()
+    kept_searches: Mapping[str, Sequence[str]] = field(default_factory=dict)
     alerts: int = 0
     sent_to: Mapping[str, int] = field(default_factory=dict)
 

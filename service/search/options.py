@@ -56,10 +56,12 @@ def read_vector(text: str) -> NDArray[np.float32]:
             vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
     except (ValueError, TypeError, OverflowError, RecursionError):
         vector = np.zeros(0, np.float32)
-    if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
+    # Beyond these lengths float32 does not tell directions apart.
+    if vector.ndim != 1 or not 1e-6 < np.linalg.norm(vector.astype(float)) < 1e12:
         raise InvalidField(
             f"vector: {text[:40]!r} is not a vector; send a JSON array of finite numbers that are "
-            "not all 0, or their float32 bytes, little-endian, in base64"
+            "not all 0, of a length between 1e-6 and 1e12, or their float32 bytes, "
+            "little-endian, in base64"
         )
     return vector.astype(np.float32)
 

@@ -105,6 +105,7 @@ def test_the_token_of_a_forecast_is_for_its_list_alone(
     ("wrong", "field"),
     [
         ({"budget": "0"}, "budget"),
+        ({"budget": "1e-300"}, "budget"),
         ({"hours": "25:00-06:00"}, "hours"),
         ({"time_zone": "Mars/Olympus"}, "time_zone"),
         ({"time_zone": "../../etc/passwd"}, "time_zone"),

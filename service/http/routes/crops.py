@@ -25,7 +25,7 @@ from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_route
 from service.http.problems import Responses, answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.ops.failpoints import failpoint
-from service.search.options import MAX_TRACK, Id, Text
+from service.search.options import Id, Text
 from service.search.query import find_similar
 from service.watch.sightings import sight
 
@@ -220,7 +220,6 @@ async def read_crop_image(
 
 # Maximum length of a cursor: a name and the number by which it is sorted.
 MAX_PLACE = 512
-OF_SEARCH = ("needs_reindex", "queue_full", "device_full", "device_lost", "index_unavailable")
 Identity = Annotated[Text, Path(description="An identity, as enrolled.", examples=["0042"])]
 
 
@@ -244,8 +243,10 @@ class IdentityFields(Form):
 @router.get("/tracks")
 async def list_tracks(
     call: Searcher,
-    cursor: Annotated[str | None, Query(max_length=MAX_TRACK, description=CURSOR_TEXT)] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Ids of tracks on one page.")] = 100,
+    cursor: Annotated[
+        str | None, Query(max_length=MAX_PLACE, pattern="^[^,]*,.", description=CURSOR_TEXT)
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Tracks on one page.")] = 100,
     camera: Annotated[Camera | None, Query(description="Only of this camera.")] = None,
 ) -> models.Tracks:
     """Lists tracks by their ids; an id used by several cameras is a track of each.
@@ -287,7 +288,17 @@ async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDe
     return found
 
 
-@identity_router.get("/similar", responses=problems("unknown_identity", *OF_SEARCH))
+@identity_router.get(
+    "/similar",
+    responses=problems(
+        "unknown_identity",
+        "needs_reindex",
+        "queue_full",
+        "device_full",
+        "device_lost",
+        "index_unavailable",
+    ),
+)
 async def list_similar(
     call: Searcher,
     identity: Annotated[Name, Query(description="The identity.")],

@@ -5,12 +5,13 @@ A review states whether a result shows the person that was searched for.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
 from gmn_client import models
@@ -188,23 +189,26 @@ async def list_reviews(
 
 @router.get(
     "/reviews.csv",
-    response_class=Response,
+    response_class=StreamingResponse,
     responses=content("text/csv", "A line for every review."),
 )
-async def export_reviews(call: Searcher, everyone: Everyone = False) -> Response:
+async def export_reviews(call: Searcher, everyone: Everyone = False) -> StreamingResponse:
     """Exports reviews of searches of the caller's key as CSV; those of all keys need `admin`."""
     key_id = _key_of(call, everyone)
-    lines = [csv_line(*COLUMNS)]
-    before = None
-    while True:
-        page = await _read_reviews(call, before, SEARCHES_AT_ONCE, key_id)
-        for review in page.results:
-            lines.append(csv_line(*review.model_dump(mode="json").values()))
-        before = page.next_cursor
-        if before is None:
-            break
     call.note_view("export_reviews")
-    return Response("".join(lines), media_type="text/csv")
+
+    async def lines() -> AsyncIterator[str]:
+        yield csv_line(*COLUMNS)
+        before = None
+        while True:
+            page = await _read_reviews(call, before, SEARCHES_AT_ONCE, key_id)
+            for review in page.results:
+                yield csv_line(*review.model_dump(mode="json").values())
+            before = page.next_cursor
+            if before is None:
+                break
+
+    return StreamingResponse(lines(), media_type="text/csv")
 
 
 def _key_of(call: GalleryCall, everyone: bool) -> str | None:

@@ -64,7 +64,7 @@ def _checked_zone(name: str) -> str:
 class WatchForm(Form):
     """Settings of a list; a field that is left out has its default."""
 
-    budget: float = Field(gt=0, le=1000, examples=[3])
+    budget: float = Field(ge=1e-6, le=1000, examples=[3])
     """False alarms a day that are accepted."""
     tracks_per_day: float | None = Field(None, gt=0, le=10_000_000, examples=[3000])
     """Tracks that all its cameras see in a day; left out, the counted traffic."""

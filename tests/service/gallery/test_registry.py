@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from service.engine.device import DeviceThread
 from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
+from service.ops.threads import CALLER
 from service.record.record import Record
 from service.record.values import CropLabel, GallerySettings, group_code
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
@@ -56,6 +58,24 @@ def _found(galleries, device):
     rows = device.submit(look).result()
     gallery_id = galleries.get(DEFAULT_GALLERY).gallery_id
     return {crop.crop_id for crop in galleries.record.crops.by_row(gallery_id, rows).values()}
+
+
+def test_reads_of_one_caller_do_not_delay_those_of_another(galleries):
+    order: list[str] = []
+
+    def read() -> None:
+        order.append(CALLER.get())
+        time.sleep(0.01)
+
+    async def ask() -> None:
+        asked = []
+        for caller, count in (("eve", 40), ("bob", 1)):
+            CALLER.set(caller)
+            asked += [asyncio.create_task(galleries.read(read)) for _ in range(count)]
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask())
+    assert order.index("bob") < 10
 
 
 def test_who_has_caught_up_sees_what_was_committed_before_and_not_shown_yet(

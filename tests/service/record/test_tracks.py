@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -64,7 +65,7 @@ def test_tracks_are_listed_by_id_and_camera_with_their_people_times_and_cohesion
         tracked(5, None),
     ]
     enroll(record, gallery, *crops)
-    found, after = record.tracks.page(gallery, "", 1)
+    found, after = record.tracks.page(gallery, "", 2)
     assert [(track.track, track.camera, track.crops) for track in found] == [
         ("7", "east", 3),
         ("7", "west", 1),
@@ -75,10 +76,25 @@ def test_tracks_are_listed_by_id_and_camera_with_their_people_times_and_cohesion
     # The third crop is perpendicular to the mean of the other two.
     assert first.cohesion == pytest.approx(0.0, abs=1e-6)
     assert found[1].cohesion is None
-    last, end = record.tracks.page(gallery, after or "", 1)
+    last, end = record.tracks.page(gallery, after or "", 2)
     assert [track.track for track in last] == ["8"]
     assert end is None
     assert record.tracks.page(gallery, "", 9, camera="west")[0] == [found[1]]
+
+
+def test_an_id_of_many_cameras_is_listed_page_by_page_and_soon(record, gallery):
+    cameras = [f"camera {number:04}" for number in range(3000)]
+    crops = [tracked(place, "1", camera=camera) for place, camera in enumerate(cameras)]
+    enroll(record, gallery, *crops, tracked(5000, "1", camera=None), tracked(5001, "2"))
+    began = time.thread_time()
+    found, after = record.tracks.page(gallery, "", 100)
+    assert time.thread_time() - began < 1.0
+    while after is not None:
+        assert len(found) % 100 == 0
+        more, after = record.tracks.page(gallery, after, 100)
+        found += more
+    places = [(track.track, track.camera) for track in found]
+    assert places == [("1", camera) for camera in (None, *cameras)] + [("2", "east")]
 
 
 def test_cohesion_is_the_least_cosine_to_the_mean_of_the_others():
