@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -410,8 +411,8 @@ def _header(path: Path, metadata: dict[str, str] | None) -> Header:
             "make one with gmn train"
         )
     try:
-        header = json.loads(metadata[HEADER_KEY])
-    except json.JSONDecodeError as error:
+        header = from_json(metadata[HEADER_KEY])
+    except ValueError as error:
         raise _damaged(path, error) from error
     version = header.get("format_version") if isinstance(header, dict) else None
     if version != FORMAT_VERSION:

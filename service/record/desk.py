@@ -425,8 +425,8 @@ def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> lis
 
 def _existing_crops(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> list[str]:
     statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
-    rows = reader.execute(statement, (gallery_id, as_json(crop_ids)))
-    present = {crop_id for (crop_id,) in rows}
+    values = (gallery_id, as_json(crop_ids))
+    present = {crop_id for (crop_id,) in reader.execute(statement, values)}
     return [crop_id for crop_id in dict.fromkeys(crop_ids) if crop_id in present]
 
 

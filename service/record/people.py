@@ -146,8 +146,8 @@ class People(RecordPart):
             "SELECT slot FROM crops WHERE gallery_id = ? AND person_id = "
             f"(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?) {BY_PICTURE}"
         )
-        rows = self._reader.execute(statement, (gallery_id, gallery_id, identity))
-        slots = [slot for (slot,) in rows]
+        values = (gallery_id, gallery_id, identity)
+        slots = [slot for (slot,) in self._reader.execute(statement, values)]
         return slots, sorted(slots[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
@@ -159,8 +159,10 @@ class People(RecordPart):
             f"SELECT -({NUMBERS[sort]}), sort_key, name FROM crops JOIN people USING (person_id) "
             "WHERE crops.gallery_id = ? GROUP BY person_id"
         )
-        rows = self._reader.execute(statement, (gallery_id,))
-        return sorted((float(number), sort_key, name) for number, sort_key, name in rows)
+        return sorted(
+            (float(number), sort_key, name)
+            for number, sort_key, name in self._reader.execute(statement, (gallery_id,))
+        )
 
 
 class Groups(RecordPart):

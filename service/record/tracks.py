@@ -134,12 +134,17 @@ class Tracks(RecordPart):
         parts = f"SELECT crops.*, ntile(?) OVER (ORDER BY seen_at, slot) AS part FROM {OF_TRACK}"
         places = f"SELECT slot, row_number() OVER (PARTITION BY part {BY_PICTURE}) AS place"
         statement = f"SELECT slot FROM ({places} FROM ({parts})) WHERE place = 1 ORDER BY slot"
-        rows = self._reader.tuples(statement, (most, gallery_id, track, camera))
-        return [slot for (slot,) in rows]
+        return [
+            slot for (slot,) in self._reader.tuples(statement, (most, gallery_id, track, camera))
+        ]
 
     def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
-        rows = self._reader.tuples(f"SELECT slot FROM {OF_TRACK}", (gallery_id, track, camera))
-        return [slot for (slot,) in rows]
+        return [
+            slot
+            for (slot,) in self._reader.tuples(
+                f"SELECT slot FROM {OF_TRACK}", (gallery_id, track, camera)
+            )
+        ]
 
 
 def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> Track:
@@ -152,7 +157,7 @@ def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> Track:
         first_seen=as_moment(row["first_seen"]),
         last_seen=as_moment(row["last_seen"]),
         crop_id=row["crop_id"],
-        pictured=bool(row["pictured"]),
+        pictured=row["pictured"],
         cohesion=cohesion(np.stack(found)) if len(found) > 1 else None,
     )
 

@@ -18,6 +18,9 @@ PORTS = range(1, 65_536)
 # The network prefix under which translators show IPv4 addresses.
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 LOWEST_32_BITS = 0xFFFF_FFFF
+# Multicast, reserved and special networks, which `is_global` of some Python versions takes for
+# public ones. Of IPv6 only 2000::/3 is public.
+NOT_PUBLIC = ("192.0.0.0/24", "224.0.0.0/3", "::/3", "4000::/2", "8000::/1")
 # Hosts by which an address says itself that it is one of this machine.
 THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 # An address that cannot be connected to may have another one beside it.
@@ -106,6 +109,6 @@ def _unwrapped(address: Address) -> Address:
 
 
 def is_public(address: Address) -> bool:
-    return address.is_global and not (
-        address.is_multicast or address.is_reserved or getattr(address, "is_site_local", False)
+    return address.is_global and not any(
+        address in ipaddress.ip_network(text) for text in NOT_PUBLIC
     )

@@ -163,6 +163,14 @@ def test_a_missing_description_is_refused(tiny_artefact: Path, tmp_path: Path) -
         load_artefact(path)
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"format_version": ' + "9" * 5000])
+def test_a_description_that_cannot_be_parsed_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata={HEADER_KEY: text})
+    with pytest.raises(ArtefactProblem, match="its description is damaged"):
+        load_artefact(path)
+
+
 def test_a_missing_tensor_is_named(
     artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
