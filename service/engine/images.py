@@ -169,7 +169,7 @@ class Pipeline:
             if isinstance(image, CropProblem):
                 future.set_result(image)
                 continue
-            run = self._threads_for(image).submit(decode_and_submit, image, future)
+            run = self.threads_for(image).submit(decode_and_submit, image, future)
             run.add_done_callback(partial(_pass_error, future))
         return futures
 
@@ -183,7 +183,7 @@ class Pipeline:
         if frame is None:
             return
         try:
-            await self._threads_for(frame.file).run(frame.decode, self._limits)
+            await self.threads_for(frame.file).run(frame.decode, self._limits)
         except CropProblem as problem:
             raise UnusableImages([problem]) from problem
 
@@ -196,7 +196,7 @@ class Pipeline:
             megapixels += price * pixels_of(image, most)
         return PER_IMAGE * len(images) + megapixels / MEGAPIXEL
 
-    def _threads_for(self, image: ImageFile) -> TurnTakingPool:
+    def threads_for(self, image: ImageFile) -> TurnTakingPool:
         large = pixels_of(image, self._limits.max_pixels) > LARGE_PIXELS
         return self.large_threads if large else self.threads
 
@@ -207,7 +207,7 @@ class Pipeline:
             CropProblem: for an image that cannot be decoded.
         """
         decoding = [
-            self._threads_for(image).submit(self._decode, image, Future()) for image in images
+            self.threads_for(image).submit(self._decode, image, Future()) for image in images
         ]
         return [crop.pixels for crop in await results(decoding)]
 
@@ -219,7 +219,7 @@ class Pipeline:
                 return _thumbnail(image.cut(self._limits))
             return _thumbnail(decode_crop(image, self._limits))
 
-        return await self._threads_for(image).run(make)
+        return await self.threads_for(image).run(make)
 
     def _decode(
         self,

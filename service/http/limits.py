@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from tempfile import gettempdir
 from typing import Any
 
+import h11
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -42,6 +43,11 @@ REFUSED_PER_SERVED = 3
 MOST_STREAMS = 8
 # Proxies close a connection after about a minute without data.
 KEEP_ALIVE_SECONDS = 15.0
+# A piece of a body costs the event loop 10 µs, even if it has one byte. A body may come in this
+# number of pieces, and one more for each `LEAST_PIECE_BYTES`.
+MOST_PIECES = 1000
+LEAST_PIECE_BYTES = 64
+MOST_HEAD_BYTES = 65_536
 # Key in the state of a connection beyond the limit.
 CROWDED = "crowded"
 
@@ -247,6 +253,22 @@ class WholeForm(MultiPartParser):
         return form
 
 
+class BodyInPieces(h11.Connection):
+    """Parses requests, and refuses a body in too many small pieces."""
+
+    _pieces_left = 0.0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces_left = MOST_PIECES
+        elif isinstance(event, h11.Data):
+            self._pieces_left += len(event.data) / LEAST_PIECE_BYTES - 1
+            if self._pieces_left < 0:
+                raise h11.RemoteProtocolError("the body comes in too many small pieces")
+        return event
+
+
 def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Protocol]:
     """Return a server protocol that keeps clients from exhausting the process's file descriptors.
 
@@ -264,6 +286,7 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
     class BoundedConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self.conn = BodyInPieces(h11.SERVER, MOST_HEAD_BYTES)
             self._await_request()
             if len(self.connections) > most_open:
                 transport.abort()
@@ -279,6 +302,12 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
             # Must come first: the call below may start the next request.
             self._await_request()
             super().on_response_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                super().send_400_response(msg)
+            else:
+                self.transport.abort()
 
         def _await_request(self) -> None:
             self._closing = self.loop.call_later(silent_seconds, self._close_after, self.cycle)

@@ -63,7 +63,8 @@ async def answer_picture(
     picture = await read()
     try:
         # Limits thumbnails to as many at a time as images are decoded for searches.
-        small = await runtime.model.pipeline.threads.run(thumbnail, picture.content, width)
+        threads = runtime.model.pipeline.threads_for(picture.content)
+        small = await threads.run(thumbnail, picture.content, width)
     except CropProblem:
         # The stored file is damaged: send it as it is.
         return Response(picture.content, media_type=picture.content_type)

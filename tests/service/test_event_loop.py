@@ -12,10 +12,12 @@ from types import SimpleNamespace
 import fastapi.dependencies.utils
 import httpx
 import numpy as np
+import PIL.Image
 import pytest
 
 from service.engine.batcher import EmbeddedImage
 from service.engine.images import Pipeline
+from service.http import thumbnails
 from service.http.app import create_app
 from service.http.forms import CropsQuery, SomeImagesForm
 from service.http.keys import LOCAL_ADMIN
@@ -24,7 +26,7 @@ from service.jobs.imports import begin_import
 from service.jobs.runner import create_job
 from service.record.crop_lists import CropPage
 from service.record.database import Database
-from service.record.values import StoredCrop
+from service.record.values import Picture, StoredCrop
 from service.runtime import Call, GalleryCall, Runtime
 from service.settings import Settings
 
@@ -104,6 +106,23 @@ def test_the_loop_does_other_work_while_a_long_page_of_crops_is_written(runtime,
     call = GalleryCall(runtime, LOCAL_ADMIN, runtime.galleries.get("default"))
     turns = asyncio.run(_turns_meanwhile(crops.list_crops(call, asked)))
     assert turns > 10
+
+
+@pytest.mark.parametrize(("side", "is_large"), [(64, False), (1500, True)])
+def test_a_large_picture_is_made_small_on_no_thread_of_crops(runtime, monkeypatch, side, is_large):
+    used: list[str] = []
+    monkeypatch.setattr(
+        thumbnails, "thumbnail", lambda *_: used.append(threading.current_thread().name) or b""
+    )
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (side, side)).save(file, "PNG")
+
+    async def read() -> Picture:
+        return Picture(file.getvalue(), "image/png")
+
+    request = SimpleNamespace(headers={})
+    asyncio.run(thumbnails.answer_picture(request, runtime, "a", 32, read))
+    assert ["large" in name for name in used] == [is_large]
 
 
 def test_no_dependency_of_a_request_takes_a_thread(client, monkeypatch):

@@ -54,6 +54,27 @@ def test_a_body_that_dribbles_in_is_408_in_time(connect, length):
     assert b"GMN_MIN_BODY_RATE" in answer
 
 
+def test_a_body_in_tiny_pieces_is_400_at_once(connect):
+    connection = connect()
+    connection.sendall(request(b"POST", CROPS.encode(), FORM[:-2], b"Transfer-Encoding: chunked"))
+    connection.sendall(b"1\r\nx\r\n" * 2000)
+    began = time.monotonic()
+    assert statuses(rest_of(connection)) == [400]
+    assert time.monotonic() - began < SECONDS
+
+
+def test_tiny_pieces_of_a_body_that_was_refused_end_its_connection(connect):
+    connection = connect()
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.sendall(head)
+    assert b" 404 " in connection.recv(65_536)
+    began = time.monotonic()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(b"1\r\nx\r\n" * 2000)
+        rest_of(connection)
+    assert time.monotonic() - began < SECONDS
+
+
 def test_a_flood_of_idle_connections_is_503_and_over_when_they_are(besieged, connect):
     before = held_mb(besieged.process)
     idle = [connect() for _ in range(150)]
