@@ -1,4 +1,4 @@
-// Alerts of every list that the key may see, followed as they come. Each can be confirmed or rejected.
+// Alerts of all lists that the key may see, as they arrive. Each can be confirmed or rejected.
 
 import { ask, blobOf, events, keyId } from "./api.js";
 import { attempt, count, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
@@ -8,16 +8,32 @@ import { act } from "./naming.js";
 import { addressOf, gallery, panel } from "./place.js";
 import { sideBySide } from "./side.js";
 
-const PAGE = 20, MOST_SHOWN = 300, AGAIN_MS = 500, POLL_MS = 5_000, QUIET_MS = 20_000, SILENT_MS = 60_000;
+const PAGE = 20;
+const MOST_SHOWN = 300;
+const AGAIN_MS = 500;
+const POLL_MS = 5_000;
+const QUIET_MS = 20_000;
+const SILENT_MS = 60_000;
 const TITLE = document.title;
-const NEWS = { late: "Seen, but sent too late for an alarm", disarmed: "No longer armed", promise_broken: "This list needs a look" };
-// The alerts since the list was read, by id; the highest number seen; when the stream last said anything.
+const NEWS = {
+  late: "Seen, but sent too late for an alarm",
+  disarmed: "No longer armed",
+  promise_broken: "This list needs a look",
+};
+// Alerts by id, since the list was read.
 const known = new Map();
-let last = null, heardAt = 0, unseen = 0, reading = 0, waiting = 0, following = null, decided = () => undefined;
+let last = null;
+let heardAt = 0;
+let unseen = 0;
+let reading = 0;
+let waiting = 0;
+let following = null;
+let decided = () => undefined;
 
 export function startAlerts(onDecided) {
   decided = onDecided;
-  for (const id of ["#alert-state", "#alert-here"]) find(id).addEventListener("change", () => list());
+  for (const id of ["#alert-state", "#alert-here"])
+    find(id).addEventListener("change", () => list());
   document.addEventListener("visibilitychange", () => noteUnseen(0));
   document.addEventListener("panel-shown", () => noteUnseen(0));
 }
@@ -27,21 +43,35 @@ export function showAlerts() {
   followAll();
 }
 
-// A page of the alerts that are asked for: the newest, or those before a cursor.
+// Read a page of alerts: the newest, or those before a cursor.
 async function list(cursor = null) {
-  const mine = (reading += 1), filters = { ...(find("#alert-state").value && { state: find("#alert-state").value }), ...(find("#alert-here").checked && { gallery: gallery() }) };
+  const request = (reading += 1);
+  const filters = {
+    ...(find("#alert-state").value && { state: find("#alert-state").value }),
+    ...(find("#alert-here").checked && { gallery: gallery() }),
+  };
   if (cursor === null) known.clear();
   await attempt(find("#alert-pages"), async () => {
-    const page = await ask(`/v1/alerts?${new URLSearchParams({ ...filters, limit: PAGE, ...(cursor && { cursor }) })}`);
-    if (mine !== reading) return;
-    const come = cursor === null ? [...known.values()].filter((one) => passes(one) && one.number > (page.results[0]?.number ?? 0)).reverse() : [];
+    const page = await ask(
+      `/v1/alerts?${new URLSearchParams({ ...filters, limit: PAGE, ...(cursor && { cursor }) })}`,
+    );
+    if (request !== reading) return;
+    const newer =
+      cursor === null
+        ? [...known.values()]
+            .filter((alert) => passes(alert) && alert.number > (page.results[0]?.number ?? 0))
+            .reverse()
+        : [];
     for (const alert of page.results) known.set(alert.alert_id, alert);
-    const cards = [...come, ...page.results].map(card);
+    const cards = [...newer, ...page.results].map(card);
     if (cursor === null) find("#alerts").replaceChildren(...cards);
     else find("#alerts").append(...cards);
     offerOlder(page.next_cursor);
     find("#no-alerts").hidden = find("#alerts").children.length > 0;
-    find("#no-alerts").textContent = Object.keys(filters).length > 0 ? "No such alert." : "No alerts yet. A new one appears here by itself.";
+    find("#no-alerts").textContent =
+      Object.keys(filters).length > 0
+        ? "No such alert."
+        : "No alerts yet. A new one appears here by itself.";
   });
 }
 
@@ -50,41 +80,137 @@ function offerOlder(cursor) {
   find("#more-alerts").onclick = () => list(cursor);
 }
 
-const passes = (alert) => ["", alert.state].includes(find("#alert-state").value) && (!find("#alert-here").checked || alert.gallery === gallery());
+const passes = (alert) =>
+  ["", alert.state].includes(find("#alert-state").value) &&
+  (!find("#alert-here").checked || alert.gallery === gallery());
 
 function card(alert) {
   const isVisit = alert.image_url !== null || alert.identity !== null;
-  const pictured = isVisit && h("button", { type: "button", class: "open", "aria-label": `${titleOf(alert)}: open both pictures`, onclick: () => enlarge(alert) },
-    h("span", {}, thumbnail(alert.image_url, `Seen at ${alert.camera ?? "a camera"}`), "seen"), h("span", {}, thumbnail(alert.reference_url, `${alert.identity} on the list`), "on the list"));
-  return h("li", { class: `card ${alert.kind}`, "data-alert": alert.alert_id }, pictured, about(alert), isVisit && judging(alert));
+  const pictured =
+    isVisit &&
+    h(
+      "button",
+      {
+        type: "button",
+        class: "open",
+        "aria-label": `${titleOf(alert)}: open both pictures`,
+        onclick: () => enlarge(alert),
+      },
+      h("span", {}, thumbnail(alert.image_url, `Seen at ${alert.camera ?? "a camera"}`), "seen"),
+      h("span", {}, thumbnail(alert.reference_url, `${alert.identity} on the list`), "on the list"),
+    );
+  return h(
+    "li",
+    { class: `card ${alert.kind}`, "data-alert": alert.alert_id },
+    pictured,
+    about(alert),
+    isVisit && judging(alert),
+  );
 }
 
-const titleOf = (alert) => (alert.identity === null ? NEWS[alert.kind] ?? "Alert" : alert.identity);
+const titleOf = (alert) =>
+  alert.identity === null ? (NEWS[alert.kind] ?? "Alert") : alert.identity;
 
 function about(alert) {
-  const { kind, gallery: name, identity, camera, first_seen: first, last_seen: end, probability, crops, detail } = alert;
+  const {
+    kind,
+    gallery: name,
+    identity,
+    camera,
+    first_seen: first,
+    last_seen: end,
+    probability,
+    crops,
+    detail,
+  } = alert;
   const before = known.get(alert.follows);
-  const whose = h("p", {}, "List ", h("a", { class: "name", href: addressOf(name, "watch") }, name));
-  if (identity === null) return h("div", { class: "about" }, h("h3", {}, NEWS[kind] ?? "Alert"), detail && h("p", {}, sentence(detail)), h("p", {}, moment(alert.created_at)), whose);
-  return h("div", { class: "about" }, h("h3", {}, h("a", { class: "name", href: addressOf(name, "identities", identity) }, identity)),
+  const whose = h(
+    "p",
+    {},
+    "List ",
+    h("a", { class: "name", href: addressOf(name, "watch") }, name),
+  );
+  if (identity === null)
+    return h(
+      "div",
+      { class: "about" },
+      h("h3", {}, NEWS[kind] ?? "Alert"),
+      detail && h("p", {}, sentence(detail)),
+      h("p", {}, moment(alert.created_at)),
+      whose,
+    );
+  return h(
+    "div",
+    { class: "about" },
+    h("h3", {}, h("a", { class: "name", href: addressOf(name, "identities", identity) }, identity)),
     kind !== "visit" && h("p", { class: "note" }, sentence(NEWS[kind] ?? kind)),
-    h("p", {}, "At ", h("b", { class: "name" }, camera ?? "an unnamed camera"), ", ", moment(first), Date.parse(end) - Date.parse(first) > 60_000 && [" to ", moment(end)], `, ${count(crops, "picture")}.`),
-    probability !== null && h("p", {}, `The same person with a probability of ${percent(probability).replace("> ", "more than ")}.`),
-    before && h("p", {}, "Before that at ", h("b", { class: "name" }, before.camera ?? "an unnamed camera"), ", ", moment(before.first_seen), "."), whose);
+    h(
+      "p",
+      {},
+      "At ",
+      h("b", { class: "name" }, camera ?? "an unnamed camera"),
+      ", ",
+      moment(first),
+      Date.parse(end) - Date.parse(first) > 60_000 && [" to ", moment(end)],
+      `, ${count(crops, "picture")}.`,
+    ),
+    probability !== null &&
+      h(
+        "p",
+        {},
+        `The same person with a probability of ${percent(probability).replace("> ", "more than ")}.`,
+      ),
+    before &&
+      h(
+        "p",
+        {},
+        "Before that at ",
+        h("b", { class: "name" }, before.camera ?? "an unnamed camera"),
+        ", ",
+        moment(before.first_seen),
+        ".",
+      ),
+    whose,
+  );
 }
 
 function judging(alert) {
-  return h("div", { class: "judge" }, DECISIONS.map(([decision, sign, key, title]) => h("button", { type: "button", value: decision, "data-key": key, "data-alert-of": alert.alert_id,
-    "aria-label": `${title}: ${titleOf(alert)} at ${alert.camera ?? "a camera"}`, title: `${title} (${key})`, "aria-pressed": String(alert.state === decision),
-    onclick: ({ currentTarget }) => decide(alert, currentTarget.getAttribute("aria-pressed") === "true" ? "open" : decision) }, `${sign} ${title}`)));
+  return h(
+    "div",
+    { class: "judge" },
+    DECISIONS.map(([decision, sign, key, title]) =>
+      h(
+        "button",
+        {
+          type: "button",
+          value: decision,
+          "data-key": key,
+          "data-alert-of": alert.alert_id,
+          "aria-label": `${title}: ${titleOf(alert)} at ${alert.camera ?? "a camera"}`,
+          title: `${title} (${key})`,
+          "aria-pressed": String(alert.state === decision),
+          onclick: ({ currentTarget }) =>
+            decide(
+              alert,
+              currentTarget.getAttribute("aria-pressed") === "true" ? "open" : decision,
+            ),
+        },
+        `${sign} ${title}`,
+      ),
+    ),
+  );
 }
 
 async function decide(alert, decision) {
   const body = new FormData();
   body.append("decision", decision);
   await act(async () => {
-    Object.assign(alert, await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }));
-    for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`)) button.setAttribute("aria-pressed", String(button.value === alert.state));
+    Object.assign(
+      alert,
+      await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }),
+    );
+    for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`))
+      button.setAttribute("aria-pressed", String(button.value === alert.state));
     await decided();
   });
 }
@@ -92,13 +218,24 @@ async function decide(alert, decision) {
 function enlarge(alert) {
   const sheet = emptied(openSheet(titleOf(alert)));
   const file = (url) => (url ? blobOf(url) : Promise.reject(new Error("the image was not kept")));
-  const { figures, tools } = sideBySide([["Seen", file(alert.image_url)], ["On the list", file(alert.reference_url)]]);
-  sheet.append(h("div", { class: "record" }, h("div", { class: "pictures" }, h("div", { class: "heats" }, figures), tools), h("div", {}, about(alert), judging(alert)), h("div", { class: "detail", "aria-live": "polite" })));
+  const { figures, tools } = sideBySide([
+    ["Seen", file(alert.image_url)],
+    ["On the list", file(alert.reference_url)],
+  ]);
+  sheet.append(
+    h(
+      "div",
+      { class: "record" },
+      h("div", { class: "pictures" }, h("div", { class: "heats" }, figures), tools),
+      h("div", {}, about(alert), judging(alert)),
+      h("div", { class: "detail", "aria-live": "polite" }),
+    ),
+  );
   sheet.querySelector(".close").focus();
   sheet.onclose = () => find(`#alerts [data-alert="${alert.alert_id}"] .open`)?.focus();
 }
 
-// A new alert goes to the top of the list, and is said where nobody looks at it.
+// Put a new alert at the top of the list, and announce it outside the panel.
 function take(alert) {
   if (alert.number <= last) return;
   last = alert.number;
@@ -106,18 +243,24 @@ function take(alert) {
   if (passes(alert)) find("#alerts").prepend(card(alert));
   dropOldest();
   find("#no-alerts").hidden = true;
-  find("#newest").textContent = alert.identity === null ? `${titleOf(alert)}: ${alert.gallery}` : `New alert: ${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
+  find("#newest").textContent =
+    alert.identity === null
+      ? `${titleOf(alert)}: ${alert.gallery}`
+      : `New alert: ${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
   if (document.hidden || panel() !== "watch") noteUnseen(unseen + 1);
-  // Many may come at once.
+  // Many may arrive at once, and one update is enough for them.
   clearTimeout(waiting);
   waiting = setTimeout(decided, AGAIN_MS);
 }
 
-// A page that stays open for weeks holds the newest alone; the others follow on demand.
+// Limit the cards of a page that stays open for weeks. “More” loads the older ones again.
 function dropOldest() {
   const cards = [...find("#alerts").children];
   if (cards.length <= MOST_SHOWN) return;
-  for (const old of cards.slice(MOST_SHOWN)) { known.delete(old.dataset.alert); old.remove(); }
+  for (const old of cards.slice(MOST_SHOWN)) {
+    known.delete(old.dataset.alert);
+    old.remove();
+  }
   offerOlder(known.get(cards[MOST_SHOWN - 1].dataset.alert).number);
 }
 
@@ -128,7 +271,7 @@ function noteUnseen(number) {
   find("nav [data-panel=watch]").textContent = number > 0 ? `Watch (${number})` : "Watch";
 }
 
-// From the first view of the panel until the tab is closed, or the key is refused.
+// Follow alerts until the tab is closed or the key is refused.
 function followAll() {
   if (following && following.key === keyId() && !following.signal.aborted) return;
   following?.abort();
@@ -139,16 +282,19 @@ function followAll() {
   poll(following);
 }
 
-const pause = () => new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+const pause = () =>
+  new Promise((resolve) => {
+    setTimeout(resolve, POLL_MS);
+  });
 
-// Asks for what came meanwhile while the stream is silent: a proxy may hold it back.
-async function poll(mine) {
-  for (await pause(); !mine.signal.aborted; await pause()) {
+// Poll for alerts while the stream is silent: a proxy may buffer it.
+async function poll(feed) {
+  for (await pause(); !feed.signal.aborted; await pause()) {
     const silent = Date.now() - heardAt > QUIET_MS;
     if (silent) find("#feed").textContent = "Asked for every five seconds.";
     if (!silent || last === null) continue;
-    const { results } = await ask("/v1/alerts?limit=100").catch((error) => giveUp(mine, error));
-    if (!mine.signal.aborted) results.reverse().forEach(take);
+    const { results } = await ask("/v1/alerts?limit=100").catch((error) => giveUp(feed, error));
+    if (!feed.signal.aborted) results.reverse().forEach(take);
   }
 }
 
@@ -157,26 +303,32 @@ function heard() {
   find("#feed").textContent = "New ones appear at once.";
 }
 
-async function stream(mine) {
-  for (; !mine.signal.aborted; await pause()) {
-    const once = new AbortController(), began = Date.now();
-    const watching = setInterval(() => { if (Date.now() - Math.max(heardAt, began) > SILENT_MS) once.abort(); }, POLL_MS);
+async function stream(feed) {
+  for (; !feed.signal.aborted; await pause()) {
+    const once = new AbortController();
+    const began = Date.now();
+    const watching = setInterval(() => {
+      if (Date.now() - Math.max(heardAt, began) > SILENT_MS) once.abort();
+    }, POLL_MS);
     try {
       last ??= (await ask("/v1/alerts?limit=1")).results[0]?.number ?? 0;
-      const options = { headers: { "Last-Event-ID": last }, signal: AbortSignal.any([mine.signal, once.signal]) };
+      const options = {
+        headers: { "Last-Event-ID": last },
+        signal: AbortSignal.any([feed.signal, once.signal]),
+      };
       for await (const { event, data } of events("/v1/alerts/events", options, heard)) {
-        if (event === "gone") mine.abort();
+        if (event === "gone") feed.abort();
         else take(JSON.parse(data));
       }
     } catch (error) {
-      giveUp(mine, error);
+      giveUp(feed, error);
     }
     clearInterval(watching);
   }
 }
 
-// A refused key is not sent again and again.
-function giveUp(mine, { status }) {
-  if (status === 401 || status === 403) mine.abort();
+// Stop when the key is refused.
+function giveUp(feed, { status }) {
+  if (status === 401 || status === 403) feed.abort();
   return { results: [] };
 }

@@ -1,11 +1,11 @@
-// Calls of the service. The key stays in this tab and is sent in the header only.
+// Calls of the service. The key stays in this tab, and is sent only in the header.
 
 const PAGE = 1000;
 const KEY = "gmn-api-key";
-// The end of a message that names a call of the API, which is for programs.
+// A hint at the end of a message that names a call of the API. It is for programs only.
 const CALL = /; [^;]* (GET|DELETE) \/v1\S*$/;
 
-// A refused request with its problem document, or a service that cannot be reached.
+// An error of a request: a problem document, or a service that cannot be reached.
 export class Problem extends Error {
   constructor(status, body, retrySeconds = 0) {
     super((body.detail ?? body.title ?? `the service answered ${status}`).replace(CALL, ""));
@@ -16,7 +16,7 @@ export class Problem extends Error {
   }
 }
 
-// The public part of the key.
+// Return the public part of the key.
 export const keyId = () => sessionStorage.getItem(KEY)?.split("_")[1];
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 
@@ -26,7 +26,10 @@ export function useKey(text) {
 }
 
 export async function send(path, options = {}) {
-  const headers = { ...options.headers, ...(hasKey() && { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` }) };
+  const headers = {
+    ...options.headers,
+    ...(hasKey() && { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` }),
+  };
   let response;
   try {
     response = await fetch(path, { ...options, headers });
@@ -38,7 +41,8 @@ export async function send(path, options = {}) {
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   const problem = new Problem(response.status, body, Number(response.headers.get("retry-after")));
-  if (response.status === 401) document.dispatchEvent(new CustomEvent("key-wanted", { detail: problem.message }));
+  if (response.status === 401)
+    document.dispatchEvent(new CustomEvent("key-wanted", { detail: problem.message }));
   throw problem;
 }
 
@@ -46,11 +50,18 @@ export async function ask(path, options) {
   return (await send(path, options)).json();
 }
 
-// Follows the pages of a list until there are `enough` results; a page may have fewer than its limit, `most`.
+// Read pages of a list until there are `enough` results. A page may have fewer than its limit,
+// `most`.
 export async function pages(path, fields, enough, cursor = null, most = PAGE) {
   const results = [];
   do {
-    const asked = new URLSearchParams(formOf([...Object.entries(fields), ["limit", Math.min(enough - results.length, most)], ["cursor", cursor]]));
+    const asked = new URLSearchParams(
+      formOf([
+        ...Object.entries(fields),
+        ["limit", Math.min(enough - results.length, most)],
+        ["cursor", cursor],
+      ]),
+    );
     const page = await ask(`${path}?${asked}`);
     results.push(...page.results);
     cursor = page.next_cursor;
@@ -62,19 +73,21 @@ export async function blobOf(path) {
   return (await send(path)).blob();
 }
 
-// A form of the pairs with a value.
+// Create a form of the pairs that have a value.
 export function formOf(pairs) {
   const form = new FormData();
   for (const [name, value] of pairs) if (value !== "" && value !== null) form.append(name, value);
   return form;
 }
 
-// Yields a job at each change.
+// Yield the job after each change.
 export async function* follow(path) {
-  for await (const { event, data } of events(path)) if (event === "progress") yield JSON.parse(data);
+  for await (const { event, data } of events(path))
+    if (event === "progress") yield JSON.parse(data);
 }
 
-// Yields server-sent events as {event, data}; calls `heard` at whatever comes, comments too. EventSource cannot send the key.
+// Yield server-sent events as {event, data}, and call `heard` for every line, comments included.
+// EventSource cannot send the key.
 export async function* events(path, options = {}, heard = () => undefined) {
   const response = await send(path, options);
   heard();
@@ -88,7 +101,9 @@ export async function* events(path, options = {}, heard = () => undefined) {
       const blocks = (text + value).split("\n\n");
       text = blocks.pop();
       for (const block of blocks) {
-        const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/).slice(0, 2)));
+        const fields = Object.fromEntries(
+          block.split("\n").map((line) => line.split(/: (.*)/).slice(0, 2)),
+        );
         if (fields.data !== undefined) yield fields;
       }
     }

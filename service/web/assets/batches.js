@@ -1,30 +1,63 @@
-// Sends images to enroll in small requests, shows the outcome of each, and can be stopped and resumed.
+// Enroll images in small requests that can be stopped and resumed, and show the outcome of each
+// image.
 
 import { ask, formOf, Problem } from "./api.js";
 import { attempt, count, h, nameOf, pictureOf } from "./elements.js";
 import { changed, fileId } from "./place.js";
 
-// Small enough for any limit on a request, and for showing progress.
-const AT_ONCE = 8, BYTES_AT_ONCE = 16e6;
+// Small enough for the service’s limits, and to show progress.
+const AT_ONCE = 8;
+const BYTES_AT_ONCE = 16e6;
 const REPEATS = 20;
-// Of more images only those with a problem or a warning are listed, without their pictures.
+// With more images, list only those with a problem or a warning, without pictures.
 const ALL_LISTED = 50;
 const COUNTED = { enrolled: "enrolled", there: "already stored", refused: "refused" };
 let sending = 0;
 
-window.addEventListener("beforeunload", (event) => { if (sending > 0) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => {
+  if (sending > 0) event.preventDefault();
+});
 
-// Resolves when all are sent, or the sending has stopped.
+// Resolve when all images are sent, or sending has stopped.
 export function enrollAll(place, path, shared, items) {
   const counts = { enrolled: 0, there: 0, refused: 0 };
-  const run = { path, shared, counts, waiting: items, total: items.length, stopped: false,
-    // Under this name with its number a batch is enrolled once, however often it is sent.
-    name: crypto.getRandomValues(new Uint32Array(3)).join("-"), batch: 0,
-    bar: h("progress", { max: items.length, value: 0, "aria-label": "Progress" }), note: h("p", { class: "hint", role: "status" }),
-    stop: h("button", { type: "button", onclick: () => { run.stopped = true; } }, "Stop"),
+  const run = {
+    path,
+    shared,
+    counts,
+    waiting: items,
+    total: items.length,
+    stopped: false,
+    // Part of the idempotency key: a batch that is sent again is enrolled once.
+    name: crypto.getRandomValues(new Uint32Array(3)).join("-"),
+    batch: 0,
+    bar: h("progress", { max: items.length, value: 0, "aria-label": "Progress" }),
+    note: h("p", { class: "hint", role: "status" }),
+    stop: h(
+      "button",
+      {
+        type: "button",
+        onclick: () => {
+          run.stopped = true;
+        },
+      },
+      "Stop",
+    ),
     resume: h("button", { type: "button", hidden: true, onclick: () => goOn(run) }, "Resume"),
-    list: h("ul", { class: "rows" }) };
-  run.box = h("section", { "aria-label": "Enrollment" }, h("div", { class: "row" }, h("div", { class: "grow" }, run.bar, run.note), run.stop, run.resume), run.list);
+    list: h("ul", { class: "rows" }),
+  };
+  run.box = h(
+    "section",
+    { "aria-label": "Enrollment" },
+    h(
+      "div",
+      { class: "row" },
+      h("div", { class: "grow" }, run.bar, run.note),
+      run.stop,
+      run.resume,
+    ),
+    run.list,
+  );
   place.querySelectorAll(":scope > .finished").forEach((box) => box.remove());
   place.prepend(run.box);
   return goOn(run);
@@ -43,27 +76,34 @@ async function goOn(run) {
 }
 
 async function sendBatch(run) {
-  const now = [];
+  const batch = [];
   let bytes = 0;
-  for (const one of run.waiting.slice(0, AT_ONCE)) {
-    bytes += one.file.size;
-    if (now.length === 0 || bytes <= BYTES_AT_ONCE) now.push(one);
+  for (const item of run.waiting.slice(0, AT_ONCE)) {
+    bytes += item.file.size;
+    if (batch.length === 0 || bytes <= BYTES_AT_ONCE) batch.push(item);
   }
   const form = formOf(run.shared);
-  for (const { file, identity, captured_at: time } of now) {
+  for (const { file, identity, captured_at: time } of batch) {
     form.append("images", file);
     form.append("identity", identity);
     form.append("captured_at", time);
     form.append("external_id", fileId(file));
   }
-  const results = await send(run, { method: "POST", body: form, headers: { "Idempotency-Key": `${run.name}-${run.batch}` } });
+  const results = await send(run, {
+    method: "POST",
+    body: form,
+    headers: { "Idempotency-Key": `${run.name}-${run.batch}` },
+  });
   run.batch += 1;
-  run.waiting = run.waiting.slice(now.length);
-  run.list.append(...results.map((one, at) => outcome(run, now[at].file, one)).filter(Boolean));
+  run.waiting = run.waiting.slice(batch.length);
+  run.list.append(
+    ...results.map((result, index) => outcome(run, batch[index].file, result)).filter(Boolean),
+  );
   show(run, true);
 }
 
-// Where no image was stored the answer is a problem that still has a result per image; a busy service is asked again.
+// Send a batch, again if the service is busy. If no image is stored, the answer is a problem with a
+// result per image.
 async function send(run, options) {
   for (let times = 0; ; times += 1) {
     try {
@@ -71,31 +111,53 @@ async function send(run, options) {
     } catch (error) {
       if (error instanceof Problem && error.results.length > 0) return error.results;
       if (!error.retrySeconds || times === REPEATS || run.stopped) throw error;
-      await new Promise((resolve) => { setTimeout(resolve, 1000 * error.retrySeconds); });
+      await new Promise((resolve) => {
+        setTimeout(resolve, 1000 * error.retrySeconds);
+      });
     }
   }
 }
 
 function show(run, going) {
   const done = run.total - run.waiting.length;
-  const parts = Object.entries(COUNTED).map(([name, words]) => `${run.counts[name].toLocaleString()} ${words}`);
+  const parts = Object.entries(COUNTED).map(
+    ([name, words]) => `${run.counts[name].toLocaleString()} ${words}`,
+  );
   run.bar.value = done;
-  run.note.textContent = `${done.toLocaleString()} of ${count(run.total, "picture")}: ${parts.join(", ")}`
-    + (!going && done < run.total ? ". Stopped; Resume sends the others." : "");
+  run.note.textContent =
+    `${done.toLocaleString()} of ${count(run.total, "picture")}: ${parts.join(", ")}` +
+    (!going && done < run.total ? ". Stopped; Resume sends the others." : "");
   run.stop.hidden = !going || run.total <= AT_ONCE;
   run.resume.hidden = going || done === run.total;
   run.box.classList.toggle("finished", done === run.total);
 }
 
-function outcome(run, file, one) {
-  const [counted, kind, word] = one.problem ? ["refused", "refused", "✕ Refused"]
-    : one.duplicate ? ["there", "uncertain", "= Already stored"] : ["enrolled", "match", "✓ Enrolled"];
+function outcome(run, file, result) {
+  const [counted, kind, word] = result.problem
+    ? ["refused", "refused", "✕ Refused"]
+    : result.duplicate
+      ? ["there", "uncertain", "= Already stored"]
+      : ["enrolled", "match", "✓ Enrolled"];
   run.counts[counted] += 1;
-  const notes = one.problem ? [one.problem.detail] : one.warnings;
+  const notes = result.problem ? [result.problem.detail] : result.warnings;
   const few = run.total <= ALL_LISTED;
   if (!few && notes.length === 0) return null;
-  return h("li", {}, few && pictureOf(file, ""), h("div", { class: "grow" }, h("b", { class: "name" }, file.webkitRelativePath || file.name),
-    !one.problem && h("p", { class: "hint name" }, `${nameOf(one.identity)} · ${one.camera ?? "camera unknown"}`),
-    notes.map((note) => h("p", { class: "note" }, one.problem ? note : `⚠ ${note}`))),
-  h("span", { class: `verdict ${kind}` }, word));
+  return h(
+    "li",
+    {},
+    few && pictureOf(file, ""),
+    h(
+      "div",
+      { class: "grow" },
+      h("b", { class: "name" }, file.webkitRelativePath || file.name),
+      !result.problem &&
+        h(
+          "p",
+          { class: "hint name" },
+          `${nameOf(result.identity)} · ${result.camera ?? "camera unknown"}`,
+        ),
+      notes.map((note) => h("p", { class: "note" }, result.problem ? note : `⚠ ${note}`)),
+    ),
+    h("span", { class: `verdict ${kind}` }, word),
+  );
 }

@@ -1,37 +1,64 @@
-// Boxes drawn on a picture. Each is cut out here, so that the other people of a frame are not sent.
+// Boxes drawn on a picture. The browser cuts them out, so that other people in the frame are not
+// sent.
 
 import { h, pictureOf } from "./elements.js";
 
-const STEP = 0.01, LEAST = 0.02, FIRST = { x: 0.4, y: 0.2, width: 0.2, height: 0.6 };
-const BY_KEY = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
+const STEP = 0.01;
+const LEAST = 0.02;
+const FIRST = { x: 0.4, y: 0.2, width: 0.2, height: 0.6 };
+const BY_KEY = {
+  ArrowLeft: [-STEP, 0],
+  ArrowRight: [STEP, 0],
+  ArrowUp: [0, -STEP],
+  ArrowDown: [0, STEP],
+};
 const within = (value, least, most) => Math.max(least, Math.min(most, value));
 
-// A picture that is as wide as high shows more than one standing person.
+// A picture at least as wide as high probably shows more than one standing person.
 export async function isFrame(blob) {
   const image = await createImageBitmap(blob).catch(() => null);
   return image !== null && image.width >= image.height;
 }
 
-// Resolves to an image file for each box, or null; with `whole` the picture itself can be chosen.
-export function askForBoxes(blob, { whole = false, action = "Search", each = "each box is a search of its own" } = {}) {
+// Resolve to an image file for each box, or null. With `whole` the picture itself can be chosen.
+export function askForBoxes(
+  blob,
+  { whole = false, action = "Search", each = "each box is a search of its own" } = {},
+) {
   const boxes = [];
   const image = pictureOf(blob, "The picture");
   const stage = h("div", { class: "stage" }, image);
-  const add = (box) => { boxes.push(box); draw(); stage.lastChild.focus(); };
+  const add = (box) => {
+    boxes.push(box);
+    draw();
+    stage.lastChild.focus();
+  };
   const use = h("button", { class: "main", disabled: true }, action);
 
   function draw() {
     use.disabled = boxes.length === 0;
     use.textContent = boxes.length > 1 ? `${action} ${boxes.length} people` : action;
-    stage.replaceChildren(image, ...boxes.map((box, at) => {
-      const element = h("button", { type: "button", class: "box", onkeydown: (event) => change(event, at, element),
-        "aria-label": `Box ${at + 1}. Arrow keys move it, with Shift they change its size, Delete removes it.` }, at + 1);
-      return place(element, box);
-    }));
+    stage.replaceChildren(
+      image,
+      ...boxes.map((box, at) => {
+        const element = h(
+          "button",
+          {
+            type: "button",
+            class: "box",
+            onkeydown: (event) => change(event, at, element),
+            "aria-label": `Box ${at + 1}. Arrow keys move it, with Shift they change its size, Delete removes it.`,
+          },
+          at + 1,
+        );
+        return place(element, box);
+      }),
+    );
   }
 
   function change(event, at, element) {
-    const box = boxes[at], by = BY_KEY[event.key];
+    const box = boxes[at];
+    const by = BY_KEY[event.key];
     if (event.key === "Delete" || event.key === "Backspace") {
       boxes.splice(at, 1);
       draw();
@@ -47,19 +74,27 @@ export function askForBoxes(blob, { whole = false, action = "Search", each = "ea
     place(element, box);
   }
 
-  // A drag over the picture draws a box; too small a one is a click.
+  // Dragging draws a box. A very small box counts as a click.
   stage.addEventListener("pointerdown", (event) => {
     if (event.target.closest(".box")) return;
     event.preventDefault();
     const area = stage.getBoundingClientRect();
-    const at = ({ clientX, clientY }) => [within((clientX - area.x) / area.width, 0, 1), within((clientY - area.y) / area.height, 0, 1)];
+    const at = ({ clientX, clientY }) => [
+      within((clientX - area.x) / area.width, 0, 1),
+      within((clientY - area.y) / area.height, 0, 1),
+    ];
     const [x, y] = at(event);
     const box = { x, y, width: 0, height: 0 };
     const shown = stage.appendChild(place(h("span", { class: "box" }), box));
     stage.setPointerCapture(event.pointerId);
     stage.onpointermove = (moved) => {
       const [toX, toY] = at(moved);
-      Object.assign(box, { x: Math.min(x, toX), y: Math.min(y, toY), width: Math.abs(toX - x), height: Math.abs(toY - y) });
+      Object.assign(box, {
+        x: Math.min(x, toX),
+        y: Math.min(y, toY),
+        width: Math.abs(toX - x),
+        height: Math.abs(toY - y),
+      });
       place(shown, box);
     };
     stage.onpointerup = stage.onpointercancel = () => {
@@ -71,15 +106,47 @@ export function askForBoxes(blob, { whole = false, action = "Search", each = "ea
 
   const more = h("button", { type: "button", onclick: () => add({ ...FIRST }) }, "Add a box");
   return new Promise((resolve) => {
-    const dialog = h("dialog", { class: "question frame-of", "aria-label": "Draw boxes", onclose: async () => {
-      const files = { yes: () => Promise.all(boxes.map((box) => cut(image, box))), whole: () => [blob] }[dialog.returnValue]?.() ?? null;
-      dialog.remove();
-      resolve(await files);
-    } }, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
-      h("h2", {}, "Draw a box around each person"),
-      h("p", {}, `Draw from the head to the feet. Only what is in a box is sent; ${each}.`), stage,
-      h("div", { class: "row end" }, more, whole && h("button", { type: "button", class: "quiet", onclick: () => dialog.close("whole") }, "Search the whole picture"), h("span", { class: "grow" }),
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"), use)));
+    const dialog = h(
+      "dialog",
+      {
+        class: "question frame-of",
+        "aria-label": "Draw boxes",
+        onclose: async () => {
+          const files =
+            { yes: () => Promise.all(boxes.map((box) => cut(image, box))), whole: () => [blob] }[
+              dialog.returnValue
+            ]?.() ?? null;
+          dialog.remove();
+          resolve(await files);
+        },
+      },
+      h(
+        "form",
+        {
+          onsubmit: (event) => {
+            event.preventDefault();
+            dialog.close("yes");
+          },
+        },
+        h("h2", {}, "Draw a box around each person"),
+        h("p", {}, `Draw from the head to the feet. Only what is in a box is sent; ${each}.`),
+        stage,
+        h(
+          "div",
+          { class: "row end" },
+          more,
+          whole &&
+            h(
+              "button",
+              { type: "button", class: "quiet", onclick: () => dialog.close("whole") },
+              "Search the whole picture",
+            ),
+          h("span", { class: "grow" }),
+          h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+          use,
+        ),
+      ),
+    );
     document.body.append(dialog);
     dialog.showModal();
     more.focus();
@@ -87,13 +154,33 @@ export function askForBoxes(blob, { whole = false, action = "Search", each = "ea
 }
 
 function place(element, { x, y, width, height }) {
-  Object.assign(element.style, { left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * width}%`, height: `${100 * height}%` });
+  Object.assign(element.style, {
+    left: `${100 * x}%`,
+    top: `${100 * y}%`,
+    width: `${100 * width}%`,
+    height: `${100 * height}%`,
+  });
   return element;
 }
 
 function cut(image, { x, y, width, height }) {
   const { naturalWidth: wide, naturalHeight: high } = image;
-  const canvas = h("canvas", { width: Math.max(1, Math.round(width * wide)), height: Math.max(1, Math.round(height * high)) });
-  canvas.getContext("2d").drawImage(image, x * wide, y * high, width * wide, height * high, 0, 0, canvas.width, canvas.height);
+  const canvas = h("canvas", {
+    width: Math.max(1, Math.round(width * wide)),
+    height: Math.max(1, Math.round(height * high)),
+  });
+  canvas
+    .getContext("2d")
+    .drawImage(
+      image,
+      x * wide,
+      y * high,
+      width * wide,
+      height * high,
+      0,
+      0,
+      canvas.width,
+      canvas.height,
+    );
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }

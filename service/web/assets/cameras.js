@@ -1,4 +1,4 @@
-// The filters of a search: one chip per camera of the gallery, times, and crops without a name.
+// Filters of a search: a chip for each camera of the gallery, times, and unnamed crops.
 
 import { ask } from "./api.js";
 import { attempt, count, find, h, ZONE } from "./elements.js";
@@ -19,20 +19,28 @@ export function startCameras(search) {
   const filters = find("#filters");
   find("#zone").textContent = `Times are those of this browser’s time zone, ${ZONE}.`;
   for (const field of times()) field.addEventListener("change", validTimes);
-  filters.addEventListener("toggle", () => { if (filters.open) read(); });
+  filters.addEventListener("toggle", () => {
+    if (filters.open) read();
+  });
   document.addEventListener("gallery-chosen", () => {
     chosen.clear();
     readOf = null;
     draw();
     if (filters.open) read();
   });
-  document.addEventListener("gallery-changed", () => { readOf = null; if (filters.open) read(); });
+  document.addEventListener("gallery-changed", () => {
+    readOf = null;
+    if (filters.open) read();
+  });
   find("#other-camera").addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
     const name = event.target.value.trim();
     event.target.value = "";
-    if (name) { chosen.set(name, "any"); press(name); }
+    if (name) {
+      chosen.set(name, "any");
+      press(name);
+    }
   });
 }
 
@@ -42,9 +50,10 @@ export function cameraFields() {
 }
 
 const checks = () => ["camera_disjoint", "unnamed"].map((name) => find("#query").elements[name]);
-const times = () => ["captured_after", "captured_before"].map((name) => find("#query").elements[name]);
+const times = () =>
+  ["captured_after", "captured_before"].map((name) => find("#query").elements[name]);
 
-// Whether a moment can be between the two; where none can, the fields show why.
+// Return whether “From” is before “Until”. The fields show an error otherwise.
 export function validTimes() {
   const [after, before] = times();
   const wrong = after.value !== "" && before.value !== "" && after.value > before.value;
@@ -55,7 +64,11 @@ export function validTimes() {
 }
 
 export function filtered() {
-  return cameraFields().length > 0 || times().some((field) => field.value) || checks().some((box) => box.checked);
+  return (
+    cameraFields().length > 0 ||
+    times().some((field) => field.value) ||
+    checks().some((box) => box.checked)
+  );
 }
 
 export function chooseCameras(only, without) {
@@ -80,35 +93,52 @@ function press(name) {
   searchAgain();
 }
 
-// The service lists crops, not cameras; of a large gallery only the first pages are read.
+// The service lists crops, not cameras. Read only the first pages of a large gallery.
 async function read() {
   const name = gallery();
   if (readOf === name) return;
   readOf = name;
   await attempt(find("#filters"), async () => {
-    let cursor = "", crops = 0;
+    let cursor = "";
+    let crops = 0;
     for (let page = 0; page < PAGES && cursor !== null; page += 1) {
       const more = cursor && `&cursor=${encodeURIComponent(cursor)}`;
       const answer = await ask(inGallery(`/crops?limit=1000${more}`));
       if (gallery() !== name) return;
       crops += answer.results.length;
-      for (const { camera } of answer.results) if (camera !== null && !chosen.has(camera)) chosen.set(camera, "any");
+      for (const { camera } of answer.results)
+        if (camera !== null && !chosen.has(camera)) chosen.set(camera, "any");
       cursor = answer.next_cursor;
       draw();
     }
-    find("#cameras-read").textContent = cursor === null ? "" : `The cameras of the first ${count(crops, "picture")}.`;
+    find("#cameras-read").textContent =
+      cursor === null ? "" : `The cameras of the first ${count(crops, "picture")}.`;
   });
 }
 
 function draw() {
-  const names = [...chosen.keys()].sort((one, other) => one.localeCompare(other, undefined, { numeric: true }));
-  find("#chips").replaceChildren(...names.map((name) => h("button", { type: "button", class: `chip ${chosen.get(name)}`,
-    "aria-label": `${name}: ${chosen.get(name)}`, onclick: () => refocus(name) },
-  SIGNS[chosen.get(name)], h("span", { class: "name" }, name))));
+  const names = [...chosen.keys()].sort((first, second) =>
+    first.localeCompare(second, undefined, { numeric: true }),
+  );
+  find("#chips").replaceChildren(
+    ...names.map((name) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: `chip ${chosen.get(name)}`,
+          "aria-label": `${name}: ${chosen.get(name)}`,
+          onclick: () => refocus(name),
+        },
+        SIGNS[chosen.get(name)],
+        h("span", { class: "name" }, name),
+      ),
+    ),
+  );
   find("#cameras").replaceChildren(...names.map((name) => h("option", { value: name })));
 }
 
-// Chips are drawn again when one is pressed; the keyboard focus stays.
+// Pressing a chip redraws all of them. Keep the keyboard focus.
 function refocus(name) {
   press(name);
   [...find("#chips").children].find((chip) => chip.lastChild.textContent === name)?.focus();

@@ -1,4 +1,4 @@
-// Cases: kept searches held together with notes, beyond their days.
+// Cases: collections of kept searches with notes, which do not expire.
 
 import { ask, formOf, pages, send } from "./api.js";
 import { attempt, count, day, download, find, h, moment, onSubmit, question } from "./elements.js";
@@ -7,28 +7,37 @@ import { act, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { call } from "./undo.js";
 
-const MOST = 1000, TYPING_MS = 1000;
+const MOST = 1000;
+const TYPING_MS = 1000;
 const pathOf = (id, rest = "") => inGallery(`/cases/${encodeURIComponent(id)}${rest}`);
 const searches = (number) => count(number, "search", "searches");
-// What is typed and not yet saved, by field; how many saves were made; and the one under way.
+// Drafts are texts that were typed but not saved yet, by field.
 const drafts = new Map();
-let saves = 0, saving = Promise.resolve();
+let saves = 0;
+let saving = Promise.resolve();
 
 export function startCases() {
-  const show = () => { saveDrafts(); if (panel() === "cases" && gallery()) load(); };
+  const show = () => {
+    saveDrafts();
+    if (panel() === "cases" && gallery()) load();
+  };
   for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, show);
   document.addEventListener("visibilitychange", saveDrafts);
 }
 
 async function load() {
-  const place = find("#case"), name = gallery(), id = item();
+  const place = find("#case");
+  const name = gallery();
+  const id = item();
   await attempt(place, async () => {
     await saving;
     const before = saves;
     const shown = id ? await casePage(id) : await caseList();
     if (gallery() !== name || item() !== id || panel() !== "cases") return;
     if (saves !== before) return load();
-    const typed = document.activeElement, { draft } = typed.dataset, at = typed.selectionStart;
+    const typed = document.activeElement;
+    const { draft } = typed.dataset;
+    const at = typed.selectionStart;
     place.replaceChildren(...shown);
     const same = draft && place.querySelector(`[data-draft="${draft}"]`);
     same?.focus();
@@ -36,7 +45,8 @@ async function load() {
   });
 }
 
-// Makes a field save itself, a moment after the last key and when it is left. What cannot be saved stays typed.
+// Save a field a moment after the last key, and when it loses the focus. A text that cannot be
+// saved stays in the field.
 function selfSaving(field, draft, save) {
   field.dataset.draft = draft;
   if (drafts.has(draft)) field.value = drafts.get(draft).text;
@@ -49,22 +59,28 @@ function selfSaving(field, draft, save) {
 }
 
 function saveDrafts() {
-  for (const [draft, one] of drafts) {
-    if (one.sent) continue;
-    clearTimeout(one.waiting);
-    one.sent = true;
-    saving = saving.then(() => act(async () => {
-      // What was refused is sent again once it is changed, and what did not arrive when anything is drawn anew.
-      await one.save(one.text).catch((error) => { one.sent = error.status >= 400 && error.status < 500; throw error; });
-      saves += 1;
-      if (drafts.get(draft) === one) drafts.delete(draft);
-      const note = find("#case .saved");
-      if (note) note.textContent = "Saved.";
-    }));
+  for (const [draft, entry] of drafts) {
+    if (entry.sent) continue;
+    clearTimeout(entry.waiting);
+    entry.sent = true;
+    saving = saving.then(() =>
+      act(async () => {
+        // Send a refused text again after it changes, and a text that did not arrive when the page
+        // is redrawn.
+        await entry.save(entry.text).catch((error) => {
+          entry.sent = error.status >= 400 && error.status < 500;
+          throw error;
+        });
+        saves += 1;
+        if (drafts.get(draft) === entry) drafts.delete(draft);
+        const note = find("#case .saved");
+        if (note) note.textContent = "Saved.";
+      }),
+    );
   }
 }
 
-// Sent even while the tab is being closed.
+// The request goes on while the tab is being closed.
 function put(method, path, fields) {
   const body = new FormData();
   for (const [name, value] of fields) body.append(name, value);
@@ -75,21 +91,57 @@ const allCases = async () => (await pages(inGallery("/cases"), {}, MOST)).result
 
 async function caseList() {
   const results = await allCases();
-  const form = h("form", { class: "narrow" }, h("h2", {}, "New case"),
-    h("label", {}, "Name", h("input", { name: "name", maxlength: 256, required: true })), h("button", { class: "main" }, "Create"));
-  onSubmit(form, () => act(async () => {
-    const made = await create(form.elements.name.value);
-    location.hash = addressOf(gallery(), "cases", made.case_id);
-  }));
-  return [form, h("h2", {}, "Cases"), results.length === 0 && h("p", { class: "hint" }, "No cases yet. A search that is shown can be added to one."),
-    h("ul", { class: "rows" }, results.map((one) => h("li", {}, h("a", { class: "grow name", href: addressOf(gallery(), "cases", one.case_id) }, one.name),
-      h("span", { class: "hint" }, `${searches(one.count)} · `, moment(one.created_at)))))].filter(Boolean);
+  const form = h(
+    "form",
+    { class: "narrow" },
+    h("h2", {}, "New case"),
+    h("label", {}, "Name", h("input", { name: "name", maxlength: 256, required: true })),
+    h("button", { class: "main" }, "Create"),
+  );
+  onSubmit(form, () =>
+    act(async () => {
+      const made = await create(form.elements.name.value);
+      location.hash = addressOf(gallery(), "cases", made.case_id);
+    }),
+  );
+  return [
+    form,
+    h("h2", {}, "Cases"),
+    results.length === 0 &&
+      h("p", { class: "hint" }, "No cases yet. A search that is shown can be added to one."),
+    h(
+      "ul",
+      { class: "rows" },
+      results.map((caseItem) =>
+        h(
+          "li",
+          {},
+          h(
+            "a",
+            { class: "grow name", href: addressOf(gallery(), "cases", caseItem.case_id) },
+            caseItem.name,
+          ),
+          h(
+            "span",
+            { class: "hint" },
+            `${searches(caseItem.count)} · `,
+            moment(caseItem.created_at),
+          ),
+        ),
+      ),
+    ),
+  ].filter(Boolean);
 }
 
-// One name for two cases would put a search into the wrong one.
-async function requireFree(name, own) {
-  const other = (await allCases()).find((one) => one.name.trim() === name.trim() && one.case_id !== own);
-  if (other) throw new Error(`A case is called “${name}” already, with ${searches(other.count)}, begun ${new Date(other.created_at).toLocaleString()}. Choose it, or enter another name.`);
+// With two cases of one name, a search could end up in the wrong one.
+async function requireFree(name, caseId) {
+  const other = (await allCases()).find(
+    (caseItem) => caseItem.name.trim() === name.trim() && caseItem.case_id !== caseId,
+  );
+  if (other)
+    throw new Error(
+      `A case is called “${name}” already, with ${searches(other.count)}, begun ${new Date(other.created_at).toLocaleString()}. Choose it, or enter another name.`,
+    );
 }
 
 async function create(name) {
@@ -98,84 +150,174 @@ async function create(name) {
 }
 
 async function casePage(id) {
-  const one = await ask(pathOf(id));
+  const caseItem = await ask(pathOf(id));
   const { results } = await pages(inGallery("/queries"), { case_id: id }, MOST);
-  const held = new Map(results.map((kept) => [kept.query_id, kept])), path = pathOf(id);
-  const name = h("input", { value: one.name, maxlength: 256, onchange: ({ target }) => act(async () => {
-    await requireFree(target.value, id);
-    await put("PATCH", path, [["name", target.value]]);
-    report("The case has a new name.", { undo: [call("PATCH", path, [["name", one.name]])] });
-  }) });
-  const notes = selfSaving(h("textarea", { rows: 5, maxlength: 4000 }, one.notes), `notes-${id}`, (text) => put("PATCH", path, [["notes", text]]));
-  const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
-  // In the order of the export.
-  const rows = one.queries.filter((entry) => held.has(entry.query_id)).map(({ query_id: queryId, note }) => keptRow(held.get(queryId),
-    selfSaving(h("input", { class: "note-of", value: note, maxlength: 4000, placeholder: "Note", "aria-label": "Note on this search" }), `note-${id}-${queryId}`,
-      (text) => put("PUT", `${path}/queries/${queryId}`, [["note", text]])),
-    button("Take out", () => release(id, queryId, note), "quiet")));
-  return [h("p", {}, h("a", { href: addressOf(gallery(), "cases") }, "← All cases")), h("h2", { class: "name" }, one.name),
-    h("div", { class: "narrow fields" }, h("label", {}, "Name", name), h("label", {}, "Notes", notes),
-      h("p", { class: "hint" }, "Notes save themselves. ", h("span", { class: "saved", role: "status" }))),
-    h("div", { class: "row tools" }, button("Export (ZIP)", () => download(pathOf(id, "/export"), `case-${id}.zip`)),
-      h("span", { class: "hint" }, "A page with pictures, a table, and the SHA-256 of each file."), button("Delete this case…", () => remove(one), "danger quiet")),
+  const searchesById = new Map(results.map((kept) => [kept.query_id, kept]));
+  const path = pathOf(id);
+  const name = h("input", {
+    value: caseItem.name,
+    maxlength: 256,
+    onchange: ({ target }) =>
+      act(async () => {
+        await requireFree(target.value, id);
+        await put("PATCH", path, [["name", target.value]]);
+        report("The case has a new name.", {
+          undo: [call("PATCH", path, [["name", caseItem.name]])],
+        });
+      }),
+  });
+  const notes = selfSaving(
+    h("textarea", { rows: 5, maxlength: 4000 }, caseItem.notes),
+    `notes-${id}`,
+    (text) => put("PATCH", path, [["notes", text]]),
+  );
+  const button = (label, action, kind = "") =>
+    h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
+  // Use the order of the export.
+  const rows = caseItem.queries
+    .filter((entry) => searchesById.has(entry.query_id))
+    .map(({ query_id: queryId, note }) =>
+      keptRow(
+        searchesById.get(queryId),
+        selfSaving(
+          h("input", {
+            class: "note-of",
+            value: note,
+            maxlength: 4000,
+            placeholder: "Note",
+            "aria-label": "Note on this search",
+          }),
+          `note-${id}-${queryId}`,
+          (text) => put("PUT", `${path}/queries/${queryId}`, [["note", text]]),
+        ),
+        button("Take out", () => release(id, queryId, note), "quiet"),
+      ),
+    );
+  return [
+    h("p", {}, h("a", { href: addressOf(gallery(), "cases") }, "← All cases")),
+    h("h2", { class: "name" }, caseItem.name),
+    h(
+      "div",
+      { class: "narrow fields" },
+      h("label", {}, "Name", name),
+      h("label", {}, "Notes", notes),
+      h(
+        "p",
+        { class: "hint" },
+        "Notes save themselves. ",
+        h("span", { class: "saved", role: "status" }),
+      ),
+    ),
+    h(
+      "div",
+      { class: "row tools" },
+      button("Export (ZIP)", () => download(pathOf(id, "/export"), `case-${id}.zip`)),
+      h("span", { class: "hint" }, "A page with pictures, a table, and the SHA-256 of each file."),
+      button("Delete this case…", () => remove(caseItem), "danger quiet"),
+    ),
     h("h2", {}, searches(results.length)),
-    ...Object.entries(one.deleted_searches).map(([date, number]) => h("p", { class: "note" }, `${searches(number)} deleted on ${day(date)}.`)),
-    h("ul", { class: "rows" }, rows)];
+    ...Object.entries(caseItem.deleted_searches).map(([date, number]) =>
+      h("p", { class: "note" }, `${searches(number)} deleted on ${day(date)}.`),
+    ),
+    h("ul", { class: "rows" }, rows),
+  ];
 }
 
-const holding = (id, queryId, note) => call("PUT", pathOf(id, `/queries/${queryId}`), [["note", note]]);
+const holding = (id, queryId, note) =>
+  call("PUT", pathOf(id, `/queries/${queryId}`), [["note", note]]);
 const releasing = (id, queryId) => call("DELETE", pathOf(id, `/queries/${queryId}`));
 
 async function release(id, queryId, note) {
   await saving;
   await ask(pathOf(id, `/queries/${queryId}`), { method: "DELETE" });
-  report("The search is taken out of the case; its days count again.", { undo: [holding(id, queryId, note)] });
+  report("The search is taken out of the case; its days count again.", {
+    undo: [holding(id, queryId, note)],
+  });
 }
 
-async function remove({ case_id: id, name, count: held }) {
-  const text = `${count(held, "search is", "searches are")} deleted with it, with pictures and reviews, unless another case has them. This cannot be undone.`;
-  if (!await question(`Delete the case ${name}?`, text, "Delete", { danger: true })) return;
+async function remove({ case_id: id, name, count: number }) {
+  const text = `${count(number, "search is", "searches are")} deleted with it, with pictures and reviews, unless another case has them. This cannot be undone.`;
+  if (!(await question(`Delete the case ${name}?`, text, "Delete", { danger: true }))) return;
   const { removed } = await ask(pathOf(id), { method: "DELETE" });
   location.hash = addressOf(gallery(), "cases");
   report(`${name} is deleted, with ${searches(removed)}.`);
 }
 
-// “2 of them from the case A, 1 from the case B”, of counts by case id; empty where no case has any.
+// Format counts by case id as “2 of them from the case A, 1 from the case B”.
 export async function inCases(counts) {
   if (Object.keys(counts).length === 0) return "";
-  const names = new Map((await allCases()).map((one) => [one.case_id, one.name]));
-  return Object.entries(counts).map(([id, number]) => `${number.toLocaleString()} from the case ${names.get(id) ?? id}`).join(", ");
+  const names = new Map((await allCases()).map((caseItem) => [caseItem.case_id, caseItem.name]));
+  return Object.entries(counts)
+    .map(([id, number]) => `${number.toLocaleString()} from the case ${names.get(id) ?? id}`)
+    .join(", ");
 }
 
-// Asks for a case, or for the name of a new one, and puts a search into it.
+// Ask for a case, or the name of a new one, and add a search to it.
 export async function askForCase(queryId) {
   const results = await allCases();
   const found = await chooseCase(results);
   if (!found) return;
   const body = new FormData();
   body.append("note", "");
-  // A search that the case holds keeps the note on it.
-  const there = (await ask(pathOf(found.case_id))).queries.some((one) => one.query_id === queryId);
-  if (!there) await ask(pathOf(found.case_id, `/queries/${queryId}`), { method: "PUT", body });
-  report(`In the case ${found.name}.`, { undo: there ? [] : [releasing(found.case_id, queryId)] });
+  // Keep the note of a search that the case already contains.
+  const alreadyIn = (await ask(pathOf(found.case_id))).queries.some(
+    (query) => query.query_id === queryId,
+  );
+  if (!alreadyIn) await ask(pathOf(found.case_id, `/queries/${queryId}`), { method: "PUT", body });
+  report(`In the case ${found.name}.`, {
+    undo: alreadyIn ? [] : [releasing(found.case_id, queryId)],
+  });
 }
 
-// Resolves to a case, by its id, or null.
+// Resolve to a case, or null.
 function chooseCase(results) {
   return new Promise((resolve) => {
     let found = null;
-    const about = (one) => `${one.name} · ${searches(one.count)} · begun ${new Date(one.created_at).toLocaleString()}`;
-    const select = h("select", { required: true, "aria-label": "Case", onchange: () => draw() }, results.length > 0 && h("option", { value: "" }, "Choose…"),
-      results.map((one) => h("option", { value: one.case_id }, about(one))), h("option", { value: "new" }, "A new case"));
-    const name = h("input", { maxlength: 256 }), label = h("label", {}, "Name of the new case", name), wrong = h("div");
-    const draw = () => { label.hidden = !(name.required = select.value === "new"); };
-    const dialog = h("dialog", { class: "question", "aria-label": "Add this search to a case", onclose: () => { dialog.remove(); resolve(found); } });
-    const form = h("form", {}, h("h2", {}, "Add this search to a case"), wrong, h("label", {}, "Case", select), label,
-      h("div", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"), h("button", { class: "main" }, "Add")));
-    onSubmit(form, () => attempt(wrong, async () => {
-      found = results.find((one) => one.case_id === select.value) ?? await create(name.value);
-      dialog.close();
-    }));
+    const about = (caseItem) =>
+      `${caseItem.name} · ${searches(caseItem.count)} · begun ${new Date(caseItem.created_at).toLocaleString()}`;
+    const select = h(
+      "select",
+      { required: true, "aria-label": "Case", onchange: () => draw() },
+      results.length > 0 && h("option", { value: "" }, "Choose…"),
+      results.map((caseItem) => h("option", { value: caseItem.case_id }, about(caseItem))),
+      h("option", { value: "new" }, "A new case"),
+    );
+    const name = h("input", { maxlength: 256 });
+    const label = h("label", {}, "Name of the new case", name);
+    const wrong = h("div");
+    const draw = () => {
+      label.hidden = !(name.required = select.value === "new");
+    };
+    const dialog = h("dialog", {
+      class: "question",
+      "aria-label": "Add this search to a case",
+      onclose: () => {
+        dialog.remove();
+        resolve(found);
+      },
+    });
+    const form = h(
+      "form",
+      {},
+      h("h2", {}, "Add this search to a case"),
+      wrong,
+      h("label", {}, "Case", select),
+      label,
+      h(
+        "div",
+        { class: "row end" },
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { class: "main" }, "Add"),
+      ),
+    );
+    onSubmit(form, () =>
+      attempt(wrong, async () => {
+        found =
+          results.find((candidate) => candidate.case_id === select.value) ??
+          (await create(name.value));
+        dialog.close();
+      }),
+    );
     dialog.append(form);
     draw();
     document.body.append(dialog);

@@ -2,19 +2,36 @@
 
 import { blobOf } from "./api.js";
 
-const VERDICTS = { match: ["✓", "Match"], uncertain: ["?", "Uncertain"], no_match: ["✕", "No match"], nothing_searched: ["–", "Nothing searched"] };
+const VERDICTS = {
+  match: ["✓", "Match"],
+  uncertain: ["?", "Uncertain"],
+  no_match: ["✕", "No match"],
+  nothing_searched: ["–", "Nothing searched"],
+};
 const TILE_PIXELS = 160;
-const DATE = { year: "numeric", month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
+const DATE = {
+  year: "numeric",
+  month: "short",
+  day: "numeric",
+  hour: "numeric",
+  minute: "2-digit",
+};
 const MOMENT = new Intl.DateTimeFormat(undefined, DATE);
-const ZONED = new Intl.DateTimeFormat(undefined, { ...DATE, second: "2-digit", timeZoneName: "short" });
+const ZONED = new Intl.DateTimeFormat(undefined, {
+  ...DATE,
+  second: "2-digit",
+  timeZoneName: "short",
+});
 export const ZONE = ZONED.resolvedOptions().timeZone;
 
-// h("p", {class: "hint", onclick: f}, "text", child); null and false are left out.
+// Create an element: h("p", {class: "hint", onclick: f}, "text", child). Children null and false
+// are skipped.
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== false && value != null)
+      element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child != null && child !== false));
   return element;
@@ -22,15 +39,25 @@ export function h(tag, attributes = {}, ...children) {
 
 export const find = (selector) => document.querySelector(selector);
 export const nameOf = (identity) => identity ?? "no name";
-export const count = (number, one, many = `${one}s`) =>
-  `${number.toLocaleString()} ${number === 1 ? one : many}`;
+export const count = (number, singular, plural = `${singular}s`) =>
+  `${number.toLocaleString()} ${number === 1 ? singular : plural}`;
 
-export const day = (date) => new Date(date).toLocaleDateString(undefined, { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" });
+export const day = (date) =>
+  new Date(date).toLocaleDateString(undefined, {
+    year: "numeric",
+    month: "short",
+    day: "numeric",
+    timeZone: "UTC",
+  });
 
 export function moment(text, zoned = false) {
   if (!text) return "time unknown";
   const at = new Date(text);
-  return h("time", { datetime: text, title: ZONED.format(at) }, (zoned ? ZONED : MOMENT).format(at));
+  return h(
+    "time",
+    { datetime: text, title: ZONED.format(at) },
+    (zoned ? ZONED : MOMENT).format(at),
+  );
 }
 
 export function percent(share) {
@@ -40,12 +67,20 @@ export function percent(share) {
   return `${(share * 100).toFixed(share < 0.01 || share > 0.99 ? 1 : 0)}%`;
 }
 
-export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!…]$/.test(text) ? "" : ".");
+export const sentence = (text) =>
+  text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!…]$/.test(text) ? "" : ".");
 export const decimal = (number, digits) => number?.toFixed(digits).replace("-", "−") ?? "–";
 
 export function verdictChip(verdict) {
   const [, word] = VERDICTS[verdict] ?? [null, "not compared"];
-  return h("span", { class: `verdict ${verdict ?? "unscored"}`, title: "What the model says; what you decide is beside it." }, `Model: ${word.toLowerCase()}`);
+  return h(
+    "span",
+    {
+      class: `verdict ${verdict ?? "unscored"}`,
+      title: "What the model says; what you decide is beside it.",
+    },
+    `Model: ${word.toLowerCase()}`,
+  );
 }
 
 export function verdictSign(verdict) {
@@ -53,14 +88,24 @@ export function verdictSign(verdict) {
 }
 
 export function problemOf(error) {
-  const lines = (error.results ?? []).map((one, at) =>
-    one.problem ? h("li", { class: "name" }, sentence(`${error.names?.[at] ?? `picture ${at + 1}`}: ${one.problem.detail}`)) : null);
+  const lines = (error.results ?? []).map((result, index) =>
+    result.problem
+      ? h(
+          "li",
+          { class: "name" },
+          sentence(`${error.names?.[index] ?? `picture ${index + 1}`}: ${result.problem.detail}`),
+        )
+      : null,
+  );
   const refused = lines.filter((line) => line !== null);
-  const message = refused.length > 0 ? `${count(refused.length, "picture")} cannot be used.` : sentence(error.message);
+  const message =
+    refused.length > 0
+      ? `${count(refused.length, "picture")} cannot be used.`
+      : sentence(error.message);
   return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
 }
 
-// Submits a form by `send`; its button is disabled until the answer, so that nothing is sent twice.
+// Submit a form by `send`. Its button is disabled until the answer, so that nothing is sent twice.
 export function onSubmit(form, send) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -74,22 +119,23 @@ export function onSubmit(form, send) {
   });
 }
 
-// Runs an action; on failure shows the reason at the top of `place`.
+// Run an action, and show the reason of a failure at the top of `place`.
 export async function attempt(place, action) {
   place.querySelectorAll(":scope > .problem").forEach((old) => old.remove());
   place.setAttribute("aria-busy", "true");
-  let result, superseded = false;
+  let result;
+  let superseded = false;
   try {
     result = await action();
   } catch (error) {
     superseded = error.name === "AbortError";
-    // That there is no such gallery is said once, above.
+    // A missing gallery is reported once, above the panels.
     if (!superseded && !(error.unknownGallery && place !== find("main"))) {
       place.prepend(problemOf(error));
       place.firstChild.scrollIntoView({ block: "nearest" });
     }
   }
-  // The action that superseded this one is still busy.
+  // A newer action has replaced this one and is still running.
   if (!superseded) place.removeAttribute("aria-busy");
   return result;
 }
@@ -98,64 +144,116 @@ export function pictureOf(blob, alt) {
   const image = h("img", { alt, class: "crop" });
   const url = URL.createObjectURL(blob);
   image.addEventListener("load", () => URL.revokeObjectURL(url));
-  image.addEventListener("error", () => image.replaceWith(h("span", { class: "crop missing" }, "?")));
+  image.addEventListener("error", () =>
+    image.replaceWith(h("span", { class: "crop missing" }, "?")),
+  );
   image.src = url;
   return image;
 }
 
-// Pictures are fetched once they come into view, so that the audit log has only views of what was shown.
-const inView = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) if (isIntersecting) { inView.unobserve(target); target.dispatchEvent(new Event("in-view")); }
-}, { rootMargin: "200px" });
+// Fetch pictures when they scroll into view, so that the audit log records only views that
+// happened.
+const inView = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries)
+      if (isIntersecting) {
+        inView.unobserve(target);
+        target.dispatchEvent(new Event("in-view"));
+      }
+  },
+  { rootMargin: "200px" },
+);
 
-// An image of the service, fetched with the key; an image that was not kept is marked.
+// Show an image of the service, fetched with the key. Mark an image that was not kept.
 export function picture(url, alt) {
   const frame = h("span", { class: "frame" });
   const missing = (why) => frame.append(h("span", { class: "missing", title: why }, "no picture"));
   if (!url) missing("the image was not kept");
-  else frame.addEventListener("in-view", () => blobOf(url).then((blob) => frame.append(pictureOf(blob, alt)), (error) => missing(error.message)));
+  else
+    frame.addEventListener("in-view", () =>
+      blobOf(url).then(
+        (blob) => frame.append(pictureOf(blob, alt)),
+        (error) => missing(error.message),
+      ),
+    );
   inView.observe(frame);
   return frame;
 }
 
-// Fetched and not linked to, since a link could not send the key.
+// Fetch the file, since a link could not send the key.
 export async function download(path, name) {
   const url = URL.createObjectURL(await blobOf(path));
   h("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-// The picture at the size of a tile.
+// Show an image in the size of a tile.
 export const thumbnail = (url, alt) => picture(url && `${url}?width=${TILE_PIXELS}`, alt);
 
-// A picture of a query: a file, or an image of the service.
-export const shotPicture = (shot, alt = "") => (shot.blob ? pictureOf(shot.blob, alt) : picture(shot.url, alt));
+// Show a picture of a query: a file, or an image of the service.
+export const shotPicture = (shot, alt = "") =>
+  shot.blob ? pictureOf(shot.blob, alt) : picture(shot.url, alt);
 
-// Asks for confirmation; resolves to the text typed (true without an input), or null. `pictures` are
+// Asks for confirmation; resolves to the text typed (true without an input), or null. `pictures`
+// are
 // elements that show what is asked about.
-export function question(title, text, action, { label, input, required = true, danger = false, list, pictures = [] } = {}) {
+export function question(
+  title,
+  text,
+  action,
+  { label, input, required = true, danger = false, list, pictures = [] } = {},
+) {
   return new Promise((resolve) => {
-    const field = input === undefined ? null : h("input", { value: input, maxlength: 256, required, list });
-    const dialog = h("dialog", { class: "question", "aria-label": title, onclose: () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes" ? field?.value ?? true : null);
-    } }, h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
-      h("h2", {}, title), h("p", {}, text), h("div", { class: "seen" }, pictures),
-      field && h("label", {}, label, field), list && h("p", { class: "hint known", "aria-live": "polite" }),
-      h("div", { class: "row end" },
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { class: danger ? "danger" : "main" }, action))));
+    const field =
+      input === undefined ? null : h("input", { value: input, maxlength: 256, required, list });
+    const dialog = h(
+      "dialog",
+      {
+        class: "question",
+        "aria-label": title,
+        onclose: () => {
+          dialog.remove();
+          resolve(dialog.returnValue === "yes" ? (field?.value ?? true) : null);
+        },
+      },
+      h(
+        "form",
+        {
+          onsubmit: (event) => {
+            event.preventDefault();
+            dialog.close("yes");
+          },
+        },
+        h("h2", {}, title),
+        h("p", {}, text),
+        h("div", { class: "seen" }, pictures),
+        field && h("label", {}, label, field),
+        list && h("p", { class: "hint known", "aria-live": "polite" }),
+        h(
+          "div",
+          { class: "row end" },
+          h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+          h("button", { class: danger ? "danger" : "main" }, action),
+        ),
+      ),
+    );
     document.body.append(dialog);
     dialog.showModal();
     field?.select();
   });
 }
 
-// Makes a label with a file input also accept dropped files.
+// Let a label with a file input also accept dropped files.
 export function takeFiles(label, take) {
   const input = label.querySelector("input");
-  input.addEventListener("change", () => { take([...input.files]); input.value = ""; });
-  label.addEventListener("dragover", (event) => { event.preventDefault(); label.classList.add("over"); });
+  input.addEventListener("change", () => {
+    take([...input.files]);
+    input.value = "";
+  });
+  label.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    label.classList.add("over");
+  });
   label.addEventListener("dragleave", () => label.classList.remove("over"));
   label.addEventListener("drop", (event) => {
     event.preventDefault();

@@ -9,86 +9,172 @@ import { takenAt } from "./taken.js";
 const IMAGE = /\.(jpe?g|png|webp|bmp)$/i;
 const BY_PRODUCTS = ["__MACOSX", "Thumbs.db", "desktop.ini"];
 const SHOWN = 40;
-// Each is {file}, of a folder also {file, identity}, and of a box of a picture {file, boxed, identity}; `taken` is the
+// Each is {file}, of a folder also {file, identity}, and of a box of a picture {file, boxed,
+// identity}; `taken` is the
 // time that the file gives, null where it gives none.
 let chosen = [];
 let reading = Promise.resolve();
 
 export function startEnrollment() {
   const form = find("#enrollment");
-  takeFiles(form.querySelector(".drop"), (files) => attempt(form, async () => {
-    for (const file of files) await readable(file);
-    choose(files.map((file) => ({ file })));
-  }));
+  takeFiles(form.querySelector(".drop"), (files) =>
+    attempt(form, async () => {
+      for (const file of files) await readable(file);
+      choose(files.map((file) => ({ file })));
+    }),
+  );
   takeFiles(form.querySelector(".folder"), (files) => attempt(form, () => choose(imagesOf(files))));
   onSubmit(form, enroll);
 }
 
-// The rule of imports: where no image lies directly in the folder, its sub-folders name the people.
+// Imports follow the same rule: if no image lies directly in the folder, sub-folders name the
+// people.
 function imagesOf(files) {
   const parts = (file) => file.webkitRelativePath.split("/");
-  const visible = files.filter((file) => !parts(file).some((part) => part.startsWith(".") || BY_PRODUCTS.includes(part)));
+  const visible = files.filter(
+    (file) => !parts(file).some((part) => part.startsWith(".") || BY_PRODUCTS.includes(part)),
+  );
   if (visible.some((file) => parts(file).length === 2 && file.name === "manifest.csv")) {
-    throw new Error("The folder has a manifest.csv, which this form does not read. Pack the folder as a zip file and import it below.");
+    throw new Error(
+      "The folder has a manifest.csv, which this form does not read. Pack the folder as a zip file and import it below.",
+    );
   }
-  const images = visible.filter((file) => IMAGE.test(file.name))
-    .sort((one, other) => one.webkitRelativePath.localeCompare(other.webkitRelativePath, undefined, { numeric: true }));
-  if (images.length === 0) throw new Error("The folder holds no picture. Pictures are named .jpg, .jpeg, .png, .webp or .bmp.");
+  const images = visible
+    .filter((file) => IMAGE.test(file.name))
+    .sort((first, second) =>
+      first.webkitRelativePath.localeCompare(second.webkitRelativePath, undefined, {
+        numeric: true,
+      }),
+    );
+  if (images.length === 0)
+    throw new Error(
+      "The folder holds no picture. Pictures are named .jpg, .jpeg, .png, .webp or .bmp.",
+    );
   const named = images.every((file) => parts(file).length > 2);
   const others = visible.length - images.length;
   find("#passed-over").textContent = [
-    named ? `${count(new Set(images.map((file) => parts(file)[1])).size, "sub-folder names a person", "sub-folders name the people")}.`
+    named
+      ? `${count(new Set(images.map((file) => parts(file)[1])).size, "sub-folder names a person", "sub-folders name the people")}.`
       : "Pictures lie directly in the folder, so that the field Name names the person on all of them.",
-    others > 0 && `${count(others, "file that is no picture is", "files that are no pictures are")} passed over.`,
-  ].filter(Boolean).join(" ");
+    others > 0 &&
+      `${count(others, "file that is no picture is", "files that are no pictures are")} passed over.`,
+  ]
+    .filter(Boolean)
+    .join(" ");
   return images.map((file) => ({ file, ...(named && { identity: parts(file)[1] }) }));
 }
 
-// A folder that was dropped comes as a file without bytes.
-const readable = (file) => file.slice(0, 1).arrayBuffer().catch(() => {
-  throw new Error(`${file.name} cannot be read. If it is a folder, use “Choose a folder”.`);
-});
+// A dropped folder arrives as a file that cannot be read.
+const readable = (file) =>
+  file
+    .slice(0, 1)
+    .arrayBuffer()
+    .catch(() => {
+      throw new Error(`${file.name} cannot be read. If it is a folder, use “Choose a folder”.`);
+    });
 
 function choose(more) {
   chosen = [...chosen, ...more];
   showChosen();
   reading = reading.then(async () => {
-    for (const one of more) one.taken = await takenAt(one.file);
+    for (const picture of more) picture.taken = await takenAt(picture.file);
     showChosen();
   });
 }
 
 function offerTimes() {
-  const place = find("#file-times"), known = chosen.filter((one) => one.taken);
+  const place = find("#file-times");
+  const known = chosen.filter((picture) => picture.taken);
   place.hidden = known.length === 0;
-  place.querySelector("span").textContent = `Take the time from the file, where it has one (${known.length.toLocaleString()} of ${count(chosen.length, "picture")})`;
+  place.querySelector("span").textContent =
+    `Take the time from the file, where it has one (${known.length.toLocaleString()} of ${count(chosen.length, "picture")})`;
 }
 
 function showChosen() {
-  const row = (one) => h("li", {}, pictureOf(one.file, ""), h("div", { class: "grow" },
-    h("span", { class: "name" }, one.file.name), one.boxed ? nameField(one) : one.identity && h("p", { class: "hint name" }, one.identity),
-    one.taken && h("p", { class: "hint" }, "The file says: ", moment(one.taken.toISOString()))),
-  one.identity === undefined && h("button", { type: "button", "aria-label": `Draw boxes on ${one.file.name}`, onclick: () => drawBoxes(one) }, "Boxes…"),
-  h("button", { type: "button", class: "quiet", "aria-label": `Remove ${one.file.name}`,
-    onclick: () => { chosen = chosen.filter((other) => other !== one); showChosen(); } }, "×"));
+  const row = (picture) =>
+    h(
+      "li",
+      {},
+      pictureOf(picture.file, ""),
+      h(
+        "div",
+        { class: "grow" },
+        h("span", { class: "name" }, picture.file.name),
+        picture.boxed
+          ? nameField(picture)
+          : picture.identity && h("p", { class: "hint name" }, picture.identity),
+        picture.taken &&
+          h("p", { class: "hint" }, "The file says: ", moment(picture.taken.toISOString())),
+      ),
+      picture.identity === undefined &&
+        h(
+          "button",
+          {
+            type: "button",
+            "aria-label": `Draw boxes on ${picture.file.name}`,
+            onclick: () => drawBoxes(picture),
+          },
+          "Boxes…",
+        ),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          "aria-label": `Remove ${picture.file.name}`,
+          onclick: () => {
+            chosen = chosen.filter((other) => other !== picture);
+            showChosen();
+          },
+        },
+        "×",
+      ),
+    );
   const more = chosen.length - SHOWN;
-  find("#enrollment button.main").textContent = chosen.length > 0 ? `Enroll ${count(chosen.length, "picture")}` : "Enroll";
+  find("#enrollment button.main").textContent =
+    chosen.length > 0 ? `Enroll ${count(chosen.length, "picture")}` : "Enroll";
   offerTimes();
   find("#chosen").hidden = chosen.length === 0;
-  find("#chosen ul").replaceChildren(...chosen.slice(0, SHOWN).map(row), ...(more > 0 ? [h("li", { class: "hint" }, `and ${count(more, "more picture")}`)] : []));
-  find("#no-images").onclick = () => { chosen = []; showChosen(); };
-  if (chosen.every((one) => one.boxed || one.identity === undefined)) find("#passed-over").textContent = "";
+  find("#chosen ul").replaceChildren(
+    ...chosen.slice(0, SHOWN).map(row),
+    ...(more > 0 ? [h("li", { class: "hint" }, `and ${count(more, "more picture")}`)] : []),
+  );
+  find("#no-images").onclick = () => {
+    chosen = [];
+    showChosen();
+  };
+  if (chosen.every((picture) => picture.boxed || picture.identity === undefined))
+    find("#passed-over").textContent = "";
 }
 
-const nameField = (one) => h("input", { list: "names", maxlength: 256, placeholder: "Name", value: one.identity ?? "", "aria-label": `Name of ${one.file.name}`,
-  oninput: (event) => { one.identity = event.target.value || null; } });
+const nameField = (picture) =>
+  h("input", {
+    list: "names",
+    maxlength: 256,
+    placeholder: "Name",
+    value: picture.identity ?? "",
+    "aria-label": `Name of ${picture.file.name}`,
+    oninput: (event) => {
+      picture.identity = event.target.value || null;
+    },
+  });
 
-// A picture of several people gives way to what is in its boxes, each with a name of its own.
-async function drawBoxes(one) {
-  const parts = await askForBoxes(one.file, { action: "Take", each: "each box gets a name of its own" });
+// Replace a picture of several people by its boxes, each with its own name.
+async function drawBoxes(picture) {
+  const parts = await askForBoxes(picture.file, {
+    action: "Take",
+    each: "each box gets a name of its own",
+  });
   if (!parts) return;
-  const files = parts.map((blob, at) => new File([blob], `${one.file.name}, box ${at + 1}`, { type: blob.type }));
-  chosen.splice(chosen.indexOf(one), 1, ...files.map((file) => ({ file, boxed: true, identity: null, taken: one.taken })));
+  const files = parts.map(
+    (blob, index) =>
+      new File([blob], `${picture.file.name}, box ${index + 1}`, { type: blob.type }),
+  );
+  chosen.splice(
+    chosen.indexOf(picture),
+    1,
+    ...files.map((file) => ({ file, boxed: true, identity: null, taken: picture.taken })),
+  );
   showChosen();
 }
 
@@ -96,11 +182,20 @@ async function enroll(form) {
   await attempt(form, async () => {
     if (chosen.length === 0) throw new Error("Choose or drop pictures first.");
     await reading;
-    const { identity, camera, captured_at: time, file_times: own } = Object.fromEntries(new FormData(form));
+    const {
+      identity,
+      camera,
+      captured_at: time,
+      file_times: useFileTimes,
+    } = Object.fromEntries(new FormData(form));
     const shared = [["camera", camera]];
     const all = time && new Date(time).toISOString();
-    const items = chosen.map((one) => ({ file: one.file, identity: one.identity ?? identity, captured_at: (own && one.taken?.toISOString()) || all }));
-    // Images dropped from here on belong to the next enrollment, which has fields of its own.
+    const items = chosen.map((picture) => ({
+      file: picture.file,
+      identity: picture.identity ?? identity,
+      captured_at: (useFileTimes && picture.taken?.toISOString()) || all,
+    }));
+    // Images dropped from now on belong to the next enrollment, which has its own fields.
     chosen = [];
     showChosen();
     await enrollAll(find("#outcomes"), inGallery("/crops"), shared, items);

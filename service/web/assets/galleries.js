@@ -1,4 +1,4 @@
-// The galleries: create, describe, set up, copy and restore, reindex, delete.
+// Galleries: create, describe, configure, snapshot and restore, reindex, delete.
 
 import { startAccess } from "./access.js";
 import { ask, formOf, send } from "./api.js";
@@ -6,37 +6,61 @@ import { attempt, count, find, h, moment, onSubmit, question } from "./elements.
 import { addJob } from "./imports.js";
 import { addressOf, changed, gallery, inGallery, panel } from "./place.js";
 
-// The mode that a state comes from; before the first fit verdicts are the model's.
+// Modes by calibration state. Before the first fit the model’s thresholds decide.
 const MODES = { artefact: "on", own: "on", frozen: "frozen", off: "off" };
 let known = [];
 
 export function startGalleries() {
   startAccess();
-  document.addEventListener("galleries-read", (event) => { known = event.detail; show(); });
+  document.addEventListener("galleries-read", (event) => {
+    known = event.detail;
+    show();
+  });
   document.addEventListener("panel-shown", show);
-  onSubmit(find("#new-gallery"), (form) => attempt(form, async () => {
-    const made = await ask("/v1/galleries", { method: "POST", body: formOf(new FormData(form)) });
-    form.reset();
-    location.hash = addressOf(made.name, "galleries");
-  }));
-  onSubmit(find("#settings"), (form) => attempt(form, async () => {
-    const sent = [...new FormData(form)].filter(([name, value]) => form.elements[name].dataset.now !== value);
-    await change(sent.map(([name, value]) => [name, name === "retention_days" ? value || "0" : value]));
-  }));
+  onSubmit(find("#new-gallery"), (form) =>
+    attempt(form, async () => {
+      const made = await ask("/v1/galleries", { method: "POST", body: formOf(new FormData(form)) });
+      form.reset();
+      location.hash = addressOf(made.name, "galleries");
+    }),
+  );
+  onSubmit(find("#settings"), (form) =>
+    attempt(form, async () => {
+      const sent = [...new FormData(form)].filter(
+        ([name, value]) => form.elements[name].dataset.now !== value,
+      );
+      await change(
+        sent.map(([name, value]) => [name, name === "retention_days" ? value || "0" : value]),
+      );
+    }),
+  );
   find("#refit").addEventListener("click", refit);
-  find("#take-snapshot").addEventListener("click", () => act(() => ask(inGallery("/snapshots"), { method: "POST" })));
-  find("#reindex").addEventListener("click", () => act(async () => addJob(await ask(inGallery("/reindex"), { method: "POST" }))));
+  find("#take-snapshot").addEventListener("click", () =>
+    act(() => ask(inGallery("/snapshots"), { method: "POST" })),
+  );
+  find("#reindex").addEventListener("click", () =>
+    act(async () => addJob(await ask(inGallery("/reindex"), { method: "POST" }))),
+  );
   find("#delete-gallery").addEventListener("click", remove);
 }
 
-// Runs an action on the gallery that is shown; then everything is read anew.
-const act = (action) => attempt(find("#gallery-news"), async () => { await action(); changed(); });
+// Run an action on the gallery that is shown, and read everything again.
+const act = (action) =>
+  attempt(find("#gallery-news"), async () => {
+    await action();
+    changed();
+  });
 
 async function change(pairs) {
   if (pairs.length === 0) return;
-  const form = find("#settings"), days = Number(Object.fromEntries(pairs).retention_days ?? 0);
+  const form = find("#settings");
+  const days = Number(Object.fromEntries(pairs).retention_days ?? 0);
   const text = `Pictures older than ${count(days, "day")} are deleted with their features and pictures, now and from now on. This cannot be undone.`;
-  if (days > 0 && !await question(`Delete old pictures of ${gallery()}?`, text, "Delete them", { danger: true })) return;
+  if (
+    days > 0 &&
+    !(await question(`Delete old pictures of ${gallery()}?`, text, "Delete them", { danger: true }))
+  )
+    return;
   const body = new FormData();
   for (const [name, value] of pairs) body.append(name, value);
   await ask(inGallery(""), { method: "PATCH", body });
@@ -45,14 +69,21 @@ async function change(pairs) {
 }
 
 async function refit() {
-  const text = "What was learned from this gallery and its kept searches is deleted. The verdicts are adjusted again at once, from the named pictures.";
-  if (await question(`Adjust the verdicts of ${gallery()} anew?`, text, "Adjust anew")) await act(() => change([["calibration", "reset"]]));
+  const text =
+    "What was learned from this gallery and its kept searches is deleted. The verdicts are adjusted again at once, from the named pictures.";
+  if (await question(`Adjust the verdicts of ${gallery()} anew?`, text, "Adjust anew"))
+    await act(() => change([["calibration", "reset"]]));
 }
 
 async function remove() {
-  const name = gallery(), { crops, identities } = known.find((one) => one.name === name);
+  const name = gallery();
+  const { crops, identities } = known.find((summary) => summary.name === name);
   const text = `${count(crops, "picture")} of ${count(identities, "person", "people")} are deleted, and every snapshot. This cannot be undone.`;
-  const typed = await question(`Delete the gallery ${name}?`, text, "Delete the gallery", { label: `Type ${name}`, input: "", danger: true });
+  const typed = await question(`Delete the gallery ${name}?`, text, "Delete the gallery", {
+    label: `Type ${name}`,
+    input: "",
+    danger: true,
+  });
   if (typed === null) return;
   await attempt(find("#gallery-news"), async () => {
     if (typed !== name) throw new Error(`“${typed}” is not the name ${name}. Nothing was deleted.`);
@@ -62,58 +93,117 @@ async function remove() {
 }
 
 function show() {
-  const one = known.find((each) => each.name === gallery());
-  if (panel() !== "galleries" || !one) return;
+  const current = known.find((each) => each.name === gallery());
+  if (panel() !== "galleries" || !current) return;
   find("#gallery-list").replaceChildren(...known.map(row));
-  find("#gallery-name").textContent = one.name;
-  describe(one);
-  find("#delete-gallery").hidden = one.name === "default";
-  find("#reindex").hidden = one.state === "ready";
-  fill(find("#settings"), one);
+  find("#gallery-name").textContent = current.name;
+  describe(current);
+  find("#delete-gallery").hidden = current.name === "default";
+  find("#reindex").hidden = current.state === "ready";
+  fill(find("#settings"), current);
   showSnapshots();
 }
 
-function row(one) {
-  const shown = one.name === gallery();
-  return h("li", {}, h("a", { class: "grow name", href: addressOf(one.name, "galleries"), "aria-current": shown && "true" }, one.name),
-    h("span", { class: "hint" }, `${count(one.crops, "picture")}, ${count(one.identities, "person", "people")}`));
+function row(summary) {
+  const shown = summary.name === gallery();
+  return h(
+    "li",
+    {},
+    h(
+      "a",
+      {
+        class: "grow name",
+        href: addressOf(summary.name, "galleries"),
+        "aria-current": shown && "true",
+      },
+      summary.name,
+    ),
+    h(
+      "span",
+      { class: "hint" },
+      `${count(summary.crops, "picture")}, ${count(summary.identities, "person", "people")}`,
+    ),
+  );
 }
 
-function describe({ calibration, created_at: created, embedding_fingerprint: model, image_bytes: pictures, index_bytes: index, index_kind: kind }) {
-  const rows = [["Created", moment(created)], ["Pictures", size(pictures)], ["Search index", h("span", { title: kind }, size(index))],
-    ["Verdicts", calibration.basis], ["Model", h("code", {}, model)]];
-  find("#description").replaceChildren(...rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]));
+function describe({
+  calibration,
+  created_at: created,
+  embedding_fingerprint: model,
+  image_bytes: pictures,
+  index_bytes: index,
+  index_kind: kind,
+}) {
+  const rows = [
+    ["Created", moment(created)],
+    ["Pictures", size(pictures)],
+    ["Search index", h("span", { title: kind }, size(index))],
+    ["Verdicts", calibration.basis],
+    ["Model", h("code", {}, model)],
+  ];
+  find("#description").replaceChildren(
+    ...rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]),
+  );
 }
 
-const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
+const size = (bytes) =>
+  bytes < 1e6
+    ? `${Math.ceil(bytes / 1e3)} kB`
+    : bytes < 1e9
+      ? `${(bytes / 1e6).toFixed(1)} MB`
+      : `${(bytes / 1e9).toFixed(1)} GB`;
 
-// Filled once for a gallery, so that what is typed stays while the gallery changes.
-function fill(form, one) {
-  if (form.dataset.of === one.name) return;
-  form.dataset.of = one.name;
-  const now = { retention_days: one.retention_days ?? "", retention_from: one.retention_from, calibration: MODES[one.calibration.state] };
-  for (const [name, value] of Object.entries(now)) form.elements[name].value = form.elements[name].dataset.now = value;
+// Fill the form once for each gallery, so that typed text stays when the gallery changes.
+function fill(form, current) {
+  if (form.dataset.of === current.name) return;
+  form.dataset.of = current.name;
+  const values = {
+    retention_days: current.retention_days ?? "",
+    retention_from: current.retention_from,
+    calibration: MODES[current.calibration.state],
+  };
+  for (const [name, value] of Object.entries(values))
+    form.elements[name].value = form.elements[name].dataset.now = value;
 }
 
 async function showSnapshots() {
-  const name = gallery(), place = find("#snapshots");
+  const name = gallery();
+  const place = find("#snapshots");
   await attempt(place, async () => {
     const { results } = await ask(inGallery("/snapshots"));
     if (gallery() !== name) return;
-    const none = h("li", { class: "hint" }, "No snapshot yet. A snapshot is a copy of the gallery that it can be set back to.");
-    find("#snapshots ul").replaceChildren(...(results.length > 0 ? results.reverse().map(snapshotRow) : [none]));
+    const none = h(
+      "li",
+      { class: "hint" },
+      "No snapshot yet. A snapshot is a copy of the gallery that it can be set back to.",
+    );
+    find("#snapshots ul").replaceChildren(
+      ...(results.length > 0 ? results.reverse().map(snapshotRow) : [none]),
+    );
   });
 }
 
-function snapshotRow(one) {
-  const path = inGallery(`/snapshots/${encodeURIComponent(one.snapshot_id)}`);
+function snapshotRow(snapshot) {
+  const path = inGallery(`/snapshots/${encodeURIComponent(snapshot.snapshot_id)}`);
   const restore = async () => {
-    const text = `The gallery becomes again what it was, with ${count(one.crops, "picture")}. Pictures enrolled and names given since are lost; deletions since stay. Take a snapshot before, to be able to return.`;
-    if (await question("Restore this snapshot?", text, "Restore", { danger: true })) await act(() => ask(`${path}/restore`, { method: "POST" }));
+    const text = `The gallery becomes again what it was, with ${count(snapshot.crops, "picture")}. Pictures enrolled and names given since are lost; deletions since stay. Take a snapshot before, to be able to return.`;
+    if (await question("Restore this snapshot?", text, "Restore", { danger: true }))
+      await act(() => ask(`${path}/restore`, { method: "POST" }));
   };
   const drop = async () => {
-    if (await question("Delete this snapshot?", "The gallery itself does not change.", "Delete", { danger: true })) await act(() => send(path, { method: "DELETE" }));
+    if (
+      await question("Delete this snapshot?", "The gallery itself does not change.", "Delete", {
+        danger: true,
+      })
+    )
+      await act(() => send(path, { method: "DELETE" }));
   };
-  return h("li", {}, h("b", { class: "grow" }, moment(one.created_at)), h("span", { class: "hint" }, `${count(one.crops, "picture")}, ${size(one.bytes)}`),
-    h("button", { type: "button", onclick: restore }, "Restore…"), h("button", { type: "button", class: "danger quiet", onclick: drop }, "Delete…"));
+  return h(
+    "li",
+    {},
+    h("b", { class: "grow" }, moment(snapshot.created_at)),
+    h("span", { class: "hint" }, `${count(snapshot.crops, "picture")}, ${size(snapshot.bytes)}`),
+    h("button", { type: "button", onclick: restore }, "Restore…"),
+    h("button", { type: "button", class: "danger quiet", onclick: drop }, "Delete…"),
+  );
 }

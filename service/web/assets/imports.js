@@ -4,21 +4,37 @@ import { ask, follow, formOf } from "./api.js";
 import { attempt, count, download, find, h, moment, onSubmit } from "./elements.js";
 import { changed, gallery, inGallery, panel } from "./place.js";
 
-const STATES = { queued: "waiting", running: "running", done: "✓ done", failed: "✕ failed", cancelled: "– stopped" };
-const PARTS = { landed: "stored", duplicates: "already stored", not_kept: "not kept", refused: "refused", ignored: "ignored" };
+const STATES = {
+  queued: "waiting",
+  running: "running",
+  done: "✓ done",
+  failed: "✕ failed",
+  cancelled: "– stopped",
+};
+const PARTS = {
+  landed: "stored",
+  duplicates: "already stored",
+  not_kept: "not kept",
+  refused: "refused",
+  ignored: "ignored",
+};
 const KINDS = { import: "Import", reindex: "Reindex", grouping: "Grouping" };
 const GOING = ["queued", "running"];
 
 export function startImports() {
-  onSubmit(find("#import"), (form) => attempt(form, async () => {
-    addJob(await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) }));
-    form.reset();
-  }));
+  onSubmit(find("#import"), (form) =>
+    attempt(form, async () => {
+      addJob(
+        await ask(inGallery("/imports"), { method: "POST", body: formOf(new FormData(form)) }),
+      );
+      form.reset();
+    }),
+  );
   document.addEventListener("panel-shown", list);
   document.addEventListener("gallery-chosen", list);
 }
 
-// The list of jobs of the panel that is shown.
+// Return the list of jobs of the panel that is shown.
 const place = () => find(`#${panel()} .jobs`);
 
 export function addJob(job) {
@@ -33,8 +49,8 @@ async function list() {
     const asked = new URLSearchParams({ gallery: gallery(), limit: 10 });
     const jobs = (await ask(`/v1/jobs?${asked}`)).results;
     const kind = place()?.dataset.kind;
-    // A list of one kind has the newest job alone.
-    const results = kind ? jobs.filter((one) => one.kind === kind).slice(0, 1) : jobs;
+    // A list of one kind shows only the newest job.
+    const results = kind ? jobs.filter((job) => job.kind === kind).slice(0, 1) : jobs;
     const none = h("li", { class: "hint none" }, "No jobs yet. An import shows its progress here.");
     place()?.replaceChildren(...(results.length > 0 || kind ? results.map(rowOf) : [none]));
   });
@@ -49,11 +65,11 @@ function rowOf(job) {
 
 async function watch(row, job) {
   await attempt(row, async () => {
-    for await (const now of follow(`/v1/jobs/${encodeURIComponent(job.job_id)}/events`)) {
-      // A row replaced by the jobs of another gallery is not followed.
+    for await (const progress of follow(`/v1/jobs/${encodeURIComponent(job.job_id)}/events`)) {
+      // Stop following when the jobs of another gallery have replaced the row.
       if (!row.isConnected) return;
-      draw(row, now);
-      if (GOING.includes(now.state)) continue;
+      draw(row, progress);
+      if (GOING.includes(progress.state)) continue;
       changed();
       return;
     }
@@ -63,16 +79,56 @@ async function watch(row, job) {
 function draw(row, job) {
   const { total = 0, done = 0 } = job.progress;
   const path = `/v1/jobs/${encodeURIComponent(job.job_id)}`;
-  const parts = Object.entries(PARTS).filter(([name]) => name in job.progress).map(([name, words]) => `${job.progress[name].toLocaleString()} ${words}`);
+  const parts = Object.entries(PARTS)
+    .filter(([name]) => name in job.progress)
+    .map(([name, words]) => `${job.progress[name].toLocaleString()} ${words}`);
   const going = GOING.includes(job.state);
-  // A job that failed before its first image has no progress to show.
+  // A job that failed before its first image has no progress.
   const began = going || total > 0;
   const bar = h("progress", { max: total || 1, "aria-label": "Progress" });
   if (!going || total > 0) bar.value = going ? done : bar.max;
-  row.replaceChildren(...[h("div", { class: "grow" },
-    h("p", {}, h("b", {}, KINDS[job.kind] ?? job.kind), ` ${STATES[job.state]} · `, moment(job.created_at)), began && bar,
-    began && h("p", { class: "hint" }, [`${done.toLocaleString()} of ${count(total, "picture")}`, ...parts].join(", ")),
-    job.detail && h("p", { class: job.state === "done" ? "hint" : "note" }, job.detail)),
-  job.problems > 0 && h("button", { type: "button", onclick: () => attempt(row, () => download(`${path}/report`, `import-${job.job_id}.csv`)) }, count(job.problems, "problem"), " (CSV)"),
-  going && h("button", { type: "button", class: "danger quiet", onclick: () => attempt(row, () => ask(path, { method: "DELETE" })) }, "Stop")].filter(Boolean));
+  row.replaceChildren(
+    ...[
+      h(
+        "div",
+        { class: "grow" },
+        h(
+          "p",
+          {},
+          h("b", {}, KINDS[job.kind] ?? job.kind),
+          ` ${STATES[job.state]} · `,
+          moment(job.created_at),
+        ),
+        began && bar,
+        began &&
+          h(
+            "p",
+            { class: "hint" },
+            [`${done.toLocaleString()} of ${count(total, "picture")}`, ...parts].join(", "),
+          ),
+        job.detail && h("p", { class: job.state === "done" ? "hint" : "note" }, job.detail),
+      ),
+      job.problems > 0 &&
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: () =>
+              attempt(row, () => download(`${path}/report`, `import-${job.job_id}.csv`)),
+          },
+          count(job.problems, "problem"),
+          " (CSV)",
+        ),
+      going &&
+        h(
+          "button",
+          {
+            type: "button",
+            class: "danger quiet",
+            onclick: () => attempt(row, () => ask(path, { method: "DELETE" })),
+          },
+          "Stop",
+        ),
+    ].filter(Boolean),
+  );
 }

@@ -1,84 +1,193 @@
-// Kept searches: those of one's own key, and what can be done with one that is shown.
+// Kept searches of this key, and the actions for the one that is shown.
 
 import { ask, formOf, send } from "./api.js";
-import { attempt, count, download, find, h, moment, nameOf, percent, question, shotPicture, thumbnail, verdictChip } from "./elements.js";
+import {
+  attempt,
+  count,
+  download,
+  find,
+  h,
+  moment,
+  nameOf,
+  percent,
+  question,
+  shotPicture,
+  thumbnail,
+  verdictChip,
+} from "./elements.js";
 import { act, report } from "./naming.js";
 import { addressOf, fileId, gallery, inGallery, item } from "./place.js";
 import { call } from "./undo.js";
 
 const PAGE = 20;
 
-// The list of one's own searches, the newest first; empty until it is read.
+// Show the searches of this key, newest first. The list is empty until it is read.
 export function mySearches() {
   const place = h("section", { class: "mine", "aria-label": "My searches" });
   const list = h("ul", { class: "rows" });
   const name = gallery();
-  const reviews = h("button", { type: "button", onclick: () => attempt(place, () => download(inGallery("/reviews.csv"), `reviews-${name}.csv`)) }, "My reviews (CSV)");
-  const read = (cursor) => attempt(place, async () => {
-    const page = await ask(inGallery(`/queries?${new URLSearchParams(formOf([["limit", PAGE], ["cursor", cursor]]))}`));
-    if (gallery() !== name) return;
-    list.append(...page.results.map((one) => keptRow(one)));
-    const more = page.next_cursor && h("button", { type: "button", onclick: () => read(page.next_cursor) }, "Show more");
-    place.replaceChildren(...(list.children.length ? [h("div", { class: "row" }, h("h2", { class: "grow" }, "My searches"), reviews), list, more].filter(Boolean) : []));
-  });
+  const reviews = h(
+    "button",
+    {
+      type: "button",
+      onclick: () =>
+        attempt(place, () => download(inGallery("/reviews.csv"), `reviews-${name}.csv`)),
+    },
+    "My reviews (CSV)",
+  );
+  const read = (cursor) =>
+    attempt(place, async () => {
+      const page = await ask(
+        inGallery(
+          `/queries?${new URLSearchParams(
+            formOf([
+              ["limit", PAGE],
+              ["cursor", cursor],
+            ]),
+          )}`,
+        ),
+      );
+      if (gallery() !== name) return;
+      list.append(...page.results.map((search) => keptRow(search)));
+      const more =
+        page.next_cursor &&
+        h("button", { type: "button", onclick: () => read(page.next_cursor) }, "Show more");
+      place.replaceChildren(
+        ...(list.children.length
+          ? [
+              h("div", { class: "row" }, h("h2", { class: "grow" }, "My searches"), reviews),
+              list,
+              more,
+            ].filter(Boolean)
+          : []),
+      );
+    });
   if (name) read(null);
   return place;
 }
 
-// A kept search in a list; `more` are further elements of the row.
-export function keptRow(one, ...more) {
-  const reviewed = [[one.confirmed, "confirmed"], [one.rejected, "rejected"]].filter(([number]) => number).map(([number, word]) => `${number} ${word}`);
-  return h("li", {}, thumbnail(one.image_url ?? one.best?.image_url, ""),
-    h("a", { class: "grow", href: addressOf(gallery(), "search", one.query_id) }, moment(one.created_at)),
-    one.best && h("span", { class: "name" }, nameOf(one.best.identity), one.best.probability !== null && ` · ${percent(one.best.probability)}`),
-    one.purpose && h("span", { class: "hint name" }, one.purpose), reviewed.length > 0 && h("span", { class: "hint" }, reviewed.join(", ")),
-    verdictChip(one.verdict), ...more);
+// Return the row of a kept search; `more` are further elements of it.
+export function keptRow(search, ...more) {
+  const reviewed = [
+    [search.confirmed, "confirmed"],
+    [search.rejected, "rejected"],
+  ]
+    .filter(([number]) => number)
+    .map(([number, word]) => `${number} ${word}`);
+  return h(
+    "li",
+    {},
+    thumbnail(search.image_url ?? search.best?.image_url, ""),
+    h(
+      "a",
+      { class: "grow", href: addressOf(gallery(), "search", search.query_id) },
+      moment(search.created_at),
+    ),
+    search.best &&
+      h(
+        "span",
+        { class: "name" },
+        nameOf(search.best.identity),
+        search.best.probability !== null && ` · ${percent(search.best.probability)}`,
+      ),
+    search.purpose && h("span", { class: "hint name" }, search.purpose),
+    reviewed.length > 0 && h("span", { class: "hint" }, reviewed.join(", ")),
+    verdictChip(search.verdict),
+    ...more,
+  );
 }
 
-// What can be done with the search that is shown.
+// Return the actions for the search that is shown.
 export function keptTools(search, ...more) {
   const { kept, shots } = search;
   const files = shots.filter((shot) => shot.blob);
-  const button = (label, action, kind = "") => h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
-  return h("div", { class: "row tools" },
+  const button = (label, action, kind = "") =>
+    h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
+  return h(
+    "div",
+    { class: "row tools" },
     files.length > 0 && button("Enroll the query’s picture…", () => enroll(search, files)),
-    ...more, kept?.case_ids.length > 0 && h("a", { href: addressOf(gallery(), "cases", kept.case_ids.length === 1 ? kept.case_ids[0] : "") }, `In ${count(kept.case_ids.length, "case")}`),
+    ...more,
+    kept?.case_ids.length > 0 &&
+      h(
+        "a",
+        { href: addressOf(gallery(), "cases", kept.case_ids.length === 1 ? kept.case_ids[0] : "") },
+        `In ${count(kept.case_ids.length, "case")}`,
+      ),
     kept && button("Delete this search…", () => forget(kept), "danger quiet"),
     kept?.created_at && h("span", { class: "hint" }, "Searched ", moment(kept.created_at, true)),
     kept?.expires_at && h("span", { class: "hint" }, "kept until ", moment(kept.expires_at)),
     kept?.request && h("span", { class: "note" }, notKept(kept)),
-    kept?.removed > 0 && h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`));
+    kept?.removed > 0 &&
+      h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`),
+  );
 }
 
-// The pictures of a search that are not here when it is opened again; one is kept at most.
+// Say how many pictures of the query are kept. At most one is.
 function notKept({ image_url: url, request: { images } }) {
   if (images > 1) return `${url ? "1" : "None"} of ${images} pictures is kept.`;
   return images === 1 && !url && "The picture is not kept.";
 }
 
 async function forget({ query_id: id }) {
-  if (!await question("Delete this search?", "It is deleted with its picture and reviews, from cases too. The pictures of the gallery stay.", "Delete", { danger: true })) return;
+  if (
+    !(await question(
+      "Delete this search?",
+      "It is deleted with its picture and reviews, from cases too. The pictures of the gallery stay.",
+      "Delete",
+      { danger: true },
+    ))
+  )
+    return;
   await send(inGallery(`/queries/${id}`), { method: "DELETE" });
-  location.hash = addressOf(gallery(), "search", item().split(".").filter((one) => one !== id).join("."));
+  location.hash = addressOf(
+    gallery(),
+    "search",
+    item()
+      .split(".")
+      .filter((other) => other !== id)
+      .join("."),
+  );
 }
 
-// The name proposed is the one that was confirmed, or that of a match.
+// Propose the confirmed name, or that of a match.
 async function enroll({ answer, kept }, files) {
   const [best] = answer.results;
-  const known = kept?.reviews?.find((one) => one.decision === "confirmed")?.identity ?? (answer.verdict === "match" ? best.identity : null);
+  const known =
+    kept?.reviews?.find((review) => review.decision === "confirmed")?.identity ??
+    (answer.verdict === "match" ? best.identity : null);
   const camera = find("#query").elements.camera.value;
   const text = `The picture becomes one of this gallery’s, of the person that you name, ${camera ? `from camera ${camera}` : "without a camera"}. The filter “Camera of the query” sets the camera.`;
-  const name = await question(`Enroll ${count(files.length, "picture")}?`, text, "Enroll", { label: "Name", input: known ?? "", list: "names", pictures: files.map((shot) => shotPicture(shot)) });
+  const name = await question(`Enroll ${count(files.length, "picture")}?`, text, "Enroll", {
+    label: "Name",
+    input: known ?? "",
+    list: "names",
+    pictures: files.map((shot) => shotPicture(shot)),
+  });
   if (name === null) return;
-  const fields = [["identity", name], ["camera", camera]];
-  const { results } = await ask(inGallery("/crops"), { method: "POST", body: withNames(formOf([...fields, ...files.map((shot) => ["images", shot.blob])]), files) });
-  const landed = results.filter((one) => one.crop_id && !one.duplicate);
-  const lines = results.flatMap((one, at) => one.problem ? [`Picture ${at + 1}: ${one.problem.detail}`]
-    : one.duplicate ? [`Picture ${at + 1} is in the gallery already, as ${nameOf(one.identity)}.`] : one.warnings);
-  report(`${count(landed.length, "picture")} enrolled as ${name}.`, { lines, undo: landed.map(({ crop_id: id }) => call("DELETE", inGallery(`/crops/${id}`))) });
+  const fields = [
+    ["identity", name],
+    ["camera", camera],
+  ];
+  const { results } = await ask(inGallery("/crops"), {
+    method: "POST",
+    body: withNames(formOf([...fields, ...files.map((shot) => ["images", shot.blob])]), files),
+  });
+  const landed = results.filter((result) => result.crop_id && !result.duplicate);
+  const lines = results.flatMap((result, index) =>
+    result.problem
+      ? [`Picture ${index + 1}: ${result.problem.detail}`]
+      : result.duplicate
+        ? [`Picture ${index + 1} is in the gallery already, as ${nameOf(result.identity)}.`]
+        : result.warnings,
+  );
+  report(`${count(landed.length, "picture")} enrolled as ${name}.`, {
+    lines,
+    undo: landed.map(({ crop_id: id }) => call("DELETE", inGallery(`/crops/${id}`))),
+  });
 }
 
-// With the file that each picture is from, empty where that is unknown.
+// Send the file name of each picture, empty if it is unknown.
 function withNames(form, files) {
   for (const { blob, frame } of files) form.append("external_id", fileId(frame ?? blob));
   return form;

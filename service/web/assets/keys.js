@@ -1,20 +1,28 @@
-// Shortcuts: a key presses the control that names it in `data-key`, in the sheet or at the result with the focus.
+// Shortcuts: a key presses the control that names it in `data-key`, in the sheet or at the result
+// with the focus.
 
 import { find, h } from "./elements.js";
 import { addressOf, gallery, panel } from "./place.js";
 
 const KEYS = [
-  ["/", "Search: choose a picture"], ["?", "This list"],
-  ["← → ↑ ↓", "From result to result, from alert to alert"], ["Enter", "Open it"],
-  ["C", "Confirm: the same person"], ["R", "Reject: another person"], ["X", "Mark the result"], ["N", "Name the marked results"],
-  ["← →", "In an open picture: the result before and after"], ["+ − 0", "In an open crop: zoom in, out, whole pictures"],
-  ["G", "In an open picture: regions"], ["Esc", "Close"],
+  ["/", "Search: choose a picture"],
+  ["?", "This list"],
+  ["← → ↑ ↓", "From result to result, from alert to alert"],
+  ["Enter", "Open it"],
+  ["C", "Confirm: the same person"],
+  ["R", "Reject: another person"],
+  ["X", "Mark the result"],
+  ["N", "Name the marked results"],
+  ["← →", "In an open picture: the result before and after"],
+  ["+ − 0", "In an open crop: zoom in, out, whole pictures"],
+  ["G", "In an open picture: regions"],
+  ["Esc", "Close"],
 ];
 
-// The panels whose results or alerts the keys are for.
+// Panels with results or alerts that keys act on.
 const CARDS = { search: "#answer .card", watch: "#alerts .card" };
 
-// Kept where letters and signs are no shortcuts: a speech input may type them.
+// Set if letters and signs are no shortcuts, because speech input may type them.
 const OFF = "gmn-letters-off";
 
 export function startKeys() {
@@ -29,38 +37,51 @@ function press(event) {
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
   if (dialog && dialog.id !== "sheet") return;
   const result = target.closest(Object.values(CARDS).join());
-  const done = (dialog ? control(dialog, key) : (result && control(result, key)) || control(find("main"), key) || elsewhere(key, result));
+  const done = dialog
+    ? control(dialog, key)
+    : (result && control(result, key)) || control(find("main"), key) || elsewhere(key, result);
   if (!done) return;
   event.preventDefault();
   if (done !== true) done.click();
 }
 
-const typing = (target) => target.matches("select, textarea, input:not([type=checkbox], [type=file])");
+const typing = (target) =>
+  target.matches("select, textarea, input:not([type=checkbox], [type=file])");
 
-// A result's own keys, and an alert's, need the focus on it.
+// Keys of a result or an alert need the focus on its card.
 function control(place, key) {
   const wanted = key === "=" ? "+" : key.length === 1 ? key.toLowerCase() : key;
-  return [...place.querySelectorAll("[data-key]")].find((one) => one.dataset.key === wanted && !one.disabled
-    && one.checkVisibility() && (place.matches("#sheet, .card") || !one.closest(".card")));
+  return [...place.querySelectorAll("[data-key]")].find(
+    (button) =>
+      button.dataset.key === wanted &&
+      !button.disabled &&
+      button.checkVisibility() &&
+      (place.matches("#sheet, .card") || !button.closest(".card")),
+  );
 }
 
 function elsewhere(key, result) {
   if (key === "?") return showKeys();
   if (key === "/") {
     if (panel() !== "search") location.hash = addressOf(gallery(), "search");
-    // The panel is shown once the address has changed.
+    // The panel appears after the address has changed.
     setTimeout(() => find("#query .drop input").focus());
     return true;
   }
   return panel() in CARDS && step(key, result);
 }
 
-// The arrow keys follow the rows as they are on the screen. Up and down begin at a result, since
+// Arrow keys follow the rows on the screen. Up and down need the focus on a result, since
 // they also scroll the page.
 function step(key, result) {
   const cards = [...document.querySelectorAll(CARDS[panel()])];
-  if (!cards.length || (!result && (document.activeElement !== document.body || !["ArrowLeft", "ArrowRight"].includes(key)))) return false;
-  const columns = cards.findIndex((one) => one.offsetTop > cards[0].offsetTop);
+  if (
+    !cards.length ||
+    (!result &&
+      (document.activeElement !== document.body || !["ArrowLeft", "ArrowRight"].includes(key)))
+  )
+    return false;
+  const columns = cards.findIndex((card) => card.offsetTop > cards[0].offsetTop);
   const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
   if (!by || (columns < 0 && Math.abs(by) !== 1)) return false;
   const next = cards[result ? cards.indexOf(result) + by : 0];
@@ -69,14 +90,37 @@ function step(key, result) {
 }
 
 function showKeys() {
-  const letters = h("input", { type: "checkbox", checked: !localStorage.getItem(OFF), onchange: () => {
-    if (letters.checked) localStorage.removeItem(OFF);
-    else localStorage.setItem(OFF, "yes");
-  } });
-  const dialog = h("dialog", { class: "question", "aria-label": "Shortcuts", onclose: () => dialog.remove() }, h("h2", {}, "Shortcuts"),
-    h("dl", { class: "keys" }, KEYS.flatMap(([key, does]) => [h("dt", {}, key.split(" ").map((one) => h("kbd", {}, one))), h("dd", {}, does)])),
+  const letters = h("input", {
+    type: "checkbox",
+    checked: !localStorage.getItem(OFF),
+    onchange: () => {
+      if (letters.checked) localStorage.removeItem(OFF);
+      else localStorage.setItem(OFF, "yes");
+    },
+  });
+  const dialog = h(
+    "dialog",
+    { class: "question", "aria-label": "Shortcuts", onclose: () => dialog.remove() },
+    h("h2", {}, "Shortcuts"),
+    h(
+      "dl",
+      { class: "keys" },
+      KEYS.flatMap(([key, does]) => [
+        h(
+          "dt",
+          {},
+          key.split(" ").map((letter) => h("kbd", {}, letter)),
+        ),
+        h("dd", {}, does),
+      ]),
+    ),
     h("label", { class: "check" }, letters, "Single letters and signs are shortcuts"),
-    h("form", { method: "dialog", class: "row end" }, h("button", { class: "main", autofocus: true }, "Close")));
+    h(
+      "form",
+      { method: "dialog", class: "row end" },
+      h("button", { class: "main", autofocus: true }, "Close"),
+    ),
+  );
   document.body.append(dialog);
   dialog.showModal();
   return true;

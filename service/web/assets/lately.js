@@ -1,4 +1,4 @@
-// The list of what can be undone: what was done in this tab, and the merges of the last 30 days.
+// Changes that can be undone: those of this tab, and merges of the last 30 days.
 
 import { ask } from "./api.js";
 import { attempt, count, find, h, moment } from "./elements.js";
@@ -11,24 +11,75 @@ export function startLately() {
 }
 
 async function show() {
-  const own = h("ul", { class: "rows" }), merges = h("ul", { class: "rows" });
-  const dialog = h("dialog", { class: "question wide", "aria-label": "Done lately", onclose: () => dialog.remove() }, h("h2", {}, "Done lately"),
-    h("h3", {}, "In this tab"), own, h("h3", {}, "Merges of the last 30 days, of everyone"), merges,
-    h("p", { class: "hint" }, "Undo gives back the names of before, also where they were changed since. This tab forgets its list when it is closed. What was deleted or forgotten cannot be undone."),
-    h("form", { method: "dialog", class: "row end" }, h("button", { class: "main", autofocus: true }, "Close")));
-  const row = (text, about, words, takeBack) => h("li", {}, h("span", { class: "grow name" }, text), h("span", { class: "hint" }, about),
-    h("button", { type: "button", "aria-label": `Undo: ${text}`, onclick: () => { dialog.close(); act(takeBack); } }, words));
+  const inThisTab = h("ul", { class: "rows" });
+  const merges = h("ul", { class: "rows" });
+  const dialog = h(
+    "dialog",
+    { class: "question wide", "aria-label": "Done lately", onclose: () => dialog.remove() },
+    h("h2", {}, "Done lately"),
+    h("h3", {}, "In this tab"),
+    inThisTab,
+    h("h3", {}, "Merges of the last 30 days, of everyone"),
+    merges,
+    h(
+      "p",
+      { class: "hint" },
+      "Undo gives back the names of before, also where they were changed since. This tab forgets its list when it is closed. What was deleted or forgotten cannot be undone.",
+    ),
+    h(
+      "form",
+      { method: "dialog", class: "row end" },
+      h("button", { class: "main", autofocus: true }, "Close"),
+    ),
+  );
+  const row = (text, about, words, takeBack) =>
+    h(
+      "li",
+      {},
+      h("span", { class: "grow name" }, text),
+      h("span", { class: "hint" }, about),
+      h(
+        "button",
+        {
+          type: "button",
+          "aria-label": `Undo: ${text}`,
+          onclick: () => {
+            dialog.close();
+            act(takeBack);
+          },
+        },
+        words,
+      ),
+    );
   const none = (text) => h("li", { class: "hint" }, text);
   const done = doneLately();
-  own.append(...(done.length > 0 ? done.map((one) => row(one.outcome, moment(one.at), "Undo", () => undo(one))) : [none("Nothing that can be undone yet.")]));
+  inThisTab.append(
+    ...(done.length > 0
+      ? done.map((change) => row(change.outcome, moment(change.at), "Undo", () => undo(change)))
+      : [none("Nothing that can be undone yet.")]),
+  );
   document.body.append(dialog);
   dialog.showModal();
   await attempt(merges, async () => {
-    const name = gallery(), { results } = await ask(inGallery("/merges"));
+    const name = gallery();
+    const { results } = await ask(inGallery("/merges"));
     if (gallery() !== name) return;
-    const others = results.filter((one) => !done.some(({ undo: calls }) => calls.some(({ path }) => path.includes(one.merge_id))));
-    merges.append(...(others.length > 0 ? others.map((one) => row(`${one.identity} → ${one.into}`, [`${count(one.crops, "picture")}, `, moment(one.merged_at)], "Undo", () => undoMerge(one)))
-      : [none(done.length > 0 ? "No others." : "None.")]));
+    const others = results.filter(
+      (merge) =>
+        !done.some(({ undo: calls }) => calls.some(({ path }) => path.includes(merge.merge_id))),
+    );
+    merges.append(
+      ...(others.length > 0
+        ? others.map((merge) =>
+            row(
+              `${merge.identity} → ${merge.into}`,
+              [`${count(merge.crops, "picture")}, `, moment(merge.merged_at)],
+              "Undo",
+              () => undoMerge(merge),
+            ),
+          )
+        : [none(done.length > 0 ? "No others." : "None.")]),
+    );
   });
 }
 

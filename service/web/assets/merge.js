@@ -1,44 +1,102 @@
-// Two people side by side, before they become one.
+// Two people side by side, before they are merged.
 
 import { ask, formOf } from "./api.js";
 import { count, h, moment, percent, thumbnail, verdictChip } from "./elements.js";
 import { inGallery, segment } from "./place.js";
 
-const SHOWN = 8, COMPARED = 100;
+const SHOWN = 8;
+const COMPARED = 100;
 
-// Resolves to {identity, into} once confirmed, or null.
+// Resolve to {identity, into} after confirmation, or to null.
 export async function askForMerge(identity, other) {
-  const [said, ...sides] = await Promise.all([opinion(identity, other), ...[identity, other].map(side)]);
-  const kept = h("select", {}, [other, identity].map((name) => h("option", {}, name)));
-  const dialog = h("dialog", { class: "question wide", "aria-label": "Merge two people" },
-    h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
-      h("h2", {}, "Are these the same person?"), h("div", { class: "sides" }, sides), h("p", { class: "row opinion" }, said),
+  const [said, ...sides] = await Promise.all([
+    opinion(identity, other),
+    ...[identity, other].map(side),
+  ]);
+  const kept = h(
+    "select",
+    {},
+    [other, identity].map((name) => h("option", {}, name)),
+  );
+  const dialog = h(
+    "dialog",
+    { class: "question wide", "aria-label": "Merge two people" },
+    h(
+      "form",
+      {
+        onsubmit: (event) => {
+          event.preventDefault();
+          dialog.close("yes");
+        },
+      },
+      h("h2", {}, "Are these the same person?"),
+      h("div", { class: "sides" }, sides),
+      h("p", { class: "row opinion" }, said),
       h("label", {}, "Both get the name", kept),
       h("p", { class: "hint" }, "A merge can be undone for 30 days."),
-      h("div", { class: "row end" }, h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { class: "main" }, "Merge"))));
+      h(
+        "div",
+        { class: "row end" },
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { class: "main" }, "Merge"),
+      ),
+    ),
+  );
   document.body.append(dialog);
   dialog.showModal();
-  await new Promise((resolve) => { dialog.addEventListener("close", resolve); });
+  await new Promise((resolve) => {
+    dialog.addEventListener("close", resolve);
+  });
   dialog.remove();
-  return dialog.returnValue === "yes" ? { identity: kept.value === identity ? other : identity, into: kept.value } : null;
+  return dialog.returnValue === "yes"
+    ? { identity: kept.value === identity ? other : identity, into: kept.value }
+    : null;
 }
 
-// The model's opinion, as of a search by the best pictures of one among those of the others.
+// Ask the model: search with the best pictures of one person among those of the other.
 async function opinion(identity, other) {
   const asked = new URLSearchParams({ identity, limit: COMPARED });
   const { results } = await ask(inGallery(`/similar?${asked}`)).catch(() => ({ results: [] }));
-  const found = results.find((one) => one.identity === other);
-  if (found) return [verdictChip(found.verdict), `The probability that these are one person is ${percent(found.probability)}.`];
-  return results.length === COMPARED ? `The model finds ${COMPARED} other people more alike; their probability is below ${percent(results.at(-1).probability)}.` : "The model could not compare the two.";
+  const found = results.find((person) => person.identity === other);
+  if (found)
+    return [
+      verdictChip(found.verdict),
+      `The probability that these are one person is ${percent(found.probability)}.`,
+    ];
+  return results.length === COMPARED
+    ? `The model finds ${COMPARED} other people more alike; their probability is below ${percent(results.at(-1).probability)}.`
+    : "The model could not compare the two.";
 }
 
 async function side(identity) {
   const about = await ask(inGallery(`/identities/${segment(identity)}`));
-  const asked = new URLSearchParams(formOf([["identity", identity], ["limit", SHOWN]]));
+  const asked = new URLSearchParams(
+    formOf([
+      ["identity", identity],
+      ["limit", SHOWN],
+    ]),
+  );
   const { results } = await ask(inGallery(`/crops?${asked}`));
-  return h("section", {}, h("h3", { class: "name" }, identity),
-    h("p", { class: "hint name" }, `${count(about.crops, "picture")} · ${about.cameras.join(", ") || "camera unknown"}`),
-    h("ul", { class: "cards small" }, results.map((one) => h("li", {}, thumbnail(one.image_url, `Picture of ${identity}`),
-      h("p", { class: "hint" }, moment(one.captured_at))))));
+  return h(
+    "section",
+    {},
+    h("h3", { class: "name" }, identity),
+    h(
+      "p",
+      { class: "hint name" },
+      `${count(about.crops, "picture")} · ${about.cameras.join(", ") || "camera unknown"}`,
+    ),
+    h(
+      "ul",
+      { class: "cards small" },
+      results.map((crop) =>
+        h(
+          "li",
+          {},
+          thumbnail(crop.image_url, `Picture of ${identity}`),
+          h("p", { class: "hint" }, moment(crop.captured_at)),
+        ),
+      ),
+    ),
+  );
 }

@@ -1,4 +1,4 @@
-// Starts the page: galleries, panels, and the key where the service asks for one.
+// Start the page: galleries, panels, and the key if the service asks for one.
 
 import { ask, hasKey, useKey } from "./api.js";
 import { attempt, find, h } from "./elements.js";
@@ -26,21 +26,22 @@ async function loadGalleries() {
     galleries = (await ask("/v1/galleries")).results;
     find("#key").hidden = !hasKey();
     document.dispatchEvent(new CustomEvent("galleries-read", { detail: galleries }));
-    find("#gallery").replaceChildren(...galleries.map((one) => h("option", {}, one.name)));
+    find("#gallery").replaceChildren(...galleries.map((summary) => h("option", {}, summary.name)));
     if (!gallery() && galleries.length > 0) location.replace(addressOf(galleries[0].name, panel()));
     show();
     await showArtefact();
-    if (gallery() && !galleries.some((one) => one.name === gallery())) {
+    if (gallery() && !galleries.some((summary) => summary.name === gallery())) {
       throw new Error(`There is no gallery “${gallery()}”. Choose one above.`);
     }
   });
 }
 
 function show() {
-  const chosen = galleries.find((one) => one.name === gallery());
+  const chosen = galleries.find((summary) => summary.name === gallery());
   find("#gallery").value = gallery();
-  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== panel();
-  // A panel without a link of its own belongs to that of another one.
+  for (const section of document.querySelectorAll("main > section"))
+    section.hidden = section.id !== panel();
+  // A panel without its own link is part of another panel.
   const shown = find(`#${panel()}`).dataset.of ?? panel();
   for (const link of document.querySelectorAll("nav a")) {
     link.href = addressOf(gallery(), link.dataset.panel);
@@ -51,11 +52,13 @@ function show() {
   if (chosen) offerScorings(chosen.calibration);
 }
 
-// The scorings of the artefact that answers for the gallery; its default unless one was chosen.
+// Offer the scorings of the gallery’s artefact. Its default is chosen at first.
 function offerScorings({ scoring, scorings }) {
   const select = find("#query").elements.scoring;
-  for (const option of select.options) option.hidden = option.disabled = !(option.value in scorings);
-  if (!select.dataset.chosen || select.selectedOptions[0]?.disabled !== false) select.value = scoring;
+  for (const option of select.options)
+    option.hidden = option.disabled = !(option.value in scorings);
+  if (!select.dataset.chosen || select.selectedOptions[0]?.disabled !== false)
+    select.value = scoring;
 }
 
 async function showArtefact() {
@@ -63,7 +66,11 @@ async function showArtefact() {
   if (place.textContent) return;
   // A key without access to the model can use the rest of the page.
   const model = await ask("/v1/model").catch(() => null);
-  if (model) place.append(h("summary", {}, `Model ${model.artefact}: licence and training data`), h("p", {}, model.provenance.terms));
+  if (model)
+    place.append(
+      h("summary", {}, `Model ${model.artefact}: licence and training data`),
+      h("p", {}, model.provenance.terms),
+    );
 }
 
 let asking = false;
@@ -71,15 +78,39 @@ let asking = false;
 function askForKey(why) {
   if (asking) return;
   asking = true;
-  const field = h("input", { type: "password", autocomplete: "off", value: "", placeholder: "gmn_…" });
-  const dialog = h("dialog", { class: "question", "aria-label": "API key" },
-    h("form", { onsubmit: (event) => { event.preventDefault(); dialog.close("yes"); } },
+  const field = h("input", {
+    type: "password",
+    autocomplete: "off",
+    value: "",
+    placeholder: "gmn_…",
+  });
+  const dialog = h(
+    "dialog",
+    { class: "question", "aria-label": "API key" },
+    h(
+      "form",
+      {
+        onsubmit: (event) => {
+          event.preventDefault();
+          dialog.close("yes");
+        },
+      },
       h("h2", {}, "API key"),
-      h("p", {}, why), h("label", {}, "API key", field),
-      h("p", { class: "hint" }, "It stays in this tab until the tab is closed. An administrator makes keys in the panel Galleries; on its machine the service makes them with gmn keys create."),
-      h("div", { class: "row end" },
+      h("p", {}, why),
+      h("label", {}, "API key", field),
+      h(
+        "p",
+        { class: "hint" },
+        "It stays in this tab until the tab is closed. An administrator makes keys in the panel Galleries; on its machine the service makes them with gmn keys create.",
+      ),
+      h(
+        "div",
+        { class: "row end" },
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { class: "main" }, "Use this key"))));
+        h("button", { class: "main" }, "Use this key"),
+      ),
+    ),
+  );
   dialog.addEventListener("close", () => {
     dialog.remove();
     asking = false;
@@ -96,10 +127,17 @@ function askForKey(why) {
 find("#gallery").addEventListener("change", (event) => {
   location.hash = addressOf(event.target.value, panel());
 });
-find("#query").elements.scoring.addEventListener("change", (event) => { event.target.dataset.chosen = "yes"; });
-find("#key").addEventListener("click", () => askForKey("Enter another key. Leave the field empty to send no key."));
-document.addEventListener("key-wanted", (event) => askForKey(hasKey() ? event.detail : "This service needs an API key."));
-for (const event of ["gallery-changed", "gallery-chosen", "searched"]) document.addEventListener(event, loadGalleries);
+find("#query").elements.scoring.addEventListener("change", (event) => {
+  event.target.dataset.chosen = "yes";
+});
+find("#key").addEventListener("click", () =>
+  askForKey("Enter another key. Leave the field empty to send no key."),
+);
+document.addEventListener("key-wanted", (event) =>
+  askForKey(hasKey() ? event.detail : "This service needs an API key."),
+);
+for (const event of ["gallery-changed", "gallery-chosen", "searched"])
+  document.addEventListener(event, loadGalleries);
 let before = gallery();
 window.addEventListener("hashchange", () => {
   find("#sheet").close();

@@ -1,4 +1,4 @@
-// The people of the gallery: pictures, find and sort, and two chosen ones merged.
+// The people of the gallery, with pictures, search and order. Two chosen people can be merged.
 
 import { ask, formOf } from "./api.js";
 import { attempt, count, find, h } from "./elements.js";
@@ -13,14 +13,22 @@ const chosen = new Set();
 
 export function startPeople() {
   for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, show);
-  document.addEventListener("gallery-chosen", () => { chosen.clear(); drawChosen(); });
-  find("#merge-chosen").addEventListener("click", () => act(async () => {
-    const [one, other] = chosen;
+  document.addEventListener("gallery-chosen", () => {
     chosen.clear();
     drawChosen();
-    await merge(one, other);
-  }));
-  find("#choose-none").addEventListener("click", () => { chosen.clear(); drawChosen(); });
+  });
+  find("#merge-chosen").addEventListener("click", () =>
+    act(async () => {
+      const [into, other] = chosen;
+      chosen.clear();
+      drawChosen();
+      await merge(into, other);
+    }),
+  );
+  find("#choose-none").addEventListener("click", () => {
+    chosen.clear();
+    drawChosen();
+  });
   find("#sort").addEventListener("change", () => load(null));
   find("#find").addEventListener("input", () => {
     clearTimeout(waiting);
@@ -32,38 +40,67 @@ function show() {
   if (panel() !== "identities") return;
   find("#all-people").hidden = item() !== "";
   find("#person").hidden = item() === "";
-  for (const other of ["unnamed", "tracks"]) find(`#to-${other}`).href = addressOf(gallery(), other);
+  for (const other of ["unnamed", "tracks"])
+    find(`#to-${other}`).href = addressOf(gallery(), other);
   if (item()) showPerson(item());
   else load(null);
 }
 
 async function load(cursor) {
-  const name = gallery(), query = find("#find").value, sort = find("#sort").value;
-  const more = find("#more-people"), list = find("#people");
+  const name = gallery();
+  const query = find("#find").value;
+  const sort = find("#sort").value;
+  const more = find("#more-people");
+  const list = find("#people");
   await attempt(find("#all-people"), async () => {
-    const asked = new URLSearchParams(formOf([["limit", PAGE], ["cursor", cursor], ["query", query], ["sort", sort]]));
+    const asked = new URLSearchParams(
+      formOf([
+        ["limit", PAGE],
+        ["cursor", cursor],
+        ["query", query],
+        ["sort", sort],
+      ]),
+    );
     const page = await ask(inGallery(`/identities?${asked}`));
     if (gallery() !== name || find("#find").value !== query || find("#sort").value !== sort) return;
     if (cursor === null) list.replaceChildren();
-    list.append(...page.results.map((one) => h("li", { class: "tile" }, chooser(one.identity), personCard(one))));
-    if (list.children.length === 0) list.append(h("li", { class: "hint" }, query ? `No name contains “${query}”.` : "No picture of this gallery has a name yet."));
+    list.append(
+      ...page.results.map((person) =>
+        h("li", { class: "tile" }, chooser(person.identity), personCard(person)),
+      ),
+    );
+    if (list.children.length === 0)
+      list.append(
+        h(
+          "li",
+          { class: "hint" },
+          query ? `No name contains “${query}”.` : "No picture of this gallery has a name yet.",
+        ),
+      );
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
   });
 }
 
 function chooser(identity) {
-  return h("input", { type: "checkbox", value: identity, checked: chosen.has(identity), "aria-label": `Choose ${identity}`, onchange: ({ target }) => {
-    if (target.checked) chosen.add(identity);
-    else chosen.delete(identity);
-    drawChosen();
-  } });
+  return h("input", {
+    type: "checkbox",
+    value: identity,
+    checked: chosen.has(identity),
+    "aria-label": `Choose ${identity}`,
+    onchange: ({ target }) => {
+      if (target.checked) chosen.add(identity);
+      else chosen.delete(identity);
+      drawChosen();
+    },
+  });
 }
 
 function drawChosen() {
   for (const box of document.querySelectorAll("#people input")) box.checked = chosen.has(box.value);
   find("#chosen-people").hidden = chosen.size === 0;
-  find("#chosen-people b").textContent = `${count(chosen.size, "person", "people")} chosen: ${[...chosen].join(", ")}`;
+  find("#chosen-people b").textContent =
+    `${count(chosen.size, "person", "people")} chosen: ${[...chosen].join(", ")}`;
   find("#merge-chosen").disabled = chosen.size !== 2;
   find("#chosen-people .hint").textContent = chosen.size === 2 ? "" : "Choose two to merge them.";
 }

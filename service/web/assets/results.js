@@ -5,7 +5,18 @@ import { clearFilters, filtered } from "./cameras.js";
 import { askForCase } from "./cases.js";
 import { openCrop } from "./crop.js";
 import {
-  count, decimal, h, moment, nameOf, percent, problemOf, sentence, shotPicture, thumbnail, verdictChip, verdictSign,
+  count,
+  decimal,
+  h,
+  moment,
+  nameOf,
+  percent,
+  problemOf,
+  sentence,
+  shotPicture,
+  thumbnail,
+  verdictChip,
+  verdictSign,
 } from "./elements.js";
 import { clearMarks, judging } from "./judge.js";
 import { keptTools } from "./kept.js";
@@ -13,7 +24,7 @@ import { act } from "./naming.js";
 import { addressOf, gallery, inGallery } from "./place.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
-// Query images beside the verdict where the form is not visible.
+// Number of query images beside the verdict, where the form is not visible.
 const SHOTS_BESIDE = 2;
 const HEADS = {
   match: (best) => ["Match: ", who(best)],
@@ -22,110 +33,245 @@ const HEADS = {
   nothing_searched: () => ["Nothing was searched"],
 };
 const SUMMARIES = {
-  match: (best) => `The best picture shows the same person with a probability of ${inWords(best.probability)}.`,
-  uncertain: (best) => `The best picture shows the same person with a probability of ${inWords(best.probability)}. That is too little for a match here: among this many people, strangers come that close more often than is accepted. Compare it with the query before you decide.`,
+  match: (best) =>
+    `The best picture shows the same person with a probability of ${inWords(best.probability)}.`,
+  uncertain: (best) =>
+    `The best picture shows the same person with a probability of ${inWords(best.probability)}. That is too little for a match here: among this many people, strangers come that close more often than is accepted. Compare it with the query before you decide.`,
   no_match: () => "No picture is similar enough. The most similar pictures follow.",
   nothing_searched: () => "",
 };
 const LIMITS = {
   own: ({ basis }) => `${basis} They separate match, uncertain and no match.`,
-  frozen: ({ basis }) => `${basis} They separate match, uncertain and no match, and are kept as they are.`,
-  artefact: ({ reason }) => `The thresholds between match, uncertain and no match are the model’s own${OWN[reason] ?? ""}.`,
-  off: () => "The thresholds between match, uncertain and no match are the model’s own, as this gallery is set up.",
+  frozen: ({ basis }) =>
+    `${basis} They separate match, uncertain and no match, and are kept as they are.`,
+  artefact: ({ reason }) =>
+    `The thresholds between match, uncertain and no match are the model’s own${OWN[reason] ?? ""}.`,
+  off: () =>
+    "The thresholds between match, uncertain and no match are the model’s own, as this gallery is set up.",
 };
 const OWN = {
   not_fitted: "; those of this gallery come once it has 18 named people or enough searches",
   few_identities: "; this search covered too few named people for those of the gallery",
   few_scored: "; this search compared too few named people for those of the gallery",
-  shallow_search: "; this search compared fewer pictures than the thresholds of the gallery are for",
+  shallow_search:
+    "; this search compared fewer pictures than the thresholds of the gallery are for",
 };
 
-// A search is {answer, shots, point, kept}, or {problem, shots}; there are several with mode=separate.
+// Searches are {answer, shots, point, kept} or {problem, shots}. There are several with
+// mode=separate.
 export function showAnswers(place, searches) {
   clearMarks();
   if (searches.length === 1) place.replaceChildren(...ranking(searches[0]));
-  else place.replaceChildren(...searches.map((one, at) => h("section", { class: "each" },
-    h("h2", { class: "row" }, one.shots?.map((shot) => shotPicture(shot)), titleOf(one, at)),
-    one.problem ? problemOf(one.problem) : ranking(one))));
+  else
+    place.replaceChildren(
+      ...searches.map((search, index) =>
+        h(
+          "section",
+          { class: "each" },
+          h(
+            "h2",
+            { class: "row" },
+            search.shots?.map((shot) => shotPicture(shot)),
+            titleOf(search, index),
+          ),
+          search.problem ? problemOf(search.problem) : ranking(search),
+        ),
+      ),
+    );
 }
 
-// One ranking of several galleries. A result leads to the same search in its gallery, where it is opened and judged.
+// Show one ranking of several galleries. A result links to the same search in its gallery.
 export function showAcross(place, { verdict, results, galleries, warnings }) {
   clearMarks();
   const [best] = results;
   const head = verdict === "no_match" ? ["No match in these galleries"] : HEADS[verdict](best);
   place.replaceChildren(
-    h("div", { class: `banner ${verdict}`, role: "status" }, verdictSign(verdict), h("div", {}, h("h2", {}, head),
-      h("p", {}, `${galleries.length} galleries were searched. Together they accept as many false matches as a search of one.`),
-      warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)))),
-    h("ol", { class: "cards", "aria-label": "Results" }, results.map((one) => h("li", { class: `card ${one.verdict ?? "unscored"}` },
-      h("a", { class: "open", href: addressOf(one.gallery, "search"), title: `Search in ${one.gallery}` }, contents(one))))));
+    h(
+      "div",
+      { class: `banner ${verdict}`, role: "status" },
+      verdictSign(verdict),
+      h(
+        "div",
+        {},
+        h("h2", {}, head),
+        h(
+          "p",
+          {},
+          `${galleries.length} galleries were searched. Together they accept as many false matches as a search of one.`,
+        ),
+        warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
+      ),
+    ),
+    h(
+      "ol",
+      { class: "cards", "aria-label": "Results" },
+      results.map((result) =>
+        h(
+          "li",
+          { class: `card ${result.verdict ?? "unscored"}` },
+          h(
+            "a",
+            {
+              class: "open",
+              href: addressOf(result.gallery, "search"),
+              title: `Search in ${result.gallery}`,
+            },
+            contents(result),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 const titleOf = ({ kept }, at) =>
-  (kept ? h("a", { href: addressOf(gallery(), "search", kept.query_id), title: "This search alone" }, `Picture ${at + 1}`) : `Image ${at + 1}`);
+  kept
+    ? h(
+        "a",
+        { href: addressOf(gallery(), "search", kept.query_id), title: "This search alone" },
+        `Picture ${at + 1}`,
+      )
+    : `Image ${at + 1}`;
 
 function ranking(search) {
-  const cards = search.answer.results.map((one) => card(one, search));
-  return [banner(search), keptTools(search, addToCase(search)), h("ol", { class: "cards", "aria-label": "Results" }, cards)];
+  const cards = search.answer.results.map((result) => card(result, search));
+  return [
+    banner(search),
+    keptTools(search, addToCase(search)),
+    h("ol", { class: "cards", "aria-label": "Results" }, cards),
+  ];
 }
 
 function addToCase({ kept }) {
-  return kept && h("button", { type: "button", onclick: () => act(() => askForCase(kept.query_id)) }, "Add to a case…");
+  return (
+    kept &&
+    h(
+      "button",
+      { type: "button", onclick: () => act(() => askForCase(kept.query_id)) },
+      "Add to a case…",
+    )
+  );
 }
 
 function banner({ answer, shots, point }) {
   const best = answer.results[0];
-  const text = h("div", {}, h("h2", {}, HEADS[answer.verdict](best)), h("p", {}, SUMMARIES[answer.verdict](best)),
-    answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)));
+  const text = h(
+    "div",
+    {},
+    h("h2", {}, HEADS[answer.verdict](best)),
+    h("p", {}, SUMMARIES[answer.verdict](best)),
+    answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
+  );
   if (best) text.append(basis(answer, point));
   else nextStep(text);
-  return h("div", { class: `banner ${answer.verdict}`, role: "status" }, verdictSign(answer.verdict),
-    h("div", { class: "asked", "aria-hidden": "true" }, shots.slice(0, SHOTS_BESIDE).map((one) => shotPicture(one))), text);
+  return h(
+    "div",
+    { class: `banner ${answer.verdict}`, role: "status" },
+    verdictSign(answer.verdict),
+    h(
+      "div",
+      { class: "asked", "aria-hidden": "true" },
+      shots.slice(0, SHOTS_BESIDE).map((shot) => shotPicture(shot)),
+    ),
+    text,
+  );
 }
 
 function basis(answer, point) {
-  return h("details", {}, h("summary", {}, "How the verdict comes about"),
-    h("p", {}, `The query was compared with ${count(answer.candidates_scored, "picture")} in ${answer.timing_ms.total.toFixed(0)} ms.`),
+  return h(
+    "details",
+    {},
+    h("summary", {}, "How the verdict comes about"),
+    h(
+      "p",
+      {},
+      `The query was compared with ${count(answer.candidates_scored, "picture")} in ${answer.timing_ms.total.toFixed(0)} ms.`,
+    ),
     h("p", {}, LIMITS[answer.calibration.state](answer.calibration)),
-    h("p", {}, `They accept that about ${STRANGERS[point]} searches for a person who is not in the gallery end with “match”. The field “False matches that are accepted” changes that.`),
-    h("p", {}, "Match, uncertain and no match follow from these thresholds, not from the probability alone: so a result can be uncertain with 91%, or no match with 30%."));
+    h(
+      "p",
+      {},
+      `They accept that about ${STRANGERS[point]} searches for a person who is not in the gallery end with “match”. The field “False matches that are accepted” changes that.`,
+    ),
+    h(
+      "p",
+      {},
+      "Match, uncertain and no match follow from these thresholds, not from the probability alone: so a result can be uncertain with 91%, or no match with 30%.",
+    ),
+  );
 }
 
-// Why nothing was searched, and what to do: the gallery is asked, since the answer does not have it.
+// Explain why nothing was searched, and what to do. The answer does not say it, so ask the gallery.
 async function nextStep(text) {
   const place = text.querySelector("p");
   const { crops } = await ask(inGallery("")).catch(() => ({ crops: null }));
-  const enroll = h("a", { class: "button", href: addressOf(gallery(), "enroll") }, "Enroll pictures");
+  const enroll = h(
+    "a",
+    { class: "button", href: addressOf(gallery(), "enroll") },
+    "Enroll pictures",
+  );
   const clear = h("button", { type: "button", onclick: clearFilters }, "Clear the filters");
   place.className = "row";
   if (crops === 0) place.replaceChildren("This gallery is empty.", enroll);
-  else if (filtered()) place.replaceChildren("No picture of the gallery passes the filters.", clear);
+  else if (filtered())
+    place.replaceChildren("No picture of the gallery passes the filters.", clear);
   else place.replaceChildren("The gallery has no other picture to compare with.", enroll);
 }
 
-function card(one, search) {
-  return h("li", { class: `card ${one.verdict ?? "unscored"}`, "data-crop": one.crop_id },
-    h("button", { type: "button", class: "open", onclick: () => openCrop(one.crop_id, search) }, contents(one)), judging(one, search));
+function card(result, search) {
+  return h(
+    "li",
+    { class: `card ${result.verdict ?? "unscored"}`, "data-crop": result.crop_id },
+    h(
+      "button",
+      { type: "button", class: "open", onclick: () => openCrop(result.crop_id, search) },
+      contents(result),
+    ),
+    judging(result, search),
+  );
 }
 
-function contents(one) {
+function contents(result) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
-  bar.firstChild.style.width = `${100 * (one.probability ?? 0)}%`;
-  const figures = [["probability", one.probability !== null && percent(one.probability)], ["similarity", decimal(one.cosine, 3)]];
-  return [h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), one.rank),
-    thumbnail(one.image_url, `Picture of ${nameOf(one.identity)}`),
-    h("span", { class: "about" }, verdictChip(one.verdict), h("b", {}, name(one)), one.gallery && h("span", { class: "name" }, `in ${one.gallery}`),
-      h("span", { class: "name" }, one.camera ?? "camera unknown"), h("span", {}, moment(one.captured_at)),
-      one.track !== null && h("span", { class: "name" }, `Track ${one.track}`, one.crops && ` of ${count(one.crops, "picture")}`),
-      one.external_id !== null && h("span", { class: "name", title: "File or your id" }, one.external_id), bar,
-      h("span", { class: "figures" }, figures.filter(([, value]) => value).map(([label, value]) => figure(label, value))))];
+  bar.firstChild.style.width = `${100 * (result.probability ?? 0)}%`;
+  const figures = [
+    ["probability", result.probability !== null && percent(result.probability)],
+    ["similarity", decimal(result.cosine, 3)],
+  ];
+  return [
+    h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), result.rank),
+    thumbnail(result.image_url, `Picture of ${nameOf(result.identity)}`),
+    h(
+      "span",
+      { class: "about" },
+      verdictChip(result.verdict),
+      h("b", {}, name(result)),
+      result.gallery && h("span", { class: "name" }, `in ${result.gallery}`),
+      h("span", { class: "name" }, result.camera ?? "camera unknown"),
+      h("span", {}, moment(result.captured_at)),
+      result.track !== null &&
+        h(
+          "span",
+          { class: "name" },
+          `Track ${result.track}`,
+          result.crops && ` of ${count(result.crops, "picture")}`,
+        ),
+      result.external_id !== null &&
+        h("span", { class: "name", title: "File or your id" }, result.external_id),
+      bar,
+      h(
+        "span",
+        { class: "figures" },
+        figures.filter(([, value]) => value).map(([label, value]) => figure(label, value)),
+      ),
+    ),
+  ];
 }
 
 function inWords(share) {
   return percent(share).replace("> ", "more than ").replace("< ", "less than ");
 }
 
-const name = (one) => h("span", { class: "name" }, nameOf(one.identity));
-const who = (one) => (one.identity === null ? "a picture without a name" : name(one));
+const name = (result) => h("span", { class: "name" }, nameOf(result.identity));
+const who = (result) => (result.identity === null ? "a picture without a name" : name(result));
 const figure = (label, value) => h("span", {}, h("span", {}, label), " ", h("b", {}, value));

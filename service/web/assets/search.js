@@ -10,11 +10,11 @@ import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAcross, showAnswers } from "./results.js";
 import { trackName } from "./tracks.js";
 
-// A shot is {blob}, or {url, crop} or {url, track} of the gallery.
+// Shots are {blob}, or {url, crop} or {url, track} of the gallery.
 let shots = [];
 let running = null;
 let timesChanged = false;
-// The searches that the panel shows, whether their names may have changed since, and the panel before.
+// Searches that the panel shows.
 let shown = [];
 let stale = false;
 let before = "";
@@ -23,59 +23,75 @@ export function startSearch() {
   const form = find("#query");
   takeFiles(form.querySelector(".drop"), (files) => takeImages(files));
   takeFiles(form.querySelector(".more"), (files) =>
-    setShots([...shots.filter((one) => one.blob), ...files.map((blob) => ({ blob }))]));
-  form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
+    setShots([...shots.filter((shot) => shot.blob), ...files.map((blob) => ({ blob }))]),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    run();
+  });
   form.addEventListener("change", ({ target: { name } }) => {
-    // A browser reports each part of a moment as a change.
+    // Browsers report each part of a date field as a change.
     if (name.startsWith("captured_")) timesChanged = true;
     else if (name && name !== "purpose") run();
   });
-  form.addEventListener("focusout", ({ target: { name } }) => { if (name?.startsWith("captured_") && timesChanged) run(); });
+  form.addEventListener("focusout", ({ target: { name } }) => {
+    if (name?.startsWith("captured_") && timesChanged) run();
+  });
   find("#clear").addEventListener("click", () => setShots([]));
   const take = (transfer) => {
     const files = [...transfer.files].filter((file) => file.type.startsWith("image/"));
     if (panel() === "search" && files.length > 0) takeImages(files);
   };
   document.addEventListener("paste", (event) => take(event.clipboardData));
-  // Everywhere on the page: a browser would otherwise leave it and open the file.
+  // Accept drops everywhere: the browser would otherwise leave the page and open the file.
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!event.defaultPrevented) take(event.dataTransfer);
     event.preventDefault();
   });
-  document.addEventListener("more-like", (event) => setShots([{ url: event.detail.image_url, crop: event.detail }]));
-  document.addEventListener("search-track", (event) => setShots([{ url: event.detail.image_url, track: event.detail }]));
+  document.addEventListener("more-like", (event) =>
+    setShots([{ url: event.detail.image_url, crop: event.detail }]),
+  );
+  document.addEventListener("search-track", (event) =>
+    setShots([{ url: event.detail.image_url, track: event.detail }]),
+  );
   document.addEventListener("gallery-changed", () => {
     stale = true;
     if (panel() === "search") refresh();
   });
-  document.addEventListener("galleries-read", ({ detail }) => offerGalleries(detail.map((one) => one.name)));
+  document.addEventListener("galleries-read", ({ detail }) =>
+    offerGalleries(detail.map((summary) => summary.name)),
+  );
   document.addEventListener("gallery-chosen", () => {
     form.elements.galleries.selectedIndex = -1;
     shown = [];
     if (panel() === "search" && item()) drawShots([]);
-    else setShots(shots.filter((one) => one.blob));
+    else setShots(shots.filter((shot) => shot.blob));
   });
   document.addEventListener("panel-shown", follow);
   startCameras(run);
 }
 
-// The galleries that may be searched beside the one that is shown.
+// Offer the other galleries that can be searched too.
 function offerGalleries(names) {
   const others = names.filter((name) => name !== gallery());
   const chosen = alsoSearched();
   find("#also").hidden = others.length === 0;
-  find("#query").elements.galleries.replaceChildren(...others.map((name) => new Option(name, name, false, chosen.includes(name))));
+  find("#query").elements.galleries.replaceChildren(
+    ...others.map((name) => new Option(name, name, false, chosen.includes(name))),
+  );
 }
 
-const alsoSearched = () => [...find("#query").elements.galleries.selectedOptions].map(({ value }) => value);
+const alsoSearched = () =>
+  [...find("#query").elements.galleries.selectedOptions].map(({ value }) => value);
 
-// What names searches in the address; one that is not kept has none.
+// Return the ids of searches for the address. A search that is not kept has none.
 const addressed = (searches) => searches.flatMap(({ kept }) => kept?.query_id ?? []).join(".");
 
-// Shows what the address names: kept searches, or the form for a new one.
+// Show the kept searches that the address names, or the form for a new one.
 function follow() {
-  const from = before, id = addressed(shown);
+  const from = before;
+  const id = addressed(shown);
   before = panel();
   if (panel() !== "search") return;
   if (item() && item() !== id) open(item());
@@ -86,7 +102,7 @@ function follow() {
   }
 }
 
-// Kept searches are opened again under the names of now, others are asked again.
+// Open kept searches again with current names, and run the others again.
 function refresh() {
   stale = false;
   const id = item();
@@ -94,41 +110,57 @@ function refresh() {
   else run();
 }
 
-// `held` has the searches of the address with the images of their queries, where these are here.
-async function open(id, held = id.split(".").map((one) => ({ kept: { query_id: one } }))) {
+// `searches` are those of the address, with the images of their queries if this tab has them.
+async function open(
+  id,
+  searches = id.split(".").map((queryId) => ({ kept: { query_id: queryId } })),
+) {
   running?.abort();
   const place = find("#answer");
   await attempt(place, async () => {
-    const found = await Promise.all(held.map((one) => (one.kept ? reopened(one).catch((problem) => ({ ...one, problem })) : one)));
+    const found = await Promise.all(
+      searches.map((search) =>
+        search.kept ? reopened(search).catch((problem) => ({ ...search, problem })) : search,
+      ),
+    );
     if (item() !== id) return;
-    const first = found.find((one) => one.answer);
+    const first = found.find((search) => search.answer);
     if (!first) {
       shown = [];
       place.replaceChildren(mySearches());
       throw found[0].problem;
     }
-    const fresh = !held.some((one) => one.shots);
-    // One of an earlier version may be by a withdrawn scoring, which the form does not have.
-    if (fresh) fill({ ...first.kept.request, scoring: first.answer.scoring === "fused" ? null : first.answer.scoring });
-    drawShots(found.flatMap((one) => one.shots ?? []));
+    const fresh = !searches.some((search) => search.shots);
+    // A search of an earlier version may use a withdrawn scoring, which the form does not offer.
+    if (fresh)
+      fill({
+        ...first.kept.request,
+        scoring: first.answer.scoring === "fused" ? null : first.answer.scoring,
+      });
+    drawShots(found.flatMap((search) => search.shots ?? []));
     display(found);
     if (fresh) reveal(place);
   });
 }
 
-async function reopened({ kept: { query_id: id }, shots: own }) {
+async function reopened({ kept: { query_id: id }, shots: sentShots }) {
   const kept = await ask(inGallery(`/queries/${encodeURIComponent(id)}`));
-  return { answer: kept.answer, shots: own ?? await imagesOf(kept), point: kept.request.operating_point ?? "far_1e-2", kept };
+  return {
+    answer: kept.answer,
+    shots: sentShots ?? (await imagesOf(kept)),
+    point: kept.request.operating_point ?? "far_1e-2",
+    kept,
+  };
 }
 
 async function imagesOf({ image_url: image, crop_id: id, request }) {
   if (image) return [{ blob: await blobOf(image) }];
-  const crop = id && await ask(inGallery(`/crops/${encodeURIComponent(id)}`)).catch(() => null);
+  const crop = id && (await ask(inGallery(`/crops/${encodeURIComponent(id)}`)).catch(() => null));
   if (request.track) return [{ url: crop?.image_url, track: request }];
   return crop ? [{ url: crop.image_url, crop }] : [];
 }
 
-// The fields of the form as they were sent.
+// Fill the form with the fields of a kept search.
 function fill(request) {
   const form = find("#query");
   form.reset();
@@ -149,10 +181,11 @@ function display(searches) {
   shown = searches;
   showAnswers(find("#answer"), searches);
   const id = addressed(searches);
-  if (panel() === "search" && item() !== id) history.pushState(null, "", addressOf(gallery(), "search", id));
+  if (panel() === "search" && item() !== id)
+    history.pushState(null, "", addressOf(gallery(), "search", id));
 }
 
-// On a phone the answer is below the form.
+// On a phone, scroll to the answer below the form.
 function reveal(place) {
   if (place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
 }
@@ -167,18 +200,43 @@ function drawShots(next) {
   shots = next;
   find("#shots").hidden = shots.length === 0;
   find("#mode").hidden = shots.length < 2;
-  find(".shots").replaceChildren(...shots.map((one, at) => h("li", {},
-    shotPicture(one, one.blob ? `Query picture ${at + 1}` : "The picture of the query"),
-    one.crop && h("span", { class: "name" }, nameOf(one.crop.identity)),
-    one.track && h("span", { class: "name" }, trackName(one.track)),
-    one.blob && h("button", { type: "button", class: "quiet", "aria-label": `Draw boxes on query picture ${at + 1}`, onclick: () => drawBoxes(one) }, "Boxes…"),
-    h("button", { type: "button", class: "remove", "aria-label": `Remove query picture ${at + 1}`,
-      onclick: () => setShots(shots.filter((other) => other !== one)) }, "×"))));
+  find(".shots").replaceChildren(
+    ...shots.map((shot, at) =>
+      h(
+        "li",
+        {},
+        shotPicture(shot, shot.blob ? `Query picture ${at + 1}` : "The picture of the query"),
+        shot.crop && h("span", { class: "name" }, nameOf(shot.crop.identity)),
+        shot.track && h("span", { class: "name" }, trackName(shot.track)),
+        shot.blob &&
+          h(
+            "button",
+            {
+              type: "button",
+              class: "quiet",
+              "aria-label": `Draw boxes on query picture ${at + 1}`,
+              onclick: () => drawBoxes(shot),
+            },
+            "Boxes…",
+          ),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "remove",
+            "aria-label": `Remove query picture ${at + 1}`,
+            onclick: () => setShots(shots.filter((other) => other !== shot)),
+          },
+          "×",
+        ),
+      ),
+    ),
+  );
 }
 
-// Nothing of a frame is sent before its people are in boxes.
+// Send nothing of a frame before its people are in boxes.
 async function takeImages(files) {
-  if (files.length !== 1 || !await isFrame(files[0])) {
+  if (files.length !== 1 || !(await isFrame(files[0]))) {
     setShots(files.map((blob) => ({ blob })));
     return;
   }
@@ -191,39 +249,87 @@ function setBoxes(frame, files, others) {
   setShots([...others, ...files.map((blob) => ({ blob, frame }))]);
 }
 
-// The people in the boxes take the picture's place, each as a search of its own.
+// Replace the picture by the people in its boxes, each a separate search.
 async function drawBoxes(shot) {
   const files = await askForBoxes(shot.frame ?? shot.blob);
-  if (files !== null) setBoxes(shot.frame ?? shot.blob, files, shots.filter((one) => one !== shot));
+  if (files !== null)
+    setBoxes(
+      shot.frame ?? shot.blob,
+      files,
+      shots.filter((other) => other !== shot),
+    );
 }
 
 function fields() {
-  const pairs = [...new FormData(find("#query"))].map(([name, value]) =>
-    [name, value && name.startsWith("captured_") ? new Date(value).toISOString() : value]);
+  const pairs = [...new FormData(find("#query"))].map(([name, value]) => [
+    name,
+    value && name.startsWith("captured_") ? new Date(value).toISOString() : value,
+  ]);
   const { crop, track } = shots[0];
-  // A track is of its own camera.
+  // Track ids are unique only within a camera.
   const across = alsoSearched().length > 0;
-  const unsent = [shots.length < 2 && "mode", (crop || track || across) && "keep_picture", track && "camera"];
-  const place = across ? [["galleries", gallery()], ["gallery", crop || track ? gallery() : ""]] : [["keep", "true"]];
-  const asked = crop ? [["crop_id", crop.crop_id]]
-    : track ? [["track", track.track], ["camera", track.camera ?? ""]]
-    : shots.map((one) => ["images", one.blob]);
-  return formOf([...pairs.filter(([name]) => !unsent.includes(name)), ...cameraFields(), ...place, ...asked]);
+  const unsent = [
+    shots.length < 2 && "mode",
+    (crop || track || across) && "keep_picture",
+    track && "camera",
+  ];
+  const place = across
+    ? [
+        ["galleries", gallery()],
+        ["gallery", crop || track ? gallery() : ""],
+      ]
+    : [["keep", "true"]];
+  const asked = crop
+    ? [["crop_id", crop.crop_id]]
+    : track
+      ? [
+          ["track", track.track],
+          ["camera", track.camera ?? ""],
+        ]
+      : shots.map((shot) => ["images", shot.blob]);
+  return formOf([
+    ...pairs.filter(([name]) => !unsent.includes(name)),
+    ...cameraFields(),
+    ...place,
+    ...asked,
+  ]);
 }
 
-// A search that was just kept has no reviews; null where it is not kept.
+// Return the kept search of a new answer, which has no reviews yet, or null.
 const keptOf = ({ query_id: id }) => (id ? { query_id: id, reviews: [], case_ids: [] } : null);
 
-// What is to be done first: in an empty gallery nothing can be found.
+// Suggest the first step. In an empty gallery nothing can be found.
 function beginning() {
-  const place = h("div", { class: "empty" }, h("p", { class: "big" }, "Drop a picture to begin."),
-    h("p", {}, "The most similar pictures of the gallery appear here, with what the model says."));
+  const place = h(
+    "div",
+    { class: "empty" },
+    h("p", { class: "big" }, "Drop a picture to begin."),
+    h("p", {}, "The most similar pictures of the gallery appear here, with what the model says."),
+  );
   if (gallery()) {
-    ask(inGallery("")).then(({ crops }) => {
-      if (crops === 0) place.replaceChildren(h("p", { class: "big" }, "This gallery has no pictures yet."),
-        h("p", {}, "A search compares a picture with those of the gallery. Begin by adding pictures of people you know, or of people you look for."),
-        h("p", {}, h("a", { class: "button main", href: addressOf(gallery(), "enroll") }, "Enroll pictures")));
-    }, () => undefined);
+    ask(inGallery("")).then(
+      ({ crops }) => {
+        if (crops === 0)
+          place.replaceChildren(
+            h("p", { class: "big" }, "This gallery has no pictures yet."),
+            h(
+              "p",
+              {},
+              "A search compares a picture with those of the gallery. Begin by adding pictures of people you know, or of people you look for.",
+            ),
+            h(
+              "p",
+              {},
+              h(
+                "a",
+                { class: "button main", href: addressOf(gallery(), "enroll") },
+                "Enroll pictures",
+              ),
+            ),
+          );
+      },
+      () => undefined,
+    );
   }
   return place;
 }
@@ -234,7 +340,7 @@ async function run({ scroll = false } = {}) {
   running?.abort();
   const place = find("#answer");
   if (shots.length === 0) {
-    // A kept search whose picture was not kept stays.
+    // Keep showing a kept search without a picture.
     if (addressed(shown)) return;
     shown = [];
     if (panel() === "search" && item()) history.pushState(null, "", addressOf(gallery(), "search"));
@@ -243,11 +349,11 @@ async function run({ scroll = false } = {}) {
     place.replaceChildren(beginning(), mySearches());
     return;
   }
-  const mine = (running = new AbortController());
+  const request = (running = new AbortController());
   const asked = shots;
   await attempt(place, async () => {
-    const options = { method: "POST", body: fields(), signal: mine.signal };
-    // A refused search removes the answer of an earlier one.
+    const options = { method: "POST", body: fields(), signal: request.signal };
+    // A refused search removes the earlier answer.
     const path = alsoSearched().length > 0 ? "/v1/queries" : inGallery("/queries");
     const answer = await ask(path, options).catch((error) => {
       if (error.name !== "AbortError") place.replaceChildren();
@@ -255,15 +361,29 @@ async function run({ scroll = false } = {}) {
       throw error;
     });
     const point = find("#query").elements.operating_point.value;
-    const searched = (one, own) => ({ answer: one, shots: own, point, kept: keptOf(one) });
+    const searched = (result, sentShots) => ({
+      answer: result,
+      shots: sentShots,
+      point,
+      kept: keptOf(result),
+    });
     if (answer.galleries) {
       shown = [];
-      if (panel() === "search" && item()) history.pushState(null, "", addressOf(gallery(), "search"));
+      if (panel() === "search" && item())
+        history.pushState(null, "", addressOf(gallery(), "search"));
       showAcross(place, answer);
-    } else display(answer.verdict ? [searched(answer, asked)] : answer.results.map((one, at) =>
-      (one.problem ? { problem: new Error(one.problem.detail), shots: [asked[at]] } : searched(one, [asked[at]]))));
+    } else
+      display(
+        answer.verdict
+          ? [searched(answer, asked)]
+          : answer.results.map((result, at) =>
+              result.problem
+                ? { problem: new Error(result.problem.detail), shots: [asked[at]] }
+                : searched(result, [asked[at]]),
+            ),
+      );
     if (scroll) reveal(place);
-    // Beside a form that is scrolled, a banner alone may be out of sight.
+    // A banner without results may be out of sight beside a scrolled form.
     if (!place.querySelector(".card")) place.firstChild.scrollIntoView({ block: "nearest" });
     document.dispatchEvent(new Event("searched"));
   });

@@ -1,12 +1,16 @@
-// Pictures side by side. Zoom and position are those of all, so that the same parts are compared.
+// Pictures side by side, with common zoom and position, so that the same parts are compared.
 
 import { h, pictureOf } from "./elements.js";
 
-const MOST = 8, STEP = 1.5, MOVE = 0.1;
+const MOST = 8;
+const STEP = 1.5;
+const MOVE = 0.1;
 
-// `pictures` are pairs of a label and the promise of an image file.
+// `pictures` are pairs [label, promise of an image file].
 export function sideBySide(pictures) {
-  let zoom = 1, x = 0, y = 0;
+  let zoom = 1;
+  let x = 0;
+  let y = 0;
   const panes = pictures.map(([label, file]) => {
     const pane = h("div", { class: "heat" });
     show(pane, file, label);
@@ -21,33 +25,73 @@ export function sideBySide(pictures) {
     }
     out.disabled = whole.disabled = zoom === 1;
   };
-  // The point (px, py), in picture sizes from the centre, stays where it is.
+  // Zoom around the point (px, py), in picture sizes from the centre.
   const magnify = (by, px = 0, py = 0) => {
     const next = Math.max(1, Math.min(MOST, zoom * by));
     [x, y] = [px - ((px - x) * next) / zoom, py - ((py - y) * next) / zoom];
     zoom = next;
     draw();
   };
-  const move = (dx, dy) => { x += dx; y += dy; draw(); };
-  const button = (label, key, title, action) => h("button", { type: "button", "data-key": key, "aria-label": title, title: `${title} (${key})`, onclick: action }, label);
+  const move = (dx, dy) => {
+    x += dx;
+    y += dy;
+    draw();
+  };
+  const button = (label, key, title, action) =>
+    h(
+      "button",
+      {
+        type: "button",
+        "data-key": key,
+        "aria-label": title,
+        title: `${title} (${key})`,
+        onclick: action,
+      },
+      label,
+    );
   const out = button("−", "-", "Zoom out", () => magnify(1 / STEP));
   const whole = button("Whole", "0", "Whole pictures", () => magnify(1 / MOST));
   const figures = pictures.map(([label], at) => {
-    const view = h("div", { class: "view", tabindex: 0, role: "group", "aria-label": `${label}. Arrow keys move a magnified picture.` }, panes[at]);
+    const view = h(
+      "div",
+      {
+        class: "view",
+        tabindex: 0,
+        role: "group",
+        "aria-label": `${label}. Arrow keys move a magnified picture.`,
+      },
+      panes[at],
+    );
     const size = () => ({ width: panes[at].offsetWidth, height: panes[at].offsetHeight });
-    view.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      const box = view.getBoundingClientRect(), { width, height } = size();
-      magnify(event.deltaY < 0 ? 1.15 : 1 / 1.15,
-        (event.clientX - box.x - box.width / 2) / width, (event.clientY - box.y - box.height / 2) / height);
-    }, { passive: false });
-    view.addEventListener("pointerdown", (event) => { if (zoom > 1) view.setPointerCapture(event.pointerId); });
+    view.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        const box = view.getBoundingClientRect();
+        const { width, height } = size();
+        magnify(
+          event.deltaY < 0 ? 1.15 : 1 / 1.15,
+          (event.clientX - box.x - box.width / 2) / width,
+          (event.clientY - box.y - box.height / 2) / height,
+        );
+      },
+      { passive: false },
+    );
+    view.addEventListener("pointerdown", (event) => {
+      if (zoom > 1) view.setPointerCapture(event.pointerId);
+    });
     view.addEventListener("pointermove", (event) => {
-      if (view.hasPointerCapture(event.pointerId)) move(event.movementX / size().width, event.movementY / size().height);
+      if (view.hasPointerCapture(event.pointerId))
+        move(event.movementX / size().width, event.movementY / size().height);
     });
     view.addEventListener("dblclick", () => magnify(zoom > 1 ? 1 / MOST : 2.5));
     view.addEventListener("keydown", (event) => {
-      const [dx, dy] = { ArrowLeft: [MOVE, 0], ArrowRight: [-MOVE, 0], ArrowUp: [0, MOVE], ArrowDown: [0, -MOVE] }[event.key] ?? [0, 0];
+      const [dx, dy] = {
+        ArrowLeft: [MOVE, 0],
+        ArrowRight: [-MOVE, 0],
+        ArrowUp: [0, MOVE],
+        ArrowDown: [0, -MOVE],
+      }[event.key] ?? [0, 0];
       if (zoom === 1 || dx === dy) return;
       event.preventDefault();
       event.stopPropagation();
@@ -55,16 +99,28 @@ export function sideBySide(pictures) {
     });
     return h("figure", {}, view, h("figcaption", {}, label));
   });
-  const tools = h("div", { class: "row zoom" }, out, button("+", "+", "Zoom in", () => magnify(STEP)), whole);
+  const tools = h(
+    "div",
+    { class: "row zoom" },
+    out,
+    button("+", "+", "Zoom in", () => magnify(STEP)),
+    whole,
+  );
   draw();
   return { figures, panes, tools };
 }
 
 export function show(pane, file, label) {
-  file.then((blob) => {
-    const image = pictureOf(blob, label);
-    image.addEventListener("load", () => pane.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight));
-    pane.prepend(image);
-    image.nextSibling?.remove();
-  }, (error) => pane.replaceChildren(h("span", { class: "missing", title: error.message }, "no picture")));
+  file.then(
+    (blob) => {
+      const image = pictureOf(blob, label);
+      image.addEventListener("load", () =>
+        pane.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight),
+      );
+      pane.prepend(image);
+      image.nextSibling?.remove();
+    },
+    (error) =>
+      pane.replaceChildren(h("span", { class: "missing", title: error.message }, "no picture")),
+  );
 }

@@ -1,15 +1,21 @@
-// The state line: the gallery's state, or in red what is wrong with the service, until it is right.
+// The state line: the gallery's state, or in red the service's problem while it lasts.
 
 import { count, find, h } from "./elements.js";
 
-const CHECK_MS = 10_000, AGAIN_MS = 2_000;
+const CHECK_MS = 10_000;
+const AGAIN_MS = 2_000;
 const STATES = {
   ready: "ready",
   previous_model: "answered by the previous model; reindex the gallery to use the new one",
   needs_reindex: "filled by another model; reindex the gallery to search it and to enroll",
 };
-const THRESHOLDS = { own: "verdicts adjusted to this gallery", frozen: "verdicts adjusted to this gallery, fixed" };
-let chosen = null, trouble = null, waiting = 0;
+const THRESHOLDS = {
+  own: "verdicts adjusted to this gallery",
+  frozen: "verdicts adjusted to this gallery, fixed",
+};
+let chosen = null;
+let trouble = null;
+let waiting = 0;
 
 export function startStatus() {
   document.addEventListener("service-silent", check);
@@ -31,18 +37,21 @@ async function check() {
   waiting = setTimeout(check, trouble ? AGAIN_MS : CHECK_MS);
   if (trouble === before) return;
   draw();
-  // Calls that failed meanwhile are sent again.
-  if (trouble === null) for (const event of ["gallery-changed", "panel-shown"]) document.dispatchEvent(new Event(event));
+  // Repeat the calls that failed meanwhile.
+  if (trouble === null)
+    for (const event of ["gallery-changed", "panel-shown"])
+      document.dispatchEvent(new Event(event));
 }
 
 async function troubleNow() {
   try {
     const response = await fetch("/readyz", { cache: "no-store" });
-    // A proxy may keep this address to itself.
+    // A proxy may block this address.
     if (!response.ok && response.status < 500) return null;
     const body = await response.json();
     if (!response.ok) return `The service is not ready: ${body.detail}`;
-    if (body.record.state === "unreachable") return "The database does not answer: searches are answered from memory, and nothing can be changed";
+    if (body.record.state === "unreachable")
+      return "The database does not answer: searches are answered from memory, and nothing can be changed";
     return body.index === "ready" ? null : "The index does not answer: nothing can be searched";
   } catch {
     return "The service does not answer. It is asked again every two seconds";
@@ -52,9 +61,17 @@ async function troubleNow() {
 function draw() {
   const place = find("#state");
   place.classList.toggle("wrong", trouble !== null);
-  const now = h("p", {}, ...(trouble !== null ? [h("span", { class: "dot wrong" }, trouble)] : chosen ? stateOf(chosen) : []));
-  // A screen reader reads the line when it changes.
-  if (now.textContent !== place.textContent) place.replaceChildren(...now.children);
+  const shown = h(
+    "p",
+    {},
+    ...(trouble !== null
+      ? [h("span", { class: "dot wrong" }, trouble)]
+      : chosen
+        ? stateOf(chosen)
+        : []),
+  );
+  // Change the line only if it differs: screen readers read each change.
+  if (shown.textContent !== place.textContent) place.replaceChildren(...shown.children);
 }
 
 function stateOf({ state, crops, identities, calibration, retention_days: days }) {
@@ -62,7 +79,11 @@ function stateOf({ state, crops, identities, calibration, retention_days: days }
     h("span", { class: `dot ${state}` }, STATES[state]),
     h("span", {}, count(crops, "picture")),
     h("span", {}, count(identities, "person", "people")),
-    h("span", { title: calibration.basis }, THRESHOLDS[calibration.state] ?? "verdicts of the model"),
+    h(
+      "span",
+      { title: calibration.basis },
+      THRESHOLDS[calibration.state] ?? "verdicts of the model",
+    ),
     days && h("span", {}, `pictures kept for ${count(days, "day")}`),
   ].filter(Boolean);
 }

@@ -1,4 +1,4 @@
-// The tracks of the gallery: their pictures, and each searched by, named or deleted as a whole.
+// Tracks of the gallery with their pictures. A track can be searched, named or deleted as a whole.
 
 import { ask, pages } from "./api.js";
 import { attempt, count, find, h, moment, question, thumbnail } from "./elements.js";
@@ -6,67 +6,130 @@ import { act, askToDelete, named, naming, relabel, report } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { chooser } from "./tiles.js";
 
-// The service lists at most so many at once.
-const PAGE = 100, ASKED = 4;
-// A crop without a name joins others from this operating point of a pair on, in searches and groupings.
+// Page size of the service.
+const PAGE = 100;
+const ASKED = 4;
+// Operating point of a pair at which unnamed crops are joined, in searches and groupings.
 const JOINS = "pair_far_1e-3";
 
 export const trackName = ({ track, camera }) => `Track ${track}, ${camera ?? "camera unknown"}`;
 
 export function startTracks() {
   document.addEventListener("panel-shown", () => load());
-  document.addEventListener("gallery-changed", () => load(null, find("#track-list").children.length));
+  document.addEventListener("gallery-changed", () =>
+    load(null, find("#track-list").children.length),
+  );
   find("#track-camera").addEventListener("change", () => load());
 }
 
 async function load(cursor = null, enough = PAGE) {
   if (panel() !== "tracks") return;
-  const shown = gallery(), camera = find("#track-camera").value;
-  const more = find("#more-tracks"), list = find("#track-list");
+  const shown = gallery();
+  const camera = find("#track-camera").value;
+  const more = find("#more-tracks");
+  const list = find("#track-list");
   find("#tracks > a").href = addressOf(shown, "identities");
   await attempt(find("#tracks"), async () => {
-    const [page, least] = await Promise.all([pages(inGallery("/tracks"), { camera }, Math.max(enough, PAGE), cursor, PAGE), leastCohesion()]);
+    const [page, least] = await Promise.all([
+      pages(inGallery("/tracks"), { camera }, Math.max(enough, PAGE), cursor, PAGE),
+      leastCohesion(),
+    ]);
     if (gallery() !== shown || find("#track-camera").value !== camera) return;
-    const opened = [...list.querySelectorAll("li:has([open])")].map((one) => one.getAttribute("aria-label"));
+    const opened = [...list.querySelectorAll("li:has([open])")].map((opener) =>
+      opener.getAttribute("aria-label"),
+    );
     if (cursor === null) list.replaceChildren();
-    list.append(...page.results.map((one) => row(one, least, opened.includes(trackName(one)))));
-    if (list.children.length === 0) list.append(h("li", { class: "hint" }, camera ? `No track is of camera “${camera}”.` : "No picture of this gallery has a track yet."));
+    list.append(
+      ...page.results.map((track) => row(track, least, opened.includes(trackName(track)))),
+    );
+    if (list.children.length === 0)
+      list.append(
+        h(
+          "li",
+          { class: "hint" },
+          camera
+            ? `No track is of camera “${camera}”.`
+            : "No picture of this gallery has a track yet.",
+        ),
+      );
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
   });
 }
 
-// A key without access to the model sees the tracks without this judgement.
-const leastCohesion = () => ask("/v1/model").then((model) => model.operating_points.cosine?.[JOINS] ?? -1, () => -1);
+// A key without access to the model sees tracks without this note.
+const leastCohesion = () =>
+  ask("/v1/model").then(
+    (model) => model.operating_points.cosine?.[JOINS] ?? -1,
+    () => -1,
+  );
 
 function row(track, least, open) {
-  const button = (label, action, kind = "") => h("button", { type: "button", class: kind, "aria-label": `${label}: ${trackName(track)}`, onclick: () => act(() => action(track)) }, label);
+  const button = (label, action, kind = "") =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: kind,
+        "aria-label": `${label}: ${trackName(track)}`,
+        onclick: () => act(() => action(track)),
+      },
+      label,
+    );
   const [first, last] = [track.first_seen, track.last_seen].map((at) => moment(at));
-  return h("li", { "aria-label": trackName(track) }, thumbnail(track.image_url, ""),
-    h("b", { class: "name" }, trackName(track)), h("span", { class: "hint" }, first, last.textContent !== first.textContent && [" – ", last]),
+  return h(
+    "li",
+    { "aria-label": trackName(track) },
+    thumbnail(track.image_url, ""),
+    h("b", { class: "name" }, trackName(track)),
+    h("span", { class: "hint" }, first, last.textContent !== first.textContent && [" – ", last]),
     h("span", { class: "name grow" }, track.identities.join(", ") || "no name"),
-    track.cohesion !== null && track.cohesion < least && h("span", { class: "note" }, "may show two people"),
-    button("Search", search), button("Name…", async (one) => name(one, await cropsOf(one))), button("Delete…", async (one) => askToDelete(idsOf(await cropsOf(one))), "danger quiet"),
-    pictures(track, open));
+    track.cohesion !== null &&
+      track.cohesion < least &&
+      h("span", { class: "note" }, "may show two people"),
+    button("Search", search),
+    button("Name…", async () => name(track, await cropsOf(track))),
+    button("Delete…", async () => askToDelete(idsOf(await cropsOf(track))), "danger quiet"),
+    pictures(track, open),
+  );
 }
 
 function pictures(track, open) {
   const place = h("div", {});
-  return h("details", { open, ontoggle: ({ target }) => target.open && attempt(place, async () => {
-    const crops = await cropsOf(track);
-    const nameSome = (ids) => act(() => name(track, crops.filter((one) => ids.includes(one.crop_id))));
-    const tiles = chooser(`Pictures of ${trackName(track)}, by time`, [["Name…", nameSome], ["Delete…", askToDelete, "danger quiet"]]);
-    tiles.add(crops);
-    place.replaceChildren(tiles.element);
-  }) }, h("summary", {}, count(track.crops, "picture")), place);
+  return h(
+    "details",
+    {
+      open,
+      ontoggle: ({ target }) =>
+        target.open &&
+        attempt(place, async () => {
+          const crops = await cropsOf(track);
+          const nameSome = (ids) =>
+            act(() =>
+              name(
+                track,
+                crops.filter((crop) => ids.includes(crop.crop_id)),
+              ),
+            );
+          const tiles = chooser(`Pictures of ${trackName(track)}, by time`, [
+            ["Name…", nameSome],
+            ["Delete…", askToDelete, "danger quiet"],
+          ]);
+          tiles.add(crops);
+          place.replaceChildren(tiles.element);
+        }),
+    },
+    h("summary", {}, count(track.crops, "picture")),
+    place,
+  );
 }
 
-const idsOf = (crops) => crops.map((one) => one.crop_id);
+const idsOf = (crops) => crops.map((crop) => crop.crop_id);
 
-// Without a camera the filter passes those of every camera that uses the id.
+// A track without a camera: the filter also passes crops of cameras that use the same id.
 async function cropsOf({ track, camera }) {
   const found = await pages(inGallery("/crops"), { track, camera, order: "captured" }, Infinity);
-  return found.results.filter((one) => one.camera === camera);
+  return found.results.filter((crop) => crop.camera === camera);
 }
 
 function search(track) {
@@ -76,11 +139,22 @@ function search(track) {
 
 async function name(track, crops) {
   const text = `${count(crops.length, "picture gets", "pictures get")} the name that you enter. An empty field takes the name away.`;
-  const identity = await question(`Who is on ${trackName(track)}?`, text, "Name", { label: "Name", input: track.identities[0] ?? "", required: false,
-    list: "names", pictures: crops.slice(0, ASKED).map((one) => thumbnail(one.image_url, "A picture of the track")) });
+  const identity = await question(`Who is on ${trackName(track)}?`, text, "Name", {
+    label: "Name",
+    input: track.identities[0] ?? "",
+    required: false,
+    list: "names",
+    pictures: crops
+      .slice(0, ASKED)
+      .map((crop) => thumbnail(crop.image_url, "A picture of the track")),
+  });
   if (identity === null) return;
   const number = await relabel(idsOf(crops), identity);
-  // Each picture gets back the name that it had.
-  const before = [...new Set(crops.map((one) => one.identity))];
-  report(named(number, identity), { undo: before.flatMap((one) => naming(idsOf(crops.filter((crop) => crop.identity === one)), one ?? "")) });
+  // Undo gives each picture its former name.
+  const before = [...new Set(crops.map((crop) => crop.identity))];
+  report(named(number, identity), {
+    undo: before.flatMap((formerName) =>
+      naming(idsOf(crops.filter((crop) => crop.identity === formerName)), formerName ?? ""),
+    ),
+  });
 }

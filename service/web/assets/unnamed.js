@@ -1,4 +1,4 @@
-// Crops without a name: grouped into suggested people, and named by group or by choice.
+// Unnamed crops: grouped into suggested people, and named by group or by choice.
 
 import { ask, formOf, pages } from "./api.js";
 import { attempt, count, find, h, onSubmit, percent } from "./elements.js";
@@ -7,27 +7,46 @@ import { act, askForName, askToDelete, nameCrops } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { chooser } from "./tiles.js";
 
-// A grouping has no more crops.
-const CROPS = 5000, SMALL = 4, SHOWN_CROPS = 120, SHOWN_GROUPS = 20, PROPOSED = 3;
+// Most crops of a grouping.
+const CROPS = 5000;
+const SMALL = 4;
+const SHOWN_CROPS = 120;
+const SHOWN_GROUPS = 20;
+const PROPOSED = 3;
 
 export function startUnnamed() {
   for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, load);
   find("#which").addEventListener("change", load);
   find("#which").addEventListener("submit", (event) => event.preventDefault());
-  find("#group").addEventListener("click", () => act(async () => addJob(await ask(inGallery("/groups"), { method: "POST", body: formOf(Object.entries(chosen())) }))));
+  find("#group").addEventListener("click", () =>
+    act(async () =>
+      addJob(
+        await ask(inGallery("/groups"), { method: "POST", body: formOf(Object.entries(chosen())) }),
+      ),
+    ),
+  );
 }
 
 async function load() {
   if (panel() !== "unnamed") return;
-  const name = gallery(), place = find("#unnamed-crops");
+  const name = gallery();
+  const place = find("#unnamed-crops");
   find("#unnamed > a").href = addressOf(name, "identities");
   await attempt(place, async () => {
-    const [found, groups] = await Promise.all([pages(inGallery("/crops"), { unnamed: "true", order: "captured", ...chosen() }, CROPS), ask(inGallery("/groups"))]);
+    const [found, groups] = await Promise.all([
+      pages(inGallery("/crops"), { unnamed: "true", order: "captured", ...chosen() }, CROPS),
+      ask(inGallery("/groups")),
+    ]);
     if (gallery() !== name || panel() !== "unnamed") return;
-    const loose = new Map(found.results.map((one) => [one.crop_id, one]));
-    const grouped = groups.results.map((one) => one.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id))).filter((crops) => crops.length > 1);
+    const loose = new Map(found.results.map((crop) => [crop.crop_id, crop]));
+    const grouped = groups.results
+      .map((group) => group.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id)))
+      .filter((crops) => crops.length > 1);
     find("#group").disabled = loose.size === 0;
-    find("#unnamed-count").textContent = loose.size === 0 ? "There is no picture without a name." : `${count(loose.size, "picture has", "pictures have")} no name.`;
+    find("#unnamed-count").textContent =
+      loose.size === 0
+        ? "There is no picture without a name."
+        : `${count(loose.size, "picture has", "pictures have")} no name.`;
     const typed = document.activeElement?.closest("#unnamed-crops");
     for (const crop of grouped.flat()) loose.delete(crop.crop_id);
     place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0));
@@ -36,17 +55,25 @@ async function load() {
   });
 }
 
-// The camera and the time to which the list and a grouping are restricted.
+// Return the camera and times that restrict the list and a grouping.
 function chosen() {
-  return Object.fromEntries([...formOf(new FormData(find("#which")))].map(([name, value]) =>
-    [name, name === "camera" ? value : new Date(value).toISOString()]));
+  return Object.fromEntries(
+    [...formOf(new FormData(find("#which")))].map(([name, value]) => [
+      name,
+      name === "camera" ? value : new Date(value).toISOString(),
+    ]),
+  );
 }
 
 function showGroups(place, grouped) {
   const more = h("button", { type: "button", onclick: () => next() }, "Show more groups");
   let shown = 0;
   const next = () => {
-    more.before(...grouped.slice(shown, shown + SHOWN_GROUPS).map((crops, at) => group(crops, shown + at + 1)));
+    more.before(
+      ...grouped
+        .slice(shown, shown + SHOWN_GROUPS)
+        .map((crops, at) => group(crops, shown + at + 1)),
+    );
     shown += SHOWN_GROUPS;
     more.hidden = shown >= grouped.length;
   };
@@ -55,30 +82,85 @@ function showGroups(place, grouped) {
 }
 
 function group(crops, number) {
-  const field = h("input", { maxlength: 256, required: true, list: "names", placeholder: "Name", "aria-label": `Name of group ${number}` });
-  // Of many pictures some may be of another person: they are chosen by looking, and not in advance.
+  const field = h("input", {
+    maxlength: 256,
+    required: true,
+    list: "names",
+    placeholder: "Name",
+    "aria-label": `Name of group ${number}`,
+  });
+  // A large group may contain another person, so a person chooses its pictures.
   const small = crops.length <= SMALL;
-  const tiles = chooser(`Pictures of group ${number}`, [["Leave out", (ids) => tiles.remove(ids), "quiet"]], { chosen: small });
+  const tiles = chooser(
+    `Pictures of group ${number}`,
+    [["Leave out", (ids) => tiles.remove(ids), "quiet"]],
+    { chosen: small },
+  );
   tiles.add(crops);
   const proposals = h("span", { class: "row" });
-  const form = h("form", { class: "row" }, field, h("button", { class: "main" }, "Name those chosen"),
-    h("button", { type: "button", onclick: () => act(() => propose(crops[0], field, proposals)) }, "Who may this be?"), proposals);
+  const form = h(
+    "form",
+    { class: "row" },
+    field,
+    h("button", { class: "main" }, "Name those chosen"),
+    h(
+      "button",
+      { type: "button", onclick: () => act(() => propose(crops[0], field, proposals)) },
+      "Who may this be?",
+    ),
+    proposals,
+  );
   onSubmit(form, () => nameCrops(tiles.chosen(), null, field.value));
-  return h("section", { class: "group", "aria-label": `Group ${number}` }, h("h3", {}, `Group ${number}: ${count(crops.length, "picture")}`), form,
-    h("p", { class: "hint" }, `The first picture is the least like the others. ${small ? "All are chosen: untick those of somebody else." : "None is chosen yet: leave out those of somebody else, then choose all."}`), tiles.element);
+  return h(
+    "section",
+    { class: "group", "aria-label": `Group ${number}` },
+    h("h3", {}, `Group ${number}: ${count(crops.length, "picture")}`),
+    form,
+    h(
+      "p",
+      { class: "hint" },
+      `The first picture is the least like the others. ${small ? "All are chosen: untick those of somebody else." : "None is chosen yet: leave out those of somebody else, then choose all."}`,
+    ),
+    tiles.element,
+  );
 }
 
-// The named people most similar to a crop, each a button that fills in the name.
+// Offer the named people most similar to a crop as buttons that fill in the name.
 async function propose(crop, field, place) {
-  const body = formOf([["crop_id", crop.crop_id], ["group_by", "identity"], ["top_k", 100]]);
+  const body = formOf([
+    ["crop_id", crop.crop_id],
+    ["group_by", "identity"],
+    ["top_k", 100],
+  ]);
   const { results } = await ask(inGallery("/queries"), { method: "POST", body });
-  const named = results.filter((one) => one.identity !== null && one.verdict !== "no_match").slice(0, PROPOSED);
-  place.replaceChildren(...named.map((one) => h("button", { type: "button", class: "chip", onclick: () => { field.value = one.identity; field.focus(); } },
-    h("span", { class: "name" }, one.identity), ` ${percent(one.probability)}`)), named.length === 0 ? "No person with a name is similar enough." : "");
+  const named = results
+    .filter((person) => person.identity !== null && person.verdict !== "no_match")
+    .slice(0, PROPOSED);
+  place.replaceChildren(
+    ...named.map((person) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip",
+          onclick: () => {
+            field.value = person.identity;
+            field.focus();
+          },
+        },
+        h("span", { class: "name" }, person.identity),
+        ` ${percent(person.probability)}`,
+      ),
+    ),
+    named.length === 0 ? "No person with a name is similar enough." : "",
+  );
 }
 
 function rest(crops, afterGroups) {
-  const tiles = chooser("Pictures without a name, by time", [["Name…", (ids) => askForName(ids, null)], ["Delete…", askToDelete, "danger quiet"]]);
+  const tiles = chooser("Pictures without a name, by time", [
+    ["Name…", (ids) => askForName(ids, null)],
+    ["Delete…", askToDelete, "danger quiet"],
+  ]);
   const more = h("button", { type: "button", onclick: () => next() }, "Show more");
   let shown = 0;
   const next = () => {
@@ -87,5 +169,11 @@ function rest(crops, afterGroups) {
     more.hidden = shown >= crops.length;
   };
   next();
-  return h("section", { hidden: crops.length === 0 }, afterGroups && h("h3", {}, `In no group: ${count(crops.length, "picture")}`), tiles.element, more);
+  return h(
+    "section",
+    { hidden: crops.length === 0 },
+    afterGroups && h("h3", {}, `In no group: ${count(crops.length, "picture")}`),
+    tiles.element,
+    more,
+  );
 }
