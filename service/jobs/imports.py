@@ -42,7 +42,7 @@ async def begin_import(
     runtime: Runtime,
     gallery: Gallery,
     parameters: Mapping[str, Any],
-    archive: BinaryIO | None = None,
+    archive: BinaryIO | None,
     key_id: str | None = None,
 ) -> Job:
     """Create the job that enrolls the images of an archive or folder.

@@ -45,7 +45,7 @@ class VectorFile:
     Writers hold the record's lock. Readers need no lock: they read only committed slots.
     """
 
-    def __init__(self, path: Path, dimension: int, only_read: bool = False) -> None:
+    def __init__(self, path: Path, dimension: int, only_read: bool) -> None:
         """Open the file, creating it if it is missing.
 
         Raises:

@@ -136,7 +136,7 @@ _DESCRIPTORS: dict[tuple[int, int], _Descriptor] = {}
 _DESCRIPTORS_LOCK = threading.Lock()
 
 
-def free_spans(page: bytes, is_first: bool = False) -> Iterator[tuple[int, int]]:
+def free_spans(page: bytes, is_first: bool) -> Iterator[tuple[int, int]]:
     """Yield the start and end (exclusive) of each free part of a page.
 
     Args:

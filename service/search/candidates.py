@@ -81,7 +81,7 @@ def best_candidates(
     query: NDArray[np.float64],
     limit: int,
     searched: int,
-    grouped: bool = False,
+    grouped: bool,
 ) -> Candidates:
     """Compute the exact cosines of some crops, and return the best of them in order.
 

@@ -74,7 +74,7 @@ def test_pages_that_are_no_trees_are_left_as_they_are(tmp_path):
     path = tmp_path / "file"
     content = bytes([0, 0, 0, 7]) + b"overflow" * 511 + b"tail"
     path.write_bytes(content)
-    assert list(free_spans(content)) == []
+    assert list(free_spans(content, is_first=False)) == []
     with contextlib.closing(PageFile(path)) as file:
         assert file.wipe([1, 2]) == 0
     assert path.read_bytes() == content
@@ -85,8 +85,8 @@ def test_a_damaged_page_is_read_to_an_end():
     page = bytearray(PAGE_BYTES)
     page[:8] = bytes([13, 0x0F, 0x00, 0xFF, 0xFF, 0x00, 0x10, 0])
     page[0x0F00:0x0F04] = bytes([0x0F, 0x00, 0x00, 0x20])
-    assert list(free_spans(bytes(page))) == [(0x0F04, 0x0F20)]
-    assert list(free_spans(bytes(page[:100]))) == []
+    assert list(free_spans(bytes(page), is_first=False)) == [(0x0F04, 0x0F20)]
+    assert list(free_spans(bytes(page[:100]), is_first=False)) == []
 
 
 def test_a_log_is_emptied_once_it_is_large_and_when_the_record_is_closed(tmp_path, monkeypatch):
