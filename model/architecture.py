@@ -1,4 +1,4 @@
-"""Architectures as recipes and artefacts name them, without the networks and without PyTorch."""
+"""The architectures that recipes and artefacts name; this module works without PyTorch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,64 +26,31 @@ OSNET_CHANNELS = (64, 256, 384, 512)
 WIDTHS = {"x0_25": 0.25, "x0_5": 0.5, "x0_75": 0.75, "x1_0": 1.0}
 
 
-@dataclass(frozen=True)
-class BlockForm:
-    """One block.
-
-    Attributes:
-        instance: `residual` normalises the block's residual instead of a BatchNorm (OSNet-AIN),
-            `sum` the result of the addition (OSNet-IBN).
-        gate: `squeeze` is squeeze and excitation, `context` a linear context transform (Ruan et
-            al., AAAI 2020).
-    """
-
-    instance: Literal["none", "residual", "sum"] = "none"
-    gate: Literal["squeeze", "context"] = "squeeze"
-
-
-@dataclass(frozen=True)
-class OSNetForm:
+class OSNetForm(NamedTuple):
     """One form of OSNet.
 
     Attributes:
         width: factor on the channels of x1.0.
-        blocks: two blocks for each of the three stages.
-        input_instance, stem_instance: instance normalisation of the crop, and in the place of the
-            first convolution's BatchNorm.
-        folded: no BatchNorm; the convolutions that had one have a bias.
+        context: False for the network of the first paper. True for the one of Open Model Zoo's
+            person-reidentification-retail models: it has context gates and instance normalisation,
+            and its BatchNorm is folded into the convolutions.
     """
 
-    width: float = 1.0
-    blocks: tuple[tuple[BlockForm, BlockForm], ...] = ((BlockForm(), BlockForm()),) * 3
-    input_instance: bool = False
-    stem_instance: bool = False
-    folded: bool = False
+    width: float
+    context: bool
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels of the stem's output and of the three stages'."""
+        """Channels of the stem's output and of the outputs of the three stages."""
         return tuple(int(self.width * channels) for channels in OSNET_CHANNELS)
 
 
 def osnet_forms() -> dict[str, OSNetForm]:
-    """Return every form by its name.
-
-    `osnet_x…` is the first paper's, `osnet_ibn_x1_0` and `osnet_ain_x…` have instance
-    normalisation, `osnet_context_x…` has context gates as Open Model Zoo's
-    person-reidentification-retail models do; `…_folded` has no BatchNorm.
-    """
-    plain = BlockForm()
-    residual = BlockForm("residual")
-    after = BlockForm("sum")
-    ain = ((residual, residual), (plain, residual), (residual, plain))
-    ibn = ((after, after), (plain, plain), (plain, plain))
-    context = ((plain, BlockForm(gate="context")),) * 3
-    forms = {"osnet_ibn_x1_0": OSNetForm(1.0, ibn, stem_instance=True)}
+    """Return every form of OSNet by the name of its backbone."""
+    forms = {}
     for suffix, width in WIDTHS.items():
-        forms[f"osnet_{suffix}"] = OSNetForm(width)
-        forms[f"osnet_{suffix}_folded"] = OSNetForm(width, folded=True)
-        forms[f"osnet_ain_{suffix}"] = OSNetForm(width, ain, stem_instance=True)
-        forms[f"osnet_context_{suffix}_folded"] = OSNetForm(width, context, True, True, True)
+        forms[f"osnet_{suffix}"] = OSNetForm(width, context=False)
+        forms[f"osnet_context_{suffix}_folded"] = OSNetForm(width, context=True)
     return forms
 
 
@@ -92,17 +59,16 @@ class BackboneKind:
     """The backbone of one name.
 
     Attributes:
-        build: makes the network from the last stage's stride: random weights, no classifier, crops
-            `(B, 3, H, W)` to maps `(B, channels, h, w)`.
+        build: builds the network from the stride of the last stage, with random weights and without
+            a classifier: crops `(B, 3, H, W)` to maps `(B, channels, h, w)`.
         stage_channels: channels of the maps of stages 1 to 4.
-        stage_ends: the name of each stage's last child in the built network; None where the network
-            cannot be divided and is stage 4 as a whole.
-        last_strides: the last stage's possible strides.
+        stage_ends: the name of each stage's last child in the built network.
+        last_strides: the possible strides of the last stage.
     """
 
     build: Callable[[LastStride], nn.Sequential]
     stage_channels: tuple[int, int, int, int]
-    stage_ends: tuple[str, str, str, str] | None = ("layer1", "layer2", "layer3", "layer4")
+    stage_ends: tuple[str, str, str, str] = ("layer1", "layer2", "layer3", "layer4")
     last_strides: tuple[LastStride, ...] = (1, 2)
 
 
@@ -135,15 +101,12 @@ def find_backbone(name: str) -> BackboneKind:
     return import_module("model.backbones").timm_backbone(name)
 
 
-def _builder(
-    module: str,
-    function: str,
-    form: object,
-) -> Callable[[LastStride], nn.Sequential]:
-    """Return a function that imports a module, which needs PyTorch, when it is called."""
+def _builder(name: str) -> Callable[[LastStride], nn.Sequential]:
+    """Return a function that builds one of the project's own backbones."""
 
     def build(last_stride: LastStride) -> nn.Sequential:
-        return getattr(import_module(module), function)(form, last_stride)
+        # This module has to work without PyTorch, which builds the networks.
+        return import_module("model.backbones").build_own(name, last_stride)
 
     return build
 
@@ -153,34 +116,31 @@ def _register_own() -> None:
     deep = (256, 512, 1024, 2048)
     resnets = {"resnet18": shallow, "resnet34": shallow, "resnet50": deep, "resnet101": deep}
     for name, channels in resnets.items():
-        build = _builder("model.backbones", "build_torchvision", name)
-        register_backbone(name, BackboneKind(build, channels))
+        register_backbone(name, BackboneKind(_builder(name), channels))
     name = "mobilenet_v2"
-    build = _builder("model.backbones", "build_torchvision", name)
     stage_ends = ("3", "6", "13", "18")
-    register_backbone(name, BackboneKind(build, (24, 32, 96, 1280), stage_ends))
+    register_backbone(name, BackboneKind(_builder(name), (24, 32, 96, 1280), stage_ends))
     for name, form in osnet_forms().items():
-        build = _builder("model.osnet", "build_osnet", form)
         _, first, second, third = form.channels
         stage_ends = ("conv2", "conv3", "conv4", "conv5")
-        kind = BackboneKind(build, (first, second, third, third), stage_ends, last_strides=(1,))
-        register_backbone(name, kind)
+        channels = (first, second, third, third)
+        register_backbone(name, BackboneKind(_builder(name), channels, stage_ends, (1,)))
 
 
 _register_own()
 
 
 class MultiscaleConfig(Stored):
-    """The scales that an embedder fuses; rows (b) to (f) of the paper's ablation.
+    """The parts of MSFL that an embedder has; rows (b) to (f) of the paper's ablation.
 
     Attributes:
-        stages: the fused stages of the backbone, 1 to 4 (C2 to C5 in the paper), in this order.
-        csip: whether CSIP connects the scales; without it the stages' own maps are fused.
-        lateral: CSIP's lateral connections; without them a shallower map is made of the deeper one.
-        top_down: CSIP's convolution after upsampling; `depthwise` is a depthwise 3×3 and a 1×1.
-        msff: bottleneck blocks before the fusion: none on the deepest map, one more on each
-            shallower one.
-        channels: of every map of the pyramid; a bottleneck block has a quarter inside.
+        stages: the stages of the backbone that are fused, 1 to 4 (C2 to C5 in the paper).
+        csip: CSIP connects the scales; without it the outputs of the stages are fused as they are.
+        lateral: CSIP has lateral connections; without them each map is made of the deeper one.
+        top_down: the convolution after CSIP's upsampling; `depthwise` is a depthwise 3×3 and a 1×1.
+        msff: bottleneck blocks precede the fusion: none on the deepest map, and one more on each
+            shallower map.
+        channels: number of channels of every map in the pyramid; a bottleneck block has a quarter.
     """
 
     stages: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
@@ -203,24 +163,24 @@ class MultiscaleConfig(Stored):
         return stages
 
     def widths(self, stage_channels: Sequence[int]) -> tuple[int, ...]:
-        """Channels of each fused map, given those of the backbone's four stages."""
+        """Return the channels of each fused map, given those of the backbone's four stages."""
         if self.csip:
             return (self.channels,) * len(self.stages)
         return tuple(stage_channels[stage - 1] for stage in self.stages)
 
 
 class HeadConfig(Stored):
-    """A head that makes the embedding of the pooled feature.
+    """A head, which computes the embedding from the pooled feature.
 
     Attributes:
-        layers: in their order; MSFL's head is BN-FC-ReLU, OSNet's FC-BN-ReLU, of which FC-ReLU is
-            left where BatchNorm was folded.
+        layers: the layers in their order. MSFL's head is BN-FC-ReLU, OSNet's is FC-BN-ReLU, and
+            FC-PReLU is that of Open Model Zoo's OSNet, which has no BatchNorm.
         dimension: size of the embedding.
-        neck: whether a BNNeck follows; without one every loss reads the embedding itself.
+        neck: a BNNeck follows; without one every loss reads the embedding itself.
     """
 
-    # Not written where it is the default: older artefacts have no such field in their fingerprint.
-    layers: Literal["bn-fc-relu", "fc-bn-relu", "fc-relu", "fc-prelu"] = Field(
+    # The default is not written, since older artefacts lack the field and fingerprints cover it.
+    layers: Literal["bn-fc-relu", "fc-bn-relu", "fc-prelu"] = Field(
         "bn-fc-relu",
         exclude_if=lambda layers: layers == "bn-fc-relu",
     )
@@ -232,15 +192,15 @@ class EmbedderConfig(Stored):
     """The embedder's architecture, as stored in an artefact.
 
     Attributes:
-        backbone: its name in the registry of backbones.
+        backbone: name of the backbone in its registry.
         pooling: `depthwise` is a depthwise convolution as large as the last map.
-        map_size: height and width of the last map; set where the pooling is depthwise.
-        multiscale: fuses several stages' maps (MSFL); None reads the last map alone.
-        head: None leaves the pooled feature as it is, with a BNNeck.
+        map_size: height and width of the last map, for depthwise pooling alone.
+        multiscale: parts of MSFL, which fuses several stages; None pools the last map alone.
+        head: None for the pooled feature itself, with a BNNeck.
     """
 
     backbone: str = "resnet50"
-    last_stride: Literal[1, 2] = 1
+    last_stride: LastStride = 1
     pooling: Literal["gem", "average", "depthwise"] = "gem"
     map_size: tuple[int, int] | None = Field(None, exclude_if=is_absent)
     multiscale: MultiscaleConfig | None = Field(None, exclude_if=is_absent)
@@ -254,11 +214,6 @@ class EmbedderConfig(Stored):
             raise ValueError(
                 f"{self.backbone} has no last stride {self.last_stride}; set last_stride to "
                 f"{strides}"
-            )
-        if self.multiscale is not None and kind.stage_ends is None:
-            raise ValueError(
-                f"{self.backbone} has no stages that multiscale could fuse; set "
-                "embedder.multiscale=none, or name a backbone with stages"
             )
         if (self.map_size is None) == (self.pooling == "depthwise"):
             raise ValueError(
@@ -306,5 +261,5 @@ class MetricNetworkConfig(Stored):
 
 
 def pair_factor(kind: PairFeatureKind, dimension: int) -> float:
-    """Return the factor of a pair feature on the square or absolute value of a difference."""
+    """Return the factor by which a pair feature scales the square or the absolute difference."""
     return {"square": float(dimension), "abs": math.sqrt(dimension), "raw": 1.0}[kind]

@@ -1,7 +1,7 @@
-"""Backbones by name: torchvision's, OSNet, timm's, and those of other packages.
+"""The networks of backbones: torchvision's, OSNet and timm's.
 
-timm's are called by its own names, `timm:resnet50`, `timm:convnext_tiny.fb_in22k`, …; timm is
-imported when such a name is used, and installed with the extra `timm`.
+A backbone of timm has timm's own name, such as `timm:resnet50` or `timm:convnext_tiny.fb_in22k`.
+timm is imported when such a name is used, and the extra `timm` installs it.
 """
 
 from __future__ import annotations
@@ -13,29 +13,22 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from model.architecture import PREFIX, LastStride
-from model.architecture import BackboneKind as BackboneKind
-from model.architecture import register_backbone as register_backbone
-
-# Packages with backbones of their own may import these two from here.
+from model.architecture import PREFIX, BackboneKind, LastStride, osnet_forms
+from model.osnet import build_osnet
 from model.problems import InputProblem
 
 STAGES = 4
-# Each constructor has one of these settings, or neither, to accept crops of another size than the
-# pictures of the pretraining.
-ANY_SIZE: tuple[dict[str, bool], ...] = (
-    {"dynamic_img_size": True},
-    {"strict_img_size": False},
-    {},
-)
 NOT_SUPPORTED = (TypeError, AttributeError, RuntimeError, NotImplementedError)
 
 
-def build_torchvision(name: str, last_stride: LastStride) -> nn.Sequential:
-    """Build a backbone of torchvision with random weights and without its classifier."""
-    # Imported where it is needed: it takes seconds, and most artefacts have an OSNet.
+def build_own(name: str, last_stride: LastStride) -> nn.Sequential:
+    """Build OSNet or a network of torchvision with random weights and without its classifier."""
+    osnets = osnet_forms()
+    if name in osnets:
+        return build_osnet(osnets[name])
+    # The import takes seconds, and most artefacts have an OSNet.
     import torchvision
 
     network = getattr(torchvision.models, name)()
@@ -55,27 +48,14 @@ def _set_last_stride(stage: nn.Module, stride: int) -> None:
             module.stride = (stride, stride)
 
 
-class LastMap(nn.Module):
-    """A whole timm network that gives several maps, of which this gives the last."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, crops: Tensor) -> Tensor:
-        """Return the last map `(B, C, h, w)` of crops `(B, 3, H, W)`."""
-        return self.network(crops)[-1]
-
-
 @cache
 def timm_backbone(name: str) -> BackboneKind:
     """Return the backbone of a name such as `timm:resnet50` or `timm:resnet50.a1_in1k`.
 
-    A network whose modules run one after the other and give four or more maps has the four stages
-    that end at the last four of these. Any other is one piece.
+    Its four stages end at the last four maps that timm gives of the network.
 
     Raises:
-        InputProblem: timm is not installed, has no such name, or gives no maps of it.
+        InputProblem: timm is not installed, has no such name, or gives no four maps of it.
     """
     timm = import_timm(name)
     own = name.removeprefix(PREFIX)
@@ -88,26 +68,25 @@ def timm_backbone(name: str) -> BackboneKind:
         raise InputProblem(
             f"there is no backbone {name}; near are {shown}; timm.list_models() has them all"
         )
-
-    with torch.device("meta"):
-        network = _staged(timm, own)
-        if network is not None:
-            channels = network.feature_info.channels()
-            ends = tuple(network.return_layers)
-            return BackboneKind(
-                lambda _: build_timm(name),
-                tuple(channels[-STAGES:]),
-                ends[-STAGES:],
-                (2,),
-            )
-        try:
-            channels = _whole(timm, own).feature_info.channels()
-        except NOT_SUPPORTED as error:
-            raise InputProblem(
-                f"timm gives no feature maps of {name} ({error}); name another backbone"
-            ) from error
-        last: int = channels[-1]
-        return BackboneKind(lambda _: build_timm(name), (last, last, last, last), None, (2,))
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(own, features_only=True)
+    except NOT_SUPPORTED:
+        network = None
+    in_sequence = type(network) is timm.models.FeatureListNet and network.output_fmt == "NCHW"
+    if not in_sequence or len(network.return_layers) < STAGES:
+        raise InputProblem(
+            f"{name} has no four stages that run one after the other; name a ResNet, ConvNeXt or "
+            "RegNet of timm"
+        )
+    channels = network.feature_info.channels()
+    stage_ends = tuple(network.return_layers)
+    return BackboneKind(
+        build=lambda _: build_timm(name),
+        stage_channels=tuple(channels[-STAGES:]),
+        stage_ends=stage_ends[-STAGES:],
+        last_strides=(2,),
+    )
 
 
 def import_timm(name: str) -> ModuleType:
@@ -123,58 +102,11 @@ def import_timm(name: str) -> ModuleType:
 
 
 def build_timm(name: str, **weights: Any) -> nn.Sequential:
-    """Return the network of a name, as children that run one after the other.
+    """Build a network of timm as children that run one after the other.
 
     Args:
-        weights: settings of `timm.create_model` that give it other than random weights.
+        weights: arguments of `timm.create_model` that name its weights; random by default.
     """
-    timm = import_timm(name)
-    own = name.removeprefix(PREFIX)
-    if timm_backbone(name).stage_ends is None:
-        children = [("features", LastMap(_whole(timm, own, **weights)))]
-    else:
-        children = timm.create_model(
-            own,
-            features_only=True,
-            **weights,
-        ).named_children()
-    return nn.Sequential(OrderedDict(children))
-
-
-def _staged(timm: ModuleType, name: str) -> Any:
-    """Return the network as children that run one after the other; None if it is another kind."""
-    from timm.models import FeatureListNet
-
-    try:
-        network = timm.create_model(name, features_only=True)
-    except NOT_SUPPORTED:
-        return None
-    in_sequence = type(network) is FeatureListNet and network.output_fmt == "NCHW"
-    return network if in_sequence and len(network.return_layers) >= STAGES else None
-
-
-def _whole(timm: ModuleType, name: str, **weights: Any) -> Any:
-    """Return the network as one piece that gives its last map in a list."""
-    from timm.models._features import FeatureGetterNet
-
-    def last_map(network: nn.Module, **_: Any) -> nn.Module:
-        return FeatureGetterNet(
-            network,
-            out_indices=(-1,),
-            output_fmt="NCHW",
-            norm=True,
-        )
-
-    for any_size in ANY_SIZE:
-        try:
-            return timm.create_model(
-                name,
-                features_only=True,
-                feature_cls=last_map,
-                **any_size,
-                **weights,
-            )
-        except TypeError as error:
-            if not any_size or "unexpected keyword argument" not in str(error):
-                raise
-    return None
+    create_model = import_timm(name).create_model
+    network = create_model(name.removeprefix(PREFIX), features_only=True, **weights)
+    return nn.Sequential(OrderedDict(network.named_children()))

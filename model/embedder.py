@@ -1,11 +1,10 @@
-"""The embedder, from normalised crops to features: backbone, MSFL's parts where asked, BNNeck."""
+"""The embedder: backbone, pooling or MSFL, head and BNNeck."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +38,14 @@ class AveragePooling(nn.Module):
 class DepthwisePooling(nn.Module):
     """A learnt weight for each place of each channel's map (MobileFaceNets, Chen et al., 2018).
 
-    It starts as the mean over maps of this height and width.
+    Its initial weights make it the mean over maps of this height and width.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+    ) -> None:
         super().__init__()
         self.weight = nn.Conv2d(channels, channels, size, groups=channels)
         nn.init.constant_(self.weight.weight, 1.0 / (size[0] * size[1]))
@@ -52,20 +55,6 @@ class DepthwisePooling(nn.Module):
         """Pool `(B, C, h, w)` of that size to `(B, C)` in float32."""
         with torch.autocast(maps.device.type, enabled=False):
             return self.weight(maps.float()).flatten(1)
-
-
-class Features(NamedTuple):
-    """Features of a training batch.
-
-    Attributes:
-        before_neck, after_neck: both sides of the BNNeck, `(B, d)` float32: L_tri reads the first,
-            every other loss the second; the same tensor if there is no neck.
-        stages: the outputs of the requested stages, from shallow to deep, float32.
-    """
-
-    before_neck: Tensor
-    after_neck: Tensor
-    stages: tuple[Tensor, ...] = ()
 
 
 class Embedder(nn.Module):
@@ -82,13 +71,14 @@ class Embedder(nn.Module):
         self.config = config
         kind = find_backbone(config.backbone)
         self.backbone = kind.build(config.last_stride)
-        # By name: training replaces modules of several processes by others.
+        # Names instead of modules, since a training of several processes replaces some modules.
         self._stages = _stage_children(kind, self.backbone)
         self.pooling: nn.Module
         if config.map_size is not None:
             self.pooling = DepthwisePooling(config.pooled_dimension, config.map_size)
         else:
-            self.pooling = GeneralizedMeanPooling() if config.pooling == "gem" else AveragePooling()
+            gem = config.pooling == "gem"
+            self.pooling = GeneralizedMeanPooling() if gem else AveragePooling()
         if config.multiscale is not None:
             self.multiscale = MSFL(kind.stage_channels, config.multiscale)
         if config.head is not None:
@@ -99,18 +89,14 @@ class Embedder(nn.Module):
             self.neck.bias.requires_grad_(False)
 
     def stages(self) -> list[list[nn.Module]]:
-        """Return the modules of the backbone's four stages; the first has the stem with it."""
+        """Return the modules of the backbone's four stages; the first stage includes the stem."""
         find = self.backbone.get_submodule
         return [[find(name) for name in names] for names in self._stages]
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Embed crops: features `(B, d)` float32 to store, compare and score, of any length."""
-        return self.features(crops).after_neck
-
-    def features(self, crops: Tensor, stages: Sequence[int] = ()) -> Features:
-        """Return features on both sides of the BNNeck; `before_neck` explains the arguments."""
-        before, requested = self.before_neck(crops, stages)
-        return Features(before, self.after_neck(before), requested)
+        """Return features `(B, d)` float32 to store, compare and score; they have any length."""
+        before, _ = self.before_neck(crops)
+        return self.after_neck(before)
 
     def after_neck(self, before: Tensor) -> Tensor:
         """Apply the BNNeck, `(B, d)` to `(B, d)` float32."""
@@ -142,12 +128,14 @@ class Embedder(nn.Module):
                 maps = _differentiable(maps)
                 requested.append(maps)
             outputs.append(maps)
+        if requested:
+            outputs = [output.float() for output in outputs]
         with _float32_if(bool(requested), crops.device):
-            before = self._pool([output.float() for output in outputs] if requested else outputs)
+            before = self._pool(outputs)
         return before, tuple(requested)
 
     def _pool(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Apply pooling and head, to the input and the outputs of the four stages."""
+        """Apply pooling and head; `outputs` are the input and the outputs of the four stages."""
         pooled: Tensor
         if self.config.multiscale is None:
             pooled = self.pooling(outputs[-1])
@@ -160,17 +148,16 @@ class Embedder(nn.Module):
 
 
 def _stage_children(kind: BackboneKind, backbone: nn.Sequential) -> list[list[str]]:
-    """Name the children of a backbone's four stages; the first has the stem with it."""
+    """Name the children of a backbone's four stages; the first stage includes the stem."""
     names = [child for child, _ in backbone.named_children()]
-    if kind.stage_ends is None:
-        return [[], [], [], names]
     ends = [names.index(end) + 1 for end in kind.stage_ends]
     return [names[start:end] for start, end in pairwise((0, *ends))]
 
 
 def _head(inputs: int, config: HeadConfig) -> nn.Sequential:
     linear = nn.Linear(inputs, config.dimension)
-    # Keeps the variance: with a small embedding the classifier hardly learns in a short run.
+    # He initialisation keeps the variance. Without it, a classifier on a small embedding hardly
+    # learns in a short run.
     nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
     nn.init.zeros_(linear.bias)
     match config.layers:
@@ -178,14 +165,12 @@ def _head(inputs: int, config: HeadConfig) -> nn.Sequential:
             return nn.Sequential(nn.BatchNorm1d(inputs), linear, nn.ReLU())
         case "fc-bn-relu":
             return nn.Sequential(linear, nn.BatchNorm1d(config.dimension), nn.ReLU())
-        case "fc-relu":
-            return nn.Sequential(linear, nn.ReLU())
         case "fc-prelu":
             return nn.Sequential(linear, nn.PReLU())
 
 
 def _differentiable(maps: Tensor) -> Tensor:
-    """Return the maps as float32, as a leaf if no gradient reaches them, such as crops."""
+    """Return maps as float32; maps that no gradient reaches, such as crops, become a leaf."""
     maps = maps.float()
     if torch.is_grad_enabled() and not maps.requires_grad:
         return maps.detach().requires_grad_()

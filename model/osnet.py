@@ -1,56 +1,52 @@
 """OSNet (Zhou et al., ICCV 2019 and TPAMI 2021), in the forms that published weights have.
 
 A block sends its input through four streams of 1 to 4 light convolutions, weighs the channels of
-each stream's output by one gate, adds them up and adds the input. The forms differ in width, in
-where instance normalisation stands, in the gate, and in whether BatchNorm is there or was folded
-into the convolutions before the weights were published.
+each stream's output by one gate, adds them up and adds the input.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from model.architecture import BlockForm, OSNetForm
+from model.architecture import OSNetForm
 
 STREAMS = 4
 GATE_REDUCTION = 16
 CONTEXT_GROUPS = 16
 
 
-def build_osnet(form: OSNetForm, _last_stride: int = 1) -> nn.Sequential:
-    """Return an OSNet without its pooling and head, with random weights; its last stride is 1.
+def build_osnet(form: OSNetForm) -> nn.Sequential:
+    """Build an OSNet without its pooling and head, with random weights.
 
     Returns:
         Crops `(B, 3, H, W)` to maps `(B, 512 × width, H / 16, W / 16)`. Its children `conv2`,
         `conv3`, `conv4` and `conv5` end the four stages, at strides 4, 8, 16 and 16.
     """
     stem, first, second, third = form.channels
-    folded = form.folded
-    stages = form.blocks
+    context = form.context
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if form.input_instance:
+    if context:
         parts["input_norm"] = nn.InstanceNorm2d(3, affine=True)
     parts |= {
         "conv1": _convolution(
             3,
             stem,
             7,
-            folded,
+            folded=context,
             stride=2,
-            instance=form.stem_instance,
+            instance=context,
         ),
         "maxpool": nn.MaxPool2d(3, 2, 1),
-        "conv2": _stage(stem, first, stages[0], folded),
-        "pool2": nn.Sequential(_convolution(first, first, 1, folded), nn.AvgPool2d(2, 2)),
-        "conv3": _stage(first, second, stages[1], folded),
-        "pool3": nn.Sequential(_convolution(second, second, 1, folded), nn.AvgPool2d(2, 2)),
-        "conv4": _stage(second, third, stages[2], folded),
-        "conv5": _convolution(third, third, 1, folded),
+        "conv2": _stage(stem, first, context),
+        "pool2": _transition(first, context),
+        "conv3": _stage(first, second, context),
+        "pool3": _transition(second, context),
+        "conv4": _stage(second, third, context),
+        "conv5": _convolution(third, third, 1, context),
     }
     network = nn.Sequential(parts)
     for module in network.modules():
@@ -70,12 +66,14 @@ def _convolution(
     outputs: int,
     kernel: int,
     folded: bool,
-    *,
     stride: int = 1,
     instance: bool = False,
     activated: bool = True,
 ) -> nn.Sequential:
-    """Build a convolution, its BatchNorm, folded BatchNorm or instance norm, and a ReLU."""
+    """Build a convolution, its BatchNorm or instance norm, and a ReLU.
+
+    A folded BatchNorm is the bias of the convolution.
+    """
     biased = folded and not instance
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=biased)
@@ -107,17 +105,19 @@ def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
     return nn.Sequential(parts)
 
 
+def _transition(channels: int, folded: bool) -> nn.Sequential:
+    convolution = _convolution(channels, channels, 1, folded)
+    return nn.Sequential(convolution, nn.AvgPool2d(2, 2))
+
+
 def _stage(
     inputs: int,
     outputs: int,
-    forms: Sequence[BlockForm],
-    folded: bool,
+    context: bool,
 ) -> nn.Sequential:
-    first, second = forms
-    return nn.Sequential(
-        OSBlock(inputs, outputs, first, folded),
-        OSBlock(outputs, outputs, second, folded),
-    )
+    first = OSBlock(inputs, outputs, SqueezeGate, context)
+    second = OSBlock(outputs, outputs, ContextGate if context else SqueezeGate, context)
+    return nn.Sequential(first, second)
 
 
 class OSBlock(nn.Module):
@@ -127,40 +127,28 @@ class OSBlock(nn.Module):
         self,
         inputs: int,
         outputs: int,
-        form: BlockForm,
+        gate: type[SqueezeGate | ContextGate],
         folded: bool,
     ) -> None:
         super().__init__()
         middle = outputs // 4
-        residual = form.instance == "residual"
         self.reduce = _convolution(inputs, middle, 1, folded)
         self.streams = nn.ModuleList(
             nn.Sequential(*(_light_convolution(middle, folded) for _ in range(depth)))
             for depth in range(1, STREAMS + 1)
         )
-        self.gate = SqueezeGate(middle) if form.gate == "squeeze" else ContextGate(middle)
-        self.expand = _convolution(
-            middle,
-            outputs,
-            1,
-            folded,
-            instance=residual,
-            activated=False,
-        )
+        self.gate = gate(middle)
+        self.expand = _convolution(middle, outputs, 1, folded, activated=False)
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
             self.shortcut = _convolution(inputs, outputs, 1, folded, activated=False)
-        self.sum_norm: nn.Module = nn.Identity()
-        if form.instance == "sum":
-            self.sum_norm = nn.InstanceNorm2d(outputs, affine=True)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Compute the block's output."""
         reduced = self.reduce(maps)
         streams = [self.gate(stream(reduced)) for stream in self.streams]
         mixed = streams[0] + streams[1] + streams[2] + streams[3]
-        added = self.expand(mixed) + self.shortcut(maps)
-        return torch.relu(self.sum_norm(added))
+        return torch.relu(self.expand(mixed) + self.shortcut(maps))
 
 
 class SqueezeGate(nn.Module):
@@ -199,7 +187,10 @@ class GroupedNorm(nn.Module):
 
 
 class ContextGate(nn.Module):
-    """A gate that weighs channels by their means, normalised in groups, times learnt factors."""
+    """A gate that weighs channels by their means, normalised in groups and scaled.
+
+    It is the linear context transform of Ruan et al., AAAI 2020.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

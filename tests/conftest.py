@@ -100,7 +100,8 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
         # A random network keeps people apart where its layers are scaled but not centred, and the
         # mean of all crops is taken off at its end.
         _scale(embedder.backbone.eval(), crops)
-        _measure_statistics(embedder.neck, embedder.features(crops).before_neck)
+        before_neck, _ = embedder.before_neck(crops)
+        _measure_statistics(embedder.neck, before_neck)
         features = embedder.eval()(crops)
         _sign(metric_network)
         unit = unit_features(features)

@@ -22,7 +22,7 @@ SECOND_WEIGHTS = ("resnet50", "resnet101", "mobilenet_v2")
 # Replacements, in this order, that turn torchreid's names of OSNet's tensors into this project's.
 TORCHREID_NAMES = (
     (r"^module\.", ""),
-    # The pooling between stages is a stage's third child in OSNet, but not in OSNet-AIN.
+    # torchreid has the pooling between stages as the third child of a stage.
     (r"^conv([23])\.2\.", r"pool\1."),
     (r"^fc\.", "head."),
     (r"^(conv[234]\.\d)\.conv1\.", r"\1.reduce."),
@@ -32,7 +32,6 @@ TORCHREID_NAMES = (
     (r"^(conv[234]\.\d)\.conv2b\.", r"\1.streams.1."),
     (r"^(conv[234]\.\d)\.conv2c\.", r"\1.streams.2."),
     (r"^(conv[234]\.\d)\.conv2d\.", r"\1.streams.3."),
-    (r"^(conv[234]\.\d)\.conv2\.(\d)\.layers\.", r"\1.streams.\2."),
     (r"(streams\.\d\.\d)\.conv1\.", r"\1.pointwise."),
     (r"(streams\.\d\.\d)\.conv2\.", r"\1.depthwise."),
     (r"gate\.fc1\.", "gate.squeeze."),
@@ -137,7 +136,8 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
         of the head have the prefix `head.`; those of the classifier are left out.
 
     Raises:
-        InputProblem: the tensors are not those of an OSNet.
+        InputProblem: the tensors are those of another network, or of an OSNet with instance
+            normalisation.
     """
     state = state.get("state_dict", state)
     tensors = {}
@@ -146,6 +146,11 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
             name = re.sub(pattern, replacement, name)
         if isinstance(value, Tensor) and not name.startswith("classifier."):
             tensors[name] = value
+    if any(".IN." in name for name in tensors):
+        raise InputProblem(
+            f"{source}: an OSNet with instance normalisation, OSNet-AIN or OSNet-IBN, which is not "
+            "supported; name weights of a plain OSNet, such as osnet_x1_0"
+        )
     stem = tensors.get("conv1.conv.weight")
     widths = {int(64 * width): suffix for suffix, width in WIDTHS.items()}
     if stem is None or "conv2.0.streams.0.0.pointwise.weight" not in tensors:
@@ -158,15 +163,7 @@ def torchreid_tensors(state: dict[str, Any], source: str) -> tuple[str, Tensors]
             f"{source}: its OSNet has {stem.shape[0]} channels after conv1, a width other than "
             f"{', '.join(WIDTHS)}"
         )
-    suffix = widths[stem.shape[0]]
-    if not any(".IN." in name for name in tensors):
-        return f"osnet_{suffix}", tensors
-    # OSNet-AIN applies instance normalisation to the residual, in place of its BatchNorm, and
-    # OSNet-IBN to the sum.
-    inside = "conv2.0.expand.norm.weight" not in tensors
-    place = "expand.norm" if inside else "sum_norm"
-    tensors = {name.replace("IN.", f"{place}."): value for name, value in tensors.items()}
-    return f"osnet_{'ain' if inside else 'ibn'}_{suffix}", tensors
+    return f"osnet_{widths[stem.shape[0]]}", tensors
 
 
 def _timm(name: str, initial_weights: str) -> Tensors:

@@ -12,12 +12,11 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from model.architecture import PREFIX, EmbedderConfig, MetricNetworkConfig, find_backbone
+from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training.augmentation import Augmentation
-from training.cost import embedder_cost
 from training.initial_weights import sections_of
 from training.losses.base import LOSSES, Losses
 from training.metric_start import can_start_at_cosine
@@ -219,37 +218,8 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _names_only_stages_that_there_are(self) -> Recipe:
-        backbone = self.embedder.backbone
-        if find_backbone(backbone).stage_ends is not None:
-            return self
-        remedies = []
-        for name, settings in self.losses.on.items():
-            if {1, 2, 3} & set(getattr(settings, "stages", ())):
-                remedies.append(f"losses.{name}.stages=[0] or [4]")
-        if self.optimisation.frozen_stages:
-            remedies.append("optimisation.frozen_stages=0")
-        if self.optimisation.layer_decay < 1:
-            remedies.append("optimisation.layer_decay=1")
-        if remedies:
-            raise ValueError(
-                f"{backbone} has no stages 1 to 3; set {remedies[0]}, or name a backbone with "
-                "stages"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _takes_crops_of_its_size(self) -> Recipe:
+    def _decodes_crops_of_its_size(self) -> Recipe:
         size = self.preprocessing
-        if self.embedder.backbone.startswith(PREFIX):
-            try:
-                embedder_cost(self.embedder, size)
-            except (AssertionError, RuntimeError) as error:
-                raise ValueError(
-                    f"{self.embedder.backbone} does not take crops of {size.height}×{size.width} "
-                    f"({error}); set preprocessing.height and preprocessing.width, or name "
-                    "another backbone"
-                ) from error
         for name, augmentation in (
             ("augmentation.resize", self.augmentation),
             ("metric_fit.augmentation.resize", self.metric_fit.augmentation),

@@ -104,28 +104,30 @@ def test_every_top_down_convolution_keeps_the_maps_sizes(kind: Any) -> None:
 def test_every_backbone_carries_multiscale_features(name: str) -> None:
     stride = BACKBONES[name].last_strides[-1]
     embedder = Embedder(msfl(name, stride)).eval()
-    features = embedder.features(torch.rand(2, 3, 64, 32), stages=(1, 2, 3, 4))
-    assert features.after_neck.shape == (2, embedder.config.dimension) == (2, 24)
+    features, stages = embedder.before_neck(torch.rand(2, 3, 64, 32), (1, 2, 3, 4))
+    assert features.shape == (2, embedder.config.dimension) == (2, 24)
     last = 4 // stride
-    assert [tuple(maps.shape[2:]) for maps in features.stages] == [
+    assert [tuple(maps.shape[2:]) for maps in stages] == [
         (16, 8),
         (8, 4),
         (4, 2),
         (last, last // 2),
     ]
-    assert tuple(m.shape[1] for m in features.stages) == BACKBONES[name].stage_channels
+    assert tuple(m.shape[1] for m in stages) == BACKBONES[name].stage_channels
 
 
 def test_both_losses_read_the_embedding_and_it_has_no_negative_entry() -> None:
-    features = Embedder(msfl()).features(torch.rand(3, 3, 32, 32))
-    assert features.before_neck is features.after_neck
-    assert features.before_neck.min() >= 0
+    embedder = Embedder(msfl())
+    features, _ = embedder.before_neck(torch.rand(3, 3, 32, 32))
+    assert embedder.after_neck(features) is features
+    assert features.min() >= 0
 
 
 def test_a_neck_may_follow_the_head() -> None:
     config = msfl().model_copy(update={"head": HeadConfig(dimension=24, neck=True)})
-    features = Embedder(config).features(torch.rand(3, 3, 32, 32))
-    assert not torch.equal(features.before_neck, features.after_neck)
+    embedder = Embedder(config)
+    features, _ = embedder.before_neck(torch.rand(3, 3, 32, 32))
+    assert not torch.equal(embedder.after_neck(features), features)
 
 
 def test_the_head_alone_is_the_papers_baseline() -> None:

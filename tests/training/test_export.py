@@ -79,10 +79,7 @@ FOLDED = {
 NETWORKS = {
     "gmn-r50": ({}, {"layers": "linear"}),
     "gmn-msfl-msgr-r50": ({}, {"hidden": 16, "pair_feature": "abs"}),
-    "instance": (
-        {"backbone": "osnet_ibn_x1_0"},
-        {"layers": "linear", "pair_feature": "raw"},
-    ),
+    "osnet": ({"backbone": "osnet_x0_25"}, {"layers": "linear", "pair_feature": "raw"}),
     "folded": (FOLDED, {"hidden": 16}),
 }
 
@@ -156,11 +153,14 @@ class DependsOnItsInput(torch.nn.Module):
         return crops if float(crops.sum()) > 0 else -crops
 
 
+def build_without_graph(last_stride):
+    identities = [torch.nn.Identity() for _ in range(3)]
+    return torch.nn.Sequential(DependsOnItsInput(), *identities)
+
+
 def test_a_backbone_that_has_no_graph_is_refused_by_the_file(tiny_artefact, tmp_path):
-    register_backbone(
-        "no_graph",
-        BackboneKind(lambda _: torch.nn.Sequential(DependsOnItsInput()), (3, 3, 3, 3), None, (1,)),
-    )
+    kind = BackboneKind(build_without_graph, (3, 3, 3, 3), ("0", "1", "2", "3"), (1,))
+    register_backbone("no_graph", kind)
     file = artefact_like(
         tiny_artefact, tmp_path / "own.safetensors", {"backbone": "no_graph"}, {"hidden": 16}
     )

@@ -21,7 +21,7 @@ def save_torchreid_weights(file):
     state = {}
     for name, tensor in embedder.state_dict().items():
         if name.startswith("backbone."):
-            state[torchreid_name(name.removeprefix("backbone."), False)] = tensor
+            state[torchreid_name(name.removeprefix("backbone."))] = tensor
         elif name.startswith("head."):
             state[name.replace("head.", "fc.")] = tensor
     torch.save(state, file)

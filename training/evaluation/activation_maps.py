@@ -55,7 +55,7 @@ def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tenso
     Returns:
         Maps by name, `(B, h, w)` float32; each has unit length over its positions.
     """
-    outputs = embedder.features(batch, stages=STAGES).stages
+    _, outputs = embedder.before_neck(batch, STAGES)
     named = {f"stage {stage}": maps for stage, maps in zip(STAGES, outputs, strict=True)}
     config = embedder.config.multiscale
     if config is not None:
