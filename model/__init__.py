@@ -2,8 +2,8 @@
 
 import os
 
-# Before torch loads OpenMP. By default its threads spin for milliseconds at every barrier: where
-# others want the cores too (clients, replicas, a second process) each waits for spinning ones, and
-# a forward pass takes ten times as long. The environment's own setting comes first.
+# This has to be set before torch loads OpenMP. By default the threads of OpenMP spin for
+# milliseconds at every barrier. Where other processes use the same cores, threads wait for spinning
+# ones, and a forward pass takes ten times as long. A setting of the environment comes first.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

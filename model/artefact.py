@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
@@ -19,14 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
-from model.arrays import Floats
+from model.arrays import Floats, unit_rows
 from model.calibration import SCORINGS, WITHDRAWN_SCORING, Calibration, Scoring
 from model.openvino_loading import GRAPH_STRUCTURE
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem
 from model.provenance import Provenance, TrainingFingerprints
-from model.reference import REFERENCE, read_reference, stored_reference
 from model.stored import Metadata, is_absent
 
 if TYPE_CHECKING:
@@ -39,26 +39,25 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 HEADER_KEY = "gmn_artefact"
 SHIPPED = Path(__file__).parent / "artefacts"
-# The graph in OpenVINO and the features that it must give; see model/openvino_graph.py.
-GRAPH = "graph."
-# Tensors that can be added at any time, and the fingerprint of each kind.
-ADDED = {GRAPH: "graph_fingerprint", REFERENCE: "reference_fingerprint"}
+REFERENCE = "reference.vectors"
+# Tensors can be added at any time under these prefixes, each of which has its own fingerprint.
+ADDED = {"graph.": "graph_fingerprint", REFERENCE: "reference_fingerprint"}
 FINGERPRINTS = ("embedding_fingerprint", "artefact_fingerprint", *ADDED.values())
 Tensors = dict[str, NDArray[Any]]
+# The description of an artefact as it is stored.
 Header = dict[str, Any]
-"""An artefact's description as it is stored."""
 
 
 class Description(Metadata):
-    """The metadata of an artefact: everything in it but the tensors.
+    """The metadata of an artefact: everything but its tensors.
 
     Attributes:
-        metric_network: M-Net's architecture; None for an artefact that scores by cosine alone.
-        best: the scoring that ranks best on held-out people; None in older artefacts, whose
-            default is M-Net, and where it was one that is withdrawn.
-        graph_fingerprint: of the graph in OpenVINO; None in an artefact without one. The other
-            fingerprints cover neither it nor the graph, which can be added at any time.
-        reference_fingerprint: of the reference, which can be added at any time as well.
+        metric_network: architecture of M-Net; None for an artefact that scores by cosine alone.
+        best: the scoring that ranks best on held-out people. None in older artefacts, which rank by
+            M-Net, and if the scoring is withdrawn.
+        graph_fingerprint, reference_fingerprint: fingerprints of the OpenVINO graph and of the
+            reference; None without them. Both can be added at any time, so that the other
+            fingerprints cover neither.
     """
 
     format_version: int = FORMAT_VERSION
@@ -101,23 +100,21 @@ class Description(Metadata):
 
     @property
     def default_scoring(self) -> Scoring:
-        """The scoring that ranks where none is asked for."""
+        """The scoring that ranks if a query names none."""
         return self.best or ("cosine" if self.metric_network is None else "mnet")
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded artefact. Its networks are built when they are first asked for, by PyTorch.
+    """A loaded artefact, whose PyTorch networks are built when they are first used.
 
     Attributes:
-        tensors: the content of the file by name, such as `embedder.conv1.conv.weight`.
-        training: which crops and people it was trained on; empty in older artefacts.
-        source: its file, for messages.
+        tensors: tensors by name, such as `embedder.backbone.conv1.conv.weight`.
+        source: name of the file for messages.
     """
 
     description: Description
     tensors: Tensors
-    training: TrainingFingerprints = field(default_factory=TrainingFingerprints)
     source: str = "the artefact"
 
     @cached_property
@@ -129,8 +126,8 @@ class Artefact:
         """
         if not HAS_TORCH:
             raise ArtefactProblem(
-                f"{self.source}: holds no graph, which a service without PyTorch needs; where "
-                f"PyTorch is installed, add it with gmn artefact add-graph {self.source}"
+                f"{self.source}: has no OpenVINO graph, which is needed without PyTorch; add it "
+                f"where PyTorch is installed, by gmn artefact add-graph {self.source}"
             )
         from model.embedder import Embedder
         from model.weights import load_weights
@@ -164,32 +161,32 @@ class Artefact:
         metric_network: MetricNetwork | None,
         training: TrainingFingerprints | None = None,
     ) -> Artefact:
-        """Return an artefact of networks in memory, which it shares.
-
-        Args:
-            description: its fingerprints need not be set.
-            embedder, metric_network: no M-Net where the description has none.
-            training: fingerprints of the training crops and people.
-        """
+        """Return an artefact that shares these networks; `save_artefact` explains the arguments."""
         from model.weights import stored_tensors
 
         tensors = stored_tensors("embedder", embedder)
         if metric_network is not None:
             tensors |= stored_tensors("metric_network", metric_network)
-        training = training or TrainingFingerprints()
-        artefact = cls(description, tensors | training.tensors(), training)
+        if training is not None:
+            tensors |= training.tensors()
+        artefact = cls(description, tensors)
         vars(artefact).update(embedder=embedder, metric_network=metric_network)
         return artefact
 
+    @property
+    def training(self) -> TrainingFingerprints:
+        """Fingerprints of the training crops and people; empty in older artefacts."""
+        return TrainingFingerprints.from_tensors(self.tensors)
+
     @cached_property
     def reference(self) -> Floats | None:
-        """Unit vectors `(n, d)` that are nobody's, for forecasts; None without a reference.
+        """Unit vectors `(n, d)` of nobody, for forecasts; None without a reference.
 
-        Raises:
-            ArtefactProblem: the file's tensor is of another kind.
+        Each is the sum of the unit vectors of two training people, and lies among the vectors of a
+        gallery as a stranger's would.
         """
-        dimension = self.description.embedder.dimension
-        return read_reference(self.tensors, dimension, self.source)
+        stored = self.tensors.get(REFERENCE)
+        return None if stored is None else unit_rows(stored.astype(np.float32))
 
     @property
     def has_graph(self) -> bool:
@@ -207,7 +204,7 @@ class Artefact:
         """Return M-Net.
 
         Raises:
-            ArtefactProblem: there is none; the message calls the artefact `name`.
+            ArtefactProblem: the artefact has none; the message calls it `name`.
         """
         if self.metric_network is None:
             raise ArtefactProblem(
@@ -226,27 +223,26 @@ def save_artefact(
 ) -> Description:
     """Write an artefact atomically and return its description with the fingerprints.
 
-    It holds a graph in OpenVINO, unless OpenVINO is not installed or cannot run the embedder.
+    It gets an OpenVINO graph, unless OpenVINO is not installed or cannot run the embedder.
 
     Args:
-        path: an existing file is replaced.
-        description: its fingerprints need not be set.
-        embedder, metric_network: the weights; no M-Net where the description has none. Matrices
+        path: the file; an existing one is replaced.
+        description: the description, whose fingerprints need not be set.
+        embedder, metric_network: the networks; M-Net is None if the description has none. Matrices
             and kernels are stored as float16, vectors as float32.
         training: fingerprints of the training crops and people.
     """
     tensors = Artefact.of_networks(description, embedder, metric_network, training).tensors
-    # The graph holds the rounded weights.
-    stored = Artefact(description, tensors)
     try:
-        tensors = tensors | _graph_tensors(stored)
+        # This artefact has the weights as they are stored, rounded, which the graph has to have.
+        tensors |= _graph_tensors(Artefact(description, tensors))
     except ArtefactProblem as problem:
         log.warning("%s: %s", path, problem)
     return _write(path, description.model_dump(mode="json"), tensors)
 
 
 def add_graph(path: Path) -> Description:
-    """Write the graph in OpenVINO into an artefact's file, atomically, replacing an earlier one.
+    """Write an OpenVINO graph into an artefact's file, atomically, replacing an earlier one.
 
     Raises:
         ArtefactProblem: the file is not a usable artefact, OpenVINO is not installed, or it cannot
@@ -264,13 +260,17 @@ def add_reference(path: Path, vectors: Floats) -> Description:
 
     Args:
         path: the file.
-        vectors: `(n, d)`, none of which is zero.
+        vectors: vectors `(n, d)`, none of which is zero.
 
     Raises:
         ArtefactProblem: the file is not a usable artefact.
     """
     header, tensors = _read(path)
-    return _write(path, header, tensors | stored_reference(vectors))
+    # Each row fills the range of int8, so that cosines keep three digits.
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    scaled = np.round(127.0 * vectors / largest)
+    tensors[REFERENCE] = scaled.astype(np.int8)
+    return _write(path, header, tensors)
 
 
 def _graph_tensors(artefact: Artefact) -> Tensors:
@@ -280,7 +280,7 @@ def _graph_tensors(artefact: Artefact) -> Tensors:
     try:
         return graph_tensors(embedder, artefact.description.preprocessing)
     except Exception as error:
-        # OpenVINO raises many kinds of errors for a step of the network that it does not know.
+        # OpenVINO raises many kinds of errors for an operation that it does not support.
         raise ArtefactProblem(
             f"no graph for a service without PyTorch can be made ({type(error).__name__}: {error})"
         ) from error
@@ -293,22 +293,27 @@ def replace_calibration(
     metric_network: MetricNetwork | None = None,
     metrics: dict[str, Any] | None = None,
 ) -> Description:
-    """Write an artefact with another calibration to `path`, which may be `source`, atomically.
+    """Write an artefact with another calibration, atomically.
 
-    `metric_network` is the artefact's M-Net with another zero of its scores, and `metrics` are
-    the figures of its provenance; None keeps them.
+    Args:
+        source: the artefact.
+        path: the file to write, which may be `source`.
+        calibration: the new calibration.
+        metric_network: M-Net with another zero of its scores; None keeps the artefact's.
+        metrics: figures of the provenance; None keeps the artefact's.
 
     Raises:
-        ArtefactProblem: for a source that is not a usable artefact.
+        ArtefactProblem: `source` is not a usable artefact.
     """
     header, tensors = _read(source)
+    header["calibration"] = calibration.model_dump(mode="json")
     if metrics is not None:
-        header["provenance"] = header["provenance"] | {"metrics": metrics}
+        header["provenance"]["metrics"] = metrics
     if metric_network is not None:
         from model.weights import stored_tensors
 
         tensors |= stored_tensors("metric_network", metric_network)
-    return _write(path, header | {"calibration": calibration.model_dump(mode="json")}, tensors)
+    return _write(path, header, tensors)
 
 
 def _write(
@@ -336,10 +341,10 @@ def shipped_artefacts() -> dict[str, Path]:
 
 
 def resolve_artefact(name: str) -> Path:
-    """Return the file of an ARTEFACT argument: the name of a shipped artefact, or a path.
+    """Return the file of an artefact, given the name of a shipped artefact or a path.
 
     Raises:
-        ArtefactProblem: for an unknown name that does not look like a path.
+        ArtefactProblem: no shipped artefact has this name, and it does not look like a path.
     """
     shipped = shipped_artefacts()
     if name in shipped:
@@ -359,10 +364,10 @@ def artefact_name(path: Path) -> str:
 
 
 def read_description(path: Path) -> Description:
-    """Read the metadata of an artefact's file, unverified, without its tensors.
+    """Read the metadata of an artefact's file, without its tensors and without verifying it.
 
     Raises:
-        ArtefactProblem: for a file that is missing, foreign or of another format version.
+        ArtefactProblem: the file is missing, foreign or of another format version.
     """
     header, _ = _read(path, with_tensors=False)
     return _parse(path, header)
@@ -372,7 +377,7 @@ def load_artefact(path: Path) -> Artefact:
     """Read an artefact and verify its fingerprints.
 
     Raises:
-        ArtefactProblem: for a file that is missing, corrupt, truncated, foreign, of another format
+        ArtefactProblem: the file is missing, corrupt, truncated, foreign or of another format
             version.
     """
     header, tensors = _read(path)
@@ -380,35 +385,32 @@ def load_artefact(path: Path) -> Artefact:
     expected = _fingerprints(header, tensors)
     if any(header.get(name) != expected.get(name) for name in FINGERPRINTS):
         raise ArtefactProblem(
-            f"{path}: its fingerprint does not match its content; the file is damaged or was "
-            "edited, copy or train it again"
+            f"{path}: its fingerprint does not match its content, so it is damaged or was edited; "
+            "copy it or train it again"
         )
-    return Artefact(description, tensors, TrainingFingerprints.from_tensors(tensors), str(path))
+    return Artefact(description, tensors, str(path))
 
 
 def _read(path: Path, with_tensors: bool = True) -> tuple[Header, Tensors]:
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            header = _header(path, file.metadata())
-            names = file.keys() if with_tensors else ()
-            return header, {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, struct.error) as error:
-        if path.is_file():
-            raise ArtefactProblem(
-                f"{path}: not a readable artefact ({error}); it is truncated, damaged or of "
-                "another kind, copy it again or make one with gmn train"
-            ) from error
+    if not path.is_file():
         raise ArtefactProblem(
             f"{path}: no such file; name one of the shipped artefacts, "
             f"{', '.join(shipped_artefacts())}, or another file"
-        ) from error
-
-
-def _header(path: Path, metadata: dict[str, str] | None) -> Header:
-    if not metadata or HEADER_KEY not in metadata:
+        )
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            names = file.keys() if with_tensors else ()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, struct.error) as error:
         raise ArtefactProblem(
-            f"{path}: a safetensors file, but not an artefact of this project; "
-            "make one with gmn train"
+            f"{path}: not a readable artefact ({error}), but truncated, damaged or of another "
+            "kind; copy it again or make one with gmn train"
+        ) from error
+    if HEADER_KEY not in metadata:
+        raise ArtefactProblem(
+            f"{path}: a safetensors file, but not an artefact of this project; make one with gmn "
+            "train"
         )
     try:
         header = from_json(metadata[HEADER_KEY])
@@ -417,10 +419,10 @@ def _header(path: Path, metadata: dict[str, str] | None) -> Header:
     version = header.get("format_version") if isinstance(header, dict) else None
     if version != FORMAT_VERSION:
         raise ArtefactProblem(
-            f"{path}: has artefact format {version}, this program reads {FORMAT_VERSION}; "
-            "use the program version that wrote it, or train it again"
+            f"{path}: has artefact format {version}, this program reads {FORMAT_VERSION}; use the "
+            "version of the program that wrote it, or train it again"
         )
-    return dict(header)
+    return header, tensors
 
 
 def _parse(path: Path, header: Header) -> Description:
@@ -428,7 +430,7 @@ def _parse(path: Path, header: Header) -> Description:
         return Description.model_validate(header)
     except ValidationError as error:
         for details in error.errors():
-            # Such as a backbone of a package that is not installed.
+            # The backbone's package may not be installed, for example.
             problem = details.get("ctx", {}).get("error")
             if isinstance(problem, InputProblem):
                 raise ArtefactProblem(f"{path}: {problem}") from error
@@ -436,15 +438,14 @@ def _parse(path: Path, header: Header) -> Description:
 
 
 def _damaged(path: Path, error: ValueError) -> ArtefactProblem:
-    return ArtefactProblem(
-        f"{path}: its description is damaged ({str(error).splitlines()[0]}); copy it again"
-    )
+    first_line = str(error).splitlines()[0]
+    return ArtefactProblem(f"{path}: its description is damaged ({first_line}); copy it again")
 
 
 def _fingerprints(header: Header, tensors: Tensors) -> dict[str, str]:
-    """Return the digests of a header as it is stored, and of the tensors.
+    """Compute the fingerprints of a header as it is stored, and of its tensors.
 
-    They do not depend on the fields that this version knows.
+    They cover fields that this version does not know as well.
     """
     about = {name: header[name] for name in ("embedder", "preprocessing")}
     embedding = _digest(about, _with_prefix(tensors, "embedder."))

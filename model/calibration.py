@@ -1,4 +1,4 @@
-"""From a score to a probability, and from an asked false-alarm rate to a threshold."""
+"""The calibration of an artefact: probabilities of scores, and thresholds of false-alarm rates."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from model.stored import Metadata, is_absent
 
 Scoring = Literal["cosine", "mnet"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet")
-# A scoring of versions before 0.5.0, which artefacts and records of theirs name.
+# Artefacts and records of versions before 0.5.0 name this scoring.
 WITHDRAWN_SCORING = "fused"
 SEARCH_OPERATING_POINTS = {"far_1e-1": 1e-1, "far_1e-2": 1e-2, "far_1e-3": 1e-3}
-# ξ where an artefact has none fitted: what most embedders measured have.
+# ξ of artefacts that have none: most of the embedders that were measured are close to it.
 DEFAULT_TAIL_SHAPE = -0.05
 PAIR_OPERATING_POINTS = {"pair_far_1e-2": 1e-2, "pair_far_1e-3": 1e-3, "pair_far_1e-4": 1e-4}
 
 
 class TailPoint(Metadata):
-    """One point of the impostor tail: `share` of different-person pairs score at least `score`."""
+    """A point of the impostor tail: a `share` of the pairs of different people reach `score`."""
 
     share: float = Field(gt=0.0, le=1.0)
     score: float
 
 
 class ScoringCalibration(Metadata):
-    """The meaning of one scoring's numbers.
+    """The calibration of one scoring.
 
     Attributes:
         slope, intercept: slope·score + intercept is the log of genuine over impostor likelihood,
             by Platt scaling.
-        impostor_tail: the upper tail of the scores of different people, rarest last.
-        tail_shape: ξ of the tail of a search's best scores of other people, which the thresholds
-            of a gallery without names rest on; None in older artefacts, and where too few people
-            showed it: `DEFAULT_TAIL_SHAPE` then.
+        impostor_tail: upper tail of the scores of different people, rarest last.
+        tail_shape: ξ of the tail of the best scores of other people in a search, on which the
+            thresholds of a gallery without names rest. None in older artefacts and if too few
+            people showed it; `DEFAULT_TAIL_SHAPE` takes its place.
     """
 
     slope: float
@@ -63,7 +63,7 @@ class ScoringCalibration(Metadata):
         return self
 
     def rescaled(self, scale: float, offset: float) -> ScoringCalibration:
-        """Return the calibration of scores scale·s + offset in place of s, with a scale above 0."""
+        """Return the calibration of scores scale·s + offset instead of s; the scale is positive."""
         tail = tuple(
             TailPoint(share=point.share, score=scale * point.score + offset)
             for point in self.impostor_tail
@@ -77,19 +77,19 @@ class ScoringCalibration(Metadata):
         )
 
     def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> Array:
-        """Return the log of genuine over impostor likelihood of each score, same shape."""
+        """Compute the log of genuine over impostor likelihood for each score, same shape."""
         return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
 
     def probability(self, score: float) -> float:
-        """Probability that a pair with this score shows one person, 0 to 1, at even odds."""
+        """Return the probability at even odds that a pair with this score shows one person."""
         logit = self.slope * score + self.intercept
         bounded = max(-60.0, min(60.0, logit))
         return 1.0 / (1.0 + math.exp(-bounded))
 
     def pair_threshold(self, far: float) -> float:
-        """Return the score that a share `far` of different-person pairs reaches.
+        """Return the score that a share `far` of the pairs of different people reaches.
 
-        Beyond the rarest pair seen the tail is continued exponentially, from its last decade.
+        Beyond its rarest point the tail continues exponentially, with the rise of its last decade.
         """
         points = self.impostor_tail
         rarity = [-math.log(point.share) for point in points]
@@ -101,20 +101,26 @@ class ScoringCalibration(Metadata):
         first = min(decade, len(points) - 2)
         run = max(rarity[-1] - rarity[first], 1e-9)
         rise = scores[-1] - scores[first]
-        return scores[-1] + rise / run * (asked - rarity[-1])
+        beyond = asked - rarity[-1]
+        return scores[-1] + rise / run * beyond
 
     def search_threshold(self, far: float, gallery_size: float) -> float:
-        """Return the score that the best of `gallery_size` others reaches in a share `far`.
+        """Return the score that the best of `gallery_size` other people reaches in a share `far`.
 
-        1 − (1 − F̄(t))^K = far with F̄ the impostor tail: scores against one gallery are taken as
-        independent. They are not quite, so that the true rate is lower.
+        It solves 1 − (1 − F̄(t))^K = far with the impostor tail F̄, as if scores within one gallery
+        were independent. They are not quite, so that the true rate is lower.
         """
         per_pair = -math.expm1(math.log1p(-far) / max(1, gallery_size))
         return self.pair_threshold(per_pair)
 
 
 class Calibration(Metadata):
-    """Every scoring's calibration, and the data; without M-Net cosine alone."""
+    """The calibrations of all scorings, and their data; an artefact without M-Net has cosine alone.
+
+    Attributes:
+        genuine_pairs, impostor_pairs: number of pairs of one person and of different people.
+        data: description of the data in words.
+    """
 
     scorings: dict[Scoring, ScoringCalibration]
     genuine_pairs: int = Field(ge=1)
@@ -134,8 +140,12 @@ class Calibration(Metadata):
             raise ValueError("no calibration for cosine")
         return self
 
-    def operating_points(self, scoring: Scoring, gallery_size: int) -> dict[str, float]:
-        """Thresholds of one scoring by the name of their operating point."""
+    def operating_points(
+        self,
+        scoring: Scoring,
+        gallery_size: int,
+    ) -> dict[str, float]:
+        """Return the thresholds of one scoring by the names of their operating points."""
         calibration = self.scorings[scoring]
         thresholds = {}
         for name, far in SEARCH_OPERATING_POINTS.items():

@@ -1,15 +1,15 @@
-"""Collapse: every crop gets nearly the same feature, so that the scores cannot rank."""
+"""The refusal of a collapsed model, which gives every crop nearly the same feature."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from model.arrays import Floats
-from model.pair_scores import PairScores, unit_rows
+from model.arrays import Floats, unit_rows
+from model.pair_scores import PairScores
 from model.problems import InputProblem
 
-# Standard deviations under which a model has collapsed, of the cosines of different crops and of
-# M-Net's scores, which are differences of logits.
+# A model has collapsed if the standard deviation over different crops is smaller than this, of
+# cosines, or of M-Net's scores, which are differences of logits.
 SMALLEST_SPREAD = 1e-4
 SMALLEST_SCORE_SPREAD = 1e-3
 
@@ -26,12 +26,13 @@ def refuse_collapse(
     """Refuse a model whose scores of different crops are all alike.
 
     Args:
-        name: of the model, for the message.
-        features: of different crops, `(n, d)`, which are all paired; fewer than three pass.
-        pair_scores: M-Net's; None where there is none.
+        name: name of the model for the message.
+        features: features `(n, d)` of different crops, which are all paired; fewer than three crops
+            are no ground to refuse.
+        pair_scores: M-Net; None for a model without it.
 
     Raises:
-        CollapsedModel: naming the scoring and its spread.
+        CollapsedModel: the message names the scoring and its spread.
     """
     if len(features) < 3:
         return

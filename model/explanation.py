@@ -1,9 +1,9 @@
-"""The regions of two crops that a pair's score rests on, found by hiding one after another.
+"""The contributions of the regions of two crops to their score, by occlusion.
 
-Occlusion (Zeiler and Fergus, ECCV 2014): a region's contribution is the score less the score with
-the region hidden. It needs the network's outputs alone, and it is of one region at a time:
-information that two regions share is credited to neither in full, and contributions do not add up
-to the score.
+The contribution of a region is the score less the score with the region hidden (Zeiler and Fergus,
+ECCV 2014). This needs the outputs of the network alone. Since one region is hidden at a time,
+information that two regions share counts for neither in full, and contributions do not add up to
+the score.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from model.arrays import Floats, Pixels
 
 ROWS = 8
 COLUMNS = 4
-# Cells of one size, numbered row by row from the top left.
+# Cells have equal sizes, and are numbered row by row from the top left.
 CELLS = ROWS * COLUMNS
-# A cell fades over this share of its side. A hard edge would be a pattern of its own.
+# A cell fades over this share of its side, since the network would see a hard edge as a pattern.
 FADE = 0.5
-# The scores `(n,)` of one feature `(d,)` with some others `(n, d)`.
+# A function that returns the scores `(n,)` of a feature `(d,)` with others `(n, d)`.
 Scores = Callable[[Floats, Floats], Floats]
 
 
 @dataclass(frozen=True)
 class PairExplanation:
-    """The contribution of each region of two crops to their score.
+    """The contributions of the regions of two crops to their score.
 
     Attributes:
-        score: score of the pair, nothing hidden.
-        first, second: contributions `(ROWS, COLUMNS)` in units of the score: how much higher it is
-            than with this cell of that crop hidden. Positive is evidence for one person, negative
-            for two.
+        score: score of the whole crops.
+        first, second: contributions `(ROWS, COLUMNS)` of the cells of each crop, in units of the
+            score. Positive ones are evidence for one person, negative ones for two.
     """
 
     score: float
@@ -42,18 +41,18 @@ class PairExplanation:
 
 
 def variants(crop: Pixels, numbers: range) -> Pixels:
-    """Return a crop as it is and with one cell hidden.
+    """Return variants of a crop, each with one cell hidden.
 
-    A hidden cell has the crop's mean colour and fades into its neighbours; the weights with which
-    all cells hide a pixel add up to one, so that none counts for more than another.
+    A hidden cell has the mean colour of the crop and fades into its neighbours. The weights with
+    which all cells hide a pixel add up to one, so that all pixels count alike.
 
     Args:
-        crop: `(H, W, 3)` uint8.
-        numbers: variant 0 is the crop itself, variant n hides cell n − 1. Those beyond the last
-            cell are the crop itself again, to fill a batch.
+        crop: pixels `(H, W, 3)` uint8.
+        numbers: numbers of the variants. Variant 0 is the crop itself, and variant n hides cell
+            n − 1. Variants beyond the last cell are the crop again, to fill a batch.
 
     Returns:
-        `(len(numbers), H, W, 3)` uint8.
+        Pixels `(len(numbers), H, W, 3)` uint8.
     """
     vertical = _weights(crop.shape[0], ROWS)
     horizontal = _weights(crop.shape[1], COLUMNS)
@@ -72,18 +71,21 @@ def explain(
     second: Floats,
     scores: Scores,
 ) -> PairExplanation:
-    """Compute contributions from the features of two crops' variants.
+    """Compute contributions from the features of the variants of two crops.
 
-    One crop's cells are hidden while the other is whole: exchanging the crops exchanges the grids
-    where the score is symmetric.
+    Cells of one crop are hidden while the other crop is whole.
 
     Args:
-        first, second: features `(1 + CELLS, d)` of `variants` 0 to `CELLS`.
-        scores: called with one whole crop and all variants of the other.
+        first, second: features `(1 + CELLS, d)` of variants 0 to `CELLS` of each crop.
+        scores: scores a whole crop with all variants of the other one.
     """
-    of_first = scores(second[0], first)
-    of_second = scores(first[0], second)
-    return PairExplanation(float(of_first[0]), _contributions(of_first), _contributions(of_second))
+    first_scores = scores(second[0], first)
+    second_scores = scores(first[0], second)
+    return PairExplanation(
+        score=float(first_scores[0]),
+        first=_contributions(first_scores),
+        second=_contributions(second_scores),
+    )
 
 
 def _contributions(scores: Floats) -> Floats:
@@ -91,11 +93,11 @@ def _contributions(scores: Floats) -> Floats:
 
 
 def _weights(pixels: int, cells: int) -> Floats:
-    """Return how far each cell of an axis hides each pixel, `(cells, pixels)`; columns sum to 1."""
+    """Return the weights `(cells, pixels)` by which cells of an axis hide pixels; they sum to 1."""
     middles = np.arange(pixels, dtype=np.float32) + 0.5
     places = middles * cells / pixels
     inner = np.arange(1, cells, dtype=np.float32)[:, None]
-    # The share of a pixel that lies behind each boundary: 1 behind the first edge, 0 at the last.
+    # The share of each pixel that lies behind each boundary; all pixels lie behind the first one.
     behind = np.clip((places - inner) / FADE + 0.5, 0.0, 1.0)
     first = np.ones((1, pixels))
     last = np.zeros((1, pixels))

@@ -1,6 +1,6 @@
-"""Files of features, `.npz` without pickle: one of a whole data set, or a folder of shards.
+"""Files of features: a `.npz` without pickle, or a folder of them, the shards.
 
-`gmn embed` writes them; a service that imports vectors reads them.
+`gmn embed` writes them, and a service imports them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from model.crops.unpack import BoundedReads
 from model.problems import InputProblem
 from model.shards import shards_in
 
+# Texts about each crop, which are empty if they are unknown. `captured_at` is a time in ISO 8601,
+# and `sha256` the hexadecimal digest of the image file.
 COLUMNS = ("paths", "identities", "cameras", "captured_at", "sha256")
-"""What is known of each crop, texts that are empty where it is not: its name, who it shows, which
-camera took it and when (ISO 8601), and the SHA-256 of its file, hexadecimal."""
 ABOUT = ("embedding_fingerprint", "precision", "crops_digest")
 UNREADABLE = "unreadable"
+# Upper bound on the crops in a file that a client sends.
 MOST_ROWS = 65_536
-"""Crops of one file that others have sent."""
+# Upper bound on the bytes of a file's list of arrays, which is its largest read.
 MOST_AT_ONCE = 1024 * 1024
-"""Bytes that are read at once of a file, and so the largest list of its arrays."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Origin(NamedTuple):
-    """The origin of a feature file; empty texts where that is unknown.
+    """The origin of a feature file; texts are empty if they are unknown.
 
     Attributes:
-        embedder: fingerprint of the embedder, or a ready-made model's name.
+        embedder: fingerprint of the embedder, or the name of a ready-made model.
         precision: number format of the network, `float32` or `bfloat16`.
-        crops: digest of the list of crops, of which a shard holds a part.
+        crops: digest of the list of all crops, of which a shard has a part.
     """
 
     embedder: str
@@ -52,10 +52,10 @@ class FeatureFile:
     """The content of a feature file, or of a folder of them.
 
     Attributes:
-        path: where it was read from.
-        features: `(n, d)` float32, as the embedder gave them.
-        origin: their origin.
-        columns: the requested `COLUMNS` that the file has, n texts each.
+        path: path of the file or folder.
+        features: features `(n, d)` float32, of any length.
+        origin: origin of the features.
+        columns: those of the requested `COLUMNS` that the file has, n texts each.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class FeatureFile:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The name of each crop; empty if the file has no names or they were not read."""
+        """The names of the crops; empty if the file has none or they were not requested."""
         return self.columns.get("paths", ())
 
 
@@ -80,10 +80,10 @@ def write_features(
 
     Args:
         path: the file; an existing one is overwritten.
-        features: `(n, d)` float32.
+        features: features `(n, d)` float32.
         columns: some of `COLUMNS`, n texts each.
         origin: origin of the features.
-        unreadable: names and reasons of crops that are left out.
+        unreadable: names of crops that could not be read, with the reasons.
     """
     about = dict(zip(ABOUT, origin, strict=True))
     texts = {**columns, **about, UNREADABLE: unreadable}
@@ -105,8 +105,8 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
         columns: the `COLUMNS` to read.
 
     Raises:
-        InputProblem: for a file that is missing, damaged, or holds no `(n, d)` array `features`,
-            and for a folder that lacks a shard or has shards of different origin.
+        InputProblem: the file is missing or damaged, or has no array `features` of shape `(n, d)`;
+            or the folder lacks a shard, or has shards of different origin.
     """
     if not path.is_dir():
         return _read(path, columns)
@@ -122,8 +122,8 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
         shard = _read(file, columns)
         if shard.origin != origin or shard.features.shape[1] != dimension:
             raise InputProblem(
-                f"{file}: was made by another artefact, or of other crops, than {files[0].name}; "
-                "keep the shards of one gmn embed in a folder of their own"
+                f"{file}: was made by another artefact or of other crops than {files[0].name}; "
+                "give the shards of each gmn embed a folder of their own"
             )
         features[done : done + rows] = shard.features
         done += rows
@@ -134,29 +134,29 @@ def read_features(path: Path, columns: Collection[str] = ()) -> FeatureFile:
 
 
 def read_origin(path: Path) -> Origin:
-    """Read the origin of a feature file, without its features; raises as `read_features`."""
+    """Read the origin of a feature file; raises errors like `read_features`."""
     with _opened(path) as arrays:
         return _origin(arrays)
 
 
 def read_unreadable(path: Path) -> list[str]:
-    """Read names and reasons of the crops that a file leaves out; raises as `read_features`."""
+    """Read the names of crops that could not be read, with the reasons."""
     with _opened(path) as arrays:
         return _texts(arrays, UNREADABLE)
 
 
 def is_feature_file(path: Path) -> bool:
-    """Return whether a file begins as `write_features` begins it, with the features."""
+    """Return whether a file begins like those of `write_features`."""
     with path.open("rb") as file:
         return file.read(42)[30:] == b"features.npy"
 
 
 def read_sent(path: Path, most_bytes: int) -> FeatureFile:
-    """Read one feature file that others have sent, with all `COLUMNS`, in bounded memory.
+    """Read a feature file that a client sent, with all `COLUMNS`, in bounded memory.
 
     Raises:
-        InputProblem: for a file that is damaged, larger than `most_bytes`, compressed, or lacks a
-            column, and for a feature that has no direction.
+        InputProblem: the file is damaged, compressed, or larger than `most_bytes`, it lacks a
+            column, or a feature is zero or not finite.
     """
     size = path.stat().st_size
     if size > most_bytes:
@@ -174,7 +174,7 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
         lengths = np.einsum("nd,nd->n", features, features)
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             raise InputProblem(
-                f"{path}: has a feature that is not finite or has no length; run gmn embed again"
+                f"{path}: has a feature that is zero or not finite; run gmn embed again"
             )
         columns = {}
         for name in COLUMNS:
@@ -182,7 +182,7 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
                 raise InputProblem(f"{path}: lacks {name} of its crops; run gmn embed again")
             columns[name] = tuple(_texts(arrays, name))
         if not all(SHA256.fullmatch(digest) for digest in columns["sha256"]):
-            raise InputProblem(f"{path}: has a sha256 that is none; run gmn embed again")
+            raise InputProblem(f"{path}: has an invalid sha256; run gmn embed again")
         return FeatureFile(path, features, _origin(arrays), columns)
 
 
@@ -203,7 +203,7 @@ def _features(path: Path, arrays: Any) -> Floats:
 
 
 def _shape(path: Path) -> tuple[int, int]:
-    """Read the rows and dimensions of a file's features from their header."""
+    """Read the shape of the features from their header."""
     with _opened(path) as arrays, arrays.zip.open("features.npy") as file:
         major, _ = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
         read = getattr(np.lib.format, f"read_array_header_{major}_0")
@@ -225,7 +225,7 @@ def _texts(arrays: Any, name: str) -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open the arrays of a feature file, by name; raises `InputProblem` for an unreadable file."""
+    """Open the arrays of a feature file; raises `InputProblem` if it cannot be read."""
     if not path.is_file():
         raise InputProblem(f"{path}: no such file; name one that gmn embed wrote")
     try:
@@ -241,7 +241,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except InputProblem:
         raise
     except Exception as error:
-        # The error depends on the damage.
+        # NumPy and zipfile raise many kinds of errors, which depend on the damage.
         raise InputProblem(
             f"{path}: is not a readable .npz ({error}); run gmn embed again"
         ) from error

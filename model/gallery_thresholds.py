@@ -1,9 +1,9 @@
-"""Search thresholds from the enrolled gallery: every named crop plays a stranger.
+"""Search thresholds of a gallery with names, fitted to its own crops.
 
-Each named crop searches the crops of all other identities (leave one identity out), so that the
-gallery shows how far a stranger's best score exceeds the level of its search, before any search
-came. Unlabelled searches correct the scale alone. docs/calibration.md has the equations
-and the measurements.
+Each named crop searches the crops of all other identities, so that it plays a stranger. These
+left-out searches show how far the best score of a stranger exceeds the level of its search, before
+anybody searches the gallery. Unlabelled searches correct the scale alone. docs/calibration.md has
+the equations and the measurements.
 """
 
 from __future__ import annotations
@@ -39,39 +39,40 @@ from model.stranger_tail import (
 
 MOST_CROPS = 1000
 CROPS_PER_IDENTITY = 3
-# Numbers of crops whose mean searches, and how many such searches there are of each at most.
+# Searches by the mean of 2, 4 and 8 crops are measured, by at most `MOST_MEANS` of each.
 PICTURES = (2, 4, 8)
 MOST_MEANS = 100
-# Tables for filters: K identities, a third of them, a tenth …
+# Searches with a filter have tails of their own: of all identities, a third of them, a tenth …
 FEWER = (1, 3, 10, 30, 100)
-# Numbers of identities for which the artefact's own thresholds are computed. Crops count as further
-# ones, see `CurrentCalibration.judge`.
+# The artefact's own thresholds are computed for these numbers of identities. There are more than
+# `FEW_IDENTITIES`, since `CurrentCalibration.judge` counts further crops as further identities.
 ARTEFACT_SIZES = (*range(1, FEW_IDENTITIES), 24, 32, 48, 64, 96, 128, 256, 512)
-# ρ before any search, with the weight of this number of searches.
+# ρ before any search, and its weight in searches.
 RATIO_PRIOR = 0.92
 RATIO_WEIGHT = 20.0
-# The rarity of the right identity's score is taken as Gamma(2, 3): with a fixed 3, a probability is
-# one function of rarity everywhere. A value fitted to searches is no better calibrated.
+# The rarity of a genuine score is assumed to be distributed as Gamma(2, 3). The scale is fixed, so
+# that a probability is the same function of rarity everywhere; fitted to searches, it is no better.
 GENUINE = 3.0
 ROUNDS = 15
-# A tail may have one score at several shares. Heights have to rise strictly.
+# Heights have to rise strictly, but an impostor tail may have one score at several shares.
 LEAST_RISE = 1e-6
 
 
 class GalleryThresholds(Stored):
-    """Thresholds and probability for the searches of one gallery, in one scoring.
+    """Thresholds and probabilities for the searches of one gallery by one scoring.
 
-    A search with level ℓ among K identities has the threshold ℓ + ρ·β·y(rate). So a verdict
-    depends on the level, and one raw score can be a match in one search and none in another.
+    A search with level ℓ among K identities has the threshold ℓ + ρ·β·y(rate). A verdict thus
+    depends on the level, and the same raw score can be a match in one search and none in another.
 
     Attributes:
-        tails: the strangers' heights, the largest number of identities first.
-        ratio: ρ, the scale of real searches over that of the left-out ones.
-        searches: how many searches are behind ρ.
-        identities, crops: how many named ones are behind the tails; 0 for the artefact's.
-        mean_scales: for some k, rising, the scale of searches by the mean of k crops over that of
-            searches by one crop; empty where too few people have several, None where it was not
-            measured.
+        tails: tails of the strangers' heights, for the largest number of identities first.
+        mean_scales: rising numbers of crops, and for each the scale of searches by the mean of
+            crops, relative to searches by one crop. Empty if too few people have several crops, and
+            None if it was not measured.
+        ratio: ρ, the scale of real searches relative to the left-out ones.
+        searches: number of searches to which ρ was fitted.
+        identities, crops: number of named identities and crops to which the tails were fitted; 0
+            for the artefact's own thresholds.
     """
 
     tails: tuple[StrangerTail, ...] = Field(min_length=1)
@@ -82,13 +83,14 @@ class GalleryThresholds(Stored):
     crops: int = Field(ge=0)
 
     def tail(self, identities: int) -> StrangerTail:
-        """Return the strangers' heights among K identities, interpolated along ln K."""
+        """Return the tail among K identities, interpolated along ln K."""
         return _tail_of(self.tails, max(1, identities))
 
     def for_pictures(self, pictures: int) -> GalleryThresholds:
-        """Return the thresholds of searches by the mean of this number of crops of one person.
+        """Return the thresholds of searches by the mean of several crops of one person.
 
-        Between measured numbers the scale follows ln k on straight lines; beyond the last it stays.
+        The scale is interpolated along the logarithm of their number, and constant beyond the
+        largest measured number.
         """
         measured = ((1, 1.0), *(self.mean_scales or ()))
         numbers, scales = zip(*measured, strict=True)
@@ -106,7 +108,7 @@ class GalleryThresholds(Stored):
         Args:
             far: 0 < far < 1.
             level: ℓ of the search, the mean of its second to ninth best identity scores.
-            identities: K.
+            identities: K, the number of identities that the search covers.
         """
         tail = self.tail(identities)
         height = tail.height(-math.log(far))
@@ -118,13 +120,14 @@ class GalleryThresholds(Stored):
         level: float,
         identities: int,
     ) -> Array:
-        """Compute the probability at even odds that each score is the right identity's, same shape.
+        """Compute the probability at even odds that each score is genuine, same shape.
 
-        With t the rarity of the score, −ln of the share of strangers' searches whose best score is
-        as high above its level: Gamma(2, 3) against Exp(1), the logit ln t + 2t/3 − 2 ln 3. It
-        rises strictly with the score within an answer, and is one function of rarity: 0.54 at the
-        threshold of 1e-1, 0.92 at 1e-2 and 0.99 at 1e-3 in every search, gallery and scoring. So
-        it never contradicts a verdict, and can be compared across answers as raw scores cannot.
+        The rarity t of a score is −ln of the share of strangers whose best score is as high above
+        its level. It is distributed as Exp(1) for strangers, and is assumed to be as Gamma(2, 3)
+        for genuine scores, so that the logit is ln t + 2t/3 − 2 ln 3. The probability rises
+        strictly with the score, and is 0.54 at the threshold of 1e-1, 0.92 at 1e-2 and 0.99 at 1e-3
+        in every search, gallery and scoring. It never contradicts a verdict, and unlike a raw score
+        it can be compared between searches.
         """
         tail = self.tail(identities)
         values = np.asarray(scores, dtype=np.float64)
@@ -132,15 +135,15 @@ class GalleryThresholds(Stored):
         return bounded_probability(_evidence(rarity))
 
     def extrapolated(self, identities: int) -> bool:
-        """Return whether K lies beyond ten times the identities that were searched."""
+        """Return whether K is over ten times the number of identities of the left-out searches."""
         return identities > FAR_EXTRAPOLATION * self.tails[0].identities
 
 
 def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
-    """Return an artefact's thresholds for searches among 1 to 17 identities with any crops.
+    """Return an artefact's thresholds for searches that cover 1 to 17 identities.
 
-    So few identities have no level or scale of their own. The tails are the artefact's impostor
-    tail for the best of K pairs, in raw scores: call its methods with level 0. A probability is
+    Searches among so few have no level or scale of their own. The heights are raw scores that the
+    best of K pairs reaches by the artefact's impostor tail: pass 0 as the level. A probability is
     the same function of rarity as in a gallery with its own thresholds.
     """
     rates = np.exp(-RARITIES).tolist()
@@ -164,7 +167,7 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
 
 @lru_cache(maxsize=64)
 def _tail_of(tails: tuple[StrangerTail, ...], identities: int) -> StrangerTail:
-    # One search asks three times, and the next one mostly for the same number.
+    # A search asks three times for one number, and the next search mostly for the same one.
     tails = tails[::-1]
     sizes = np.log([tail.identities for tail in tails])
     rows = np.array([(tail.scale, *tail.heights) for tail in tails])
@@ -182,15 +185,15 @@ def fit_gallery(
     searches: Sequence[SearchScores] = (),
     mean_scales: Sequence[tuple[int, float]] | None = None,
 ) -> GalleryThresholds:
-    """Fit thresholds to leave-one-identity-out searches.
+    """Fit thresholds to left-out searches.
 
     Args:
-        left_out: one for each size of `subgalleries`, the whole gallery first.
-        searches: of the gallery, the latest last.
-        mean_scales: by numbers of crops, rising; None where they were not measured.
+        left_out: searches of each part of `subgalleries`, the whole gallery first.
+        searches: real searches of the gallery, the latest last.
+        mean_scales: see `GalleryThresholds`.
 
     Raises:
-        InputProblem: for fewer than 18 named identities, or scores without spread.
+        InputProblem: there are fewer than 18 named identities, or the scores have no spread.
     """
     tails = [fit_tail(part) for part in left_out]
     tails.sort(key=lambda tail: -tail.identities)
@@ -205,14 +208,13 @@ def fit_gallery(
 
 
 def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -> GalleryThresholds:
-    """Return the same tails with ρ of these searches, by expectation maximisation.
+    """Return the same tails with ρ fitted to searches, by expectation maximisation.
 
-    The searches need no labels: each is weighted by the probability that its best score is the
-    right identity's.
+    The searches need no labels: each is weighted by the probability that its best score is genuine.
 
     Args:
-        thresholds: those of the gallery, with any ρ.
-        searches: the latest last; of more than 256 the latest count.
+        thresholds: thresholds of the gallery, with any ρ.
+        searches: searches of the gallery, the latest last; the latest 256 are used.
     """
     latest = latest_searches(searches)
     if not latest:
@@ -229,34 +231,38 @@ def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -
     rarity = np.empty(len(latest))
     for _ in range(ROUNDS):
         for size, tail in tails.items():
-            here = sizes == size
-            rarity[here] = tail.rarity(heights[here] / ratio)
+            rows = sizes == size
+            rarity[rows] = tail.rarity(heights[rows] / ratio)
         logits = _evidence(rarity) + math.log(share / (1.0 - share))
-        right = sigmoid(logits, 50.0)
-        share = float(np.clip(right.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
-        total = float(((1.0 - right) * strangers + right * enrolled).sum())
+        genuine = sigmoid(logits, 50.0)
+        share = float(np.clip(genuine.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
+        expected_scales = (1.0 - genuine) * strangers + genuine * enrolled
+        total = float(expected_scales.sum())
         ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(latest))
     fitted = {"ratio": round(ratio, 4), "searches": len(latest)}
     return thresholds.model_copy(update=fitted)
 
 
 def _evidence(rarity: Array) -> Array:
-    """Compute ln of Gamma(2, 3)'s density over Exp(1)'s, strictly increasing."""
+    """Compute the log of the density of Gamma(2, 3) over that of Exp(1), strictly increasing."""
     line = np.log(rarity) + rarity * (1.0 - 1.0 / GENUINE)
     return line - 2.0 * math.log(GENUINE)
 
 
 def sampled_crops(names: Codes, random: np.random.Generator) -> Codes:
-    """Choose the places of the crops that play strangers: at most 3 an identity, and 1,000.
+    """Choose the crops that play strangers: at most 3 of an identity, and 1,000 in all.
 
     Args:
-        names: codes of the identities, `(n,)`; -1 for a crop without a name, which plays none.
+        names: codes of the identities, `(n,)`; -1 for a crop without a name, which is not chosen.
+
+    Returns:
+        Positions of the crops.
     """
     rows = random.permutation(np.flatnonzero(names >= 0))
     order = rows[np.argsort(names[rows], kind="stable")]
     sorted_names = names[order]
     turn = np.arange(len(order)) - np.searchsorted(sorted_names, sorted_names)
-    # Every identity's first crop comes before anybody's second.
+    # The first crops of all identities come before any second crop.
     by_turn = np.argsort(turn, kind="stable")
     few = by_turn[turn[by_turn] < CROPS_PER_IDENTITY]
     return order[few[:MOST_CROPS]]
@@ -268,15 +274,18 @@ def sampled_groups(
     size: int,
     random: np.random.Generator,
 ) -> Codes:
-    """Choose groups of crops whose mean plays a stranger, as places `(g, size)`.
+    """Choose groups of crops of one identity, whose mean plays a stranger.
 
-    The crops of a group are of one identity and one source: a track, or else a camera, or else any,
-    whichever is the first by which 18 identities have a group.
+    The crops of a group share a source: the first of the sources that gives groups of 18
+    identities. If none does, they share the identity alone.
 
     Args:
         names: codes of the identities, `(n,)`; -1 for a crop without a name.
-        sources: codes of tracks, and of cameras, `(n,)` each; negative is unknown.
+        sources: codes of tracks and of cameras, `(n,)` each; a negative code is unknown.
         size: number of crops in a group.
+
+    Returns:
+        Positions of the crops, `(g, size)`.
     """
     groups = np.empty((0, size), np.int64)
     for source in (*sources, np.zeros_like(names)):
@@ -301,33 +310,38 @@ def mean_scale(
     crops: Array,
     names: Codes,
 ) -> float | None:
-    """Return the scale of searches by means of crops over that of searches by these crops.
+    """Return the scale of searches by means of crops, relative to searches by the single crops.
 
     Args:
         means: the nine best identity scores of each group, `(g, 9)`.
-        crops: those of each of its crops, `(g, k, 9)`.
+        crops: the nine best identity scores of each crop in the groups, `(g, k, 9)`.
         names: codes of the identities that the groups show, `(g,)`.
 
     Returns:
-        None for fewer than 18 identities, or scores without spread.
+        The ratio; None if there are fewer than 18 identities, or the scores have no spread.
     """
     scored = np.isfinite(means).all(axis=1)
     scored &= np.isfinite(crops).all(axis=(1, 2))
     identities, weights = identity_weights(names[scored])
     if identities < FEW_IDENTITIES:
         return None
-    together = float(weights @ spacing(means[scored]))
-    apart = spacing(crops[scored].reshape(-1, RANKS))
-    by_group = apart.reshape(-1, crops.shape[1])
-    alone = float(weights @ by_group.mean(axis=1))
-    return round(together / alone, 4) if together > 0.0 and alone > 0.0 else None
+    scale_of_means = float(weights @ spacing(means[scored]))
+    spacings = spacing(crops[scored].reshape(-1, RANKS))
+    by_group = spacings.reshape(-1, crops.shape[1])
+    scale_of_crops = float(weights @ by_group.mean(axis=1))
+    if scale_of_means <= 0.0 or scale_of_crops <= 0.0:
+        return None
+    return round(scale_of_means / scale_of_crops, 4)
 
 
 def subgalleries(names: Codes, random: np.random.Generator) -> list[Codes]:
-    """Draw parts of the identities, for the tables by size: all, a third, a tenth … 18 at least.
+    """Draw parts of the identities: all, a third, a tenth … of them, but at least 18.
 
     Args:
-        names: codes of the named identities, each once or more.
+        names: codes of the identities, in which each may occur several times.
+
+    Returns:
+        The codes of each part, the largest first.
     """
     everyone = random.permutation(np.unique(names[names >= 0]))
     sizes = [len(everyone) // part for part in FEWER]
@@ -339,30 +353,32 @@ def hide_known(
     asking: tuple[Codes, Codes],
     shown: tuple[Codes, Codes],
 ) -> Floats:
-    """Return scores `(n, N)` with −∞ where the asking crop does not play a stranger.
+    """Return scores `(n, N)` with −∞ for crops that a stranger's search would not find.
 
-    Hidden are its own identity, crops without a name and, if it has 18 identities under other
-    cameras, all crops under its own camera.
+    Hidden are the scores of the crop's own identity, of crops without a name and, if at least 18
+    other identities have crops under other cameras, of all crops under its own camera.
 
     Args:
-        scores: scores of the asking crops against the shown ones.
-        asking, shown: codes of names and cameras, `(n,)` and `(N,)`; -1 is unknown.
+        scores: scores of the crops that search against the searched ones, `(n, N)`.
+        asking, shown: codes of the names and cameras of the crops that search, `(n,)` each, and of
+            the searched ones, `(N,)` each; -1 is unknown.
     """
+    own_names, own_cameras = asking
     names, cameras = shown
-    hidden = (asking[0][:, None] == names) | (names < 0)
-    for camera in np.unique(asking[1][asking[1] >= 0]):
+    hidden = (own_names[:, None] == names) | (names < 0)
+    for camera in np.unique(own_cameras[own_cameras >= 0]):
         elsewhere = np.unique(names[(names >= 0) & (cameras != camera)])
-        rows = np.flatnonzero(asking[1] == camera)
-        others = len(elsewhere) - np.isin(asking[0][rows], elsewhere)
+        rows = np.flatnonzero(own_cameras == camera)
+        others = len(elsewhere) - np.isin(own_names[rows], elsewhere)
         hidden[rows[others >= FEW_IDENTITIES]] |= cameras == camera
     return np.where(hidden, np.float32(-np.inf), scores)
 
 
 def leaders_by_name(scores: NDArray[np.floating], names: Codes) -> Array:
-    """Return the nine best identity scores of every row, `(n, 9)`, −∞ where there are fewer.
+    """Return the nine best identity scores of each row, `(n, 9)`, filled up with −∞.
 
     Args:
-        scores: scores of candidates, `(n, c)`; −∞ is no candidate.
+        scores: scores of candidates, `(n, c)`; −∞ marks a crop that is none.
         names: codes of their identities, `(c,)` or `(n, c)`.
     """
     codes = np.broadcast_to(names, scores.shape)

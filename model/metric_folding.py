@@ -1,4 +1,4 @@
-"""M-Net folded for scoring: BatchNorm and the factor of the pair feature become weights."""
+"""M-Net folded into few products, for scoring."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LAST_LAYER = {"two": 3, "linear": 0}
 
 
 class FoldedMetricNetwork(NamedTuple):
-    """M-Net as products, of squares or absolute values p of differences of comparable features.
+    """M-Net as products with the squares or absolute values p of a difference of features.
 
     A score is max(p · kernel + shift, 0) · weights + bias, or p · weights + bias without a kernel.
 
     Attributes:
-        kernel: `(d, hidden)`; None for a linear M-Net.
-        shift: `(hidden,)`; empty for a linear M-Net.
-        weights: `(hidden,)`, or `(d,)` for a linear M-Net.
+        kernel: weights `(d, hidden)`; None for a linear M-Net.
+        shift: shift `(hidden,)`; empty for a linear M-Net.
+        weights: weights `(hidden,)`, or `(d,)` for a linear M-Net.
     """
 
     kernel: Array | None
@@ -37,13 +37,12 @@ def fold(
     dimension: int,
     tensors: Mapping[str, Array],
 ) -> FoldedMetricNetwork:
-    """Fold M-Net for features of size `dimension`.
+    """Fold BatchNorm and the factor of the pair feature into the weights of M-Net.
 
     Args:
+        config: architecture of M-Net.
+        dimension: d, the size of a feature.
         tensors: weights by their names in `MetricNetwork.classifier`, such as `0.weight`.
-
-    Raises:
-        KeyError: a tensor is missing.
     """
     factor = pair_factor(config.pair_feature, dimension)
     last = LAST_LAYER[config.layers]

@@ -1,8 +1,8 @@
-"""M-Net: pair features to the two logits "different" and "same", and the scores of many pairs.
+"""M-Net, which turns pair features into the logits "different" and "same", and its pair scores.
 
 The sample-pair feature of GMN is f_sp(p, q) = (f_p − f_q)⊙(f_p − f_q), here `raw`. The default is
-d·(z_p − z_q)⊙(z_p − z_q) with z = f/‖f‖₂: unit length makes features comparable across domains, and
-the factor d brings the entries near 1, so that a BatchNorm's eps does not swallow them.
+d·(z_p − z_q)⊙(z_p − z_q) with z = f/‖f‖₂. Unit length makes features comparable across domains, and
+the factor d brings the entries near 1, so that the eps of a BatchNorm does not swallow them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model.arrays import Floats
 from model.metric_folding import fold
 from model.problems import InputProblem
 
-# On a CPU the buffers stay in each core's cache; a GPU needs this much work at once.
+# On a CPU the buffers of this many pairs stay in the cache of each core. A GPU needs more at once.
 PAIRS_PER_THREAD = 512
 PAIRS_ON_GPU = 32_768
 QUERIES_PER_CHUNK = 16
@@ -28,7 +28,7 @@ def unit_features(features: Tensor) -> Tensor:
 
 
 def comparable_features(features: Tensor, kind: PairFeatureKind) -> Tensor:
-    """Return the input of a kind's pair features, `(…, d)` float32: z, or f for `raw`."""
+    """Return features as `pair_features` takes them, `(…, d)` float32: z, or f for `raw`."""
     return features.float() if kind == "raw" else unit_features(features)
 
 
@@ -37,9 +37,9 @@ def pair_features(
     second: Tensor,
     kind: PairFeatureKind = "square",
 ) -> Tensor:
-    """Compute pair features `(…, d)` float32 of comparable features that broadcast.
+    """Compute pair features `(…, d)` float32 of comparable features, which are broadcast.
 
-    `square` is d·(z_p − z_q)², `abs` is √d·|z_p − z_q| ("Squ" and "Abs" of Figure 3), `raw` is
+    `square` is d·(z_p − z_q)² and `abs` is √d·|z_p − z_q|, "Squ" and "Abs" of Figure 3. `raw` is
     (f_p − f_q)², as the paper writes it.
     """
     difference = first - second
@@ -48,10 +48,10 @@ def pair_features(
 
 
 class MetricNetwork(nn.Module):
-    """GMN's metric network over pair features of size d.
+    """GMN's metric network for pair features of size d.
 
-    DP starts switched off: the trainer sets `perturbing` after the warm-up. In evaluation mode
-    it is always off.
+    Attributes:
+        perturbing: DP is on, in training mode alone; the trainer sets it after the warm-up.
     """
 
     def __init__(self, dimension: int, config: MetricNetworkConfig) -> None:
@@ -72,54 +72,59 @@ class MetricNetwork(nn.Module):
         self.classifier = nn.Sequential(*layers)
 
     def comparable(self, features: Tensor) -> Tensor:
-        """Return features `(…, d)` as `pair_features` takes them: unit length, but for `raw`."""
+        """Return features `(…, d)` as `pair_features` takes them."""
         return comparable_features(features, self.config.pair_feature)
 
     def pair_features(self, first: Tensor, second: Tensor) -> Tensor:
-        """Compute pair features `(…, d)` of this network's kind, of comparable features."""
+        """Compute pair features `(…, d)` of this network's kind from comparable features."""
         return pair_features(first, second, self.config.pair_feature)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Compute logits `(N, 2)` float32 of pair features `(N, d)`; column 1: the same person."""
+        """Compute logits `(N, 2)` float32 of pair features `(N, d)`; column 1 is "same"."""
         if self.perturbing:
             pairs = functional.dropout(pairs, self.config.dropout, self.training)
         with torch.autocast(pairs.device.type, enabled=False):
             return self.classifier(pairs.float())
 
     def scores(self, pairs: Tensor) -> Tensor:
-        """Compute s(p, q) = logit₁ − logit₀, `(N,)`: higher means the same person."""
+        """Compute scores `(N,)` of pair features, s(p, q) = logit₁ − logit₀."""
         logits = self.forward(pairs)
         return logits[:, 1] - logits[:, 0]
 
     @torch.no_grad()
     def move_scores(self, by: float) -> None:
         """Add `by` to the score of every pair, in the bias of the last layer."""
-        bias = self.get_parameter(f"classifier.{len(self.classifier) - 1}.bias")
+        last = len(self.classifier) - 1
+        bias = self.get_parameter(f"classifier.{last}.bias")
         bias.add_(bias.new_tensor([-by / 2.0, by / 2.0]))
 
 
 class PairScorer:
     """M-Net prepared to score many pairs.
 
-    BatchNorm and the factor of the pair feature are multiplied into the first layer's weights, and
-    the two logits are one score. A chunk of pairs then costs a matrix product, a product with a
+    BatchNorm and the factor of the pair feature are folded into the weights of the first layer, and
+    the two logits into one score. A chunk of pairs then costs a matrix product, a product with a
     vector, and three elementwise passes over buffers that all chunks share.
 
     Attributes:
         kind: kind of the pair feature.
-        kernel: `(d, hidden)`, for squares or absolute values of differences of comparable features;
+        kernel: weights `(d, hidden)` of squared or absolute differences of comparable features;
             None for a linear M-Net.
-        negative_shift: `(hidden,)`; the hidden values are max(differences · kernel, shift).
+        negative_shift: lower bound `(hidden,)` of the products of differences and kernel.
         weights, bias: the score is hidden · weights + bias.
     """
 
     @torch.inference_mode()
-    def __init__(self, metric_network: MetricNetwork, dtype: torch.dtype = torch.float32) -> None:
-        """Copy the weights, on their device; later changes of the network have no effect.
+    def __init__(
+        self,
+        metric_network: MetricNetwork,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Copy the weights of a network, on their device.
 
         Args:
-            metric_network: in evaluation mode.
-            dtype: type of the first layer's matrix product, its inputs and its outputs.
+            metric_network: the network, in evaluation mode.
+            dtype: type of the matrix product of the first layer.
 
         Raises:
             InputProblem: the network is in training mode.
@@ -132,9 +137,7 @@ class PairScorer:
         self._dtype = dtype
         self.kind = metric_network.config.pair_feature
         state = metric_network.classifier.state_dict()
-        tensors = {}
-        for name, tensor in state.items():
-            tensors[name] = tensor.double().cpu().numpy()
+        tensors = {name: tensor.double().cpu().numpy() for name, tensor in state.items()}
         folded = fold(metric_network.config, self.dimension, tensors)
         device = state["0.weight"].device
         weights = torch.from_numpy(folded.weights).to(device)
@@ -170,12 +173,11 @@ class PairScorer:
         columns = max(1, min(len(gallery), size))
         rows = max(1, min(len(queries), size // columns))
         if len(gallery) > size:
-            # A part of the gallery is read from memory once for several queries.
+            # Each part of the gallery is read from memory once for several queries.
             rows = max(1, min(len(queries), size, QUERIES_PER_CHUNK))
             columns = size // rows
         pairs = queries.new_empty((rows * columns, self.dimension))
-        width = 0 if self.kernel is None else self.kernel.shape[1]
-        hidden = self.weights.new_empty((rows * columns, width), dtype=self._dtype)
+        hidden = self._hidden(rows * columns)
         with torch.autocast(scores.device.type, enabled=False):
             for row in range(0, len(queries), rows):
                 asked = queries[row : row + rows, None]
@@ -191,17 +193,20 @@ class PairScorer:
 
     @torch.inference_mode()
     def scores_of(self, differences: Tensor) -> Tensor:
-        """Score pairs `(n,)` whose comparable features differ by `(n, d)`; overwrites these.
+        """Return the scores `(n,)` of differences `(n, d)` of comparable features; overwrite these.
 
-        Few operations, for few pairs: each gives other threads of Python their turn.
+        It is for few pairs, and has few operations, since each of them may let other threads run.
         """
-        width = 0 if self.kernel is None else self.kernel.shape[1]
-        # By its shape: len() would fix the number of pairs in an exported graph.
-        hidden = self.weights.new_empty((differences.shape[0], width), dtype=self._dtype)
+        # With len() instead of the shape, an exported graph would take this number of pairs only.
+        hidden = self._hidden(differences.shape[0])
         return self._score(differences, hidden).add_(self.bias)
 
+    def _hidden(self, pairs: int) -> Tensor:
+        width = 0 if self.kernel is None else self.kernel.shape[1]
+        return self.weights.new_empty((pairs, width), dtype=self._dtype)
+
     def _score(self, pairs: Tensor, hidden: Tensor) -> Tensor:
-        """Score differences `(n,)` float32, without the bias; overwrites both arguments."""
+        """Return the scores `(n,)` of differences but for the bias; overwrite both arguments."""
         pairs = pairs.abs_() if self.kind == "abs" else pairs.square_()
         if self.kernel is None:
             return torch.mv(pairs, self.weights)
@@ -218,22 +223,24 @@ def score_pairs(
 ) -> Tensor:
     """Compute M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
 
-    A pair's score depends on its two features alone, never on the other candidates.
+    The score of a pair depends on its two features alone, never on the other candidates.
 
     Args:
-        metric_network: in evaluation mode.
+        metric_network: M-Net in evaluation mode.
         queries, gallery: features `(Q, d)` and `(G, d)`.
-        pairs_per_chunk: how many pairs are in memory at once, each with 4·(d + hidden) bytes.
+        pairs_per_chunk: number of pairs in memory at once, each of 4·(d + hidden) bytes.
 
     Raises:
-        InputProblem: the features are not `(n, d)` with this network's d, or it is training.
+        InputProblem: the features have another dimension, or the network is in training mode.
     """
     return PairScorer(metric_network).scores(queries, gallery, pairs_per_chunk)
 
 
 def pairs_in_a_chunk(device: torch.device) -> int:
-    """Return how many pairs are scored at once on a device unless a number is given."""
-    return PAIRS_PER_THREAD * torch.get_num_threads() if device.type == "cpu" else PAIRS_ON_GPU
+    """Return the number of pairs that are scored at once on a device by default."""
+    if device.type == "cpu":
+        return PAIRS_PER_THREAD * torch.get_num_threads()
+    return PAIRS_ON_GPU
 
 
 @torch.inference_mode()
@@ -255,7 +262,7 @@ class TorchPairScores:
         pairs = torch.from_numpy(differences).to(self._scorer.weights.device, copy=True)
         threads = torch.get_num_threads()
         try:
-            # Few pairs are slower on several threads, which take the cores of other work.
+            # Several threads are slower for few pairs, and take cores from other work.
             torch.set_num_threads(1)
             return self._scorer.scores_of(pairs).cpu().numpy()
         finally:

@@ -1,4 +1,4 @@
-"""MSFL's multi-scale features: CSIP, the path between the scales, and MSFF, their fusion."""
+"""MSFL's multi-scale features: CSIP connects the scales, and MSFF fuses them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from model.architecture import MultiscaleConfig, TopDown
 
 
 class MSFL(nn.Module):
-    """The path from stage outputs to one vector: CSIP, MSFF, average pooling, concatenation."""
+    """The part of MSFL behind the stages: CSIP, MSFF, average pooling and concatenation."""
 
-    def __init__(self, stage_channels: Sequence[int], config: MultiscaleConfig) -> None:
+    def __init__(
+        self,
+        stage_channels: Sequence[int],
+        config: MultiscaleConfig,
+    ) -> None:
         super().__init__()
         self.config = config
         self.csip: CSIP | None = None
@@ -23,25 +27,27 @@ class MSFL(nn.Module):
             self.csip = CSIP(inputs, config.channels, config.top_down, config.lateral)
         widths = config.widths(stage_channels)
         self.msff = nn.ModuleList()
-        # 3, 2, 1, 0 blocks on the four scales: the shallower a map, the more is left to abstract.
+        # The four scales have 3, 2, 1 and 0 blocks, since a shallow map is the least abstract.
         for place, width in enumerate(widths, 1):
             depth = len(widths) - place if config.msff else 0
             blocks = [_bottleneck(width) for _ in range(depth)]
             self.msff.append(nn.Sequential(*blocks))
 
     def scales(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return P2 to P5 before MSFF; without CSIP these are the stages' own outputs."""
+        """Return P2 to P5 before MSFF, which are the outputs of the stages without CSIP."""
         maps = [stage_outputs[stage - 1] for stage in self.config.stages]
         return maps if self.csip is None else self.csip(maps)
 
     def pyramid(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return the maps to pool, P2 to P5 after MSFF, from the outputs of all four stages."""
+        """Return P2 to P5 after MSFF, given the outputs of all four stages."""
         scales = self.scales(stage_outputs)
         return [blocks(scale) for blocks, scale in zip(self.msff, scales, strict=True)]
 
     def forward(self, stage_outputs: Sequence[Tensor]) -> Tensor:
         """Fuse the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
-        pooled = [scale.float().mean(dim=(2, 3)) for scale in self.pyramid(stage_outputs)]
+        pooled = []
+        for scale in self.pyramid(stage_outputs):
+            pooled.append(scale.float().mean(dim=(2, 3)))
         return torch.cat(pooled, dim=1)
 
 
@@ -61,17 +67,17 @@ class CSIP(nn.Module):
         self.top_down = nn.ModuleList(_top_down(top_down, channels) for _ in inputs[1:])
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
-                # No BatchNorm follows: keep the variance, as feature pyramids do.
+                # No BatchNorm follows. This keeps the variance, as in feature pyramids.
                 nn.init.kaiming_uniform_(part.weight, a=1)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Connect maps from shallow to deep: as many of `channels` each, at the same sizes."""
+        """Connect maps, from shallow to deep, and return maps of the same sizes."""
         pyramid = [self.laterals[-1](maps[-1])]
         for place in reversed(range(len(maps) - 1)):
-            # The map's own size is not twice the deeper one's if a crop's size is no multiple of 32
-            # or the last stride is 1.
+            # A map is not twice as large as the deeper one if the last stride is 1, or the size of
+            # the crop is no multiple of 32.
             raised = functional.interpolate(
                 pyramid[0],
                 size=maps[place].shape[2:],
@@ -102,7 +108,7 @@ def _top_down(kind: TopDown, channels: int) -> nn.Module:
 
 def _bottleneck(channels: int) -> nn.Module:
     """Build channels-channels/4-channels with a shortcut, initialised as in torchvision."""
-    # Takes seconds to import, and few artefacts have several scales.
+    # The import takes seconds, and few artefacts have several scales.
     from torchvision.models.resnet import Bottleneck
 
     block = Bottleneck(channels, channels // 4)

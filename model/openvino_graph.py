@@ -1,4 +1,4 @@
-"""An embedder as an OpenVINO graph, from the pixels of one crop to its feature."""
+"""The conversion of an embedder to an OpenVINO graph."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from model.preprocessing import Preprocessing, drawn_patterns
 
 
 def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str, NDArray[Any]]:
-    """Return what an artefact holds for a service without PyTorch.
+    """Return the tensors that an artefact holds for a service without PyTorch.
 
     Args:
-        embedder: in evaluation mode, on the CPU.
+        embedder: the embedder, in evaluation mode on the CPU.
+        preprocessing: the preprocessing of its crops.
 
     Returns:
-        The graph's structure and its weights in float32, both deflated, and the features `(n, d)`
-        float32 of `drawn_patterns` by PyTorch, which the graph must reproduce.
+        The structure of the graph and its float32 weights, both deflated, and the features `(n, d)`
+        float32 that PyTorch computes of `drawn_patterns`, which the graph has to reproduce.
 
     Raises:
-        Exception: as `openvino_graph`.
+        Exception: see `openvino_graph`.
     """
     graph = openvino_graph(embedder, preprocessing)
     _name_by_order(graph)
@@ -49,7 +50,7 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
 
 
 def _name_by_order(graph: Any) -> None:
-    """Replace names that count the conversions of this process, so that equal graphs are equal."""
+    """Rename the steps, whose names count the conversions of a process, so that files are equal."""
     graph.set_friendly_name("embedder")
     for number, operation in enumerate(graph.get_ordered_ops()):
         operation.set_friendly_name(f"step{number}")
@@ -58,20 +59,21 @@ def _name_by_order(graph: Any) -> None:
 
 
 def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
-    """Return the graph of one crop, `(1, height, width, 3)` uint8 to `(1, d)` float32.
+    """Return the graph from a crop `(1, height, width, 3)` uint8 to its feature `(1, d)` float32.
 
     Args:
-        embedder: in evaluation mode, on the CPU.
+        embedder: the embedder, in evaluation mode on the CPU.
+        preprocessing: the preprocessing, which becomes part of the graph.
 
     Raises:
-        ModuleNotFoundError: where OpenVINO is not installed.
-        Exception: of several kinds, where the network has a step that OpenVINO does not support.
+        ModuleNotFoundError: OpenVINO is not installed.
+        Exception: OpenVINO does not support an operation of the network; there are several kinds.
     """
     openvino = load_openvino()
     network = _FromPixels(embedder, preprocessing).eval()
     crop = torch.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
-        # The tracer warns of the network's constants, such as those of the preprocessing.
+        # The tracer warns of constants, such as those of the preprocessing.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, crop, check_trace=False)  # type: ignore[no-untyped-call]
         # OpenVINO reads a frozen network in a third of the time.

@@ -1,4 +1,4 @@
-"""OpenVINO itself, and the names under which an artefact holds a graph for it."""
+"""The import of OpenVINO, the compilation of its graphs, and their names in an artefact."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
-# Tensors of an artefact: the graph as OpenVINO writes it, deflated, and features of drawn patterns.
+# These tensors of an artefact are the graph as OpenVINO writes it, deflated, and the features that
+# the graph has to give of drawn patterns.
 GRAPH_STRUCTURE = "graph.xml"
 GRAPH_WEIGHTS = "graph.bin"
 PROBES = "graph.probes"
 
 
 def load_openvino() -> ModuleType:
-    """Import OpenVINO without the telemetry that it would send over the network.
+    """Import OpenVINO without its telemetry, which would use the network.
 
     Raises:
-        ModuleNotFoundError: where OpenVINO is not installed.
+        ModuleNotFoundError: OpenVINO is not installed.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -34,18 +35,20 @@ def compiled(
     """Compile a graph for the CPU.
 
     Args:
-        niceness: by how much the threads that compute it are nicer than the caller's.
+        graph: an OpenVINO model.
+        options: properties of the compiled model.
+        niceness: number by which the niceness of the threads that compute it is raised.
 
     Raises:
-        RuntimeError: OpenVINO cannot run it.
+        RuntimeError: OpenVINO cannot run the graph.
     """
 
     def compile_graph() -> Any:
-        # The threads that OpenVINO makes inherit it.
+        # The threads that OpenVINO starts inherit the niceness.
         os.nice(niceness)
         return load_openvino().Core().compile_model(graph, "CPU", options)
 
-    # On a thread that ends: OpenVINO replaces the stack on which that thread handles signals, and
-    # frees it on any thread. The next signal to a thread that goes on would end the process.
+    # OpenVINO replaces the stack on which its calling thread handles signals, and frees it later.
+    # The next signal to that thread would end the process, so that the thread has to end here.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(compile_graph).result()

@@ -9,27 +9,16 @@ import numpy as np
 from model.architecture import MetricNetworkConfig, PairFeatureKind
 from model.arrays import Floats
 from model.artefact import Artefact
-from model.metric_folding import FoldedMetricNetwork, fold
+from model.metric_folding import fold
 from model.openvino_loading import compiled, load_openvino
 from model.problems import ArtefactProblem
 
 
-def unit_rows(features: Floats) -> Floats:
-    """Return features `(n, d)` at unit length."""
-    lengths = np.linalg.norm(
-        features,
-        axis=1,
-        keepdims=True,
-    )
-    return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
-
-
 class PairScores(Protocol):
-    """M-Net, ready to score pairs by the differences of their features.
+    """M-Net, which scores pairs by the differences of their features.
 
     Attributes:
-        kind: of the pair feature; the features have unit length before they are subtracted, except
-            for `raw`.
+        kind: kind of the pair feature. Features of unit length are subtracted, except for `raw`.
     """
 
     kind: PairFeatureKind
@@ -39,16 +28,13 @@ class PairScores(Protocol):
 
 
 class OpenVinoPairScores:
-    """M-Net in OpenVINO, on one core.
-
-    A score does not depend on the other pairs of its pass.
-    """
+    """M-Net in OpenVINO, on one core; a score does not depend on the other pairs of its pass."""
 
     def __init__(self, artefact: Artefact, pairs_per_pass: int) -> None:
-        """Compiles M-Net for passes of one size, to which fewer pairs are padded.
+        """Compile M-Net for passes of one size, to which fewer pairs are padded.
 
         Raises:
-            ArtefactProblem: the artefact lacks one of M-Net's tensors.
+            ArtefactProblem: the artefact has no M-Net.
         """
         config = artefact.description.metric_network
         if config is None:
@@ -95,7 +81,13 @@ def _graph(
         hidden = operations.abs(differences)
     else:
         hidden = operations.multiply(differences, differences)
-    folded = _fold(artefact, config, shape[1])
+    prefix = "metric_network.classifier."
+    tensors = {
+        name.removeprefix(prefix): tensor.astype(np.float64)
+        for name, tensor in artefact.tensors.items()
+        if name.startswith(prefix)
+    }
+    folded = fold(config, shape[1], tensors)
     bias = folded.bias
     if folded.kernel is not None:
         kernel = np.ascontiguousarray(folded.kernel, np.float32)
@@ -109,23 +101,3 @@ def _graph(
     shift = np.full((1, 1), bias, np.float32)
     scores = operations.add(scores, operations.constant(shift))
     return openvino.Model([scores], [differences])
-
-
-def _fold(
-    artefact: Artefact,
-    config: MetricNetworkConfig,
-    dimension: int,
-) -> FoldedMetricNetwork:
-    prefix = "metric_network.classifier."
-    tensors = {
-        name.removeprefix(prefix): tensor.astype(np.float64)
-        for name, tensor in artefact.tensors.items()
-        if name.startswith(prefix)
-    }
-    try:
-        return fold(config, dimension, tensors)
-    except KeyError as error:
-        raise ArtefactProblem(
-            f"{artefact.source}: lacks the tensor {prefix}{error.args[0]}, which its architecture "
-            "has; train it again"
-        ) from error

@@ -1,4 +1,4 @@
-"""The device and number format to compute in, chosen at run time: not every CPU has bfloat16."""
+"""The choice of a device and of a number format, at run time since not every CPU has bfloat16."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def choose_device_name(asked: str = "auto") -> str:
-    """Return `cpu` or the name of a GPU as `choose_device` does, also where PyTorch is missing.
+    """Return the name of the device that `choose_device` chooses; works without PyTorch for `cpu`.
 
     Raises:
-        InputProblem: as `choose_device`, and for a GPU without PyTorch.
+        InputProblem: there is no such device, or it needs PyTorch, which is not installed.
     """
     if asked == "cpu" or (asked == "auto" and not HAS_TORCH):
         return "cpu"
@@ -35,10 +35,10 @@ def choose_device_name(asked: str = "auto") -> str:
 
 
 def choose_device(asked: str = "auto") -> torch.device:
-    """Return the device of a name, `auto` for the first GPU or else the CPU; switches TF32 off.
+    """Return the device of a name, and switch TF32 off; `auto` is the first GPU, or else the CPU.
 
     Raises:
-        InputProblem: when a GPU is requested and there is none, or the name is unknown.
+        InputProblem: there is no GPU, or the name is unknown.
     """
     import torch
 
@@ -55,7 +55,7 @@ def choose_device(asked: str = "auto") -> torch.device:
 
 
 def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype:
-    """Return the number format; `auto` is bfloat16 where the device multiplies it in hardware."""
+    """Return the number format; `auto` is bfloat16 if the device multiplies it in hardware."""
     import torch
 
     if asked != "auto":
@@ -68,7 +68,7 @@ def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype
 
 
 def cpu_has_bfloat16() -> bool:
-    """Return whether the CPU multiplies bfloat16 in hardware; False where Linux does not say."""
+    """Return whether the CPU multiplies bfloat16 in hardware; False if Linux does not tell."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:

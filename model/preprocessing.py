@@ -1,4 +1,4 @@
-"""The one preprocessing that training, evaluation and service share; it travels in the artefact."""
+"""The preprocessing of crops, which an artefact stores for training, evaluation and service."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ PATTERNS = 12
 def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     import torch
 
-    # Copied once, since every copy waits for a GPU; made outside of inference mode, it serves all.
+    # Each copy would wait for the GPU, so that the tensor is cached. Training can use it too, since
+    # it is made outside of inference mode.
     with torch.inference_mode(False):
         return torch.tensor(values, device=device)
 
 
 class Preprocessing(Stored):
-    """How a decoded crop becomes the network's input.
+    """The way from a decoded crop to the input of the network.
 
     Attributes:
-        height, width: input size, pixels; the crop is resized without keeping its aspect ratio.
-        mean, std: per RGB channel, on the scale 0 to 1.
+        height, width: input size in pixels; the aspect ratio of the crop is not kept.
+        mean, std: mean and standard deviation of each RGB channel, on the scale 0 to 1.
     """
 
     height: int = Field(
@@ -51,7 +52,7 @@ class Preprocessing(Stored):
     std: tuple[float, float, float] = IMAGENET_STD
 
     def resize(self, crop: Pixels) -> Pixels:
-        """Resize `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
+        """Resize a crop `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
         if crop.shape[:2] == (self.height, self.width):
             return crop
         size = (self.width, self.height)
@@ -59,7 +60,7 @@ class Preprocessing(Stored):
         return np.asarray(resized, dtype=np.uint8)
 
     def normalise(self, crops: torch.Tensor) -> torch.Tensor:
-        """Turn `(B, height, width, 3)` uint8 into `(B, 3, height, width)` float32."""
+        """Normalise crops `(B, height, width, 3)` uint8 to `(B, 3, height, width)` float32."""
         mean = _on_device(self.mean, crops.device)
         std = _on_device(self.std, crops.device)
         scaled = (crops / 255.0).sub_(mean).div_(std)

@@ -1,4 +1,4 @@
-"""The one family of errors that a user's input causes."""
+"""The errors that a user's input causes."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class InputProblem(ValueError):
 
 
 class ArtefactProblem(InputProblem):
-    """A file that is not a usable artefact: names the file, the fault and the remedy."""
+    """A file that is not a usable artefact."""

@@ -1,4 +1,4 @@
-"""Where an artefact comes from: training data, inherited weights, and fingerprints of the crops."""
+"""The provenance of an artefact: training data, inherited weights and fingerprints of crops."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PEOPLE_TENSOR = "training.people"
 
 
 class TrainingData(Metadata):
-    """One data set that went into the weights or the calibration.
+    """A data set to which the weights or the calibration were fitted.
 
     Attributes:
-        splits: of which of the set's splits the crops are, such as `train`; None where the set
-            has none, and in older artefacts.
-        fingerprints: how many of the crops have their fingerprint in the artefact; None in older
+        splits: splits of the set that were used, such as `train`; None if the set has none, and in
+            older artefacts.
+        fingerprints: number of crops that have a fingerprint in the artefact. None in older
             artefacts, which can be compared with a data set by its name alone.
     """
 
@@ -38,14 +38,14 @@ class TrainingData(Metadata):
 
 
 class WeightSource(Metadata):
-    """Initial weights or a teacher of an artefact, or of another source of it.
+    """Initial weights or a teacher of an artefact, or of another source.
 
     Attributes:
-        name: the file's name, or a word such as `torchvision`.
-        sha256: of the file; None where it is not known.
-        data: of the project's own training.
-        documented_data: data sets that the weights' publisher names, such as `MSMT17`.
-        terms: of use of the weights; empty where not known.
+        name: name of the file, or a word such as `torchvision`.
+        sha256: digest of the file; None if it is unknown.
+        data: training data, if this project trained the weights.
+        documented_data: data sets that the publisher of the weights names, such as `MSMT17`.
+        terms: terms of use of the weights; empty if they are unknown.
     """
 
     role: Literal["initial weights", "teacher"]
@@ -57,21 +57,21 @@ class WeightSource(Metadata):
 
     @property
     def is_documented(self) -> bool:
-        """True if the data that the weights were trained on are known."""
+        """True if the training data of the weights are known."""
         return bool(self.data or self.documented_data)
 
 
 class Provenance(Metadata):
-    """Where an artefact comes from.
+    """The provenance of an artefact.
 
     Attributes:
-        data: the training data, without the held-out identities.
-        terms: of use of the weights, as the data and the sources demand.
-        recipe: the resolved recipe.
-        commit: the project's commit, with `-dirty` where files differed; None outside a checkout.
-        created_at: RFC 3339.
-        held_out: fraction of identities kept out of training, and the seed that chose them.
-        metrics: figures measured on the held-out identities, by name.
+        data: training data, without the held-out identities.
+        terms: terms of use of the weights, which follow from the data and the sources.
+        recipe: the recipe with all its settings.
+        commit: commit of the project, with `-dirty` if files differed; None outside a checkout.
+        created_at: time in the format of RFC 3339.
+        held_out: fraction of the identities that were held out, and the seed that chose them.
+        metrics: figures that were measured on the held-out identities, by name.
         sources: initial weights and teachers, with their own sources; None in older artefacts.
     """
 
@@ -88,19 +88,14 @@ class Provenance(Metadata):
 
     @property
     def all_sources(self) -> tuple[WeightSource, ...]:
-        """The sources; for an older artefact the sources that its recipe names."""
+        """The sources; in an older artefact these are the ones that its recipe names."""
         if self.sources is not None:
             return self.sources
         sources = []
         if (name := self.initial_weights) not in ("", "none"):
             data = ("ImageNet",) if name == "torchvision" else ()
-            sources += [
-                WeightSource(
-                    role="initial weights",
-                    name=name,
-                    documented_data=data,
-                )
-            ]
+            source = WeightSource(role="initial weights", name=name, documented_data=data)
+            sources.append(source)
         distillation = self.recipe.get("distillation")
         teachers = distillation.get("teachers", ()) if isinstance(distillation, Mapping) else ()
         sources += [WeightSource(role="teacher", name=str(name)) for name in teachers]
@@ -109,24 +104,24 @@ class Provenance(Metadata):
 
 @dataclass(frozen=True)
 class TrainingFingerprints:
-    """Fingerprints of an artefact's training crops and people, 8 bytes each.
+    """Fingerprints of the training crops and people of an artefact, 8 bytes each.
 
     Attributes:
-        crops: fingerprints of training crops, `(n,)` int64, ascending; a random sample of the
-            crops where there were very many.
-        people: fingerprints of people, of data sets whose identities are the same at every site.
+        crops: fingerprints of crops, `(n,)` int64, ascending; of a random sample if there were very
+            many crops.
+        people: fingerprints of people, from data sets whose identities are the same at every site.
     """
 
     crops: Codes = field(default_factory=lambda: np.empty(0, np.int64))
     people: Codes = field(default_factory=lambda: np.empty(0, np.int64))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the tensors of an artefact's file; empty ones are left out."""
+        """Return the tensors to store in an artefact; empty ones are left out."""
         named = {CROPS_TENSOR: self.crops, PEOPLE_TENSOR: self.people}
         return {name: values for name, values in named.items() if len(values)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> TrainingFingerprints:
-        """Return the fingerprints among all tensors of a file."""
+        """Return the fingerprints among the tensors of an artefact."""
         none = np.empty(0, np.int64)
         return cls(tensors.get(CROPS_TENSOR, none), tensors.get(PEOPLE_TENSOR, none))

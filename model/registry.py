@@ -1,4 +1,4 @@
-"""Parts of one sort by name: the project's own, those of installed packages and of plug-ins."""
+"""A registry of parts by name: the project's own, and those of installed packages and plug-ins."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Part = TypeVar("Part")
 
 
 class Registry(dict[str, Part]):
-    """Every part of a sort by its name, in the order in which messages list them.
+    """All parts of one sort by name.
 
-    An installed package adds its own in every process by an entry point of the registry's group,
-    which names a module that registers the part when it is imported, or a function that does so
-    when it is called without arguments.
+    An installed package adds its parts in every process by an entry point of the registry's group.
+    The entry point names a module that registers the part when it is imported, or a function that
+    does so when it is called without arguments.
 
     Attributes:
         sort: the word for a part in messages, such as `loss`.
@@ -32,10 +32,10 @@ class Registry(dict[str, Part]):
         """Add a part.
 
         Raises:
-            ValueError: another one has the name.
+            ValueError: another part has the name.
         """
         if self.setdefault(name, part) is not part:
-            raise ValueError(f"there is a {self.sort} {name} already")
+            raise ValueError(f"there is another {self.sort} {name} already; choose another name")
 
     def load_packages(self) -> None:
         """Add the parts of installed packages."""
@@ -45,15 +45,19 @@ class Registry(dict[str, Part]):
                 if point.name not in self:
                     loaded()
 
-    def find(self, name: str, others: str = "") -> Part:
+    def find(
+        self,
+        name: str,
+        others: str = "",
+    ) -> Part:
         """Return the part of a name.
 
         Args:
             name: name of the part.
-            others: other possible names, for the message.
+            others: other possible names, which end the message.
 
         Raises:
-            InputProblem: for an unknown name; it lists the known ones.
+            InputProblem: the name is unknown; the message lists the known ones.
         """
         if name not in self:
             self.load_packages()

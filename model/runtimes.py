@@ -1,4 +1,4 @@
-"""Runtimes, which compute features, and the check that they agree with the float32 network."""
+"""Runtimes that compute features, and the check that they agree with the float32 network."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from model.precision import HAS_TORCH, DtypeName, RuntimeName
 from model.preprocessing import drawn_patterns
 from model.problems import ArtefactProblem
 
-# The least cosine between a probe's feature and that of the float32 network in PyTorch.
+# The least cosine between the feature of a probe and that of the float32 network in PyTorch.
 AGREEMENT = 0.999
-# Multiplications of one crop. Beside a network of fewer, the interpreter takes as much of a core as
-# the network does, and every request waits for a thread that holds its lock. Threads that compute
-# such a network let that thread go first; a larger network is slower for it.
+# A network with fewer multiplications for a crop is as cheap as the work of the interpreter beside
+# it, and all requests wait for the thread that holds the interpreter's lock. Threads that compute
+# such a network are nicer, so that the other thread runs first. A larger network would be slower.
 SMALL_NETWORK = 500_000_000
 NICENESS = 10
 
 
 class RuntimeUnusable(RuntimeError):
-    """A runtime that cannot compute the features on this machine; the message gives the reason."""
+    """A runtime that cannot compute features on this machine, with the reason."""
 
 
 class EmbeddingRuntime(Protocol):
     """An embedder that is ready to compute features.
 
     Attributes:
-        device: `cpu`, or as PyTorch names it, such as `cuda:0`.
+        device: `cpu`, or a name of PyTorch such as `cuda:0`.
     """
 
     name: RuntimeName
@@ -49,8 +49,8 @@ class EmbeddingRuntime(Protocol):
 class OpenVinoRuntime:
     """The embedder in OpenVINO, on the CPU.
 
-    Crops go through one at a time, several at once: as fast as in batches, and a feature does not
-    depend on the batch of its crop.
+    Each crop is a request of its own, and several requests run at once. This is as fast as batches,
+    and a feature does not depend on the other crops.
     """
 
     name: RuntimeName = "openvino"
@@ -71,14 +71,14 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": precision,
         }
         if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
-            # As in PyTorch. Without it processes that share a machine share the same cores.
+            # PyTorch obeys the variable too. Without it all processes would use the same cores.
             options |= {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
         niceness = NICENESS if _multiplications(graph) < SMALL_NETWORK else 0
         network = compiled(graph, options, niceness)
         if network.get_property("INFERENCE_PRECISION_HINT") != precision:
             raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
         self._dimension = artefact.description.embedder.dimension
-        # Twice as many as run at once: the next crop is ready when one is done.
+        # Twice the number of running requests, so that the next crop is ready when one ends.
         self.at_once = 2 * int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._network = network
         self._of_thread = threading.local()
@@ -86,7 +86,7 @@ class OpenVinoRuntime:
     def embed(self, crops: Pixels) -> Floats:
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
 
-        Any thread may call it, several at once.
+        Several threads may call it at once.
         """
         features = np.empty((len(crops), self._dimension), np.float32)
         requests = vars(self._of_thread).setdefault("requests", [])
@@ -105,7 +105,7 @@ class OpenVinoRuntime:
                     pixels[0] = crops[step]
                     request.start_async()
         except BaseException:
-            # After a failure no request is left running.
+            # The requests are used again, so that none may be left running.
             for request, *_ in requests:
                 with contextlib.suppress(RuntimeError):
                     request.wait()
@@ -114,7 +114,7 @@ class OpenVinoRuntime:
 
 
 def _multiplications(graph: Any) -> int:
-    """Return the multiplications of a graph's convolutions, in which nearly all its time goes."""
+    """Return the multiplications of a graph's convolutions, which take nearly all of its time."""
     total = 0
     for step in graph.get_ops():
         if step.get_type_name().endswith("Convolution"):
@@ -125,24 +125,18 @@ def _multiplications(graph: Any) -> int:
 
 
 def read_graph(artefact: Artefact) -> Any:
-    """Return the graph from the pixels of a crop to its feature, made by PyTorch if there is none.
+    """Return an artefact's graph from the pixels of a crop to its feature, or make it by PyTorch.
 
     Raises:
-        ArtefactProblem: the graph is damaged, or there is none and PyTorch is not installed.
+        ArtefactProblem: the artefact has no graph, and PyTorch is not installed.
     """
     if not artefact.has_graph:
         from model.openvino_graph import openvino_graph
 
         return openvino_graph(artefact.embedder, artefact.description.preprocessing)
-    try:
-        structure = zlib.decompress(artefact.tensors[GRAPH_STRUCTURE].data)
-        weights = zlib.decompress(artefact.tensors[GRAPH_WEIGHTS].data)
-        return load_openvino().Core().read_model(structure, weights)
-    except (KeyError, zlib.error, RuntimeError) as error:
-        raise ArtefactProblem(
-            f"{artefact.source}: its graph is damaged ({error}); copy the file again, or make the "
-            "graph again with gmn artefact add-graph"
-        ) from error
+    structure = zlib.decompress(artefact.tensors[GRAPH_STRUCTURE].data)
+    weights = zlib.decompress(artefact.tensors[GRAPH_WEIGHTS].data)
+    return load_openvino().Core().read_model(structure, weights)
 
 
 def build_runtime(
@@ -150,10 +144,10 @@ def build_runtime(
     name: RuntimeName,
     dtype: DtypeName,
 ) -> EmbeddingRuntime:
-    """Build a runtime on the CPU for an artefact's embedder, which is not changed.
+    """Build a runtime on the CPU for the embedder of an artefact, which stays as it is.
 
     Raises:
-        RuntimeUnusable: PyTorch or OpenVINO is not installed, or the CPU lacks the dtype.
+        RuntimeUnusable: PyTorch or OpenVINO is not installed, or the CPU lacks the number format.
     """
     if name == "openvino":
         return OpenVinoRuntime(artefact, dtype)
@@ -167,7 +161,7 @@ def build_runtime(
 
 
 class Probes:
-    """Drawn patterns, and their features by the float32 network in PyTorch.
+    """Drawn patterns and their features by the float32 network in PyTorch, to check runtimes by.
 
     Attributes:
         crops: the patterns, `(n, height, width, 3)` uint8 RGB.
@@ -194,7 +188,7 @@ class Probes:
 
         Raises:
             RuntimeUnusable: it cannot be built, fails, or gives other features.
-            ArtefactProblem: the artefact's graph is damaged.
+            ArtefactProblem: the artefact has no graph, and PyTorch is not installed.
         """
         try:
             runtime = build_runtime(self._artefact, name, dtype)
@@ -202,23 +196,23 @@ class Probes:
         except (RuntimeUnusable, ArtefactProblem):
             raise
         except Exception as error:
-            # OpenVINO raises many kinds of errors for a step of the network that it does not know.
+            # OpenVINO raises many kinds of errors for an operation that it does not support.
             lines = str(error).strip().splitlines() or [""]
             raise RuntimeUnusable(f"it failed ({type(error).__name__}: {lines[-1]})") from error
         if not cosine >= AGREEMENT:
             raise RuntimeUnusable(
-                f"{name} in {dtype} gives other features here than the float32 network (cosine "
-                f"{cosine:.6f})"
+                f"{name} in {dtype} gives other features on this machine than the float32 network "
+                f"(cosine {cosine:.6f})"
             )
         return runtime
 
     def least_cosine(self, runtime: EmbeddingRuntime) -> float:
         """Return the least cosine of a feature with the expected one; NaN if one is not finite."""
-        found = runtime.embed(self.crops).astype(np.float64)
-        # A feature of length 0 in PyTorch is expected to have length 0.
-        same = (found == self._expected).all(axis=1)
-        products = (found * self._expected).sum(axis=1)
+        features = runtime.embed(self.crops).astype(np.float64)
+        # A feature that PyTorch computes as zero has no cosine, and has to be zero.
+        same = (features == self._expected).all(axis=1)
+        products = (features * self._expected).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            cosines = products / np.linalg.norm(found, axis=1)
+            cosines = products / np.linalg.norm(features, axis=1)
             cosines = cosines / np.linalg.norm(self._expected, axis=1)
         return float(np.where(same, 1.0, cosines).min())

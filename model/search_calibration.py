@@ -1,9 +1,9 @@
-"""Search thresholds without labels: a mixture over the order statistics of unlabelled searches.
+"""Thresholds of a gallery without names, fitted to the best scores of its unlabelled searches.
 
-A search's best identity scores M₁ ≥ M₂ ≥ … are those of other people, but for the first where the
-person is enrolled. The upper tail of a maximum is close to an exponential one, so the spacings of
-top order statistics are independent exponentials (Rényi), with a scale β that depends on the level
-as a generalised Pareto tail's does. docs/calibration.md has the equations and the measurements.
+The best identity scores M₁ ≥ M₂ ≥ … of a search are those of other people, except for the first if
+the person is enrolled. An upper tail is nearly exponential, so that the spacings of the top order
+statistics are independent exponentials (Rényi). Their scale β depends on the level, like that of a
+generalised Pareto tail. docs/calibration.md has the equations and the measurements.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from model.stored import Stored
 
 RANKS = 9
 UNNAMED = -1
-# Share of different people's pairs whose cosine reaches τ (docs/calibration.md).
+# The share of pairs of different people whose cosine reaches τ (docs/calibration.md).
 JOINING_SHARE = 1e-3
 KEPT_SEARCHES = 256
 LEAST_SEARCHES = 20
 REFIT_AFTER_SEARCHES = 16
 REFIT_AFTER_SECONDS = 60
 
-# With fewer identities the best scores are no tail: r = ⌊K / 6⌋ spacings, and it takes three.
+# Among K identities ⌊K / 6⌋ spacings belong to the tail, and a fit takes at least three.
 IDENTITIES_PER_SPACING = 6
 FEWEST_SPACINGS = 3
 FEW_IDENTITIES = IDENTITIES_PER_SPACING * FEWEST_SPACINGS
 FAR_EXTRAPOLATION = 10.0
-# A probability's impostor is the best of this many, before a gallery shows its own.
+# Before a gallery shows its own impostors, probabilities are those against the best of this number.
 REFERENCE_IDENTITIES = 100
 
 RATES = tuple(sorted(SEARCH_OPERATING_POINTS.values(), reverse=True))
@@ -59,15 +59,15 @@ Table = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class SearchScores:
-    """The scores of one search: no image, no feature and no name.
+    """The scores of one search, without image, feature or name.
 
     Attributes:
-        scores: the nine best identity scores, descending, in the gallery's scoring.
-        identities: K, how many identities passed the filter; 9 at least.
-        at: when it was, in Unix seconds.
+        scores: the nine best identity scores, descending, in the scoring of the gallery.
+        identities: K, the number of identities that passed the filter, at least 9.
+        at: time of the search, in Unix seconds.
 
     Raises:
-        InputProblem: for anything else.
+        InputProblem: the values are others.
     """
 
     scores: tuple[float, ...]
@@ -80,12 +80,13 @@ class SearchScores:
         falling = sorted(self.scores, reverse=True) == list(self.scores)
         if len(self.scores) != RANKS or not falling or not finite:
             raise InputProblem(
-                f"a kept search has {RANKS} finite scores, descending, not {self.scores}; leave a "
-                "search with fewer identities out"
+                f"a stored search has {RANKS} finite scores in descending order, not "
+                f"{self.scores}; leave out searches with fewer identities"
             )
         if not RANKS <= self.identities < 2**32:
             raise InputProblem(
-                f"a kept search covers {RANKS} identities at least, not {self.identities}"
+                f"a stored search covers at least {RANKS} identities, not {self.identities}; leave "
+                "it out"
             )
 
     def to_bytes(self) -> bytes:
@@ -94,11 +95,11 @@ class SearchScores:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SearchScores:
-        """Reverse `to_bytes`; `InputProblem` for another length, version or content."""
+        """Unpack the bytes of `to_bytes`; `InputProblem` if they are anything else."""
         if len(data) != _LAYOUT.size or data[0] != _FORMAT:
             raise InputProblem(
-                f"a kept search of {len(data)} bytes is not of format {_FORMAT}; drop it, the "
-                "calibration starts from new searches"
+                f"a stored search of {len(data)} bytes is not of format {_FORMAT}; drop it, since "
+                "new searches take its place"
             )
         _, identities, *rest = _LAYOUT.unpack(data)
         return cls(tuple(rest[:RANKS]), identities, rest[RANKS])
@@ -110,52 +111,49 @@ def leading_scores(
     units: NDArray[np.floating],
     joins_at: float,
 ) -> tuple[float, ...]:
-    """Find the best scores of different people among a search's candidates: nine, descending.
+    """Find the nine best scores of different people among the candidates of a search, descending.
 
-    Greedy, from the top: the best remaining crop leads, and takes every crop of its own name and
-    every crop whose cosine with it is at least `joins_at` where either has no name.
+    From the top, the best remaining crop leads. It takes every crop of its own name and, if either
+    of the two has no name, every crop whose cosine with it is at least `joins_at`.
 
     Args:
         scores: scores of the candidates, `(n,)`, in any order.
-        identities: a code for each name, `(n,)`; -1 for a crop without one.
+        identities: a code for each name, `(n,)`; -1 for a crop without a name.
         units: features of unit length, `(n, d)`.
         joins_at: τ, the pair threshold of the cosine at `JOINING_SHARE`.
     """
     remaining = np.argsort(-scores, kind="stable")
-    if UNNAMED not in identities:
-        _, first = np.unique(identities[remaining], return_index=True)
-        best = remaining[np.sort(first)[:RANKS]]
-        return tuple(scores[best].tolist())
     leaders: list[float] = []
     while len(remaining) and len(leaders) < RANKS:
         leader = remaining[0]
         leaders.append(float(scores[leader]))
         name = identities[leader]
-        others = identities[remaining]
-        taken = unnamed = others == UNNAMED
+        names = identities[remaining]
+        unnamed = names == UNNAMED
         if name == UNNAMED:
             taken = units[remaining] @ units[leader] >= joins_at
-            # The names that an unnamed leader took are the same person, wherever their crops are.
-            taken |= ~unnamed & np.isin(others, others[taken])
-        elif unnamed.any():
-            taken[unnamed] = units[remaining[unnamed]] @ units[leader] >= joins_at
-        taken |= (others == name) & (name != UNNAMED)
+            # All crops of the names that it took show the same person.
+            taken |= ~unnamed & np.isin(names, names[taken])
+        else:
+            taken = names == name
+            if unnamed.any():
+                taken[unnamed] = units[remaining[unnamed]] @ units[leader] >= joins_at
         taken[0] = True
         remaining = remaining[~taken]
     return tuple(leaders)
 
 
 class SearchCalibration(Stored):
-    """Thresholds and probability for the searches of one gallery, in one scoring.
+    """Thresholds and probabilities for the searches of one gallery by one scoring.
 
     Attributes:
-        artefact: thresholds of the artefact's own calibration, one row for each of `RATES` and one
+        artefact: thresholds of the artefact's own calibration, with a row for each of `RATES` and a
             column for each of `SIZES`.
-        own: thresholds from the gallery's searches, the same shape; None where none are behind it.
-        fitted: the fewest and the most identities that the searches behind `own` covered.
+        own: thresholds that were fitted to searches, same shape; None without such a fit.
+        fitted: the fewest and the most identities that these searches covered.
         scale: β of the best impostor scores, in units of the score.
-        logits: of the probability at even odds, rising, at `places`.
-        searches: how many searches are behind it, 0 for the artefact's.
+        places, logits: rising scores, and the logit of the probability at even odds there.
+        searches: number of searches that were fitted; 0 for the artefact's own calibration.
     """
 
     artefact: Table
@@ -169,19 +167,19 @@ class SearchCalibration(Stored):
     def threshold(self, far: float, identities: int) -> float:
         """Return the score that the best of `identities` other people reaches in a share `far`.
 
-        Between the operating points, and beyond them, the score follows −ln(far) on straight lines.
+        Between the operating points and beyond them it is linear in −ln(far).
         """
         table = self.own or self.artefact
-        place = math.log(max(1, identities))
-        asked = -math.log(far)
-        step = 0 if asked < RARITIES[1] else len(RARITIES) - 2
-        common = float(np.interp(place, LOG_SIZES, table[step]))
-        rare = float(np.interp(place, LOG_SIZES, table[step + 1]))
+        log_size = math.log(max(1, identities))
+        rarity = -math.log(far)
+        step = 0 if rarity < RARITIES[1] else len(RARITIES) - 2
+        common = float(np.interp(log_size, LOG_SIZES, table[step]))
+        rare = float(np.interp(log_size, LOG_SIZES, table[step + 1]))
         run = RARITIES[step + 1] - RARITIES[step]
-        return common + (asked - RARITIES[step]) / run * (rare - common)
+        return common + (rarity - RARITIES[step]) / run * (rare - common)
 
     def extrapolated(self, identities: int) -> bool:
-        """Return whether K lies beyond a factor of 10 of all that its searches covered."""
+        """Return whether K is over ten times more, or less, than any fitted search covered."""
         if self.fitted is None:
             return False
         fewest, most = self.fitted
@@ -190,7 +188,7 @@ class SearchCalibration(Stored):
     def probability(self, scores: NDArray[np.floating]) -> Array:
         """Compute the probability at even odds that each score is genuine, same shape.
 
-        It is strictly increasing. Even odds: the pair is as likely genuine as it is the best
+        It is strictly increasing. At even odds a pair is as likely genuine as it is the best
         impostor of a search.
         """
         places = np.array(self.places)
@@ -204,56 +202,58 @@ class SearchCalibration(Stored):
 
 
 def few_identities(identities: int) -> bool:
-    """Return whether these are too few for a tail, so that the artefact's thresholds decide."""
+    """Return whether these are too few for a tail, so that the artefact's thresholds apply."""
     return identities < FEW_IDENTITIES
 
 
 def latest_searches(searches: Sequence[SearchScores]) -> list[SearchScores]:
-    """Return the latest 256 searches that cover enough identities for a tail."""
+    """Return the latest 256 of the searches that cover enough identities for a tail."""
     wide = [search for search in searches if not few_identities(search.identities)]
     return wide[-KEPT_SEARCHES:]
 
 
-def artefact_search_calibration(one: ScoringCalibration) -> SearchCalibration:
-    """Return the artefact's own calibration, for searches that cover K identities.
+def artefact_search_calibration(calibration: ScoringCalibration) -> SearchCalibration:
+    """Return the artefact's own calibration for searches.
 
-    The probability is that of the pair against the best impostor of 100 identities.
+    Probabilities are those against the best impostor of 100 identities.
     """
     rows = []
     for rate in RATES:
-        rows.append([one.search_threshold(rate, size) for size in SIZES])
-    table = _table_of(np.array(rows))
-    lowest = one.impostor_tail[0].score
-    places = np.linspace(lowest, table[-1][-1], 25)
-    logits = one.log_likelihood_ratios(places) - math.log(REFERENCE_IDENTITIES)
+        rows.append([calibration.search_threshold(rate, size) for size in SIZES])
+    table = _rounded_table(np.array(rows))
+    lowest = calibration.impostor_tail[0].score
+    highest = table[-1][-1]
+    places = np.linspace(lowest, highest, 25)
+    logits = calibration.log_likelihood_ratios(places) - math.log(REFERENCE_IDENTITIES)
     return SearchCalibration(
         artefact=table,
-        scale=_pair_scale(one, REFERENCE_IDENTITIES),
+        scale=_pair_scale(calibration, REFERENCE_IDENTITIES),
         places=tuple(np.round(places, 6).tolist()),
         logits=tuple(np.round(logits, 6).tolist()),
         searches=0,
     )
 
 
-def _table_of(thresholds: Array) -> Table:
+def _rounded_table(thresholds: Array) -> Table:
     return tuple(tuple(row) for row in np.round(thresholds, 6).tolist())
 
 
-def _pair_scale(one: ScoringCalibration, identities: int) -> float:
-    """Compute β of the artefact's tail at the level of the best of K."""
-    low = one.pair_threshold(min(1.0, 4.0 / identities))
-    high = one.pair_threshold(0.25 / identities)
+def _pair_scale(calibration: ScoringCalibration, identities: int) -> float:
+    """Compute β of the artefact's impostor tail at the level of the best of K."""
+    low = calibration.pair_threshold(min(1.0, 4.0 / identities))
+    high = calibration.pair_threshold(0.25 / identities)
     return max((high - low) / math.log(16.0), 1e-9)
 
 
-def _genuine_excess(one: ScoringCalibration, identities: int) -> float:
-    """Compute γ by the artefact: how far genuine scores exceed the best impostor of K."""
-    points = one.impostor_tail
+def _genuine_excess(calibration: ScoringCalibration, identities: int) -> float:
+    """Compute γ of the artefact: by how much genuine scores exceed the best impostor of K."""
+    points = calibration.impostor_tail
     shares, places = np.array([(point.share, point.score) for point in points]).T
     middles = (places[:-1] + places[1:]) / 2.0
-    ratios = np.exp(np.minimum(one.log_likelihood_ratios(middles), 30.0))
+    log_ratios = calibration.log_likelihood_ratios(middles)
+    ratios = np.exp(np.minimum(log_ratios, 30.0))
     weights = -np.diff(shares) * ratios
-    above = middles - one.pair_threshold(min(1.0, 1.0 / identities))
+    above = middles - calibration.pair_threshold(min(1.0, 1.0 / identities))
     weights = np.where(above > 0.0, weights, 0.0)
     total = weights.sum()
     return float((weights * above).sum() / total) if total > 0.0 else 0.0
@@ -264,23 +264,22 @@ def fit_searches(
     artefact: ScoringCalibration,
     previous: SearchCalibration | None = None,
 ) -> SearchCalibration:
-    """Fit thresholds and probability to unlabelled searches.
+    """Fit thresholds and probabilities to unlabelled searches.
 
     Args:
-        searches: 20 at least, the latest last; of more than 256 the latest count.
-        artefact: the artefact's calibration of the scoring, with the weight of 20 searches; it
-            gives the shape of the tail.
-        previous: the one before; a threshold that was fitted to searches moves by at most β/2.
+        searches: at least 20 searches, the latest last; the latest 256 are used.
+        artefact: the artefact's calibration of the scoring, a prior with the weight of 20 searches.
+        previous: the previous fit; a threshold of it moves by at most β/2.
 
     Raises:
-        InputProblem: for too few searches, searches that cover too few identities, or scores
-            without spread.
+        InputProblem: there are too few searches, they cover too few identities, or the scores have
+            no spread.
     """
     latest = latest_searches(searches)
     if len(latest) < LEAST_SEARCHES:
         raise InputProblem(
-            f"{len(latest)} searches that cover {FEW_IDENTITIES} identities or more show no tail; "
-            f"it takes {LEAST_SEARCHES}, until then keep the artefact's own calibration"
+            f"{len(latest)} searches of {FEW_IDENTITIES} identities or more are too few to show a "
+            f"tail; keep the artefact's own calibration until there are {LEAST_SEARCHES}"
         )
     scores = np.array([search.scores for search in latest])
     sizes = np.array([search.identities for search in latest], dtype=np.float64)
@@ -304,7 +303,7 @@ def fit_searches(
     places, logits = probability_line(fitted, scores)
     return SearchCalibration(
         artefact=base.artefact,
-        own=_table_of(table),
+        own=_rounded_table(table),
         fitted=(int(sizes.min()), int(sizes.max())),
         scale=scale,
         places=places,
@@ -319,7 +318,10 @@ def _table(
     sizes: Array,
     artefact: SearchCalibration,
 ) -> Array:
-    """Compute thresholds by rate and size; beyond a factor of 10 they grow as the artefact's."""
+    """Compute thresholds by rate and size.
+
+    Beyond ten times more, or less, identities than the searches cover, they grow as the artefact's.
+    """
     fewest = sizes.min() / FAR_EXTRAPOLATION
     most = sizes.max() * FAR_EXTRAPOLATION
     columns = []
@@ -328,9 +330,9 @@ def _table(
         second = shifted(fitted, scores[:, 1], near / sizes)
         third = shifted(fitted, scores[:, 2], near / sizes)
         column = solve(fitted, second, third, np.array(RATES))
-        for place, rate in enumerate(RATES):
-            there = artefact.threshold(rate, round(near))
-            column[place] += artefact.threshold(rate, round(size)) - there
+        for row, rate in enumerate(RATES):
+            at_near = artefact.threshold(rate, round(near))
+            column[row] += artefact.threshold(rate, round(size)) - at_near
         columns.append(column)
     rising = np.maximum.accumulate(np.array(columns).T, axis=1)
     return np.maximum.accumulate(rising, axis=0)

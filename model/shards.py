@@ -1,4 +1,4 @@
-"""Shards: the files of one folder that hold a data set's features together, by their names."""
+"""The names of shards, which are the files of a folder that together hold the features of crops."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.npz")
 
 
 def shard_name(number: int, count: int) -> str:
-    """Return the name of one of `count` shards, counted from 0."""
+    """Return the name of a shard, given its number from 0 and the number of all shards."""
     return f"shard-{number:05d}-of-{count:05d}.npz"
 
 
 def holds_shards(folder: Path) -> bool:
-    """Return whether there is a shard in a folder."""
+    """Return whether a path is a folder with a shard in it."""
     return folder.is_dir() and any(SHARD.fullmatch(file.name) for file in folder.iterdir())
 
 
@@ -25,7 +25,7 @@ def shards_in(folder: Path) -> list[Path]:
     """Return the shards of a folder, in order.
 
     Raises:
-        InputProblem: where there is none, one is missing, or there are those of several runs.
+        InputProblem: there is no shard, one is missing, or there are shards of several runs.
     """
     shards = {}
     for file in folder.iterdir():

@@ -1,4 +1,4 @@
-"""The base of everything that an artefact's description holds."""
+"""The base classes of the parts of an artefact's description."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Stored(BaseModel):
-    """A part of an artefact's description: frozen, and unknown fields are an error."""
+    """A frozen part of an artefact's description, in which unknown fields are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Metadata(Stored):
-    """A part of which fields that this version does not know are read past.
+    """A part in which fields of other versions are ignored.
 
-    No weight and no input of a network depends on it.
+    The weights and the input of the networks do not depend on it.
     """
 
     model_config = ConfigDict(extra="ignore")
 
 
 def is_absent(value: object) -> bool:
-    """Given as `exclude_if` to fields that older artefacts lack.
+    """Return whether a field has no value; passed as `exclude_if` by fields that are optional.
 
-    An older version refuses fields that it does not know, so that absent ones are not written.
+    They are not written without a value, since older versions refuse fields that they do not know.
     """
     return value is None

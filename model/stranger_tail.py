@@ -1,4 +1,4 @@
-"""How far a stranger's best score exceeds the rest of their search, as a distribution.
+"""The distribution of how far a stranger's best score exceeds the level of its search.
 
 M₁ ≥ … ≥ M₉ are a search's nine best identity scores, ℓ = mean(M₂ … M₉) its level, and β the mean
 spacing i·(Mᵢ − Mᵢ₊₁) of ranks 3 to 8. The height y = (M₁ − ℓ)/β of a stranger's search has a
@@ -18,13 +18,13 @@ from model.problems import InputProblem
 from model.search_calibration import FEW_IDENTITIES, RANKS
 from model.stored import Stored
 
-# Spacings of lower ranks do not depend on whether M₁ is genuine, but for a rank of one.
+# A genuine M₁ lowers the ranks of the others by one, which matters least from this rank on.
 LOWEST_RANK = 3
 RANK = np.arange(1, RANKS)
-# The tail begins at this share.
+# The tail is that of the upper half of the heights.
 MEDIAN = 0.5
-# The prior of σ, in units of β, is log-normal; that of ξ is normal, about a line of the spacings'
-# slope.
+# The prior of σ, in units of β, is log-normal. That of ξ is normal, with a mean that depends on the
+# slope of the spacings.
 SCALE_PRIOR = 0.78
 SCALE_SPREAD = 0.1
 SHAPE_AT_ZERO = 0.05
@@ -32,36 +32,36 @@ SHAPE_PER_SLOPE = 0.5
 SHAPE_SPREAD = 0.07
 STEEPEST = -0.2
 FLATTEST = 0.08
-# A person enrolled under two names: so large a share of the excesses is not a stranger's, and those
-# are distributed as Gamma(2, 3).
+# A person who is enrolled under two names finds themselves in a left-out search. The share of such
+# searches is one of these, equally likely, and their excesses are distributed as Gamma(2, 3).
 DOUBLES = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
 DOUBLE_EXCESS = 3.0
-# The posterior's grid of σ, in logarithms about the prior's, and ξ.
+# The grid of the posterior: ln σ relative to the prior's, and ξ.
 LOGS = np.linspace(-0.5, 0.5, 21)
 SHAPES = np.linspace(-0.3, 0.4, 29)
 SHAPES = np.where(np.abs(SHAPES) < 1e-3, 1e-3, SHAPES)
-# Heights are stored where a share e^−t of strangers reaches them.
+# A tail stores the heights that a share e^−t of strangers reaches, for each of these t.
 RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
 HIGHEST = 80.0
 STEPS = 1601
 
 
 def level(leaders: Array) -> Array:
-    """ℓ, the mean of M₂ … M₉, of searches `(…, 9)`."""
+    """Compute ℓ, the mean of M₂ … M₉, of searches `(…, 9)`."""
     return leaders[..., 1:RANKS].mean(axis=-1)
 
 
 def spacing(leaders: Array, genuine: bool = False) -> Array:
-    """Return the mean over ranks 3 to 8 of i·(Mᵢ − Mᵢ₊₁), of searches `(n, 9)`.
+    """Compute the mean of i·(Mᵢ − Mᵢ₊₁) over ranks 3 to 8, of searches `(n, 9)`.
 
-    With `genuine` M₁ is of the person searched for, so that the others have one rank less.
+    If M₁ is genuine, the scores of other people have one rank less.
     """
     gaps = (leaders[:, :-1] - leaders[:, 1:]) * (RANK - genuine)
     return gaps[:, LOWEST_RANK - 1 :].mean(axis=1)
 
 
 def identity_weights(names: Codes) -> tuple[int, Array]:
-    """Return the number of identities, and weights `(n,)` that add up to one for each of them."""
+    """Return the number of identities, and weights `(n,)` that add up to one for each identity."""
     _, places, counts = np.unique(
         names,
         return_inverse=True,
@@ -72,13 +72,13 @@ def identity_weights(names: Codes) -> tuple[int, Array]:
 
 @dataclass(frozen=True)
 class LeftOutSearches:
-    """Searches of named crops among the other identities: each crop plays a stranger.
+    """Searches by named crops without their own identities, so that each crop plays a stranger.
 
     Attributes:
-        leaders: the nine best identity scores of each, `(n, 9)`, descending; a row that is not
-            finite is left out.
+        leaders: the nine best identity scores of each search, `(n, 9)`, descending; a row that is
+            not finite is left out.
         names: codes of the identities that the crops show, `(n,)`.
-        identities: K, how many identities were searched.
+        identities: K, the number of identities that are searched.
     """
 
     leaders: Array
@@ -90,9 +90,9 @@ class StrangerTail(Stored):
     """The distribution of heights among K identities.
 
     Attributes:
-        identities: K.
+        identities: K, the number of identities that are searched.
         scale: β, in units of the score.
-        heights: y at each of `RARITIES`, rising.
+        heights: the heights at `RARITIES`, rising.
     """
 
     identities: int = Field(ge=1)
@@ -100,7 +100,7 @@ class StrangerTail(Stored):
     heights: tuple[float, ...] = Field(min_length=len(RARITIES), max_length=len(RARITIES))
 
     def height(self, rarity: float) -> float:
-        """y that a share e^−rarity of strangers reaches; rarity > 0."""
+        """Return the height that a share e^−rarity of strangers reaches; rarity > 0."""
         first = float(RARITIES[0])
         last = float(RARITIES[-1])
         if rarity < first:
@@ -110,7 +110,7 @@ class StrangerTail(Stored):
         return float(np.interp(rarity, RARITIES, self.heights)) + beyond
 
     def rarity(self, heights: Array) -> Array:
-        """−ln of the share of strangers that reach each height; positive, strictly increasing."""
+        """Return −ln of the share of strangers that reach each height, positive and increasing."""
         lowest = self.heights[0]
         highest = self.heights[-1]
         inside = np.interp(heights, self.heights, RARITIES)
@@ -124,22 +124,25 @@ class StrangerTail(Stored):
 
 
 def fit_tail(searches: LeftOutSearches) -> StrangerTail:
-    """Return the tail of the strangers' heights, every identity with a weight of one.
+    """Fit the tail of the heights; every identity has the same weight.
 
     Raises:
-        InputProblem: for fewer than 18 identities, or scores without spread.
+        InputProblem: there are fewer than 18 identities, or the scores have no spread.
     """
     scored = np.isfinite(searches.leaders).all(axis=1)
     leaders = searches.leaders[scored]
     identities, weights = identity_weights(searches.names[scored])
     if identities < FEW_IDENTITIES:
         raise InputProblem(
-            f"{identities} named identities with a search among the others show no tail; it takes "
-            f"{FEW_IDENTITIES}"
+            f"{identities} named identities are too few to show a tail; it takes {FEW_IDENTITIES}, "
+            "each with a search among the others"
         )
     scale = float(np.average(spacing(leaders), weights=weights))
     if scale <= 0.0:
-        raise InputProblem("the identities' scores have no spread, they show no tail")
+        raise InputProblem(
+            "the scores of the identities have no spread, so that they show no tail; enroll "
+            "different people"
+        )
     heights = (leaders[:, 0] - level(leaders)) / scale
     order = np.argsort(heights)
     shares = np.cumsum(weights[order]) / weights.sum()
@@ -147,12 +150,13 @@ def fit_tail(searches: LeftOutSearches) -> StrangerTail:
     grid = np.linspace(0.0, HIGHEST, STEPS)
     survival = _survival(leaders, weights, scale, heights - start, grid)
     rarities = -np.log(np.maximum(survival, 1e-15))
-    found = start + np.interp(RARITIES, rarities, grid)
-    rising = np.maximum.accumulate(found + 1e-3 * np.arange(len(found)))
+    reached = start + np.interp(RARITIES, rarities, grid)
+    rising = np.maximum.accumulate(reached + 1e-3 * np.arange(len(reached)))
+    rounded = np.round(rising, 4)
     return StrangerTail(
         identities=searches.identities,
         scale=float(f"{scale:.6g}"),
-        heights=tuple(np.round(rising, 4).tolist()),
+        heights=tuple(rounded.tolist()),
     )
 
 
@@ -163,15 +167,15 @@ def _survival(
     excesses: Array,
     grid: Array,
 ) -> Array:
-    """P(height − median > x) at each x of the grid, the mean over the posterior of σ and ξ.
+    """Compute P(height − median > x) at each x of the grid, averaged over a posterior of σ and ξ.
 
-    Searches that met their own person under another name are likely under a component of their
-    own, which the posterior sums over and the tail leaves out.
+    A component of its own takes up the searches that found their own person under another name. The
+    posterior sums over its share, and the tail leaves it out.
     """
     above = excesses > 0.0
     excess = excesses[above]
     weight = weights[above]
-    # Axes: σ, ξ, searches or places of the grid.
+    # The axes are σ, ξ, and the searches or the points of the grid.
     sigma = SCALE_PRIOR * np.exp(LOGS)[:, None, None]
     shape = SHAPES[:, None]
     inside = 1.0 + shape * excess / sigma
@@ -180,12 +184,11 @@ def _survival(
     density = np.where(inside > 1e-9, density, -1e3) - np.log(sigma)
     double = np.log(np.maximum(excess, 1e-3)) - excess / DOUBLE_EXCESS
     double -= 2.0 * math.log(DOUBLE_EXCESS)
-    posterior = np.stack(
-        [
-            np.logaddexp(math.log1p(-share) + density, math.log(share) + double) @ weight
-            for share in DOUBLES.tolist()
-        ]
-    )
+    likelihoods = []
+    for share in DOUBLES.tolist():
+        stranger = math.log1p(-share) + density
+        likelihoods.append(np.logaddexp(stranger, math.log(share) + double) @ weight)
+    posterior = np.stack(likelihoods)
     posterior -= 0.5 * (LOGS[:, None] / SCALE_SPREAD) ** 2
     expected_shape = _expected_shape(leaders, weights, scale)
     posterior -= 0.5 * ((SHAPES - expected_shape) / SHAPE_SPREAD) ** 2
@@ -200,9 +203,9 @@ def _expected_shape(
     weights: Array,
     scale: float,
 ) -> float:
-    """ξ by the slope of a straight line through (mean Mᵢ₊₁/β, mean i·(Mᵢ − Mᵢ₊₁)/β), i = 2 … 8.
+    """Estimate ξ by the slope of a line through (mean Mᵢ₊₁/β, mean i·(Mᵢ − Mᵢ₊₁)/β), i = 2 … 8.
 
-    Without rank 1, which shows people enrolled under two names as well as the tail.
+    Rank 1 is left out, since people who are enrolled under two names distort it.
     """
     spacings = (leaders[:, :-1] - leaders[:, 1:]) * RANK
     gaps = np.average(

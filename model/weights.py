@@ -1,4 +1,4 @@
-"""The weights of networks as an artefact's file holds them: NumPy arrays by name."""
+"""The weights of networks as an artefact stores them, NumPy arrays by name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 from model.problems import ArtefactProblem
 
 Tensors = Mapping[str, NDArray[Any]]
-# A BatchNorm counts its batches, which no output depends on.
+# No output depends on this counter of a BatchNorm.
 COUNTER = "num_batches_tracked"
 
 
 def stored_tensors(prefix: str, network: nn.Module) -> dict[str, NDArray[Any]]:
-    """Return a network's weights by `prefix.name`, matrices and kernels as float16.
+    """Return the weights of a network by `prefix.name`, matrices and kernels as float16.
 
-    Vectors stay float32, since a BatchNorm's variance does not survive float16's narrow range.
+    Vectors stay float32, since the variance of a BatchNorm may exceed the range of float16.
     """
     tensors = {}
     for name, tensor in network.state_dict().items():
@@ -35,7 +35,7 @@ def stored_tensors(prefix: str, network: nn.Module) -> dict[str, NDArray[Any]]:
 
 @torch.no_grad()
 def round_as_stored(network: nn.Module) -> None:
-    """Round a network's matrices and kernels to float16, as `stored_tensors` does."""
+    """Round the matrices and kernels of a network to float16, as `stored_tensors` does."""
     for tensor in network.state_dict().values():
         if _is_narrow(tensor):
             tensor.copy_(tensor.to(torch.float16))
@@ -51,11 +51,13 @@ def load_weights(
     tensors: Tensors,
     source: str,
 ) -> None:
-    """Load weights into a network of the CPU, and set it to evaluation mode.
+    """Load weights into a network on the CPU, and set it to evaluation mode.
 
     Args:
-        tensors: those of `stored_tensors(prefix, …)`, and any others.
-        source: where they come from, for the message.
+        network: the network.
+        prefix: prefix of its tensors, as for `stored_tensors`.
+        tensors: the tensors of an artefact.
+        source: name of the artefact for the message.
 
     Raises:
         ArtefactProblem: a tensor is missing or has another shape.

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from model.arrays import Floats
+from model.arrays import Floats, unit_rows
 from model.artefact import Artefact
 from model.feature_file import read_features
-from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from training.provenance import digest_fingerprint
 

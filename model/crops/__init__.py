@@ -1,1 +1,1 @@
-"""Image files and manifest rows: decoding, orientation, limits. Imports no model and no HTTP."""
+"""Image files of crops, their quality and their manifests."""

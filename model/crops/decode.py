@@ -1,4 +1,4 @@
-"""Bytes of an image file to one upright RGB array; every way it can fail is a `CropProblem`."""
+"""The decoding of image files to upright RGB arrays, within limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.problems import InputProblem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
-# Errors of Pillow on damaged bytes, found by fuzzing. UnidentifiedImageError is an OSError.
+# Fuzzing found these errors of Pillow on damaged bytes. UnidentifiedImageError is an OSError.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -30,6 +30,7 @@ DAMAGE = (
     struct.error,
 )
 
+# The transpositions that turn images of each EXIF orientation upright; those of 1 are upright.
 UPRIGHT_BY = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,17 +40,15 @@ UPRIGHT_BY = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The transposition that turns an image of each EXIF orientation upright; 1 is upright already."""
 REMEDY = "send the person's crop, not the whole frame"
 
-# A progressive JPEG goes over the whole picture once for every scan, and a scan can be 31 bytes
-# long: 94 kB then take ten seconds. Segments and chunks that hold nothing cost time as well.
+# A decoder goes over the whole image for each scan of a progressive JPEG. A scan may have 31 bytes,
+# so that 94 kB take ten seconds. Encoders write 10 scans of a colour image, rarely 24.
 MAX_SCANS = 64
-"""Of a JPEG; encoders write 10 for a colour picture, 24 in rare cases."""
+# Empty segments and chunks cost time as well. A large colour profile takes 255 segments of a JPEG,
+# and 10 MiB in chunks of 8 KiB are 1,280 chunks of a PNG or WebP.
 MAX_SEGMENTS = 2_000
-"""Of a JPEG; a large colour profile takes 255."""
 MAX_CHUNKS = 10_000
-"""Of a PNG, or of a WebP's container; 10 MiB in chunks of 8 KiB are 1,280."""
 
 ROWS_OF_A_STRIP = 256
 
@@ -57,18 +56,18 @@ PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 SCAN = 0xDA
 END = 0xD9
-# Markers that begin with the precision, height and width of the picture, all but DHT, JPG and DAC.
+# The segments of these markers, all but DHT, JPG and DAC, begin with precision, height and width.
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Between two segments of a sound JPEG are at most some padding bytes.
+# A sound JPEG has at most some bytes of padding between two segments.
 LONGEST_PADDING = 1024
-# In a scan FF00 is data; FFFF is a padded marker.
+# FF00 is data of a scan, and FFFF the padding of a marker.
 MARKER = re.compile(rb"\xff[\x01-\xfe]", re.DOTALL)
-# Markers below, restarts, and the start of the image have no length and no content.
+# Lower markers, restarts and the start of the image have no length and no content.
 FIRST_WITH_LENGTH = 0xC0
 ALONE = range(0xD0, 0xD9)
 
-# Large headers and odd metadata raise a CropProblem or are ignored, without a warning. Set once:
-# `warnings.catch_warnings` is not safe in the threads that decode.
+# Large headers and odd metadata raise a CropProblem or are ignored, without a warning. The filter
+# stays set, since `warnings.catch_warnings` is not safe in the threads that decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -77,9 +76,9 @@ class CropLimits:
     """Limits of one image file.
 
     Attributes:
-        max_bytes: largest file, bytes.
-        max_pixels: largest width × height, checked from the header before any pixel is decoded.
-        min_side: smallest width or height, pixels.
+        max_bytes: size of the largest file in bytes.
+        max_pixels: largest width × height, which is checked before any pixel is decoded.
+        min_side: smallest width or height in pixels.
     """
 
     max_bytes: int = 10 * 1024 * 1024
@@ -88,18 +87,23 @@ class CropLimits:
 
     def require_size(self, width: int, height: int) -> None:
         """Raise `CropProblem` for an image with too many pixels or too short a side."""
-        found = f"the image is {width}×{height} pixels"
+        size = f"the image has {width}×{height} pixels"
         if width * height > self.max_pixels:
             raise CropProblem(
                 "too_many_pixels",
-                f"{found}, over the limit of {self.max_pixels:,}; {REMEDY}",
+                f"{size}, over the limit of {self.max_pixels:,}; {REMEDY}",
             )
         if min(width, height) < self.min_side:
-            raise CropProblem("too_small", f"{found}; each side needs at least {self.min_side}")
+            raise CropProblem("too_small", f"{size}; each side needs at least {self.min_side}")
 
 
 class CropProblem(InputProblem):
-    """One image that cannot be used: a `code` that stays the same, and a `detail` for people."""
+    """An image that cannot be used.
+
+    Attributes:
+        code: name of the problem, which stays the same in later versions.
+        detail: the problem in words.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -108,15 +112,15 @@ class CropProblem(InputProblem):
 
 
 def decode_crop(data: bytes, limits: CropLimits | None = None) -> Pixels:
-    """Decode one image file to pixels `(height, width, 3)` uint8 RGB.
+    """Decode an image file to pixels `(height, width, 3)` uint8 RGB.
 
-    The type is read from the bytes. EXIF orientation is applied, transparency is laid over white,
-    CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and of an animated image
-    the first frame counts. The limits are `CropLimits()` by default.
+    The bytes tell the file type. The EXIF orientation is applied, transparency is laid over white,
+    CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and an animated image gives
+    its first frame. The limits are `CropLimits()` by default.
 
     Raises:
-        CropProblem: with code `empty`, `file_too_large`, `not_an_image`, `too_many_parts`,
-            `too_many_pixels`, `too_small` or `truncated`.
+        CropProblem: the image cannot be used; the code is `empty`, `file_too_large`,
+            `not_an_image`, `too_many_parts`, `too_many_pixels`, `too_small` or `truncated`.
     """
     limits = limits or CropLimits()
     if not data:
@@ -126,8 +130,8 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> Pixels:
             "file_too_large",
             f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; {REMEDY}",
         )
-    if (many := _too_many_parts(data)) is not None:
-        raise CropProblem("too_many_parts", f"{many}; save the picture anew and send that")
+    if (problem := _too_many_parts(data)) is not None:
+        raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
     image = _open(data, limits)
     try:
         _check_whole(data, image.format)
@@ -142,7 +146,6 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> Pixels:
 
 
 def _open(data: bytes, limits: CropLimits) -> Image.Image:
-    """Open an image by its header, and check its size."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -165,7 +168,7 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; metadata that cannot be read is ignored."""
+    """Apply the EXIF orientation, and ignore metadata that cannot be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         transpose = UPRIGHT_BY.get(orientation)
@@ -185,7 +188,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Lay a transparent image over white, in strips: as a whole it takes four times its memory."""
+    """Lay a transparent image over white, in strips, which take a quarter of the memory."""
     width, height = image.size
     opaque = Image.new("RGB", image.size)
     for top in range(0, height, ROWS_OF_A_STRIP):
@@ -198,20 +201,20 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def announced_pixels(data: bytes) -> int | None:
-    """Return width × height as an image file's header has them, without decoding anything.
+    """Return width × height by the header of an image file, without decoding it.
 
-    It reads a few bytes, and may be called where a decoder would keep others waiting.
+    It reads a few bytes, so that it may be called where a decoder would take too long.
 
     Returns:
-        0 for a file that is no image or ends within its header; None for a JPEG without a header
-        where one is expected, behind which a decoder may yet find one.
+        The product. 0 for a file that is no image or ends within its header, and None for a JPEG
+        whose header is not in its place, since a decoder may find it elsewhere.
     """
     if data.startswith(PNG):
         return _product(data[16:24], ">II")
     if data.startswith(JPEG):
         return _jpeg_pixels(data)
     if data.startswith(b"BM"):
-        # The oldest kind of header, of 12 bytes, has short fields.
+        # The oldest header has 12 bytes and short fields.
         if data[14:18] == struct.pack("<I", 12):
             return _product(data[18:22], "<HH")
         return _product(data[18:26], "<ii")
@@ -231,10 +234,10 @@ def announced_pixels(data: bytes) -> int | None:
 def _jpeg_pixels(data: bytes) -> int | None:
     position = 2
     for _ in range(MAX_SEGMENTS):
-        found = MARKER.search(data, position, position + LONGEST_PADDING)
-        if found is None:
+        match = MARKER.search(data, position, position + LONGEST_PADDING)
+        if match is None:
             return None
-        position = found.end()
+        position = match.end()
         marker = data[position - 1]
         if marker in FRAME_HEADERS:
             return _product(data[position + 3 : position + 7], ">HH")
@@ -255,7 +258,7 @@ def _product(
 
 
 def _too_many_parts(data: bytes) -> str | None:
-    """Return the parts that a file has too many of, and their limit; None if it can be decoded."""
+    """Return a sentence on the parts of which a file has too many; None if it has not."""
     if data.startswith(JPEG):
         scans = 0
         for segments, marker in enumerate(_jpeg_markers(data), 1):
@@ -272,17 +275,17 @@ def _too_many_parts(data: bytes) -> str | None:
 
 
 def _check_whole(data: bytes, image_format: str | None) -> None:
-    """Check every checksum of a PNG and the end marker of a JPEG, which the decoder does not.
+    """Check the checksums of a PNG and the end marker of a JPEG, which the decoder does not check.
 
-    Bytes after the end are allowed. A JPEG whose last scan was cut and closed with an end marker
-    passes. WebP checks its own length; BMP carries nothing to check.
+    Bytes after the end are allowed, and so is a JPEG whose last scan was cut and closed with an end
+    marker. The decoder checks the length of a WebP, and a BMP has nothing to check.
 
     Args:
-        data: the whole file, without `_too_many_parts`.
-        image_format: as Pillow names it.
+        data: the whole file, of a limited number of parts.
+        image_format: name of the format in Pillow.
 
     Raises:
-        OSError, SyntaxError: if the file is cut off or damaged.
+        OSError, SyntaxError: the file is cut off or damaged.
     """
     if image_format == "PNG":
         Image.open(io.BytesIO(data), formats=("PNG",)).verify()
@@ -297,11 +300,11 @@ def _is_webp(data: bytes) -> bool:
 
 
 def _jpeg_markers(data: bytes) -> Iterator[int]:
-    """Yield the markers of the segments in their order, up to the end, without a thumbnail's."""
+    """Yield the markers of the segments of a JPEG up to its end, but none of its thumbnail."""
     position = 2
-    while found := MARKER.search(data, position):
-        position = found.end()
-        marker = data[found.end() - 1]
+    while match := MARKER.search(data, position):
+        position = match.end()
+        marker = data[position - 1]
         if marker >= FIRST_WITH_LENGTH and marker not in ALONE:
             yield marker
             if marker == END:
@@ -314,7 +317,11 @@ def _too_many_chunks(
     position: int,
     order: Literal["big", "little"],
 ) -> str | None:
-    """Count chunks. PNG: length, kind, content, checksum. RIFF: kind, length, content, even end."""
+    """Return a sentence if the file has more than `MAX_CHUNKS` chunks.
+
+    A chunk of a PNG has length, kind, content and checksum, with big-endian numbers. A chunk of a
+    RIFF file has kind, length and content, which is padded to an even length.
+    """
     for _ in range(MAX_CHUNKS):
         if position + 8 > len(data):
             return None

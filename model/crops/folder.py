@@ -1,4 +1,4 @@
-"""The crops of a folder and their labels: by a manifest, or by the folder of each person."""
+"""The crops of a folder and their labels, which a manifest or the names of sub-folders give."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def read_folder(
 ) -> list[CropFile]:
     """Return the images below a folder, in the same order every time.
 
-    A manifest names the images to take, and their labels. Without one every image is taken, and
-    where none lies directly in `root`, the sub-folders of `root` name the people on theirs.
+    A manifest names the images to use and their labels. Without a manifest all images are used, and
+    if none lies directly in `root`, its sub-folders name the people.
 
     Args:
-        folder: a folder of images, and of anything else.
-        ignored: takes the files and columns that are not used: other files, images that the
-            manifest does not name, and its unknown columns.
-        manifest: a CSV file; no label but `path` is required.
-        root: the folder itself unless given; of an archive `packed_root`.
+        folder: a folder of images and other files.
+        ignored: collects other files, images that the manifest does not name, and its unknown
+            columns.
+        manifest: a CSV file, in which no label but `path` is required.
+        root: `folder` by default; that of an unpacked archive is `packed_root`.
         within: see `read_manifest`.
 
     Raises:
-        InputProblem: for a folder that cannot be read, or a manifest that cannot be used.
+        InputProblem: the folder cannot be read, or the manifest cannot be used.
     """
     names = []
     for name in file_names(folder, ignored):
@@ -52,9 +52,9 @@ def read_folder(
 
 
 def packed_root(folder: Path) -> Path:
-    """Return the root of an unpacked archive: the one folder in it, if it holds nothing else.
+    """Return the root of an unpacked archive: its only folder, if it has no other entry.
 
-    Packing a folder puts its name before every path; the name is no person's.
+    Packing a folder puts its name before every path, and this name is not that of a person.
     """
     inside = list(folder.iterdir())
     if len(inside) == 1 and inside[0].is_dir():
@@ -67,9 +67,9 @@ def _by_folders(
     names: Sequence[str],
     depth: int,
 ) -> list[CropFile]:
-    places = [Path(name).parts[depth:] for name in names]
-    named = all(len(place) > 1 for place in places)
+    parts = [Path(name).parts[depth:] for name in names]
+    have_folders = all(len(place) > 1 for place in parts)
+    identities = [place[0] if have_folders else None for place in parts]
     return [
-        CropFile(folder / name, place[0] if named else None)
-        for name, place in zip(names, places, strict=True)
+        CropFile(folder / name, identity) for name, identity in zip(names, identities, strict=True)
     ]

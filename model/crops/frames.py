@@ -1,4 +1,4 @@
-"""Frames: images out of which boxes cut the crops of several people."""
+"""Frames, whole images from which boxes cut the crops of several people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.crops.decode import CropLimits, CropProblem, decode_crop
 
 @dataclass(eq=False)
 class Frame:
-    """An image file that is decoded once for all of its boxes."""
+    """An image file that is decoded once for all its boxes."""
 
     file: bytes
     _pixels: Pixels | None = field(
@@ -23,7 +23,7 @@ class Frame:
     )
 
     def decode(self, limits: CropLimits) -> Pixels:
-        """Return the pixels `(height, width, 3)` uint8 RGB; raises `CropProblem`."""
+        """Return the pixels `(height, width, 3)` uint8 RGB, or raise a `CropProblem`."""
         if self._pixels is None:
             self._pixels = decode_crop(self.file, limits)
         return self._pixels
@@ -31,7 +31,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class FrameCrop:
-    """The crop in a box of a frame, in pixels from its left upper corner."""
+    """A crop in a box of a frame, in pixels from its upper left corner."""
 
     frame: Frame
     x: int
@@ -43,33 +43,33 @@ class FrameCrop:
         """Return a view of the frame's pixels, `(height, width, 3)` uint8 RGB.
 
         Raises:
-            CropProblem: the frame cannot be decoded, or has no crop in this box.
+            CropProblem: the frame cannot be decoded, or the box is not usable.
         """
         pixels = self.frame.decode(limits)
         frame_height, frame_width = pixels.shape[:2]
         right = self.x + self.width
         lower = self.y + self.height
-        shown = f"the box {self.width}×{self.height} at {self.x}, {self.y}"
+        box = f"the box {self.width}×{self.height} at {self.x}, {self.y}"
         if self.width < 1 or self.height < 1:
-            raise CropProblem("too_small", f"{shown} is empty; send the box around one person")
+            raise CropProblem("too_small", f"{box} is empty; send the box around one person")
         if self.x < 0 or self.y < 0 or right > frame_width or lower > frame_height:
             raise CropProblem(
                 "box_outside",
-                f"{shown} leads out of the image of {frame_width}×{frame_height} pixels; cut it at "
+                f"{box} leads out of the image of {frame_width}×{frame_height} pixels; cut it at "
                 "the edge",
             )
         limits.require_size(self.width, self.height)
         return pixels[self.y : lower, self.x : right]
 
 
+# An image in a request: its file, a crop of a frame, or the reason why it cannot be used.
 ImageFile = bytes | CropProblem | FrameCrop
-"""What is sent of an image: its file, a crop of a frame, or why it cannot be used."""
 
 
 def png_of(pixels: Pixels) -> bytes:
-    """Encode pixels `(height, width, 3)` uint8 RGB as PNG, without loss.
+    """Encode pixels `(height, width, 3)` uint8 RGB as PNG.
 
-    The same box of the same frame gives the same bytes, by which duplicates are found.
+    Duplicates are found by their bytes, which are the same for the same box of a frame.
     """
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

@@ -1,4 +1,4 @@
-"""The CSV manifest: `path` and labels, one crop a row."""
+"""The CSV manifest, in which each row has the path and the labels of a crop."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from model.problems import InputProblem
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
+# Training and evaluation need these of every crop.
 LABELLED = ("path", "identity", "camera")
-"""What training and evaluation need of every crop."""
 MAX_LINE = 1_000_000
 SPLITS = ("train", "query", "gallery")
 
 
 class ManifestProblem(InputProblem):
-    """A manifest that cannot be used: the first offending row and what to do."""
+    """A manifest that cannot be used."""
 
 
 @dataclass(frozen=True)
 class CropFile:
-    """One image file and its labels, which are None where unknown.
+    """An image file and its labels, which are None if they are unknown.
 
     Attributes:
-        path: the image file; of a manifest absolute.
-        identity, camera, external_id: opaque strings; leading zeros are kept.
-        captured_at: with time zone.
+        path: the image file; an absolute path if a manifest names it.
+        identity, camera, external_id: any texts; leading zeros are kept.
+        captured_at: time with a time zone.
         metadata: a JSON object as text.
-        track: the tracker's own id of the track, within the camera.
         split: `train`, `query` or `gallery`.
-        line: of the manifest, from 1.
+        line: line of the manifest, counted from 1.
+        track: the tracker's id of the track, unique within the camera.
     """
 
     path: Path
@@ -56,19 +56,19 @@ def read_manifest(
     required: Collection[str] = LABELLED,
     ignored: Ignored | None = None,
 ) -> list[CropFile]:
-    """Read a manifest; relative paths are relative to the manifest's folder.
+    """Read a manifest, whose relative paths begin at its own folder.
 
     Args:
         manifest: the file.
-        within: a resolved folder that no path may lead out of; the error does not reveal whether
-            there is a file, nor the manifest's text. None allows any.
-        required: the columns that must be there, and have a value in every row.
-        ignored: takes the columns that have no meaning.
+        within: a resolved folder out of which no path may lead. The error then tells neither
+            whether a file exists nor the text of the manifest. None allows any path.
+        required: columns that have a value in every row.
+        ignored: collects the unknown columns.
 
     Raises:
-        ManifestProblem: naming the first row that is wrong: a missing column or value, a file that
-            is not there, a path listed twice, a time that is not RFC 3339, metadata that are no
-            JSON object, an unknown split.
+        ManifestProblem: a column, a value or a file is missing, a path occurs twice, a time is not
+            RFC 3339, metadata are no JSON object, or a split is unknown. The message names the
+            first wrong row.
     """
     named = manifest.resolve().relative_to(within) if within else manifest
     if not manifest.is_file():
@@ -79,15 +79,16 @@ def read_manifest(
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(_bounded(named, file), strict=True)
             names = reader.fieldnames or ()
-            if missing := [name for name in required if name not in names]:
+            missing = [name for name in required if name not in names]
+            if missing:
                 others = [name for name in COLUMNS if name not in required]
                 raise ManifestProblem(
                     f"{named}, line 1: the header lacks {', '.join(missing)}; it must be "
                     f"{','.join(required)}[,{','.join(others)}]"
                 )
-            if ignored is not None:
-                for name in (name for name in names if name not in COLUMNS):
-                    reason = f"the column is unknown; those that are read are {', '.join(COLUMNS)}"
+            for name in names:
+                if ignored is not None and name not in COLUMNS:
+                    reason = f"the column is unknown; known columns are {', '.join(COLUMNS)}"
                     ignored.add(f"{named}: {name}", reason)
             for record in reader:
                 where = f"{named}, line {reader.line_num}"
@@ -111,7 +112,7 @@ def read_manifest(
 
 
 def _bounded(manifest: Path, file: IO[str]) -> Iterator[str]:
-    """Yield the lines of a file, of bounded length."""
+    """Yield the lines of a file, and refuse one of more than `MAX_LINE` characters."""
     number = 0
     while line := file.readline(MAX_LINE):
         number += 1
@@ -182,7 +183,7 @@ def _find_file(
         else:
             reason = "is a folder, not an image" if path.is_dir() else "no such file"
     except (OSError, ValueError, RuntimeError) as error:
-        # A name too long, with a NUL in it, behind a closed folder, or a loop of links.
+        # The name may be too long, hold a NUL, lie in a closed folder, or be a loop of links.
         reason = f"cannot be opened ({type(error).__name__})"
     raise ManifestProblem(f"{where}: {_shown(name, within)}: {reason}; correct the path")
 
@@ -197,7 +198,7 @@ def _read_time(
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is not None:
-            # Fails for a time that is before the year 1 in UTC, which cannot be stored.
+            # This fails for a time before the year 1 in UTC, which cannot be stored.
             moment.astimezone(UTC)
             return moment
     except (ValueError, OverflowError):
@@ -209,5 +210,5 @@ def _read_time(
 
 
 def _shown(value: str | None, within: Path | None) -> str:
-    """Return a value as a problem shows it: not at all if others than its author may read it."""
+    """Return a value for a message, or a placeholder if others than its author may read it."""
     return shown(value or "") if within is None else "…"

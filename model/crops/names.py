@@ -1,4 +1,4 @@
-"""Images told from other files by their names; no file is opened."""
+"""The names of files, which tell images from other files."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ NO_IMAGE = "its name is no image's; name images .jpg, .jpeg, .png, .webp or .bmp
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A part of a source that is not used, by a printable name, and why."""
+    """A file or column that is not used, by a printable name, and the reason."""
 
     name: str
     reason: str
 
 
 class Ignored:
-    """The files and columns of a source that are no images and no labels, with the reasons."""
+    """The files and columns of a source that are not used, with the reasons."""
 
     def __init__(self) -> None:
         self.count = 0
         self._named: list[LeftOut] = []
 
     def add(self, name: str, reason: str) -> None:
-        """Count a name; the first 1,000 are listed."""
+        """Count a name, and keep it if it is among the first 1,000."""
         self.count += 1
         if self.count <= MAX_NAMED:
             self._named.append(LeftOut(shown(name), reason))
 
     def lines(self) -> list[LeftOut]:
-        """Join the first names, and count the others."""
+        """Return the first names, and the number of the others."""
         others = self.count - len(self._named)
         more = [LeftOut("…", f"{others:,} more are not named here")] if others else []
         return self._named + more
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a path names an image that is neither hidden nor a by-product of packing."""
+    """Return whether a path is that of an image, and neither hidden nor a by-product of packing."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a path is hidden or a by-product of packing; such files are ignored."""
+    """Return whether a path is hidden or a by-product of packing."""
     for part in PurePosixPath(name).parts:
         if part in BY_PRODUCTS or (part.startswith(".") and part not in (".", "..")):
             return True
@@ -58,14 +58,14 @@ def is_hidden(name: str) -> bool:
 
 
 def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:
-    """Yield every file below a folder that is not hidden, by its path from there.
+    """Yield the relative paths of all files below a folder that are not hidden.
 
-    Links to folders are not followed; these and devices are ignored.
+    Devices and links to folders are ignored.
 
     Raises:
-        InputProblem: naming a folder that cannot be read.
+        InputProblem: a folder cannot be read; the message names it.
     """
-    # `os.walk` calls itself for each level, which a deep tree exceeds.
+    # `os.walk` calls itself for each level, too often for a deep tree.
     waiting = [str(folder)]
     while waiting:
         place = waiting.pop()
@@ -91,12 +91,12 @@ def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
     except OSError:
-        # A loop of links, or one to an unreadable folder: the error of reading it is reported.
+        # Reading a loop of links, or a link into an unreadable folder, will report the error.
         return True
 
 
 def shown(name: str, length: int = 200) -> str:
-    """Return a name from outside, bounded and without control characters, for logs and reports."""
+    """Return a name of bounded length and without control characters, for logs and reports."""
     letters = [letter if letter.isprintable() else "�" for letter in name[:length]]
     if len(name) > length:
         letters.append("…")

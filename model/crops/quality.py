@@ -1,4 +1,4 @@
-"""The quality of a crop: size, shape, light and sharpness, measured and held against limits."""
+"""The quality of a crop: its size, shape, light and sharpness, and limits of them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,30 @@ from PIL import Image
 
 from model.arrays import Floats, Pixels
 
+# Light and sharpness are measured at this height in pixels, or at that of a lower crop. It is half
+# the input of common networks: blur at this height hides details that they need, and the noise of a
+# camera, which counts as sharpness, is averaged away.
 ROWS = 64
-"""Height, pixels, at which light and sharpness are measured; a lower crop keeps its own.
-
-Half of the 128 rows of common networks' inputs: blur at this height hides what they need, while a
-camera's noise, which counts as sharpness, is averaged away.
-"""
-
 MAX_COLUMNS = 4 * ROWS
+# Only every n-th pixel is used of a side that is at least twice as long.
 SAMPLED = 256
-"""Of a side at least twice this, pixels, only every n-th pixel is used."""
-
+# The sharpness compares contrast between neighbours with contrast over this many pixels.
 FAR = 4
-"""Rows or columns over which the contrast in the denominator of `sharpness` is measured."""
-
+# A squared change of luma by 2.5 of 255 grey levels, which is ignored.
 NOISE = 1e-4
-"""Squared change of luma that is ignored: 2.5 of 255 grey levels."""
 
 
 @dataclass(frozen=True)
 class CropQuality:
-    """The measures of one crop; luma is 0 for black and 1 for white.
+    """The measures of a crop; luma is 0 for black and 1 for white.
 
     Attributes:
-        width, height: pixels.
-        sharpness: the contrast between neighbouring pixels as a share of that over four pixels,
-            0 to 1, at 64 rows: 0.25 for slopes of luma, 0.5 for steps, 1 for noise, 0 for a plain
-            crop. A ratio, so that neither dark nor plain clothes count as blurred.
-        brightness: the luma that a tenth of the crop exceeds.
-        shadow: the luma that a tenth of the crop stays below.
+        width, height: size in pixels.
+        sharpness: contrast between neighbouring pixels relative to contrast over four pixels, at a
+            height of 64: 0.25 for slopes of luma, 0.5 for steps, 1 for noise, and 0 for a plain
+            crop. It is a ratio, so that neither dark nor plain clothes count as blurred.
+        brightness: luma that a tenth of the crop exceeds.
+        shadow: luma that a tenth of the crop stays below.
     """
 
     width: int
@@ -48,23 +43,23 @@ class CropQuality:
 
     @property
     def aspect(self) -> float:
-        """Height by width."""
+        """Height divided by width."""
         return self.height / self.width
 
 
 @dataclass(frozen=True)
 class QualityLimits:
-    """The limits beyond which a crop is unfit to recognise a person.
+    """The limits beyond which a person in a crop cannot be recognised.
 
-    Queries at the defaults for height, sharpness, brightness and shadow lose about half of their
-    right answers or more, and fewer than one in a hundred ordinary crops are beyond any of these:
-    docs/datasets.md has the figures.
+    Queries at the default height, sharpness, brightness and shadow lose about half of their right
+    answers or more. Fewer than one in a hundred ordinary crops exceed a default; docs/datasets.md
+    has the figures.
 
     Attributes:
-        min_height, min_width: pixels.
-        min_sharpness, min_brightness, max_shadow: as in `CropQuality`.
-        min_aspect, max_aspect: height by width. Walking people are 1.6 to 4.5 times as high as
-            wide; a crop wider than high is a frame, a lying picture or several people.
+        min_height, min_width: size in pixels.
+        min_sharpness, min_brightness, max_shadow: see `CropQuality`.
+        min_aspect, max_aspect: height divided by width. Walking people are 1.6 to 4.5 times as high
+            as wide. A crop that is wider than high is a frame, is rotated, or shows several people.
     """
 
     min_height: int = 48
@@ -78,7 +73,7 @@ class QualityLimits:
 
 @dataclass(frozen=True)
 class QualityFault:
-    """One limit that a crop is beyond.
+    """A limit that a crop exceeds.
 
     Attributes:
         code: `low_resolution`, `not_person_shaped`, `dark`, `overexposed` or `blurred`.
@@ -90,10 +85,10 @@ class QualityFault:
 
 
 def measure_quality(pixels: Pixels) -> CropQuality:
-    """Measure a crop, in 0.2 ms at 128×64 pixels, 0.5 ms at 1,000×500, 1 ms at 4,000×4,000.
+    """Measure a crop, which takes 0.2 ms for 128×64 pixels and 1 ms for 4,000×4,000.
 
     Args:
-        pixels: `(height, width, 3)` uint8 RGB of any size, as decoded and not yet resized.
+        pixels: decoded pixels `(height, width, 3)` uint8 RGB, not resized.
     """
     height, width = pixels.shape[:2]
     luma = _luma(pixels)
@@ -108,42 +103,43 @@ def measure_quality(pixels: Pixels) -> CropQuality:
 
 
 def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[QualityFault, ...]:
-    """Return every limit that a crop is beyond, one fault per code; none if it is fit."""
-    faults: list[QualityFault] = []
-    if quality.height < limits.min_height or quality.width < limits.min_width:
-        detail = (
+    """Return a fault for each limit that a crop exceeds."""
+    checks = (
+        (
+            quality.height < limits.min_height or quality.width < limits.min_width,
+            "low_resolution",
             f"the crop is {quality.width}×{quality.height} pixels, under the limit of "
             f"{limits.min_width}×{limits.min_height}: too few to recognise a person by; "
-            "take it from the full-size frame or nearer to the camera"
-        )
-        faults.append(QualityFault("low_resolution", detail))
-    if not limits.min_aspect <= quality.aspect <= limits.max_aspect:
-        detail = (
+            "take it from the full-size frame or nearer to the camera",
+        ),
+        (
+            not limits.min_aspect <= quality.aspect <= limits.max_aspect,
+            "not_person_shaped",
             f"the crop is {quality.aspect:.2f} times as high as wide, outside the limits of "
             f"{limits.min_aspect:g} to {limits.max_aspect:g}: hardly one upright person; "
-            "send the box around one person"
-        )
-        faults.append(QualityFault("not_person_shaped", detail))
-    if quality.brightness < limits.min_brightness:
-        detail = (
+            "send the box around one person",
+        ),
+        (
+            quality.brightness < limits.min_brightness,
+            "dark",
             f"nine tenths of the crop are darker than {quality.brightness:.2f} of white, and the "
-            f"limit is {limits.min_brightness:.2f}; send one in better light or expose longer"
-        )
-        faults.append(QualityFault("dark", detail))
-    if quality.shadow > limits.max_shadow:
-        detail = (
+            f"limit is {limits.min_brightness:.2f}; send one in better light or expose longer",
+        ),
+        (
+            quality.shadow > limits.max_shadow,
+            "overexposed",
             f"nine tenths of the crop are brighter than {quality.shadow:.2f} of white, and the "
-            f"limit is {limits.max_shadow:.2f}; send one without glare or fog, or expose shorter"
-        )
-        faults.append(QualityFault("overexposed", detail))
-    if quality.sharpness < limits.min_sharpness:
-        detail = (
+            f"limit is {limits.max_shadow:.2f}; send one without glare or fog, or expose shorter",
+        ),
+        (
+            quality.sharpness < limits.min_sharpness,
+            "blurred",
             f"the crop's sharpness is {quality.sharpness:.2f}, under the limit of "
             f"{limits.min_sharpness:.2f}: edges are smeared out; send a frame in focus and without "
-            "motion, and not one that was enlarged"
-        )
-        faults.append(QualityFault("blurred", detail))
-    return tuple(faults)
+            "motion, and not one that was enlarged",
+        ),
+    )
+    return tuple(QualityFault(code, detail) for is_exceeded, code, detail in checks if is_exceeded)
 
 
 def _luma(pixels: Pixels) -> Floats:
@@ -162,7 +158,8 @@ def _luma(pixels: Pixels) -> Floats:
 def _change(luma: Floats, lag: int) -> float:
     """Compute the mean squared change over `lag` rows plus that over `lag` columns.
 
-    A side too short for the far change counts for no lag, so that near stays a share of far.
+    A side that is too short for the change over `FAR` pixels counts for no lag, since the sharpness
+    is a ratio of two changes.
     """
     total = 0.0
     for side in (luma, luma.T):

@@ -1,4 +1,4 @@
-"""Zip archives of crops, unpacked within limits and below one folder."""
+"""The unpacking of zip archives of crops, within limits and into one folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from model.crops.names import NO_IMAGE, Ignored, LeftOut, is_hidden, is_image_na
 from model.problems import InputProblem
 
 CHUNK = 1024 * 1024
+# Each entry in the list of a zip takes 46 bytes and its name, and 480 bytes in memory.
 MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
-"""Of a zip's list of entries, of which each is 46 bytes and a name, and 480 bytes in memory."""
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 ENCRYPTED = 1
@@ -35,11 +35,11 @@ IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 @dataclass(frozen=True)
 class UnpackLimits:
-    """Limits of one archive.
+    """Limits of an archive.
 
     Attributes:
         max_bytes: size of all entries together.
-        max_entry_bytes: size of one; a larger one is left out, since it would be refused later.
+        max_entry_bytes: size of one entry; a larger one is left out.
         max_entries: number of entries of any kind.
     """
 
@@ -49,24 +49,28 @@ class UnpackLimits:
 
 
 class DiskFull(InputProblem):
-    """The disk has no room for the content of an archive that is otherwise usable."""
+    """The disk has no room for the content of an archive."""
 
 
 class _Unfit(Exception):
-    """One entry that cannot be unpacked, where the others can."""
+    """An entry that cannot be unpacked, although the others can."""
 
 
 class BoundedReads(io.BufferedReader):
-    """A zip file whose list of entries may be no larger than `most` bytes, the largest read."""
+    """A zip file whose list of entries, its largest read, is refused if it exceeds `most` bytes."""
 
-    def __init__(self, file: io.FileIO, most: int) -> None:
+    def __init__(
+        self,
+        file: io.FileIO,
+        most: int,
+    ) -> None:
         super().__init__(file)
         self._most = most
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as of any file; raises `InputProblem` for more than `most` bytes at once."""
+        """Read bytes like any file; raises `InputProblem` for more than `most` at once."""
         if size is not None and size > self._most:
-            raise InputProblem("has a list of files that is too long; pack fewer into one")
+            raise InputProblem("the archive's list of files is too long; pack fewer into one")
         return super().read(size)
 
 
@@ -77,22 +81,21 @@ def unpack_crops(
     ignored: Ignored,
     between: Callable[[], object] = lambda: None,
 ) -> list[LeftOut]:
-    """Unpack the images and CSV files of a zip archive, all as regular files below `into`.
+    """Unpack the images and CSV files of a zip archive as regular files.
 
-    Absolute paths, climbing ones, and damaged or encrypted entries are left out.
+    Entries that are damaged or encrypted, or whose paths lead out of the archive, are left out.
 
     Args:
-        archive: the zip file.
         into: an existing folder.
-        ignored: takes the files of other kinds.
-        between: called between one entry and the next.
+        ignored: collects files of other kinds.
+        between: called before each entry.
 
     Returns:
-        The images that were left out.
+        The entries that were left out.
 
     Raises:
-        InputProblem: for no zip, a damaged one, or one over `max_bytes` or `max_entries`.
-        DiskFull: the entries before it are left there.
+        InputProblem: the file is no zip, is damaged, or exceeds `max_bytes` or `max_entries`.
+        DiskFull: the disk is full; the entries that were written stay.
     """
     left_out: list[LeftOut] = []
     allowed = limits.max_bytes
@@ -103,7 +106,9 @@ def unpack_crops(
         ):
             entries = packed.infolist()
             if len(entries) > limits.max_entries:
-                raise InputProblem(f"holds over {limits.max_entries:,} files; pack fewer")
+                raise InputProblem(
+                    f"the archive has over {limits.max_entries:,} files; pack fewer into one"
+                )
             for entry in entries:
                 between()
                 name = entry.filename
@@ -114,7 +119,7 @@ def unpack_crops(
                         ignored.add(name, NO_IMAGE)
                     continue
                 try:
-                    # Counted as it is read: a header may announce less.
+                    # Bytes are counted as they are read, since a header may announce fewer.
                     allowed -= _unpack(packed, entry, into, limits.max_entry_bytes, allowed)
                 except _Unfit as unfit:
                     left_out.append(LeftOut(shown(name), str(unfit)))
@@ -123,10 +128,8 @@ def unpack_crops(
                 except (*DAMAGE, RuntimeError) as error:
                     reason = f"it is damaged ({shown(str(error))}); pack it again"
                     left_out.append(LeftOut(shown(name), reason))
-    except DiskFull:
+    except InputProblem:
         raise
-    except InputProblem as problem:
-        raise InputProblem(f"the archive {problem}") from problem
     except DAMAGE as error:
         raise InputProblem(f"the archive is damaged ({error}); pack and send it again") from error
     return left_out
@@ -144,18 +147,18 @@ def _unpack(
     most_bytes: int,
     allowed: int,
 ) -> int:
-    """Write one entry and return its bytes; raises `_Unfit`, leaving nothing, if it cannot be.
+    """Write an entry and return the number of its bytes, or raise `_Unfit` and leave no file.
 
     Args:
-        most_bytes: the most that one entry may have.
-        allowed: the bytes that are left for all further entries.
+        most_bytes: limit of one entry.
+        allowed: number of bytes that are left for all further entries.
     """
     place = _place(into, entry.filename)
     if entry.file_size > most_bytes:
         raise _Unfit(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
     if entry.flag_bits & ENCRYPTED:
         raise _Unfit("it is encrypted; pack it without a password")
-    # The library decompresses other methods without a bound on the memory.
+    # The library decompresses other methods in unbounded memory.
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
     with packed.open(entry) as content:
@@ -164,7 +167,7 @@ def _unpack(
             file = place.open("xb")
         except OSError as error:
             if error.errno in IN_THE_WAY:
-                raise _Unfit("another one of this name came before; name each its own") from error
+                raise _Unfit("another entry has the same name; rename one of them") from error
             raise _not_written(error) from error
         try:
             with file:
@@ -197,7 +200,9 @@ def _copy(
     while part := content.read(CHUNK):
         written += len(part)
         if written > allowed:
-            raise InputProblem("unpacks to more than is allowed; pack fewer images into one")
+            raise InputProblem(
+                "the archive unpacks to more bytes than are allowed; pack fewer images into one"
+            )
         if written > most_bytes:
             raise _Unfit("unpacks to more bytes than it announces; pack it again")
         try:
@@ -210,4 +215,4 @@ def _copy(
 def _not_written(error: OSError) -> InputProblem:
     if error.errno in FULL:
         return DiskFull(f"the archive cannot be unpacked here ({error.strerror}); free space")
-    return InputProblem(f"cannot be unpacked here ({error.strerror}); send it again")
+    return InputProblem(f"the archive cannot be unpacked here ({error.strerror}); send it again")

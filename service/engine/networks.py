@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import unit_rows
 from model.artefact import (
     Artefact,
     Description,
@@ -22,7 +23,7 @@ from model.artefact import (
 )
 from model.calibration import Scoring
 from model.collapse import refuse_collapse
-from model.pair_scores import OpenVinoPairScores, PairScores, unit_rows
+from model.pair_scores import OpenVinoPairScores, PairScores
 from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
 from model.runtimes import EmbeddingRuntime, OpenVinoRuntime

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from gmn_client.models import CropGroup, CropGroups
-from model.pair_scores import unit_rows
+from model.arrays import unit_rows
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.browse import matching
 from service.gallery.gallery import Gallery

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.pair_scores import unit_rows
+from model.arrays import unit_rows
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import RankedCrop
+from model.arrays import unit_rows
 from model.crops.decode import CropProblem
-from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
 from service.engine.batcher import Embedded

@@ -9,9 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Array
+from model.arrays import Array, unit_rows
 from model.gallery_thresholds import hide_known, sampled_crops
-from model.pair_scores import unit_rows
 from model.problems import InputProblem
 from model.search_calibration import RANKS
 from model.stranger_tail import level

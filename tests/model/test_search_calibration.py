@@ -150,7 +150,7 @@ def test_kept_searches_survive_as_bytes():
 
 @pytest.mark.parametrize("data", [b"", b"\x02" + bytes(48), b"\x01" + bytes(48), b"\x01" * 50])
 def test_bytes_that_are_no_kept_search_are_refused(data):
-    with pytest.raises(InputProblem, match="kept search"):
+    with pytest.raises(InputProblem, match="stored search"):
         SearchScores.from_bytes(data)
 
 

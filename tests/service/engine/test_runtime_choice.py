@@ -169,7 +169,7 @@ def test_features_of_another_network_are_refused_at_every_start(artefact, record
         return runtime
 
     monkeypatch.setattr(computing, "build_runtime", build)
-    with pytest.raises(InputProblem, match=r"other features here .*forget-runtime"):
+    with pytest.raises(InputProblem, match=r"gives other features .*forget-runtime"):
         _choose(artefact, records)
 
 

@@ -35,11 +35,12 @@ TASKS = Path("/proc/self/task")
 
 DROPPED_BY_ANOTHER_THREAD = """
 import signal, sys, threading
+from pathlib import Path
 from model.artefact import load_artefact
 from model.runtimes import OpenVinoRuntime
 
 signal.signal(signal.SIGTERM, lambda *_: print("handled"))
-held = [OpenVinoRuntime(load_artefact(sys.argv[1]), "float32")]
+held = [OpenVinoRuntime(load_artefact(Path(sys.argv[1])), "float32")]
 dropping = threading.Thread(target=held.clear)
 dropping.start()
 dropping.join()
