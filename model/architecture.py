@@ -56,13 +56,13 @@ def osnet_forms() -> dict[str, OSNetForm]:
 
 @dataclass(frozen=True)
 class BackboneKind:
-    """The backbone of one name.
+    """A backbone, as the registry holds it.
 
     Attributes:
         build: builds the network from the stride of the last stage, with random weights and without
             a classifier: crops `(B, 3, H, W)` to maps `(B, channels, h, w)`.
         stage_channels: channels of the maps of stages 1 to 4.
-        stage_ends: the name of each stage's last child in the built network.
+        stage_ends: names of the children of the built network with which stages 1 to 4 end.
         last_strides: the possible strides of the last stage.
     """
 
@@ -82,7 +82,7 @@ def register_backbone(name: str, kind: BackboneKind) -> None:
     `gmn.backbones`.
 
     Raises:
-        ValueError: where another kind has the name.
+        ValueError: another backbone has the name.
     """
     BACKBONES.add(name, kind)
 
@@ -91,8 +91,8 @@ def find_backbone(name: str) -> BackboneKind:
     """Return the backbone of a name.
 
     Raises:
-        InputProblem: for an unknown name, listing the known ones, and for one of timm without
-            PyTorch and timm.
+        InputProblem: the name is unknown, or it is one of timm, and PyTorch or timm is not
+            installed. The message lists known names.
     """
     if not name.startswith(PREFIX):
         return BACKBONES.find(name, ", and timm:NAME")

@@ -38,15 +38,18 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
         structure = Path(folder) / "graph.xml"
         # Weights in float16 would reorder one ranking in seven.
         load_openvino().save_model(graph, structure, compress_to_fp16=False)
-        deflated = {
-            GRAPH_STRUCTURE: zlib.compress(structure.read_bytes(), 9),
-            GRAPH_WEIGHTS: zlib.compress(structure.with_suffix(".bin").read_bytes(), 9),
+        tensors = {
+            GRAPH_STRUCTURE: _deflated(structure),
+            GRAPH_WEIGHTS: _deflated(structure.with_suffix(".bin")),
         }
     crops = torch.from_numpy(drawn_patterns(preprocessing))
     with torch.inference_mode():
-        features = embedder(preprocessing.normalise(crops)).float().numpy()
-    tensors = {name: np.frombuffer(data, np.uint8) for name, data in deflated.items()}
-    return {**tensors, PROBES: features}
+        features = embedder(preprocessing.normalise(crops)).float()
+    return {**tensors, PROBES: features.numpy()}
+
+
+def _deflated(file: Path) -> NDArray[np.uint8]:
+    return np.frombuffer(zlib.compress(file.read_bytes(), 9), np.uint8)
 
 
 def _name_by_order(graph: Any) -> None:

@@ -22,7 +22,7 @@ from model.precision import DtypeName, RuntimeName
 from model.preprocessing import Preprocessing
 
 Network = TypeVar("Network", bound=nn.Module)
-# Folding moves outputs by about 1e-6 of the largest one. This is the bound.
+# Outputs may differ by this share of the largest one; folding moves them by about 1e-6.
 TOLERANCE = 1e-4
 
 
@@ -31,11 +31,12 @@ def folded(network: Network, size: Preprocessing) -> Network:
     """Copy a network with the same outputs and each BatchNorm folded into its convolution.
 
     Args:
-        network: in evaluation mode, on any device.
-        size: of a random crop, by which the outputs are compared.
+        network: a network in evaluation mode, on any device.
+        size: size of the random crop by which the outputs are compared.
 
     Returns:
-        The network itself if the outputs differ, as where two modules read a convolution's output.
+        A plain copy if the outputs differ, for example since two modules read those of a
+        convolution.
     """
     shorter = copy.deepcopy(network)
     layers = [
@@ -53,7 +54,8 @@ def folded(network: Network, size: Preprocessing) -> Network:
     crop = crop.to(next(network.parameters()).device)
     expected = network(crop)
     difference = (shorter(crop) - expected).abs().max()
-    return shorter if difference <= TOLERANCE * expected.abs().max() else network
+    is_close = difference <= TOLERANCE * expected.abs().max()
+    return shorter if is_close else copy.deepcopy(network)
 
 
 class TorchRuntime:
