@@ -77,7 +77,7 @@ def test_a_large_entry_is_left_out_and_the_others_come(tmp_path):
 
 def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path):
     entries = {f"{n}.jpg": b"0" * 3_900 for n in range(9)}
-    with pytest.raises(InputProblem, match="more than is allowed"):
+    with pytest.raises(InputProblem, match="more bytes than are allowed"):
         _unpack(_zip(tmp_path / "archive", entries), tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.glob("*.jpg")) <= LIMITS.max_bytes
 
