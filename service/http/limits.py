@@ -33,6 +33,7 @@ FORMS = (MULTIPART, "application/x-www-form-urlencoded")
 # Limits of a form whose only file is written to disk while it arrives, except for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
+MOST_FIELDS = 1000
 # Total size of a form's texts, which are checked on the event loop: metadata of 200 images.
 MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
 # Open files other than connections, and connections accepted in one turn of the event loop.
@@ -198,6 +199,9 @@ class FormRequest(Request):
                     f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
+        # Starlette limits the fields of multipart forms only.
+        elif (await self.body()).count(b"&") >= MOST_FIELDS:
+            raise HTTPException(400, f"Too many fields. Maximum number of fields is {MOST_FIELDS}.")
         form = await super().form(**limits)
         if self._call.caller.rate_images:
             # Each box of a frame counts as an image.

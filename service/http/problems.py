@@ -203,8 +203,8 @@ def _json_of(answer: BaseModel) -> bytes:
             body += (b"," if number else b"") + _json_of(item)
             if len(body) > MAX_ANSWER_BYTES:
                 raise AnswerTooLarge(
-                    f"top_k: the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of "
-                    "them metadata of its results; ask for fewer"
+                    f"the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of "
+                    "them metadata of its results; ask for fewer by top_k or limit"
                 )
         body += b"]"
     return bytes(body + b"}")

@@ -51,7 +51,11 @@ def read_vector(text: str) -> NDArray[np.float32]:
         if text.lstrip().startswith("["):
             # Numbers too large for float32 become infinite.
             with np.errstate(over="ignore"):
-                vector = np.array(json.loads(text), np.float32)
+                numbers = np.array(json.loads(text))
+                # NumPy would also convert texts and booleans.
+                if numbers.dtype.kind not in "iuf":
+                    raise ValueError
+                vector = numbers.astype(np.float32)
         else:
             vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
     except (ValueError, TypeError, OverflowError, RecursionError):

@@ -188,6 +188,13 @@ def test_a_range_of_an_image_is_a_part_or_the_whole(besieged, drawn_crops, asked
         assert len(answer.content) <= len(drawn_crops[0].png)
 
 
+def test_1001_fields_of_a_url_encoded_form_are_400_and_the_limit_is_named(besieged):
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = besieged.http.patch(CROPS, content="&".join(["crop_ids=a"] * 1001), headers=form)
+    assert answer.status_code == 400
+    assert "Too many fields" in answer.json()["detail"]
+
+
 def test_a_form_that_was_cut_off_is_400_and_nothing_is_stored(besieged, drawn_crops):
     image = PART.replace(b"\r\n\r\nx", b"\r\n\r\n" + drawn_crops[0].png)
     named = NAMED + b'identity"\r\n\r\nAnn\r\n'
