@@ -28,7 +28,6 @@ def test_every_size_is_measured_and_becomes_a_row(small, tmp_path, monkeypatch):
     result = scale.bench_scale(900, None)
     sizes = result.details["sizes"]
     assert [size["crops"] for size in sizes] == [40, 400, 900]
-    assert result.details["dimension"] == 512
     for size in sizes:
         assert size["enrolled_per_second"] > 0
         assert size["read_seconds"] > 0
