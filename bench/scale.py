@@ -42,7 +42,7 @@ BLOCK = 1000
 SIZES = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
 QUERIES = 200
 STARTS = 3
-CHUNK_BYTES = 1 << 23
+CHUNK_BYTES = 8_388_608
 FILTERS = {
     "all": QueryOptions(),
     "4 of 20 cameras": QueryOptions(
