@@ -94,7 +94,7 @@ def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
     assert 0.0 <= figures["rank_1"] <= 1.0
     page = (tmp_path / "out" / "index.html").read_text()
     assert "M-Net" not in page
-    assert "Artefact cosine.safetensors: Free of any" in page
+    assert "The model is artefact cosine.safetensors: Free of any" in page
 
 
 @pytest.mark.slow
