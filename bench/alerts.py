@@ -57,15 +57,14 @@ def bench_alerts(artefact: str | None) -> BenchResult:
             client.create_webhook(address)
             crops = [crop.read() for crop in cast.gallery[:ALERTS]]
             for state, aim in AIMS_MS.items():
-                enrolled = crops[:ENROLLING_CLIENTS] if state == "busy" else []
-                with _enroll_again_and_again(client.url, enrolled):
+                clients = ENROLLING_CLIENTS if state == "busy" else 0
+                with _enroll_again_and_again(client.url, crops[:clients]):
                     alerts = [
                         _time_alert(client, crop, f"{state} {number}", arrivals)
                         for number, crop in enumerate(crops)
                     ]
                 for way in WAYS:
-                    times = [alert[way] for alert in alerts]
-                    median, late = np.quantile(times, [0.5, 0.95])
+                    median, late = np.quantile([alert[way] for alert in alerts], [0.5, 0.95])
                     details[f"{state} {way}, median ms"] = round(median)
                     details[f"{state} {way}, 95% ms"] = round(late)
                     ratios.append(aim / late)
@@ -83,12 +82,7 @@ def _watch(client: Client) -> None:
     client.arm_watch(client.propose_watch(**settings).confirm, **settings)
 
 
-def _time_alert(
-    client: Client,
-    crop: bytes,
-    camera: str,
-    arrivals: Arrivals,
-) -> dict[str, float]:
+def _time_alert(client: Client, crop: bytes, camera: str, arrivals: Arrivals) -> dict[str, float]:
     """Send a crop from a camera of its own, and return the milliseconds until its alerts."""
     sent = time.monotonic()
     client.sight(crop, camera=camera)

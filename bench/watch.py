@@ -61,7 +61,8 @@ def read_crops(path: Path) -> tuple[pd.DataFrame, Features]:
     gaps = crops.groupby(["person", "camera", "part"]).frame.diff()
     # The first crop of a person and camera has no gap before it, and begins a track too.
     begins = ~(gaps <= GAP_FRAMES)
-    return crops.assign(track=begins.cumsum()), file.features
+    crops["track"] = begins.cumsum()
+    return crops, file.features
 
 
 def judge_lists(
@@ -89,8 +90,8 @@ def judge_lists(
             listed.camera.to_numpy(np.int64),
         )
         seen = drawn[drawn.camera.isin(list(passed))].groupby("track").head(CROPS_COMPARED)
-        heights, nearest = watch_list.heights(features[seen.index])
-        seen = seen.assign(height=heights, right=nearest == seen.person)
+        heights, _, nearest = watch_list.score(features[seen.index])
+        seen = seen.assign(height=heights, right=watch_list.people[nearest] == seen.person)
         tracks = seen.sort_values("height").groupby("track").last()
         is_listed = tracks.person.isin(listed.person)
         known = tracks[is_listed]
@@ -108,7 +109,7 @@ def judge_lists(
                     rate,
                     reference,
                     traffic,
-                    crops_per_track=len(seen) / len(tracks),
+                    len(seen) / len(tracks),
                 )
                 alarms = forecast_alarms(threshold, len(judged), tracks_per_person)
                 is_found = (known.height > threshold.height) & known.right

@@ -200,16 +200,16 @@ class LabelsForm(Form):
 
 
 class SightedFields(Form):
-    """Labels of crops that cameras give."""
+    """Labels of crops that come from a camera."""
 
     camera: Labels = Field([], examples=[["east"]])
     """The camera."""
     captured_at: Annotated[list[MomentText], MOST_LABELS] = Field(
         [], examples=[["2026-03-01T09:30:00Z"]]
     )
-    """RFC 3339, with zone; of a sighting the time of arrival unless sent."""
+    """Time of capture, RFC 3339, with zone; default for sightings: the time of arrival."""
     track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
-    """The tracker's own id of the track, within the camera."""
+    """The tracker's id of the track within the camera."""
 
 
 class EnrollFields(SightedFields, LabelsForm):
@@ -231,7 +231,11 @@ class SightedBox(Box):
     track: Track | None = None
 
     def labels(self) -> dict[str, str]:
-        return self.model_dump(include=set(LABELS), exclude_none=True)
+        sent = self.model_dump(include=set(LABELS), exclude_none=True)
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in sent.items()
+        }
 
 
 class LabelledBox(SightedBox):
@@ -241,12 +245,6 @@ class LabelledBox(SightedBox):
     external_id: Text | None = None
     metadata: dict[str, Any] | None = None
 
-    def labels(self) -> dict[str, str]:
-        labels = super().labels()
-        if self.metadata is not None:
-            labels["metadata"] = json.dumps(self.metadata)
-        return labels
-
 
 class LabelledForm(FrameForm):
     """Base of forms that send crops with some of the `LABELS`."""
@@ -255,21 +253,17 @@ class LabelledForm(FrameForm):
 
     def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
         """Return images or crops of boxes with labels; raises `InvalidField` for a bad label."""
-        names = [name for name in LABELS if name in type(self).model_fields]
-        for name in names:
-            count = len(getattr(self, name))
-            if count not in (0, 1, len(crops)):
+        sent = {name: texts for name, texts in self if name in LABELS and texts}
+        for name, texts in sent.items():
+            if len(texts) not in (1, len(crops)):
                 raise InvalidField(
-                    f"{name}: given {count} times for {len(crops)} images; give it once for all of "
-                    "them, or once for each in their order, empty where unknown"
+                    f"{name}: given {len(texts)} times for {len(crops)} images; give it once for "
+                    "all of them, or once for each in their order, empty where unknown"
                 )
         boxes = self.read_boxes()
         images = []
         for place, crop in enumerate(crops):
-            labels = {}
-            for name in names:
-                if texts := getattr(self, name):
-                    labels[name] = texts[place] if len(texts) > 1 else texts[0]
+            labels = {name: texts[place % len(texts)] for name, texts in sent.items()}
             if boxes:
                 labels |= boxes[place].labels()
             parsed = {name: _label(name, text) for name, text in labels.items()}
@@ -292,14 +286,14 @@ class EnrollForm(EnrollFields, LabelledForm):
     keep_best: KeepBest | None = None
     """How many crops each track keeps: the best by quality and distance from each other."""
     watch: bool = False
-    """Compare the crops with the armed watch lists too, but for this gallery; see sightings."""
+    """Also compare the crops with the armed watch lists of other galleries, as sightings."""
 
 
 class SightingForm(SightedFields, LabelledForm):
-    """Crops of a camera that are compared with watch lists, or the crops in the boxes of one."""
+    """Crops from a camera to compare with watch lists, or one frame with boxes."""
 
     wait: bool = False
-    """Answer what matched, once it is compared."""
+    """Wait for the comparison and return the matches."""
 
 
 class CapturedCrops(Form):
@@ -348,8 +342,7 @@ class CropsQuery(CropsWanted):
     """Filters, order and page of the crops that are listed."""
 
     cursor: Id | None = Field(None, pattern=f"^{CURSOR.pattern}$", description=CURSOR_TEXT)
-    limit: int = Field(100, ge=1, le=1000)
-    """Results on one page."""
+    limit: Limit = 100
     include_vector: bool = False
     """Answer the crop's vector too."""
     order: CropOrder = "enrolled"

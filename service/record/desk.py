@@ -25,7 +25,7 @@ from service.record.schema import (
     as_micros,
     as_moment,
 )
-from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, batches
 from service.record.values import (
     MOST_CASES,
     MOST_CASES_OF_KEY,
@@ -93,17 +93,15 @@ class KeptQueries(RecordPart):
         Args:
             found_by: a key of `FOUND_BY` and its value; empty for all searches.
         """
-        conditions = ["gallery_id = ?"]
-        values: list[str | int] = [gallery_id]
+        conditions: dict[str, str | int | None] = {
+            "gallery_id = ?": gallery_id,
+            "query_id < ?": before,
+        }
         if found_by:
-            conditions.append(FOUND_BY[found_by[0]])
-            values.append(found_by[1])
-        if before is not None:
-            conditions.append("query_id < ?")
-            values.append(before)
+            conditions[FOUND_BY[found_by[0]]] = found_by[1]
+        wanted, values = all_of(conditions)
         rows = self._reader.execute(
-            f"SELECT query_id FROM searches WHERE {' AND '.join(conditions)} "
-            "ORDER BY query_id DESC LIMIT ?",
+            f"SELECT query_id FROM searches WHERE {wanted} ORDER BY query_id DESC LIMIT ?",
             [*values, limit],
         )
         return read_searches(self._reader, gallery_id, [query_id for (query_id,) in rows])

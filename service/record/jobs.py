@@ -19,7 +19,7 @@ from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.galleries import require_entry
 from service.record.schema import JOB_PROBLEMS, JOBS, as_micros, as_moment
-from service.record.transaction import AMONG, Reader, Transaction, as_json, marks_of
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, marks_of
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
@@ -75,11 +75,9 @@ class Jobs(RecordPart):
         return _read(self._reader, job_id)
 
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
-        wanted = {"gallery_id": gallery_id, "key_id": key_id}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        conditions = " AND ".join(["TRUE", *(f"{name} = ?" for name in given)])
-        clauses = f"WHERE {conditions} {NEWEST_FIRST}"
-        return [_as_job(row) for row in self._reader.rows(JOBS, clauses, [*given.values(), limit])]
+        wanted, values = all_of({"gallery_id = ?": gallery_id, "key_id = ?": key_id})
+        clauses = f"WHERE {wanted} {NEWEST_FIRST}"
+        return [_as_job(row) for row in self._reader.rows(JOBS, clauses, [*values, limit])]
 
     @transactional
     def claim(

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic_core import to_json
 
 from service.errors import ServiceError
-from service.record.schema import CHECKSUMS, Table
+from service.record.schema import CHECKSUMS, Table, as_moment
 from service.record.vectors import Vector, VectorFiles, vector_crc
 
 Item = TypeVar("Item")
@@ -33,6 +33,8 @@ ChangeKind = Literal[
 
 # Subquery for `IN`: compares a column with many values, passed as one JSON text by `as_json`.
 AMONG = "(SELECT value FROM json_each(?))"
+# Columns with these ends contain times.
+TIMES = ("_at", "_seen", "_until")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     remaining = iter(items)
     while batch := list(itertools.islice(remaining, size)):
         yield batch
+
+
+def all_of(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return the SQL condition that joins those with a value other than None, and the values."""
+    asked = {condition: value for condition, value in conditions.items() if value is not None}
+    return " AND ".join(["TRUE", *asked]), list(asked.values())
 
 
 def as_json(values: Iterable[str | int]) -> str:
@@ -138,6 +146,27 @@ class Reader:
         self, table: Table, clauses: str = "", values: Sequence[Any] = ()
     ) -> sqlite3.Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
+
+    def joined(
+        self, table: Table, key: str, more: str, clauses: str, values: Sequence[Any] = ()
+    ) -> list[dict[str, Any]]:
+        """Read rows as in `rows`, and add further columns to each; rows without any are left out.
+
+        Times are returned as datetimes.
+
+        Args:
+            key: column whose value is in both queries.
+            more: query of the further columns and the key, up to its `WHERE …`, to which a
+                condition on the key is added.
+        """
+        rows = self.rows(table, clauses, values)
+        added = self.execute(f"{more} AND {key} IN {AMONG}", [as_json(row[key] for row in rows)])
+        found = {row[key]: row for row in added}
+        joined = [{**row, **found[row[key]]} for row in rows if row[key] in found]
+        for row in joined:
+            times = [name for name in row if name.endswith(TIMES)]
+            row.update({name: as_moment(row[name]) for name in times})
+        return joined
 
 
 @dataclass

@@ -1,14 +1,14 @@
-"""Watch lists and their alerts: a visit, its picture and its deliveries are one commit."""
+"""Watch lists and their alerts; an alert, its picture and its deliveries are one commit."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from service.errors import InvalidField
@@ -25,20 +25,21 @@ from service.record.schema import (
     as_moment,
     now_micros,
 )
-from service.record.transaction import AMONG, Reader, Transaction, as_json
+from service.record.transaction import Reader, Transaction, all_of
 from service.record.values import Picture, new_crop_id
 
 MOST_ARMED = 100
 KEPT_ALERTS = 100_000
-# With as many webhooks as there may be, 10,000 deliveries wait at most.
+# With the most webhooks, 10,000 deliveries wait at most.
 WAITING_OF_WEBHOOK = 500
-# A stored histogram of traffic has one such number a bin.
-COUNTS = np.dtype("<i8")
+# Type of a count in a stored histogram of traffic.
+COUNT = np.dtype("<i8")
+Counts = NDArray[np.int64]
 EXPIRED_AT_ONCE = 1000
 MICROS_OF_DAY = 86_400_000_000
-# The oldest alerts about the person with the most give place: one picture that is sent again and
-# again by invented cameras pushes out no alert about other people.
-GIVING_PLACE = """
+# Remove the oldest alerts about the person with the most: one picture that is sent repeatedly under
+# invented cameras cannot push out alerts about other people.
+DELETE_SURPLUS = """
 DELETE FROM alerts WHERE number IN (
     SELECT number FROM alerts WHERE person_id IS (
         SELECT person_id FROM alerts GROUP BY person_id ORDER BY count(*) DESC, min(number) LIMIT 1
@@ -48,16 +49,16 @@ DELETE FROM alerts WHERE number IN (
 NEWEST_ALERT = "newest_alert"
 ARMED = "disarmed_at IS NULL"
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
-# A gallery without a name is being deleted.
+# A gallery that is being deleted has no name.
 OF_GALLERIES = "gallery_id IN (SELECT gallery_id FROM galleries WHERE name IS NOT NULL)"
 
 
 class ArmedList(Watch):
-    """A list that is, or was, armed, without what this process alone knows of it.
+    """The stored state of a list that is or was armed.
 
     Attributes:
-        outdated: it was restored, or embedded anew, since it was armed.
-        tracks: that were counted of its traffic.
+        outdated: the gallery was restored or reindexed since the list was armed.
+        tracks: number of tracks in the stored traffic.
     """
 
     gallery_id: int
@@ -73,12 +74,12 @@ class VisitSeen:
     """New crops of one track that matched a list.
 
     Attributes:
-        row_id: slot of the list's nearest crop, which tells the person.
-        first_seen, last_seen: of these crops, with time zone.
-        crops: how many they are.
-        score: of the track, above the `threshold`.
+        row_id: slot of the list's nearest crop, whose person is the match.
+        first_seen, last_seen: times of the track, with time zone.
+        crops: number of new crops.
+        score: score of the track, above `threshold`.
         cohesion: least cosine of a crop to the mean of the others; None for a single crop.
-        picture: of the crop that matched best.
+        picture: picture of the best crop, if it is new.
     """
 
     kind: Literal["visit", "late"]
@@ -98,10 +99,12 @@ class VisitSeen:
 
 @dataclass(frozen=True)
 class NotedVisit:
-    """A visit in the record: `dropped` webhooks had too many waiting, `removed` alerts gave place.
+    """An alert after a write.
 
     Attributes:
-        is_new: it is a new alert; else an earlier visit goes on.
+        is_new: False if an earlier visit was extended.
+        dropped: number of webhooks with too many waiting deliveries.
+        removed: number of old alerts that were removed to make room.
     """
 
     alert: Alert
@@ -112,10 +115,10 @@ class NotedVisit:
 
 @dataclass(frozen=True)
 class AlertFilter:
-    """A filter of alerts; None, or empty, asks nothing.
+    """A filter of alerts; None passes all.
 
     Attributes:
-        after, before: exclusive bounds of the number.
+        after, before: exclusive bounds of `number`.
     """
 
     gallery_id: int | None = None
@@ -139,18 +142,18 @@ class Watches(RecordPart):
         forecast: Forecast,
         key_id: str,
     ) -> ArmedList:
-        """Arm a list, or an armed one by other settings.
+        """Arm a list, or replace the settings of an armed one.
 
         Raises:
             UnknownGallery: the gallery was deleted.
-            InvalidField: as many as may be are armed.
+            InvalidField: the largest number of lists is armed.
         """
         entry = require_entry(transaction, gallery_id)
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
         now = now_micros()
-        # No traffic was counted while it was disarmed.
+        # Exclude the time while the list was disarmed, in which no traffic was counted.
         transaction.change(
             "UPDATE watch_traffic SET since = since + ? - watches.disarmed_at FROM watches "
             "WHERE watch_traffic.gallery_id = ? AND watches.gallery_id = watch_traffic.gallery_id "
@@ -174,10 +177,10 @@ class Watches(RecordPart):
     def disarm(
         self, transaction: Transaction, gallery_id: int, why: str, alert: bool = False
     ) -> NotedVisit | None:
-        """Disarm a list; with `alert` write one that says why.
+        """Disarm a list; with `alert`, write an alert that says why.
 
         Returns:
-            The alert; None where there is none, or the list was disarmed before.
+            The alert; None if none was written, also because the list was not armed.
         """
         disarmed = f"UPDATE watches SET disarmed_at = ?, why = ? WHERE gallery_id = ? AND {ARMED}"
         now = now_micros()
@@ -187,40 +190,33 @@ class Watches(RecordPart):
 
     @transactional
     def warn(self, transaction: Transaction, gallery_id: int, detail: str) -> NotedVisit | None:
-        """Write that an armed list raises more than was promised, once since it was armed."""
+        """Write an alert that an armed list breaks its promise, at most once for each arming."""
         watch = _armed(transaction, gallery_id)
-        if watch is None:
-            return None
         asked = (
             "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' "
             "AND created_at >= ?"
         )
-        if transaction.value(asked, (gallery_id, as_micros(watch.armed_at))):
+        if watch is None or transaction.value(asked, (gallery_id, as_micros(watch.armed_at))):
             return None
         return _write(transaction, gallery_id, _about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
-        """Return a list with its alarms, also one that is disarmed; None if it never was armed."""
+        """Return a list and the counts of its alerts; None if it never was armed."""
         counted = (
-            "SELECT count(*) AS alerts, total(state = 'confirmed') AS confirmed, "
-            "total(state = 'rejected') AS rejected FROM alerts "
+            "SELECT count(*) AS alerts, count(*) FILTER (WHERE state = 'confirmed') AS confirmed, "
+            "count(*) FILTER (WHERE state = 'rejected') AS rejected FROM alerts "
             "WHERE gallery_id = ? AND kind = 'visit' AND created_at >= ?"
         )
         with self._database.read() as reader:
             for watch in _read_lists(reader, "WHERE gallery_id = ?", (gallery_id,)):
                 values = (gallery_id, as_micros(watch.armed_at))
-                alerts, confirmed, rejected = reader.execute(counted, values)[0]
+                counts = reader.execute(counted, values)[0]
+                alerts, confirmed, rejected = counts
                 days = ((watch.disarmed_at or datetime.now(UTC)) - watch.armed_at) / timedelta(1)
                 reviewed = confirmed + rejected
-                return watch.model_copy(
-                    update={
-                        "alerts": alerts,
-                        "confirmed": int(confirmed),
-                        "rejected": int(rejected),
-                        "days": days,
-                        "false_alarms": alerts / days * rejected / reviewed if reviewed else None,
-                    }
-                )
+                false_alarms = alerts / days * rejected / reviewed if reviewed else None
+                changes = {**counts, "days": days, "false_alarms": false_alarms}
+                return watch.model_copy(update=changes)
         return None
 
     def armed(self) -> list[ArmedList]:
@@ -229,45 +225,47 @@ class Watches(RecordPart):
 
     @transactional
     def add_traffic(
-        self, transaction: Transaction, gallery_id: int, subject: str, counts: Sequence[int]
+        self, transaction: Transaction, gallery_id: int, subject: str, counts: Counts
     ) -> None:
-        """Add the counts of a histogram to those of a list; those of another subject are dropped.
+        """Add counts to the histogram of a list's traffic, and drop counts of another subject.
 
         Args:
-            subject: names what the scores that are counted depend on.
+            subject: identifies comparable traffic.
+            counts: one per bin.
         """
         require_entry(transaction, gallery_id)
         row = transaction.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
         if row:
-            counts = [sum(both) for both in zip(counts, _counts_of(row), strict=True)]
+            counts = counts + np.frombuffer(row["histogram"], COUNT)
         values = {
             "gallery_id": gallery_id,
             "subject": subject,
-            "histogram": np.array(counts, COUNTS).tobytes(),
-            "tracks": sum(counts),
+            "histogram": counts.astype(COUNT).tobytes(),
+            "tracks": int(counts.sum()),
             "since": row["since"] if row else now_micros(),
         }
         transaction.insert(WATCH_TRAFFIC, values, instead=True)
 
-    def traffic(self, gallery_id: int, subject: str) -> tuple[list[int], datetime] | None:
-        """Return the counts of a list's histogram, and since when they were counted.
+    def traffic(self, gallery_id: int, subject: str) -> tuple[Counts, datetime]:
+        """Return the counts of a list's traffic and the time of the first; empty if there are none.
 
-        Returns:
-            None where there are none of this subject.
+        Args:
+            subject: as in `add_traffic`.
         """
         row = self._reader.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
-        return (_counts_of(row), as_moment(row["since"])) if row else None
+        histogram, since = (row["histogram"], row["since"]) if row else (b"", now_micros())
+        return np.frombuffer(histogram, COUNT), as_moment(since)
 
     @transactional
     def note_visit(
         self, transaction: Transaction, gallery_id: int, seen: VisitSeen
     ) -> NotedVisit | None:
-        """Extend the visit of a person at a camera, or write the alert, picture and deliveries.
+        """Extend the visit of a person at a camera, or write an alert, its picture and deliveries.
 
-        Processes that call it for one visit at once write one alert.
+        Processes that note the same visit at the same time write one alert.
 
         Returns:
-            None where the list is disarmed, or its nearest crop is gone or has no name now.
+            None if the list is disarmed, or its nearest crop was deleted or has no name any more.
         """
         watch = _armed(transaction, gallery_id)
         asked = "SELECT crop_id, person_id FROM crops WHERE gallery_id = ? AND slot = ?"
@@ -283,8 +281,7 @@ class Watches(RecordPart):
             "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
         )
         person = (crop["person_id"], seen.camera, as_micros(seen.first_seen))
-        columns = [name for name in ALERTS.columns if hasattr(seen, name)]
-        values = {name: getattr(seen, name) for name in columns}
+        values = {name: value for name, value in asdict(seen).items() if name in ALERTS.columns}
         values |= {
             "person_id": crop["person_id"],
             "first_seen": as_micros(seen.first_seen),
@@ -295,11 +292,11 @@ class Watches(RecordPart):
         return _write(transaction, gallery_id, values, seen.picture)
 
     def newest_number(self) -> int:
-        """Return the number of the newest alert, also where that is gone; 0 before the first."""
+        """Return the number of the newest alert, even if it was removed; 0 before the first."""
         return _newest(self._reader)
 
     def alerts(self, wanted: AlertFilter, limit: int, oldest_first: bool = False) -> list[Alert]:
-        """Return up to `limit` alerts that pass a filter, the newest first."""
+        """Return up to `limit` alerts that pass a filter, newest first by default."""
         conditions = {
             "gallery_id = ?": wanted.gallery_id,
             "person_id IN (SELECT person_id FROM people WHERE name = ?)": wanted.identity,
@@ -309,18 +306,18 @@ class Watches(RecordPart):
             "number > ?": wanted.after,
             "number < ?": wanted.before,
         }
-        asked = {text: value for text, value in conditions.items() if value is not None}
+        asked, values = all_of(conditions)
         order = "" if oldest_first else "DESC"
-        rest = f"WHERE {' AND '.join([OF_GALLERIES, *asked])} ORDER BY number {order} LIMIT ?"
+        rest = f"WHERE {OF_GALLERIES} AND {asked} ORDER BY number {order} LIMIT ?"
         with self._database.read() as reader:
-            return _read(reader, rest, [*asked.values(), limit])
+            return _read(reader, rest, [*values, limit])
 
     def alert(self, alert_id: str) -> Alert | None:
         with self._database.read() as reader:
-            return next(iter(_read(reader, "WHERE alert_id = ?", (alert_id,))), None)
+            return _read_alert(reader, alert_id)
 
     def picture(self, alert_id: str) -> Picture | None:
-        """Return the picture of an alert; None where none is kept, or the alert is gone."""
+        """Return the picture of an alert; None if the picture or the alert does not exist."""
         of_alert = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
         row = self._reader.row(ALERT_PICTURES, of_alert, (alert_id,))
         return Picture(row["content"], row["content_type"]) if row else None
@@ -329,19 +326,17 @@ class Watches(RecordPart):
     def review(
         self, transaction: Transaction, alert_id: str, decision: AlertState, key_id: str
     ) -> Alert | None:
-        """Note whether an alert shows its person; `open` takes that back. None where it is gone."""
-        is_open = decision == "open"
-        by = None if is_open else key_id
-        at = None if is_open else now_micros()
+        """Store a decision on an alert, or remove it with `open`; return None if it is gone."""
+        reviewed = (None, None) if decision == "open" else (key_id, now_micros())
         transaction.change(
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
-            (decision, by, at, alert_id),
+            (decision, *reviewed, alert_id),
         )
-        return next(iter(_read(transaction, "WHERE alert_id = ?", (alert_id,))), None)
+        return _read_alert(transaction, alert_id)
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
-        """Remove some alerts of a list that are older than its days; return how many."""
+        """Remove some alerts of a list that are past its retention; return how many."""
         oldest = "SELECT ? - json_extract(settings, '$.retention_days') * ? FROM watches"
         removed = transaction.change(
             "DELETE FROM alerts WHERE number IN (SELECT number FROM alerts WHERE gallery_id = ? "
@@ -354,7 +349,7 @@ class Watches(RecordPart):
 
 
 def stop_watching(transaction: Transaction) -> None:
-    """Disarm every list, and send nothing that waits: the record is one of before."""
+    """Disarm every list and give up waiting deliveries, after a restore of the record."""
     why = "the record was restored"
     now = now_micros()
     disarmed = f"UPDATE watches SET disarmed_at = ?, why = ? WHERE {ARMED}"
@@ -367,7 +362,7 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
     """Remove the alerts about a person, with pictures and deliveries.
 
     Returns:
-        How many, and how many messages about them were sent to each address.
+        Number of alerts, and number of messages about them that were sent to each address.
     """
     sent = transaction.tuples(
         "SELECT sent_to, count(*) FROM deliveries JOIN alerts USING (number) "
@@ -381,46 +376,33 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
 
 
 def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
-    """Return a list that is armed and not expired; None where it is not."""
+    """Return a list if it is armed and has not expired."""
     require_entry(reader, gallery_id)
     watches = _read_lists(reader, f"WHERE gallery_id = ? AND {ARMED}", (gallery_id,))
     now = datetime.now(UTC)
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
 
 
-def _counts_of(row: sqlite3.Row) -> list[int]:
-    counts: list[int] = np.frombuffer(row["histogram"], COUNTS).tolist()
-    return counts
-
-
-def _read_lists(reader: Reader, rest: str, values: Sequence[Any] = ()) -> list[ArmedList]:
-    rows = reader.rows(WATCHES, rest, values)
-    found = reader.execute(
-        "SELECT gallery_id, name, embedder, restores, coalesce(tracks, 0) FROM galleries "
-        "LEFT JOIN watch_traffic USING (gallery_id) "
-        f"WHERE name IS NOT NULL AND gallery_id IN {AMONG}",
-        (as_json(row["gallery_id"] for row in rows),),
+def _read_lists(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> list[ArmedList]:
+    more = (
+        "SELECT gallery_id, name AS gallery, coalesce(tracks, 0) AS tracks, "
+        "iif(disarmed_at IS NULL, 'armed', 'disarmed') AS state, watches.embedder != "
+        "galleries.embedder OR watches.restores != galleries.restores AS outdated FROM watches "
+        "JOIN galleries USING (gallery_id) LEFT JOIN watch_traffic USING (gallery_id) "
+        "WHERE name IS NOT NULL"
     )
-    galleries = {gallery_id: about for gallery_id, *about in found}
-    lists = []
-    for row in rows:
-        if row["gallery_id"] in galleries:
-            name, *vectors, tracks = galleries[row["gallery_id"]]
-            watch = ArmedList(
-                gallery_id=row["gallery_id"],
-                gallery=name,
-                state="armed" if row["disarmed_at"] is None else "disarmed",
-                settings=WatchSettings.model_validate_json(row["settings"]),
-                promised=Forecast.model_validate_json(row["forecast"]),
-                armed_at=as_moment(row["armed_at"]),
-                key_id=row["key_id"],
-                disarmed_at=as_moment(row["disarmed_at"]),
-                why=row["why"],
-                outdated=vectors != [row["embedder"], row["restores"]],
-                tracks=tracks,
-            )
-            lists.append(watch)
-    return lists
+    return [
+        ArmedList.model_validate(
+            {
+                **row,
+                "settings": WatchSettings.model_validate_json(row["settings"]),
+                "promised": Forecast.model_validate_json(row["forecast"]),
+                # Only a process that holds the list knows its current forecast.
+                "forecast": None,
+            }
+        )
+        for row in reader.joined(WATCHES, "gallery_id", more, clauses, values)
+    ]
 
 
 def _newest(reader: Reader) -> int:
@@ -431,25 +413,21 @@ def _newest(reader: Reader) -> int:
 def _extend(
     transaction: Transaction, person_id: int, seen: VisitSeen, quiet_seconds: int
 ) -> int | None:
-    """Extend the visit that these crops go on with; return its number, or None for a new one."""
+    """Extend the visit that these crops belong to; return its number, or None if it is new."""
     quiet = quiet_seconds * 1_000_000
-    # A crop that comes late may go on with a visit, and never becomes one.
+    first_seen = as_micros(seen.first_seen)
+    last_seen = as_micros(seen.last_seen)
+    # Late crops may extend a visit, but a late entry never becomes a visit.
     number: int | None = transaction.value(
         "SELECT number FROM alerts WHERE person_id = ? AND last_seen >= ? AND first_seen <= ? "
         "AND camera IS ? AND kind IN ('visit', ?) ORDER BY last_seen DESC LIMIT 1",
-        (
-            person_id,
-            as_micros(seen.first_seen) - quiet,
-            as_micros(seen.last_seen) + quiet,
-            seen.camera,
-            seen.kind,
-        ),
+        (person_id, first_seen - quiet, last_seen + quiet, seen.camera, seen.kind),
     )
     if number is not None:
         transaction.change(
             "UPDATE alerts SET first_seen = min(first_seen, ?), last_seen = max(last_seen, ?), "
             "crops = crops + ? WHERE number = ?",
-            (as_micros(seen.first_seen), as_micros(seen.last_seen), seen.crops, number),
+            (first_seen, last_seen, seen.crops, number),
         )
     return number
 
@@ -465,7 +443,7 @@ def _write(
     values: Mapping[str, Any],
     picture: Picture | None = None,
 ) -> NotedVisit:
-    """Write an alert with its picture and deliveries; beyond `KEPT_ALERTS` the oldest goes."""
+    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     number = _newest(transaction) + 1
     transaction.insert(RECORD, {"name": NEWEST_ALERT, "value": number}, instead=True)
     now = now_micros()
@@ -478,15 +456,14 @@ def _write(
     }
     transaction.insert(ALERTS, {**made, **values})
     if picture is not None:
-        kept = {"content_type": picture.content_type, "content": picture.content}
-        transaction.insert(ALERT_PICTURES, {"number": number, **kept})
+        transaction.insert(ALERT_PICTURES, {"number": number, **asdict(picture)})
     dropped = 0
     if values["kind"] != "late":
         dropped = _deliver(transaction, gallery_id, number, now)
     count = transaction.value("SELECT count(*) FROM alerts")
     removed = 0
     if count > KEPT_ALERTS:
-        removed = transaction.change(GIVING_PLACE, (count - KEPT_ALERTS,))
+        removed = transaction.change(DELETE_SURPLUS, (count - KEPT_ALERTS,))
         transaction.removes = True
     transaction.note("alerts")
     (alert,) = _read(transaction, "WHERE number = ?", (number,))
@@ -494,7 +471,7 @@ def _write(
 
 
 def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -> int:
-    """Write a delivery for each webhook of a list; return how many had no place for one."""
+    """Write a delivery for each webhook of a list; return the number of dropped deliveries."""
     webhooks = transaction.execute(
         "SELECT webhook_id, (SELECT count(*) FROM deliveries "
         "WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'waiting') FROM webhooks "
@@ -520,30 +497,18 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -
     return dropped
 
 
-def _read(reader: Reader, rest: str, values: Sequence[Any]) -> list[Alert]:
-    rows = reader.rows(ALERTS, rest, values)
-    found = reader.execute(
+def _read_alert(reader: Reader, alert_id: str) -> Alert | None:
+    return next(iter(_read(reader, "WHERE alert_id = ?", (alert_id,))), None)
+
+
+def _read(reader: Reader, clauses: str, values: Sequence[Any]) -> list[Alert]:
+    more = (
         "SELECT number, galleries.name AS gallery, people.name AS identity, "
-        "alert_pictures.number IS NOT NULL AS pictured FROM alerts "
-        "JOIN galleries ON galleries.gallery_id = alerts.gallery_id "
+        "iif(alert_pictures.number, '/v1/alerts/' || alert_id || '/image', NULL) AS image_url, "
+        "'/v1/galleries/' || galleries.name || '/crops/' || crop_id || '/image' AS reference_url "
+        "FROM alerts JOIN galleries ON galleries.gallery_id = alerts.gallery_id "
         "LEFT JOIN people USING (person_id) LEFT JOIN alert_pictures USING (number) "
-        f"WHERE galleries.name IS NOT NULL AND number IN {AMONG}",
-        (as_json(row["number"] for row in rows),),
+        "WHERE galleries.name IS NOT NULL"
     )
-    about = {row["number"]: row for row in found}
-    return [_as_alert(row, about[row["number"]]) for row in rows if row["number"] in about]
-
-
-def _as_alert(row: sqlite3.Row, about: sqlite3.Row) -> Alert:
-    url = f"/v1/alerts/{row['alert_id']}/image"
-    crop = row["crop_id"] and f"/v1/galleries/{about['gallery']}/crops/{row['crop_id']}/image"
-    moments = ("first_seen", "last_seen", "reviewed_at", "created_at")
-    return Alert.model_validate(
-        {
-            **row,
-            **about,
-            **{name: as_moment(row[name]) for name in moments},
-            "image_url": url if about["pictured"] else None,
-            "reference_url": crop,
-        }
-    )
+    rows = reader.joined(ALERTS, "number", more, clauses, values)
+    return [Alert.model_validate(row) for row in rows]

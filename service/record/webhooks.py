@@ -15,21 +15,25 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import DELIVERIES, WEBHOOKS, as_micros, as_moment, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, as_json
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json
 from service.record.values import new_crop_id
 
 MOST_WEBHOOKS = 20
 
 
 class StoredWebhook(NewWebhook):
-    """A webhook with its secrets; without a gallery it gets the alerts of every list."""
+    """A webhook with its secrets; one without a gallery gets the alerts of all lists."""
 
     former_secret: str | None = Field(repr=False)
 
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """A delivery that is to be tried now, of the alert with this number."""
+    """A delivery to attempt now.
+
+    Attributes:
+        number: number of its alert.
+    """
 
     delivery_id: str
     webhook: StoredWebhook
@@ -38,7 +42,7 @@ class DueDelivery:
 
 
 class Webhooks(RecordPart):
-    """The webhooks, and what waits to be sent to them."""
+    """The webhooks and their deliveries."""
 
     @transactional
     def create(
@@ -50,11 +54,11 @@ class Webhooks(RecordPart):
         note: str,
         key_id: str,
     ) -> StoredWebhook:
-        """Keep a new webhook.
+        """Store a new webhook.
 
         Raises:
             UnknownGallery: its gallery was deleted.
-            InvalidField: there are as many as may be.
+            InvalidField: the largest number of webhooks exists.
         """
         if gallery_id is not None:
             require_entry(transaction, gallery_id)
@@ -92,14 +96,14 @@ class Webhooks(RecordPart):
         transaction.change(
             f"UPDATE webhooks SET {settings} WHERE webhook_id = ?", (*values.values(), webhook_id)
         )
-        # The former address and secret leave the log too.
+        # The former address and secret have to leave SQLite's log, too.
         transaction.removes = True
         transaction.note("alerts")
         return next(iter(_read(transaction, "WHERE webhook_id = ?", webhook_id)), None)
 
     @transactional
     def delete(self, transaction: Transaction, webhook_id: str) -> bool:
-        """Remove a webhook with its unsent deliveries; the others tell who knows of an alert."""
+        """Remove a webhook and its unsent deliveries; sent ones show who knows of an alert."""
         unsent = "DELETE FROM deliveries WHERE webhook_id = ? AND sent_to IS NULL"
         transaction.change(unsent, (webhook_id,))
         given_up = "UPDATE deliveries SET state = 'dead' WHERE webhook_id = ? AND state = 'waiting'"
@@ -111,11 +115,11 @@ class Webhooks(RecordPart):
     def due(
         self, now: datetime, under_way: Mapping[str, str], at_once: int
     ) -> tuple[list[DueDelivery], datetime | None]:
-        """Return the deliveries that are to be tried now, and when the next one after them is.
+        """Return the deliveries to attempt now, and the time of the next later one.
 
         Args:
-            under_way: the webhook of each delivery that is being tried.
-            at_once: how many of one webhook may be.
+            under_way: deliveries that are being attempted, with their webhooks.
+            at_once: largest number of concurrent attempts of one webhook.
         """
         busy = Counter(under_way.values())
         ready = (
@@ -132,11 +136,10 @@ class Webhooks(RecordPart):
             for webhook in _read(reader, "WHERE enabled"):
                 free = at_once - busy[webhook.webhook_id]
                 values = (webhook.webhook_id, micros, as_json(under_way), free)
-                for row in reader.rows(DELIVERIES, ready, values):
-                    delivery = DueDelivery(
-                        row["delivery_id"], webhook, row["number"], row["attempts"]
-                    )
-                    due.append(delivery)
+                due += [
+                    DueDelivery(row["delivery_id"], webhook, row["number"], row["attempts"])
+                    for row in reader.rows(DELIVERIES, ready, values)
+                ]
             return due, as_moment(reader.value(later, (micros,)))
 
     @transactional
@@ -150,11 +153,11 @@ class Webhooks(RecordPart):
         error: str | None,
         next_at: datetime | None = None,
     ) -> None:
-        """Note the outcome of an attempt.
+        """Store the outcome of an attempt.
 
         Args:
-            sent_to: the address, where anything may have been sent.
-            next_at: of the next attempt, while it waits.
+            sent_to: the address, if anything may have been sent.
+            next_at: time of the next attempt of a waiting delivery.
         """
         transaction.change(
             "UPDATE deliveries SET state = ?, attempts = attempts + 1, status = ?, error = ?, "
@@ -173,20 +176,18 @@ class Webhooks(RecordPart):
         before: str | None,
         limit: int,
     ) -> list[Delivery]:
-        """Return up to `limit` deliveries that are older than one; the newest first."""
+        """Return up to `limit` deliveries before `before`, newest first."""
         conditions = {
-            "deliveries.state = ?": state,
+            "state = ?": state,
             "webhook_id = ?": webhook_id,
-            "alerts.gallery_id = ?": gallery_id,
+            "number IN (SELECT number FROM alerts WHERE gallery_id = ?)": gallery_id,
             "delivery_id < ?": before,
         }
-        asked = {text: value for text, value in conditions.items() if value is not None}
-        where = " AND ".join(["TRUE", *asked])
-        return _deliveries(self._reader, where, [*asked.values()], limit)
+        return _deliveries(self._reader, *all_of(conditions), limit)
 
     @transactional
     def retry(self, transaction: Transaction, delivery_id: str) -> None:
-        """Begin a delivery anew where it is dead and its webhook is there."""
+        """Restart a dead delivery whose webhook still exists."""
         transaction.change(
             "UPDATE deliveries SET state = 'waiting', attempts = 0, next_at = ? "
             "WHERE delivery_id = ? AND state = 'dead' AND webhook_id IS NOT NULL",
@@ -199,43 +200,21 @@ class Webhooks(RecordPart):
         return dict(counted)
 
 
-def _read(reader: Reader, rest: str, *values: str) -> list[StoredWebhook]:
-    rows = reader.rows(WEBHOOKS, rest, values)
+def _read(reader: Reader, clauses: str, *values: str) -> list[StoredWebhook]:
     counted = "(SELECT count(*) FROM deliveries WHERE webhook_id = webhooks.webhook_id AND state = "
-    found = reader.execute(
+    more = (
         f"SELECT webhook_id, name AS gallery, {counted} 'waiting') AS waiting, "
-        f"{counted} 'dead') AS dead FROM webhooks LEFT JOIN galleries USING (gallery_id) "
-        f"WHERE webhook_id IN {AMONG}",
-        (as_json(row["webhook_id"] for row in rows),),
+        f"{counted} 'dead') AS dead FROM webhooks LEFT JOIN galleries USING (gallery_id) WHERE TRUE"
     )
-    about = {row["webhook_id"]: row for row in found}
-    return [
-        StoredWebhook.model_validate(
-            {
-                **row,
-                **about[row["webhook_id"]],
-                "former_until": as_moment(row["former_until"]),
-                "created_at": as_moment(row["created_at"]),
-            }
-        )
-        for row in rows
-    ]
+    rows = reader.joined(WEBHOOKS, "webhook_id", more, clauses, values)
+    return [StoredWebhook.model_validate(row) for row in rows]
 
 
 def _deliveries(reader: Reader, where: str, values: list[Any], limit: int) -> list[Delivery]:
-    names = ", ".join(f"deliveries.{name}" for name in DELIVERIES.columns)
-    found = reader.execute(
-        f"SELECT {names}, alert_id FROM deliveries JOIN alerts USING (number) WHERE {where} "
-        "ORDER BY delivery_id DESC LIMIT ?",
-        (*values, limit),
+    more = (
+        "SELECT delivery_id, alert_id, iif(deliveries.state = 'waiting', next_at, NULL) AS next_at "
+        "FROM deliveries JOIN alerts USING (number) WHERE TRUE"
     )
-    return [
-        Delivery.model_validate(
-            {
-                **row,
-                "next_at": as_moment(row["next_at"]) if row["state"] == "waiting" else None,
-                "created_at": as_moment(row["created_at"]),
-            }
-        )
-        for row in found
-    ]
+    clauses = f"WHERE {where} ORDER BY delivery_id DESC LIMIT ?"
+    rows = reader.joined(DELIVERIES, "delivery_id", more, clauses, [*values, limit])
+    return [Delivery.model_validate(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Armed lists in the memory of one process, with which its sightings are compared."""
+"""The armed lists in the memory of one process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hmac
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -24,13 +23,13 @@ SECONDS = re.compile(r"[0-9]{1,11}")
 
 @dataclass(frozen=True)
 class ActiveList:
-    """A list that sightings are compared with.
+    """A list with its fitted threshold, ready to be compared with sightings.
 
     Attributes:
-        watch_list: its named crops, of one moment.
-        row_ids: their slots, `(n,)`.
-        embedder: fingerprint of the one that made their vectors.
-        subject: of its traffic: names what scores depend on.
+        watch_list: the named crops of the gallery at one moment.
+        row_ids: slots of the crops of `watch_list`, `(n,)`.
+        embedder: fingerprint of the embedder of their vectors.
+        subject: identifies the traffic that is comparable with the list.
     """
 
     gallery: Gallery
@@ -41,20 +40,15 @@ class ActiveList:
     embedder: str
     subject: str
 
-    @cached_property
-    def _zone(self) -> ZoneInfo:
-        return ZoneInfo(self.settings.time_zone)
-
     def takes(self, camera: str | None, moment: datetime) -> bool:
-        """Return whether it watches a camera at a time, which has a time zone."""
-        if self.settings.expires_at <= moment:
+        """Return True if the list watches this camera at this time, which has a time zone."""
+        settings = self.settings
+        if settings.expires_at <= moment or (settings.cameras and camera not in settings.cameras):
             return False
-        if self.settings.cameras and camera not in self.settings.cameras:
-            return False
-        if not self.settings.hours:
+        if not settings.hours:
             return True
-        start, end = self.settings.hours.split("-")
-        now = f"{moment.astimezone(self._zone):%H:%M}"
+        start, end = settings.hours.split("-")
+        now = f"{moment.astimezone(ZoneInfo(settings.time_zone)):%H:%M}"
         if start < end:
             return start <= now < end
         return now >= start or now < end
@@ -62,11 +56,11 @@ class ActiveList:
 
 @dataclass(frozen=True)
 class HeldList:
-    """An armed list with the state that it was fitted to.
+    """An armed list and the state for which it was fitted.
 
     Attributes:
-        active: None where it could not be fitted, which `why` explains.
-        due: it is not fitted again before, by `time.monotonic`.
+        active: None if it could not be fitted, as `why` explains.
+        due: earliest time of the next fit, by `time.monotonic`.
     """
 
     state: object
@@ -76,17 +70,17 @@ class HeldList:
 
 
 class ArmedLists:
-    """The armed lists that can be compared with, and the secret by which the watch is signed."""
+    """The armed lists of a process, and the secret that signs confirmations and addresses."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"watch", "sha256")
-        # By the numbers of their galleries.
+        # By `gallery_id`.
         self.held: dict[int, HeldList] = {}
-        # One task at a time compares these lists with the record's.
+        # Held while `held` is updated from the record.
         self.lock = asyncio.Lock()
-        # Set once the lists of the record were looked at for the first time.
+        # Set after the first update.
         self.loaded = asyncio.Event()
-        # Set at the next change of alerts or of their deliveries, and then another one.
+        # Set at the next change of alerts or deliveries, and then replaced.
         self.changed = asyncio.Event()
 
     def announce(self) -> None:
@@ -94,10 +88,10 @@ class ArmedLists:
         self.changed = asyncio.Event()
 
     async def ready(self) -> None:
-        """Wait until the lists of the record are there, after a start.
+        """Wait until the armed lists have been read after a start.
 
         Raises:
-            RecordUnavailable: that takes long.
+            RecordUnavailable: they were not read in time.
         """
         try:
             async with asyncio.timeout(READY_WITHIN_SECONDS):
@@ -105,11 +99,8 @@ class ArmedLists:
         except TimeoutError as error:
             raise RecordUnavailable("the watch lists are not read yet") from error
 
-    def current(self) -> list[ActiveList]:
-        return [held.active for held in self.held.values() if held.active]
-
     def sign(self, until: datetime, *values: object) -> str:
-        """Return a token for values that is valid until a time, in whole seconds."""
+        """Return a token that proves the values and is valid until a time, in whole seconds."""
         seconds = int(until.timestamp())
         signed = repr((seconds, *values)).encode()
         return f"{seconds}.{hmac.digest(self._key, signed, 'sha256').hex()}"
@@ -119,5 +110,6 @@ class ArmedLists:
         if not SECONDS.fullmatch(seconds):
             return False
         until = datetime.fromtimestamp(int(seconds), UTC)
-        right = hmac.compare_digest(token.encode(), self.sign(until, *values).encode())
-        return right and until > datetime.now(UTC)
+        expected = self.sign(until, *values)
+        is_right = hmac.compare_digest(token.encode(), expected.encode())
+        return is_right and until > datetime.now(UTC)

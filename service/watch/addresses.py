@@ -1,4 +1,4 @@
-"""The addresses that webhooks may have, so that none leads into the service's own network."""
+"""Look up and check the addresses of webhooks, so that none leads into the service's network."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from service.errors import InvalidField
 
 MAX_URL = 2048
 PORTS = range(1, 65_536)
-# The network prefix under which translators show IPv4 addresses.
+# Prefix of IPv6 addresses that stand for IPv4 addresses (NAT64).
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 LOWEST_32_BITS = 0xFFFF_FFFF
 # Multicast, reserved and special networks, which `is_global` of some Python versions takes for
 # public ones. Of IPv6 only 2000::/3 is public.
 NOT_PUBLIC = ("192.0.0.0/24", "224.0.0.0/3", "::/3", "4000::/2", "8000::/1")
-# Hosts by which an address says itself that it is one of this machine.
+# Hosts that name this machine explicitly.
 THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
-# An address that cannot be connected to may have another one beside it.
+# Number of addresses of one name that are tried in turn.
 MOST_ADDRESSES = 3
 Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """An address of a webhook, resolved once: nothing looks its name up again.
+    """The receiver of a message, whose name was looked up once and is not looked up again.
 
     Attributes:
-        url: as given.
-        addresses: to connect to, in order.
+        addresses: addresses to connect to, in order.
     """
 
     url: httpx.URL
@@ -43,15 +42,15 @@ class Receiver:
 
 
 async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -> Receiver:
-    """Look up the name of a webhook's address, and check every address that it stands for.
+    """Look up the host of a webhook's URL, and check every address of it.
 
     Args:
-        allow_private: addresses of private networks may be used, and names that stand for this
-            machine. An address that says itself that it is this machine's always may.
-        threads: wait for the name server.
+        allow_private: also allow private networks, and other names of this machine than the
+            explicit ones, which are always allowed.
+        threads: threads that wait for the name server.
 
     Raises:
-        InvalidField: it cannot be used.
+        InvalidField: the URL cannot be used.
     """
     url = _parse(text)
     port = url.port or (443 if url.scheme == "https" else 80)
@@ -62,8 +61,9 @@ async def resolve(text: str, allow_private: bool, threads: ThreadPoolExecutor) -
         )
     except (OSError, UnicodeError) as error:
         raise InvalidField(f"url: the name {url.host!r} cannot be looked up: {error}") from error
-    # A link-local address may come with the name of an interface.
-    texts = [str(place[0]).partition("%")[0] for *_, place in found]
+    hosts = [str(place[0]) for *_, place in found]
+    # A link-local address may end with the name of an interface.
+    texts = [host.partition("%")[0] for host in hosts]
     addresses = tuple(ipaddress.ip_address(text) for text in dict.fromkeys(texts))
     for address in addresses:
         _require_usable(url, address, allow_private)

@@ -1,4 +1,4 @@
-"""Forecasts for a watch list: its false alarms in a day, and the listed people that it finds."""
+"""Forecasts of a watch list: its false alarms in a day, and the listed people that it finds."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
 
 TRACKS_PER_PERSON = 4.0
-# One alarm for a person makes another of their tracks an alarm with this probability.
+# Probability that a further track of a person who raised an alarm raises another one.
 ALARMED_AGAIN = 0.4
-# The obtained rate over the promised one is log-normal, with this median.
+# Medians of the obtained rate over the promised one, which is log-normal.
 MEDIAN_BEFORE_TRAFFIC = 1.5
 MEDIAN_OF_TRAFFIC = 1.0
-# Tracks that tell as much about a list as one of its people.
+# Number of tracks that inform as much as one person of the list.
 TRACKS_OF_A_PERSON = 3.0
 FURTHEST = 1e-2
 DRAWS = 20_000
 INTERVAL = (0.05, 0.95)
 NORMAL_95 = 1.645
-# A track of a person is found more often than a single crop left out, in logits.
+# A track is found more often than a single crop; difference in logits and its deviation.
 TRACK_GAIN = 1.1
 TRACK_SPREAD = 0.9
 LEAST_SHARE = 0.01
 
 
 class Alarms(NamedTuple):
-    """False alarms in a day: the median, and the ends of its 90% interval; None if not known."""
+    """The median of the false alarms in a day and its 90% interval; None if not known."""
 
     false_alarms: float | None = None
     low: int | None = None
@@ -43,9 +43,8 @@ class Found(NamedTuple):
     """The share of listed people's tracks that raise an alarm with the right name.
 
     Attributes:
-        found: 0 to 1; None where the basis is "not_known".
-        found_low, found_high: ends of a 90% interval. With the basis "one_camera" only `found_high`
-            is known.
+        found: 0 to 1; None if not known.
+        found_low, found_high: 90% interval; with the basis "one_camera" only `found_high` is known.
     """
 
     found_basis: Literal["several_cameras", "one_camera", "not_known"]
@@ -62,9 +61,8 @@ def forecast_alarms(
     """Forecast how often strangers' tracks exceed a threshold.
 
     Args:
-        threshold: of the list.
-        tracks_per_day: how many tracks the site sends in the time that is forecast.
-        tracks_per_person: how many of them one stranger leaves; their alarms come together.
+        tracks_per_day: number of tracks in the time that is forecast.
+        tracks_per_person: mean number of tracks of one stranger, whose alarms come together.
     """
     if threshold.basis == "artefact":
         return Alarms()
@@ -80,7 +78,7 @@ def forecast_alarms(
 
 
 def _rate_spread(threshold: WatchThreshold) -> float:
-    # Standard deviation of ln(obtained rate / promised rate) over lists.
+    # Standard deviation over lists of ln(obtained rate / promised rate).
     people = threshold.people
     tracks = threshold.traffic_tracks
     extrapolated = 1.0 + 0.35 * max(0.0, math.log10(FURTHEST / threshold.rate))
@@ -93,8 +91,8 @@ def _rate_spread(threshold: WatchThreshold) -> float:
 def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
     """Forecast the share of listed people's tracks that are found, by the list's own crops.
 
-    Each crop is searched without itself. Crops that leave their camera out show other cameras;
-    those of one camera resemble each other too much, and bound the share from above.
+    Each crop searches the others. Pairs of two cameras give an estimate; pairs of one camera
+    resemble each other too much and give an upper bound.
     """
     left_out = watch_list.left_out
     several = np.isfinite(left_out.elsewhere)
@@ -104,15 +102,18 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
         spread = math.hypot(TRACK_SPREAD, math.sqrt(5.0 / several.sum()))
         ends = middle + spread * np.array([-NORMAL_95, 0.0, NORMAL_95])
         low, share, high = sigmoid(ends, 50.0).tolist()
-        # The interval ends at whole per cents, as it is shown.
+        # The interval is shown in whole per cent.
         return Found(
-            "several_cameras", share, math.floor(100 * low) / 100, math.ceil(100 * high) / 100
+            "several_cameras",
+            found=share,
+            found_low=math.floor(100 * low) / 100,
+            found_high=math.ceil(100 * high) / 100,
         )
     again = np.isfinite(left_out.same)
     if not again.any():
         return Found("not_known")
     share = _share_above(watch_list, threshold, left_out.same)
-    # The upper end of Wilson's interval for the share of that many people.
+    # Upper end of Wilson's interval.
     people = len(np.unique(left_out.people[again]))
     weight = NORMAL_95**2 / people
     spread = NORMAL_95 * math.sqrt(share * (1.0 - share) / people + weight / people / 4.0)

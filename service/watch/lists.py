@@ -1,4 +1,4 @@
-"""Arming of lists, and their thresholds, which follow the galleries beside the requests."""
+"""Arm lists, and fit their thresholds again in the background when their galleries change."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import numpy as np
 
 from gmn_client.models import WatchSettings
 from model.gallery_thresholds import artefact_thresholds
@@ -24,29 +22,30 @@ from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
 from service.watch.active import ActiveList, HeldList
 from service.watch.forecast import make_forecast
-from service.watch.scores import WatchList
+from service.watch.scores import WatchList, pack
 from service.watch.threshold import FEWEST_TRACKS, Traffic, fit_threshold
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 1.0
 MOST_PEOPLE = 5000
 MOST_CROPS = 50_000
-# Traffic that has grown by this factor moves a threshold anew.
+# A threshold is fitted again when the traffic has grown by this factor.
 GROWTH = 1.5
-# Traffic of a shorter time does not tell that of a day.
+# Traffic of a shorter time says little about a whole day.
 SHORTEST_TRAFFIC = timedelta(days=1)
 DOUBLED = 2.0
-# A fit has this share of the time at most, so that a gallery that changes all the time costs
-# little.
+# Upper bound on the share of time spent on fits of a gallery that changes constantly.
 FITTING_SHARE = 0.1
+# So few lists in memory of their own cost little time.
+MOST_UNPACKED = 10
 
 
 async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) -> ActiveList:
-    """Fit the threshold of a gallery as a list, beside the requests.
+    """Fit the threshold of a gallery as a list, in a thread.
 
     Raises:
-        NeedsReindex: no loaded model made its vectors.
-        InvalidField: it has no named people or too many, or its traffic is not known.
+        NeedsReindex: no loaded model has the gallery's embedder.
+        InvalidField: the gallery has no named people or too many, or its traffic is not known.
     """
     crops = await read_named_crops(runtime, gallery)
     if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
@@ -66,12 +65,13 @@ def _fit(
     runtime: Runtime, gallery: Gallery, settings: WatchSettings, crops: NamedCrops
 ) -> ActiveList:
     model = runtime.models[gallery.embedder]
-    watch_list = WatchList(crops.columns.vectors[crops.slots], crops.names, crops.cameras)
-    # Heights above a level and plain cosines are not compared, nor those of other sizes.
+    vectors = crops.columns.vectors[crops.slots]
+    watch_list = WatchList(vectors, crops.names, crops.cameras)
+    # Traffic counts only for lists of similar size: heights above a level and cosines differ.
     subject = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
-    counted = runtime.record.watches.traffic(gallery.gallery_id, subject)
-    traffic = Traffic(np.array(counted[0])) if counted else None
-    tracks_per_day = settings.tracks_per_day or _tracks_per_day(counted)
+    counts, since = runtime.record.watches.traffic(gallery.gallery_id, subject)
+    traffic = Traffic(counts)
+    tracks_per_day = settings.tracks_per_day or _tracks_per_day(traffic.tracks, since)
     rate = settings.budget / tracks_per_day
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
     threshold = fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
@@ -79,16 +79,15 @@ def _fit(
         gallery=gallery,
         settings=settings,
         watch_list=watch_list,
-        row_ids=crops.slots,
+        row_ids=crops.slots[watch_list.order],
         forecast=make_forecast(watch_list, threshold, tracks_per_day),
         embedder=model.embedder,
         subject=subject,
     )
 
 
-def _tracks_per_day(counted: tuple[list[int], datetime] | None) -> float:
-    tracks = sum(counted[0]) if counted else 0
-    counted_for = datetime.now(UTC) - counted[1] if counted else timedelta(0)
+def _tracks_per_day(tracks: int, since: datetime) -> float:
+    counted_for = datetime.now(UTC) - since
     if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
         raise InvalidField(
             f"tracks_per_day: is not known yet: {tracks} tracks were counted, and it takes "
@@ -100,18 +99,17 @@ def _tracks_per_day(counted: tuple[list[int], datetime] | None) -> float:
 async def arm(
     runtime: Runtime, gallery: Gallery, settings: WatchSettings, fitted: ActiveList, key_id: str
 ) -> None:
-    """Arm a list in the record and in this process; others follow at their next look."""
     arm_list = runtime.record.watches.arm
+    # Other processes follow within seconds.
     async with runtime.watches.lock:
         watch = await runtime.galleries.write(
             arm_list, gallery.gallery_id, settings, fitted.forecast, key_id
         )
-        held = HeldList(_state(watch, gallery), fitted)
-        runtime.watches.held[gallery.gallery_id] = held
+        runtime.watches.held[gallery.gallery_id] = HeldList(_state(watch, gallery), fitted)
 
 
 async def disarm(runtime: Runtime, gallery: Gallery, why: str, alert: bool = False) -> None:
-    """Disarm a list; with `alert` people are told why."""
+    """Disarm a list; with `alert`, write an alert that says why."""
     await write_alert(runtime, runtime.record.watches.disarm, gallery.gallery_id, why, alert)
     runtime.watches.held.pop(gallery.gallery_id, None)
 
@@ -119,7 +117,7 @@ async def disarm(runtime: Runtime, gallery: Gallery, why: str, alert: bool = Fal
 async def write_alert(
     runtime: Runtime, rule: Callable[..., NotedVisit | None], *args: Any
 ) -> NotedVisit | None:
-    """Run a rule of the record that may write an alert, and count the alert if it is new."""
+    """Run a rule of the record that may write an alert; count and announce a new alert."""
     noted = await runtime.galleries.write(rule, *args)
     if noted is None or not noted.is_new:
         return noted
@@ -128,15 +126,20 @@ async def write_alert(
     runtime.metrics.alerts.labels(alert.kind).inc()
     runtime.metrics.webhook_dropped.inc(noted.dropped)
     if noted.removed:
-        log.warning("%d alerts gave place to a new one: too many are kept", noted.removed)
+        log.warning("%d old alerts were removed: the limit on alerts is reached", noted.removed)
         runtime.metrics.alerts_removed.inc(noted.removed)
     if runtime.shared is not None:
-        runtime.shared.announce(alert.gallery, "alert", alert_id=alert.alert_id, kind=alert.kind)
+        runtime.shared.announce(
+            alert.gallery,
+            "alert",
+            alert_id=alert.alert_id,
+            kind=alert.kind,
+        )
     return noted
 
 
 async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
-    """Write an alert where a list has raised more false alarms than its forecast allows."""
+    """Write an alert if a list has raised more false alarms than were forecast."""
     watch = await runtime.galleries.read(runtime.record.watches.get, gallery.gallery_id)
     if watch is None or watch.state == "disarmed" or watch.promised.high is None:
         return
@@ -173,9 +176,12 @@ async def _follow_all(runtime: Runtime) -> None:
             try:
                 await _follow(runtime, gallery, watch)
             except ServiceError as error:
-                log.warning("list %s is compared as before: %s", gallery.name, error.detail)
+                log.warning("list %s keeps its threshold: %s", gallery.name, error.detail)
             except Exception:
-                log.exception("list %s is compared as before", gallery.name)
+                log.exception("list %s keeps its threshold", gallery.name)
+        lists = [fitted.active.watch_list for fitted in held.values() if fitted.active]
+        if sum(not watch_list.is_packed for watch_list in lists) > MOST_UNPACKED:
+            await runtime.pools.watch.run(pack, lists)
 
 
 async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
@@ -192,27 +198,27 @@ async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
     if before and (before.state == state or time.monotonic() < before.due):
         return
     began = time.monotonic()
-    active = warning = why = None
+    active = reason = warning = None
     try:
         active = await fit_list(runtime, gallery, watch.settings)
+        promised = watch.promised.false_alarms
+        expected = active.forecast.false_alarms
+        if promised is not None and expected is not None and expected > DOUBLED * promised:
+            warning = (
+                f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
+            )
     except InvalidField as error:
-        why = error.detail
-        warning = f"nothing is compared with it: {why}"
+        reason = error.detail
+        warning = f"nothing is compared with it: {reason}"
     now = time.monotonic()
     due = now + (now - began) / FITTING_SHARE
-    runtime.watches.held[watch.gallery_id] = HeldList(state, active, why, due)
-    promised = watch.promised.false_alarms
-    expected = active.forecast.false_alarms if active else None
-    if promised is not None and expected is not None and expected > DOUBLED * promised:
-        warning = (
-            f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
-        )
+    runtime.watches.held[watch.gallery_id] = HeldList(state, active, reason, due)
     if warning:
         await write_alert(runtime, runtime.record.watches.warn, watch.gallery_id, warning)
 
 
 def _state(watch: ArmedList, gallery: Gallery) -> object:
-    """Return everything that the threshold of a list depends on, traffic by its order of size."""
+    """Return the state on which the threshold of a list depends, traffic by order of magnitude."""
     grown = math.log(max(1.0, watch.tracks / FEWEST_TRACKS), GROWTH)
     has_traffic = watch.tracks >= FEWEST_TRACKS
     return watch.armed_at, gallery.version, gallery.embedder, has_traffic, int(grown)

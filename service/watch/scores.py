@@ -1,10 +1,11 @@
-"""The people of a watch list, and how crops score against them."""
+"""The people of a watch list, and the scores of crops against them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,27 @@ from model.problems import InputProblem
 from model.search_calibration import RANKS
 from model.stranger_tail import level
 
-# One step holds a few arrays of this many scores.
+# Each step holds a few arrays of this many scores.
 SCORES_PER_STEP = 2**22
+# NumPy asks for large pages of memory for arrays of this size or more.
+LARGE_BYTES = 2**22
 Vectors = NDArray[np.float32]
 Integers = NDArray[np.int64]
+
+
+class Scores(NamedTuple):
+    """Scores of crops against one list, `(m,)` each.
+
+    Attributes:
+        heights: with M₁ ≥ M₂ ≥ … the best cosine per person, M₁ − mean(M₂ … M₉); M₁ in a list of
+            fewer than nine people.
+        cosines: M₁.
+        places: position of M₁'s crop in the list.
+    """
+
+    heights: Array
+    cosines: Array
+    places: Integers
 
 
 @dataclass(frozen=True)
@@ -40,16 +58,18 @@ class LeftOutCrops:
 
 
 class WatchList:
-    """The named crops of a list, in the order of their people.
+    """The named crops of a list, sorted by person.
 
-    Made of vectors `(n, d)` of any length, and codes of people and cameras, `(n,)`. Crops of the
-    person -1 are ignored, and the camera -1 is unknown. Raises `InputProblem` where no crop has a
-    name.
+    Made from vectors `(n, d)` of any length, and codes of people and cameras, `(n,)`. Crops of
+    person -1 are ignored, and camera -1 is unknown. Raises `InputProblem` if no crop has a name.
 
     Attributes:
-        people, cameras: codes of each named crop.
-        size: the number of people.
-        has_level: scores are heights above the level of a search, and not cosines.
+        order: positions of the named crops among the vectors, `(n,)`.
+        people, cameras: codes of the named crops, in this order.
+        units: their vectors at unit length, `(n, d)`.
+        size: number of people.
+        has_level: scores are heights above the level of a search; plain cosines if not.
+        is_packed: the vectors lie in large pages of memory; see `pack`.
     """
 
     def __init__(self, vectors: Vectors, people: Integers, cameras: Integers) -> None:
@@ -57,68 +77,47 @@ class WatchList:
         if not len(named):
             raise InputProblem("the list has no named person; enroll crops with an identity")
         order = named[np.argsort(people[named], kind="stable")]
+        self.order = order
         self.people = people[order]
-        self._places = order
         self.cameras = cameras[order]
-        self._units = unit_rows(vectors[order])
+        self.units = unit_rows(vectors[order])
+        self.is_packed = self.units.nbytes >= LARGE_BYTES
         self._starts = np.flatnonzero(np.diff(self.people, prepend=-1))
         self.size = len(self._starts)
         self.has_level = self.size >= RANKS
 
-    def heights(self, queries: Vectors) -> tuple[Array, Integers]:
-        """Score crops against the list.
+    def score(self, queries: Vectors) -> Scores:
+        """Score crops `(m, d)`, of vectors of any length, against the list."""
+        units = unit_rows(queries)
+        parts = [self._rank(cosines) for _, cosines in self._cosines(units)]
+        return Scores(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
-        Args:
-            queries: `(m, d)` of any length.
-
-        Returns:
-            With M₁ ≥ M₂ ≥ … the best cosine per person: M₁ − mean(M₂ … M₉), or M₁ in a list of
-            fewer than nine people, `(m,)`; and the code of M₁'s person, `(m,)`.
-        """
-        heights, _, places = self._best(queries)
-        return heights, self.people[places]
-
-    def nearest(self, queries: Vectors) -> tuple[Array, Array, Integers]:
-        """Score crops against the list, and find its crops that are nearest to them.
-
-        Args:
-            queries: `(m, d)` of any length.
-
-        Returns:
-            Scores as of `heights`, M₁, and the place of its crop among the vectors that the list
-            was made of, `(m,)` each.
-        """
-        heights, cosines, places = self._best(queries)
-        return heights, cosines, self._places[places]
-
-    def _best(self, queries: Vectors) -> tuple[Array, Array, Integers]:
-        heights = np.empty(len(queries))
-        nearest = np.empty(len(queries))
-        places = np.empty(len(queries), np.int64)
-        for part, cosines in self._cosines(unit_rows(queries)):
-            places[part] = cosines.argmax(axis=1)
-            leaders = _leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
-            nearest[part] = leaders[:, 0]
-            heights[part] = self.rise(leaders)
-        return heights, nearest, places
+    def _rank(self, cosines: NDArray[np.float32]) -> Scores:
+        best = np.maximum.reduceat(cosines, self._starts, axis=1)
+        leaders = _leaders(best)
+        return Scores(self.rise(leaders), leaders[:, 0], cosines.argmax(axis=1))
 
     def rise(self, leaders: Array) -> Array:
         """Return the scores `(n,)` of crops by their best cosines per person, `(n, 9)` or more."""
-        return leaders[:, 0] - level(leaders) if self.has_level else leaders[:, 0]
+        if not self.has_level:
+            return leaders[:, 0]
+        return leaders[:, 0] - level(leaders)
 
     @cached_property
     def left_out(self) -> LeftOutCrops:
         """Compare at most 3 crops of each person, and 1,000, with the rest of the list."""
-        sample = sampled_crops(self.people, np.random.default_rng(len(self.people)))
+        random = np.random.default_rng(len(self.people))
+        sample = sampled_crops(self.people, random)
         others = np.empty((len(sample), RANKS))
         same = np.empty(len(sample))
         elsewhere = np.empty(len(sample))
-        for part, cosines in self._cosines(self._units[sample]):
+        for part, cosines in self._cosines(self.units[sample]):
             rows = sample[part]
             people = self.people[rows]
             cameras = self.cameras[rows]
             hidden = hide_known(cosines, (people, cameras), (self.people, self.cameras))
-            others[part] = _leaders(np.maximum.reduceat(hidden, self._starts, axis=1))
+            best = np.maximum.reduceat(hidden, self._starts, axis=1)
+            others[part] = _leaders(best)
             cosines[self.people != people[:, None]] = -np.inf
             cosines[np.arange(len(rows)), rows] = -np.inf
             same[part] = cosines.max(axis=1)
@@ -128,10 +127,10 @@ class WatchList:
         return LeftOutCrops(self.people[sample], others, same, elsewhere)
 
     def _cosines(self, units: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        step = max(1, SCORES_PER_STEP // len(self._units))
+        step = max(1, SCORES_PER_STEP // len(self.units))
         for start in range(0, len(units), step):
             part = slice(start, start + step)
-            yield part, units[part] @ self._units.T
+            yield part, units[part] @ self.units.T
 
 
 def _leaders(best: NDArray[np.float32]) -> Array:
@@ -141,3 +140,14 @@ def _leaders(best: NDArray[np.float32]) -> Array:
     leaders = np.full((len(best), RANKS), -np.inf)
     leaders[:, :count] = -np.sort(-top, axis=1)
     return leaders
+
+
+def pack(watch_lists: Sequence[WatchList]) -> None:
+    """Move the vectors of small lists into one array, whose large pages are read faster."""
+    small = [watch_list for watch_list in watch_lists if watch_list.units.nbytes < LARGE_BYTES]
+    ends = np.cumsum([watch_list.units.size for watch_list in small])
+    packed = np.concatenate([watch_list.units.ravel() for watch_list in small])
+    parts = np.split(packed, ends)
+    for watch_list, part in zip(small, parts[:-1], strict=True):
+        watch_list.units = part.reshape(watch_list.units.shape)
+        watch_list.is_packed = True

@@ -23,17 +23,17 @@ from service.watch.addresses import THIS_MACHINE, Receiver, resolve
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
-# The former secret of a webhook signs beside the new one for this time after a rotation.
+# For this time after a rotation, the former secret signs beside the new one.
 BOTH_SECRETS_FOR = timedelta(days=1)
-# One attempt, from the look-up of the name to the head of the answer.
+# Time for one attempt, from the look-up of the name to the head of the answer.
 ATTEMPT_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
-# The head of an answer, together with any 1xx answers before it.
+# Limit on the head of an answer and any 1xx answers before it.
 MOST_HEAD_BYTES = 16_384
 READ_BYTES = 4096
-# Attempts of one webhook, so that a slow one delays no other.
+# Concurrent attempts of one webhook: a slow one delays no other.
 AT_ONCE = 2
-# A receiver is left alone for no longer, however long it asks for.
+# Upper bound on the pause that a receiver may ask for.
 LONGEST_PAUSE_SECONDS = 43_200.0
 
 
@@ -42,10 +42,10 @@ class Outcome:
     """The outcome of one attempt.
 
     Attributes:
-        status: of the answer; None where there was none.
-        error: why it failed; None where it was delivered.
-        sent: the request may have arrived.
-        retry_after_s: for which the receiver asks to be left alone.
+        status: status of the answer; None without an answer.
+        error: reason of the failure; None if the message was delivered.
+        sent: True if the message may have arrived.
+        retry_after_s: pause that the receiver asks for.
     """
 
     status: int | None = None
@@ -63,25 +63,23 @@ def new_secret() -> str:
 
 
 def signatures(webhook: StoredWebhook, message_id: str, timestamp: int, body: bytes) -> str:
-    """Return the header `webhook-signature`: one signature for each secret that is valid now."""
+    """Return the header `webhook-signature`: a signature by each secret that is valid now."""
     valid = [webhook.secret]
     if webhook.former_secret and webhook.former_until and webhook.former_until > datetime.now(UTC):
         valid.append(webhook.former_secret)
     signed = f"{message_id}.{timestamp}.".encode() + body
-    digests = [
-        hmac.digest(base64.b64decode(secret.removeprefix(PREFIX)), signed, hashlib.sha256)
-        for secret in valid
-    ]
+    keys = [base64.b64decode(secret.removeprefix(PREFIX)) for secret in valid]
+    digests = [hmac.digest(key, signed, hashlib.sha256) for key in keys]
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
 class Sender:
-    """Sends messages to webhooks, each to an address that was looked up and checked for it."""
+    """Sends messages to webhooks; looks up and checks the address of each message."""
 
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private
         self._certificates = httpx.create_ssl_context()
-        # A thread for each attempt: a name server that hangs delays no other webhook.
+        # One thread per attempt: a hanging name server delays no other webhook.
         self._threads = ThreadPoolExecutor(MOST_WEBHOOKS * AT_ONCE, "webhook names")
 
     async def require_usable(self, url: str, may_name_this_machine: bool) -> None:
@@ -117,7 +115,7 @@ class Sender:
     async def _post(self, receiver: Receiver, headers: dict[str, str], body: bytes) -> Outcome:
         url = receiver.url
         tls = self._certificates if url.scheme == "https" else None
-        # The certificate is that of the name, not of the address.
+        # The certificate is checked for the name, not for the address.
         name = url.raw_host.decode() if tls else None
         outcome = Outcome(error="its name stands for no address")
         for address in receiver.addresses:
@@ -157,7 +155,11 @@ async def _exchange(
         "Content-Length": str(len(body)),
         **headers,
     }
-    request = h11.Request(method="POST", target=url.raw_path, headers=list(all_headers.items()))
+    request = h11.Request(
+        method="POST",
+        target=url.raw_path,
+        headers=list(all_headers.items()),
+    )
     for sent in (request, h11.Data(body), h11.EndOfMessage()):
         writer.write(connection.send(sent) or b"")
     await writer.drain()
@@ -172,7 +174,7 @@ async def _exchange(
                 return Outcome(error="it closed the connection without an answer", sent=True)
             received += len(part)
             connection.receive_data(part)
-    # Endless 1xx answers would hold the event loop.
+    # Without a limit, endless 1xx answers would occupy the event loop.
     why = f"the head of its answer did not end within {MOST_HEAD_BYTES:,} bytes"
     return Outcome(error=why, sent=True)
 
@@ -180,9 +182,7 @@ async def _exchange(
 def _outcome(answer: h11.Response) -> Outcome:
     status = answer.status_code
     headers = dict(answer.headers)
-    error = None
-    if not 200 <= status < 300:
-        error = f"it answered {status}"
+    error = None if 200 <= status < 300 else f"it answered {status}"
     if 300 <= status < 400 and b"location" in headers:
         error = f"it answered {status}; redirects are not followed"
     retry_after_s = 0.0
@@ -192,7 +192,7 @@ def _outcome(answer: h11.Response) -> Outcome:
 
 
 def _seconds(text: str) -> float:
-    """Read a `Retry-After`, in seconds or a date; at most `LONGEST_PAUSE_SECONDS`."""
+    """Parse a `Retry-After` (seconds or a date); return at most `LONGEST_PAUSE_SECONDS`."""
     try:
         seconds = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Sightings: crops of a camera that are compared with the armed lists, and not stored."""
+"""Sightings: crops from cameras that are compared with the armed lists and not stored."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import RefusedImage, Sighted, SightedImage, SightedMatch
+from gmn_client.models import Sighted, SightedImage, SightedMatch
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_COMPARISON
@@ -30,22 +29,23 @@ from service.record.watch import NotedVisit, VisitSeen
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.lists import write_alert
+from service.watch.scores import Scores
 from service.watch.threshold import Traffic
 from service.watch.tracks import MOST_LOOKS, QUIET_SECONDS, Match, Track
 
 log = logging.getLogger(__name__)
-# An alert is at least as likely right as wrong.
+# Below this probability an alert would more likely be wrong than right.
 LEAST_PROBABILITY = 0.5
-# Any one: probabilities do not depend on it.
+# Probabilities are the same at every operating point.
 OPERATING_POINT = "far_1e-2"
-# Nothing is dated further ahead, and nothing older is compared.
+# Later times of capture are refused, and so are older ones.
 CLOCKS_DIFFER_BY = timedelta(minutes=1)
 OLDEST = timedelta(days=7)
-# Older sightings are news of the past.
+# Older sightings are noted, but nobody is told.
 LATE_SECONDS = 600.0
-# Further crops of a visit are written together.
+# Later crops of a visit are written together.
 NOTED_EVERY_SECONDS = 1.0
-# An alert that the record does not take once its sighting was accepted is tried for so long.
+# Time within which an alert of an accepted sighting is written again if the record fails.
 PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 LOOK_EVERY_SECONDS = 1.0
@@ -55,26 +55,24 @@ CLOSING_SECONDS = 10.0
 
 
 @dataclass(eq=False)
-class _Look:
-    """A crop that is compared.
+class _Sighting:
+    """A crop of a request.
 
     Attributes:
-        position: among the images of the request.
-        image: None where its vector was sent in its place.
-        vectors: by embedder.
+        position: position among the images of the request.
+        image: None if its vector was sent instead.
+        problem: reason for its refusal.
+        compares: False if its track has enough compared crops already.
+        vectors: vectors `(d,)` by embedder.
     """
 
     position: int
     image: ImageFile | None
     track: Track
     captured: datetime
+    problem: CropProblem | None
+    compares: bool
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-
-
-Problems = dict[int, CropProblem]
-"""Problems of images, by their positions."""
-Scores = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
-"""Scores of crops with one list; see `WatchList.nearest`."""
 
 
 async def sight(
@@ -86,14 +84,14 @@ async def sight(
     wait: bool = False,
     enrolled: EmbeddedImages | None = None,
 ) -> Sighted:
-    """Compare crops with the armed lists that a key is for; their matches raise alerts.
+    """Compare crops with the armed lists of a key, and raise alerts for matches.
 
-    A crop of a visit that is under way goes on with it, and so does the same crop sent again.
+    A crop that is sent again, or belongs to a current visit, continues that visit.
 
     Args:
-        arrived: when the request had, by `time.perf_counter`.
-        wait: whether to answer what matched. Else alerts are written after the answer.
-        enrolled: the images, as embedded for their gallery; they are compared with other lists.
+        arrived: arrival time of the request, by `time.perf_counter`.
+        wait: return the matches; if not set, alerts are written after the answer.
+        enrolled: the images as embedded for their gallery, whose own list is left out.
 
     Raises:
         RecordUnavailable, StorageFailed: an alert could not be written now.
@@ -103,73 +101,78 @@ async def sight(
         raise RecordUnavailable("it does not answer, and no alert could be written")
     require_free_disk(runtime.settings)
     await runtime.watches.ready()
+    left_out = enrolled and enrolled.gallery
     lists = [
-        active
-        for active in runtime.watches.current()
-        if caller.gallery in (None, active.gallery.name)
-        and not (enrolled and active.gallery is enrolled.gallery)
+        held.active
+        for held in runtime.watches.held.values()
+        if held.active
+        and caller.gallery in (None, held.active.gallery.name)
+        and held.active.gallery is not left_out
     ]
-    tracks, looks, problems = _take(runtime, caller, images)
-    # Every crop is embedded, whatever the lists watch: a camera's key learns nothing of them.
-    usual = enrolled.embedder if enrolled else runtime.model.embedder
-    embedders = {active.embedder for active in lists} or {usual}
+    now = datetime.now(UTC)
+    sightings = [_take(runtime, caller, *numbered, now) for numbered in enumerate(images)]
+    looks = [sighting for sighting in sightings if sighting.compares]
+    # Embed every crop, so that neither answer nor timing tells a camera's key of the lists.
+    embedders = {active.embedder for active in lists}
+    if not embedders:
+        embedders = {enrolled.embedder if enrolled else runtime.model.embedder}
+    crops = sum(len(active.row_ids) for active in lists)
+    cost = PER_COMPARISON * len(looks) * crops
+    files = [look.image for look in looks if look.image is not None]
+    for embedder in embedders:
+        cost += runtime.models[embedder].pipeline.cost(files)
+    accepted: list[_Sighting] = []
     async with contextlib.AsyncExitStack() as admitted:
         try:
-            cost = _cost(runtime, embedders, lists, looks)
             await admitted.enter_async_context(runtime.admission.admit(cost))
             for embedder in embedders:
-                problems |= await _embed(runtime, embedder, looks, enrolled)
-        except BaseException:
-            # They are sent again, and compared then.
-            for look in looks:
+                await _embed(runtime, embedder, looks, enrolled)
+            accepted = [look for look in looks if look.problem is None]
+        finally:
+            # A refused crop may be sent again and is compared then.
+            for look in set(looks).difference(accepted):
                 look.track.looks -= 1
-            raise
-        for look in looks:
-            look.track.looks -= look.position in problems
-        looks = [look for look in looks if look.position not in problems]
-        accepted = len(images) - len(problems)
-        runtime.metrics.sightings.inc(accepted)
-        comparing = _compare(runtime, lists, looks, dict.fromkeys(tracks.values()), arrived, wait)
+        usable = sum(sighting.problem is None for sighting in sightings)
+        runtime.metrics.sightings.inc(usable)
+        tracks = dict.fromkeys(sighting.track for sighting in sightings)
+        comparing = _compare(runtime, lists, accepted, tracks, arrived, wait)
         matches: Mapping[Track, list[SightedMatch]] = {}
         if wait:
             matches = await comparing
         else:
-            _go_on(runtime, comparing, admitted.pop_all())
+            _continue_after_answer(runtime, comparing, admitted.pop_all())
     if not caller.may("query"):
         matches = {}
-    results: list[SightedImage | RefusedImage] = []
-    for position in range(len(images)):
-        if position in problems:
-            results.append(refused_image(problems[position]))
-        else:
-            found = matches.get(tracks[position], []) if wait else None
-            results.append(SightedImage(matches=found))
-    return Sighted(accepted=accepted, results=results)
+    results = [
+        refused_image(sighting.problem)
+        if sighting.problem
+        else SightedImage(matches=matches.get(sighting.track, []) if wait else None)
+        for sighting in sightings
+    ]
+    return Sighted(accepted=usable, results=results)
 
 
 def _take(
-    runtime: Runtime, caller: ApiKey, images: Sequence[ImageToEnroll]
-) -> tuple[dict[int, Track], list[_Look], Problems]:
-    """Return the track of each image by its position, the crops to compare, and problems."""
-    tracks: dict[int, Track] = {}
-    looks: list[_Look] = []
-    problems: Problems = {}
-    now = datetime.now(UTC)
-    for position, image in enumerate(images):
-        captured = image.captured_at or now
-        problem = _wrong_time(captured, now)
-        if problem is not None:
-            problems[position] = problem
-            continue
-        track = runtime.tracks.take(caller.key_id, image.camera, image.track, captured.timestamp())
-        tracks[position] = track
-        if track.looks < MOST_LOOKS:
-            track.looks += 1
-            looks.append(_Look(position, image.image, track, captured))
-    return tracks, looks, problems
+    runtime: Runtime, caller: ApiKey, position: int, image: ImageToEnroll, now: datetime
+) -> _Sighting:
+    captured = image.captured_at or now
+    seconds = captured.timestamp()
+    problem = _problem_of_time(captured, now)
+    if problem is None:
+        track = runtime.tracks.take(
+            caller.key_id,
+            image.camera,
+            image.track,
+            seconds,
+        )
+    else:
+        track = Track(image.camera, image.track, seconds, seconds)
+    compares = problem is None and track.looks < MOST_LOOKS
+    track.looks += compares
+    return _Sighting(position, image.image, track, captured, problem, compares)
 
 
-def _wrong_time(captured: datetime, now: datetime) -> CropProblem | None:
+def _problem_of_time(captured: datetime, now: datetime) -> CropProblem | None:
     if captured > now + CLOCKS_DIFFER_BY:
         return CropProblem(
             "captured_in_future",
@@ -185,51 +188,38 @@ def _wrong_time(captured: datetime, now: datetime) -> CropProblem | None:
     return None
 
 
-def _cost(
-    runtime: Runtime,
-    embedders: Collection[str],
-    lists: Sequence[ActiveList],
-    looks: Sequence[_Look],
-) -> float:
-    cost = PER_COMPARISON * len(looks) * sum(len(active.row_ids) for active in lists)
-    files = [look.image for look in looks if look.image is not None]
-    return cost + sum(runtime.models[embedder].pipeline.cost(files) for embedder in embedders)
-
-
 async def _embed(
-    runtime: Runtime, embedder: str, looks: Sequence[_Look], enrolled: EmbeddedImages | None
-) -> Problems:
-    """Set the vectors of crops by an embedder, and return the problems of refused crops."""
+    runtime: Runtime, embedder: str, looks: Sequence[_Sighting], enrolled: EmbeddedImages | None
+) -> None:
+    """Set the vectors of crops by one embedder, or the problems of refused crops."""
     embedded: Sequence[Embedded]
     if enrolled and enrolled.embedder == embedder:
         embedded = [enrolled.embedded[look.position] for look in looks]
     else:
-        # A vector that was sent compares with vectors of its own embedder alone.
+        # A vector that was sent can only be compared with vectors of its own embedder.
         looks = [look for look in looks if look.image is not None]
         files = [look.image for look in looks if look.image is not None]
         pipeline = runtime.models[embedder].pipeline
         await pipeline.open_frame(files)
         embedded = await pipeline.embed(files, runtime.settings.quality)
-    problems: Problems = {}
     for look, outcome in zip(looks, embedded, strict=True):
         if isinstance(outcome, CropProblem):
-            problems[look.position] = outcome
+            look.problem = outcome
         else:
             look.vectors[embedder] = outcome.vector
             vectors = look.track.vectors.setdefault(embedder, [])
             vectors.append(outcome.vector.astype(np.float16))
-    return problems
 
 
 async def _compare(
     runtime: Runtime,
     lists: Sequence[ActiveList],
-    looks: Sequence[_Look],
+    looks: Sequence[_Sighting],
     tracks: Collection[Track],
     arrived: float,
     wait: bool,
 ) -> dict[Track, list[SightedMatch]]:
-    # Other callers have their turn between two parts.
+    # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
         compared = [(active, taken) for active in part if (taken := _taken(active, looks))]
         scores = await runtime.tracks.threads.run(_score, compared)
@@ -256,7 +246,7 @@ async def _compare(
     return matches
 
 
-def _taken(active: ActiveList, looks: Sequence[_Look]) -> list[_Look]:
+def _taken(active: ActiveList, looks: Sequence[_Sighting]) -> list[_Sighting]:
     return [
         look
         for look in looks
@@ -264,15 +254,16 @@ def _taken(active: ActiveList, looks: Sequence[_Look]) -> list[_Look]:
     ]
 
 
-def _score(compared: Sequence[tuple[ActiveList, Sequence[_Look]]]) -> list[Scores]:
-    return [
-        active.watch_list.nearest(np.stack([look.vectors[active.embedder] for look in looks]))
-        for active, looks in compared
-    ]
+def _score(compared: Sequence[tuple[ActiveList, Sequence[_Sighting]]]) -> list[Scores]:
+    scores = []
+    for active, looks in compared:
+        vectors = [look.vectors[active.embedder] for look in looks]
+        scores.append(active.watch_list.score(np.stack(vectors)))
+    return scores
 
 
 def _note_scores(
-    runtime: Runtime, active: ActiveList, looks: Sequence[_Look], scores: Scores
+    runtime: Runtime, active: ActiveList, looks: Sequence[_Sighting], scores: Scores
 ) -> None:
     gallery = active.gallery
     number = gallery.gallery_id
@@ -293,7 +284,6 @@ def _note_scores(
         before = track.matches.get(number)
         track.matches[number] = Match(
             gallery=gallery,
-            embedder=active.embedder,
             row_id=int(active.row_ids[row]),
             score=float(height),
             threshold=active.forecast.threshold,
@@ -310,17 +300,17 @@ async def _note(
     """Write the crops of a visit that the record does not have yet.
 
     Args:
-        patient: whether to try again where the record cannot be written.
+        patient: retry if the record cannot be written.
 
     Returns:
-        None where the list was disarmed, or its person is not there any more.
+        None if the list was disarmed or no longer has the person.
     """
     crops = track.crops - match.noted
     match.noted = track.crops
     match.noted_at = time.monotonic()
     picture = None
     if match.image is not None and runtime.settings.keep_images != "none":
-        content = await runtime.models[match.embedder].pipeline.thumbnail(match.image)
+        content = await runtime.model.pipeline.thumbnail(match.image)
         picture = Picture(content, "image/jpeg")
     seen = VisitSeen(
         kind="late" if time.time() - track.last > LATE_SECONDS else "visit",
@@ -333,7 +323,7 @@ async def _note(
         score=match.score,
         threshold=match.threshold,
         probability=match.probability,
-        cohesion=track.cohesion(match.embedder),
+        cohesion=track.cohesion(match.gallery.embedder),
         calibration_version=match.calibration_version,
         picture=picture,
     )
@@ -342,29 +332,26 @@ async def _note(
     while True:
         try:
             noted = await write_alert(runtime, note_visit, match.gallery.gallery_id, seen)
-            break
         except UnknownGallery:
             noted = None
-            break
         except (RecordUnavailable, StorageFailed):
             if not patient or time.monotonic() > until:
                 match.noted -= crops
                 raise
             await asyncio.sleep(RETRY_SECONDS)
+            continue
+        break
     match.image = None
     if noted is None:
         track.matches.pop(match.gallery.gallery_id, None)
     return noted
 
 
-def _go_on(
-    runtime: Runtime,
-    comparing: Coroutine[Any, Any, object],
-    admitted: contextlib.AsyncExitStack,
+def _continue_after_answer(
+    runtime: Runtime, comparing: Awaitable[object], admitted: contextlib.AsyncExitStack
 ) -> None:
-    """Compare after the answer; the request's cost is held until then."""
-
     async def run() -> None:
+        # The request's cost counts until its crops are compared.
         async with admitted:
             try:
                 await comparing
@@ -378,7 +365,7 @@ def _go_on(
 
 
 async def keep_tracks(runtime: Runtime) -> None:
-    """End quiet tracks and store the traffic until cancelled, and then all that is left."""
+    """End quiet tracks and store the traffic until cancelled; then end and store the rest."""
     comparing = runtime.tracks.comparing
     stored = time.monotonic()
     try:
@@ -411,11 +398,11 @@ async def _store_traffic(runtime: Runtime) -> None:
     add = runtime.record.watches.add_traffic
     for place in list(traffic):
         scores = traffic.pop(place)
-        counts = Traffic.of(np.array(scores)).counts.tolist()
+        counts = Traffic.of(np.array(scores)).counts
         try:
             await runtime.galleries.write(add, *place, counts)
         except UnknownGallery:
             continue
         except Exception:
             traffic[place] += scores
-            log.exception("traffic was not stored; it is tried again")
+            log.exception("traffic was not stored and stays in memory until the next attempt")

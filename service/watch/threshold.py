@@ -1,7 +1,7 @@
 """Thresholds of watch lists for a rate of false alarms per track.
 
-A threshold joins the tails of two samples: vectors of a reference, scored against the list, and the
-list's own crops, each left out. Once the site has sent tracks, their histogram corrects the first.
+A threshold combines the tails of two samples: reference vectors scored against the list, and the
+list's own crops, each left out. A histogram of the site's traffic corrects the first tail.
 docs/calibration.md has the figures.
 """
 
@@ -27,23 +27,23 @@ EDGES = np.linspace(-0.25, 1.0, BINS + 1)
 FEWEST_TRACKS = 200
 CROPS_PER_TRACK = 4.0
 
-# Factors of the reference's scores, in lists with a tail of their own and in smaller ones.
+# Factors on the reference's scores, for lists with a tail of their own and for smaller ones.
 LARGE_FACTOR = 1.3
 SMALL_FACTOR = 1.2
-# A generalised Pareto tail begins at this share.
+# Share of a sample above which its tail is a generalised Pareto distribution, and its shapes.
 TAIL_SHARE = 0.1
 STEEPEST = -0.5
 FLATTEST = 0.3
-# Weights of the reference, beside 1 for each person of the list, and of a map that changes nothing.
+# Weight of the reference in persons of the list, and of the identity map in tracks.
 REFERENCE_WEIGHT = 60.0
 MAP_WEIGHT = 50.0
 MAPPED_SHARES = np.linspace(0.1, 0.8, 8)
-# Traffic counts below the score that so large a share of strangers' tracks exceeds.
+# The map uses only traffic below the score that this share of strangers' tracks exceeds.
 CUT_SHARE = 0.03
-# Traffic moves a threshold no further than to those of these multiples of the rate.
+# Traffic keeps a threshold between those of the rate times and divided by this factor.
 MOST_MOVED = 3.0
 LARGEST_RATE = 0.5
-# The smallest rates that were tested: with a reference, and by a list alone.
+# Smallest rates that were tested, with a reference and without.
 LEAST_RATE = 1e-3
 LEAST_RATE_ALONE = 1e-2
 Basis = Literal["traffic", "reference", "list", "artefact"]
@@ -51,11 +51,11 @@ Basis = Literal["traffic", "reference", "list", "artefact"]
 
 @dataclass(frozen=True)
 class Traffic:
-    """Histogram of the best score of each track that a site compared with one list.
+    """Histogram of the best score of each track with one list.
 
     Attributes:
-        counts: of scores from -0.25 to 1 in 160 bins, `(160,)` int64; the outer bins count scores
-            beyond these too.
+        counts: counts of scores from -0.25 to 1 in 160 bins, `(160,)` int64; the outer bins include
+            scores beyond.
     """
 
     counts: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Traffic:
     def quantiles(self, shares: Array) -> Array:
         """Return the scores that shares of the tracks do not exceed, interpolated within bins."""
         cumulated = np.concatenate([[0], np.cumsum(self.counts)]) / self.tracks
-        # A rise of its own for every bin makes the inverse unique.
+        # A strictly rising function has a unique inverse, also across empty bins.
         cumulated = cumulated + 1e-12 * np.arange(BINS + 1)
         return np.interp(shares, cumulated, EDGES)
 
@@ -83,11 +83,11 @@ class WatchThreshold:
 
     Attributes:
         height: a track whose best score exceeds it raises an alarm.
-        asked: the requested rate of false alarms per track of strangers.
-        rate: the rate that is promised: the smallest that can be, where less was asked.
-        basis: the samples behind it; the rate of an "artefact" is not known.
-        people: the number of people of the list.
-        traffic_tracks: the number of tracks behind it.
+        asked: requested rate of false alarms per track of strangers.
+        rate: promised rate, which is `asked` or the smallest possible one.
+        basis: the samples that were used; the rate of an "artefact" is not known.
+        people: number of people of the list.
+        traffic_tracks: number of tracks that were used.
     """
 
     height: float
@@ -110,24 +110,24 @@ def fit_threshold(
     crops_per_track: float = CROPS_PER_TRACK,
     artefact: GalleryThresholds | None = None,
 ) -> WatchThreshold:
-    """Return the threshold that a share `rate` of strangers' tracks exceeds.
+    """Fit the threshold that a share `rate` of strangers' tracks exceeds.
 
-    A smaller rate never gives a lower threshold.
+    A smaller rate never has a lower threshold.
 
     Args:
-        watch_list: the list.
         rate: false alarms per track, above 0; more than 0.5 counts as 0.5.
-        reference: vectors of nobody `(n, d)`, of an artefact that has them.
-        traffic: of this list; fewer than 200 tracks change nothing.
-        crops_per_track: the mean number of crops that are compared of a track, at most 8.
-        artefact: thresholds for few people, which decide where a list of fewer than 18 has no
-            reference.
+        reference: the artefact's reference vectors `(n, d)`, which show nobody.
+        traffic: traffic of this list; fewer than 200 tracks are ignored.
+        crops_per_track: mean number of compared crops per track, at most 8.
+        artefact: the artefact's thresholds for few people, used for fewer than 18 people without
+            a reference.
 
     Raises:
-        InputProblem: nothing shows a threshold, or the people of the list look all the same.
+        InputProblem: no sample gives a threshold, or all people of the list look the same.
     """
     asked = min(rate, LARGEST_RATE)
-    rates = np.minimum(asked * np.array([1.0, MOST_MOVED, 1.0 / MOST_MOVED]), LARGEST_RATE)
+    multiples = np.array([1.0, MOST_MOVED, 1.0 / MOST_MOVED])
+    rates = np.minimum(asked * multiples, LARGEST_RATE)
     looks = math.sqrt(crops_per_track)
     size = watch_list.size
     left_out = _left_out_thresholds(watch_list, rates, looks)
@@ -138,7 +138,7 @@ def fit_threshold(
         height = float(left_out[0])
         return WatchThreshold(height, asked, max(asked, LEAST_RATE_ALONE), "list", size)
     factor = SMALL_FACTOR if left_out is None else LARGE_FACTOR
-    scores = factor * watch_list.heights(reference)[0]
+    scores = factor * watch_list.score(reference).heights
     referred = exceeded(scores, rates / looks)
     least = max(asked, LEAST_RATE)
     height, lowest, highest = _joined(left_out, referred, size, REFERENCE_WEIGHT).tolist()
@@ -152,12 +152,12 @@ def fit_threshold(
 
 
 def exceeded(scores: Array, shares: Array) -> Array:
-    """Return the scores that shares of a population exceed, `(k,)`.
+    """Estimate the scores `(k,)` that shares of a population exceed.
 
     The upper tenth is a generalised Pareto tail, fitted by probability-weighted moments.
 
     Args:
-        scores: a sample, `(n,)`.
+        scores: sample of the population, `(n,)`.
         shares: `(k,)`, above 0.
 
     Raises:
@@ -183,22 +183,24 @@ def exceeded(scores: Array, shares: Array) -> Array:
 
 
 def _left_out_thresholds(watch_list: WatchList, rates: Array, looks: float) -> Array | None:
-    """Return thresholds for rates per track by the list's own crops; None under 18 people.
+    """Return thresholds `(k,)` for rates per track by the list's own crops; None under 18 people.
 
-    Each person's best crop plays a stranger's track of as many crops.
+    The best left-out crop of each person plays a stranger's track of that many crops.
     """
     left_out = watch_list.left_out
     usable = np.isfinite(left_out.others).all(axis=1)
     leaders = left_out.others[usable]
     people = left_out.people[usable]
-    order = np.lexsort((level(leaders) - leaders[:, 0], people))
+    heights = leaders[:, 0] - level(leaders)
+    order = np.lexsort((-heights, people))
     names, first = np.unique(people[order], return_index=True)
     if len(names) < FEW_IDENTITIES:
         return None
-    tail = fit_tail(LeftOutSearches(leaders[order[first]], names, watch_list.size - 1))
+    searches = LeftOutSearches(leaders[order[first]], names, watch_list.size - 1)
+    tail = fit_tail(searches)
     shares = rates * math.sqrt(len(people) / len(names)) / looks
-    heights = [tail.height(-math.log(min(share, 0.9))) for share in shares.tolist()]
-    return RATIO_PRIOR * tail.scale * np.array(heights)
+    thresholds = [tail.height(-math.log(min(share, 0.9))) for share in shares.tolist()]
+    return RATIO_PRIOR * tail.scale * np.array(thresholds)
 
 
 def _joined(left_out: Array | None, referred: Array, people: int, weight: float) -> Array:
@@ -208,17 +210,16 @@ def _joined(left_out: Array | None, referred: Array, people: int, weight: float)
 
 
 def _mapped(referred: Array, scores: Array, traffic: Traffic, looks: float) -> Array:
-    """Map thresholds by the line that takes the reference's body to the traffic's.
+    """Map thresholds by the line between central quantiles of the reference and the traffic.
 
     The line is shrunk towards the identity.
 
     Args:
         referred: thresholds by the reference, `(k,)`.
-        scores: of the reference, of one crop each.
-        traffic: of one score a track.
-        looks: independent looks of a track.
+        scores: the reference's scores of single crops, `(n,)`.
+        looks: number of independent looks at a track.
     """
-    # Listed people pass too. Their tracks are above nearly all of the strangers'.
+    # The tracks of listed people, who pass too, score above nearly all strangers' tracks.
     limit = exceeded(scores, np.array([CUT_SHARE / looks]))
     strangers = Traffic(np.where(EDGES[:-1] < limit, traffic.counts, 0))
     if not strangers.tracks:

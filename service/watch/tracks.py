@@ -1,4 +1,4 @@
-"""Tracks under way: the best score of each with each list, kept in memory until the track ends."""
+"""Open tracks: the best score of each with each list, in memory until the track ends."""
 
 from __future__ import annotations
 
@@ -16,33 +16,29 @@ from service.ops.metrics import Metrics
 from service.ops.threads import TurnTakingPool
 from service.record.tracks import cohesion
 
-# Crops of a track that are compared: further ones find little more, and raise more false alarms.
+# Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
-# A track ends after so long without a crop, and after so long in all: ids are used again.
+# A track ends after this time without a crop, and after this time in all, as ids are reused.
 QUIET_SECONDS = 10.0
 LONGEST_SECONDS = 60.0
 MOST_OPEN = 20_000
-# The key that sent it, the camera, and the tracker's own id.
-TrackKey = tuple[str, str | None, str]
-# A list: the number of its gallery, and the subject of its traffic.
 Place = tuple[int, str]
+"""A list: `gallery_id`, and the subject of its traffic."""
 
 
 @dataclass(eq=False)
 class Match:
-    """A person of a list that a track shows, by its best crop so far.
+    """The match of a track with a list, by the track's best crop so far.
 
     Attributes:
         gallery: the list.
-        embedder: whose features were compared.
         row_id: slot of the list's nearest crop.
-        image: the track's best crop; None once the record has it.
-        noted: how many crops of the track the record has.
-        noted_at: since when, by `time.monotonic`.
+        image: the track's best crop; None once it is in the record.
+        noted: number of the track's crops in the record.
+        noted_at: time of the last write, by `time.monotonic`.
     """
 
     gallery: Gallery
-    embedder: str
     row_id: int
     score: float
     threshold: float
@@ -55,17 +51,17 @@ class Match:
 
 @dataclass(eq=False)
 class Track:
-    """A person on the way past a camera, as the tracker of a key sees it.
+    """The passage of a person before a camera, as a tracker sees it.
 
     Attributes:
-        camera, name: as sent; a crop without a track's name is a track of its own.
-        began, last: when its first and its last crop were captured, seconds since 1970.
-        heard: when its newest crop arrived, by `time.monotonic`.
-        crops: how many were sent.
-        looks: how many of them were, or are being, compared.
-        best: its greatest score with each list.
-        matches: by the number of the list's gallery.
-        vectors: of the compared crops by embedder, float16.
+        camera, name: as sent; a crop without a name of its track is a track by itself.
+        began, last: times of capture of the first and last crop, in seconds since 1970.
+        heard: time of arrival of the newest crop, by `time.monotonic`.
+        crops: number of crops that were sent.
+        looks: number of compared crops, and of those in comparison.
+        best: best score with each list.
+        matches: matches by `gallery_id` of the list.
+        vectors: vectors `(d,)` of the compared crops by embedder.
     """
 
     camera: str | None
@@ -80,32 +76,28 @@ class Track:
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
 
     def goes_on(self, captured: float) -> bool:
-        """Return whether a crop that was captured at a time may be of this track."""
-        if not self.began - QUIET_SECONDS <= captured <= self.last + QUIET_SECONDS:
-            return False
-        return captured <= self.began + LONGEST_SECONDS
-
-    def add(self, captured: float) -> None:
-        self.began = min(self.began, captured)
-        self.last = max(self.last, captured)
-        self.heard = time.monotonic()
-        self.crops += 1
+        latest = min(self.last + QUIET_SECONDS, self.began + LONGEST_SECONDS)
+        return self.began - QUIET_SECONDS <= captured <= latest
 
     def cohesion(self, embedder: str) -> float | None:
-        """Return the least cosine of a compared crop to the mean of the others; None for one."""
+        """Return the least cosine of a compared crop to the mean of the others.
+
+        Returns:
+            None if fewer than two crops were compared.
+        """
         vectors = self.vectors.get(embedder, [])
-        return cohesion(np.stack(vectors).astype(np.float32)) if len(vectors) > 1 else None
+        if len(vectors) < 2:
+            return None
+        return cohesion(np.stack(vectors).astype(np.float32))
 
 
 class OpenTracks:
-    """Tracks of one process that have not ended, and the traffic of ended ones.
-
-    It lives on the event loop.
+    """The open tracks of one process, and the traffic of ended ones; not thread-safe.
 
     Attributes:
-        threads: compare crops with lists.
-        comparing: work that goes on after its request was answered.
-        traffic: the best scores of ended tracks with each list, until they are stored.
+        threads: a thread that compares crops with lists.
+        comparing: comparisons of requests that were already answered.
+        traffic: best scores of ended tracks with each list, until they are stored.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -113,40 +105,48 @@ class OpenTracks:
         self.comparing: set[asyncio.Task[None]] = set()
         self.traffic: defaultdict[Place, list[float]] = defaultdict(list)
         self._metrics = metrics
-        # In the order of their newest crops.
-        self._open: OrderedDict[TrackKey, Track] = OrderedDict()
+        # By API key, camera and the tracker's own id, in the order of their newest crops.
+        self._open: OrderedDict[tuple[str, str | None, str | None], Track] = OrderedDict()
         self._ended: list[Track] = []
 
-    def take(self, caller: str, camera: str | None, name: str | None, captured: float) -> Track:
-        """Return the track of a crop, which is counted; a new one where none goes on."""
-        track = Track(camera, name, captured, captured)
-        if name is not None:
-            key = caller, camera, name
-            known = self._open.pop(key, None)
-            if known is not None and known.goes_on(captured):
-                track = known
-            elif known is not None:
-                self._ended.append(known)
-            self._open[key] = track
-        else:
+    def take(
+        self,
+        caller: str,
+        camera: str | None,
+        name: str | None,
+        captured: float,
+    ) -> Track:
+        """Add a crop to its track and return the track, a new one if no open one continues."""
+        key = caller, camera, name
+        track = self._open.pop(key, None)
+        if track is not None and not track.goes_on(captured):
             self._ended.append(track)
+            track = None
+        track = track or Track(camera, name, captured, captured)
+        if name is None:
+            self._ended.append(track)
+        else:
+            self._open[key] = track
         if len(self._open) > MOST_OPEN:
             self._ended.append(self._open.popitem(last=False)[1])
             self._metrics.tracks_forgotten.inc()
-        track.add(captured)
+        track.began = min(track.began, captured)
+        track.last = max(track.last, captured)
+        track.heard = time.monotonic()
+        track.crops += 1
         self._metrics.open_tracks.set(len(self._open))
         return track
 
     def end(self, heard_before: float) -> list[Track]:
-        """End tracks of which nothing was heard since, count and return all that have ended.
+        """End tracks without a newer crop; return all ended tracks, added to the traffic.
 
         Args:
-            heard_before: by `time.monotonic`.
+            heard_before: a time by `time.monotonic`.
         """
-        while self._open and next(iter(self._open.values())).heard < heard_before:
-            self._ended.append(self._open.popitem(last=False)[1])
+        quiet = [key for key, track in self._open.items() if track.heard < heard_before]
+        self._ended += [self._open.pop(key) for key in quiet]
         self._metrics.open_tracks.set(len(self._open))
-        # Crops of a track that ended by its next one may still be compared.
+        # Recent crops of an ended track may still be in comparison.
         ended = [track for track in self._ended if track.heard < heard_before]
         self._ended = [track for track in self._ended if track.heard >= heard_before]
         for track in ended:

@@ -1,4 +1,4 @@
-"""Delivery of alerts to webhooks, again later where an attempt fails."""
+"""Deliver alerts to webhooks, and repeat failed attempts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from service.runtime import Runtime
 from service.watch.sender import AT_ONCE, Outcome
 
 log = logging.getLogger(__name__)
-# Before the next attempts, in seconds; after the last one a delivery is dead.
+# Seconds before each repetition; after the last one a delivery is dead.
 PAUSES = (5, 30, 300, 1800, 7200, 21_600, 43_200)
 JITTER = 0.2
 TAKE_OVER_SECONDS = 1.0
 AFTER_FAILURE_SECONDS = 5.0
-# The address of a picture in a message is valid for this time after it was sent.
+# Time for which a message's signed address of a picture is valid.
 SIGNED_FOR = timedelta(hours=1)
 
 
 async def send_deliveries(runtime: Runtime) -> None:
-    """Send due deliveries until cancelled; one of the processes of a data directory does so."""
+    """Send due deliveries until cancelled, in one of the processes of a data directory."""
     lock = runtime.settings.data_dir / "webhooks.lock"
     wake = asyncio.get_running_loop().call_soon_threadsafe
     runtime.galleries.on_alerts = lambda: wake(runtime.watches.announce)
@@ -46,11 +46,11 @@ async def send_deliveries(runtime: Runtime) -> None:
 
 
 async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
-    # The webhook of each delivery that is under way.
+    # Deliveries that are being attempted, with their webhooks.
     under_way: dict[str, str] = {}
     find_due = runtime.record.webhooks.due
     while True:
-        # Taken before the record is read, so that no later change is missed.
+        # Take the event before reading the record, so that no change in between is missed.
         changed = runtime.watches.changed
         now = datetime.now(UTC)
         pause: float | None = AFTER_FAILURE_SECONDS
@@ -71,14 +71,14 @@ async def _attempt(runtime: Runtime, delivery: DueDelivery, under_way: dict[str,
     webhook = delivery.webhook
     try:
         wanted = AlertFilter(after=delivery.number - 1, before=delivery.number + 1)
-        # None is left where its person was forgotten this moment, and the delivery with it.
+        # The alert and its delivery are gone if the person was just forgotten.
         for alert in await runtime.galleries.read(runtime.record.watches.alerts, wanted, 1):
             body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
             outcome = await runtime.sender.send(webhook, delivery.delivery_id, body)
             failpoint("webhook.sent")
             await _settle(runtime, delivery, outcome)
     except Exception:
-        # It is sent again, under the same id.
+        # The delivery stays in the record and is sent again under its id.
         log.exception("a delivery to webhook %s was cut off", webhook.webhook_id)
         await asyncio.sleep(AFTER_FAILURE_SECONDS)
     finally:
@@ -95,7 +95,8 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
         state = "dead"
     else:
         pause = PAUSES[delivery.attempts] * random.uniform(1.0 - JITTER, 1.0 + JITTER)
-        next_at = datetime.now(UTC) + timedelta(seconds=max(pause, outcome.retry_after_s))
+        seconds = max(pause, outcome.retry_after_s)
+        next_at = datetime.now(UTC) + timedelta(seconds=seconds)
     webhook = delivery.webhook
     if state == "dead":
         log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
@@ -106,7 +107,7 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
         await write(records.change, webhook.webhook_id, gone)
         await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
     url = httpx.URL(webhook.url)
-    # Its path may hold a secret of the receiver.
+    # The path of the URL may contain a secret.
     sent_to = f"{url.scheme}://{url.netloc.decode()}" if outcome.sent else None
     await write(
         records.settle,
@@ -126,7 +127,8 @@ async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
 
 def _message(kind: str, moment: datetime, data: dict[str, Any]) -> bytes:
     sent_at = moment.isoformat().replace("+00:00", "Z")
-    return json.dumps({"type": kind, "timestamp": sent_at, "data": data}).encode()
+    message = {"type": kind, "timestamp": sent_at, "data": data}
+    return json.dumps(message).encode()
 
 
 def _signed(runtime: Runtime, alert: Alert) -> dict[str, Any]:

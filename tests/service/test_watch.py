@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import numpy as np
 import pytest
 
 from gmn_client import Client, RequestRefused
@@ -524,13 +525,13 @@ def test_processes_add_to_one_histogram_and_other_scores_begin_anew(
     number = people.gallery_id(wanted)
     with passersby(data_dir) as others:
         for eyes in (people, others):
-            eyes.record.watches.add_traffic(number, "a", [1, 0, 2])
+            eyes.record.watches.add_traffic(number, "a", np.array([1, 0, 2]))
     counts, since = people.record.watches.traffic(number, "a")
-    assert counts == [2, 0, 4]
+    assert counts.tolist() == [2, 0, 4]
     assert since < datetime.now(UTC)
-    people.record.watches.add_traffic(number, "b", [0, 5])
-    assert people.record.watches.traffic(number, "a") is None
-    assert people.record.watches.traffic(number, "b")[0] == [0, 5]
+    people.record.watches.add_traffic(number, "b", np.array([0, 5]))
+    assert people.record.watches.traffic(number, "a")[0].tolist() == []
+    assert people.record.watches.traffic(number, "b")[0].tolist() == [0, 5]
 
 
 def test_a_cursor_that_no_alert_can_have_is_refused(watching: Served) -> None:

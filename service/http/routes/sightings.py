@@ -1,4 +1,4 @@
-"""`/v1/sightings`: crops that cameras send, to be compared with the armed watch lists."""
+"""`/v1/sightings`: crops from cameras, which are compared with the armed watch lists."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ async def send_sightings(
     call: Annotated[Call, needs("sight")],
     form: Annotated[SightingForm, MULTIPART],
 ) -> Response:
-    """Compares crops with the armed lists that the key is for; a match raises an alert at once.
+    """Compares crops with the armed lists that the key may access; a match raises an alert.
 
-    No crop is stored. Of a track eight crops are compared; it ends ten seconds after its last crop,
-    or after a minute. The answer follows when the images are embedded, and alerts are written after
-    it; with `wait` they are written before, and the answer has the matches. The same request again
-    goes on with the same visits, and raises no second alert.
+    Crops are not stored. Up to eight crops of a track are compared; a track ends ten seconds after
+    its last crop, or after a minute. The answer is sent after embedding, and alerts are written
+    later; with `wait`, they are written first, and the answer has the matches. A repeated request
+    extends the same visits and raises no second alert.
     """
     runtime = call.runtime
     crops = await form.read_crops(runtime.settings.max_images_per_request)

@@ -37,11 +37,11 @@ list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
 router = guarded_router("/v1/alerts", "alerts")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 LONGEST = timedelta(days=90)
-# A proposed list is armed by the same settings within this time.
+# Time within which a proposed list can be armed.
 CONFIRMED_WITHIN = timedelta(minutes=10)
-# A stream of a revoked key ends within this time, also where no alert comes.
+# A stream ends within this time after its key was revoked, even without an alert.
 KEY_CHECK_SECONDS = 1.0
-# No number in the record is greater.
+# Largest integer of SQLite.
 NEWEST = 2**63 - 1
 ALERTS_AT_ONCE = 100
 AlertId = Annotated[Id, Path(description="An alert's id.")]
@@ -65,9 +65,9 @@ class WatchForm(Form):
     """Settings of a list; a field that is left out has its default."""
 
     budget: float = Field(ge=1e-6, le=1000, examples=[3])
-    """False alarms a day that are accepted."""
+    """False alarms a day that you accept."""
     tracks_per_day: float | None = Field(None, gt=0, le=10_000_000, examples=[3000])
-    """Tracks that all its cameras see in a day; left out, the counted traffic."""
+    """Tracks that all cameras see in a day; default: the counted traffic."""
     cameras: Names = ()
     """Only sightings of these cameras."""
     hours: Annotated[str, Field(max_length=16), AfterValidator(_checked_hours)] = ""
@@ -77,13 +77,13 @@ class WatchForm(Form):
     quiet_seconds: int = Field(300, ge=1, le=86_400)
     """A visit ends after this time without the person."""
     expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
-    """Until then it is armed, 90 days at most; RFC 3339, with zone."""
+    """End of the watch, at most 90 days ahead; RFC 3339, with time zone."""
     reason: Text = Field(min_length=1, examples=["case 7/2026"])
     """Why these people are watched; for the audit log."""
     retention_days: int = Field(ge=1, le=365, examples=[30])
     """Days that its alerts are kept."""
     confirm: Annotated[str, Field(max_length=128)] | None = None
-    """From the answer to the same settings: arms the list."""
+    """The token answered to the same settings; arms the list."""
     never_empty = frozenset({"confirm"})
 
     @model_validator(mode="after")
@@ -91,7 +91,8 @@ class WatchForm(Form):
         now = datetime.now(UTC)
         if not now < self.expires_at <= now + LONGEST:
             raise InvalidField(
-                f"expires_at: is to be within {LONGEST.days} days from now; send another time"
+                f"expires_at: has to be in the future, at most {LONGEST.days} days ahead; send "
+                "another time"
             )
         return self
 
@@ -113,11 +114,11 @@ WITHOUT_REASON = DisarmingForm()
 async def watch_list(
     call: Admin, form: Annotated[WatchForm, MULTIPART]
 ) -> models.WatchProposal | models.Watch:
-    """Forecasts the alarms of a gallery as a watch list; with `confirm` arms it.
+    """Forecasts the alarms of a gallery as a watch list; with `confirm`, arms it.
 
-    Without `confirm` nothing changes. The list is armed by the same settings with the `confirm` of
-    the answer, within ten minutes and as long as the forecast rests on the same data. An armed list
-    takes other settings in the same way.
+    Without `confirm` nothing changes. The same settings with the `confirm` of the answer arm the
+    list within ten minutes, as long as the forecast has the same basis. Settings of an armed list
+    are changed in the same way.
     """
     runtime = call.runtime
     settings = form.settings()
@@ -133,16 +134,12 @@ async def watch_list(
         )
     if not runtime.watches.is_signed(form.confirm, *signed):
         raise InvalidField(
-            "confirm: is not of these settings, is older than ten minutes, or the forecast has "
-            "changed; send the settings without it, read the forecast, and send both"
+            "confirm: belongs to other settings, is older than ten minutes, or the basis of the "
+            "forecast has changed; send the settings without it, read the forecast, and send both"
         )
-
-    async def section(_: dict[str, Any]) -> None:
-        await arm(runtime, call.gallery, settings, fitted, call.caller.key_id)
-
     await runtime.audited(
         "arm_list",
-        section,
+        lambda _: arm(runtime, call.gallery, settings, fitted, call.caller.key_id),
         gallery=call.gallery.name,
         reason=settings.reason,
         budget=settings.budget,
@@ -153,7 +150,7 @@ async def watch_list(
 
 @list_router.get("")
 async def read_watch_list(call: Searcher) -> models.Watch:
-    """Reads the state of a gallery as a watch list, its forecast, and its alarms so far."""
+    """Reads the state of a gallery as a watch list, its forecast, and counts of its alerts."""
     call.note_view("read_list")
     return await _read_list(call)
 
@@ -162,16 +159,34 @@ async def read_watch_list(call: Searcher) -> models.Watch:
 async def disarm_list(
     call: Admin, form: Annotated[DisarmingForm, MULTIPART] = WITHOUT_REASON
 ) -> models.Watch:
-    """Disarms a list at once; its alerts stay for their days, and its people in the gallery."""
+    """Disarms a list; its alerts are kept for their retention, its people stay enrolled."""
     runtime = call.runtime
 
     async def section(_: dict[str, Any]) -> None:
         async with runtime.watches.lock:
-            why = form.reason or f"the key {call.caller.key_id} did so"
-            await disarm(runtime, call.gallery, why)
+            reason = form.reason or f"the key {call.caller.key_id} did so"
+            await disarm(runtime, call.gallery, reason)
 
     await runtime.audited("disarm_list", section, gallery=call.gallery.name, reason=form.reason)
     return await _read_list(call)
+
+
+class AlertsQuery(Form):
+    """Filters and page of the alerts that are listed."""
+
+    gallery: Id | None = None
+    """Only of this list."""
+    identity: Text | None = None
+    """Only about this person."""
+    camera: Text | None = None
+    """Only from this camera."""
+    kind: models.AlertKind | None = None
+    """Only of this kind."""
+    state: models.AlertState | None = None
+    """Only with this decision, or `open`."""
+    cursor: int | None = Field(None, ge=1, le=NEWEST)
+    """`next_cursor` of the page before."""
+    limit: Limit = 100
 
 
 class AlertReviewForm(Form):
@@ -182,29 +197,18 @@ class AlertReviewForm(Form):
 
 
 @router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
-async def list_alerts(
-    call: Querier,
-    gallery: Annotated[Id | None, Query(description="Only of this list.")] = None,
-    identity: Annotated[Text | None, Query(description="Only about this person.")] = None,
-    camera: Annotated[Text | None, Query(description="Only from this camera.")] = None,
-    kind: Annotated[models.AlertKind | None, Query(description="Only of this kind.")] = None,
-    state: Annotated[
-        models.AlertState | None, Query(description="Only with this decision, or `open`.")
-    ] = None,
-    cursor: Annotated[
-        int | None,
-        Query(ge=1, le=NEWEST, description="`next_cursor` of the page before."),
-    ] = None,
-    limit: Limit = 100,
-) -> Response:
+async def list_alerts(call: Querier, asked: Annotated[AlertsQuery, Query()]) -> Response:
     """Lists the alerts of the lists that the key may see, the newest first."""
     runtime = call.runtime
-    gallery_id = await call.gallery_id(gallery)
-    wanted = AlertFilter(gallery_id, identity, camera, kind, state, before=cursor)
+    limit = asked.limit
+    gallery_id = await call.gallery_id(asked.gallery)
+    wanted = AlertFilter(
+        gallery_id, asked.identity, asked.camera, asked.kind, asked.state, before=asked.cursor
+    )
     found = await runtime.galleries.read(runtime.record.watches.alerts, wanted, limit + 1)
     more = str(found[limit - 1].number) if len(found) > limit else None
     results = found[:limit]
-    runtime.audit.note_view("list_alerts", gallery=gallery, count=len(results))
+    runtime.audit.note_view("list_alerts", gallery=asked.gallery, count=len(results))
     return await write_list(models.Alerts(results=results, next_cursor=more))
 
 
@@ -221,10 +225,10 @@ async def follow_alerts(
         Header(alias="Last-Event-ID", ge=0, le=NEWEST, description="The last one that was seen."),
     ] = None,
 ) -> EventSourceResponse:
-    """Sends each new alert as a server-sent event: its kind, its number as id, and it as JSON.
+    """Sends each new alert as a server-sent event named by its kind, with its number as id.
 
-    With `Last-Event-ID` those after that number come first. The stream ends with `gone` where the
-    key is revoked or expires. A key holds eight at once.
+    With `Last-Event-ID`, alerts after that number are sent first. The stream ends with `gone` if
+    the key is revoked or expires. A key may hold eight streams.
     """
     runtime = call.runtime
     watches = runtime.record.watches
@@ -256,7 +260,7 @@ async def follow_alerts(
 
 @router.get("/{alert_id}")
 async def read_alert(call: Querier, alert_id: AlertId) -> models.Alert:
-    """Reads one alert, with its person's name of now."""
+    """Reads one alert, with the current name of its person."""
     alert = await _find(call, alert_id)
     call.runtime.audit.note_view("read_alert", gallery=alert.gallery, alert_id=alert_id)
     return alert
@@ -268,7 +272,7 @@ async def read_alert(call: Querier, alert_id: AlertId) -> models.Alert:
 async def read_alert_image(
     request: Request, call: Querier, alert_id: AlertId, width: Width = None
 ) -> Response:
-    """Reads the picture that raised an alert; with `width` a small JPEG, as of a crop."""
+    """Reads the picture that raised an alert; with `width`, a small JPEG."""
     alert = await _find(call, alert_id)
     return await _answer_picture(request, call.runtime, alert, width)
 
@@ -283,14 +287,14 @@ async def read_signed_image(
     alert_id: AlertId,
     signature: Annotated[str, Query(max_length=128, description="As in a webhook's message.")] = "",
 ) -> Response:
-    """Reads the picture of an alert without a key, by the address that a webhook was sent.
+    """Reads the picture of an alert by the signed address in a webhook's message, without a key.
 
     The address is valid for an hour.
     """
     runtime: Runtime = request.app.state.runtime
     if not runtime.watches.is_signed(signature, "picture", alert_id):
         raise Unauthorised(
-            "this address of a picture is not signed, or was signed more than an hour ago; read "
+            "the signature of this address is wrong or more than an hour old; use "
             "GET /v1/alerts/{alert_id}/image with a key"
         )
     alert = await runtime.galleries.read(runtime.record.watches.alert, alert_id)
@@ -303,7 +307,7 @@ async def read_signed_image(
 async def review_alert(
     call: Querier, alert_id: AlertId, form: Annotated[AlertReviewForm, MULTIPART]
 ) -> models.Alert:
-    """Confirms or rejects an alert, or takes that back; the decision of another key needs admin."""
+    """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`."""
     runtime = call.runtime
     alert = await _find(call, alert_id)
     if alert.reviewed_by is not None:

@@ -1,4 +1,4 @@
-"""`/v1/webhooks`: the addresses that alerts are sent to, and the deliveries to them."""
+"""`/v1/webhooks`: addresses to which alerts are sent, and the deliveries to them."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ class NewWebhookForm(Form):
     """An address to which alerts are sent."""
 
     url: Url = Field(examples=["https://desk.example/alerts"])
-    """By https, or by http to this machine itself."""
+    """An address that begins with https, or with http for this machine itself."""
     gallery: GalleryName | None = None
-    """The only list whose alerts are sent; of a key for one gallery that one."""
+    """Send alerts of this list only; default: of all lists that the key may access."""
     note: Name = ""
-    """Whose it is."""
+    """Name of its owner or purpose."""
     never_empty = frozenset({"gallery"})
 
 
 class WebhookChangesForm(Form):
-    """Changes of a webhook; fields that are left out stay."""
+    """Changes of a webhook; omitted fields stay unchanged."""
 
     url: Url | None = None
-    """Where deliveries go from now on, those that wait too."""
+    """The new address, also for waiting deliveries."""
     enabled: bool | None = None
-    """With false nothing is sent, and new alerts are not kept for it."""
+    """If false, nothing is sent, and new alerts are not queued."""
     note: Name | None = None
-    """Whose it is."""
+    """Name of its owner or purpose."""
 
 
 @router.post("", status_code=201, responses=problems("unknown_gallery"))
 async def create_webhook(
     call: Administrator, form: Annotated[NewWebhookForm, MULTIPART]
 ) -> models.NewWebhook:
-    """Makes a webhook; its secret, which signs each delivery, is answered this once.
+    """Creates a webhook; the answer has its secret, which is not shown again.
 
-    Messages and signatures are those of standardwebhooks.com. Twenty are the most.
+    Messages and signatures follow standardwebhooks.com. There may be twenty webhooks.
     """
     runtime = call.runtime
     gallery_id = await call.gallery_id(form.gallery)
@@ -88,7 +88,7 @@ async def list_deliveries(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Response:
-    """Lists the deliveries of alerts, the newest first; `state=dead` has those given up."""
+    """Lists the deliveries of alerts, the newest first; failed ones have `state=dead`."""
     runtime = call.runtime
     if webhook_id is not None:
         await _find(call, webhook_id)
@@ -102,7 +102,7 @@ async def list_deliveries(
 
 @router.post("/deliveries/{delivery_id}/retry")
 async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models.Delivery:
-    """Sends a dead delivery again, under its id and by the same steps as at first."""
+    """Restarts a dead delivery under its id, with the same number of attempts as at first."""
     runtime = call.runtime
     records = runtime.record.webhooks
     read = runtime.galleries.read
@@ -119,7 +119,7 @@ async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models
 async def change_webhook(
     call: Administrator, webhook_id: WebhookId, form: Annotated[WebhookChangesForm, MULTIPART]
 ) -> models.Webhook:
-    """Changes the address or the note of a webhook, stops it, or lets it go on."""
+    """Changes the address or note of a webhook, or disables or enables it."""
     await _find(call, webhook_id)
     changes = form.model_dump(exclude_none=True)
     if form.url is not None:
@@ -131,7 +131,7 @@ async def change_webhook(
 
 @router.post("/{webhook_id}/rotate")
 async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.NewWebhook:
-    """Gives a webhook a new secret; for a day the former one signs each delivery too."""
+    """Creates a new secret of a webhook; for a day, the former one signs messages too."""
     former = await _find(call, webhook_id)
     changes = {
         "secret": new_secret(),
@@ -143,7 +143,7 @@ async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.N
 
 @router.post("/{webhook_id}/test")
 async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.TestedWebhook:
-    """Sends a signed message of the type `test` once, and answers how that went."""
+    """Sends a signed message of type `test` once, and answers the outcome."""
     webhook = await _find(call, webhook_id)
     outcome = await send_test(call.runtime, webhook)
     await _done(call, "test_webhook", webhook)
@@ -152,14 +152,14 @@ async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.Tes
 
 @router.delete("/{webhook_id}", status_code=204)
 async def delete_webhook(call: Administrator, webhook_id: WebhookId) -> None:
-    """Deletes a webhook with what waits for it."""
+    """Deletes a webhook and its waiting deliveries."""
     await _find(call, webhook_id)
     runtime = call.runtime
-
-    async def delete(_: dict[str, Any]) -> None:
-        await runtime.galleries.write(runtime.record.webhooks.delete, webhook_id)
-
-    await runtime.audited("delete_webhook", delete, webhook_id=webhook_id)
+    await runtime.audited(
+        "delete_webhook",
+        lambda _: runtime.galleries.write(runtime.record.webhooks.delete, webhook_id),
+        webhook_id=webhook_id,
+    )
 
 
 async def _change(
@@ -187,6 +187,6 @@ def _may_see(call: Call, webhook: StoredWebhook) -> bool:
 
 
 async def _done(call: Call, event: str, webhook: StoredWebhook) -> None:
-    # The path of its address may hold a secret of the receiver.
+    # The path of the URL may contain a secret.
     host = httpx.URL(webhook.url).host
     await call.runtime.audit.done(event, webhook_id=webhook.webhook_id, host=host)

@@ -39,7 +39,7 @@ def _reference(rows=2000):
 def _traffic(watch_list, people, seed=3):
     """Count the best of four crops of each person."""
     vectors, _, _ = _population(people, 4, seed)
-    return Traffic.of(watch_list.heights(vectors)[0].reshape(-1, 4).max(axis=1))
+    return Traffic.of(watch_list.score(vectors).heights.reshape(-1, 4).max(axis=1))
 
 
 def _artefact():
@@ -65,24 +65,27 @@ def _with_cosines(cosines):
 
 def test_in_a_small_list_a_crop_scores_its_best_cosine():
     watch_list, query = _with_cosines([0.1, 0.8, -0.3])
-    heights, people = watch_list.heights(3 * query)
-    assert heights == pytest.approx([0.8])
-    assert people.tolist() == [10]
+    scores = watch_list.score(3 * query)
+    assert scores.heights == pytest.approx([0.8])
+    assert watch_list.people[scores.places].tolist() == [10]
 
 
 def test_from_nine_people_on_a_crop_scores_its_rise_above_the_next_eight():
     watch_list, query = _with_cosines([0.1, 0.2, 0.3, 0.9, 0.4, 0.5, 0.6, 0.1, 0.2, -0.9])
-    heights, people = watch_list.heights(query)
-    assert heights == pytest.approx([0.9 - (0.6 + 0.5 + 0.4 + 0.3 + 0.2 + 0.2 + 0.1 + 0.1) / 8])
-    assert people.tolist() == [30]
+    scores = watch_list.score(query)
+    assert scores.heights == pytest.approx(
+        [0.9 - (0.6 + 0.5 + 0.4 + 0.3 + 0.2 + 0.2 + 0.1 + 0.1) / 8]
+    )
+    assert watch_list.people[scores.places].tolist() == [30]
 
 
 def test_a_person_scores_by_their_best_crop_and_unnamed_crops_are_nobody():
     vectors = np.array([[0, 1], [3, 4], [1, 0], [4, 3]], np.float32)
     watch_list = WatchList(vectors, np.array([7, 2, -1, 7]), np.array([-1, -1, -1, -1]))
-    heights, people = watch_list.heights(np.array([[2, 0]], np.float32))
-    assert heights == pytest.approx([0.8])
-    assert people.tolist() == [7]
+    scores = watch_list.score(np.array([[2, 0]], np.float32))
+    assert scores.heights == pytest.approx([0.8])
+    assert watch_list.people[scores.places].tolist() == [7]
+    assert watch_list.order[scores.places].tolist() == [3]
     assert watch_list.size == 2
 
 
@@ -119,20 +122,20 @@ def test_a_smaller_rate_never_has_a_lower_threshold(people, known):
 def test_strangers_exceed_it_no_more_often_than_asked_and_listed_people_mostly(people):
     watch_list = _list(people)
     threshold = fit_threshold(watch_list, 1e-2, _reference(), crops_per_track=1)
-    strangers = watch_list.heights(
+    strangers = watch_list.score(
         _population(
             20_000,
             1,
             seed=9,
         )[0]
-    )[0]
-    listed = watch_list.heights(
+    ).heights
+    listed = watch_list.score(
         _population(
             people,
             5,
             seed=1,
         )[0]
-    )[0]
+    ).heights
     assert (strangers > threshold.height).mean() < 1.2e-2
     assert (listed > threshold.height).mean() > 0.9
 
@@ -212,13 +215,13 @@ def test_traffic_moves_the_threshold_from_200_tracks_on_and_within_a_factor_of_t
 @pytest.mark.parametrize("people", [5, 40])
 def test_listed_people_in_the_traffic_change_the_threshold_little(people):
     watch_list = _list(people)
-    listed = watch_list.heights(
+    listed = watch_list.score(
         _population(
             people,
             8,
             seed=1,
         )[0]
-    )[0]
+    ).heights
     listed = np.resize(listed, 90)
     strangers = _traffic(watch_list, 360)
     reference = _reference()
