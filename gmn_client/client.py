@@ -19,8 +19,17 @@ from typing_extensions import Self
 from gmn_client import calls, errors, uploads
 from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Listing, reader
 from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
-from gmn_client.methods import Methods, Query
-from gmn_client.models import Enrollment, Job, Page, QueryAnswer, RefusedImage, SeparateAnswers
+from gmn_client.methods import GalleriesQuery, Methods, Query
+from gmn_client.models import (
+    Enrollment,
+    GalleriesAnswer,
+    Job,
+    Page,
+    QueryAnswer,
+    RefusedImage,
+    SeparateAnswers,
+    SeparateGalleriesAnswers,
+)
 from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
 
 Answer = TypeVar("Answer")
@@ -325,6 +334,7 @@ class Client(Connection, Blocks):
     """Calls a service; see `Connection` for the arguments and for errors of every call."""
 
     query: Query[QueryAnswer, SeparateAnswers]
+    query_galleries: GalleriesQuery[GalleriesAnswer, SeparateGalleriesAnswers]
     _http: httpx.Client
     _http_client = httpx.Client
     _sleep = staticmethod(_sleep)
@@ -372,6 +382,7 @@ class AsyncClient(Connection, Awaits):
     """
 
     query: Query[Awaited[QueryAnswer], Awaited[SeparateAnswers]]
+    query_galleries: GalleriesQuery[Awaited[GalleriesAnswer], Awaited[SeparateGalleriesAnswers]]
     _http: httpx.AsyncClient
     _http_client = httpx.AsyncClient
     _answer = Connection._outcome

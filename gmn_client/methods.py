@@ -122,6 +122,29 @@ class SeparateOptions(QueryOptions):
     mode: Literal["separate"]
 
 
+class GalleriesOptions(AskedOptions, total=False):
+    """Options of a query of several galleries.
+
+    Attributes:
+        galleries: at most 20; all that the key may use if omitted.
+        gallery: gallery of `crop_id` or `track`; the client's if omitted.
+        vector, embedding_fingerprint: a vector instead of images, as in `query_vector`.
+        min_versions: version of each of these galleries that the answer must include.
+    """
+
+    galleries: Sequence[str]
+    gallery: str
+    vector: Sequence[float]
+    embedding_fingerprint: str
+    min_versions: Mapping[str, int]
+
+
+class SeparateGalleriesOptions(GalleriesOptions):
+    """Options of several queries of several galleries, one per image."""
+
+    mode: Literal["separate"]
+
+
 Answers_co = TypeVar("Answers_co", covariant=True)
 
 
@@ -139,8 +162,16 @@ class Query(Protocol[Answer_co, Answers_co]):
     ) -> Answers_co: ...
 
 
-def _vector_fields(vector: Sequence[float], embedder: str | None) -> dict[str, object]:
-    return {"vector": _as_text(vector), "embedding_fingerprint": embedder}
+class GalleriesQuery(Protocol[Answer_co, Answers_co]):
+    """A method that queries several galleries; the type of its answer depends on `mode`."""
+
+    @overload
+    def __call__(self, *images: ImageSource, **options: Unpack[GalleriesOptions]) -> Answer_co: ...
+
+    @overload
+    def __call__(
+        self, *images: ImageSource, **options: Unpack[SeparateGalleriesOptions]
+    ) -> Answers_co: ...
 
 
 def _as_text(vector: Sequence[float]) -> str:
@@ -569,39 +600,33 @@ class Methods(Calls):
         Raises:
             RequestRefused: status 422 if the gallery's vectors are of another embedder.
         """
-        fields = {**options, **_vector_fields(vector, embedding_fingerprint)}
+        fields: dict[str, object] = {**options, "vector": _as_text(vector)}
+        fields["embedding_fingerprint"] = embedding_fingerprint
         path = self._path(gallery, "queries")
         return Call(reader(models.QueryAnswer), "POST", path, fields, repeatable=True)
 
     @answered
-    def query_galleries(
+    def _query_galleries(
         self,
         *images: ImageSource,
-        galleries: Sequence[str] = (),
-        gallery: str | None = None,
-        vector: Sequence[float] | None = None,
-        embedding_fingerprint: str | None = None,
-        **options: Unpack[AskedOptions],
-    ) -> Call[models.GalleriesAnswer]:
+        mode: Literal["separate"] | None = None,
+        **options: Unpack[GalleriesOptions],
+    ) -> Call[models.GalleriesAnswer | models.SeparateGalleriesAnswers]:
         """Searches several galleries for one person and merges the results by probability.
 
-        The options `keep`, `keep_picture` and `min_version` apply to single galleries and are
-        refused.
-
-        Args:
-            images: all of one person.
-            galleries: at most 20; all that the key may use if None.
-            gallery: gallery of `crop_id` or `track`; the client's if None.
-            vector, embedding_fingerprint: a vector instead of images, as in `query_vector`.
+        With `mode="separate"` each image is a query of its own, answered in order. The options
+        `keep`, `keep_picture` and `min_version` apply to single galleries and are refused.
         """
-        fields = {**options, "galleries": galleries}
+        read = reader(models.SeparateGalleriesAnswers if mode else models.GalleriesAnswer)
+        fields: dict[str, object] = {**options, "mode": mode}
         if "crop_id" in options or "track" in options:
-            fields["gallery"] = gallery or self.gallery_name
-        if vector is not None:
-            fields |= _vector_fields(vector, embedding_fingerprint)
-        read = reader(models.GalleriesAnswer)
+            fields["gallery"] = options.get("gallery") or self.gallery_name
+        if vector := options.get("vector"):
+            fields["vector"] = _as_text(vector)
         sent = images or None
         return Call(read, "POST", path_to("queries"), fields, images=sent, repeatable=True)
+
+    query_galleries: Any = _query_galleries
 
     @answered
     def pairs(

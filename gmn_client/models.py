@@ -783,6 +783,12 @@ class GalleriesAnswer(WireModel):
     timing_ms: Timing
 
 
+class SeparateGalleriesAnswers(WireModel):
+    """With `mode=separate`: one answer of several galleries per image, in order."""
+
+    results: list[GalleriesAnswer | RefusedImage]
+
+
 class Embedding(WireModel):
     """A feature as computed by the embedder, not of unit length."""
 

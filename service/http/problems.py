@@ -17,7 +17,14 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from gmn_client.models import Enrollment, Problem, RefusedImage, SeparateAnswers, Sighted
+from gmn_client.models import (
+    Enrollment,
+    Problem,
+    RefusedImage,
+    SeparateAnswers,
+    SeparateGalleriesAnswers,
+    Sighted,
+)
 from service.errors import AnswerTooLarge, InvalidField, ServiceError, problem, status_of
 from service.http.keys import redacted
 
@@ -160,7 +167,9 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
 
 
 async def answer_each(
-    request: Request, answer: Enrollment | SeparateAnswers | Sighted, status: int = 200
+    request: Request,
+    answer: Enrollment | SeparateAnswers | SeparateGalleriesAnswers | Sighted,
+    status: int = 200,
 ) -> Response:
     """Answer with one result per image.
 
@@ -176,7 +185,7 @@ async def answer_each(
         document = problem("unusable_images", detail, status_of(refused), results=results)
         return answer_problem(request, document)
     status = 207 if refused else status
-    if isinstance(answer, SeparateAnswers):
+    if isinstance(answer, SeparateAnswers | SeparateGalleriesAnswers):
         return await write_list(answer, status)
     return Response(answer.model_dump_json(), status, media_type=JSON)
 

@@ -15,6 +15,7 @@ from gmn_client.models import (
     QueryAnswer,
     RankedCrop,
     RefusedGallery,
+    RefusedImage,
     SearchVerdict,
 )
 from model.calibration import SEARCH_OPERATING_POINTS
@@ -25,6 +26,8 @@ from service.errors import (
     NeedsReindex,
     ServiceError,
     UnknownGallery,
+    UnusableImages,
+    refused_image,
 )
 from service.runtime import Runtime
 from service.search.options import Id, Names, QueryOptions
@@ -60,10 +63,15 @@ class GalleriesOptions(QueryOptions):
             raise InvalidField(
                 "gallery: needs crop_id or track, and they need it; send both or neither"
             )
-        if self.keep or self.min_version or self.mode == "separate":
+        if self.keep:
             raise InvalidField(
-                "keep, min_version, mode: cannot be kept, awaited or separate for several "
-                "galleries; send each image by itself, or to /v1/galleries/{gallery}/queries"
+                "keep: a kept search belongs to one gallery; send the query to "
+                "/v1/galleries/{gallery}/queries, or leave keep out"
+            )
+        if self.min_version:
+            raise InvalidField(
+                "min_version: each gallery counts its own versions; send min_versions, such as "
+                '{"entrance": 12}'
             )
         return self
 
@@ -74,7 +82,7 @@ class JointQuery:
 
     Each embedder embeds the images once. The false alarms of the galleries add up, so each gallery
     is searched at an equal share of the rate. A gallery that cannot answer is listed with its
-    problem, and the others answer.
+    problem, and the others answer. With `mode=separate` each image is a query of its own.
 
     Attributes:
         names: distinct names of the galleries.
@@ -88,8 +96,11 @@ class JointQuery:
     sample: bool
     began: float
 
-    async def answer(self) -> GalleriesAnswer:
+    async def answer(self) -> list[GalleriesAnswer | RefusedImage]:
         """Search the galleries and merge their results.
+
+        Returns:
+            One answer; with `mode=separate` an answer or a problem for each image, in order.
 
         Raises:
             UnknownCrop, UnknownTrack, UnusableImages, QueueFull, TooCostly: nothing was searched.
@@ -114,7 +125,12 @@ class JointQuery:
                     "or top_k",
                 )
                 async with admission.admit(cost):
-                    return await self._answer(searches, problems)
+                    await self.runtime.model.pipeline.open_frame(self.images)
+                    if self.options.mode != "separate" or not self.images:
+                        return [await self._answer(searches, problems, self.images)]
+                    return await gather_all(
+                        self._answer_image(searches, problems, image) for image in self.images
+                    )
 
     async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
         options = self.options
@@ -139,29 +155,43 @@ class JointQuery:
             raise problems[self.names[0]]
         return searches, problems
 
+    async def _answer_image(
+        self,
+        searches: Mapping[str, Search],
+        problems: Mapping[str, ServiceError],
+        image: ImageFile,
+    ) -> GalleriesAnswer | RefusedImage:
+        try:
+            return await self._answer(searches, problems, [image])
+        except UnusableImages as error:
+            return refused_image(error.first)
+
     async def _answer(
-        self, searches: Mapping[str, Search], problems: dict[str, ServiceError]
+        self,
+        searches: Mapping[str, Search],
+        unsearched: Mapping[str, ServiceError],
+        images: Sequence[ImageFile],
     ) -> GalleriesAnswer:
         runtime = self.runtime
-        await runtime.model.pipeline.open_frame(self.images)
         embeddings = {
-            embedder: submit_images(runtime, search, self.images)
+            embedder: submit_images(runtime, search, images)
             for embedder, search in _by_embedder(searches).items()
         }
-        answers: dict[str, QueryAnswer] = {}
+        problems = dict(unsearched)
 
-        async def search_gallery(name: str, search: Search) -> None:
+        async def search_gallery(name: str, search: Search) -> QueryAnswer | None:
             embedding = embeddings[search.current.model.embedder]
             try:
                 answered = await answer_search(runtime, search, embedding, self.began)
-                answers[name] = answered.answer
             except OF_ONE_GALLERY as error:
                 problems[name] = error
+                return None
+            return answered.answer
 
-        await gather_all(search_gallery(name, search) for name, search in searches.items())
+        found = await gather_all(search_gallery(*searched) for searched in searches.items())
+        answers = {name: answer for name, answer in zip(searches, found, strict=True) if answer}
         if not answers:
             raise problems[self.names[0]]
-        answers = {name: answers[name] for name in searches if name in answers}
         warnings = [warning for answer in answers.values() for warning in answer.warnings]
         for name, refused in problems.items():
             runtime.metrics.problems.labels(refused.code).inc()
@@ -219,8 +249,6 @@ def _merged(answers: Mapping[str, QueryAnswer], top_k: int) -> list[RankedCrop]:
     ]
 
 
-def _place(crop: RankedCrop) -> tuple[float, float]:
+def _place(crop: RankedCrop) -> tuple[bool, float, float]:
     # Crops without a score come last.
-    if crop.probability is None:
-        return 1.0, -crop.cosine
-    return -crop.probability, -crop.cosine
+    return crop.probability is None, -(crop.probability or 0.0), -crop.cosine

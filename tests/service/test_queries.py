@@ -203,8 +203,8 @@ def test_separate_images_with_too_many_results_are_refused(served, gallery, draw
     assert served.query(gallery, *images, mode="separate", top_k=3_333).status_code == 200
     problem = served.query(gallery, *images, mode="separate", top_k=3_334).json()
     assert problem["type"] == "urn:gmn:problem:answer_too_large"
-    assert {error["field"] for error in problem["errors"]} == {"images", "top_k"}
-    assert "3 images with 3,334 results each are more than the 10,000" in problem["detail"]
+    assert [error["field"] for error in problem["errors"]] == ["top_k"]
+    assert "3 rankings of 3,334 results each are more than the 10,000" in problem["detail"]
 
 
 def test_results_with_too_much_metadata_are_refused(served, gallery, drawn_crops):

@@ -303,11 +303,14 @@ def test_without_names_every_gallery_is_searched_up_to_twenty(start, drawn_crops
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"keep": True}, "keep, min_version, mode"),
-        ({"min_version": 1}, "keep, min_version, mode"),
+        ({"keep": True}, "keep"),
+        ({"min_version": 1}, "min_version"),
+        ({"min_versions": '{"north": 1}'}, "min_versions"),
+        ({"min_versions": "[7]"}, "min_versions"),
+        ({"min_versions": '{"east": "new"}'}, "min_versions.east"),
         ({"gallery": "east"}, "gallery"),
-        ({"top_k": 10_000}, "galleries, top_k"),
-        ({"mode": "separate"}, "keep, min_version, mode"),
+        ({"top_k": 10_000}, "top_k"),
+        ({"mode": "separate", "top_k": 5000}, "top_k"),
     ],
 )
 def test_options_of_one_gallery_and_answers_too_large_are_refused(two, drawn_crops, fields, named):
@@ -315,6 +318,54 @@ def test_options_of_one_gallery_and_answers_too_large_are_refused(two, drawn_cro
     refused = ask(two, *images, galleries="east,west", **fields)
     assert refused.status_code == 422
     assert refused.json()["detail"].startswith(f"{named}: ")
+
+
+def test_with_mode_separate_each_image_is_answered_as_by_itself(two, drawn_crops):
+    images = [drawn_crops[0].png, b"no image", drawn_crops[9].png]
+    fields = {"galleries": "gone,east,west", "group_by": "identity"}
+    answered = ask(two, *images, mode="separate", **fields)
+    first, refused, last = answered.json()["results"]
+    assert answered.status_code == 207
+    assert refused["problem"]["type"] == "urn:gmn:problem:not_an_image"
+    for image, answer in ((images[0], first), (images[2], last)):
+        alone = ask(two, image, **fields).json()
+        for entry in (alone, *alone["galleries"], answer, *answer["galleries"]):
+            entry.pop("timing_ms", None)
+        assert answer == alone
+    assert ask(two, images[0], mode="separate", **fields).status_code == 200
+    nothing = ask(two, b"no image", mode="separate", **fields)
+    assert (nothing.status_code, nothing.json()["type"]) == (
+        422,
+        "urn:gmn:problem:unusable_images",
+    )
+
+
+def test_each_gallery_is_awaited_at_its_own_version(start, drawn_crops):
+    served = start()
+    versions = {}
+    for name in ("a", "b"):
+        served.create(name)
+        for crop in drawn_crops[: 1 + (name == "b")]:
+            versions[name] = served.enroll(name, crop.png).json()["gallery_version"]
+    image = drawn_crops[0].png
+
+    def ask_for(**asked: int):
+        return ask(served, image, galleries="a,gone,b", min_versions=json.dumps(asked))
+
+    first, gone, second = ask_for(**versions).json()["galleries"]
+    assert [first["gallery_version"], second["gallery_version"]] == list(versions.values())
+    assert gone["problem"]["type"] == "urn:gmn:problem:unknown_gallery"
+    assert ask_for(**versions, gone=7).status_code == 404
+    too_late = ask_for(a=versions["a"], b=versions["b"] + 1)
+    assert (too_late.status_code, too_late.json()["type"]) == (
+        503,
+        "urn:gmn:problem:version_not_reached",
+    )
+    assert "'b'" in too_late.json()["detail"]
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(ask_for, a=versions["a"] + 1)
+        served.enroll("a", drawn_crops[5].png)
+        assert asked.result().json()["galleries"][0]["gallery_version"] == versions["a"] + 1
 
 
 def test_the_cost_is_that_of_all_galleries(start, drawn_crops):

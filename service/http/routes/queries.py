@@ -19,6 +19,7 @@ from gmn_client.models import (
     PairScore,
     QueryAnswer,
     SeparateAnswers,
+    SeparateGalleriesAnswers,
 )
 from model.crops.decode import CropProblem
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
@@ -45,15 +46,13 @@ router = guarded_router("/v1/galleries/{gallery}", "queries")
 galleries_router = guarded_router("/v1", "queries")
 model_router = guarded_router("/v1", "model")
 comparison_router = guarded_router("/v1", "comparisons")
+REFUSED = "With mode=separate: some images were refused."
 ANSWERED: Responses = {
     200: {
         "description": "A ranking, or one for each image.",
         **example("QueryAnswer"),
     },
-    207: {
-        "model": SeparateAnswers,
-        "description": "With mode=separate: some images were refused.",
-    },
+    207: {"model": SeparateAnswers, "description": REFUSED},
 }
 OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
 FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unnamed", "track"}
@@ -63,19 +62,18 @@ SHORT_RANKING = 100
 MAX_RESULTS = 10_000
 
 
+JSON_OBJECT = BeforeValidator(lambda sent, info: checked_metadata(info.field_name, sent))
+JSON_TEXT = WithJsonSchema({"type": "string", "maxLength": MAX_METADATA_BYTES})
+
+
 class QueryForm(QueryOptions, FrameForm):
     """One or several images, or `crop_id`, or `track`, or `vector`."""
 
     images: Images = Field([])
     instead = ("crop_id", "track", "vector")
-    metadata: (
-        Annotated[
-            dict[str, Any],
-            BeforeValidator(lambda sent: checked_metadata("metadata", sent)),
-            WithJsonSchema({"type": "string", "maxLength": MAX_METADATA_BYTES}),
-        ]
-        | None
-    ) = Field(None, examples=['{"shift": "night"}'])
+    metadata: Annotated[dict[str, Any], JSON_OBJECT, JSON_TEXT] | None = Field(
+        None, examples=['{"shift": "night"}']
+    )
     """A JSON object; only crops whose metadata has each of its keys with its value."""
 
 
@@ -108,22 +106,17 @@ async def query_gallery(
         began = None
     images = await form.read_crops(runtime.settings.max_images_per_request)
     separate = bool(images) and form.mode == "separate"
-    if separate and len(images) * form.top_k > MAX_RESULTS:
-        raise AnswerTooLarge(
-            f"images, top_k: {len(images)} images with {form.top_k:,} results each are more "
-            f"than the {MAX_RESULTS:,} results of one answer; send fewer images, or a smaller "
-            "top_k"
-        )
+    if separate:
+        _require_room(len(images), form.top_k)
     answered = await run_query(runtime, gallery, images, form, call.caller.learn, began)
     queries = [query for query in answered if isinstance(query, AnsweredQuery)]
     rankings = [query.answer for query in queries]
     if form.keep:
         rankings = await keep_answers(call, form, queries)
+    for ranking in rankings:
+        _note_search(runtime, gallery.name, form, ranking)
     remaining = iter(rankings)
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in answered]
-    for answer in answers:
-        if isinstance(answer, QueryAnswer):
-            _note_search(runtime, gallery.name, form, answer)
     if separate:
         response = await answer_each(request, SeparateAnswers(results=answers))
     elif form.include_vector or form.top_k > SHORT_RANKING:
@@ -131,6 +124,15 @@ async def query_gallery(
     else:
         response = Response(answers[0].model_dump_json(), media_type=JSON)
     return response
+
+
+def _require_room(rankings: int, top_k: int) -> None:
+    if rankings * top_k > MAX_RESULTS:
+        raise AnswerTooLarge(
+            f"top_k: {rankings} rankings of {top_k:,} results each are more than the "
+            f"{MAX_RESULTS:,} results of one answer; send a smaller top_k, or fewer images or "
+            "galleries"
+        )
 
 
 def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryAnswer) -> None:
@@ -151,12 +153,18 @@ def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryA
 class GalleriesForm(GalleriesOptions, QueryForm):
     """One or several images, or `crop_id` or `track` with `gallery`, or `vector`."""
 
+    min_versions: Annotated[dict[str, int], JSON_OBJECT, JSON_TEXT] | None = Field(
+        None, examples=['{"entrance": 12}']
+    )
+    """A JSON object; waits until each of these galleries has reached at least its version."""
+
 
 @galleries_router.post(
     "/queries",
-    response_model=GalleriesAnswer,
-    responses=problems("unknown_gallery", "unknown_crop", "unknown_track", "needs_reindex")
-    | problems("answer_too_large", "index_unavailable"),
+    response_model=GalleriesAnswer | SeparateGalleriesAnswers,
+    responses={207: {"model": SeparateGalleriesAnswers, "description": REFUSED}}
+    | problems("unknown_gallery", "unknown_crop", "unknown_track", "needs_reindex")
+    | problems("answer_too_large", "version_not_reached", "index_unavailable"),
 )
 async def search_galleries(
     request: Request, call: Querier, form: Annotated[GalleriesForm, MULTIPART]
@@ -164,32 +172,40 @@ async def search_galleries(
     """Searches several galleries for the person on the images; merges results by probability.
 
     Each gallery is searched as by a query of its own, at an equal share of the false alarm rate. A
-    gallery that cannot be searched is reported with its problem; the others answer.
+    gallery that cannot be searched is reported with its problem; the others answer. With
+    `mode=separate` each image gets its own answer.
     """
     runtime = call.runtime
     runtime.audit.require_room()
     names = _galleries_of(call, form)
-    if len(names) * form.top_k > MAX_RESULTS:
-        raise AnswerTooLarge(
-            f"galleries, top_k: {len(names)} galleries with {form.top_k:,} results each are more "
-            f"than the {MAX_RESULTS:,} results of one answer; send fewer, or a smaller top_k"
-        )
     images = await form.read_crops(runtime.settings.max_images_per_request)
-    began = getattr(request.state, "received", None) or time.perf_counter()
-    query = JointQuery(runtime, names, images, form, call.caller.learn, began)
-    answer = await query.answer()
-    for gallery in answer.galleries:
-        if isinstance(gallery, GalleryAnswer):
-            _note_search(runtime, gallery.gallery, form, gallery)
-    return await write_list(answer)
+    separate = bool(images) and form.mode == "separate"
+    _require_room(len(names) * (len(images) if separate else 1), form.top_k)
+    began = getattr(request.state, "received", None)
+    for name, version in (form.min_versions or {}).items():
+        if name not in names:
+            raise InvalidField(
+                f"min_versions: gallery {name!r} is not searched; add it to galleries, or leave "
+                "its version out"
+            )
+        await runtime.galleries.wait_for_version(await runtime.galleries.find(name), version)
+        # Waiting for a version is not a stage of the query.
+        began = None
+    began = began or time.perf_counter()
+    answers = await JointQuery(runtime, names, images, form, call.caller.learn, began).answer()
+    for answer in answers:
+        for gallery in answer.galleries if isinstance(answer, GalleriesAnswer) else ():
+            if isinstance(gallery, GalleryAnswer):
+                _note_search(runtime, gallery.gallery, form, gallery)
+    if separate:
+        return await answer_each(request, SeparateGalleriesAnswers(results=answers))
+    return await write_list(answers[0])
 
 
 def _galleries_of(call: Call, form: GalleriesForm) -> list[str]:
     caller = call.caller
     every = [gallery.name for gallery in call.runtime.galleries.all()]
-    if caller.gallery is not None:
-        every = [caller.gallery]
-    names = list(dict.fromkeys(form.galleries or every))
+    names = list(dict.fromkeys(form.galleries)) or ([caller.gallery] if caller.gallery else every)
     for name in (*names, form.gallery or names[0]):
         caller.require_gallery(name)
     if len(names) > MOST_GALLERIES:

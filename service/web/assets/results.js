@@ -80,12 +80,28 @@ export function showAnswers(place, searches) {
     );
 }
 
-// Show one ranking of several galleries. A result links to the same search in its gallery.
-export function showAcross(place, { verdict, results, galleries, warnings }) {
+// Show rankings of several galleries: one, or with mode=separate one for each shot.
+export function showAcross(place, answers, shots) {
   clearMarks();
+  if (answers.length === 1) place.replaceChildren(...rankingAcross(answers[0]));
+  else
+    place.replaceChildren(
+      ...answers.map((answer, index) =>
+        h(
+          "section",
+          { class: "each" },
+          h("h2", { class: "row" }, shotPicture(shots[index]), `Image ${index + 1}`),
+          answer.problem ? problemOf(new Error(answer.problem.detail)) : rankingAcross(answer),
+        ),
+      ),
+    );
+}
+
+// A result links to the same search in its gallery.
+function rankingAcross({ verdict, results, galleries, warnings }) {
   const [best] = results;
   const head = verdict === "no_match" ? ["No match in these galleries"] : HEADS[verdict](best);
-  place.replaceChildren(
+  return [
     h(
       "div",
       { class: `banner ${verdict}`, role: "status" },
@@ -121,7 +137,7 @@ export function showAcross(place, { verdict, results, galleries, warnings }) {
         ),
       ),
     ),
-  );
+  ];
 }
 
 const titleOf = ({ kept }, at) =>

@@ -354,7 +354,8 @@ async function run({ scroll = false } = {}) {
   await attempt(place, async () => {
     const options = { method: "POST", body: fields(), signal: request.signal };
     // A refused search removes the earlier answer.
-    const path = alsoSearched().length > 0 ? "/v1/queries" : inGallery("/queries");
+    const across = alsoSearched().length > 0;
+    const path = across ? "/v1/queries" : inGallery("/queries");
     const answer = await ask(path, options).catch((error) => {
       if (error.name !== "AbortError") place.replaceChildren();
       error.names = asked.map(({ blob, frame }) => (frame ?? blob)?.name);
@@ -367,11 +368,11 @@ async function run({ scroll = false } = {}) {
       point,
       kept: keptOf(result),
     });
-    if (answer.galleries) {
+    if (across) {
       shown = [];
       if (panel() === "search" && item())
         history.pushState(null, "", addressOf(gallery(), "search"));
-      showAcross(place, answer);
+      showAcross(place, answer.galleries ? [answer] : answer.results, asked);
     } else
       display(
         answer.verdict

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from gmn_client import AsyncClient, Client, Image, InvalidInput, RequestRefused
-from gmn_client.models import GalleriesAnswer, GalleryAnswer, RefusedGallery
+from gmn_client.models import GalleriesAnswer, GalleryAnswer, RefusedGallery, RefusedImage
 
 
 def enroll_all(client: Client, drawn_crops) -> list[str]:
@@ -56,8 +56,14 @@ def test_several_galleries_are_searched_at_once(
             return await asking.query_galleries(image, galleries=[*names, "gone"], top_k=24)
 
     assert asyncio.run(ask()).results == answer.results
-    with pytest.raises(RequestRefused, match="keep, min_version, mode: "):
+    with pytest.raises(RequestRefused, match="keep: "):
         client.query_galleries(image, galleries=names, keep=True)
+    versions = {name: client.gallery(name).version for name in names}
+    asked = {"galleries": names, "min_versions": versions, "top_k": 24}
+    alone, refused = client.query_galleries(image, b"no image", mode="separate", **asked).results
+    assert isinstance(alone, GalleriesAnswer)
+    assert alone.results == client.query_galleries(image, **asked).results
+    assert isinstance(refused, RefusedImage)
 
 
 def test_an_enrolment_of_nothing_but_broken_images_answers_each(client: Client) -> None:

@@ -166,7 +166,7 @@ def test_an_option_of_a_query_that_cannot_be_used_is_named(
         ([image, "--operating-point", "far_1"], "far_1e-2"),
         (["--data", manifest, "--cameras", "west"], "go with images"),
         (["--data", manifest, "--galleries", "a,b"], "go with images"),
-        ([image, "--galleries", "a,b", "--keep"], "keep, min_version, mode: "),
+        ([image, "--galleries", "a,b", "--keep"], "keep: a kept search belongs to one gallery"),
         (["--data", manifest, "--separate"], "--separate goes with images"),
         ([image, "--camera", "east"], "choose among the images of --data"),
         ([image, "--limit", "3"], "choose among the images of --data"),
