@@ -287,6 +287,9 @@ def test_an_enrollment_with_watch_is_compared_with_the_lists_of_other_galleries(
     )
     assert answer.status_code == 201
     assert alerts(watching, camera="itself") == []
+    # Other tests show the stranger as nobody.
+    forgotten = watching.http.delete("/v1/galleries/wanted/identities/new")
+    assert forgotten.status_code == 200
 
 
 def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(
