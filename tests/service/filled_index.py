@@ -25,7 +25,7 @@ class FilledIndex(GalleryIndex):
     def __init__(self, dimension: int, secret: bytes = b"") -> None:
         # The open file is enough, and leaves nothing behind.
         with tempfile.TemporaryDirectory() as folder:
-            self.file = VectorFile(Path(folder) / "vectors.f32", dimension)
+            self.file = VectorFile(Path(folder) / "vectors.f32", dimension, only_read=False)
         self._metadata: dict[int, str] = {}
         self._tracks: dict[int, str | None] = {}
         super().__init__(Columns(dimension, secret, self._read, self._read_tracks))

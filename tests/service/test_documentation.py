@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from bench import reference
 from bench.tables import page_of, replace_table
 from gmn_client.models import PROBLEM_CODES
+from model.crops.quality import CropQuality, QualityLimits, quality_faults
 from service.errors import ServiceError
 from service.http.app import VERSION, create_app
 from service.http.guard import needs_of
@@ -100,7 +101,12 @@ def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
 def _codes_in_the_code() -> set[str]:
     """Collect the codes of errors, and those written where an image or file is refused."""
     codes = {*(kind.code for kind in _kinds(ServiceError)), *CODE_OF_STATUS.values()}
-    refusals = {"CropProblem", "QualityFault", "JobProblem", "_lines", "problem"}
+    worst = CropQuality(width=1, height=1, sharpness=0.0, brightness=0.0, shadow=1.0)
+    strict = QualityLimits(
+        min_width=2, min_height=2, min_aspect=2, min_sharpness=0.5, min_brightness=0.5
+    )
+    codes |= {fault.code for fault in quality_faults(worst, strict)}
+    refusals = {"CropProblem", "JobProblem", "_lines", "problem"}
     for file in [*ROOT.glob("service/**/*.py"), *ROOT.glob("model/crops/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in refusals:

@@ -83,8 +83,8 @@ def test_an_artefact_without_a_graph_is_refused_with_the_command_that_adds_it(
 ):
     older = without_graph(tiny_artefact, tmp_path / "older.safetensors")
     assert refusal(tmp_path, artefact=older) == (
-        f"{older}: holds no graph, which a service without PyTorch needs; where PyTorch is "
-        f"installed, add it with gmn artefact add-graph {older}\n"
+        f"{older}: has no OpenVINO graph, which is needed without PyTorch; add it where PyTorch is "
+        f"installed, by gmn artefact add-graph {older}\n"
     )
 
 

@@ -247,7 +247,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_of_a_packages(settings, mes
         ("def x(:\n", r"mine\.py: cannot be imported: SyntaxError: .*line 1"),
         (
             "from training.plugins import *\nregister_loss('pic')(print)\n",
-            r"ValueError in line 2: there is a loss pic already",
+            r"ValueError in line 2: there is another loss pic already",
         ),
         (None, r"mine\.py: cannot be read"),
     ],

@@ -115,7 +115,7 @@ def test_a_removed_crop_has_no_vector_in_memory(filled):
 
 
 def test_a_file_that_grows_ahead_is_rarely_mapped_anew(tmp_path):
-    file = VectorFile(tmp_path / "vectors.f32", 4)
+    file = VectorFile(tmp_path / "vectors.f32", 4, only_read=False)
     file.write({0: np.ones(4)})
     for slot in range(1, 1000):
         if slot >= len(file.mapped()):
@@ -131,7 +131,7 @@ def test_a_file_that_grows_ahead_is_rarely_mapped_anew(tmp_path):
 
 def test_a_mapped_file_shows_later_writes_and_outlives_its_removal(tmp_path):
     path = tmp_path / "vectors.f32"
-    file = VectorFile(path, 4)
+    file = VectorFile(path, 4, only_read=False)
     file.write({0: np.ones(4), 1: np.ones(4)})
     mapped = file.mapped()
     file.write({2: np.full(4, 3.0)})

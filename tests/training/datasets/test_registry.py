@@ -105,7 +105,7 @@ OUTSIDE = DatasetKind(
 
 
 def test_a_data_set_of_a_known_name_or_without_a_reader_is_refused():
-    with pytest.raises(ValueError, match="there is a data set viper already"):
+    with pytest.raises(ValueError, match="there is another data set viper already"):
         register_dataset(DatasetKind("viper", "", "", "", layout=OUTSIDE.layout))
     for unread in (DatasetKind("gate", "", "", ""), replace(OUTSIDE, options={"light": ("day",)})):
         with pytest.raises(ValueError, match="gate: give it a function that reads it, or a layout"):
