@@ -64,7 +64,8 @@ def bench_alerts(artefact: str | None) -> BenchResult:
                         for number, crop in enumerate(crops)
                     ]
                 for way in WAYS:
-                    median, late = np.quantile([alert[way] for alert in alerts], [0.5, 0.95])
+                    times = [alert[way] for alert in alerts]
+                    median, late = np.quantile(times, [0.5, 0.95])
                     details[f"{state} {way}, median ms"] = round(median)
                     details[f"{state} {way}, 95% ms"] = round(late)
                     ratios.append(aim / late)
@@ -82,7 +83,12 @@ def _watch(client: Client) -> None:
     client.arm_watch(client.propose_watch(**settings).confirm, **settings)
 
 
-def _time_alert(client: Client, crop: bytes, camera: str, arrivals: Arrivals) -> dict[str, float]:
+def _time_alert(
+    client: Client,
+    crop: bytes,
+    camera: str,
+    arrivals: Arrivals,
+) -> dict[str, float]:
     """Send a crop from a camera of its own, and return the milliseconds until its alerts."""
     sent = time.monotonic()
     client.sight(crop, camera=camera)
