@@ -475,6 +475,8 @@ def test_several_galleries_are_searched_at_once_and_a_result_leads_to_its_own(
     expect(page.locator(".banner")).to_contain_text("2 galleries were searched")
     with page.expect_response(re.compile("/v1/queries$")):
         page.set_input_files("#query .drop input", [png(crop.png), png(drawn_crops[9].png)])
+    with page.expect_response(re.compile("/v1/queries$")):
+        page.locator("#query [name=mode]").select_option("separate")
     answers = page.locator("#answer section")
     expect(answers).to_have_count(2)
     expect(answers.nth(1).locator(".banner")).to_contain_text("2 galleries were searched")

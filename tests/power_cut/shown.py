@@ -66,7 +66,7 @@ def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
     with _reading(data_dir) as record:
         known = {name for _, name in StrayFiles(record).all(ALL_TIME, 1_000_000)}
         crops = Reader(record).execute("SELECT crop_id FROM crops")
-        known |= {crop_id for (crop_id,) in crops.fetchall()}
+        known |= {crop_id for (crop_id,) in crops}
     return {path.name for path in folder.glob("*/*")} - known
 
 

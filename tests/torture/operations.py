@@ -190,7 +190,7 @@ class Caller:
             operation,
             "POST",
             f"/v1/galleries/{gallery}/imports",
-            files={"archive": ("crops.zip", packed.getvalue())},
+            files={"archive": ("crops.zip", packed)},
             data={"identity": identity},
         )
         if answer is not None and answer.status_code == 202:
