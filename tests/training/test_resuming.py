@@ -149,14 +149,14 @@ def test_of_a_damaged_checkpoint_the_one_before_it_is_used(damage, whole, killed
     notices = []
     assert train_in(killed, notices=notices) == whole[0]
     if damage != "not in its place":
-        assert "checkpoint.pt: damaged" in notices[0]
+        assert "checkpoint.pt: is damaged" in notices[0]
         assert "checkpoint.previous.pt" in notices[0]
 
 
 def test_two_damaged_checkpoints_are_named_with_the_remedy(killed):
     for name in ("checkpoint.pt", "checkpoint.previous.pt"):
         (killed / name).write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(InputProblem, match=r"checkpoint\.pt: damaged.*previous.*start the run afr"):
+    with pytest.raises(InputProblem, match=r"checkpoint\.pt: is damaged.*previous.*start the run"):
         train_in(killed)
 
 
