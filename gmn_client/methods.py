@@ -621,7 +621,8 @@ class Methods(Calls):
         fields: dict[str, object] = {**options, "mode": mode}
         if "crop_id" in options or "track" in options:
             fields["gallery"] = options.get("gallery") or self.gallery_name
-        if vector := options.get("vector"):
+        vector = options.get("vector")
+        if vector is not None:
             fields["vector"] = _as_text(vector)
         sent = images or None
         return Call(read, "POST", path_to("queries"), fields, images=sent, repeatable=True)

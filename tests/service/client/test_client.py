@@ -8,6 +8,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -50,6 +51,8 @@ def test_several_galleries_are_searched_at_once(
     vector = embedded.results[0].embedding or []
     by_vector = {"vector": vector, "embedding_fingerprint": embedded.embedding_fingerprint}
     assert client.query_galleries(galleries=names, top_k=24, **by_vector).results[0].rank == 1
+    by_array = {**by_vector, "vector": np.array(vector)}
+    assert client.query_galleries(galleries=names, top_k=24, **by_array).results[0].rank == 1
 
     async def ask() -> GalleriesAnswer:
         async with AsyncClient(service_url) as asking:
