@@ -31,6 +31,11 @@ NUMBERED = (
     f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
     "AND (? IS NULL OR camera = ?) AND (track, ifnull(camera, '')) >= (?, ?)"
 )
+COUNTED = (
+    "SELECT track, camera, count(*), min(seen_at), max(seen_at) FROM tracks "
+    f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
+    "GROUP BY track, camera"
+)
 DESCRIBED = (
     "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
     "max(seen_at) AS last_seen, "
@@ -108,14 +113,14 @@ class Tracks(RecordPart):
         self, gallery_id: int, tracks: Iterable[str]
     ) -> dict[tuple[str, str | None], dict[str, Any]]:
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
-        values = (gallery_id, as_json(set(tracks)), None, None, "", "", -1)
+        values = (gallery_id, as_json(set(tracks)))
         return {
             (track, camera): {
                 "crops": crops,
                 "first_seen": as_moment(first),
                 "last_seen": as_moment(last),
             }
-            for track, camera, crops, first, last, *_ in self._reader.tuples(DESCRIBED, values)
+            for track, camera, crops, first, last in self._reader.tuples(COUNTED, values)
         }
 
     def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:

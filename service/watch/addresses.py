@@ -20,7 +20,10 @@ TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 LOWEST_32_BITS = 0xFFFF_FFFF
 # Multicast, reserved and special networks, which `is_global` of some Python versions takes for
 # public ones. Of IPv6 only 2000::/3 is public.
-NOT_PUBLIC = ("192.0.0.0/24", "224.0.0.0/3", "::/3", "4000::/2", "8000::/1")
+NOT_PUBLIC = [
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "224.0.0.0/3", "::/3", "4000::/2", "8000::/1")
+]
 # Hosts that name this machine explicitly.
 THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 # Number of addresses of one name that are tried in turn.
@@ -109,6 +112,4 @@ def _unwrapped(address: Address) -> Address:
 
 
 def is_public(address: Address) -> bool:
-    return address.is_global and not any(
-        address in ipaddress.ip_network(text) for text in NOT_PUBLIC
-    )
+    return address.is_global and not any(address in network for network in NOT_PUBLIC)

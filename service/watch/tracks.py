@@ -143,8 +143,8 @@ class OpenTracks:
         Args:
             heard_before: a time by `time.monotonic`.
         """
-        quiet = [key for key, track in self._open.items() if track.heard < heard_before]
-        self._ended += [self._open.pop(key) for key in quiet]
+        while self._open and next(iter(self._open.values())).heard < heard_before:
+            self._ended.append(self._open.popitem(last=False)[1])
         self._metrics.open_tracks.set(len(self._open))
         # Recent crops of an ended track may still be in comparison.
         ended = [track for track in self._ended if track.heard < heard_before]
