@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -49,19 +50,16 @@ def read_vector(text: str) -> NDArray[np.float32]:
     """Parse a vector `(d,)` sent in place of an image; raises `InvalidField`."""
     try:
         if text.lstrip().startswith("["):
-            # Numbers too large for float32 become infinite.
-            with np.errstate(over="ignore"):
-                numbers = np.array(json.loads(text))
-                # NumPy would also convert texts and booleans.
-                if numbers.dtype.kind not in "iuf":
-                    raise ValueError
-                vector = numbers.astype(np.float32)
+            vector = np.array(json.loads(text))
+            # NumPy would also convert texts and booleans.
+            if vector.dtype.kind not in "iuf":
+                raise ValueError
         else:
             vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
     except (ValueError, TypeError, OverflowError, RecursionError):
         vector = np.zeros(0, np.float32)
     # Beyond these lengths float32 does not tell directions apart.
-    if vector.ndim != 1 or not 1e-6 < np.linalg.norm(vector.astype(float)) < 1e12:
+    if vector.ndim != 1 or not 1e-6 < math.hypot(*vector.tolist()) < 1e12:
         raise InvalidField(
             f"vector: {text[:40]!r} is not a vector; send a JSON array of finite numbers that are "
             "not all 0, of a length between 1e-6 and 1e12, or their float32 bytes, "
