@@ -1,7 +1,7 @@
 // Boxes drawn on a picture. The browser cuts them out, so that other people in the frame are not
 // sent.
 
-import { h, pictureOf } from "./elements.js";
+import { h, pictureOf, showForm } from "./elements.js";
 
 const STEP = 0.01;
 const LEAST = 0.02;
@@ -106,49 +106,31 @@ export function askForBoxes(
 
   const more = h("button", { type: "button", onclick: () => add({ ...FIRST }) }, "Add a box");
   return new Promise((resolve) => {
-    const dialog = h(
-      "dialog",
-      {
-        class: "question frame-of",
-        "aria-label": "Draw boxes",
-        onclose: async () => {
-          const files =
-            { yes: () => Promise.all(boxes.map((box) => cut(image, box))), whole: () => [blob] }[
-              dialog.returnValue
-            ]?.() ?? null;
-          dialog.remove();
-          resolve(await files);
-        },
-      },
+    const chosen = {
+      yes: () => Promise.all(boxes.map((box) => cut(image, box))),
+      whole: () => [blob],
+    };
+    const dialog = showForm(
+      { class: "question frame-of", "aria-label": "Draw boxes" },
+      async (answer) => resolve((await chosen[answer]?.()) ?? null),
+      h("h2", {}, "Draw a box around each person"),
+      h("p", {}, `Draw from the head to the feet. Only what is in a box is sent; ${each}.`),
+      stage,
       h(
-        "form",
-        {
-          onsubmit: (event) => {
-            event.preventDefault();
-            dialog.close("yes");
-          },
-        },
-        h("h2", {}, "Draw a box around each person"),
-        h("p", {}, `Draw from the head to the feet. Only what is in a box is sent; ${each}.`),
-        stage,
-        h(
-          "div",
-          { class: "row end" },
-          more,
-          whole &&
-            h(
-              "button",
-              { type: "button", class: "quiet", onclick: () => dialog.close("whole") },
-              "Search the whole picture",
-            ),
-          h("span", { class: "grow" }),
-          h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-          use,
-        ),
+        "div",
+        { class: "row end" },
+        more,
+        whole &&
+          h(
+            "button",
+            { type: "button", class: "quiet", onclick: () => dialog.close("whole") },
+            "Search the whole picture",
+          ),
+        h("span", { class: "grow" }),
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        use,
       ),
     );
-    document.body.append(dialog);
-    dialog.showModal();
     more.focus();
   });
 }

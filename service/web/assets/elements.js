@@ -194,8 +194,34 @@ export const thumbnail = (url, alt) => picture(url && `${url}?width=${TILE_PIXEL
 export const shotPicture = (shot, alt = "") =>
   shot.blob ? pictureOf(shot.blob, alt) : picture(shot.url, alt);
 
-// Asks for confirmation; resolves to the text typed (true without an input), or null. `pictures`
-// are
+// Show a dialog with a form. Sending the form closes the dialog with "yes"; `closed` gets the answer.
+export function showForm(attributes, closed, ...contents) {
+  const dialog = h(
+    "dialog",
+    {
+      ...attributes,
+      onclose: () => {
+        dialog.remove();
+        closed(dialog.returnValue);
+      },
+    },
+    h(
+      "form",
+      {
+        onsubmit: (event) => {
+          event.preventDefault();
+          dialog.close("yes");
+        },
+      },
+      ...contents,
+    ),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+// Ask for confirmation; resolve to the text typed (true without an input), or null. `pictures` are
 // elements that show what is asked about.
 export function question(
   title,
@@ -206,39 +232,21 @@ export function question(
   return new Promise((resolve) => {
     const field =
       input === undefined ? null : h("input", { value: input, maxlength: 256, required, list });
-    const dialog = h(
-      "dialog",
-      {
-        class: "question",
-        "aria-label": title,
-        onclose: () => {
-          dialog.remove();
-          resolve(dialog.returnValue === "yes" ? (field?.value ?? true) : null);
-        },
-      },
+    const dialog = showForm(
+      { class: "question", "aria-label": title },
+      (answer) => resolve(answer === "yes" ? (field?.value ?? true) : null),
+      h("h2", {}, title),
+      h("p", {}, text),
+      h("div", { class: "seen" }, pictures),
+      field && h("label", {}, label, field),
+      list && h("p", { class: "hint known", "aria-live": "polite" }),
       h(
-        "form",
-        {
-          onsubmit: (event) => {
-            event.preventDefault();
-            dialog.close("yes");
-          },
-        },
-        h("h2", {}, title),
-        h("p", {}, text),
-        h("div", { class: "seen" }, pictures),
-        field && h("label", {}, label, field),
-        list && h("p", { class: "hint known", "aria-live": "polite" }),
-        h(
-          "div",
-          { class: "row end" },
-          h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-          h("button", { class: danger ? "danger" : "main" }, action),
-        ),
+        "div",
+        { class: "row end" },
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { class: danger ? "danger" : "main" }, action),
       ),
     );
-    document.body.append(dialog);
-    dialog.showModal();
     field?.select();
   });
 }

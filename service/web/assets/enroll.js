@@ -9,9 +9,8 @@ import { takenAt } from "./taken.js";
 const IMAGE = /\.(jpe?g|png|webp|bmp)$/i;
 const BY_PRODUCTS = ["__MACOSX", "Thumbs.db", "desktop.ini"];
 const SHOWN = 40;
-// Each is {file}, of a folder also {file, identity}, and of a box of a picture {file, boxed,
-// identity}; `taken` is the
-// time that the file gives, null where it gives none.
+// Pictures are {file}, those of a folder {file, identity}, and boxes of a picture {file, boxed,
+// identity}. `taken` is the time that the file gives, or null.
 let chosen = [];
 let reading = Promise.resolve();
 

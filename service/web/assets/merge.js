@@ -1,7 +1,7 @@
 // Two people side by side, before they are merged.
 
 import { ask, formOf } from "./api.js";
-import { count, h, moment, percent, thumbnail, verdictChip } from "./elements.js";
+import { count, h, moment, percent, showForm, thumbnail, verdictChip } from "./elements.js";
 import { inGallery, segment } from "./place.js";
 
 const SHOWN = 8;
@@ -18,17 +18,10 @@ export async function askForMerge(identity, other) {
     {},
     [other, identity].map((name) => h("option", {}, name)),
   );
-  const dialog = h(
-    "dialog",
-    { class: "question wide", "aria-label": "Merge two people" },
-    h(
-      "form",
-      {
-        onsubmit: (event) => {
-          event.preventDefault();
-          dialog.close("yes");
-        },
-      },
+  const answer = await new Promise((resolve) => {
+    const dialog = showForm(
+      { class: "question wide", "aria-label": "Merge two people" },
+      resolve,
       h("h2", {}, "Are these the same person?"),
       h("div", { class: "sides" }, sides),
       h("p", { class: "row opinion" }, said),
@@ -40,15 +33,9 @@ export async function askForMerge(identity, other) {
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
         h("button", { class: "main" }, "Merge"),
       ),
-    ),
-  );
-  document.body.append(dialog);
-  dialog.showModal();
-  await new Promise((resolve) => {
-    dialog.addEventListener("close", resolve);
+    );
   });
-  dialog.remove();
-  return dialog.returnValue === "yes"
+  return answer === "yes"
     ? { identity: kept.value === identity ? other : identity, into: kept.value }
     : null;
 }

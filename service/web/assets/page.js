@@ -1,7 +1,7 @@
 // Start the page: galleries, panels, and the key if the service asks for one.
 
 import { ask, hasKey, useKey } from "./api.js";
-import { attempt, find, h } from "./elements.js";
+import { attempt, find, h, showForm } from "./elements.js";
 import { startCases } from "./cases.js";
 import { startEnrollment } from "./enroll.js";
 import { startGalleries } from "./galleries.js";
@@ -84,44 +84,31 @@ function askForKey(why) {
     value: "",
     placeholder: "gmn_…",
   });
-  const dialog = h(
-    "dialog",
+  const dialog = showForm(
     { class: "question", "aria-label": "API key" },
+    (answer) => {
+      asking = false;
+      if (answer !== "yes") return;
+      useKey(field.value.trim());
+      clearDone();
+      changed();
+      document.dispatchEvent(new Event("panel-shown"));
+    },
+    h("h2", {}, "API key"),
+    h("p", {}, why),
+    h("label", {}, "API key", field),
     h(
-      "form",
-      {
-        onsubmit: (event) => {
-          event.preventDefault();
-          dialog.close("yes");
-        },
-      },
-      h("h2", {}, "API key"),
-      h("p", {}, why),
-      h("label", {}, "API key", field),
-      h(
-        "p",
-        { class: "hint" },
-        "It stays in this tab until the tab is closed. An administrator makes keys in the panel Galleries; on its machine the service makes them with gmn keys create.",
-      ),
-      h(
-        "div",
-        { class: "row end" },
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { class: "main" }, "Use this key"),
-      ),
+      "p",
+      { class: "hint" },
+      "It stays in this tab until the tab is closed. An administrator makes keys in the panel Galleries; on its machine the service makes them with gmn keys create.",
+    ),
+    h(
+      "div",
+      { class: "row end" },
+      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+      h("button", { class: "main" }, "Use this key"),
     ),
   );
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    asking = false;
-    if (dialog.returnValue !== "yes") return;
-    useKey(field.value.trim());
-    clearDone();
-    changed();
-    document.dispatchEvent(new Event("panel-shown"));
-  });
-  document.body.append(dialog);
-  dialog.showModal();
 }
 
 find("#gallery").addEventListener("change", (event) => {

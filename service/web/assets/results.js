@@ -60,41 +60,40 @@ const OWN = {
 // Searches are {answer, shots, point, kept} or {problem, shots}. There are several with
 // mode=separate.
 export function showAnswers(place, searches) {
-  clearMarks();
-  if (searches.length === 1) place.replaceChildren(...ranking(searches[0]));
-  else
-    place.replaceChildren(
-      ...searches.map((search, index) =>
-        h(
-          "section",
-          { class: "each" },
-          h(
-            "h2",
-            { class: "row" },
-            search.shots?.map((shot) => shotPicture(shot)),
-            titleOf(search, index),
-          ),
-          search.problem ? problemOf(search.problem) : ranking(search),
-        ),
-      ),
-    );
+  showEach(
+    place,
+    searches,
+    (search, index) => [search.shots?.map((shot) => shotPicture(shot)), titleOf(search, index)],
+    (search) => (search.problem ? [problemOf(search.problem)] : ranking(search)),
+  );
 }
 
 // Show rankings of several galleries: one, or with mode=separate one for each shot.
 export function showAcross(place, answers, shots) {
+  showEach(
+    place,
+    answers,
+    (_, index) => [shotPicture(shots[index]), `Image ${index + 1}`],
+    ({ problem, ...answer }) =>
+      problem ? [problemOf(new Error(problem.detail))] : rankingAcross(answer),
+  );
+}
+
+// Show a single answer as it is, and each of several in a section with a heading.
+function showEach(place, answers, heading, contents) {
   clearMarks();
-  if (answers.length === 1) place.replaceChildren(...rankingAcross(answers[0]));
-  else
-    place.replaceChildren(
-      ...answers.map((answer, index) =>
-        h(
-          "section",
-          { class: "each" },
-          h("h2", { class: "row" }, shotPicture(shots[index]), `Image ${index + 1}`),
-          answer.problem ? problemOf(new Error(answer.problem.detail)) : rankingAcross(answer),
-        ),
-      ),
-    );
+  const shown =
+    answers.length === 1
+      ? contents(answers[0])
+      : answers.map((answer, index) =>
+          h(
+            "section",
+            { class: "each" },
+            h("h2", { class: "row" }, ...heading(answer, index)),
+            contents(answer),
+          ),
+        );
+  place.replaceChildren(...shown);
 }
 
 // A result links to the same search in its gallery.
