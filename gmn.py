@@ -44,7 +44,6 @@ COMMANDS = {
     "query": "service.commands.query",
     "api": "service.commands.api",
     "crops": "service.commands.browse",
-    "group": "service.commands.browse",
     "identities": "service.commands.browse",
     "rename": "service.commands.browse",
     "forget": "service.commands.browse",

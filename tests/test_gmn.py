@@ -20,7 +20,7 @@ GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
 COMMAND_PACKAGES = ("bench", "demo", "gmn_client", "service", "training")
 CLIENT_COMMANDS = ("api", "enroll", "query", "forget", "reindex")
-CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "group")
+CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename")
 
 
 # Client commands come first, so that none of them finds what another command imported.

@@ -7,13 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypedDict
-
-from typer import BadParameter, Option
 
 from gmn_client import Client, Image
 from gmn_client.models import EnrolledImage, Problem, RefusedImage
-from gmn_client.uploads import LabelledBox
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
@@ -21,26 +17,6 @@ from model.problems import InputProblem
 from service.commands.common import progress_bar
 
 Sent = EnrolledImage | RefusedImage
-
-
-def _box(text: str) -> LabelledBox:
-    try:
-        x, y, width, height = (int(number) for number in text.split(","))
-    except ValueError as error:
-        raise BadParameter(f"{text}: write it as X,Y,WIDTH,HEIGHT in whole pixels") from error
-    return {"x": x, "y": y, "width": width, "height": height}
-
-
-BOX_HELP = "The box of one person in the image, a frame; repeatable."
-
-
-class FrameOptions(TypedDict, total=False):
-    """Labels of the people in one image."""
-
-    boxes: Annotated[
-        list[LabelledBox],
-        Option("--box", parser=_box, metavar="X,Y,WIDTH,HEIGHT", help=BOX_HELP),
-    ]
 
 
 @dataclass(frozen=True)

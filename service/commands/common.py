@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from inspect import Parameter
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType
@@ -27,10 +30,11 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
-from typer import Exit, Option, Typer, confirm, echo
+from typer import Argument, BadParameter, Exit, FileBinaryWrite, Option, Typer, confirm, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
+from gmn_client.uploads import Box, LabelledBox
 from model.problems import InputProblem
 
 Result = TypeVar("Result")
@@ -38,6 +42,18 @@ Columns = Mapping[str, str | Callable[[Any], object]]
 """The titles of a table, and of each the attribute of the objects in it, or a function of them."""
 # An entry of a docstring's `Args:` or `Attributes:`, with its continuation lines.
 ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
+SECTION = re.compile(r"^(?:Args|Raises):$", re.MULTILINE)
+# Fields of an answer that are lists of objects.
+OBJECTS = ("results", "remaining")
+# Short names of options, beside those made from the names of the client's arguments.
+SHORT = {
+    "boxes": "--box",
+    "captured_after": "--after",
+    "captured_before": "--before",
+    "crop_id": "--crop",
+    "identities": "--identity",
+}
+BOX = "X,Y,WIDTH,HEIGHT"
 WIDTH_WITHOUT_TERMINAL = 160
 DEFAULT_DATA_DIR = Path("gmn-data")
 
@@ -47,6 +63,7 @@ DataDirOption = Annotated[
 JsonOption = Annotated[bool, Option("--json", help="Print one JSON object.")]
 YesOption = Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")]
 LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
+OutOption = Annotated[FileBinaryWrite, Option(help="The file to write.")]
 
 
 class Shown(NamedTuple):
@@ -75,10 +92,9 @@ def printed(run: Callable[..., Shown]) -> Callable[..., None]:
 def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
     """Make a command of a function whose first argument is a client, and print its result.
 
-    The client's options are added to those of the function. An argument `gallery` of the function
-    replaces the common option. Each field of `**options: Unpack[Options]` becomes an option; the
-    function receives those that were given. A field without its own `Option` gets one from its type
-    and its text in the docstring.
+    The client's options are added to those of the function, which receives those that were given.
+    Each field of `**options: Unpack[Options]` becomes an option, with its text in the docstring of
+    `Options`.
     """
 
     def command(
@@ -93,51 +109,158 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
     ) -> None:
         # Omitted options are None; leave them out so that the function's defaults apply.
         arguments = {name: value for name, value in given.items() if value is not None}
-        if "gallery" in named:
-            arguments["gallery"] = gallery
         with Client(url, api_key, gallery=gallery or DEFAULT_GALLERY) as client:
             show(run(client, **arguments), as_json)
 
     _, *parameters = inspect.signature(run, eval_str=True).parameters.values()
-    named = {parameter.name for parameter in parameters}
-    if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+    if parameters and parameters[-1].kind is Parameter.VAR_KEYWORD:
         (options,) = get_args(parameters.pop().annotation)
         texts = read_entries(options)
-        for name, hint in get_type_hints(options, include_extras=True).items():
-            option = annotated(hint, Option(help=texts.get(name)))
+        for name, hint in get_type_hints(options).items():
+            annotation = annotated(Option, name, hint, texts.get(name))
             parameters.append(
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option
-                )
+                Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             )
     return with_parameters(command, run, parameters)
 
 
-def client_command(group: Typer, name: str) -> Callable[[Callable[..., Shown]], object]:
-    """Decorate a function as `with_client` does, and add it to a group of commands."""
-    return lambda run: group.command(name)(with_client(run))
+def method_command(
+    text: str,
+    name: str,
+    columns: Columns | None = None,
+    *,
+    positional: str = "",
+    limit: int | None = None,
+    question: str = "",
+) -> Callable[..., None]:
+    """Make a command that calls a method of the client and prints its answer.
+
+    Args:
+        text: its help; that of the method if empty.
+        name: name of the method.
+        columns: of a table of the answer; without them it is printed line by line.
+        positional: an optional argument of the method that is not named on the command line.
+        limit: number of objects of a list that are printed; can be changed by `--limit`.
+        question: asked before the call, unless there is `--yes`; has arguments in braces.
+    """
+    method = getattr(Client, name)
+    client_parameter, *declared = inspect.signature(method).parameters.values()
+    required = [parameter for parameter in declared if _is_required(parameter)]
+    hints = get_type_hints(method)
+    is_list = get_origin(hints["return"]) is Iterator
+
+    def run(client: Client, *, out: Any = None, yes: bool = False, **given: Any) -> Shown:
+        if question:
+            confirmed(yes, question.format(gallery=client.gallery_name, **given))
+        most = given.pop("limit", None) if is_list else None
+        arguments: list[Any] = []
+        for parameter in required:
+            value = given.pop(parameter.name)
+            arguments += value if parameter.kind is Parameter.VAR_POSITIONAL else [value]
+        answer = getattr(client, name)(*arguments, **given)
+        if is_list:
+            answer = islice(answer, most)
+        if out is not None:
+            out.write(answer)
+            answer = {"file": out.name}
+        if columns is None:
+            return Shown(answer, _lines(answer), ok=answer is not False)
+        rows = list(answer) if is_list else [answer]
+        return Shown(rows if is_list else answer, table_of(rows, columns))
+
+    parameters = [client_parameter]
+    if is_list:
+        parameters.append(_named("limit", LimitOption, limit))
+    if question:
+        parameters.append(_named("yes", YesOption, False))
+    if hints["return"] is bytes:
+        parameters.append(_named("out", OutOption))
+    texts = read_entries(method)
+    for parameter in declared:
+        hint = hints[parameter.name]
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            parameters.append(parameter.replace(annotation=hint))
+        # Omit progress callbacks, which cannot be given as text.
+        elif parameter.name != "progress":
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                hint = Sequence[str]
+            place = Argument if parameter in required or parameter.name == positional else Option
+            annotation = annotated(place, parameter.name, hint, texts.get(parameter.name))
+            parameters.append(_named(parameter.name, annotation, parameter.default))
+    run.__doc__ = text or SECTION.split(inspect.getdoc(method) or "")[0]
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    return with_client(run)
+
+
+def _is_required(parameter: Parameter) -> bool:
+    is_positional = parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
+    return is_positional and parameter.default is Parameter.empty
+
+
+def _named(name: str, annotation: Any, default: Any = Parameter.empty) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _lines(answer: Any) -> Iterator[str]:
+    objects = answer
+    if not isinstance(answer, Iterator | list):
+        yield from _fields(answer)
+        objects = next((getattr(answer, name) for name in OBJECTS if hasattr(answer, name)), [])
+    for item in objects:
+        yield "  ".join(_fields(item))
+
+
+def _fields(item: Any) -> Iterator[str]:
+    data = to_jsonable_python(item)
+    if not isinstance(data, dict):
+        data = {"answer": data}
+    for name, value in data.items():
+        if value is not None and name not in OBJECTS:
+            # Escape line breaks and other control characters.
+            is_plain = isinstance(value, str) and value.isprintable()
+            yield f"{name}: {value if is_plain else json.dumps(value, ensure_ascii=False)}"
 
 
 def read_entries(documented: Any) -> dict[str, str]:
-    """Return the description of each argument or attribute in a docstring."""
-    entries = ENTRY.findall(inspect.getdoc(documented) or "")
-    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+    """Return the description of each argument or attribute in a docstring, of bases too."""
+    texts: dict[str, str] = {}
+    for base in getattr(documented, "__orig_bases__", ()):
+        texts |= read_entries(base)
+    for names, text in ENTRY.findall(inspect.getdoc(documented) or ""):
+        texts |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return texts
 
 
-def annotated(hint: Any, place: Any) -> Any:
-    """Return a type for Typer, with an `Argument` or `Option` unless it already has one.
+def read_box(text: str) -> Any:
+    """Parse X,Y,WIDTH,HEIGHT; a box with labels is an object in JSON, which is sent as it is."""
+    if text.startswith("{"):
+        return text
+    try:
+        x, y, width, height = (int(number) for number in text.split(","))
+    except ValueError as error:
+        raise BadParameter(f"{text}: write it as X,Y,WIDTH,HEIGHT in whole pixels") from error
+    return {"x": x, "y": y, "width": width, "height": height}
 
-    Typer parses numbers, switches and choices. All other types become str or list[str].
+
+def annotated(place: Any, name: str, hint: Any, text: str | None) -> Any:
+    """Return a type for Typer with its `Argument` or `Option`.
+
+    Typer parses numbers, switches and choices, and `read_box` boxes. All other types become str or
+    list[str].
     """
-    if get_origin(hint) is Annotated:
-        return hint
     if NoneType in get_args(hint):
         hint = get_args(hint)[0]
+    about: dict[str, Any] = {"help": text}
     if get_origin(hint) in (Sequence, Iterable):
-        hint = list[float] if get_args(hint) == (float,) else list[str]
+        item = get_args(hint)[0]
+        if item in (Box, LabelledBox):
+            about |= {"parser": read_box, "metavar": BOX}
+        hint = list[float] if item is float else list[str]
     elif hint not in (bool, int, float) and get_origin(hint) is not Literal:
         hint = str
-    return Annotated[hint, place]
+    long_name = f"--{name.replace('_', '-')}"
+    names = (long_name, SHORT[name]) if place is Option and name in SHORT else ()
+    return Annotated[hint, place(*names, **about)]
 
 
 def with_parameters(
@@ -161,7 +284,7 @@ def command_group(text: str) -> Typer:
     return Typer(help=text, no_args_is_help=True, callback=lambda: None)
 
 
-def confirmed(yes: bool, task: str, question: str) -> None:
+def confirmed(yes: bool, question: str) -> None:
     """Ask before a task that cannot be undone, unless `yes`; exits if the user declines.
 
     Raises:
@@ -171,7 +294,7 @@ def confirmed(yes: bool, task: str, question: str) -> None:
         return
     if not sys.stdin.isatty():
         raise InputProblem(
-            f"{task}: it cannot be undone, and there is no terminal to ask on; add --yes"
+            f"{question} It cannot be undone, and there is no terminal to ask on; add --yes"
         )
     if not confirm(f"{question} It cannot be undone.", err=True):
         raise Exit(1)
@@ -201,11 +324,6 @@ def show(shown: Shown, as_json: bool) -> None:
         raise Exit(1)
 
 
-def listed(answers: Iterable[Any], columns: Columns) -> Shown:
-    results = list(answers)
-    return Shown(results, table_of(results, columns))
-
-
 def table_of(objects: Iterable[Any], columns: Columns) -> Table:
     sources = columns.values()
     cells = [attrgetter(source) if isinstance(source, str) else source for source in sources]
@@ -229,7 +347,7 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tab
 
 
 def _cell(value: object) -> Text:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return Text(f"{value:,}" if isinstance(value, int) else f"{value:.3f}", justify="right")
     if isinstance(value, datetime):
         return Text(f"{value.astimezone(UTC):%Y-%m-%d %H:%M}")

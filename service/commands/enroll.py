@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any
 
 from rich.console import Group
 from rich.markup import escape
@@ -26,7 +26,6 @@ from model.crops.names import is_image_name
 from model.problems import InputProblem
 from model.shards import holds_shards, shards_in
 from service.commands.bulk import (
-    FrameOptions,
     Sent,
     Source,
     SourceCrop,
@@ -34,7 +33,15 @@ from service.commands.bulk import (
     find_source,
     read_crop,
 )
-from service.commands.common import Shown, follow, progress_bar, shortened, with_client
+from service.commands.common import (
+    BOX,
+    Shown,
+    follow,
+    progress_bar,
+    read_box,
+    shortened,
+    with_client,
+)
 
 PROBLEMS_SHOWN = 20
 # The service reads the list of a zip's files up to a length that holds these.
@@ -46,6 +53,7 @@ SOURCE_HELP = (
 )
 IDENTITY_HELP = "Whom all images show; for images, folders and zips."
 KEEP_BEST_HELP = "How many crops each track keeps: good pictures that differ."
+BOX_HELP = "The box of one person in the image, a frame; repeatable."
 CAMERA_HELP = (
     "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
 )
@@ -62,7 +70,9 @@ def enroll(
     job: Annotated[bool, Option("--job", help="Send an import, which survives a restart.")] = False,
     create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
     keep_best: Annotated[int | None, Option(min=1, max=32, help=KEEP_BEST_HELP)] = None,
-    **frame: Unpack[FrameOptions],
+    boxes: Annotated[
+        list[Any] | None, Option("--box", parser=read_box, metavar=BOX, help=BOX_HELP)
+    ] = None,
 ) -> Shown:
     """Sends images to a gallery of the service.
 
@@ -87,7 +97,6 @@ def enroll(
     images = Source((), labelled=False)
     if not archives:
         images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
-    boxes = frame.get("boxes")
     if boxes and (job or keep_best or not is_image_name(path.name)):
         raise BadParameter("--box goes with one image, and not with --job or --keep-best")
     summary: dict[str, Any] = {"gallery": client.gallery_name, "problems": []}

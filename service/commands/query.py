@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, Unpack, cast
+from typing import Annotated, Unpack, cast
 
 from rich.console import Group
 from rich.markup import escape
@@ -13,11 +12,10 @@ from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client
 from gmn_client.methods import AskedOptions
-from gmn_client.models import GalleriesAnswer, QueryAnswer, RankedCrop, Scoring
-from service.commands.bulk import FrameOptions, find_source
+from gmn_client.models import GalleriesAnswer, QueryAnswer, RankedCrop
+from service.commands.bulk import find_source
 from service.commands.common import Columns, Shown, table_of, with_client
 
-RESULTS_SHOWN = 10
 VERDICT_STYLES = {
     "match": "bold green",
     "uncertain": "yellow",
@@ -57,66 +55,9 @@ TRACK_COLUMNS: Columns = {
 }
 
 
-def _pair(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise BadParameter(f"{text}: write it as KEY=VALUE, such as shift=night")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-AFTER_HELP = "Captured at this time or later: 2026-03-01T09:30:00Z."
-BEFORE_HELP = "Captured at this time or earlier."
 GALLERIES_HELP = "Search these at once, comma-separated; empty for all that the key may see."
-METADATA_HELP = "Search crops whose metadata has this only; repeatable."
-
-
-class TimeOptions(TypedDict, total=False):
-    """Filters by time of capture."""
-
-    captured_after: Annotated[str, Option("--after", metavar="TIME", help=AFTER_HELP)]
-    captured_before: Annotated[str, Option("--before", metavar="TIME", help=BEFORE_HELP)]
-
-
-class RankingOptions(TimeOptions, FrameOptions, total=False):
-    """How a gallery is searched, and which of its crops."""
-
-    top_k: Annotated[
-        int, Option(min=1, help="Results per query; 10, or with --data the whole gallery.")
-    ]
-    scoring: Annotated[
-        Scoring, Option(help="Ranks the results; the artefact's default unless given.")
-    ]
-    rerank_depth: Annotated[int, Option(min=1, help="How many candidates M-Net scores.")]
-    purpose: Annotated[str, Option(help="The reason, for the service's audit log.")]
-    operating_point: Annotated[
-        Literal["far_1e-1", "far_1e-2", "far_1e-3"],
-        Option(help="Share of searches for a stranger that may be answered match; far_1e-2."),
-    ]
-    group_by: Annotated[
-        Literal["crop", "identity", "track"],
-        Option(help="The best crop of each identity or track only."),
-    ]
-    order: Annotated[
-        Literal["neighbours", "score"],
-        Option(help="neighbours: crops of one person stand together; with --data score."),
-    ]
-    cameras: Annotated[list[str], Option(help="Search crops of this camera only; repeatable.")]
-    exclude_cameras: Annotated[list[str], Option(help="Search no crop of this camera; repeatable.")]
-    identities: Annotated[
-        list[str], Option("--identity", help="Search crops of this identity only; repeatable.")
-    ]
-    unnamed: Annotated[bool, Option("--unnamed", help="Search crops without an identity only.")]
-    crop_id: Annotated[
-        list[str], Option("--crop", help="Search by this crop in place of images; repeatable.")
-    ]
-    track: Annotated[str, Option(help="Search by this track, of one --camera.")]
-
-
 # Query options that also apply to the measurement on a labelled data set.
-MEASURED = {"top_k", "scoring", "order", "rerank_depth", "purpose", "operating_point"}
+MEASURED = {"top_k", "scoring", "order", "rerank_depth", "purpose", "operating_point", "camera"}
 
 
 @with_client
@@ -129,23 +70,17 @@ def query(
     data: Annotated[
         str | None, Option(help="One query per image of KIND:PATH, a manifest or folder.")
     ] = None,
-    camera: Annotated[
-        str | None, Option(help="With --data: images of this camera only; of --track its camera.")
-    ] = None,
     split: Annotated[str | None, Option(help="With --data: images of this split only.")] = None,
     limit: Annotated[int | None, Option(min=1, help="With --data: the first N images.")] = None,
     separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
-    keep: Annotated[bool, Option("--keep", help="Keep the search and its picture.")] = False,
     galleries: Annotated[str | None, Option(metavar="A,B", help=GALLERIES_HELP)] = None,
-    metadata: Annotated[
-        list[Any] | None, Option(parser=_pair, metavar="KEY=VALUE", help=METADATA_HELP)
-    ] = None,
-    **given: Unpack[RankingOptions],
+    **options: Unpack[AskedOptions],
 ) -> Shown:
     """Asks the service who is on an image, or how well it answers a labelled data set.
 
     With --data, a gallery crop of the query's own person and camera is left out of its ranking,
-    as the field's protocol demands.
+    as the field's protocol demands, and --camera chooses among the images. --keep keeps the picture
+    too, unless --no-keep-picture is given.
 
     Example: gmn query suspect.jpg --top-k 5
 
@@ -155,36 +90,26 @@ def query(
 
     Example: gmn query suspect.jpg --galleries entrance,yard
 
-    Example: gmn query suspect.jpg --unnamed --metadata shift=night
+    Example: gmn query suspect.jpg --unnamed --metadata '{"shift": "night"}'
 
     Example: gmn query photo.jpg --group-by identity
 
     Example: gmn query --data cuhk01:/data/cuhk01 --camera B
     """
-    options = cast(AskedOptions, given)
     by_crops = bool(options.get("crop_id") or options.get("track"))
     if bool(images) + bool(data) + by_crops != 1:
         raise BadParameter("name either images, --crop, --track or --data KIND:PATH")
-    if options.get("track") and camera:
-        options["camera"] = camera
-    elif not data and (camera or split or limit):
-        raise BadParameter(
-            "--camera, --split and --limit choose among the images of --data; --cameras searches "
-            "the crops of some cameras alone"
-        )
-    if separate and data:
-        raise BadParameter("--separate goes with images: --data asks one query per image anyway")
-    if data and (keep or metadata or galleries is not None or given.keys() - MEASURED):
-        raise BadParameter(
-            "--box, --keep, --galleries, --group-by and what chooses among the gallery's crops go "
-            "with images: --data measures whole rankings"
-        )
-    if keep:
-        options |= {"keep": True, "keep_picture": True}
-    if metadata:
-        options["metadata"] = dict(metadata)
-    if not data:
+    if data is None:
+        if split or limit:
+            raise BadParameter("--split and --limit choose among the images of --data")
         return _query(client, images or [], separate, galleries, options)
+    if separate or galleries is not None or options.keys() - MEASURED:
+        raise BadParameter(
+            "--separate, --box, --keep, --galleries, --group-by and what chooses among the "
+            "gallery's crops go with images: --data asks one query per image and measures whole "
+            "rankings"
+        )
+    camera = options.pop("camera", None)
     crops = find_source(data, context.obj.read_spec).chosen(split, camera).crops[:limit]
     return cast(Shown, context.obj.measure(client, crops, options))
 
@@ -196,7 +121,8 @@ def _query(
     galleries: str | None,
     options: AskedOptions,
 ) -> Shown:
-    options.setdefault("top_k", RESULTS_SHOWN)
+    if options.get("keep"):
+        options.setdefault("keep_picture", bool(images))
     groups = [[image] for image in images] if separate and images else [images]
     answers: list[QueryAnswer | GalleriesAnswer] = [
         client.query(*group, **options)

@@ -167,8 +167,7 @@ def test_an_option_of_a_query_that_cannot_be_used_is_named(
         (["--data", manifest, "--cameras", "west"], "go with images"),
         (["--data", manifest, "--galleries", "a,b"], "go with images"),
         ([image, "--galleries", "a,b", "--keep"], "keep: a kept search belongs to one gallery"),
-        (["--data", manifest, "--separate"], "--separate goes with images"),
-        ([image, "--camera", "east"], "choose among the images of --data"),
+        (["--data", manifest, "--separate"], "--separate, --box, --keep"),
         ([image, "--limit", "3"], "choose among the images of --data"),
     ):
         finished = gmn("query", *wrong, status=2)
