@@ -16,18 +16,31 @@ from typer import Argument, Option, echo
 from model.problems import InputProblem
 from service.commands.common import (
     DEFAULT_DATA_DIR,
+    Columns,
     DataDirOption,
     Shown,
     command_group,
-    plain_table,
     printed,
+    table_of,
 )
 from service.commands.store import open_audit, open_record
 
 if TYPE_CHECKING:
-    from gmn_client.models import Key
     from service.ops.audit import Phase
     from service.record.record import Record
+
+KEY_COLUMNS: Columns = {
+    "key": "key_id",
+    "scopes": lambda key: ", ".join(key.scopes),
+    "gallery": lambda key: key.gallery or "every",
+    "learns": "learn",
+    "rate": "rate",
+    "of images": "rate_images",
+    "created (UTC)": "created_at",
+    "expires (UTC)": "expires_at",
+    "last used (UTC)": "last_used_at",
+    "note": "note",
+}
 
 keys = command_group(
     """Makes, lists, rotates and revokes API keys.
@@ -70,7 +83,15 @@ def create(
     from service.ops.data_directory import make_folder
 
     scopes = ring.chosen_scopes(scope)
-    key, text = ring.create_key(scopes, gallery, note, learn, expires_days, rate, rate_images)
+    key, text = ring.create_key(
+        expires_days,
+        scopes=scopes,
+        gallery=gallery,
+        note=note,
+        learn=learn,
+        rate=rate,
+        rate_images=rate_images,
+    )
     make_folder(data_dir)
     about = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
     with _audited(data_dir, "create_key", **about) as record:
@@ -106,29 +127,8 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     with open_record(data_dir) as record:
         used = record.keys.last_used()
         kept = [Key(**vars(key), last_used_at=used.get(key.key_id)) for key in record.keys.all()]
-    titles = ("key", "scopes", "gallery", "learns", "rate", "created", "expires", "last used")
-    rows = (
-        (
-            key.key_id,
-            ", ".join(key.scopes),
-            key.gallery or "every",
-            "yes" if key.learn else "no",
-            _rate(key),
-            _minute(key.created_at),
-            _minute(key.expires_at),
-            _minute(key.last_used_at),
-            key.note,
-        )
-        for key in kept
-    )
     nothing = "There is no key; the service answers on loopback only, and asks for none."
-    return Shown(kept, plain_table((*titles, "note"), rows) if kept else nothing)
-
-
-def _rate(key: Key) -> str:
-    if key.rate is None:
-        return "any"
-    return f"{key.rate} {'images' if key.rate_images else 'requests'} a minute"
+    return Shown(kept, table_of(kept, KEY_COLUMNS) if kept else nothing)
 
 
 def _minute(moment: datetime | None) -> str:
@@ -197,7 +197,8 @@ def revoke(
 
 
 def _public_id(given: str) -> str:
-    from service.http.keys import KEY_ID, KEY_TEXT
+    from service.http.keys import KEY_TEXT
+    from service.record.keys import KEY_ID
 
     whole = KEY_TEXT.fullmatch(given)
     public_id = whole[1] if whole else given

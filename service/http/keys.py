@@ -19,17 +19,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from gmn_client.models import Key, Scope
 from model.problems import InputProblem
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
 from service.ops.shared import KeyRates
 from service.ops.threads import MonitoredThreadPool
-from service.record.keys import SCOPES, ApiKey, Keys, any_administers
+from service.record.keys import API_KEY, KEY_ID, SCOPES, ApiKey, Keys, any_administers
 
-KEY_ID = r"[A-Za-z0-9]{1,32}"
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
 SECRET_BYTES = 32
 KEY_ID_BYTES = 6
@@ -73,30 +73,19 @@ def chosen_scopes(given: Iterable[str]) -> tuple[Scope, ...]:
     return tuple(scope for scope in SCOPES if scope in wanted)
 
 
-def create_key(
-    scopes: Sequence[Scope],
-    gallery: str | None,
-    note: str,
-    learn: bool = True,
-    expires_days: int | None = None,
-    rate: int | None = None,
-    rate_images: bool = False,
-) -> tuple[ApiKey, str]:
-    """Create a key; returns its record and its text, which cannot be recovered later."""
-    key_id = secrets.token_hex(KEY_ID_BYTES)
+def create_key(expires_days: int | None = None, **fields: Any) -> tuple[ApiKey, str]:
+    """Create a key; returns its record and its text, which cannot be recovered later.
+
+    Args:
+        fields: those of an `ApiKey` beside its id, its secret and its times.
+    """
     now = datetime.now(UTC)
-    ends = None if expires_days is None else now + timedelta(expires_days)
     key = ApiKey(
-        key_id,
+        secrets.token_hex(KEY_ID_BYTES),
         NO_HASH,
-        tuple(scopes),
-        gallery,
-        note,
-        now,
-        learn,
-        ends,
-        rate,
-        rate_images=rate_images,
+        created_at=now,
+        expires_at=None if expires_days is None else now + timedelta(expires_days),
+        **fields,
     )
     return with_new_secret(key)
 
@@ -143,22 +132,6 @@ def redacted(text: str) -> str:
     return KEY_TEXT.sub(r"gmn_\1_***", text) if "gmn_" in text else text
 
 
-class KeyLine(BaseModel):
-    """One line of the file: the fields of an `ApiKey` without `created_at`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    key_id: str = Field(pattern=f"^{KEY_ID}$")
-    secret_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    scopes: tuple[Scope, ...] = Field(min_length=1)
-    gallery: str | None = None
-    note: str = ""
-    learn: bool = True
-    expires_at: AwareDatetime | None = None
-    rate: int | None = Field(None, ge=1)
-    rate_images: bool = False
-
-
 def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
     """Read the keys of a file and its problems; raises `InputProblem` if it cannot be read."""
     try:
@@ -176,7 +149,7 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
         if not line.strip():
             continue
         try:
-            read = KeyLine.model_validate_json(line)
+            read = API_KEY.validate_json(line, strict=True, extra="forbid")
         except ValidationError as error:
             # Omit the wrong value, which may be the secret itself.
             first = error.errors(include_input=False, include_url=False)[0]
@@ -184,7 +157,7 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
             reason = f"{field}: {first['msg']}" if field else first["msg"]
             problems.append(f"{path}, line {number}: {reason}; write it like {EXAMPLE}")
             continue
-        key = ApiKey(**dict(read), created_at=written_at)
+        key = replace(read, created_at=written_at)
         if keys.setdefault(key.key_id, key) is not key:
             twice = f"key_id {key.key_id} is there twice; rename one of them"
             problems.append(f"{path}, line {number}: {twice}")
@@ -192,7 +165,7 @@ def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
 
 
 # The caller when no key is required: on loopback, as long as no key exists.
-LOCAL_ADMIN = ApiKey("loopback", NO_HASH, ("admin",), None, "", datetime.min.replace(tzinfo=UTC))
+LOCAL_ADMIN = ApiKey("loopback", NO_HASH, ("admin",))
 
 
 class KeyRing:

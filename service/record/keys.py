@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import AwareDatetime, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import to_json
 
@@ -17,8 +18,8 @@ from service.record.transaction import Reader, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
 ASKED_FOR = "keys_asked_for"
-
-
+KEY_ID = r"[A-Za-z0-9]{1,32}"
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 SCOPES: tuple[Scope, ...] = ("query", "enroll", "sight", "delete", "metrics", "admin")
 
 
@@ -40,17 +41,17 @@ class ApiKey:
         former_sha256, former_until: hash of the secret before a rotation, and its expiry time.
     """
 
-    key_id: str
-    secret_sha256: str
-    scopes: tuple[Scope, ...]
-    gallery: str | None
-    note: str
-    created_at: datetime
+    key_id: Annotated[str, Field(pattern=f"^{KEY_ID}$")]
+    secret_sha256: Sha256
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
+    gallery: str | None = None
+    note: str = ""
+    created_at: datetime = datetime.min.replace(tzinfo=UTC)
     learn: bool = True
-    expires_at: datetime | None = None
-    rate: int | None = None
-    former_sha256: str | None = None
-    former_until: datetime | None = None
+    expires_at: AwareDatetime | None = None
+    rate: Annotated[int, Field(ge=1)] | None = None
+    former_sha256: Sha256 | None = None
+    former_until: AwareDatetime | None = None
     rate_images: bool = False
 
     def may(self, *any_of: Scope) -> bool:

@@ -84,7 +84,7 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path) -
     record = Record(tmp_path)
     number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
     record.crops.enroll(number, EMBEDDER, [new_crop(1)])
-    soon, _ = create_key(["query"], None, "", expires_days=3)
+    soon, _ = create_key(scopes=["query"], expires_days=3)
     record.keys.add(soon)
     record.close()
     before = (tmp_path / FILE).read_bytes()

@@ -91,7 +91,7 @@ def test_a_flood_of_idle_connections_is_503_and_over_when_they_are(besieged, con
 
 @pytest.mark.slow
 def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_path):
-    key, text = create_key(["admin"], None, "")
+    key, text = create_key(scopes=["admin"])
     keys = tmp_path / "keys"
     kept = {"key_id": key.key_id, "secret_sha256": key.secret_sha256, "scopes": ["admin"]}
     keys.write_text(json.dumps(kept))

@@ -142,7 +142,7 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
     line = {"key_id": "root", "secret_sha256": "0" * 64, "scopes": ["admin"]}
     file.write_text(json.dumps(line))
     ring = ring_of(file)
-    key, _ = create_key(["query"], None, "")
+    key, _ = create_key(scopes=["query"])
     ring.add(key)
     assert {listed.key_id: listed.in_file for listed in ring.listed()} == {
         "root": True,
@@ -150,7 +150,7 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
     }
     with pytest.raises(UnknownKey, match="GMN_API_KEYS_FILE"):
         ring.revoke("root")
-    other, _ = create_key(["admin"], None, "", expires_days=1)
+    other, _ = create_key(scopes=["admin"], expires_days=1)
     ring.add(other)
     with pytest.raises(UnknownKey, match="GMN_API_KEYS_FILE"):
         ring.revoke("root")

@@ -44,7 +44,7 @@ def caller(ring, key=None):
 
 
 def test_a_key_is_found_by_its_text_alone():
-    key, text = create_key(["query"], None, "")
+    key, text = create_key(scopes=["query"])
     assert find_key(text, {key.key_id: key}) == key
     assert key.secret_sha256 not in text
     for wrong in ("", "gmn_", text[:-1], text + "a", text.upper(), f"gmn_other_{text[-43:]}"):
@@ -52,7 +52,7 @@ def test_a_key_is_found_by_its_text_alone():
 
 
 def test_where_others_reach_it_nobody_is_let_in_once_the_last_key_is_revoked(store, ring_of):
-    key, text = create_key(["admin"], None, "")
+    key, text = create_key(scopes=["admin"])
     store.keys.add(key)
     ring = ring_of(loopback=False)
     assert caller(ring, text).scopes == ("admin",)
@@ -94,7 +94,7 @@ def test_where_file_or_record_cannot_be_read_the_keys_that_were_read_last_stay(
     secret = "s" * 32
     file = tmp_path / "keys.jsonl"
     file.write_text(line("door", secret))
-    key, text = create_key(["query"], None, "")
+    key, text = create_key(scopes=["query"])
     store.keys.add(key)
     ring = KeyRing(store.keys, file, loopback=True)
 
@@ -148,8 +148,8 @@ def test_a_wrong_line_of_the_file_is_named_with_the_remedy(ring_of, tmp_path, wr
 def test_an_expired_key_is_refused_and_says_when_it_expired(store, ring_of, tmp_path):
     now = datetime.now(UTC)
     day = timedelta(days=1)
-    old, old_text = create_key(["query"], None, "", expires_days=-1)
-    new, new_text = create_key(["query"], None, "", expires_days=1)
+    old, old_text = create_key(scopes=["query"], expires_days=-1)
+    new, new_text = create_key(scopes=["query"], expires_days=1)
     store.keys.add(old)
     file = tmp_path / "keys.jsonl"
     secret = "s" * 32
@@ -166,7 +166,7 @@ def test_an_expired_key_is_refused_and_says_when_it_expired(store, ring_of, tmp_
 
 
 def test_a_key_says_whether_its_searches_move_calibrations(store, ring_of, tmp_path):
-    quiet, text = create_key(["query"], None, "", learn=False)
+    quiet, text = create_key(scopes=["query"], learn=False)
     store.keys.add(quiet)
     file = tmp_path / "keys.jsonl"
     secret = "s" * 32
@@ -300,7 +300,7 @@ def test_a_rotated_key_has_one_id_and_its_former_secret_for_the_time_given(
 
 
 def test_a_former_secret_ends_with_its_time():
-    key, text = create_key(["query"], None, "")
+    key, text = create_key(scopes=["query"])
     rotated, new = with_new_secret(key, datetime.now(UTC) + timedelta(seconds=0.2))
     keys = {key.key_id: rotated}
     assert find_key(text, keys) == find_key(new, keys) == rotated
@@ -345,9 +345,9 @@ def test_a_rate_may_count_images_and_the_boxes_of_a_frame(guarded, new_key, draw
 
 
 def test_a_rate_is_refilled_and_one_key_takes_nothing_from_another(ring_of, store, monkeypatch):
-    key, text = create_key(["query"], None, "", rate=60)
+    key, text = create_key(scopes=["query"], rate=60)
     store.keys.add(key)
-    other, _ = create_key(["query"], None, "", rate=60)
+    other, _ = create_key(scopes=["query"], rate=60)
     ring = ring_of()
     now = [1000.0]
     monkeypatch.setattr("service.ops.shared.time.monotonic", lambda: now[0])
@@ -383,8 +383,8 @@ def test_one_of_several_processes_gives_a_key_its_share_of_a_rate(monkeypatch):
 
 
 def test_a_listing_shows_when_each_key_was_last_used(ring_of, store, tmp_path, monkeypatch, capsys):
-    used, text = create_key(["query"], None, "used")
-    unused, _ = create_key(["query"], None, "unused")
+    used, text = create_key(scopes=["query"], note="used")
+    unused, _ = create_key(scopes=["query"], note="unused")
     for key in (used, unused):
         store.keys.add(key)
     ring = ring_of()

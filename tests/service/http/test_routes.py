@@ -58,7 +58,7 @@ def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
 def test_a_route_that_declares_nothing_needs_admin(store, ring_of) -> None:
     texts = {}
     for scope in ("query", "enroll", "admin"):
-        key, texts[scope] = create_key([scope], None, "")
+        key, texts[scope] = create_key(scopes=[scope])
         store.keys.add(key)
     app = FastAPI()
     app.router.route_class = GuardedRoute
