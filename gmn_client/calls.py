@@ -25,8 +25,8 @@ import httpx
 from pydantic import TypeAdapter
 
 from gmn_client import models
-from gmn_client.errors import checked, parse
-from gmn_client.uploads import ImageSource, path_to, whole_fields
+from gmn_client.errors import checked, parse, parse_enrollment
+from gmn_client.uploads import ImageSource, idempotency_header, path_to, whole_fields
 
 Asked = ParamSpec("Asked")
 Item = TypeVar("Item")
@@ -44,7 +44,7 @@ class Call(Generic[Answer_co]):
     Attributes:
         read: parses a response, or raises the exception for its status.
         values: query parameters of a GET, otherwise form fields; None is omitted.
-        images: files of the form, read before the first attempt.
+        images: files of the form, read before the first attempt; may be none.
         archive: a single file instead, read while it is sent.
         repeatable: whether it may be repeated although it may have arrived; always true for GET.
         long: whether the service may take minutes to answer.
@@ -56,7 +56,7 @@ class Call(Generic[Answer_co]):
     path: str
     values: Mapping[str, object] = field(default_factory=dict)
     headers: Mapping[str, str] | None = None
-    images: Sequence[ImageSource] | None = None
+    images: Sequence[ImageSource] = ()
     archive: str | PathLike[str] | None = None
     repeatable: bool = False
     long: bool = False
@@ -72,9 +72,6 @@ class Calls:
     """Base of both clients' calls."""
 
     gallery_name: str
-
-    def _path(self, gallery: str | None, *segments: str) -> str:
-        return path_to("galleries", gallery or self.gallery_name, *segments)
 
 
 class Blocks:
@@ -128,10 +125,11 @@ def listed(
 class Request:
     """Decorator for a method without a body; the signature declares the request and its answer.
 
-    Arguments named in `path` fill its segments; None stands for the client's gallery. `images` or
-    `archive` are sent as files. All other arguments are query parameters of a GET, otherwise form
-    fields. None is omitted, except in `**options`, where it is sent as empty text, meaning unknown.
-    The answer is parsed as the return type; a list has a single page.
+    Arguments named in `path` fill its segments; None stands for the client's gallery. Images and
+    `archive` are sent as files, and `idempotency_key` as a header. All other arguments are query
+    parameters of a GET, otherwise form fields. None is omitted, except in `**options`, where it is
+    sent as empty text, meaning unknown. The answer is parsed as the return type; a list has a
+    single page.
 
     Attributes:
         path: below `/v1`, with the names of arguments in braces.
@@ -156,7 +154,9 @@ class Request:
             added: further parameters or fields.
         """
         signature = inspect.signature(declared)
-        read = reader(get_type_hints(declared)["return"])
+        hints = get_type_hints(declared)
+        read = reader(hints["return"])
+        image_names = [name for name, hint in hints.items() if hint == ImageSource]
 
         @functools.wraps(declared)
         def build(client: Calls, *args: object, **options: object) -> Call[Any]:
@@ -165,15 +165,25 @@ class Request:
             _, *given = bound.arguments.items()
             values = dict(given) | added
             values |= whole_fields(values.pop("options", {}))
+            images: list[Any] = []
+            for name in image_names:
+                value = values.pop(name)
+                images += value if isinstance(value, tuple) else [value]
             segments = [
                 values.pop(part.strip("{}")) if part.startswith("{") else part
                 for part in self.path.split("/")
             ]
+            headers = None
+            if "idempotency_key" in values:
+                headers = idempotency_header(values.pop("idempotency_key"))
+            if "vectors" in values:
+                values["vector"] = values.pop("vectors")
             return Call(
                 read,
                 self.method,
                 path_to(*(client.gallery_name if part is None else part for part in segments)),
-                images=values.pop("images", None),
+                headers=headers,
+                images=images,
                 archive=values.pop("archive", None),
                 values=values,
                 repeatable=self.repeatable,
@@ -204,6 +214,8 @@ class PagedRequest:
 
 def reader(answer: Any) -> Callable[[httpx.Response], Any]:
     """Return a function that parses a response as this type."""
+    if answer is models.Enrollment:
+        return parse_enrollment
     if answer is bytes:
         return lambda response: checked(response).content
     if answer is NoneType:

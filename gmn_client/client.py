@@ -121,7 +121,7 @@ class Connection(Methods):
 
     def _request(self, call: Call[object], archive: IO[bytes] | None) -> dict[str, Any]:
         read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
-        files: object = None if call.images is None else uploads.image_files(call.images)
+        files: object = uploads.image_files(call.images)
         if archive is not None:
             files = {"archive": archive}
         return {
@@ -213,7 +213,7 @@ class Connection(Methods):
             RequestRefused: status 422 if the key was used for other images.
         """
         key = uuid4().hex if idempotency_key is None else idempotency_key
-        path = self._path(gallery, "crops")
+        path = uploads.path_to("galleries", gallery or self.gallery_name, "crops")
         unread = uploads.images_of(images)
         at_once = MOST_IMAGES
         done = 0

@@ -4,28 +4,24 @@
 # mypy: disable-error-code="empty-body"
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
-from typing import Any, Literal, Protocol, TypeVar, overload
-from uuid import uuid4
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from typing_extensions import Required, TypedDict, Unpack
 
 from gmn_client import models
 from gmn_client.calls import (
-    PAGE,
     Answer_co,
     Call,
     Calls,
     PagedRequest,
     Request,
     answered,
-    listed,
     reader,
 )
-from gmn_client.errors import parse_enrollment, parse_report
+from gmn_client.errors import parse_report
 from gmn_client.uploads import (
     Box,
     CropFields,
@@ -35,7 +31,6 @@ from gmn_client.uploads import (
     ImageSource,
     ImportOptions,
     LabelledBox,
-    idempotency_header,
     path_to,
 )
 
@@ -146,6 +141,8 @@ class SeparateGalleriesOptions(GalleriesOptions):
 
 
 Answers_co = TypeVar("Answers_co", covariant=True)
+GalleryName: TypeAlias = str | None
+"""The gallery of a call; None stands for the client's."""
 
 
 class Query(Protocol[Answer_co, Answers_co]):
@@ -174,8 +171,7 @@ class GalleriesQuery(Protocol[Answer_co, Answers_co]):
     ) -> Answers_co: ...
 
 
-def _as_text(vector: Sequence[float]) -> str:
-    return json.dumps([float(value) for value in vector])
+GALLERIES = reader(models.GalleriesAnswer | models.SeparateGalleriesAnswers)
 
 
 class WatchOptions(TypedDict, total=False):
@@ -207,17 +203,17 @@ class WatchOptions(TypedDict, total=False):
 class Methods(Calls):
     """Calls of both clients that are a single request each."""
 
-    @answered
+    @Request("POST", "galleries/{gallery}/crops", repeatable=True)
     def enroll_frame(
         self,
         frame: ImageSource,
         boxes: Sequence[LabelledBox],
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         *,
         idempotency_key: str | None = None,
         keep_best: int | None = None,
-        **labels: Unpack[CropFields],
-    ) -> Call[models.Enrollment]:
+        **options: Unpack[CropFields],
+    ) -> models.Enrollment:
         """Enrolls the crops in the boxes of one image; outcomes are in the order of the boxes.
 
         The image itself is not stored. A box that cannot be used is an entry with `problem`.
@@ -228,24 +224,20 @@ class Methods(Calls):
             gallery: the client's if None.
             idempotency_key: identifies this call, which takes effect once within a day.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
-            labels: for boxes without labels of their own.
+            options: labels for boxes without labels of their own.
         """
-        headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
-        path = self._path(gallery, "crops")
-        fields = {**labels, "boxes": boxes, "keep_best": keep_best}
-        return Call(parse_enrollment, "POST", path, fields, headers, [frame], repeatable=True)
 
-    @answered
+    @Request("POST", "galleries/{gallery}/crops", repeatable=True)
     def enroll_vectors(
         self,
         vectors: Sequence[Sequence[float] | str],
         embedding_fingerprint: str,
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         *,
         idempotency_key: str | None = None,
         keep_best: int | None = None,
-        **labels: Unpack[CropFields],
-    ) -> Call[models.Enrollment]:
+        **options: Unpack[CropFields],
+    ) -> models.Enrollment:
         """Enrolls vectors instead of images, as returned by `embeddings`; no picture is stored.
 
         Args:
@@ -253,14 +245,8 @@ class Methods(Calls):
             embedding_fingerprint: of the embedder that computed them.
             idempotency_key: identifies this call, which takes effect once within a day.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
-            labels: of every vector.
+            options: labels of every vector.
         """
-        headers = idempotency_header(uuid4().hex if idempotency_key is None else idempotency_key)
-        texts = [vector if isinstance(vector, str) else _as_text(vector) for vector in vectors]
-        fields = {**labels, "vector": texts, "embedding_fingerprint": embedding_fingerprint}
-        fields["keep_best"] = keep_best
-        path = self._path(gallery, "crops")
-        return Call(parse_enrollment, "POST", path, fields, headers, repeatable=True)
 
     @Request("POST", "sightings", repeatable=True)
     def sight(self, *images: ImageSource, **options: Unpack[SightingFields]) -> models.Sighted:
@@ -272,29 +258,25 @@ class Methods(Calls):
             RequestRefused: status 422 if none of the images can be used.
         """
 
-    @answered
+    @Request("POST", "sightings", repeatable=True)
     def sight_frame(
         self,
         frame: ImageSource,
         boxes: Sequence[LabelledBox],
         **options: Unpack[SightingFields],
-    ) -> Call[models.Sighted]:
+    ) -> models.Sighted:
         """Compares the crops in the boxes of one image with the watch lists, like `sight`.
 
         Args:
             boxes: each with its own `camera`, `captured_at` and `track`, if any.
         """
-        fields = {**options, "boxes": boxes}
-        path = path_to("sightings")
-        read = reader(models.Sighted)
-        return Call(read, "POST", path, fields, images=[frame], repeatable=True)
 
-    @listed
+    @PagedRequest("galleries/{gallery}/crops")
     def crops(
         self,
         identity: str | None = None,
         camera: str | None = None,
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         *,
         external_id: str | None = None,
         unnamed: bool = False,
@@ -303,7 +285,7 @@ class Methods(Calls):
         track: str | None = None,
         order: models.CropOrder = "enrolled",
         include_vector: bool = False,
-    ) -> Call[models.Crops]:
+    ) -> Iterator[models.Crop]:
         """Lists the crops of a gallery, fetched page by page.
 
         Args:
@@ -314,44 +296,39 @@ class Methods(Calls):
                 sorted by their enrollment.
             include_vector: whether to return vectors and the fingerprint of their embedder.
         """
-        filters = {"identity": identity, "camera": camera, "track": track}
-        filters |= {"external_id": external_id}
-        times = {"captured_after": captured_after, "captured_before": captured_before}
-        limit = PAGE // 10 if include_vector else PAGE
-        shown = {"order": order, "include_vector": include_vector, "limit": limit}
-        values = {**filters, **times, **shown, "unnamed": unnamed}
-        return Call(reader(models.Crops), "GET", self._path(gallery, "crops"), values)
 
     @Request("GET", "galleries/{gallery}/crops/{crop_id}")
     def crop(
-        self, crop_id: str, gallery: str | None = None, *, include_vector: bool = False
+        self, crop_id: str, gallery: GalleryName = None, *, include_vector: bool = False
     ) -> models.Crop:
         """Reads one crop."""
 
     @Request("PATCH", "galleries/{gallery}/crops/{crop_id}")
     def change_crop(
-        self, crop_id: str, gallery: str | None = None, **options: Unpack[CropFields]
+        self, crop_id: str, gallery: GalleryName = None, **options: Unpack[CropFields]
     ) -> models.ChangedCrop:
         """Changes the given labels of a crop; None means unknown."""
 
     @Request("PATCH", "galleries/{gallery}/crops", long=True)
     def change_crops(
-        self, gallery: str | None = None, **options: Unpack[CropsChanges]
+        self, gallery: GalleryName = None, **options: Unpack[CropsChanges]
     ) -> models.ChangedCrops:
         """Changes all crops that pass a filter: `change_crops(unnamed=True, new_identity=…)`."""
 
     @Request("DELETE", "galleries/{gallery}/crops", long=True)
     def delete_crops(
-        self, gallery: str | None = None, **options: Unpack[CropsChosen]
+        self, gallery: GalleryName = None, **options: Unpack[CropsChosen]
     ) -> models.RemovedCrops:
         """Deletes all crops that pass a filter; they are never returned again."""
 
     @Request("DELETE", "galleries/{gallery}/crops/{crop_id}")
-    def delete_crop(self, crop_id: str, gallery: str | None = None) -> models.Removal:
+    def delete_crop(self, crop_id: str, gallery: GalleryName = None) -> models.Removal:
         """Deletes one crop; it is never returned again."""
 
     @Request("GET", "galleries/{gallery}/crops/{crop_id}/image")
-    def image(self, crop_id: str, gallery: str | None = None, *, width: int | None = None) -> bytes:
+    def image(
+        self, crop_id: str, gallery: GalleryName = None, *, width: int | None = None
+    ) -> bytes:
         """Reads a crop's picture as the content of an image file; with `width` as a small JPEG.
 
         Args:
@@ -385,7 +362,7 @@ class Methods(Calls):
 
     @PagedRequest("galleries/{gallery}/tracks", limit=100)
     def tracks(
-        self, gallery: str | None = None, *, camera: str | None = None
+        self, gallery: GalleryName = None, *, camera: str | None = None
     ) -> Iterator[models.Track]:
         """Lists tracks by their ids, fetched page by page.
 
@@ -395,7 +372,7 @@ class Methods(Calls):
 
     @PagedRequest("galleries/{gallery}/identities")
     def identities(
-        self, gallery: str | None = None, *, query: str = "", sort: models.IdentityOrder = "name"
+        self, gallery: GalleryName = None, *, query: str = "", sort: models.IdentityOrder = "name"
     ) -> Iterator[models.Identity]:
         """Lists identities whose name contains `query` in any case, fetched page by page.
 
@@ -405,18 +382,18 @@ class Methods(Calls):
         """
 
     @Request("GET", "galleries/{gallery}/identities/{identity}")
-    def identity(self, identity: str, gallery: str | None = None) -> models.IdentityDetail:
+    def identity(self, identity: str, gallery: GalleryName = None) -> models.IdentityDetail:
         """Reads the crops, cameras and times of an identity, and which crop shows it best."""
 
     @Request("GET", "galleries/{gallery}/similar")
     def similar(
-        self, identity: str, gallery: str | None = None, *, limit: int = 10
+        self, identity: str, gallery: GalleryName = None, *, limit: int = 10
     ) -> list[models.SimilarIdentity]:
         """Lists identities that may be the same person as this one, most similar first."""
 
     @Request("PATCH", "galleries/{gallery}/identities/{identity}")
     def rename_identity(
-        self, identity: str, new_identity: str, gallery: str | None = None
+        self, identity: str, new_identity: str, gallery: GalleryName = None
     ) -> models.RenamedIdentity:
         """Renames an identity; if the new name exists, merges the two.
 
@@ -424,36 +401,36 @@ class Methods(Calls):
         """
 
     @Request("GET", "galleries/{gallery}/merges")
-    def merges(self, gallery: str | None = None) -> list[models.Merge]:
+    def merges(self, gallery: GalleryName = None) -> list[models.Merge]:
         """Lists the merges of the last 30 days that can be undone, newest first."""
 
     @Request("POST", "galleries/{gallery}/merges/{merge_id}/undo")
-    def undo_merge(self, merge_id: str, gallery: str | None = None) -> models.RenamedIdentity:
+    def undo_merge(self, merge_id: str, gallery: GalleryName = None) -> models.RenamedIdentity:
         """Undoes a merge: its crops get their former identity back."""
 
     @Request("DELETE", "galleries/{gallery}/identities/{identity}", long=True)
-    def forget(self, identity: str, gallery: str | None = None) -> models.ForgottenIdentity:
+    def forget(self, identity: str, gallery: GalleryName = None) -> models.ForgottenIdentity:
         """Forgets a person: deletes every crop, vector and image, in snapshots too."""
 
     @Request("POST", "galleries/{gallery}/snapshots", long=True)
-    def take_snapshot(self, gallery: str | None = None) -> models.Snapshot:
+    def take_snapshot(self, gallery: GalleryName = None) -> models.Snapshot:
         """Takes a snapshot of a gallery while it is served."""
 
     @PagedRequest("galleries/{gallery}/snapshots", limit=None)
-    def snapshots(self, gallery: str | None = None) -> Iterator[models.Snapshot]:
+    def snapshots(self, gallery: GalleryName = None) -> Iterator[models.Snapshot]:
         """Lists the snapshots of a gallery, oldest first."""
 
     @Request("GET", "galleries/{gallery}/snapshots/{snapshot_id}")
-    def snapshot(self, snapshot_id: str, gallery: str | None = None) -> models.Snapshot:
+    def snapshot(self, snapshot_id: str, gallery: GalleryName = None) -> models.Snapshot:
         """Reads one snapshot."""
 
     @Request("DELETE", "galleries/{gallery}/snapshots/{snapshot_id}")
-    def delete_snapshot(self, snapshot_id: str, gallery: str | None = None) -> None:
+    def delete_snapshot(self, snapshot_id: str, gallery: GalleryName = None) -> None:
         """Deletes a snapshot; the gallery stays as it is."""
 
     @Request("POST", "galleries/{gallery}/snapshots/{snapshot_id}/restore", long=True)
     def restore_snapshot(
-        self, snapshot_id: str, gallery: str | None = None
+        self, snapshot_id: str, gallery: GalleryName = None
     ) -> models.RestoredSnapshot:
         """Restores a gallery from a snapshot, without crops deleted since.
 
@@ -466,19 +443,19 @@ class Methods(Calls):
         self,
         archive: str | PathLike[str],
         *,
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         **options: Unpack[ImportOptions],
     ) -> models.Job:
         """Sends a zip of images as it is read, and begins to enroll them."""
 
     @Request("POST", "galleries/{gallery}/imports")
     def import_folder(
-        self, folder: str, *, gallery: str | None = None, **options: Unpack[ImportOptions]
+        self, folder: str, *, gallery: GalleryName = None, **options: Unpack[ImportOptions]
     ) -> models.Job:
         """Starts enrolling a folder below GMN_IMPORT_DIR, which the service itself reads."""
 
     @Request("POST", "galleries/{gallery}/reindex", repeatable=True)
-    def reindex(self, gallery: str | None = None) -> models.Job:
+    def reindex(self, gallery: GalleryName = None) -> models.Job:
         """Starts embedding a gallery anew with the served model.
 
         Raises:
@@ -488,7 +465,7 @@ class Methods(Calls):
     @Request("POST", "galleries/{gallery}/groups", repeatable=True)
     def group_unnamed(
         self,
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         *,
         camera: str | None = None,
         captured_after: datetime | str | None = None,
@@ -505,7 +482,7 @@ class Methods(Calls):
         """
 
     @Request("GET", "galleries/{gallery}/groups")
-    def groups(self, gallery: str | None = None) -> models.CropGroups:
+    def groups(self, gallery: GalleryName = None) -> models.CropGroups:
         """Lists the groups of the last grouping, without crops named or deleted since."""
 
     @Request("GET", "jobs")
@@ -558,52 +535,42 @@ class Methods(Calls):
     def delete_key(self, key_id: str) -> None:
         """Revokes an API key from now on; the last administrator's key cannot be revoked."""
 
-    @answered
+    @Request("POST", "galleries/{gallery}/queries", repeatable=True)
     def _query(
         self,
         /,
         *images: ImageSource,
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         mode: Literal["separate"] | None = None,
         **options: Unpack[AskedOptions],
-    ) -> Call[models.QueryAnswer | models.SeparateAnswers]:
+    ) -> models.QueryAnswer | models.SeparateAnswers:
         """Searches the gallery for the person on the images and ranks its crops.
 
         With `mode="separate"` each image is a query of its own, answered in order. With `crop_id`
         or `track` the query consists of crops of the gallery, which the results leave out.
         """
-        read = reader(models.SeparateAnswers if mode else models.QueryAnswer)
-        path = self._path(gallery, "queries")
-        fields = {**options, "mode": mode}
-        by_crops = "crop_id" in options or "track" in options
-        files = None if by_crops and not images else images
-        return Call(read, "POST", path, fields, images=files, repeatable=True)
 
     query: Any = _query
 
     @Request("POST", "galleries/{gallery}/queries", repeatable=True)
     def query_like(
-        self, crop_id: str, gallery: str | None = None, **options: Unpack[QueryOptions]
+        self, crop_id: str, gallery: GalleryName = None, **options: Unpack[QueryOptions]
     ) -> models.QueryAnswer:
         """Searches the gallery for the person on one of its crops."""
 
-    @answered
+    @Request("POST", "galleries/{gallery}/queries", repeatable=True)
     def query_vector(
         self,
         vector: Sequence[float],
         embedding_fingerprint: str,
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         **options: Unpack[QueryOptions],
-    ) -> Call[models.QueryAnswer]:
+    ) -> models.QueryAnswer:
         """Searches the gallery by a vector, as returned by `embeddings` or `include_vector`.
 
         Raises:
             RequestRefused: status 422 if the gallery's vectors are of another embedder.
         """
-        fields: dict[str, object] = {**options, "vector": _as_text(vector)}
-        fields["embedding_fingerprint"] = embedding_fingerprint
-        path = self._path(gallery, "queries")
-        return Call(reader(models.QueryAnswer), "POST", path, fields, repeatable=True)
 
     @answered
     def _query_galleries(
@@ -617,19 +584,14 @@ class Methods(Calls):
         With `mode="separate"` each image is a query of its own, answered in order. The options
         `keep`, `keep_picture` and `min_version` apply to single galleries and are refused.
         """
-        read = reader(models.SeparateGalleriesAnswers if mode else models.GalleriesAnswer)
         fields: dict[str, object] = {**options, "mode": mode}
         if "crop_id" in options or "track" in options:
-            fields["gallery"] = options.get("gallery") or self.gallery_name
-        vector = options.get("vector")
-        if vector is not None:
-            fields["vector"] = _as_text(vector)
-        sent = images or None
-        return Call(read, "POST", path_to("queries"), fields, images=sent, repeatable=True)
+            fields.setdefault("gallery", self.gallery_name)
+        return Call(GALLERIES, "POST", path_to("queries"), fields, images=images, repeatable=True)
 
     query_galleries: Any = _query_galleries
 
-    @answered
+    @Request("POST", "pairs", repeatable=True)
     def pairs(
         self,
         first: ImageSource,
@@ -639,7 +601,7 @@ class Methods(Calls):
         scoring: models.Scoring | None = None,
         operating_point: str | None = None,
         gallery: str | None = None,
-    ) -> Call[models.PairScore]:
+    ) -> models.PairScore:
         """Compares two images; with `explain`, returns the contribution of each region.
 
         Args:
@@ -647,11 +609,6 @@ class Methods(Calls):
             operating_point: such as `pair_far_1e-3`, or `far_1e-2` with `gallery`.
             gallery: judge the pair as a search result in this gallery.
         """
-        fields = {"explain": explain, "scoring": scoring, "gallery": gallery}
-        fields["operating_point"] = operating_point
-        read = reader(models.PairScore)
-        path = path_to("pairs")
-        return Call(read, "POST", path, fields, images=[first, second], repeatable=True)
 
     @Request("POST", "embeddings", repeatable=True)
     def embeddings(self, *images: ImageSource) -> models.Embeddings:
@@ -663,22 +620,22 @@ class Methods(Calls):
 
     @PagedRequest("galleries/{gallery}/queries")
     def kept_searches(
-        self, gallery: str | None = None, *, everyone: bool = False
+        self, gallery: GalleryName = None, *, everyone: bool = False
     ) -> Iterator[models.KeptSearch]:
         """Lists the kept searches of the client's key, newest first; all with `everyone`."""
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}")
-    def kept_search(self, query_id: str, gallery: str | None = None) -> models.OpenedSearch:
+    def kept_search(self, query_id: str, gallery: GalleryName = None) -> models.OpenedSearch:
         """Opens a kept search: its answer with the current labels, and its reviews."""
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}/image")
     def kept_image(
-        self, query_id: str, gallery: str | None = None, *, width: int | None = None
+        self, query_id: str, gallery: GalleryName = None, *, width: int | None = None
     ) -> bytes:
         """Reads the picture of a kept search as the content of an image file; see `image`."""
 
     @Request("DELETE", "galleries/{gallery}/queries/{query_id}")
-    def delete_kept_search(self, query_id: str, gallery: str | None = None) -> None:
+    def delete_kept_search(self, query_id: str, gallery: GalleryName = None) -> None:
         """Deletes a kept search with its picture, also from cases."""
 
     @Request("POST", "galleries/{gallery}/queries/{query_id}/reviews", repeatable=True)
@@ -687,7 +644,7 @@ class Methods(Calls):
         query_id: str,
         *crop_ids: str,
         decision: Literal["confirmed", "rejected", "open"],
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         identity: str | None = None,
         enroll: bool = False,
         camera: str | None = None,
@@ -703,27 +660,27 @@ class Methods(Calls):
 
     @PagedRequest("galleries/{gallery}/reviews")
     def reviews(
-        self, gallery: str | None = None, *, everyone: bool = False
+        self, gallery: GalleryName = None, *, everyone: bool = False
     ) -> Iterator[models.Review]:
         """Lists reviews of searches of the client's key; of all keys with `everyone`."""
 
     @PagedRequest("galleries/{gallery}/queries")
     def case_searches(
-        self, case_id: str, gallery: str | None = None
+        self, case_id: str, gallery: GalleryName = None
     ) -> Iterator[models.KeptSearch]:
         """Lists the kept searches of a case, newest first."""
 
     @PagedRequest("galleries/{gallery}/cases")
-    def cases(self, gallery: str | None = None) -> Iterator[models.Case]:
+    def cases(self, gallery: GalleryName = None) -> Iterator[models.Case]:
         """Lists the cases of a gallery, newest first."""
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}")
-    def case(self, case_id: str, gallery: str | None = None) -> models.CaseDetail:
+    def case(self, case_id: str, gallery: GalleryName = None) -> models.CaseDetail:
         """Reads a case with the ids of its searches and the notes on them."""
 
     @Request("POST", "galleries/{gallery}/cases")
     def create_case(
-        self, name: str, notes: str = "", gallery: str | None = None
+        self, name: str, notes: str = "", gallery: GalleryName = None
     ) -> models.CaseDetail:
         """Creates a case."""
 
@@ -731,7 +688,7 @@ class Methods(Calls):
     def change_case(
         self,
         case_id: str,
-        gallery: str | None = None,
+        gallery: GalleryName = None,
         *,
         name: str | None = None,
         notes: str | None = None,
@@ -739,44 +696,44 @@ class Methods(Calls):
         """Changes the name or the notes of a case; omitted ones stay."""
 
     @Request("DELETE", "galleries/{gallery}/cases/{case_id}")
-    def delete_case(self, case_id: str, gallery: str | None = None) -> models.CaseRemoval:
+    def delete_case(self, case_id: str, gallery: GalleryName = None) -> models.CaseRemoval:
         """Deletes a case and its searches that are in no other case."""
 
     @Request("PUT", "galleries/{gallery}/cases/{case_id}/queries/{query_id}", repeatable=True)
     def hold_search(
-        self, case_id: str, query_id: str, note: str = "", gallery: str | None = None
+        self, case_id: str, query_id: str, note: str = "", gallery: GalleryName = None
     ) -> models.CaseDetail:
         """Adds a kept search to a case with a note, or changes the note."""
 
     @Request("DELETE", "galleries/{gallery}/cases/{case_id}/queries/{query_id}")
     def release_search(
-        self, case_id: str, query_id: str, gallery: str | None = None
+        self, case_id: str, query_id: str, gallery: GalleryName = None
     ) -> models.CaseDetail:
         """Removes a kept search from a case, so that its retention period runs again."""
 
     @Request("GET", "galleries/{gallery}/cases/{case_id}/export", long=True)
-    def export_case(self, case_id: str, gallery: str | None = None) -> bytes:
+    def export_case(self, case_id: str, gallery: GalleryName = None) -> bytes:
         """Exports a case as ZIP: a page, pictures, a table and checksums."""
 
     @Request("GET", "galleries/{gallery}/watch")
-    def watch(self, gallery: str | None = None) -> models.Watch:
+    def watch(self, gallery: GalleryName = None) -> models.Watch:
         """Reads the state of a watch list, its forecast, and its alarms so far."""
 
     @Request("PUT", "galleries/{gallery}/watch", repeatable=True)
     def propose_watch(
-        self, gallery: str | None = None, **options: Unpack[WatchOptions]
+        self, gallery: GalleryName = None, **options: Unpack[WatchOptions]
     ) -> models.WatchProposal:
         """Forecasts the alarms of a watch list; pass the answer's `confirm` to `arm_watch`."""
 
     @Request("PUT", "galleries/{gallery}/watch", repeatable=True)
     def arm_watch(
-        self, confirm: str, gallery: str | None = None, **options: Unpack[WatchOptions]
+        self, confirm: str, gallery: GalleryName = None, **options: Unpack[WatchOptions]
     ) -> models.Watch:
         """Arms a watch list with the settings that were forecast."""
 
     @Request("DELETE", "galleries/{gallery}/watch", repeatable=True)
     def disarm_watch(
-        self, gallery: str | None = None, *, reason: str | None = None
+        self, gallery: GalleryName = None, *, reason: str | None = None
     ) -> models.Watch:
         """Disarms a watch list; its alerts stay for their retention period."""
 

@@ -122,7 +122,8 @@ def _rfc3339(moment: datetime) -> str:
 
 
 Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
-absent = partial(is_, None)
+# A field that is left out of an answer if it is None.
+OMITTED: Any = Field(default=None, exclude_if=partial(is_, None))
 
 
 class WireModel(BaseModel):
@@ -166,9 +167,9 @@ class Problem(WireModel):
     title: str = ""
     status: int = 0
     detail: str = ""
-    request_id: str | None = Field(default=None, exclude_if=absent)
-    errors: list[FieldProblem] | None = Field(default=None, exclude_if=absent)
-    results: list[dict[str, Any]] | None = Field(default=None, exclude_if=absent)
+    request_id: str | None = OMITTED
+    errors: list[FieldProblem] | None = OMITTED
+    results: list[dict[str, Any]] | None = OMITTED
 
     @property
     def code(self) -> str:
@@ -403,8 +404,8 @@ class Crop(WireModel):
     content_type: str | None
     created_at: Moment
     image_url: str | None
-    vector: list[float] | None = Field(default=None, exclude_if=absent)
-    embedding_fingerprint: str | None = Field(default=None, exclude_if=absent)
+    vector: list[float] | None = OMITTED
+    embedding_fingerprint: str | None = OMITTED
 
 
 class Crops(Page[Crop]):
@@ -691,17 +692,17 @@ class RankedCrop(WireModel):
     external_id: str | None
     metadata: Mapping[str, Any] | None
     track: str | None = None
-    crops: int | None = Field(default=None, exclude_if=absent)
-    first_seen: Moment | None = Field(default=None, exclude_if=absent)
-    last_seen: Moment | None = Field(default=None, exclude_if=absent)
+    crops: int | None = OMITTED
+    first_seen: Moment | None = OMITTED
+    last_seen: Moment | None = OMITTED
     cosine: float
     pair_logit: float | None
     probability: float | None
     verdict: Verdict | None
     image_url: str
-    vector: list[float] | None = Field(default=None, exclude_if=absent)
-    embedding_fingerprint: str | None = Field(default=None, exclude_if=absent)
-    gallery: str | None = Field(default=None, exclude_if=absent)
+    vector: list[float] | None = OMITTED
+    embedding_fingerprint: str | None = OMITTED
+    gallery: str | None = OMITTED
 
 
 class Timing(WireModel):

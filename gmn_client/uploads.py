@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 from urllib.parse import quote
+from uuid import uuid4
 
 from gmn_client.errors import InvalidInput
 from gmn_client.models import RetentionFrom
@@ -173,7 +175,10 @@ def path_to(*segments: str) -> str:
 
 
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return the fields that have a value, for httpx; several values repeat the field."""
+    """Return the fields that have a value, for httpx.
+
+    Several values repeat the field, except for numbers: these are a vector, sent as JSON.
+    """
     return {name: _field(value) for name, value in values.items() if value is not None}
 
 
@@ -194,7 +199,10 @@ def _field(value: object) -> object:
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):
-        return [_field(item) for item in value]
+        items = list(value)
+        if items and isinstance(items[0], Real):
+            return json.dumps([float(item) for item in items])
+        return [_field(item) for item in items]
     return str(value)
 
 
@@ -205,8 +213,13 @@ def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
     return {name: many for name, many in labels.items() if many != [None] * len(many)}
 
 
-def idempotency_header(key: str) -> dict[str, str]:
-    """Return the Idempotency-Key header; raises `InvalidInput` if it has invalid characters."""
+def idempotency_header(key: str | None) -> dict[str, str]:
+    """Return the Idempotency-Key header; raises `InvalidInput` if it has invalid characters.
+
+    None stands for a random key.
+    """
+    if key is None:
+        key = uuid4().hex
     if not (PRINTABLE.fullmatch(key) and len(key) <= LONGEST_KEY):
         raise InvalidInput(
             f"idempotency_key: {key[:40]!r} can be none; give 1 to {LONGEST_KEY} printable ASCII "
@@ -256,10 +269,8 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
 
     Raises:
         TypeError: an object is not an image.
-        InvalidInput: there are no images, or a file cannot be read.
+        InvalidInput: a file cannot be read.
     """
-    if not sources:
-        raise InvalidInput("query: no image was given; give at least one")
     return [("images", _file(source)) for source in sources]
 
 

@@ -42,6 +42,8 @@ IdempotencyKey = Annotated[
         description="A name for this request; repeated under this name, it happens once.",
     ),
 ]
+# A page of crops with their vectors has this many at most.
+MOST_VECTORS = 100
 # Fields of a listing that the audit log contains.
 NAMED = {"identity", "external_id", "include_vector"}
 ENROLLED: Responses = {
@@ -141,9 +143,11 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     wanted = asked.filter()
     gallery = call.gallery
 
+    limit = min(asked.limit, MOST_VECTORS) if asked.include_vector else asked.limit
+
     def read(number: int) -> models.Crops:
         found = call.runtime.record.crops.page(
-            number, wanted, asked.cursor or "", asked.limit, asked.order
+            number, wanted, asked.cursor or "", limit, asked.order
         )
         results = browse.described_crops(call.runtime, gallery, found.crops, asked.include_vector)
         return models.Crops(results=results, next_cursor=found.cursor)
