@@ -115,7 +115,8 @@ def _read_help(name: str) -> str:
     attribute = name.replace("-", "_")
     for statement in ast.parse(source.read_bytes()).body:
         if isinstance(statement, ast.FunctionDef) and statement.name == attribute:
-            return ast.get_docstring(statement) or ""
+            text, _, _ = (ast.get_docstring(statement) or "").partition("\n\nArgs:\n")
+            return text
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == attribute:
             texts = [node.value for node in ast.walk(statement) if isinstance(node, ast.Constant)]
             return str(next(text for text in texts if isinstance(text, str)))

@@ -1006,21 +1006,26 @@ class CaseRemoval(WireModel):
 class WatchSettings(WireModel):
     """How a gallery is watched, as a list of people whose sightings raise alerts.
 
-    `budget` is the accepted number of false alarms per day, and `tracks_per_day` the expected
-    number of tracks of all cameras; null takes the counted traffic. `cameras` and `hours`, such as
-    `22:00-06:00` in `time_zone`, restrict where and when; empty means no restriction. A person's
-    visit at a camera ends after `quiet_seconds`. Alerts are kept for `retention_days`.
+    `cameras` and `hours`, such as `22:00-06:00` in `time_zone`, restrict where and when; empty
+    means no restriction.
     """
 
-    budget: float = Field(gt=0, le=1000)
-    tracks_per_day: float | None = Field(default=None, gt=0, le=10_000_000)
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    budget: float = Field(ge=1e-6, le=1000, examples=[3])
+    """False alarms a day that you accept."""
+    tracks_per_day: float | None = Field(default=None, gt=0, le=10_000_000, examples=[3000])
+    """Tracks that all cameras see in a day; default: the counted traffic."""
     cameras: list[str] = []
     hours: str = ""
     time_zone: str = "UTC"
     quiet_seconds: int = Field(default=300, ge=1, le=86_400)
+    """A visit ends after this time without the person."""
     expires_at: Moment
-    reason: str = Field(min_length=1, max_length=256)
-    retention_days: int = Field(ge=1, le=365)
+    reason: str = Field(min_length=1, max_length=256, examples=["case 7/2026"])
+    """Why these people are watched; for the audit log."""
+    retention_days: int = Field(ge=1, le=365, examples=[30])
+    """Days that its alerts are kept."""
 
 
 class Forecast(WireModel):

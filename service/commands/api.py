@@ -6,7 +6,8 @@ import inspect
 
 from gmn_client import Client
 from gmn_client.calls import Method
-from service.commands.common import command_group, method_command
+from service.commands.browse import method_command
+from service.commands.common import command_group
 
 api = command_group(
     """Calls a method of the Python client and prints its answer.

@@ -1,24 +1,143 @@
-"""Commands that list, configure, rename and remove over HTTP."""
+"""Commands that list, configure, rename and remove over HTTP, made from the client's methods."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from inspect import Parameter
+from itertools import islice
+from typing import Annotated, Any, get_origin
 
-from typer import Option
+from pydantic_core import to_jsonable_python
+from typer import Argument, Exit, FileBinaryWrite, Option, confirm
 
 from gmn_client import Client
 from gmn_client.models import Gallery
+from model.problems import InputProblem
 from service.commands.common import (
     Columns,
     Shown,
+    annotated,
     command_group,
     follow,
-    method_command,
+    is_required,
+    read_entries,
     table_of,
     with_client,
 )
 
 SHOWN_AT_MOST = 1000
+# Fields of an answer that are lists of objects.
+OBJECTS = ("results", "remaining")
+YesOption = Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")]
+LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
+OutOption = Annotated[FileBinaryWrite, Option(help="The file to write.")]
+
+
+def method_command(
+    text: str,
+    name: str,
+    columns: Columns | None = None,
+    *,
+    positional: str = "",
+    limit: int | None = None,
+    question: str = "",
+) -> Callable[..., None]:
+    """Make a command that calls a method of the client and prints its answer.
+
+    Args:
+        text: its help; that of the method if empty.
+        name: name of the method.
+        columns: of a table of the answer; without them it is printed line by line.
+        positional: an optional argument of the method that is not named on the command line.
+        limit: number of objects of a list that are printed; can be changed by `--limit`.
+        question: asked before the call, unless there is `--yes`; has arguments in braces.
+    """
+    method = getattr(Client, name)
+    signature = inspect.signature(method, eval_str=True)
+    is_list = get_origin(signature.return_annotation) is Iterator
+    # Omit progress callbacks, which cannot be given as text.
+    client_parameter, *declared = (
+        parameter for parameter in signature.parameters.values() if parameter.name != "progress"
+    )
+    required = [parameter for parameter in declared if is_required(parameter)]
+
+    def run(client: Client, *, out: Any = None, yes: bool = False, **given: Any) -> Shown:
+        if question:
+            confirmed(yes, question.format(**{**given, "gallery": client.gallery_name}))
+        most = given.pop("limit", None) if is_list else None
+        arguments: list[Any] = []
+        for parameter in required:
+            value = given.pop(parameter.name)
+            arguments += value if parameter.kind is Parameter.VAR_POSITIONAL else [value]
+        answer = getattr(client, name)(*arguments, **given)
+        if is_list:
+            answer = islice(answer, most)
+        if out is not None:
+            out.write(answer)
+            answer = {"file": out.name}
+        if columns is None:
+            return Shown(answer, _lines(answer), ok=answer is not False)
+        rows = list(answer) if is_list else [answer]
+        return Shown(rows if is_list else answer, table_of(rows, columns))
+
+    added: dict[str, tuple[Any, object]] = {}
+    if is_list:
+        added["limit"] = LimitOption, limit
+    if question:
+        added["yes"] = YesOption, False
+    if signature.return_annotation is bytes:
+        added["out"] = OutOption, Parameter.empty
+    parameters = [
+        Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for option, (annotation, default) in added.items()
+    ]
+    texts = read_entries(method)
+    for parameter in declared:
+        place = Argument if parameter in required or parameter.name == positional else Option
+        is_last = parameter.kind is Parameter.VAR_KEYWORD
+        parameters.append(parameter if is_last else annotated(parameter, place, texts))
+    run.__doc__ = text or inspect.getdoc(method)
+    vars(run)["__signature__"] = inspect.Signature([client_parameter, *parameters])
+    return with_client(run)
+
+
+def _lines(answer: Any) -> Iterator[str]:
+    objects = answer
+    if not isinstance(answer, Iterator | list):
+        yield from _fields(answer)
+        objects = next((getattr(answer, name) for name in OBJECTS if hasattr(answer, name)), [])
+    for item in objects:
+        yield "  ".join(_fields(item))
+
+
+def _fields(item: Any) -> Iterator[str]:
+    data = to_jsonable_python(item)
+    if not isinstance(data, dict):
+        data = {"answer": data}
+    for name, value in data.items():
+        if value is not None and name not in OBJECTS:
+            # Escape line breaks and other control characters.
+            is_plain = isinstance(value, str) and value.isprintable()
+            yield f"{name}: {value if is_plain else json.dumps(value, ensure_ascii=False)}"
+
+
+def confirmed(yes: bool, question: str) -> None:
+    """Ask before a task that cannot be undone, unless `yes`; exits if the user declines.
+
+    Raises:
+        InputProblem: there is no terminal to ask on.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputProblem(
+            f"{question} It cannot be undone, and there is no terminal to ask on; add --yes"
+        )
+    if not confirm(f"{question} It cannot be undone.", err=True):
+        raise Exit(1)
 
 
 def _retention(gallery: Gallery) -> str:
@@ -122,7 +241,7 @@ forget = method_command(
 @with_client
 def reindex(
     client: Client,
-    wait: Annotated[bool, Option("--wait", help="Until it is done; 1 if it fails.")] = False,
+    wait: bool = False,
     everything: Annotated[bool, Option("--all", help="All that another model filled.")] = False,
 ) -> Shown:
     """Embeds galleries anew with the served model: the given one, or all that need it.
@@ -134,6 +253,9 @@ def reindex(
     Example: gmn reindex --gallery entrance --wait
 
     Example: gmn reindex --all --wait
+
+    Args:
+        wait: until it is done; the exit status is 1 if it fails.
     """
     names = [client.gallery_name]
     if everything:

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.filesize import decimal as size
-from typer import Option
 
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
@@ -45,7 +44,7 @@ class Finding:
 @printed
 def doctor(
     data_dir: DataDirOption | None = None,
-    strict: Annotated[bool, Option("--strict", help="Exit with 1 on a warning too.")] = False,
+    strict: bool = False,
 ) -> Shown:
     """Checks settings, disk, clock, record, keys, backups, device and artefact; changes nothing.
 
@@ -53,6 +52,9 @@ def doctor(
     there is an error. Use gmn store verify to check every crop as well.
 
     Example: gmn doctor --data-dir ./gmn-data
+
+    Args:
+        strict: exit with 1 on a warning too.
     """
     findings = list(_examine(data_dir))
     failing = {"error", "warning"} if strict else {"error"}

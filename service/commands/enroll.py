@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from rich.console import Group
 from rich.markup import escape
-from typer import Argument, BadParameter, Context, Option
+from typer import BadParameter, Context
 
 from gmn_client import Client, RequestRefused
 from gmn_client.models import Job
-from gmn_client.uploads import ImportOptions
+from gmn_client.uploads import ImportOptions, LabelledBox
 from model.crops.manifest import COLUMNS, MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
@@ -34,11 +34,9 @@ from service.commands.bulk import (
     read_crop,
 )
 from service.commands.common import (
-    BOX,
     Shown,
     follow,
     progress_bar,
-    read_box,
     shortened,
     with_client,
 )
@@ -47,32 +45,20 @@ PROBLEMS_SHOWN = 20
 # The service reads the list of a zip's files up to a length that holds these.
 MOST_PACKED = 500_000
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
-SOURCE_HELP = (
-    "An image, a folder of images or of one sub-folder per person, an archive, a CSV manifest or a "
-    "folder with a manifest.csv, KIND:PATH, or features: a .npz file or a folder of gmn embed."
-)
-IDENTITY_HELP = "Whom all images show; for images, folders and zips."
-KEEP_BEST_HELP = "How many crops each track keeps: good pictures that differ."
-BOX_HELP = "The box of one person in the image, a frame; repeatable."
-CAMERA_HELP = (
-    "Enroll this camera's images only; for images, a folder or zip, the camera that took them."
-)
 
 
 @with_client
 def enroll(
     client: Client,
     context: Context,
-    source: Annotated[str, Argument(help=SOURCE_HELP)],
-    identity: Annotated[str | None, Option(help=IDENTITY_HELP)] = None,
-    camera: Annotated[str | None, Option(help=CAMERA_HELP)] = None,
-    split: Annotated[str | None, Option(help="One split only: train, query, gallery.")] = None,
-    job: Annotated[bool, Option("--job", help="Send an import, which survives a restart.")] = False,
-    create: Annotated[bool, Option("--create", help="Create a missing gallery.")] = False,
-    keep_best: Annotated[int | None, Option(min=1, max=32, help=KEEP_BEST_HELP)] = None,
-    boxes: Annotated[
-        list[Any] | None, Option("--box", parser=read_box, metavar=BOX, help=BOX_HELP)
-    ] = None,
+    source: str,
+    identity: str | None = None,
+    camera: str | None = None,
+    split: str | None = None,
+    job: bool = False,
+    create: bool = False,
+    keep_best: int | None = None,
+    boxes: Sequence[LabelledBox] = (),
 ) -> Shown:
     """Sends images to a gallery of the service.
 
@@ -90,6 +76,19 @@ def enroll(
     Example: gmn enroll photo.jpg --box 0,0,32,64 --camera entrance
 
     Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
+
+    Args:
+        source: an image, a folder of images or of one sub-folder per person, an archive, a CSV
+            manifest or a folder with a manifest.csv, KIND:PATH, or features: a .npz file or a
+            folder of gmn embed.
+        identity: whom all images show; for images, folders and zips.
+        camera: enroll this camera's images only; for images, a folder or zip, the camera that took
+            them.
+        split: one split only: train, query, gallery.
+        job: send an import, which survives a restart.
+        create: create a missing gallery.
+        keep_best: how many crops each track keeps, 1 to 32: good pictures that differ.
+        boxes: the box of one person in the image, a frame; repeatable.
     """
     path = Path(source)
     started = time.perf_counter()

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.problems import InputProblem
-from service.commands.common import DEFAULT_DATA_DIR, DataDirOption, Shown, command_group, printed
+from service.commands.common import (
+    DEFAULT_DATA_DIR,
+    DataDirOption,
+    Shown,
+    command_group,
+    printed,
+    with_options,
+)
 from service.commands.store import open_record
 
 if TYPE_CHECKING:
@@ -33,8 +40,9 @@ index = command_group(
 
 
 @index.command("rebuild")
+@with_options
 def rebuild(
-    gallery: Annotated[str, typer.Argument(help="The gallery's name.")],
+    gallery: str,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Fills a new collection from the record and then searches it instead of the old one.

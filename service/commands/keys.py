@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option, echo
+from typer import Option, echo
 
 from model.problems import InputProblem
 from service.commands.common import (
@@ -22,6 +22,7 @@ from service.commands.common import (
     command_group,
     printed,
     table_of,
+    with_options,
 )
 from service.commands.store import open_audit, open_record
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from service.ops.audit import Phase
     from service.record.record import Record
 
+DaysOption = Annotated[
+    int | None, Option(min=1, max=36_500, help="Refused after so many days; as before if unset.")
+]
 KEY_COLUMNS: Columns = {
     "key": "key_id",
     "scopes": lambda key: ", ".join(key.scopes),
@@ -54,30 +58,30 @@ keys = command_group(
 
 
 @keys.command("create")
+@with_options
 def create(
-    scope: Annotated[
-        list[str],
-        Option(help="query, enroll, sight, delete, metrics or admin; several with commas."),
-    ],
-    gallery: Annotated[str | None, Option(help="The only gallery that it is for.")] = None,
-    note: Annotated[str, Option(help="Whom it is for; listed, never sent.")] = "",
-    learn: Annotated[
-        bool, Option(help="Whether its searches count for the calibration of the galleries.")
-    ] = True,
-    expires_days: Annotated[
-        int | None, Option(min=1, max=36_500, help="Refused after so many days; never if unset.")
-    ] = None,
+    *,
+    scope: list[str],
+    gallery: str | None = None,
+    note: str = "",
+    learn: bool = True,
+    expires_days: DaysOption = None,
     rate: Annotated[
         int | None, Option(min=1, help="Requests a minute to one process; any number if unset.")
     ] = None,
-    rate_images: Annotated[
-        bool, Option("--rate-images", help="The rate counts images in place of requests.")
-    ] = False,
+    rate_images: bool = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Creates a key and prints it, only this once, as the last word of the output.
 
     Example: gmn keys create --scope query --gallery entrance --note "front desk"
+
+    Args:
+        scope: query, enroll, sight, delete, metrics or admin; several with commas.
+        gallery: the only gallery that it is for.
+        note: whom it is for; listed, never sent.
+        learn: whether its searches count for the calibration of the galleries.
+        rate_images: whether the rate counts images in place of requests.
     """
     from service.http import keys as ring
     from service.ops.data_directory import make_folder
@@ -136,19 +140,21 @@ def _minute(moment: datetime | None) -> str:
 
 
 @keys.command("rotate")
+@with_options
 def rotate(
-    key_id: Annotated[str, Argument(help="Which key; see gmn keys list.")],
+    key_id: str,
     grace: Annotated[
         float, Option(min=0, help="Hours for which the former secret is valid beside the new one.")
     ] = 24.0,
-    expires_days: Annotated[
-        int | None, Option(min=1, max=36_500, help="From now on; as before if unset.")
-    ] = None,
+    expires_days: DaysOption = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Gives a key a new secret, printed only this once as the last word; all else stays.
 
     Example: gmn keys rotate 1f0c9a72be44 --grace 48
+
+    Args:
+        key_id: which key; see gmn keys list.
     """
     from service.errors import UnknownKey
     from service.http.keys import with_new_secret
@@ -171,13 +177,17 @@ def rotate(
 
 
 @keys.command("revoke")
+@with_options
 def revoke(
-    key_id: Annotated[str, Argument(help="Which key; see gmn keys list.")],
+    key_id: str,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Revokes a key; the service refuses it within a second.
 
     Example: gmn keys revoke 1f0c9a72be44
+
+    Args:
+        key_id: which key; see gmn keys list.
     """
     from service.errors import UnknownKey
 

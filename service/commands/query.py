@@ -55,7 +55,6 @@ TRACK_COLUMNS: Columns = {
 }
 
 
-GALLERIES_HELP = "Search these at once, comma-separated; empty for all that the key may see."
 # Query options that also apply to the measurement on a labelled data set.
 MEASURED = {"top_k", "scoring", "order", "rerank_depth", "purpose", "operating_point", "camera"}
 
@@ -67,13 +66,11 @@ def query(
     images: Annotated[
         list[Path] | None, Argument(metavar="IMAGE", help="Several are one person.")
     ] = None,
-    data: Annotated[
-        str | None, Option(help="One query per image of KIND:PATH, a manifest or folder.")
-    ] = None,
-    split: Annotated[str | None, Option(help="With --data: images of this split only.")] = None,
+    data: str | None = None,
+    split: str | None = None,
     limit: Annotated[int | None, Option(min=1, help="With --data: the first N images.")] = None,
-    separate: Annotated[bool, Option("--separate", help="One query per IMAGE.")] = False,
-    galleries: Annotated[str | None, Option(metavar="A,B", help=GALLERIES_HELP)] = None,
+    separate: bool = False,
+    galleries: str | None = None,
     **options: Unpack[AskedOptions],
 ) -> Shown:
     """Asks the service who is on an image, or how well it answers a labelled data set.
@@ -95,6 +92,12 @@ def query(
     Example: gmn query photo.jpg --group-by identity
 
     Example: gmn query --data cuhk01:/data/cuhk01 --camera B
+
+    Args:
+        data: one query per image of KIND:PATH, a manifest or folder.
+        split: with --data: images of this split only.
+        separate: one query per IMAGE.
+        galleries: search these at once, comma-separated; empty for all that the key may see.
     """
     by_crops = bool(options.get("crop_id") or options.get("track"))
     if bool(images) + bool(data) + by_crops != 1:

@@ -9,9 +9,11 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from typer import Option, echo
+from typer import echo
+
+from service.commands.common import with_options
 
 if TYPE_CHECKING:
     from service.runtime import Runtime
@@ -20,23 +22,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 OPEN = "open"
 """The shipped artefact for products of companies."""
-ARTEFACT_HELP = "The model to serve: bundled, another shipped name, or a file."
-PREVIOUS_HELP = (
-    "The model before, for galleries that are not reindexed yet; a shipped one is found without "
-    "being named."
-)
 
 
-def serve(
-    artefact: Annotated[str | None, Option(help=ARTEFACT_HELP)] = None,
-    previous: Annotated[str | None, Option(help=PREVIOUS_HELP)] = None,
-    host: Annotated[str | None, Option(help="Where to listen.")] = None,
-    port: Annotated[int | None, Option(help="Where to listen; 0 takes a free port.")] = None,
-    data_dir: Annotated[Path | None, Option(help="Where galleries are kept.")] = None,
-    processes: Annotated[
-        int | None, Option(help="How many share the port and the data directory.")
-    ] = None,
-) -> None:
+class ServeOptions(TypedDict, total=False):
+    """Settings that are also options.
+
+    Attributes:
+        artefact: the model to serve: bundled, another shipped name, or a file.
+        previous: the model before, for galleries that are not reindexed yet; a shipped one is found
+            without being named.
+        host: where to listen.
+        port: where to listen; 0 takes a free port.
+        data_dir: where galleries are kept.
+        processes: how many share the port and the data directory.
+    """
+
+    artefact: str
+    previous: str
+    host: str
+    port: int
+    data_dir: Path
+    processes: int
+
+
+@with_options
+def serve(**options: Unpack[ServeOptions]) -> None:
     """Serves galleries over HTTP.
 
     Every option can also be set by an environment variable, such as GMN_PORT; the option takes
@@ -48,14 +58,7 @@ def serve(
     from service.commands.processes import listen, serve_processes
     from service.settings import read_settings
 
-    settings = read_settings(
-        artefact=artefact,
-        previous=previous,
-        host=host,
-        port=port,
-        data_dir=data_dir,
-        processes=processes,
-    )
+    settings = read_settings(**options)
     with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)

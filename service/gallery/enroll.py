@@ -144,16 +144,15 @@ async def enroll(
                 # The gallery changed its embedder in the meantime: embed the images again.
 
 
-def read_vectors(texts: Sequence[str], embedder: str | None, most: int) -> ComputedVectors:
+def read_vectors(texts: Sequence[str], embedder: str | None) -> ComputedVectors:
     """Return the vectors that a request sends instead of images.
 
     Raises:
-        InvalidField: a text is not a vector, there are too many, or the embedder is missing.
+        InvalidField: a text is not a vector, or the embedder is missing.
     """
-    if len(texts) > most or embedder is None:
+    if embedder is None:
         raise InvalidField(
-            f"vector, embedding_fingerprint: a request may have {most} vectors, with the "
-            "fingerprint that they were answered with; send fewer, and send that"
+            "embedding_fingerprint: is missing; send the one that the vectors were answered with"
         )
     embedded = []
     for text in texts:

@@ -103,11 +103,9 @@ class SomeImagesForm(Form):
     images: Images = Field(json_schema_extra={"minItems": 1})
     # Fields that may be sent in place of images.
     instead: ClassVar[tuple[str, ...]] = ()
-    # Fields that count towards the limit on images per request.
-    limited: ClassVar[tuple[str, ...]] = ("images",)
 
-    async def read_images(self, limit: int) -> list[bytes]:
-        """Return the image files; raises `InvalidField` if there are none or too many."""
+    async def read_images(self) -> list[bytes]:
+        """Return the image files; raises `InvalidField` if there are none."""
         for name in self.instead:
             if getattr(self, name):
                 if self.images:
@@ -115,13 +113,6 @@ class SomeImagesForm(Form):
                 return []
         if not self.images:
             raise InvalidField("images: none was sent; send one or more image files in this field")
-        for name in self.limited:
-            sent = len(getattr(self, name))
-            if sent > limit:
-                raise InvalidField(
-                    f"{name}: {sent} were sent, a request may have {limit}; send several requests, "
-                    "or raise GMN_MAX_IMAGES_PER_REQUEST"
-                )
         return [await image.read() for image in self.images]
 
 
@@ -133,7 +124,6 @@ class FrameForm(SomeImagesForm):
     )
     """Of one image, a frame: a JSON object with x, y, width and height in pixels for each crop that
     is cut out of it. In an enrollment and a sighting it may have the labels of the crop, too."""
-    limited = ("images", "boxes")
     box_model: ClassVar[type[Box]] = Box
 
     def read_boxes(self) -> list[Any]:
@@ -151,13 +141,13 @@ class FrameForm(SomeImagesForm):
                 ) from error
         return boxes
 
-    async def read_crops(self, limit: int) -> Sequence[ImageFile]:
+    async def read_crops(self) -> Sequence[ImageFile]:
         """Return the images, or the crops of a single image's boxes, not cut out yet.
 
         Raises:
-            InvalidField: wrong number of images or boxes, or a malformed box.
+            InvalidField: no image, several with boxes, or a malformed box.
         """
-        images = await self.read_images(limit)
+        images = await self.read_images()
         if not self.boxes:
             return images
         boxes = self.read_boxes()

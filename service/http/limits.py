@@ -182,7 +182,11 @@ class FormRequest(Request):
         held += Counter()
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
-        """Return the fields that were sent; raises `InvalidField` for an empty filter."""
+        """Return the fields that were sent.
+
+        Raises:
+            InvalidField: too many images, boxes or vectors, or an empty filter.
+        """
         limits = ARCHIVE_PARTS if self._to_disk else {}
         if self._is_multipart:
             # Setting `_form` keeps the base class from parsing it.
@@ -203,9 +207,17 @@ class FormRequest(Request):
         elif (await self.body()).count(b"&") >= MOST_FIELDS:
             raise HTTPException(400, f"Too many fields. Maximum number of fields is {MOST_FIELDS}.")
         form = await super().form(**limits)
+        # Each box of a frame counts as an image.
+        sent = {name: len(form.getlist(name)) for name in ("images", "boxes", "vector")}
+        most = self._settings.max_images_per_request
+        for name, count in sent.items():
+            if count > most:
+                raise InvalidField(
+                    f"{name}: {count} were sent, a request may have {most}; send several requests, "
+                    "or raise GMN_MAX_IMAGES_PER_REQUEST"
+                )
         if self._call.caller.rate_images:
-            # Each box of a frame counts as an image.
-            images = max(len(form.getlist(name)) for name in ("images", "boxes"))
+            images = max(sent["images"], sent["boxes"])
             await self._call.runtime.keys.require_rate(self._call.caller, images)
         # `/docs` sends all fields of a form, the omitted ones empty. In other requests an empty
         # field is probably a mistake, such as an unset variable.

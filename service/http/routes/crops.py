@@ -82,12 +82,12 @@ async def enroll_crops(
     """
     runtime = call.runtime
     gallery = call.gallery
-    limit = runtime.settings.max_images_per_request
-    crops = await form.read_crops(limit)
+    crops = await form.read_crops()
     computed = None
     if form.vector:
-        sent = (form.vector, form.embedding_fingerprint, limit)
-        computed = await runtime.pools.files.run(read_vectors, *sent)
+        computed = await runtime.pools.files.run(
+            read_vectors, form.vector, form.embedding_fingerprint
+        )
     runtime.admission.require_affordable(
         runtime.models[gallery.embedder].pipeline.cost(crops),
         # The client sends fewer images at a time if a refusal names only this field.

@@ -104,7 +104,7 @@ async def query_gallery(
         await runtime.galleries.wait_for_version(gallery, form.min_version)
         # Waiting for the version is not a stage of the query.
         began = None
-    images = await form.read_crops(runtime.settings.max_images_per_request)
+    images = await form.read_crops()
     separate = bool(images) and form.mode == "separate"
     if separate:
         _require_room(len(images), form.top_k)
@@ -178,7 +178,7 @@ async def search_galleries(
     runtime = call.runtime
     runtime.audit.require_room()
     names = _galleries_of(call, form)
-    images = await form.read_crops(runtime.settings.max_images_per_request)
+    images = await form.read_crops()
     separate = bool(images) and form.mode == "separate"
     _require_room(len(names) * (len(images) if separate else 1), form.top_k)
     began = getattr(request.state, "received", None)
@@ -272,7 +272,7 @@ async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> P
 
     The verdict is that of a pair or, with `gallery`, that of a search result in the gallery.
     """
-    images = await form.read_images(call.runtime.settings.max_images_per_request)
+    images = await form.read_images()
     if len(images) != 2:
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
     if form.gallery is not None:
@@ -290,7 +290,7 @@ async def embed_images(
 ) -> Response:
     """Computes the features of images, as JSON or NumPy file (`Accept: application/x-npy`)."""
     runtime = call.runtime
-    images = await form.read_images(runtime.settings.max_images_per_request)
+    images = await form.read_images()
     pipeline = runtime.model.pipeline
     cost = pipeline.cost(images)
     runtime.admission.require_affordable(cost, "images", "fewer or smaller images")

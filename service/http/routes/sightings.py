@@ -35,7 +35,7 @@ async def send_sightings(
     extends the same visits and raises no second alert.
     """
     runtime = call.runtime
-    crops = await form.read_crops(runtime.settings.max_images_per_request)
+    crops = await form.read_crops()
     runtime.admission.require_affordable(
         runtime.model.pipeline.cost(crops),
         "boxes" if form.boxes else "images",

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from sse_starlette import EventSourceResponse
 
 from gmn_client import models
@@ -30,7 +30,7 @@ from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
 from service.record.watch import AlertFilter
 from service.runtime import Call, GalleryCall, Runtime
-from service.search.options import Id, Moment, Names, Text
+from service.search.options import MAX_NAMES, Id, Moment, Text, split_names
 from service.watch.lists import arm, disarm, fit_list, warn_if_broken
 
 list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
@@ -61,27 +61,17 @@ def _checked_zone(name: str) -> str:
     return name
 
 
-class WatchForm(Form):
+class WatchForm(models.WatchSettings, Form):
     """Settings of a list; a field that is left out has its default."""
 
-    budget: float = Field(ge=1e-6, le=1000, examples=[3])
-    """False alarms a day that you accept."""
-    tracks_per_day: float | None = Field(None, gt=0, le=10_000_000, examples=[3000])
-    """Tracks that all cameras see in a day; default: the counted traffic."""
-    cameras: Names = ()
+    cameras: Annotated[list[Text], BeforeValidator(split_names)] = Field([], max_length=MAX_NAMES)
     """Only sightings of these cameras."""
     hours: Annotated[str, Field(max_length=16), AfterValidator(_checked_hours)] = ""
     """Only at this time of day, such as `22:00-06:00`."""
     time_zone: Annotated[str, Field(max_length=64), AfterValidator(_checked_zone)] = "UTC"
     """The time zone of `hours`, such as `Europe/Zurich`."""
-    quiet_seconds: int = Field(300, ge=1, le=86_400)
-    """A visit ends after this time without the person."""
     expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
     """End of the watch, at most 90 days ahead; RFC 3339, with time zone."""
-    reason: Text = Field(min_length=1, examples=["case 7/2026"])
-    """Why these people are watched; for the audit log."""
-    retention_days: int = Field(ge=1, le=365, examples=[30])
-    """Days that its alerts are kept."""
     confirm: Annotated[str, Field(max_length=128)] | None = None
     """The token answered to the same settings; arms the list."""
     never_empty = frozenset({"confirm"})
