@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import fastapi
 from fastapi import Query, UploadFile
@@ -66,7 +66,9 @@ GalleryName = Annotated[
     AfterValidator(checked_name),
     Field(json_schema_extra={"maxLength": MAX_ID, "pattern": NAME.pattern}),
 ]
-MULTIPART = fastapi.Form(media_type="multipart/form-data")
+Fields = TypeVar("Fields")
+# A form as an argument of a route.
+Sent = Annotated[Fields, fastapi.Form(media_type="multipart/form-data")]
 
 
 def _as_the_docs_show_it(schema: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from service.errors import (
 from service.gallery.browse import read_picture
 from service.gallery.enroll import Name
 from service.gallery.kept_searches import find_case, open_search, read_search_picture
-from service.http.forms import MULTIPART, Cursor, Form, Limit
+from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, problems
 from service.http.routes.searches import QueryId
@@ -97,7 +97,7 @@ WITHOUT_NOTE = CaseSearchForm()
 
 @router.post("", status_code=201)
 async def create_case(
-    call: Searcher, response: Response, form: Annotated[NewCaseForm, MULTIPART]
+    call: Searcher, response: Response, form: Sent[NewCaseForm]
 ) -> models.CaseDetail:
     """Creates a case."""
     now = datetime.now(UTC)
@@ -139,7 +139,7 @@ async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
 
 @router.patch("/{case_id}")
 async def change_case(
-    call: Searcher, case_id: CaseId, form: Annotated[CaseForm, MULTIPART] = UNCHANGED
+    call: Searcher, case_id: CaseId, form: Sent[CaseForm] = UNCHANGED
 ) -> models.CaseDetail:
     """Changes the name or the notes of a case; for another key's case this needs `admin`."""
     changes = form.changes()
@@ -177,7 +177,7 @@ async def hold_search(
     call: Searcher,
     case_id: CaseId,
     query_id: QueryId,
-    form: Annotated[CaseSearchForm, MULTIPART] = WITHOUT_NOTE,
+    form: Sent[CaseSearchForm] = WITHOUT_NOTE,
 ) -> models.CaseDetail:
     """Adds a kept search to a case with a note, or changes the note."""
     return await _hold(call, case_id, query_id, form.note)

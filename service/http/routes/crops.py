@@ -12,7 +12,6 @@ from service.gallery import browse, changes, forget
 from service.gallery.enroll import Camera, Name, enroll, read_vectors
 from service.http.forms import (
     CURSOR_TEXT,
-    MULTIPART,
     CropsChanges,
     CropsChosen,
     CropsQuery,
@@ -20,6 +19,7 @@ from service.http.forms import (
     EnrollForm,
     Form,
     Limit,
+    Sent,
 )
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
 from service.http.problems import Responses, answer_each, example, problems, write_list
@@ -61,7 +61,7 @@ ENROLLED: Responses = {
 async def enroll_crops(
     request: Request,
     call: Enroller,
-    form: Annotated[EnrollForm, MULTIPART],
+    form: Sent[EnrollForm],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Enrolls images; stored crops survive a power cut and can be found from now on.
@@ -160,9 +160,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 
 
 @router.patch("/crops", responses=problems("crop_conflict"))
-async def change_crops(
-    call: Admin, form: Annotated[CropsChanges, MULTIPART]
-) -> models.ChangedCrops:
+async def change_crops(call: Admin, form: Sent[CropsChanges]) -> models.ChangedCrops:
     """Changes the labels of all crops that pass a filter; omitted labels stay unchanged."""
     wanted = form.filter()
     changed = form.changes()
@@ -170,7 +168,7 @@ async def change_crops(
 
 
 @router.delete("/crops")
-async def delete_crops(call: Admin, form: Annotated[CropsChosen, MULTIPART]) -> models.RemovedCrops:
+async def delete_crops(call: Admin, form: Sent[CropsChosen]) -> models.RemovedCrops:
     """Deletes all crops that pass a filter, with vectors and pictures."""
     return await forget.forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
 
@@ -187,9 +185,7 @@ async def read_crop(
 
 
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
-async def change_crop(
-    call: Admin, crop_id: CropId, form: Annotated[EnrollFields, MULTIPART]
-) -> models.ChangedCrop:
+async def change_crop(call: Admin, crop_id: CropId, form: Sent[EnrollFields]) -> models.ChangedCrop:
     """Changes a crop's labels; an empty field becomes unknown, an omitted field stays unchanged."""
     return await changes.change_crop(call.runtime, call.gallery, crop_id, form.changes())
 
@@ -321,7 +317,7 @@ async def list_similar(
 
 @identity_router.patch("/identities/{identity:path}")
 async def rename_identity(
-    call: Admin, identity: Identity, form: Annotated[IdentityFields, MULTIPART]
+    call: Admin, identity: Identity, form: Sent[IdentityFields]
 ) -> models.RenamedIdentity:
     """Renames an identity, or merges it into an existing one."""
     return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)

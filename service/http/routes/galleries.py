@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gmn_client import models
 from service.gallery import archives, browse, changes
-from service.http.forms import MULTIPART, Form, GalleryName
+from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
 from service.record.values import CalibrationMode, GallerySettings, SettingsChanges
@@ -56,7 +56,7 @@ UNCHANGED = GallerySettingsFields()
 async def create_gallery(
     call: Annotated[Call, needs("admin")],
     response: Response,
-    form: Annotated[NewGalleryFields, MULTIPART],
+    form: Sent[NewGalleryFields],
 ) -> models.Gallery:
     """Creates an empty gallery."""
     call.caller.require_gallery(form.name)
@@ -82,7 +82,7 @@ async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -
 
 @router.patch("/{gallery}")
 async def change_gallery(
-    call: Admin, form: Annotated[GallerySettingsFields, MULTIPART] = UNCHANGED
+    call: Admin, form: Sent[GallerySettingsFields] = UNCHANGED
 ) -> models.Gallery:
     """Changes the settings of a gallery; omitted fields stay unchanged."""
     reset = form.calibration == "reset"

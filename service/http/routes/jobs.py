@@ -15,7 +15,7 @@ from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, Unauthorised, UnknownJob
 from service.gallery.archives import remove_unneeded
 from service.gallery.enroll import Camera, Name
-from service.http.forms import FILE, MULTIPART, Form, GroupingForm, KeepBest
+from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, csv_line, problems
@@ -187,9 +187,7 @@ async def _find_job(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
 
 
 @router.post("/galleries/{gallery}/imports", status_code=202, responses=problems("needs_reindex"))
-async def import_crops(
-    call: Enroller, response: Response, form: Annotated[ImportForm, MULTIPART]
-) -> Job:
+async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm]) -> Job:
     """Enrolls an archive of images, or a folder that the service can read, as a job.
 
     The job is at `Location`. Files that cannot be used are listed in its report; the others are
@@ -210,7 +208,7 @@ async def import_crops(
 
 @router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))
 async def group_crops(
-    call: Admin, response: Response, form: Annotated[GroupingForm, MULTIPART] = EVERY_UNNAMED
+    call: Admin, response: Response, form: Sent[GroupingForm] = EVERY_UNNAMED
 ) -> Job:
     """Groups unnamed crops by person, as a job; more than 5,000 crops are answered with 422.
 

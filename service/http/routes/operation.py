@@ -17,7 +17,7 @@ from gmn_client.models import Alive, DeliveryState, Keys, NewKey, Ready, Scope
 from service.errors import ServiceError
 from service.gallery.enroll import Name
 from service.http import keys
-from service.http.forms import MULTIPART, Form, GalleryName
+from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.record.keys import ApiKey
@@ -156,7 +156,7 @@ async def list_keys(call: Administrator) -> Keys:
 
 
 @key_router.post("", status_code=201, responses=problems("key_conflict"))
-async def create_key(call: Administrator, form: Annotated[NewKeyForm, MULTIPART]) -> NewKey:
+async def create_key(call: Administrator, form: Sent[NewKeyForm]) -> NewKey:
     """Creates an API key; its text is answered only once, and only a hash is stored.
 
     It is valid at once in this process, and within a second in others. From the first key on, which

@@ -25,7 +25,7 @@ from model.crops.decode import CropProblem
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
 from service.gallery.enroll import checked_metadata
 from service.gallery.kept_searches import keep_answers
-from service.http.forms import MULTIPART, FrameForm, Images, SomeImagesForm
+from service.http.forms import FrameForm, Images, Sent, SomeImagesForm
 from service.http.guard import Querier, Searcher, guarded_router
 from service.http.problems import (
     JSON,
@@ -84,9 +84,7 @@ class QueryForm(QueryOptions, FrameForm):
     | problems("unknown_crop", "unknown_track", "needs_reindex", "answer_too_large")
     | problems("version_not_reached", "index_unavailable"),
 )
-async def query_gallery(
-    request: Request, call: Searcher, form: Annotated[QueryForm, MULTIPART]
-) -> Response:
+async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm]) -> Response:
     """Searches a gallery for the person on the images and ranks its crops, with a verdict.
 
     Several images form one multi-shot query, scored by the mean over the images; unusable images
@@ -166,9 +164,7 @@ class GalleriesForm(GalleriesOptions, QueryForm):
     | problems("unknown_gallery", "unknown_crop", "unknown_track", "needs_reindex")
     | problems("answer_too_large", "version_not_reached", "index_unavailable"),
 )
-async def search_galleries(
-    request: Request, call: Querier, form: Annotated[GalleriesForm, MULTIPART]
-) -> Response:
+async def search_galleries(request: Request, call: Querier, form: Sent[GalleriesForm]) -> Response:
     """Searches several galleries for the person on the images; merges results by probability.
 
     Each gallery is searched as by a query of its own, at an equal share of the false alarm rate. A
@@ -267,7 +263,7 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
     responses=PAIR | problems("unknown_gallery", "needs_reindex"),
     response_model_exclude_none=True,
 )
-async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> PairScore:
+async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
     """Compares two images: cosine, M-Net logit, probability and verdict.
 
     The verdict is that of a pair or, with `gallery`, that of a search result in the gallery.
@@ -285,9 +281,7 @@ async def compare_pair(call: Querier, form: Annotated[PairForm, MULTIPART]) -> P
     response_model=Embeddings,
     responses=content(NPY, "Asked for with Accept, an array (n, d).") | SOME_REFUSED,
 )
-async def embed_images(
-    request: Request, call: Querier, form: Annotated[SomeImagesForm, MULTIPART]
-) -> Response:
+async def embed_images(request: Request, call: Querier, form: Sent[SomeImagesForm]) -> Response:
     """Computes the features of images, as JSON or NumPy file (`Accept: application/x-npy`)."""
     runtime = call.runtime
     images = await form.read_images()

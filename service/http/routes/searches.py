@@ -19,7 +19,7 @@ from service.errors import InvalidField, UnknownCrop, UnknownQuery
 from service.gallery import kept_searches
 from service.gallery.changes import change_matching
 from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
-from service.http.forms import MULTIPART, Cursor, Form, Limit
+from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
@@ -142,7 +142,7 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     responses=problems("unknown_crop", "unknown_picture", "crop_conflict"),
 )
 async def review_results(
-    call: Searcher, query_id: QueryId, form: Annotated[ReviewForm, MULTIPART]
+    call: Searcher, query_id: QueryId, form: Sent[ReviewForm]
 ) -> models.AnsweredReview:
     """Confirms or rejects results of a kept search, or withdraws that.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Request, Response
 
 from gmn_client.models import Sighted
-from service.http.forms import MULTIPART, SightingForm
+from service.http.forms import Sent, SightingForm
 from service.http.guard import guarded_router, needs
 from service.http.problems import Responses, answer_each, example
 from service.runtime import Call
@@ -25,7 +25,7 @@ SIGHTED: Responses = {
 async def send_sightings(
     request: Request,
     call: Annotated[Call, needs("sight")],
-    form: Annotated[SightingForm, MULTIPART],
+    form: Sent[SightingForm],
 ) -> Response:
     """Compares crops with the armed lists that the key may access; a match raises an alert.
 

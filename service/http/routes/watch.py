@@ -22,7 +22,7 @@ from service.errors import (
     UnknownAlert,
     UnknownPicture,
 )
-from service.http.forms import MULTIPART, Form, Limit
+from service.http.forms import Form, Limit, Sent
 from service.http.guard import Admin, Querier, Searcher, guarded_router
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
@@ -101,9 +101,7 @@ WITHOUT_REASON = DisarmingForm()
 
 
 @list_router.put("", responses=problems("needs_reindex"))
-async def watch_list(
-    call: Admin, form: Annotated[WatchForm, MULTIPART]
-) -> models.WatchProposal | models.Watch:
+async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal | models.Watch:
     """Forecasts the alarms of a gallery as a watch list; with `confirm`, arms it.
 
     Without `confirm` nothing changes. The same settings with the `confirm` of the answer arm the
@@ -146,9 +144,7 @@ async def read_watch_list(call: Searcher) -> models.Watch:
 
 
 @list_router.delete("")
-async def disarm_list(
-    call: Admin, form: Annotated[DisarmingForm, MULTIPART] = WITHOUT_REASON
-) -> models.Watch:
+async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -> models.Watch:
     """Disarms a list; its alerts are kept for their retention, its people stay enrolled."""
     runtime = call.runtime
 
@@ -295,7 +291,7 @@ async def read_signed_image(
 
 @router.post("/{alert_id}/review")
 async def review_alert(
-    call: Querier, alert_id: AlertId, form: Annotated[AlertReviewForm, MULTIPART]
+    call: Querier, alert_id: AlertId, form: Sent[AlertReviewForm]
 ) -> models.Alert:
     """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`."""
     runtime = call.runtime

@@ -13,7 +13,7 @@ from pydantic import Field
 from gmn_client import models
 from service.errors import UnknownDelivery, UnknownWebhook
 from service.gallery.enroll import Name
-from service.http.forms import MULTIPART, Cursor, Form, GalleryName, Limit
+from service.http.forms import Cursor, Form, GalleryName, Limit, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems, write_list
 from service.record.schema import as_micros
@@ -56,9 +56,7 @@ class WebhookChangesForm(Form):
 
 
 @router.post("", status_code=201, responses=problems("unknown_gallery"))
-async def create_webhook(
-    call: Administrator, form: Annotated[NewWebhookForm, MULTIPART]
-) -> models.NewWebhook:
+async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> models.NewWebhook:
     """Creates a webhook; the answer has its secret, which is not shown again.
 
     Messages and signatures follow standardwebhooks.com. There may be twenty webhooks.
@@ -117,7 +115,7 @@ async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models
 
 @router.patch("/{webhook_id}")
 async def change_webhook(
-    call: Administrator, webhook_id: WebhookId, form: Annotated[WebhookChangesForm, MULTIPART]
+    call: Administrator, webhook_id: WebhookId, form: Sent[WebhookChangesForm]
 ) -> models.Webhook:
     """Changes the address or note of a webhook, or disables or enables it."""
     await _find(call, webhook_id)
