@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
@@ -32,24 +32,10 @@ from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
 from service.settings import Settings
 
-ROUTERS = (
-    galleries.router,
-    crops.router,
-    crops.identity_router,
-    queries.router,
-    queries.galleries_router,
-    searches.router,
-    cases.router,
-    sightings.router,
-    watch.list_router,
-    watch.router,
-    webhooks.router,
-    jobs.router,
-    operation.key_router,
-    galleries.snapshot_router,
-    queries.comparison_router,
-    queries.model_router,
-    operation.router,
+# In the order in which the documentation lists their calls.
+MODULES = (
+    *(galleries, crops, queries, searches, cases),
+    *(sightings, watch, webhooks, jobs, operation),
 )
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.5.0"
@@ -92,7 +78,13 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         swagger_ui_parameters={"configs": {"logLevel": "error"}},
     )
     # include_router would match each path twice, once per router.
-    app.router.routes += [route for router in ROUTERS for route in router.routes]
+    app.router.routes += [
+        route
+        for module in MODULES
+        for router in vars(module).values()
+        if isinstance(router, APIRouter)
+        for route in router.routes
+    ]
     handle_errors(app)
     if settings.cors_origins:
         app.add_middleware(
