@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import tempfile
-import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,17 +17,14 @@ from typer import BadParameter, Context
 from gmn_client import Client, RequestRefused
 from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions, LabelledBox
-from model.crops.manifest import COLUMNS, MANIFEST
 from model.crops.names import is_image_name
 from model.problems import InputProblem
 from model.shards import holds_shards, shards_in
 from service.commands.bulk import (
     Sent,
     Source,
-    SourceCrop,
     enroll_crops,
     find_source,
-    read_crop,
 )
 from service.commands.common import (
     Shown,
@@ -42,8 +35,6 @@ from service.commands.common import (
 )
 
 PROBLEMS_SHOWN = 20
-# The service reads the list of a zip's files up to a length that holds these.
-MOST_PACKED = 500_000
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
 
 
@@ -55,7 +46,6 @@ def enroll(
     identity: str | None = None,
     camera: str | None = None,
     split: str | None = None,
-    job: bool = False,
     create: bool = False,
     keep_best: int | None = None,
     boxes: Sequence[LabelledBox] = (),
@@ -67,9 +57,9 @@ def enroll(
     them. An image that is refused is named, and the others are enrolled; the exit status is 1
     then. Ignored files are named. Sending the same images again enrolls nothing twice.
 
-    With --job the service does it by itself once all is sent: images are packed into an archive
-    first. An archive is always sent so, as it is, with the manifest in it. So are features, which
-    name people and cameras and are of the artefact that fills the gallery; no picture is kept.
+    An archive is sent as it is, with the manifest in it, and the service enrolls it by itself, even
+    if it restarts. So are features, which name people and cameras and are of the artefact that
+    fills the gallery; no picture is kept.
 
     Example: gmn enroll photo.jpg --identity Ann --camera entrance
 
@@ -85,38 +75,29 @@ def enroll(
         camera: enroll this camera's images only; for images, a folder or zip, the camera that took
             them.
         split: one split only: train, query, gallery.
-        job: send an import, which survives a restart.
         create: create a missing gallery.
         keep_best: how many crops each track keeps, 1 to 32: good pictures that differ.
         boxes: the box of one person in the image, a frame; repeatable.
     """
     path = Path(source)
-    started = time.perf_counter()
     archives = _archives(path, split)
     images = Source((), labelled=False)
     if not archives:
         images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
-    if boxes and (job or keep_best or not is_image_name(path.name)):
-        raise BadParameter("--box goes with one image, and not with --job or --keep-best")
+    if boxes and (keep_best or not is_image_name(path.name)):
+        raise BadParameter("--box goes with one image, and not with --keep-best")
     summary: dict[str, Any] = {"gallery": client.gallery_name, "problems": []}
     summary["ignored"] = [asdict(file) for file in images.ignored]
     with _gallery(client, create):
         if archives:
-            labels: ImportOptions = {"identity": identity, "camera": camera}
-            _import(client, archives, {}, summary, {**labels, "keep_best": keep_best})
-        elif job:
-            with pack(images.crops, summary["problems"]) as (packed, names):
-                _import(client, [packed], names, summary, {"keep_best": keep_best})
-            summary["sent"] += len(images.crops) - len(names)
+            options: ImportOptions = {"identity": identity, "camera": camera}
+            _import(client, archives, summary, {**options, "keep_best": keep_best})
         elif boxes:
             sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
             _count([(f"box {number}", answer) for number, answer in enumerate(sent, 1)], summary)
         else:
             answers = enroll_crops(client, images.crops, keep_best)
             _count([(crop.name, answer) for crop, answer in answers], summary)
-    seconds = time.perf_counter() - started
-    summary["seconds"] = round(seconds, 3)
-    summary["crops_per_second"] = round(summary["sent"] / max(seconds, 1e-9), 1)
     ok = not summary["problems"] and summary.get("state", "done") == "done"
     return Shown(summary, _view(summary), ok)
 
@@ -153,11 +134,7 @@ def _count(outcomes: Sequence[tuple[str, Sent]], summary: dict[str, Any]) -> Non
 
 
 def _import(
-    client: Client,
-    archives: Sequence[Path],
-    names: Mapping[str, str],
-    summary: dict[str, Any],
-    options: ImportOptions,
+    client: Client, archives: Sequence[Path], summary: dict[str, Any], options: ImportOptions
 ) -> None:
     """Import archives and add their outcomes to the summary.
 
@@ -165,7 +142,6 @@ def _import(
     the import.
 
     Args:
-        names: names of crops by the names of their files in an archive.
         options: for every archive.
     """
     counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0)
@@ -178,7 +154,7 @@ def _import(
         if number > 0:
             job = follow(client, running.popleft(), f"Enrolling {number} of {len(archives)}")
             for problem in client.job_problems(job.job_id) if job.problems else ():
-                name = names.get(problem.source, problem.source)
+                name = problem.source
                 if problem.code == "ignored":
                     summary["ignored"].append({"name": name, "reason": problem.detail})
                 else:
@@ -206,8 +182,7 @@ def _view(summary: dict[str, Any]) -> Group:
     ]
     lines = [
         f"[bold]{summary['enrolled']:,}[/] enrolled in gallery {escape(summary['gallery'])}, "
-        f"{summary['duplicates']:,} there already, {len(problems):,} refused; "
-        f"{summary['seconds']:.1f} s, {summary['crops_per_second']:,.0f} crops/s"
+        f"{summary['duplicates']:,} there already, {len(problems):,} refused"
     ]
     if summary.get("state", "done") != "done":
         detail = summary["detail"] or "see the service's log"
@@ -243,46 +218,3 @@ def _archives(path: Path, split: str | None) -> list[Path]:
             "into a zip, or name their folder"
         )
     return archives
-
-
-@contextmanager
-def pack(
-    crops: Sequence[SourceCrop], problems: list[dict[str, str]]
-) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Pack crops into a temporary zip file, with a manifest of their labels.
-
-    Crops that cannot be read are added to the problems, with their `name`, a `code` and `problem`.
-
-    Yields:
-        The file, and the crops' names by their names in it.
-
-    Raises:
-        InputProblem: for more crops than one archive holds.
-    """
-    if len(crops) > MOST_PACKED:
-        raise InputProblem(
-            f"--job: packs {MOST_PACKED:,} images at most, not {len(crops):,}; leave it out, or "
-            "name a part of them"
-        )
-    manifest = io.StringIO()
-    names = dict[str, str]()
-    lines = csv.DictWriter(manifest, COLUMNS)
-    lines.writeheader()
-    with tempfile.NamedTemporaryFile(prefix="gmn-", suffix=".zip") as file, progress_bar() as bar:
-        # Stored, not deflated: images are compressed already.
-        with zipfile.ZipFile(file, "w") as packed:
-            for number, crop in enumerate(bar.track(crops, description="Packing")):
-                data = read_crop(crop)
-                name = f"{number:08d}.png"
-                if isinstance(data, str):
-                    problems.append({"name": crop.name, "code": "unreadable", "problem": data})
-                    continue
-                packed.writestr(name, data)
-                names[name] = crop.name
-                moment = crop.captured_at and crop.captured_at.isoformat()
-                labels = {column: getattr(crop, column, None) for column in COLUMNS}
-                lines.writerow({**labels, "path": name, "captured_at": moment})
-            if names:
-                packed.writestr(MANIFEST, manifest.getvalue())
-        file.flush()
-        yield Path(file.name), names

@@ -12,13 +12,12 @@ import pytest
 from gmn_client import Client, Image
 
 
-@pytest.mark.parametrize("job", [[], ["--job"]], ids=["requests", "job"])
 @pytest.mark.parametrize("kind", ["folder", "archive"])
 def test_a_broken_file_is_named_and_the_rest_is_enrolled(
-    client: Client, gmn, kind: str, job: list[str], request: pytest.FixtureRequest, drawn_crops
+    client: Client, gmn, kind: str, request: pytest.FixtureRequest, drawn_crops
 ) -> None:
     source = request.getfixturevalue(kind)
-    summary = gmn("enroll", source, *job, "--camera", "door", "--json", status=1)
+    summary = gmn("enroll", source, "--camera", "door", "--json", status=1)
     assert summary["enrolled"] == len(drawn_crops)
     problems = {Path(problem["name"]).name: problem["code"] for problem in summary["problems"]}
     assert problems == {"broken.png": "truncated"}
@@ -212,7 +211,7 @@ def test_an_identity_for_a_source_that_names_people_is_refused(
     assert "leave it out" in refused["detail"]
 
 
-WAYS = ("folder", "zip", "packed folder", "job")
+WAYS = ("folder", "zip", "packed folder")
 
 
 def pack(folder: Path, prefix: str = "") -> Path:
@@ -224,11 +223,10 @@ def pack(folder: Path, prefix: str = "") -> Path:
 
 
 def enroll_by(gmn, way: str, folder: Path) -> dict[str, Any]:
-    """Enroll a folder as it is, as an archive of its content or of itself, or as a job."""
+    """Enroll a folder as it is, or as an archive of its content or of itself."""
     prefixes = {"zip": "", "packed folder": f"{folder.name}/"}
     source = pack(folder, prefixes[way]) if way in prefixes else folder
-    job = ["--job"] if way == "job" else []
-    summary: dict[str, Any] = gmn("enroll", source, *job, "--json")
+    summary: dict[str, Any] = gmn("enroll", source, "--json")
     return summary
 
 
@@ -281,11 +279,11 @@ def test_a_source_that_is_not_there_names_what_can_be_enrolled(gmn) -> None:
         assert kind in missing
 
 
-@pytest.mark.parametrize("job", [[], ["--job"]])
+@pytest.mark.parametrize("kind", ["manifest", "archive"])
 def test_a_missing_gallery_names_the_option_that_creates_it(
-    gmn, job: list[str], manifest: Path
+    gmn, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    missing = gmn("enroll", manifest, *job, gallery="nowhere", status=2)
+    missing = gmn("enroll", request.getfixturevalue(kind), gallery="nowhere", status=2)
     assert "--gallery nowhere: there is no such gallery; add --create" in missing
     assert len(missing.strip().splitlines()) == 1
 

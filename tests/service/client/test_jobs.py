@@ -6,14 +6,11 @@ import asyncio
 import os
 import tracemalloc
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from gmn_client import AsyncClient, Client, InvalidInput
-from service.commands.bulk import SourceCrop
-from service.commands.enroll import pack
 from tests.outside import zip_of
 
 MEGABYTE = 1024 * 1024
@@ -109,29 +106,6 @@ def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(
     path.write_bytes(zip_of(dict.fromkeys(names, b"no image")))
     job = client.wait_for_job(client.import_archive(path).job_id)
     assert sorted(problem.source for problem in client.job_problems(job.job_id)) == sorted(names)
-
-
-def test_crops_are_packed_and_keep_their_labels(client: Client, drawn_crops) -> None:
-    moment = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
-    gone = Path("no-such-folder/gone.png")
-    crops = [
-        SourceCrop("/data/a.png", lambda: drawn_crops[0].png, "Ann, guest", "east", moment),
-        SourceCrop("../a.png", lambda: drawn_crops[1].png, "0042", "west"),
-        SourceCrop("archive#3/7", lambda: drawn_crops[2].png, "0042", "west"),
-        SourceCrop("gone.png", gone.read_bytes, "0042", "west"),
-        SourceCrop("broken.png", lambda: b"no image", "0042", "west"),
-    ]
-    unreadable: list[dict[str, str]] = []
-    with pack(crops, unreadable) as (packed, names):
-        job = client.wait_for_job(client.import_archive(packed).job_id)
-    assert (job.state, job.progress.landed, job.progress.refused) == ("done", 3, 1)
-    assert [file["name"] for file in unreadable] == ["gone.png"]
-    kept = {crop.sha256: (crop.identity, crop.camera, crop.captured_at) for crop in client.crops()}
-    assert sorted(kept.values(), key=str) == sorted(
-        [("Ann, guest", "east", moment), ("0042", "west", None), ("0042", "west", None)], key=str
-    )
-    (problem,) = client.job_problems(job.job_id)
-    assert names[problem.source] == "broken.png"
 
 
 def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path: Path) -> None:

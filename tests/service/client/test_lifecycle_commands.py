@@ -1,58 +1,20 @@
-"""`gmn enroll --job`, `forget` and `reindex`, against a real service process."""
+"""`gmn enroll` of an archive, `forget` and `reindex`, against a real service process."""
 
 from __future__ import annotations
 
 import os
 import pty
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from gmn_client import Client, Image
-from model.crops import unpack
-from model.crops.names import Ignored
-from model.problems import InputProblem
-from service.commands.bulk import SourceCrop
-from service.commands.enroll import MOST_PACKED, pack
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
 
-def test_a_manifest_as_a_job_brings_the_labels_of_the_camera_that_was_asked_for(
-    gmn, manifest: Path, service_url: str, drawn_crops
-) -> None:
-    asked = ["enroll", manifest, "--job", "--camera", "east", "--create"]
-    assert "12 enrolled" in gmn(*asked, gallery="as-a-job")
-    with Client(service_url, gallery="as-a-job") as client:
-        labels = sorted((crop.identity, crop.camera) for crop in client.crops())
-    assert labels == sorted(
-        (crop.identity, crop.camera) for crop in drawn_crops if crop.camera == "east"
-    )
-
-
-def test_images_are_packed_as_they_are_and_no_more_than_a_list_of_files_holds(
-    tmp_path: Path,
-) -> None:
-    crops = [SourceCrop("x.png", lambda: b"x" * 100)] * 99
-    with pack(crops, []) as (archive, names):
-        with zipfile.ZipFile(archive) as packed:
-            assert {entry.compress_type for entry in packed.infolist()} == {zipfile.ZIP_STORED}
-            listed = archive.stat().st_size - packed.start_dir
-        limits = unpack.UnpackLimits(max_bytes=100_000, max_entry_bytes=10_000)
-        assert unpack.unpack_crops(archive, tmp_path, limits, Ignored()) == []
-    assert {file.name for file in tmp_path.iterdir()} == {*names, "manifest.csv"}
-    assert MOST_PACKED * listed / len(crops) < unpack.MAX_DIRECTORY_BYTES
-
-
-def test_more_images_than_are_packed_are_refused_with_the_remedy() -> None:
-    crops = [SourceCrop("x.png", lambda: b"x")] * (MOST_PACKED + 1)
-    with pytest.raises(InputProblem, match="leave it out, or name a part"), pack(crops, []):
-        pass
-
-
-def test_what_cannot_be_sent_as_a_job_is_named_before_it_is(gmn, folder: Path) -> None:
-    refused = gmn("enroll", folder / "notes.txt", "--job", status=2)
+def test_what_is_no_archive_is_named_before_it_is_sent(gmn, folder: Path) -> None:
+    refused = gmn("enroll", folder / "notes.txt", status=2)
     assert len(refused.strip().splitlines()) == 1
 
 
