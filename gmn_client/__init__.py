@@ -9,17 +9,32 @@ Example:
     ...     print(client.query("b.jpg", top_k=5).verdict)
 """
 
-from gmn_client.client import AsyncClient as AsyncClient
-from gmn_client.client import Client as Client
-from gmn_client.client import Retries as Retries
-from gmn_client.errors import GmnError as GmnError
-from gmn_client.errors import InvalidInput as InvalidInput
-from gmn_client.errors import KeyRefused as KeyRefused
-from gmn_client.errors import ProblemError as ProblemError
-from gmn_client.errors import RequestRefused as RequestRefused
-from gmn_client.errors import ServiceFailed as ServiceFailed
-from gmn_client.errors import ServiceUnreachable as ServiceUnreachable
-from gmn_client.methods import QueryOptions as QueryOptions
-from gmn_client.uploads import DEFAULT_GALLERY as DEFAULT_GALLERY
-from gmn_client.uploads import DEFAULT_URL as DEFAULT_URL
-from gmn_client.uploads import Image as Image
+from gmn_client.client import AsyncClient, Client, Retries
+from gmn_client.errors import (
+    GmnError,
+    InvalidInput,
+    KeyRefused,
+    ProblemError,
+    RequestRefused,
+    ServiceFailed,
+    ServiceUnreachable,
+)
+from gmn_client.methods import QueryOptions
+from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image
+
+__all__ = [
+    "DEFAULT_GALLERY",
+    "DEFAULT_URL",
+    "AsyncClient",
+    "Client",
+    "GmnError",
+    "Image",
+    "InvalidInput",
+    "KeyRefused",
+    "ProblemError",
+    "QueryOptions",
+    "RequestRefused",
+    "Retries",
+    "ServiceFailed",
+    "ServiceUnreachable",
+]

@@ -140,17 +140,14 @@ class GuardedRoute(APIRoute):
         codes = [f"unknown_{name}" for name in reversed(NAMED_IN_PATH.findall(path))]
         if "unknown_gallery" in codes:
             self.openapi_extra = {"parameters": [GALLERY]}
-        needed = needs_of(self)
-        form: Any = self.body_field.field_info.annotation if self.body_field else Form
-        of_images = issubclass(form, SomeImagesForm)
-        # Every other call writes, except for GET and searches by image.
-        searches = of_images and needed and needed.any_of == ("query",)
-        if self.methods != {"GET"} and not searches:
-            codes.append("storage_failed")
+        self._form: type[Form] | None = None
         if self.body_field:
+            self._form = self.body_field.field_info.annotation
             codes += OF_FORM
-        if of_images:
-            codes += OF_IMAGES
+            if issubclass(self._form, SomeImagesForm):
+                codes += OF_IMAGES
+        if self.methods != {"GET"}:
+            codes.append("storage_failed")
         codes += OF_ANY
         if path not in OPEN:
             codes += OF_KEYED
@@ -160,7 +157,6 @@ class GuardedRoute(APIRoute):
         answer = super().get_route_handler()
         needed = needs_of(self) or UNDECLARED
         known = names_of(self.dependant.query_params)
-        form = self.body_field.field_info.annotation if self.body_field else None
 
         async def guard(request: Request) -> Response:
             if self.path not in OPEN:
@@ -171,8 +167,8 @@ class GuardedRoute(APIRoute):
                 # Ignoring a misspelt filter would widen the listing.
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
-            if form is not None:
-                return await _answer_form(answer, request, request.state.call, form)
+            if self._form is not None:
+                return await _answer_form(answer, request, request.state.call, self._form)
             # An empty value means that the parameter was omitted, as in a form.
             sent = urlencode([(name, value) for name, value in given if value]).encode()
             return await answer(Request({**request.scope, "query_string": sent}, request.receive))
@@ -190,7 +186,7 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
     )
 
 
-async def _answer_form(answer: Handler, request: Request, call: Call, form: Any) -> Response:
+async def _answer_form(answer: Handler, request: Request, call: Call, form: type[Form]) -> Response:
     if issubclass(form, SomeImagesForm):
         call.runtime.admission.require_place()
     received = FormRequest(request, call, form)

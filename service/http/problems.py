@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import (
+    Embeddings,
     Enrollment,
     Problem,
     RefusedImage,
@@ -168,7 +169,7 @@ def names_of(parameters: Sequence[Any]) -> set[str]:
 
 async def answer_each(
     request: Request,
-    answer: Enrollment | SeparateAnswers | SeparateGalleriesAnswers | Sighted,
+    answer: Embeddings | Enrollment | SeparateAnswers | SeparateGalleriesAnswers | Sighted,
     status: int = 200,
 ) -> Response:
     """Answer with one result per image.
@@ -185,9 +186,9 @@ async def answer_each(
         document = problem("unusable_images", detail, status_of(refused), results=results)
         return answer_problem(request, document)
     status = 207 if refused else status
-    if isinstance(answer, SeparateAnswers | SeparateGalleriesAnswers):
-        return await write_list(answer, status)
-    return Response(answer.model_dump_json(), status, media_type=JSON)
+    if isinstance(answer, Enrollment | Sighted):
+        return Response(answer.model_dump_json(), status, media_type=JSON)
+    return await write_list(answer, status)
 
 
 async def write_list(answer: BaseModel, status: int = 200) -> Response:

@@ -297,6 +297,7 @@ async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDe
         "device_full",
         "device_lost",
         "index_unavailable",
+        "storage_failed",
     ),
 )
 async def list_similar(

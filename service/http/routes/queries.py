@@ -290,13 +290,13 @@ async def embed_images(request: Request, call: Querier, form: Sent[SomeImagesFor
     runtime.admission.require_affordable(cost, "images", "fewer or smaller images")
     async with runtime.admission.admit(cost):
         outcomes = await pipeline.embed(images)
-    problems = [image if isinstance(image, CropProblem) else None for image in outcomes]
-    as_array = NPY in request.headers.get("accept", "")
-    # An array has no place for a problem, so one bad image refuses the request.
-    if all(problems) or (as_array and any(problems)):
-        raise UnusableImages(problems)
-    if as_array:
+    if NPY in request.headers.get("accept", ""):
         vectors = [image.vector for image in outcomes if not isinstance(image, CropProblem)]
+        # An array has no place for a problem, so one bad image refuses the request.
+        if len(vectors) < len(outcomes):
+            raise UnusableImages(
+                [image if isinstance(image, CropProblem) else None for image in outcomes]
+            )
         file = io.BytesIO()
         np.save(file, np.stack(vectors), allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)
@@ -310,4 +310,4 @@ async def embed_images(request: Request, call: Querier, form: Sent[SomeImagesFor
             for image in outcomes
         ],
     )
-    return await write_list(answer, 207 if any(problems) else 200)
+    return await answer_each(request, answer)
