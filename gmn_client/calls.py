@@ -25,7 +25,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from gmn_client import models
-from gmn_client.errors import checked, parse, parse_enrollment
+from gmn_client.errors import checked, parse, parse_enrollment, parse_report
 from gmn_client.uploads import ImageSource, idempotency_header, path_to, whole_fields
 
 Asked = ParamSpec("Asked")
@@ -64,14 +64,15 @@ class Call(Generic[Answer_co]):
 
 
 Awaited: TypeAlias = Coroutine[Any, Any, Answer]
-Asking: TypeAlias = Call[Answer] | Awaited[Answer]
-Listing: TypeAlias = Call[models.Page[Item]] | AsyncIterator[Item]
 
 
 class Calls:
     """Base of both clients' calls."""
 
     gallery_name: str
+
+    async def _send(self, call: Call[Answer]) -> Answer:
+        raise NotImplementedError
 
 
 class Blocks:
@@ -83,11 +84,14 @@ class Awaits:
 
 
 class Method(Generic[Asked, Answer_co, Awaited_co]):
-    """A method of both clients, made from a function that builds one request or sends several."""
+    """A method of both clients, made from a function that builds a request, or sends several.
 
-    def __init__(self, build: Callable[..., Any], send: str) -> None:
+    `steps` names the methods of a client to which the result of the function is passed in turn.
+    """
+
+    def __init__(self, build: Callable[..., Any], *steps: str) -> None:
         self._build = build
-        self._send = send
+        self._steps = steps
 
     @overload
     def __get__(self, client: Blocks, owner: Any) -> Callable[Asked, Answer_co]: ...
@@ -102,20 +106,23 @@ class Method(Generic[Asked, Answer_co, Awaited_co]):
 
         @functools.wraps(build)
         def method(*args: Any, **options: Any) -> object:
-            return getattr(client, self._send)(build(*args, **options))
+            result = build(*args, **options)
+            for step in self._steps:
+                result = getattr(client, step)(result)
+            return result
 
         return method
 
 
 def answered(
-    build: Callable[Concatenate[Any, Asked], Asking[Answer]],
+    build: Callable[Concatenate[Any, Asked], Awaited[Answer]],
 ) -> Method[Asked, Answer, Awaited[Answer]]:
     """Make a method that returns the answer or, in `AsyncClient`, a coroutine."""
     return Method(build, "_answer")
 
 
 def listed(
-    build: Callable[Concatenate[Any, Asked], Listing[Item]],
+    build: Callable[Concatenate[Any, Asked], AsyncIterator[Item]],
 ) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
     """Make a method that returns an iterator over a list, fetched page by page."""
     return Method(build, "_items")
@@ -145,7 +152,7 @@ class Request:
         self, declared: Callable[Concatenate[Any, Asked], Answer]
     ) -> Method[Asked, Answer, Awaited[Answer]]:
         """Make the method, which returns the answer."""
-        return Method(self.builder(declared), "_answer")
+        return Method(self.builder(declared), "_send", "_answer")
 
     def builder(self, declared: Callable[..., Any], **added: object) -> Callable[..., Call[Any]]:
         """Return a function with the same arguments that builds the request.
@@ -209,13 +216,16 @@ class PagedRequest:
         self, declared: Callable[Concatenate[Any, Asked], Iterator[Item]]
     ) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
         """Make the method, which fetches the next page when the iterator needs it."""
-        return Method(Request("GET", self.path).builder(declared, limit=self.limit), "_items")
+        build = Request("GET", self.path).builder(declared, limit=self.limit)
+        return Method(build, "_pages", "_items")
 
 
 def reader(answer: Any) -> Callable[[httpx.Response], Any]:
     """Return a function that parses a response as this type."""
     if answer is models.Enrollment:
         return parse_enrollment
+    if answer == list[models.JobProblem]:
+        return parse_report
     if answer is bytes:
         return lambda response: checked(response).content
     if answer is NoneType:

@@ -17,7 +17,7 @@ import tenacity
 from typing_extensions import Self
 
 from gmn_client import calls, errors, uploads
-from gmn_client.calls import Asking, Awaited, Awaits, Blocks, Call, Listing, reader
+from gmn_client.calls import Awaited, Awaits, Blocks, Call, reader
 from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
 from gmn_client.methods import GalleriesQuery, Methods, Query
 from gmn_client.models import (
@@ -169,12 +169,6 @@ class Connection(Methods):
         gone = self._was_there and isinstance(error.__cause__, httpx.ConnectError)
         self._was_there = self._was_there or lost
         return gone or (lost and repeatable)
-
-    async def _outcome(self, asked: Asking[Answer]) -> Answer:
-        return await (self._send(asked) if isinstance(asked, Call) else asked)
-
-    def _each(self, asked: Listing[Item]) -> AsyncIterator[Item]:
-        return self._pages(asked) if isinstance(asked, Call) else asked
 
     async def _pages(self, call: Call[Page[Item]]) -> AsyncIterator[Item]:
         while True:
@@ -350,11 +344,10 @@ class Client(Connection, Blocks):
         """Closes the connections."""
         self._http.close()
 
-    def _answer(self, asked: Asking[Answer]) -> Answer:
-        return _run(self._outcome(asked))
+    def _answer(self, answer: Awaitable[Answer]) -> Answer:
+        return _run(answer)
 
-    def _items(self, asked: Listing[Item]) -> Iterator[Item]:
-        items = self._each(asked)
+    def _items(self, items: AsyncIterator[Item]) -> Iterator[Item]:
         with suppress(StopAsyncIteration):
             while True:
                 yield _run(items.__anext__())
@@ -385,8 +378,7 @@ class AsyncClient(Connection, Awaits):
     query_galleries: GalleriesQuery[Awaited[GalleriesAnswer], Awaited[SeparateGalleriesAnswers]]
     _http: httpx.AsyncClient
     _http_client = httpx.AsyncClient
-    _answer = Connection._outcome
-    _items = Connection._each
+    _answer = _items = staticmethod(lambda awaited: awaited)
     _sleep = staticmethod(asyncio.sleep)
 
     async def __aenter__(self) -> Self:

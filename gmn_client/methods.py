@@ -21,7 +21,6 @@ from gmn_client.calls import (
     answered,
     reader,
 )
-from gmn_client.errors import parse_report
 from gmn_client.uploads import (
     Box,
     CropFields,
@@ -497,10 +496,9 @@ class Methods(Calls):
     def cancel_job(self, job_id: str) -> models.Job:
         """Cancels a job; enrolled crops stay."""
 
-    @answered
-    def job_problems(self, job_id: str) -> Call[list[models.JobProblem]]:
+    @Request("GET", "jobs/{job_id}/report")
+    def job_problems(self, job_id: str) -> list[models.JobProblem]:
         """Reads the problems of a job, one for each item that had one."""
-        return Call(parse_report, "GET", path_to("jobs", job_id, "report"))
 
     @PagedRequest("keys", limit=None)
     def keys(self) -> Iterator[models.Key]:
@@ -573,12 +571,12 @@ class Methods(Calls):
         """
 
     @answered
-    def _query_galleries(
+    async def _query_galleries(
         self,
         *images: ImageSource,
         mode: Literal["separate"] | None = None,
         **options: Unpack[GalleriesOptions],
-    ) -> Call[models.GalleriesAnswer | models.SeparateGalleriesAnswers]:
+    ) -> Any:
         """Searches several galleries for one person and merges the results by probability.
 
         With `mode="separate"` each image is a query of its own, answered in order. The options
@@ -587,7 +585,9 @@ class Methods(Calls):
         fields: dict[str, object] = {**options, "mode": mode}
         if "crop_id" in options or "track" in options:
             fields.setdefault("gallery", self.gallery_name)
-        return Call(GALLERIES, "POST", path_to("queries"), fields, images=images, repeatable=True)
+        return await self._send(
+            Call(GALLERIES, "POST", path_to("queries"), fields, images=images, repeatable=True)
+        )
 
     query_galleries: Any = _query_galleries
 
