@@ -66,9 +66,9 @@ GalleryName = Annotated[
     AfterValidator(checked_name),
     Field(json_schema_extra={"maxLength": MAX_ID, "pattern": NAME.pattern}),
 ]
-Fields = TypeVar("Fields")
+Value = TypeVar("Value")
 # A form as an argument of a route.
-Sent = Annotated[Fields, fastapi.Form(media_type="multipart/form-data")]
+Sent = Annotated[Value, fastapi.Form(media_type="multipart/form-data")]
 
 
 def _as_the_docs_show_it(schema: dict[str, Any]) -> None:
@@ -162,12 +162,13 @@ class FrameForm(SomeImagesForm):
         return [FrameCrop(frame, box.x, box.y, box.width, box.height) for box in boxes]
 
 
-MOST_LABELS = Field(max_length=MAX_IMAGES)
-Labels = Annotated[list[Text], MOST_LABELS]
+# One value for all images, or one for each.
+Several = Annotated[list[Value], Field(max_length=MAX_IMAGES)]
+Labels = Several[Text]
 VectorText = Annotated[str, Field(max_length=MAX_VECTOR)]
 MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
 MetadataText = Annotated[str, Field(max_length=MAX_METADATA_BYTES)]
-MetadataLabels = Annotated[list[MetadataText], MOST_LABELS]
+MetadataLabels = Several[MetadataText]
 KeepBest = Annotated[int, Field(ge=1, le=32)]
 FILTERS = frozenset(field.name for field in fields(CropFilter))
 
@@ -196,11 +197,9 @@ class SightedFields(Form):
 
     camera: Labels = Field([], examples=[["east"]])
     """The camera."""
-    captured_at: Annotated[list[MomentText], MOST_LABELS] = Field(
-        [], examples=[["2026-03-01T09:30:00Z"]]
-    )
+    captured_at: Several[MomentText] = Field([], examples=[["2026-03-01T09:30:00Z"]])
     """Time of capture, RFC 3339, with zone; default for sightings: the time of arrival."""
-    track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
+    track: Several[Track] = Field([], examples=[["17"]])
     """The tracker's id of the track within the camera."""
 
 
@@ -270,7 +269,7 @@ class EnrollForm(EnrollFields, LabelledForm):
     instead = ("vector",)
 
     images: Images = Field([])
-    vector: Annotated[list[VectorText], NoEmpty, MOST_LABELS] = Field([])
+    vector: Annotated[Several[VectorText], NoEmpty] = Field([])
     """In place of images their features: each a JSON array of numbers, or base64 of little-endian
     float32, as /v1/embeddings answers them."""
     embedding_fingerprint: Id | None = None
@@ -371,7 +370,7 @@ class CropsChanges(CropsChosen, LabelsForm):
     """The identity from now on; empty for unknown."""
     new_camera: Labels = Field([], examples=[["east"]])
     """The camera from now on; empty for unknown."""
-    new_track: Annotated[list[Track], MOST_LABELS] = Field([], examples=[["17"]])
+    new_track: Several[Track] = Field([], examples=[["17"]])
     """The track from now on; empty for unknown."""
     new_metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object that takes the place of the former; empty for none."""
