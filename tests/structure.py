@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 191_836,
+    "tokens of service and gmn_client": 188_920,
     "files of service and gmn_client": 148,
     "functions of a query": 161,
     "files of a query": 40,
@@ -75,7 +75,7 @@ CEILINGS = {
         clause=0,
         vague=0,
         long=0,
-        tokens_per_line=7.4,
+        tokens_per_line=7.0,
         documented=100,
     ),
     "model": Legibility(

@@ -168,8 +168,9 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
         hint = str
     long_name = f"--{name.replace('_', '-')}"
     names = (long_name, SHORT[name]) if place is Option and name in SHORT else ()
-    annotation = Annotated[hint, place(*names, **about)]
-    return parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=annotation)
+    return parameter.replace(
+        kind=Parameter.KEYWORD_ONLY, annotation=Annotated[hint, place(*names, **about)]
+    )
 
 
 def with_parameters(

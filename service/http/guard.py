@@ -140,7 +140,7 @@ class GuardedRoute(APIRoute):
         codes = [f"unknown_{name}" for name in reversed(NAMED_IN_PATH.findall(path))]
         if "unknown_gallery" in codes:
             self.openapi_extra = {"parameters": [GALLERY]}
-        self._form: type[Form] | None = None
+        self._form: Any = None
         if self.body_field:
             self._form = self.body_field.field_info.annotation
             codes += OF_FORM

@@ -63,7 +63,7 @@ def test_an_identity_is_renamed_and_a_merge_undone(gmn, filled):
     assert filled.identity("10").crops == 2
     assert "identity: 8" in gmn("api", "undo_merge", merge_id)
     assert filled.identity("10").crops == 1
-    assert "NEW_IDENTITY" in gmn("rename", "8", status=2)
+    assert "new_identity" in gmn("rename", "8", status=2)
 
 
 def test_a_gallery_is_created_set_up_shown_and_deleted(service_url, gmn, gallery):
