@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -37,13 +37,14 @@ from service.ops.data_directory import (
 from service.ops.failpoints import failpoint
 from service.record.archive import (
     archived_ids,
+    check_archive,
     describe_snapshot,
-    read_archive,
     remove_from_archive,
     write_archive,
 )
+from service.record.replacing import replace_crops
 from service.record.restoring import Backup, kept_backups
-from service.record.values import ArchivedCrop, Snapshot
+from service.record.values import Snapshot
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -153,19 +154,17 @@ async def restore_snapshot(
         UnknownGallery, UnknownSnapshot: there is nothing to restore.
         DamagedSnapshot, StorageFailed: nothing was changed.
     """
-    snapshot = await find_snapshot(runtime, gallery, snapshot_id)
+    await find_snapshot(runtime, gallery, snapshot_id)
     require_free_disk(runtime.settings)
     path = snapshot_path(runtime, gallery, snapshot_id)
 
-    def crops() -> Iterator[ArchivedCrop]:
-        yield from read_archive(path)
+    def replace(gallery_id: int) -> int:
+        check_archive(path)
         failpoint("restore.file-read")
-
-    write = runtime.record.crops.replace
-    embedder = snapshot.embedding_fingerprint
+        return replace_crops(runtime.record.database, gallery_id, path)
 
     async def restore(result: dict[str, Any]) -> int:
-        version = await runtime.galleries.change("restore", gallery, write, embedder, crops())
+        version = await runtime.galleries.change("restore", gallery, replace)
         result["gallery_version"] = version
         return version
 

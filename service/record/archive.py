@@ -10,16 +10,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
 from model.problems import InputProblem
-from service.errors import DamagedRecord, DamagedSnapshot, ServiceError, StorageFailed
+from service.errors import (
+    DamagedRecord,
+    DamagedSnapshot,
+    RecordUnavailable,
+    ServiceError,
+    StorageFailed,
+)
 from service.ops.data_directory import (
     UNFINISHED,
     put_in_place,
@@ -28,21 +34,31 @@ from service.ops.data_directory import (
     unfinished_folder,
 )
 from service.ops.failpoints import failpoint
-from service.record.crop_changes import put_crops
 from service.record.crops import Crops
 from service.record.database import FILE, Database
 from service.record.feeds import read_feeds, slots_of
-from service.record.galleries import EMPTY, add_gallery, count_crops, require_entry
+from service.record.galleries import require_entry
 from service.record.marks import Mark
-from service.record.reading import StoredRecord, open_vectors, read_contents
-from service.record.replacing import give_up_restores
-from service.record.schema import CROPS, FORMAT, GALLERIES
+from service.record.reading import StoredRecord
+from service.record.schema import (
+    CHECKSUMS,
+    CROPS,
+    FEEDS,
+    FORMAT,
+    GALLERIES,
+    PEOPLE,
+    PICTURES,
+    TRACKS,
+)
+from service.record.staged import end_staging
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
-from service.record.values import ArchivedCrop, Snapshot
+from service.record.values import Snapshot
+from service.record.vectors import VectorFiles
 from service.record.verify import verify
 
 DESCRIPTION = "archive.json"
 ROWS_AT_ONCE = 500
+OF_SNAPSHOT = (FEEDS, GALLERIES, PEOPLE, CROPS, TRACKS, CHECKSUMS, PICTURES)
 # Files that `Database` creates beside an open record.
 OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "record.turn", "deleted.ids")
 
@@ -105,25 +121,31 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
 
 def fill_archive(database: Database, part: Path, gallery_id: int | None = None) -> Description:
     """Write an archive into an empty folder, as in `write_archive`; raises `OSError`."""
-    with contextlib.closing(StoredRecord(database.folder)) as source, source.read() as reader:
-        created_at = datetime.now(UTC)
-        galleries = _galleries(reader, gallery_id)
+    created_at = datetime.now(UTC)
+    if gallery_id is None:
+        _copy_record(database, part)
+    else:
+        _copy_gallery(database, part, gallery_id)
+    database.overwrite_log()
+    with contextlib.closing(StoredRecord(part)) as stored:
+        reader = Reader(stored)
         feeds = read_feeds(reader)
         record_id = reader.value("SELECT value FROM record WHERE name = 'record_id'")
-        if gallery_id is None:
-            _copy_record(reader, part)
-        else:
-            _copy_gallery(reader, part, gallery_id, record_id)
-    database.overwrite_log()
+        rows = reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY gallery_id")
+    _copy_vectors(database, part, rows)
     with contextlib.closing(Database(part)) as copy:
-        give_up_restores(copy, datetime.max.replace(tzinfo=UTC))
-        for gallery in galleries:
-            _remove_deleted(copy, database, gallery.gallery_id, feeds[gallery.gallery_id])
+        for row in rows:
+            _remove_deleted(copy, database, row["gallery_id"], feeds[row["gallery_id"]])
     kind: Kind = "backup" if gallery_id is None else "snapshot"
+    galleries = [
+        GalleryInArchive(
+            row["gallery_id"], row["name"], row["embedder"], row["version"], row["crops"]
+        )
+        for row in rows
+    ]
     description = describe_archive(part, Description(kind, record_id, created_at, galleries))
-    verify(part).require_whole(
-        part, f"it is not kept; gmn store verify --data-dir {database.folder} has more"
-    )
+    if damage := verify(part).damage:
+        raise DamagedRecord(database.path, damage[0])
     return description
 
 
@@ -204,25 +226,6 @@ def open_archive(folder: Path) -> Iterator[Reader]:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
 
 
-def read_archive(folder: Path) -> Iterator[ArchivedCrop]:
-    """Yield every crop of a snapshot, verifying checksums.
-
-    Raises:
-        DamagedSnapshot: names the folder and the first row or vector that differs from its
-            checksum.
-    """
-    description = read_description(folder)
-    (gallery,) = description.galleries
-    count = 0
-    with open_archive(folder) as reader:
-        for crop in read_contents(reader, gallery.gallery_id):
-            count += 1
-            yield crop
-    # An interrupted removal has not yet updated the number of crops.
-    if description.files and count != gallery.crops:
-        raise DamagedSnapshot(folder, f"it has {count} crops instead of {gallery.crops}")
-
-
 def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
     """Return the crop ids of a snapshot or of one identity in it; raises `DamagedSnapshot`."""
     condition = "" if identity is None else "WHERE people.name = ?"
@@ -295,41 +298,51 @@ def close_alone(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def fill_gallery(
-    database: Database, values: Mapping[str, Any], crops: Iterable[ArchivedCrop]
-) -> None:
-    """Write a gallery with these crops, at their slots, to a record that is not yet in use.
-
-    Args:
-        values: the gallery's row; its counts are ignored.
-    """
-    gallery_id = values["gallery_id"]
-    database.write(add_gallery, {**values, **EMPTY})
-    for batch in batches(crops, ROWS_AT_ONCE):
-        database.write(put_crops, gallery_id, batch)
-    database.write(count_crops, gallery_id)
-
-
-def _copy_record(reader: Reader, part: Path) -> None:
-    with contextlib.closing(sqlite3.connect(part / FILE)) as copy:
+def _copy_record(database: Database, part: Path) -> None:
+    with (
+        contextlib.closing(StoredRecord(database.folder)) as source,
+        contextlib.closing(sqlite3.connect(part / FILE)) as copy,
+    ):
         (part / FILE).chmod(0o600)
-        reader.database.connection().backup(copy)
-    for row in reader.rows(GALLERIES, "WHERE name IS NOT NULL"):
-        for name in ("", "staged_"):
-            dimension = row[f"{name}dimension"]
-            if dimension is not None:
-                place = (row["gallery_id"], row[f"{name}side"], dimension)
-                vectors = open_vectors(reader.database, *place)
-                vectors.copy_to(part / vectors.path.name, row["next_slot"])
+        source.connection().backup(copy)
 
 
-def _copy_gallery(reader: Reader, part: Path, gallery_id: int, record_id: str) -> None:
-    require_entry(reader, gallery_id)
-    (row,) = reader.rows(GALLERIES, "WHERE gallery_id = ?", (gallery_id,))
+def _copy_gallery(database: Database, part: Path, gallery_id: int) -> None:
     with contextlib.closing(Database(part)) as copy:
-        statement = "UPDATE record SET value = ? WHERE name = 'record_id'"
-        copy.write(Transaction.change, statement, (record_id,))
-        fill_gallery(copy, GALLERIES.values(row), read_contents(reader, gallery_id))
+        connection = copy.connection()
+        # Without a write-ahead log, the rows are not written twice.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        # Damaged rows are left out, and the verification of the copy names what is missing.
+        connection.execute("PRAGMA foreign_keys = OFF")
+        copy.write_from(database.folder, _insert_gallery, gallery_id)
+
+
+def _insert_gallery(transaction: Transaction, gallery_id: int) -> None:
+    for table in OF_SNAPSHOT:
+        columns = ", ".join(table.columns)
+        transaction.change(
+            f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM other.{table.name} "
+            f"AS {table.name} WHERE gallery_id = ? AND {table.is_intact}",
+            (gallery_id,),
+        )
+    end_staging(transaction, require_entry(transaction, gallery_id))
+
+
+def _copy_vectors(database: Database, part: Path, rows: Iterable[sqlite3.Row]) -> None:
+    with contextlib.closing(VectorFiles(database.folder, only_read=True)) as files:
+        for row in rows:
+            for name in ("", "staged_"):
+                place = (row["gallery_id"], row[f"{name}side"], row[f"{name}dimension"])
+                if None in place:
+                    continue
+                try:
+                    vectors = files.open(*place)
+                except FileNotFoundError as error:
+                    raise RecordUnavailable(
+                        f"the vectors of gallery {row['gallery_id']} were removed when it was "
+                        "restored or reindexed"
+                    ) from error
+                vectors.copy_to(part / vectors.path.name, row["next_slot"])
 
 
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
@@ -343,17 +356,6 @@ def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Ma
     rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
     for crop_ids in batches([row["crop_id"] for row in rows], ROWS_AT_ONCE):
         Crops(copy).remove(gallery_id, crop_ids)
-
-
-def _galleries(reader: Reader, gallery_id: int | None) -> list[GalleryInArchive]:
-    rows = reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY gallery_id")
-    return [
-        GalleryInArchive(
-            row["gallery_id"], row["name"], row["embedder"], row["version"], row["crops"]
-        )
-        for row in rows
-        if gallery_id in (None, row["gallery_id"])
-    ]
 
 
 DESCRIPTIONS = TypeAdapter(Description)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from gmn_client.models import EnrolledImage
-from service.errors import CropConflict, NeedsReindex, RequestConflict
+from service.errors import CropConflict, RequestConflict
 from service.record.crop_rows import read_crops
 from service.record.files import forget_strays, note_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version
@@ -202,9 +202,7 @@ def seen_as(crop: CropLabel) -> tuple[str | None, str | None]:
 
 
 def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
-    """Bind an empty gallery to another embedder, whose vectors get their own file."""
-    if entry.crops:
-        raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
+    """Bind a gallery without vectors to another embedder, whose vectors get their own file."""
     drop_vectors(transaction, entry.gallery_id, entry.side)
     transaction.change(
         "UPDATE galleries SET embedder = ?, side = next_side, next_side = next_side + 1, "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
+from service.errors import NeedsReindex
 from service.ops.failpoints import failpoint
 from service.ops.threads import heartbeat
 from service.record.best_crops import choose_best
@@ -37,7 +38,6 @@ from service.record.crop_rows import (
 )
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.replacing import replace_crops
 from service.record.schema import PICTURES, TOMBSTONES, as_micros
 from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
@@ -97,6 +97,8 @@ class Crops(RecordPart):
         if request and (past := find_request(transaction, entry, request)):
             return past
         if entry.embedding_fingerprint != embedding_fingerprint:
+            if entry.crops:
+                raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedding_fingerprint)
             change_embedder(transaction, entry, embedding_fingerprint)
         same_images = read_same_images(transaction, gallery_id, [crop.record for crop in crops])
         landed: list[EnrolledImage] = []
@@ -311,11 +313,6 @@ class Crops(RecordPart):
         removed = {row["crop_id"] for row in rows}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
 
-    def replace(
-        self, gallery_id: int, embedding_fingerprint: str, crops: Iterable[ArchivedCrop]
-    ) -> int:
-        return replace_crops(self._database, gallery_id, embedding_fingerprint, crops)
-
     @transactional
     def drop_tombstones(self, transaction: Transaction, gallery_id: int, before: datetime) -> None:
         """Forget which crops were removed before a time.
@@ -346,10 +343,11 @@ class Crops(RecordPart):
     def _release_some(
         self, transaction: Transaction, gallery_id: int, first: int, end: int
     ) -> None:
-        conditions = "WHERE gallery_id = ? AND slot BETWEEN ? AND ?"
-        slots = f"SELECT slot FROM crops {conditions} UNION SELECT slot FROM incoming {conditions}"
-        place = (gallery_id, first, end - 1)
-        used = [slot for (slot,) in transaction.tuples(f"{slots} ORDER BY slot", place * 2)]
+        statement = (
+            "SELECT slot FROM crops WHERE gallery_id = ? AND slot BETWEEN ? AND ? ORDER BY slot"
+        )
+        rows = transaction.tuples(statement, (gallery_id, first, end - 1))
+        used = [slot for (slot,) in rows]
         for file in self._database.sides(gallery_id):
             file.release(used, first, end)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import os
 import secrets
 import sqlite3
 import struct
@@ -19,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
@@ -153,7 +155,34 @@ class Database:
         with self._write_lock:
             # The previous holder of the lock may have run this rule together with its own.
             while not work.done.done():
-                self._run_waiting()
+                count = min(len(self._queue), RULES_AT_ONCE)
+                self._run_together([self._queue.popleft() for _ in range(count)])
+        result: Result = work.done.result()
+        return result
+
+    def write_from(
+        self,
+        other: Path,
+        rule: Callable[Concatenate[Transaction, Params], Result],
+        *args: Params.args,
+        **kwargs: Params.kwargs,
+    ) -> Result:
+        """Run a rule by itself as in `write`; its statements also see the record in another folder.
+
+        The tables of that record are read as `other.NAME`. The rule may write vectors directly to
+        files, where they do not fit into memory.
+        """
+        work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
+        connection = self.connection()
+        with self._write_lock:
+            connection.execute("ATTACH ? AS other", (stored_uri(other / FILE),))
+            try:
+                self._run_together([work])
+            finally:
+                connection.execute("DETACH other")
+            if work.error is not None:
+                with self._exclusive():
+                    self._cut_vectors()
         result: Result = work.done.result()
         return result
 
@@ -395,20 +424,20 @@ class Database:
 
     def _cut_vectors(self) -> None:
         statement = (
-            "SELECT gallery_id, next_slot, side, dimension, staged_side, staged_dimension "
-            "FROM galleries"
+            "SELECT gallery_id, next_slot, next_side, side, dimension, staged_side, "
+            "staged_dimension FROM galleries"
         )
         present = self.vectors.there()
-        for gallery_id, next_slot, *sides in Reader(self).execute(statement):
+        for gallery_id, next_slot, next_side, *sides in Reader(self).execute(statement):
+            # A writer may have been killed before the commit that makes this side known.
+            self.vectors.remove(gallery_id, next_side)
             for side, dimension in (sides[:2], sides[2:]):
                 if (gallery_id, side) in present:
                     file = self.vectors.open(gallery_id, side, dimension or 1)
                     # No vectors are committed before the dimension is known.
                     file.cut(next_slot if dimension else 0)
 
-    def _run_waiting(self) -> None:
-        count = min(len(self._queue), RULES_AT_ONCE)
-        batch = [self._queue.popleft() for _ in range(count)]
+    def _run_together(self, batch: Sequence[_Work]) -> None:
         try:
             with self._exclusive():
                 self._commit(batch)
@@ -502,14 +531,14 @@ class Database:
         self._log_has_deleted = True
         with contextlib.suppress(sqlite3.DatabaseError, OSError):
             connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
-            _, frames, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+            _, frames, copied = connection.execute("PRAGMA main.wal_checkpoint(FULL)").fetchone()
             if self._pages is None:
                 self._pages = PageFile(self.path)
             self._pages.wipe(self._frames.new_pages(copied))
             self._frames.note_wiped(copied)
             # TRUNCATE would copy pages that a reader has held up, without wiping them.
             if copied == frames:
-                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                busy = connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchone()[0]
                 self._log_has_deleted = bool(busy)
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
@@ -535,6 +564,13 @@ def transactional(
         return self._database.write(functools.partial(rule, self), *args, **kwargs)
 
     return run
+
+
+def stored_uri(path: Path) -> str:
+    """Return the address by which SQLite opens a record read-only."""
+    # In a read-only folder SQLite cannot create its log, and the file cannot change.
+    option = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    return f"file:{quote(str(path))}?mode=ro{option}"
 
 
 def _as_storage_failure(error: BaseException) -> BaseException:

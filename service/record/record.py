@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from service.record.calibrations import StoredCalibrations
@@ -17,7 +16,6 @@ from service.record.identities import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.keys import Keys
 from service.record.people import Groups, People
-from service.record.replacing import give_up_restores
 from service.record.staged import StagedVectors
 from service.record.tracks import Tracks
 from service.record.transaction import Reader, batches
@@ -56,9 +54,12 @@ class Record:
         self.unneeded_files = UnneededFiles(self.database)
         self.calibrations = StoredCalibrations(self.database)
         self.remote_indexes = RemoteIndexes(self.database)
-        self._delete_again()
+        deleted = self.database.deleted.read()
+        statement = "SELECT 1 FROM tombstones WHERE crop_id = ?"
+        if deleted and not Reader(self.database).value(statement, deleted[-1:]):
+            # An older copy of the record was put in place.
+            self.delete_again(deleted)
         self.galleries.finish_deletions()
-        give_up_restores(self.database, datetime.now(UTC))
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
         """Verify the checksums of all crops.
@@ -74,18 +75,18 @@ class Record:
                 if number % CROPS_PER_CHECK == 0 and pause():
                     return
 
-    def _delete_again(self) -> None:
-        deleted = self.database.deleted.read()
-        statement = "SELECT 1 FROM tombstones WHERE crop_id = ?"
-        if not deleted or Reader(self.database).value(statement, deleted[-1:]):
-            return
+    def delete_again(self, deleted: Collection[str]) -> None:
+        """Delete the existing ones of these crops and galleries, which were deleted before.
+
+        Args:
+            deleted: ids of crops, and galleries as named by `deleted_name`.
+        """
         for gallery in self.galleries.all():
             if deleted_name(gallery) in deleted:
                 self.galleries.delete(gallery.gallery_id)
                 continue
             for crop_ids in batches(deleted, CROPS_AT_ONCE):
-                if self.crops.by_id(gallery.gallery_id, crop_ids):
-                    self.crops.remove(gallery.gallery_id, crop_ids)
+                self.crops.remove(gallery.gallery_id, crop_ids)
 
     def close(self) -> None:
         self.database.close()

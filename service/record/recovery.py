@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,12 @@ from service.record.archive import (
     check_snapshots,
     describe_snapshot,
     open_archive,
-    read_archive,
 )
-from service.record.crop_changes import put_crops
-from service.record.crop_rows import crop_of
 from service.record.database import FILE
 from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.marks import DeletedIds
 from service.record.record import Record
+from service.record.replacing import add_missing_crops
 from service.record.restoring import new_data_directory
 from service.record.schema import (
     CALIBRATION_SEARCHES,
@@ -35,14 +32,11 @@ from service.record.schema import (
     CROPS,
     FEEDS,
     GALLERIES,
-    INCOMING,
-    INCOMING_TRACKS,
     JOB_PROBLEMS,
     JOBS,
     PEOPLE,
     RECORD,
     REQUESTS,
-    RESTORES,
     RUNTIMES,
     SNAPSHOTS,
     TABLES,
@@ -51,7 +45,6 @@ from service.record.schema import (
     Table,
 )
 from service.record.transaction import Reader, Transaction, batches
-from service.record.values import ArchivedCrop
 from service.record.vectors import Vector
 from service.record.verify import GalleryFound, Inspection, Values
 from service.record.watch import NEWEST_ALERT, stop_watching
@@ -75,9 +68,6 @@ LEFT_OUT = (
     CALIBRATION_SEARCHES,
     RUNTIMES,
     SNAPSHOTS,
-    RESTORES,
-    INCOMING,
-    INCOMING_TRACKS,
     UNNEEDED_FILES,
     COLLECTIONS,
     UNNEEDED_COLLECTIONS,
@@ -132,8 +122,8 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
                 inspection = stack.enter_context(Inspection(damaged))
         recovery = _Recovery(record, damaged, inspection)
         recovery.copy_rows()
+        record.delete_again(deleted)
         recovery.fill_from_snapshots(deleted)
-        recovery.delete(deleted)
         recovery.copy_snapshots()
         record.database.write(stop_watching)
     return recovery.done
@@ -171,34 +161,31 @@ class _Recovery:
         for gallery in self._record.galleries.all():
             self._write(count_crops, gallery.gallery_id)
 
-    def fill_from_snapshots(self, deleted: set[str]) -> None:
-        tombstones = Reader(self._record.database).execute("SELECT crop_id FROM tombstones")
-        deleted = deleted.union(crop_id for (crop_id,) in tombstones)
-        for entry in self._record.galleries.all():
+    def fill_from_snapshots(self, deleted: Collection[str]) -> None:
+        database = self._record.database
+        entries = self._record.galleries.all()
+        for entry in entries:
             inspected = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
             outcome = Recovered(entry.gallery_id, entry.name, entry.crops)
             self.done.galleries.append(outcome)
             outcome.damage = [*inspected.damage] if inspected else ["its record is missing"]
-            vectors = self._record.crops.vectors(entry.gallery_id)
-            present = {crop.label.crop_id for crop in vectors}
             # An unreadable page may have contained crops of any gallery.
             is_damaged = outcome.damage or self.done.unread
             for folder, description in reversed(self._snapshots.items()):
                 (gallery,) = description.galleries
                 same_embedder = gallery.embedder == entry.embedding_fingerprint
                 if is_damaged and same_embedder and gallery.gallery_id == entry.gallery_id:
-                    added = self._add_missing(entry.gallery_id, folder, present | deleted)
-                    outcome.from_snapshots += len(added)
-                    present |= added
+                    database.write_from(folder, add_missing_crops, entry.gallery_id, folder)
+                    database.write(count_crops, entry.gallery_id)
+        self._record.delete_again(deleted)
+        for entry, outcome in zip(entries, self.done.galleries, strict=True):
+            statement = "SELECT crop_id FROM crops WHERE gallery_id = ?"
+            rows = Reader(database).tuples(statement, (entry.gallery_id,))
+            present = {crop_id for (crop_id,) in rows}
+            outcome.from_snapshots = len(present) - outcome.whole
             outcome.lost = [
                 line for line in outcome.damage if not any(word in present for word in line.split())
             ]
-
-    def delete(self, deleted: Collection[str]) -> None:
-        for entry in self._record.galleries.all():
-            for batch in batches(sorted(deleted), ROWS_AT_ONCE):
-                if self._record.crops.by_id(entry.gallery_id, batch):
-                    self._record.crops.remove(entry.gallery_id, batch)
 
     def copy_snapshots(self) -> None:
         for folder, description in self._snapshots.items():
@@ -215,19 +202,15 @@ class _Recovery:
             self._write(_insert_holding, table, rows)
 
     def _copy_crops(self, inspection: Inspection) -> None:
-        rows = Reader(self._record.database).tuples("SELECT person_id, name FROM people")
-        names: dict[int | None, str | None] = {None: None, **dict(rows)}
-        for gallery_id, rows_of_gallery in itertools.groupby(inspection.crops(), _gallery_of):
-            for batch in batches(rows_of_gallery, ROWS_AT_ONCE):
-                crops = []
-                for row, vector in batch:
-                    if row["person_id"] not in names:
-                        line = f"the name of crop {row['crop_id']} is missing"
-                        inspection.found.note(gallery_id, line)
-                    labels = {"identity": names.get(row["person_id"]), "track": None}
-                    # Pictures and tracks are copied with their own tables.
-                    crops.append(ArchivedCrop(crop_of(row | labels), vector, None))
-                self._write(put_crops, gallery_id, crops)
+        rows = Reader(self._record.database).tuples("SELECT person_id FROM people")
+        people = {None, *(person_id for (person_id,) in rows)}
+        for batch in batches(inspection.crops(), ROWS_AT_ONCE):
+            for row, _ in batch:
+                if row["person_id"] not in people:
+                    line = f"the name of crop {row['crop_id']} is missing"
+                    inspection.found.note(row["gallery_id"], line)
+                    row["person_id"] = None
+            self._write(_insert_crops, batch, inspection.galleries)
 
     def _add_lost_galleries(self) -> None:
         known = {gallery.gallery_id for gallery in self._record.galleries.all()}
@@ -243,25 +226,15 @@ class _Recovery:
             "FROM galleries)) WHERE name = 'next_gallery'",
         )
 
-    def _add_missing(self, gallery_id: int, folder: Path, known: set[str]) -> set[str]:
-        next_slot = "SELECT next_slot FROM galleries WHERE gallery_id = ?"
-        slots = itertools.count(Reader(self._record.database).value(next_slot, (gallery_id,)))
-        missing = (crop for crop in read_archive(folder) if crop.record.crop_id not in known)
-        added: set[str] = set()
-        for crops in batches(missing, ROWS_AT_ONCE):
-            placed = [
-                replace(crop, record=replace(crop.record, row_id=slot))
-                for crop, slot in zip(crops, slots, strict=False)
-            ]
-            self._write(put_crops, gallery_id, placed)
-            added.update(crop.record.crop_id for crop in placed)
-        self._write(count_crops, gallery_id)
-        return added
 
-
-def _gallery_of(found: tuple[Values, Vector]) -> int:
-    gallery_id: int = found[0]["gallery_id"]
-    return gallery_id
+def _insert_crops(
+    transaction: Transaction, crops: Sequence[tuple[Values, Vector]], galleries: dict[int, Values]
+) -> None:
+    transaction.insert(CROPS, *(row for row, _ in crops))
+    for row, vector in crops:
+        gallery_id = row["gallery_id"]
+        vectors = {row["slot"]: (row["crop_id"], vector)}
+        transaction.write_vectors(gallery_id, galleries[gallery_id]["side"], vectors)
 
 
 def _insert_holding(

@@ -17,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, overload
 
-FORMAT = 9
-# Earliest format that differs only by missing tables, which are added when the record is opened.
+FORMAT = 10
+# Earliest format that differs only by tables, which are added or dropped when the record is opened.
 EARLIEST_FORMAT = 8
+OBSOLETE_TABLES = ("incoming_tracks", "incoming", "restores")
 # Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
 ROWS = 1_000_000
 ROWS_OF_GALLERY = 100_000
@@ -131,7 +132,9 @@ def now_ms() -> int:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Create the missing tables, which brings the record to this format."""
+    """Create missing tables and drop obsolete ones, which brings the record to this format."""
+    for name in OBSOLETE_TABLES:
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
     missing = missing_tables(connection)
     for table in missing:
         table.create(connection)
@@ -520,53 +523,6 @@ SNAPSHOTS = Table(
     PRIMARY KEY (gallery_id, snapshot_id)
     """,
 )
-# Galleries being restored: by whom, until when, and the vectors that will replace the current ones.
-RESTORES = Table(
-    "restores",
-    f"""
-    gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
-    token BLOB NOT NULL,
-    until INTEGER NOT NULL,
-    embedder TEXT NOT NULL,
-    side INTEGER NOT NULL,
-    dimension INTEGER,
-    former_side INTEGER NOT NULL
-    """,
-)
-# The tracks of crops in `incoming`.
-INCOMING_TRACKS = Table(
-    "incoming_tracks",
-    """
-    gallery_id INTEGER NOT NULL REFERENCES restores ON DELETE CASCADE,
-    slot INTEGER NOT NULL,
-    track TEXT NOT NULL,
-    PRIMARY KEY (gallery_id, slot)
-    """,
-)
-# Crops of an archive, until they replace the crops of the gallery in one commit.
-INCOMING = Table(
-    "incoming",
-    """
-    gallery_id INTEGER NOT NULL REFERENCES restores ON DELETE CASCADE,
-    crop_id TEXT NOT NULL,
-    slot INTEGER NOT NULL,
-    identity TEXT,
-    camera TEXT,
-    captured_at INTEGER,
-    seen_at INTEGER NOT NULL,
-    created_at INTEGER NOT NULL,
-    external_id TEXT,
-    sha256 BLOB,
-    content_type TEXT,
-    image_bytes INTEGER NOT NULL,
-    inside INTEGER NOT NULL,
-    quality REAL,
-    metadata TEXT,
-    picture BLOB,
-    PRIMARY KEY (gallery_id, crop_id)
-    """,
-    rowid=True,
-)
 # Files of the data directory that nothing refers to.
 UNNEEDED_FILES = Table(
     "unneeded_files",
@@ -747,9 +703,6 @@ TABLES = (
     RUNTIMES,
     API_KEYS,
     SNAPSHOTS,
-    RESTORES,
-    INCOMING,
-    INCOMING_TRACKS,
     UNNEEDED_FILES,
     STRAY_PICTURES,
     COLLECTIONS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from service.record.galleries import (
     require_entry,
 )
 from service.record.transaction import Reader, Transaction
-from service.record.values import StoredCrop
+from service.record.values import GalleryRecord, StoredCrop
 
 
 class StagedVectors(RecordPart):
@@ -33,9 +34,7 @@ class StagedVectors(RecordPart):
         entry = require_entry(transaction, gallery_id)
         if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_fingerprint:
             return
-        _end_staging(transaction, gallery_id)
-        if entry.staged_side is not None:
-            drop_vectors(transaction, gallery_id, entry.staged_side)
+        end_staging(transaction, entry)
         if embedding_fingerprint is not None:
             transaction.change(
                 "UPDATE galleries SET staged_embedder = ?, staged_side = next_side, "
@@ -90,23 +89,25 @@ class StagedVectors(RecordPart):
         entry = require_entry(transaction, gallery_id)
         if entry.staged_side is None or entry.staged_crops < entry.crops:
             return None
-        drop_vectors(transaction, gallery_id, entry.side)
         transaction.change(
             "UPDATE galleries SET embedder = staged_embedder, side = staged_side, "
-            "dimension = staged_dimension WHERE gallery_id = ?",
+            "staged_side = side, dimension = staged_dimension WHERE gallery_id = ?",
             (gallery_id,),
         )
-        _end_staging(transaction, gallery_id)
+        end_staging(transaction, replace(entry, staged_side=entry.side))
         # The calibrations were fitted to scores of the old embedder.
         drop_calibrations(transaction, gallery_id)
         return next_version(transaction, gallery_id, "replaced", ()), entry.side
 
 
-def _end_staging(transaction: Transaction, gallery_id: int) -> None:
+def end_staging(transaction: Transaction, entry: GalleryRecord) -> None:
+    """Drop the staged vectors of a gallery, if it has any."""
+    if entry.staged_side is not None:
+        drop_vectors(transaction, entry.gallery_id, entry.staged_side)
     transaction.change(
         "UPDATE galleries SET staged_embedder = NULL, staged_side = NULL, "
         "staged_dimension = NULL, staged_slot = 0, staged_crops = 0 WHERE gallery_id = ?",
-        (gallery_id,),
+        (entry.gallery_id,),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,10 +27,11 @@ from service.record.archive import (
     GalleryInArchive,
     describe_archive,
     describe_snapshot,
-    fill_gallery,
 )
+from service.record.crop_changes import put_crops
 from service.record.database import Database
 from service.record.format7 import END, OldRecord, key, open_old_snapshot
+from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.jobs import Job, job_values
 from service.record.keys import API_KEY
 from service.record.record import Record
@@ -171,7 +172,7 @@ class _Upgrade:
 
     def _write_crops(self, entry: GalleryRecord) -> None:
         crops = self.old.crops(entry, entry.side)
-        fill_gallery(self.new.database, _gallery_values(entry), crops)
+        _fill_gallery(self.new.database, _gallery_values(entry), crops)
         if entry.staged_side is not None:
             for batch in batches(self.old.crops(entry, entry.staged_side), CROPS_AT_ONCE):
                 self._write(_add_staged, entry, entry.staged_side, batch)
@@ -290,7 +291,7 @@ class _Upgrade:
             for slot, crop in enumerate(header.read(), 1)
         )
         with contextlib.closing(Database(folder)) as archive:
-            fill_gallery(archive, _gallery_values(archived), crops)
+            _fill_gallery(archive, _gallery_values(archived), crops)
         statement = "SELECT value FROM record WHERE name = 'record_id'"
         record_id = Reader(self.new.database).value(statement)
         gallery = GalleryInArchive(
@@ -317,6 +318,17 @@ class _Upgrade:
         if self.old.json("api key changes") is not None:
             asked_for = {"name": "keys_asked_for", "value": 1}
             self._write(lambda transaction: transaction.insert(RECORD, asked_for, instead=True))
+
+
+def _fill_gallery(
+    database: Database, values: Mapping[str, Any], crops: Iterable[ArchivedCrop]
+) -> None:
+    """Write a gallery with these crops, at their slots, to a record that is not yet in use."""
+    gallery_id = values["gallery_id"]
+    database.write(add_gallery, {**values, **EMPTY})
+    for batch in batches(crops, CROPS_AT_ONCE):
+        database.write(put_crops, gallery_id, batch)
+    database.write(count_crops, gallery_id)
 
 
 def _gallery_values(entry: GalleryRecord) -> dict[str, Any]:

@@ -60,10 +60,6 @@ class RecordFound:
         of_galleries = [line for gallery in self.galleries.values() for line in gallery.damage]
         return self.problems + of_galleries
 
-    def require_whole(self, path: Path, remedy: str) -> None:
-        if self.damage:
-            raise InputProblem(f"{path}: is damaged ({self.damage[0]}); {remedy}")
-
     def note(self, gallery_id: object, problem: str) -> None:
         """Record a problem of a gallery, or of the whole record if there is no such gallery."""
         gallery = self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None

@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 
-from service.record.archive import check_archive, read_archive
+from service.record.archive import check_archive, open_archive
+from service.record.crop_rows import read_crops
 from service.record.files import StrayFiles
 from service.record.keys import Keys
 from service.record.reading import StoredRecord
@@ -118,4 +119,6 @@ def _picture(client: httpx.Client, gallery: str, crop: dict[str, Any]) -> str:
 def _held(snapshot: Path) -> list[list[str | None]]:
     """Show the crops of a snapshot, all of them whole."""
     check_archive(snapshot)
-    return [[crop.record.crop_id, crop.record.identity] for crop in read_archive(snapshot)]
+    with open_archive(snapshot) as reader:
+        crops = read_crops(reader, "ORDER BY slot")
+    return [[crop.crop_id, crop.identity] for crop in crops]

@@ -32,7 +32,8 @@ from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
 from service.record import archive, crop_changes
-from service.record.archive import DESCRIPTION, check_archive, describe_snapshot, read_archive
+from service.record.archive import DESCRIPTION, check_archive, describe_snapshot, open_archive
+from service.record.schema import PEOPLE
 from service.record.values import CropFilter, GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
@@ -155,7 +156,12 @@ class Prepared:
             snapshot_path(self.runtime, self.gallery, snapshot.snapshot_id)
             for snapshot in snapshots
         ]
-        return {str(crop.record.identity) for path in paths for crop in read_archive(path)}
+        people = set()
+        for path in paths:
+            check_archive(path)
+            with open_archive(path) as reader:
+                people |= {str(row["name"]) for row in reader.rows(PEOPLE)}
+        return people
 
     def people(self) -> set[str]:
         found = self.runtime.record.crops.page(

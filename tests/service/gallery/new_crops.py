@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service.record.values import ArchivedCrop, StoredCrop, new_crop_id
+from service.record.archive import write_archive
+from service.record.record import Record
+from service.record.replacing import replace_crops
+from service.record.values import ArchivedCrop, GallerySettings, StoredCrop, new_crop_id
 
 EMBEDDER = "a" * 64
 OTHER_EMBEDDER = "b" * 64
@@ -32,3 +39,22 @@ def new_crop(
 def without_picture(number: int, **said: Any) -> ArchivedCrop:
     """Return a crop of whose image nothing is kept."""
     return replace(new_crop(number, content_type=None, image_bytes=0, **said), picture=None)
+
+
+def snapshot_of(crops: Sequence[ArchivedCrop], folder: Path, embedder: str = EMBEDDER) -> Path:
+    """Write a snapshot of these crops into a folder."""
+    (folder / "copied").mkdir()
+    with contextlib.closing(Record(folder / "copied")) as record:
+        gallery = record.galleries.create("lobby", embedder, GallerySettings()).gallery_id
+        record.crops.enroll(gallery, embedder, crops)
+        write_archive(record.database, folder / "made.gmn", gallery)
+    return folder / "made.gmn"
+
+
+def restore_crops(
+    record: Record, gallery: int, crops: Sequence[ArchivedCrop], embedder: str = EMBEDDER
+) -> int:
+    """Replace a gallery's crops by these, as the restore of a snapshot does."""
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = snapshot_of(crops, Path(folder), embedder)
+        return replace_crops(record.database, gallery, snapshot)

@@ -7,7 +7,7 @@ import pytest
 from gmn_client.models import JobProblem
 from model.search_calibration import KEPT_SEARCHES
 from service.record.values import GallerySettings, PublishedCalibration
-from tests.service.gallery.new_crops import EMBEDDER, NOON
+from tests.service.gallery.new_crops import EMBEDDER, NOON, restore_crops
 from tests.service.gallery.new_jobs import new_job
 
 
@@ -108,7 +108,7 @@ def test_one_commit_changes_a_calibration_and_drops_what_goes_with_it(
     store.calibrations.add_searches(gallery, "mnet", [("a", b"1")])
     store.calibrations.publish(gallery, "mnet", "{}", 0)
     if changes is None:
-        store.crops.replace(gallery, EMBEDDER, [])
+        restore_crops(store, gallery, [])
     else:
         store.galleries.change(gallery, changes, reset)
     again = reopen()
@@ -125,7 +125,7 @@ def test_a_calibration_is_published_only_where_what_it_was_fitted_to_counts(stor
     fitted = (kept.counted(gallery, "mnet"), (entry.at, entry.side))
     store.galleries.change(gallery, {}, reset_calibration=True)
     assert not kept.publish(gallery, "mnet", "{}", 0, *fitted)
-    store.crops.replace(gallery, EMBEDDER, [])
+    restore_crops(store, gallery, [])
     assert not kept.publish(gallery, "mnet", "{}", 0, 0, fitted[1])
     store.galleries.change(gallery, {"calibration": "frozen"})
     assert not kept.publish(gallery, "mnet", "{}", 0)

@@ -12,7 +12,7 @@ import pytest
 from service.milvus import indexer, writing
 from service.milvus.rows import Codes
 from service.search.filters import Filter
-from tests.service.gallery.new_crops import NOON
+from tests.service.gallery.new_crops import NOON, restore_crops
 from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab, slowed
 from tests.waiting import eventually
 
@@ -118,7 +118,7 @@ def test_a_restore_and_a_reindex_lead_to_other_collections(one):
     before = one.state(gallery)
     one.remove(gallery, rows[:1])
     kept = [drawn_crop(number) for number in range(1, 5)]
-    one.record.crops.replace(gallery.gallery_id, gallery.embedding_fingerprint, kept)
+    restore_crops(one.record, gallery.gallery_id, kept, gallery.embedding_fingerprint)
     one.caught_up(gallery)
     restored = one.state(gallery)
     assert restored.at != before.at

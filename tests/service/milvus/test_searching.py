@@ -22,7 +22,13 @@ from service.search.options import QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Search
 from tests.service.filled_index import FilledIndex
-from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.new_crops import (
+    EMBEDDER,
+    NOON,
+    OTHER_EMBEDDER,
+    new_crop,
+    restore_crops,
+)
 from tests.service.milvus.fake_server import FakeServer
 
 DIMENSION = 16
@@ -199,7 +205,7 @@ def _units(vectors):
 
 
 def test_other_vectors_than_the_server_has_are_not_searched(lab):
-    lab.record.crops.replace(lab.number, EMBEDDER, [_crop(number) for number in range(60)])
+    restore_crops(lab.record, lab.number, [_crop(number) for number in range(60)])
     with pytest.raises(CollectionUnavailable, match="rebuilt"):
         lab.index_outside.search(QUERIES, 1)
     with pytest.raises(CollectionUnavailable):

@@ -5,26 +5,33 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from service.errors import DamagedSnapshot, RecordUnavailable, StorageFailed
+from service.errors import DamagedSnapshot, StorageFailed
 from service.record import archive, replacing
 from service.record.archive import (
     archived_ids,
     check_archive,
     describe_snapshot,
-    read_archive,
     read_description,
     remove_from_archive,
     write_archive,
 )
 from service.record.record import Record
+from service.record.replacing import replace_crops
 from service.record.values import CropFilter, GallerySettings
 from service.record.verify import verify
-from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.new_crops import (
+    EMBEDDER,
+    NOON,
+    OTHER_EMBEDDER,
+    new_crop,
+    snapshot_of,
+)
 
 EVERYTHING = CropFilter()
 
@@ -65,15 +72,15 @@ def snapshot(record, gallery, tmp_path):
 
 
 def restore(record, gallery, folder):
-    embedder = describe_snapshot(folder, NOON).embedding_fingerprint
-    return record.crops.replace(gallery, embedder, read_archive(folder))
+    check_archive(folder)
+    return replace_crops(record.database, gallery, folder)
 
 
-def test_a_snapshot_holds_a_galleries_crops_with_vectors_and_pictures(record, gallery, snapshot):
-    found = list(read_archive(snapshot))
-    assert [(crop.record, crop.vector.tolist(), crop.picture) for crop in found] == contents(
-        record, gallery
-    )
+def test_a_snapshot_holds_a_galleries_crops_with_vectors_and_pictures(
+    record, gallery, snapshot, tmp_path
+):
+    with contextlib.closing(Record(shutil.copytree(snapshot, tmp_path / "copy"))) as copy:
+        assert contents(copy, gallery) == contents(record, gallery)
     described = describe_snapshot(snapshot, NOON)
     assert (described.version, described.crops, described.embedding_fingerprint) == (1, 3, EMBEDDER)
     assert sorted(path.name for path in snapshot.iterdir()) == [
@@ -112,28 +119,12 @@ def test_a_crop_that_was_removed_since_stays_removed(record, gallery, snapshot):
     assert verify(record.database.folder).damage == []
 
 
-def test_a_crop_removed_while_the_restore_is_filled_is_not_brought_back(
-    record, gallery, snapshot, monkeypatch
+def test_a_restore_of_another_embedder_has_vectors_of_another_dimension(
+    record, gallery, snapshot, tmp_path
 ):
-    first, second, third = ids(record, gallery)
-    monkeypatch.setattr(replacing, "CROPS_PER_PART", 1)
-
-    def crops():
-        found = read_archive(snapshot)
-        yield next(found)
-        yield next(found)
-        record.crops.remove(gallery, [second])
-        yield from found
-
-    record.crops.replace(gallery, EMBEDDER, crops())
-    assert ids(record, gallery) == [first, third]
-    side = record.database.vectors.open(gallery, 0, 4)
-    assert not side.read([2]).any()
-
-
-def test_a_restore_of_another_embedder_has_vectors_of_another_dimension(record, gallery, snapshot):
-    others = [replacing_vector(crop) for crop in read_archive(snapshot)]
-    record.crops.replace(gallery, OTHER_EMBEDDER, others)
+    crops = [replace(new_crop(n), vector=np.full(6, n, np.float32)) for n in range(3)]
+    others = snapshot_of(crops, tmp_path, OTHER_EMBEDDER)
+    restore(record, gallery, others)
     assert record.galleries.get(gallery).embedding_fingerprint == OTHER_EMBEDDER
     vectors = [crop.vector.tolist() for crop in record.crops.vectors(gallery)]
     assert vectors == [[number] * 6 for number in (0.0, 1.0, 2.0)]
@@ -143,83 +134,46 @@ def test_a_restore_of_another_embedder_has_vectors_of_another_dimension(record, 
     assert verify(record.database.folder).damage == []
 
 
-def replacing_vector(crop):
-    vector = np.full(6, crop.record.row_id - 1, np.float32)
-    return type(crop)(crop.record, vector, crop.picture)
-
-
-def test_a_restore_mends_what_is_damaged(record, gallery, snapshot):
-    before = contents(record, gallery)
-    side = record.database.vectors.open(gallery, 0, 4)
-    side.clear([2])
-    with contextlib.closing(sqlite3.connect(record.database.path)) as file:
-        file.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
-        file.execute("UPDATE crops SET camera = 'nowhere' WHERE slot = 3")
-        file.execute("DELETE FROM pictures WHERE slot = 1")
-        file.execute("UPDATE people SET sort_key = 'z'")
-        file.commit()
-    assert len(verify(record.database.folder).damage) == 4
+def test_a_restore_amid_a_reindex_drops_the_vectors_that_were_prepared(record, gallery, snapshot):
+    record.staged.begin(gallery, OTHER_EMBEDDER)
+    record.staged.add(gallery, [(1, np.ones(3, np.float32))])
     restore(record, gallery, snapshot)
-    assert verify(record.database.folder).damage == []
-    after = contents(record, gallery)
-    assert [(crop.crop_id, crop.camera, *rest) for crop, *rest in after] == [
-        (label.crop_id, label.camera, *rest) for label, *rest in before
-    ]
-
-
-def test_a_restore_that_fails_leaves_neither_rows_nor_vectors(record, gallery, snapshot):
-    before = contents(record, gallery)
-
-    def cut_off():
-        for number in range(300):
-            yield new_crop(number + 10)
-        raise OSError("the file ends here")
-
-    with pytest.raises(OSError, match="ends here"):
-        record.crops.replace(gallery, EMBEDDER, cut_off())
-    assert contents(record, gallery) == before
-    side = record.database.vectors.open(gallery, 0, 4)
-    assert not side.read(range(4, 204)).any()
-    assert record.database.connection().execute("SELECT count(*) FROM incoming").fetchone()[0] == 0
-
-
-def test_a_restore_ends_one_that_has_begun_before(record, gallery, snapshot):
-    def crops():
-        restore(record, gallery, snapshot)
-        yield from read_archive(snapshot)
-
-    def begun():
-        yield from (new_crop(number) for number in range(replacing.CROPS_PER_PART))
-        yield from crops()
-
-    with pytest.raises(RecordUnavailable, match="another one began"):
-        record.crops.replace(gallery, EMBEDDER, begun())
-    assert len(ids(record, gallery)) == 3
+    assert record.galleries.get(gallery).staged_fingerprint is None
+    assert record.unneeded_files.all() == ["vectors-1-1.f32"]
     assert verify(record.database.folder).damage == []
 
 
-def test_a_restore_that_was_killed_is_given_up_by_a_later_start(
-    record, gallery, snapshot, monkeypatch
+@pytest.mark.parametrize("embedder", [EMBEDDER, OTHER_EMBEDDER])
+def test_a_restore_that_fails_leaves_neither_rows_nor_vectors(
+    record, gallery, snapshot, tmp_path, monkeypatch, embedder
 ):
     before = contents(record, gallery)
-    monkeypatch.setattr(replacing, "_give_up", lambda *_: None)
-    with pytest.raises(RuntimeError):
-        record.crops.replace(gallery, EMBEDDER, killed())
-    monkeypatch.undo()
-    folder = record.database.folder
-    with contextlib.closing(Record(folder)) as again:
-        assert again.database.connection().execute("SELECT 1 FROM restores").fetchone()
-        again.database.write(lambda held: held.change("UPDATE restores SET until = 1"))
-    with contextlib.closing(Record(folder)) as again:
-        assert not again.database.connection().execute("SELECT 1 FROM restores").fetchone()
-        assert contents(again, gallery) == before
-        assert not again.database.vectors.open(gallery, 0, 4).read([4]).any()
+    others = snapshot_of([new_crop(number) for number in range(9)], tmp_path, embedder)
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(replacing, "count_crops", fail)
+    with pytest.raises(StorageFailed, match="no space left"):
+        restore(record, gallery, others)
+    assert contents(record, gallery) == before
+    assert (record.database.folder / "vectors-1-0.f32").stat().st_size == 4 * 4 * 4
+    assert not (record.database.folder / "vectors-1-1.f32").exists()
 
 
-def killed():
-    for number in range(replacing.CROPS_PER_PART):
-        yield new_crop(number + 10)
-    raise RuntimeError
+def test_vectors_of_a_restore_that_was_killed_are_gone_after_the_next_start(
+    record, gallery, snapshot, tmp_path, monkeypatch
+):
+    others = snapshot_of([new_crop(number) for number in range(9)], tmp_path, OTHER_EMBEDDER)
+    monkeypatch.setattr(record.database, "_cut_vectors", lambda: None)
+    monkeypatch.setattr(replacing, "count_crops", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        restore(record, gallery, others)
+    left = record.database.folder / "vectors-1-1.f32"
+    assert left.exists()
+    with contextlib.closing(Record(record.database.folder)) as again:
+        assert not left.exists()
+        assert len(ids(again, gallery)) == 3
 
 
 @pytest.mark.parametrize("kind", ["backup", "snapshot"])
@@ -228,8 +182,7 @@ def test_a_crop_removed_while_an_archive_is_written_is_no_part_of_it(
     record, gallery, tmp_path, monkeypatch, kind, when
 ):
     first, second, _third = enroll(record, gallery, 1, 2, 3)
-    reads_vectors = "read_contents" if kind == "snapshot" else "open_vectors"
-    name = reads_vectors if when == "before its vector" else "_remove_deleted"
+    name = "_copy_vectors" if when == "before its vector" else "_remove_deleted"
     goes_on = getattr(archive, name)
 
     def meanwhile(*arguments):
@@ -261,7 +214,7 @@ def test_forgotten_crops_leave_nothing_in_a_snapshot(record, gallery, tmp_path):
     assert b"behind the bins" not in held
     assert b"image 3" not in held
     assert np.full(4, 3.25, "<f4").tobytes() not in held
-    assert len(list(read_archive(folder))) == 2
+    check_archive(folder)
 
 
 def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
@@ -276,9 +229,10 @@ def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
     monkeypatch.undo()
     assert archived_ids(snapshot) == others
     assert read_description(snapshot).files == {}
-    assert [crop.record.crop_id for crop in read_archive(snapshot)] == others
+    check_archive(snapshot)
     assert len(remove_from_archive(snapshot, gallery, []).files) == 2
-    assert [crop.record.crop_id for crop in read_archive(snapshot)] == others
+    check_archive(snapshot)
+    assert archived_ids(snapshot) == others
 
 
 def test_a_snapshot_with_a_transaction_that_a_power_cut_ended_is_read_without_it(
@@ -316,7 +270,7 @@ def test_an_archive_that_does_not_fit_leaves_nothing(record, gallery, tmp_path, 
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(archive, "open_vectors", full)
+    monkeypatch.setattr(archive, "_copy_vectors", full)
     with pytest.raises(StorageFailed, match="nothing is left"):
         write_archive(record.database, tmp_path / "backups" / "b1", None)
     assert list((tmp_path / "backups").iterdir()) == []

@@ -147,20 +147,6 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
     assert all(np.array_equal(found[crop_id], vector) for crop_id in left)
 
 
-def test_a_gallery_with_a_restore_under_way_keeps_the_vectors_of_both(record, gallery):
-    crops = [new_crop(n) for n in range(3000)]
-    ids = [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops[:1500]).landed]
-    record.crops.remove(gallery, ids[:700])
-
-    def archived():
-        yield from crops[800:]
-        record.crops.release_space(gallery)
-
-    record.crops.replace(gallery, EMBEDDER, archived())
-    record.check()
-    assert record.galleries.get(gallery).crops == 2200
-
-
 def test_a_rebuild_is_asked_for_before_any_process_has_begun(record, gallery):
     record.remote_indexes.ask_rebuild(gallery)
     assert record.remote_indexes.state(gallery).unfinished

@@ -26,7 +26,7 @@ CROPS = 600
 REMOVED = 30
 TURNS = 3
 WORK = {
-    "restore": "while True: record.crops.replace(1, embedder, read_archive(base / 'kept'))",
+    "restore": "while True: replace_crops(record.database, 1, base / 'kept')",
     "copy": "[write_archive(record.database, base / f'copy-{n}') for n in range(1000)]",
     "forget": "[remove_from_archive(base / 'snapshot', 1, [crop_id]) or print(crop_id, flush=True)"
     " for crop_id in archived_ids(base / 'snapshot')]",
@@ -36,8 +36,8 @@ import sys
 from pathlib import Path
 from service.record.archive import *
 from service.record.record import Record
+from service.record.replacing import replace_crops
 base = Path(sys.argv[1])
-embedder = "a" * 64
 record = Record(base / "data")
 print("ready", flush=True)
 {}

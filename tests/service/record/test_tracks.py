@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from service.errors import DamagedRecord
-from service.record.archive import read_archive, write_archive
+from service.record.archive import archived_ids, check_archive, write_archive
 from service.record.database import FILE
 from service.record.record import Record
+from service.record.replacing import replace_crops
 from service.record.restoring import restore_backup, write_backup
 from service.record.tracks import cohesion
 from service.record.values import CropFields, CropFilter, GallerySettings
@@ -40,11 +41,11 @@ def tracks_of(record: Record, gallery: int) -> dict[str, str | None]:
 
 
 def without_tracks(folder) -> None:
-    """Make a record one of format 8, which had no tables of tracks."""
+    """Make a record one of format 8, which had no tracks and a table for restores."""
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
-        for table in ("tracks", "incoming_tracks"):
-            connection.execute(f"DROP TABLE {table}")
-            connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (table,))
+        connection.execute("DROP TABLE tracks")
+        connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = 'tracks'")
+        connection.execute("CREATE TABLE restores (gallery_id INTEGER)")
         connection.execute("PRAGMA user_version = 8")
         connection.commit()
 
@@ -122,7 +123,7 @@ def test_a_snapshot_keeps_tracks_and_its_restore_brings_them_back(record, galler
     write_archive(record.database, path, gallery)
     record.crops.change(gallery, [first], CropFields(track="moved"))
     record.crops.change(gallery, [second], CropFields(track="new"))
-    record.crops.replace(gallery, EMBEDDER, read_archive(path))
+    replace_crops(record.database, gallery, path)
     assert tracks_of(record, gallery) == {first: "7", second: None}
 
 
@@ -151,9 +152,13 @@ def test_archives_of_the_former_format_are_read_and_restored(tmp_path):
     for folder in (backup.path, snapshot):
         without_tracks(folder)
         (folder / "archive.json").write_text(_without_files(folder / "archive.json"))
-    assert [crop.record.crop_id for crop in read_archive(snapshot)] == ids
+    check_archive(snapshot)
+    assert archived_ids(snapshot) == ids
     restore_backup(backup, tmp_path / "restored", data)
     with contextlib.closing(Record(tmp_path / "restored")) as record:
+        assert tracks_of(record, gallery) == dict.fromkeys(ids)
+        record.crops.change(gallery, ids[:1], CropFields(track="new"))
+        replace_crops(record.database, gallery, snapshot)
         assert tracks_of(record, gallery) == dict.fromkeys(ids)
 
 

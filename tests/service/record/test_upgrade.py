@@ -16,8 +16,8 @@ import pytest
 from model.problems import InputProblem
 from service.ops.data_directory import DATABASE_NAME, snapshot_name
 from service.record import identities
-from service.record.archive import read_archive
 from service.record.record import Record
+from service.record.replacing import replace_crops
 from service.record.upgrade import upgrade
 from service.record.values import CropFilter, GallerySettings
 from service.record.verify import verify
@@ -89,7 +89,7 @@ def test_snapshots_and_merges_of_an_upgraded_record_are_undone_and_restored(rele
         assert after.identities.undo_merge(LOBBY, merge.merge_id).count == 1
         before = after.galleries.get(LOBBY).version
         path = tmp_path / "new" / snapshot_name(LOBBY, snapshot.snapshot_id)
-        assert after.crops.replace(LOBBY, EMBEDDER, read_archive(path)) > before
+        assert replace_crops(after.database, LOBBY, path) > before
         ids = [crop.crop_id for crop in after.crops.page(LOBBY, EVERYTHING).crops]
         assert ids == [crop["crop_id"] for crop in EXPECTED["crops"]]
 
