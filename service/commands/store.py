@@ -121,8 +121,8 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     _require_directory(data_dir)
     found = verify_record(data_dir)
     snapshots = {
-        f"{path.parent.name}/{path.name}": str(checked) if isinstance(checked, Exception) else None
-        for path, checked in check_snapshots(data_dir).items()
+        f"{path.parent.name}/{path.name}": damage and str(damage)
+        for path, damage in check_snapshots(data_dir).items()
     }
     whole = not found.damage and not any(snapshots.values())
     lines = [*_lines(data_dir, found)]

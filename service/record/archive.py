@@ -1,8 +1,8 @@
 """Archives: copies of a record, or of one gallery's crops, written while the record is served.
 
-An archive is a folder with the tables, the vector files and `archive.json`, which describes them. A
-backup is an archive of everything. A snapshot is an archive of one gallery without keys, searches
-and jobs. A folder gets its final name only when it is complete.
+An archive is a folder with a record: its tables and its vector files. A backup is an archive of
+everything. A snapshot is an archive of one gallery without keys, searches and jobs. A folder gets
+its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -11,28 +11,17 @@ import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
-
-from pydantic import TypeAdapter
 
 from model.problems import InputProblem
 from service.errors import (
     DamagedRecord,
     DamagedSnapshot,
     RecordUnavailable,
-    ServiceError,
     StorageFailed,
 )
-from service.ops.data_directory import (
-    UNFINISHED,
-    put_in_place,
-    snapshot_name,
-    sync,
-    unfinished_folder,
-)
+from service.ops.data_directory import put_in_place, snapshot_name, unfinished_folder
 from service.ops.failpoints import failpoint
 from service.record.crops import Crops
 from service.record.database import FILE, Database
@@ -44,7 +33,6 @@ from service.record.schema import (
     CHECKSUMS,
     CROPS,
     FEEDS,
-    FORMAT,
     GALLERIES,
     PEOPLE,
     PICTURES,
@@ -56,45 +44,14 @@ from service.record.values import Snapshot
 from service.record.vectors import VectorFiles
 from service.record.verify import verify
 
-DESCRIPTION = "archive.json"
 ROWS_AT_ONCE = 500
 OF_SNAPSHOT = (FEEDS, GALLERIES, PEOPLE, CROPS, TRACKS, CHECKSUMS, PICTURES)
-# Files that `Database` creates beside an open record.
-OF_OPEN_RECORD = ("record.acknowledged", "record.lock", "record.turn", "deleted.ids")
-
-Kind = Literal["backup", "snapshot"]
-
-
-@dataclass(frozen=True)
-class GalleryInArchive:
-    """A gallery in an archive as of its creation; `crops` excludes forgotten ones."""
-
-    gallery_id: int
-    name: str
-    embedder: str
-    version: int
-    crops: int
+# `Database` creates these files beside an open record; the lock shows an interrupted change.
+LOCK = "record.lock"
+OF_OPEN_RECORD = ("record.acknowledged", "record.turn", "deleted.ids", LOCK)
 
 
-@dataclass(frozen=True)
-class Description:
-    """The contents of an archive.
-
-    Attributes:
-        record_id: id of the record that was copied.
-        files: SHA-256 of each file by name. Empty while crops are being removed: then only rows and
-            vectors can be verified, against their own checksums.
-    """
-
-    kind: Kind
-    record_id: str
-    created_at: datetime
-    galleries: list[GalleryInArchive]
-    files: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
-
-
-def write_archive(database: Database, folder: Path, gallery_id: int | None = None) -> Description:
+def write_archive(database: Database, folder: Path, gallery_id: int | None = None) -> None:
     """Copy the current state of a record, or of one gallery's crops, to a new folder.
 
     Crops removed during the copy are omitted. The copy is verified before the folder gets its final
@@ -108,7 +65,7 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
     """
     try:
         with unfinished_folder(folder) as part:
-            description = fill_archive(database, part, gallery_id)
+            fill_archive(database, part, gallery_id)
             failpoint("snapshot.written")
             put_in_place(part, folder)
     except (OSError, sqlite3.OperationalError) as error:
@@ -116,12 +73,10 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
             f"the {'backup' if gallery_id is None else 'snapshot'} could not be written "
             f"({error}); nothing is left of it, free space there and try again"
         ) from error
-    return description
 
 
-def fill_archive(database: Database, part: Path, gallery_id: int | None = None) -> Description:
+def fill_archive(database: Database, part: Path, gallery_id: int | None = None) -> None:
     """Write an archive into an empty folder, as in `write_archive`; raises `OSError`."""
-    created_at = datetime.now(UTC)
     if gallery_id is None:
         _copy_record(database, part)
     else:
@@ -130,66 +85,39 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
     with contextlib.closing(StoredRecord(part)) as stored:
         reader = Reader(stored)
         feeds = read_feeds(reader)
-        record_id = reader.value("SELECT value FROM record WHERE name = 'record_id'")
-        rows = reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY gallery_id")
-    _copy_vectors(database, part, rows)
-    with contextlib.closing(Database(part)) as copy:
-        for row in rows:
-            _remove_deleted(copy, database, row["gallery_id"], feeds[row["gallery_id"]])
-    kind: Kind = "backup" if gallery_id is None else "snapshot"
-    galleries = [
-        GalleryInArchive(
-            row["gallery_id"], row["name"], row["embedder"], row["version"], row["crops"]
-        )
-        for row in rows
-    ]
-    description = describe_archive(part, Description(kind, record_id, created_at, galleries))
+        galleries = reader.rows(GALLERIES, "WHERE name IS NOT NULL")
+    _copy_vectors(database, part, galleries)
+    with open_to_change(part) as copy:
+        for gallery in galleries:
+            _remove_deleted(copy, database, gallery["gallery_id"], feeds[gallery["gallery_id"]])
     if damage := verify(part).damage:
         raise DamagedRecord(database.path, damage[0])
-    return description
 
 
-def read_description(folder: Path) -> Description:
-    """Read the description of an archive; raises `DamagedSnapshot` if it is unreadable."""
-    try:
-        description = DESCRIPTIONS.validate_json((folder / DESCRIPTION).read_bytes())
-    except (OSError, ValueError) as error:
-        raise DamagedSnapshot(folder, f"{DESCRIPTION} cannot be read ({error})") from error
-    if description.format > FORMAT:
-        why = f"it has format {description.format}, this program reads up to {FORMAT}"
-        raise DamagedSnapshot(folder, why)
-    return description
-
-
-def check_archive(folder: Path) -> Description:
-    """Verify all contents of an archive and return its description.
+def check_archive(folder: Path) -> None:
+    """Verify all contents of an archive.
 
     Raises:
-        DamagedSnapshot: names the first file, row or vector that differs from its checksum.
+        DamagedSnapshot: names the first row or vector that differs from its checksum.
     """
-    description = read_description(folder)
-    for name, sha256 in description.files.items():
-        path = folder / name
-        if not path.is_file() or file_sha256(path) != sha256:
-            raise DamagedSnapshot(folder, f"{name} is missing or corrupt")
     try:
         damage = verify(folder).damage
     except (InputProblem, sqlite3.DatabaseError) as error:
         damage = [str(error)]
     if damage:
         raise DamagedSnapshot(folder, damage[0])
-    return description
 
 
-def check_snapshots(data_dir: Path) -> dict[Path, Description | ServiceError]:
-    """Verify every snapshot of a data directory; return its description or its damage.
+def check_snapshots(data_dir: Path) -> dict[Path, DamagedSnapshot | None]:
+    """Verify every snapshot of a data directory and return its damage, if any.
 
     Snapshots are sorted by time, with which their ids begin.
     """
-    results: dict[Path, Description | ServiceError] = {}
+    results: dict[Path, DamagedSnapshot | None] = {}
     for folder in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
+        results[folder] = None
         try:
-            results[folder] = check_archive(folder)
+            check_archive(folder)
         except DamagedSnapshot as error:
             results[folder] = error
     return results
@@ -197,16 +125,18 @@ def check_snapshots(data_dir: Path) -> dict[Path, Description | ServiceError]:
 
 def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
     """Return the record's entry for a snapshot's archive; raises `DamagedSnapshot`."""
-    description = read_description(folder)
-    (gallery,) = description.galleries
+    statement = "SELECT group_concat(checksum) FROM (SELECT checksum FROM checksums ORDER BY slot)"
+    with open_archive(folder) as reader:
+        (gallery,) = reader.rows(GALLERIES)
+        checksums = reader.value(statement) or ""
     return Snapshot(
         snapshot_id=folder.stem,
-        gallery_id=gallery.gallery_id,
-        version=gallery.version,
-        embedding_fingerprint=gallery.embedder,
-        crops=gallery.crops,
+        gallery_id=gallery["gallery_id"],
+        version=gallery["version"],
+        embedding_fingerprint=gallery["embedder"],
+        crops=gallery["crops"],
         bytes=archive_bytes(folder),
-        sha256=hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest(),
+        sha256=hashlib.sha256(checksums.encode()).hexdigest(),
         created_at=created_at,
     )
 
@@ -218,12 +148,16 @@ def archive_bytes(folder: Path) -> int:
 @contextlib.contextmanager
 def open_archive(folder: Path) -> Iterator[Reader]:
     """Open an archive read-only; raises `DamagedSnapshot`."""
-    read_description(folder)
     try:
         with contextlib.closing(StoredRecord(folder)) as stored:
             yield Reader(stored)
-    except (DamagedRecord, FileNotFoundError, sqlite3.DatabaseError) as error:
+    except (DamagedRecord, sqlite3.DatabaseError) as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
+
+
+def read_record_id(reader: Reader) -> str:
+    record_id: str = reader.value("SELECT value FROM record WHERE name = 'record_id'")
+    return record_id
 
 
 def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
@@ -235,7 +169,7 @@ def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
         return [crop_id for (crop_id,) in rows]
 
 
-def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> Description:
+def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> None:
     """Remove crops with their vectors and pictures from an archive.
 
     After a power cut the crops are either present or removed; nothing of them is left when this
@@ -245,53 +179,29 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
         DamagedSnapshot: the archive cannot be read.
         StorageFailed: the disk fails.
     """
-    description = read_description(folder)
-    if description.files and not crop_ids:
-        return description
-    write_description(folder, replace(description, files={}))
+    if not crop_ids and not (folder / LOCK).exists():
+        return
     failpoint("snapshot-rewrite.begun")
     try:
-        with contextlib.closing(Database(folder)) as archive:
+        with open_to_change(folder) as archive:
+            of_gallery = (gallery_id,)
+            statement = "SELECT version FROM galleries WHERE gallery_id = ?"
+            version = Reader(archive).value(statement, of_gallery)
             for batch in batches(crop_ids, ROWS_AT_ONCE):
                 Crops(archive).remove(gallery_id, batch)
-    except (DamagedRecord, InputProblem) as error:
+            # An archive shows the version of which it is a copy.
+            statement = "UPDATE galleries SET version = ? WHERE gallery_id = ?"
+            archive.write(Transaction.change, statement, (version, *of_gallery))
+            failpoint("snapshot-rewrite.removed")
+    except InputProblem as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
-    failpoint("snapshot-rewrite.removed")
-    return describe_archive(folder, description)
 
 
-def write_description(folder: Path, description: Description) -> None:
-    path = folder / DESCRIPTION
-    temporary = path.with_suffix(UNFINISHED)
-    temporary.write_bytes(DESCRIPTIONS.dump_json(description, indent=1))
-    sync(temporary)
-    temporary.replace(path)
-    sync(folder)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def describe_archive(folder: Path, description: Description) -> Description:
-    """Write the description of a closed archive with its current crops and files; return it."""
-    close_alone(folder)
-    galleries = []
-    with contextlib.closing(StoredRecord(folder)) as stored:
-        for gallery in description.galleries:
-            statement = "SELECT crops FROM galleries WHERE gallery_id = ?"
-            crops = Reader(stored).value(statement, (gallery.gallery_id,))
-            galleries.append(replace(gallery, crops=crops))
-    names = [FILE, *(path.name for path in folder.glob("vectors-*"))]
-    files = {name: file_sha256(folder / name) for name in sorted(names)}
-    description = replace(description, galleries=galleries, files=files)
-    write_description(folder, description)
-    return description
-
-
-def close_alone(folder: Path) -> None:
-    """Make the file of a closed record complete without other files beside it."""
+@contextlib.contextmanager
+def open_to_change(folder: Path) -> Iterator[Database]:
+    """Open the record of an archive to change it, and then make its file complete by itself."""
+    with contextlib.closing(Database(folder)) as archive:
+        yield archive
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     for name in OF_OPEN_RECORD:
@@ -356,6 +266,3 @@ def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Ma
     rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
     for crop_ids in batches([row["crop_id"] for row in rows], ROWS_AT_ONCE):
         Crops(copy).remove(gallery_id, crop_ids)
-
-
-DESCRIPTIONS = TypeAdapter(Description)

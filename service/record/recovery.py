@@ -7,12 +7,12 @@ import shutil
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from model.problems import InputProblem
 from service.record.archive import (
-    Description,
     check_snapshots,
     describe_snapshot,
     open_archive,
@@ -136,11 +136,11 @@ class _Recovery:
         self._damaged = damaged
         self._inspection = inspection
         snapshots = check_snapshots(damaged).items()
-        self._snapshots: dict[Path, Description] = {
-            folder: description
-            for folder, description in snapshots
-            if isinstance(description, Description)
-        }
+        self._snapshots = [
+            (folder, describe_snapshot(folder, datetime.fromtimestamp(folder.stat().st_mtime, UTC)))
+            for folder, damage in snapshots
+            if damage is None
+        ]
 
     def copy_rows(self) -> None:
         if self._inspection is None:
@@ -171,10 +171,10 @@ class _Recovery:
             outcome.damage = [*inspected.damage] if inspected else ["its record is missing"]
             # An unreadable page may have contained crops of any gallery.
             is_damaged = outcome.damage or self.done.unread
-            for folder, description in reversed(self._snapshots.items()):
-                (gallery,) = description.galleries
-                same_embedder = gallery.embedder == entry.embedding_fingerprint
-                if is_damaged and same_embedder and gallery.gallery_id == entry.gallery_id:
+            vectors = (entry.gallery_id, entry.embedding_fingerprint)
+            for folder, snapshot in reversed(self._snapshots):
+                same = vectors == (snapshot.gallery_id, snapshot.embedding_fingerprint)
+                if is_damaged and same:
                     database.write_from(folder, add_missing_crops, entry.gallery_id, folder)
                     database.write(count_crops, entry.gallery_id)
         self._record.delete_again(deleted)
@@ -188,10 +188,11 @@ class _Recovery:
             ]
 
     def copy_snapshots(self) -> None:
-        for folder, description in self._snapshots.items():
-            copy = self._record.database.folder / folder.relative_to(self._damaged)
-            shutil.copytree(folder, copy)
-            self._record.snapshots.keep(describe_snapshot(copy, description.created_at))
+        for folder, snapshot in self._snapshots:
+            shutil.copytree(
+                folder, self._record.database.folder / folder.relative_to(self._damaged)
+            )
+            self._record.snapshots.keep(snapshot)
             self.done.snapshots.append(folder)
 
     def _write(self, rule: Any, *arguments: Any) -> Any:
@@ -214,7 +215,7 @@ class _Recovery:
 
     def _add_lost_galleries(self) -> None:
         known = {gallery.gallery_id for gallery in self._record.galleries.all()}
-        for folder in reversed(self._snapshots):
+        for folder, _ in reversed(self._snapshots):
             with open_archive(folder) as reader:
                 (row,) = reader.rows(GALLERIES)
             if row["gallery_id"] not in known:

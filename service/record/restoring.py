@@ -35,24 +35,24 @@ from service.ops.data_directory import (
     unfinished_folder,
 )
 from service.record.archive import (
+    archived_ids,
     check_archive,
     describe_snapshot,
     fill_archive,
-    read_description,
+    open_archive,
+    read_record_id,
     remove_from_archive,
 )
 from service.record.database import FILE, Database
 from service.record.marks import DeletedIds
-from service.record.reading import stored_uri
 from service.record.record import Record
-from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
+from service.record.transaction import AMONG, Reader, Transaction, as_json
 from service.record.verify import verify
 from service.record.watch import NEWEST_ALERT, stop_watching
 
 NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 PART = f"new{UNFINISHED}"
-CROPS_AT_ONCE = 500
 # Key columns of tables whose rows stay deleted if a later record lacks them, with dependent rows.
 STAYS_GONE = {
     "merges": "merge_id",
@@ -79,8 +79,8 @@ class Backup:
 
     def is_of(self, record_id: str) -> bool:
         """Return whether it is a backup of this record; False if it is unreadable."""
-        with contextlib.suppress(DamagedSnapshot):
-            return read_description(self.path).record_id == record_id
+        with contextlib.suppress(DamagedSnapshot), open_archive(self.path) as reader:
+            return read_record_id(reader) == record_id
         return False
 
 
@@ -108,7 +108,7 @@ def kept_backups(folder: Path) -> list[Backup]:
 
 
 def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
-    record_id = Reader(database).value("SELECT value FROM record WHERE name = 'record_id'")
+    record_id = read_record_id(Reader(database))
     now = datetime.now(UTC)
     for backup in reversed(kept_backups(folder)):
         if backup.taken_at <= now and backup.is_of(record_id):
@@ -141,13 +141,12 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
             for unfinished in folder.glob(f"*{UNFINISHED}"):
                 shutil.rmtree(unfinished)
             _require_room(database, folder, reserved)
-            # Two backups of the same second would have the same name.
-            while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
-                time.sleep(0.1)
-            with unfinished_folder(path) as part:
-                created_at = fill_archive(database, part).created_at
+            with unfinished_folder(folder / "backup") as part:
+                fill_archive(database, part)
                 _copy_files(database, part)
-                path = folder / f"{created_at:{NAME_FORMAT}}"
+                # Two backups of the same second would have the same name.
+                while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
+                    time.sleep(0.1)
                 put_in_place(part, path)
     except BlockingIOError as error:
         raise InputProblem(f"{folder}: another backup is being written; wait for it") from error
@@ -184,20 +183,21 @@ def restore_backup(
         for path in (backup.path / FILE, *backup.path.glob("vectors-*")):
             copy_file(path, part / path.name)
         with contextlib.closing(Record(part)) as record:
-            with _attached(record, restored.by or part):
-                _require_same(record, restored)
-                _leave_out(record, restored)
-                for job in record.jobs.open():
-                    record.jobs.cancel(job.job_id)
-                record.database.write(stop_watching)
-                deleted_crops = _delete_crops(record, deleted)
-            entries = record.galleries.all()
-            restored.left_out = {
-                entry.name: len(deleted_crops[entry.gallery_id]) for entry in entries
-            }
-            restored.crops = {entry.name: entry.crops for entry in entries}
-            sources = [place for place in (restored.by, backup.path) if place]
-            _put_snapshots(record, sources, part, deleted_crops)
+            backed_up = record.galleries.all()
+            gone = record.database.write_from(restored.by or part, _leave_out, restored)
+            record.delete_again(deleted | gone)
+            for key_id in restored.keys:
+                record.keys.revoke(key_id)
+            for job in record.jobs.open():
+                record.jobs.cancel(job.job_id)
+            record.database.write(stop_watching)
+            restored.crops = {entry.name: entry.crops for entry in record.galleries.all()}
+            for entry in backed_up:
+                if entry.name in restored.crops:
+                    restored.left_out[entry.name] = entry.crops - restored.crops[entry.name]
+                else:
+                    restored.galleries.append(entry.name)
+            _put_snapshots(record, [place for place in (restored.by, backup.path) if place])
         for path in (restored.by or backup.path).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
@@ -254,7 +254,8 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
 
 
 def _find_later(backup: Backup, current: Path) -> Path | None:
-    record_id = read_description(backup.path).record_id
+    with open_archive(backup.path) as reader:
+        record_id = read_record_id(reader)
     backups = kept_backups(backup.path.parent)
     newer = [other.path for other in backups if other.path > backup.path and other.is_of(record_id)]
     for folder in (current, *reversed(newer)):
@@ -274,91 +275,63 @@ def _is_no_database(folder: Path) -> bool:
     return not (folder / FILE).read_bytes()[:16].startswith(b"SQLite format 3")
 
 
-@contextlib.contextmanager
-def _attached(record: Record, folder: Path) -> Iterator[None]:
-    connection = record.database.connection()
-    connection.execute("ATTACH ? AS later", (stored_uri(folder / FILE),))
-    try:
-        yield
-    finally:
-        connection.execute("DETACH later")
+def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
+    """Delete what the later record, `other`, no longer has, except for crops, galleries and keys.
 
-
-def _require_same(record: Record, restored: Restored) -> None:
+    Returns:
+        These crops and galleries, as in `DeletedIds`; `restored` gets the keys.
+    """
     statement = "SELECT count(DISTINCT value) FROM ({} UNION ALL {}) WHERE name = 'record_id'"
-    sources = [f"SELECT name, value FROM {schema}.record" for schema in ("main", "later")]
-    if Reader(record.database).value(statement.format(*sources)) != 1:
+    sources = [f"SELECT name, value FROM {schema}.record" for schema in ("main", "other")]
+    if transaction.value(statement.format(*sources)) != 1:
         raise InputProblem(
             f"{restored.by}: is another record than the backup's; name the backup's own data "
             "directory with --data-dir or, if it is lost, a directory that does not exist"
         )
-
-
-def _leave_out(record: Record, restored: Restored) -> None:
-    reader = Reader(record.database)
-    for (key_id,) in reader.execute(
-        "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM later.api_keys)"
-    ):
-        if record.keys.revoke(key_id):
-            restored.keys.append(key_id)
-    living = "SELECT 1 FROM later.galleries WHERE gallery_id = ? AND name IS NOT NULL"
-    for entry in record.galleries.all():
-        if reader.value(living, (entry.gallery_id,)) is None:
-            record.galleries.delete(entry.gallery_id)
-            restored.galleries.append(entry.name)
-    record.database.write(_apply_later_deletions)
-
-
-def _apply_later_deletions(transaction: Transaction) -> None:
     transaction.removes = True
-    tables = transaction.execute("SELECT name FROM later.sqlite_master WHERE type = 'table'")
+    tables = transaction.execute("SELECT name FROM other.sqlite_master WHERE type = 'table'")
     # A record last written by an earlier version lacks some of them.
     for table in STAYS_GONE.keys() & {name for (name,) in tables}:
         key = STAYS_GONE[table]
         transaction.change(
-            f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM later.{table})"
+            f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM other.{table})"
         )
     transaction.change(
         "INSERT OR REPLACE INTO case_deletions (case_id, day, searches) SELECT case_id, day, "
-        "searches FROM later.case_deletions WHERE case_id IN (SELECT case_id FROM cases)"
+        "searches FROM other.case_deletions WHERE case_id IN (SELECT case_id FROM cases)"
     )
     transaction.change(
         "INSERT OR IGNORE INTO tombstones (gallery_id, crop_id, removed_at) SELECT gallery_id, "
-        "crop_id, removed_at FROM later.tombstones "
+        "crop_id, removed_at FROM other.tombstones "
         "WHERE gallery_id IN (SELECT gallery_id FROM galleries)"
     )
     transaction.change(
-        "UPDATE galleries SET version = 1 + max(version, (SELECT version FROM later.galleries "
-        "AS other WHERE other.gallery_id = galleries.gallery_id))"
+        "UPDATE galleries SET version = 1 + max(version, coalesce((SELECT version FROM "
+        "other.galleries AS later WHERE later.gallery_id = galleries.gallery_id), 0))"
     )
     transaction.change(
         "INSERT OR REPLACE INTO record (name, value) SELECT name, max(value) FROM "
-        "(SELECT name, value FROM record UNION ALL SELECT name, value FROM later.record) "
+        "(SELECT name, value FROM main.record UNION ALL SELECT name, value FROM other.record) "
         f"WHERE name IN {AMONG} GROUP BY name",
         (as_json(COUNTERS),),
     )
-
-
-def _delete_crops(record: Record, removed: Collection[str]) -> dict[int, list[str]]:
-    """Delete crops that the later record lacks, or whose ids are given; return ids by gallery."""
-    gone: dict[int, list[str]] = {}
-    statement = (
-        "SELECT crop_id, EXISTS (SELECT 1 FROM later.crops AS other WHERE other.gallery_id = "
-        "crops.gallery_id AND other.crop_id = crops.crop_id) FROM crops WHERE gallery_id = ?"
+    keys = transaction.execute(
+        "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"
     )
-    for entry in record.galleries.all():
-        rows = Reader(record.database).execute(statement, (entry.gallery_id,))
-        ids = [crop_id for crop_id, exists in rows if not exists or crop_id in removed]
-        gone[entry.gallery_id] = ids
-        for batch in batches(ids, CROPS_AT_ONCE):
-            record.crops.remove(entry.gallery_id, batch)
-    return gone
+    restored.keys = [key_id for (key_id,) in keys]
+    gone = transaction.execute(
+        "SELECT crop_id FROM crops WHERE (gallery_id, crop_id) NOT IN "
+        "(SELECT gallery_id, crop_id FROM other.crops) "
+        "UNION ALL SELECT 'gallery ' || gallery_id || ' ' || created_at FROM galleries "
+        "WHERE gallery_id NOT IN (SELECT gallery_id FROM other.galleries WHERE name IS NOT NULL)"
+    )
+    return {name for (name,) in gone}
 
 
-def _put_snapshots(
-    record: Record, places: Collection[Path], into: Path, gone: dict[int, list[str]]
-) -> None:
-    for gallery_id, crop_ids in gone.items():
+def _put_snapshots(record: Record, places: Collection[Path]) -> None:
+    into = record.database.folder
+    for gallery in record.galleries.all():
+        gallery_id = gallery.gallery_id
         for snapshot in record.snapshots.all(gallery_id):
             name = snapshot_name(gallery_id, snapshot.snapshot_id)
             source = next((place / name for place in places if (place / name).is_dir()), None)
@@ -366,6 +339,6 @@ def _put_snapshots(
                 record.snapshots.remove(gallery_id, snapshot.snapshot_id)
                 continue
             shutil.copytree(source, into / name)
-            if crop_ids:
-                remove_from_archive(into / name, gallery_id, crop_ids)
+            deleted = record.crops.removed_among(gallery_id, archived_ids(into / name))
+            remove_from_archive(into / name, gallery_id, deleted)
             record.snapshots.keep(describe_snapshot(into / name, snapshot.created_at))

@@ -22,12 +22,7 @@ from service.ops.data_directory import (
     make_folder,
     snapshot_name,
 )
-from service.record.archive import (
-    Description,
-    GalleryInArchive,
-    describe_archive,
-    describe_snapshot,
-)
+from service.record.archive import describe_snapshot, open_to_change
 from service.record.crop_changes import put_crops
 from service.record.database import Database
 from service.record.format7 import END, OldRecord, key, open_old_snapshot
@@ -57,7 +52,7 @@ from service.record.schema import (
     as_micros,
     now_ms,
 )
-from service.record.transaction import Reader, Transaction, batches
+from service.record.transaction import Transaction, batches
 from service.record.values import (
     KEPT_CASE,
     KEPT_QUERY,
@@ -270,7 +265,7 @@ class _Upgrade:
             name = snapshot_name(entry.gallery_id, snapshot.snapshot_id)
             folder = self.folder / name
             try:
-                self._write_archive(entry, self.old_folder / name, folder, snapshot.created_at)
+                self._write_archive(entry, self.old_folder / name, folder)
             except DamagedSnapshot as error:
                 log.error("%s was left out: %s", name, error.detail)
                 upgraded.left_out.append(name)
@@ -278,9 +273,7 @@ class _Upgrade:
                 continue
             self.new.snapshots.keep(describe_snapshot(folder, snapshot.created_at))
 
-    def _write_archive(
-        self, entry: GalleryRecord, file: Path, folder: Path, created_at: datetime
-    ) -> None:
+    def _write_archive(self, entry: GalleryRecord, file: Path, folder: Path) -> None:
         header = open_old_snapshot(file)
         embedder = header.embedding_fingerprint or entry.embedding_fingerprint
         make_folder(folder)
@@ -290,14 +283,8 @@ class _Upgrade:
             replace(crop, record=replace(crop.record, row_id=slot, inside=crop.picture is not None))
             for slot, crop in enumerate(header.read(), 1)
         )
-        with contextlib.closing(Database(folder)) as archive:
+        with open_to_change(folder) as archive:
             _fill_gallery(archive, _gallery_values(archived), crops)
-        statement = "SELECT value FROM record WHERE name = 'record_id'"
-        record_id = Reader(self.new.database).value(statement)
-        gallery = GalleryInArchive(
-            entry.gallery_id, header.gallery or entry.name, embedder, header.version, header.crops
-        )
-        describe_archive(folder, Description("snapshot", record_id, created_at, [gallery]))
 
     def _add_jobs(self, transaction: Transaction, galleries: Collection[int]) -> None:
         for job_id, body in self.old.below("job"):

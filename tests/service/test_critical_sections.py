@@ -32,7 +32,8 @@ from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
 from service.record import archive, crop_changes
-from service.record.archive import DESCRIPTION, check_archive, describe_snapshot, open_archive
+from service.record.archive import check_archive, describe_snapshot, open_archive
+from service.record.database import FILE
 from service.record.schema import PEOPLE
 from service.record.values import CropFilter, GallerySettings
 from service.runtime import Runtime
@@ -363,9 +364,9 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
                 patched.setattr(crop_changes, "datetime", NineDaysBehind)
                 await forget_crop(runtime, crop.gallery, crop.crop_id)
         path = archives.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
-        description = path / DESCRIPTION
-        whole = description.read_bytes()
-        description.write_bytes(b"damaged")
+        file = path / FILE
+        whole = file.read_bytes()
+        file.write_bytes(b"damaged")
         await maintenance._run_once(runtime)
         left = [
             runtime.record.crops.removed_among(crop.gallery.gallery_id, [crop.crop_id])
@@ -374,7 +375,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         assert left == [[damaged.crop_id], []]
         (described,) = await archives.list_snapshots(runtime, case.gallery)
         assert described.crops == 1
-        description.write_bytes(whole)
+        file.write_bytes(whole)
         await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
         restored = runtime.record.crops.page(
             damaged.gallery.gallery_id, CropFilter(), limit=9
