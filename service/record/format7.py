@@ -89,30 +89,27 @@ class OldRecord:
         galleries = [GALLERY.validate_json(body) for _, body in self.below("gallery")]
         return [gallery for gallery in galleries if gallery.name]
 
-    def crops(self, gallery: GalleryRecord, side: int) -> Iterator[ArchivedCrop]:
-        """Yield the crops of a gallery by row, with pictures and the vectors of a side.
-
-        Crops without a vector of that side are omitted.
+    def crops(self, gallery: GalleryRecord) -> Iterator[ArchivedCrop]:
+        """Yield the crops of a gallery by row, with pictures and the searched vectors.
 
         Raises:
-            DamagedRecord: a picture, or a vector of the searched side, is missing.
+            DamagedRecord: a picture or a vector is missing.
         """
         for _, body in self.below("crop", gallery.gallery_id, gallery.at):
             crop = CROP.validate_json(body)
-            vector = self._vector(gallery, side, crop)
-            if vector is not None:
-                picture = self._picture(gallery, crop)
-                record = replace(crop, inside=picture is not None)
-                yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
+            vector = self._vector(gallery, crop)
+            picture = self._picture(gallery, crop)
+            record = replace(crop, inside=picture is not None)
+            yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
 
-    def _vector(self, gallery: GalleryRecord, side: int, crop: StoredCrop) -> bytes | None:
-        place = (gallery.gallery_id, gallery.at, side, crop.row_id)
+    def _vector(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes:
+        place = (gallery.gallery_id, gallery.at, gallery.side, crop.row_id)
         vector = self.body("vector", *place, looked_up=True)
-        name = f"{gallery.gallery_id}/{crop.crop_id}.{side}.f32"
+        name = f"{gallery.gallery_id}/{crop.crop_id}.{gallery.side}.f32"
         outside = self.path.with_name(IMAGES) / name
         if vector is None and outside.is_file():
             vector = self._unsealed(name.encode(), outside.read_bytes())
-        if vector is None and side == gallery.side:
+        if vector is None:
             raise DamagedRecord(self.path, f"the vector of crop {crop.crop_id} is gone")
         return vector
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,6 @@ from model.problems import InputProblem
 from service.errors import DamagedSnapshot
 from service.ops.data_directory import (
     DATABASE_NAME,
-    IMPORTS,
     make_folder,
     snapshot_name,
 )
@@ -27,7 +26,6 @@ from service.record.crop_changes import put_crops
 from service.record.database import Database
 from service.record.format7 import END, OldRecord, key, open_old_snapshot
 from service.record.galleries import EMPTY, add_gallery, count_crops
-from service.record.jobs import Job, job_values
 from service.record.keys import API_KEY
 from service.record.record import Record
 from service.record.restoring import new_data_directory
@@ -36,10 +34,6 @@ from service.record.schema import (
     CALIBRATIONS,
     CASE_DELETIONS,
     CASE_SEARCHES,
-    CASES,
-    GROUPS,
-    JOB_PROBLEMS,
-    JOBS,
     MERGED_CROPS,
     MERGES,
     RECORD,
@@ -70,7 +64,6 @@ ALL = 2**31
 VECTOR_SUFFIX = ".f32"
 SEARCH_BY_HASH = "search of"
 SNAPSHOT = TypeAdapter(Snapshot)
-JOB = TypeAdapter(Job)
 
 
 @dataclass
@@ -84,8 +77,8 @@ class Upgraded:
 def upgrade(old: Path, into: Path) -> Upgraded:
     """Convert the record of a data directory or backup, writing it into another directory.
 
-    Galleries keep their ids and versions, crops their ids and row numbers. The old record is only
-    read.
+    Galleries keep their ids and versions, crops their ids and row numbers. Jobs, and what a reindex
+    or a grouping has prepared, are left out. The old record is only read.
 
     Args:
         old: a data directory that no service uses, or a folder written by `gmn backup`.
@@ -111,8 +104,6 @@ def upgrade(old: Path, into: Path) -> Upgraded:
             (part / "deleted.ids").unlink(missing_ok=True)
             for path in old.glob("audit*"):
                 shutil.copy(path, part)
-            if (old / IMPORTS).is_dir():
-                shutil.copytree(old / IMPORTS, part / IMPORTS)
     return upgraded
 
 
@@ -128,16 +119,14 @@ class _Upgrade:
     def run(self) -> Upgraded:
         upgraded = Upgraded()
         self._write_values()
-        galleries = sorted(self.old.galleries(), key=lambda gallery: gallery.name)
-        for entry in galleries:
-            self._write_crops(entry)
+        for entry in sorted(self.old.galleries(), key=lambda gallery: gallery.name):
+            crops = self.old.crops(entry)
+            _fill_gallery(self.new.database, _gallery_values(entry), crops)
             self._write(self._add_marks, entry)
             self._write_desk(entry.gallery_id)
             self._write(self._add_calibrations, entry.gallery_id)
             self._write_snapshots(entry, upgraded)
             upgraded.crops[entry.name] = entry.crops
-        gallery_ids = {entry.gallery_id for entry in galleries}
-        self._write(self._add_jobs, gallery_ids)
         self._write(self._add_collections)
         self._write_keys()
         return upgraded
@@ -164,13 +153,6 @@ class _Upgrade:
             names |= {state.get("collection"), state.get("building")}
         unneeded = [{"name": name, "since_ms": now_ms()} for name in names - {"", None}]
         transaction.insert(UNNEEDED_COLLECTIONS, *unneeded)
-
-    def _write_crops(self, entry: GalleryRecord) -> None:
-        crops = self.old.crops(entry, entry.side)
-        _fill_gallery(self.new.database, _gallery_values(entry), crops)
-        if entry.staged_side is not None:
-            for batch in batches(self.old.crops(entry, entry.staged_side), CROPS_AT_ONCE):
-                self._write(_add_staged, entry, entry.staged_side, batch)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
@@ -200,10 +182,6 @@ class _Upgrade:
             # If nobody has that name, there is nothing to undo.
             if merge["into"] in people:
                 self._add_merge(transaction, gallery_id, merge_id, merge, people[merge["into"]])
-        grouping = self.old.json("groups", gallery_id)
-        if grouping is not None:
-            row = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
-            transaction.insert(GROUPS, row)
         strays = [
             {"gallery_id": gallery_id, "name": name, "until": _micros(moment)}
             for name, moment in self.old.named("stray", gallery_id)
@@ -234,8 +212,10 @@ class _Upgrade:
             self._write(
                 _add_reviews, [search for search in searches if search.query_id in stored_ids]
             )
-        cases = [KEPT_CASE.validate_json(body) for _, body in self.old.below("case", gallery_id)]
-        self._write(_add_cases, gallery_id, cases)
+        for _, body in self.old.below("case", gallery_id):
+            case = KEPT_CASE.validate_json(body)
+            self.new.cases.create(gallery_id, case)
+            self._write(_fill_case, case)
 
     def _add_calibrations(self, transaction: Transaction, gallery_id: int) -> None:
         published = dict(self.old.named("published", gallery_id))
@@ -286,17 +266,6 @@ class _Upgrade:
         with open_to_change(folder) as archive:
             _fill_gallery(archive, _gallery_values(archived), crops)
 
-    def _add_jobs(self, transaction: Transaction, galleries: Collection[int]) -> None:
-        for job_id, body in self.old.below("job"):
-            job = JOB.validate_json(body)
-            if job.gallery_id in galleries:
-                transaction.insert(JOBS, job_values(job))
-                problems = [
-                    {"job_id": job_id, "number": int(number, 16), "problem": problem.decode()}
-                    for number, problem in self.old.below("job problem", job_id)
-                ]
-                transaction.insert(JOB_PROBLEMS, *problems)
-
     def _write_keys(self) -> None:
         for _, body in self.old.below("api key"):
             self.new.keys.add(API_KEY.validate_json(body))
@@ -334,23 +303,6 @@ def _gallery_values(entry: GalleryRecord) -> dict[str, Any]:
     }
 
 
-def _add_staged(
-    transaction: Transaction, entry: GalleryRecord, side: int, crops: Sequence[ArchivedCrop]
-) -> None:
-    vectors = {crop.record.row_id: (crop.record.crop_id, crop.vector) for crop in crops}
-    transaction.write_vectors(entry.gallery_id, side, vectors)
-    values = {
-        "staged_embedder": entry.staged_fingerprint,
-        "staged_side": side,
-        "staged_dimension": len(crops[0].vector),
-        "staged_slot": entry.staged_row,
-        "staged_crops": entry.staged_crops,
-    }
-    changes = ", ".join(f"{name} = ?" for name in values)
-    statement = f"UPDATE galleries SET {changes} WHERE gallery_id = ?"
-    transaction.change(statement, (*values.values(), entry.gallery_id))
-
-
 def _add_reviews(transaction: Transaction, searches: Iterable[KeptQuery]) -> None:
     reviews = [
         {
@@ -366,28 +318,24 @@ def _add_reviews(transaction: Transaction, searches: Iterable[KeptQuery]) -> Non
     transaction.insert(REVIEWS, *reviews)
 
 
-def _add_cases(transaction: Transaction, gallery_id: int, cases: Sequence[Case]) -> None:
+def _fill_case(transaction: Transaction, case: Case) -> None:
     stored_ids = {query_id for (query_id,) in transaction.execute("SELECT query_id FROM searches")}
-    for case in cases:
-        values = {name: getattr(case, name) for name in ("case_id", "name", "notes", "key_id")}
-        values |= {"gallery_id": gallery_id, "created_at": as_micros(case.created_at)}
-        transaction.insert(CASES, values | {"changed_at": as_micros(case.changed_at)})
-        entries = [
-            {
-                "case_id": case.case_id,
-                "query_id": query_id,
-                "added_at": as_micros(entry.added_at),
-                "note": entry.note,
-            }
-            for query_id, entry in case.queries.items()
-            if query_id in stored_ids
-        ]
-        transaction.insert(CASE_SEARCHES, *entries)
-        deleted = [
-            {"case_id": case.case_id, "day": day.isoformat(), "searches": searches}
-            for day, searches in case.deleted_searches.items()
-        ]
-        transaction.insert(CASE_DELETIONS, *deleted)
+    entries = [
+        {
+            "case_id": case.case_id,
+            "query_id": query_id,
+            "added_at": as_micros(entry.added_at),
+            "note": entry.note,
+        }
+        for query_id, entry in case.queries.items()
+        if query_id in stored_ids
+    ]
+    transaction.insert(CASE_SEARCHES, *entries)
+    deleted = [
+        {"case_id": case.case_id, "day": day.isoformat(), "searches": searches}
+        for day, searches in case.deleted_searches.items()
+    ]
+    transaction.insert(CASE_DELETIONS, *deleted)
 
 
 def _micros(moment: str) -> int:

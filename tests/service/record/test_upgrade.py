@@ -30,6 +30,11 @@ FIRST_VERSION = Path(__file__).parent / "version_0.1.0" / "galleries.sqlite3.gz"
 EVERYTHING = CropFilter()
 EXPECTED = json.loads((FORMAT_7 / "answers.json").read_text())
 SERVED = EXPECTED.pop("served")
+# Jobs are left out, with what they have prepared.
+LEFT_OUT = ("jobs", "open jobs", "problems", "groups", "staged")
+UNSTAGED = {"staged_fingerprint": None, "staged_side": None, "staged_crops": 0, "staged_row": 0}
+for gallery in EXPECTED["galleries"]:
+    gallery.update(UNSTAGED)
 # The number of the gallery `lobby`, of which something of everything is kept.
 LOBBY = 2
 
@@ -74,9 +79,9 @@ def test_every_part_of_an_upgraded_record_answers_as_before(released, tmp_path):
     with contextlib.closing(Record(tmp_path / "new")) as after:
         found = answers_of(after)
         for part, answer in EXPECTED.items():
-            assert found[part] == answer, part
-        staged = after.database.vectors.open(LOBBY, 1, 3)
-        assert staged.read([2, 3]).tolist() == [[0, 1, 2], [1, 1, 1]]
+            if part not in LEFT_OUT:
+                assert found[part] == answer, part
+        assert after.jobs.page(None, 9) == []
         assert after.galleries.create("new", EMBEDDER, GallerySettings()).gallery_id == 4
 
 
