@@ -121,7 +121,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     _require_directory(data_dir)
     found = verify_record(data_dir)
     snapshots = {
-        f"{path.parent.name}/{path.name}": damage and str(damage)
+        f"{path.parent.name}/{path.name}": damage
         for path, damage in check_snapshots(data_dir).items()
     }
     whole = not found.damage and not any(snapshots.values())
@@ -334,8 +334,7 @@ def _lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
         yield f"  {problem}"
     for gallery in found.galleries.values():
         others = f", {len(gallery.damage)} not" if gallery.damage else ""
-        kept = f", {gallery.whole_searches} kept searches" * bool(gallery.whole_searches)
-        yield f"gallery {gallery.name}: {gallery.whole} crops as written{kept}{others}"
+        yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
         for line in shortened(gallery.damage, DAMAGE_SHOWN):
             yield f"  {line}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from gmn_client.models import RestoredSnapshot
+from gmn_client.models import RestoredSnapshot, Snapshot
 from service.errors import (
     ServiceError,
     SnapshotsNotRewritten,
@@ -24,7 +24,6 @@ from service.errors import (
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import (
     IMPORTS,
-    INDEXES,
     SNAPSHOTS,
     STRAY,
     UNFINISHED,
@@ -44,7 +43,6 @@ from service.record.archive import (
 )
 from service.record.replacing import replace_crops
 from service.record.restoring import Backup, kept_backups
-from service.record.values import Snapshot
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -90,21 +88,22 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
 
     def copy() -> Snapshot:
         store.unneeded_files.add([name])
-        write_archive(store.database, path, gallery_id)
-        failpoint("snapshot.in-place")
-        return describe_snapshot(path, datetime.now(UTC))
-
-    async def take(result: dict[str, Any]) -> Snapshot:
         try:
-            snapshot = await runtime.pools.files.run(copy)
-            result["snapshot_id"] = snapshot_id
-            await runtime.galleries.write(store.snapshots.keep, snapshot)
+            write_archive(store.database, path, gallery_id)
+            failpoint("snapshot.in-place")
+            snapshot = describe_snapshot(path, datetime.now(UTC))
+            store.snapshots.keep(gallery_id, snapshot)
         except (UnknownGallery, StorageFailed) as error:
             with contextlib.suppress(ServiceError):
-                await runtime.pools.files.run(remove_unneeded, runtime, name)
+                remove_unneeded(runtime, name)
             if isinstance(error, UnknownGallery):
                 raise UnknownGallery(gallery.name) from error
             raise
+        return snapshot
+
+    async def take(result: dict[str, Any]) -> Snapshot:
+        snapshot = await runtime.pools.files.run(copy)
+        result["snapshot_id"] = snapshot_id
         failpoint("snapshot.registered")
         # A person may have been forgotten during the copy.
         return (await _remove_deleted(runtime, gallery, snapshot))[0]
@@ -221,7 +220,7 @@ async def _remove_deleted(
     rewritten, removed, of_identity = await runtime.pools.files.run(rewrite)
     # The description also changes if a process was killed after rewriting the files.
     if rewritten != snapshot:
-        await runtime.galleries.write(store.snapshots.keep, rewritten)
+        await runtime.galleries.write(store.snapshots.keep, gallery.gallery_id, rewritten)
     return rewritten, removed, of_identity
 
 
@@ -254,8 +253,6 @@ async def clear_files(runtime: Runtime) -> None:
                 move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
         await runtime.pools.files.run(_move_stray_imports, runtime)
-        # Index files of version 0.5.0; vectors are now searched in the record's files.
-        await runtime.pools.files.run(shutil.rmtree, data_dir / INDEXES, ignore_errors=True)
     except (OSError, ServiceError) as error:
         log.error("files without a record could not be removed or moved: %s", error)
 

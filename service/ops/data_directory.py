@@ -26,7 +26,6 @@ SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
 # Suffix of files and folders that get their final name when they are complete.
 UNFINISHED = ".part"
-INDEXES = "indexes"
 # Files unknown to the record are moved into a folder of this name beside them.
 STRAY = "stray"
 SNAPSHOT_SUFFIX = ".gmn"

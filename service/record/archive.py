@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import (
     DamagedRecord,
@@ -40,7 +41,6 @@ from service.record.schema import (
 )
 from service.record.staged import end_staging
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
-from service.record.values import Snapshot
 from service.record.vectors import VectorFiles
 from service.record.verify import verify
 
@@ -100,27 +100,17 @@ def check_archive(folder: Path) -> None:
     Raises:
         DamagedSnapshot: names the first row or vector that differs from its checksum.
     """
-    try:
-        damage = verify(folder).damage
-    except (InputProblem, sqlite3.DatabaseError) as error:
-        damage = [str(error)]
-    if damage:
-        raise DamagedSnapshot(folder, damage[0])
+    if damage := _find_damage(folder):
+        raise DamagedSnapshot(folder, damage)
 
 
-def check_snapshots(data_dir: Path) -> dict[Path, DamagedSnapshot | None]:
-    """Verify every snapshot of a data directory and return its damage, if any.
+def check_snapshots(data_dir: Path) -> dict[Path, str | None]:
+    """Verify every snapshot of a data directory and return its first damage, or None.
 
     Snapshots are sorted by time, with which their ids begin.
     """
-    results: dict[Path, DamagedSnapshot | None] = {}
-    for folder in sorted(data_dir.glob(snapshot_name("[0-9]*", "*"))):
-        results[folder] = None
-        try:
-            check_archive(folder)
-        except DamagedSnapshot as error:
-            results[folder] = error
-    return results
+    folders = sorted(data_dir.glob(snapshot_name("[0-9]*", "*")))
+    return {folder: _find_damage(folder) for folder in folders}
 
 
 def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
@@ -131,7 +121,6 @@ def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
         checksums = reader.value(statement) or ""
     return Snapshot(
         snapshot_id=folder.stem,
-        gallery_id=gallery["gallery_id"],
         version=gallery["version"],
         embedding_fingerprint=gallery["embedder"],
         crops=gallery["crops"],
@@ -206,6 +195,13 @@ def open_to_change(folder: Path) -> Iterator[Database]:
         connection.execute("PRAGMA journal_mode = DELETE")
     for name in OF_OPEN_RECORD:
         (folder / name).unlink(missing_ok=True)
+
+
+def _find_damage(folder: Path) -> str | None:
+    try:
+        return next(iter(verify(folder).damage), None)
+    except (InputProblem, sqlite3.DatabaseError) as error:
+        return str(error)
 
 
 def _copy_record(database: Database, part: Path) -> None:

@@ -276,15 +276,9 @@ class Database:
             raise self.damage(error.object.decode(errors="replace")) from error
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, uri=True
-        )
+        connection = open_connection(self.path)
         with self._connections_lock:
             self._connections.append(connection)
-        connection.row_factory = sqlite3.Row
-        connection.create_function("row_crc", -1, row_crc, deterministic=True)
-        # A statement over a large gallery may run for minutes, which looks like a hanging disk.
-        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return connection
@@ -564,6 +558,18 @@ def transactional(
         return self._database.write(functools.partial(rule, self), *args, **kwargs)
 
     return run
+
+
+def open_connection(address: str | Path) -> sqlite3.Connection:
+    """Open a record's file, given as a path or an address of SQLite, for use by any thread."""
+    connection = sqlite3.connect(
+        address, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, uri=True
+    )
+    connection.row_factory = sqlite3.Row
+    connection.create_function("row_crc", -1, row_crc, deterministic=True)
+    # A statement over a large gallery may run for minutes, which looks like a hanging disk.
+    connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+    return connection
 
 
 def stored_uri(path: Path) -> str:

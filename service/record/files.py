@@ -9,17 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from pydantic import TypeAdapter
-from pydantic_core import to_json
-
+from gmn_client.models import Snapshot
 from service.ops.data_directory import snapshot_name
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import SNAPSHOTS, STRAY_PICTURES, UNNEEDED_FILES, as_micros
 from service.record.transaction import Transaction
-from service.record.values import Snapshot
-
-SNAPSHOT = TypeAdapter(Snapshot)
 
 
 class Snapshots(RecordPart):
@@ -27,20 +22,20 @@ class Snapshots(RecordPart):
 
     def all(self, gallery_id: int) -> list[Snapshot]:
         rows = self._reader.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
-        snapshots = [SNAPSHOT.validate_json(row["body"]) for row in rows]
+        snapshots = [Snapshot.model_validate_json(row["body"]) for row in rows]
         return sorted(snapshots, key=lambda snapshot: (snapshot.created_at, snapshot.snapshot_id))
 
     @transactional
-    def keep(self, transaction: Transaction, snapshot: Snapshot) -> None:
+    def keep(self, transaction: Transaction, gallery_id: int, snapshot: Snapshot) -> None:
         """Store a snapshot's description, or replace it; raises `UnknownGallery`."""
-        require_entry(transaction, snapshot.gallery_id)
+        require_entry(transaction, gallery_id)
         row = {
-            "gallery_id": snapshot.gallery_id,
+            "gallery_id": gallery_id,
             "snapshot_id": snapshot.snapshot_id,
-            "body": to_json(snapshot).decode(),
+            "body": snapshot.model_dump_json(),
         }
         transaction.insert(SNAPSHOTS, row, instead=True)
-        forget_unneeded(transaction, [snapshot_name(snapshot.gallery_id, snapshot.snapshot_id)])
+        forget_unneeded(transaction, [snapshot_name(gallery_id, snapshot.snapshot_id)])
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> bool:

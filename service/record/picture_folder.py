@@ -25,7 +25,6 @@ TRANSFERS = 32
 ANSWERS_WITHIN_SECONDS = 30.0
 # Once all threads have hung for this long, further calls fail at once.
 STUCK_SECONDS = 5.0
-NO_ANSWER = "the store of images, GMN_IMAGES_URL, does not answer"
 Result = TypeVar("Result")
 
 
@@ -50,14 +49,9 @@ class PictureThreads(MonitoredThreadPool):
             async with asyncio.timeout(ANSWERS_WITHIN_SECONDS):
                 return await super().run(call, *args, **kwargs)
         except TimeoutError as error:
-            raise RecordUnavailable(NO_ANSWER) from error
-
-    def wait(self, call: Callable[..., Result], /, *args: Any) -> Result:
-        """Run a call as in `run`, blocking the caller."""
-        try:
-            return self.submit(call, *args).result(ANSWERS_WITHIN_SECONDS)
-        except TimeoutError as error:
-            raise RecordUnavailable(NO_ANSWER) from error
+            raise RecordUnavailable(
+                "the store of images, GMN_IMAGES_URL, does not answer"
+            ) from error
 
 
 class PictureFolder:

@@ -8,9 +8,8 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from service.ops.threads import heartbeat
-from service.record.database import FILE, STEPS_PER_BEAT, Database, stored_uri
-from service.record.schema import EARLIEST_FORMAT, missing_tables, row_crc
+from service.record.database import FILE, Database, open_connection, stored_uri
+from service.record.schema import EARLIEST_FORMAT, missing_tables
 from service.record.vectors import VectorFiles
 
 
@@ -36,15 +35,7 @@ class StoredRecord(Database):
 
     def _connect(self) -> sqlite3.Connection:
         _finish_rollback(self.path)
-        connection = sqlite3.connect(
-            stored_uri(self.path),
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.row_factory = sqlite3.Row
-        connection.create_function("row_crc", -1, row_crc, deterministic=True)
-        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        connection = open_connection(stored_uri(self.path))
         # Code that reads the file reports the damage.
         with contextlib.suppress(sqlite3.DatabaseError):
             if connection.execute("PRAGMA user_version").fetchone()[0] >= EARLIEST_FORMAT:

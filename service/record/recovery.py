@@ -171,10 +171,10 @@ class _Recovery:
             outcome.damage = [*inspected.damage] if inspected else ["its record is missing"]
             # An unreadable page may have contained crops of any gallery.
             is_damaged = outcome.damage or self.done.unread
-            vectors = (entry.gallery_id, entry.embedding_fingerprint)
             for folder, snapshot in reversed(self._snapshots):
-                same = vectors == (snapshot.gallery_id, snapshot.embedding_fingerprint)
-                if is_damaged and same:
+                is_of_gallery = folder.parent.name == str(entry.gallery_id)
+                same_embedder = snapshot.embedding_fingerprint == entry.embedding_fingerprint
+                if is_damaged and is_of_gallery and same_embedder:
                     database.write_from(folder, add_missing_crops, entry.gallery_id, folder)
                     database.write(count_crops, entry.gallery_id)
         self._record.delete_again(deleted)
@@ -192,7 +192,7 @@ class _Recovery:
             shutil.copytree(
                 folder, self._record.database.folder / folder.relative_to(self._damaged)
             )
-            self._record.snapshots.keep(snapshot)
+            self._record.snapshots.keep(int(folder.parent.name), snapshot)
             self.done.snapshots.append(folder)
 
     def _write(self, rule: Any, *arguments: Any) -> Any:

@@ -341,4 +341,5 @@ def _put_snapshots(record: Record, places: Collection[Path]) -> None:
             shutil.copytree(source, into / name)
             deleted = record.crops.removed_among(gallery_id, archived_ids(into / name))
             remove_from_archive(into / name, gallery_id, deleted)
-            record.snapshots.keep(describe_snapshot(into / name, snapshot.created_at))
+            rewritten = describe_snapshot(into / name, snapshot.created_at)
+            record.snapshots.keep(gallery_id, rewritten)

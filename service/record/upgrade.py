@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
 from pydantic_core import to_json
 
+from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot
 from service.ops.data_directory import (
@@ -54,7 +54,6 @@ from service.record.values import (
     Case,
     GalleryRecord,
     KeptQuery,
-    Snapshot,
 )
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,6 @@ SEARCHES_AT_ONCE = 50
 ALL = 2**31
 VECTOR_SUFFIX = ".f32"
 SEARCH_BY_HASH = "search of"
-SNAPSHOT = TypeAdapter(Snapshot)
 
 
 @dataclass
@@ -139,6 +137,8 @@ class _Upgrade:
         values: dict[str, Any] = {"next_gallery": (self.old.json("next gallery") or 0) + 1}
         if secret is not None:
             values["group_secret"] = bytes.fromhex(secret)
+        if self.old.json("api key changes") is not None:
+            values["keys_asked_for"] = 1
         rows = [{"name": name, "value": values[name]} for name in values]
         runtimes = [
             {"embedder": embedder, "choice": choice}
@@ -172,12 +172,8 @@ class _Upgrade:
             for name, answer in self.old.named("request", gallery_id)
         ]
         transaction.insert(REQUESTS, *requests)
-        people = {
-            row["name"]: row["person_id"]
-            for row in transaction.execute(
-                "SELECT name, person_id FROM people WHERE gallery_id = ?", (gallery_id,)
-            )
-        }
+        statement = "SELECT name, person_id FROM people WHERE gallery_id = ?"
+        people = dict(transaction.tuples(statement, (gallery_id,)))
         for merge_id, merge in self.old.named("merge", gallery_id):
             # If nobody has that name, there is nothing to undo.
             if merge["into"] in people:
@@ -241,7 +237,7 @@ class _Upgrade:
 
     def _write_snapshots(self, entry: GalleryRecord, upgraded: Upgraded) -> None:
         for _, body in self.old.below("snapshot", entry.gallery_id):
-            snapshot = SNAPSHOT.validate_json(body)
+            snapshot = Snapshot.model_validate_json(body)
             name = snapshot_name(entry.gallery_id, snapshot.snapshot_id)
             folder = self.folder / name
             try:
@@ -251,7 +247,9 @@ class _Upgrade:
                 upgraded.left_out.append(name)
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            self.new.snapshots.keep(describe_snapshot(folder, snapshot.created_at))
+            self.new.snapshots.keep(
+                entry.gallery_id, describe_snapshot(folder, snapshot.created_at)
+            )
 
     def _write_archive(self, entry: GalleryRecord, file: Path, folder: Path) -> None:
         header = open_old_snapshot(file)
@@ -271,9 +269,6 @@ class _Upgrade:
             self.new.keys.add(API_KEY.validate_json(body))
         used = self.old.named("key used")
         self.new.keys.note_used({name: datetime.fromisoformat(at) for name, at in used})
-        if self.old.json("api key changes") is not None:
-            asked_for = {"name": "keys_asked_for", "value": 1}
-            self._write(lambda transaction: transaction.insert(RECORD, asked_for, instead=True))
 
 
 def _fill_gallery(

@@ -417,26 +417,6 @@ class CropFilter:
         )
 
 
-@stored_dataclass(frozen=True)
-class Snapshot:
-    """A copy of a gallery in its own file.
-
-    Attributes:
-        version: version of the gallery when its copy began.
-        crops: current number in the file; forgotten people are removed from it too.
-        bytes, sha256: size and hash of the file.
-    """
-
-    snapshot_id: str
-    gallery_id: int
-    version: int
-    embedding_fingerprint: str
-    crops: int
-    bytes: int
-    sha256: str
-    created_at: datetime
-
-
 @dataclass(frozen=True)
 class RequestKey:
     """A client's name for a request, which makes repeating it harmless.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,7 @@ from service.record.schema import (
     EARLIEST_FORMAT,
     FORMAT,
     GALLERIES,
-    PEOPLE,
     PICTURES,
-    SEARCHES,
     TABLES,
     Table,
     row_crc,
@@ -32,19 +29,24 @@ from service.record.vectors import Vector, vector_crc
 
 ROWS_AT_ONCE = 500
 PAGE_PROBLEMS = 20
-COUNTED = ("crops", "people", "unnamed", "image_bytes")
+# How the counts in a gallery's row follow from its crops.
+COUNTED = {
+    "crops": "count(*)",
+    "people": "count(DISTINCT person_id)",
+    "unnamed": "count(*) - count(person_id)",
+    "image_bytes": "coalesce(sum(image_bytes), 0)",
+}
 
 Values = dict[str, Any]
 
 
 @dataclass
 class GalleryFound:
-    """A gallery: its number of intact crops and kept searches, and a line for each damage."""
+    """A gallery: its number of intact crops, and a line for each damage."""
 
     gallery_id: int
     name: str
     whole: int = 0
-    whole_searches: int = 0
     damage: list[str] = field(default_factory=list)
 
 
@@ -79,7 +81,8 @@ def verify(folder: Path) -> RecordFound:
         inspection.check_pages()
         for table in TABLES:
             if table not in (GALLERIES, CROPS, PICTURES):
-                inspection.read_through(table)
+                for _ in inspection.rows(table):
+                    pass
         for crop, _ in inspection.crops():
             inspection.found.galleries[crop["gallery_id"]].whole += 1
         inspection.check_counts()
@@ -102,7 +105,6 @@ class Inspection:
         self._connection = self._stored.connection()
         # A flipped bit can leave invalid UTF-8; the checksum of the row reveals it.
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-        self._counts: dict[int, Values] = defaultdict(lambda: dict.fromkeys(COUNTED, 0))
 
     def __enter__(self) -> Inspection:
         try:
@@ -144,14 +146,6 @@ class Inspection:
             except sqlite3.DatabaseError as error:
                 self.found.note(None, f"{table.name} cannot be read through: {error}")
 
-    def read_through(self, table: Table) -> None:
-        for row in self.rows(table):
-            gallery = self.found.galleries.get(row.get("gallery_id", 0))
-            if gallery and table is SEARCHES:
-                gallery.whole_searches += 1
-            if table is PEOPLE:
-                self._counts[row["gallery_id"]]["people"] += 1
-
     def crops(self) -> Iterator[tuple[Values, Vector]]:
         """Yield crops with intact row, vector and picture, each with its vector."""
         pictured = {(row["gallery_id"], row["slot"]) for row in self.rows(PICTURES)}
@@ -172,24 +166,23 @@ class Inspection:
                 self.found.note(None, f"a row of {table} refers to a missing row of {parent}")
 
     def check_counts(self) -> None:
-        for gallery_id, row in self.galleries.items():
-            counts = self._counts[gallery_id]
-            damaged = self.found.galleries[gallery_id].damage
+        statement = f"SELECT {', '.join(COUNTED.values())} FROM crops WHERE gallery_id = ?"
+        for gallery_id, gallery in self.galleries.items():
             # Skip totals if there are lines about single crops, which say more.
-            for name in () if damaged else COUNTED:
-                if counts[name] != row[name]:
-                    line = f"it has {counts[name]} {name} instead of {row[name]}"
-                    self.found.note(gallery_id, line)
+            if self.found.galleries[gallery_id].damage:
+                continue
+            with self._noting_errors("the crops"):
+                counts = self._connection.execute(statement, (gallery_id,)).fetchone()
+                for name, count in zip(COUNTED, counts, strict=True):
+                    if count != gallery[name]:
+                        line = f"it has {count} {name} instead of {gallery[name]}"
+                        self.found.note(gallery_id, line)
 
     def _with_vectors(
         self, gallery_id: int, crops: list[Values], pictured: set[tuple[int, int]]
     ) -> Iterator[tuple[Values, Vector]]:
         gallery = self.galleries[gallery_id]
         slots = [crop["slot"] for crop in crops]
-        counts = self._counts[gallery_id]
-        counts["crops"] += len(crops)
-        counts["unnamed"] += sum(crop["person_id"] is None for crop in crops)
-        counts["image_bytes"] += sum(crop["image_bytes"] for crop in crops)
         try:
             side = self._stored.vectors.open(gallery_id, gallery["side"], gallery["dimension"] or 1)
         except FileNotFoundError:

@@ -191,11 +191,9 @@ def test_a_call_that_hangs_is_given_up_and_the_next_do_not_wait(monkeypatch):
         assert [type(error) for error in given_up] == [RecordUnavailable] * len(given_up)
         with pytest.raises(RecordUnavailable, match="too many"):
             await threads.run(int)
-        with pytest.raises(RecordUnavailable, match="too many"):
-            threads.wait(int)
         gate.set()
         eventually(lambda: not threads.stuck(0.0))
-        assert await threads.run(int) == threads.wait(int) == 0
+        assert await threads.run(int) == 0
 
     asyncio.run(ask_all())
 

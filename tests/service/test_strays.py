@@ -15,8 +15,8 @@ from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import hold, snapshot_name
 from service.ops.threads import BlockingPools
 from service.record.record import Record
-from service.record.values import GallerySettings, Snapshot
-from tests.service.gallery.new_crops import EMBEDDER, NOON
+from service.record.values import GallerySettings
+from tests.service.gallery.new_crops import EMBEDDER, described
 from tests.service.gallery.new_jobs import new_job
 
 
@@ -48,8 +48,7 @@ def _written(path: Path) -> Path:
 
 def _kept_snapshot(runtime, gallery: int, name: str) -> Path:
     file = _written(runtime.settings.data_dir / snapshot_name(gallery, name) / "record.sqlite3")
-    snapshot = Snapshot(name, gallery, 4, EMBEDDER, 2, 4096, "0" * 64, NOON)
-    runtime.record.snapshots.keep(snapshot)
+    runtime.record.snapshots.keep(gallery, described(name))
     return file.parent
 
 
@@ -62,11 +61,10 @@ def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_c
     upload = _written(tmp_path / "imports" / "anothers" / "archive")
     runtime.record.jobs.create(new_job("waiting", gallery))
     waiting = _written(tmp_path / "imports" / "waiting" / "archive")
-    index = _written(tmp_path / "indexes" / str(gallery) / "own" / "vectors")
     for _ in range(2):
         asyncio.run(clear_files(runtime))
         assert all(file.exists() for file in (kept, waiting))
-        assert not any(file.exists() for file in (part, unknown, upload, index))
+        assert not any(file.exists() for file in (part, unknown, upload))
         stray = tmp_path / "snapshots" / "stray" / "7-unknown.gmn" / "record.sqlite3"
         assert stray.read_bytes() == b"record.sqlite3"
         stray = tmp_path / "imports" / "stray" / "anothers" / "archive"

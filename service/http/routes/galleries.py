@@ -106,23 +106,19 @@ async def take_snapshot(call: Admin, response: Response) -> models.Snapshot:
     response.headers["Location"] = (
         f"/v1/galleries/{call.gallery.name}/snapshots/{taken.snapshot_id}"
     )
-    return models.Snapshot.model_validate(taken)
+    return taken
 
 
 @snapshot_router.get("")
 async def list_snapshots(call: Admin) -> models.Snapshots:
     """Lists the snapshots of the gallery, oldest first."""
-    found = await archives.list_snapshots(call.runtime, call.gallery)
-    return models.Snapshots(
-        results=[models.Snapshot.model_validate(snapshot) for snapshot in found]
-    )
+    return models.Snapshots(results=await archives.list_snapshots(call.runtime, call.gallery))
 
 
 @snapshot_router.get("/{snapshot_id}")
 async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.Snapshot:
     """Reads one snapshot."""
-    found = await archives.find_snapshot(call.runtime, call.gallery, snapshot_id)
-    return models.Snapshot.model_validate(found)
+    return await archives.find_snapshot(call.runtime, call.gallery, snapshot_id)
 
 
 @snapshot_router.delete("/{snapshot_id}", status_code=204)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gmn_client.models import Snapshot
 from service.record.archive import write_archive
 from service.record.record import Record
 from service.record.replacing import replace_crops
@@ -39,6 +40,19 @@ def new_crop(
 def without_picture(number: int, **said: Any) -> ArchivedCrop:
     """Return a crop of whose image nothing is kept."""
     return replace(new_crop(number, content_type=None, image_bytes=0, **said), picture=None)
+
+
+def described(snapshot_id: str) -> Snapshot:
+    """Describe a snapshot that there need not be."""
+    return Snapshot(
+        snapshot_id=snapshot_id,
+        version=1,
+        embedding_fingerprint=EMBEDDER,
+        crops=1,
+        bytes=4096,
+        sha256="0" * 64,
+        created_at=NOON,
+    )
 
 
 def snapshot_of(crops: Sequence[ArchivedCrop], folder: Path, embedder: str = EMBEDDER) -> Path:

@@ -15,9 +15,8 @@ from service.ops.data_directory import hold_worker
 from service.record.feeds import read_changes, read_feeds
 from service.record.keys import ApiKey
 from service.record.transaction import Reader
-from service.record.values import Snapshot
 from service.record.vectors import BLOCK_BYTES
-from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.new_crops import EMBEDDER, NOON, OTHER_EMBEDDER, described, new_crop
 from tests.service.gallery.new_jobs import new_job
 
 ADMIN = ApiKey("admin", "0" * 64, ("admin",), None, "", NOON)
@@ -105,7 +104,7 @@ def test_a_jobs_files_are_unneeded_until_it_begins_and_once_it_ends(record, gall
 def test_a_deleted_gallery_leaves_its_files_to_be_removed(record, gallery):
     record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     record.jobs.create(new_job("job", gallery))
-    record.snapshots.keep(Snapshot("s1", gallery, 1, EMBEDDER, 1, 4096, "0" * 64, NOON))
+    record.snapshots.keep(gallery, described("s1"))
     record.remote_indexes.claim(gallery, "w1", 30)
     state = record.remote_indexes.state(gallery)
     record.remote_indexes.advance(state, collection="shown", building="filled")

@@ -39,7 +39,7 @@ def fill(folder):
     record.crops.enroll(gate, EMBEDDER, [new_crop(9, "c")])
     path = folder / snapshot_name(lobby, "s1")
     write_archive(record.database, path, lobby)
-    record.snapshots.keep(describe_snapshot(path, NOON))
+    record.snapshots.keep(lobby, describe_snapshot(path, NOON))
     for name in ("kept", "revoked"):
         record.keys.add(ApiKey(name, "0" * 64, ("query",), None, "", NOON))
     record.jobs.create(Job("open", lobby, "import", {}, NOON, NOON))
