@@ -158,7 +158,7 @@ class OldSnapshot:
     version: int = 0
 
     def read(self) -> Iterator[ArchivedCrop]:
-        """Yield every crop, checking each as it is read and the totals at the end.
+        """Yield every crop at a slot of its own, and check each, and the totals at the end.
 
         Raises:
             DamagedSnapshot: names the first crop that differs from its checksum.
@@ -173,7 +173,7 @@ class OldSnapshot:
                     raise DamagedSnapshot(self.path, f"crop {crop_id} is not what was written")
                 digest.update(checksum.encode())
                 crops += 1
-                crop = CROP.validate_json(record)
+                crop = replace(CROP.validate_json(record), row_id=crops, inside=picture is not None)
                 yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), picture)
         if (crops, digest.hexdigest()) != (self.crops, self.sha256):
             raise DamagedSnapshot(self.path, f"it has {crops} crops instead of {self.crops}")

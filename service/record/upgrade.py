@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -240,29 +240,21 @@ class _Upgrade:
             snapshot = Snapshot.model_validate_json(body)
             name = snapshot_name(entry.gallery_id, snapshot.snapshot_id)
             folder = self.folder / name
+            make_folder(folder)
             try:
-                self._write_archive(entry, self.old_folder / name, folder)
+                header = open_old_snapshot(self.old_folder / name)
+                embedder = header.embedding_fingerprint or entry.embedding_fingerprint
+                archived = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
+                values = _gallery_values(archived) | {"version": header.version}
+                with open_to_change(folder) as archive:
+                    _fill_gallery(archive, values, header.read())
             except DamagedSnapshot as error:
                 log.error("%s was left out: %s", name, error.detail)
                 upgraded.left_out.append(name)
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            self.new.snapshots.keep(
-                entry.gallery_id, describe_snapshot(folder, snapshot.created_at)
-            )
-
-    def _write_archive(self, entry: GalleryRecord, file: Path, folder: Path) -> None:
-        header = open_old_snapshot(file)
-        embedder = header.embedding_fingerprint or entry.embedding_fingerprint
-        make_folder(folder)
-        archived = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
-        archived = replace(archived, version=header.version)
-        crops = (
-            replace(crop, record=replace(crop.record, row_id=slot, inside=crop.picture is not None))
-            for slot, crop in enumerate(header.read(), 1)
-        )
-        with open_to_change(folder) as archive:
-            _fill_gallery(archive, _gallery_values(archived), crops)
+            described = describe_snapshot(folder, snapshot.created_at)
+            self.new.snapshots.keep(entry.gallery_id, described)
 
     def _write_keys(self) -> None:
         for _, body in self.old.below("api key"):
