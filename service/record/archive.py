@@ -26,7 +26,7 @@ from service.ops.data_directory import put_in_place, snapshot_name, unfinished_f
 from service.ops.failpoints import failpoint
 from service.record.crops import Crops
 from service.record.database import FILE, Database
-from service.record.feeds import read_feeds, slots_of
+from service.record.feeds import read_feeds, read_removed_slots
 from service.record.galleries import require_entry
 from service.record.marks import Mark
 from service.record.reading import StoredRecord
@@ -173,14 +173,7 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
     failpoint("snapshot-rewrite.begun")
     try:
         with open_to_change(folder) as archive:
-            of_gallery = (gallery_id,)
-            statement = "SELECT version FROM galleries WHERE gallery_id = ?"
-            version = Reader(archive).value(statement, of_gallery)
-            for batch in batches(crop_ids, ROWS_AT_ONCE):
-                Crops(archive).remove(gallery_id, batch)
-            # An archive shows the version of which it is a copy.
-            statement = "UPDATE galleries SET version = ? WHERE gallery_id = ?"
-            archive.write(Transaction.change, statement, (version, *of_gallery))
+            _remove(archive, gallery_id, crop_ids)
             failpoint("snapshot-rewrite.removed")
     except InputProblem as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
@@ -252,13 +245,17 @@ def _copy_vectors(database: Database, part: Path, rows: Iterable[sqlite3.Row]) -
 
 
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
-    removed = Reader(source).execute(
-        "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
-        "AND kind IN ('removed', 'replaced')",
-        (gallery_id, since.seq),
-    )
-    slots = {slot for (text,) in removed for slot in slots_of(text)}
+    slots = read_removed_slots(Reader(source), gallery_id, since.seq)
     clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
     rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
-    for crop_ids in batches([row["crop_id"] for row in rows], ROWS_AT_ONCE):
-        Crops(copy).remove(gallery_id, crop_ids)
+    _remove(copy, gallery_id, [row["crop_id"] for row in rows])
+
+
+def _remove(archive: Database, gallery_id: int, crop_ids: Sequence[str]) -> None:
+    statement = "SELECT version FROM galleries WHERE gallery_id = ?"
+    version = Reader(archive).value(statement, (gallery_id,))
+    for batch in batches(crop_ids, ROWS_AT_ONCE):
+        Crops(archive).remove(gallery_id, batch)
+    # An archive shows the version of which it is a copy.
+    statement = "UPDATE galleries SET version = ? WHERE gallery_id = ?"
+    archive.write(Transaction.change, statement, (version, gallery_id))

@@ -33,7 +33,7 @@ from service.record.feeds import (
     add_changes,
     begin_feed,
     read_feeds,
-    slots_of,
+    read_removed_slots,
 )
 from service.record.marks import COMMITS, DeletedIds, Mark, Marks
 from service.record.schema import (
@@ -390,14 +390,9 @@ class Database:
         This also settles changes that a killed process committed but did not settle.
         """
         acknowledged = self.marks.read(feeds)
-        statement = (
-            "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
-            "AND kind IN ('removed', 'replaced')"
-        )
         for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
             mark = acknowledged.get(gallery_id, Mark(-1, b""))
-            rows = Reader(self).execute(statement, (gallery_id, mark.seq))
-            slots = [slot for (text,) in rows for slot in slots_of(text)]
+            slots = read_removed_slots(Reader(self), gallery_id, mark.seq)
             for side in self.sides(gallery_id) if slots else ():
                 side.clear(slots)
         self.marks.note(feeds)

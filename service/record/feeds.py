@@ -55,6 +55,16 @@ def read_changes(reader: Reader, gallery_id: int, after: Mark, limit: int) -> li
     return [_as_change(row) for row in rows[1:]]
 
 
+def read_removed_slots(reader: Reader, gallery_id: int, after: int) -> set[int]:
+    """Return the slots whose crops were removed or replaced by changes after a number."""
+    rows = reader.execute(
+        "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
+        "AND kind IN ('removed', 'replaced')",
+        (gallery_id, after),
+    )
+    return {slot for (text,) in rows for slot in slots_of(text)}
+
+
 def add_changes(transaction: Transaction, notes: Iterable[Change]) -> dict[int, Mark]:
     """Append changes to the feeds of their galleries, and return the new end of each feed."""
     by_feed: dict[int, list[Change]] = {}
