@@ -118,7 +118,6 @@ async def list_snapshots(runtime: Runtime, gallery: Gallery) -> list[Snapshot]:
 
 
 async def find_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Snapshot:
-    """Return a snapshot; raises `UnknownSnapshot`."""
     for snapshot in await list_snapshots(runtime, gallery):
         if snapshot.snapshot_id == snapshot_id:
             return snapshot

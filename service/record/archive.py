@@ -105,10 +105,7 @@ def check_archive(folder: Path) -> None:
 
 
 def check_snapshots(data_dir: Path) -> dict[Path, str | None]:
-    """Verify every snapshot of a data directory and return its first damage, or None.
-
-    Snapshots are sorted by time, with which their ids begin.
-    """
+    # Ids of snapshots begin with their time.
     folders = sorted(data_dir.glob(snapshot_name("[0-9]*", "*")))
     return {folder: _find_damage(folder) for folder in folders}
 
@@ -211,7 +208,7 @@ def _copy_gallery(database: Database, part: Path, gallery_id: int) -> None:
         connection = copy.connection()
         # Without a write-ahead log, the rows are not written twice.
         connection.execute("PRAGMA journal_mode = DELETE")
-        # Damaged rows are left out, and the verification of the copy names what is missing.
+        # Damaged rows are left out; the verification of the copy then names missing ones.
         connection.execute("PRAGMA foreign_keys = OFF")
         copy.write_from(database.folder, _insert_gallery, gallery_id)
 

@@ -556,7 +556,6 @@ def transactional(
 
 
 def open_connection(address: str | Path) -> sqlite3.Connection:
-    """Open a record's file, given as a path or an address of SQLite, for use by any thread."""
     connection = sqlite3.connect(
         address, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, uri=True
     )
@@ -568,7 +567,6 @@ def open_connection(address: str | Path) -> sqlite3.Connection:
 
 
 def stored_uri(path: Path) -> str:
-    """Return the address by which SQLite opens a record read-only."""
     # In a read-only folder SQLite cannot create its log, and the file cannot change.
     option = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
     return f"file:{quote(str(path))}?mode=ro{option}"

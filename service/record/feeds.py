@@ -55,12 +55,11 @@ def read_changes(reader: Reader, gallery_id: int, after: Mark, limit: int) -> li
     return [_as_change(row) for row in rows[1:]]
 
 
-def read_removed_slots(reader: Reader, gallery_id: int, after: int) -> set[int]:
-    """Return the slots whose crops were removed or replaced by changes after a number."""
+def read_removed_slots(reader: Reader, gallery_id: int, after_seq: int) -> set[int]:
     rows = reader.execute(
         "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
         "AND kind IN ('removed', 'replaced')",
-        (gallery_id, after),
+        (gallery_id, after_seq),
     )
     return {slot for (text,) in rows for slot in slots_of(text)}
 

@@ -180,7 +180,6 @@ class OldSnapshot:
 
 
 def open_old_snapshot(path: Path) -> OldSnapshot:
-    """Read the header of a snapshot; raises `DamagedSnapshot` if it is unreadable."""
     with _reading(path) as file:
         header = dict(file.execute("SELECT name, value FROM header"))
         header.pop("format", None)

@@ -116,7 +116,6 @@ def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
 
 
 def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
-    """Delete the oldest backups of a record except for the newest `keep`; return the deleted."""
     old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
         # Rename first: if this is interrupted, the next backup deletes the rest.

@@ -101,7 +101,6 @@ class StagedVectors(RecordPart):
 
 
 def end_staging(transaction: Transaction, entry: GalleryRecord) -> None:
-    """Drop the staged vectors of a gallery, if it has any."""
     if entry.staged_side is not None:
         drop_vectors(transaction, entry.gallery_id, entry.staged_side)
     transaction.change(

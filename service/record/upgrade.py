@@ -75,8 +75,8 @@ class Upgraded:
 def upgrade(old: Path, into: Path) -> Upgraded:
     """Convert the record of a data directory or backup, writing it into another directory.
 
-    Galleries keep their ids and versions, crops their ids and row numbers. Jobs, and what a reindex
-    or a grouping has prepared, are left out. The old record is only read.
+    Galleries keep their ids and versions, crops their ids and row numbers. Jobs are left out with
+    their results. The old record is only read.
 
     Args:
         old: a data directory that no service uses, or a folder written by `gmn backup`.
@@ -266,7 +266,6 @@ class _Upgrade:
 def _fill_gallery(
     database: Database, values: Mapping[str, Any], crops: Iterable[ArchivedCrop]
 ) -> None:
-    """Write a gallery with these crops, at their slots, to a record that is not yet in use."""
     gallery_id = values["gallery_id"]
     database.write(add_gallery, {**values, **EMPTY})
     for batch in batches(crops, CROPS_AT_ONCE):
