@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 188_920,
+    "tokens of service and gmn_client": 185_335,
     "files of service and gmn_client": 148,
     "functions of a query": 161,
     "files of a query": 40,
@@ -61,7 +61,7 @@ CEILINGS = {
         terse=34,
         opening=0,
         noun=0,
-        clause=9,
+        clause=8,
         vague=1,
         long=0,
         tokens_per_line=8.2,
