@@ -26,7 +26,7 @@ from service.ops.data_directory import put_in_place, snapshot_name, unfinished_f
 from service.ops.failpoints import failpoint
 from service.record.crops import Crops
 from service.record.database import FILE, Database
-from service.record.feeds import read_feeds, read_removed_slots
+from service.record.feeds import REMOVED_SLOTS, read_feeds, slots_of
 from service.record.galleries import require_entry
 from service.record.marks import Mark
 from service.record.reading import StoredRecord
@@ -242,7 +242,8 @@ def _copy_vectors(database: Database, part: Path, rows: Iterable[sqlite3.Row]) -
 
 
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
-    slots = read_removed_slots(Reader(source), gallery_id, since.seq)
+    removed = Reader(source).execute(REMOVED_SLOTS, (gallery_id, since.seq))
+    slots = [slot for (text,) in removed for slot in slots_of(text)]
     clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
     rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
     _remove(copy, gallery_id, [row["crop_id"] for row in rows])

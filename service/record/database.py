@@ -29,11 +29,12 @@ from service.ops.failpoints import failpoint
 from service.ops.threads import heartbeat
 from service.record.feeds import (
     ALL_GALLERIES,
+    REMOVED_SLOTS,
     TOKEN_BYTES,
     add_changes,
     begin_feed,
     read_feeds,
-    read_removed_slots,
+    slots_of,
 )
 from service.record.marks import COMMITS, DeletedIds, Mark, Marks
 from service.record.schema import (
@@ -392,7 +393,8 @@ class Database:
         acknowledged = self.marks.read(feeds)
         for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
             mark = acknowledged.get(gallery_id, Mark(-1, b""))
-            slots = read_removed_slots(Reader(self), gallery_id, mark.seq)
+            rows = Reader(self).execute(REMOVED_SLOTS, (gallery_id, mark.seq))
+            slots = [slot for (text,) in rows for slot in slots_of(text)]
             for side in self.sides(gallery_id) if slots else ():
                 side.clear(slots)
         self.marks.note(feeds)

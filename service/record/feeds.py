@@ -21,6 +21,10 @@ TOKEN_BYTES = 8
 # Feed of everything outside galleries: jobs, keys, and the list of galleries.
 ALL_GALLERIES = 0
 OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys", "alerts")
+# Slots, encoded by `as_ranges`, of crops that a gallery's changes after a number removed.
+REMOVED_SLOTS = (
+    "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? AND kind IN ('removed', 'replaced')"
+)
 OF_CROPS = ("added", "removed", "relabelled", "replaced")
 
 
@@ -53,15 +57,6 @@ def read_changes(reader: Reader, gallery_id: int, after: Mark, limit: int) -> li
     if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
         raise ChangesLost(f"gallery {gallery_id} has another history than the followed one")
     return [_as_change(row) for row in rows[1:]]
-
-
-def read_removed_slots(reader: Reader, gallery_id: int, after_seq: int) -> set[int]:
-    rows = reader.execute(
-        "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
-        "AND kind IN ('removed', 'replaced')",
-        (gallery_id, after_seq),
-    )
-    return {slot for (text,) in rows for slot in slots_of(text)}
 
 
 def add_changes(transaction: Transaction, notes: Iterable[Change]) -> dict[int, Mark]:

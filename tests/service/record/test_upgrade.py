@@ -30,7 +30,7 @@ FIRST_VERSION = Path(__file__).parent / "version_0.1.0" / "galleries.sqlite3.gz"
 EVERYTHING = CropFilter()
 EXPECTED = json.loads((FORMAT_7 / "answers.json").read_text())
 SERVED = EXPECTED.pop("served")
-# Jobs are left out, with what they have prepared.
+# Jobs are left out with their results.
 LEFT_OUT = ("jobs", "open jobs", "problems", "groups", "staged")
 UNSTAGED = {"staged_fingerprint": None, "staged_side": None, "staged_crops": 0, "staged_row": 0}
 for gallery in EXPECTED["galleries"]:
