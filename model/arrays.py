@@ -1,9 +1,9 @@
-"""The types of NumPy arrays that annotations name, and unit vectors."""
+"""The types of NumPy arrays that annotations name, and functions of arrays."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -19,3 +19,32 @@ def unit_rows(features: Floats) -> Floats:
         keepdims=True,
     )
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
+
+
+def sigmoid(logits: Array) -> Array:
+    """Return the logistic function of logits, which are cut off at ±50; same shape."""
+    bounded = np.clip(logits, -50.0, 50.0)
+    return 1.0 / (1.0 + np.exp(-bounded))
+
+
+def bounded_probability(logits: Array) -> Array:
+    """Return probabilities of logits, which saturate at ±30; same shape, strictly increasing."""
+    return sigmoid(30.0 * np.tanh(logits / 30.0))
+
+
+def continued(
+    values: NDArray[np.floating] | float,
+    places: ArrayLike,
+    heights: ArrayLike,
+) -> Array:
+    """Interpolate linearly, and continue the first and the last line beyond the ends.
+
+    Args:
+        values: where to interpolate, of any shape.
+        places, heights: the coordinates of at least two points, `(n,)`, with rising places.
+    """
+    places = np.asarray(places)
+    heights = np.asarray(heights)
+    slopes = np.diff(heights) / np.diff(places)
+    starts = np.searchsorted(places[1:-1], values, side="right")
+    return heights[starts] + slopes[starts] * (values - places[starts])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
-from model.arrays import Array
+from model.arrays import Array, sigmoid
 from model.stored import Metadata, is_absent
 
 Scoring = Literal["cosine", "mnet"]
@@ -62,47 +63,26 @@ class ScoringCalibration(Metadata):
                 )
         return self
 
-    def rescaled(self, scale: float, offset: float) -> ScoringCalibration:
-        """Return the calibration of scores scale·s + offset instead of s; the scale is positive."""
-        tail = tuple(
-            TailPoint(share=point.share, score=scale * point.score + offset)
-            for point in self.impostor_tail
-        )
-        return self.model_copy(
-            update={
-                "slope": self.slope / scale,
-                "intercept": self.intercept - self.slope * offset / scale,
-                "impostor_tail": tail,
-            }
-        )
-
     def log_likelihood_ratios(self, scores: NDArray[np.floating]) -> Array:
         """Compute the log of genuine over impostor likelihood for each score, same shape."""
         return np.asarray(self.slope * scores + self.intercept, dtype=np.float64)
 
-    def probability(self, score: float) -> float:
-        """Return the probability at even odds that a pair with this score shows one person."""
-        logit = self.slope * score + self.intercept
-        bounded = max(-60.0, min(60.0, logit))
-        return 1.0 / (1.0 + math.exp(-bounded))
+    def probability(self, scores: NDArray[np.floating]) -> Array:
+        """Compute the probability at even odds that a pair with each score shows one person."""
+        return sigmoid(self.log_likelihood_ratios(scores))
 
     def pair_threshold(self, far: float) -> float:
         """Return the score that a share `far` of the pairs of different people reaches.
 
         Beyond its rarest point the tail continues exponentially, with the rise of its last decade.
         """
-        points = self.impostor_tail
-        rarity = [-math.log(point.share) for point in points]
-        scores = [point.score for point in points]
+        rarity = [-math.log(point.share) for point in self.impostor_tail]
+        scores = [point.score for point in self.impostor_tail]
         asked = -math.log(far)
-        if asked <= rarity[-1]:
-            return float(np.interp(asked, rarity, scores))
         decade = bisect_left(rarity, rarity[-1] - math.log(10.0))
-        first = min(decade, len(points) - 2)
-        run = max(rarity[-1] - rarity[first], 1e-9)
-        rise = scores[-1] - scores[first]
-        beyond = asked - rarity[-1]
-        return scores[-1] + rise / run * beyond
+        first = min(decade, len(rarity) - 2)
+        rise = (scores[-1] - scores[first]) / max(rarity[-1] - rarity[first], 1e-9)
+        return float(np.interp(asked, rarity, scores)) + rise * max(asked - rarity[-1], 0.0)
 
     def search_threshold(self, far: float, gallery_size: float) -> float:
         """Return the score that the best of `gallery_size` other people reaches in a share `far`.
@@ -113,43 +93,35 @@ class ScoringCalibration(Metadata):
         per_pair = -math.expm1(math.log1p(-far) / max(1, gallery_size))
         return self.pair_threshold(per_pair)
 
+    def operating_points(self, gallery_size: int) -> dict[str, float]:
+        """Return all thresholds by the names of their operating points."""
+        searches = {
+            name: self.search_threshold(far, gallery_size)
+            for name, far in SEARCH_OPERATING_POINTS.items()
+        }
+        pairs = {name: self.pair_threshold(far) for name, far in PAIR_OPERATING_POINTS.items()}
+        return searches | pairs
+
+
+class Scorings(TypedDict):
+    """The calibration of each scoring; an artefact without M-Net has cosine alone.
+
+    Scorings that versions before 0.5.0 had are ignored.
+    """
+
+    cosine: ScoringCalibration
+    mnet: NotRequired[ScoringCalibration]
+
 
 class Calibration(Metadata):
-    """The calibrations of all scorings, and their data; an artefact without M-Net has cosine alone.
+    """The calibrations of all scorings, and their data.
 
     Attributes:
         genuine_pairs, impostor_pairs: number of pairs of one person and of different people.
         data: description of the data in words.
     """
 
-    scorings: dict[Scoring, ScoringCalibration]
-    genuine_pairs: int = Field(ge=1)
-    impostor_pairs: int = Field(ge=1)
+    scorings: Scorings
+    genuine_pairs: int
+    impostor_pairs: int
     data: str
-
-    @field_validator("scorings", mode="before")
-    @classmethod
-    def _without_withdrawn(cls, stored: Any) -> Any:
-        if not isinstance(stored, dict):
-            return stored
-        return {name: fit for name, fit in stored.items() if name != WITHDRAWN_SCORING}
-
-    @model_validator(mode="after")
-    def _complete(self) -> Calibration:
-        if "cosine" not in self.scorings:
-            raise ValueError("no calibration for cosine")
-        return self
-
-    def operating_points(
-        self,
-        scoring: Scoring,
-        gallery_size: int,
-    ) -> dict[str, float]:
-        """Return the thresholds of one scoring by the names of their operating points."""
-        calibration = self.scorings[scoring]
-        thresholds = {}
-        for name, far in SEARCH_OPERATING_POINTS.items():
-            thresholds[name] = calibration.search_threshold(far, gallery_size)
-        for name, far in PAIR_OPERATING_POINTS.items():
-            thresholds[name] = calibration.pair_threshold(far)
-        return thresholds

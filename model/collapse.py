@@ -38,16 +38,16 @@ def refuse_collapse(
         return
     units = unit_rows(features)
     cosines = units @ units.T
-    cosines = cosines[np.triu_indices(len(units), 1)]
-    spreads = [("cosines", _spread(cosines), SMALLEST_SPREAD)]
+    scored = [("cosines", cosines[np.triu_indices(len(units), 1)], SMALLEST_SPREAD)]
     if pair_scores is not None:
         comparable = features if pair_scores.kind == "raw" else units
-        rows = range(1, len(units))
-        scores = np.concatenate(
-            [pair_scores.scores_of(comparable[row:] - comparable[row - 1]) for row in rows]
-        )
-        spreads.append(("M-Net's scores", _spread(scores), SMALLEST_SCORE_SPREAD))
-    for what, spread, smallest in spreads:
+        parts = [
+            pair_scores.scores_of(comparable[row:] - comparable[row - 1])
+            for row in range(1, len(units))
+        ]
+        scored.append(("M-Net's scores", np.concatenate(parts), SMALLEST_SCORE_SPREAD))
+    for what, scores, smallest in scored:
+        spread = float(scores.std(dtype=np.float64, ddof=1))
         if not spread >= smallest:
             raise CollapsedModel(
                 f"{name}: the model has collapsed: the {what} of different crops are all alike "
@@ -55,7 +55,3 @@ def refuse_collapse(
                 "so that its scores cannot rank; train it for more epochs, with a lower learning "
                 "rate, or from trained initial_weights"
             )
-
-
-def _spread(values: Floats) -> float:
-    return float(values.std(dtype=np.float64, ddof=1))

@@ -275,7 +275,8 @@ class GalleryCalibrations:
         for embedder, model in models.items():
             scorings = model.description.calibration.scorings
             joins_at = scorings["cosine"].pair_threshold(JOINING_SHARE)
-            for scoring, calibration in scorings.items():
+            for scoring in model.description.scorings:
+                calibration = scorings[scoring]
                 self._artefacts[embedder, scoring] = CurrentCalibration(
                     model=model,
                     scoring=scoring,

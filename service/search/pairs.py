@@ -73,7 +73,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))
         match = pairs.pair_threshold(PAIR_OPERATING_POINTS[point])
         state = CalibrationState(state="artefact", version=model.calibration_version)
-        judge = Judge(match, uncertain, np.vectorize(pairs.probability), state)
+        judge = Judge(match, uncertain, pairs.probability, state)
     return PairScore(
         cosine=float(scores["cosine"][0]),
         logit=float(scores["mnet"][0]) if "mnet" in scores else None,

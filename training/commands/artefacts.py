@@ -196,8 +196,9 @@ def calibrate(
         typer.echo(calibration.model_dump_json(indent=2))
         return
     rows = []
-    for name in calibration.scorings:
-        by_size = [calibration.operating_points(name, size) for size in GALLERY_SIZES]
+    for name in description.scorings:
+        fitted = calibration.scorings[name]
+        by_size = [fitted.operating_points(size) for size in GALLERY_SIZES]
         rows += [
             [name, point, *(f"{thresholds[point]:.3f}" for thresholds in by_size)]
             for point in SHOWN

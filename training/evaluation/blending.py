@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.calibration import Calibration, Scoring, ScoringCalibration
+from model.calibration import SCORINGS, Calibration, Scoring, ScoringCalibration
 from training.evaluation.scoring import SearchScores
 from training.evaluation.tails import combined_tail
 
@@ -32,7 +32,9 @@ def impostor_moments(
 ) -> dict[Scoring, Moments]:
     """Compute the moments of each scoring over the cross-camera impostor pairs of all domains."""
     moments: dict[Scoring, Moments] = {}
-    for scoring in calibration.scorings:
+    for scoring in SCORINGS:
+        if scoring not in calibration.scorings:
+            continue
         sums = np.zeros(3)
         for domain in domains:
             for scores in domain.impostor_scores(scoring):
@@ -62,17 +64,14 @@ def blended(
     """
     weight = people / (people + PEOPLE_OF_START)
     scorings: dict[Scoring, ScoringCalibration] = {}
-    for scoring, fitted in new.scorings.items():
+    for scoring in after:
+        fitted = new.scorings[scoring]
         source: Scoring = scoring if scoring in before else "cosine"
         scale = after[scoring].deviation / max(before[source].deviation, 1e-9)
         offset = after[scoring].mean - scale * before[source].mean
         scorings[scoring] = fitted
         if scale > 0.0:
-            scorings[scoring] = _mixed(
-                fitted,
-                start.scorings[source].rescaled(scale, offset),
-                weight,
-            )
+            scorings[scoring] = _mixed(fitted, start.scorings[source], weight, scale, offset)
     shares = f"{round(100 * weight)}% of {people}"
     data = f"{new.data} ({shares} people, else the start's: {start.data})"
     return new.model_copy(update={"scorings": scorings, "data": data})
@@ -82,16 +81,23 @@ def _mixed(
     new: ScoringCalibration,
     start: ScoringCalibration,
     weight: float,
+    scale: float,
+    offset: float,
 ) -> ScoringCalibration:
-    """Average thresholds at equal false-alarm shares, and log likelihood ratios at equal scores."""
+    """Average thresholds at equal false-alarm shares, and log likelihood ratios at equal scores.
 
-    def mean(both: list[float]) -> float:
-        return weight * both[0] + (1.0 - weight) * both[1]
+    The start's are those of its scores moved to scale·s + offset; the scale is positive.
+    """
+
+    def mean(of_new: float, of_start: float) -> float:
+        return weight * of_new + (1.0 - weight) * of_start
 
     shapes = [shape for shape in (new.tail_shape, start.tail_shape) if shape is not None]
     return ScoringCalibration(
-        slope=mean([new.slope, start.slope]),
-        intercept=mean([new.intercept, start.intercept]),
-        impostor_tail=combined_tail([new, start], mean),
-        tail_shape=mean([shapes[0], shapes[-1]]) if shapes else None,
+        slope=mean(new.slope, start.slope / scale),
+        intercept=mean(new.intercept, start.intercept - start.slope * offset / scale),
+        impostor_tail=combined_tail(
+            [new, start], lambda scores: mean(scores[0], scale * scores[1] + offset)
+        ),
+        tail_shape=mean(shapes[0], shapes[-1]) if shapes else None,
     )

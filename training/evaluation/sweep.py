@@ -280,8 +280,7 @@ def histograms(
         for row, mask in enumerate(labels.across_cameras(block)):
             of_kind = scores[mask]
             counts[row] += np.histogram(of_kind.astype(np.float64), edges)[0]
-            logits = np.clip(calibration.log_likelihood_ratios(of_kind), -60.0, 60.0)
-            probability = 1.0 / (1.0 + np.exp(-logits))
+            probability = calibration.probability(of_kind)
             bins = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
             bin_counts[row] += np.bincount(bins, minlength=CALIBRATION_BINS)
             predicted[row] += np.bincount(bins, weights=probability, minlength=CALIBRATION_BINS)

@@ -240,7 +240,8 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
     provenance = description.provenance
     points: dict[str, Any] = {"gallery_size": gallery_size}
     for scoring in description.scorings:
-        points[scoring] = description.calibration.operating_points(scoring, gallery_size)
+        fitted = description.calibration.scorings[scoring]
+        points[scoring] = fitted.operating_points(gallery_size)
     name, *previous = (loaded.name for loaded in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,
