@@ -25,8 +25,8 @@ from demo.service import own_service
 from demo.story import enroll_all
 from gmn_client import Client
 from model.artefact import read_description, resolve_artefact
+from model.order_statistics import FEW_IDENTITIES
 from model.problems import InputProblem
-from model.search_calibration import FEW_IDENTITIES
 from training.datasets.registry import kind_of, read_dataset
 from training.evaluation.intervals import mean_interval
 from training.evaluation.searches import held_out_people, whole_set

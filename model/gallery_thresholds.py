@@ -10,52 +10,150 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model.arrays import Array, Codes, Floats
+from model.arrays import Array, Codes, bounded_probability, continued, sigmoid
 from model.calibration import ScoringCalibration
-from model.order_statistics import LEAST_SHARE, bounded_probability, sigmoid
-from model.search_calibration import (
-    FAR_EXTRAPOLATION,
-    FEW_IDENTITIES,
-    RANKS,
-    SearchScores,
-    latest_searches,
-)
+from model.order_statistics import FEW_IDENTITIES, LEAST_SHARE, RANK, RANKS
+from model.problems import InputProblem
+from model.search_calibration import FAR_EXTRAPOLATION, Searches
 from model.stored import Stored
-from model.stranger_tail import (
-    RARITIES,
-    LeftOutSearches,
-    StrangerTail,
-    fit_tail,
-    identity_weights,
-    level,
-    spacing,
-)
 
-MOST_CROPS = 1000
-CROPS_PER_IDENTITY = 3
-# Searches by the mean of 2, 4 and 8 crops are measured, by at most `MOST_MEANS` of each.
-PICTURES = (2, 4, 8)
-MOST_MEANS = 100
-# Searches with a filter have tails of their own: of all identities, a third of them, a tenth …
-FEWER = (1, 3, 10, 30, 100)
+# The tail is that of the upper half of the heights.
+MEDIAN = 0.5
+# The prior of σ, in units of β, is log-normal. That of ξ is normal, with a mean that depends on the
+# slope of the spacings.
+SCALE_PRIOR = 0.78
+SCALE_SPREAD = 0.1
+SHAPE_AT_ZERO = 0.05
+SHAPE_PER_SLOPE = 0.5
+SHAPE_SPREAD = 0.07
+STEEPEST = -0.2
+FLATTEST = 0.08
+# A person who is enrolled under two names finds themselves in a left-out search. The share of such
+# searches is one of these, equally likely.
+DOUBLES = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
+# The grid of the posterior: ln σ relative to the prior's, and ξ.
+LOGS = np.linspace(-0.5, 0.5, 21)
+SHAPES = np.linspace(-0.3, 0.4, 29)
+SHAPES = np.where(np.abs(SHAPES) < 1e-3, 1e-3, SHAPES)
+# A tail stores the heights that a share e^−t of strangers reaches, for each of these t.
+RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
+HIGHEST = 80.0
+STEPS = 1601
+# The rarity of a genuine score, and the excess of a person under two names, are assumed to be
+# distributed as Gamma(2, 3). The scale is fixed, so that a probability is the same function of
+# rarity everywhere; fitted to searches, it is no better.
+GENUINE = 3.0
 # The artefact's own thresholds are computed for these numbers of identities. There are more than
 # `FEW_IDENTITIES`, since `CurrentCalibration.judge` counts further crops as further identities.
 ARTEFACT_SIZES = (*range(1, FEW_IDENTITIES), 24, 32, 48, 64, 96, 128, 256, 512)
 # ρ before any search, and its weight in searches.
 RATIO_PRIOR = 0.92
 RATIO_WEIGHT = 20.0
-# The rarity of a genuine score is assumed to be distributed as Gamma(2, 3). The scale is fixed, so
-# that a probability is the same function of rarity everywhere; fitted to searches, it is no better.
-GENUINE = 3.0
 ROUNDS = 15
 # Heights have to rise strictly, but an impostor tail may have one score at several shares.
 LEAST_RISE = 1e-6
+
+
+def level(leaders: Array) -> Array:
+    """Compute ℓ, the mean of M₂ … M₉, of searches `(…, 9)`."""
+    return leaders[..., 1:RANKS].mean(axis=-1)
+
+
+def spacing(leaders: Array) -> Array:
+    """Compute the mean of i·(Mᵢ − Mᵢ₊₁) over ranks 3 to 8, of searches `(…, 9)`."""
+    # A genuine M₁ lowers the ranks of the others by one, which matters least from rank 3 on.
+    spacings = -np.diff(leaders) * RANK
+    return spacings[..., 2:].mean(axis=-1)
+
+
+def identity_weights(names: Codes) -> tuple[int, Array]:
+    """Return the number of identities, and weights `(n,)` that add up to one for each identity."""
+    _, places, counts = np.unique(
+        names,
+        return_inverse=True,
+        return_counts=True,
+    )
+    return len(counts), 1.0 / counts[places]
+
+
+@dataclass(frozen=True)
+class LeftOutSearches:
+    """Searches by named crops without their own identities, so that each crop plays a stranger.
+
+    Attributes:
+        leaders: the nine best identity scores of each search, `(n, 9)`, descending; a row that is
+            not finite is left out.
+        names: codes of the identities that the crops show, `(n,)`.
+        identities: K, the number of identities that are searched.
+    """
+
+    leaders: Array
+    names: Codes
+    identities: int
+
+
+class StrangerTail(Stored):
+    """The distribution of strangers' heights among K identities.
+
+    Attributes:
+        identities: K, the number of identities that are searched.
+        scale: β, in units of the score; ρ·β for searches of a fitted gallery.
+        heights: the heights at `RARITIES`, rising.
+    """
+
+    identities: int
+    scale: float
+    heights: tuple[float, ...] = Field(min_length=len(RARITIES), max_length=len(RARITIES))
+
+    def threshold(self, far: float, level: float) -> float:
+        """Return the score that a share `far` of strangers reaches in a search with this level."""
+        return level + self.scale * self.height(-math.log(far))
+
+    def height(self, rarity: float) -> float:
+        """Return the height that a share e^−rarity of strangers reaches; rarity > 0."""
+        lowest = float(RARITIES[0])
+        if rarity < lowest:
+            return self.heights[0] + math.log(rarity / lowest) / self._decay
+        return float(continued(rarity, RARITIES, self.heights))
+
+    def probability(self, scores: NDArray[np.floating], level: float) -> Array:
+        """Compute the probability at even odds that each score is genuine, same shape.
+
+        It rises strictly with the score, and is 0.54 at the threshold of 1e-1, 0.92 at 1e-2 and
+        0.99 at 1e-3 in every search, gallery and scoring. It never contradicts a verdict, and
+        unlike a raw score it can be compared between searches.
+        """
+        heights = (np.asarray(scores, np.float64) - level) / self.scale
+        return bounded_probability(self.evidence(heights))
+
+    def evidence(self, heights: Array) -> Array:
+        """Compute the logit of the probability at even odds that each height is genuine.
+
+        The rarity t of a height is −ln of the share of strangers that reach it. It is distributed
+        as Exp(1) for strangers, and is assumed to be as Gamma(2, 3) for genuine scores, so that the
+        logit is ln t + 2t/3 − 2 ln 3.
+        """
+        lowest = self.heights[0]
+        inside = continued(np.maximum(heights, lowest), self.heights, RARITIES)
+        rarity = inside * np.exp(self._decay * np.minimum(heights - lowest, 0.0))
+        return _genuine_density(rarity) + rarity
+
+    @property
+    def _decay(self) -> float:
+        # Below the lowest height the rarity falls exponentially, with the slope above it.
+        run = self.heights[1] - self.heights[0]
+        return float(RARITIES[1] / RARITIES[0] - 1.0) / run
+
+
+def _genuine_density(values: Array) -> Array:
+    """Return the log density of Gamma(2, 3)."""
+    return np.log(values) - values / GENUINE - 2.0 * math.log(GENUINE)
 
 
 class GalleryThresholds(Stored):
@@ -75,64 +173,33 @@ class GalleryThresholds(Stored):
             for the artefact's own thresholds.
     """
 
-    tails: tuple[StrangerTail, ...] = Field(min_length=1)
+    tails: tuple[StrangerTail, ...]
     mean_scales: tuple[tuple[int, float], ...] | None = None
-    ratio: float = Field(RATIO_PRIOR, gt=0.0)
-    searches: int = Field(0, ge=0)
-    identities: int = Field(ge=0)
-    crops: int = Field(ge=0)
+    ratio: float = RATIO_PRIOR
+    searches: int = 0
+    identities: int = 0
+    crops: int = 0
 
-    def tail(self, identities: int) -> StrangerTail:
-        """Return the tail among K identities, interpolated along ln K."""
-        return _tail_of(self.tails, max(1, identities))
+    def tail(self, identities: int, pictures: int = 1) -> StrangerTail:
+        """Return the tail of searches among K identities, with the scale ρ·β.
 
-    def for_pictures(self, pictures: int) -> GalleryThresholds:
-        """Return the thresholds of searches by the mean of several crops of one person.
-
-        The scale is interpolated along the logarithm of their number, and constant beyond the
-        largest measured number.
+        It is interpolated along ln K. For searches by the mean of several crops of one person the
+        scale is interpolated along the logarithm of their number. Both are constant beyond the ends
+        of the tables.
         """
-        measured = ((1, 1.0), *(self.mean_scales or ()))
-        numbers, scales = zip(*measured, strict=True)
-        scale = np.interp(math.log(pictures), np.log(numbers), scales)
-        return self.model_copy(update={"ratio": self.ratio * float(scale)})
-
-    def threshold(
-        self,
-        far: float,
-        level: float,
-        identities: int,
-    ) -> float:
-        """Return the score that the best of `identities` other people reaches in a share `far`.
-
-        Args:
-            far: 0 < far < 1.
-            level: ℓ of the search, the mean of its second to ninth best identity scores.
-            identities: K, the number of identities that the search covers.
-        """
-        tail = self.tail(identities)
-        height = tail.height(-math.log(far))
-        return level + self.ratio * tail.scale * height
-
-    def probability(
-        self,
-        scores: NDArray[np.floating],
-        level: float,
-        identities: int,
-    ) -> Array:
-        """Compute the probability at even odds that each score is genuine, same shape.
-
-        The rarity t of a score is −ln of the share of strangers whose best score is as high above
-        its level. It is distributed as Exp(1) for strangers, and is assumed to be as Gamma(2, 3)
-        for genuine scores, so that the logit is ln t + 2t/3 − 2 ln 3. The probability rises
-        strictly with the score, and is 0.54 at the threshold of 1e-1, 0.92 at 1e-2 and 0.99 at 1e-3
-        in every search, gallery and scoring. It never contradicts a verdict, and unlike a raw score
-        it can be compared between searches.
-        """
-        tail = self.tail(identities)
-        values = np.asarray(scores, dtype=np.float64)
-        rarity = tail.rarity((values - level) / (self.ratio * tail.scale))
-        return bounded_probability(_evidence(rarity))
+        tails = self.tails[::-1]
+        sizes = np.log([tail.identities for tail in tails])
+        rows = np.array([(tail.scale, *tail.heights) for tail in tails])
+        place = math.log(max(1, identities))
+        scale, *heights = [float(np.interp(place, sizes, column)) for column in rows.T]
+        measured = self.mean_scales or ()
+        numbers, scales = zip((1, 1.0), *measured, strict=True)
+        of_pictures = float(np.interp(math.log(pictures), np.log(numbers), scales))
+        return StrangerTail(
+            identities=identities,
+            scale=self.ratio * of_pictures * scale,
+            heights=heights,
+        )
 
     def extrapolated(self, identities: int) -> bool:
         """Return whether K is over ten times the number of identities of the left-out searches."""
@@ -146,248 +213,157 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
     best of K pairs reaches by the artefact's impostor tail: pass 0 as the level. A probability is
     the same function of rarity as in a gallery with its own thresholds.
     """
-    rates = np.exp(-RARITIES).tolist()
     tails = []
     for identities in reversed(ARTEFACT_SIZES):
+        rates = np.exp(-RARITIES).tolist()
         scores = [calibration.search_threshold(rate, identities) for rate in rates]
         heights = scores + LEAST_RISE * np.arange(len(scores))
         tail = StrangerTail(
             identities=identities,
             scale=1.0,
-            heights=tuple(heights.tolist()),
+            heights=heights.tolist(),
         )
         tails.append(tail)
-    return GalleryThresholds(
-        tails=tuple(tails),
-        ratio=1.0,
-        identities=0,
-        crops=0,
-    )
-
-
-@lru_cache(maxsize=64)
-def _tail_of(tails: tuple[StrangerTail, ...], identities: int) -> StrangerTail:
-    # A search asks three times for one number, and the next search mostly for the same one.
-    tails = tails[::-1]
-    sizes = np.log([tail.identities for tail in tails])
-    rows = np.array([(tail.scale, *tail.heights) for tail in tails])
-    place = math.log(identities)
-    scale, *heights = [float(np.interp(place, sizes, column)) for column in rows.T]
-    return StrangerTail(
-        identities=identities,
-        scale=scale,
-        heights=tuple(heights),
-    )
+    return GalleryThresholds(tails=tails, ratio=1.0)
 
 
 def fit_gallery(
     left_out: Sequence[LeftOutSearches],
-    searches: Sequence[SearchScores] = (),
     mean_scales: Sequence[tuple[int, float]] | None = None,
 ) -> GalleryThresholds:
-    """Fit thresholds to left-out searches.
+    """Fit thresholds to left-out searches, with the ρ that holds before any search.
 
     Args:
         left_out: searches of each part of `subgalleries`, the whole gallery first.
-        searches: real searches of the gallery, the latest last.
         mean_scales: see `GalleryThresholds`.
 
     Raises:
         InputProblem: there are fewer than 18 named identities, or the scores have no spread.
     """
-    tails = [fit_tail(part) for part in left_out]
-    tails.sort(key=lambda tail: -tail.identities)
-    first = left_out[0]
-    fitted = GalleryThresholds(
-        tails=tuple(tails),
-        mean_scales=None if mean_scales is None else tuple(mean_scales),
-        identities=len(np.unique(first.names)),
-        crops=len(first.names),
+    names = left_out[0].names
+    return GalleryThresholds(
+        tails=[fit_tail(part) for part in left_out],
+        mean_scales=mean_scales,
+        identities=len(np.unique(names)),
+        crops=len(names),
     )
-    return fit_ratio(fitted, searches)
 
 
-def fit_ratio(thresholds: GalleryThresholds, searches: Sequence[SearchScores]) -> GalleryThresholds:
+def fit_ratio(thresholds: GalleryThresholds, searches: Searches) -> GalleryThresholds:
     """Return the same tails with ρ fitted to searches, by expectation maximisation.
 
     The searches need no labels: each is weighted by the probability that its best score is genuine.
 
     Args:
         thresholds: thresholds of the gallery, with any ρ.
-        searches: searches of the gallery, the latest last; the latest 256 are used.
+        searches: searches of the gallery, of `unpack_searches`.
     """
-    latest = latest_searches(searches)
-    if not latest:
-        return thresholds.model_copy(update={"ratio": RATIO_PRIOR, "searches": 0})
-    leaders = np.array([search.scores for search in latest])
-    sizes = np.array([search.identities for search in latest])
-    tails = {size: thresholds.tail(size) for size in np.unique(sizes).tolist()}
+    leaders = searches["scores"].astype(np.float64)
+    sizes = searches["identities"]
+    unscaled = thresholds.model_copy(update={"ratio": 1.0})
+    tails = {size: unscaled.tail(size) for size in np.unique(sizes).tolist()}
     scales = np.array([tails[size].scale for size in sizes.tolist()])
-    strangers = spacing(leaders) / scales
-    enrolled = spacing(leaders, genuine=True) / scales
+    spacings = spacing(leaders) / scales
+    # If M₁ is genuine, the ranks 3 to 8 are one less among the scores of other people, whose
+    # spacing is lower by the mean gap.
+    gaps = (leaders[:, 2] - leaders[:, 8]) / 6.0 / scales
     heights = (leaders[:, 0] - level(leaders)) / scales
     ratio = RATIO_PRIOR
     share = 0.5
-    rarity = np.empty(len(latest))
+    evidence = np.empty_like(heights)
     for _ in range(ROUNDS):
         for size, tail in tails.items():
             rows = sizes == size
-            rarity[rows] = tail.rarity(heights[rows] / ratio)
-        logits = _evidence(rarity) + math.log(share / (1.0 - share))
-        genuine = sigmoid(logits, 50.0)
-        share = float(np.clip(genuine.mean(), LEAST_SHARE, 1.0 - LEAST_SHARE))
-        expected_scales = (1.0 - genuine) * strangers + genuine * enrolled
-        total = float(expected_scales.sum())
-        ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(latest))
-    fitted = {"ratio": round(ratio, 4), "searches": len(latest)}
-    return thresholds.model_copy(update=fitted)
+            evidence[rows] = tail.evidence(heights[rows] / ratio)
+        genuine = sigmoid(evidence + math.log(share / (1.0 - share)))
+        share = genuine.sum() / max(1, len(searches))
+        share = float(np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE))
+        total = float((spacings - genuine * gaps).sum())
+        ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(searches))
+    return thresholds.model_copy(update={"ratio": round(ratio, 4), "searches": len(searches)})
 
 
-def _evidence(rarity: Array) -> Array:
-    """Compute the log of the density of Gamma(2, 3) over that of Exp(1), strictly increasing."""
-    line = np.log(rarity) + rarity * (1.0 - 1.0 / GENUINE)
-    return line - 2.0 * math.log(GENUINE)
-
-
-def sampled_crops(names: Codes, random: np.random.Generator) -> Codes:
-    """Choose the crops that play strangers: at most 3 of an identity, and 1,000 in all.
-
-    Args:
-        names: codes of the identities, `(n,)`; -1 for a crop without a name, which is not chosen.
-
-    Returns:
-        Positions of the crops.
-    """
-    rows = random.permutation(np.flatnonzero(names >= 0))
-    order = rows[np.argsort(names[rows], kind="stable")]
-    sorted_names = names[order]
-    turn = np.arange(len(order)) - np.searchsorted(sorted_names, sorted_names)
-    # The first crops of all identities come before any second crop.
-    by_turn = np.argsort(turn, kind="stable")
-    few = by_turn[turn[by_turn] < CROPS_PER_IDENTITY]
-    return order[few[:MOST_CROPS]]
-
-
-def sampled_groups(
-    names: Codes,
-    sources: Sequence[Codes],
-    size: int,
-    random: np.random.Generator,
-) -> Codes:
-    """Choose groups of crops of one identity, whose mean plays a stranger.
-
-    The crops of a group share a source: the first of the sources that gives groups of 18
-    identities. If none does, they share the identity alone.
-
-    Args:
-        names: codes of the identities, `(n,)`; -1 for a crop without a name.
-        sources: codes of tracks and of cameras, `(n,)` each; a negative code is unknown.
-        size: number of crops in a group.
-
-    Returns:
-        Positions of the crops, `(g, size)`.
-    """
-    groups = np.empty((0, size), np.int64)
-    for source in (*sources, np.zeros_like(names)):
-        known = (names >= 0) & (source >= 0)
-        rows = random.permutation(np.flatnonzero(known))
-        rows = rows[np.lexsort((source[rows], names[rows]))]
-        # Codes are 0 or more, so that the first row begins a group.
-        is_other_name = np.diff(names[rows], prepend=-1) != 0
-        is_other_source = np.diff(source[rows], prepend=-1) != 0
-        starts = np.flatnonzero(is_other_name | is_other_source)
-        lengths = np.diff(starts, append=len(rows))
-        turn = np.arange(len(rows)) - np.repeat(starts, lengths)
-        whole_groups = np.repeat(lengths // size * size, lengths)
-        groups = rows[turn < whole_groups].reshape(-1, size)
-        if len(np.unique(names[groups[:, 0]])) >= FEW_IDENTITIES:
-            break
-    return groups[sampled_crops(names[groups[:, 0]], random)[:MOST_MEANS]]
-
-
-def mean_scale(
-    means: Array,
-    crops: Array,
-    names: Codes,
-) -> float | None:
+def mean_scale(leaders: Array, names: Codes) -> float | None:
     """Return the scale of searches by means of crops, relative to searches by the single crops.
 
     Args:
-        means: the nine best identity scores of each group, `(g, 9)`.
-        crops: the nine best identity scores of each crop in the groups, `(g, k, 9)`.
+        leaders: the nine best identity scores of the mean of each group, then of each of its crops,
+            `(g, 1 + k, 9)`.
         names: codes of the identities that the groups show, `(g,)`.
 
     Returns:
         The ratio; None if there are fewer than 18 identities, or the scores have no spread.
     """
-    scored = np.isfinite(means).all(axis=1)
-    scored &= np.isfinite(crops).all(axis=(1, 2))
+    scored = np.isfinite(leaders).all(axis=(1, 2))
     identities, weights = identity_weights(names[scored])
+    of_mean, *of_crops = (weights @ spacing(leaders[scored])).tolist()
+    if identities < FEW_IDENTITIES or min(of_mean, *of_crops) <= 0.0:
+        return None
+    return round(of_mean * len(of_crops) / sum(of_crops), 4)
+
+
+def fit_tail(searches: LeftOutSearches) -> StrangerTail:
+    """Fit the tail of the heights; every identity has the same weight.
+
+    Raises:
+        InputProblem: there are fewer than 18 identities, or the scores have no spread.
+    """
+    scored = np.isfinite(searches.leaders).all(axis=1)
+    leaders = searches.leaders[scored]
+    identities, weights = identity_weights(searches.names[scored])
     if identities < FEW_IDENTITIES:
-        return None
-    scale_of_means = float(weights @ spacing(means[scored]))
-    spacings = spacing(crops[scored].reshape(-1, RANKS))
-    by_group = spacings.reshape(-1, crops.shape[1])
-    scale_of_crops = float(weights @ by_group.mean(axis=1))
-    if scale_of_means <= 0.0 or scale_of_crops <= 0.0:
-        return None
-    return round(scale_of_means / scale_of_crops, 4)
+        raise InputProblem(
+            f"{identities} named identities are too few to show a tail; it takes {FEW_IDENTITIES}, "
+            "each with a search among the others"
+        )
+    spacings = weights @ (-np.diff(leaders) * RANK)
+    scale = float(spacings[2:].mean() / identities)
+    if scale <= 0.0:
+        raise InputProblem(
+            "the scores of the identities have no spread, so that they show no tail; enroll "
+            "different people"
+        )
+    heights = (leaders[:, 0] - level(leaders)) / scale
+    order = np.argsort(heights)
+    shares = np.cumsum(weights[order]) / weights.sum()
+    start = float(heights[order][np.searchsorted(shares, 1.0 - MEDIAN)])
+    # The slope of a line through the mean spacings is a sign of ξ. Rank 1 is left out, since people
+    # who are enrolled under two names distort it.
+    slope, _ = np.polyfit((weights @ leaders)[2:], spacings[1:], 1)
+    shape = np.clip(SHAPE_AT_ZERO + SHAPE_PER_SLOPE * slope, STEEPEST, FLATTEST)
+    above = heights > start
+    excesses = _excesses(heights[above] - start, weights[above], shape)
+    rising = np.maximum.accumulate(start + excesses + 1e-3 * np.arange(len(RARITIES)))
+    return StrangerTail(
+        identities=searches.identities,
+        scale=float(f"{scale:.6g}"),
+        heights=np.round(rising, 4).tolist(),
+    )
 
 
-def subgalleries(names: Codes, random: np.random.Generator) -> list[Codes]:
-    """Draw parts of the identities: all, a third, a tenth … of them, but at least 18.
+def _excesses(
+    excess: Array,
+    weight: Array,
+    expected_shape: float,
+) -> Array:
+    """Compute the heights above the median at `RARITIES`, averaged over a posterior of σ and ξ.
 
-    Args:
-        names: codes of the identities, in which each may occur several times.
-
-    Returns:
-        The codes of each part, the largest first.
+    A component of its own takes up the searches that found their own person under another name. The
+    posterior sums over its share, and the tail leaves it out.
     """
-    everyone = random.permutation(np.unique(names[names >= 0]))
-    sizes = [len(everyone) // part for part in FEWER]
-    return [everyone[:size] for size in sizes if size >= FEW_IDENTITIES]
-
-
-def hide_known(
-    scores: Floats,
-    asking: tuple[Codes, Codes],
-    shown: tuple[Codes, Codes],
-) -> Floats:
-    """Return scores `(n, N)` with −∞ for crops that a stranger's search would not find.
-
-    Hidden are the scores of the crop's own identity, of crops without a name and, if at least 18
-    other identities have crops under other cameras, of all crops under its own camera.
-
-    Args:
-        scores: scores of the crops that search against the searched ones, `(n, N)`.
-        asking, shown: codes of the names and cameras of the crops that search, `(n,)` each, and of
-            the searched ones, `(N,)` each; -1 is unknown.
-    """
-    own_names, own_cameras = asking
-    names, cameras = shown
-    hidden = (own_names[:, None] == names) | (names < 0)
-    for camera in np.unique(own_cameras[own_cameras >= 0]):
-        elsewhere = np.unique(names[(names >= 0) & (cameras != camera)])
-        rows = np.flatnonzero(own_cameras == camera)
-        others = len(elsewhere) - np.isin(own_names[rows], elsewhere)
-        hidden[rows[others >= FEW_IDENTITIES]] |= cameras == camera
-    return np.where(hidden, np.float32(-np.inf), scores)
-
-
-def leaders_by_name(scores: NDArray[np.floating], names: Codes) -> Array:
-    """Return the nine best identity scores of each row, `(n, 9)`, filled up with −∞.
-
-    Args:
-        scores: scores of candidates, `(n, c)`; −∞ marks a crop that is none.
-        names: codes of their identities, `(c,)` or `(n, c)`.
-    """
-    codes = np.broadcast_to(names, scores.shape)
-    order = np.lexsort((-scores, codes))
-    codes = np.take_along_axis(codes, order, axis=1)
-    best = np.take_along_axis(scores, order, axis=1).astype(np.float64)
-    repeated = codes[:, 1:] == codes[:, :-1]
-    best[:, 1:][repeated] = -np.inf
-    top = -np.sort(-best, axis=1)[:, :RANKS]
-    leaders = np.full((len(scores), RANKS), -np.inf)
-    leaders[:, : top.shape[1]] = top
-    return leaders
+    # The axes are the share of doubles, σ, ξ, and the searches or the points of the grid.
+    share = DOUBLES[:, None, None, None]
+    sigma = SCALE_PRIOR * np.exp(LOGS)[:, None, None]
+    shape = SHAPES[:, None]
+    inside = 1.0 + shape * excess / sigma
+    density = -(1.0 / shape + 1.0) * np.log(np.maximum(inside, 1e-9))
+    density = np.where(inside > 1e-9, density, -1e3) - np.log(sigma)
+    double = _genuine_density(np.maximum(excess, 1e-3))
+    likelihood = np.logaddexp(np.log1p(-share) + density, np.log(share) + double) @ weight
+    prior = (LOGS[:, None] / SCALE_SPREAD) ** 2 + ((SHAPES - expected_shape) / SHAPE_SPREAD) ** 2
+    posterior = likelihood - 0.5 * prior
+    posterior = np.exp(posterior - posterior.max()).sum(axis=0)
+    grid = np.linspace(0.0, HIGHEST, STEPS)
+    tails = np.maximum(1.0 + shape * grid / sigma, 0.0) ** (-1.0 / shape)
+    survival = MEDIAN * np.einsum("ij,ijk->k", posterior / posterior.sum(), tails)
+    return np.interp(RARITIES, -np.log(np.maximum(survival, 1e-15)), grid)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.calibration import WITHDRAWN_SCORING
-from model.search_calibration import KEPT_SEARCHES
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry
 from service.record.schema import CALIBRATION_SEARCHES, CALIBRATIONS
 from service.record.transaction import Reader, Transaction
 from service.record.values import PublishedCalibration
 
+KEPT_SEARCHES = 256
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 WITHDRAWN_SUBJECTS = f"{WITHDRAWN_SCORING}:*"
 

@@ -20,18 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gmn_client.models import CalibrationReason, CalibrationState, Verdict
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
 from model.gallery_thresholds import GalleryThresholds, artefact_thresholds
-from model.search_calibration import (
-    FEW_IDENTITIES,
-    JOINING_SHARE,
-    KEPT_SEARCHES,
-    RANKS,
-    SearchCalibration,
-    SearchScores,
-    artefact_search_calibration,
-    few_identities,
-)
+from model.order_statistics import FEW_IDENTITIES, RANKS
+from model.search_calibration import SearchCalibration, artefact_search_calibration
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery
+from service.record.calibrations import KEPT_SEARCHES
 from service.record.record import Record
 from service.record.values import CalibrationMode, PublishedCalibration
 
@@ -43,6 +36,8 @@ REPEATED_COSINE = 0.9
 RECENT_QUERIES = 64
 RECENT_PLACES = 64
 KEY_BYTES = 16
+# The share of pairs of different people whose cosine reaches τ (docs/calibration.md).
+JOINING_SHARE = 1e-3
 # A gallery's id and a subject: a scoring and the artefact that computed its scores.
 Place = tuple[int, str]
 Probability = Callable[[NDArray[np.floating]], NDArray[np.float64]]
@@ -175,7 +170,7 @@ class CurrentCalibration:
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
-        if few_identities(identities):
+        if identities < FEW_IDENTITIES:
             fitted = self.few
             level = 0.0
             # The artefact's thresholds for K people hold for up to two crops of each. Above that, c
@@ -196,15 +191,16 @@ class CurrentCalibration:
             uncertain = fitted.threshold(uncertain_rate, identities)
             return Judge(match, min(match, uncertain), fitted.probability, state)
 
-        thresholds = fitted.for_pictures(pictures) if pictures > 1 else fitted
+        tail = fitted.tail(identities, pictures)
         known_level = level or 0.0
-
-        def probability(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-            return thresholds.probability(scores, known_level, identities)
-
-        match = thresholds.threshold(match_rate, known_level, identities)
-        uncertain = thresholds.threshold(uncertain_rate, known_level, identities)
-        return Judge(match, min(match, uncertain), probability, state)
+        match = tail.threshold(match_rate, known_level)
+        uncertain = tail.threshold(uncertain_rate, known_level)
+        return Judge(
+            match=match,
+            uncertain=min(match, uncertain),
+            probability=lambda scores: tail.probability(scores, known_level),
+            state=state,
+        )
 
     def as_state(
         self, identities: int, level: float | None = 0.0, shallow: bool = False
@@ -215,7 +211,7 @@ class CurrentCalibration:
             pass
         elif shallow:
             reason = "shallow_search"
-        elif few_identities(identities):
+        elif identities < FEW_IDENTITIES:
             reason = "few_identities"
         elif self.published is None:
             reason = "not_fitted"
@@ -341,9 +337,7 @@ class GalleryCalibrations:
         with self._lock:
             self._stored[place] = searches
 
-    def record_search_scores(
-        self, place: Place, query: NDArray[np.float32], scores: SearchScores
-    ) -> None:
+    def record_search_scores(self, place: Place, query: NDArray[np.float32], scores: bytes) -> None:
         """Queue the scores of a search for storage in the background.
 
         They replace the scores of a search by nearly the same query. Queries are kept in memory
@@ -351,12 +345,13 @@ class GalleryCalibrations:
 
         Args:
             query: feature `(d,)`.
+            scores: packed by `pack_search`.
         """
         with self._lock:
             key = self._key_of(place, query)
             waiting = self._waiting.setdefault(place, {})
             waiting.pop(key, None)
-            waiting[key] = scores.to_bytes()
+            waiting[key] = scores
             # While searches cannot be stored, keep only as many as the record would.
             _keep_last(waiting, KEPT_SEARCHES)
 

@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 
 from model.arrays import Array
 from model.calibration import Scoring
-from model.gallery_thresholds import (
+from model.gallery_thresholds import LeftOutSearches, mean_scale
+from model.left_out import (
     PICTURES,
     hide_known,
     leaders_by_name,
-    mean_scale,
     sampled_crops,
     sampled_groups,
     subgalleries,
 )
-from model.search_calibration import RANKS
-from model.stranger_tail import LeftOutSearches
+from model.order_statistics import RANKS
 from service.engine.networks import LoadedModel
 from service.runtime import Runtime
 from service.search.columns import Columns
@@ -125,7 +124,7 @@ async def measure_mean_scales(
         alone = await _search(runtime, model, groups.split(), searched)
         for scoring, leaders in means.items():
             of_crops = alone[scoring].reshape(-1, size, RANKS)
-            scale = mean_scale(leaders, of_crops, groups.names)
+            scale = mean_scale(np.hstack([leaders[:, None], of_crops]), groups.names)
             if scale is not None:
                 results[scoring].append((size, scale))
     return results
@@ -238,9 +237,7 @@ def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArr
     cosines = np.empty((len(units), len(searched.slots)), np.float32)
     for part, others in searched.columns.unit_parts(searched.slots):
         cosines[:, part] = units @ others.T
-    cosines = hide_known(
-        cosines, (queries.names, queries.cameras), (searched.names, searched.cameras)
-    )
+    cosines = hide_known(cosines, queries.names, queries.cameras, searched.names, searched.cameras)
     starts = np.flatnonzero(np.diff(searched.names, prepend=-1))
     best = np.maximum.reduceat(cosines, starts, axis=1)
     lengths = np.diff(np.append(starts, len(searched.slots)))

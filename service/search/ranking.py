@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from gmn_client.models import RankedCrop
 from model.arrays import unit_rows
 from model.crops.decode import CropProblem
+from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
-from model.search_calibration import RANKS, UNNAMED, SearchScores, few_identities, leading_scores
+from model.search_calibration import pack_search
 from service.engine.batcher import Embedded
 from service.engine.networks import PASSES_PER_SLICE, passes_of
 from service.gallery.gallery import Gallery
@@ -81,8 +82,8 @@ class Ranking:
         judge: gives verdicts and probabilities for them.
         candidates_scored: number of candidates that were scored.
         rerank_seconds: duration of the scoring.
-        sample: the nine best scores of different people; None if the search does not contribute to
-            the calibration.
+        sample: the nine best scores of different people, packed; None if the search does not
+            contribute to the calibration.
     """
 
     proposal: Proposal
@@ -92,7 +93,7 @@ class Ranking:
     judge: Judge
     candidates_scored: int
     rerank_seconds: float
-    sample: SearchScores | None
+    sample: bytes | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Search:
         head = 0 if by_cosine else len(scored.row_ids)
         shallow = depth < min(RERANK_DEPTH, candidates.searched)
         # The level describes the gallery's best crops, which a shallow search may not score.
-        needs_level = needs_level and not shallow and not few_identities(identities)
+        needs_level = needs_level and not shallow and identities >= FEW_IDENTITIES
         if needs_level:
             scored = self._with_nine_people(scored, near, wanted)
 
@@ -215,7 +216,7 @@ class Search:
         people_scores: tuple[float, ...] = ()
         if proposal.needs_level:
             scores = scored.cosines if logits is None else logits
-            people_scores = _leading_scores(scored, scores, current.joins_at)
+            people_scores = leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = current.judge(
             self.options.operating_point,
@@ -232,7 +233,7 @@ class Search:
 
         sample = None
         if self.sample and level is not None and not proposal.counts_all:
-            sample = SearchScores(people_scores, proposal.identities, time.time())
+            sample = pack_search(people_scores, proposal.identities, time.time())
 
         candidates = proposal.candidates
         head = slice(proposal.head)
@@ -308,14 +309,14 @@ class Search:
             near: at least the `NEAR` nearest crops.
         """
         joins_at = self.current.joins_at
-        people = _leading_scores(scored, scored.cosines, joins_at)
+        people = leading_scores(scored, scored.cosines, joins_at)
         if len(people) == RANKS or len(scored.row_ids) == scored.searched:
             return scored
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
                 near = self.gallery.index.search(self.queries, DEEPEST, wanted)
             extended = scored.extended(near[near.first_of_groups()], MORE_PAIRS)
-            people = _leading_scores(extended, extended.cosines, joins_at)
+            people = leading_scores(extended, extended.cosines, joins_at)
             if len(people) == RANKS:
                 # Crops farther than the ninth person need no pair score.
                 needed = extended.cosines >= np.float32(people[-1])
@@ -325,16 +326,30 @@ class Search:
         return scored
 
 
-def _leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:
-    """Return the best scores of up to nine different people, descending.
+def leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:
+    """Return the nine best scores of different people, descending, or fewer.
 
-    Scores are `(n,)`, with NaN for crops that were not scored.
+    From the top, the best remaining crop leads. It takes every crop of its own name and, if either
+    of the two has no name, every crop whose cosine with it is at least `joins_at`.
+
+    Args:
+        scores: scores of the crops, `(n,)`; NaN for crops that were not scored.
+        joins_at: τ, the pair threshold of the cosine at `JOINING_SHARE`.
     """
-    scored = np.isfinite(scores)
-    groups = crops.groups[scored]
-    codes = np.where(groups < 0, UNNAMED, groups)
-    units = np.empty((len(codes), 0), np.float32)
-    if UNNAMED in codes:
-        # Only unnamed crops are compared by vector: they may show a person who is also named.
-        units = unit_rows(crops.vectors[scored])
-    return leading_scores(scores[scored], codes, units, joins_at)
+    units = unit_rows(crops.vectors)
+    remaining = np.flatnonzero(np.isfinite(scores))
+    remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
+    leaders: list[float] = []
+    while len(remaining) and len(leaders) < RANKS:
+        leader = remaining[0]
+        leaders.append(float(scores[leader]))
+        # Each crop without a name has a negative group of its own.
+        groups = crops.groups[remaining]
+        is_near = units[remaining] @ units[leader] >= joins_at
+        if groups[0] < 0:
+            # All crops of the names that it took show the same person.
+            is_near = np.isin(groups, groups[is_near])
+        else:
+            is_near &= groups < 0
+        remaining = remaining[~is_near & (groups != groups[0])]
+    return tuple(leaders)

@@ -14,18 +14,16 @@ from typing import cast
 import numpy as np
 
 from model.calibration import Scoring, ScoringCalibration
-from model.gallery_thresholds import GalleryThresholds, fit_gallery, fit_ratio
-from model.problems import InputProblem
-from model.search_calibration import (
-    FEW_IDENTITIES,
-    LEAST_SEARCHES,
-    REFIT_AFTER_SEARCHES,
-    REFIT_AFTER_SECONDS,
-    SearchCalibration,
-    SearchScores,
-    fit_searches,
+from model.gallery_thresholds import (
+    GalleryThresholds,
+    LeftOutSearches,
+    fit_gallery,
+    fit_ratio,
+    level,
 )
-from model.stranger_tail import LeftOutSearches, level
+from model.order_statistics import FEW_IDENTITIES
+from model.problems import InputProblem
+from model.search_calibration import SearchCalibration, Searches, fit_searches, unpack_searches
 from service.errors import ServiceError
 from service.gallery.gallery import Gallery
 from service.record.values import GalleryRecord
@@ -36,6 +34,9 @@ from service.search.leave_one_out import NamedCrops, measure_mean_scales, search
 
 log = logging.getLogger(__name__)
 STORED_WITHIN_SECONDS = 2.0
+LEAST_SEARCHES = 20
+REFIT_AFTER_SEARCHES = 16
+REFIT_AFTER_SECONDS = 60
 # A gallery is refitted when its identities or crops have grown or shrunk by this factor.
 GROWTH = 1.5
 LOOK_EVERY_SECONDS = 2.0
@@ -175,7 +176,7 @@ class _Stored:
         identities: number of named identities.
     """
 
-    searches: list[SearchScores]
+    searches: Searches
     counted: int
     version: int
     published: Publication | None
@@ -186,11 +187,7 @@ class _Stored:
         records = runtime.record.calibrations
         # Count first: a search added in the meantime then counts for the next fit.
         counted = records.counted(*place)
-        searches = []
-        for row in records.searches(*place):
-            # Skip searches written by another program version; new ones will replace them.
-            with contextlib.suppress(InputProblem):
-                searches.append(SearchScores.from_bytes(row))
+        searches = unpack_searches(records.searches(*place))
         entry = runtime.record.galleries.get(place[0])
         identities = entry.identities if entry else 0
         stored = records.published(place[0]).get(place[1])
@@ -224,7 +221,7 @@ def _fit_gallery(
     strangers = level(leaders[np.isfinite(leaders).all(axis=1)])
     return Publication(
         fitted_at=time.time(),
-        calibration=fit_gallery(left_out, stored.searches, mean_scales),
+        calibration=fit_ratio(fit_gallery(left_out, mean_scales), stored.searches),
         counted=stored.counted,
         identities=entry.identities,
         crops=entry.crops,

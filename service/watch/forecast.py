@@ -8,8 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from gmn_client.models import Forecast
-from model.arrays import Array
-from model.order_statistics import sigmoid
+from model.arrays import Array, sigmoid
 from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
 
@@ -98,10 +97,11 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
     several = np.isfinite(left_out.elsewhere)
     if several.any():
         share = _share_above(watch_list, threshold, left_out.elsewhere)
-        middle = _logit(share) + TRACK_GAIN
+        share = min(max(share, LEAST_SHARE), 1.0 - LEAST_SHARE)
+        middle = math.log(share / (1.0 - share)) + TRACK_GAIN
         spread = math.hypot(TRACK_SPREAD, math.sqrt(5.0 / several.sum()))
         ends = middle + spread * np.array([-NORMAL_95, 0.0, NORMAL_95])
-        low, share, high = sigmoid(ends, 50.0).tolist()
+        low, share, high = sigmoid(ends).tolist()
         # The interval is shown in whole per cent.
         return Found(
             "several_cameras",
@@ -128,11 +128,6 @@ def _share_above(watch_list: WatchList, threshold: WatchThreshold, same_person: 
     return float(found[np.isfinite(same_person)].mean())
 
 
-def _logit(share: float) -> float:
-    share = min(max(share, LEAST_SHARE), 1.0 - LEAST_SHARE)
-    return math.log(share / (1.0 - share))
-
-
 def make_forecast(
     watch_list: WatchList, threshold: WatchThreshold, tracks_per_day: float
 ) -> Forecast:
@@ -152,34 +147,29 @@ def make_forecast(
 
 
 def describe_forecast(threshold: WatchThreshold, alarms: Alarms, found: Found) -> str:
-    return f"{_alarms_sentence(threshold, alarms)} {_found_sentence(found)}"
-
-
-def _alarms_sentence(threshold: WatchThreshold, alarms: Alarms) -> str:
     expected = alarms.false_alarms
     if expected is None:
-        return (
+        alarmed = (
             "How many false alarms the list raises is not known: it has too few people for an "
             "artefact without a reference."
         )
-    if not threshold.promised:
-        return (
+    elif not threshold.promised:
+        alarmed = (
             f"Fewer than 1 false alarm in {round(1.0 / threshold.rate):,} tracks cannot be "
             f"promised; at most {alarms.high:,} a day."
         )
-    whole = math.floor(expected)
-    number = f"{round(expected):,} false alarm{'' if round(expected) == 1 else 's'}"
-    if expected < 0.5:
-        number = "Fewer than 1 false alarm"
-    elif whole < 10 and 0.3 <= expected - whole < 0.7:
-        number = f"{whole} to {whole + 1} false alarms"
-    return f"{number} a day [{alarms.low:,}, {alarms.high:,}]."
-
-
-def _found_sentence(found: Found) -> str:
+    else:
+        whole = math.floor(expected)
+        number = f"{round(expected):,} false alarm{'' if round(expected) == 1 else 's'}"
+        if expected < 0.5:
+            number = "Fewer than 1 false alarm"
+        elif whole < 10 and 0.3 <= expected - whole < 0.7:
+            number = f"{whole} to {whole + 1} false alarms"
+        alarmed = f"{number} a day [{alarms.low:,}, {alarms.high:,}]."
     tracks = "of the tracks of listed people are found"
     if found.found is not None:
-        return f"{found.found:.0%} [{found.found_low:.0%}, {found.found_high:.0%}] {tracks}."
+        share = f"{found.found:.0%} [{found.found_low:.0%}, {found.found_high:.0%}]"
+        return f"{alarmed} {share} {tracks}."
     if found.found_high is not None:
-        return f"At most {found.found_high:.0%} {tracks}, as one camera enrolled them."
-    return "How many listed people are found is not known, with one crop a person."
+        return f"{alarmed} At most {found.found_high:.0%} {tracks}, as one camera enrolled them."
+    return f"{alarmed} How many listed people are found is not known, with one crop a person."

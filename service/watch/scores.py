@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Array, unit_rows
-from model.gallery_thresholds import hide_known, sampled_crops
+from model.gallery_thresholds import level
+from model.left_out import hide_known, sampled_crops
+from model.order_statistics import RANKS
 from model.problems import InputProblem
-from model.search_calibration import RANKS
-from model.stranger_tail import level
 
 # Each step holds a few arrays of this many scores.
 SCORES_PER_STEP = 2**22
@@ -115,7 +115,7 @@ class WatchList:
             rows = sample[part]
             people = self.people[rows]
             cameras = self.cameras[rows]
-            hidden = hide_known(cosines, (people, cameras), (self.people, self.cameras))
+            hidden = hide_known(cosines, people, cameras, self.people, self.cameras)
             best = np.maximum.reduceat(hidden, self._starts, axis=1)
             others[part] = _leaders(best)
             cosines[self.people != people[:, None]] = -np.inf

@@ -15,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Array
-from model.gallery_thresholds import RATIO_PRIOR, GalleryThresholds
-from model.order_statistics import EXPONENTIAL
+from model.gallery_thresholds import (
+    RATIO_PRIOR,
+    GalleryThresholds,
+    LeftOutSearches,
+    fit_tail,
+    level,
+)
+from model.order_statistics import EXPONENTIAL, FEW_IDENTITIES
 from model.problems import InputProblem
-from model.search_calibration import FEW_IDENTITIES
-from model.stranger_tail import LeftOutSearches, fit_tail, level
 from service.watch.scores import Vectors, WatchList
 
 BINS = 160
@@ -242,7 +246,7 @@ def _artefact_threshold(
             f"a list of fewer than {FEW_IDENTITIES} people has a threshold by a reference alone; "
             "add one to the artefact (gmn artefact add-reference), or enroll more people"
         )
-    height = artefact.threshold(rate, 0.0, watch_list.size)
+    height = artefact.tail(watch_list.size).threshold(rate, 0.0)
     if watch_list.has_level:
         others = watch_list.left_out.others[:, 1 : watch_list.size - 1]
         height -= float(others.mean())

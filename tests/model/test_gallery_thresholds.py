@@ -6,19 +6,23 @@ import pytest
 from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import (
     GalleryThresholds,
+    LeftOutSearches,
     artefact_thresholds,
     fit_gallery,
     fit_ratio,
+    level,
+    mean_scale,
+)
+from model.left_out import (
     hide_known,
     leaders_by_name,
-    mean_scale,
     sampled_crops,
     sampled_groups,
     subgalleries,
 )
+from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
-from model.search_calibration import FEW_IDENTITIES, RANKS, RATES, SearchScores
-from model.stranger_tail import LeftOutSearches, level
+from model.search_calibration import RATES, pack_search, unpack_searches
 
 PEOPLE = 150
 
@@ -43,33 +47,35 @@ def left_out(random, people=PEOPLE, scale=0.05):
 
 
 def kept(leaders, people=PEOPLE):
-    return [SearchScores(tuple(row), people, 0.0) for row in leaders.tolist()]
+    return unpack_searches([pack_search(row, people, 0.0) for row in leaders.tolist()])
 
 
-def fitted(seed=0, sizes=(PEOPLE, 50), searches=()):
+def fitted(seed=0, sizes=(PEOPLE, 50), leaders=()):
     random = np.random.default_rng(seed)
-    return fit_gallery([left_out(random, size) for size in sizes], searches)
+    thresholds = fit_gallery([left_out(random, size) for size in sizes])
+    return fit_ratio(thresholds, kept(np.array(leaders)))
 
 
 def obtained(thresholds, far, people=PEOPLE, scale=0.05):
     leaders = strangers(np.random.default_rng(99), 4000, people, scale)
-    limits = [thresholds.threshold(far, height, people) for height in level(leaders).tolist()]
+    tail = thresholds.tail(people)
+    limits = [tail.threshold(far, height) for height in level(leaders).tolist()]
     return float((leaders[:, 0] >= limits).mean())
 
 
 @pytest.mark.parametrize("people", [1, 3, 5, 10, 17])
 def test_few_identities_have_the_artefacts_thresholds_and_a_probability_of_their_rarity(people):
     scores = [0.0, 0.1, 0.2, 0.3, 0.3, 0.4]
-    tail = [TailPoint(share=10.0**-place, score=score) for place, score in enumerate(scores)]
-    artefact = ScoringCalibration(slope=20.0, intercept=-8.0, impostor_tail=tuple(tail))
-    thresholds = artefact_thresholds(artefact)
+    points = [TailPoint(share=10.0**-place, score=score) for place, score in enumerate(scores)]
+    artefact = ScoringCalibration(slope=20.0, intercept=-8.0, impostor_tail=tuple(points))
+    tail = artefact_thresholds(artefact).tail(people)
 
-    limits = [thresholds.threshold(rate, 0.0, people) for rate in RATES]
+    limits = [tail.threshold(rate, 0.0) for rate in RATES]
     expected = [artefact.search_threshold(rate, people) for rate in RATES]
     assert limits == pytest.approx(expected, abs=2e-5)
-    probabilities = thresholds.probability(np.array(limits), 0.0, people)
+    probabilities = tail.probability(np.array(limits), 0.0)
     assert probabilities == pytest.approx([0.5429, 0.9164, 0.9868], abs=1e-3)
-    rising = thresholds.probability(np.linspace(-0.5, 0.5, 500), 0.0, people)
+    rising = tail.probability(np.linspace(-0.5, 0.5, 500), 0.0)
     assert (np.diff(rising) > 0).all()
 
 
@@ -86,7 +92,7 @@ def test_the_asked_rate_is_obtained_whoever_searches(known):
     for seed in range(4):
         random = np.random.default_rng(seed + 10)
         leaders = np.r_[enrolled(random, known), strangers(random, 200 - known)]
-        rates.append(obtained(fitted(seed, searches=kept(leaders)), 1e-2))
+        rates.append(obtained(fitted(seed, leaders=leaders), 1e-2))
 
     assert 0.004 <= np.mean(rates) <= 0.025
 
@@ -113,14 +119,14 @@ def test_searches_correct_the_scale_without_labels():
     assert 0.004 <= obtained(after, 1e-2, scale=0.035) <= 0.02
     assert after.tails == before.tails
     assert (before.searches, after.searches) == (0, 256)
-    assert fit_ratio(after, []) == before
+    assert fit_ratio(after, kept(leaders[:0])) == before
 
 
 def test_enrolled_people_are_found():
     leaders = enrolled(np.random.default_rng(5), 200)
-    thresholds = fitted()
+    tail = fitted().tail(PEOPLE)
 
-    limits = [thresholds.threshold(1e-2, height, PEOPLE) for height in level(leaders).tolist()]
+    limits = [tail.threshold(1e-2, height) for height in level(leaders).tolist()]
 
     assert (leaders[:, 0] >= limits).mean() >= 0.5
 
@@ -142,22 +148,24 @@ def test_a_stricter_rate_has_a_higher_threshold():
     thresholds = fitted()
 
     for identities in (18, 40, 150, 1000):
-        limits = [thresholds.threshold(rate, 0.3, identities) for rate in (0.9, *RATES, 1e-6)]
+        tail = thresholds.tail(identities)
+        limits = [tail.threshold(rate, 0.3) for rate in (0.9, *RATES, 1e-6)]
         assert limits == sorted(set(limits))
 
 
 def test_probability_rises_with_the_score_and_agrees_with_the_verdict():
-    thresholds = fitted(searches=kept(enrolled(np.random.default_rng(1), 100)))
+    thresholds = fitted(leaders=enrolled(np.random.default_rng(1), 100))
     scores = np.linspace(-1.0, 1.5, 400)
     at = {rate: [] for rate in RATES}
     for where, identities in ((0.1, 150), (0.3, 40), (-0.2, 18)):
-        probability = thresholds.probability(scores, where, identities)
+        tail = thresholds.tail(identities)
+        probability = tail.probability(scores, where)
         assert np.all(np.diff(probability) > 0.0)
         assert 0.0 < probability[0] < 0.05
         assert 0.95 < probability[-1] < 1.0
         for rate in RATES:
-            limit = np.array([thresholds.threshold(rate, where, identities)])
-            at[rate] += thresholds.probability(limit, where, identities).tolist()
+            limit = np.array([tail.threshold(rate, where)])
+            at[rate] += tail.probability(limit, where).tolist()
     # Every search, size and gallery has the same probability at an operating point.
     for rate, expected in zip(
         RATES,
@@ -188,9 +196,8 @@ def test_a_search_with_fewer_than_nine_identities_is_left_out():
 
 
 def test_thresholds_are_small_and_survive_as_json():
-    thresholds = fitted(
-        sizes=(1000, 333, 100, 33), searches=kept(enrolled(np.random.default_rng(2), 30))
-    )
+    leaders = enrolled(np.random.default_rng(2), 30)
+    thresholds = fitted(sizes=(1000, 333, 100, 33), leaders=leaders)
 
     text = thresholds.model_dump_json()
 
@@ -200,7 +207,7 @@ def test_thresholds_are_small_and_survive_as_json():
 
 def test_the_sample_has_every_identity_once_before_any_twice():
     random = np.random.default_rng(0)
-    names = np.r_[np.repeat(np.arange(400), 5), [-1] * 50]
+    names = np.repeat(np.arange(400), 5)
 
     rows = sampled_crops(names, random)
 
@@ -212,7 +219,7 @@ def test_the_sample_has_every_identity_once_before_any_twice():
 def test_parts_of_the_gallery_have_18_identities_at_least():
     names = np.repeat(np.arange(200), 3)
 
-    parts = subgalleries(np.r_[names, [-1] * 5], np.random.default_rng(0))
+    parts = subgalleries(names, np.random.default_rng(0))
 
     assert [len(part) for part in parts] == [200, 66, 20]
     assert all(len(set(part.tolist())) == len(part) for part in parts)
@@ -223,57 +230,58 @@ def test_a_crop_searches_other_identities_and_other_cameras_where_there_are_enou
     cameras = np.tile([0, 1], 20)
     scores = np.ones((3, 40), np.float32)
 
-    seen = np.isfinite(
-        hide_known(scores, (np.array([0, 1, 2]), np.array([0, 1, -1])), (names, cameras))
-    )
+    own_names = np.array([0, 1, 2])
+    hidden = hide_known(scores, own_names, np.array([0, 1, -1]), names, cameras)
+    seen = np.isfinite(hidden)
 
     assert (seen[0] == ((names != 0) & (cameras == 1))).all()
     assert (seen[1] == ((names != 1) & (cameras == 0))).all()
     assert (seen[2] == (names != 2)).all()
-    few = np.isfinite(
-        hide_known(
-            scores[:, :36], (np.array([0, 1, 2]), np.zeros(3, int)), (names[:36], cameras[:36])
-        )
-    )
-    assert (few[0] == (names[:36] != 0)).all()
+    names = names[:36]
+    hidden = hide_known(scores[:, :36], own_names, np.zeros(3, int), names, cameras[:36])
+    assert (np.isfinite(hidden[0]) == (names != 0)).all()
 
 
 def test_identities_lead_by_their_best_crop():
-    scores = np.array([[0.9, 0.8, 0.7, -np.inf, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5]])
-    names = np.array([4, 4, 2, 3, 1])
+    scores = np.linspace(0.9, 0.1, 11)[None].repeat(2, axis=0)
+    scores[0, 4] = -np.inf
+    scores[1] = scores[1, ::-1]
+    names = np.array([4, 4, 2, 3, 1, 5, 6, 7, 8, 9, 10])[None].repeat(2, axis=0)
 
     leaders = leaders_by_name(scores, names)
 
     assert leaders.shape == (2, RANKS)
-    assert leaders[0, :4].tolist() == [0.9, 0.7, 0.1, -np.inf]
-    assert leaders[1, :5].tolist() == [0.5, 0.4, 0.3, 0.2, -np.inf]
+    assert leaders[0].tolist() == [0.9, *scores[0, [2, 3, 5, 6, 7, 8, 9, 10]]]
+    assert leaders[1].tolist() == scores[1, [10, 9, 8, 7, 6, 5, 4, 3, 2]].tolist()
 
 
 @pytest.mark.parametrize(("pictures", "scale"), [(1, 1.0), (2, 0.9), (4, 0.8), (8, 0.7), (32, 0.7)])
 def test_the_threshold_of_several_pictures_has_their_scale(pictures, scale):
-    one = fitted()
-    several = one.model_copy(update={"mean_scales": ((2, 0.9), (8, 0.7))}).for_pictures(pictures)
-    height = one.threshold(0.01, 0.2, PEOPLE) - 0.2
-    assert several.threshold(0.01, 0.2, PEOPLE) - 0.2 == pytest.approx(scale * height)
-    limit = several.threshold(0.01, 0.2, PEOPLE)
-    assert several.probability(np.array([limit]), 0.2, PEOPLE)[0] == pytest.approx(0.916, abs=1e-3)
+    measured = fitted().model_copy(update={"mean_scales": ((2, 0.9), (8, 0.7))})
+    one = measured.tail(PEOPLE)
+    several = measured.tail(PEOPLE, pictures)
+    height = one.threshold(0.01, 0.2) - 0.2
+    limit = several.threshold(0.01, 0.2)
+    assert limit - 0.2 == pytest.approx(scale * height)
+    assert several.probability(np.array([limit]), 0.2)[0] == pytest.approx(0.916, abs=1e-3)
 
 
 @pytest.mark.parametrize("measured", [None, ()])
 def test_without_a_measured_scale_several_pictures_are_judged_as_one(measured):
-    one = fitted().model_copy(update={"mean_scales": measured})
-    assert one.for_pictures(4).threshold(0.01, 0.2, PEOPLE) == one.threshold(0.01, 0.2, PEOPLE)
+    thresholds = fitted().model_copy(update={"mean_scales": measured})
+    assert thresholds.tail(PEOPLE, 4) == thresholds.tail(PEOPLE)
 
 
 def test_the_scale_of_means_is_that_of_their_spacings_and_every_identity_counts_once():
     random = np.random.default_rng(3)
     names = np.repeat(np.arange(60), 2)
     crops = np.stack([strangers(random, 120) for _ in range(4)], axis=1)
-    middle = crops[..., -1:]
-    assert mean_scale((middle + 0.8 * (crops - middle))[:, 0], crops[:, :1], names) == 0.8
+    middle = crops[:, :1, -1:]
+    means = middle + 0.8 * (crops[:, :1] - middle)
+    assert mean_scale(np.hstack([means, crops[:, :1]]), names) == 0.8
     # An identity without nine people to search has no scale, and 18 identities have to have one.
     crops[names >= FEW_IDENTITIES - 1, 0, 5:] = -np.inf
-    assert mean_scale(crops[:, 0], crops, names) is None
+    assert mean_scale(np.hstack([means, crops]), names) is None
 
 
 def test_the_crops_of_a_group_are_of_one_track_where_18_identities_have_tracks():

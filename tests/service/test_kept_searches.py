@@ -16,12 +16,7 @@ import numpy as np
 import pytest
 
 from gmn_client.models import RankedCrop
-from model.search_calibration import (
-    LEAST_SEARCHES,
-    REFIT_AFTER_SEARCHES,
-    SearchScores,
-    artefact_search_calibration,
-)
+from model.search_calibration import artefact_search_calibration, pack_search, unpack_searches
 from service.gallery.browse import describe_gallery, list_galleries
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.forget import forget_identity
@@ -31,13 +26,18 @@ from service.runtime import Runtime
 from service.search import refit
 from service.search.options import QueryOptions
 from service.search.query import run_query
-from service.search.refit import fit_if_due, store_and_refit
+from service.search.refit import (
+    LEAST_SEARCHES,
+    REFIT_AFTER_SEARCHES,
+    fit_if_due,
+    store_and_refit,
+)
 from service.settings import Settings
 from tests.service.test_search_calibration import draw
 
 pytestmark = pytest.mark.slow
 
-SCORES = SearchScores(tuple(float(9 - rank) for rank in range(9)), 50, 1.0)
+SCORES = pack_search([*range(9, 0, -1)], 50, 1.0)
 COSINE = QueryOptions(scoring="cosine")
 
 
@@ -169,7 +169,7 @@ def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(r
     scores = np.array([result.cosine for result in results])
     fitted = runtime.calibrations.current(gallery, "cosine").published.calibration
     among_20, among_80 = (
-        fitted.probability(scores, float(scores[1:9].mean()), identities) for identities in (20, 80)
+        fitted.tail(identities).probability(scores, scores[1:9].mean()) for identities in (20, 80)
     )
     assert [result.probability for result in results] == pytest.approx(among_20.tolist(), abs=1e-5)
     assert abs(among_20 - among_80).max() > 1e-3
@@ -260,8 +260,8 @@ def test_a_search_is_kept_as_numbers_alone(runtime):
     asyncio.run(search())
     (row,) = kept(runtime)
     assert len(row) < 100
-    read = SearchScores.from_bytes(row)
-    assert (len(read.scores), read.identities) == (9, 20)
+    (search,) = unpack_searches([row])
+    assert (len(search["scores"]), search["identities"]) == (9, 20)
 
 
 def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import artefact_thresholds
-from model.search_calibration import artefact_search_calibration
+from model.search_calibration import SEARCH, artefact_search_calibration
 from service.record.values import CropLabel, IndexedCrop
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
@@ -191,7 +191,7 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
         index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
     )
     found = Search(gallery, CURRENT, QueryOptions(), vectors[:1], sample=True).rank()
-    assert len(found.sample.scores) == 9
+    assert len(found.sample) == SEARCH.itemsize
     assert len(asked) == searches
 
 

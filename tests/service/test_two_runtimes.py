@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from model.search_calibration import SearchScores
+from model.search_calibration import pack_search
 from service.errors import UnknownCrop
 from service.gallery.changes import change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
@@ -158,7 +158,7 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     subject = one.calibrations.current(galleries[0], "cosine").subject
     for _ in range(40):
         scores = np.sort(chance.gumbel(0.4, 0.05, 60))[::-1][:9]
-        row = SearchScores(tuple(scores.tolist()), 60, time.time())
+        row = pack_search(scores, 60, time.time())
         query = chance.normal(size=64).astype(np.float32)
         one.calibrations.record_search_scores((galleries[0].gallery_id, subject), query, row)
     asyncio.run(store_and_refit(one, {}))

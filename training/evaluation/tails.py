@@ -14,8 +14,15 @@ import numpy as np
 
 from model.arrays import Array, Codes, Floats
 from model.calibration import DEFAULT_TAIL_SHAPE, ScoringCalibration, TailPoint
-from model.order_statistics import FLATTEST, LEAST_SCALE, STEEPEST
-from model.search_calibration import IDENTITIES_PER_SPACING, RANKS, few_identities
+from model.order_statistics import (
+    FEW_IDENTITIES,
+    FLATTEST,
+    IDENTITIES_PER_GAP,
+    LEAST_SCALE,
+    RANK,
+    RANKS,
+    STEEPEST,
+)
 from training.evaluation.metrics import PairLabels, ScoreRows
 from training.evaluation.scoring import folder_on_disk
 
@@ -109,12 +116,12 @@ def other_peoples_best(
     people, starts = np.unique(labels.gallery_identities[order], return_index=True)
     best = [np.empty((0, RANKS))]
     identities = [np.empty(0, np.int64)]
-    for block in () if few_identities(len(people)) else labels.blocks():
+    for block in () if len(people) < FEW_IDENTITIES else labels.blocks():
         _, other = labels.across_cameras(block)
         scores = np.where(other, score_rows(block), -np.inf)[:, order]
         by_person = np.maximum.reduceat(scores, starts, axis=1)
         counts = np.isfinite(by_person).sum(axis=1)
-        enough = np.array([not few_identities(count) for count in counts.tolist()], dtype=bool)
+        enough = counts >= FEW_IDENTITIES
         highest = np.partition(-by_person[enough], RANKS - 1, axis=1)[:, :RANKS]
         best.append(-np.sort(highest, axis=1))
         identities.append(counts[enough])
@@ -123,9 +130,8 @@ def other_peoples_best(
 
 def _fit(best: Array, identities: Codes) -> float | None:
     """Fit b, ξ and c by iteratively reweighted least squares, and return ξ."""
-    rank = np.arange(1, RANKS, dtype=np.float64)
-    count = np.minimum(RANKS - 1, identities // IDENTITIES_PER_SPACING)
-    used = rank <= count[:, None]
+    count = np.minimum(RANKS - 1, identities // IDENTITIES_PER_GAP)
+    used = count[:, None] >= RANK
     levels = best[:, 1:]
     gaps = best[:, :-1] - best[:, 1:]
     if not np.any(gaps[used] > 0.0):
@@ -134,7 +140,7 @@ def _fit(best: Array, identities: Codes) -> float | None:
     terms = np.stack(
         np.broadcast_arrays(1.0, levels - floors[:, None], (floors - floors.mean())[:, None])
     )
-    base = float((rank * gaps)[used].mean())
+    base = float((RANK * gaps)[used].mean())
     coefficients = np.array([base, 0.0, 0.0])
     for _ in range(ROUNDS):
         sigma = np.maximum(np.tensordot(coefficients, terms, 1), LEAST_SCALE * base)
@@ -142,7 +148,7 @@ def _fit(best: Array, identities: Codes) -> float | None:
         normal = np.einsum("ink,jnk,nk->ij", terms, terms, weights)
         normal += np.diag(np.diag(normal) * 1e-9 + 1e-12)
         # The i-th spacing has the mean σ / (i − ξ).
-        values = (rank - np.clip(coefficients[1], STEEPEST, FLATTEST)) * gaps
+        values = (RANK - np.clip(coefficients[1], STEEPEST, FLATTEST)) * gaps
         target = np.einsum("ink,nk->i", terms, values * weights)
         coefficients = np.linalg.solve(normal, target)
     return float(np.clip(coefficients[1], STEEPEST, FLATTEST))

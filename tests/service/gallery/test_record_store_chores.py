@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gmn_client.models import JobProblem
-from model.search_calibration import KEPT_SEARCHES
+from service.record.calibrations import KEPT_SEARCHES
 from service.record.values import GallerySettings, PublishedCalibration
 from tests.service.gallery.new_crops import EMBEDDER, NOON, restore_crops
 from tests.service.gallery.new_jobs import new_job

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from model.search_calibration import SearchScores as OneSearch
-from model.search_calibration import fit_searches
+from model.search_calibration import fit_searches, pack_search, unpack_searches
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.metrics import PairLabels
 from training.evaluation.scoring import SearchScores
@@ -54,7 +53,7 @@ def test_thresholds_without_labels_follow_what_the_calibration_found():
     search = pareto_search(600, -0.25, seed=6)
     one = calibrate_searches([search], "drawn").scorings["cosine"]
     others = -np.sort(-pareto_search(101, -0.25, seed=7).cosine(slice(0, 100)), axis=1)[:, 1:]
-    kept = [OneSearch(tuple(row[:9].tolist()), 100, 1.0) for row in others]
+    kept = unpack_searches([pack_search(row[:9], 100, 1.0) for row in others])
     judged = pareto_search(2000, -0.25, seed=8).cosine(slice(0, 2000))[:, -100:][:1900].max(axis=1)
 
     obtained = {
