@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +82,7 @@ def identity_weights(names: Codes) -> tuple[int, Array]:
     return len(counts), 1.0 / counts[places]
 
 
-@dataclass(frozen=True)
-class LeftOutSearches:
+class LeftOutSearches(NamedTuple):
     """Searches by named crops without their own identities, so that each crop plays a stranger.
 
     Attributes:
@@ -249,7 +248,10 @@ def fit_gallery(
     )
 
 
-def fit_ratio(thresholds: GalleryThresholds, searches: Searches) -> GalleryThresholds:
+def fit_ratio(
+    thresholds: GalleryThresholds,
+    searches: Searches,
+) -> GalleryThresholds:
     """Return the same tails with ρ fitted to searches, by expectation maximisation.
 
     The searches need no labels: each is weighted by the probability that its best score is genuine.

@@ -54,7 +54,6 @@ def sampled_groups(
     Returns:
         Positions of the crops, `(g, size)`.
     """
-    groups = np.empty((0, size), np.int64)
     for source in (*sources, np.zeros_like(names)):
         _, codes, counts = np.unique(
             np.stack([names, source]),

@@ -121,7 +121,9 @@ class Mixture:
             curvature = weights * (expected * (1.0 - expected) + 1e-9)
             hessian = (curvature * terms) @ terms.T + np.diag(ridge)
             step = np.linalg.solve(hessian, gradient)
-            line = line + np.clip(step, -1.0, 1.0)
+            # A long step is scaled down. Cut off by coordinate it would point elsewhere, and the
+            # iteration might not converge.
+            line = line + step / max(1.0, np.abs(step).max())
             line[0] = max(line[0], 0.05)
         ends = np.array([-10.0, 10.0])
         return middle + ends * self.base, line[1] + ends * line[0]

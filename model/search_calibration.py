@@ -23,7 +23,7 @@ FAR_EXTRAPOLATION = 10.0
 # Before a gallery shows its own impostors, probabilities are those against the best of this number.
 REFERENCE_IDENTITIES = 100
 
-RATES = tuple(sorted(SEARCH_OPERATING_POINTS.values(), reverse=True))
+RATES = tuple(SEARCH_OPERATING_POINTS.values())
 RARITIES = -np.log(RATES)
 SIZES = np.geomspace(1.0, 1e6, 25).tolist()
 LOG_SIZES = np.log(SIZES)

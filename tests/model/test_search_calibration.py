@@ -121,6 +121,16 @@ def test_probability_rises_strictly_with_the_score():
         assert 0.8 < probability[-1] < 1.0
 
 
+def test_other_people_are_improbable_after_searches_for_enrolled_people_alone():
+    enrolled = searches(60, 1.0, seed=1, people=1000, shape=-0.2)
+    genuine, impostor = np.median(enrolled["scores"][:, :2], axis=0)
+
+    probability = fit_searches(enrolled, ARTEFACT).probability(np.array([impostor, genuine]))
+
+    assert probability[0] < 0.05
+    assert probability[1] > 0.99
+
+
 def test_a_refit_moves_a_threshold_by_half_the_scale_at_most():
     before = fit_searches(searches(60, 0.0), ARTEFACT)
     moved = searches(60, 0.0, seed=1)
