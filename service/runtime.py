@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -126,7 +126,7 @@ class Runtime:
             embedders = {name: model.networks.dimension for name, model in self.models.items()}
             self.outside = self.indexer = None
             if settings.index_url:
-                self.outside, self.indexer = self._open_index(settings.index_url, embedders, held)
+                self.outside, self.indexer = self._open_index(settings.index_url, held)
             self.galleries = GalleryRegistry(
                 self.record,
                 self.device,
@@ -247,9 +247,7 @@ class Runtime:
             load(name)
         return models
 
-    def _open_index(
-        self, url: str, embedders: Mapping[str, int], held: contextlib.ExitStack
-    ) -> tuple[MilvusIndexes, Indexer]:
+    def _open_index(self, url: str, held: contextlib.ExitStack) -> tuple[MilvusIndexes, Indexer]:
         # Importing the Milvus client takes 0.5 s and 140 MB, which most processes do not need.
         from service.milvus.indexer import Indexer
         from service.milvus.server import MilvusServer
@@ -260,7 +258,7 @@ class Runtime:
         codes = Codes(self.record.galleries.group_secret())
         outside = MilvusIndexes(self.record, server, codes)
         held.callback(outside.close)
-        indexer = Indexer(CollectionWriter(self.record, server, codes), self.worker, embedders)
+        indexer = Indexer(CollectionWriter(self.record, server, codes), self.worker)
         held.callback(indexer.close)
         indexer.start()
         return outside, indexer

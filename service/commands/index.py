@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +24,14 @@ from service.commands.store import open_record
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter
+    from service.record.collections import IndexState
+    from service.record.record import Record
     from service.record.values import GalleryRecord
 
 INDEX_URL = "GMN_INDEX_URL"
 POLL_SECONDS = 0.1
-CAUGHT_UP_SECONDS = 30.0
+# A service takes over an index within a few seconds.
+SERVICE_SECONDS = 10.0
 
 index = command_group(
     """Looks after the index that galleries have in Milvus, where GMN_INDEX_URL names one.
@@ -45,27 +47,14 @@ def rebuild(
     gallery: str,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Fills a new collection from the record and then searches it instead of the old one.
-
-    A running service does the work; otherwise this command does. Searches use the old collection in
-    the meantime.
+    """Has the running service fill a new collection, which is then searched instead of the old one.
 
     Example: gmn index rebuild entrance
     """
-    from service.errors import UnknownGallery
-    from service.milvus.indexer import Indexer
-
-    with _writer(data_dir) as writer:
-        states = writer.record.remote_indexes
-        (entry,) = _galleries(writer, gallery)
-        states.ask_rebuild(entry.gallery_id)
-        indexer = Indexer(writer, f"command.{os.getpid()}.{secrets.token_hex(4)}")
-        with contextlib.closing(indexer):
-            while (state := states.state(entry.gallery_id)) and state.unfinished:
-                indexer.turn()
-                time.sleep(POLL_SECONDS)
-    if state is None:
-        raise UnknownGallery(gallery)
+    with open_record(data_dir) as record:
+        (entry,) = _galleries(record, gallery)
+        record.remote_indexes.ask(entry.gallery_id, wanted=True)
+        state = _wait_for_index(record, entry)
     typer.echo(f"{gallery}: indexed anew, up to version {state.version}")
 
 
@@ -83,7 +72,8 @@ def verify(
     Example: gmn index verify entrance --json
     """
     with _writer(data_dir) as writer:
-        differing = {entry.name: _differing(writer, entry) for entry in _galleries(writer, gallery)}
+        entries = _galleries(writer.record, gallery)
+        differing = {entry.name: _differing(writer, entry) for entry in entries}
     lines = [
         f"{name}: {len(rows)} rows differ from the record; gmn index rebuild {name} mends that"
         if rows
@@ -95,35 +85,35 @@ def verify(
 
 
 def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
-    _wait_for_index(writer, entry)
+    _wait_for_index(writer.record, entry)
     rows = writer.differing(entry.gallery_id)
     if rows:
-        _wait_for_index(writer, entry)
+        _wait_for_index(writer.record, entry)
         rows = sorted(set(rows).intersection(writer.differing(entry.gallery_id)))
     return rows
 
 
-def _wait_for_index(writer: CollectionWriter, entry: GalleryRecord) -> None:
-    record = writer.record
-    until = time.monotonic() + CAUGHT_UP_SECONDS
-    now = record.galleries.get(entry.gallery_id)
-    while now:
-        state = record.remote_indexes.state(entry.gallery_id)
-        shown = state.version if state else 0
-        if shown >= now.version:
-            return
-        if time.monotonic() >= until:
+def _wait_for_index(record: Record, entry: GalleryRecord) -> IndexState:
+    """Wait until an index shows the record; raise `InputProblem` if no service works on it."""
+    states = record.remote_indexes
+    newest = record.galleries.get(entry.gallery_id) or entry
+    until = time.monotonic() + SERVICE_SECONDS
+    while True:
+        state = states.state(entry.gallery_id)
+        if state and not state.unfinished and state.version >= newest.version:
+            return state
+        if time.monotonic() >= until and not (state and states.is_written(state)):
             raise InputProblem(
-                f"gallery {entry.name!r}: its index is at version {shown} and the gallery at "
-                f"{now.version}: does a service with {INDEX_URL} run? Start one"
+                f"gallery {entry.name!r}: its index is not up to date; was the gallery deleted, or "
+                f"does no service with {INDEX_URL} run? Start one"
             )
         time.sleep(POLL_SECONDS)
 
 
-def _galleries(writer: CollectionWriter, name: str | None) -> list[GalleryRecord]:
+def _galleries(record: Record, name: str | None) -> list[GalleryRecord]:
     from service.errors import UnknownGallery
 
-    entries = [entry for entry in writer.record.galleries.all() if name in (None, entry.name)]
+    entries = [entry for entry in record.galleries.all() if name in (None, entry.name)]
     if name and not entries:
         raise UnknownGallery(name)
     return entries
@@ -145,4 +135,6 @@ def _writer(data_dir: Path) -> Iterator[CollectionWriter]:
         open_record(data_dir) as record,
         contextlib.closing(MilvusServer(url)) as server,
     ):
+        # Waiting for the service would not end if it cannot write its index either.
+        server.timestamp()
         yield CollectionWriter(record, server, Codes(record.galleries.group_secret()))

@@ -12,15 +12,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
-from service.milvus.rows import LARGEST_LIMIT, Codes, Hit
+from service.milvus.rows import LARGEST_LIMIT, TOO_SLOW, Codes, Hit
 from service.milvus.writing import is_current
 from service.ops.threads import MonitoredThreadPool
 from service.record.collections import IndexState
@@ -53,7 +52,6 @@ class MilvusIndexes:
         self.server = server
         self.codes = codes
         self.threads = MonitoredThreadPool(SEARCH_THREADS, "index searches")
-        self._pings = MonitoredThreadPool(1, "index ping")
         self._why_down = ""
         self._retry_at = 0.0
 
@@ -72,52 +70,32 @@ class MilvusIndexes:
         """
         if time.monotonic() < self._retry_at:
             raise IndexUnavailable(self._why_down)
-        try:
-            result = await self._answer(self.threads.submit(call, *args))
-        except CollectionUnavailable:
-            raise
-        except IndexUnavailable as error:
-            self._note_down(error.why)
-            raise
-        self._note_down("")
-        return result
+        submitted = self.threads.submit(call, *args)
+        search = asyncio.wrap_future(submitted)
+        search.add_done_callback(self._note_end)
+        await asyncio.wait({search}, timeout=SEARCH_SECONDS)
+        if not search.done():
+            submitted.cancel()
+            raise CollectionUnavailable(TOO_SLOW)
+        return search.result()
 
     def close(self) -> None:
-        for threads in (self.threads, self._pings):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _answer(self, submitted: Future[Result]) -> Result:
-        search = _watched(submitted)
-        await asyncio.wait({search}, timeout=SEARCH_SECONDS / 2)
-        if search.done():
-            return search.result()
-        # A slow search alone is no sign of a dead server, unless a small request hangs too.
-        ping = _watched(self._pings.submit(self.server.collections))
-        await asyncio.wait({search}, timeout=SEARCH_SECONDS / 2)
-        try:
-            if search.done():
-                return search.result()
-            if submitted.cancel():
-                raise CollectionUnavailable("too many searches wait for it")
-            raise IndexUnavailable("it does not answer in time")
-        except IndexUnavailable as error:
-            if ping.done() and not ping.exception():
-                why = "this search takes too long; a smaller top_k may be answered"
-                raise CollectionUnavailable(why) from error
-            raise
+    def _note_end(self, search: asyncio.Future[Any]) -> None:
+        if search.cancelled():
+            return
+        error = search.exception()
+        if error is None:
+            self._note_down("")
+        elif isinstance(error, IndexUnavailable) and not isinstance(error, CollectionUnavailable):
+            self._note_down(error.why)
 
     def _note_down(self, why: str) -> None:
         if bool(why) != bool(self._why_down):
             log.warning("Milvus %s", f"cannot be searched: {why}" if why else "answers again")
         self._why_down = why
         self._retry_at = time.monotonic() + PAUSE_SECONDS if why else 0.0
-
-
-def _watched(submitted: Future[Result]) -> asyncio.Future[Result]:
-    """Return a future on the event loop whose error is retrieved even if nobody awaits it."""
-    watched = asyncio.wrap_future(submitted)
-    watched.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return watched
 
 
 @dataclass(frozen=True)
@@ -243,7 +221,7 @@ class MilvusIndex:
         entry = self.record.galleries.get(self.gallery_id)
         # Crops enrolled or deleted since the watermark may be missing.
         if entry and entry.version == state.version and found < expected:
-            self.record.remote_indexes.ask_sweep(self.gallery_id, lacks_rows=True)
+            self.record.remote_indexes.ask(self.gallery_id, sweep=True, lacks_rows=True)
             raise CollectionUnavailable(LACKS_ROWS)
 
     def _watermark(self) -> tuple[IndexState, int]:

@@ -24,6 +24,7 @@ FORMAT = "_f1"
 IDS_PER_PAGE = 8192
 # Milvus refuses larger limits.
 LARGEST_LIMIT = 16_384
+TOO_SLOW = "this request takes too long; a smaller top_k may be answered"
 UNKNOWN_CAMERA = -1
 # Earlier than every time with a year; Milvus 2.3 has no null.
 UNKNOWN_TIME = -1e18

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from service.errors import CollectionUnavailable, IndexUnavailable
-from service.milvus.rows import LARGEST_LIMIT, PREFIX, Codes, Hit, LabelRow, Row
+from service.milvus.rows import LARGEST_LIMIT, PREFIX, TOO_SLOW, Codes, Hit, LabelRow, Row
 from service.search.filters import Filter
 
 # pymilvus logs every error with the request, although it also raises the error.
@@ -30,7 +30,10 @@ COLLECTION_AWAY = {
     100: "a collection is missing; it is being rebuilt",
     NOT_LOADED: "a collection is being loaded",
 }
-SEARCH_SECONDS = 1.0
+# A search and the question whether the server answers at all take less than a second together.
+SEARCH_SECONDS = 0.7
+PING_SECONDS = 0.25
+CONNECT_SECONDS = 1.0
 WRITE_SECONDS = 10.0
 SCHEMA_SECONDS = 60.0
 NUMBERS = ("crop", "grp", "camera")
@@ -59,9 +62,9 @@ class MilvusServer:
                 collection, schema=schema, index_params=indexes, timeout=SCHEMA_SECONDS
             )
 
-    def collections(self) -> list[str]:
+    def collections(self, seconds: float = CONNECT_SECONDS) -> list[str]:
         with self._answering() as client:
-            names = client.list_collections(timeout=SEARCH_SECONDS)
+            names = client.list_collections(timeout=seconds)
         return [name for name in names if name.startswith(PREFIX)]
 
     def drop(self, collection: str) -> None:
@@ -170,21 +173,25 @@ class MilvusServer:
                 yield client
             except MilvusException as error:
                 if collection and error.code == NOT_LOADED:
-                    client.load_collection(collection, timeout=SEARCH_SECONDS, _async=True)
+                    client.load_collection(collection, timeout=CONNECT_SECONDS, _async=True)
                 raise
         # The client raises ValueError if another thread has just replaced the channel.
         except (MilvusException, grpc.RpcError, ValueError) as error:
             code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", 0)
             if code in COLLECTION_AWAY:
                 raise CollectionUnavailable(COLLECTION_AWAY[code]) from error
+            if collection and code == grpc.StatusCode.DEADLINE_EXCEEDED:
+                # A slow request alone is no sign of a dead server, unless a small one hangs too.
+                self.collections(PING_SECONDS)
+                raise CollectionUnavailable(TOO_SLOW) from error
             raise IndexUnavailable(f"it does not answer ({code or 'closed'})") from error
 
     def _connected(self) -> MilvusClient:
         with self._lock:
             if self._client is None:
-                client = MilvusClient(self.url, timeout=SEARCH_SECONDS)
+                client = MilvusClient(self.url, timeout=CONNECT_SECONDS)
                 try:
-                    text = str(client.get_server_version(timeout=SEARCH_SECONDS))
+                    text = str(client.get_server_version(timeout=CONNECT_SECONDS))
                     version = tuple(map(int, re.findall(r"\d+", text)[:2]))
                     if version < OLDEST_SERVER:
                         raise IndexUnavailable(

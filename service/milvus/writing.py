@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from service.errors import IndexUnavailable
-from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes, LabelRow
+from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes
 from service.ops.threads import heartbeat
 from service.record.collections import IndexState
+from service.record.crop_rows import find_vectors
 from service.record.record import Record
+from service.record.transaction import Reader
 from service.record.values import GalleryRecord
 
 if TYPE_CHECKING:
@@ -44,21 +46,20 @@ class CollectionWriter:
     server: MilvusServer
     codes: Codes
 
-    def write(self, state: IndexState, slots: Iterable[int], between: Callable[[], None]) -> None:
+    def write(self, state: IndexState, slots: Sequence[int], between: Callable[[], None]) -> None:
         """Write the existing crops at the given slots, and delete the others.
 
         Args:
             state: names the collection.
-            slots: slots of changed crops.
+            slots: slots of changed crops, in ascending order.
             between: called before every write; its errors are raised.
 
         Raises:
             Outdated: the gallery switched to other vectors; some crops may have been written.
         """
-        changed = sorted(slots)
-        for first in range(0, len(changed), ROWS_PER_WRITE):
+        for first in range(0, len(slots), ROWS_PER_WRITE):
             heartbeat()
-            rows = changed[first : first + ROWS_PER_WRITE]
+            rows = slots[first : first + ROWS_PER_WRITE]
             crops = self.record.crops.indexed(state.gallery_id, rows)
             # Check afterwards, which shows that the crops were read with the same vectors.
             self._require(state)
@@ -68,35 +69,27 @@ class CollectionWriter:
             self.server.delete(state.collection, sorted(deleted))
         self._require(state)
 
-    def fill(self, state: IndexState, dimension: int | None, between: Callable[[], None]) -> bool:
+    def fill(self, state: IndexState, between: Callable[[], None]) -> bool:
         """Create a collection with every crop of a gallery.
 
         Args:
-            state: names the collection.
-            dimension: dimension for a gallery without crops; None if unknown.
-            between: called now and then; its errors are raised.
+            state, between: as in `write`.
 
         Returns:
-            False if the dimension is unknown; nothing was created.
+            False if the gallery never had a crop; nothing was created.
 
         Raises:
             Outdated: the gallery switched to other vectors in the meantime.
         """
-        crops = self.record.crops.vectors(state.gallery_id)
-        part = list(islice(crops, ROWS_PER_WRITE))
-        size = len(part[0].vector) if part else dimension
-        if size is None:
+        entry = self.record.galleries.get(state.gallery_id)
+        vectors = find_vectors(Reader(self.record.database), state.gallery_id)
+        if entry is None or vectors is None:
             return False
         # A newer copy of the record may have left a collection with this name.
         self.server.drop(state.collection)
-        self.server.create(state.collection, size)
-        while part:
-            heartbeat()
-            between()
-            self.server.upsert(state.collection, [self.codes.row(crop) for crop in part])
-            part = list(islice(crops, ROWS_PER_WRITE))
+        self.server.create(state.collection, vectors.dimension)
+        self.write(state, range(1, entry.rows + 1), between)
         between()
-        self._require(state)
         return True
 
     def differing(self, gallery_id: int, between: Callable[[], None] = lambda: None) -> list[int]:
@@ -104,7 +97,7 @@ class CollectionWriter:
 
         Args:
             gallery_id: id of the gallery.
-            between: as in `fill`.
+            between: as in `write`.
         """
         state = self.record.remote_indexes.state(gallery_id)
         entry = self.record.galleries.get(gallery_id)
@@ -118,10 +111,10 @@ class CollectionWriter:
             between()
             heartbeat()
             stored_rows = self.server.rows(state.collection, first, end, timestamp)
-            in_collection = {row["id"]: _codes(row) for row in stored_rows}
+            in_collection = {row["id"]: row for row in stored_rows}
             slots = in_collection.keys() | set(range(first, min(end, entry.rows + 1)))
             crops = self.record.crops.by_row(gallery_id, sorted(slots)).values()
-            in_record = {crop.row_id: _codes(self.codes.label(crop)) for crop in crops}
+            in_record = {crop.row_id: self.codes.label(crop) for crop in crops}
             rows = in_collection.keys() | in_record.keys()
             differing_rows += (
                 row for row in sorted(rows) if in_collection.get(row) != in_record.get(row)
@@ -153,7 +146,3 @@ class CollectionWriter:
     def _require(self, state: IndexState) -> None:
         if not is_current(state, self.record.galleries.get(state.gallery_id)):
             raise Outdated("the gallery has other vectors now")
-
-
-def _codes(row: LabelRow) -> tuple[float, ...]:
-    return row["crop"], row["grp"], row["camera"], row["captured"]

@@ -16,16 +16,13 @@ from service.record.database import RecordPart, transactional
 from service.record.feeds import begin_feed
 from service.record.keys import revoke_keys_of
 from service.record.schema import (
-    COLLECTIONS,
     GALLERIES,
     JOBS,
     RUNTIMES,
     SNAPSHOTS,
-    UNNEEDED_COLLECTIONS,
     UNNEEDED_FILES,
     as_micros,
     as_moment,
-    now_ms,
 )
 from service.record.transaction import ChangeKind, Reader, Transaction
 from service.record.values import GalleryRecord, GallerySettings, SettingsChanges
@@ -145,7 +142,7 @@ class Galleries(RecordPart):
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         revoke_keys_of(transaction, entry.name)
-        _drop_collections(transaction, gallery_id)
+        transaction.change("DELETE FROM collections WHERE gallery_id = ?", (gallery_id,))
         snapshots = transaction.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
         imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))
@@ -286,16 +283,6 @@ def next_version(
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
     for table in ("calibrations", "calibration_searches"):
         transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
-
-
-def _drop_collections(transaction: Transaction, gallery_id: int) -> None:
-    """Delete the state of a gallery's external index; its collections become unneeded."""
-    row = transaction.row(COLLECTIONS, "WHERE gallery_id = ?", (gallery_id,))
-    if row:
-        names = {row["collection"], row["building"]} - {""}
-        unneeded = [{"name": name, "since_ms": now_ms()} for name in names]
-        transaction.insert(UNNEEDED_COLLECTIONS, *unneeded, instead=True)
-        transaction.change("DELETE FROM collections WHERE gallery_id = ?", (gallery_id,))
 
 
 def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[int]) -> None:

@@ -40,7 +40,6 @@ from service.record.schema import (
     RUNTIMES,
     SNAPSHOTS,
     TABLES,
-    UNNEEDED_COLLECTIONS,
     UNNEEDED_FILES,
     Table,
 )
@@ -70,7 +69,6 @@ LEFT_OUT = (
     SNAPSHOTS,
     UNNEEDED_FILES,
     COLLECTIONS,
-    UNNEEDED_COLLECTIONS,
 )
 
 

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import re
 import sqlite3
-import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -125,10 +124,6 @@ def natural_order(name: str) -> str:
 
 def now_micros() -> int:
     return as_micros(datetime.now(UTC))
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -541,7 +536,7 @@ STRAY_PICTURES = Table(
     """,
     indexes=("(until)",),
 )
-# State of each gallery's collection in Milvus, and collections that are no longer used.
+# State of each gallery's collection in Milvus.
 COLLECTIONS = Table(
     "collections",
     f"""
@@ -561,13 +556,6 @@ COLLECTIONS = Table(
     lacks_rows INTEGER NOT NULL,
     worker TEXT NOT NULL,
     lease_until_ms INTEGER NOT NULL
-    """,
-)
-UNNEEDED_COLLECTIONS = Table(
-    "unneeded_collections",
-    """
-    name TEXT PRIMARY KEY,
-    since_ms INTEGER NOT NULL
     """,
 )
 # Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a
@@ -706,7 +694,6 @@ TABLES = (
     UNNEEDED_FILES,
     STRAY_PICTURES,
     COLLECTIONS,
-    UNNEEDED_COLLECTIONS,
     WATCHES,
     WATCH_TRAFFIC,
     ALERTS,

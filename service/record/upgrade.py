@@ -42,9 +42,7 @@ from service.record.schema import (
     RUNTIMES,
     STRAY_PICTURES,
     TOMBSTONES,
-    UNNEEDED_COLLECTIONS,
     as_micros,
-    now_ms,
 )
 from service.record.transaction import Transaction, batches
 from service.record.values import (
@@ -125,7 +123,6 @@ class _Upgrade:
             self._write(self._add_calibrations, entry.gallery_id)
             self._write_snapshots(entry, upgraded)
             upgraded.crops[entry.name] = entry.crops
-        self._write(self._add_collections)
         self._write_keys()
         return upgraded
 
@@ -147,12 +144,6 @@ class _Upgrade:
         self._write(lambda transaction: transaction.insert(RECORD, *rows, instead=True))
         self._write(Transaction.insert, RUNTIMES, *runtimes)
 
-    def _add_collections(self, transaction: Transaction) -> None:
-        names = {name for name, _ in self.old.named("unneeded collection")}
-        for _, state in self.old.named("remote index"):
-            names |= {state.get("collection"), state.get("building")}
-        unneeded = [{"name": name, "since_ms": now_ms()} for name in names - {"", None}]
-        transaction.insert(UNNEEDED_COLLECTIONS, *unneeded)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id

@@ -26,9 +26,8 @@ def milvus(request: pytest.FixtureRequest) -> Iterator[FakeServer | Lite | Real]
 
 
 @pytest.fixture(autouse=True)
-def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexer, "LEASE_SECONDS", 1.0)
-    monkeypatch.setattr(indexer, "RENEW_SECONDS", 0.2)
+def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer, "CHECK_SECONDS", 0.2)
     monkeypatch.setattr(indexer, "DROP_AFTER_SECONDS", 1.0)
 
 

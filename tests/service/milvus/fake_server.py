@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import CollectionUnavailable, IndexUnavailable
-from service.milvus.rows import EARLIEST_TIME, Codes, Hit, LabelRow, Row
+from service.milvus.rows import EARLIEST_TIME, TOO_SLOW, Codes, Hit, LabelRow, Row
 from service.record.values import identity_code
 from service.search.filters import Filter
 
 Rows = dict[int, Row]
 LARGE = 1000
+ANSWERS_WITHIN_SECONDS = 0.8
 
 
 class FakeServer:
@@ -58,7 +59,7 @@ class FakeServer:
         self._ask()
         self._held[collection] = {}
 
-    def collections(self) -> list[str]:
+    def collections(self, _: float = 0.0) -> list[str]:
         self._ask()
         return list(self._held)
 
@@ -94,7 +95,7 @@ class FakeServer:
         grouped: bool = False,
     ) -> list[Hit]:
         self.searches += 1
-        self._ask(self._slow if limit > LARGE else None)
+        self._ask(self._slow if limit > LARGE else None, ANSWERS_WITHIN_SECONDS)
         passing = [row for row in self._rows(collection).values() if _passes(row, wanted, codes)]
         if self._lost.exists():
             passing = passing[::2]
@@ -125,10 +126,14 @@ class FakeServer:
             raise CollectionUnavailable("a collection is missing; it is being rebuilt")
         return self._held[collection]
 
-    def _ask(self, waits: Path | None = None) -> None:
+    def _ask(self, waits: Path | None = None, seconds: float = 20.0) -> None:
+        until = time.monotonic() + seconds
         if not self.answers.wait(20):
             raise TimeoutError("a test has left a call hanging")
         while self._hangs.exists() or (waits and waits.exists()):
+            if time.monotonic() > until:
+                slow = None if self._hangs.exists() else CollectionUnavailable(TOO_SLOW)
+                raise slow or IndexUnavailable("it does not answer (4)")
             time.sleep(0.02)
         if self.dead or self._dead.exists():
             raise IndexUnavailable("it does not answer (2)")

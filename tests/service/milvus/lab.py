@@ -16,6 +16,7 @@ from service.milvus.index import MilvusIndex, MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes, Hit
 from service.milvus.writing import CollectionWriter
+from service.ops.data_directory import hold_worker
 from service.record.collections import IndexState
 from service.record.record import Record
 from service.record.values import ArchivedCrop, GalleryRecord, GallerySettings
@@ -59,7 +60,6 @@ class Lab:
         folder: Path,
         milvus: FakeServer | Lite | Real,
         worker: str = "one",
-        dimension: int = DIMENSION,
     ) -> None:
         self.folder = folder
         self.milvus = milvus
@@ -67,7 +67,9 @@ class Lab:
         self.server: Any = milvus.connect()
         self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)
-        self.indexer = Indexer(self.writer, worker, {EMBEDDER: dimension})
+        self.indexer = Indexer(self.writer, worker)
+        self.living = contextlib.ExitStack()
+        self.living.enter_context(hold_worker(folder, worker))
 
     def gallery(self, name: str = "default") -> GalleryRecord:
         """Return a gallery of a name, which is made where there is none."""
@@ -136,8 +138,13 @@ class Lab:
         index.fill(self.record.crops.vectors(gallery.gallery_id))
         return index
 
-    def close(self) -> None:
+    def end_indexer(self) -> None:
+        """End the indexer as kill -9 does: others see that its process is gone."""
         self.indexer.close()
+        self.living.close()
+
+    def close(self) -> None:
+        self.end_indexer()
         self.server.close()
         self.record.close()
 

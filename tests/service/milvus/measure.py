@@ -154,7 +154,7 @@ def main() -> None:
     source = ScaleCrops(asked.features, asked.dimension)
     with tempfile.TemporaryDirectory() as folder, milvus_server("real") as server:
         assert isinstance(server, Real)
-        with contextlib.closing(Lab(Path(folder), server.url, "one", source.dimension)) as one:
+        with contextlib.closing(Lab(Path(folder), server)) as one:
             found = measure(one, server, source, asked.crops)
     conditions = {"crops": asked.crops, "dimension": source.dimension, "load": os.getloadavg()[0]}
     sys.stdout.write(json.dumps(conditions | found, indent=1) + "\n")

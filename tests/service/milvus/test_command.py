@@ -1,4 +1,4 @@
-"""`gmn index`: it rebuilds without a service and beside one, and finds what differs."""
+"""`gmn index`: a service rebuilds what it asks for, and it finds what differs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from gmn import make_app
-from service.milvus.indexer import Indexer
+from service.commands import index
 from tests.service.milvus.fake_server import FakeServer
-from tests.service.milvus.lab import drawn, drawn_crop
+from tests.service.milvus.lab import drawn, drawn_crop, lab
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -44,20 +45,18 @@ def test_what_differs_is_found_and_a_rebuild_mends_it(one, run):
     assert run("verify")[0] == 0
 
 
-def test_without_a_service_the_command_itself_rebuilds(one, run):
+def test_without_a_service_a_rebuild_is_asked_for_and_says_who_does_it(one, run, monkeypatch):
+    monkeypatch.setattr(index, "SERVICE_SECONDS", 0.0)
     gallery = one.gallery()
-    one.indexer.close()
     rows = one.enroll(gallery, drawn_crop(1))
-    assert "up to version 1" in run("rebuild", "default")[1]
-    assert one.found(gallery, drawn(1)) == rows
-
-
-def test_a_gallery_that_is_deleted_meanwhile_is_not_indexed_anew(one, run, monkeypatch):
-    gallery = one.gallery()
-    one.indexer.close()
-    monkeypatch.setattr(Indexer, "turn", lambda _: one.record.galleries.delete(gallery.gallery_id))
-    status, printed = run("rebuild", "default")
-    assert (status != 0, printed) == (True, "")
+    one.caught_up(gallery)
+    before = one.state(gallery).collection
+    one.end_indexer()
+    assert run("rebuild", "default")[0] == 1
+    with lab(one.folder, one.milvus, "two") as other:
+        eventually(lambda: not other.state(gallery).unfinished)
+        assert other.state(gallery).collection != before
+        assert other.found(gallery, drawn(1)) == rows
 
 
 def test_an_unknown_gallery_and_missing_settings_are_refused(run, monkeypatch):

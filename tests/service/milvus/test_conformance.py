@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import wait
 from datetime import timedelta
 
 import numpy as np
 import pytest
 
-from service.milvus import indexer, writing
+from service.milvus import indexer
 from service.milvus.rows import Codes
 from service.search.filters import Filter
 from tests.service.gallery.new_crops import NOON, restore_crops
-from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab, slowed
+from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab
 from tests.waiting import eventually
 
 CAMERAS = ("east", "west", "nörd\n'\"", None)
@@ -35,12 +34,6 @@ FILTERS = {
     ),
     "crops without a name, of one camera": Filter(cameras=("east",), named=False),
 }
-
-
-def _crash(one):
-    """End an indexer as kill -9 does: its leases are not given back."""
-    one.indexer._closing.set()
-    wait(one.indexer._following)
 
 
 def _mixed(number):
@@ -143,7 +136,7 @@ def test_what_a_late_write_brings_back_is_removed(one, monkeypatch):
     one.server.upsert(state.collection, late)
     one.server.delete(state.collection, rows[3:])
     assert one.writer.differing(gallery.gallery_id) == rows
-    _crash(one)
+    one.end_indexer()
     with lab(one.folder, one.milvus, "two") as other:
         eventually(lambda: not other.writer.differing(gallery.gallery_id))
         assert sorted(other.found(gallery, drawn(1))) == rows[2:]
@@ -154,7 +147,7 @@ def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):
     one.enroll(gallery, *(drawn_crop(number) for number in range(50)))
     one.caught_up(gallery)
     before = one.state(gallery)
-    one.record.remote_indexes.ask_rebuild(gallery.gallery_id)
+    one.record.remote_indexes.ask(gallery.gallery_id, wanted=True)
     number = 50
     while one.state(gallery).unfinished:
         (row,) = one.enroll(gallery, drawn_crop(number))
@@ -173,8 +166,7 @@ def test_a_deleted_gallery_takes_its_collection_along(one):
     one.caught_up(gallery)
     collection = one.state(gallery).collection
     one.record.galleries.delete(gallery.gallery_id)
-    eventually(lambda: not one.record.remote_indexes.unneeded(0))
-    assert collection not in one.server.collections()
+    eventually(lambda: collection not in one.server.collections())
     assert one.record.remote_indexes.state(gallery.gallery_id) is None
 
 
@@ -186,7 +178,7 @@ def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
         one.enroll(gallery, drawn_crop(2))
         one.caught_up(gallery)
         assert one.state(gallery).worker == "one"
-        _crash(one)
+        one.end_indexer()
         (row,) = other.enroll(gallery, drawn_crop(3))
         other.caught_up(gallery)
         assert other.state(gallery).worker == "two"
@@ -199,8 +191,8 @@ def test_a_process_that_indexes_nothing_waits(one):
     with lab(one.folder, one.milvus, "two") as other:
         one.enroll(gallery, drawn_crop(1))
         one.caught_up(gallery)
-        turn = other.indexer.turn
-        other.indexer.turn = lambda: turns.append(turn()) or turns[-1]
+        turn = other.indexer._turn
+        other.indexer._turn = lambda: turns.append(turn()) or turns[-1]
         time.sleep(1)
     assert len(turns) < 20
 
@@ -209,7 +201,7 @@ def test_changes_that_are_kept_no_more_are_made_up_for(one):
     gallery = one.gallery()
     one.enroll(gallery, drawn_crop(1))
     one.caught_up(gallery)
-    one.indexer.close()
+    one.end_indexer()
     one.enroll(gallery, drawn_crop(2))
     one.forget_changes()
     with lab(one.folder, one.milvus, "two") as other:
@@ -232,39 +224,13 @@ def test_a_collection_that_is_gone_is_built_anew(one):
     assert sorted(one.found(gallery, drawn(1))) == rows
 
 
-def test_two_processes_get_on_where_the_changes_take_longer_than_a_lease(one, monkeypatch):
-    monkeypatch.setattr(writing, "ROWS_PER_WRITE", 4)
-    gallery = one.gallery()
-    one.caught_up(gallery)
-    with lab(one.folder, one.milvus, "two") as other:
-        for process in (one, other):
-            process.server.upsert = slowed(process.server.upsert, 0.4)
-        rows = one.enroll(gallery, *map(drawn_crop, range(20)))
-        one.caught_up(gallery, 10)
-        assert sorted(one.found(gallery, drawn(1))) == rows
-
-
-def test_a_process_that_stood_still_before_a_write_does_not_write(one):
-    gallery = one.gallery()
-    written = []
-    one.caught_up(gallery)
-    one.writer.record.crops.indexed = slowed(one.record.crops.indexed, 3, reads := [])
-    one.server.upsert = slowed(one.server.upsert, 0, written)
-    with lab(one.folder, one.milvus, "two") as other:
-        (row,) = one.enroll(gallery, drawn_crop(1))
-        other.caught_up(gallery)
-        assert other.found(gallery, drawn(1)) == [row]
-        eventually(lambda: reads and gallery.gallery_id not in one.indexer._held)
-    assert not written
-
-
 def test_an_older_copy_of_the_record_is_made_up_for_after_an_orderly_end_too(one, monkeypatch):
     monkeypatch.setattr(indexer, "LATE_SECONDS", 0.5)
     gallery = one.gallery()
     rows = one.enroll(gallery, *map(drawn_crop, range(4)))
     one.caught_up(gallery)
     collection = one.state(gallery).collection
-    one.indexer.close()
+    one.end_indexer()
     # Milvus is ahead: a crop is deleted, and another one is far beyond the record's last row.
     (row,) = map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows[:1]))
     one.server.upsert(collection, [{**row, "id": 100_000}])
@@ -293,6 +259,5 @@ def test_files_are_compacted_after_a_deletion(one):
     assert sorted(one.found(gallery, drawn(1))) == rows[10:]
     assert not one.writer.compact(gallery.gallery_id, entry.version + 1, 0.3)
     one.indexer.close()
-    state = one.record.remote_indexes.claim(gallery.gallery_id, "two", 60)
-    one.record.remote_indexes.advance(state, building="being filled")
+    one.record.remote_indexes.advance(one.state(gallery), building="being filled")
     assert not one.writer.compact(gallery.gallery_id, entry.version, 2)

@@ -12,6 +12,7 @@ import pytest
 from gmn_client.models import JobProblem
 from service.errors import UnknownGallery
 from service.ops.data_directory import hold_worker
+from service.record.collections import IndexState
 from service.record.feeds import read_changes, read_feeds
 from service.record.keys import ApiKey
 from service.record.transaction import Reader
@@ -105,16 +106,15 @@ def test_a_deleted_gallery_leaves_its_files_to_be_removed(record, gallery):
     record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     record.jobs.create(new_job("job", gallery))
     record.snapshots.keep(gallery, described("s1"))
-    record.remote_indexes.claim(gallery, "w1", 30)
-    state = record.remote_indexes.state(gallery)
-    record.remote_indexes.advance(state, collection="shown", building="filled")
+    record.remote_indexes.advance(IndexState(gallery), collection="shown", building="filled")
+    assert record.remote_indexes.named() == {"shown", "filled"}
     record.galleries.delete(gallery)
     assert sorted(record.unneeded_files.all()) == [
         "imports/job",
         f"snapshots/{gallery}/s1.gmn",
         f"vectors-{gallery}-0.f32",
     ]
-    assert sorted(record.remote_indexes.unneeded(0)) == ["filled", "shown"]
+    assert record.remote_indexes.named() == set()
     assert record.remote_indexes.state(gallery) is None
 
 
@@ -147,7 +147,7 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
 
 
 def test_a_rebuild_is_asked_for_before_any_process_has_begun(record, gallery):
-    record.remote_indexes.ask_rebuild(gallery)
+    record.remote_indexes.ask(gallery, wanted=True)
     assert record.remote_indexes.state(gallery).unfinished
     with pytest.raises(UnknownGallery):
-        record.remote_indexes.ask_rebuild(99)
+        record.remote_indexes.ask(99, wanted=True)

@@ -138,14 +138,6 @@ def test_a_record_of_another_format_is_not_read(released, tmp_path):
         upgrade(released / "data", tmp_path / "new")
 
 
-def test_collections_of_the_old_record_in_milvus_are_unneeded(released, tmp_path):
-    upgrade(released / "data", tmp_path / "new")
-    with contextlib.closing(Record(tmp_path / "new")) as record:
-        found = record.database.connection().execute("SELECT name FROM unneeded_collections")
-        assert {name for (name,) in found} == {"gmn_2_1", "gmn_2_2"}
-        assert record.remote_indexes.state(LOBBY) is None
-
-
 def test_a_backup_of_redis_brings_its_images_and_vectors_from_outside(released, tmp_path):
     upgrade(only(released / "redis_backups"), tmp_path / "new")
     assert verify(tmp_path / "new").damage == []
