@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,7 @@ from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
 from service.ops.critical_sections import file_lock
 from service.ops.data_directory import hold_reserve
+from service.ops.shared import SharedRedis
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.record.restoring import own_backups
 from service.runtime import DAMAGED, Runtime
@@ -57,10 +58,9 @@ JOBS: Mapping[JobKind, DoJob] = {
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
+REDIS_PAUSE_SECONDS = 2.0
 # A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
-# Give up earlier than this on a record that does not answer.
-READING_SECONDS = 45.0
 BACKUP_POLL_SECONDS = 10.0
 # Pause after a failed backup, for example on a full disk.
 BACKUP_PAUSE_SECONDS = 600.0
@@ -139,21 +139,24 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     """
     await clear_files(runtime)
     loop = Heartbeat()
-    keys = runtime.keys.threads
-    tasks = [
-        _watched(runtime, "event loop", _send_heartbeats(runtime, loop), loop.silent_seconds),
-        _watched(runtime, "key reader", read_keys(runtime), keys.silent_seconds, READING_SECONDS),
-        _watched(runtime, "job runner", work_on_jobs(runtime, JOBS)),
-        _watched(runtime, "maintenance", run_maintenance(runtime)),
-        _watched(runtime, "calibration", refit_calibrations(runtime)),
-        _watched(runtime, "gallery fits", fit_galleries(runtime)),
-        _watched(runtime, "compaction", compact_indexes(runtime)),
-        _watched(runtime, "watch lists", keep_lists(runtime)),
-        _watched(runtime, "tracks", keep_tracks(runtime)),
-        _watched(runtime, "webhooks", send_deliveries(runtime)),
-    ]
+    runtime.watchdog.checks.append(HealthCheck("event loop", loop.silent_seconds))
+    work = {
+        "heartbeat": _send_heartbeats(runtime, loop),
+        "key reader": read_keys(runtime),
+        "job runner": work_on_jobs(runtime, JOBS),
+        "maintenance": run_maintenance(runtime),
+        "calibration": refit_calibrations(runtime),
+        "gallery fits": fit_galleries(runtime),
+        "compaction": compact_indexes(runtime),
+        "watch lists": keep_lists(runtime),
+        "tracks": keep_tracks(runtime),
+        "webhooks": send_deliveries(runtime),
+    }
     if runtime.settings.backup_dir:
-        tasks.append(_watched(runtime, "backups", run_backups(runtime)))
+        work["backups"] = run_backups(runtime)
+    if runtime.shared:
+        work["redis"] = check_redis(runtime.shared)
+    tasks = [_watched(runtime, name, coroutine) for name, coroutine in work.items()]
     if not runtime.checked:
         tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
     runtime.watchdog.start()
@@ -166,13 +169,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _watched(
-    runtime: Runtime,
-    name: str,
-    work: Coroutine[Any, Any, None],
-    silent_seconds: Callable[[], float] = lambda: 0.0,
-    min_timeout_s: float = 0.0,
-) -> asyncio.Task[None]:
+def _watched(runtime: Runtime, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Start a task that should never end; if it does, log that and end the process."""
 
     async def run() -> None:
@@ -182,11 +179,8 @@ def _watched(
             log.exception("%s has ended", name)
 
     task = asyncio.create_task(run(), name=name)
-
-    def silent() -> float:
-        return STOPPED if task.done() else silent_seconds()
-
-    runtime.watchdog.checks.append(HealthCheck(name, silent, min_timeout_s))
+    ended = HealthCheck(name, lambda: STOPPED if task.done() else 0.0)
+    runtime.watchdog.checks.append(ended)
     return task
 
 
@@ -194,6 +188,12 @@ async def read_keys(runtime: Runtime) -> None:
     while True:
         await asyncio.sleep(KEYS_PAUSE_SECONDS)
         await runtime.keys.threads.run(runtime.keys.read)
+
+
+async def check_redis(shared: SharedRedis) -> None:
+    while True:
+        await asyncio.sleep(REDIS_PAUSE_SECONDS)
+        await shared.threads.run(shared.check)
 
 
 async def check_record(runtime: Runtime) -> None:

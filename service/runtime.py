@@ -264,7 +264,7 @@ class Runtime:
         return outside, indexer
 
     def _health_checks(self) -> Iterator[HealthCheck]:
-        threads = [self.device, self.tracks.threads, self.audit.threads]
+        threads = [self.device, self.tracks.threads, self.audit.threads, self.keys.threads]
         threads += [*self.pools.all(), *self.galleries.threads]
         for model in self.models.values():
             threads += [model.pipeline.threads, model.pipeline.large_threads]

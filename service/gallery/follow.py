@@ -25,8 +25,6 @@ CHANGES_AT_ONCE = 32
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 60.0
 CLOSING_SECONDS = 5.0
-# Reading a gallery of millions of crops takes less than this.
-STALL_SECONDS = 45.0
 
 Apply = Callable[[int, Sequence[Change]], None]
 Reread = Callable[[int], None]
@@ -61,7 +59,7 @@ class Follower:
         # When all changes were last shown, by `time.monotonic`.
         self._in_step_at = time.monotonic()
         self._is_reachable = True
-        self.thread = MonitoredThreadPool(1, "follower", STALL_SECONDS)
+        self.thread = MonitoredThreadPool(1, "follower")
         self._following: list[Future[None]] = []
 
     def state(self) -> RecordState:

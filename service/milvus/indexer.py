@@ -43,7 +43,6 @@ COUNT_SECONDS = 60.0
 # A search in progress would find nothing in a dropped collection, without an error.
 DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
-SILENT_SECONDS = 90.0
 CLOSING_SECONDS = 5.0
 Work = Future[tuple[IndexState | None, list[int]]]
 
@@ -97,8 +96,8 @@ class Indexer:
         self._check_at = 0.0
         self._data_version = -1
         self._closing = threading.Event()
-        self._follower = MonitoredThreadPool(1, "indexer", SILENT_SECONDS)
-        self._builder = MonitoredThreadPool(1, "index builder", SILENT_SECONDS, LONG_WORK_FACTOR)
+        self._follower = MonitoredThreadPool(1, "indexer")
+        self._builder = MonitoredThreadPool(1, "index builder", LONG_WORK_FACTOR)
         self._following: list[Future[None]] = []
 
     @property

@@ -7,7 +7,6 @@ import json
 import logging
 import sqlite3
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -50,21 +49,9 @@ def configure_logging(level: str) -> None:
         logging.getLogger(room).setLevel(wanted)
 
 
-class LoopErrorLog:
-    """Logs errors that no task awaited, each kind once a second and without its message.
-
-    A listening socket that runs out of file descriptors raises thousands a second.
-    """
-
-    def __init__(self) -> None:
-        self._logged: dict[str, float] = {}
-
-    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        kind = context["message"].partition("(")[0]
-        now = time.monotonic()
-        if now - self._logged.get(kind, -1.0) >= 1.0:
-            self._logged[kind] = now
-            log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
+def log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that no task awaited, without its task, whose arguments may name a person."""
+    log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
 
 
 def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:

@@ -6,31 +6,28 @@ events in memory.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from model.problems import InputProblem
+from service.ops.threads import MonitoredThreadPool
 
 log = logging.getLogger(__name__)
 ANSWERS_WITHIN_SECONDS = 0.05
 CONNECTS_WITHIN_SECONDS = 2.0
-ASKED_AGAIN_SECONDS = 2.0
 EVENTS_WAITING = 1000
-EVENTS_AT_ONCE = 100
 EVENTS_KEPT = 10_000
+Result = TypeVar("Result")
 # Take from a token bucket that refills within a minute. Returns the seconds to wait, or 0.
 TAKE = """
 local rate, count = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -55,26 +52,23 @@ OLD_RECORD = (
 
 
 class SharedRedis:
-    """Rates and events in Redis, sent by one thread so that the event loop never blocks.
+    """Rates and events in Redis, asked by one thread so that the event loop never blocks.
 
     Attributes:
         is_up: False from the first unanswered call until Redis answers again.
     """
 
     def __init__(self, url: str, password_file: Path | None) -> None:
-        """Connect; a Redis that does not answer is tried again later.
+        """Connect; a Redis that does not answer is tried again by `check`.
 
         Raises:
             InputProblem: the address or password cannot be used, or Redis holds the record of an
                 earlier version.
         """
         self.is_up = True
+        self.threads = MonitoredThreadPool(1, "redis")
         self._redis = _client(url, password_file)
-        # Each call of `take` with its result: the key in Redis, the rate, and how many to take.
-        self._takes: deque[tuple[Future[float | None], str, int, int]] = deque()
         self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_WAITING)
-        self._wanted = threading.Event()
-        self._closing = threading.Event()
         self._logged = ""
         try:
             self._connect()
@@ -85,8 +79,6 @@ class SharedRedis:
             ) from error
         except (redis.RedisError, OSError) as error:
             self._note_away(error)
-        self._thread = threading.Thread(target=self._run, name="redis", daemon=True)
-        self._thread.start()
 
     async def take(self, key_id: str, rate: int, count: int) -> float | None:
         """Take requests or images from a key's rate.
@@ -95,57 +87,46 @@ class SharedRedis:
             Seconds to wait until enough are available; 0 if they were taken, None if Redis does not
             answer.
         """
-        if not self.is_up:
-            return None
-        wait: Future[float | None] = Future()
-        self._takes.append((wait, f"gmn:rate:{key_id}", rate, count))
-        self._wanted.set()
-        return await asyncio.wrap_future(wait)
+
+        def take() -> float:
+            return float(self._redis.eval(TAKE, 1, f"gmn:rate:{key_id}", rate, count))
+
+        return await self.threads.run(self._ask, take) if self.is_up else None
 
     def announce(self, gallery: str, event: str, **what: Any) -> None:
         """Append an event to a gallery's stream; the oldest waiting events are dropped first."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._events.append((gallery, {"event": event, "at": now, **what}))
         if self.is_up:
-            self._wanted.set()
+            self.threads.submit(self._ask, self._send_events)
 
-    def close(self) -> None:
-        self._closing.set()
-        self._wanted.set()
-        self._thread.join()
-        self._redis.close()
-
-    def _run(self) -> None:
-        while True:
-            if not (self.is_up and self._events):
-                self._wanted.wait(ASKED_AGAIN_SECONDS)
-            self._wanted.clear()
-            closing = self._closing.is_set()
-            takes = [self._takes.popleft() for _ in range(len(self._takes))]
-            seconds: Sequence[float | None] = [None] * len(takes)
+    def check(self) -> None:
+        """Ask whether Redis answers, connect again if it did not, and send waiting events."""
+        if not self.is_up:
             try:
-                if self.is_up:
-                    seconds = self._send([args for _, *args in takes])
-                elif not takes:
-                    self._connect()
+                self._connect()
             except Exception as error:
                 self._note_away(error)
-            for (wait, *_), answer in zip(takes, seconds, strict=True):
-                if wait.set_running_or_notify_cancel():
-                    wait.set_result(answer)
-            if closing:
-                return
+        self._ask(self._redis.ping)
+        self._ask(self._send_events)
 
-    def _send(self, takes: Sequence[Sequence[Any]]) -> list[float]:
-        # When nothing is waiting, a ping checks whether Redis answers.
-        pipeline = self._redis.pipeline(transaction=False)
-        for take in takes:
-            pipeline.eval(TAKE, 1, *take)
-        for _ in range(min(len(self._events), EVENTS_AT_ONCE)):
+    def close(self) -> None:
+        self.threads.shutdown()
+        self._redis.close()
+
+    def _ask(self, call: Callable[[], Result]) -> Result | None:
+        try:
+            # It may have gone while the call waited.
+            return call() if self.is_up else None
+        except Exception as error:
+            self._note_away(error)
+            return None
+
+    def _send_events(self) -> None:
+        while self._events:
             gallery, event = self._events.popleft()
-            pipeline.xadd(f"gmn:events:{gallery}", {"json": json.dumps(event)}, maxlen=EVENTS_KEPT)
-        pipeline.ping()
-        return [float(wait) for wait in pipeline.execute()[: len(takes)]]
+            stream = f"gmn:events:{gallery}"
+            self._redis.xadd(stream, {"json": json.dumps(event)}, maxlen=EVENTS_KEPT)
 
     def _connect(self) -> None:
         if self._redis.exists("gmn:format"):

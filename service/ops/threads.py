@@ -66,25 +66,21 @@ class HealthCheck:
     Attributes:
         silent_seconds: returns the time since the last heartbeat; 0 while idle, `STOPPED` once it
             has ended.
-        min_timeout_s: silence that is always tolerated.
         timeout_factor: multiplies `GMN_STALL_SECONDS`.
     """
 
     name: str
     silent_seconds: Callable[[], float]
-    min_timeout_s: float = 0.0
     timeout_factor: float = 1.0
 
 
 class MonitoredThreadPool(ThreadPoolExecutor):
     """A bounded thread pool with a heartbeat for each call; a call inherits context variables."""
 
-    def __init__(
-        self, threads: int, name: str, min_timeout_s: float = 0.0, timeout_factor: float = 1.0
-    ) -> None:
+    def __init__(self, threads: int, name: str, timeout_factor: float = 1.0) -> None:
         super().__init__(threads, thread_name_prefix=name)
         self._under_way: set[Heartbeat] = set()
-        self.health_check = HealthCheck(name, self.silent_seconds, min_timeout_s, timeout_factor)
+        self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
@@ -219,7 +215,7 @@ class BlockingPools:
         self.watch = self._pool(1, "watch threads")
 
     def _pool(self, threads: int, name: str) -> MonitoredThreadPool:
-        return MonitoredThreadPool(threads, name, timeout_factor=LONG_WORK_FACTOR)
+        return MonitoredThreadPool(threads, name, LONG_WORK_FACTOR)
 
     def all(self) -> Iterator[MonitoredThreadPool]:
         yield from vars(self).values()
@@ -276,7 +272,7 @@ class Watchdog:
             trusted = now >= resumed + self._stall_seconds
             for check in self.checks:
                 silent = check.silent_seconds()
-                allowed = max(check.min_timeout_s, check.timeout_factor * self._stall_seconds)
+                allowed = check.timeout_factor * self._stall_seconds
                 if silent == STOPPED:
                     self.give_up(check.name, "has ended")
                 elif silent > allowed and trusted:

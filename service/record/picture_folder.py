@@ -35,7 +35,7 @@ class PictureThreads(MonitoredThreadPool):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(PICTURE_THREADS, name, timeout_factor=math.inf)
+        super().__init__(PICTURE_THREADS, name, math.inf)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Queue a call; raises `RecordUnavailable` if too many wait or all threads hang."""

@@ -86,7 +86,7 @@ def test_a_stage_that_hangs_is_named_and_ends_the_process(watchdog, ended, pool,
 
 
 def test_a_stage_that_has_ended_ends_the_process_at_once(watchdog, ended):
-    watchdog.checks.append(HealthCheck("follower", lambda: STOPPED, min_timeout_s=1000.0))
+    watchdog.checks.append(HealthCheck("follower", lambda: STOPPED, 1000.0))
     watchdog.start()
     assert ended.within(1)
     assert watchdog.trouble == "follower: has ended"
@@ -191,8 +191,7 @@ def _background(monkeypatch, watchdog, **replaced):
     for name, seconds in work.items():
         monkeypatch.setattr(maintenance, name, seconds)
     settings = SimpleNamespace(stall_seconds=STALL, backup_dir=None)
-    keys = SimpleNamespace(threads=MonitoredThreadPool(1, "keys"))
-    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, keys=keys, checked=True)
+    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, shared=None, checked=True)
 
     async def serve():
         async with maintenance.background_work(runtime):
@@ -206,7 +205,7 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     assert ended.status is None
     names = [check.name for check in watchdog.checks]
     assert names == [
-        *("event loop", "key reader", "job runner", "maintenance"),
+        *("event loop", "heartbeat", "key reader", "job runner", "maintenance"),
         *("calibration", "gallery fits", "compaction"),
         *("watch lists", "tracks", "webhooks"),
     ]
