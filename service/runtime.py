@@ -258,7 +258,7 @@ class Runtime:
         codes = Codes(self.record.galleries.group_secret())
         outside = MilvusIndexes(self.record, server, codes)
         held.callback(outside.close)
-        indexer = Indexer(CollectionWriter(self.record, server, codes), self.worker)
+        indexer = Indexer(CollectionWriter(self.record, server, codes))
         held.callback(indexer.close)
         indexer.start()
         return outside, indexer

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 INDEX_URL = "GMN_INDEX_URL"
 POLL_SECONDS = 0.1
-# A service takes over an index within a few seconds.
-SERVICE_SECONDS = 10.0
+CAUGHT_UP_SECONDS = 30.0
 
 index = command_group(
     """Looks after the index that galleries have in Milvus, where GMN_INDEX_URL names one.
@@ -53,7 +52,7 @@ def rebuild(
     """
     with open_record(data_dir) as record:
         (entry,) = _galleries(record, gallery)
-        record.remote_indexes.ask(entry.gallery_id, wanted=True)
+        record.remote_indexes.change(entry.gallery_id, wanted=True)
         state = _wait_for_index(record, entry)
     typer.echo(f"{gallery}: indexed anew, up to version {state.version}")
 
@@ -97,12 +96,12 @@ def _wait_for_index(record: Record, entry: GalleryRecord) -> IndexState:
     """Wait until an index shows the record; raise `InputProblem` if no service works on it."""
     states = record.remote_indexes
     newest = record.galleries.get(entry.gallery_id) or entry
-    until = time.monotonic() + SERVICE_SECONDS
+    until = time.monotonic() + CAUGHT_UP_SECONDS
     while True:
         state = states.state(entry.gallery_id)
         if state and not state.unfinished and state.version >= newest.version:
             return state
-        if time.monotonic() >= until and not (state and states.is_written(state)):
+        if time.monotonic() >= until and not (state and state.building):
             raise InputProblem(
                 f"gallery {entry.name!r}: its index is not up to date; was the gallery deleted, or "
                 f"does no service with {INDEX_URL} run? Start one"

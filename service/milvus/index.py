@@ -221,7 +221,7 @@ class MilvusIndex:
         entry = self.record.galleries.get(self.gallery_id)
         # Crops enrolled or deleted since the watermark may be missing.
         if entry and entry.version == state.version and found < expected:
-            self.record.remote_indexes.ask(self.gallery_id, sweep=True, lacks_rows=True)
+            self.record.remote_indexes.change(self.gallery_id, lacks_rows=True)
             raise CollectionUnavailable(LACKS_ROWS)
 
     def _watermark(self) -> tuple[IndexState, int]:

@@ -1,13 +1,14 @@
 """The indexer: keeps galleries' collections in Milvus up to date with the record.
 
-One process writes a gallery's collection until it ends. It reads the gallery's changes in order,
-writes the current state of the changed crops, and then moves the watermark in the record. Repeating
-this from an older watermark gives the same rows. A collection that has other vectors or cannot
-catch up is rebuilt beside the searched one.
+One process of a data directory writes all collections until it ends. It reads each gallery's
+changes in order, writes the current state of the changed crops, and then moves the watermark in the
+record. Repeating this from an older watermark gives the same rows. A collection that has other
+vectors or cannot catch up is rebuilt beside the searched one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -16,8 +17,14 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-from service.errors import CollectionUnavailable, IndexUnavailable, ServiceStopping
+from service.errors import (
+    CollectionUnavailable,
+    IndexUnavailable,
+    ServiceStopping,
+    UnknownGallery,
+)
 from service.milvus.writing import CollectionWriter, Outdated, is_current
+from service.ops.data_directory import hold
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.collections import IndexState
 from service.record.feeds import (
@@ -32,7 +39,8 @@ from service.record.transaction import Change, Reader
 from service.record.values import GalleryRecord
 
 log = logging.getLogger(__name__)
-# Interval at which missing collections, and galleries whose writer has ended, are looked for.
+# Interval at which new galleries, missing collections, and the end of the process that indexes are
+# looked for.
 CHECK_SECONDS = 3.0
 CHANGES_PER_READ = 256
 WAIT_SECONDS = 0.5
@@ -44,15 +52,12 @@ COUNT_SECONDS = 60.0
 DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 CLOSING_SECONDS = 5.0
+LOCK = "indexer.lock"
 Work = Future[tuple[IndexState | None, list[int]]]
 
 
-class IndexLost(Exception):
-    """The state of a gallery's index is not the one that this process wrote last."""
-
-
 @dataclass
-class _Held:
+class _Indexed:
     """A gallery whose collection this process writes.
 
     Attributes:
@@ -73,22 +78,18 @@ class _Held:
 
 @dataclass(eq=False)
 class Indexer:
-    """Follows the record for all galleries that no other living process indexes.
+    """Follows the record, unless another living process of the data directory does.
 
     It survives every failure: a failed gallery is retried after a pause, while others continue.
-
-    Attributes:
-        worker: name of this process, held by `hold_worker` and never used by another one.
     """
 
     writer: CollectionWriter
-    worker: str
 
     def __post_init__(self) -> None:
         self._record = self.writer.record
         self._reader = Reader(self._record.database)
         self._states = self._record.remote_indexes
-        self._held: dict[int, _Held] = {}
+        self._galleries: dict[int, _Indexed] = {}
         # Why galleries, or steps that concern all of them, wait.
         self._failures: dict[tuple[str, int], str] = {}
         # Collections of no gallery, and when they were first seen.
@@ -119,6 +120,15 @@ class Indexer:
         self._builder.shutdown(cancel_futures=True)
 
     def _run(self) -> None:
+        lock = self._record.database.folder / LOCK
+        lock.touch()
+        while not self._closing.is_set():
+            heartbeat()
+            with contextlib.suppress(BlockingIOError), hold(lock):
+                self._follow_record()
+            self._closing.wait(CHECK_SECONDS)
+
+    def _follow_record(self) -> None:
         while not self._closing.is_set():
             heartbeat()
             try:
@@ -136,9 +146,9 @@ class Indexer:
         if time.monotonic() >= self._check_at:
             self._check()
         busy = False
-        for gallery_id, held in list(self._held.items()):
-            if time.monotonic() >= held.retry_at:
-                busy |= self._attempt(gallery_id, self._serve, held)
+        for gallery_id, gallery in list(self._galleries.items()):
+            if time.monotonic() >= gallery.retry_at:
+                busy |= self._attempt(gallery_id, self._serve, gallery)
         return busy
 
     def _wait(self) -> None:
@@ -146,7 +156,7 @@ class Indexer:
         until = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < until and database.data_version() == self._data_version:
             if self._closing.wait(POLL_SECONDS) or any(
-                held.work and held.work.done() for held in self._held.values()
+                gallery.work and gallery.work.done() for gallery in self._galleries.values()
             ):
                 return
 
@@ -155,9 +165,8 @@ class Indexer:
         key = (step.__name__, gallery_id)
         try:
             busy = bool(step(*args))
-        except IndexLost:
-            log.info("gallery %d is deleted, or another process writes its index", gallery_id)
-            self._held.pop(gallery_id, None)
+        except UnknownGallery:
+            self._galleries.pop(gallery_id, None)
         except ServiceStopping:
             raise
         except CollectionUnavailable as problem:
@@ -171,60 +180,55 @@ class Indexer:
             if self._failures.pop(key, None):
                 log.warning("indexing gallery %d continues", gallery_id)
             return busy
-        if held := self._held.get(gallery_id):
-            held.retry_at = time.monotonic() + PAUSE_SECONDS
+        if gallery := self._galleries.get(gallery_id):
+            gallery.retry_at = time.monotonic() + PAUSE_SECONDS
         return False
 
     def _check(self) -> None:
         self._check_at = time.monotonic() + CHECK_SECONDS
-        galleries = {entry.gallery_id: entry for entry in self._record.galleries.all()}
-        for gallery_id in self._held.keys() - galleries.keys():
-            del self._held[gallery_id]
-        known = {ALL_GALLERIES, *galleries}
+        entries = {entry.gallery_id: entry for entry in self._record.galleries.all()}
+        for gallery_id in self._galleries.keys() - entries.keys():
+            del self._galleries[gallery_id]
+        known = {ALL_GALLERIES, *entries}
         self._failures = {key: why for key, why in self._failures.items() if key[1] in known}
-        for gallery_id, entry in galleries.items():
-            self._attempt(gallery_id, self._claim, entry)
+        for gallery_id, entry in entries.items():
+            self._attempt(gallery_id, self._check_gallery, entry)
         self._attempt(ALL_GALLERIES, self._clean_collections)
 
-    def _claim(self, entry: GalleryRecord) -> None:
+    def _check_gallery(self, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
         state = self._states.state(gallery_id) or IndexState(gallery_id)
-        if state.worker != self.worker:
-            self._held.pop(gallery_id, None)
-            if self._states.is_written(state):
-                return
-            state = self._advance(state, worker=self.worker)
         now = time.monotonic()
-        held = self._held.get(gallery_id)
-        if held is None:
+        gallery = self._galleries.get(gallery_id)
+        if gallery is None:
             # A late write by the previous process may bring back a deleted crop, and an older copy
             # of the record may have more or fewer rows than Milvus.
             sweep_at = now + LATE_SECONDS if state.builds else None
-            held = self._held[gallery_id] = _Held(state, sweep_at, now + COUNT_SECONDS)
-        held.state = state
+            gallery = _Indexed(state, sweep_at, now + COUNT_SECONDS)
+            self._galleries[gallery_id] = gallery
+        gallery.state = state
         if state.unfinished or not is_current(state, entry):
-            self._begin_build(held, "it was requested, is unfinished, or has other vectors")
-        elif held.work is None and now >= held.retry_at:
-            self._check_rows(held, entry)
+            self._begin_build(gallery, "it was requested, is unfinished, or has other vectors")
+        elif gallery.work is None and now >= gallery.retry_at:
+            self._check_rows(gallery, entry)
 
-    def _check_rows(self, held: _Held, entry: GalleryRecord) -> None:
+    def _check_rows(self, gallery: _Indexed, entry: GalleryRecord) -> None:
         now = time.monotonic()
-        state = held.state
-        if state.sweep or (held.sweep_at and now >= held.sweep_at):
-            held.sweep_at = None
-            held.state = self._advance(state, sweep=False)
-            held.work = self._builder.submit(self._compare, entry.gallery_id)
-        elif now >= held.count_at and state.version == entry.version:
-            held.count_at = now + COUNT_SECONDS
+        state = gallery.state
+        if state.lacks_rows or (gallery.sweep_at and now >= gallery.sweep_at):
+            gallery.sweep_at = None
+            gallery.work = self._builder.submit(self._compare, entry.gallery_id)
+        elif now >= gallery.count_at and state.version == entry.version:
+            gallery.count_at = now + COUNT_SECONDS
             if self.writer.server.count(state.collection, state.timestamp) < entry.crops:
-                held.state = self._advance(state, sweep=True, lacks_rows=True)
+                gallery.state = self._states.change(entry.gallery_id, lacks_rows=True)
 
     def _clean_collections(self) -> None:
         # Read the record last: it names a collection before that is created.
         present = set(self.writer.server.collections())
-        for held in list(self._held.values()):
-            if held.state.collection and held.state.collection not in present:
-                self._begin_build(held, "its collection is missing")
+        for gallery in list(self._galleries.values()):
+            if gallery.state.collection and gallery.state.collection not in present:
+                self._begin_build(gallery, "its collection is missing")
         unneeded = present - self._states.named()
         now = time.monotonic()
         self._unneeded = {
@@ -238,17 +242,17 @@ class Indexer:
                 log.info("collection %s belongs to no gallery and is dropped", collection)
                 self.writer.server.drop(collection)
 
-    def _serve(self, held: _Held) -> bool:
-        if held.work is not None and held.work.done():
-            return self._finish(held, held.work)
+    def _serve(self, gallery: _Indexed) -> bool:
+        if gallery.work is not None and gallery.work.done():
+            return self._finish(gallery, gallery.work)
         try:
-            state = self._apply_changes(held.state)
+            state = self._apply_changes(gallery.state)
         except (Outdated, ChangesLost) as why:
-            self._begin_build(held, str(why))
+            self._begin_build(gallery, str(why))
             return False
-        if state is held.state:
+        if state is gallery.state:
             return False
-        self._show(held, state)
+        self._show(gallery, state)
         return True
 
     def _apply_changes(self, state: IndexState) -> IndexState:
@@ -265,28 +269,23 @@ class Indexer:
         mark = Mark(state.sequence, state.token)
         return read_changes(self._reader, state.gallery_id, mark, CHANGES_PER_READ)
 
-    def _show(self, held: _Held, state: IndexState, **more: bool) -> None:
+    def _show(self, gallery: _Indexed, state: IndexState, **more: bool) -> None:
         """Move the watermark; from then on the collection in `state` is searched."""
         names = ("collection", "at", "side", "embedder", "building", "sequence", "token", "version")
-        changes = {name: getattr(state, name) for name in names}
-        timestamp = self.writer.server.timestamp()
-        held.state = self._advance(held.state, **changes, **more, timestamp=timestamp)
+        fields = {name: getattr(state, name) for name in names}
+        fields["timestamp"] = self.writer.server.timestamp()
+        gallery.state = self._states.change(state.gallery_id, **fields, **more)
 
-    def _advance(self, before: IndexState, **changes: Any) -> IndexState:
-        state = self._states.advance(before, **changes)
-        if state is None:
-            raise IndexLost
-        return state
-
-    def _begin_build(self, held: _Held, why: str) -> None:
-        if held.work is not None:
+    def _begin_build(self, gallery: _Indexed, why: str) -> None:
+        if gallery.work is not None:
             return
-        state = held.state
+        state = gallery.state
         builds = state.builds + 1
         log.info("gallery %d is being rebuilt: %s", state.gallery_id, why)
         name = self.writer.codes.collection(state.gallery_id, builds)
-        held.state = self._advance(state, building=name, builds=builds, wanted=False)
-        held.work = self._builder.submit(self._build, held.state)
+        fields = {"building": name, "builds": builds, "wanted": False}
+        gallery.state = self._states.change(state.gallery_id, **fields)
+        gallery.work = self._builder.submit(self._build, gallery.state)
 
     def _compare(self, gallery_id: int) -> tuple[None, list[int]]:
         return None, self.writer.differing(gallery_id, self._require_open)
@@ -325,25 +324,25 @@ class Indexer:
         if self._closing.is_set():
             raise ServiceStopping("the service is shutting down")
 
-    def _finish(self, held: _Held, work: Work) -> bool:
-        held.work = None
+    def _finish(self, gallery: _Indexed, work: Work) -> bool:
+        gallery.work = None
         try:
             built, slots = work.result()
             if slots and not built:
                 log.warning("%d rows differ from the record and are written again", len(slots))
-                held.sweep_at = time.monotonic() + LATE_SECONDS
-            state = built or held.state
+                gallery.sweep_at = time.monotonic() + LATE_SECONDS
+            state = built or gallery.state
             self.writer.write(state, slots, self._require_open)
             # Searches must not show an older version than before.
-            while state.collection and state.sequence < held.state.sequence:
+            while state.collection and state.sequence < gallery.state.sequence:
                 state = self._apply_changes(state)
-            self._show(held, state, lacks_rows=False)
+            self._show(gallery, state, lacks_rows=False)
         except BaseException as error:
             # The next check restarts unfinished work.
-            held.sweep_at = self._check_at = time.monotonic() + PAUSE_SECONDS
+            gallery.sweep_at = self._check_at = time.monotonic() + PAUSE_SECONDS
             if not isinstance(error, Outdated | ChangesLost):
                 raise
-            log.info("the index of gallery %d starts over: %s", held.state.gallery_id, error)
+            log.info("the index of gallery %d starts over: %s", gallery.state.gallery_id, error)
             return False
         self._check_at = 0.0
         return True

@@ -142,7 +142,7 @@ class Galleries(RecordPart):
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         revoke_keys_of(transaction, entry.name)
-        transaction.change("DELETE FROM collections WHERE gallery_id = ?", (gallery_id,))
+        transaction.change("DELETE FROM remote_indexes WHERE gallery_id = ?", (gallery_id,))
         snapshots = transaction.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
         imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))

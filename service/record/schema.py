@@ -538,7 +538,7 @@ STRAY_PICTURES = Table(
 )
 # State of each gallery's collection in Milvus.
 COLLECTIONS = Table(
-    "collections",
+    "remote_indexes",
     f"""
     gallery_id INTEGER PRIMARY KEY {OF_GALLERY},
     collection TEXT NOT NULL,
@@ -552,10 +552,7 @@ COLLECTIONS = Table(
     building TEXT NOT NULL,
     builds INTEGER NOT NULL,
     wanted INTEGER NOT NULL,
-    sweep INTEGER NOT NULL,
-    lacks_rows INTEGER NOT NULL,
-    worker TEXT NOT NULL,
-    lease_until_ms INTEGER NOT NULL
+    lacks_rows INTEGER NOT NULL
     """,
 )
 # Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a

@@ -16,7 +16,6 @@ from service.milvus.index import MilvusIndex, MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes, Hit
 from service.milvus.writing import CollectionWriter
-from service.ops.data_directory import hold_worker
 from service.record.collections import IndexState
 from service.record.record import Record
 from service.record.values import ArchivedCrop, GalleryRecord, GallerySettings
@@ -59,7 +58,6 @@ class Lab:
         self,
         folder: Path,
         milvus: FakeServer | Lite | Real,
-        worker: str = "one",
     ) -> None:
         self.folder = folder
         self.milvus = milvus
@@ -67,9 +65,7 @@ class Lab:
         self.server: Any = milvus.connect()
         self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)
-        self.indexer = Indexer(self.writer, worker)
-        self.living = contextlib.ExitStack()
-        self.living.enter_context(hold_worker(folder, worker))
+        self.indexer = Indexer(self.writer)
 
     def gallery(self, name: str = "default") -> GalleryRecord:
         """Return a gallery of a name, which is made where there is none."""
@@ -138,21 +134,16 @@ class Lab:
         index.fill(self.record.crops.vectors(gallery.gallery_id))
         return index
 
-    def end_indexer(self) -> None:
-        """End the indexer as kill -9 does: others see that its process is gone."""
-        self.indexer.close()
-        self.living.close()
-
     def close(self) -> None:
-        self.end_indexer()
+        self.indexer.close()
         self.server.close()
         self.record.close()
 
 
 @contextlib.contextmanager
-def lab(folder: Path, milvus: FakeServer | Lite | Real, worker: str = "one") -> Iterator[Lab]:
+def lab(folder: Path, milvus: FakeServer | Lite | Real) -> Iterator[Lab]:
     """Yield a lab whose indexer runs."""
-    with contextlib.closing(Lab(folder, milvus, worker)) as own:
+    with contextlib.closing(Lab(folder, milvus)) as own:
         own.gallery()
         own.indexer.start()
         yield own

@@ -21,7 +21,7 @@ def filling(one, monkeypatch):
     one.caught_up(gallery)
     before = one.state(gallery)
     one.server.upsert = slowed(one.server.upsert, 0.4, writes := [])
-    one.record.remote_indexes.ask(gallery.gallery_id, wanted=True)
+    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
     eventually(lambda: writes)
     return gallery, rows, before, writes
 
@@ -45,7 +45,7 @@ def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
 
 def test_another_rebuild_that_is_asked_for_meanwhile_is_done_too(one, filling):
     gallery, _, before, _ = filling
-    one.record.remote_indexes.ask(gallery.gallery_id, wanted=True)
+    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
     eventually(lambda: one.state(gallery).builds == before.builds + 2)
     eventually(lambda: not one.state(gallery).building)
 
@@ -54,15 +54,14 @@ def test_what_an_ended_process_fills_is_dropped(one, monkeypatch):
     gallery = one.gallery()
     one.caught_up(gallery)
     one.server.create = slowed(one.server.create, 4.0, created := [])
-    one.record.remote_indexes.ask(gallery.gallery_id, wanted=True)
+    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
     eventually(lambda: one.state(gallery).building)
     left = one.state(gallery).building
     # Its process ends, and Milvus does what it asked for much later.
-    one.indexer._turn = lambda: time.sleep(6.0) or False
-    one.living.close()
-    with lab(one.folder, one.milvus, "two") as other:
+    one.indexer._closing.set()
+    with lab(one.folder, one.milvus) as other:
         eventually(
-            lambda: other.state(gallery).worker == "two" and not other.state(gallery).building
+            lambda: other.state(gallery).building != left and not other.state(gallery).unfinished
         )
         eventually(lambda: left in [collection for collection, _ in created])
         eventually(lambda: left not in other.server.collections())
@@ -81,7 +80,7 @@ def test_a_filling_that_fails_is_begun_again(one, monkeypatch):
         raise indexer.IndexUnavailable("it does not answer")
 
     one.server.create = fails_once
-    one.record.remote_indexes.ask(gallery.gallery_id, wanted=True)
+    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
     eventually(lambda: one.state(gallery).builds == before.builds + 2)
     eventually(lambda: not one.state(gallery).building)
     assert one.found(gallery, drawn(1)) == rows

@@ -46,14 +46,14 @@ def test_what_differs_is_found_and_a_rebuild_mends_it(one, run):
 
 
 def test_without_a_service_a_rebuild_is_asked_for_and_says_who_does_it(one, run, monkeypatch):
-    monkeypatch.setattr(index, "SERVICE_SECONDS", 0.0)
+    monkeypatch.setattr(index, "CAUGHT_UP_SECONDS", 0.0)
     gallery = one.gallery()
     rows = one.enroll(gallery, drawn_crop(1))
     one.caught_up(gallery)
     before = one.state(gallery).collection
-    one.end_indexer()
+    one.indexer.close()
     assert run("rebuild", "default")[0] == 1
-    with lab(one.folder, one.milvus, "two") as other:
+    with lab(one.folder, one.milvus) as other:
         eventually(lambda: not other.state(gallery).unfinished)
         assert other.state(gallery).collection != before
         assert other.found(gallery, drawn(1)) == rows

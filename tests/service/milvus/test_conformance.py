@@ -136,8 +136,8 @@ def test_what_a_late_write_brings_back_is_removed(one, monkeypatch):
     one.server.upsert(state.collection, late)
     one.server.delete(state.collection, rows[3:])
     assert one.writer.differing(gallery.gallery_id) == rows
-    one.end_indexer()
-    with lab(one.folder, one.milvus, "two") as other:
+    one.indexer.close()
+    with lab(one.folder, one.milvus) as other:
         eventually(lambda: not other.writer.differing(gallery.gallery_id))
         assert sorted(other.found(gallery, drawn(1))) == rows[2:]
 
@@ -147,7 +147,7 @@ def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):
     one.enroll(gallery, *(drawn_crop(number) for number in range(50)))
     one.caught_up(gallery)
     before = one.state(gallery)
-    one.record.remote_indexes.ask(gallery.gallery_id, wanted=True)
+    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
     number = 50
     while one.state(gallery).unfinished:
         (row,) = one.enroll(gallery, drawn_crop(number))
@@ -174,37 +174,24 @@ def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
     gallery = one.gallery()
     one.enroll(gallery, drawn_crop(1))
     one.caught_up(gallery)
-    with lab(one.folder, one.milvus, "two") as other:
+    with lab(one.folder, one.milvus) as other:
         one.enroll(gallery, drawn_crop(2))
         one.caught_up(gallery)
-        assert one.state(gallery).worker == "one"
-        one.end_indexer()
+        assert other.indexer._galleries == {}
+        one.indexer.close()
         (row,) = other.enroll(gallery, drawn_crop(3))
         other.caught_up(gallery)
-        assert other.state(gallery).worker == "two"
         assert other.found(gallery, drawn(3), 1) == [row]
-
-
-def test_a_process_that_indexes_nothing_waits(one):
-    gallery = one.gallery()
-    turns = []
-    with lab(one.folder, one.milvus, "two") as other:
-        one.enroll(gallery, drawn_crop(1))
-        one.caught_up(gallery)
-        turn = other.indexer._turn
-        other.indexer._turn = lambda: turns.append(turn()) or turns[-1]
-        time.sleep(1)
-    assert len(turns) < 20
 
 
 def test_changes_that_are_kept_no_more_are_made_up_for(one):
     gallery = one.gallery()
     one.enroll(gallery, drawn_crop(1))
     one.caught_up(gallery)
-    one.end_indexer()
+    one.indexer.close()
     one.enroll(gallery, drawn_crop(2))
     one.forget_changes()
-    with lab(one.folder, one.milvus, "two") as other:
+    with lab(one.folder, one.milvus) as other:
         other.caught_up(gallery)
         assert not other.writer.differing(gallery.gallery_id)
 
@@ -230,13 +217,13 @@ def test_an_older_copy_of_the_record_is_made_up_for_after_an_orderly_end_too(one
     rows = one.enroll(gallery, *map(drawn_crop, range(4)))
     one.caught_up(gallery)
     collection = one.state(gallery).collection
-    one.end_indexer()
+    one.indexer.close()
     # Milvus is ahead: a crop is deleted, and another one is far beyond the record's last row.
     (row,) = map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows[:1]))
     one.server.upsert(collection, [{**row, "id": 100_000}])
     one.server.delete(collection, rows[:1])
     assert one.writer.differing(gallery.gallery_id) == [rows[0], 100_000]
-    with lab(one.folder, one.milvus, "two") as other:
+    with lab(one.folder, one.milvus) as other:
         eventually(lambda: not other.writer.differing(gallery.gallery_id), 15)
 
 
@@ -259,5 +246,5 @@ def test_files_are_compacted_after_a_deletion(one):
     assert sorted(one.found(gallery, drawn(1))) == rows[10:]
     assert not one.writer.compact(gallery.gallery_id, entry.version + 1, 0.3)
     one.indexer.close()
-    one.record.remote_indexes.advance(one.state(gallery), building="being filled")
+    one.record.remote_indexes.change(gallery.gallery_id, building="being filled")
     assert not one.writer.compact(gallery.gallery_id, entry.version, 2)

@@ -87,13 +87,13 @@ def test_rows_that_milvus_has_lost_are_counted_refused_and_written_anew(one, mon
 def test_a_collection_in_another_format_is_not_searched_but_built_anew(one, monkeypatch):
     gallery, added = _indexed(one, "default", 1, 2)
     before = one.state(gallery).collection
-    one.end_indexer()
+    one.indexer.close()
     for module in (rows, "service.milvus.writing"):
         name = module if isinstance(module, str) else module.__name__
         monkeypatch.setattr(f"{name}.FORMAT", "_f2")
     with pytest.raises(CollectionUnavailable, match="being rebuilt"):
         one.index(gallery).search(drawn(1)[None], 2)
-    with lab(one.folder, one.milvus, "two") as other:
+    with lab(one.folder, one.milvus) as other:
         eventually(lambda: other.state(gallery).collection.endswith("_f2"))
         found = other.index(gallery).search(drawn(1)[None], 2)
         assert sorted(found.row_ids.tolist()) == added

@@ -15,7 +15,6 @@ from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField
 from service.milvus import index as milvus_index
 from service.milvus.index import MilvusIndexes
 from service.milvus.rows import FORMAT, Codes
-from service.record.collections import IndexState
 from service.record.record import Record
 from service.record.values import GallerySettings
 from service.search.filters import EVERY_CROP, Filter
@@ -75,8 +74,8 @@ class Lab:
         crops = self.record.crops.vectors(self.number)
         self.server.upsert(collection, [self.codes.row(crop) for crop in crops])
         entry = self.record.galleries.get(self.number)
-        self.record.remote_indexes.advance(
-            self.record.remote_indexes.state(self.number) or IndexState(self.number),
+        self.record.remote_indexes.change(
+            self.number,
             collection=collection,
             at=entry.at,
             side=entry.side,

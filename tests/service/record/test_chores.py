@@ -12,7 +12,6 @@ import pytest
 from gmn_client.models import JobProblem
 from service.errors import UnknownGallery
 from service.ops.data_directory import hold_worker
-from service.record.collections import IndexState
 from service.record.feeds import read_changes, read_feeds
 from service.record.keys import ApiKey
 from service.record.transaction import Reader
@@ -106,7 +105,7 @@ def test_a_deleted_gallery_leaves_its_files_to_be_removed(record, gallery):
     record.crops.enroll(gallery, EMBEDDER, [new_crop(1)])
     record.jobs.create(new_job("job", gallery))
     record.snapshots.keep(gallery, described("s1"))
-    record.remote_indexes.advance(IndexState(gallery), collection="shown", building="filled")
+    record.remote_indexes.change(gallery, collection="shown", building="filled")
     assert record.remote_indexes.named() == {"shown", "filled"}
     record.galleries.delete(gallery)
     assert sorted(record.unneeded_files.all()) == [
@@ -147,7 +146,7 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
 
 
 def test_a_rebuild_is_asked_for_before_any_process_has_begun(record, gallery):
-    record.remote_indexes.ask(gallery, wanted=True)
+    record.remote_indexes.change(gallery, wanted=True)
     assert record.remote_indexes.state(gallery).unfinished
     with pytest.raises(UnknownGallery):
-        record.remote_indexes.ask(99, wanted=True)
+        record.remote_indexes.change(99, wanted=True)

@@ -202,7 +202,7 @@ def test_a_recovery_takes_over_every_table_but_what_is_made_anew(tmp_path):
     assert changed == {
         *("record", "feeds", "changes", "galleries", "requests", "runtimes", "snapshots"),
         *("jobs", "job_problems", "calibrations", "calibration_searches", "unneeded_files"),
-        "collections",
+        "remote_indexes",
     }
 
 
