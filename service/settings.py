@@ -17,8 +17,8 @@ from model.crops.quality import QualityLimits
 from model.problems import InputProblem
 
 PREFIX = "GMN_"
-# Variables read by other commands and the crash tests; any other GMN_ variable is a typo.
-FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY", "GMN_FAILPOINT"})
+# Variables read by other commands; any other GMN_ variable is a typo.
+FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
 
 # A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200

@@ -105,10 +105,8 @@ class ServiceConfig(uvicorn.Config):
         bound_arenas()
         from service.http.app import create_app
         from service.http.limits import bounded_connections
-        from service.ops.failpoints import arm_failpoint
         from service.runtime import Runtime
 
-        arm_failpoint()
         settings = self.settings.of_one_process
         self.runtime = Runtime(settings)
         self.app = create_app(settings, self.runtime)

@@ -21,12 +21,14 @@ import httpx
 import pytest
 
 from gmn_client import Client
+from tests.failpoints import ENVIRONMENT
 from tests.forked import Forked, run_forked
 from tests.outside import crop_ids, zip_of
 from tests.waiting import eventually
 
 START = (
-    "import sys; from service.commands.serve import serve; "
+    "import sys; from tests.failpoints import arm; arm()\n"
+    "from service.commands.serve import serve; "
     "from model.problems import InputProblem\n"
     "try: serve()\n"
     "except InputProblem as problem: sys.exit(f'{problem}')"
@@ -39,6 +41,8 @@ def served_environment(**settings: Any) -> dict[str, str]:
     """Return the environment of a service with settings, on a free port."""
     # Measuring which runtime is the fastest takes longer than most tests.
     own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "torch"}
+    if failpoint := settings.pop("failpoint", None):
+        own[ENVIRONMENT] = failpoint
     return (
         os.environ | own | {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
     )

@@ -21,7 +21,7 @@ Watched = tuple[Served, dict[str, Any], str]
 @pytest.fixture
 def watched(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_crops) -> Watched:
     """Return a service, its administrator's headers, and the path of a running job's events."""
-    monkeypatch.setenv("GMN_FAILPOINT", "import.unpacked=delay:5")
+    monkeypatch.setenv("FAILPOINT", "import.unpacked=delay:5")
     admin = {"Authorization": f"Bearer {make_key(tmp_path, '--scope', 'admin')}"}
     served = start(tmp_path)
     files = {"archive": zip_of_crops(drawn_crops[:1])}

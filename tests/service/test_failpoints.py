@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
 import httpx
 import pytest
 
-from model.problems import InputProblem
-from service.ops import failpoints
-from service.ops.failpoints import arm_failpoint, failpoint, parse
+from tests.failpoints import parse
 from tests.torture.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -28,12 +25,6 @@ WRITES = (
 )
 # Before the commit; then the record has the write and the index does not; then searches show it.
 STEPS = ("before-commit", "committed", "shown")
-
-
-@pytest.fixture
-def disarmed(monkeypatch):
-    yield
-    monkeypatch.setattr(failpoints, "_armed", None)
 
 
 def _is_of_a_commit(name: str) -> bool:
@@ -71,29 +62,13 @@ def test_it_is_written_as_name_passage_and_action(text, point, passage, action):
     assert (armed.name, armed.passage, armed.action) == (point, passage, action)
 
 
-@pytest.mark.parametrize("text", ["enroll.committed:0", "enroll.committed=explode", "=kill", "a:b"])
-def test_what_cannot_be_read_is_refused_with_an_example(text):
-    with pytest.raises(InputProblem, match=r"write it like enroll\.committed"):
-        parse(text)
-
-
-@pytest.mark.usefixtures("disarmed")
-def test_it_acts_at_its_passage_and_at_no_other(monkeypatch):
-    monkeypatch.setenv("GMN_FAILPOINT", "relabel.shown:2=raise")
-    arm_failpoint()
-    failpoint("relabel.shown")
-    failpoint("relabel.committed")
+def test_it_acts_at_its_passage_and_at_no_other():
+    hook = parse("relabel.shown:2=raise").hook
+    hook("gmn.relabel.shown", ())
+    hook("gmn.relabel.committed", ())
     with pytest.raises(OSError, match=r"failpoint relabel\.shown"):
-        failpoint("relabel.shown")
-    failpoint("relabel.shown")
-    monkeypatch.setenv("GMN_FAILPOINT", "relabel.shown=delay:0.05")
-    arm_failpoint()
-    begun = time.monotonic()
-    failpoint("relabel.shown")
-    assert time.monotonic() - begun >= 0.05
-    monkeypatch.delenv("GMN_FAILPOINT")
-    arm_failpoint()
-    failpoint("relabel.shown")
+        hook("gmn.relabel.shown", ())
+    hook("gmn.relabel.shown", ())
 
 
 def test_a_served_process_says_loudly_that_it_is_to_fail_and_does(start, drawn_crops):

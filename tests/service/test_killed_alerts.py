@@ -57,13 +57,13 @@ def test_no_alert_is_lost_where_the_sender_is_killed_between_sending_and_noting_
     written: list[str] = []
     with passersby(tmp_path) as people:
         for kill in range(KILLS):
-            monkeypatch.setenv("GMN_FAILPOINT", f"webhook.sent:{1 + kill % 3}")
+            monkeypatch.setenv("FAILPOINT", f"webhook.sent:{1 + kill % 3}")
             served = start(tmp_path, webhook_private="true")
             for number in range(4):
                 noted = people.pass_by("wanted", camera=f"{kill} {number}")
                 written.append(noted.alert.alert_id)
             assert served.ended_with() != 0
-    monkeypatch.delenv("GMN_FAILPOINT")
+    monkeypatch.delenv("FAILPOINT")
     served = start(tmp_path, webhook_private="true")
     eventually(lambda: all_are_sent(served))
     done = served.http.get("/v1/webhooks/deliveries", params={"limit": "1000"}).json()["results"]
@@ -81,14 +81,14 @@ def test_no_alert_is_lost_where_its_process_is_killed_between_the_commit_and_the
     start: Any, tmp_path: Path, drawn_crops: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver = receiver_of_a_list(start, tmp_path, drawn_crops)
-    monkeypatch.setenv("GMN_FAILPOINT", "watch.noted")
+    monkeypatch.setenv("FAILPOINT", "watch.noted")
     for kill in range(KILLS):
         served = start(tmp_path, webhook_private="true")
         sent = {"camera": str(kill), "wait": "true"}
         with contextlib.suppress(httpx.TransportError):
             served.http.post("/v1/sightings", files=files(drawn_crops[0].png), data=sent)
         assert served.ended_with() != 0
-    monkeypatch.delenv("GMN_FAILPOINT")
+    monkeypatch.delenv("FAILPOINT")
     served = start(tmp_path, webhook_private="true")
     eventually(lambda: len(receiver.received) >= KILLS and all_are_sent(served))
     alerts = [json.loads(got.body)["data"] for got in receiver.received]
@@ -108,10 +108,10 @@ def test_the_end_of_a_list_is_told_where_the_process_that_noted_it_is_killed(
     soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
     arm(served, "wanted", expires_at=soon)
     served.kill()
-    monkeypatch.setenv("GMN_FAILPOINT", "watch.noted")
+    monkeypatch.setenv("FAILPOINT", "watch.noted")
     served = start(tmp_path, webhook_private="true")
     assert served.ended_with() != 0
-    monkeypatch.delenv("GMN_FAILPOINT")
+    monkeypatch.delenv("FAILPOINT")
     served = start(tmp_path, webhook_private="true")
     eventually(lambda: receiver.received and all_are_sent(served))
     assert [got.headers["webhook-id"] for got in receiver.received] == [

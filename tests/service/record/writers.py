@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from service.ops import failpoints
 from service.record.record import Record
 from service.record.schema import CHANGES
 from service.record.values import ArchivedCrop, CropFilter, StoredCrop, new_crop_id
+from tests import failpoints
 from tests.forked import Forked
 
 EMBEDDER = "a" * 64
@@ -35,7 +35,7 @@ def begin_writer(
 
     Args:
         told: the file in which it notes each write before and after it.
-        failpoint: at which it dies, as in GMN_FAILPOINT; empty for nowhere.
+        failpoint: at which it dies, as in FAILPOINT; empty for nowhere.
     """
     arguments = [str(argument) for argument in (folder, told, gallery_id, seed, count)]
     environment = {**os.environ, failpoints.ENVIRONMENT: failpoint}
@@ -43,7 +43,7 @@ def begin_writer(
 
 
 def main() -> None:
-    failpoints.arm_failpoint()
+    failpoints.arm()
     folder, told, gallery_id, seed, count = sys.argv[1:]
     with contextlib.closing(Record(Path(folder))) as record, Path(told).open("ab", 0) as file:
         _write(record, file, int(gallery_id), random.Random(int(seed)), int(count))
