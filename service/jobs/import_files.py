@@ -103,11 +103,6 @@ def _unpack(
 ) -> list[LeftOut]:
     archive = spool / "archive"
     settings = runtime.settings
-    if not archive.is_file():
-        raise InvalidField(
-            "archive: could not be used, but the service ended before it reported why; "
-            "send it again"
-        )
     # A crop from an earlier attempt does not count until the job has progress.
     shutil.rmtree(folder, ignore_errors=True)
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
@@ -131,7 +126,7 @@ def _unpack(
             raise DiskFull(error.detail) from error
 
     try:
-        folder.mkdir()
+        folder.mkdir(parents=True)
         left_out = unpack_crops(archive, folder, limits, ignored, between)
         # Once progress is saved, the folder must be complete even after a power cut.
         data_directory.sync_disk(folder)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -58,58 +56,39 @@ async def begin_import(
     job_id = runner.new_job_id()
     run = runtime.pools.imports.run
     spool = runtime.settings.data_dir / IMPORTS / job_id
-    with contextlib.ExitStack() as held:
-        if archive is None:
-            folder = str(parameters["folder"])
-            await run(mounted_folder, runtime, folder, parameters.get("gallery"))
-        else:
-            sent_archive = archive
-            await run(_refuse_tar, sent_archive)
-            try:
+    try:
+        with contextlib.ExitStack() as held:
+            if archive is None:
+                folder = str(parameters["folder"])
+                await run(mounted_folder, runtime, folder, parameters.get("gallery"))
+            else:
+                sent_archive = archive
+                await run(_refuse_tar, sent_archive)
                 await runtime.sections.run(
                     lambda: _keep_archive(runtime, spool, sent_archive, held)
                 )
-            except BaseException:
-                await _remove_folder(runtime, spool)
-                raise
-            failpoint("import.archive-kept")
-        # If this fails, maintenance removes the archive, which is noted and no longer held.
-        return await runtime.sections.run(
-            lambda: runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)
-        )
-
-
-async def _remove_folder(runtime: Runtime, folder: Path) -> None:
-    await runtime.sections.run(
-        lambda: runtime.pools.imports.run(shutil.rmtree, folder, ignore_errors=True)
-    )
+                failpoint("import.archive-kept")
+            return await runtime.sections.run(
+                lambda: runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)
+            )
+    except BaseException:
+        await runtime.sections.run(lambda: runner.remove_files(runtime, job_id))
+        raise
 
 
 async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
-    """Enroll the remaining images of an import, and remove its files.
+    """Enroll the remaining images of an import.
 
     Raises:
         InputProblem: the archive or manifest is unusable.
     """
-    try:
-        ignored = (await _enroll_items(runtime, gallery, job))["ignored"]
-        remark = f"{ignored:,} files or columns were ignored; the report names them"
-        return remark if ignored else None
-    finally:
-        # The process that resumes an import needs its files.
-        if not isinstance(sys.exception(), runner.RETRYABLE):
-            # So does a process that has taken over the job. A deleted job needs no files.
-            with contextlib.suppress(runner.Cancelled):
-                await runner.save_job(runtime, job)
-            await _remove_folder(runtime, runtime.settings.data_dir / IMPORTS / job.job_id)
-            failpoint("import.files-removed")
+    ignored = (await _enroll_items(runtime, gallery, job))["ignored"]
+    remark = f"{ignored:,} files or columns were ignored; the report names them"
+    return remark if ignored else None
 
 
 async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter[str]:
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
-    if counts["done"] == counts["total"] > 0:
-        # An earlier process removed the files, but ended before saving the end of the job.
-        return counts
     content = await _content(runtime, job, counts)
     items = content.items
     # The folder may have other images than when this job began.

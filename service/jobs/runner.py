@@ -14,8 +14,10 @@ from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
 from service import errors
 from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageFailed
+from service.gallery.archives import remove_unneeded
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
+from service.ops.data_directory import IMPORTS
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
@@ -205,13 +207,22 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         detail = "the service failed at this job; see its log"
 
     async def end() -> None:
-        await save_job(runtime, job, state=state, detail=detail)
+        try:
+            await save_job(runtime, job, state=state, detail=detail)
+        finally:
+            await remove_files(runtime, job.job_id)
         runtime.metrics.jobs_ended.labels(state).inc()
         announce_job(runtime, gallery.name, job, state)
         failpoint("job.ended")
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 
     await runtime.sections.run(end)
+
+
+async def remove_files(runtime: Runtime, job_id: str) -> None:
+    """Remove the files of an import, which the record lists as unneeded once it has ended."""
+    await runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
+    failpoint("job.files-removed")
 
 
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:

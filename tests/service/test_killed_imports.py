@@ -32,7 +32,7 @@ def test_one_that_died_between_an_imports_last_crop_and_its_end_leaves_a_job_tha
     start, tmp_path, drawn_crops
 ):
     data = tmp_path / "data"
-    _import(start(data_dir=data, failpoint="import.files-removed"), drawn_crops)
+    _import(start(data_dir=data, failpoint="job.files-removed"), drawn_crops)
     again = start(data_dir=data)
     job = _ended(again)
     assert job["state"] == "done", job

@@ -240,7 +240,7 @@ def test_gmn_enrolls_a_folder_of_shards_and_names_the_missing_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("failpoint", ["import.batch-landed", "import.files-removed"])
+@pytest.mark.parametrize("failpoint", ["import.batch-landed", "job.files-removed"])
 def test_an_import_of_features_that_was_killed_goes_on_and_counts_each_crop_once(
     start, shard, tmp_path, failpoint
 ) -> None:

@@ -217,7 +217,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "import.files-read": _IMPORTING(happened=True, passages=3),
     "import.batch-landed": _IMPORTING(happened=True, passages=3),
     "import.progress-noted": _IMPORTING(happened=True, passages=3),
-    "import.files-removed": _IMPORTING(happened=True),
+    "job.files-removed": _IMPORTING(happened=True),
     # The end of a list is an alert, which is sent to the webhook.
     "watch.noted": Scenario(_arm_until_soon, _webhook),
     "webhook.sent": Scenario(_arm_until_soon, _webhook),

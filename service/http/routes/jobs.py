@@ -13,7 +13,6 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, Job, Jobs, Scope
 from service.errors import InvalidField, Unauthorised, UnknownJob
-from service.gallery.archives import remove_unneeded
 from service.gallery.enroll import Camera, Name
 from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
@@ -23,7 +22,6 @@ from service.jobs import runner
 from service.jobs.grouping import begin_grouping, read_groups
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
-from service.ops.data_directory import IMPORTS
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import Id
@@ -163,9 +161,7 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     if job.state != found.state:
         runner.announce_job(runtime, found.gallery, job, job.state)
     if job.finished:
-        await runtime.sections.run(
-            lambda: runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
-        )
+        await runtime.sections.run(lambda: runner.remove_files(runtime, job_id))
     await runtime.audit.done("cancel_job", gallery=found.gallery, job_id=job_id)
     return _job(runtime, job)
 
