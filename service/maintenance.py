@@ -8,18 +8,16 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from gmn_client.models import JobKind
 from service.engine.device import retry_out_of_memory
-from service.errors import DamagedRecord, RecordUnavailable, ServiceError
+from service.errors import DamagedRecord, ServiceError
 from service.gallery.archives import (
     clear_files,
     list_snapshots,
@@ -34,15 +32,13 @@ from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
-from service.ops.critical_sections import file_lock
+from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import hold_reserve
-from service.ops.shared import SharedRedis
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.record.restoring import own_backups
 from service.runtime import DAMAGED, Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
-from service.settings import Settings
 from service.watch.lists import keep_lists
 from service.watch.sightings import keep_tracks
 from service.watch.webhooks import send_deliveries
@@ -70,19 +66,6 @@ COMPACTION_PAUSE_SECONDS = 300.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
-    """Run maintenance until cancelled; one process per data directory does so."""
-    while True:
-        try:
-            async with file_lock(runtime.settings.data_dir / "housekeeping.lock", blocking=False):
-                await _run_once(runtime)
-        except Timeout:
-            log.debug("another process runs the maintenance")
-        except Exception:
-            log.exception("maintenance failed")
-        await asyncio.sleep(runtime.settings.housekeeping_seconds)
-
-
-async def _run_once(runtime: Runtime) -> None:
     record = runtime.record
     for gallery in runtime.galleries.all():
         name = gallery.name
@@ -138,13 +121,20 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     Interrupted work is resumed at the next start.
     """
     await clear_files(runtime)
+    settings = runtime.settings
+    data_dir = settings.data_dir
+    keys = runtime.keys
     loop = Heartbeat()
     runtime.watchdog.checks.append(HealthCheck("event loop", loop.silent_seconds))
     work = {
         "heartbeat": _send_heartbeats(runtime, loop),
-        "key reader": read_keys(runtime),
+        "key reader": repeat(KEYS_PAUSE_SECONDS, lambda: keys.threads.run(keys.read)),
         "job runner": work_on_jobs(runtime, JOBS),
-        "maintenance": run_maintenance(runtime),
+        "maintenance": repeat_alone(
+            data_dir / "housekeeping.lock",
+            settings.housekeeping_seconds,
+            lambda: run_maintenance(runtime),
+        ),
         "calibration": refit_calibrations(runtime),
         "gallery fits": fit_galleries(runtime),
         "compaction": compact_indexes(runtime),
@@ -152,10 +142,12 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         "tracks": keep_tracks(runtime),
         "webhooks": send_deliveries(runtime),
     }
-    if runtime.settings.backup_dir:
-        work["backups"] = run_backups(runtime)
-    if runtime.shared:
-        work["redis"] = check_redis(runtime.shared)
+    if folder := settings.backup_dir:
+        work["backups"] = repeat_alone(
+            data_dir / "backup.lock", BACKUP_POLL_SECONDS, lambda: back_up(runtime, folder)
+        )
+    if shared := runtime.shared:
+        work["redis"] = repeat(REDIS_PAUSE_SECONDS, lambda: shared.threads.run(shared.check))
     tasks = [_watched(runtime, name, coroutine) for name, coroutine in work.items()]
     if not runtime.checked:
         tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
@@ -184,16 +176,10 @@ def _watched(runtime: Runtime, name: str, work: Coroutine[Any, Any, None]) -> as
     return task
 
 
-async def read_keys(runtime: Runtime) -> None:
+async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) -> None:
     while True:
-        await asyncio.sleep(KEYS_PAUSE_SECONDS)
-        await runtime.keys.threads.run(runtime.keys.read)
-
-
-async def check_redis(shared: SharedRedis) -> None:
-    while True:
-        await asyncio.sleep(REDIS_PAUSE_SECONDS)
-        await shared.threads.run(shared.check)
+        await asyncio.sleep(pause_seconds)
+        await work()
 
 
 async def check_record(runtime: Runtime) -> None:
@@ -223,24 +209,14 @@ async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
         await asyncio.sleep(min(LONGEST_BEAT_SECONDS, runtime.settings.stall_seconds / 8))
 
 
-async def run_backups(runtime: Runtime) -> None:
-    """Make backups until cancelled; one of the processes sharing a data directory makes each."""
+async def back_up(runtime: Runtime, folder: Path) -> None:
+    """Make a backup if one is due."""
     settings = runtime.settings
-    folder = settings.backup_dir
+    backups = own_backups(folder, runtime.record.database)
+    newest = await runtime.pools.files.run(next, backups, None)
     every = timedelta(hours=settings.backup_every)
-    while folder:
-        pause = BACKUP_POLL_SECONDS
-        with contextlib.suppress(Timeout, RecordUnavailable):
-            async with file_lock(settings.data_dir / "backup.lock", blocking=False):
-                backups = own_backups(folder, runtime.record.database)
-                newest = await runtime.pools.files.run(next, backups, None)
-                is_due = newest is None or datetime.now(UTC) - newest.taken_at >= every
-                if is_due and not await _make_backup(settings, folder):
-                    pause = BACKUP_PAUSE_SECONDS
-        await asyncio.sleep(pause)
-
-
-async def _make_backup(settings: Settings, folder: Path) -> bool:
+    if newest and datetime.now(UTC) - newest.taken_at < every:
+        return
     # Verifying the copy in this process would hold the interpreter and delay every answer.
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gmn", "backup", str(folder)),
@@ -257,7 +233,7 @@ async def _make_backup(settings: Settings, folder: Path) -> bool:
         raise
     if process.returncode:
         log.error("no backup was made: %s", why.decode(errors="replace").strip())
-    return process.returncode == 0
+        await asyncio.sleep(BACKUP_PAUSE_SECONDS)
 
 
 async def compact_indexes(runtime: Runtime) -> None:

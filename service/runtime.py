@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model.problems import InputProblem
@@ -25,7 +24,6 @@ from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
     DATABASE_NAME,
     hold_reserve,
-    hold_worker,
     lock_data_directory,
 )
 from service.ops.failpoints import failpoint
@@ -77,7 +75,6 @@ class Runtime:
         watchdog: monitors every part once the service runs.
         checked: whether the start has checked the whole record; otherwise it is checked in the
             background.
-        worker: name under which this process takes jobs.
         exports: number of running case exports by API key.
         held_bytes: request bodies in memory, in bytes by API key.
         jobs_wanted: set when the job runner should look for work.
@@ -121,8 +118,6 @@ class Runtime:
             self.models = self._load_models(held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)
-            self.worker = token_hex(8)
-            held.enter_context(hold_worker(settings.data_dir, self.worker))
             embedders = {name: model.networks.dimension for name, model in self.models.items()}
             self.outside = self.indexer = None
             if settings.index_url:

@@ -115,7 +115,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
         failpoint("import.progress-noted")
         if time.monotonic() - began > runner.TURN_SECONDS:
             others_wait = runtime.record.jobs.others_wait
-            if await runtime.galleries.read(others_wait, job, runtime.worker):
+            if await runtime.galleries.read(others_wait, job):
                 raise runner.TurnOver
     return counts
 

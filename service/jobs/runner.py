@@ -1,4 +1,4 @@
-"""Jobs: long work that survives restarts; one process runs a job until it ends."""
+"""Jobs: long work that survives restarts; one process at a time runs them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageF
 from service.gallery.archives import remove_unneeded
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
+from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import IMPORTS
 from service.ops.failpoints import failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
-# Interval at which jobs of ended processes are looked for.
+# Interval at which jobs of other processes, and the end of the process that runs jobs, are looked
+# for.
 IDLE_SECONDS = 5.0
 # After this time an import yields to a waiting job of another key.
 TURN_SECONDS = 5.0
@@ -38,10 +40,6 @@ class Cancelled(Exception):
     """A client cancelled the job, or its gallery was deleted."""
 
 
-class TakenOver(Exception):
-    """Another process has taken over the job."""
-
-
 class TurnOver(Exception):
     """An import yields to a job of another key and continues in its next turn."""
 
@@ -52,7 +50,6 @@ RETRYABLE = (
     RecordUnavailable,
     StorageFailed,
     DeviceLost,
-    TakenOver,
     TurnOver,
 )
 
@@ -72,18 +69,12 @@ async def save_job(
 
     Raises:
         Cancelled: the job was cancelled or deleted; its progress is saved.
-        TakenOver: another process has taken over the job.
         RecordUnavailable: the record does not answer.
     """
-    jobs = runtime.record.jobs
-
-    def save() -> Job:
-        saved = jobs.update(job.job_id, state, progress, problems, detail, runtime.worker)
-        if saved is None:
-            raise Cancelled if jobs.get(job.job_id) is None else TakenOver
-        return saved
-
-    if (await runtime.galleries.write(save)).cancelling and progress is not None:
+    update = runtime.record.jobs.update
+    write = runtime.galleries.write
+    saved = await write(update, job.job_id, state, progress, problems, detail)
+    if saved is None or (saved.cancelling and progress is not None):
         raise Cancelled
 
 
@@ -143,7 +134,13 @@ async def load_galleries(runtime: Runtime, jobs: Sequence[Job]) -> None:
 
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Run jobs one after another until cancelled; the keys that created them take turns."""
+    """Run jobs until cancelled, in one process at a time that shares the data directory."""
+    lock = runtime.settings.data_dir / "jobs.lock"
+    await repeat_alone(lock, IDLE_SECONDS, lambda: _run_jobs(runtime, kinds))
+
+
+async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
+    """Run jobs one after another; the keys that created them take turns."""
     jobs = runtime.record.jobs
     interrupted = set[str]()
     served_keys = set[str | None]()
@@ -151,9 +148,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
         runtime.jobs_wanted.clear()
         what = "the search for a job"
         try:
-            job = await runtime.galleries.write(
-                jobs.claim, runtime.worker, interrupted, served_keys
-            )
+            job = await runtime.galleries.write(jobs.claim, interrupted, served_keys)
             if job is not None:
                 what = f"job {job.job_id}"
                 if job.job_id in interrupted:
@@ -169,7 +164,7 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
                     await save_job(runtime, job, state="queued")
                 interrupted.remove(job.job_id)
                 continue
-        except (ServiceError, TakenOver, Cancelled) as error:
+        except (ServiceError, Cancelled) as error:
             # Omit the message, which may name a file of the import.
             why = error.code if isinstance(error, ServiceError) else type(error).__name__
             log.warning("%s was cut off: %s", what, why)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import AsyncFileLock
+from filelock import AsyncFileLock, Timeout
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -26,6 +26,21 @@ def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
     return AsyncFileLock(
         path, mode=0o600, blocking=blocking, run_in_executor=False, preserve_lock_file=True
     )
+
+
+async def repeat_alone(
+    lock: Path, pause_seconds: float, work: Callable[[], Awaitable[object]]
+) -> None:
+    """Repeat work until cancelled, in one process at a time of those that share a lock file."""
+    while True:
+        try:
+            async with file_lock(lock, blocking=False):
+                await work()
+        except Timeout:
+            log.debug("another process holds %s", lock)
+        except Exception:
+            log.exception("%s failed", lock.stem)
+        await asyncio.sleep(pause_seconds)
 
 
 class CriticalSections:

@@ -33,7 +33,6 @@ MEBIBYTE = 1024 * 1024
 # A file whose space is released for deletions when the disk is full, and the bytes released at
 # once: enough for the record's journal and the lines of the audit log.
 RESERVE = "reserve"
-WORKERS = "workers"
 NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs")
 )
@@ -167,30 +166,6 @@ def require_local_disk(path: Path) -> None:
             "processes cannot share a record; name a directory on a disk of this machine with "
             "--data-dir or GMN_DATA_DIR"
         )
-
-
-@contextlib.contextmanager
-def hold_worker(data_dir: Path, worker: str) -> Iterator[None]:
-    """Mark a worker as alive until this process ends, by a lock on a file."""
-    path = data_dir / WORKERS / worker
-    make_folder(path.parent)
-    path.touch()
-    with hold(path):
-        yield
-        path.unlink(missing_ok=True)
-
-
-def is_alive(data_dir: Path, worker: str) -> bool:
-    """Return whether a worker's process is alive, on this machine or in one of its containers."""
-    path = data_dir / WORKERS / worker
-    try:
-        with hold(path, shared=True):
-            path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Background jobs in the record: their worker, progress, and items that had problems."""
+"""Background jobs in the record: their progress, and items that had problems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
-from service.ops.data_directory import IMPORTS, is_alive
+from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.galleries import require_entry
@@ -37,7 +37,7 @@ class Job:
         progress: progress in the job's own terms, as JSON; replaced as a whole.
         problems: number of items that had a problem.
         cancelling: a client has cancelled the job.
-        worker: the process that runs it, or ran it last; None before the first.
+        worker: not used any more.
         detail: why it failed, or a remark on its outcome.
         key_id: the API key that created it; None if an older version did.
     """
@@ -62,7 +62,7 @@ class Job:
 
 
 class Jobs(RecordPart):
-    """Background jobs; each is run by one process until it ends."""
+    """Background jobs, which one process at a time runs."""
 
     @transactional
     def create(self, transaction: Transaction, job: Job) -> None:
@@ -83,32 +83,25 @@ class Jobs(RecordPart):
     def claim(
         self,
         transaction: Transaction,
-        worker: str,
         later: Collection[str] = (),
         served_keys: Collection[str | None] = (),
     ) -> Job | None:
-        """Take the oldest job that no living process runs.
+        """Mark the oldest unfinished job as running, and return it.
 
         Args:
             later: ids of jobs to take only if there are no others.
             served_keys: ids of API keys whose jobs come after those of other keys.
         """
-        available = [job for job in _open(transaction) if self._is_free(job, worker)]
-        if not available:
+        unfinished = _open(transaction)
+        if not unfinished:
             return None
-        job = min(available, key=lambda job: (job.job_id in later, job.key_id in served_keys))
-        claimed = replace(job, worker=worker, state="running")
+        job = min(unfinished, key=lambda job: (job.job_id in later, job.key_id in served_keys))
+        claimed = replace(job, state="running")
         _put(transaction, claimed)
         return claimed
 
-    def others_wait(self, job: Job, worker: str) -> bool:
-        others = (other for other in self.open() if other.key_id != job.key_id)
-        return any(self._is_free(other, worker) for other in others)
-
-    def _is_free(self, job: Job, worker: str) -> bool:
-        if job.state == "queued" or job.worker in (None, worker):
-            return True
-        return not is_alive(self._database.folder, job.worker)
+    def others_wait(self, job: Job) -> bool:
+        return any(other.key_id != job.key_id for other in self.open())
 
     @transactional
     def update(
@@ -119,17 +112,14 @@ class Jobs(RecordPart):
         progress: Mapping[str, Any] | None,
         problems: Sequence[JobProblem] = (),
         detail: str | None = None,
-        worker: str | None = None,
     ) -> Job | None:
         """Record the progress of a job; None leaves it unchanged.
 
         Returns:
-            The job, or None if another worker has taken it.
+            The job, or None if it was deleted, or has ended and `state` is not an end.
         """
         job = _read(transaction, job_id)
-        if job is None or worker not in (None, job.worker):
-            return None
-        if job.finished and state not in FINISHED:
+        if job is None or (job.finished and state not in FINISHED):
             return None
         positions = [problem.position for problem in problems]
         of_positions = f"WHERE job_id = ? AND number IN {AMONG}"

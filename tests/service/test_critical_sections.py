@@ -198,7 +198,7 @@ SECTIONS = {
     ),
     "change gallery": _change,
     "delete gallery": lambda case: delete_gallery(case.runtime, case.gallery),
-    "maintenance": lambda case: maintenance._run_once(case.runtime),
+    "maintenance": lambda case: maintenance.run_maintenance(case.runtime),
     "files of nothing": lambda case: clear_files(case.runtime),
 }
 
@@ -367,7 +367,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         file = path / FILE
         whole = file.read_bytes()
         file.write_bytes(b"damaged")
-        await maintenance._run_once(runtime)
+        await maintenance.run_maintenance(runtime)
         left = [
             runtime.record.crops.removed_among(crop.gallery.gallery_id, [crop.crop_id])
             for crop in (damaged, case)

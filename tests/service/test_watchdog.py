@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from service import maintenance
 from service.errors import StorageFailed
 from service.http.routes.operation import router
 from service.ops import threads
+from service.ops.critical_sections import repeat_alone
 from service.ops.threads import (
     EXIT_STATUS,
     STOPPED,
@@ -187,10 +189,12 @@ def _background(monkeypatch, watchdog, **replaced):
     work = {"clear_files": nothing, "work_on_jobs": wait, "run_maintenance": wait}
     work |= {"refit_calibrations": wait, "fit_galleries": wait, "compact_indexes": wait}
     work |= {"keep_lists": wait, "keep_tracks": wait, "send_deliveries": wait}
-    work |= {"read_keys": wait, **replaced}
+    work |= {"repeat": wait, "repeat_alone": wait, **replaced}
     for name, seconds in work.items():
         monkeypatch.setattr(maintenance, name, seconds)
-    settings = SimpleNamespace(stall_seconds=STALL, backup_dir=None)
+    settings = SimpleNamespace(
+        stall_seconds=STALL, backup_dir=None, data_dir=Path("/nowhere"), housekeeping_seconds=1.0
+    )
     runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, shared=None, checked=True)
 
     async def serve():
@@ -212,7 +216,7 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [("work_on_jobs", "job runner"), ("run_maintenance", "maintenance")]
+    ("name", "stage"), [("work_on_jobs", "job runner"), ("refit_calibrations", "calibration")]
 )
 def test_background_work_that_has_ended_ends_the_process_and_the_log_has_the_reason(
     monkeypatch, watchdog, ended, name, stage, caplog
@@ -243,7 +247,6 @@ def test_a_job_that_hangs_in_a_thread_ends_the_process(monkeypatch, watchdog, en
 
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
 def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, tmp_path):
-    from service import maintenance
     from service.jobs import runner
 
     rounds = []
@@ -252,7 +255,6 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         rounds.append(1)
         raise error
 
-    monkeypatch.setattr(maintenance, "_run_once", fail)
     monkeypatch.setattr(runner, "_work_on", fail)
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
 
@@ -260,9 +262,8 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         return SimpleNamespace(job_id="1", key_id=None)
 
     runtime: Any = SimpleNamespace(
-        worker="1",
         jobs_wanted=asyncio.Event(),
-        settings=SimpleNamespace(housekeeping_seconds=0.02, data_dir=tmp_path),
+        settings=SimpleNamespace(data_dir=tmp_path),
         galleries=SimpleNamespace(write=write),
         record=SimpleNamespace(jobs=SimpleNamespace(claim=lambda *_: None)),
     )
@@ -276,5 +277,5 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
         assert not working.done()
         working.cancel()
 
-    asyncio.run(run(maintenance.run_maintenance(runtime)))
+    asyncio.run(run(repeat_alone(tmp_path / "maintenance.lock", 0.02, fail)))
     asyncio.run(run(runner.work_on_jobs(runtime, {})))

@@ -11,15 +11,6 @@ from tests.service.gallery.new_crops import EMBEDDER, NOON, restore_crops
 from tests.service.gallery.new_jobs import new_job
 
 
-def test_a_worker_that_lost_its_job_changes_nothing(store, gallery):
-    store.jobs.create(new_job("import", gallery, NOON))
-    store.jobs.claim("one")
-    store.jobs.claim("two")
-    assert store.jobs.update("import", "running", {"landed": 1}, worker="one") is None
-    assert store.jobs.update("import", "running", {"landed": 2}, worker="two").worker == "two"
-    assert store.jobs.get("import").progress == {"landed": 2}
-
-
 def test_a_jobs_problems_are_kept_once_each_and_counted(store, gallery):
     store.jobs.create(new_job("import", gallery, NOON))
     problems = [
