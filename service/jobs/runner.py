@@ -26,7 +26,9 @@ from service.runtime import Runtime
 log = logging.getLogger(__name__)
 # Interval at which jobs of other processes, and the end of the process that runs jobs, are looked
 # for.
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 1.0
+# Disk space or the record may need some time.
+RETRY_SECONDS = 5.0
 # After this time an import yields to a waiting job of another key.
 TURN_SECONDS = 5.0
 BUSY_SECONDS = 0.05
@@ -148,7 +150,10 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
         runtime.jobs_wanted.clear()
         what = "the search for a job"
         try:
-            job = await runtime.galleries.write(jobs.claim, interrupted, served_keys)
+            job = None
+            # Claiming writes to the record.
+            if await runtime.galleries.read(jobs.open):
+                job = await runtime.galleries.write(jobs.claim, interrupted, served_keys)
             if job is not None:
                 what = f"job {job.job_id}"
                 if job.job_id in interrupted:
@@ -170,9 +175,9 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
             log.warning("%s was cut off: %s", what, why)
         except Exception:
             log.exception("%s was cut off", what)
-        # Disk space, another process or the record may need some time.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(runtime.jobs_wanted.wait(), IDLE_SECONDS)
+            seconds = RETRY_SECONDS if interrupted else IDLE_SECONDS
+            await asyncio.wait_for(runtime.jobs_wanted.wait(), seconds)
 
 
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:

@@ -390,7 +390,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
 def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
     runtime, monkeypatch, drawn_crops
 ):
-    monkeypatch.setattr(runner, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.01)
 
     async def work_on_three() -> None:
         case = Prepared(runtime, drawn_crops)

@@ -57,7 +57,7 @@ def third(settings):
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(runner, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.1)
 
 
 def _archive(crops) -> io.BytesIO:

@@ -257,6 +257,7 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
 
     monkeypatch.setattr(runner, "_work_on", fail)
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.02)
 
     async def write(*_):
         return SimpleNamespace(job_id="1", key_id=None)
@@ -264,8 +265,8 @@ def test_what_fails_in_maintenance_or_a_job_does_not_end_it(monkeypatch, error, 
     runtime: Any = SimpleNamespace(
         jobs_wanted=asyncio.Event(),
         settings=SimpleNamespace(data_dir=tmp_path),
-        galleries=SimpleNamespace(write=write),
-        record=SimpleNamespace(jobs=SimpleNamespace(claim=lambda *_: None)),
+        galleries=SimpleNamespace(write=write, read=write),
+        record=SimpleNamespace(jobs=SimpleNamespace(claim=None, open=None)),
     )
 
     async def run(work):

@@ -16,7 +16,7 @@ from tests.service.conftest import START, STARTED, served_environment
 START_SECONDS = 40.0
 ANSWER_SECONDS = 30.0
 # A killed replica's job is another's once its lease has run out; nobody waits for 30 s here.
-SHORT_LEASES = "from service.jobs import runner; runner.IDLE_SECONDS = 1.0\n"
+SHORT_PAUSES = "from service.jobs import runner; runner.RETRY_SECONDS = 1.0\n"
 
 
 class ForkedService:
@@ -29,7 +29,7 @@ class ForkedService:
         with log.open("ab") as file:
             printed = file.fileno()
             self.process = Forked(
-                SHORT_LEASES + START, stdout=printed, stderr=printed, env=environment
+                SHORT_PAUSES + START, stdout=printed, stderr=printed, env=environment
             )
 
     def serving(self) -> bool:
