@@ -17,7 +17,7 @@ from model.crops.quality import QualityFault
 from service.engine.device import DeviceThread, bisect_failures, device_error
 from service.errors import DeviceFull, DeviceLost, ServiceError
 from service.ops.metrics import Metrics
-from service.ops.threads import CALLER, Turns
+from service.ops.threads import TurnQueue
 
 log = logging.getLogger(__name__)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
@@ -109,7 +109,7 @@ class MicroBatcher:
         self._embed = embed
         self._probe = probe
         self._max_batch = max_batch
-        self._waiting: Turns[WaitingCrop] = Turns()
+        self._waiting = TurnQueue()
         self._scheduled = False
         self._lock = threading.RLock()
 
@@ -124,7 +124,7 @@ class MicroBatcher:
                 self._answer([crop])
             return
         with self._lock:
-            self._waiting.put(CALLER.get(), crop)
+            self._waiting.put(crop)
             if not self._scheduled:
                 self._schedule(self._device)
 
@@ -141,7 +141,7 @@ class MicroBatcher:
     def _fail_waiting(self, run: Future[None]) -> None:
         if (error := run.exception()) is not None:
             with self._lock:
-                waiting = [self._waiting.take() for _ in range(len(self._waiting))]
+                waiting = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
                 self._scheduled = False
             for crop in waiting:
                 if crop.future.set_running_or_notify_cancel():
@@ -150,13 +150,13 @@ class MicroBatcher:
     def _run_batch(self, device: DeviceThread) -> None:
         batch: list[WaitingCrop] = []
         with self._lock:
-            while self._waiting and len(batch) < self._max_batch:
-                crop = self._waiting.take()
+            while self._waiting.qsize() and len(batch) < self._max_batch:
+                crop: WaitingCrop = self._waiting.get_nowait()
                 if crop.future.set_running_or_notify_cancel():
                     batch.append(crop)
             # Requeue the remaining crops behind the searches that have arrived since.
             self._scheduled = False
-            if self._waiting:
+            if self._waiting.qsize():
                 self._schedule(device)
         if batch:
             self._answer(batch)

@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from model.problems import InputProblem
 from service.errors import DeviceFull, DeviceLost, ServiceError
-from service.ops.threads import TurnTakingPool
+from service.ops.threads import CALLER, MonitoredThreadPool
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -33,7 +34,7 @@ LOST_MESSAGES = re.compile(
 MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed", re.IGNORECASE)
 
 
-class DeviceThread(TurnTakingPool):
+class DeviceThread(MonitoredThreadPool):
     """One or more threads that run the calls of several callers in turn.
 
     An error is set on the call's future and the thread continues. A call is skipped if its future
@@ -58,7 +59,9 @@ class DeviceThread(TurnTakingPool):
         Raises:
             ServiceStopping: after `shutdown`.
         """
-        return self._queue("changes of an index", call, Future())
+        context = copy_context()
+        context.run(CALLER.set, "changes of an index")
+        return context.run(self.submit, call)
 
     def _run(self, call: Callable[[], Result]) -> Result:
         if self._lost is not None:

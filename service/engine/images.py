@@ -37,7 +37,7 @@ from service.engine.batcher import (
     WaitingCrop,
 )
 from service.errors import UnusableImages
-from service.ops.threads import TurnTakingPool
+from service.ops.threads import MonitoredThreadPool
 from service.settings import KeepImages, QualityPolicy, Settings
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ class Pipeline:
         self,
         preprocessing: Preprocessing,
         batcher: MicroBatcher,
-        threads: TurnTakingPool,
-        large_threads: TurnTakingPool,
+        threads: MonitoredThreadPool,
+        large_threads: MonitoredThreadPool,
         settings: Settings,
     ) -> None:
         self.threads = threads
@@ -196,7 +196,7 @@ class Pipeline:
             megapixels += price * pixels_of(image, most)
         return PER_IMAGE * len(images) + megapixels / MEGAPIXEL
 
-    def threads_for(self, image: ImageFile) -> TurnTakingPool:
+    def threads_for(self, image: ImageFile) -> MonitoredThreadPool:
         large = pixels_of(image, self._limits.max_pixels) > LARGE_PIXELS
         return self.large_threads if large else self.threads
 

@@ -20,7 +20,7 @@ from service.gallery.follow import Follower
 from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.shared import SharedRedis
-from service.ops.threads import MonitoredThreadPool, TurnTakingPool
+from service.ops.threads import MonitoredThreadPool
 from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_columns
 from service.record.feeds import ALL_GALLERIES, read_feeds
 from service.record.record import Record
@@ -75,7 +75,7 @@ class GalleryRegistry:
 
     def __post_init__(self) -> None:
         self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers")
-        self._readers = TurnTakingPool(READ_THREADS, "record readers")
+        self._readers = MonitoredThreadPool(READ_THREADS, "record readers")
         self._reader = Reader(self.record.database)
         self._by_name: dict[str, Gallery] = {}
         # Called by the follower after alerts, or deliveries of them, of any process.

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from queue import Queue
+from typing import Any, TypeVar
 
 from service.errors import ServiceStopping
 
@@ -74,16 +75,77 @@ class HealthCheck:
     timeout_factor: float = 1.0
 
 
+class TurnQueue(Queue[Any]):
+    """Items of several callers, who take turns; `None`, which ends a thread of a pool, is last."""
+
+    def _init(self, _maxsize: int) -> None:
+        self._waiting: dict[str | None, deque[Any]] = {}
+
+    def _qsize(self) -> int:
+        return sum(len(items) for items in self._waiting.values())
+
+    def _put(self, item: Any) -> None:
+        caller = None if item is None else CALLER.get()
+        self._waiting.setdefault(caller, deque()).append(item)
+
+    def _get(self) -> Any:
+        caller = min(self._waiting, key=lambda caller: caller is None)
+        items = self._waiting.pop(caller)
+        item = items.popleft()
+        if items:
+            # Put the caller at the end: its next item waits until every other caller had a turn.
+            self._waiting[caller] = items
+        return item
+
+
 class MonitoredThreadPool(ThreadPoolExecutor):
-    """A bounded thread pool with a heartbeat for each call; a call inherits context variables."""
+    """A bounded thread pool that runs the calls of several callers in turn.
+
+    Each call has a heartbeat and inherits the caller's context variables.
+    """
 
     def __init__(self, threads: int, name: str, timeout_factor: float = 1.0) -> None:
         super().__init__(threads, thread_name_prefix=name)
+        self._work_queue: Any = TurnQueue()
         self._under_way: set[Heartbeat] = set()
         self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
+        """Queue a call for the current caller; raises `ServiceStopping` after a shutdown."""
+        try:
+            return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
+        except RuntimeError as error:
+            raise ServiceStopping(
+                "the service is shutting down; send the request again later"
+            ) from error
+
+    def submit_after(
+        self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
+    ) -> Future[Result]:
+        """Queue a call on another future's result, from the thread that completes that future.
+
+        Cancelling the call before then cancels that future, too.
+        """
+        future: Future[Result] = Future()
+        context = copy_context()
+
+        def ended(_: Future[Item]) -> None:
+            try:
+                context.run(self.submit, run)
+            except Exception as error:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call(awaited))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        future.add_done_callback(lambda _: awaited.cancel())
+        awaited.add_done_callback(ended)
+        return future
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
         """Run a blocking call; a call that has started continues after a cancellation."""
@@ -109,98 +171,6 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         if not all(thread.is_alive() for thread in tuple(self._threads)):
             return STOPPED
         return max((work.silent_seconds() for work in tuple(self._under_way)), default=0.0)
-
-
-class Turns(Generic[Item]):
-    """Queued items of several callers; not thread-safe."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[Item]] = {}
-
-    def __len__(self) -> int:
-        return sum(len(items) for items in self._waiting.values())
-
-    def put(self, caller: str, item: Item) -> None:
-        self._waiting.setdefault(caller, deque()).append(item)
-
-    def take(self) -> Item:
-        """Remove and return the next item, from the caller whose turn it is.
-
-        Raises:
-            StopIteration: nothing is queued.
-        """
-        caller = next(iter(self._waiting))
-        items = self._waiting.pop(caller)
-        item = items.popleft()
-        if items:
-            # Put the caller at the end: its next item waits until every other caller had a turn.
-            self._waiting[caller] = items
-        return item
-
-
-class TurnTakingPool(MonitoredThreadPool):
-    """A thread pool that runs the calls of several callers in turn.
-
-    Calls whose future was cancelled before their turn are skipped.
-    """
-
-    def __init__(self, threads: int, name: str) -> None:
-        super().__init__(threads, name)
-        self._turns: Turns[tuple[Future[Any], Callable[[], Any]]] = Turns()
-        self._turns_lock = threading.Lock()
-
-    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queue a call for the current caller; raises `ServiceStopping` after a shutdown."""
-        return self._queue(CALLER.get(), lambda: call(*args, **kwargs), Future())
-
-    def submit_after(
-        self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
-    ) -> Future[Result]:
-        """Queue a call on another future's result, from the thread that completes that future.
-
-        Cancelling the call before then cancels that future, too.
-        """
-        future: Future[Result] = Future()
-        caller = CALLER.get()
-        context = copy_context()
-
-        def ended(_: Future[Item]) -> None:
-            try:
-                context.run(self._queue, caller, lambda: call(awaited), future)
-            except Exception as error:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(error)
-
-        future.add_done_callback(lambda _: awaited.cancel())
-        awaited.add_done_callback(ended)
-        return future
-
-    def _queue(
-        self, caller: str, call: Callable[[], Result], future: Future[Result]
-    ) -> Future[Result]:
-        context = copy_context()
-        with self._turns_lock:
-            try:
-                ThreadPoolExecutor.submit(self, self._take_turn)
-            except RuntimeError as error:
-                raise ServiceStopping(
-                    "the service is shutting down; send the request again later"
-                ) from error
-            # Run each call with its own heartbeat and in its own context.
-            self._turns.put(caller, (future, lambda: context.run(self._run, call)))
-        return future
-
-    def _take_turn(self) -> None:
-        with self._turns_lock:
-            future, call = self._turns.take()
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = call()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
 
 
 class BlockingPools:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.crops.frames import ImageFile
 from service.gallery.gallery import Gallery
 from service.ops.metrics import Metrics
-from service.ops.threads import TurnTakingPool
+from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
@@ -101,7 +101,7 @@ class OpenTracks:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.threads = TurnTakingPool(1, "comparing threads")
+        self.threads = MonitoredThreadPool(1, "comparing threads")
         self.comparing: set[asyncio.Task[None]] = set()
         self.traffic: defaultdict[Place, list[float]] = defaultdict(list)
         self._metrics = metrics

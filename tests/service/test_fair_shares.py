@@ -22,7 +22,7 @@ from service.engine.admission import search_cost
 from service.engine.device import DeviceThread
 from service.engine.networks import PAIRS_PER_PASS, Networks
 from service.errors import ServiceStopping
-from service.ops.threads import CALLER, TurnTakingPool
+from service.ops.threads import CALLER, MonitoredThreadPool
 from service.settings import Settings
 from tests.service.conftest import files
 
@@ -159,7 +159,7 @@ def _resident_bytes(process: int) -> int:
 
 
 def test_a_pool_takes_the_calls_of_callers_in_turn():
-    pool = TurnTakingPool(1, "turns")
+    pool = MonitoredThreadPool(1, "turns")
     done: list[str] = []
     began = asyncio.Event()
 
@@ -182,7 +182,7 @@ def test_a_pool_takes_the_calls_of_callers_in_turn():
 
 
 def test_a_call_on_the_result_of_another_takes_its_callers_turn():
-    pool = TurnTakingPool(1, "turns")
+    pool = MonitoredThreadPool(1, "turns")
     gate = threading.Event()
     awaited: Future[str] = Future()
     done: list[str] = []
@@ -201,7 +201,7 @@ def test_a_call_on_the_result_of_another_takes_its_callers_turn():
 
 
 def test_a_call_on_the_result_of_another_has_its_error_and_cancels_it_with_itself():
-    pool = TurnTakingPool(1, "turns")
+    pool = MonitoredThreadPool(1, "turns")
     failed: Future[str] = Future()
     waiting: Future[str] = Future()
     late: Future[str] = Future()

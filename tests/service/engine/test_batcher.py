@@ -15,7 +15,7 @@ from service.engine.device import DeviceThread
 from service.engine.images import Pipeline
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
-from service.ops.threads import TurnTakingPool
+from service.ops.threads import MonitoredThreadPool
 from service.settings import Settings
 from tests.service.engine.conftest import POISON, StandInModel, submit, submit_together, vectors
 
@@ -76,7 +76,7 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
         return pixels
 
     preprocessing: Any = SimpleNamespace(resize=resize)
-    pipeline = _pipeline(preprocessing, Batcher(), TurnTakingPool(1, "decode"))
+    pipeline = _pipeline(preprocessing, Batcher(), MonitoredThreadPool(1, "decode"))
     with pytest.raises(DeviceFull):
         asyncio.run(pipeline.embed([drawn_crops[0].png] * 20))
     gate.set()
