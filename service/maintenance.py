@@ -54,6 +54,8 @@ JOBS: Mapping[JobKind, DoJob] = {
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
+# The line of a search reaches the file within a second.
+AUDIT_PAUSE_SECONDS = 0.25
 REDIS_PAUSE_SECONDS = 2.0
 # A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
@@ -128,6 +130,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     runtime.watchdog.checks.append(HealthCheck("event loop", loop.silent_seconds))
     work = {
         "heartbeat": _send_heartbeats(runtime, loop),
+        "audit lines": repeat(AUDIT_PAUSE_SECONDS, runtime.audit.flush_waiting),
         "key reader": repeat(KEYS_PAUSE_SECONDS, lambda: keys.threads.run(keys.read)),
         "job runner": work_on_jobs(runtime, JOBS),
         "maintenance": repeat_alone(

@@ -39,12 +39,11 @@ log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
 LOG_NAME = "audit.jsonl"
 KEY_NAME = "audit.key"
-FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 5.0
 # Removing lines from the end of the file is detected once these lines have been noted.
 NOTE_SECONDS = 5.0
-# The first refusal of an address is logged at once; further ones within this time are counted in a
-# single line.
+# The first refusal of an address is logged at once; further ones until the end of this time are
+# counted in a single line.
 REFUSAL_SECONDS = 60.0
 MOST_REFUSED = 100
 # Size limits of a line: for searches and views, and for deletions, which name up to 1,000 crops.
@@ -122,8 +121,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._noted = -NOTE_SECONDS
         self._all_noted = True
         self._refused: dict[tuple[str, str, int], int] = {}
+        self._counted_at = 0.0
         self._dropped = 0
-        self._flusher: asyncio.Task[None] | None = None
 
     def record(self, event: str, phase: Phase = "done", durable: bool = True, **what: Any) -> None:
         """Write a line and block until it would survive a power cut, unless `durable` is false.
@@ -148,13 +147,12 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     def note_view(self, event: str, **what: Any) -> None:
         """Log a search or a view from the event loop; never raises and never waits.
 
-        The line reaches the file within a second. While the file cannot be written, up to
+        `flush_waiting` writes the line. While the file cannot be written, up to
         `BUFFER_BYTES` of lines wait in memory; the number of lines beyond that is logged with the
         next one.
         """
         if self.queries:
             self._buffer_line(event, what)
-            self._start_flusher()
 
     def require_room(self) -> None:
         """Raise `StorageFailed` if searches cannot be logged: they stop before deletions do."""
@@ -186,18 +184,18 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             return
         self._refused[refusal] = 0
         self._buffer_refusal(refusal, 1)
-        self._start_flusher()
-        asyncio.get_running_loop().call_later(REFUSAL_SECONDS, self._count_refused, refusal)
 
-    def _count_refused(self, refusal: tuple[str, str, int]) -> None:
-        self._buffer_refusal(refusal, self._refused.pop(refusal, 0))
-        self._start_flusher()
+    def _count_refused(self) -> None:
+        for refusal, count in self._refused.items():
+            if count:
+                self._buffer_refusal(refusal, count)
+        self._refused.clear()
+        self._counted_at = time.monotonic()
 
     def _buffer_refusal(self, refusal: tuple[str, str, int], count: int) -> None:
         actor, address, status = refusal
         line = {"actor": actor, "request_id": None, "address": address, "status": status}
-        if count:
-            self._buffer_line("refused", {**line, "count": count})
+        self._buffer_line("refused", {**line, "count": count})
 
     def _buffer_line(self, event: str, what: Mapping[str, Any]) -> None:
         line = self._line(event, "done", what, VIEW_BYTES)
@@ -208,19 +206,18 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._dropped += 1
             self._on_drop()
 
-    def _start_flusher(self) -> None:
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
-
-    async def _flush_soon(self) -> None:
-        while self._buffer or not self._all_noted:
-            await asyncio.sleep(FLUSH_SECONDS)
-            try:
-                self._require_disk()
-                await self.threads.run(self.flush)
-            except StorageFailed as error:
-                log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
-                await asyncio.sleep(RETRY_SECONDS)
+    async def flush_waiting(self) -> None:
+        """Write what waits, several times a second; if that fails, log it and pause."""
+        if time.monotonic() > self._counted_at + REFUSAL_SECONDS:
+            self._count_refused()
+        if not self._buffer and self._all_noted:
+            return
+        try:
+            self._require_disk()
+            await self.threads.run(self.flush)
+        except StorageFailed as error:
+            log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
+            await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
         """Write the buffered lines and, every few seconds, note the last one.
@@ -298,7 +295,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         """Log an operation that has completed; failures are only written to the service's log."""
         try:
             await self.threads.run(self.record, event, phase, durable, **what)
-            self._start_flusher()
         except StorageFailed:
             # The operation has already happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
@@ -310,8 +306,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self.threads.shutdown()
         self._noted = -NOTE_SECONDS
         try:
-            for refusal, count in self._refused.items():
-                self._buffer_refusal(refusal, count)
+            self._count_refused()
             self.flush()
         except StorageFailed as error:
             log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)

@@ -27,6 +27,7 @@ STAGES = {
     "comparing threads",
     "webhooks",
     "audit log",
+    "audit lines",
     "calibration",
     "calibration threads",
     "gallery fits",

@@ -195,7 +195,14 @@ def _background(monkeypatch, watchdog, **replaced):
     settings = SimpleNamespace(
         stall_seconds=STALL, backup_dir=None, data_dir=Path("/nowhere"), housekeeping_seconds=1.0
     )
-    runtime: Any = SimpleNamespace(watchdog=watchdog, settings=settings, shared=None, checked=True)
+    runtime: Any = SimpleNamespace(
+        watchdog=watchdog,
+        settings=settings,
+        keys=None,
+        audit=SimpleNamespace(flush_waiting=None),
+        shared=None,
+        checked=True,
+    )
 
     async def serve():
         async with maintenance.background_work(runtime):
@@ -209,7 +216,7 @@ def test_idle_background_work_is_no_trouble(monkeypatch, watchdog, ended):
     assert ended.status is None
     names = [check.name for check in watchdog.checks]
     assert names == [
-        *("event loop", "heartbeat", "key reader", "job runner", "maintenance"),
+        *("event loop", "heartbeat", "audit lines", "key reader", "job runner", "maintenance"),
         *("calibration", "gallery fits", "compaction"),
         *("watch lists", "tracks", "webhooks"),
     ]
