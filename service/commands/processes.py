@@ -5,13 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import sys
-import threading
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
@@ -31,8 +29,9 @@ ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
 METRICS_FOLDER = "metrics"
 START_SECONDS = 600.0
-# Constants of malloc.h.
+# Constants of malloc.h and sys/prctl.h.
 M_ARENA_MAX = -8
+PR_SET_PDEATHSIG = 1
 
 
 def bound_arenas() -> None:
@@ -117,20 +116,13 @@ class ServiceConfig(uvicorn.Config):
 
     def load(self) -> None:
         """Build the application in a worker process; the process exits if that fails."""
-        threading.Thread(target=_end_with_supervisor, daemon=True).start()
+        # If the supervisor is killed, this process stops in order, so that the port is released.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         try:
             self.build()
         except InputProblem as problem:
             echo(str(problem), err=True)
             sys.exit(STARTUP_FAILURE)
-
-
-def _end_with_supervisor() -> None:
-    """Stop this process in order if the supervisor was killed, so that the port is released."""
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        supervisor.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Supervisor(Multiprocess):

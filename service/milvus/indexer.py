@@ -152,12 +152,9 @@ class Indexer:
         return busy
 
     def _wait(self) -> None:
-        database = self._record.database
         until = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < until and database.data_version() == self._data_version:
-            if self._closing.wait(POLL_SECONDS) or any(
-                gallery.work and gallery.work.done() for gallery in self._galleries.values()
-            ):
+        while time.monotonic() < until and not self._closing.wait(POLL_SECONDS):
+            if self._record.database.data_version() != self._data_version:
                 return
 
     def _attempt(self, gallery_id: int, step: Callable[..., bool | None], *args: Any) -> bool:
