@@ -241,29 +241,38 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         del self._buffer[:waiting]
 
     def _line(self, event: str, phase: Phase, what: Mapping[str, Any], most: int) -> str:
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "event": event,
-            "phase": phase,
-            "actor": CALLER.get(),
-            "request_id": _request_id.get(),
-            **self._without_names(what),
-        }
-        text = json.dumps(line)
-        for shown in (SHOWN_ENTRIES, 0):
-            if len(text) > most:
-                text = json.dumps(_shortened(line, shown))
+        for entries in (most, SHOWN_ENTRIES, 0):
+            line = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "event": event,
+                "phase": phase,
+                "actor": CALLER.get(),
+                "request_id": _request_id.get(),
+                **self._shown(what, entries),
+            }
+            text = json.dumps(line)
+            if len(text) <= most:
+                break
         return text
 
-    def _without_names(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _shown(self, fields: Mapping[str, Any], entries: int) -> dict[str, Any]:
+        """Hash names and cut lists to `entries`; `shortened` gets each list's count and hash."""
         shown: dict[str, Any] = {}
+        cut: dict[str, Any] = {}
         for name, value in fields.items():
-            if value or name not in OPTIONAL:
-                if name in HASHED:
-                    several = isinstance(value, list)
-                    value = [self.hashed(text) for text in value] if several else self.hashed(value)
-                shown[name] = self._without_names(value) if name == "filters" else value
-        return shown
+            if not value and name in OPTIONAL:
+                continue
+            if name in HASHED:
+                several = isinstance(value, list)
+                value = [self.hashed(text) for text in value] if several else self.hashed(value)
+            if name == "filters":
+                value = self._shown(value, entries)
+            elif isinstance(value, list) and len(value) > entries:
+                sha256 = hashlib.sha256(json.dumps(value).encode()).hexdigest()
+                cut[name] = {"count": len(value), "sha256": sha256}
+                value = value[:entries]
+            shown[name] = value
+        return {**shown, "shortened": cut} if cut else shown
 
     @contextlib.asynccontextmanager
     async def audited(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:
@@ -310,21 +319,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self.flush()
         except StorageFailed as error:
             log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
-
-
-def _shortened(fields: Mapping[str, Any], shown: int) -> dict[str, Any]:
-    """Truncate every list; `shortened` gets the count and the hash of each complete list."""
-    cut: dict[str, Any] = {}
-    whole: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            value = _shortened(value, shown)
-        elif isinstance(value, list) and len(value) > shown:
-            sha256 = hashlib.sha256(json.dumps(value).encode()).hexdigest()
-            whole[name] = {"count": len(value), "sha256": sha256}
-            value = value[:shown]
-        cut[name] = value
-    return {**cut, "shortened": whole} if whole else cut
 
 
 def audit_logs(data_dir: Path) -> list[Path]:
