@@ -85,11 +85,9 @@ def _read_vectors(
     columns = sent.columns
     rows = zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
     for number, row in enumerate(rows):
-        texts = (text or None for text in row)
-        labels: dict[str, Any] = dict(zip(KNOWN_BY_ROW, texts, strict=True))
-        labels |= {"metadata": None, "track": None}
-        labels["captured_at"] = _checked(labels, f"archive: crop {number}")["captured_at"]
-        items.append(CropFile(folder / str(number), **labels))
+        labels = zip(KNOWN_BY_ROW, (text or None for text in row), strict=True)
+        checked = _checked(dict(labels), f"archive: crop {number}")
+        items.append(CropFile(folder / str(number), **checked))
     embedded = [
         EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
@@ -175,7 +173,7 @@ def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     parsed = {}
     for name, check in enroll.LABELS.items():
-        value = labels[name]
+        value = labels.get(name)
         try:
             parsed[name] = check(name, value) if isinstance(value, str) else value
         except InvalidField as error:
