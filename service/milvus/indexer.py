@@ -89,6 +89,7 @@ class Indexer:
         self._record = self.writer.record
         self._reader = Reader(self._record.database)
         self._states = self._record.remote_indexes
+        self._lock = self._record.database.folder / LOCK
         self._galleries: dict[int, _Indexed] = {}
         # Why galleries, or steps that concern all of them, wait.
         self._failures: dict[tuple[str, int], str] = {}
@@ -111,6 +112,7 @@ class Indexer:
         return [self._follower, self._builder]
 
     def start(self) -> None:
+        self._lock.touch()
         self._following.append(self._follower.submit(self._run))
 
     def close(self) -> None:
@@ -120,11 +122,9 @@ class Indexer:
         self._builder.shutdown(cancel_futures=True)
 
     def _run(self) -> None:
-        lock = self._record.database.folder / LOCK
-        lock.touch()
         while not self._closing.is_set():
             heartbeat()
-            with contextlib.suppress(BlockingIOError), hold(lock):
+            with contextlib.suppress(BlockingIOError), hold(self._lock):
                 self._follow_record()
             self._closing.wait(CHECK_SECONDS)
 
