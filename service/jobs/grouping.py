@@ -148,13 +148,10 @@ async def _score_pairs(
         if current.scoring != "cosine":
             logits[row, row:] = await score(runtime.device, query[None], vectors[row:])
             logits[row:, row] = logits[row, row:]
-    return await run(_usable_scores, current, cosines, logits)
-
-
-def _usable_scores(current: CurrentCalibration, cosines: Array, logits: Array) -> Array:
     scores = cosines if current.scoring == "cosine" else logits
     # Pairs that M-Net fails on count as different people.
-    return np.where(np.isfinite(scores), scores, np.float32(-np.finfo(np.float32).max / 4))
+    lowest = float(-np.finfo(np.float32).max / 4)
+    return await run(np.nan_to_num, scores, False, lowest, lowest, lowest)
 
 
 def _cohesive_tracks(crops: Sequence[IndexedCrop], least: float) -> list[list[int]]:
