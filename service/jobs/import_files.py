@@ -173,7 +173,7 @@ def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     parsed = {}
     for name, check in enroll.LABELS.items():
-        value = labels.get(name)
+        value: Any = labels.get(name)
         try:
             parsed[name] = check(name, value) if isinstance(value, str) else value
         except InvalidField as error:
