@@ -51,6 +51,7 @@ def test_another_rebuild_that_is_asked_for_meanwhile_is_done_too(one, filling):
 
 def test_what_an_ended_process_fills_is_dropped(one, monkeypatch):
     gallery = one.gallery()
+    one.enroll(gallery, drawn_crop(1))
     one.caught_up(gallery)
     one.server.create = slowed(one.server.create, 4.0, created := [])
     one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
