@@ -131,17 +131,21 @@ class MonitoredThreadPool(ThreadPoolExecutor):
 
         def ended(_: Future[Item]) -> None:
             try:
-                context.run(self.submit, run)
+                queued = context.run(self.submit, call, awaited)
             except Exception as error:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(error)
+            else:
+                future.add_done_callback(lambda _: queued.cancel())
+                queued.add_done_callback(answer)
 
-        def run() -> None:
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call(awaited))
-                except BaseException as error:
-                    future.set_exception(error)
+        def answer(queued: Future[Result]) -> None:
+            if queued.cancelled() or not future.set_running_or_notify_cancel():
+                return
+            if (error := queued.exception()) is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(queued.result())
 
         future.add_done_callback(lambda _: awaited.cancel())
         awaited.add_done_callback(ended)

@@ -302,7 +302,7 @@ def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, d
         "ignored": 0,
     }
     assert again.read("/v1/galleries/default")["crops"] == 400
-    assert not list((tmp_path / "data" / "imports").iterdir())
+    eventually(lambda: not list((tmp_path / "data" / "imports").iterdir()))
 
 
 def test_a_cancelled_import_keeps_what_it_has_and_stops(served, gallery, drawn_crops):
