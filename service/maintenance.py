@@ -147,7 +147,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     }
     if folder := settings.backup_dir:
         work["backups"] = repeat_alone(
-            data_dir / "backup.lock", BACKUP_POLL_SECONDS, lambda: back_up(runtime, folder)
+            data_dir / "backup.lock", BACKUP_POLL_SECONDS, lambda: back_up_if_due(runtime, folder)
         )
     if shared := runtime.shared:
         work["redis"] = repeat(REDIS_PAUSE_SECONDS, lambda: shared.threads.run(shared.check))
@@ -212,8 +212,7 @@ async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
         await asyncio.sleep(min(LONGEST_BEAT_SECONDS, runtime.settings.stall_seconds / 8))
 
 
-async def back_up(runtime: Runtime, folder: Path) -> None:
-    """Make a backup if one is due."""
+async def back_up_if_due(runtime: Runtime, folder: Path) -> None:
     settings = runtime.settings
     backups = own_backups(folder, runtime.record.database)
     newest = await runtime.pools.files.run(next, backups, None)

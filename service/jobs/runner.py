@@ -115,7 +115,6 @@ async def create_job(
 
 
 def announce_job(runtime: Runtime, gallery: str, job: Job, state: JobState) -> None:
-    """Announce a job's new state to other programs through Redis, if configured."""
     if runtime.shared is not None:
         what = {"job_id": job.job_id, "kind": job.kind, "state": state}
         runtime.shared.announce(gallery, "job", **what)
@@ -136,13 +135,12 @@ async def load_galleries(runtime: Runtime, jobs: Sequence[Job]) -> None:
 
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Run jobs until cancelled, in one process at a time that shares the data directory."""
+    """Run jobs until cancelled, one after another; the keys that created them take turns."""
     lock = runtime.settings.data_dir / "jobs.lock"
     await repeat_alone(lock, IDLE_SECONDS, lambda: _run_jobs(runtime, kinds))
 
 
 async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
-    """Run jobs one after another; the keys that created them take turns."""
     jobs = runtime.record.jobs
     interrupted = set[str]()
     served_keys = set[str | None]()

@@ -1,4 +1,8 @@
-"""Failpoints: named places at which tests make the process die, fail or wait."""
+"""Failpoints: named places at which tests make the process die, fail or wait.
+
+A name consists of the operation, a dot, and the step that has just happened or comes next. Reaching
+one raises an audit event, on which a hook of the tests acts; without a hook it costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,4 @@ import sys
 
 
 def failpoint(name: str) -> None:
-    """Raise the audit event `gmn.NAME`; a hook of the tests acts on it, and without one it is free.
-
-    A name consists of the operation, a dot, and the step that has just happened or comes next.
-    """
     sys.audit(f"gmn.{name}")

@@ -50,7 +50,7 @@ def configure_logging(level: str) -> None:
 
 
 def log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that no task awaited, without its task, whose arguments may name a person."""
+    # Leave out the task, whose arguments may name a person.
     log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
 
 

@@ -101,7 +101,6 @@ class SharedRedis:
             self.threads.submit(self._ask, self._send_events)
 
     def check(self) -> None:
-        """Ask whether Redis answers, connect again if it did not, and send waiting events."""
         if not self.is_up:
             try:
                 self._connect()

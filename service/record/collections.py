@@ -60,7 +60,6 @@ class RemoteIndexes(RecordPart):
         return _read(self._reader, gallery_id)
 
     def named(self) -> set[str]:
-        """Return the names of the collections that are searched or being filled."""
         states = self._reader.rows(COLLECTIONS)
         return {row["collection"] for row in states} | {row["building"] for row in states}
 
