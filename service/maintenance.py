@@ -90,7 +90,6 @@ async def run_maintenance(runtime: Runtime) -> None:
 
 
 async def _attempt(what: str, work: Awaitable[object]) -> None:
-    """Await one maintenance task; log its failure so that the others continue."""
     try:
         await work
     except ServiceError as error:

@@ -68,7 +68,7 @@ class MilvusServer:
         return [name for name in names if name.startswith(PREFIX)]
 
     def drop(self, collection: str) -> None:
-        """Drop a collection; a missing one is no error."""
+        # A missing collection is no error.
         with self._answering() as client:
             client.drop_collection(collection, timeout=SCHEMA_SECONDS)
 
@@ -78,7 +78,7 @@ class MilvusServer:
                 client.upsert(collection, list(rows), timeout=WRITE_SECONDS)
 
     def delete(self, collection: str, row_ids: Sequence[int]) -> None:
-        """Delete rows; missing rows are no error."""
+        # Missing rows are no error.
         if row_ids:
             with self._answering(collection) as client:
                 client.delete(collection, ids=list(row_ids), timeout=WRITE_SECONDS)

@@ -144,7 +144,6 @@ class _Upgrade:
         self._write(lambda transaction: transaction.insert(RECORD, *rows, instead=True))
         self._write(Transaction.insert, RUNTIMES, *runtimes)
 
-
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
         tombstones = [
