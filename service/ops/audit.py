@@ -207,7 +207,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._on_drop()
 
     async def flush_waiting(self) -> None:
-        """Write what waits, several times a second; if that fails, log it and pause."""
+        """Write the buffered lines, several times a second; log a failure and pause."""
         if time.monotonic() > self._counted_at + REFUSAL_SECONDS:
             self._count_refused()
         if not self._buffer and self._all_noted:
