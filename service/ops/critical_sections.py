@@ -31,7 +31,7 @@ def file_lock(path: Path, blocking: bool = True) -> AsyncFileLock:
 async def repeat_alone(
     lock: Path, pause_seconds: float, work: Callable[[], Awaitable[object]]
 ) -> None:
-    """Repeat work until cancelled, in one process at a time of those that share a lock file."""
+    """Repeat work until cancelled, in one process at a time among those with the same lock file."""
     while True:
         try:
             async with file_lock(lock, blocking=False):
