@@ -83,24 +83,21 @@ def method_command(
         rows = list(answer) if is_list else [answer]
         return Shown(rows if is_list else answer, table_of(rows, columns))
 
-    added: dict[str, tuple[Any, object]] = {}
+    named = Parameter.KEYWORD_ONLY
+    parameters = [client_parameter]
     if is_list:
-        added["limit"] = LimitOption, limit
+        parameters.append(Parameter("limit", named, default=limit, annotation=LimitOption))
     if question:
-        added["yes"] = YesOption, False
+        parameters.append(Parameter("yes", named, default=False, annotation=YesOption))
     if signature.return_annotation is bytes:
-        added["out"] = OutOption, Parameter.empty
-    parameters = [
-        Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for option, (annotation, default) in added.items()
-    ]
+        parameters.append(Parameter("out", named, annotation=OutOption))
     texts = read_entries(method)
     for parameter in declared:
         place = Argument if parameter in required or parameter.name == positional else Option
         is_last = parameter.kind is Parameter.VAR_KEYWORD
         parameters.append(parameter if is_last else annotated(parameter, place, texts))
     run.__doc__ = text or inspect.getdoc(method)
-    vars(run)["__signature__"] = inspect.Signature([client_parameter, *parameters])
+    vars(run)["__signature__"] = inspect.Signature(parameters)
     return with_client(run)
 
 

@@ -77,16 +77,17 @@ def printed(run: Callable[..., Shown]) -> Callable[..., None]:
     def command(*, as_json: JsonOption = False, **given: Any) -> None:
         show(run(**given), as_json)
 
-    return with_parameters(command, run, inspect.signature(run, eval_str=True).parameters.values())
+    return with_parameters(command, run)
 
 
 def with_options(run: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function that prints its result itself."""
 
     def command(**given: Any) -> None:
-        run(**given)
+        # Omitted options are None; leave them out so that the function's defaults apply.
+        run(**{name: value for name, value in given.items() if value is not None})
 
-    return with_parameters(command, run, inspect.signature(run, eval_str=True).parameters.values())
+    return with_parameters(command, run)
 
 
 def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
@@ -174,15 +175,19 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
 
 
 def with_parameters(
-    command: Callable[..., Result], run: Callable[..., object], own: Iterable[Parameter]
+    command: Callable[..., Result],
+    run: Callable[..., object],
+    own: Iterable[Parameter] | None = None,
 ) -> Callable[..., Result]:
-    """Give a command the name, help and parameters `own` of `run`, beside its own parameters.
+    """Give a command the name, help and parameters of `run`, or `own` of them, beside its own.
 
     A parameter that is neither an `Argument` nor an `Option` of Typer becomes one, with its text in
     the docstring. Each field of `**options: Unpack[Options]` becomes an option, with its text in
     the docstring of `Options`.
     """
     *added, _ = inspect.signature(command, eval_str=True).parameters.values()
+    if own is None:
+        own = inspect.signature(run, eval_str=True).parameters.values()
     declared = list(own)
     texts = read_entries(run)
     if declared and declared[-1].kind is Parameter.VAR_KEYWORD:
@@ -190,7 +195,7 @@ def with_parameters(
         texts |= read_entries(options)
         declared += [
             Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-            for name, hint in get_type_hints(options).items()
+            for name, hint in get_type_hints(options, include_extras=True).items()
         ]
     parameters = [
         annotated(parameter, Argument if is_required(parameter) else Option, texts)

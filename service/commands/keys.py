@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from typer import Option, echo
 
@@ -57,20 +57,33 @@ keys = command_group(
 )
 
 
+class KeyOptions(TypedDict, total=False):
+    """Rights of a key.
+
+    Attributes:
+        gallery: the only gallery that it is for.
+        note: whom it is for; listed, never sent.
+        learn: whether its searches count for the calibration of the galleries.
+        rate_images: whether the rate counts images in place of requests.
+    """
+
+    gallery: str
+    note: str
+    learn: bool
+    expires_days: DaysOption
+    rate: Annotated[
+        int, Option(min=1, help="Requests a minute to one process; any number if unset.")
+    ]
+    rate_images: bool
+
+
 @keys.command("create")
 @with_options
 def create(
     *,
     scope: list[str],
-    gallery: str | None = None,
-    note: str = "",
-    learn: bool = True,
-    expires_days: DaysOption = None,
-    rate: Annotated[
-        int | None, Option(min=1, help="Requests a minute to one process; any number if unset.")
-    ] = None,
-    rate_images: bool = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    **fields: Unpack[KeyOptions],
 ) -> None:
     """Creates a key and prints it, only this once, as the last word of the output.
 
@@ -78,26 +91,14 @@ def create(
 
     Args:
         scope: query, enroll, sight, delete, metrics or admin; several with commas.
-        gallery: the only gallery that it is for.
-        note: whom it is for; listed, never sent.
-        learn: whether its searches count for the calibration of the galleries.
-        rate_images: whether the rate counts images in place of requests.
     """
     from service.http import keys as ring
     from service.ops.data_directory import make_folder
 
     scopes = ring.chosen_scopes(scope)
-    key, text = ring.create_key(
-        expires_days,
-        scopes=scopes,
-        gallery=gallery,
-        note=note,
-        learn=learn,
-        rate=rate,
-        rate_images=rate_images,
-    )
+    key, text = ring.create_key(scopes=scopes, **fields)
     make_folder(data_dir)
-    about = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": gallery}
+    about = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": key.gallery}
     with _audited(data_dir, "create_key", **about) as record:
         others = record.keys.all()
         # A service that reads the file reports its errors.
@@ -107,7 +108,7 @@ def create(
         galleries = {gallery.name for gallery in record.galleries.all()}
     for warning in ring.warnings_about(key, others, galleries):
         echo(warning, err=True)
-    where = f"gallery {gallery}" if gallery else "every gallery"
+    where = f"gallery {key.gallery}" if key.gallery else "every gallery"
     until = f", until {_minute(key.expires_at)}" if key.expires_at else ""
     place = str(data_dir.resolve())
     echo(

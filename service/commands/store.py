@@ -22,6 +22,7 @@ from service.commands.common import (
     command_group,
     printed,
     shortened,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -140,16 +141,17 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 
 
 @store.command("recover")
-def recover(
-    into: Annotated[Path, Option("--into", help="A new directory.")],
-    data_dir: DataDirOption = DEFAULT_DATA_DIR,
-) -> None:
+@with_options
+def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Creates a new data directory from the intact parts of a damaged record and its snapshots.
 
     The damaged directory is not changed. Deleted crops stay deleted, as far as the record or the
     audit log still shows the deletion. Jobs and learned calibrations are not copied.
 
     Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
+
+    Args:
+        into: a new directory.
     """
     from service.record.recovery import recover as recover_record
 
@@ -176,16 +178,18 @@ def recover(
 
 
 @store.command("upgrade")
-def upgrade(
-    old: Annotated[Path, Argument(help="A data directory of a version before 0.5.")],
-    into: Annotated[Path, Option("--into", help="The new data directory.")],
-) -> None:
+@with_options
+def upgrade(old: Path, *, into: Path) -> None:
     """Converts a data directory of a version before 0.5, or a backup of one, into a new one.
 
     The old directory is not changed; its service must be stopped. For a record in Redis, first make
     a backup with the old version's gmn backup and convert that.
 
     Example: gmn store upgrade ./gmn-data --into ./gmn-data-new
+
+    Args:
+        old: a data directory of a version before 0.5.
+        into: the new data directory.
     """
     from service.record.upgrade import upgrade as upgrade_record
 
@@ -254,7 +258,7 @@ def backup(
 
 @printed
 def restore(
-    folder: Annotated[Path, Argument(help="The backup, a folder that gmn backup wrote.")],
+    folder: Path,
     data_dir: Annotated[
         Path, Option("--data-dir", envvar="GMN_DATA_DIR", help="The new data directory to make.")
     ] = DEFAULT_DATA_DIR,
@@ -269,6 +273,9 @@ def restore(
     and from the audit log. Unfinished jobs are cancelled.
 
     Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./restored --replaces ./gmn-data
+
+    Args:
+        folder: the backup, a folder that gmn backup wrote.
     """
     from service.record.restoring import Backup, kept_backups, restore_backup
 
