@@ -262,8 +262,7 @@ class Connection(Methods):
             last = job
         return last
 
-    @calls.listed
-    def watch_job(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
+    async def _watch(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
         """Yields the job now and after every change until it ends.
 
         It is polled twice a second. A service that answered before may be away for a minute, for
@@ -272,9 +271,6 @@ class Connection(Methods):
         Raises:
             TimeoutError: the job has not ended within `timeout` seconds; it continues.
         """
-        return self._watch(job_id, timeout)
-
-    async def _watch(self, job_id: str, timeout: float | None) -> AsyncIterator[Job]:
         end = float("inf") if timeout is None else time.monotonic() + timeout
         last = None
         path = uploads.path_to("jobs", job_id)
@@ -293,6 +289,8 @@ class Connection(Methods):
                     "it longer or cancel it"
                 )
             await self._sleep(min(POLL_SECONDS, left))
+
+    watch_job = calls.listed(_watch)
 
 
 def _joined(answers: list[Enrollment]) -> Enrollment:
@@ -331,6 +329,7 @@ class Client(Connection, Blocks):
     query_galleries: GalleriesQuery[GalleriesAnswer, SeparateGalleriesAnswers]
     _http: httpx.Client
     _http_client = httpx.Client
+    _answer = staticmethod(_run)
     _sleep = staticmethod(_sleep)
     _in_thread = staticmethod(_call)
 
@@ -343,9 +342,6 @@ class Client(Connection, Blocks):
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
-
-    def _answer(self, answer: Awaitable[Answer]) -> Answer:
-        return _run(answer)
 
     def _items(self, items: AsyncIterator[Item]) -> Iterator[Item]:
         with suppress(StopAsyncIteration):
@@ -380,6 +376,7 @@ class AsyncClient(Connection, Awaits):
     _http_client = httpx.AsyncClient
     _answer = _items = staticmethod(lambda awaited: awaited)
     _sleep = staticmethod(asyncio.sleep)
+    _in_thread: Any = staticmethod(asyncio.to_thread)
 
     async def __aenter__(self) -> Self:
         return self
@@ -390,9 +387,6 @@ class AsyncClient(Connection, Awaits):
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
-
-    async def _in_thread(self, function: Callable[..., Answer], *arguments: object) -> Answer:
-        return await asyncio.to_thread(function, *arguments)
 
     async def _exchange(self, request: dict[str, Any], has_file: bool = False) -> httpx.Response:
         sent = self._http.build_request(**request)
