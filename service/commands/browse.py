@@ -261,4 +261,6 @@ def reindex(
     if wait:
         jobs = [follow(client, job, job.gallery) for job in jobs]
     is_done = not wait or all(job.state == "done" for job in jobs)
-    return Shown(jobs if everything else jobs[0], table_of(jobs, JOB_COLUMNS), is_done)
+    nothing = "every gallery holds vectors of the served model already"
+    text = table_of(jobs, JOB_COLUMNS) if jobs else nothing
+    return Shown(jobs if everything else jobs[0], text, is_done)
