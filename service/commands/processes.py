@@ -93,7 +93,6 @@ class ServiceConfig(uvicorn.Config):
         )
 
     def configure_logging(self) -> None:
-        """Configure logging in this process; called before anything else."""
         configure_logging(self.settings.log_level)
         # Uvicorn's own access log, which this disables, contains paths with names of people.
         super().configure_logging()
@@ -159,7 +158,6 @@ class Supervisor(Multiprocess):
 
 
 def serve_processes(settings: Settings, listening: socket.socket) -> None:
-    """Serve with several processes until a signal stops them."""
     folder = settings.data_dir / METRICS_FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -259,7 +259,6 @@ class KeyRing:
             raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=math.ceil(wait))
 
     def require_valid(self, key: ApiKey) -> None:
-        """Raise `Unauthorised` if the key of a long-running call is no longer valid."""
         known = LOCAL_ADMIN if self.is_open else self._keys.get(key.key_id)
         if known is None or (known.expires_at and known.expires_at <= datetime.now(UTC)):
             raise Unauthorised(f"the key {key.key_id} was revoked or has expired; send another")
