@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 import faiss
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
-from service.search.filters import Filter, LazyTexts, MetadataRows, ReadTexts, no_texts
+from service.search.filters import Filter, LazyCodes, ReadTexts, metadata_codes
 
 SLOTS_AT_ONCE = 4096
 # Above this share of a range of slots, multiplying all rows is faster than copying the wanted ones.
@@ -22,28 +21,7 @@ UNNAMED = -1
 SHORTEST = 1e-12
 LARGEST_CODE = 2**63 - 1
 Slots = NDArray[np.int64]
-Item = TypeVar("Item", bound=np.generic)
-
-
-class TrackCodes(LazyTexts):
-    """Codes of the tracks of crops, read on first use like `MetadataRows`."""
-
-    def __init__(self, read: ReadTexts) -> None:
-        super().__init__(read)
-        self._codes = np.zeros(0, np.int64)
-
-    def of(self, valid: NDArray[np.bool_], cameras: NDArray[np.int32]) -> NDArray[np.int64]:
-        stale = self._unread(valid)
-        if len(stale):
-            codes = -1 - np.arange(len(valid))
-            codes[: len(self._codes)] = self._codes
-            codes[stale] = -1 - stale
-            for slot, track in self._read(stale.tolist()):
-                # Python salts str hashes per process, so nobody can craft collisions.
-                codes[slot] = hash((int(cameras[slot]), track)) & LARGEST_CODE
-            self._codes = codes
-            self._is_read = np.ones(len(valid), np.bool_)
-        return self._codes[: len(valid)]
+COLUMNS = ("norms", "valid", "groups", "group_numbers", "cameras", "captured")
 
 
 class Columns:
@@ -72,8 +50,8 @@ class Columns:
         self,
         dimension: int,
         secret: bytes = b"",
-        metadata: ReadTexts = no_texts,
-        tracks: ReadTexts = no_texts,
+        metadata: ReadTexts = lambda _: (),
+        tracks: ReadTexts = lambda _: (),
     ) -> None:
         self.dimension = dimension
         self.secret = secret
@@ -91,8 +69,8 @@ class Columns:
         self._group_numbers: dict[int, int] = {}
         # The last filter, the value of `changes` at that time, and the slots that passed.
         self._selected: tuple[Filter, int, Slots] | None = None
-        self._metadata = MetadataRows(metadata)
-        self._tracks = TrackCodes(tracks)
+        self._metadata = LazyCodes(metadata, metadata_codes)
+        self._tracks = LazyCodes(tracks, self._track_codes)
 
     def add(self, crops: CropColumns, file: VectorFile) -> None:
         """Add crops, ignoring slots below `size`, which were added before.
@@ -177,7 +155,11 @@ class Columns:
             codes = [identity_code(identity, self.secret) for identity in wanted.identities]
             passing = passing & np.isin(self.groups[every], codes)
         if wanted.metadata:
-            passing = passing & self._metadata.bearing(wanted.metadata, self.valid[every])
+            self._metadata.catch_up(self.valid[every])
+        for pair in wanted.metadata:
+            has_pair = np.zeros(self.size, np.bool_)
+            has_pair[self._metadata.slots[self._metadata.codes == hash(pair)]] = True
+            passing = passing & has_pair
         if wanted.without:
             passing = passing.copy()
             passing[[slot for slot in wanted.without if slot < self.size]] = False
@@ -187,18 +169,24 @@ class Columns:
 
     def tracks(self) -> NDArray[np.int64]:
         """Return a code for each track within its camera, `(size,)`; unique negative for none."""
-        every = slice(self.size)
-        return self._tracks.of(self.valid[every], self.cameras[every])
+        self._tracks.catch_up(self.valid[: self.size])
+        codes = -1 - np.arange(self.size)
+        codes[self._tracks.slots] = self._tracks.codes
+        return codes
+
+    def _track_codes(self, slot: int, track: str) -> list[int]:
+        # Python salts str hashes per process, so nobody can craft collisions.
+        return [hash((int(self.cameras[slot]), track)) & LARGEST_CODE]
 
     def _map(self, file: VectorFile) -> None:
         self.vectors = file.mapped()
         capacity = len(self.vectors)
-        self.norms = _grown(self.norms, capacity)
-        self.valid = _grown(self.valid, capacity)
-        self.groups = _grown(self.groups, capacity)
-        self.group_numbers = _grown(self.group_numbers, capacity)
-        self.cameras = _grown(self.cameras, capacity)
-        self.captured = _grown(self.captured, capacity)
+        for name in COLUMNS:
+            column = getattr(self, name)
+            # Unwritten pages of zeros take no memory.
+            grown = np.zeros(capacity, column.dtype)
+            grown[: len(column)] = column
+            setattr(self, name, grown)
 
     def _set_labels(self, crops: CropColumns) -> None:
         slots = crops.slots
@@ -213,13 +201,6 @@ class Columns:
             for code in codes.tolist()
         ]
         self.group_numbers[slots] = np.array(numbers, np.int32)[places]
-
-
-def _grown(column: NDArray[Item], capacity: int) -> NDArray[Item]:
-    # Unwritten pages of zeros take no memory.
-    grown = np.zeros(capacity, column.dtype)
-    grown[: len(column)] = column
-    return grown
 
 
 def _inner_products(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,80 +68,59 @@ EVERY_CROP = Filter()
 
 
 def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
-    pairs = (metadata or {}).items()
-    return frozenset(pair_text(pair) for pair in pairs)
+    return frozenset(_pair_text(pair) for pair in (metadata or {}).items())
 
 
-def pair_text(pair: tuple[str, Any]) -> str:
-    """Return a text that is the same for equal keys with equal values."""
+def _pair_text(pair: Sequence[Any]) -> str:
     return json.dumps(pair, sort_keys=True)
 
 
-def no_texts(_: Sequence[int]) -> Iterable[tuple[int, str]]:
-    return ()
+# Many crops share most pairs.
+@lru_cache(maxsize=10_000)
+def _pair_code(pair: bytes) -> int:
+    # Python salts str hashes per process, so nobody can craft collisions.
+    return hash(_pair_text(from_json(pair)))
 
 
-class LazyTexts:
-    """Texts of crops, read on first use and again after changes."""
+def metadata_codes(_slot: int, metadata: str) -> list[int]:
+    return [_pair_code(to_json(pair)) for pair in from_json(metadata).items()]
 
-    def __init__(self, read: ReadTexts) -> None:
+
+class LazyCodes:
+    """64-bit codes of texts of crops, such as their metadata.
+
+    Nothing is stored before the first use. Each use reads the texts of crops added or changed since
+    the previous one, so a gallery that is never filtered by metadata has no cost.
+
+    Attributes:
+        codes, slots: the codes, each with the slot of a crop that has it, `(n,)` each.
+    """
+
+    def __init__(self, read: ReadTexts, encode: Callable[[int, str], list[int]]) -> None:
+        """Store nothing; `encode` returns the codes of the text of a slot."""
         self._read = read
+        self._encode = encode
         self._is_read = np.zeros(0, np.bool_)
+        self.codes = np.zeros(0, np.int64)
+        self.slots = np.zeros(0, np.int64)
 
     def outdate(self, slots: NDArray[np.int64]) -> None:
         self._is_read[slots[slots < len(self._is_read)]] = False
 
-    def _unread(self, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def catch_up(self, valid: NDArray[np.bool_]) -> None:
+        """Read what is not known yet; `valid` is True where there is a living crop, `(size,)`."""
         unread = valid.copy()
         unread[: len(self._is_read)] &= ~self._is_read
-        return np.flatnonzero(unread)
-
-
-class MetadataRows(LazyTexts):
-    """Pairs of keys and values as 64-bit codes, each with the slot of a crop that has it.
-
-    Nothing is stored before the first search with a metadata filter. Each such search reads the
-    metadata of crops added or changed since the previous one, so a gallery that is never filtered
-    by metadata has no cost.
-    """
-
-    def __init__(self, read: ReadTexts) -> None:
-        super().__init__(read)
-        self._slots = np.zeros(0, np.int64)
-        # Python salts str hashes per process, so nobody can craft collisions.
-        self._codes = np.zeros(0, np.int64)
-
-    def bearing(self, pairs: Iterable[str], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return a mask `(size,)` of the crops that have every pair.
-
-        Args:
-            pairs: pairs as returned by `pairs_of`.
-            valid: True where there is a living crop, `(size,)`.
-        """
-        self._catch_up(valid)
-        has_all = np.ones(len(valid), np.bool_)
-        for pair in pairs:
-            has_pair = np.zeros(len(valid), np.bool_)
-            has_pair[self._slots[self._codes == hash(pair)]] = True
-            has_all &= has_pair
-        return has_all
-
-    def _catch_up(self, valid: NDArray[np.bool_]) -> None:
-        stale = self._unread(valid)
+        stale = np.flatnonzero(unread)
         if not len(stale):
             return
-        slots: list[int] = []
         codes: list[int] = []
-        # Many crops share most pairs.
-        codes_by_pair: dict[bytes, int] = {}
-        for slot, metadata in self._read(stale.tolist()):
-            for pair in from_json(metadata).items():
-                body = to_json(pair)
-                if body not in codes_by_pair:
-                    codes_by_pair[body] = hash(pair_text(pair))
-                slots.append(slot)
-                codes.append(codes_by_pair[body])
-        kept = ~np.isin(self._slots, stale)
-        self._slots = np.concatenate([self._slots[kept], np.array(slots, np.int64)])
-        self._codes = np.concatenate([self._codes[kept], np.array(codes, np.int64)])
+        slots: list[int] = []
+        for slot, text in self._read(stale.tolist()):
+            added = self._encode(slot, text)
+            codes += added
+            slots += [slot] * len(added)
+        kept = ~np.isin(self.slots, stale)
+        self.codes = np.concatenate([self.codes[kept], np.array(codes, np.int64)])
+        self.slots = np.concatenate([self.slots[kept], np.array(slots, np.int64)])
         self._is_read = np.ones(len(valid), np.bool_)
