@@ -31,12 +31,13 @@ class StoredCalibrations(RecordPart):
         subject: str,
         rows: Sequence[tuple[str, bytes]],
     ) -> None:
-        """Add searches; only the newest `KEPT_SEARCHES` of each subject are kept.
+        """Add searches of a gallery that is calibrated; only the newest `KEPT_SEARCHES` are kept.
 
         Args:
             rows: name and content of each search; it replaces an older one of the same name.
         """
-        if read_entry(transaction, gallery_id) is None:
+        entry = read_entry(transaction, gallery_id)
+        if entry is None or entry.settings.calibration != "on":
             return
         first = _counted(transaction, gallery_id, subject)
         # A later search replaces an earlier one of the same name.

@@ -83,6 +83,9 @@ async def search_left_out(
 ) -> dict[Scoring, list[LeftOutSearches]]:
     """Search with a sample of the crops, by every scoring, the gallery and parts of it.
 
+    Args:
+        crops: ordered by name.
+
     Cosines are computed on the calibration's thread. The device thread scores the pairs of one crop
     at a time, so that no query waits longer than that.
     """
@@ -100,6 +103,9 @@ async def measure_mean_scales(
 ) -> dict[Scoring, list[tuple[int, float]]]:
     """Search the gallery by the mean of several crops, and by each of these crops.
 
+    Args:
+        crops: ordered by name.
+
     Returns:
         For each scoring, the score scale of the means relative to that of single crops, by number
         of crops; empty if too few people have several crops.
@@ -108,8 +114,7 @@ async def measure_mean_scales(
         scoring: [] for scoring in model.description.scorings
     }
     threads = runtime.pools.calibration
-    searched = await threads.run(crops.by_name)
-    several = await threads.run(_people_with_several_crops, searched)
+    several = await threads.run(_people_with_several_crops, crops)
     slots = np.sort(several.slots).tolist()
 
     def read_tracks() -> dict[int, str]:
@@ -117,11 +122,11 @@ async def measure_mean_scales(
 
     tracks = await runtime.galleries.read(read_tracks)
     for size in PICTURES:
-        groups = await threads.run(_plan_means, several, tracks, size, len(searched.slots))
+        groups = await threads.run(_plan_means, several, tracks, size, len(crops.slots))
         if not len(groups.slots):
             continue
-        means = await _search(runtime, model, groups, searched)
-        alone = await _search(runtime, model, groups.split(), searched)
+        means = await _search(runtime, model, groups, crops)
+        alone = await _search(runtime, model, groups.split(), crops)
         for scoring, leaders in means.items():
             of_crops = alone[scoring].reshape(-1, size, RANKS)
             scale = mean_scale(np.hstack([leaders[:, None], of_crops]), groups.names)
@@ -134,37 +139,34 @@ async def _search(
     runtime: Runtime, model: LoadedModel, queries: NamedCrops, searched: NamedCrops
 ) -> dict[Scoring, Array]:
     """Return the nine best identity scores of each query by every scoring, `(n, 9)`."""
-    leaders: dict[Scoring, list[Array]] = {}
+    leaders: dict[Scoring, list[Array]] = {scoring: [] for scoring in model.description.scorings}
+    threads = runtime.pools.calibration
     step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
     for start in range(0, len(queries.slots), step):
         part = queries.at(slice(start, start + step))
-        for scoring, scores in (await _search_part(runtime, model, part, searched)).items():
-            leaders.setdefault(scoring, []).append(scores)
+        places, cosines = await threads.run(_nearest, part, searched)
+        names = searched.names[places]
+        for scoring, parts in leaders.items():
+            scores = cosines
+            if scoring == "mnet":
+                scores = np.empty_like(cosines)
+                for row, slots in enumerate(part.slots):
+                    query = part.columns.vectors[slots.reshape(-1)]
+                    others = searched.columns.vectors[searched.slots[places[row]]]
+                    pair_scores = model.networks.pair_scores
+                    scores[row] = await runtime.device.run(pair_scores, query, others)
+            # M-Net scores excluded crops too, and fails on some.
+            usable = np.isfinite(cosines) & np.isfinite(scores)
+            scores = np.where(usable, scores, np.float32(-np.inf))
+            parts.append(await threads.run(leaders_by_name, scores, names))
     return {scoring: np.concatenate(parts) for scoring, parts in leaders.items()}
-
-
-async def _search_part(
-    runtime: Runtime, model: LoadedModel, queries: NamedCrops, searched: NamedCrops
-) -> dict[Scoring, Array]:
-    threads = runtime.pools.calibration
-    places, cosines = await threads.run(_nearest, queries, searched)
-    scores: dict[Scoring, NDArray[np.float32]] = {"cosine": cosines}
-    if "mnet" in model.description.scorings:
-        scores["mnet"] = logits = np.empty_like(cosines)
-        for row in range(len(places)):
-            query = queries.columns.vectors[queries.slots[row].reshape(-1)]
-            others = searched.columns.vectors[searched.slots[places[row]]]
-            logits[row] = await runtime.device.run(model.networks.pair_scores, query, others)
-    return await threads.run(_leaders, searched.names[places], scores)
 
 
 def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
     """Return pairs of the crops that search and the crops that they search.
 
-    The first pair searches the whole gallery, the others parts of it. Searched crops are ordered by
-    name.
+    The first pair searches the whole gallery, the others parts of it.
     """
-    crops = crops.by_name()
     random = np.random.default_rng(len(crops.slots))
     sample = sampled_crops(crops.names, random)
     sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.slots)))]
@@ -177,7 +179,6 @@ def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
 
 
 def _people_with_several_crops(crops: NamedCrops) -> NamedCrops:
-    """Choose people, and crops of each, from crops ordered by name."""
     random = np.random.default_rng(len(crops.slots))
     _, starts, counts = np.unique(crops.names, return_index=True, return_counts=True)
     people = random.permutation(np.flatnonzero(counts > 1))[:MOST_PEOPLE]
@@ -211,16 +212,6 @@ def _plan_means(
     return replace(crops.at(groups[:, 0]), slots=crops.slots[groups], cameras=shared)
 
 
-def _leaders(names: Integers, scores: dict[Scoring, NDArray[np.float32]]) -> dict[Scoring, Array]:
-    """Return the nine best identity scores `(n, 9)` of candidates `(n, c)`, by every scoring."""
-    usable = np.isfinite(scores["cosine"])
-    leaders = {}
-    for scoring, values in scores.items():
-        finite = np.where(usable & np.isfinite(values), values, np.float32(-np.inf))
-        leaders[scoring] = leaders_by_name(finite, names)
-    return leaders
-
-
 def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArray[np.float32]]:
     """Choose candidates for each query as a search does, and return their cosines.
 
@@ -228,10 +219,10 @@ def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArr
     nearest identities; some occur twice. Excluded crops have a cosine of −∞.
 
     Args:
-        shown: ordered by name.
+        searched: ordered by name.
 
     Returns:
-        Positions in `shown`, and cosines, `(n, c)`.
+        Positions in `searched`, and cosines, `(n, c)`.
     """
     units = queries.columns.units(queries.slots.reshape(len(queries.slots), -1)).mean(axis=1)
     cosines = np.empty((len(units), len(searched.slots)), np.float32)

@@ -44,7 +44,6 @@ REST_AFTER_FAILURE_SECONDS = 60.0
 
 
 async def refit_calibrations(runtime: Runtime) -> None:
-    """Store searches and fit calibrations to them until cancelled; then store the rest."""
     due: dict[Place, float] = {}
     try:
         while True:
@@ -128,12 +127,14 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
         InputProblem: the crops' scores show no tail.
     """
     model = runtime.models[gallery.embedder]
-    places: dict[Scoring, Place] = {
-        scoring: (gallery.gallery_id, runtime.calibrations.current(gallery, scoring).subject)
+    currents = {
+        scoring: runtime.calibrations.current(gallery, scoring)
         for scoring in model.description.scorings
     }
-    entry = await runtime.galleries.read(_outgrown, runtime, list(places.values()))
-    if entry is None:
+    entry = await runtime.galleries.read(runtime.record.galleries.get, gallery.gallery_id)
+    if entry is None or entry.identities < FEW_IDENTITIES:
+        return math.inf
+    if not any(_outgrown(current.published, entry) for current in currents.values()):
         return math.inf
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
@@ -142,7 +143,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     scales = await measure_mean_scales(runtime, model, entry.gallery_id, crops)
     vectors = (entry.at, entry.side)
     for scoring, searches in left_out.items():
-        place = places[scoring]
+        place = (entry.gallery_id, currents[scoring].subject)
         stored = await runtime.galleries.read(_Stored.read, runtime, place)
         fitted = await threads.run(_fit_gallery, searches, scales[scoring], stored, entry)
         write = runtime.galleries.write
@@ -151,11 +152,14 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
 
 
 async def read_named_crops(runtime: Runtime, gallery: Gallery) -> NamedCrops:
+    """Return the named crops of a gallery, ordered by name."""
+    threads = runtime.pools.calibration
     if gallery.own_index:
-        return await runtime.device.run(NamedCrops.of, gallery.own_index.columns)
-    # An external index does not return vectors, but the record has them.
-    columns = await runtime.pools.calibration.run(_read_columns, runtime, gallery)
-    return NamedCrops.of(columns)
+        crops = await runtime.device.run(NamedCrops.of, gallery.own_index.columns)
+    else:
+        # An external index does not return vectors, but the record has them.
+        crops = NamedCrops.of(await threads.run(_read_columns, runtime, gallery))
+    return await threads.run(crops.by_name)
 
 
 def _read_columns(runtime: Runtime, gallery: Gallery) -> Columns:
@@ -195,20 +199,11 @@ class _Stored:
         return cls(searches, counted, version, Publication.read(stored), identities)
 
 
-def _outgrown(runtime: Runtime, places: Sequence[Place]) -> GalleryRecord | None:
-    entry = runtime.record.galleries.get(places[0][0])
-    if entry is None or entry.identities < FEW_IDENTITIES:
-        return None
-    published = runtime.record.calibrations.published(places[0][0])
-    for _, subject in places:
-        fitted = Publication.read(published.get(subject))
-        if fitted is None or not fitted.judges_means:
-            return entry
-        sizes = ((fitted.identities, entry.identities), (fitted.crops, entry.crops))
-        for before, now in sizes:
-            if not before / GROWTH < now < before * GROWTH:
-                return entry
-    return None
+def _outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
+    if fitted is None or not fitted.judges_means:
+        return True
+    sizes = ((fitted.identities, entry.identities), (fitted.crops, entry.crops))
+    return any(not before / GROWTH < now < before * GROWTH for before, now in sizes)
 
 
 def _fit_gallery(
@@ -275,8 +270,7 @@ def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication 
 
 def _store(runtime: Runtime, recorded: Mapping[Place, Sequence[tuple[str, bytes]]]) -> None:
     for place, rows in recorded.items():
-        if _gallery_at(runtime, place) is not None:
-            runtime.record.calibrations.add_searches(*place, rows)
+        runtime.record.calibrations.add_searches(*place, rows)
 
 
 def _gallery_at(runtime: Runtime, place: Place) -> Gallery | None:
