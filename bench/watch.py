@@ -85,9 +85,7 @@ def judge_lists(
 
         listed = draw_list(drawn[drawn.camera.isin(list(enrolling))], size, crops_per_person)
         watch_list = WatchList(
-            features[listed.index],
-            listed.person.to_numpy(),
-            listed.camera.to_numpy(np.int64),
+            features[listed.index], listed.person.to_numpy(), listed.camera.to_numpy(np.int64)
         )
         seen = drawn[drawn.camera.isin(list(passed))].groupby("track").head(CROPS_COMPARED)
         heights, _, nearest = watch_list.score(features[seen.index])
@@ -99,27 +97,22 @@ def judge_lists(
         people = random.permutation(strangers.person.unique())
         sends_traffic = strangers.person.isin(people[: len(people) // 3])
         judged = strangers[~sends_traffic]
-        tracks_per_person = len(judged) / judged.person.nunique()
 
         for name, share in TRAFFIC.items():
             traffic = draw_traffic(known, strangers[sends_traffic], share, random)
             for rate in RATES:
                 threshold = fit_threshold(
-                    watch_list,
-                    rate,
-                    reference,
-                    traffic,
-                    len(seen) / len(tracks),
+                    watch_list, rate, reference, traffic, len(seen) / len(tracks)
                 )
-                alarms = forecast_alarms(threshold, len(judged), tracks_per_person)
-                is_found = (known.height > threshold.height) & known.right
                 yield {
                     "traffic": name,
                     "rate": rate,
                     "judged": len(judged),
                     "raised": (judged.height > threshold.height).sum(),
-                    "obtained": is_found.mean(),
-                    **alarms._asdict(),
+                    "obtained": ((known.height > threshold.height) & known.right).mean(),
+                    **forecast_alarms(
+                        threshold, len(judged), len(judged) / judged.person.nunique()
+                    )._asdict(),
                     **forecast_found(watch_list, threshold)._asdict(),
                 }
 
@@ -129,11 +122,15 @@ def draw_list(
     size: int,
     crops_per_person: int,
 ) -> pd.DataFrame:
-    """Return the crops of a list's first people, each by as many of the cameras as possible."""
+    """Return the crops of a list's first people, each by as many of the cameras as possible.
+
+    They are ordered by person.
+    """
     people = crops.person.unique()[:size]
     crops = crops[crops.person.isin(people)]
-    turns = crops.groupby(["person", "camera"]).cumcount().sort_values(kind="stable")
-    return crops.loc[turns.index].groupby("person").head(crops_per_person)
+    turns = crops.groupby(["person", "camera"]).cumcount()
+    by_person = crops.assign(turn=turns).sort_values(["person", "turn"], kind="stable")
+    return by_person.groupby("person").head(crops_per_person)
 
 
 def draw_traffic(
@@ -160,12 +157,14 @@ def figures(rows: pd.DataFrame) -> dict[str, Any]:
     are shares: of lists with alarms inside and above the forecast interval, of tracks found, and of
     lists that find as many tracks as forecast, by the basis of the forecast.
     """
-    ratio = rows.raised / (rows.rate * rows.judged)
     low = rows.found_low.astype(float).fillna(0.0)
     high = rows.found_high.astype(float).fillna(1.0)
     as_forecast = rows.obtained.between(low, high).groupby(rows.found_basis)
     return {
-        "ratio": ratio.quantile([0.5, 0.05, 0.95]).round(2).tolist(),
+        "ratio": (rows.raised / (rows.rate * rows.judged))
+        .quantile([0.5, 0.05, 0.95])
+        .round(2)
+        .tolist(),
         "inside": rows.raised.between(rows.low, rows.high).mean().round(3),
         "above": (rows.raised > rows.high).mean().round(3),
         "found": rows.obtained.mean().round(3),
@@ -188,8 +187,10 @@ def main(artefact: str, features: Path) -> None:
     for size in SIZES:
         rows = pd.DataFrame(judge_lists(crops, vectors, reference, size))
         for (traffic, rate), cell in rows.groupby(["traffic", "rate"], sort=False):
-            about = {"artefact": artefact, "size": size, "traffic": traffic, "rate": rate}
-            cells.append(about | figures(cell))
+            cells.append(
+                {"artefact": artefact, "size": size, "traffic": traffic, "rate": rate}
+                | figures(cell)
+            )
     typer.echo(json.dumps({"results": cells}))
 
 

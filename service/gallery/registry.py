@@ -217,8 +217,8 @@ class GalleryRegistry:
     async def write(self, call: Callable[..., Result], *args: Any) -> Result:
         return await self._writers.run(call, *args)
 
-    async def read(self, call: Callable[..., Result], *args: Any) -> Result:
-        return await self._readers.run(call, *args)
+    async def read(self, call: Callable[..., Result], *args: Any, **more: Any) -> Result:
+        return await self._readers.run(call, *args, **more)
 
     def _read(self, gallery_id: int) -> None:
         """Read a gallery again, or drop a deleted one; blocks until searches see it.

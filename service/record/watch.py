@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,34 +69,6 @@ class ArmedList(Watch):
     tracks: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class VisitSeen:
-    """New crops of one track that matched a list.
-
-    Attributes:
-        row_id: slot of the list's nearest crop, whose person is the match.
-        first_seen, last_seen: times of the track, with time zone.
-        crops: number of new crops.
-        score: score of the track, above `threshold`.
-        cohesion: least cosine of a crop to the mean of the others; None for a single crop.
-        picture: picture of the best crop, if it is new.
-    """
-
-    kind: Literal["visit", "late"]
-    row_id: int
-    camera: str | None
-    track: str | None
-    first_seen: datetime
-    last_seen: datetime
-    crops: int
-    score: float
-    threshold: float
-    probability: float
-    cohesion: float | None
-    calibration_version: str
-    picture: Picture | None
-
-
 @dataclass(frozen=True)
 class NotedVisit:
     """An alert after a write.
@@ -111,23 +83,6 @@ class NotedVisit:
     is_new: bool
     dropped: int = 0
     removed: int = 0
-
-
-@dataclass(frozen=True)
-class AlertFilter:
-    """A filter of alerts; None passes all.
-
-    Attributes:
-        after, before: exclusive bounds of `number`.
-    """
-
-    gallery_id: int | None = None
-    identity: str | None = None
-    camera: str | None = None
-    kind: AlertKind | None = None
-    state: AlertState | None = None
-    after: int | None = None
-    before: int | None = None
 
 
 class Watches(RecordPart):
@@ -258,21 +213,40 @@ class Watches(RecordPart):
 
     @transactional
     def note_visit(
-        self, transaction: Transaction, gallery_id: int, seen: VisitSeen
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        row_id: int,
+        seen: Mapping[str, Any],
+        picture: Picture | None,
     ) -> NotedVisit | None:
         """Extend the visit of a person at a camera, or write an alert, its picture and deliveries.
 
         Processes that note the same visit at the same time write one alert.
+
+        Args:
+            row_id: slot of the list's nearest crop, whose person is the match.
+            seen: fields of an alert about new crops of one track: their number in `crops`, and the
+                times of the track.
+            picture: of the best crop, if it is new.
 
         Returns:
             None if the list is disarmed, or its nearest crop was deleted or has no name any more.
         """
         watch = _armed(transaction, gallery_id)
         asked = "SELECT crop_id, person_id FROM crops WHERE gallery_id = ? AND slot = ?"
-        crop = next(iter(transaction.execute(asked, (gallery_id, seen.row_id))), None)
+        crop = next(iter(transaction.execute(asked, (gallery_id, row_id))), None)
         if watch is None or crop is None or crop["person_id"] is None:
             return None
-        going_on = _extend(transaction, crop["person_id"], seen, watch.settings.quiet_seconds)
+        first_seen = as_micros(seen["first_seen"])
+        values = {
+            **seen,
+            "person_id": crop["person_id"],
+            "first_seen": first_seen,
+            "last_seen": as_micros(seen["last_seen"]),
+            "crop_id": crop["crop_id"],
+        }
+        going_on = _extend(transaction, values, watch.settings.quiet_seconds)
         if going_on is not None:
             (alert,) = _read(transaction, "WHERE number = ?", (going_on,))
             return NotedVisit(alert, False)
@@ -280,34 +254,41 @@ class Watches(RecordPart):
             "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
             "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
         )
-        person = (crop["person_id"], seen.camera, as_micros(seen.first_seen))
-        values = {name: value for name, value in asdict(seen).items() if name in ALERTS.columns}
-        values |= {
-            "person_id": crop["person_id"],
-            "first_seen": as_micros(seen.first_seen),
-            "last_seen": as_micros(seen.last_seen),
-            "crop_id": crop["crop_id"],
-            "follows": transaction.value(before, person),
-        }
-        return _write(transaction, gallery_id, values, seen.picture)
+        person = (crop["person_id"], seen["camera"], first_seen)
+        values["follows"] = transaction.value(before, person)
+        return _write(transaction, gallery_id, values, picture)
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
         return _newest(self._reader)
 
-    def alerts(self, wanted: AlertFilter, limit: int, oldest_first: bool = False) -> list[Alert]:
-        """Return up to `limit` alerts that pass a filter, newest first by default."""
+    def alerts(
+        self,
+        limit: int,
+        gallery_id: int | None = None,
+        identity: str | None = None,
+        camera: str | None = None,
+        kind: AlertKind | None = None,
+        state: AlertState | None = None,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> list[Alert]:
+        """Return up to `limit` alerts, newest first, or with `after` oldest first.
+
+        Args:
+            before, after: exclusive bounds of `number`.
+        """
         conditions = {
-            "gallery_id = ?": wanted.gallery_id,
-            "person_id IN (SELECT person_id FROM people WHERE name = ?)": wanted.identity,
-            "camera = ?": wanted.camera,
-            "kind = ?": wanted.kind,
-            "state = ?": wanted.state,
-            "number > ?": wanted.after,
-            "number < ?": wanted.before,
+            "gallery_id = ?": gallery_id,
+            "person_id IN (SELECT person_id FROM people WHERE name = ?)": identity,
+            "camera = ?": camera,
+            "kind = ?": kind,
+            "state = ?": state,
+            "number < ?": before,
+            "number > ?": after,
         }
         asked, values = all_of(conditions)
-        order = "" if oldest_first else "DESC"
+        order = "DESC" if after is None else ""
         rest = f"WHERE {OF_GALLERIES} AND {asked} ORDER BY number {order} LIMIT ?"
         with self._database.read() as reader:
             return _read(reader, rest, [*values, limit])
@@ -410,24 +391,22 @@ def _newest(reader: Reader) -> int:
     return row["value"] if row else 0
 
 
-def _extend(
-    transaction: Transaction, person_id: int, seen: VisitSeen, quiet_seconds: int
-) -> int | None:
+def _extend(transaction: Transaction, seen: Mapping[str, Any], quiet_seconds: int) -> int | None:
     """Extend the visit that these crops belong to; return its number, or None if it is new."""
     quiet = quiet_seconds * 1_000_000
-    first_seen = as_micros(seen.first_seen)
-    last_seen = as_micros(seen.last_seen)
+    first_seen = seen["first_seen"]
+    last_seen = seen["last_seen"]
     # Late crops may extend a visit, but a late entry never becomes a visit.
     number: int | None = transaction.value(
         "SELECT number FROM alerts WHERE person_id = ? AND last_seen >= ? AND first_seen <= ? "
         "AND camera IS ? AND kind IN ('visit', ?) ORDER BY last_seen DESC LIMIT 1",
-        (person_id, first_seen - quiet, last_seen + quiet, seen.camera, seen.kind),
+        (seen["person_id"], first_seen - quiet, last_seen + quiet, seen["camera"], seen["kind"]),
     )
     if number is not None:
         transaction.change(
             "UPDATE alerts SET first_seen = min(first_seen, ?), last_seen = max(last_seen, ?), "
             "crops = crops + ? WHERE number = ?",
-            (first_seen, last_seen, seen.crops, number),
+            (first_seen, last_seen, seen["crops"], number),
         )
     return number
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,20 +24,6 @@ class StoredWebhook(NewWebhook):
     """A webhook with its secrets; one without a gallery gets the alerts of all lists."""
 
     former_secret: str | None = Field(repr=False)
-
-
-@dataclass(frozen=True)
-class DueDelivery:
-    """A delivery to attempt now.
-
-    Attributes:
-        number: number of its alert.
-    """
-
-    delivery_id: str
-    webhook: StoredWebhook
-    number: int
-    attempts: int
 
 
 class Webhooks(RecordPart):
@@ -77,16 +62,11 @@ class Webhooks(RecordPart):
             "created_at": now_micros(),
         }
         transaction.insert(WEBHOOKS, values)
-        (webhook,) = _read(transaction, "WHERE webhook_id = ?", webhook_id)
-        return webhook
+        return _read(transaction)[webhook_id]
 
-    def all(self) -> list[StoredWebhook]:
+    def all(self) -> dict[str, StoredWebhook]:
         with self._database.read() as reader:
-            return _read(reader, "ORDER BY created_at, webhook_id")
-
-    def get(self, webhook_id: str) -> StoredWebhook | None:
-        with self._database.read() as reader:
-            return next(iter(_read(reader, "WHERE webhook_id = ?", webhook_id)), None)
+            return _read(reader)
 
     @transactional
     def change(
@@ -99,7 +79,7 @@ class Webhooks(RecordPart):
         # The former address and secret have to leave SQLite's log, too.
         transaction.removes = True
         transaction.note("alerts")
-        return next(iter(_read(transaction, "WHERE webhook_id = ?", webhook_id)), None)
+        return _read(transaction).get(webhook_id)
 
     @transactional
     def delete(self, transaction: Transaction, webhook_id: str) -> bool:
@@ -114,7 +94,7 @@ class Webhooks(RecordPart):
 
     def due(
         self, now: datetime, under_way: Mapping[str, str], at_once: int
-    ) -> tuple[list[DueDelivery], datetime | None]:
+    ) -> tuple[list[tuple[StoredWebhook, Delivery]], datetime | None]:
         """Return the deliveries to attempt now, and the time of the next later one.
 
         Args:
@@ -133,13 +113,12 @@ class Webhooks(RecordPart):
         micros = as_micros(now)
         with self._database.read() as reader:
             due = []
-            for webhook in _read(reader, "WHERE enabled"):
+            for webhook in _read(reader).values():
+                if not webhook.enabled:
+                    continue
                 free = at_once - busy[webhook.webhook_id]
-                values = (webhook.webhook_id, micros, as_json(under_way), free)
-                due += [
-                    DueDelivery(row["delivery_id"], webhook, row["number"], row["attempts"])
-                    for row in reader.rows(DELIVERIES, ready, values)
-                ]
+                values = [webhook.webhook_id, micros, as_json(under_way), free]
+                due += [(webhook, delivery) for delivery in _deliveries(reader, ready, values)]
             return due, as_moment(reader.value(later, (micros,)))
 
     @transactional
@@ -166,7 +145,7 @@ class Webhooks(RecordPart):
         )
 
     def delivery(self, delivery_id: str) -> Delivery | None:
-        return next(iter(_deliveries(self._reader, "delivery_id = ?", [delivery_id], 1)), None)
+        return _delivery(self._reader, delivery_id)
 
     def deliveries(
         self,
@@ -183,38 +162,44 @@ class Webhooks(RecordPart):
             "number IN (SELECT number FROM alerts WHERE gallery_id = ?)": gallery_id,
             "delivery_id < ?": before,
         }
-        return _deliveries(self._reader, *all_of(conditions), limit)
+        asked, values = all_of(conditions)
+        clauses = f"WHERE {asked} ORDER BY delivery_id DESC LIMIT ?"
+        return _deliveries(self._reader, clauses, [*values, limit])
 
     @transactional
-    def retry(self, transaction: Transaction, delivery_id: str) -> None:
-        """Restart a dead delivery whose webhook still exists."""
+    def retry(self, transaction: Transaction, delivery_id: str) -> Delivery | None:
+        """Restart a dead delivery whose webhook still exists; return None if it is gone."""
         transaction.change(
             "UPDATE deliveries SET state = 'waiting', attempts = 0, next_at = ? "
             "WHERE delivery_id = ? AND state = 'dead' AND webhook_id IS NOT NULL",
             (now_micros(), delivery_id),
         )
         transaction.note("alerts")
+        return _delivery(transaction, delivery_id)
 
     def count_by_state(self) -> dict[DeliveryState, int]:
         counted = self._reader.tuples("SELECT state, count(*) FROM deliveries GROUP BY state")
         return dict(counted)
 
 
-def _read(reader: Reader, clauses: str, *values: str) -> list[StoredWebhook]:
+def _read(reader: Reader) -> dict[str, StoredWebhook]:
     counted = "(SELECT count(*) FROM deliveries WHERE webhook_id = webhooks.webhook_id AND state = "
     more = (
         f"SELECT webhook_id, name AS gallery, {counted} 'waiting') AS waiting, "
         f"{counted} 'dead') AS dead FROM webhooks LEFT JOIN galleries USING (gallery_id) WHERE TRUE"
     )
-    rows = reader.joined(WEBHOOKS, "webhook_id", more, clauses, values)
-    return [StoredWebhook.model_validate(row) for row in rows]
+    rows = reader.joined(WEBHOOKS, "webhook_id", more, "ORDER BY created_at, webhook_id")
+    return {row["webhook_id"]: StoredWebhook.model_validate(row) for row in rows}
 
 
-def _deliveries(reader: Reader, where: str, values: list[Any], limit: int) -> list[Delivery]:
+def _delivery(reader: Reader, delivery_id: str) -> Delivery | None:
+    return next(iter(_deliveries(reader, "WHERE delivery_id = ?", [delivery_id])), None)
+
+
+def _deliveries(reader: Reader, clauses: str, values: list[Any]) -> list[Delivery]:
     more = (
         "SELECT delivery_id, alert_id, iif(deliveries.state = 'waiting', next_at, NULL) AS next_at "
         "FROM deliveries JOIN alerts USING (number) WHERE TRUE"
     )
-    clauses = f"WHERE {where} ORDER BY delivery_id DESC LIMIT ?"
-    rows = reader.joined(DELIVERIES, "delivery_id", more, clauses, [*values, limit])
+    rows = reader.joined(DELIVERIES, "delivery_id", more, clauses, values)
     return [Delivery.model_validate(row) for row in rows]

@@ -79,7 +79,7 @@ def _fit(
         gallery=gallery,
         settings=settings,
         watch_list=watch_list,
-        row_ids=crops.slots[watch_list.order],
+        row_ids=crops.slots,
         forecast=make_forecast(watch_list, threshold, tracks_per_day),
         embedder=model.embedder,
         subject=subject,

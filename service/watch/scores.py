@@ -58,14 +58,13 @@ class LeftOutCrops:
 
 
 class WatchList:
-    """The named crops of a list, sorted by person.
+    """The named crops of a list.
 
-    Made from vectors `(n, d)` of any length, and codes of people and cameras, `(n,)`. Crops of
-    person -1 are ignored, and camera -1 is unknown. Raises `InputProblem` if no crop has a name.
+    Made from vectors `(n, d)` of any length, and codes of people, ascending, and of cameras,
+    `(n,)`; camera -1 is unknown. Raises `InputProblem` if there are no crops.
 
     Attributes:
-        order: positions of the named crops among the vectors, `(n,)`.
-        people, cameras: codes of the named crops, in this order.
+        people, cameras: codes of the crops, `(n,)`.
         units: their vectors at unit length, `(n, d)`.
         size: number of people.
         has_level: scores are heights above the level of a search; plain cosines if not.
@@ -73,14 +72,11 @@ class WatchList:
     """
 
     def __init__(self, vectors: Vectors, people: Integers, cameras: Integers) -> None:
-        named = np.flatnonzero(people >= 0)
-        if not len(named):
+        if not len(people):
             raise InputProblem("the list has no named person; enroll crops with an identity")
-        order = named[np.argsort(people[named], kind="stable")]
-        self.order = order
-        self.people = people[order]
-        self.cameras = cameras[order]
-        self.units = unit_rows(vectors[order])
+        self.people = people
+        self.cameras = cameras
+        self.units = unit_rows(vectors)
         self.is_packed = self.units.nbytes >= LARGE_BYTES
         self._starts = np.flatnonzero(np.diff(self.people, prepend=-1))
         self.size = len(self._starts)

@@ -1,4 +1,7 @@
-"""One attempt to send a message to a webhook, signed by the rules of standardwebhooks.com."""
+"""One attempt to send a message to a webhook, signed by the rules of standardwebhooks.com.
+
+Its name is looked up and every address checked, so that none leads into the service's network.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,23 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import ipaddress
 import math
 import secrets
+import socket
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from ipaddress import IPv4Address, IPv6Address
 
 import h11
 import httpx
 
 from service.errors import InvalidField
 from service.record.webhooks import MOST_WEBHOOKS, StoredWebhook
-from service.watch.addresses import THIS_MACHINE, Receiver, resolve
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
@@ -35,6 +41,22 @@ READ_BYTES = 4096
 AT_ONCE = 2
 # Upper bound on the pause that a receiver may ask for.
 LONGEST_PAUSE_SECONDS = 43_200.0
+MAX_URL = 2048
+PORTS = range(1, 65_536)
+# Prefix of IPv6 addresses that stand for IPv4 addresses (NAT64).
+TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+LOWEST_32_BITS = 0xFFFF_FFFF
+# Multicast, reserved and special networks, which `is_global` of some Python versions takes for
+# public ones. Of IPv6 only 2000::/3 is public.
+NOT_PUBLIC = [
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "224.0.0.0/3", "::/3", "4000::/2", "8000::/1")
+]
+# Hosts that name this machine explicitly.
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+# Number of addresses of one name that are tried in turn.
+MOST_ADDRESSES = 3
+Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
@@ -85,10 +107,10 @@ class Sender:
     async def require_usable(self, url: str, may_name_this_machine: bool) -> None:
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                receiver = await resolve(url, self._allow_private, self._threads)
+                parsed, _ = await self._resolve(url)
         except TimeoutError as error:
             raise InvalidField("url: its name could not be looked up in time") from error
-        if not (may_name_this_machine or self._allow_private) and receiver.url.host in THIS_MACHINE:
+        if not (may_name_this_machine or self._allow_private) and parsed.host in THIS_MACHINE:
             raise InvalidField(
                 "url: is one of this machine, and the key is for one gallery; let a key for all "
                 "galleries make the webhook"
@@ -105,24 +127,57 @@ class Sender:
         }
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                receiver = await resolve(webhook.url, self._allow_private, self._threads)
-                return await self._post(receiver, headers, body)
+                url, addresses = await self._resolve(webhook.url)
+                return await self._post(url, addresses, headers, body)
         except InvalidField as error:
             return Outcome(error=error.detail)
         except TimeoutError:
             return Outcome(error=f"no answer came within {ATTEMPT_SECONDS:g} s", sent=True)
 
-    async def _post(self, receiver: Receiver, headers: dict[str, str], body: bytes) -> Outcome:
-        url = receiver.url
+    async def _resolve(self, text: str) -> tuple[httpx.URL, Sequence[Address]]:
+        """Look up the host of a URL once, and check every address of it.
+
+        Returns:
+            The URL, and the addresses to connect to, in order.
+
+        Raises:
+            InvalidField: the URL cannot be used.
+        """
+        url = _parse(text)
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(
+                self._threads, lambda: socket.getaddrinfo(url.host, None, type=socket.SOCK_STREAM)
+            )
+        except (OSError, UnicodeError) as error:
+            raise InvalidField(
+                f"url: the name {url.host!r} cannot be looked up: {error}"
+            ) from error
+        hosts = [str(place[0]) for *_, place in found]
+        # A link-local address may end with the name of an interface.
+        texts = [host.partition("%")[0] for host in hosts]
+        addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
+        for address in addresses:
+            _require_usable(url, address, self._allow_private)
+        return url, addresses[:MOST_ADDRESSES]
+
+    async def _post(
+        self,
+        url: httpx.URL,
+        addresses: Sequence[Address],
+        headers: dict[str, str],
+        body: bytes,
+    ) -> Outcome:
         tls = self._certificates if url.scheme == "https" else None
+        port = url.port or (443 if tls else 80)
         # The certificate is checked for the name, not for the address.
         name = url.raw_host.decode() if tls else None
         outcome = Outcome(error="its name stands for no address")
-        for address in receiver.addresses:
+        for address in addresses:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     reader, writer = await asyncio.open_connection(
-                        str(address), receiver.port, ssl=tls, server_hostname=name
+                        str(address), port, ssl=tls, server_hostname=name
                     )
             except (OSError, TimeoutError) as error:
                 why = f"it cannot be connected to: {error or type(error).__name__}"
@@ -203,3 +258,42 @@ def _seconds(text: str) -> float:
     if not math.isfinite(seconds):
         return 0.0
     return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS)
+
+
+def _parse(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise InvalidField(f"url: {error}; write it like https://desk.example/alerts") from error
+    if url.port is not None and url.port not in PORTS:
+        raise InvalidField(f"url: there is no port {url.port}; name one of 1 to 65535")
+    if url.scheme not in ("http", "https") or not host or url.userinfo or url.fragment:
+        raise InvalidField(
+            "url: write it like https://desk.example/alerts, without a user, password or fragment"
+        )
+    return url
+
+
+def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> None:
+    inner = _unwrapped(address)
+    if inner.is_loopback and url.host in THIS_MACHINE:
+        return
+    is_public = inner.is_global and not any(inner in network for network in NOT_PUBLIC)
+    if not (is_public or (allow_private and not inner.is_multicast)):
+        raise InvalidField(
+            f"url: {url.host!r} stands for this machine or a private network; name a public "
+            "address, http://127.0.0.1:PORT for this machine itself, or set "
+            "GMN_WEBHOOK_PRIVATE=true"
+        )
+    if url.scheme == "http" and not inner.is_loopback:
+        raise InvalidField("url: alerts go by https, or by http to this machine itself")
+
+
+def _unwrapped(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in TRANSLATED:
+        return IPv4Address(int(address) & LOWEST_32_BITS)
+    return address.ipv4_mapped or address.sixtofour or address

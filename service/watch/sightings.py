@@ -25,7 +25,7 @@ from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
 from service.record.values import Picture
-from service.record.watch import NotedVisit, VisitSeen
+from service.record.watch import NotedVisit
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.lists import write_alert
@@ -312,26 +312,25 @@ async def _note(
     if match.image is not None and runtime.settings.keep_images != "none":
         content = await runtime.model.pipeline.thumbnail(match.image)
         picture = Picture(content, "image/jpeg")
-    seen = VisitSeen(
-        kind="late" if time.time() - track.last > LATE_SECONDS else "visit",
-        row_id=match.row_id,
-        camera=track.camera,
-        track=track.name,
-        first_seen=datetime.fromtimestamp(track.began, UTC),
-        last_seen=datetime.fromtimestamp(track.last, UTC),
-        crops=crops,
-        score=match.score,
-        threshold=match.threshold,
-        probability=match.probability,
-        cohesion=track.cohesion(match.gallery.embedder),
-        calibration_version=match.calibration_version,
-        picture=picture,
-    )
+    seen = {
+        "kind": "late" if time.time() - track.last > LATE_SECONDS else "visit",
+        "camera": track.camera,
+        "track": track.name,
+        "first_seen": datetime.fromtimestamp(track.began, UTC),
+        "last_seen": datetime.fromtimestamp(track.last, UTC),
+        "crops": crops,
+        "score": match.score,
+        "threshold": match.threshold,
+        "probability": match.probability,
+        "cohesion": track.cohesion(match.gallery.embedder),
+        "calibration_version": match.calibration_version,
+    }
     note_visit = runtime.record.watches.note_visit
+    place = (match.gallery.gallery_id, match.row_id)
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            noted = await write_alert(runtime, note_visit, match.gallery.gallery_id, seen)
+            noted = await write_alert(runtime, note_visit, *place, seen, picture)
         except UnknownGallery:
             noted = None
         except (RecordUnavailable, StorageFailed):

@@ -105,9 +105,9 @@ class OpenTracks:
         self.comparing: set[asyncio.Task[None]] = set()
         self.traffic: defaultdict[Place, list[float]] = defaultdict(list)
         self._metrics = metrics
-        # By API key, camera and the tracker's own id, in the order of their newest crops.
-        self._open: OrderedDict[tuple[str, str | None, str | None], Track] = OrderedDict()
-        self._ended: list[Track] = []
+        # By API key, camera and the tracker's own id, in the order of their newest crops. Tracks
+        # that no crop can continue have a key of their own.
+        self._open: OrderedDict[object, Track] = OrderedDict()
 
     def take(
         self,
@@ -117,19 +117,14 @@ class OpenTracks:
         captured: float,
     ) -> Track:
         """Add a crop to its track and return the track, a new one if no open one continues."""
-        key = caller, camera, name
+        key = object() if name is None else (caller, camera, name)
         track = self._open.pop(key, None)
         if track is not None and not track.goes_on(captured):
-            self._ended.append(track)
+            # It ends when it is quiet: its last crops may still be in comparison.
+            self._open[object()] = track
             track = None
         track = track or Track(camera, name, captured, captured)
-        if name is None:
-            self._ended.append(track)
-        else:
-            self._open[key] = track
-        if len(self._open) > MOST_OPEN:
-            self._ended.append(self._open.popitem(last=False)[1])
-            self._metrics.tracks_forgotten.inc()
+        self._open[key] = track
         track.began = min(track.began, captured)
         track.last = max(track.last, captured)
         track.heard = time.monotonic()
@@ -138,18 +133,20 @@ class OpenTracks:
         return track
 
     def end(self, heard_before: float) -> list[Track]:
-        """End tracks without a newer crop; return all ended tracks, added to the traffic.
+        """End and return tracks without a newer crop, or beyond `MOST_OPEN`; count the traffic.
 
         Args:
             heard_before: a time by `time.monotonic`.
         """
-        while self._open and next(iter(self._open.values())).heard < heard_before:
-            self._ended.append(self._open.popitem(last=False)[1])
-        self._metrics.open_tracks.set(len(self._open))
-        # Recent crops of an ended track may still be in comparison.
-        ended = [track for track in self._ended if track.heard < heard_before]
-        self._ended = [track for track in self._ended if track.heard >= heard_before]
-        for track in ended:
+        ended = []
+        while self._open:
+            track = next(iter(self._open.values()))
+            if track.heard >= heard_before:
+                if len(self._open) <= MOST_OPEN:
+                    break
+                self._metrics.tracks_forgotten.inc()
+            ended.append(self._open.popitem(last=False)[1])
             for place, score in track.best.items():
                 self.traffic[place].append(score)
+        self._metrics.open_tracks.set(len(self._open))
         return ended

@@ -13,13 +13,12 @@ from typing import Any
 import httpx
 from filelock import Timeout
 
-from gmn_client.models import Alert, DeliveryState
+from gmn_client.models import Alert, Delivery, DeliveryState
 from service.errors import ServiceError
 from service.ops.critical_sections import file_lock
 from service.ops.failpoints import failpoint
 from service.record.values import new_crop_id
-from service.record.watch import AlertFilter
-from service.record.webhooks import DueDelivery, StoredWebhook
+from service.record.webhooks import StoredWebhook
 from service.runtime import Runtime
 from service.watch.sender import AT_ONCE, Outcome
 
@@ -56,9 +55,9 @@ async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
         pause: float | None = AFTER_FAILURE_SECONDS
         try:
             due, later = await runtime.galleries.read(find_due, now, dict(under_way), AT_ONCE)
-            for delivery in due:
-                under_way[delivery.delivery_id] = delivery.webhook.webhook_id
-                attempts.create_task(_attempt(runtime, delivery, under_way))
+            for webhook, delivery in due:
+                under_way[delivery.delivery_id] = webhook.webhook_id
+                attempts.create_task(_attempt(runtime, webhook, delivery, under_way))
             pause = (later - now).total_seconds() if later else None
         except Exception as error:
             why = error.detail if isinstance(error, ServiceError) else repr(error)
@@ -67,16 +66,17 @@ async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
             await asyncio.wait_for(changed.wait(), pause)
 
 
-async def _attempt(runtime: Runtime, delivery: DueDelivery, under_way: dict[str, str]) -> None:
-    webhook = delivery.webhook
+async def _attempt(
+    runtime: Runtime, webhook: StoredWebhook, delivery: Delivery, under_way: dict[str, str]
+) -> None:
     try:
-        wanted = AlertFilter(after=delivery.number - 1, before=delivery.number + 1)
+        alert = await runtime.galleries.read(runtime.record.watches.alert, delivery.alert_id)
         # The alert and its delivery are gone if the person was just forgotten.
-        for alert in await runtime.galleries.read(runtime.record.watches.alerts, wanted, 1):
+        if alert is not None:
             body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
             outcome = await runtime.sender.send(webhook, delivery.delivery_id, body)
             failpoint("webhook.sent")
-            await _settle(runtime, delivery, outcome)
+            await _settle(runtime, webhook, delivery, outcome)
     except Exception:
         # The delivery stays in the record and is sent again under its id.
         log.exception("a delivery to webhook %s was cut off", webhook.webhook_id)
@@ -86,7 +86,9 @@ async def _attempt(runtime: Runtime, delivery: DueDelivery, under_way: dict[str,
         runtime.watches.announce()
 
 
-async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> None:
+async def _settle(
+    runtime: Runtime, webhook: StoredWebhook, delivery: Delivery, outcome: Outcome
+) -> None:
     state: DeliveryState = "waiting"
     next_at = None
     if outcome.delivered:
@@ -97,7 +99,6 @@ async def _settle(runtime: Runtime, delivery: DueDelivery, outcome: Outcome) -> 
         pause = PAUSES[delivery.attempts] * random.uniform(1.0 - JITTER, 1.0 + JITTER)
         seconds = max(pause, outcome.retry_after_s)
         next_at = datetime.now(UTC) + timedelta(seconds=seconds)
-    webhook = delivery.webhook
     if state == "dead":
         log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
     records = runtime.record.webhooks

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from service.record.restoring import Backup, restore_backup, write_backup
-from service.record.watch import AlertFilter
 from tests.service.conftest import Served, files
 from tests.service.watch_places import Receiver, arm, create_webhook, passersby
 from tests.waiting import eventually
@@ -180,5 +179,5 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
     with passersby(tmp_path / "new") as people:
         # No number is given out twice.
         assert people.record.watches.newest_number() == last.number
-        assert people.record.watches.alerts(AlertFilter(), 10)
+        assert people.record.watches.alerts(10)
     receiver.close()

@@ -456,7 +456,7 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
         wait="true",
     )
     assert matches(known) == [["0000"]]
-    assert metric(served, "gmn_open_tracks") == 3
+    assert metric(served, "gmn_open_tracks") == 4
     assert served.stop() == 0
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as record:
         ((histogram,),) = record.execute("SELECT histogram FROM watch_traffic").fetchall()

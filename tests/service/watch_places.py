@@ -16,7 +16,7 @@ import httpx
 
 from service.record.record import Record
 from service.record.values import Picture
-from service.record.watch import NotedVisit, VisitSeen
+from service.record.watch import NotedVisit
 from tests.service.conftest import Served, files
 
 SETTINGS = {
@@ -83,7 +83,6 @@ class Passersby:
         now = datetime.now(UTC)
         seen = {
             "kind": "visit",
-            "row_id": row_id,
             "camera": "gate",
             "track": "17",
             "first_seen": now,
@@ -94,10 +93,11 @@ class Passersby:
             "probability": 0.9,
             "cohesion": None,
             "calibration_version": "a1b2c3",
-            "picture": Picture(b"a picture", "image/png"),
             **more,
         }
-        return self.record.watches.note_visit(self.gallery_id(gallery), VisitSeen(**seen))
+        picture = Picture(b"a picture", "image/png")
+        note_visit = self.record.watches.note_visit
+        return note_visit(self.gallery_id(gallery), row_id, seen, picture)
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
-from service.record.watch import AlertFilter
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import MAX_NAMES, Id, Moment, Text, split_names
 from service.watch.lists import arm, disarm, fit_list, warn_if_broken
@@ -188,10 +187,16 @@ async def list_alerts(call: Querier, asked: Annotated[AlertsQuery, Query()]) -> 
     runtime = call.runtime
     limit = asked.limit
     gallery_id = await call.gallery_id(asked.gallery)
-    wanted = AlertFilter(
-        gallery_id, asked.identity, asked.camera, asked.kind, asked.state, before=asked.cursor
+    found = await runtime.galleries.read(
+        runtime.record.watches.alerts,
+        limit + 1,
+        gallery_id,
+        asked.identity,
+        asked.camera,
+        asked.kind,
+        asked.state,
+        asked.cursor,
     )
-    found = await runtime.galleries.read(runtime.record.watches.alerts, wanted, limit + 1)
     more = str(found[limit - 1].number) if len(found) > limit else None
     results = found[:limit]
     runtime.audit.note_view("list_alerts", gallery=asked.gallery, count=len(results))
@@ -229,8 +234,7 @@ async def follow_alerts(
             while True:
                 runtime.keys.require_valid(call.caller)
                 changed = runtime.watches.changed
-                wanted = AlertFilter(gallery_id, after=seen)
-                found = await read(watches.alerts, wanted, ALERTS_AT_ONCE, True)
+                found = await read(watches.alerts, ALERTS_AT_ONCE, gallery_id, after=seen)
                 for alert in found:
                     data = alert.model_dump_json()
                     yield {"id": str(alert.number), "event": alert.kind, "data": data}

@@ -20,8 +20,7 @@ from service.record.schema import as_micros
 from service.record.webhooks import StoredWebhook
 from service.runtime import Call
 from service.search.options import Id
-from service.watch.addresses import MAX_URL
-from service.watch.sender import BOTH_SECRETS_FOR, new_secret
+from service.watch.sender import BOTH_SECRETS_FOR, MAX_URL, new_secret
 from service.watch.webhooks import send_test
 
 router = guarded_router("/v1/webhooks", "webhooks")
@@ -75,7 +74,8 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
 async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
     found = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
-    return models.Webhooks(results=[webhook for webhook in found if _may_see(call, webhook)])
+    seen = [webhook for webhook in found.values() if call.caller.gallery in (None, webhook.gallery)]
+    return models.Webhooks(results=seen)
 
 
 @router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
@@ -103,14 +103,13 @@ async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models
     """Restarts a dead delivery under its id, with the same number of attempts as at first."""
     runtime = call.runtime
     records = runtime.record.webhooks
-    read = runtime.galleries.read
-    found = await read(records.delivery, delivery_id)
+    found = await runtime.galleries.read(records.delivery, delivery_id)
     if found is None or found.webhook_id is None:
         raise UnknownDelivery(delivery_id)
     await _find(call, found.webhook_id)
-    await runtime.galleries.write(records.retry, delivery_id)
+    retried = await runtime.galleries.write(records.retry, delivery_id)
     await runtime.audit.done("retry_delivery", delivery_id=delivery_id)
-    return await read(records.delivery, delivery_id) or found
+    return retried or found
 
 
 @router.patch("/{webhook_id}")
@@ -174,14 +173,11 @@ async def _change(
 
 async def _find(call: Call, webhook_id: str) -> StoredWebhook:
     """Return a webhook; raise `UnknownWebhook` also for one that the key may not see."""
-    webhook = await call.runtime.galleries.read(call.runtime.record.webhooks.get, webhook_id)
-    if webhook is None or not _may_see(call, webhook):
+    webhooks = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
+    webhook = webhooks.get(webhook_id)
+    if webhook is None or call.caller.gallery not in (None, webhook.gallery):
         raise UnknownWebhook(webhook_id)
     return webhook
-
-
-def _may_see(call: Call, webhook: StoredWebhook) -> bool:
-    return call.caller.gallery in (None, webhook.gallery)
 
 
 async def _done(call: Call, event: str, webhook: StoredWebhook) -> None:

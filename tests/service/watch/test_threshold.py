@@ -79,19 +79,19 @@ def test_from_nine_people_on_a_crop_scores_its_rise_above_the_next_eight():
     assert watch_list.people[scores.places].tolist() == [30]
 
 
-def test_a_person_scores_by_their_best_crop_and_unnamed_crops_are_nobody():
-    vectors = np.array([[0, 1], [3, 4], [1, 0], [4, 3]], np.float32)
-    watch_list = WatchList(vectors, np.array([7, 2, -1, 7]), np.array([-1, -1, -1, -1]))
+def test_a_person_scores_by_their_best_crop():
+    vectors = np.array([[3, 4], [0, 1], [4, 3]], np.float32)
+    watch_list = WatchList(vectors, np.array([2, 7, 7]), np.array([-1, -1, -1]))
     scores = watch_list.score(np.array([[2, 0]], np.float32))
     assert scores.heights == pytest.approx([0.8])
     assert watch_list.people[scores.places].tolist() == [7]
-    assert watch_list.order[scores.places].tolist() == [3]
+    assert scores.places.tolist() == [2]
     assert watch_list.size == 2
 
 
 def test_a_list_without_a_named_person_is_refused():
     with pytest.raises(InputProblem, match="no named person"):
-        WatchList(np.ones((2, 3), np.float32), np.array([-1, -1]), np.array([0, 0]))
+        WatchList(np.ones((0, 3), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def test_a_share_of_a_long_sample_exceeds_the_score_of_that_share():
