@@ -65,19 +65,15 @@ class AnswerTooLarge(InvalidField):
 
 
 class UnusableImages(ServiceError):
-    """Too few usable images to answer the request; `outcomes` has one entry per image.
-
-    Attributes:
-        first: problem of the first unusable image.
-    """
+    """Too few usable images to answer the request; `outcomes` has one entry per image."""
 
     code = "unusable_images"
     sentence = "{0} of {1} images cannot be used; image {2}: {3}"
 
     def __init__(self, outcomes: Sequence[CropProblem | None]) -> None:
         refused = [(number, problem) for number, problem in enumerate(outcomes, 1) if problem]
-        number, self.first = refused[0]
-        super().__init__(len(refused), len(outcomes), number, self.first.detail)
+        number, first = refused[0]
+        super().__init__(len(refused), len(outcomes), number, first.detail)
         images = [refused_image(problem) if problem else None for problem in outcomes]
         self.status = status_of([image.problem for image in images if image])
         self.more["results"] = [image.model_dump(mode="json") if image else {} for image in images]

@@ -38,9 +38,9 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 182_647,
-    "files of service and gmn_client": 148,
-    "functions of a query": 160,
+    "tokens of service and gmn_client": 180_269,
+    "files of service and gmn_client": 147,
+    "functions of a query": 158,
     "files of a query": 38,
     "functions of an enrollment": 214,
     "files of an enrollment": 41,

@@ -59,18 +59,6 @@ def pixels_of(image: ImageFile, max_pixels: int) -> int:
     return 0 if announced > max_pixels else announced
 
 
-def search_cost(images: int, depth: int, results: int, with_vectors: bool) -> float:
-    """Return the cost of scoring and answering a search.
-
-    Args:
-        images: of the query; each is compared with every candidate.
-        depth: candidates that M-Net scores; 0 for a search by cosine.
-        results: of all answers.
-    """
-    per_result = PER_RESULT + PER_VECTOR if with_vectors else PER_RESULT
-    return PER_PAIR * max(1, images) * depth + per_result * results
-
-
 class Admission:
     """Admit requests while the cost in flight fits a budget; used on the event loop only.
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityFault
 from service.engine.device import DeviceThread, bisect_failures, device_error
-from service.errors import DeviceFull, DeviceLost, ServiceError
+from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
 from service.ops.threads import TurnQueue
 
@@ -52,7 +53,7 @@ class EmbeddedImage:
         decode: reading and resizing.
         embed: the forward pass of its batch.
         faults: of the image's quality; empty without a quality gate.
-        prepared: empty unless `Pipeline.submit` was asked for it.
+        prepared: empty unless `Pipeline.embed` was asked for it.
     """
 
     vector: NDArray[np.float32]
@@ -78,6 +79,12 @@ class WaitingCrop:
     decode: float = 0.0
     faults: tuple[QualityFault, ...] = ()
     prepared: PreparedImage = NOTHING_PREPARED
+
+
+def pass_error(future: Future[Any], run: Future[None]) -> None:
+    error = run.exception()
+    if error is not None and not future.done() and future.set_running_or_notify_cancel():
+        future.set_exception(error)
 
 
 class MicroBatcher:
@@ -110,14 +117,14 @@ class MicroBatcher:
         self._probe = probe
         self._max_batch = max_batch
         self._waiting = TurnQueue()
-        self._scheduled = False
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def submit(self, crop: WaitingCrop) -> None:
         """Embed or queue a crop; it is skipped if its future is cancelled before its turn.
 
         Raises:
             DeviceLost: found while the crop was embedded on this thread.
+            ServiceStopping: the device thread was shut down.
         """
         if self._device is None:
             if crop.future.set_running_or_notify_cancel():
@@ -125,39 +132,18 @@ class MicroBatcher:
             return
         with self._lock:
             self._waiting.put(crop)
-            if not self._scheduled:
-                self._schedule(self._device)
+            # The first call embeds the crops that are ready then, whose own calls find none left.
+            # So the searches that have arrived since have their turns between two batches.
+            run = self._device.submit(self._run_batch)
+        run.add_done_callback(lambda run: pass_error(crop.future, run))
 
-    def _schedule(self, device: DeviceThread) -> None:
-        # Set this first, because a run that fails at once clears it.
-        self._scheduled = True
-        try:
-            run = device.submit(self._run_batch, device)
-        except ServiceError as error:
-            run = Future()
-            run.set_exception(error)
-        run.add_done_callback(self._fail_waiting)
-
-    def _fail_waiting(self, run: Future[None]) -> None:
-        if (error := run.exception()) is not None:
-            with self._lock:
-                waiting = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
-                self._scheduled = False
-            for crop in waiting:
-                if crop.future.set_running_or_notify_cancel():
-                    crop.future.set_exception(error)
-
-    def _run_batch(self, device: DeviceThread) -> None:
+    def _run_batch(self) -> None:
         batch: list[WaitingCrop] = []
         with self._lock:
             while self._waiting.qsize() and len(batch) < self._max_batch:
                 crop: WaitingCrop = self._waiting.get_nowait()
-                if crop.future.set_running_or_notify_cancel():
+                if not crop.future.done() and crop.future.set_running_or_notify_cancel():
                     batch.append(crop)
-            # Requeue the remaining crops behind the searches that have arrived since.
-            self._scheduled = False
-            if self._waiting.qsize():
-                self._schedule(device)
         if batch:
             self._answer(batch)
 

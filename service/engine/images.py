@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from service.engine.batcher import (
     MicroBatcher,
     PreparedImage,
     WaitingCrop,
+    pass_error,
 )
 from service.errors import UnusableImages
 from service.ops.threads import MonitoredThreadPool
@@ -129,17 +130,9 @@ class Pipeline:
         quality: QualityPolicy = "off",
         pictures: PicturePolicy | None = None,
     ) -> list[Embedded]:
-        return await results(self.submit(images, quality, pictures))
+        """Embed images and return one outcome per image, in order.
 
-    def submit(
-        self,
-        images: Sequence[ImageFile],
-        quality: QualityPolicy = "off",
-        pictures: PicturePolicy | None = None,
-    ) -> list[Future[Embedded]]:
-        """Start embedding images and return one future outcome per image, in order.
-
-        Work on an image is skipped if its future is cancelled before the work starts.
+        If the caller is cancelled, work that has not started is skipped.
 
         Args:
             images: file contents, crops of a frame that `open_frame` has decoded, or problems that
@@ -170,8 +163,8 @@ class Pipeline:
                 future.set_result(image)
                 continue
             run = self.threads_for(image).submit(decode_and_submit, image, future)
-            run.add_done_callback(partial(_pass_error, future))
-        return futures
+            run.add_done_callback(partial(pass_error, future))
+        return await results(futures)
 
     async def open_frame(self, images: Sequence[ImageFile]) -> None:
         """Decode the frame that images are cut from, if they are cut from one.
@@ -200,40 +193,38 @@ class Pipeline:
         large = pixels_of(image, self._limits.max_pixels) > LARGE_PIXELS
         return self.large_threads if large else self.threads
 
-    async def resize(self, images: Sequence[bytes]) -> list[NDArray[np.uint8]]:
-        """Return the embedder's input for each image, `(height, width, 3)` uint8, in order.
+    async def resize(self, image: ImageFile) -> NDArray[np.uint8]:
+        """Return the embedder's input for an image, `(height, width, 3)` uint8.
 
         Raises:
-            CropProblem: for an image that cannot be decoded.
+            CropProblem: the image cannot be decoded.
         """
-        decoding = [
-            self.threads_for(image).submit(self._decode, image, Future()) for image in images
-        ]
-        return [crop.pixels for crop in await results(decoding)]
+
+        def resize() -> NDArray[np.uint8]:
+            return self._preprocessing.resize(self._pixels_of(image))
+
+        return await self.threads_for(image).run(resize)
 
     async def thumbnail(self, image: ImageFile) -> bytes:
-        def make() -> bytes:
-            if isinstance(image, CropProblem):
-                raise image
-            if isinstance(image, FrameCrop):
-                return _thumbnail(image.cut(self._limits))
-            return _thumbnail(decode_crop(image, self._limits))
+        return await self.threads_for(image).run(lambda: _thumbnail(self._pixels_of(image)))
 
-        return await self.threads_for(image).run(make)
+    def _pixels_of(self, image: ImageFile) -> NDArray[np.uint8]:
+        if isinstance(image, CropProblem):
+            raise image
+        if isinstance(image, FrameCrop):
+            return image.cut(self._limits)
+        return decode_crop(image, self._limits)
 
     def _decode(
         self,
         image: bytes | FrameCrop,
         future: Future[Embedded],
-        quality: QualityPolicy = "off",
-        pictures: PicturePolicy | None = None,
+        quality: QualityPolicy,
+        pictures: PicturePolicy | None,
     ) -> WaitingCrop:
         began = time.perf_counter()
         try:
-            if isinstance(image, FrameCrop):
-                pixels = image.cut(self._limits)
-            else:
-                pixels = decode_crop(image, self._limits)
+            pixels = self._pixels_of(image)
             faults: tuple[QualityFault, ...] = ()
             score = None
             if quality != "off":
@@ -270,9 +261,3 @@ async def results(futures: Sequence[Future[Result]]) -> list[Result]:
     finally:
         for future in futures:
             future.cancel()
-
-
-def _pass_error(future: Future[Any], run: Future[None]) -> None:
-    error = run.exception()
-    if error is not None and not future.done() and future.set_running_or_notify_cancel():
-        future.set_exception(error)

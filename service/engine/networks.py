@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,9 +43,11 @@ PAIRS_PER_PASS = 128
 PASSES_PER_SLICE = 16
 
 
-def passes_of(queries: int, candidates: int) -> int:
-    """Return the number of passes M-Net needs to score every candidate with every query."""
-    return queries * -(-candidates // PAIRS_PER_PASS)
+def slices_of(queries: int, candidates: int) -> Iterator[slice]:
+    """Split candidates into parts that M-Net scores in `PASSES_PER_SLICE`."""
+    size = PAIRS_PER_PASS * max(1, PASSES_PER_SLICE // queries)
+    for start in range(0, candidates, size):
+        yield slice(start, start + size)
 
 
 class Networks:
@@ -97,21 +99,6 @@ class Networks:
                 raise error
             log.error("%d candidates cannot be scored", len(failures), exc_info=error)
         return scores
-
-    async def pair_scores_in_slices(
-        self, device: DeviceThread, queries: NDArray[np.float32], candidates: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return `pair_scores`, computed on the device thread in slices of `PASSES_PER_SLICE`.
-
-        Other callers run between slices. Once the task is cancelled, the remaining slices are
-        skipped.
-        """
-        size = PAIRS_PER_PASS * max(1, PASSES_PER_SLICE // len(queries))
-        scores = []
-        for start in range(0, len(candidates), size):
-            part = candidates[start : start + size]
-            scores.append(await device.run(self.pair_scores, queries, part))
-        return np.concatenate(scores)
 
     def _score_pass(
         self, queries: NDArray[np.float32], candidates: NDArray[np.float32]

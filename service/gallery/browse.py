@@ -141,11 +141,12 @@ def described_crops(
         url = gallery.image_url(crop.crop_id) if crop.content_type else None
         described.append(models.Crop.model_validate(columns | {"image_url": url}))
     if vectors and crops:
-        embedder, by_row = runtime.record.crops.vectors_of(gallery.gallery_id, crops)
+        slots = [crop.row_id for crop in crops]
+        embedder, stored = runtime.record.crops.vectors_of(gallery.gallery_id, slots)
+        by_id = {crop.label.crop_id: crop.vector.tolist() for crop in stored}
         for place, crop in enumerate(crops):
-            if crop.row_id in by_row:
-                vector = by_row[crop.row_id].tolist()
-                changes = {"vector": vector, "embedding_fingerprint": embedder}
+            if crop.crop_id in by_id:
+                changes = {"vector": by_id[crop.crop_id], "embedding_fingerprint": embedder}
                 described[place] = described[place].model_copy(update=changes)
     return described
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from gmn_client.models import CropGroup, CropGroups
 from model.arrays import unit_rows
+from service.engine.networks import slices_of
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.browse import matching
 from service.gallery.gallery import Gallery
@@ -141,12 +142,15 @@ async def _score_pairs(
     units = unit_rows(vectors)
     cosines = await run(np.matmul, units, units.T)
     logits = await run(np.full_like, cosines, np.nan)
-    score = current.model.networks.pair_scores_in_slices
     for row, query in enumerate(vectors):
         if row % ROWS_PER_SAVE == 0:
             await save_job(runtime, job, {"total": len(vectors), "done": row})
         if current.scoring != "cosine":
-            logits[row, row:] = await score(runtime.device, query[None], vectors[row:])
+            others = vectors[row:]
+            for part in slices_of(1, len(others)):
+                score = current.model.networks.pair_scores
+                scored = await runtime.device.run(score, query[None], others[part])
+                logits[row, row:][part] = scored
             logits[row:, row] = logits[row, row:]
     scores = cosines if current.scoring == "cosine" else logits
     # Pairs that M-Net fails on count as different people.

@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 from service.errors import ServiceStopping
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 STOPPED = float("inf")
@@ -118,38 +117,6 @@ class MonitoredThreadPool(ThreadPoolExecutor):
             raise ServiceStopping(
                 "the service is shutting down; send the request again later"
             ) from error
-
-    def submit_after(
-        self, awaited: Future[Item], call: Callable[[Future[Item]], Result]
-    ) -> Future[Result]:
-        """Queue a call on another future's result, from the thread that completes that future.
-
-        Cancelling the call before then cancels that future, too.
-        """
-        future: Future[Result] = Future()
-        context = copy_context()
-
-        def ended(_: Future[Item]) -> None:
-            try:
-                queued = context.run(self.submit, call, awaited)
-            except Exception as error:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(error)
-            else:
-                future.add_done_callback(lambda _: queued.cancel())
-                queued.add_done_callback(answer)
-
-        def answer(queued: Future[Result]) -> None:
-            if queued.cancelled() or not future.set_running_or_notify_cancel():
-                return
-            if (error := queued.exception()) is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(queued.result())
-
-        future.add_done_callback(lambda _: awaited.cancel())
-        awaited.add_done_callback(ended)
-        return future
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
         """Run a blocking call; a call that has started continues after a cancellation."""

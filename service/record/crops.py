@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
@@ -290,16 +288,12 @@ class Crops(RecordPart):
         crops = read_by_slot(self._reader, gallery_id, row_ids)
         return read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
 
-    def vectors_of(
-        self, gallery_id: int, crops: Sequence[StoredCrop]
-    ) -> tuple[str, dict[int, NDArray[np.float32]]]:
-        slots = [crop.row_id for crop in crops]
+    def vectors_of(self, gallery_id: int, slots: Sequence[int]) -> tuple[str, list[IndexedCrop]]:
         with self._database.read() as reader:
             embedder = require_entry(reader, gallery_id).embedding_fingerprint
-            stored = read_by_slot(reader, gallery_id, slots)
+            crops = read_by_slot(reader, gallery_id, slots)
             place = find_vectors(reader, gallery_id)
-        indexed = read_vectors(self._reader, place, stored)
-        return embedder, {crop.label.row_id: crop.vector for crop in indexed}
+        return embedder, read_vectors(self._reader, place, crops)
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}

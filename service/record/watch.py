@@ -298,7 +298,6 @@ class Watches(RecordPart):
             return _read_alert(reader, alert_id)
 
     def picture(self, alert_id: str) -> Picture | None:
-        """Return the picture of an alert; None if the picture or the alert does not exist."""
         of_alert = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
         row = self._reader.row(ALERT_PICTURES, of_alert, (alert_id,))
         return Picture(row["content"], row["content_type"]) if row else None

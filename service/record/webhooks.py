@@ -155,7 +155,6 @@ class Webhooks(RecordPart):
         before: str | None,
         limit: int,
     ) -> list[Delivery]:
-        """Return up to `limit` deliveries before `before`, newest first."""
         conditions = {
             "state = ?": state,
             "webhook_id = ?": webhook_id,

@@ -60,15 +60,9 @@ class Candidates:
         }
         return replace(self, **columns)
 
-    def first_of_groups(self) -> Integers:
-        """Return the positions `(g,)`, ascending, of the first crop of each group."""
-        return _first_places(self.groups)
 
-    def first_of_sets(self) -> Integers:
-        return _first_places(self.sets)
-
-
-def _first_places(codes: Integers) -> Integers:
+def first_places(codes: Integers) -> Integers:
+    """Return the positions `(g,)`, ascending, of the first of each code."""
     return np.sort(np.unique(codes, return_index=True)[1])
 
 
@@ -104,7 +98,7 @@ def best_candidates(
     cosines = np.clip(cosines, -1.0, 1.0)
     best = np.lexsort((row_ids, -cosines))
     if grouped:
-        best = best[_first_places(sets[best])]
+        best = best[first_places(sets[best])]
     best = best[:limit]
     return Candidates(
         row_ids=row_ids[best],

@@ -92,7 +92,6 @@ class Columns:
         self.changes += len(slots)
 
     def relabel(self, crops: CropColumns) -> None:
-        """Change the labels of crops; ignores unknown slots."""
         crops = crops.at(np.flatnonzero(crops.slots < self.size))
         self._set_labels(crops)
         self._metadata.outdate(crops.slots)
@@ -100,7 +99,6 @@ class Columns:
         self.changes += len(crops.slots)
 
     def remove(self, slots: Iterable[int]) -> Slots:
-        """Remove crops, and return the slots of the removed ones."""
         removed = [slot for slot in set(slots) if slot < self.size and self.valid[slot]]
         self.valid[removed] = False
         self.count -= len(removed)

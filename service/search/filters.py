@@ -108,7 +108,7 @@ class LazyCodes:
         self._is_read[slots[slots < len(self._is_read)]] = False
 
     def catch_up(self, valid: NDArray[np.bool_]) -> None:
-        """Read what is not known yet; `valid` is True where there is a living crop, `(size,)`."""
+        """Read texts that are not known yet; `valid` `(size,)` is True for a living crop."""
         unread = valid.copy()
         unread[: len(self._is_read)] &= ~self._is_read
         stale = np.flatnonzero(unread)

@@ -54,7 +54,6 @@ class DeviceVectors:
             self._vectors[part] = torch.from_numpy(units)
 
     def remove(self, slots: Slots) -> None:
-        """Set the vectors of covered crops to zero."""
         rows = torch.from_numpy(np.searchsorted(self.slots, slots))
         self._vectors[rows.to(self._vectors.device)] = 0
 

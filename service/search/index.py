@@ -23,7 +23,12 @@ from numpy.typing import NDArray
 
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
-from service.search.candidates import Candidates, best_candidates, mean_direction
+from service.search.candidates import (
+    Candidates,
+    best_candidates,
+    first_places,
+    mean_direction,
+)
 from service.search.columns import Columns, Slots
 from service.search.filters import EVERY_CROP, Filter
 from service.search.options import GroupBy
@@ -123,7 +128,7 @@ class GalleryIndex:
         proposed = limit * CROPS_PER_GROUP
         if grouped and wanted == EVERY_CROP and self._proposes_codes(proposed):
             nearest = self.search(queries, proposed, by=by)
-            first = nearest.first_of_sets()
+            first = first_places(nearest.sets)
             if len(first) >= limit:
                 return nearest[first[:limit]]
         query = mean_direction(queries)

@@ -15,6 +15,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationInfo,
     model_validator,
@@ -28,7 +29,6 @@ GroupBy = Literal["crop", "identity", "track"]
 Order = Literal["neighbours", "score"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
 PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
-SCORING = "Default: the artefact's; /v1/model lists the available ones."
 # Shallower searches are judged by the artefact's calibration, and their scores are not stored.
 RERANK_DEPTH = 100
 
@@ -132,79 +132,73 @@ Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator
 class QueryOptions(BaseModel):
     """Options of a query."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     crop_id: Annotated[tuple[Id, ...], BeforeValidator(without_empty)] = Field(
-        (),
-        max_length=MOST_ASKING,
-        description="Query by this crop instead of images; repeat it to query by a mean of crops.",
+        (), max_length=MOST_ASKING
     )
-    track: Track | None = Field(
-        None,
-        description="Query by the crops of this track instead of images; `camera` selects one of "
-        "several cameras that use its id.",
-    )
-    vector: str | None = Field(
-        None,
-        max_length=MAX_VECTOR,
-        description="Query by a vector instead of images: a JSON array of numbers, or base64 of "
-        "little-endian float32, as returned with include_vector or by /v1/embeddings.",
-    )
-    embedding_fingerprint: Id | None = Field(
-        None, description="The embedder that made `vector`, as returned with it."
-    )
-    include_vector: bool = Field(False, description="Also return the vector of each result.")
-    mode: Literal["multi_shot", "separate"] = Field(
-        "multi_shot", description="Images show one person (mean score), or get one answer each."
-    )
-    top_k: int = Field(
-        10, ge=1, le=10_000, description="Number of results, or of groups if grouped."
-    )
-    rerank_depth: int = Field(
-        RERANK_DEPTH, ge=1, le=10_000, description="Candidates that M-Net scores."
-    )
-    scoring: Scoring | None = Field(None, description=SCORING)
-    group_by: GroupBy = Field(
-        "crop", description="Return only the best crop of each identity or track."
-    )
-    order: Order = Field(
-        "neighbours",
-        description="Order of a list of crops: crops of one person together, or by score only.",
-    )
-    operating_point: OperatingPoint = Field(
-        "far_1e-2", description="The false-alarm rate of the verdict `match`."
-    )
-    cameras: Names = Field((), description="Only these cameras; repeated or comma-separated.")
-    exclude_cameras: Names = Field((), description="Exclude these cameras.")
-    captured_after: Moment | None = Field(None, description="Only crops captured since this time.")
-    captured_before: Moment | None = Field(None, description="Only crops captured until this time.")
-    identities: Texts = Field((), description="Only crops of these identities; repeated.")
-    unnamed: bool = Field(False, description="Only crops without an identity.")
-    metadata: dict[str, Any] | None = Field(
-        None, description="Only crops whose metadata has all of these keys and values."
-    )
-    camera: Text | None = Field(None, description="The camera that took the query images.")
-    camera_disjoint: bool = Field(
-        False, description="Exclude the query's cameras: `camera`, or those of the query's crops."
-    )
-    min_version: int = Field(
-        0,
-        ge=0,
-        le=2**63 - 1,
-        description="Wait until the gallery has reached at least this version.",
-    )
-    purpose: str | None = Field(
-        None,
-        max_length=MAX_TEXT,
-        description="Reason for the query, such as a case number; stored in the audit log.",
-    )
-    keep: bool = Field(False, description="Keep the search; the answer then has a `query_id`.")
-    keep_picture: bool = Field(False, description="With `keep`: also keep the first usable image.")
+    """Query by this crop instead of images; repeat it to query by a mean of crops."""
+    track: Track | None = None
+    """Query by the crops of this track instead of images; `camera` selects one of several cameras
+    that use its id."""
+    vector: str | None = Field(None, max_length=MAX_VECTOR)
+    """Query by a vector instead of images: a JSON array of numbers, or base64 of little-endian
+    float32, as returned with include_vector or by /v1/embeddings."""
+    embedding_fingerprint: Id | None = None
+    """The embedder that made `vector`, as returned with it."""
+    include_vector: bool = False
+    """Also return the vector of each result."""
+    mode: Literal["multi_shot", "separate"] = "multi_shot"
+    """Images show one person (mean score), or get one answer each."""
+    top_k: int = Field(10, ge=1, le=10_000)
+    """Number of results, or of groups if grouped."""
+    rerank_depth: int = Field(RERANK_DEPTH, ge=1, le=10_000)
+    """Candidates that M-Net scores."""
+    scoring: Scoring | None = None
+    """Default: the artefact's; /v1/model lists the available ones."""
+    group_by: GroupBy = "crop"
+    """Return only the best crop of each identity or track."""
+    order: Order = "neighbours"
+    """Order of a list of crops: crops of one person together, or by score only."""
+    operating_point: OperatingPoint = "far_1e-2"
+    """The false-alarm rate of the verdict `match`."""
+    cameras: Names = ()
+    """Only these cameras; repeated or comma-separated."""
+    exclude_cameras: Names = ()
+    """Exclude these cameras."""
+    captured_after: Moment | None = None
+    """Only crops captured since this time."""
+    captured_before: Moment | None = None
+    """Only crops captured until this time."""
+    identities: Texts = ()
+    """Only crops of these identities; repeated."""
+    unnamed: bool = False
+    """Only crops without an identity."""
+    metadata: dict[str, Any] | None = None
+    """Only crops whose metadata has all of these keys and values."""
+    camera: Text | None = None
+    """The camera that took the query images."""
+    camera_disjoint: bool = False
+    """Exclude the query's cameras: `camera`, or those of the query's crops."""
+    min_version: int = Field(0, ge=0, le=2**63 - 1)
+    """Wait until the gallery has reached at least this version."""
+    purpose: str | None = Field(None, max_length=MAX_TEXT)
+    """Reason for the query, such as a case number; stored in the audit log."""
+    keep: bool = False
+    """Keep the search; the answer then has a `query_id`."""
+    keep_picture: bool = False
+    """With `keep`: also keep the first usable image."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
-        if sum(bool(asked) for asked in (self.crop_id, self.track, self.vector)) > 1:
+        asked = [bool(sent) for sent in (self.crop_id, self.track, self.vector)]
+        if sum(asked) > 1:
             raise InvalidField("crop_id, track, vector: more than one was sent; send one of them")
+        if any(asked):
+            # Without images there is one answer.
+            self.mode = "multi_shot"
         if self.unnamed and self.identities:
             raise InvalidField("unnamed, identities: no crop passes both; send one or the other")
         if self.camera_disjoint and not (self.camera or self.crop_id or self.track):
@@ -238,11 +232,13 @@ class QueryOptions(BaseModel):
 class PairOptions(BaseModel):
     """Options of a comparison of two images."""
 
-    scoring: Scoring | None = Field(None, description=SCORING)
-    operating_point: Literal[PairOperatingPoint, OperatingPoint] | None = Field(
-        None, description="pair_far_1e-3 by default, or with gallery far_1e-2."
-    )
-    gallery: Id | None = Field(
-        None, description="Judge like a search result of this gallery, by its calibration."
-    )
-    explain: bool = Field(False, description="Also return the contribution of each region.")
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    scoring: Scoring | None = None
+    """Default: the artefact's; /v1/model lists the available ones."""
+    operating_point: Literal[PairOperatingPoint, OperatingPoint] | None = None
+    """pair_far_1e-3 by default, or with gallery far_1e-2."""
+    gallery: Id | None = None
+    """Judge like a search result of this gallery, by its calibration."""
+    explain: bool = False
+    """Also return the contribution of each region."""

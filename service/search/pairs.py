@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gmn_client.models import CalibrationState, Explanation, PairScore
 from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
 from model.crops.decode import CropProblem
-from model.explanation import CELLS, COLUMNS, ROWS, Scores, explain, variants
+from model.explanation import CELLS, COLUMNS, ROWS, explain, variants
 from service.engine.admission import PER_IMAGE
 from service.engine.batcher import EmbeddedImage
 from service.engine.device import retry_out_of_memory
@@ -55,13 +55,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         scores = await runtime.device.run(_scores, model, usable[0], usable[1][None])
         explanation = None
         if options.explain:
-            explanation = await explain_pair(
-                runtime,
-                model,
-                [first, second],
-                scoring,
-                lambda feature, others: _scores(model, feature, others)[scoring],
-            )
+            explanation = await explain_pair(runtime, model, [first, second], scoring)
     score = float(scores[scoring][0])
     if target and current:
         level = current.published.level if current.published else None
@@ -118,7 +112,7 @@ def _scores(model: LoadedModel, feature: Array, others: Array) -> dict[Scoring, 
 
 
 async def explain_pair(
-    runtime: Runtime, model: LoadedModel, images: Sequence[bytes], scoring: Scoring, scores: Scores
+    runtime: Runtime, model: LoadedModel, images: Sequence[bytes], scoring: Scoring
 ) -> Explanation:
     """Hide each region of both images in turn and score the remainder.
 
@@ -129,13 +123,12 @@ async def explain_pair(
         runtime: the caller holds admission for the images.
         model: the model whose features are compared.
         images: two images that could be embedded.
-        scoring: the scoring that `scores` computes.
-        scores: called on the device thread.
+        scoring: the scoring that is explained.
 
     Raises:
         UnusableImages: the model has no finite vector for a variant.
     """
-    crops = await model.pipeline.resize(images)
+    crops = [await model.pipeline.resize(image) for image in images]
     features = [await _embed_variants(runtime, model, crop) for crop in crops]
     usable = [bool(np.isfinite(feature).all()) for feature in features]
     if not all(usable):
@@ -143,6 +136,10 @@ async def explain_pair(
             "not_embedded", "the model gives no finite vector for a part of it; ask without explain"
         )
         raise UnusableImages([None if good else problem for good in usable])
+
+    def scores(feature: Array, others: Array) -> Array:
+        return _scores(model, feature, others)[scoring]
+
     explanation = await runtime.device.run(explain, features[0], features[1], scores)
     return Explanation(
         scoring=scoring,

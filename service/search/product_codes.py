@@ -93,7 +93,6 @@ class ProductCodes:
         return np.asarray(self.slots[np.sort(rows[rows >= 0])], np.int64)
 
     def remove(self, slots: Slots) -> None:
-        """Overwrite the codes of covered crops."""
         if self._index is None:
             return
         packer = self._index.get_CodePacker()

@@ -1,13 +1,12 @@
-"""Queries: rank a gallery by images of one person, by its crops or by a vector."""
+"""Queries: rank galleries by images of one person, by crops or by a vector."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,12 +23,15 @@ from gmn_client.models import (
 )
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.admission import search_cost
+from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
 from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
-from service.engine.images import PicturePolicy, results
+from service.engine.images import PicturePolicy, Pipeline
 from service.engine.networks import LoadedModel
 from service.errors import (
+    IndexUnavailable,
     InvalidField,
+    NeedsReindex,
+    ServiceError,
     UnknownCrop,
     UnknownGallery,
     UnknownIdentity,
@@ -41,153 +43,308 @@ from service.gallery.gallery import Gallery
 from service.record.record import Record
 from service.runtime import Runtime
 from service.search.filters import Filter
-from service.search.options import (
-    MOST_ASKING,
-    RERANK_DEPTH,
-    GroupBy,
-    QueryOptions,
-    read_vector,
-)
-from service.search.ranking import EmbedderChanged, Proposal, Ranking, Search
+from service.search.options import MOST_ASKING, GroupBy, QueryOptions, read_vector
+from service.search.ranking import EmbedderChanged, Ranking, Search
 from service.settings import QualityPolicy
 
-# Upper bound on the rounds of a search that finds deleted crops, and growth of its depth per round.
+# Upper bound on the rounds of a search that finds deleted crops.
 ROUNDS = 6
-DEEPER = 4
 # Number of crops of an identity that search for others; their mean score counts.
 BEST_CROPS = 8
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
 KEPT_PICTURE_BYTES = 256 * 1024
 # Upper bound on the characters of camera names in an error.
 MAX_NAMED = 200
+# Errors of one gallery that do not prevent the others from answering.
+OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class AnsweredQuery:
-    """The answer to one query, and the parts of the query to be kept with it.
+    """The answers to one query, and the parts of the query to be kept with it.
 
     Attributes:
+        answers: of the galleries that were searched, by name.
+        problems: of the other galleries, by name.
         images: number of images in the query.
         prepared: first image with a picture to keep; None unless `keep_picture` is set.
-        crop_ids: ids of the gallery's crops that were searched by.
+        crop_ids: ids of the crops that were searched by.
     """
 
-    answer: QueryAnswer
+    answers: Mapping[str, QueryAnswer]
+    problems: Mapping[str, ServiceError]
     images: int
-    prepared: PreparedImage | None = None
-    crop_ids: tuple[str, ...] = ()
+    prepared: PreparedImage | None
+    crop_ids: tuple[str, ...]
+
+    @property
+    def answer(self) -> QueryAnswer:
+        (answer,) = self.answers.values()
+        return answer
 
 
-async def run_query(
-    runtime: Runtime,
-    gallery: Gallery,
-    images: Sequence[ImageFile],
-    options: QueryOptions,
-    sample: bool = True,
-    began: float | None = None,
-) -> list[AnsweredQuery | RefusedImage]:
-    """Answer a query by images of one person, by crops of the gallery or by a vector.
+@dataclass(frozen=True)
+class GalleriesQuery:
+    """A query of galleries by images of one person, by crops of one gallery or by a vector.
 
     A score is the mean over the images. An unusable image is skipped and named in `warnings`. Crops
-    searched by are not among their own results. With `mode=separate` there is one answer or problem
-    for each image, in order. All answers use the same model and calibration; if one query fails,
-    all fail.
+    searched by are not among their own results. Each embedder embeds the images once. The false
+    alarms of the galleries add up, so each is searched at an equal share of the rate. One that
+    cannot answer has a problem, and the others answer. With `mode=separate` each image is a query
+    of its own; all answers use the same models and calibrations.
 
-    Args:
-        sample: a search by one image may contribute to the gallery's calibration.
+    Attributes:
+        names: distinct names of the galleries.
+        sample: a search by one image may contribute to a gallery's calibration.
         began: arrival time of the request, by `time.perf_counter`.
-
-    Raises:
-        UnusableImages: no image of the only query is usable.
-        UnknownGallery, UnknownCrop, UnknownTrack, NeedsReindex, InvalidField, QueueFull, TooCostly:
-            nothing was searched.
+        home: name of the gallery of the crops to search by; the first one by default.
     """
-    began = began or time.perf_counter()
-    separate = bool(images) and options.mode == "separate"
-    model = runtime.models[gallery.embedder]
-    cost = model.pipeline.cost(images) + cost_of_search(model, gallery, images, options)
-    runtime.admission.require_affordable(
-        cost,
-        "images, boxes, rerank_depth, top_k",
-        "fewer or smaller images or boxes, or a smaller rerank_depth or top_k",
-    )
-    async with runtime.admission.admit(cost):
-        await model.pipeline.open_frame(images)
+
+    runtime: Runtime
+    names: Sequence[str]
+    images: Sequence[ImageFile]
+    options: QueryOptions
+    sample: bool = True
+    began: float = field(default_factory=time.perf_counter)
+    home: str | None = None
+
+    async def answer(self) -> list[AnsweredQuery | RefusedImage]:
+        """Search the galleries.
+
+        Returns:
+            One answer; with `mode=separate` an answer or a problem for each image, in order.
+
+        Raises:
+            UnusableImages: no image of the only query is usable.
+            UnknownCrop, UnknownTrack, UnknownIdentity, QueueFull, TooCostly: nothing was searched.
+            ServiceError: the problem of the first gallery if none can answer.
+        """
+        admission = self.runtime.admission
+        queries = [self.images]
+        if self.options.mode == "separate":
+            queries = [[image] for image in self.images]
+        several = "galleries, " if len(self.names) > 1 else ""
         while True:
-            search = begin_search(runtime, gallery, images, options, sample)
-            # If the gallery changes its embedder, repeat all queries so that one model answers all.
+            # If a gallery changes its embedder, repeat all queries so that one model answers all.
             with contextlib.suppress(EmbedderChanged):
-                if options.crop_id or options.track:
-                    search = await search_by_crops(runtime, search)
-                if separate:
-                    return await _answer_each(runtime, search, images, began)
-                embedding = submit_images(runtime, search, images)
-                return [await answer_search(runtime, search, embedding, began)]
+                searches, problems = await self._begin()
+                cost = self._cost(searches.values())
+                admission.require_affordable(
+                    cost,
+                    f"{several}images, boxes, rerank_depth, top_k",
+                    f"fewer {several}smaller images or boxes, or a smaller rerank_depth or top_k",
+                )
+                async with admission.admit(cost):
+                    await self.runtime.model.pipeline.open_frame(self.images)
+                    answering = [self._answer(searches, problems, images) for images in queries]
+                    return await gather_all(answering)
+
+    async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
+        runtime = self.runtime
+        options = self.options
+        source = None
+        if options.crop_id or options.track or isinstance(options, SimilarOptions):
+            search = self._search(await runtime.galleries.find(self.home or self.names[0]))
+            read = runtime.galleries.read
+            embedder, source = await read(_with_query_crops, runtime.record, search)
+            if embedder != search.current.model.embedder:
+                await runtime.galleries.catch_up()
+                raise EmbedderChanged
+
+        searches: dict[str, Search] = {}
+        problems: dict[str, ServiceError] = {}
+        for name in self.names:
+            try:
+                searches[name] = self._search(await runtime.galleries.find(name), source)
+            except OF_ONE_GALLERY as error:
+                problems[name] = error
+        if not searches:
+            raise problems[self.names[0]]
+        return searches, problems
+
+    def _search(self, gallery: Gallery, source: Search | None = None) -> Search:
+        """Return a search of a gallery; its features are not known yet if it is by images.
+
+        Args:
+            source: search of a gallery by its crops, whose features are searched for.
+
+        Raises:
+            NeedsReindex: no loaded model has the gallery's embedder.
+            InvalidField: the scoring or the vector is invalid, or another embedder than the
+                gallery's made the features.
+        """
+        if source and source.gallery is gallery:
+            return source
+        options = self.options
+        current = self.runtime.calibrations.current(gallery, options.scoring)
+        of_one_image = len(self.images) == 1 or options.mode == "separate"
+        calibrates = self.sample and of_one_image and gallery.settings.calibration == "on"
+        galleries = len(self.names)
+        search = Search(gallery, current, options, sample=calibrates, galleries=galleries)
+        if options.vector is not None:
+            return replace(search, queries=_sent_vector(options, gallery.name, current.model))
+        if source is None:
+            return search
+        if current.model is not source.current.model:
+            raise InvalidField(
+                f"gallery: the vectors of gallery {gallery.name!r} are from another embedder "
+                f"than those of {source.gallery.name!r} and cannot be compared; send the image"
+            )
+        return replace(search, queries=source.queries, query_crops=source.query_crops)
+
+    def _cost(self, searches: Collection[Search]) -> float:
+        options = self.options
+        images = self.images
+        pipelines = {search.current.model.pipeline for search in searches}
+        cost = sum(pipeline.cost(images) for pipeline in pipelines)
+        answers = len(images) if options.mode == "separate" else 1
+        per_result = PER_RESULT + PER_VECTOR if options.include_vector else PER_RESULT
+        for search in searches:
+            crops = search.gallery.crops
+            by_cosine = search.current.scoring == "cosine"
+            depth = 0 if by_cosine else min(options.rerank_depth, crops)
+            results = answers * min(options.top_k, crops)
+            asking = max(1, len(images), len(search.queries))
+            cost += PER_PAIR * asking * depth + per_result * results
+        return cost
+
+    async def _answer(
+        self,
+        searches: Mapping[str, Search],
+        unsearched: Mapping[str, ServiceError],
+        images: Sequence[ImageFile],
+    ) -> AnsweredQuery | RefusedImage:
+        runtime = self.runtime
+        arrived = time.perf_counter()
+        # Search by poor images too; their faults become warnings.
+        quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
+        pictures = None
+        if self.options.keep_picture:
+            pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
+        embedded: dict[Pipeline, list[Embedded]] = {}
+        for search in searches.values():
+            pipeline = search.current.model.pipeline
+            if pipeline in embedded:
+                continue
+            embedded[pipeline] = await pipeline.embed(images, quality, pictures)
+            refused = [image for image in embedded[pipeline] if isinstance(image, CropProblem)]
+            if refused and len(refused) == len(images):
+                if self.options.mode == "separate":
+                    return refused_image(refused[0])
+                raise UnusableImages(refused)
+            for problem in refused:
+                runtime.metrics.problems.labels(problem.code).inc()
+        answering = [
+            self._answer_gallery(search, embedded[search.current.model.pipeline], arrived)
+            for search in searches.values()
+        ]
+        answers: dict[str, QueryAnswer] = {}
+        problems = dict(unsearched)
+        for name, answer in zip(searches, await gather_all(answering), strict=True):
+            if isinstance(answer, QueryAnswer):
+                answers[name] = answer
+            else:
+                problems[name] = answer
+        if not answers:
+            raise problems[self.names[0]]
+        first = next(iter(searches.values()))
+        prepared = (
+            image.prepared
+            for image in embedded[first.current.model.pipeline]
+            if isinstance(image, EmbeddedImage) and image.prepared.picture
+        )
+        crop_ids = tuple(crop.crop_id for crop in first.query_crops)
+        return AnsweredQuery(answers, problems, len(images), next(prepared, None), crop_ids)
+
+    async def _answer_gallery(
+        self, search: Search, outcomes: Sequence[Embedded], arrived: float
+    ) -> QueryAnswer | ServiceError:
+        """Search by the usable images or, if no images were sent, by the features of the search.
+
+        Args:
+            arrived: start of the embedding, by `time.perf_counter`.
+
+        Returns:
+            The answer, or the error of this gallery alone.
+
+        Raises:
+            EmbedderChanged, UnknownCrop: as in `run_search`.
+        """
+        runtime = self.runtime
+        usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
+        if usable:
+            search = replace(search, queries=np.stack([image.vector for image in usable]))
+        try:
+            ranking, ranked_crops = await run_search(runtime, search)
+        except OF_ONE_GALLERY as error:
+            return error
+        if search.options.group_by == "track":
+            ranked_crops = await _with_spans(runtime, search.gallery, ranked_crops)
+        verdict: SearchVerdict = "nothing_searched"
+        if ranked_crops:
+            verdict = ranked_crops[0].verdict or "no_match"
+        if ranking.sample is not None:
+            place = (search.gallery.gallery_id, search.current.subject)
+            runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
+        warnings = []
+        for position, outcome in enumerate(outcomes, 1):
+            prefix = f"image {position}: " if len(outcomes) > 1 else ""
+            if isinstance(outcome, CropProblem):
+                warnings.append(f"{prefix}left out of the search: {outcome.detail}")
+            else:
+                warnings += [f"{prefix}{fault.detail}" for fault in outcome.faults]
+        return QueryAnswer(
+            gallery_version=ranking.proposal.gallery_version,
+            calibration_version=str(ranking.judge.state.version),
+            calibration=ranking.judge.state,
+            model=search.current.model.description.artefact_fingerprint,
+            scoring=search.current.scoring,
+            verdict=verdict,
+            warnings=warnings,
+            results=ranked_crops,
+            candidates_scored=ranking.candidates_scored,
+            timing_ms=_timing(self.began, arrived, usable, ranking),
+        )
 
 
-def begin_search(
-    runtime: Runtime,
-    gallery: Gallery,
-    images: Sequence[ImageFile],
-    options: QueryOptions,
-    sample: bool,
-) -> Search:
-    """Return a search by the vector in the options, or one whose features are not known yet.
-
-    Args:
-        sample: as in `run_query`.
-
-    Raises:
-        NeedsReindex: no loaded model has the gallery's embedder.
-        InvalidField: the scoring or the vector is invalid.
-    """
-    current = runtime.calibrations.current(gallery, options.scoring)
-    of_one_image = len(images) == 1 or (bool(images) and options.mode == "separate")
-    calibrates = sample and of_one_image and gallery.settings.calibration == "on"
-    search = Search(gallery, current, options, sample=calibrates)
-    if options.vector is not None:
-        search = replace(search, queries=_sent_vector(options, gallery.name, current.model))
-    return search
+async def gather_all(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results in order; if one raises, cancel the others and re-raise its error."""
+    if len(work) == 1:
+        return [await work[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in work]
+    except ExceptionGroup as errors:
+        # The HTTP layer answers service errors, but not exception groups.
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
-async def search_by_crops(runtime: Runtime, search: Search) -> Search:
-    """Return the search with the features of the crops to search by.
+def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
+    """Return the search with the features of the crops to search by, and their embedder.
 
     Raises:
         UnknownCrop, UnknownTrack, UnknownIdentity: the gallery does not have them.
         InvalidField: several cameras have a track with this id.
-        EmbedderChanged: the gallery has another embedder than the search.
     """
-    embedder, search = await runtime.galleries.read(_with_query_crops, runtime.record, search)
-    if embedder != search.current.model.embedder:
-        await runtime.galleries.catch_up()
-        raise EmbedderChanged
-    return search
-
-
-def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
     gallery = search.gallery
     options = search.options
     number = gallery.gallery_id
-    excluded: Iterable[int]
     unknown = UnknownTrack(gallery.name, options.track)
     if isinstance(options, SimilarOptions):
         unknown = UnknownIdentity(gallery.name, options.identity)
-        excluded, best = record.people.rows(number, options.identity, BEST_CROPS)
-        crops = list(record.crops.by_row(number, best).values())
+        own, slots = record.people.rows(number, options.identity, BEST_CROPS)
     elif options.track is not None:
         camera = _camera_of_track(record, gallery, options.track, options.camera)
         slots = record.tracks.spread(number, options.track, camera, MOST_ASKING)
-        crops = list(record.crops.by_row(number, slots).values())
-        excluded = record.tracks.slots(number, options.track, camera)
+        own = record.tracks.slots(number, options.track, camera)
     else:
-        crops = list(record.crops.by_id(number, options.crop_id).values())
-        excluded = [crop.row_id for crop in crops]
-    embedder, vectors = record.crops.vectors_of(number, crops)
-    # A crop removed since it was read has no vector.
-    crops = [crop for crop in crops if crop.row_id in vectors]
-    present = {crop.crop_id for crop in crops}
+        slots = [crop.row_id for crop in record.crops.by_id(number, options.crop_id).values()]
+        own = slots
+    embedder, crops = record.crops.vectors_of(number, slots)
+    # A crop removed since its slot was read has no vector.
+    present = {crop.label.crop_id for crop in crops}
     for crop_id in options.crop_id:
         if crop_id not in present:
             raise UnknownCrop(gallery.name, crop_id)
@@ -195,9 +352,9 @@ def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
         raise unknown
     search = replace(
         search,
-        queries=np.stack([vectors[crop.row_id] for crop in crops]),
-        query_crops=tuple(crops),
-        own=frozenset(excluded),
+        queries=np.stack([crop.vector for crop in crops]),
+        query_crops=tuple(crop.label for crop in crops),
+        without=frozenset(own),
     )
     return embedder, search
 
@@ -217,112 +374,6 @@ def _camera_of_track(
     return camera or cameras[0]
 
 
-def cost_of_search(
-    model: LoadedModel, gallery: Gallery, images: Sequence[ImageFile], options: QueryOptions
-) -> float:
-    by_cosine = model.chosen_scoring(options.scoring) == "cosine"
-    depth = 0 if by_cosine else min(options.rerank_depth, gallery.crops)
-    answers = max(1, len(images)) if options.mode == "separate" else 1
-    results = answers * min(options.top_k, gallery.crops)
-    asking = MOST_ASKING if options.track else len(options.crop_id)
-    return search_cost(max(len(images), asking), depth, results, options.include_vector)
-
-
-async def _answer_each(
-    runtime: Runtime, search: Search, images: Sequence[ImageFile], began: float
-) -> list[AnsweredQuery | RefusedImage]:
-    async def answer(image: ImageFile) -> AnsweredQuery | RefusedImage:
-        try:
-            embedding = submit_images(runtime, search, [image])
-            return await answer_search(runtime, search, embedding, began)
-        except UnusableImages as error:
-            return refused_image(error.first)
-
-    return await gather_all(answer(image) for image in images)
-
-
-async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results in order; if one raises, cancel the others and re-raise its error."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in work]
-    except ExceptionGroup as errors:
-        # The HTTP layer answers service errors, but not exception groups.
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-def submit_images(
-    runtime: Runtime, search: Search, images: Sequence[ImageFile]
-) -> list[Future[Embedded]]:
-    # Search by poor images too; their faults become warnings.
-    quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
-    pictures = None
-    if search.options.keep_picture:
-        pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
-    return search.current.model.pipeline.submit(images, quality, pictures)
-
-
-async def answer_search(
-    runtime: Runtime,
-    search: Search,
-    embedding: Sequence[Future[Embedded]],
-    began: float,
-) -> AnsweredQuery:
-    """Search by the usable images or, if no images were sent, by the features of the search.
-
-    Args:
-        embedding: futures of the embedded images, which other searches may await too.
-        began: arrival time of the request, by `time.perf_counter`.
-
-    Raises:
-        UnusableImages: no image is usable.
-        EmbedderChanged, UnknownGallery, UnknownCrop: as in `run_search`.
-    """
-    arrived = time.perf_counter()
-    ranked = None
-    if len(embedding) == 1 and search.gallery.outside_index is None:
-        # The thread that embeds the image queues the search directly, bypassing the event loop.
-        ranking_image = runtime.device.submit_after(embedding[0], search.rank_embedded)
-        (ranked,) = await results([ranking_image])
-    outcomes = await results(embedding)
-    usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
-    problems = [outcome for outcome in outcomes if isinstance(outcome, CropProblem)]
-    if problems and not usable:
-        raise UnusableImages(problems)
-    if usable:
-        search = replace(search, queries=np.stack([image.vector for image in usable]))
-
-    ranking, ranked_crops = await run_search(runtime, search, ranked)
-    if search.options.group_by == "track":
-        ranked_crops = await _with_spans(runtime, search.gallery, ranked_crops)
-    verdict: SearchVerdict = "nothing_searched"
-    if ranked_crops:
-        verdict = ranked_crops[0].verdict or "no_match"
-    for problem in problems:
-        runtime.metrics.problems.labels(problem.code).inc()
-    runtime.metrics.verdicts.labels(verdict).inc()
-    if ranking.sample is not None:
-        place = (search.gallery.gallery_id, search.current.subject)
-        runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
-
-    answer = QueryAnswer(
-        gallery_version=ranking.proposal.gallery_version,
-        calibration_version=str(ranking.judge.state.version),
-        calibration=ranking.judge.state,
-        model=search.current.model.description.artefact_fingerprint,
-        scoring=search.current.scoring,
-        verdict=verdict,
-        warnings=_warnings(outcomes),
-        results=ranked_crops,
-        candidates_scored=ranking.candidates_scored,
-        timing_ms=_timing(began, arrived, usable, ranking),
-    )
-    prepared = (image.prepared for image in usable if image.prepared.picture)
-    crop_ids = tuple(crop.crop_id for crop in search.query_crops)
-    return AnsweredQuery(answer, len(embedding), next(prepared, None), crop_ids)
-
-
 async def _with_spans(
     runtime: Runtime, gallery: Gallery, ranked_crops: Sequence[RankedCrop]
 ) -> list[RankedCrop]:
@@ -334,17 +385,6 @@ async def _with_spans(
         span = spans.get((crop.track or "", crop.camera))
         results.append(crop.model_copy(update=span) if span else crop)
     return results
-
-
-def _warnings(outcomes: Sequence[Embedded]) -> list[str]:
-    warnings = []
-    for number, outcome in enumerate(outcomes, 1):
-        prefix = f"image {number}: " if len(outcomes) > 1 else ""
-        if isinstance(outcome, CropProblem):
-            warnings.append(f"{prefix}left out of the search: {outcome.detail}")
-        else:
-            warnings += [f"{prefix}{fault.detail}" for fault in outcome.faults]
-    return warnings
 
 
 def _timing(
@@ -365,62 +405,43 @@ def _timing(
     )
 
 
-async def run_search(
-    runtime: Runtime, search: Search, ranked: Ranking | Proposal | None = None
-) -> tuple[Ranking, list[RankedCrop]]:
+async def run_search(runtime: Runtime, search: Search) -> tuple[Ranking, list[RankedCrop]]:
     """Search until the record has every result, and return the ranking with the results.
 
     Each further round excludes the crops found deleted, so that they do not displace other results.
-
-    Args:
-        ranked: the result of `search.rank`, if it was already called.
 
     Raises:
         EmbedderChanged: the gallery switched to another embedder after the search began.
         UnknownGallery: the gallery was deleted.
         UnknownCrop: a crop searched by was deleted.
     """
-    # Crops of a track may be deleted during the search; crops named by id must exist.
-    named = search.query_crops if search.options.crop_id else ()
+    # Crops of a track may be deleted during the search; crops named by id must exist, unless they
+    # are of another gallery.
+    named = search.query_crops if search.options.crop_id and search.without else ()
     required = [crop.row_id for crop in named]
-    deleted_rows: frozenset[int] = frozenset()
     for attempt in range(ROUNDS):
-        search = replace(search, deeper=DEEPER**attempt, gone=deleted_rows)
-        ranking = await _rank(runtime, search, ranked)
-        ranked = None
+        if attempt > 1:
+            # More crops were deleted at once than a round finds.
+            await runtime.galleries.catch_up()
+        steps = search.rank()
+        if search.gallery.outside_index and runtime.outside:
+            # Do not block the device thread with calls to an external index.
+            try:
+                await runtime.outside.run(next, steps)
+            except UnknownGallery as error:
+                raise UnknownGallery(search.gallery.name) from error
+        while (ranking := await runtime.device.run(next, steps)) is None:
+            continue
         row_ids = ranking.best.row_ids.tolist()
         labels = await runtime.galleries.find_crops(search.gallery, row_ids + required)
         for crop in named:
             if crop.row_id not in labels:
                 raise UnknownCrop(search.gallery.name, crop.crop_id)
         deleted = frozenset(row_ids) - labels.keys()
-        deleted_rows |= deleted
         if not deleted:
             break
+        search = replace(search, without=search.without | deleted)
     return ranking, search.results(ranking, labels)
-
-
-async def _rank(runtime: Runtime, search: Search, ranked: Ranking | Proposal | None) -> Ranking:
-    gallery = search.gallery
-    if ranked is None:
-        proposal = None
-        if gallery.outside_index and runtime.outside:
-            # Do not block the device thread with calls to an external index.
-            if gallery.embedder != search.current.model.embedder:
-                raise EmbedderChanged
-            try:
-                proposal = await runtime.outside.run(search.propose)
-            except UnknownGallery as error:
-                raise UnknownGallery(gallery.name) from error
-        ranked = await runtime.device.run(search.rank, proposal)
-    if isinstance(ranked, Ranking):
-        return ranked
-    # Many pairs are scored in slices, between which other work runs.
-    began = time.perf_counter()
-    logits = await search.current.model.networks.pair_scores_in_slices(
-        runtime.device, search.queries, ranked.scored.vectors
-    )
-    return await runtime.device.run(search.finish, ranked, logits, began)
 
 
 def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDArray[np.float32]:
@@ -468,20 +489,20 @@ async def find_similar(
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
     options = SimilarOptions(identity=identity, top_k=limit)
-    results = None
-    async with runtime.admission.admit(search_cost(BEST_CROPS, RERANK_DEPTH, limit, False)):
-        while results is None:
-            with contextlib.suppress(EmbedderChanged):
-                search = begin_search(runtime, gallery, [], options, sample=False)
-                search = await search_by_crops(runtime, search)
-                _, results = await run_search(runtime, search)
-    similar = {result.identity: result for result in results if result.identity and result.verdict}
+    queries = await GalleriesQuery(runtime, [gallery.name], [], options, sample=False).answer()
+    similar = {
+        crop.identity: crop
+        for query in queries
+        if isinstance(query, AnsweredQuery)
+        for crop in query.answer.results
+        if crop.identity and crop.verdict
+    }
     count = runtime.record.people.counts
     counts = await runtime.galleries.read(count, gallery.gallery_id, list(similar))
     return SimilarIdentities(
         results=[
-            SimilarIdentity.model_validate({**dict(result), "crops": counts[name]})
-            for name, result in similar.items()
+            SimilarIdentity.model_validate({**dict(crop), "crops": counts[name]})
+            for name, crop in similar.items()
             if name in counts
         ]
     )

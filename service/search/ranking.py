@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,16 +12,19 @@ from numpy.typing import NDArray
 
 from gmn_client.models import RankedCrop
 from model.arrays import unit_rows
-from model.crops.decode import CropProblem
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
 from model.search_calibration import pack_search
-from service.engine.batcher import Embedded
-from service.engine.networks import PASSES_PER_SLICE, passes_of
+from service.engine.networks import slices_of
 from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.candidates import ORDERED_CROPS, Candidates, order_by_neighbours
+from service.search.candidates import (
+    ORDERED_CROPS,
+    Candidates,
+    first_places,
+    order_by_neighbours,
+)
 from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 
@@ -104,11 +106,10 @@ class Search:
         current: model and calibration, fixed from the embedding of the images to the answer.
         queries: features `(m, d)` of the images; none until they are embedded.
         query_crops: the crops searched by, of this gallery or another one.
-        own: `row_id`s of those in this gallery, or of all crops of their track; never results.
+        without: `row_id`s that are never results: of crops found deleted, of the crops searched by
+            that are in this gallery, or of all crops of their track.
         sample: store the scores of nine people for the calibration, if the search is deep enough.
         galleries: number of galleries searched at once; each has its share of the false-alarm rate.
-        deeper: factor on the number of crops examined, after rounds that found deleted crops.
-        gone: `row_id`s of the crops found deleted, which are excluded.
     """
 
     gallery: Gallery
@@ -116,24 +117,22 @@ class Search:
     options: QueryOptions
     queries: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     query_crops: tuple[CropLabel, ...] = ()
-    own: frozenset[int] = frozenset()
+    without: frozenset[int] = frozenset()
     sample: bool = False
     galleries: int = 1
-    deeper: int = 1
-    gone: frozenset[int] = frozenset()
 
-    def propose(self) -> Proposal:
-        """Find the candidates by cosine, on the thread that owns the index."""
+    def _propose(self) -> Proposal:
         began = time.perf_counter()
+        if self.gallery.embedder != self.current.model.embedder:
+            raise EmbedderChanged
         options = self.options
         index = self.gallery.index
         cameras = [crop.camera for crop in self.query_crops] or [options.camera]
-        wanted = options.filter(cameras, self.gone | self.own)
+        wanted = options.filter(cameras, self.without)
 
         by_cosine = self.current.scoring == "cosine"
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth
-        top_k = options.top_k * self.deeper
-        limit = max(top_k, depth)
+        limit = max(options.top_k, depth)
         listed = max(limit, ORDERED_CROPS) if by_cosine else limit
         needs_level = self.sample or self.current.by_level
         examined = max(listed, NEAR) if needs_level else listed
@@ -152,10 +151,10 @@ class Search:
 
         result_count = len(candidates.row_ids)
         if options.group_by != "crop":
-            result_count = len(candidates.first_of_sets())
-        if result_count < top_k and len(candidates.row_ids) < candidates.searched:
+            result_count = len(first_places(candidates.sets))
+        if result_count < options.top_k and len(candidates.row_ids) < candidates.searched:
             # The head has too few identities: append the nearest crops of others.
-            groups = index.search(self.queries, top_k, wanted, True, options.group_by)
+            groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
 
         version = self.gallery.version if near.version is None else near.version
@@ -172,40 +171,35 @@ class Search:
             ended=time.perf_counter(),
         )
 
-    def rank(self, proposal: Proposal | None = None) -> Ranking | Proposal:
-        """Score, order, group and judge the candidates, on the device thread.
+    def rank(self) -> Iterator[Ranking | None]:
+        """Find candidates by cosine, then score, order, group and judge them, in steps.
 
-        Args:
-            proposal: result of `propose`, if it was called on another thread.
+        The first step runs on a thread that may search the index, the others on the device thread.
 
-        Returns:
-            A proposal if scoring its pairs would block the device thread for long: score it in
-            slices and call `finish`.
+        Yields:
+            None wherever other work may run before more pairs are scored, and then the ranking.
 
         Raises:
             EmbedderChanged: the gallery has another embedder than `current`.
         """
-        if self.gallery.embedder != self.current.model.embedder:
-            raise EmbedderChanged
-        proposal = proposal or self.propose()
-        scored = proposal.scored
+        proposal = self._propose()
+        if proposal.candidates.version is not None:
+            # An external index was searched, whose threads must not use the device.
+            yield None
         began = time.perf_counter()
-        if self.current.scoring == "cosine":
-            return self.finish(proposal, None, began)
-        if passes_of(len(self.queries), len(scored.row_ids)) > PASSES_PER_SLICE:
-            return proposal
-        logits = self.current.model.networks.pair_scores(self.queries, scored.vectors)
-        return self.finish(proposal, logits, began)
+        logits = None
+        if self.current.scoring != "cosine":
+            vectors = proposal.scored.vectors
+            logits = np.empty(len(vectors), np.float32)
+            for part in slices_of(len(self.queries), len(vectors)):
+                if part.start:
+                    yield None
+                pair_scores = self.current.model.networks.pair_scores
+                logits[part] = pair_scores(self.queries, vectors[part])
+        yield self._finish(proposal, logits, began)
 
-    def rank_embedded(self, embedded: Future[Embedded]) -> Ranking | Proposal | None:
-        """Call `rank` with one image; return None if the image is unusable."""
-        outcome = embedded.result()
-        if isinstance(outcome, CropProblem):
-            return None
-        return replace(self, queries=outcome.vector[None]).rank()
-
-    def finish(self, proposal: Proposal, logits: Array | None, scoring_began: float) -> Ranking:
-        """Order, group and judge scored candidates, on the device thread.
+    def _finish(self, proposal: Proposal, logits: Array | None, scoring_began: float) -> Ranking:
+        """Order, group and judge scored candidates.
 
         Args:
             logits: M-Net's scores of `proposal.scored`, `(n,)`; None if the scoring is the cosine.
@@ -249,11 +243,11 @@ class Search:
             (candidates.row_ids[head], -candidates.cosines[head], -scores[head])
         )
         if self.options.group_by != "crop":
-            order = order[candidates[order].first_of_sets()]
+            order = order[first_places(candidates.sets[order])]
         elif self.options.order == "neighbours":
             best = order[np.isfinite(scores[order])][:ORDERED_CROPS]
             order[: len(best)] = best[order_by_neighbours(candidates[best], scores[best])]
-        order = order[: self.options.top_k * self.deeper]
+        order = order[: self.options.top_k]
         return Ranking(
             proposal=proposal,
             best=candidates[order],
@@ -266,7 +260,7 @@ class Search:
         )
 
     def results(self, ranking: Ranking, labels: Mapping[int, CropLabel]) -> list[RankedCrop]:
-        """Return up to `top_k` results of a ranking, best first.
+        """Return the results of a ranking, best first.
 
         Args:
             labels: labels by slot; crops without labels are omitted.
@@ -278,7 +272,7 @@ class Search:
         results: list[RankedCrop] = []
         for place, row_id in enumerate(best.row_ids.tolist()):
             label = labels.get(row_id)
-            if label is None or len(results) == self.options.top_k:
+            if label is None:
                 continue
             score = float(ranking.scores[place])
             logit = float(ranking.logits[place])
@@ -315,7 +309,7 @@ class Search:
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
                 near = self.gallery.index.search(self.queries, DEEPEST, wanted)
-            extended = scored.extended(near[near.first_of_groups()], MORE_PAIRS)
+            extended = scored.extended(near[first_places(near.groups)], MORE_PAIRS)
             people = leading_scores(extended, extended.cosines, joins_at)
             if len(people) == RANKS:
                 # Crops farther than the ninth person need no pair score.

@@ -139,7 +139,6 @@ async def write_alert(
 
 
 async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
-    """Write an alert if a list has raised more false alarms than were forecast."""
     watch = await runtime.galleries.read(runtime.record.watches.get, gallery.gallery_id)
     if watch is None or watch.state == "disarmed" or watch.promised.high is None:
         return

@@ -33,7 +33,6 @@ SIGNED_FOR = timedelta(hours=1)
 
 
 async def send_deliveries(runtime: Runtime) -> None:
-    """Send due deliveries until cancelled, in one of the processes of a data directory."""
     lock = runtime.settings.data_dir / "webhooks.lock"
     wake = asyncio.get_running_loop().call_soon_threadsafe
     runtime.galleries.on_alerts = lambda: wake(runtime.watches.announce)

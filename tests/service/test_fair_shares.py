@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ from PIL import Image
 
 from model.artefact import load_artefact
 from model.torch_runtime import TorchRuntime
-from service.engine.admission import search_cost
 from service.engine.device import DeviceThread
-from service.engine.networks import PAIRS_PER_PASS, Networks
-from service.errors import ServiceStopping
+from service.engine.networks import PAIRS_PER_PASS, Networks, slices_of
 from service.ops.threads import CALLER, MonitoredThreadPool
-from service.settings import Settings
 from tests.service.conftest import files
 
 MEGAPIXEL = 1_000_000
@@ -84,12 +80,6 @@ def test_the_cost_of_a_search_is_of_the_crops_that_there_are(service, drawn_crop
     answer = _post(service, QUERIES, images, rerank_depth="10000", scoring="mnet")
     assert answer.status_code == 200
     assert answer.json()["candidates_scored"] == len(drawn_crops)
-
-
-def test_many_images_at_a_great_depth_cost_more_than_one_request_may():
-    share = Settings().max_cost / 2
-    assert search_cost(128, 10_000, 10, with_vectors=False) > share
-    assert search_cost(1, 10_000, 10, with_vectors=False) < share / 10
 
 
 def test_files_that_are_no_images_cost_nothing_to_decode(service, drawn_crops):
@@ -181,44 +171,6 @@ def test_a_pool_takes_the_calls_of_callers_in_turn():
     assert done == ["eve 0", "bob", "eve 1", "eve 2"]
 
 
-def test_a_call_on_the_result_of_another_takes_its_callers_turn():
-    pool = MonitoredThreadPool(1, "turns")
-    gate = threading.Event()
-    awaited: Future[str] = Future()
-    done: list[str] = []
-    pool.submit(gate.wait, 10)
-    CALLER.set("eve")
-    pool.submit(done.append, "eve 1")
-    last = pool.submit_after(awaited, lambda future: done.append(future.result()))
-    CALLER.set("bob")
-    awaited.set_result("eve 2")
-    pool.submit(done.append, "bob 1")
-    pool.submit(done.append, "bob 2")
-    gate.set()
-    last.result(10)
-    pool.shutdown()
-    assert done == ["eve 1", "bob 1", "eve 2", "bob 2"]
-
-
-def test_a_call_on_the_result_of_another_has_its_error_and_cancels_it_with_itself():
-    pool = MonitoredThreadPool(1, "turns")
-    failed: Future[str] = Future()
-    waiting: Future[str] = Future()
-    late: Future[str] = Future()
-    failing = pool.submit_after(failed, Future.result)
-    cancelled = pool.submit_after(waiting, Future.result)
-    refused = pool.submit_after(late, Future.result)
-    failed.set_exception(OSError("no"))
-    with pytest.raises(OSError, match="no"):
-        failing.result(10)
-    assert cancelled.cancel()
-    assert waiting.cancelled()
-    pool.shutdown()
-    late.set_result("yes")
-    with pytest.raises(ServiceStopping):
-        refused.result(10)
-
-
 def test_changes_of_an_index_keep_their_order_whoever_makes_them():
     device = DeviceThread()
     done: list[int] = []
@@ -243,9 +195,13 @@ def test_scores_in_slices_are_equal_to_the_last_digit_and_others_come_between(
     device = DeviceThread()
     others: list[str] = []
 
-    async def ask() -> Any:
+    async def score() -> list[Any]:
+        parts = slices_of(queries, candidates)
+        return [await device.run(networks.pair_scores, asked, shown[part]) for part in parts]
+
+    async def ask() -> list[Any]:
         CALLER.set("eve")
-        scoring = asyncio.create_task(networks.pair_scores_in_slices(device, asked, shown))
+        scoring = asyncio.create_task(score())
         await asyncio.sleep(0)
         CALLER.set("bob")
         other = asyncio.wrap_future(device.submit(others.append, "bob"))
@@ -255,5 +211,5 @@ def test_scores_in_slices_are_equal_to_the_last_digit_and_others_come_between(
 
     sliced = asyncio.run(ask())
     device.shutdown()
-    assert np.array_equal(whole, sliced)
+    assert np.array_equal(whole, np.concatenate(sliced))
     assert candidates > PAIRS_PER_PASS

@@ -25,7 +25,7 @@ from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.search import refit
 from service.search.options import QueryOptions
-from service.search.query import run_query
+from service.search.query import GalleriesQuery
 from service.search.refit import (
     LEAST_SEARCHES,
     REFIT_AFTER_SEARCHES,
@@ -63,7 +63,7 @@ async def fit(runtime) -> None:
 
 async def ask(runtime, people) -> list[str]:
     answers = [
-        await run_query(runtime, runtime.galleries.get("default"), [draw(person, 7)], COSINE)
+        await GalleriesQuery(runtime, ["default"], [draw(person, 7)], COSINE).answer()
         for person in people
     ]
     return [query.answer.verdict for (query,) in answers]
@@ -98,7 +98,8 @@ def test_photographed_people_are_found_and_strangers_are_not_without_a_search_be
         for people in (range(1, 61), range(61, 121)):
             images = [image(person, 3) for person in people]
             answers = [
-                (await run_query(runtime, gallery, [crop], QueryOptions()))[0] for crop in images
+                (await GalleriesQuery(runtime, ["default"], [crop], QueryOptions()).answer())[0]
+                for crop in images
             ]
             verdicts.append([query.answer.verdict for query in answers])
         return verdicts
@@ -162,7 +163,7 @@ def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(r
             await enroll(runtime, gallery, [image])
         await fit(runtime)
         options = QueryOptions(scoring="cosine", cameras=("west",), group_by="identity", top_k=20)
-        (query,) = await run_query(runtime, gallery, [draw(65, 7)], options)
+        (query,) = await GalleriesQuery(runtime, ["default"], [draw(65, 7)], options).answer()
         return query.answer.results
 
     results = asyncio.run(search())
@@ -325,7 +326,7 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
             await enroll(runtime, runtime.galleries.get("default"), images)
         monkeypatch.setattr(networks, "pair_scores", counting)
         options = QueryOptions(rerank_depth=100)
-        await run_query(runtime, runtime.galleries.get("default"), [draw(0, 20)], options)
+        await GalleriesQuery(runtime, ["default"], [draw(0, 20)], options).answer()
         ((_, rows),) = runtime.calibrations.take_recorded().items()
         return len(rows)
 

@@ -120,24 +120,21 @@ class StandIn:
         self.done: list[str] = []
         self.entered, self.go_on = threading.Event(), threading.Event()
         self.settings = SimpleNamespace(max_batch=32)
+        self.description = SimpleNamespace(scorings=("cosine",))
         self.networks = SimpleNamespace(runtime=SimpleNamespace(embed=self._embed))
         self.pipeline = SimpleNamespace(
             resize=self._resize, threads=MonitoredThreadPool(2, "decode")
         )
         self._value = value
 
-    async def _resize(self, images):
-        return [np.zeros((32, 16, 3), np.uint8) for _ in images]
+    async def _resize(self, _):
+        return np.zeros((32, 16, 3), np.uint8)
 
     def _embed(self, crops):
         self.entered.set()
         assert self.go_on.wait(10)
         self.done.append(f"{len(crops)} variants")
         return np.full((len(crops), 2), self._value, np.float32)
-
-
-def _scores(one, others):
-    return np.asarray(others @ one, np.float32)
 
 
 @pytest.fixture
@@ -151,9 +148,7 @@ def test_others_are_served_between_the_passes_of_an_explanation(device):
     runtime = StandIn(device)
 
     async def explain_among_others():
-        explaining = asyncio.ensure_future(
-            explain_pair(runtime, runtime, [b"", b""], "cosine", _scores)
-        )
+        explaining = asyncio.ensure_future(explain_pair(runtime, runtime, [b"", b""], "cosine"))
         await asyncio.to_thread(runtime.entered.wait, 10)
         other = device.submit(lambda: runtime.done.append("another request"))
         runtime.go_on.set()
@@ -168,9 +163,7 @@ def test_nothing_more_is_computed_for_a_client_that_left(device):
     runtime = StandIn(device)
 
     async def leave():
-        explaining = asyncio.ensure_future(
-            explain_pair(runtime, runtime, [b"", b""], "cosine", _scores)
-        )
+        explaining = asyncio.ensure_future(explain_pair(runtime, runtime, [b"", b""], "cosine"))
         await asyncio.to_thread(runtime.entered.wait, 10)
         explaining.cancel()
         runtime.go_on.set()
@@ -186,4 +179,4 @@ def test_a_model_without_a_finite_vector_explains_nothing(device):
     runtime = StandIn(device, value=float("nan"))
     runtime.go_on.set()
     with pytest.raises(UnusableImages, match="without explain"):
-        asyncio.run(explain_pair(runtime, runtime, [b"", b""], "cosine", _scores))
+        asyncio.run(explain_pair(runtime, runtime, [b"", b""], "cosine"))

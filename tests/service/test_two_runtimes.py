@@ -21,7 +21,7 @@ from service.maintenance import JOBS
 from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.search.options import QueryOptions
-from service.search.query import run_query
+from service.search.query import GalleriesQuery
 from service.search.refit import store_and_refit
 from service.settings import Settings
 from tests.outside import zip_of_crops
@@ -164,13 +164,13 @@ def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, drawn_cro
             ids[:3],
         )
         assert behind.crops == 8
-        (answered,) = await run_query(
-            third, behind, [drawn_crops[0].png], QueryOptions(top_k=5, rerank_depth=5)
-        )
+        options = QueryOptions(top_k=5, rerank_depth=5)
+        (answered,) = await GalleriesQuery(third, ["left"], [drawn_crops[0].png], options).answer()
         found = [result.crop_id for result in answered.answer.results]
         assert [result.rank for result in answered.answer.results] == [1, 2, 3, 4, 5]
         assert set(found) == set(ids[3:])
+        by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_id=(ids[0],)))
         with pytest.raises(UnknownCrop):
-            await run_query(third, behind, [], QueryOptions(crop_id=(ids[0],)))
+            await by_crop.answer()
 
     asyncio.run(query_of_one_that_follows_no_more())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from gmn_client.models import (
     Embedding,
     Embeddings,
     GalleriesAnswer,
-    GalleryAnswer,
     ModelInfo,
     PairScore,
     QueryAnswer,
+    RefusedImage,
     SeparateAnswers,
     SeparateGalleriesAnswers,
 )
@@ -37,10 +38,10 @@ from service.http.problems import (
     write_list,
 )
 from service.runtime import Call, Runtime
-from service.search.across import MOST_GALLERIES, GalleriesOptions, JointQuery
+from service.search.across import MOST_GALLERIES, GalleriesOptions, merge_answers
 from service.search.options import MAX_METADATA_BYTES, PairOptions, QueryOptions
 from service.search.pairs import compare
-from service.search.query import AnsweredQuery, run_query
+from service.search.query import AnsweredQuery, GalleriesQuery
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
 galleries_router = guarded_router("/v1", "queries")
@@ -93,29 +94,18 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     or `track` leave out the crops they name; several crops are scored by the mean. With `vector`
     nothing is embedded.
     """
-    runtime = call.runtime
-    gallery = call.gallery
-    runtime.audit.require_room()
-    # Without a body nothing is received.
-    began = getattr(request.state, "received", None)
-    if form.min_version:
-        await runtime.galleries.wait_for_version(gallery, form.min_version)
-        # Waiting for the version is not a stage of the query.
-        began = None
-    images = await form.read_crops()
-    separate = bool(images) and form.mode == "separate"
-    if separate:
-        _require_room(len(images), form.top_k)
-    answered = await run_query(runtime, gallery, images, form, call.caller.learn, began)
-    queries = [query for query in answered if isinstance(query, AnsweredQuery)]
-    rankings = [query.answer for query in queries]
+    name = call.gallery.name
+    versions = {name: form.min_version} if form.min_version else {}
+    queries = await _answer(request, call, form, [name], versions)
+    answered = [query for query in queries if isinstance(query, AnsweredQuery)]
+    rankings = [query.answers[name] for query in answered]
     if form.keep:
-        rankings = await keep_answers(call, form, queries)
+        rankings = await keep_answers(call, form, answered)
     for ranking in rankings:
-        _note_search(runtime, gallery.name, form, ranking)
+        _note_search(call.runtime, name, form, ranking)
     remaining = iter(rankings)
-    answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in answered]
-    if separate:
+    answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in queries]
+    if form.mode == "separate":
         response = await answer_each(request, SeparateAnswers(results=answers))
     elif form.include_vector or form.top_k > SHORT_RANKING:
         response = await write_list(answers[0])
@@ -124,16 +114,42 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     return response
 
 
-def _require_room(rankings: int, top_k: int) -> None:
-    if rankings * top_k > MAX_RESULTS:
+async def _answer(
+    request: Request,
+    call: Call,
+    form: QueryForm,
+    names: Sequence[str],
+    versions: Mapping[str, int],
+    home: str | None = None,
+) -> list[AnsweredQuery | RefusedImage]:
+    """Wait until galleries have reached their versions, then answer the query.
+
+    Args:
+        names, home: as in `GalleriesQuery`.
+    """
+    runtime = call.runtime
+    runtime.audit.require_room()
+    # Without a body nothing is received.
+    began = getattr(request.state, "received", None)
+    images = await form.read_crops()
+    rankings = len(names) * (len(images) if form.mode == "separate" else 1)
+    if rankings * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
-            f"top_k: {rankings} rankings of {top_k:,} results each are more than the "
+            f"top_k: {rankings} rankings of {form.top_k:,} results each are more than the "
             f"{MAX_RESULTS:,} results of one answer; send a smaller top_k, or fewer images or "
             "galleries"
         )
+    for name, version in versions.items():
+        await runtime.galleries.wait_for_version(await runtime.galleries.find(name), version)
+        # Waiting for a version is not a stage of the query.
+        began = None
+    began = began or time.perf_counter()
+    query = GalleriesQuery(runtime, names, images, form, call.caller.learn, began, home)
+    return await query.answer()
 
 
 def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryAnswer) -> None:
+    runtime.metrics.verdicts.labels(answer.verdict).inc()
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
     # Metadata may be personal.
     filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
@@ -172,28 +188,25 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
     `mode=separate` each image gets its own answer.
     """
     runtime = call.runtime
-    runtime.audit.require_room()
     names = _galleries_of(call, form)
-    images = await form.read_crops()
-    separate = bool(images) and form.mode == "separate"
-    _require_room(len(names) * (len(images) if separate else 1), form.top_k)
-    began = getattr(request.state, "received", None)
-    for name, version in (form.min_versions or {}).items():
+    versions = form.min_versions or {}
+    for name in versions:
         if name not in names:
             raise InvalidField(
                 f"min_versions: gallery {name!r} is not searched; add it to galleries, or leave "
                 "its version out"
             )
-        await runtime.galleries.wait_for_version(await runtime.galleries.find(name), version)
-        # Waiting for a version is not a stage of the query.
-        began = None
-    began = began or time.perf_counter()
-    answers = await JointQuery(runtime, names, images, form, call.caller.learn, began).answer()
-    for answer in answers:
-        for gallery in answer.galleries if isinstance(answer, GalleriesAnswer) else ():
-            if isinstance(gallery, GalleryAnswer):
-                _note_search(runtime, gallery.gallery, form, gallery)
-    if separate:
+    answers: list[GalleriesAnswer | RefusedImage] = []
+    for query in await _answer(request, call, form, names, versions, form.gallery):
+        if isinstance(query, RefusedImage):
+            answers.append(query)
+            continue
+        for name, answer in query.answers.items():
+            _note_search(runtime, name, form, answer)
+        for problem in query.problems.values():
+            runtime.metrics.problems.labels(problem.code).inc()
+        answers.append(merge_answers(names, query, form))
+    if form.mode == "separate":
         return await answer_each(request, SeparateGalleriesAnswers(results=answers))
     return await write_list(answers[0])
 

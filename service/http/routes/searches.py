@@ -39,24 +39,18 @@ Everyone = Annotated[
 class ReviewForm(Form):
     """A decision on results of a kept search."""
 
-    crop_ids: list[Id] = Field(
-        min_length=1, max_length=kept_searches.KEPT_RESULTS, description="Results of the search."
-    )
-    decision: Literal["confirmed", "rejected", "open"] = Field(
-        description="Whether they show the person that was searched for; `open` takes it back."
-    )
-    identity: Name | None = Field(
-        None, description="With `confirmed`: these crops' name from now on; needs `admin`."
-    )
-    enroll: bool = Field(
-        False, description="With `confirmed`: enroll the picture under it; needs `enroll`."
-    )
-    camera: Camera | None = Field(
-        None, description="With `enroll`: the camera that took the picture."
-    )
-    captured_at: Moment | None = Field(
-        None, description="With `enroll`: when it was taken; RFC 3339, with zone."
-    )
+    crop_ids: list[Id] = Field(min_length=1, max_length=kept_searches.KEPT_RESULTS)
+    """Results of the search."""
+    decision: Literal["confirmed", "rejected", "open"]
+    """Whether they show the person that was searched for; `open` takes it back."""
+    identity: Name | None = None
+    """With `confirmed`: these crops' name from now on; needs `admin`."""
+    enroll: bool = False
+    """With `confirmed`: enroll the picture under it; needs `enroll`."""
+    camera: Camera | None = None
+    """With `enroll`: the camera that took the picture."""
+    captured_at: Moment | None = None
+    """With `enroll`: when it was taken; RFC 3339, with zone."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

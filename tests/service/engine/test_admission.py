@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from service.engine import admission as admission_module
 from service.engine.admission import MAX_WAITING, Admission
 from service.errors import QueueFull, TooCostly
-from service.http.forms import MULTIPART, SomeImagesForm
+from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
 from service.http.problems import handle_errors
@@ -158,10 +158,10 @@ def ask(admission):
     def caller(*_):
         return LOCAL_ADMIN
 
-    async def images(form: Annotated[SomeImagesForm, MULTIPART]) -> int:
+    async def images(form: Sent[SomeImagesForm]) -> int:
         return len(form.images)
 
-    async def settings(form: Annotated[GallerySettingsFields, MULTIPART]) -> str:
+    async def settings(form: Sent[GallerySettingsFields]) -> str:
         return str(form.retention_days)
 
     router = guarded_router("/v1", "tests")

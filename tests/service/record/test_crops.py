@@ -52,10 +52,9 @@ def test_a_crop_removed_before_its_vector_is_read_is_left_out(record, gallery, m
         case "vectors":
             found = list(record.crops.vectors(gallery))
         case "vectors_of":
-            embedder, vectors = record.crops.vectors_of(gallery, stored)
+            slots = [crop.row_id for crop in stored]
+            embedder, found = record.crops.vectors_of(gallery, slots)
             assert embedder == EMBEDDER
-            assert list(vectors) == [second.row_id]
-            return
     assert [crop.label for crop in found] == [second]
 
 
@@ -76,14 +75,13 @@ def test_a_crop_removed_while_its_picture_is_read_is_no_damage(record, gallery, 
 
 def test_a_vector_that_is_not_what_was_written_is_named(record, gallery, tmp_path):
     landed = _enroll(record, gallery, new_crop(1), new_crop(2)).landed
-    stored = record.crops.page(gallery, EVERYTHING).crops
     with (tmp_path / f"vectors-{gallery}-0.f32").open("r+b") as file:
         file.seek(2 * 4 * 4)
         file.write(b"\1")
     reads = (
         lambda: list(record.crops.vectors(gallery)),
         lambda: record.crops.indexed(gallery, [2]),
-        lambda: record.crops.vectors_of(gallery, stored),
+        lambda: record.crops.vectors_of(gallery, [1, 2]),
     )
     for read in reads:
         with pytest.raises(DamagedRecord, match=landed[1].crop_id):
