@@ -57,7 +57,7 @@ def test_what_an_ended_process_fills_is_dropped(one, monkeypatch):
     one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
     eventually(lambda: one.state(gallery).building)
     left = one.state(gallery).building
-    # Its process ends, and Milvus does what it asked for much later.
+    # Its process ends, and Milvus builds the index much later.
     one.indexer._closing.set()
     with lab(one.folder, one.milvus) as other:
         eventually(

@@ -1,4 +1,4 @@
-"""`gmn index`: a service rebuilds what it asks for, and it finds what differs."""
+"""`gmn index`: a service rebuilds a collection, and rows that differ are found."""
 
 from __future__ import annotations
 
