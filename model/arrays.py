@@ -43,8 +43,7 @@ def continued(
         values: where to interpolate, of any shape.
         places, heights: the coordinates of at least two points, `(n,)`, with rising places.
     """
-    places = np.asarray(places)
-    heights = np.asarray(heights)
-    slopes = np.diff(heights) / np.diff(places)
-    starts = np.searchsorted(places[1:-1], values, side="right")
-    return heights[starts] + slopes[starts] * (values - places[starts])
+    x, y = np.array([places, heights])
+    slopes = np.diff(y) / np.diff(x)
+    starts = np.searchsorted(x[1:-1], values, side="right")
+    return y[starts] + slopes[starts] * (values - x[starts])

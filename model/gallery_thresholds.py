@@ -9,7 +9,6 @@ the equations and the measurements.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from model.calibration import ScoringCalibration
 from model.order_statistics import FEW_IDENTITIES, LEAST_SHARE, RANK, RANKS
 from model.problems import InputProblem
 from model.search_calibration import FAR_EXTRAPOLATION, Searches
-from model.stored import Stored
+from model.stored import Metadata, Stored
 
 # The tail is that of the upper half of the heights.
 MEDIAN = 0.5
@@ -37,10 +36,10 @@ FLATTEST = 0.08
 # A person who is enrolled under two names finds themselves in a left-out search. The share of such
 # searches is one of these, equally likely.
 DOUBLES = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
-# The grid of the posterior: ln σ relative to the prior's, and ξ.
+# The grid of the posterior: ln σ relative to the prior's, and ξ, by which the formulas divide.
 LOGS = np.linspace(-0.5, 0.5, 21)
 SHAPES = np.linspace(-0.3, 0.4, 29)
-SHAPES = np.where(np.abs(SHAPES) < 1e-3, 1e-3, SHAPES)
+SHAPES[12] = 1e-3
 # A tail stores the heights that a share e^−t of strangers reaches, for each of these t.
 RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
 HIGHEST = 80.0
@@ -116,7 +115,7 @@ class StrangerTail(Stored):
 
     def height(self, rarity: float) -> float:
         """Return the height that a share e^−rarity of strangers reaches; rarity > 0."""
-        lowest = float(RARITIES[0])
+        lowest = RARITIES[0]
         if rarity < lowest:
             return self.heights[0] + math.log(rarity / lowest) / self._decay
         return float(continued(rarity, RARITIES, self.heights))
@@ -155,29 +154,26 @@ def _genuine_density(values: Array) -> Array:
     return np.log(values) - values / GENUINE - 2.0 * math.log(GENUINE)
 
 
-class GalleryThresholds(Stored):
+class GalleryThresholds(Metadata):
     """Thresholds and probabilities for the searches of one gallery by one scoring.
 
     A search with level ℓ among K identities has the threshold ℓ + ρ·β·y(rate). A verdict thus
     depends on the level, and the same raw score can be a match in one search and none in another.
 
     Attributes:
-        tails: tails of the strangers' heights, for the largest number of identities first.
+        tails: tails of the strangers' heights in the gallery and in parts of it, for the largest
+            number of identities first.
         mean_scales: rising numbers of crops, and for each the scale of searches by the mean of
             crops, relative to searches by one crop. Empty if too few people have several crops, and
             None if it was not measured.
         ratio: ρ, the scale of real searches relative to the left-out ones.
         searches: number of searches to which ρ was fitted.
-        identities, crops: number of named identities and crops to which the tails were fitted; 0
-            for the artefact's own thresholds.
     """
 
     tails: tuple[StrangerTail, ...]
     mean_scales: tuple[tuple[int, float], ...] | None = None
     ratio: float = RATIO_PRIOR
     searches: int = 0
-    identities: int = 0
-    crops: int = 0
 
     def tail(self, identities: int, pictures: int = 1) -> StrangerTail:
         """Return the tail of searches among K identities, with the scale ρ·β.
@@ -224,28 +220,6 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
         )
         tails.append(tail)
     return GalleryThresholds(tails=tails, ratio=1.0)
-
-
-def fit_gallery(
-    left_out: Sequence[LeftOutSearches],
-    mean_scales: Sequence[tuple[int, float]] | None = None,
-) -> GalleryThresholds:
-    """Fit thresholds to left-out searches, with the ρ that holds before any search.
-
-    Args:
-        left_out: searches of each part of `subgalleries`, the whole gallery first.
-        mean_scales: see `GalleryThresholds`.
-
-    Raises:
-        InputProblem: there are fewer than 18 named identities, or the scores have no spread.
-    """
-    names = left_out[0].names
-    return GalleryThresholds(
-        tails=[fit_tail(part) for part in left_out],
-        mean_scales=mean_scales,
-        identities=len(np.unique(names)),
-        crops=len(names),
-    )
 
 
 def fit_ratio(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.arrays import Array, bounded_probability, continued
 from model.calibration import DEFAULT_TAIL_SHAPE, SEARCH_OPERATING_POINTS, ScoringCalibration
 from model.order_statistics import FEW_IDENTITIES, RANKS, fit_mixture
-from model.stored import Stored
+from model.stored import Metadata
 
 FAR_EXTRAPOLATION = 10.0
 # Before a gallery shows its own impostors, probabilities are those against the best of this number.
@@ -58,7 +58,7 @@ def unpack_searches(packed: Sequence[bytes]) -> Searches:
     return searches[searches["identities"] >= FEW_IDENTITIES]
 
 
-class SearchCalibration(Stored):
+class SearchCalibration(Metadata):
     """Thresholds and probabilities for the searches of one gallery by one scoring.
 
     Attributes:
@@ -66,7 +66,6 @@ class SearchCalibration(Stored):
             column for each of `SIZES`.
         own: thresholds that were fitted to searches, same shape; None without such a fit.
         fitted: the fewest and the most identities that these searches covered.
-        scale: β of the best impostor scores, in units of the score.
         places, logits: rising scores, and the logit of the probability at even odds there.
         searches: number of searches that were fitted; 0 for the artefact's own calibration.
     """
@@ -74,7 +73,6 @@ class SearchCalibration(Stored):
     artefact: Table
     own: Table | None = None
     fitted: tuple[int, int] | None = None
-    scale: float
     places: tuple[float, ...]
     logits: tuple[float, ...]
     searches: int
@@ -113,24 +111,29 @@ def artefact_search_calibration(calibration: ScoringCalibration) -> SearchCalibr
     logits = calibration.log_likelihood_ratios(places) - math.log(REFERENCE_IDENTITIES)
     return SearchCalibration(
         artefact=table.tolist(),
-        scale=_pair_scale(calibration, REFERENCE_IDENTITIES),
         places=np.round(places, 6).tolist(),
         logits=np.round(logits, 6).tolist(),
         searches=0,
     )
 
 
-def _pair_scale(calibration: ScoringCalibration, identities: int) -> float:
+def _pair_scale(
+    calibration: ScoringCalibration,
+    identities: int,
+) -> float:
     """Compute β of the artefact's impostor tail at the level of the best of K."""
     low = calibration.pair_threshold(4.0 / identities)
     high = calibration.pair_threshold(0.25 / identities)
     return max((high - low) / math.log(16.0), 1e-9)
 
 
-def _genuine_excess(calibration: ScoringCalibration, identities: int) -> float:
+def _genuine_excess(
+    calibration: ScoringCalibration,
+    identities: int,
+) -> float:
     """Compute γ of the artefact: by how much genuine scores exceed the best impostor of K."""
-    points = calibration.impostor_tail
-    shares, places = np.array([(point.share, point.score) for point in points]).T
+    points = [(point.share, point.score) for point in calibration.impostor_tail]
+    shares, places = np.array(points).T
     middles = (places[:-1] + places[1:]) / 2.0
     ratios = np.exp(np.minimum(calibration.log_likelihood_ratios(middles), 30.0))
     above = np.maximum(middles - calibration.pair_threshold(1.0 / identities), 0.0)
@@ -177,16 +180,15 @@ def fit_searches(
         columns.append(mixture.thresholds(near, RATES) + growth)
     rising = np.maximum.accumulate(np.array(columns).T, axis=1)
     table = np.maximum.accumulate(rising, axis=0)
-    scale = float(mixture.scale(scores[:, 1:2]).mean())
     if previous and previous.own:
+        step = mixture.scale(scores[:, 1:2]).mean() / 2.0
         before = np.array(previous.own)
-        table = np.clip(table, before - scale / 2.0, before + scale / 2.0)
+        table = np.clip(table, before - step, before + step)
     places, logits = mixture.probability_line()
     return SearchCalibration(
         artefact=base.artefact,
         own=np.round(table, 6).tolist(),
         fitted=(fewest, most),
-        scale=scale,
         places=np.round(places, 6).tolist(),
         logits=np.round(logits, 6).tolist(),
         searches=len(searches),

@@ -17,8 +17,8 @@ from model.calibration import Scoring, ScoringCalibration
 from model.gallery_thresholds import (
     GalleryThresholds,
     LeftOutSearches,
-    fit_gallery,
     fit_ratio,
+    fit_tail,
     level,
 )
 from model.order_statistics import FEW_IDENTITIES
@@ -214,9 +214,11 @@ def _fit_gallery(
 ) -> Publication:
     leaders = left_out[0].leaders
     strangers = level(leaders[np.isfinite(leaders).all(axis=1)])
+    tails = [fit_tail(searches) for searches in left_out]
+    fitted = GalleryThresholds(tails=tails, mean_scales=mean_scales)
     return Publication(
         fitted_at=time.time(),
-        calibration=fit_ratio(fit_gallery(left_out, mean_scales), stored.searches),
+        calibration=fit_ratio(fitted, stored.searches),
         counted=stored.counted,
         identities=entry.identities,
         crops=entry.crops,

@@ -85,13 +85,11 @@ class WatchList:
     def score(self, queries: Vectors) -> Scores:
         """Score crops `(m, d)`, of vectors of any length, against the list."""
         units = unit_rows(queries)
-        parts = [self._rank(cosines) for _, cosines in self._cosines(units)]
+        parts = []
+        for _, cosines in self._cosines(units):
+            leaders = _leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
+            parts.append((self.rise(leaders), leaders[:, 0], cosines.argmax(axis=1)))
         return Scores(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-
-    def _rank(self, cosines: NDArray[np.float32]) -> Scores:
-        best = np.maximum.reduceat(cosines, self._starts, axis=1)
-        leaders = _leaders(best)
-        return Scores(self.rise(leaders), leaders[:, 0], cosines.argmax(axis=1))
 
     def rise(self, leaders: Array) -> Array:
         """Return the scores `(n,)` of crops by their best cosines per person, `(n, 9)` or more."""

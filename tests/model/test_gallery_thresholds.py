@@ -8,8 +8,8 @@ from model.gallery_thresholds import (
     GalleryThresholds,
     LeftOutSearches,
     artefact_thresholds,
-    fit_gallery,
     fit_ratio,
+    fit_tail,
     level,
     mean_scale,
 )
@@ -48,6 +48,10 @@ def left_out(random, people=PEOPLE, scale=0.05):
 
 def kept(leaders, people=PEOPLE):
     return unpack_searches([pack_search(row, people, 0.0) for row in leaders.tolist()])
+
+
+def fit_gallery(left_out):
+    return GalleryThresholds(tails=[fit_tail(searches) for searches in left_out])
 
 
 def fitted(seed=0, sizes=(PEOPLE, 50), leaders=()):
