@@ -128,11 +128,11 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
     from service.http.keys import NO_KEY, is_loopback, read_key_file
     from service.record.keys import Keys, any_administers
 
-    filed, wrong = read_key_file(settings.api_keys_file) if settings.api_keys_file else ([], [])
+    filed, wrong = read_key_file(settings.api_keys_file)
     for problem in wrong:
         yield "error", problem
     now = datetime.now(UTC)
-    keys = [*(Keys(database).all() if database else ()), *filed]
+    keys = [*(Keys(database).all() if database else ()), *(filed or ())]
     for key in keys:
         if key.expires_at and key.expires_at < now + KEY_ENDS_SOON:
             ends = "ended" if key.expires_at < now else "ends"

@@ -102,8 +102,8 @@ def create(
     with _audited(data_dir, "create_key", **about) as record:
         others = record.keys.all()
         # A service that reads the file reports its errors.
-        with contextlib.suppress(KeyError, InputProblem):
-            others += ring.read_key_file(Path(os.environ["GMN_API_KEYS_FILE"]))[0]
+        if file := os.environ.get("GMN_API_KEYS_FILE"):
+            others += ring.read_key_file(Path(file))[0] or []
         record.keys.add(key)
         galleries = {gallery.name for gallery in record.galleries.all()}
     for warning in ring.warnings_about(key, others, galleries):

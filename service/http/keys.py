@@ -132,17 +132,25 @@ def redacted(text: str) -> str:
     return KEY_TEXT.sub(r"gmn_\1_***", text) if "gmn_" in text else text
 
 
-def read_key_file(path: Path) -> tuple[list[ApiKey], list[str]]:
-    """Read the keys of a file and its problems; raises `InputProblem` if it cannot be read."""
+def read_key_file(path: Path | None) -> tuple[list[ApiKey] | None, list[str]]:
+    """Read the keys of a file and its problems.
+
+    A file that is missing or not UTF-8 has no keys; None stands for those of a file that cannot be
+    read at the moment.
+    """
+    if path is None:
+        return [], []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InputProblem(
+        problem = (
             f"{path}: the API keys cannot be read ({reason}); name a readable file of lines like "
             f"{EXAMPLE} in GMN_API_KEYS_FILE"
-        ) from error
+        )
+        is_empty = isinstance(error, FileNotFoundError | UnicodeDecodeError)
+        return [] if is_empty else None, [problem]
     keys: dict[str, ApiKey] = {}
     problems = []
     for number, line in enumerate(lines, 1):
@@ -190,9 +198,10 @@ class KeyRing:
         self._records = records
         self._file = file
         self._loopback = loopback
-        self._deployed, self._wrong = read_key_file(file) if file else ([], [])
+        deployed, self._wrong = read_key_file(file)
         if self._wrong:
             raise InputProblem(self._wrong[0])
+        self._deployed = deployed or []
         self._recorded: Sequence[ApiKey] = records.all()
         self._asked_for = records.asked_for
         self._current = True
@@ -303,16 +312,12 @@ class KeyRing:
         are skipped, and a missing or undecodable file counts as empty: a mistake in the file only
         disables keys.
         """
-        if self._file is not None:
-            before = self._wrong
-            try:
-                self._deployed, self._wrong = read_key_file(self._file)
-            except InputProblem as problem:
-                self._wrong = [str(problem)]
-                if isinstance(problem.__cause__, FileNotFoundError | UnicodeDecodeError):
-                    self._deployed = []
-            if self._wrong != before:
-                log.error("%s", "; ".join(self._wrong) or "every line of the key file counts again")
+        deployed, wrong = read_key_file(self._file)
+        if deployed is not None:
+            self._deployed = deployed
+        if wrong != self._wrong:
+            log.error("%s", "; ".join(wrong) or "every line of the key file counts again")
+            self._wrong = wrong
         try:
             self._recorded = self._records.all()
             self._current = True
