@@ -162,19 +162,17 @@ def _unpack(
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
     with packed.open(entry) as content:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file = place.open("xb")
-        except OSError as error:
-            if error.errno in IN_THE_WAY:
-                raise _Unfit("another entry has the same name; rename one of them") from error
-            raise _not_written(error) from error
-        try:
-            with file:
-                return _copy(content, file, most_bytes, allowed)
-        except BaseException:
-            place.unlink(missing_ok=True)
-            raise
+        data = _read(content, most_bytes, allowed)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        if error.errno in IN_THE_WAY:
+            raise _Unfit("another entry has the same name; rename one of them") from error
+        place.unlink(missing_ok=True)
+        raise _not_written(error) from error
+    return len(data)
 
 
 def _place(into: Path, name: str) -> Path:
@@ -190,26 +188,17 @@ def _place(into: Path, name: str) -> Path:
     return into.joinpath(*parts)
 
 
-def _copy(
-    content: IO[bytes],
-    file: IO[bytes],
-    most_bytes: int,
-    allowed: int,
-) -> int:
-    written = 0
+def _read(content: IO[bytes], most_bytes: int, allowed: int) -> bytearray:
+    data = bytearray()
     while part := content.read(CHUNK):
-        written += len(part)
-        if written > allowed:
+        data += part
+        if len(data) > allowed:
             raise InputProblem(
                 "the archive unpacks to more bytes than are allowed; pack fewer images into one"
             )
-        if written > most_bytes:
+        if len(data) > most_bytes:
             raise _Unfit("unpacks to more bytes than it announces; pack it again")
-        try:
-            file.write(part)
-        except OSError as error:
-            raise _not_written(error) from error
-    return written
+    return data
 
 
 def _not_written(error: OSError) -> InputProblem:
