@@ -188,7 +188,11 @@ def _place(into: Path, name: str) -> Path:
     return into.joinpath(*parts)
 
 
-def _read(content: IO[bytes], most_bytes: int, allowed: int) -> bytearray:
+def _read(
+    content: IO[bytes],
+    most_bytes: int,
+    allowed: int,
+) -> bytearray:
     data = bytearray()
     while part := content.read(CHUNK):
         data += part
