@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,6 @@ FAULTY = 0.1
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
 THUMBNAIL_HEIGHT = 256
 THUMBNAIL_QUALITY = 90
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,12 @@ class Pipeline:
                 continue
             run = self.threads_for(image).submit(decode_and_submit, image, future)
             run.add_done_callback(partial(pass_error, future))
-        return await results(futures)
+        try:
+            return await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
+        finally:
+            # If one has failed, nobody waits for the others.
+            for future in futures:
+                future.cancel()
 
     async def open_frame(self, images: Sequence[ImageFile]) -> None:
         """Decode the frame that images are cut from, if they are cut from one.
@@ -249,15 +252,3 @@ class Pipeline:
             raise CropProblem(
                 "not_an_image", "the image data is damaged; send the file again or convert it"
             ) from error
-
-
-async def results(futures: Sequence[Future[Result]]) -> list[Result]:
-    """Return the results in order; if one raises, cancel the work that has not started."""
-    done: list[Result] = []
-    try:
-        for future in futures:
-            done.append(future.result() if future.done() else await asyncio.wrap_future(future))
-        return done
-    finally:
-        for future in futures:
-            future.cancel()

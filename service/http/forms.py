@@ -284,7 +284,7 @@ class SightingForm(SightedFields, LabelledForm):
     """Crops from a camera to compare with watch lists, or one frame with boxes."""
 
     wait: bool = False
-    """Wait for the comparison and return the matches."""
+    """Return the matches."""
 
 
 class CapturedCrops(Form):

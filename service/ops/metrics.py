@@ -112,10 +112,6 @@ class Metrics:
         self.sightings_matched = counter(
             "gmn_sightings_matched_total", "Sightings that were a track's best match with a list."
         )
-        self.sightings_lost = counter(
-            "gmn_sightings_lost_total",
-            "Requests with sightings that were accepted and could not be compared or noted.",
-        )
         self.alert_seconds = histogram(
             "gmn_alert_seconds",
             "Time from a sighting's last byte to the commit of its alert.",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +56,6 @@ KEPT_PICTURE_BYTES = 256 * 1024
 MAX_NAMED = 200
 # Errors of one gallery that do not prevent the others from answering.
 OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,6 @@ class GalleriesQuery:
             ServiceError: the problem of the first gallery if none can answer.
         """
         admission = self.runtime.admission
-        queries = [self.images]
-        if self.options.mode == "separate":
-            queries = [[image] for image in self.images]
         several = "galleries, " if len(self.names) > 1 else ""
         while True:
             # If a gallery changes its embedder, repeat all queries so that one model answers all.
@@ -137,8 +132,10 @@ class GalleriesQuery:
                 )
                 async with admission.admit(cost):
                     await self.runtime.model.pipeline.open_frame(self.images)
-                    answering = [self._answer(searches, problems, images) for images in queries]
-                    return await gather_all(answering)
+                    if self.options.mode != "separate":
+                        return [await self._answer(searches, problems, self.images)]
+                    each = (self._answer(searches, problems, [image]) for image in self.images)
+                    return await asyncio.gather(*each)
 
     async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
         runtime = self.runtime
@@ -235,13 +232,13 @@ class GalleriesQuery:
                 raise UnusableImages(refused)
             for problem in refused:
                 runtime.metrics.problems.labels(problem.code).inc()
-        answering = [
+        answering = (
             self._answer_gallery(search, embedded[search.current.model.pipeline], arrived)
             for search in searches.values()
-        ]
+        )
         answers: dict[str, QueryAnswer] = {}
         problems = dict(unsearched)
-        for name, answer in zip(searches, await gather_all(answering), strict=True):
+        for name, answer in zip(searches, await asyncio.gather(*answering), strict=True):
             if isinstance(answer, QueryAnswer):
                 answers[name] = answer
             else:
@@ -306,19 +303,6 @@ class GalleriesQuery:
             candidates_scored=ranking.candidates_scored,
             timing_ms=_timing(self.began, arrived, usable, ranking),
         )
-
-
-async def gather_all(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results in order; if one raises, cancel the others and re-raise its error."""
-    if len(work) == 1:
-        return [await work[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in work]
-    except ExceptionGroup as errors:
-        # The HTTP layer answers service errors, but not exception groups.
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -43,15 +42,11 @@ CLOCKS_DIFFER_BY = timedelta(minutes=1)
 OLDEST = timedelta(days=7)
 # Older sightings are noted, but nobody is told.
 LATE_SECONDS = 600.0
-# Later crops of a visit are written together.
+# Later crops of a visit are written together, unless its matches are returned.
 NOTED_EVERY_SECONDS = 1.0
-# Time within which an alert of an accepted sighting is written again if the record fails.
-PATIENCE_SECONDS = 60.0
-RETRY_SECONDS = 1.0
 LOOK_EVERY_SECONDS = 1.0
 TRAFFIC_EVERY_SECONDS = 30.0
 LISTS_AT_ONCE = 16
-CLOSING_SECONDS = 10.0
 
 
 @dataclass(eq=False)
@@ -90,7 +85,7 @@ async def sight(
 
     Args:
         arrived: arrival time of the request, by `time.perf_counter`.
-        wait: return the matches; if not set, alerts are written after the answer.
+        wait: return the matches; if not set, later crops of a visit are written once a second.
         enrolled: the images as embedded for their gallery, whose own list is left out.
 
     Raises:
@@ -122,25 +117,19 @@ async def sight(
     for embedder in embedders:
         cost += runtime.models[embedder].pipeline.cost(files)
     accepted: list[_Sighting] = []
-    async with contextlib.AsyncExitStack() as admitted:
-        try:
-            await admitted.enter_async_context(runtime.admission.admit(cost))
+    tracks = dict.fromkeys(sighting.track for sighting in sightings)
+    try:
+        async with runtime.admission.admit(cost):
             for embedder in embedders:
                 await _embed(runtime, embedder, looks, enrolled)
             accepted = [look for look in looks if look.problem is None]
-        finally:
-            # A refused crop may be sent again and is compared then.
-            for look in set(looks).difference(accepted):
-                look.track.looks -= 1
-        usable = sum(sighting.problem is None for sighting in sightings)
-        runtime.metrics.sightings.inc(usable)
-        tracks = dict.fromkeys(sighting.track for sighting in sightings)
-        comparing = _compare(runtime, lists, accepted, tracks, arrived, wait)
-        matches: Mapping[Track, list[SightedMatch]] = {}
-        if wait:
-            matches = await comparing
-        else:
-            _continue_after_answer(runtime, comparing, admitted.pop_all())
+            matches = await _compare(runtime, lists, accepted, tracks, arrived, wait)
+    finally:
+        # A refused crop may be sent again and is compared then.
+        for look in set(looks).difference(accepted):
+            look.track.looks -= 1
+    usable = sum(sighting.problem is None for sighting in sightings)
+    runtime.metrics.sightings.inc(usable)
     if not caller.may("query"):
         matches = {}
     results = [
@@ -231,7 +220,7 @@ async def _compare(
         for match in list(track.matches.values()):
             if not wait and time.monotonic() - match.noted_at < NOTED_EVERY_SECONDS:
                 continue
-            noted = await _note(runtime, track, match, patient=not wait)
+            noted = await _note(runtime, track, match)
             if noted is None or noted.alert.identity is None:
                 continue
             if noted.is_new:
@@ -294,13 +283,8 @@ def _note_scores(
         )
 
 
-async def _note(
-    runtime: Runtime, track: Track, match: Match, patient: bool = False
-) -> NotedVisit | None:
+async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | None:
     """Write the crops of a visit that the record does not have yet.
-
-    Args:
-        patient: retry if the record cannot be written.
 
     Returns:
         None if the list was disarmed or no longer has the person.
@@ -327,45 +311,21 @@ async def _note(
     }
     note_visit = runtime.record.watches.note_visit
     place = (match.gallery.gallery_id, match.row_id)
-    until = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            noted = await write_alert(runtime, note_visit, *place, seen, picture)
-        except UnknownGallery:
-            noted = None
-        except (RecordUnavailable, StorageFailed):
-            if not patient or time.monotonic() > until:
-                match.noted -= crops
-                raise
-            await asyncio.sleep(RETRY_SECONDS)
-            continue
-        break
+    try:
+        noted = await write_alert(runtime, note_visit, *place, seen, picture)
+    except UnknownGallery:
+        noted = None
+    except (RecordUnavailable, StorageFailed):
+        match.noted -= crops
+        raise
     match.image = None
     if noted is None:
         track.matches.pop(match.gallery.gallery_id, None)
     return noted
 
 
-def _continue_after_answer(
-    runtime: Runtime, comparing: Awaitable[object], admitted: contextlib.AsyncExitStack
-) -> None:
-    async def run() -> None:
-        # The request's cost counts until its crops are compared.
-        async with admitted:
-            try:
-                await comparing
-            except Exception:
-                runtime.metrics.sightings_lost.inc()
-                log.exception("accepted sightings were not compared, or raised no alert")
-
-    task = asyncio.create_task(run(), name="sightings")
-    runtime.tracks.comparing.add(task)
-    task.add_done_callback(runtime.tracks.comparing.discard)
-
-
 async def keep_tracks(runtime: Runtime) -> None:
     """End quiet tracks and store the traffic until cancelled; then end and store the rest."""
-    comparing = runtime.tracks.comparing
     stored = time.monotonic()
     try:
         while True:
@@ -376,8 +336,6 @@ async def keep_tracks(runtime: Runtime) -> None:
                 stored = now
                 await _store_traffic(runtime)
     finally:
-        if comparing:
-            await asyncio.wait(comparing, timeout=CLOSING_SECONDS)
         await _end_tracks(runtime, math.inf)
         await _store_traffic(runtime)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
@@ -96,13 +95,11 @@ class OpenTracks:
 
     Attributes:
         threads: a thread that compares crops with lists.
-        comparing: comparisons of requests that were already answered.
         traffic: best scores of ended tracks with each list, until they are stored.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.threads = MonitoredThreadPool(1, "comparing threads")
-        self.comparing: set[asyncio.Task[None]] = set()
         self.traffic: defaultdict[Place, list[float]] = defaultdict(list)
         self._metrics = metrics
         # By API key, camera and the tracker's own id, in the order of their newest crops. Tracks
