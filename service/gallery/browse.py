@@ -183,13 +183,13 @@ def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> mode
 def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibration:
     model = runtime.model if gallery.needs_reindex else runtime.models[gallery.embedder]
     default = model.description.default_scoring
-    offered = model.description.scorings
     if gallery.needs_reindex:
-        states = dict.fromkeys(offered, models.CalibrationState(state="artefact"))
+        unfitted = models.CalibrationState(state="artefact")
+        states = dict.fromkeys(model.description.scorings, unfitted)
     else:
         identities = gallery.index.identities()
         states = {
-            scoring: runtime.calibrations.current(gallery, scoring).as_state(identities)
-            for scoring in offered
+            current.scoring: current.as_state(identities)
+            for current in runtime.calibrations.of(gallery)
         }
     return models.GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)

@@ -308,6 +308,11 @@ class GalleryCalibrations:
             published=self._published.get(number, {}).get(artefact.subject),
         )
 
+    def of(self, gallery: Gallery) -> list[CurrentCalibration]:
+        """Return the calibration of each scoring; raises `NeedsReindex`."""
+        scorings = self._models[gallery.embedder].description.scorings
+        return [self.current(gallery, scoring) for scoring in scorings]
+
     def reload(self, gallery: Gallery) -> None:
         """Read the published calibrations of a gallery from the record; blocks."""
         publications: dict[str, Publication] = {}

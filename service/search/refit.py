@@ -9,11 +9,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from model.calibration import Scoring, ScoringCalibration
+from model.calibration import ScoringCalibration
 from model.gallery_thresholds import (
     GalleryThresholds,
     LeftOutSearches,
@@ -28,7 +27,7 @@ from service.errors import ServiceError
 from service.gallery.gallery import Gallery
 from service.record.values import GalleryRecord
 from service.runtime import Runtime
-from service.search.calibration import Place, Publication
+from service.search.calibration import CurrentCalibration, Place, Publication
 from service.search.columns import Columns
 from service.search.leave_one_out import NamedCrops, measure_mean_scales, search_left_out
 
@@ -44,7 +43,7 @@ REST_AFTER_FAILURE_SECONDS = 60.0
 
 
 async def refit_calibrations(runtime: Runtime) -> None:
-    due: dict[Place, float] = {}
+    due: dict[int, float] = {}
     try:
         while True:
             await asyncio.sleep(STORED_WITHIN_SECONDS)
@@ -60,11 +59,11 @@ async def refit_calibrations(runtime: Runtime) -> None:
             await runtime.galleries.write(_store, runtime, waiting)
 
 
-async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
+async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
     """Store waiting searches, then fit calibrations that have enough new searches.
 
     Args:
-        due: time of the next check of each place, by `time.monotonic`: a minute after a fit.
+        due: time of the next check of each gallery, by `time.monotonic`: a minute after a fit.
 
     Raises:
         ServiceError: the record cannot be written; the waiting searches are lost.
@@ -73,13 +72,18 @@ async def store_and_refit(runtime: Runtime, due: dict[Place, float]) -> None:
     recorded = runtime.calibrations.take_recorded()
     if recorded:
         await runtime.galleries.write(_store, runtime, recorded)
-        for place in recorded:
-            due.setdefault(place, now)
-    for place, at in list(due.items()):
-        if at <= now:
-            del due[place]
-            if await _refit(runtime, place):
-                due[place] = now + REFIT_AFTER_SECONDS
+        for gallery_id, _ in recorded:
+            due.setdefault(gallery_id, now)
+    for gallery_id, at in list(due.items()):
+        if at > now:
+            continue
+        del due[gallery_id]
+        gallery = runtime.galleries.by_id(gallery_id)
+        if gallery is None or _state_of(runtime, gallery) is None:
+            continue
+        for current in runtime.calibrations.of(gallery):
+            if await _refit(runtime, gallery, current):
+                due[gallery_id] = now + REFIT_AFTER_SECONDS
 
 
 async def fit_galleries(runtime: Runtime) -> None:
@@ -110,8 +114,7 @@ def _state_of(runtime: Runtime, gallery: Gallery) -> object:
     """Return everything in memory that a fit depends on; None if no fit is allowed."""
     if gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
-    scorings = runtime.models[gallery.embedder].description.scorings
-    published = [runtime.calibrations.current(gallery, scoring).published for scoring in scorings]
+    published = [current.published for current in runtime.calibrations.of(gallery)]
     return gallery.version, gallery.embedder, published
 
 
@@ -127,14 +130,11 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
         InputProblem: the crops' scores show no tail.
     """
     model = runtime.models[gallery.embedder]
-    currents = {
-        scoring: runtime.calibrations.current(gallery, scoring)
-        for scoring in model.description.scorings
-    }
+    currents = runtime.calibrations.of(gallery)
     entry = await runtime.galleries.read(runtime.record.galleries.get, gallery.gallery_id)
     if entry is None or entry.identities < FEW_IDENTITIES:
         return math.inf
-    if not any(_outgrown(current.published, entry) for current in currents.values()):
+    if not any(_outgrown(current.published, entry) for current in currents):
         return math.inf
     await runtime.galleries.wait_for_version(gallery, entry.version)
     threads = runtime.pools.calibration
@@ -142,10 +142,13 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     left_out = await search_left_out(runtime, model, crops)
     scales = await measure_mean_scales(runtime, model, entry.gallery_id, crops)
     vectors = (entry.at, entry.side)
-    for scoring, searches in left_out.items():
-        place = (entry.gallery_id, currents[scoring].subject)
+    for current in currents:
+        searches = left_out.get(current.scoring)
+        if searches is None:
+            continue
+        place = (entry.gallery_id, current.subject)
         stored = await runtime.galleries.read(_Stored.read, runtime, place)
-        fitted = await threads.run(_fit_gallery, searches, scales[scoring], stored, entry)
+        fitted = await threads.run(_fit_gallery, searches, scales[current.scoring], stored, entry)
         write = runtime.galleries.write
         await write(_publish, runtime, gallery, place, fitted, stored, vectors)
     return 0.0
@@ -226,14 +229,12 @@ def _fit_gallery(
     )
 
 
-async def _refit(runtime: Runtime, place: Place) -> bool:
+async def _refit(runtime: Runtime, gallery: Gallery, current: CurrentCalibration) -> bool:
     """Fit a calibration to its searches; return False if there are too few new ones."""
-    gallery = _gallery_at(runtime, place)
-    if gallery is None:
-        return False
+    place = (gallery.gallery_id, current.subject)
     stored = await runtime.galleries.read(_Stored.read, runtime, place)
     runtime.calibrations.note_stored(place, len(stored.searches))
-    artefact = runtime.models[gallery.embedder].description.calibration.scorings[_scoring(place)]
+    artefact = current.model.description.calibration.scorings[current.scoring]
     try:
         fitted = await runtime.pools.calibration.run(_fit_searches, stored, artefact)
     except InputProblem as problem:
@@ -273,18 +274,6 @@ def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication 
 def _store(runtime: Runtime, recorded: Mapping[Place, Sequence[tuple[str, bytes]]]) -> None:
     for place, rows in recorded.items():
         runtime.record.calibrations.add_searches(*place, rows)
-
-
-def _gallery_at(runtime: Runtime, place: Place) -> Gallery | None:
-    gallery = runtime.galleries.by_id(place[0])
-    if gallery is None or gallery.needs_reindex or gallery.settings.calibration != "on":
-        return None
-    has_subject = runtime.calibrations.current(gallery, _scoring(place)).subject == place[1]
-    return gallery if has_subject else None
-
-
-def _scoring(place: Place) -> Scoring:
-    return cast(Scoring, place[1].partition(":")[0])
 
 
 def _publish(

@@ -92,22 +92,20 @@ async def sight(
         RecordUnavailable, StorageFailed: an alert could not be written now.
         UnusableImages, QueueFull: nothing was compared.
     """
-    if runtime.galleries.record_state.state == "unreachable":
-        raise RecordUnavailable("it does not answer, and no alert could be written")
     require_free_disk(runtime.settings)
     await runtime.watches.ready()
     left_out = enrolled and enrolled.gallery
     lists = [
-        held.active
+        active
         for held in runtime.watches.held.values()
-        if held.active
-        and caller.gallery in (None, held.active.gallery.name)
-        and held.active.gallery is not left_out
+        if (active := held.active)
+        and caller.gallery in (None, active.gallery.name)
+        and active.gallery is not left_out
     ]
     now = datetime.now(UTC)
     sightings = [_take(runtime, caller, *numbered, now) for numbered in enumerate(images)]
     looks = [sighting for sighting in sightings if sighting.compares]
-    # Embed every crop, so that neither answer nor timing tells a camera's key of the lists.
+    # Embed every crop, so that no answer tells a camera's key of the lists.
     embedders = {active.embedder for active in lists}
     if not embedders:
         embedders = {enrolled.embedder if enrolled else runtime.model.embedder}
@@ -210,7 +208,12 @@ async def _compare(
 ) -> dict[Track, list[SightedMatch]]:
     # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
-        compared = [(active, taken) for active in part if (taken := _taken(active, looks))]
+        compared = []
+        for active in part:
+            taken = [look for look in looks if active.takes(look.track.camera, look.captured)]
+            taken = [look for look in taken if active.embedder in look.vectors]
+            if taken:
+                compared.append((active, taken))
         scores = await runtime.tracks.threads.run(_score, compared)
         for (active, taken), scores_of_list in zip(compared, scores, strict=True):
             _note_scores(runtime, active, taken, scores_of_list)
@@ -233,14 +236,6 @@ async def _compare(
             )
             matches[track].append(found)
     return matches
-
-
-def _taken(active: ActiveList, looks: Sequence[_Sighting]) -> list[_Sighting]:
-    return [
-        look
-        for look in looks
-        if active.embedder in look.vectors and active.takes(look.track.camera, look.captured)
-    ]
 
 
 def _score(compared: Sequence[tuple[ActiveList, Sequence[_Sighting]]]) -> list[Scores]:
