@@ -38,9 +38,9 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 180_251,
+    "tokens of service and gmn_client": 179_603,
     "files of service and gmn_client": 147,
-    "functions of a query": 158,
+    "functions of a query": 155,
     "files of a query": 38,
     "functions of an enrollment": 214,
     "files of an enrollment": 41,

@@ -292,7 +292,7 @@ class GalleriesQuery:
             else:
                 warnings += [f"{prefix}{fault.detail}" for fault in outcome.faults]
         return QueryAnswer(
-            gallery_version=ranking.proposal.gallery_version,
+            gallery_version=ranking.gallery_version,
             calibration_version=str(ranking.judge.state.version),
             calibration=ranking.judge.state,
             model=search.current.model.description.artefact_fingerprint,
@@ -374,17 +374,16 @@ async def _with_spans(
 def _timing(
     began: float, arrived: float, images: Sequence[EmbeddedImage], ranking: Ranking
 ) -> Timing:
-    proposal = ranking.proposal
     # Images are decoded and embedded in parallel, so the slowest one counts.
     decode = max((image.decode for image in images), default=0.0)
     embed = max((image.embed for image in images), default=0.0)
     return Timing(
         decode=(arrived - began + decode) * 1e3,
         # The remaining time before the search was spent waiting for a thread.
-        queue=max(0.0, proposal.began - arrived - decode - embed) * 1e3,
+        queue=max(0.0, ranking.began - arrived - decode - embed) * 1e3,
         embed=embed * 1e3,
-        search=(proposal.ended - proposal.began) * 1e3,
-        rerank=ranking.rerank_seconds * 1e3,
+        search=(ranking.found - ranking.began) * 1e3,
+        rerank=(ranking.ended - ranking.found) * 1e3,
         total=(time.perf_counter() - began) * 1e3,
     )
 

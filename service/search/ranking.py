@@ -44,57 +44,31 @@ class EmbedderChanged(InputProblem):
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """Candidates found by cosine, to be scored and ordered.
-
-    Attributes:
-        candidates: crops that may become results.
-        head: number of leading candidates that M-Net scores; 0 if the scoring is the cosine.
-        scored: the head, then crops scored only to estimate the level; if the scoring is the
-            cosine, all candidates found by it.
-        needs_level: estimate the score level from `scored`.
-        identities: number of identities that the search covers.
-        counts_all: `identities` counts the whole gallery despite a filter.
-        shallow: `scored` may miss some of the gallery's best crops.
-        gallery_version: version of the gallery that was searched.
-        began, ended: times by `time.perf_counter`.
-    """
-
-    candidates: Candidates
-    head: int
-    scored: Candidates
-    needs_level: bool
-    identities: int
-    counts_all: bool
-    shallow: bool
-    gallery_version: int
-    began: float
-    ended: float
-
-
-@dataclass(frozen=True)
 class Ranking:
     """The result of one search.
 
     Attributes:
-        proposal: the candidates.
+        gallery_version: version of the gallery that was searched.
         best: crops of the gallery, best first, without labels.
         logits, scores: M-Net's scores of these crops, and their scores by the search's scoring,
             `(n,)`; NaN for crops that were not scored.
         judge: gives verdicts and probabilities for them.
         candidates_scored: number of candidates that were scored.
-        rerank_seconds: duration of the scoring.
+        began, found, ended: times by `time.perf_counter`; the candidates were found before they
+            were scored.
         sample: the nine best scores of different people, packed; None if the search does not
             contribute to the calibration.
     """
 
-    proposal: Proposal
+    gallery_version: int
     best: Candidates
     logits: Array
     scores: Array
     judge: Judge
     candidates_scored: int
-    rerank_seconds: float
+    began: float
+    found: float
+    ended: float
     sample: bytes | None
 
 
@@ -121,20 +95,31 @@ class Search:
     sample: bool = False
     galleries: int = 1
 
-    def _propose(self) -> Proposal:
+    def rank(self) -> Iterator[Ranking | None]:
+        """Find candidates by cosine, then score, order, group and judge them, in steps.
+
+        The first step runs on a thread that may search the index, the others on the device thread.
+
+        Yields:
+            None wherever other work may run before more pairs are scored, and then the ranking.
+
+        Raises:
+            EmbedderChanged: the gallery has another embedder than `current`.
+        """
         began = time.perf_counter()
-        if self.gallery.embedder != self.current.model.embedder:
-            raise EmbedderChanged
+        current = self.current
         options = self.options
+        if self.gallery.embedder != current.model.embedder:
+            raise EmbedderChanged
         index = self.gallery.index
         cameras = [crop.camera for crop in self.query_crops] or [options.camera]
         wanted = options.filter(cameras, self.without)
 
-        by_cosine = self.current.scoring == "cosine"
+        by_cosine = current.scoring == "cosine"
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth
         limit = max(options.top_k, depth)
         listed = max(limit, ORDERED_CROPS) if by_cosine else limit
-        needs_level = self.sample or self.current.by_level
+        needs_level = self.sample or current.by_level
         examined = max(listed, NEAR) if needs_level else listed
         near = index.search(self.queries, examined, wanted, by=options.group_by)
         candidates = near[:listed]
@@ -156,86 +141,68 @@ class Search:
             # The head has too few identities: append the nearest crops of others.
             groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
-
-        version = self.gallery.version if near.version is None else near.version
-        return Proposal(
-            candidates=candidates,
-            head=head,
-            scored=scored,
-            needs_level=needs_level,
-            identities=identities,
-            counts_all=not index.counts_filtered and wanted != Filter(without=wanted.without),
-            shallow=shallow,
-            gallery_version=version,
-            began=began,
-            ended=time.perf_counter(),
-        )
-
-    def rank(self) -> Iterator[Ranking | None]:
-        """Find candidates by cosine, then score, order, group and judge them, in steps.
-
-        The first step runs on a thread that may search the index, the others on the device thread.
-
-        Yields:
-            None wherever other work may run before more pairs are scored, and then the ranking.
-
-        Raises:
-            EmbedderChanged: the gallery has another embedder than `current`.
-        """
-        proposal = self._propose()
-        if proposal.candidates.version is not None:
+        version = self.gallery.version
+        found = time.perf_counter()
+        if near.version is not None:
             # An external index was searched, whose threads must not use the device.
+            version = near.version
             yield None
-        began = time.perf_counter()
-        logits = None
-        if self.current.scoring != "cosine":
-            vectors = proposal.scored.vectors
-            logits = np.empty(len(vectors), np.float32)
-            for part in slices_of(len(self.queries), len(vectors)):
+
+        scores = scored.cosines
+        logits = np.full(len(candidates.row_ids), np.nan, np.float32)
+        if not by_cosine:
+            scores = np.empty(len(scored.row_ids), np.float32)
+            for part in slices_of(len(self.queries), len(scores)):
                 if part.start:
                     yield None
-                pair_scores = self.current.model.networks.pair_scores
-                logits[part] = pair_scores(self.queries, vectors[part])
-        yield self._finish(proposal, logits, began)
+                pair_scores = current.model.networks.pair_scores
+                scores[part] = pair_scores(self.queries, scored.vectors[part])
+            # Crops beyond the head were scored only to estimate the level and are no results.
+            logits[:head] = scores[:head]
 
-    def _finish(self, proposal: Proposal, logits: Array | None, scoring_began: float) -> Ranking:
-        """Order, group and judge scored candidates.
-
-        Args:
-            logits: M-Net's scores of `proposal.scored`, `(n,)`; None if the scoring is the cosine.
-            scoring_began: start of the scoring of these pairs, by `time.perf_counter`.
-        """
-        current = self.current
-        scored = proposal.scored
         people_scores: tuple[float, ...] = ()
-        if proposal.needs_level:
-            scores = scored.cosines if logits is None else logits
+        if needs_level:
             people_scores = leading_scores(scored, scores, current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = current.judge(
-            self.options.operating_point,
-            proposal.identities,
+            options.operating_point,
+            identities,
             level,
-            proposal.shallow,
+            shallow,
             self.galleries,
             len(self.queries),
-            proposal.candidates.searched,
+            candidates.searched,
         )
-        if proposal.counts_all:
+        counts_all = not index.counts_filtered and wanted != Filter(without=wanted.without)
+        if counts_all:
             basis = f"{judge.state.basis} {COUNTS_ALL}"
             judge = replace(judge, state=judge.state.model_copy(update={"basis": basis}))
-
         sample = None
-        if self.sample and level is not None and not proposal.counts_all:
-            sample = pack_search(people_scores, proposal.identities, time.time())
+        if self.sample and level is not None and not counts_all:
+            sample = pack_search(people_scores, identities, time.time())
 
-        candidates = proposal.candidates
-        head = slice(proposal.head)
-        pair_logits = np.full(len(candidates.row_ids), np.nan, np.float32)
-        if logits is not None:
-            # Crops beyond the head were scored only to estimate the level and are no results.
-            pair_logits[head] = logits[head]
-        scores = candidates.cosines if logits is None else pair_logits
+        ranked_by = candidates.cosines if by_cosine else logits
+        order = self._order(candidates, ranked_by, slice(head))
+        yield Ranking(
+            gallery_version=version,
+            best=candidates[order],
+            logits=logits[order],
+            scores=ranked_by[order],
+            judge=judge,
+            candidates_scored=candidates.searched if by_cosine else head,
+            began=began,
+            found=found,
+            ended=time.perf_counter(),
+            sample=sample,
+        )
+
+    def _order(self, candidates: Candidates, scores: Array, head: slice) -> NDArray[np.int64]:
+        """Return the positions of the results among the candidates, best first.
+
+        Args:
+            scores: of the candidates, `(n,)`; NaN if a crop was not scored.
+            head: the candidates that M-Net has scored, which are first.
+        """
         order = np.arange(len(candidates.row_ids))
         # Only the head is reordered: pair scores and bare cosines are not comparable.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
@@ -247,17 +214,7 @@ class Search:
         elif self.options.order == "neighbours":
             best = order[np.isfinite(scores[order])][:ORDERED_CROPS]
             order[: len(best)] = best[order_by_neighbours(candidates[best], scores[best])]
-        order = order[: self.options.top_k]
-        return Ranking(
-            proposal=proposal,
-            best=candidates[order],
-            logits=pair_logits[order],
-            scores=scores[order],
-            judge=judge,
-            candidates_scored=candidates.searched if logits is None else proposal.head,
-            rerank_seconds=time.perf_counter() - scoring_began,
-            sample=sample,
-        )
+        return order[: self.options.top_k]
 
     def results(self, ranking: Ranking, labels: Mapping[int, CropLabel]) -> list[RankedCrop]:
         """Return the results of a ranking, best first.
