@@ -40,8 +40,6 @@ Phase = Literal["asked", "done", "failed"]
 LOG_NAME = "audit.jsonl"
 KEY_NAME = "audit.key"
 RETRY_SECONDS = 5.0
-# Removing lines from the end of the file is detected once these lines have been noted.
-NOTE_SECONDS = 5.0
 # The first refusal of an address is logged at once; further ones until the end of this time are
 # counted in a single line.
 REFUSAL_SECONDS = 60.0
@@ -118,7 +116,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             ) from error
         self._buffer: list[str] = []
         self._buffered_bytes = 0
-        self._noted = -NOTE_SECONDS
         self._all_noted = True
         self._refused: dict[tuple[str, str, int], int] = {}
         self._counted_at = 0.0
@@ -220,7 +217,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
-        """Write the buffered lines and, every few seconds, note the last one.
+        """Write the buffered lines, sync them with those before, and note the last one.
 
         Raises:
             StorageFailed: the lines could not be written; they stay buffered.
@@ -230,12 +227,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         lines = self._buffer[:waiting]
         if dropped:
             lines.append(self._line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))
-        durable = time.monotonic() > self._noted + NOTE_SECONDS
         if lines or not self._all_noted:
-            self._file.append(lines, durable)
-            self._all_noted = durable
-        if durable:
-            self._noted = time.monotonic()
+            self._file.append(lines, durable=True)
+            self._all_noted = True
         self._dropped -= dropped
         self._buffered_bytes -= sum(len(line) for line in lines[:waiting])
         del self._buffer[:waiting]
@@ -313,7 +307,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
     def __exit__(self, *_: object) -> None:
         self.threads.shutdown()
-        self._noted = -NOTE_SECONDS
         try:
             self._count_refused()
             self.flush()
