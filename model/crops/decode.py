@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
 from model.arrays import Pixels
 from model.problems import InputProblem
@@ -30,16 +31,6 @@ DAMAGE = (
     struct.error,
 )
 
-# The transpositions that turn images of each EXIF orientation upright; those of 1 are upright.
-UPRIGHT_BY = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 REMEDY = "send the person's crop, not the whole frame"
 
 # A decoder goes over the whole image for each scan of a progressive JPEG. A scan may have 31 bytes,
@@ -60,11 +51,9 @@ END = 0xD9
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # A sound JPEG has at most some bytes of padding between two segments.
 LONGEST_PADDING = 1024
-# FF00 is data of a scan, and FFFF the padding of a marker.
-MARKER = re.compile(rb"\xff[\x01-\xfe]", re.DOTALL)
-# Lower markers, restarts and the start of the image have no length and no content.
-FIRST_WITH_LENGTH = 0xC0
-ALONE = range(0xD0, 0xD9)
+# FF00 is data of a scan, and FFFF the padding of a marker. Lower markers, restarts and the start of
+# the image have no content.
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
 # Large headers and odd metadata raise a CropProblem or are ignored, without a warning. The filter
 # stays set, since `warnings.catch_warnings` is not safe in the threads that decode.
@@ -134,10 +123,14 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> Pixels:
         raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
     image = _open(data, limits)
     try:
-        _check_whole(data, image.format)
+        _check_whole(data)
         image.seek(0)
         image.load()
-        return np.asarray(_to_rgb(_upright(image)), dtype=np.uint8)
+        # Metadata may be damaged in any way. An image whose orientation cannot be read stays as it
+        # is stored.
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(_to_rgb(image), dtype=np.uint8)
     except DAMAGE as error:
         raise CropProblem(
             "truncated",
@@ -165,16 +158,6 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
         ) from error
     limits.require_size(*image.size)
     return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation, and ignore metadata that cannot be read."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        transpose = UPRIGHT_BY.get(orientation)
-    except DAMAGE:
-        return image
-    return image if transpose is None else image.transpose(transpose)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -206,75 +189,54 @@ def announced_pixels(data: bytes) -> int | None:
     It reads a few bytes, so that it may be called where a decoder would take too long.
 
     Returns:
-        The product. 0 for a file that is no image or ends within its header, and None for a JPEG
-        whose header is not in its place, since a decoder may find it elsewhere.
+        The product. 0 for a file that is no image, and None for a JPEG whose header is not in its
+        place, since a decoder may find it elsewhere. A file that ends within its header, which no
+        decoder opens, gives any number.
     """
-    if data.startswith(PNG):
-        return _product(data[16:24], ">II")
+    # Bytes that a cut file lacks count as zeros.
+    header = data[:30].ljust(30, b"\0")
     if data.startswith(JPEG):
-        return _jpeg_pixels(data)
-    if data.startswith(b"BM"):
+        for marker, content in islice(_jpeg_segments(data, LONGEST_PADDING), MAX_SEGMENTS):
+            if marker in FRAME_HEADERS:
+                height = int.from_bytes(data[content + 3 : content + 5], "big")
+                return height * int.from_bytes(data[content + 5 : content + 7], "big")
+        return None
+    if data.startswith(PNG):
+        width, height = struct.unpack_from(">II", header, 16)
+    elif data.startswith(b"BM"):
         # The oldest header has 12 bytes and short fields.
-        if data[14:18] == struct.pack("<I", 12):
-            return _product(data[18:22], "<HH")
-        return _product(data[18:26], "<ii")
-    if not _is_webp(data):
+        is_oldest = header[14:18] == b"\x0c\0\0\0"
+        width, height = struct.unpack_from("<HH" if is_oldest else "<ii", header, 18)
+    elif not _is_webp(data):
         return 0
-    kind = data[12:16]
-    if kind == b"VP8X":
-        width = int.from_bytes(data[24:27], "little")
-        height = int.from_bytes(data[27:30], "little")
-        return (width + 1) * (height + 1)
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
-    return _product(data[26:30], "<HH", 0x3FFF)
-
-
-def _jpeg_pixels(data: bytes) -> int | None:
-    position = 2
-    for _ in range(MAX_SEGMENTS):
-        match = MARKER.search(data, position, position + LONGEST_PADDING)
-        if match is None:
-            return None
-        position = match.end()
-        marker = data[position - 1]
-        if marker in FRAME_HEADERS:
-            return _product(data[position + 3 : position + 7], ">HH")
-        if marker >= FIRST_WITH_LENGTH and marker not in ALONE:
-            position += int.from_bytes(data[position : position + 2], "big")
-    return None
-
-
-def _product(
-    header: bytes,
-    layout: str,
-    mask: int = -1,
-) -> int:
-    if len(header) < struct.calcsize(layout):
-        return 0
-    width, height = struct.unpack(layout, header)
-    return abs(int(width & mask) * int(height & mask))
+    elif header[12:16] == b"VP8X":
+        width = int.from_bytes(header[24:27], "little") + 1
+        height = int.from_bytes(header[27:30], "little") + 1
+    elif header[12:16] == b"VP8L":
+        bits = int.from_bytes(header[21:25], "little")
+        width = (bits & 0x3FFF) + 1
+        height = (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", header, 26))
+    return abs(width * height)
 
 
 def _too_many_parts(data: bytes) -> str | None:
     """Return a sentence on the parts of which a file has too many; None if it has not."""
     if data.startswith(JPEG):
-        scans = 0
-        for segments, marker in enumerate(_jpeg_markers(data), 1):
-            scans += marker == SCAN
-            if scans > MAX_SCANS:
-                return f"the JPEG has more than {MAX_SCANS} scans"
-            if segments > MAX_SEGMENTS:
-                return f"the JPEG has more than {MAX_SEGMENTS:,} segments"
+        markers = _jpeg_markers(data)
+        if markers.count(SCAN) > MAX_SCANS:
+            return f"the JPEG has more than {MAX_SCANS} scans"
+        if len(markers) > MAX_SEGMENTS:
+            return f"the JPEG has more than {MAX_SEGMENTS:,} segments"
     elif data.startswith(PNG):
-        return _too_many_chunks(data, len(PNG), "big")
+        return _too_many_chunks(data, len(PNG))
     elif _is_webp(data):
-        return _too_many_chunks(data, 12, "little")
+        return _too_many_chunks(data, 12)
     return None
 
 
-def _check_whole(data: bytes, image_format: str | None) -> None:
+def _check_whole(data: bytes) -> None:
     """Check the checksums of a PNG and the end marker of a JPEG, which the decoder does not check.
 
     Bytes after the end are allowed, and so is a JPEG whose last scan was cut and closed with an end
@@ -282,15 +244,14 @@ def _check_whole(data: bytes, image_format: str | None) -> None:
 
     Args:
         data: the whole file, of a limited number of parts.
-        image_format: name of the format in Pillow.
 
     Raises:
         OSError, SyntaxError: the file is cut off or damaged.
     """
-    if image_format == "PNG":
+    if data.startswith(PNG):
         Image.open(io.BytesIO(data), formats=("PNG",)).verify()
-    elif image_format in ("JPEG", "MPO"):
-        markers = list(_jpeg_markers(data))
+    elif data.startswith(JPEG):
+        markers = _jpeg_markers(data)
         if SCAN not in markers or markers[-1] != END:
             raise OSError("the JPEG has no end marker")
 
@@ -299,33 +260,38 @@ def _is_webp(data: bytes) -> bool:
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
-def _jpeg_markers(data: bytes) -> Iterator[int]:
-    """Yield the markers of the segments of a JPEG up to its end, but none of its thumbnail."""
+def _jpeg_markers(data: bytes) -> list[int]:
+    """Return the markers of a JPEG's segments, up to its end or one more than are allowed."""
+    return [marker for marker, _ in islice(_jpeg_segments(data, len(data)), MAX_SEGMENTS + 1)]
+
+
+def _jpeg_segments(data: bytes, most_padding: int) -> Iterator[tuple[int, int]]:
+    """Yield the marker of each segment of a JPEG, but none of its thumbnail, and where it goes on.
+
+    The segments end with the image, or before more than `most_padding` bytes without a marker.
+    """
     position = 2
-    while match := MARKER.search(data, position):
+    while match := MARKER.search(data, position, position + most_padding):
         position = match.end()
         marker = data[position - 1]
-        if marker >= FIRST_WITH_LENGTH and marker not in ALONE:
-            yield marker
-            if marker == END:
-                return
-            position += int.from_bytes(data[position : position + 2], "big")
+        yield marker, position
+        if marker == END:
+            return
+        position += int.from_bytes(data[position : position + 2], "big")
 
 
-def _too_many_chunks(
-    data: bytes,
-    position: int,
-    order: Literal["big", "little"],
-) -> str | None:
-    """Return a sentence if the file has more than `MAX_CHUNKS` chunks.
+def _too_many_chunks(data: bytes, position: int) -> str | None:
+    """Return a sentence if more than `MAX_CHUNKS` chunks begin at a position.
 
     A chunk of a PNG has length, kind, content and checksum, with big-endian numbers. A chunk of a
     RIFF file has kind, length and content, which is padded to an even length.
     """
-    for _ in range(MAX_CHUNKS):
+    for _ in range(MAX_CHUNKS + 1):
         if position + 8 > len(data):
             return None
-        at = position if order == "big" else position + 4
-        length = int.from_bytes(data[at : at + 4], order)
-        position += length + 12 if order == "big" else length + (length & 1) + 8
-    return f"the file has more than {MAX_CHUNKS:,} chunks" if position + 8 <= len(data) else None
+        if data.startswith(PNG):
+            position += int.from_bytes(data[position : position + 4], "big") + 12
+        else:
+            length = int.from_bytes(data[position + 4 : position + 8], "little")
+            position += length + (length & 1) + 8
+    return f"the file has more than {MAX_CHUNKS:,} chunks"
