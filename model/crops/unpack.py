@@ -119,7 +119,6 @@ def unpack_crops(
                         ignored.add(name, NO_IMAGE)
                     continue
                 try:
-                    # Bytes are counted as they are read, since a header may announce fewer.
                     allowed -= _unpack(packed, entry, into, limits.max_entry_bytes, allowed)
                 except _Unfit as unfit:
                     left_out.append(LeftOut(shown(name), str(unfit)))
@@ -162,17 +161,19 @@ def _unpack(
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
     with packed.open(entry) as content:
-        data = _read(content, most_bytes, allowed)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("xb") as file:
-            file.write(data)
-    except OSError as error:
-        if error.errno in IN_THE_WAY:
-            raise _Unfit("another entry has the same name; rename one of them") from error
-        place.unlink(missing_ok=True)
-        raise _not_written(error) from error
-    return len(data)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file = place.open("xb")
+        except OSError as error:
+            if error.errno in IN_THE_WAY:
+                raise _Unfit("another entry has the same name; rename one of them") from error
+            raise _not_written(error) from error
+        try:
+            with file:
+                return _copy(content, file, allowed)
+        except BaseException:
+            place.unlink(missing_ok=True)
+            raise
 
 
 def _place(into: Path, name: str) -> Path:
@@ -188,21 +189,24 @@ def _place(into: Path, name: str) -> Path:
     return into.joinpath(*parts)
 
 
-def _read(
+def _copy(
     content: IO[bytes],
-    most_bytes: int,
+    file: IO[bytes],
     allowed: int,
-) -> bytearray:
-    data = bytearray()
+) -> int:
+    written = 0
+    # The content ends after the announced size, even if more bytes were packed.
     while part := content.read(CHUNK):
-        data += part
-        if len(data) > allowed:
+        written += len(part)
+        if written > allowed:
             raise InputProblem(
                 "the archive unpacks to more bytes than are allowed; pack fewer images into one"
             )
-        if len(data) > most_bytes:
-            raise _Unfit("unpacks to more bytes than it announces; pack it again")
-    return data
+        try:
+            file.write(part)
+        except OSError as error:
+            raise _not_written(error) from error
+    return written
 
 
 def _not_written(error: OSError) -> InputProblem:

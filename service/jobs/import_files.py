@@ -118,10 +118,7 @@ def _unpack(
             if runtime.galleries.by_id(job.gallery_id) is None:
                 raise Cancelled
             checked_at = time.monotonic()
-        try:
-            data_directory.require_free_disk(settings)
-        except StorageFailed as error:
-            raise DiskFull(error.detail) from error
+        data_directory.require_free_disk(settings)
 
     try:
         folder.mkdir(parents=True)
