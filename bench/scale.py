@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from bench.result import BenchResult, compare, memory_bytes
 from model.artefact import read_description, resolve_artefact
-from model.feature_file import read_features
 from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
@@ -35,6 +34,7 @@ from service.record.values import ArchivedCrop, GallerySettings, StoredCrop
 from service.search.calibration import GalleryCalibrations
 from service.search.options import QueryOptions
 from service.search.ranking import Search
+from training.evaluation.files import read_features
 
 Array = NDArray[np.float32]
 # The crops that one seed draws, and that one commit enrolls.
@@ -80,7 +80,7 @@ class ScaleCrops:
         self.dimension = dimension
         if features is None:
             return
-        file = read_features(features, ["identities"])
+        file = read_features(features)
         if "identities" not in file.columns:
             raise InputProblem(f"{features}: has no identities; name a file that gmn embed wrote")
         _, people = np.unique(file.columns["identities"], return_inverse=True)

@@ -20,11 +20,11 @@ import typer
 from numpy.typing import NDArray
 
 from model.artefact import load_artefact, resolve_artefact
-from model.feature_file import read_features
 from model.problems import InputProblem
 from service.watch.forecast import forecast_alarms, forecast_found
 from service.watch.scores import WatchList
 from service.watch.threshold import Traffic, fit_threshold
+from training.evaluation.files import read_features
 
 SIZES = (3, 9, 18, 40, 100)
 LISTS = 90
@@ -54,8 +54,8 @@ Features = NDArray[np.float32]
 
 def read_crops(path: Path) -> tuple[pd.DataFrame, Features]:
     """Read the test part's people, cameras and tracks, by row, and all features `(n, d)`."""
-    file = read_features(path, ["paths"])
-    crops = pd.Series(file.paths).str.extract(NAME).dropna()
+    file = read_features(path)
+    crops = pd.Series(file.columns["paths"]).str.extract(NAME).dropna()
     crops = crops.astype({"person": int, "frame": int})
     crops = crops.sort_values(["person", "camera", "part", "frame"])
     gaps = crops.groupby(["person", "camera", "part"]).frame.diff()

@@ -9,8 +9,8 @@ import numpy as np
 
 from model.arrays import Floats, unit_rows
 from model.artefact import Artefact
-from model.feature_file import read_features
 from model.problems import InputProblem
+from training.evaluation.files import read_features
 from training.provenance import digest_fingerprint
 
 # How often the people are paired anew, by other crops.
@@ -37,9 +37,9 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:
     random = np.random.default_rng(0)
     sums = []
     for path in features:
-        file = read_features(path, LABELS)
+        file = read_features(path)
         by_it = file.origin.embedder == artefact.description.embedding_fingerprint
-        if not by_it or len(file.columns) < len(LABELS):
+        if not by_it or not file.columns.keys() >= set(LABELS):
             raise InputProblem(
                 f"{path}: was not made by gmn embed with {artefact.source}; make it anew with this "
                 "artefact"

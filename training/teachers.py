@@ -10,12 +10,17 @@ import torch
 
 from model.arrays import Floats
 from model.artefact import load_artefact, resolve_artefact
-from model.feature_file import Origin, read_features, write_features
+from model.feature_file import Origin
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.evaluation import peers
 from training.evaluation.embedding import embed_records
-from training.evaluation.files import make_folder, replacing
+from training.evaluation.files import (
+    make_folder,
+    read_features,
+    replacing,
+    write_features,
+)
 from training.provenance import crop_fingerprint, file_digest
 
 REMEDY = "name a teacher's .xml, .onnx or .safetensors file in distillation.teachers"

@@ -18,8 +18,8 @@ from gmn_client import Client, RequestRefused
 from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions, LabelledBox
 from model.crops.names import is_image_name
+from model.feature_file import shards_in
 from model.problems import InputProblem
-from model.shards import holds_shards, shards_in
 from service.commands.bulk import (
     Sent,
     Source,
@@ -203,11 +203,10 @@ def _archives(path: Path, split: str | None) -> list[Path]:
     Raises:
         InputProblem: a file of another kind, or a split was given.
     """
-    if holds_shards(path):
-        archives = shards_in(path)
-    elif path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name):
+    archives = shards_in(path) if path.is_dir() else []
+    if path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name):
         archives = [path]
-    else:
+    if not archives:
         return []
     if split is not None:
         raise InputProblem(f"--split {split}: an archive names none; send its manifest")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.feature_file import Origin, write_features
+from model.feature_file import Origin
+from training.evaluation.files import write_features
 
 PEOPLE = 1000
 CROPS = 8

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from bench import figures, watch
-from model.feature_file import Origin, write_features
+from model.feature_file import Origin
 from model.problems import InputProblem
+from training.evaluation.files import write_features
 
 DIMENSION = 48
 

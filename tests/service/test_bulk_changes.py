@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gmn_client import Client, RequestRefused
-from model.feature_file import COLUMNS, Origin, write_features
+from model.feature_file import COLUMNS, Origin
 from tests.outside import audit_lines
+from training.evaluation.files import write_features
 
 
 def _fill(served, gallery, drawn_crops):

@@ -1,12 +1,24 @@
-"""Write result files atomically."""
+"""Write result files atomically, and write and read files of features."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
+from model.arrays import Floats
+from model.feature_file import (
+    ABOUT,
+    COLUMNS,
+    UNREADABLE,
+    FeatureFile,
+    Origin,
+    read_feature_file,
+    shards_in,
+)
 from model.problems import InputProblem
 
 
@@ -49,3 +61,57 @@ def make_folder(folder: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> InputProblem:
     return InputProblem(f"{path}: cannot be written ({error.strerror or error}); name another path")
+
+
+def write_features(
+    path: Path,
+    features: Floats,
+    columns: Mapping[str, Sequence[str]],
+    origin: Origin,
+    unreadable: Sequence[str] = (),
+) -> None:
+    """Write features, labels of their crops, and their origin.
+
+    Args:
+        path: the file; an existing one is overwritten.
+        features: features `(n, d)` float32.
+        columns: some of `COLUMNS`, n texts each.
+        origin: origin of the features.
+        unreadable: names of crops that could not be read, with the reasons.
+    """
+    texts = {**columns, **dict(zip(ABOUT, origin, strict=True)), UNREADABLE: unreadable}
+    arrays = {name: np.array(text, dtype=np.str_) for name, text in texts.items()}
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            features=features,
+            **arrays,
+        )
+
+
+def read_features(path: Path) -> FeatureFile:
+    """Read a feature file, or a whole folder of shards as if it were one file.
+
+    Raises:
+        InputProblem: a file is missing or cannot be read, or the folder has no shards or shards of
+            different origin.
+    """
+    if not path.is_dir():
+        return read_feature_file(path)
+    files = shards_in(path)
+    if not files:
+        raise InputProblem(f"{path}: holds no shard; name a file or folder of gmn embed")
+    shards = [read_feature_file(file) for file in files]
+    first = shards[0]
+    for file, shard in zip(files, shards, strict=True):
+        if shard.origin != first.origin or shard.features.shape[1] != first.features.shape[1]:
+            raise InputProblem(
+                f"{file}: was made by another artefact or of other crops than {files[0].name}; "
+                "give the shards of each gmn embed a folder of their own"
+            )
+    columns = {
+        name: tuple(text for shard in shards for text in shard.columns.get(name, ()))
+        for name in COLUMNS
+    }
+    return FeatureFile(np.concatenate([shard.features for shard in shards]), first.origin, columns)

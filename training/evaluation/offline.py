@@ -15,16 +15,15 @@ import torch
 from model.arrays import Floats, Pixels
 from model.artefact import Artefact
 from model.crops.decode import decode_crop
-from model.feature_file import Origin, read_origin, read_unreadable, write_features
+from model.feature_file import SHARD, Origin, read_feature_file, shard_name
 from model.precision import DtypeName
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable
-from model.shards import SHARD, shard_name
 from model.torch_runtime import TorchRuntime
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import ProgressBar, read_ahead
-from training.evaluation.files import make_folder, replacing
+from training.evaluation.files import make_folder, replacing, write_features
 
 SHARD_CROPS = 2048
 # While a batch of this size is embedded, the next one is decoded.
@@ -128,10 +127,14 @@ def embed_to_folder(
         folder / shard_name(number, count): records[number * SHARD_CROPS :][:SHARD_CROPS]
         for number in range(count)
     }
-    existing = sorted(file for file in folder.iterdir() if SHARD.fullmatch(file.name))
-    for shard in existing:
+    existing = {}
+    for shard in sorted(file for file in folder.iterdir() if SHARD.fullmatch(file.name)):
         # Another number of shards means another list of crops.
-        stored = read_origin(shard) if shard in shards else origin._replace(crops="")
+        stored = origin._replace(crops="")
+        if shard in shards:
+            file = read_feature_file(shard)
+            stored = file.origin
+            existing[shard] = file.unreadable
         kinds = ("artefact", "precision", "list of crops")
         for kind, known, asked in zip(kinds, stored, origin, strict=True):
             if known != asked:
@@ -144,7 +147,7 @@ def embed_to_folder(
     outcome = _write(network, origin, missing, progress_bar)
     skipped = [shard for shard in shards_of_part if shard in existing]
     for shard in skipped:
-        outcome.unreadable.extend(read_unreadable(shard))
+        outcome.unreadable.extend(existing[shard])
     return outcome._replace(skipped=len(skipped))
 
 

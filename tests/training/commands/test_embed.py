@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.feature_file import read_features
 from model.problems import InputProblem
 from tests.training.runs import run_here, write_manifest
+from training.evaluation.files import read_features
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def test_a_file_or_a_folder_of_parts_names_every_crop_and_opens_without_pickle(
         assert Path(arrays["paths"][0]).name == "people-0.png"
     for part in ("2/2", "1/2"):
         embed(tiny_artefact, people, tmp_path / "shards", "--part", part)
-    whole, parts = (read_features(tmp_path / name, ["paths"]) for name in ("all.npz", "shards"))
-    assert parts.paths == whole.paths
+    whole, parts = (read_features(tmp_path / name) for name in ("all.npz", "shards"))
+    assert parts.columns["paths"] == whole.columns["paths"]
     np.testing.assert_allclose(parts.features, whole.features, rtol=1e-3, atol=1e-4)
 
 

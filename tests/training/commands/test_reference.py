@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from model.artefact import load_artefact, save_artefact
-from model.feature_file import Origin, write_features
+from model.feature_file import Origin
 from model.problems import ArtefactProblem
 from model.provenance import TrainingFingerprints
 from tests.artefact_files import read_parts, write_parts
 from tests.training.runs import run_here
+from training.evaluation.files import write_features
 from training.provenance import fingerprint
 
 TRAINED_PEOPLE = 120

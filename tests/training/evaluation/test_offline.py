@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from model.artefact import load_artefact, resolve_artefact
-from model.feature_file import COLUMNS, read_features
+from model.feature_file import shards_in
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
-from model.shards import shards_in
 from tests.forked import run_forked
 from training.datasets.record import CropRecord
 from training.evaluation import offline
 from training.evaluation.embedding import embed_records
+from training.evaluation.files import read_features
 from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder, network_of
 
 WHOLE = Part()
@@ -105,10 +105,10 @@ def _units(features):
 def test_a_folder_reads_as_the_file_does(records, tmp_path):
     embed_to_file(network(), records, tmp_path / "all.npz", no_bar)
     assert _embed(records, tmp_path / "all").written == 5
-    whole, parts = (read_features(tmp_path / name, COLUMNS) for name in ("all.npz", "all"))
+    whole, parts = (read_features(tmp_path / name) for name in ("all.npz", "all"))
     np.testing.assert_array_equal(whole.features, parts.features)
     assert (whole.columns, whole.origin) == (parts.columns, parts.origin)
-    assert whole.paths == tuple(record.source for record in records)
+    assert whole.columns["paths"] == tuple(record.source for record in records)
     own = [hashlib.sha256(record.path.read_bytes()).hexdigest() for record in records]
     assert whole.columns["sha256"] == tuple(own)
     assert whole.columns["captured_at"][0] == "2026-03-01T09:30:00+00:00"
@@ -167,8 +167,8 @@ def test_a_crop_that_cannot_be_read_is_named_every_time_and_the_rest_goes_on(rec
         assert outcome.written == written
         assert [name.split(":")[0] for name in outcome.unreadable] == ["broken.png", "gone.png"]
     assert "not a JPEG" in outcome.unreadable[0]
-    found = read_features(tmp_path / "out", ["paths"])
-    assert (len(found.features), found.paths[0]) == (24, records[0].source)
+    found = read_features(tmp_path / "out")
+    assert (len(found.features), found.columns["paths"][0]) == (24, records[0].source)
 
 
 def test_where_no_crop_can_be_read_there_is_no_feature_and_each_is_named(records, tmp_path):

@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from model.feature_file import read_features
 from model.problems import InputProblem
 from tests.training.runs import write_manifest
 from training.commands.data import embed
 from training.commands.evaluate import evaluate, report
 from training.datasets.record import CropRecord
 from training.datasets.registry import read_dataset
+from training.evaluation.files import read_features
 from training.evaluation.peers import Peer
 
 
@@ -40,9 +40,9 @@ def test_gmn_embed_writes_a_peers_features_under_its_name(averaging_model, tmp_p
     people = "synthetic:7,identities=2,domains=1"
     embed(str(averaging_model), people, tmp_path / "shards")
     records = read_dataset(people).records
-    stored = read_features(tmp_path / "shards", ["paths"])
+    stored = read_features(tmp_path / "shards")
     assert stored.origin.embedder == "averaging"
-    assert stored.paths == tuple(record.source for record in records)
+    assert stored.columns["paths"] == tuple(record.source for record in records)
     np.testing.assert_array_equal(stored.features, Peer(averaging_model).embed(records))
 
 
