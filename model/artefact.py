@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import os
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.arrays import Floats, unit_rows
@@ -67,18 +66,10 @@ class Description(Metadata):
     calibration: Calibration
     provenance: Provenance
     best: Scoring | None = Field(None, exclude_if=is_absent)
-    embedding_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    artefact_fingerprint: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    graph_fingerprint: str | None = Field(
-        None,
-        pattern=r"^[0-9a-f]{64}$",
-        exclude_if=is_absent,
-    )
-    reference_fingerprint: str | None = Field(
-        None,
-        pattern=r"^[0-9a-f]{64}$",
-        exclude_if=is_absent,
-    )
+    embedding_fingerprint: str = ""
+    artefact_fingerprint: str = ""
+    graph_fingerprint: str | None = Field(None, exclude_if=is_absent)
+    reference_fingerprint: str | None = Field(None, exclude_if=is_absent)
 
     @field_validator("best", mode="before")
     @classmethod
@@ -111,11 +102,14 @@ class Artefact:
     Attributes:
         tensors: tensors by name, such as `embedder.backbone.conv1.conv.weight`.
         source: name of the file for messages.
+        header: the description as it is stored, with fields of other versions; empty for an
+            artefact that was not loaded.
     """
 
     description: Description
     tensors: Tensors
     source: str = "the artefact"
+    header: Header = field(default_factory=dict)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -213,6 +207,35 @@ class Artefact:
             )
         return self.metric_network
 
+    def save(
+        self,
+        path: Path,
+        tensors: Tensors | None = None,
+        **fields: Any,
+    ) -> Description:
+        """Write a file with some changes, atomically, and return its description.
+
+        Args:
+            path: the file, which may be that of this artefact.
+            tensors: tensors to add or to replace.
+            fields: other values of the header, as JSON has them. All others stay as they are
+                stored, and fingerprints follow.
+        """
+        tensors = self.tensors | (tensors or {})
+        header = (self.header or self.description.model_dump(mode="json")) | fields
+        header = {name: value for name, value in header.items() if name not in FINGERPRINTS}
+        header |= _fingerprints(header, tensors)
+        description = _parse(path, header)
+        content = save(tensors, metadata={HEADER_KEY: json.dumps(header)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        return description
+
 
 def save_artefact(
     path: Path,
@@ -232,107 +255,17 @@ def save_artefact(
             and kernels are stored as float16, vectors as float32.
         training: fingerprints of the training crops and people.
     """
-    tensors = Artefact.of_networks(description, embedder, metric_network, training).tensors
-    try:
-        # This artefact has the weights as they are stored, rounded, which the graph has to have.
-        tensors |= _graph_tensors(Artefact(description, tensors))
-    except ArtefactProblem as problem:
-        log.warning("%s: %s", path, problem)
-    return _write(path, description.model_dump(mode="json"), tensors)
-
-
-def add_graph(path: Path) -> Description:
-    """Write an OpenVINO graph into an artefact's file, atomically, replacing an earlier one.
-
-    Raises:
-        ArtefactProblem: the file is not a usable artefact, OpenVINO is not installed, or it cannot
-            run the embedder.
-    """
-    artefact = load_artefact(path)
-    header, tensors = _read(path)
-    return _write(path, header, tensors | _graph_tensors(artefact))
-
-
-def add_reference(path: Path, vectors: Floats) -> Description:
-    """Write a reference into an artefact's file, atomically, replacing an earlier one.
-
-    The fingerprints of the artefact and of its embeddings stay.
-
-    Args:
-        path: the file.
-        vectors: vectors `(n, d)`, none of which is zero.
-
-    Raises:
-        ArtefactProblem: the file is not a usable artefact.
-    """
-    header, tensors = _read(path)
-    # Each row fills the range of int8, so that cosines keep three digits.
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    scaled = np.round(127.0 * vectors / largest)
-    tensors[REFERENCE] = scaled.astype(np.int8)
-    return _write(path, header, tensors)
-
-
-def _graph_tensors(artefact: Artefact) -> Tensors:
     from model.openvino_graph import graph_tensors
 
-    embedder = artefact.embedder
+    artefact = Artefact.of_networks(description, embedder, metric_network, training)
+    graph: Tensors = {}
     try:
-        return graph_tensors(embedder, artefact.description.preprocessing)
-    except Exception as error:
-        # OpenVINO raises many kinds of errors for an operation that it does not support.
-        raise ArtefactProblem(
-            f"no graph for a service without PyTorch can be made ({type(error).__name__}: {error})"
-        ) from error
-
-
-def replace_calibration(
-    source: Path,
-    path: Path,
-    calibration: Calibration,
-    metric_network: MetricNetwork | None = None,
-    metrics: dict[str, Any] | None = None,
-) -> Description:
-    """Write an artefact with another calibration, atomically.
-
-    Args:
-        source: the artefact.
-        path: the file to write, which may be `source`.
-        calibration: the new calibration.
-        metric_network: M-Net with another zero of its scores; None keeps the artefact's.
-        metrics: figures of the provenance; None keeps the artefact's.
-
-    Raises:
-        ArtefactProblem: `source` is not a usable artefact.
-    """
-    header, tensors = _read(source)
-    header["calibration"] = calibration.model_dump(mode="json")
-    if metrics is not None:
-        header["provenance"]["metrics"] = metrics
-    if metric_network is not None:
-        from model.weights import stored_tensors
-
-        tensors |= stored_tensors("metric_network", metric_network)
-    return _write(path, header, tensors)
-
-
-def _write(
-    path: Path,
-    header: Header,
-    tensors: Tensors,
-) -> Description:
-    header = {name: value for name, value in header.items() if name not in FINGERPRINTS}
-    header |= _fingerprints(header, tensors)
-    description = _parse(path, header)
-    content = save(tensors, metadata={HEADER_KEY: json.dumps(header)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    return description
+        # The graph has to have the weights as they are stored, rounded.
+        stored = Artefact(description, artefact.tensors).embedder
+        graph = graph_tensors(stored, description.preprocessing)
+    except ArtefactProblem as problem:
+        log.warning("%s: %s", path, problem)
+    return artefact.save(path, graph)
 
 
 def shipped_artefacts() -> dict[str, Path]:
@@ -369,8 +302,7 @@ def read_description(path: Path) -> Description:
     Raises:
         ArtefactProblem: the file is missing, foreign or of another format version.
     """
-    header, _ = _read(path, with_tensors=False)
-    return _parse(path, header)
+    return _parse(path, _read_header(path))
 
 
 def load_artefact(path: Path) -> Artefact:
@@ -380,7 +312,8 @@ def load_artefact(path: Path) -> Artefact:
         ArtefactProblem: the file is missing, corrupt, truncated, foreign or of another format
             version.
     """
-    header, tensors = _read(path)
+    header = _read_header(path)
+    tensors = load_file(path)
     description = _parse(path, header)
     expected = _fingerprints(header, tensors)
     if any(header.get(name) != expected.get(name) for name in FINGERPRINTS):
@@ -388,10 +321,10 @@ def load_artefact(path: Path) -> Artefact:
             f"{path}: its fingerprint does not match its content, so it is damaged or was edited; "
             "copy it or train it again"
         )
-    return Artefact(description, tensors, str(path))
+    return Artefact(description, tensors, str(path), header)
 
 
-def _read(path: Path, with_tensors: bool = True) -> tuple[Header, Tensors]:
+def _read_header(path: Path) -> Header:
     if not path.is_file():
         raise ArtefactProblem(
             f"{path}: no such file; name one of the shipped artefacts, "
@@ -400,9 +333,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[Header, Tensors]:
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = file.keys() if with_tensors else ()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, struct.error) as error:
+    except (SafetensorError, OSError) as error:
         raise ArtefactProblem(
             f"{path}: not a readable artefact ({error}), but truncated, damaged or of another "
             "kind; copy it again or make one with gmn train"
@@ -413,7 +344,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[Header, Tensors]:
             "train"
         )
     try:
-        header = from_json(metadata[HEADER_KEY])
+        header: Header = from_json(metadata[HEADER_KEY])
     except ValueError as error:
         raise _damaged(path, error) from error
     version = header.get("format_version") if isinstance(header, dict) else None
@@ -422,7 +353,7 @@ def _read(path: Path, with_tensors: bool = True) -> tuple[Header, Tensors]:
             f"{path}: has artefact format {version}, this program reads {FORMAT_VERSION}; use the "
             "version of the program that wrote it, or train it again"
         )
-    return header, tensors
+    return header
 
 
 def _parse(path: Path, header: Header) -> Description:
@@ -449,17 +380,15 @@ def _fingerprints(header: Header, tensors: Tensors) -> dict[str, str]:
     """
     about = {name: header[name] for name in ("embedder", "preprocessing")}
     embedding = _digest(about, _with_prefix(tensors, "embedder."))
-    others = dict(tensors)
-    for name in _with_prefix(tensors, *ADDED):
-        del others[name]
     about = {name: value for name, value in header.items() if name not in FINGERPRINTS}
+    added = _with_prefix(tensors, *ADDED)
+    others = {name: tensor for name, tensor in tensors.items() if name not in added}
     fingerprints = {
         "embedding_fingerprint": embedding,
         "artefact_fingerprint": _digest(about | {"embedding_fingerprint": embedding}, others),
     }
     for prefix, fingerprint in ADDED.items():
-        added = _with_prefix(tensors, prefix)
-        if added:
+        if added := _with_prefix(tensors, prefix):
             fingerprints[fingerprint] = _digest({"embedder": embedding}, added)
     return fingerprints
 

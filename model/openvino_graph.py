@@ -16,6 +16,7 @@ from torch import nn
 from model.embedder import Embedder
 from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, PROBES, load_openvino
 from model.preprocessing import Preprocessing, drawn_patterns
+from model.problems import ArtefactProblem
 
 
 def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str, NDArray[Any]]:
@@ -30,9 +31,15 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
         float32 that PyTorch computes of `drawn_patterns`, which the graph has to reproduce.
 
     Raises:
-        Exception: see `openvino_graph`.
+        ArtefactProblem: OpenVINO is not installed, or it cannot run the embedder.
     """
-    graph = openvino_graph(embedder, preprocessing)
+    try:
+        graph = openvino_graph(embedder, preprocessing)
+    except Exception as error:
+        # OpenVINO raises many kinds of errors for an operation that it does not support.
+        raise ArtefactProblem(
+            f"no graph for a service without PyTorch can be made ({type(error).__name__}: {error})"
+        ) from error
     _name_by_order(graph)
     with tempfile.TemporaryDirectory() as folder:
         structure = Path(folder) / "graph.xml"

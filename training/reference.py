@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from model.arrays import Floats, unit_rows
-from model.artefact import Artefact
+from model.artefact import REFERENCE, Artefact, load_artefact
 from model.problems import InputProblem
 from training.evaluation.files import read_features
 from training.provenance import digest_fingerprint
@@ -18,6 +18,19 @@ PAIRINGS = 6
 LEAST_PEOPLE = 100
 MOST_VECTORS = 6_000
 LABELS = ("identities", "sha256")
+
+
+def add_reference(path: Path, features: Sequence[Path]) -> Floats:
+    """Write a reference of `mixed_people` into an artefact's file, and return its vectors.
+
+    The file is replaced atomically. The fingerprints of the artefact and of its embeddings stay.
+    """
+    artefact = load_artefact(path)
+    vectors = mixed_people(artefact, features)
+    # Each row fills the range of int8, so that cosines keep three digits.
+    scaled = np.round(127.0 * vectors / np.abs(vectors).max(axis=1, keepdims=True))
+    artefact.save(path, {REFERENCE: scaled.astype(np.int8)})
+    return vectors
 
 
 def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:

@@ -40,9 +40,11 @@ def add_graph(
 
     Example: gmn artefact add-graph mine.safetensors
     """
-    from model.artefact import add_graph
+    from model.artefact import load_artefact
+    from model.openvino_graph import graph_tensors
 
-    add_graph(file)
+    loaded = load_artefact(file)
+    loaded.save(file, graph_tensors(loaded.embedder, loaded.description.preprocessing))
     typer.echo(f"{file}: has a graph for services without PyTorch")
 
 
@@ -63,11 +65,9 @@ def add_reference(
 
     Example: gmn artefact add-reference mine.safetensors cuhk01.npz market1501.npz
     """
-    from model.artefact import add_reference, load_artefact
-    from training.reference import mixed_people
+    from training.reference import add_reference
 
-    vectors = mixed_people(load_artefact(file), features)
-    add_reference(file, vectors)
+    vectors = add_reference(file, features)
     typer.echo(f"{file}: has a reference of {len(vectors):,} vectors")
 
 
@@ -120,13 +120,9 @@ def calibrate(
 
     Example: gmn calibrate bundled --data cuhk01:/data/cuhk01 --out mine.safetensors
     """
-    from model.artefact import (
-        load_artefact,
-        replace_calibration,
-        resolve_artefact,
-        shipped_artefacts,
-    )
+    from model.artefact import load_artefact, resolve_artefact, shipped_artefacts
     from model.precision import choose_device
+    from model.weights import stored_tensors
     from training.datasets.registry import read_datasets
     from training.evaluation.calibration import calibrated_scores
     from training.evaluation.embedding import embed_searches
@@ -190,7 +186,12 @@ def calibrate(
                     for dataset in datasets
                 ]
             )
-        description = replace_calibration(source, target, calibration, network, figures)
+        description = loaded.save(
+            target,
+            stored_tensors("metric_network", network) if network else {},
+            calibration=calibration.model_dump(mode="json"),
+            provenance=loaded.header["provenance"] | {"metrics": figures},
+        )
     calibration = description.calibration
     if as_json:
         typer.echo(calibration.model_dump_json(indent=2))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.artefact import load_artefact, replace_calibration
+from model.artefact import load_artefact
 from model.metric_network import score_pairs
+from model.weights import stored_tensors
 from tests.training.runs import run_here
 
 PEOPLE = "synthetic:3,identities=12,domains=1,cameras=2,crops=2"
@@ -46,7 +47,7 @@ def test_a_constant_in_mnets_scores_is_gone_and_changes_neither_order_nor_probab
     far = load_artefact(tiny_artefact)
     far.require_metric_network().move_scores(-450.0)
     moved = tmp_path / "moved.safetensors"
-    replace_calibration(tiny_artefact, moved, far.description.calibration, far.metric_network)
+    far.save(moved, stored_tensors("metric_network", far.metric_network))
     assert run_here("calibrate", moved, "--data", PEOPLE).status == 0
     out = tmp_path / "plain.safetensors"
     assert run_here("calibrate", tiny_artefact, "--data", PEOPLE, "--out", out).status == 0
