@@ -3,131 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from model.precision import HAS_TORCH
-from model.problems import InputProblem
-from model.registry import Registry
+from model.backbones import BackboneKind as BackboneKind
+from model.backbones import LastStride, find_backbone
+from model.backbones import register_backbone as register_backbone
 from model.stored import Stored, is_absent
 
-if TYPE_CHECKING:
-    from torch import nn
-
-LastStride = Literal[1, 2]
 TopDown = Literal["1x1", "depthwise", "3x3"]
 PairFeatureKind = Literal["square", "abs", "raw"]
-PREFIX = "timm:"
-OSNET_CHANNELS = (64, 256, 384, 512)
-WIDTHS = {"x0_25": 0.25, "x0_5": 0.5, "x0_75": 0.75, "x1_0": 1.0}
-
-
-class OSNetForm(NamedTuple):
-    """One form of OSNet.
-
-    Attributes:
-        width: factor on the channels of x1.0.
-        context: False for the network of the first paper. True for the one of Open Model Zoo's
-            person-reidentification-retail models: it has context gates and instance normalisation,
-            and its BatchNorm is folded into the convolutions.
-    """
-
-    width: float
-    context: bool
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of the stem's output and of the outputs of the three stages."""
-        return tuple(int(self.width * channels) for channels in OSNET_CHANNELS)
-
-
-def osnet_forms() -> dict[str, OSNetForm]:
-    """Return every form of OSNet by the name of its backbone."""
-    forms = {}
-    for suffix, width in WIDTHS.items():
-        forms[f"osnet_{suffix}"] = OSNetForm(width, context=False)
-        forms[f"osnet_context_{suffix}_folded"] = OSNetForm(width, context=True)
-    return forms
-
-
-@dataclass(frozen=True)
-class BackboneKind:
-    """A backbone, as the registry holds it.
-
-    Attributes:
-        build: builds the network from the stride of the last stage, with random weights and without
-            a classifier: crops `(B, 3, H, W)` to maps `(B, channels, h, w)`.
-        stage_channels: channels of the maps of stages 1 to 4.
-        stage_ends: names of the children of the built network with which stages 1 to 4 end.
-        last_strides: the possible strides of the last stage.
-    """
-
-    build: Callable[[LastStride], nn.Sequential]
-    stage_channels: tuple[int, int, int, int]
-    stage_ends: tuple[str, str, str, str] = ("layer1", "layer2", "layer3", "layer4")
-    last_strides: tuple[LastStride, ...] = (1, 2)
-
-
-BACKBONES: Registry[BackboneKind] = Registry("backbone", "gmn.backbones")
-
-
-def register_backbone(name: str, kind: BackboneKind) -> None:
-    """Add a backbone, so that recipes and artefacts can name it.
-
-    An installed package registers its backbones in every process by an entry point of the group
-    `gmn.backbones`.
-
-    Raises:
-        ValueError: another backbone has the name.
-    """
-    BACKBONES.add(name, kind)
-
-
-def find_backbone(name: str) -> BackboneKind:
-    """Return the backbone of a name.
-
-    Raises:
-        InputProblem: the name is unknown, or it is one of timm, and PyTorch or timm is not
-            installed. The message lists known names.
-    """
-    if not name.startswith(PREFIX):
-        return BACKBONES.find(name, ", and timm:NAME")
-    if not HAS_TORCH:
-        raise InputProblem(f"{name} needs PyTorch and timm; pip install 'gmn-reid[gpu,timm]'")
-    return import_module("model.backbones").timm_backbone(name)
-
-
-def _builder(name: str) -> Callable[[LastStride], nn.Sequential]:
-    """Return a function that builds one of the project's own backbones."""
-
-    def build(last_stride: LastStride) -> nn.Sequential:
-        # This module has to work without PyTorch, which builds the networks.
-        return import_module("model.backbones").build_own(name, last_stride)
-
-    return build
-
-
-def _register_own() -> None:
-    shallow = (64, 128, 256, 512)
-    deep = (256, 512, 1024, 2048)
-    resnets = {"resnet18": shallow, "resnet34": shallow, "resnet50": deep, "resnet101": deep}
-    for name, channels in resnets.items():
-        register_backbone(name, BackboneKind(_builder(name), channels))
-    name = "mobilenet_v2"
-    stage_ends = ("3", "6", "13", "18")
-    register_backbone(name, BackboneKind(_builder(name), (24, 32, 96, 1280), stage_ends))
-    for name, form in osnet_forms().items():
-        _, first, second, third = form.channels
-        stage_ends = ("conv2", "conv3", "conv4", "conv5")
-        channels = (first, second, third, third)
-        register_backbone(name, BackboneKind(_builder(name), channels, stage_ends, (1,)))
-
-
-_register_own()
 
 
 class MultiscaleConfig(Stored):

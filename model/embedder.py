@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from model.architecture import BackboneKind, EmbedderConfig, HeadConfig, find_backbone
+from model.architecture import EmbedderConfig, HeadConfig
+from model.backbones import BackboneKind, find_backbone
 from model.multiscale import MSFL
 
 

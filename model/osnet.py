@@ -12,102 +12,81 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from model.architecture import OSNetForm
-
 STREAMS = 4
 GATE_REDUCTION = 16
 CONTEXT_GROUPS = 16
 
 
-def build_osnet(form: OSNetForm) -> nn.Sequential:
+def build_osnet(
+    channels: tuple[int, int, int, int],
+    context: bool,
+) -> nn.Sequential:
     """Build an OSNet without its pooling and head, with random weights.
 
+    Args:
+        channels: channels of the stem's output and of the outputs of the three stages.
+        context: the form with context gates, and with BatchNorm folded into the convolutions.
+
     Returns:
-        Crops `(B, 3, H, W)` to maps `(B, 512 × width, H / 16, W / 16)`. Its children `conv2`,
+        Crops `(B, 3, H, W)` to maps `(B, channels[3], H / 16, W / 16)`. Its children `conv2`,
         `conv3`, `conv4` and `conv5` end the four stages, at strides 4, 8, 16 and 16.
     """
-    stem, first, second, third = form.channels
-    context = form.context
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if context:
-        parts["input_norm"] = nn.InstanceNorm2d(3, affine=True)
-    parts |= {
-        "conv1": _convolution(
-            3,
-            stem,
-            7,
-            folded=context,
-            stride=2,
-            instance=context,
+    stem, first, second, third = channels
+    network = _layers(
+        input_norm=nn.InstanceNorm2d(3, affine=True) if context else None,
+        conv1=_layers(
+            conv=nn.Conv2d(3, stem, 7, 2, 3, bias=False),
+            norm=nn.InstanceNorm2d(stem, affine=True) if context else nn.BatchNorm2d(stem),
+            activation=nn.ReLU(inplace=True),
         ),
-        "maxpool": nn.MaxPool2d(3, 2, 1),
-        "conv2": _stage(stem, first, context),
-        "pool2": _transition(first, context),
-        "conv3": _stage(first, second, context),
-        "pool3": _transition(second, context),
-        "conv4": _stage(second, third, context),
-        "conv5": _convolution(third, third, 1, context),
-    }
-    network = nn.Sequential(parts)
+        maxpool=nn.MaxPool2d(3, 2, 1),
+        conv2=_stage(stem, first, context),
+        pool2=nn.Sequential(_convolution(first, first, context), nn.AvgPool2d(2, 2)),
+        conv3=_stage(first, second, context),
+        pool3=nn.Sequential(_convolution(second, second, context), nn.AvgPool2d(2, 2)),
+        conv4=_stage(second, third, context),
+        conv5=_convolution(third, third, context),
+    )
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                module.weight,
-                mode="fan_out",
-                nonlinearity="relu",
-            )
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network
 
 
+def _layers(**layers: nn.Module | None) -> nn.Sequential:
+    """Return named layers that run one after the other; None stands for no layer."""
+    return nn.Sequential(
+        OrderedDict((name, layer) for name, layer in layers.items() if layer is not None)
+    )
+
+
 def _convolution(
     inputs: int,
     outputs: int,
-    kernel: int,
     folded: bool,
-    stride: int = 1,
-    instance: bool = False,
     activated: bool = True,
 ) -> nn.Sequential:
-    """Build a convolution, its BatchNorm or instance norm, and a ReLU.
+    """Build a 1×1 convolution, its BatchNorm and a ReLU.
 
     A folded BatchNorm is the bias of the convolution.
     """
-    biased = folded and not instance
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=biased)
-    if instance:
-        parts["norm"] = nn.InstanceNorm2d(outputs, affine=True)
-    elif not folded:
-        parts["norm"] = nn.BatchNorm2d(outputs)
-    if activated:
-        parts["activation"] = nn.ReLU(inplace=True)
-    return nn.Sequential(parts)
+    return _layers(
+        conv=nn.Conv2d(inputs, outputs, 1, bias=folded),
+        norm=None if folded else nn.BatchNorm2d(outputs),
+        activation=nn.ReLU(inplace=True) if activated else None,
+    )
 
 
 def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
     """Build a 1×1 convolution and a depthwise 3×3 one."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["pointwise"] = nn.Conv2d(channels, channels, 1, bias=False)
-    parts["depthwise"] = nn.Conv2d(
-        channels,
-        channels,
-        3,
-        1,
-        1,
-        groups=channels,
-        bias=folded,
+    return _layers(
+        pointwise=nn.Conv2d(channels, channels, 1, bias=False),
+        depthwise=nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=folded),
+        norm=None if folded else nn.BatchNorm2d(channels),
+        activation=nn.ReLU(inplace=True),
     )
-    if not folded:
-        parts["norm"] = nn.BatchNorm2d(channels)
-    parts["activation"] = nn.ReLU(inplace=True)
-    return nn.Sequential(parts)
-
-
-def _transition(channels: int, folded: bool) -> nn.Sequential:
-    convolution = _convolution(channels, channels, 1, folded)
-    return nn.Sequential(convolution, nn.AvgPool2d(2, 2))
 
 
 def _stage(
@@ -132,16 +111,16 @@ class OSBlock(nn.Module):
     ) -> None:
         super().__init__()
         middle = outputs // 4
-        self.reduce = _convolution(inputs, middle, 1, folded)
+        self.reduce = _convolution(inputs, middle, folded)
         self.streams = nn.ModuleList(
             nn.Sequential(*(_light_convolution(middle, folded) for _ in range(depth)))
             for depth in range(1, STREAMS + 1)
         )
         self.gate = gate(middle)
-        self.expand = _convolution(middle, outputs, 1, folded, activated=False)
+        self.expand = _convolution(middle, outputs, folded, activated=False)
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
-            self.shortcut = _convolution(inputs, outputs, 1, folded, activated=False)
+            self.shortcut = _convolution(inputs, outputs, folded, activated=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Compute the block's output."""
@@ -167,23 +146,14 @@ class SqueezeGate(nn.Module):
         return maps * torch.sigmoid(self.excite(hidden))
 
 
-class GroupedNorm(nn.Module):
+class GroupedNorm(nn.GroupNorm):
     """Group normalisation of one value for each channel; a group may be a single channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.groups = math.gcd(CONTEXT_GROUPS, channels)
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, context: Tensor) -> Tensor:
         """Normalise `(B, C, 1, 1)`."""
-        channels = context.shape[1]
-        grouped = context.reshape(-1, self.groups, channels // self.groups)
+        grouped = context.reshape(-1, self.num_groups, self.num_channels // self.num_groups)
         normed = nn.functional.layer_norm(grouped, grouped.shape[2:]).reshape(context.shape)
-        weight = self.weight.view(1, -1, 1, 1)
-        bias = self.bias.view(1, -1, 1, 1)
-        return normed * weight + bias
+        return normed * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
 class ContextGate(nn.Module):
@@ -194,7 +164,7 @@ class ContextGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = GroupedNorm(channels)
+        self.norm = GroupedNorm(math.gcd(CONTEXT_GROUPS, channels), channels)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Weigh the channels of maps `(B, C, H, W)`."""

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.architecture import PREFIX, WIDTHS, osnet_forms
-from model.backbones import build_timm, import_timm
+from model.backbones import OSNETS, PREFIX, WIDTHS, build_timm, import_timm
 from model.problems import InputProblem
 
 NAMED_TENSORS = 5
@@ -63,7 +62,7 @@ def load_backbone_weights(
         return
     if name.startswith(PREFIX):
         backbone.load_state_dict(_timm(name, initial_weights))
-    elif name in osnet_forms():
+    elif name in OSNETS:
         load_tensors(backbone, _osnet(name, initial_weights), initial_weights)
     else:
         state = _torchvision(name, initial_weights)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from model.architecture import BackboneKind, find_backbone, register_backbone
+from model.backbones import BackboneKind, find_backbone, register_backbone
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from training import hard_sampler, losses  # noqa: F401 - they register their parts

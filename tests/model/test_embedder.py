@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from model.architecture import BACKBONES, EmbedderConfig, find_backbone
+from model.architecture import EmbedderConfig
+from model.backbones import BACKBONES, find_backbone
 from model.embedder import Embedder, GeneralizedMeanPooling
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from model.architecture import BACKBONES, EmbedderConfig, HeadConfig, MultiscaleConfig
+from model.architecture import EmbedderConfig, HeadConfig, MultiscaleConfig
 from model.artefact import (
     Artefact,
     load_artefact,
     resolve_artefact,
     save_artefact,
 )
+from model.backbones import BACKBONES
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.multiscale import CSIP, MSFL

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.architecture import BACKBONES, EmbedderConfig, HeadConfig, find_backbone
+from model.architecture import EmbedderConfig, HeadConfig
+from model.backbones import BACKBONES, find_backbone
 from model.embedder import Embedder
 from model.problems import InputProblem
 

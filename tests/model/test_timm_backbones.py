@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.architecture import EmbedderConfig, MultiscaleConfig, find_backbone
+from model.architecture import EmbedderConfig, MultiscaleConfig
 from model.artefact import ArtefactProblem, load_artefact, save_artefact
-from model.backbones import timm_backbone
+from model.backbones import find_backbone, timm_backbone
 from model.embedder import Embedder
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem

@@ -7,8 +7,7 @@ import timm
 import torch
 import torchvision
 
-from model.architecture import find_backbone, osnet_forms
-from model.osnet import build_osnet
+from model.backbones import find_backbone
 from model.problems import InputProblem
 from tests.training.runs import first_batch
 from training.backbone_weights import load_backbone_weights, torchreid_tensors
@@ -70,7 +69,7 @@ def torchreid_name(name):
 
 def test_a_torchreid_state_dict_fills_the_osnet_of_its_width(tmp_path):
     torch.manual_seed(0)
-    network = build_osnet(osnet_forms()["osnet_x0_25"])
+    network = find_backbone("osnet_x0_25").build(1)
     state = {torchreid_name(key): value for key, value in network.state_dict().items()}
     state |= {"classifier.weight": torch.zeros(7, 512), "classifier.bias": torch.zeros(7)}
     state |= {"fc.0.weight": torch.zeros(512, 128), "fc.0.bias": torch.zeros(512)}
@@ -81,7 +80,7 @@ def test_a_torchreid_state_dict_fills_the_osnet_of_its_width(tmp_path):
 
 
 def test_the_osnet_of_a_checkpoint_is_recognised():
-    state = build_osnet(osnet_forms()["osnet_x0_5"]).state_dict()
+    state = find_backbone("osnet_x0_5").build(1).state_dict()
     named = {f"module.{torchreid_name(key)}": value for key, value in state.items()}
     found, tensors = torchreid_tensors({"state_dict": named, "epoch": 3}, "osnet.pth.tar")
     assert found == "osnet_x0_5"
@@ -95,7 +94,7 @@ def test_an_osnet_with_instance_normalisation_is_refused():
 
 
 def test_weights_of_another_osnet_are_refused_by_width_or_tensor(tmp_path):
-    network = build_osnet(osnet_forms()["osnet_x0_25"])
+    network = find_backbone("osnet_x0_25").build(1)
     state = {torchreid_name(key): value for key, value in network.state_dict().items()}
     torch.save(state, tmp_path / "osnet.pth")
     with pytest.raises(InputProblem, match="osnet_x0_25; set embedder"):

@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from model.architecture import BackboneKind, EmbedderConfig, MetricNetworkConfig, register_backbone
+from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.artefact import load_artefact, resolve_artefact, save_artefact
+from model.backbones import BackboneKind, register_backbone
 from model.crops.decode import decode_crop
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork, cosine_similarities, score_pairs

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model.architecture import BACKBONES
 from model.artefact import load_artefact
+from model.backbones import BACKBONES
 from model.problems import InputProblem
 from tests.forked import run_gmn
 from tests.training.runs import first_batch, set_options

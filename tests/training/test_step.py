@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.architecture import BACKBONES, BackboneKind
 from model.artefact import load_artefact
+from model.backbones import BACKBONES, BackboneKind
 from model.problems import InputProblem
 from tests.training.runs import first_batch
 from training.datasets.drawn import draw_people
