@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from itertools import pairwise
 
 import torch
@@ -118,22 +118,23 @@ class Embedder(nn.Module):
             crops: `(B, 3, H, W)`.
             stages: the stages to return: 0 is the input, 1 to 4 the backbone's stages.
         """
-        requested: list[Tensor] = []
         outputs: list[Tensor] = []
         maps = crops
-        for stage, names in enumerate([[], *self._stages]):
-            with _float32_if(bool(requested), crops.device):
+        with ExitStack() as float32:
+            for stage, names in enumerate([[], *self._stages]):
                 for name in names:
                     maps = self.backbone.get_submodule(name)(maps)
-            if stage in stages:
-                maps = _differentiable(maps)
-                requested.append(maps)
-            outputs.append(maps)
-        if requested:
-            outputs = [output.float() for output in outputs]
-        with _float32_if(bool(requested), crops.device):
+                if stage in stages:
+                    float32.enter_context(torch.autocast(crops.device.type, enabled=False))
+                    maps = maps.float()
+                    if torch.is_grad_enabled() and not maps.requires_grad:
+                        # Maps that no gradient reaches, such as crops, become a leaf.
+                        maps = maps.detach().requires_grad_()
+                outputs.append(maps)
+            if stages:
+                outputs = [output.float() for output in outputs]
             before = self._pool(outputs)
-        return before, tuple(requested)
+        return before, tuple(output for stage, output in enumerate(outputs) if stage in stages)
 
     def _pool(self, outputs: Sequence[Tensor]) -> Tensor:
         """Apply pooling and head; `outputs` are the input and the outputs of the four stages."""
@@ -168,15 +169,3 @@ def _head(inputs: int, config: HeadConfig) -> nn.Sequential:
             return nn.Sequential(linear, nn.BatchNorm1d(config.dimension), nn.ReLU())
         case "fc-prelu":
             return nn.Sequential(linear, nn.PReLU())
-
-
-def _differentiable(maps: Tensor) -> Tensor:
-    """Return maps as float32; maps that no gradient reaches, such as crops, become a leaf."""
-    maps = maps.float()
-    if torch.is_grad_enabled() and not maps.requires_grad:
-        return maps.detach().requires_grad_()
-    return maps
-
-
-def _float32_if(wanted: bool, device: torch.device) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, enabled=False) if wanted else nullcontext()

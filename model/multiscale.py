@@ -21,7 +21,7 @@ class MSFL(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.csip: CSIP | None = None
+        self.csip: nn.Module = nn.Identity()
         if config.csip:
             inputs = [stage_channels[stage - 1] for stage in config.stages]
             self.csip = CSIP(inputs, config.channels, config.top_down, config.lateral)
@@ -30,13 +30,11 @@ class MSFL(nn.Module):
         # The four scales have 3, 2, 1 and 0 blocks, since a shallow map is the least abstract.
         for place, width in enumerate(widths, 1):
             depth = len(widths) - place if config.msff else 0
-            blocks = [_bottleneck(width) for _ in range(depth)]
-            self.msff.append(nn.Sequential(*blocks))
+            self.msff.append(nn.Sequential(*(_bottleneck(width) for _ in range(depth))))
 
     def scales(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return P2 to P5 before MSFF, which are the outputs of the stages without CSIP."""
-        maps = [stage_outputs[stage - 1] for stage in self.config.stages]
-        return maps if self.csip is None else self.csip(maps)
+        return self.csip([stage_outputs[stage - 1] for stage in self.config.stages])
 
     def pyramid(self, stage_outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return P2 to P5 after MSFF, given the outputs of all four stages."""
@@ -45,9 +43,7 @@ class MSFL(nn.Module):
 
     def forward(self, stage_outputs: Sequence[Tensor]) -> Tensor:
         """Fuse the outputs of stages 1 to 4, `(B, C, h, w)` each, to `(B, Σ widths)` float32."""
-        pooled = []
-        for scale in self.pyramid(stage_outputs):
-            pooled.append(scale.float().mean(dim=(2, 3)))
+        pooled = [scale.float().mean(dim=(2, 3)) for scale in self.pyramid(stage_outputs)]
         return torch.cat(pooled, dim=1)
 
 
@@ -91,19 +87,13 @@ class CSIP(nn.Module):
 
 
 def _top_down(kind: TopDown, channels: int) -> nn.Module:
-    if kind == "1x1":
-        return nn.Conv2d(channels, channels, 1)
     if kind == "3x3":
         return nn.Conv2d(channels, channels, 3, padding=1)
-    depthwise = nn.Conv2d(
-        channels,
-        channels,
-        3,
-        padding=1,
-        groups=channels,
-        bias=False,
-    )
-    return nn.Sequential(depthwise, nn.Conv2d(channels, channels, 1))
+    pointwise = nn.Conv2d(channels, channels, 1)
+    if kind == "1x1":
+        return pointwise
+    depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    return nn.Sequential(depthwise, pointwise)
 
 
 def _bottleneck(channels: int) -> nn.Module:
