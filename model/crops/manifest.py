@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -71,13 +71,10 @@ def read_manifest(
             first wrong row.
     """
     named = manifest.resolve().relative_to(within) if within else manifest
-    if not manifest.is_file():
-        problem = "is a folder" if manifest.is_dir() else "no such file"
-        raise ManifestProblem(f"{named}: {problem}; name a CSV manifest")
     rows: dict[Path, CropFile] = {}
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(_bounded(named, file), strict=True)
+            reader = csv.DictReader(_bounded(file), strict=True)
             names = reader.fieldnames or ()
             missing = [name for name in required if name not in names]
             if missing:
@@ -91,74 +88,74 @@ def read_manifest(
                     reason = f"the column is unknown; known columns are {', '.join(COLUMNS)}"
                     ignored.add(f"{named}: {name}", reason)
             for record in reader:
-                where = f"{named}, line {reader.line_num}"
-                row = _read_row(manifest, within, required, where, record)
-                row = replace(row, line=reader.line_num)
+                line = reader.line_num
+                try:
+                    row = _read_row(record, line, manifest.parent, within, required)
+                except ManifestProblem as problem:
+                    raise ManifestProblem(f"{named}, line {line}: {problem}") from problem
                 if row.path in rows:
                     raise ManifestProblem(
-                        f"{where}: {_shown(record['path'], within)} is listed already on line "
-                        f"{rows[row.path].line}; keep one of the two"
+                        f"{named}, line {line}: {_shown(record['path'], within)} is listed already "
+                        f"on line {rows[row.path].line}; keep one of the two"
                     )
                 rows[row.path] = row
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
     except OSError as error:
         raise ManifestProblem(
-            f"{named}: cannot be read ({error.strerror}); make it readable"
+            f"{named}: cannot be read ({error.strerror}); name a readable CSV manifest"
         ) from error
     if not rows:
         raise ManifestProblem(f"{named}: has no rows; list at least one crop")
     return list(rows.values())
 
 
-def _bounded(manifest: Path, file: IO[str]) -> Iterator[str]:
+def _bounded(file: IO[str]) -> Iterator[str]:
     """Yield the lines of a file, and refuse one of more than `MAX_LINE` characters."""
-    number = 0
     while line := file.readline(MAX_LINE):
-        number += 1
         if len(line) == MAX_LINE:
-            raise ManifestProblem(
-                f"{manifest}, line {number}: is over {MAX_LINE:,} characters long; a row has a "
-                "path, an identity and a camera"
-            )
+            raise csv.Error(f"a line is over {MAX_LINE:,} characters long")
         yield line
 
 
 def _read_row(
-    manifest: Path,
+    record: dict[str, str | None],
+    line: int,
+    folder: Path,
     within: Path | None,
     required: Collection[str],
-    where: str,
-    record: dict[str, str | None],
 ) -> CropFile:
+    """Return the crop of a row; the message of a `ManifestProblem` does not name the line."""
     if None in record:
-        raise ManifestProblem(f"{where}: more values than columns; quote values that hold a comma")
-    values = {name: (record.get(name) or "").strip() or None for name in COLUMNS}
+        raise ManifestProblem("more values than columns; quote values that hold a comma")
+    labels = {name: (record.get(name) or "").strip() or None for name in COLUMNS}
     for name in required:
-        if not values[name]:
-            raise ManifestProblem(f"{where}: {name} is empty; give one in every row")
-    path = _find_file(manifest, within, where, values["path"] or "")
-    split = values["split"]
-    metadata = values["metadata"]
-    if split is not None and split not in SPLITS:
+        if not labels[name]:
+            raise ManifestProblem(f"{name} is empty; give one in every row")
+    path = _find_file(folder, within, labels.pop("path") or "")
+    split = labels["split"]
+    if split and split not in SPLITS:
+        raise ManifestProblem(f"split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}")
+    metadata = labels["metadata"]
+    if metadata and not _is_object(metadata):
         raise ManifestProblem(
-            f"{where}: split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}"
-        )
-    if metadata is not None and not _is_object(metadata):
-        raise ManifestProblem(
-            f"{where}: metadata {_shown(metadata[:40], within)!r} is no JSON object; write it like "
+            f"metadata {_shown(metadata[:40], within)!r} is no JSON object; write it like "
             '"{""shift"": ""night""}"'
         )
-    return CropFile(
-        path,
-        values["identity"],
-        values["camera"],
-        _read_time(within, where, values["captured_at"]),
-        values["external_id"],
-        metadata,
-        split,
-        track=values["track"],
-    )
+    moment = None
+    if text := labels.pop("captured_at"):
+        try:
+            moment = datetime.fromisoformat(text)
+            # This fails for a time before the year 1 in UTC, which cannot be stored.
+            moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise ManifestProblem(
+                f"captured_at {_shown(text, within)!r} is not RFC 3339 with a time zone, such as "
+                "2024-05-01T12:00:00Z"
+            )
+    return CropFile(path, captured_at=moment, line=line, **labels)
 
 
 def _is_object(text: str) -> bool:
@@ -169,13 +166,12 @@ def _is_object(text: str) -> bool:
 
 
 def _find_file(
-    manifest: Path,
+    folder: Path,
     within: Path | None,
-    where: str,
     name: str,
 ) -> Path:
     try:
-        path = (manifest.parent / name).resolve()
+        path = (folder / name).resolve()
         if within is not None and not path.is_relative_to(within):
             reason = "lies outside the import"
         elif path.is_file():
@@ -185,28 +181,7 @@ def _find_file(
     except (OSError, ValueError, RuntimeError) as error:
         # The name may be too long, hold a NUL, lie in a closed folder, or be a loop of links.
         reason = f"cannot be opened ({type(error).__name__})"
-    raise ManifestProblem(f"{where}: {_shown(name, within)}: {reason}; correct the path")
-
-
-def _read_time(
-    within: Path | None,
-    where: str,
-    text: str | None,
-) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            # This fails for a time before the year 1 in UTC, which cannot be stored.
-            moment.astimezone(UTC)
-            return moment
-    except (ValueError, OverflowError):
-        pass
-    raise ManifestProblem(
-        f"{where}: captured_at {_shown(text, within)!r} is not RFC 3339 with a time zone, such as "
-        "2024-05-01T12:00:00Z"
-    )
+    raise ManifestProblem(f"{_shown(name, within)}: {reason}; correct the path")
 
 
 def _shown(value: str | None, within: Path | None) -> str:

@@ -83,11 +83,13 @@ def test_absolute_paths_are_taken_as_they_are(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
-    assert "no such file; name a CSV manifest" in problem_with(tmp_path / "none.csv")
+    assert "(No such file or directory); name a readable CSV manifest" in problem_with(
+        tmp_path / "none.csv"
+    )
 
 
 def test_a_folder_in_the_place_of_a_manifest_is_named(tmp_path: Path) -> None:
-    assert "is a folder; name a CSV manifest" in problem_with(tmp_path)
+    assert "(Is a directory); name a readable CSV manifest" in problem_with(tmp_path)
 
 
 @pytest.mark.parametrize(
