@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.architecture import MetricNetworkConfig, pair_factor
-from model.arrays import Array
+from model.arrays import Array, Floats
 
 # The epsilon of PyTorch's BatchNorm.
 EPSILON = 1e-5
@@ -18,17 +18,17 @@ LAST_LAYER = {"two": 3, "linear": 0}
 class FoldedMetricNetwork(NamedTuple):
     """M-Net as products with the squares or absolute values p of a difference of features.
 
-    A score is max(p · kernel + shift, 0) · weights + bias, or p · weights + bias without a kernel.
+    A score is max(p · kernel, floor) · weights + bias, or p · weights + bias without a kernel.
 
     Attributes:
         kernel: weights `(d, hidden)`; None for a linear M-Net.
-        shift: shift `(hidden,)`; empty for a linear M-Net.
+        floor: lower bound `(hidden,)`; empty for a linear M-Net.
         weights: weights `(hidden,)`, or `(d,)` for a linear M-Net.
     """
 
-    kernel: Array | None
-    shift: Array
-    weights: Array
+    kernel: Floats | None
+    floor: Floats
+    weights: Floats
     bias: float
 
 
@@ -51,8 +51,17 @@ def fold(
     different_bias, same_bias = tensors[f"{last}.bias"].tolist()
     bias = same_bias - different_bias
     if config.layers == "linear":
-        return FoldedMetricNetwork(None, np.empty(0), weights * factor, bias)
+        weights = np.asarray(weights * factor, np.float32)
+        return FoldedMetricNetwork(None, np.empty(0, np.float32), weights, bias)
     scale = tensors["1.weight"] / np.sqrt(tensors["1.running_var"] + EPSILON)
     shift = (tensors["0.bias"] - tensors["1.running_mean"]) * scale + tensors["1.bias"]
+    # max(h + b, 0) = max(h, −b) + b: activation and shift are one pass over h.
+    floor = np.asarray(-shift, np.float32)
+    bias -= float(weights @ floor.astype(np.float64))
     kernel = tensors["0.weight"] * scale[:, None] * factor
-    return FoldedMetricNetwork(kernel.T, shift, weights, bias)
+    return FoldedMetricNetwork(
+        np.ascontiguousarray(kernel.T, np.float32),
+        floor,
+        np.asarray(weights, np.float32),
+        bias,
+    )

@@ -59,17 +59,12 @@ class MetricNetwork(nn.Module):
         self.dimension = dimension
         self.config = config
         self.perturbing = False
-        layers: list[nn.Module]
-        if config.layers == "linear":
-            layers = [nn.Linear(dimension, 2)]
-        else:
-            layers = [
-                nn.Linear(dimension, config.hidden),
-                nn.BatchNorm1d(config.hidden),
-                nn.ReLU(inplace=True),
-                nn.Linear(config.hidden, 2),
-            ]
-        self.classifier = nn.Sequential(*layers)
+        layers: list[nn.Module] = []
+        if config.layers == "two":
+            hidden = config.hidden
+            layers = [nn.Linear(dimension, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+            dimension = hidden
+        self.classifier = nn.Sequential(*layers, nn.Linear(dimension, 2))
 
     def comparable(self, features: Tensor) -> Tensor:
         """Return features `(…, d)` as `pair_features` takes them."""
@@ -94,8 +89,7 @@ class MetricNetwork(nn.Module):
     @torch.no_grad()
     def move_scores(self, by: float) -> None:
         """Add `by` to the score of every pair, in the bias of the last layer."""
-        last = len(self.classifier) - 1
-        bias = self.get_parameter(f"classifier.{last}.bias")
+        *_, bias = self.parameters()
         bias.add_(bias.new_tensor([-by / 2.0, by / 2.0]))
 
 
@@ -108,23 +102,12 @@ class PairScorer:
 
     Attributes:
         kind: kind of the pair feature.
-        kernel: weights `(d, hidden)` of squared or absolute differences of comparable features;
-            None for a linear M-Net.
-        negative_shift: lower bound `(hidden,)` of the products of differences and kernel.
-        weights, bias: the score is hidden · weights + bias.
+        kernel, floor, weights, bias: see `FoldedMetricNetwork`.
     """
 
     @torch.inference_mode()
-    def __init__(
-        self,
-        metric_network: MetricNetwork,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        """Copy the weights of a network, on their device.
-
-        Args:
-            metric_network: the network, in evaluation mode.
-            dtype: type of the matrix product of the first layer.
+    def __init__(self, metric_network: MetricNetwork) -> None:
+        """Copy the weights of a network in evaluation mode, on their device.
 
         Raises:
             InputProblem: the network is in training mode.
@@ -134,23 +117,17 @@ class PairScorer:
                 "the metric network is in training mode; call .eval() before scoring"
             )
         self.dimension = metric_network.dimension
-        self._dtype = dtype
         self.kind = metric_network.config.pair_feature
         state = metric_network.classifier.state_dict()
         tensors = {name: tensor.double().cpu().numpy() for name, tensor in state.items()}
         folded = fold(metric_network.config, self.dimension, tensors)
         device = state["0.weight"].device
-        weights = torch.from_numpy(folded.weights).to(device)
-        bias = weights.new_tensor(folded.bias)
         self.kernel: Tensor | None = None
         if folded.kernel is not None:
-            kernel = torch.from_numpy(folded.kernel)
-            self.kernel = kernel.to(device, dtype).contiguous()
-            # max(h + b, 0) = max(h, −b) + b: the activation and the bias are one pass.
-            self.negative_shift = -torch.from_numpy(folded.shift).to(device, dtype)
-            bias = bias - weights @ self.negative_shift.double()
-        self.weights = weights.float()
-        self.bias = bias.float()
+            self.kernel = torch.from_numpy(folded.kernel).to(device)
+        self.floor = torch.from_numpy(folded.floor).to(device)
+        self.weights = torch.from_numpy(folded.weights).to(device)
+        self.bias = self.weights.new_tensor(folded.bias)
 
     @torch.inference_mode()
     def scores(
@@ -170,25 +147,19 @@ class PairScorer:
         gallery = comparable_features(gallery, self.kind)
         scores = queries.new_empty((len(queries), len(gallery)))
         size = pairs_per_chunk or pairs_in_a_chunk(scores.device)
-        columns = max(1, min(len(gallery), size))
-        rows = max(1, min(len(queries), size // columns))
-        if len(gallery) > size:
-            # Each part of the gallery is read from memory once for several queries.
-            rows = max(1, min(len(queries), size, QUERIES_PER_CHUNK))
-            columns = size // rows
+        # Each part of a large gallery is read from memory once for several queries.
+        rows = QUERIES_PER_CHUNK if len(gallery) > size else size // max(1, len(gallery))
+        rows = max(1, min(len(queries), size, rows))
+        columns = max(1, min(len(gallery), size // rows))
         pairs = queries.new_empty((rows * columns, self.dimension))
-        hidden = self._hidden(rows * columns)
+        hidden = queries.new_empty((rows * columns, len(self.floor)))
         with torch.autocast(scores.device.type, enabled=False):
-            for row in range(0, len(queries), rows):
-                asked = queries[row : row + rows, None]
-                for column in range(0, len(gallery), columns):
-                    part = gallery[column : column + columns]
-                    shape = (len(asked), len(part))
-                    count = shape[0] * shape[1]
-                    chunk = pairs[:count]
-                    torch.sub(asked, part, out=chunk.view(*shape, self.dimension))
-                    block = self._score(chunk, hidden[:count]).view(shape)
-                    scores[row : row + rows, column : column + columns] = block
+            for asked, answer in zip(queries.split(rows), scores.split(rows), strict=True):
+                blocks = answer.split(columns, dim=1)
+                for part, block in zip(gallery.split(columns), blocks, strict=True):
+                    chunk = pairs[: block.numel()]
+                    torch.sub(asked[:, None], part, out=chunk.view(*block.shape, self.dimension))
+                    block.copy_(self._score(chunk, hidden[: block.numel()]).view(block.shape))
         return scores.add_(self.bias)
 
     @torch.inference_mode()
@@ -198,21 +169,17 @@ class PairScorer:
         It is for few pairs, and has few operations, since each of them may let other threads run.
         """
         # With len() instead of the shape, an exported graph would take this number of pairs only.
-        hidden = self._hidden(differences.shape[0])
+        hidden = differences.new_empty((differences.shape[0], len(self.floor)))
         return self._score(differences, hidden).add_(self.bias)
-
-    def _hidden(self, pairs: int) -> Tensor:
-        width = 0 if self.kernel is None else self.kernel.shape[1]
-        return self.weights.new_empty((pairs, width), dtype=self._dtype)
 
     def _score(self, pairs: Tensor, hidden: Tensor) -> Tensor:
         """Return the scores `(n,)` of differences but for the bias; overwrite both arguments."""
         pairs = pairs.abs_() if self.kind == "abs" else pairs.square_()
         if self.kernel is None:
             return torch.mv(pairs, self.weights)
-        torch.mm(pairs.to(self._dtype), self.kernel, out=hidden)
-        torch.maximum(hidden, self.negative_shift, out=hidden)
-        return torch.mv(hidden.float(), self.weights)
+        torch.mm(pairs, self.kernel, out=hidden)
+        torch.maximum(hidden, self.floor, out=hidden)
+        return torch.mv(hidden, self.weights)
 
 
 def score_pairs(

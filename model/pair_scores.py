@@ -53,18 +53,15 @@ class OpenVinoPairScores:
     def scores_of(self, differences: Floats) -> Floats:
         """Return the scores `(n,)` float32 of differences `(n, d)`."""
         size = self._pairs_per_pass
-        scores = [
-            self._score_pass(differences[start : start + size])
-            for start in range(0, len(differences), size)
-        ]
-        return np.concatenate(scores)
-
-    def _score_pass(self, differences: Floats) -> Floats:
-        padded = np.zeros((self._pairs_per_pass, differences.shape[1]), np.float32)
-        padded[: len(differences)] = differences
-        self._request.infer({0: padded})
-        scores = self._request.get_output_tensor(0).data[: len(differences), 0]
-        return np.array(scores, np.float32)
+        scores = np.empty(len(differences), np.float32)
+        for start in range(0, len(differences), size):
+            part = differences[start : start + size]
+            padded = np.zeros((size, differences.shape[1]), np.float32)
+            padded[: len(part)] = part
+            self._request.infer({0: padded})
+            computed = self._request.get_output_tensor(0).data
+            scores[start : start + size] = computed[: len(part), 0]
+        return scores
 
 
 def _graph(
@@ -88,16 +85,10 @@ def _graph(
         if name.startswith(prefix)
     }
     folded = fold(config, shape[1], tensors)
-    bias = folded.bias
     if folded.kernel is not None:
-        kernel = np.ascontiguousarray(folded.kernel, np.float32)
-        hidden = operations.matmul(hidden, operations.constant(kernel), False, False)
-        # max(h + b, 0) = max(h, -b) + b
-        floor = np.asarray(-folded.shift, np.float32)
-        hidden = operations.maximum(hidden, operations.constant(floor[None]))
-        bias -= float(folded.weights @ floor.astype(np.float64))
-    weights = folded.weights.astype(np.float32)
-    scores = operations.matmul(hidden, operations.constant(weights[:, None]), False, False)
-    shift = np.full((1, 1), bias, np.float32)
-    scores = operations.add(scores, operations.constant(shift))
+        hidden = operations.matmul(hidden, operations.constant(folded.kernel), False, False)
+        hidden = operations.maximum(hidden, operations.constant(folded.floor[None]))
+    weights = operations.constant(folded.weights[:, None])
+    bias = operations.constant(np.full((1, 1), folded.bias, np.float32))
+    scores = operations.add(operations.matmul(hidden, weights, False, False), bias)
     return openvino.Model([scores], [differences])

@@ -23,14 +23,13 @@ def test_all_three_agree_with_the_cpu_in_float32(
     for name, value in sizes.items():
         monkeypatch.setattr(gpu_check, name, value)
     rows = list(gpu_check.check(torch.device("cpu"), str(tiny_artefact)))
-    assert [row["precision"] for row in rows] == ["float32"] * 3 + ["bfloat16"] * 3
+    assert [row["precision"] for row in rows] == ["float32"] * 3 + ["bfloat16"] * 2
     assert all(row["per_second"] > 0 for row in rows)
-    embedded, scored, stepped, _, near, _ = (
+    embedded, stepped, scored, _, _ = (
         value for row in rows for value in row["difference"].values()
     )
     assert embedded == pytest.approx(1.0, abs=1e-5)
     assert scored == 0.0
-    assert 0.0 < near < 1.0
     assert stepped == pytest.approx(0.0, abs=1e-3)
 
 

@@ -6,7 +6,6 @@ import torch
 from model.architecture import MetricNetworkConfig
 from model.metric_network import (
     MetricNetwork,
-    PairScorer,
     cosine_similarities,
     pair_features,
     score_pairs,
@@ -87,16 +86,6 @@ def test_chunks_do_not_change_a_score(config: MetricNetworkConfig, chunk: int) -
     # Raw differences are not bounded: their scores have larger errors of rounding.
     size = float(direct.detach().abs().max()) if config.pair_feature == "raw" else 1.0
     assert torch.allclose(scores, direct, atol=1e-5 * size)
-
-
-def test_a_product_in_bfloat16_is_near_the_score() -> None:
-    network = trained_like(MetricNetworkConfig(hidden=16))
-    features = torch.randn(9, DIMENSION)
-    scores = score_pairs(network, features, features)
-    near = PairScorer(network, torch.bfloat16).scores(features, features)
-    assert near.dtype == torch.float32
-    assert torch.allclose(near, scores, atol=0.02 * float(scores.abs().max()))
-    assert not torch.equal(near, scores)
 
 
 def test_no_candidates_give_an_empty_answer() -> None:
