@@ -25,7 +25,7 @@ from model.openvino_loading import GRAPH_STRUCTURE
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem
-from model.provenance import Provenance, TrainingFingerprints
+from model.provenance import Provenance
 from model.stored import Metadata, is_absent
 
 if TYPE_CHECKING:
@@ -153,24 +153,17 @@ class Artefact:
         description: Description,
         embedder: Embedder,
         metric_network: MetricNetwork | None,
-        training: TrainingFingerprints | None = None,
+        tensors: Tensors | None = None,
     ) -> Artefact:
         """Return an artefact that shares these networks; `save_artefact` explains the arguments."""
         from model.weights import stored_tensors
 
-        tensors = stored_tensors("embedder", embedder)
+        stored = stored_tensors("embedder", embedder)
         if metric_network is not None:
-            tensors |= stored_tensors("metric_network", metric_network)
-        if training is not None:
-            tensors |= training.tensors()
-        artefact = cls(description, tensors)
+            stored |= stored_tensors("metric_network", metric_network)
+        artefact = cls(description, stored | (tensors or {}))
         vars(artefact).update(embedder=embedder, metric_network=metric_network)
         return artefact
-
-    @property
-    def training(self) -> TrainingFingerprints:
-        """Fingerprints of the training crops and people; empty in older artefacts."""
-        return TrainingFingerprints.from_tensors(self.tensors)
 
     @cached_property
     def reference(self) -> Floats | None:
@@ -242,7 +235,7 @@ def save_artefact(
     description: Description,
     embedder: Embedder,
     metric_network: MetricNetwork | None,
-    training: TrainingFingerprints | None = None,
+    tensors: Tensors | None = None,
 ) -> Description:
     """Write an artefact atomically and return its description with the fingerprints.
 
@@ -253,11 +246,11 @@ def save_artefact(
         description: the description, whose fingerprints need not be set.
         embedder, metric_network: the networks; M-Net is None if the description has none. Matrices
             and kernels are stored as float16, vectors as float32.
-        training: fingerprints of the training crops and people.
+        tensors: other tensors, such as fingerprints of the training crops.
     """
     from model.openvino_graph import graph_tensors
 
-    artefact = Artefact.of_networks(description, embedder, metric_network, training)
+    artefact = Artefact.of_networks(description, embedder, metric_network, tensors)
     graph: Tensors = {}
     try:
         # The graph has to have the weights as they are stored, rounded.

@@ -1,20 +1,12 @@
-"""The provenance of an artefact: training data, inherited weights and fingerprints of crops."""
+"""The provenance of an artefact: training data and inherited weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from model.arrays import Codes
 from model.stored import Metadata, is_absent
-
-CROPS_TENSOR = "training.crops"
-PEOPLE_TENSOR = "training.people"
 
 
 class TrainingData(Metadata):
@@ -96,32 +88,6 @@ class Provenance(Metadata):
             data = ("ImageNet",) if name == "torchvision" else ()
             source = WeightSource(role="initial weights", name=name, documented_data=data)
             sources.append(source)
-        distillation = self.recipe.get("distillation")
-        teachers = distillation.get("teachers", ()) if isinstance(distillation, Mapping) else ()
+        teachers = (self.recipe.get("distillation") or {}).get("teachers", ())
         sources += [WeightSource(role="teacher", name=str(name)) for name in teachers]
         return tuple(sources)
-
-
-@dataclass(frozen=True)
-class TrainingFingerprints:
-    """Fingerprints of the training crops and people of an artefact, 8 bytes each.
-
-    Attributes:
-        crops: fingerprints of crops, `(n,)` int64, ascending; of a random sample if there were very
-            many crops.
-        people: fingerprints of people, from data sets whose identities are the same at every site.
-    """
-
-    crops: Codes = field(default_factory=lambda: np.empty(0, np.int64))
-    people: Codes = field(default_factory=lambda: np.empty(0, np.int64))
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the tensors to store in an artefact; empty ones are left out."""
-        named = {CROPS_TENSOR: self.crops, PEOPLE_TENSOR: self.people}
-        return {name: values for name, values in named.items() if len(values)}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> TrainingFingerprints:
-        """Return the fingerprints among the tensors of an artefact."""
-        none = np.empty(0, np.int64)
-        return cls(tensors.get(CROPS_TENSOR, none), tensors.get(PEOPLE_TENSOR, none))

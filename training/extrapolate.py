@@ -76,5 +76,5 @@ def extrapolate(
         description.model_copy(update={"provenance": provenance}),
         embedder.eval(),
         last.metric_network,
-        fingerprints_of((), (), [training for _, training in inherited]),
+        fingerprints_of((), (), [training for _, training in inherited]).tensors(),
     )

@@ -147,7 +147,9 @@ def finish_run(
             calibration=calibration,
             provenance=provenance,
         )
-        artefact = Artefact.of_networks(description, embedder, metric_network, fingerprints)
+        artefact = Artefact.of_networks(
+            description, embedder, metric_network, fingerprints.tensors()
+        )
         results = [
             evaluate_search(
                 artefact,
@@ -186,7 +188,7 @@ def _save(
         description.model_copy(update={"provenance": measured, "best": best_scoring(figures)[0]}),
         artefact.embedder,
         artefact.metric_network,
-        training=artefact.training,
+        tensors=artefact.tensors,
     )
 
 

@@ -7,15 +7,18 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from model.artefact import load_artefact, resolve_artefact
+from model.arrays import Codes
+from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.problems import InputProblem
-from model.provenance import Provenance, TrainingData, TrainingFingerprints, WeightSource
+from model.provenance import Provenance, TrainingData, WeightSource
 from training.backbone_weights import timm_weights
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
@@ -24,6 +27,34 @@ from training.recipe import Recipe
 MOST_FINGERPRINTS = 65_536
 # The owner of such data chooses its names, so that they mean something else on another site.
 NAMED_BY_THEIR_OWNER = ("manifest", "folder")
+CROPS_TENSOR = "training.crops"
+PEOPLE_TENSOR = "training.people"
+
+
+@dataclass(frozen=True)
+class TrainingFingerprints:
+    """Fingerprints of the training crops and people of an artefact, 8 bytes each.
+
+    Attributes:
+        crops: fingerprints of crops, `(n,)` int64, ascending; of a random sample if there were very
+            many crops.
+        people: fingerprints of people, from data sets whose identities are the same at every site.
+    """
+
+    crops: Codes = field(default_factory=lambda: np.empty(0, np.int64))
+    people: Codes = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the tensors to store in an artefact; empty ones are left out."""
+        named = {CROPS_TENSOR: self.crops, PEOPLE_TENSOR: self.people}
+        return {name: values for name, values in named.items() if len(values)}
+
+    @classmethod
+    def of(cls, artefact: Artefact) -> TrainingFingerprints:
+        """Return the fingerprints that an artefact has; older artefacts have none."""
+        none = np.empty(0, np.int64)
+        stored = artefact.tensors
+        return cls(stored.get(CROPS_TENSOR, none), stored.get(PEOPLE_TENSOR, none))
 
 
 def describe_training(
@@ -169,7 +200,10 @@ def inherited_weights(
         "documented_data": tuple(documented),
         "terms": joined_terms([provenance.terms, terms]),
     }
-    return (source.model_copy(update=update), *provenance.all_sources), artefact.training
+    return (
+        (source.model_copy(update=update), *provenance.all_sources),
+        TrainingFingerprints.of(artefact),
+    )
 
 
 def fingerprints_of(

@@ -11,7 +11,7 @@ from model.arrays import Floats, unit_rows
 from model.artefact import REFERENCE, Artefact, load_artefact
 from model.problems import InputProblem
 from training.evaluation.files import read_features
-from training.provenance import digest_fingerprint
+from training.provenance import TrainingFingerprints, digest_fingerprint
 
 # How often the people are paired anew, by other crops.
 PAIRINGS = 6
@@ -59,7 +59,7 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:
             )
         identities, digests = (np.array(file.columns[name]) for name in LABELS)
         fingerprints = [digest_fingerprint(bytes.fromhex(digest)) for digest in digests]
-        trained = np.flatnonzero(np.isin(fingerprints, artefact.training.crops))
+        trained = np.flatnonzero(np.isin(fingerprints, TrainingFingerprints.of(artefact).crops))
         people = len(np.unique(identities[trained]))
         if people < LEAST_PEOPLE:
             raise InputProblem(

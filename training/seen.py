@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from model.problems import InputProblem
-from model.provenance import Provenance, TrainingData, TrainingFingerprints
+from model.provenance import Provenance, TrainingData
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
 from training.evaluation.searches import Search, across_cameras, whole_set
 from training.provenance import (
     MOST_FINGERPRINTS,
+    TrainingFingerprints,
     crop_fingerprint,
     known_source,
     person_fingerprints,

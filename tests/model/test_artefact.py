@@ -24,11 +24,11 @@ from model.embedder import Embedder
 from model.metric_network import score_pairs
 from model.preprocessing import drawn_patterns
 from model.problems import ArtefactProblem
-from model.provenance import TrainingFingerprints
 from model.runtimes import OpenVinoRuntime
 from tests.artefact_files import read_parts, without_graph, write_parts
 from training.datasets.registry import read_dataset
 from training.evaluation.embedding import embed_records
+from training.provenance import TrainingFingerprints
 
 
 @pytest.fixture
@@ -347,7 +347,7 @@ def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(
     # The withdrawn scoring is not written again.
     fingerprint = {"artefact_fingerprint": again.artefact_fingerprint}
     assert again == bundled.description.model_copy(update=fingerprint)
-    assert not len(bundled.training.crops)
+    assert not len(TrainingFingerprints.of(bundled).crops)
 
 
 @pytest.mark.usefixtures("no_graph")
@@ -357,11 +357,15 @@ def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
     path = tmp_path / "new.safetensors"
     known = TrainingFingerprints(np.array([-3, 5]), np.array([7]))
     save_artefact(
-        path, artefact.description, artefact.embedder, artefact.metric_network, training=known
+        path,
+        artefact.description,
+        artefact.embedder,
+        artefact.metric_network,
+        tensors=known.tensors(),
     )
     load_artefact(path).save(path, calibration=artefact.header["calibration"])
-    assert load_artefact(path).training.crops.tolist() == [-3, 5]
-    assert load_artefact(path).training.people.tolist() == [7]
+    found = TrainingFingerprints.of(load_artefact(path))
+    assert (found.crops.tolist(), found.people.tolist()) == ([-3, 5], [7])
 
 
 def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(

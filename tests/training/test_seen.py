@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from model.provenance import (
-    Provenance,
-    TrainingData,
-    TrainingFingerprints,
-    WeightSource,
-)
+from model.provenance import Provenance, TrainingData, WeightSource
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import read_dataset
 from training.evaluation.searches import whole_set
-from training.provenance import MOST_FINGERPRINTS, fingerprints_of, person_fingerprints
+from training.provenance import (
+    MOST_FINGERPRINTS,
+    TrainingFingerprints,
+    fingerprints_of,
+    person_fingerprints,
+)
 from training.seen import seen_people
 
 NOTHING_STORED = TrainingFingerprints()

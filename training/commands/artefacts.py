@@ -130,6 +130,7 @@ def calibrate(
     from training.evaluation.files import make_folder
     from training.evaluation.tables import Table
     from training.finish import brief_metrics
+    from training.provenance import TrainingFingerprints
     from training.seen import unseen_people
     from training.validation import refuse_collapsed
 
@@ -140,11 +141,12 @@ def calibrate(
     target = out or source
     make_folder(target.parent)
     loaded.on(choose_device(device))
+    training = TrainingFingerprints.of(loaded)
     searches = {}
     people = []
     datasets = read_datasets(data)
     for dataset in datasets:
-        search = unseen_people(dataset, loaded.description.provenance, loaded.training)
+        search = unseen_people(dataset, loaded.description.provenance, training)
         searches[dataset.name] = search
         people.append(f"{'held-out ' if search.held_out else ''}identities of {dataset.name}")
         if search.held_out:

@@ -33,6 +33,7 @@ from training.evaluation.sweep import (
     sweep,
     true_accept_rates,
 )
+from training.provenance import TrainingFingerprints
 from training.seen import seen_people
 
 LISTED_QUERIES = 8
@@ -109,7 +110,8 @@ def _described(
     }
     if artefact is None:
         return described
-    seen = seen_people(artefact.description.provenance, artefact.training, dataset)
+    training = TrainingFingerprints.of(artefact)
+    seen = seen_people(artefact.description.provenance, training, dataset)
     return described | {
         "seen_in_training": bool(seen.of(search)),
         "seen_identities": len(seen.of(search)),

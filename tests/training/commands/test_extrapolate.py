@@ -6,10 +6,10 @@ import torch
 
 from model.artefact import load_artefact, save_artefact
 from model.preprocessing import drawn_patterns
-from model.provenance import TrainingFingerprints
 from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
 from tests.training.runs import run_here
+from training.provenance import TrainingFingerprints
 
 START_TERMS = "Free for all."
 TRAINED_TERMS = "Research only."
@@ -18,7 +18,7 @@ TRAINED_TERMS = "Research only."
 def save(path, source, terms, training):
     provenance = source.description.provenance.model_copy(update={"terms": terms})
     description = source.description.model_copy(update={"provenance": provenance})
-    save_artefact(path, description, source.embedder, source.metric_network, training)
+    save_artefact(path, description, source.embedder, source.metric_network, training.tensors())
     return path
 
 
@@ -76,8 +76,8 @@ def test_the_new_artefact_tells_where_it_comes_from_and_its_graph_has_the_new_we
     assert provenance.terms == f"{TRAINED_TERMS} {START_TERMS}"
     assert provenance.data == load_artefact(trained).description.provenance.data
     assert provenance.metrics == {}
-    assert made.training.crops.tolist() == [-3, 5, 11]
-    assert made.training.people.tolist() == [7]
+    assert TrainingFingerprints.of(made).crops.tolist() == [-3, 5, 11]
+    assert TrainingFingerprints.of(made).people.tolist() == [7]
     assert made.has_graph
     crops = drawn_patterns(made.description.preprocessing)
     ours = OpenVinoRuntime(made, "float32").embed(crops)

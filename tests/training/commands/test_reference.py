@@ -8,11 +8,10 @@ import pytest
 from model.artefact import load_artefact, save_artefact
 from model.feature_file import Origin
 from model.problems import ArtefactProblem
-from model.provenance import TrainingFingerprints
 from tests.artefact_files import read_parts, write_parts
 from tests.training.runs import run_here
 from training.evaluation.files import write_features
-from training.provenance import fingerprint
+from training.provenance import TrainingFingerprints, fingerprint
 
 TRAINED_PEOPLE = 120
 OTHERS = 30
@@ -30,7 +29,7 @@ def trained(tiny_artefact, tmp_path_factory):
     ]
     tiny = load_artefact(tiny_artefact)
     training = TrainingFingerprints(np.sort(np.array(crops, np.int64)))
-    save_artefact(path, tiny.description, tiny.embedder, tiny.metric_network, training)
+    save_artefact(path, tiny.description, tiny.embedder, tiny.metric_network, training.tensors())
     return path
 
 

@@ -25,7 +25,9 @@ def describe(path, like, recipe, *datasets):
     provenance, training = describe_training(recipe, datasets, records, "gmn train")
     known = load_artefact(like)
     description = known.description.model_copy(update={"provenance": provenance})
-    save_artefact(path, description, known.embedder, known.metric_network, training=training)
+    save_artefact(
+        path, description, known.embedder, known.metric_network, tensors=training.tensors()
+    )
     return path
 
 
