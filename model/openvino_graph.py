@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from model.arrays import Floats
 from model.embedder import Embedder
 from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, PROBES, load_openvino
 from model.preprocessing import Preprocessing, drawn_patterns
@@ -49,10 +50,14 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
             GRAPH_STRUCTURE: _deflated(structure),
             GRAPH_WEIGHTS: _deflated(structure.with_suffix(".bin")),
         }
+    return {**tensors, PROBES: probe_features(embedder, preprocessing)}
+
+
+def probe_features(embedder: Embedder, preprocessing: Preprocessing) -> Floats:
+    """Return the features `(n, d)` of `drawn_patterns` that PyTorch computes in float32."""
     crops = torch.from_numpy(drawn_patterns(preprocessing))
     with torch.inference_mode():
-        features = embedder(preprocessing.normalise(crops)).float()
-    return {**tensors, PROBES: features.numpy()}
+        return embedder(preprocessing.normalise(crops)).numpy()
 
 
 def _deflated(file: Path) -> NDArray[np.uint8]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,8 +80,9 @@ class OpenVinoRuntime:
         self._dimension = artefact.description.embedder.dimension
         # Twice the number of running requests, so that the next crop is ready when one ends.
         self.at_once = 2 * int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._network = network
-        self._of_thread = threading.local()
+        self._idle = SimpleQueue[Any]()
+        for _ in range(self.at_once):
+            self._idle.put(network.create_infer_request())
 
     def embed(self, crops: Pixels) -> Floats:
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
@@ -89,28 +90,23 @@ class OpenVinoRuntime:
         Several threads may call it at once.
         """
         features = np.empty((len(crops), self._dimension), np.float32)
-        requests = vars(self._of_thread).setdefault("requests", [])
-        count = min(len(crops), self.at_once)
-        while len(requests) < count:
-            request = self._network.create_infer_request()
-            pixels = request.get_input_tensor(0).data
-            requests.append((request, pixels, request.get_output_tensor(0).data))
-        try:
-            for step in range(len(crops) + count):
-                request, pixels, feature = requests[step % count]
-                if step >= count:
-                    request.wait()
-                    features[step - count] = feature[0]
-                if step < len(crops):
-                    pixels[0] = crops[step]
-                    request.start_async()
-        except BaseException:
-            # The requests are used again, so that none may be left running.
-            for request, *_ in requests:
-                with contextlib.suppress(RuntimeError):
-                    request.wait()
-            raise
+        if len(crops) == 1:
+            features[0] = self._embed_crop(crops[0])
+            return features
+        with ThreadPoolExecutor(self.at_once) as threads:
+            for place, feature in enumerate(threads.map(self._embed_crop, crops)):
+                features[place] = feature
         return features
+
+    def _embed_crop(self, crop: Pixels) -> Floats:
+        request = self._idle.get()
+        try:
+            request.get_input_tensor(0).data[0] = crop
+            request.start_async()
+            request.wait()
+            return np.array(request.get_output_tensor(0).data[0])
+        finally:
+            self._idle.put(request)
 
 
 def _multiplications(graph: Any) -> int:
@@ -172,16 +168,11 @@ class Probes:
         self.crops = drawn_patterns(artefact.description.preprocessing)
         features = artefact.tensors.get(PROBES)
         if features is None:
-            features = self._features_by_torch()
+            embedder = artefact.embedder
+            from model.openvino_graph import probe_features
+
+            features = probe_features(embedder, artefact.description.preprocessing)
         self._expected = features.astype(np.float64)
-
-    def _features_by_torch(self) -> Floats:
-        embedder = self._artefact.embedder
-        import torch
-
-        normalise = self._artefact.description.preprocessing.normalise
-        with torch.inference_mode():
-            return embedder(normalise(torch.from_numpy(self.crops))).numpy()
 
     def agreeing(self, name: RuntimeName, dtype: DtypeName) -> EmbeddingRuntime:
         """Build a runtime that gives the features of the float32 network.

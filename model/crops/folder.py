@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from model.crops.manifest import CropFile, read_manifest
@@ -42,7 +41,12 @@ def read_folder(
             ignored.add(name, NO_IMAGE)
     names.sort()
     if manifest is None:
-        return _by_folders(folder, names, 0 if root in (None, folder) else 1)
+        places = [Path(name).parts[0 if root in (None, folder) else 1 :] for name in names]
+        have_people = all(len(place) > 1 for place in places)
+        return [
+            CropFile(folder / name, place[0] if have_people else None)
+            for name, place in zip(names, places, strict=True)
+        ]
     crops = read_manifest(manifest, within, ("path",), ignored)
     listed = {str(crop.path) for crop in crops}
     for name in names:
@@ -60,16 +64,3 @@ def packed_root(folder: Path) -> Path:
     if len(inside) == 1 and inside[0].is_dir():
         return inside[0]
     return folder
-
-
-def _by_folders(
-    folder: Path,
-    names: Sequence[str],
-    depth: int,
-) -> list[CropFile]:
-    parts = [Path(name).parts[depth:] for name in names]
-    have_folders = all(len(place) > 1 for place in parts)
-    identities = [place[0] if have_folders else None for place in parts]
-    return [
-        CropFile(folder / name, identity) for name, identity in zip(names, identities, strict=True)
-    ]

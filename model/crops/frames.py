@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -11,16 +11,12 @@ from model.arrays import Pixels
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 
 
-@dataclass(eq=False)
 class Frame:
     """An image file that is decoded once for all its boxes."""
 
-    file: bytes
-    _pixels: Pixels | None = field(
-        default=None,
-        init=False,
-        repr=False,
-    )
+    def __init__(self, file: bytes) -> None:
+        self.file = file
+        self._pixels: Pixels | None = None
 
     def decode(self, limits: CropLimits) -> Pixels:
         """Return the pixels `(height, width, 3)` uint8 RGB, or raise a `CropProblem`."""
@@ -49,14 +45,11 @@ class FrameCrop:
         frame_height, frame_width = pixels.shape[:2]
         right = self.x + self.width
         lower = self.y + self.height
-        box = f"the box {self.width}×{self.height} at {self.x}, {self.y}"
-        if self.width < 1 or self.height < 1:
-            raise CropProblem("too_small", f"{box} is empty; send the box around one person")
         if self.x < 0 or self.y < 0 or right > frame_width or lower > frame_height:
             raise CropProblem(
                 "box_outside",
-                f"{box} leads out of the image of {frame_width}×{frame_height} pixels; cut it at "
-                "the edge",
+                f"the box {self.width}×{self.height} at {self.x}, {self.y} leads out of the image "
+                f"of {frame_width}×{frame_height} pixels; cut it at the edge",
             )
         limits.require_size(self.width, self.height)
         return pixels[self.y : lower, self.x : right]
