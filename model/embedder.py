@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from model.architecture import EmbedderConfig, HeadConfig
-from model.backbones import BackboneKind, find_backbone
+from model.backbones import find_backbone
 from model.multiscale import MSFL
 
 
@@ -72,8 +71,7 @@ class Embedder(nn.Module):
         self.config = config
         kind = find_backbone(config.backbone)
         self.backbone = kind.build(config.last_stride)
-        # Names instead of modules, since a training of several processes replaces some modules.
-        self._stages = _stage_children(kind, self.backbone)
+        self._stage_ends = kind.stage_ends
         self.pooling: nn.Module
         if config.map_size is not None:
             self.pooling = DepthwisePooling(config.pooled_dimension, config.map_size)
@@ -91,8 +89,13 @@ class Embedder(nn.Module):
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules of the backbone's four stages; the first stage includes the stem."""
-        find = self.backbone.get_submodule
-        return [[find(name) for name in names] for names in self._stages]
+        # They are not stored, since a training of several processes replaces some modules.
+        stages: list[list[nn.Module]] = [[]]
+        for name, module in self.backbone.named_children():
+            stages[-1].append(module)
+            if name in self._stage_ends:
+                stages.append([])
+        return stages[: len(self._stage_ends)]
 
     def forward(self, crops: Tensor) -> Tensor:
         """Return features `(B, d)` float32 to store, compare and score; they have any length."""
@@ -121,9 +124,9 @@ class Embedder(nn.Module):
         outputs: list[Tensor] = []
         maps = crops
         with ExitStack() as float32:
-            for stage, names in enumerate([[], *self._stages]):
-                for name in names:
-                    maps = self.backbone.get_submodule(name)(maps)
+            for stage, modules in enumerate([[], *self.stages()]):
+                for module in modules:
+                    maps = module(maps)
                 if stage in stages:
                     float32.enter_context(torch.autocast(crops.device.type, enabled=False))
                     maps = maps.float()
@@ -147,13 +150,6 @@ class Embedder(nn.Module):
             with torch.autocast(pooled.device.type, enabled=False):
                 pooled = self.head(pooled.float())
         return pooled
-
-
-def _stage_children(kind: BackboneKind, backbone: nn.Sequential) -> list[list[str]]:
-    """Name the children of a backbone's four stages; the first stage includes the stem."""
-    names = [child for child, _ in backbone.named_children()]
-    ends = [names.index(end) + 1 for end in kind.stage_ends]
-    return [names[start:end] for start, end in pairwise((0, *ends))]
 
 
 def _head(inputs: int, config: HeadConfig) -> nn.Sequential:

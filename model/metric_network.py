@@ -86,12 +86,6 @@ class MetricNetwork(nn.Module):
         logits = self.forward(pairs)
         return logits[:, 1] - logits[:, 0]
 
-    @torch.no_grad()
-    def move_scores(self, by: float) -> None:
-        """Add `by` to the score of every pair, in the bias of the last layer."""
-        *_, bias = self.parameters()
-        bias.add_(bias.new_tensor([-by / 2.0, by / 2.0]))
-
 
 class PairScorer:
     """M-Net prepared to score many pairs.

@@ -97,7 +97,5 @@ def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
 
 def shown(name: str, length: int = 200) -> str:
     """Return a name of bounded length and without control characters, for logs and reports."""
-    letters = [letter if letter.isprintable() else "�" for letter in name[:length]]
-    if len(name) > length:
-        letters.append("…")
-    return "".join(letters)
+    printable = "".join(letter if letter.isprintable() else "�" for letter in name[:length])
+    return f"{printable}…" if len(name) > length else printable

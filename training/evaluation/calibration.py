@@ -181,7 +181,10 @@ def settle_zero(
                 query, column = np.nonzero(mask)
                 kind.append(_mnet_scores(metric_network, features, query + block.start, column))
     zero = equal_error_score(np.concatenate(genuine), np.concatenate(impostors))
-    metric_network.move_scores(-zero)
+    with torch.no_grad():
+        # The last parameter is the bias of both logits.
+        *_, bias = metric_network.parameters()
+        bias.add_(bias.new_tensor([zero / 2.0, -zero / 2.0]))
 
 
 def equal_error_score(genuine: NDArray[np.floating], impostors: NDArray[np.floating]) -> float:
