@@ -161,7 +161,7 @@ class Artefact:
         stored = stored_tensors("embedder", embedder)
         if metric_network is not None:
             stored |= stored_tensors("metric_network", metric_network)
-        artefact = cls(description, stored | (tensors or {}))
+        artefact = cls(description, (tensors or {}) | stored)
         vars(artefact).update(embedder=embedder, metric_network=metric_network)
         return artefact
 

@@ -131,15 +131,6 @@ def timm_backbone(name: str) -> BackboneKind:
     import torch
 
     own = name.removeprefix(PREFIX)
-    architecture, _, tag = own.partition(".")
-    tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
-    if not timm.is_model(architecture) or (tag and own not in tagged):
-        known = tagged or timm.list_models()
-        near = difflib.get_close_matches(own, known, n=3) or known[:3]
-        shown = ", ".join(f"{PREFIX}{close}" for close in near)
-        raise InputProblem(
-            f"there is no backbone {name}; near are {shown}; timm.list_models() has them all"
-        )
     try:
         with torch.device("meta"):
             network = timm.create_model(own, features_only=True)
@@ -147,9 +138,12 @@ def timm_backbone(name: str) -> BackboneKind:
         network = None
     in_sequence = type(network) is timm.models.FeatureListNet and network.output_fmt == "NCHW"
     if not in_sequence or len(network.return_layers) < STAGES:
+        architecture, _, tag = own.partition(".")
+        known = timm.list_pretrained(f"{architecture}.*") if tag else timm.list_models()
+        near = [f"{PREFIX}{close}" for close in difflib.get_close_matches(own, known)]
         raise InputProblem(
-            f"{name} has no four stages that run one after the other; name a ResNet, ConvNeXt or "
-            "RegNet of timm"
+            f"there is no {name} with four stages that run one after the other; name a ResNet, "
+            f"ConvNeXt or RegNet of timm.list_models(); near are {', '.join(near)}"
         )
     channels = network.feature_info.channels()
     stage_ends = tuple(network.return_layers)

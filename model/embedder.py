@@ -72,12 +72,11 @@ class Embedder(nn.Module):
         kind = find_backbone(config.backbone)
         self.backbone = kind.build(config.last_stride)
         self._stage_ends = kind.stage_ends
-        self.pooling: nn.Module
-        if config.map_size is not None:
+        self.pooling: nn.Module = GeneralizedMeanPooling()
+        if config.pooling == "average":
+            self.pooling = AveragePooling()
+        elif config.map_size is not None:
             self.pooling = DepthwisePooling(config.pooled_dimension, config.map_size)
-        else:
-            gem = config.pooling == "gem"
-            self.pooling = GeneralizedMeanPooling() if gem else AveragePooling()
         if config.multiscale is not None:
             self.multiscale = MSFL(kind.stage_channels, config.multiscale)
         if config.head is not None:

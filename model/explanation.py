@@ -96,11 +96,9 @@ def _weights(pixels: int, cells: int) -> Floats:
     """Return the weights `(cells, pixels)` by which cells of an axis hide pixels; they sum to 1."""
     middles = np.arange(pixels, dtype=np.float32) + 0.5
     places = middles * cells / pixels
-    inner = np.arange(1, cells, dtype=np.float32)[:, None]
-    # The share of each pixel that lies behind each boundary; all pixels lie behind the first one.
-    behind = np.clip((places - inner) / FADE + 0.5, 0.0, 1.0)
-    first = np.ones((1, pixels))
-    last = np.zeros((1, pixels))
-    edges = np.concatenate([first, behind, last])
-    weights = edges[:-1] - edges[1:]
-    return weights.astype(np.float32)
+    boundaries = np.arange(cells + 1, dtype=np.float32)[:, None]
+    # The share of each pixel that lies behind each boundary. All lie between the outer two.
+    behind = np.clip((places - boundaries) / FADE + 0.5, 0.0, 1.0)
+    behind[0] = 1.0
+    behind[-1] = 0.0
+    return behind[:-1] - behind[1:]

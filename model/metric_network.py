@@ -124,12 +124,7 @@ class PairScorer:
         self.bias = self.weights.new_tensor(folded.bias)
 
     @torch.inference_mode()
-    def scores(
-        self,
-        queries: Tensor,
-        gallery: Tensor,
-        pairs_per_chunk: int | None = None,
-    ) -> Tensor:
+    def scores(self, queries: Tensor, gallery: Tensor) -> Tensor:
         """Compute M-Net's score s(p, q) of every pair; see `score_pairs`."""
         for name, features in (("queries", queries), ("gallery", gallery)):
             if features.ndim != 2 or features.shape[1] != self.dimension:
@@ -140,7 +135,7 @@ class PairScorer:
         queries = comparable_features(queries, self.kind)
         gallery = comparable_features(gallery, self.kind)
         scores = queries.new_empty((len(queries), len(gallery)))
-        size = pairs_per_chunk or pairs_in_a_chunk(scores.device)
+        size = pairs_in_a_chunk(scores.device)
         # Each part of a large gallery is read from memory once for several queries.
         rows = QUERIES_PER_CHUNK if len(gallery) > size else size // max(1, len(gallery))
         rows = max(1, min(len(queries), size, rows))
@@ -180,7 +175,6 @@ def score_pairs(
     metric_network: MetricNetwork,
     queries: Tensor,
     gallery: Tensor,
-    pairs_per_chunk: int | None = None,
 ) -> Tensor:
     """Compute M-Net's score s(p, q) of every pair, `(Q, G)` float32 on the features' device.
 
@@ -189,16 +183,15 @@ def score_pairs(
     Args:
         metric_network: M-Net in evaluation mode.
         queries, gallery: features `(Q, d)` and `(G, d)`.
-        pairs_per_chunk: number of pairs in memory at once, each of 4·(d + hidden) bytes.
 
     Raises:
         InputProblem: the features have another dimension, or the network is in training mode.
     """
-    return PairScorer(metric_network).scores(queries, gallery, pairs_per_chunk)
+    return PairScorer(metric_network).scores(queries, gallery)
 
 
 def pairs_in_a_chunk(device: torch.device) -> int:
-    """Return the number of pairs that are scored at once on a device by default."""
+    """Return the number of pairs that are scored at once; each takes 4·(d + hidden) bytes."""
     if device.type == "cpu":
         return PAIRS_PER_THREAD * torch.get_num_threads()
     return PAIRS_ON_GPU

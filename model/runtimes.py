@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from model.arrays import Floats, Pixels
+from model.arrays import Floats, Pixels, unit_rows
 from model.artefact import Artefact
 from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, PROBES, compiled, load_openvino
 from model.precision import HAS_TORCH, DtypeName, RuntimeName
@@ -111,13 +111,11 @@ class OpenVinoRuntime:
 
 def _multiplications(graph: Any) -> int:
     """Return the multiplications of a graph's convolutions, which take nearly all of its time."""
-    total = 0
-    for step in graph.get_ops():
-        if step.get_type_name().endswith("Convolution"):
-            height_and_width = step.output(0).get_shape()[2:]
-            kernel = step.input(1).get_shape()
-            total += math.prod(height_and_width) * math.prod(kernel)
-    return total
+    return sum(
+        math.prod([*convolution.output(0).get_shape()[2:], *convolution.input(1).get_shape()])
+        for convolution in graph.get_ops()
+        if convolution.get_type_name().endswith("Convolution")
+    )
 
 
 def read_graph(artefact: Artefact) -> Any:
@@ -172,7 +170,7 @@ class Probes:
             from model.openvino_graph import probe_features
 
             features = probe_features(embedder, artefact.description.preprocessing)
-        self._expected = features.astype(np.float64)
+        self._expected = features
 
     def agreeing(self, name: RuntimeName, dtype: DtypeName) -> EmbeddingRuntime:
         """Build a runtime that gives the features of the float32 network.
@@ -199,11 +197,9 @@ class Probes:
 
     def least_cosine(self, runtime: EmbeddingRuntime) -> float:
         """Return the least cosine of a feature with the expected one; NaN if one is not finite."""
-        features = runtime.embed(self.crops).astype(np.float64)
+        features = runtime.embed(self.crops)
         # A feature that PyTorch computes as zero has no cosine, and has to be zero.
         same = (features == self._expected).all(axis=1)
-        products = (features * self._expected).sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            cosines = products / np.linalg.norm(features, axis=1)
-            cosines = cosines / np.linalg.norm(self._expected, axis=1)
+        with np.errstate(invalid="ignore"):
+            cosines = (unit_rows(features) * unit_rows(self._expected)).sum(axis=1)
         return float(np.where(same, 1.0, cosines).min())

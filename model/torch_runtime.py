@@ -39,12 +39,8 @@ def folded(network: Network, size: Preprocessing) -> Network:
         convolution.
     """
     shorter = copy.deepcopy(network)
-    layers = [
-        (name, module)
-        for name, module in shorter.named_modules()
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
-    ]
-    for (name, convolution), (norm_name, norm) in pairwise(layers):
+    modules = list(shorter.named_modules())
+    for (name, convolution), (norm_name, norm) in pairwise(modules):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             shorter.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
             # timm's BatchNorms have an activation of their own.

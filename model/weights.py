@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -45,6 +44,7 @@ def _is_narrow(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and tensor.ndim >= 2
 
 
+@torch.no_grad()
 def load_weights(
     network: nn.Module,
     prefix: str,
@@ -62,8 +62,7 @@ def load_weights(
     Raises:
         ArtefactProblem: a tensor is missing or has another shape.
     """
-    state = network.state_dict()
-    for name, tensor in state.items():
+    for name, tensor in network.state_dict().items():
         if name.endswith(COUNTER):
             continue
         stored = tensors.get(f"{prefix}.{name}")
@@ -72,6 +71,5 @@ def load_weights(
                 f"{source}: lacks the tensor {prefix}.{name} of shape "
                 f"{tuple(tensor.shape)}, which its architecture has; train it again"
             )
-        state[name] = torch.from_numpy(np.array(stored)).to(tensor.dtype)
-    network.load_state_dict(state)
+        tensor.copy_(torch.tensor(stored))
     network.eval()

@@ -51,10 +51,10 @@ def is_image_name(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Return whether a path is hidden or a by-product of packing."""
-    for part in PurePosixPath(name).parts:
-        if part in BY_PRODUCTS or (part.startswith(".") and part not in (".", "..")):
-            return True
-    return False
+    return any(
+        part in BY_PRODUCTS or (part.startswith(".") and part not in (".", ".."))
+        for part in PurePosixPath(name).parts
+    )
 
 
 def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:

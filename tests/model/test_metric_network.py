@@ -69,7 +69,9 @@ def test_scores_depend_on_the_length_of_a_feature_by_raw_pairs_alone(
 
 @pytest.mark.parametrize("chunk", [1, 7, 40, 10_000])
 @pytest.mark.parametrize("config", KINDS, ids=str)
-def test_chunks_do_not_change_a_score(config: MetricNetworkConfig, chunk: int) -> None:
+def test_chunks_do_not_change_a_score(
+    config: MetricNetworkConfig, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = trained_like(config)
     queries = torch.randn(5, DIMENSION)
     gallery = torch.randn(11, DIMENSION)
@@ -81,7 +83,8 @@ def test_chunks_do_not_change_a_score(config: MetricNetworkConfig, chunk: int) -
             for query in queries
         ]
     )
-    scores = score_pairs(network, queries, gallery, pairs_per_chunk=chunk)
+    monkeypatch.setattr("model.metric_network.pairs_in_a_chunk", lambda _: chunk)
+    scores = score_pairs(network, queries, gallery)
     assert scores.shape == (5, 11)
     # Raw differences are not bounded: their scores have larger errors of rounding.
     size = float(direct.detach().abs().max()) if config.pair_feature == "raw" else 1.0

@@ -58,7 +58,7 @@ def test_a_residual_network_of_timm_has_four_stages() -> None:
 
 @pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:mobilenetv3_small_050"])
 def test_a_network_without_four_stages_is_refused(name: str) -> None:
-    with pytest.raises(InputProblem, match=f"{name} has no four stages"):
+    with pytest.raises(InputProblem, match=f"there is no {name} with four stages"):
         find_backbone(name)
 
 
