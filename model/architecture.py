@@ -30,7 +30,7 @@ class MultiscaleConfig(Stored):
         channels: number of channels of every map in the pyramid; a bottleneck block has a quarter.
     """
 
-    stages: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
+    stages: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3, 4), min_length=1)
     csip: bool = True
     lateral: bool = True
     top_down: TopDown = "1x1"
@@ -44,9 +44,8 @@ class MultiscaleConfig(Stored):
     @field_validator("stages")
     @classmethod
     def _are_stages(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
-        chosen = set(stages)
-        if list(stages) != sorted(chosen) or not chosen <= {1, 2, 3, 4}:
-            raise ValueError("stages are 1 to 4, each once, from shallow to deep")
+        if list(stages) != sorted(set(stages)):
+            raise ValueError("name each stage once, from shallow to deep")
         return stages
 
     def widths(self, stage_channels: Sequence[int]) -> tuple[int, ...]:

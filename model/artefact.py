@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save_file
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.arrays import Floats, unit_rows
 from model.calibration import SCORINGS, WITHDRAWN_SCORING, Calibration, Scoring
-from model.openvino_loading import GRAPH_STRUCTURE
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem
@@ -29,8 +28,6 @@ from model.provenance import Provenance
 from model.stored import Metadata, is_absent
 
 if TYPE_CHECKING:
-    import torch
-
     from model.embedder import Embedder
     from model.metric_network import MetricNetwork
 
@@ -175,18 +172,6 @@ class Artefact:
         stored = self.tensors.get(REFERENCE)
         return None if stored is None else unit_rows(stored.astype(np.float32))
 
-    @property
-    def has_graph(self) -> bool:
-        """True if OpenVINO can compute the features without PyTorch."""
-        return GRAPH_STRUCTURE in self.tensors
-
-    def on(self, device: torch.device) -> Artefact:
-        """Move the networks to a device, and return this artefact."""
-        self.embedder.to(device)
-        if self.metric_network is not None:
-            self.metric_network.to(device)
-        return self
-
     def require_metric_network(self, name: str = "the artefact") -> MetricNetwork:
         """Return M-Net.
 
@@ -219,12 +204,10 @@ class Artefact:
         header = {name: value for name, value in header.items() if name not in FINGERPRINTS}
         header |= _fingerprints(header, tensors)
         description = _parse(path, header)
-        content = save(tensors, metadata={HEADER_KEY: json.dumps(header)})
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
+        save_file(tensors, beside, {HEADER_KEY: json.dumps(header)})
+        with beside.open("rb+") as file:
             os.fsync(file.fileno())
         beside.replace(path)
         return description

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -48,7 +49,7 @@ class DepthwisePooling(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Conv2d(channels, channels, size, groups=channels)
-        nn.init.constant_(self.weight.weight, 1.0 / (size[0] * size[1]))
+        nn.init.constant_(self.weight.weight, 1.0 / math.prod(size))
         nn.init.zeros_(self.weight.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor) -> Tensor:

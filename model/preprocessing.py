@@ -53,8 +53,6 @@ class Preprocessing(Stored):
 
     def resize(self, crop: Pixels) -> Pixels:
         """Resize a crop `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
-        if crop.shape[:2] == (self.height, self.width):
-            return crop
         size = (self.width, self.height)
         resized = Image.fromarray(crop).resize(size, Image.Resampling.BILINEAR)
         return np.asarray(resized, dtype=np.uint8)

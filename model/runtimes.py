@@ -124,7 +124,7 @@ def read_graph(artefact: Artefact) -> Any:
     Raises:
         ArtefactProblem: the artefact has no graph, and PyTorch is not installed.
     """
-    if not artefact.has_graph:
+    if GRAPH_STRUCTURE not in artefact.tensors:
         from model.openvino_graph import openvino_graph
 
         return openvino_graph(artefact.embedder, artefact.description.preprocessing)

@@ -10,7 +10,6 @@ import copy
 from itertools import pairwise
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -76,10 +75,10 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def embed(self, crops: Pixels) -> Floats:
-        """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB."""
-        if not len(crops):
-            # Instance normalisation does not accept an empty batch.
-            return np.empty((0, self._embedder.config.dimension), np.float32)
+        """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
+
+        There has to be a crop, since instance normalisation does not accept an empty batch.
+        """
         batch = self._preprocessing.normalise(torch.from_numpy(crops).to(self.device))
         with torch.autocast(
             batch.device.type,

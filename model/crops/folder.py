@@ -41,7 +41,7 @@ def read_folder(
             ignored.add(name, NO_IMAGE)
     names.sort()
     if manifest is None:
-        places = [Path(name).parts[0 if root in (None, folder) else 1 :] for name in names]
+        places = [(folder / name).relative_to(root or folder).parts for name in names]
         have_people = all(len(place) > 1 for place in places)
         return [
             CropFile(folder / name, place[0] if have_people else None)
@@ -61,6 +61,4 @@ def packed_root(folder: Path) -> Path:
     Packing a folder puts its name before every path, and this name is not that of a person.
     """
     inside = list(folder.iterdir())
-    if len(inside) == 1 and inside[0].is_dir():
-        return inside[0]
-    return folder
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder

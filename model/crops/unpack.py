@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from model.crops.names import NO_IMAGE, Ignored, LeftOut, is_hidden, is_image_name, shown
 from model.problems import InputProblem
@@ -30,7 +31,6 @@ DAMAGE = (
     NotImplementedError,
 )
 FULL = (errno.ENOSPC, errno.EDQUOT)
-IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclass(frozen=True)
@@ -160,20 +160,28 @@ def _unpack(
     # The library decompresses other methods in unbounded memory.
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
+    # The content ends after the announced size, even if more bytes were packed.
+    if entry.file_size > allowed:
+        raise InputProblem(
+            "the archive unpacks to more bytes than are allowed; pack fewer images into one"
+        )
     with packed.open(entry) as content:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            file = place.open("xb")
-        except OSError as error:
-            if error.errno in IN_THE_WAY:
-                raise _Unfit("another entry has the same name; rename one of them") from error
-            raise _not_written(error) from error
-        try:
-            with file:
-                return _copy(content, file, allowed)
-        except BaseException:
-            place.unlink(missing_ok=True)
-            raise
+            with place.open("xb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+                return file.tell()
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise _Unfit("another entry has the same name; rename one of them") from error
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                place.unlink()
+            if not isinstance(error, OSError):
+                raise
+            cause = f"the archive cannot be unpacked here ({error.strerror})"
+            if error.errno in FULL:
+                raise DiskFull(f"{cause}; free space") from error
+            raise InputProblem(f"{cause}; send it again") from error
 
 
 def _place(into: Path, name: str) -> Path:
@@ -187,29 +195,3 @@ def _place(into: Path, name: str) -> Path:
             "deep; shorten it"
         )
     return into.joinpath(*parts)
-
-
-def _copy(
-    content: IO[bytes],
-    file: IO[bytes],
-    allowed: int,
-) -> int:
-    written = 0
-    # The content ends after the announced size, even if more bytes were packed.
-    while part := content.read(CHUNK):
-        written += len(part)
-        if written > allowed:
-            raise InputProblem(
-                "the archive unpacks to more bytes than are allowed; pack fewer images into one"
-            )
-        try:
-            file.write(part)
-        except OSError as error:
-            raise _not_written(error) from error
-    return written
-
-
-def _not_written(error: OSError) -> InputProblem:
-    if error.errno in FULL:
-        return DiskFull(f"the archive cannot be unpacked here ({error.strerror}); free space")
-    return InputProblem(f"the archive cannot be unpacked here ({error.strerror}); send it again")

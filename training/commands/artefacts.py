@@ -140,7 +140,8 @@ def calibrate(
     loaded = load_artefact(source)
     target = out or source
     make_folder(target.parent)
-    loaded.on(choose_device(device))
+    chosen = choose_device(device)
+    loaded.embedder.to(chosen)
     training = TrainingFingerprints.of(loaded)
     searches = {}
     people = []
@@ -157,6 +158,8 @@ def calibrate(
                 err=True,
             )
     network = loaded.metric_network
+    if network is not None:
+        network.to(chosen)
     features = embed_searches(
         loaded.embedder,
         loaded.description.preprocessing,

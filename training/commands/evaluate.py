@@ -203,8 +203,5 @@ def _maps(groups: Sequence[Group], spec: str, crops: int, device: str) -> Activa
     return ActivationMaps(
         records,
         # Maps of a recipe's other seeds would look alike.
-        {
-            group.name: draw_maps(group.first.load_artefact().on(chosen), records)
-            for group in groups
-        },
+        {group.name: draw_maps(group.first.load_artefact(), records, chosen) for group in groups},
     )

@@ -70,12 +70,17 @@ def stage_maps(embedder: Embedder, batch: torch.Tensor) -> dict[str, torch.Tenso
     return {name: _normalised(maps) for name, maps in named.items()}
 
 
-def draw_maps(artefact: Artefact, records: Sequence[CropRecord]) -> list[Mapping[str, Pixels]]:
+def draw_maps(
+    artefact: Artefact,
+    records: Sequence[CropRecord],
+    device: torch.device,
+) -> list[Mapping[str, Pixels]]:
     """Draw every map of some crops over the crop.
 
     Args:
-        artefact: the artefact, on any device.
+        artefact: the artefact.
         records: the crops.
+        device: the device that computes the maps.
 
     Returns:
         For each crop the pictures by the name of the map, `(H, W, 3)` uint8 RGB at the network's
@@ -85,14 +90,11 @@ def draw_maps(artefact: Artefact, records: Sequence[CropRecord]) -> list[Mapping
         InputProblem: a crop cannot be read; the message names it.
     """
     preprocessing = artefact.description.preprocessing
-    device = next(artefact.embedder.parameters()).device
+    embedder = artefact.embedder.to(device)
     drawn: list[Mapping[str, Pixels]] = []
     for crops in decoded_batches(records, preprocessing, len(records)):
         batch = preprocessing.normalise(torch.from_numpy(crops).to(device))
-        maps = {
-            name: values.cpu().numpy()
-            for name, values in stage_maps(artefact.embedder, batch).items()
-        }
+        maps = {name: values.cpu().numpy() for name, values in stage_maps(embedder, batch).items()}
         drawn += [
             {name: overlay(crop, values[number]) for name, values in maps.items()}
             for number, crop in enumerate(crops)

@@ -65,8 +65,11 @@ def evaluate(
             f"{name}: a ready-made model has no M-Net; leave out --premise, and use --scoring with "
             f"cosine and {RE_RANKED} only"
         )
-    if artefact is not None and "mnet" in rankings:
-        artefact.require_metric_network(name)
+    network = None
+    if artefact is not None:
+        artefact.embedder.to(device)
+        if "mnet" in rankings:
+            network = artefact.require_metric_network(name).to(device)
     searches = []
     for dataset in datasets:
         held_out_settings = about.provenance.held_out
@@ -77,9 +80,6 @@ def evaluate(
             else standard_search(fewer, people)
         )
         searches.append(search)
-    if artefact is not None:
-        artefact.on(device)
-    network = artefact.metric_network if artefact and "mnet" in rankings else None
     results = []
     seconds = 0.0
     for dataset, search in zip(datasets, searches, strict=True):

@@ -91,7 +91,7 @@ def test_the_same_people_are_chosen_every_time_one_crop_each_and_no_junk():
 def test_models_stand_side_by_side_over_the_same_crops(tiny_artefact):
     artefact = load_artefact(tiny_artefact)
     records = [record("first"), record("<second>", 1)]
-    drawn = draw_maps(artefact, records)
+    drawn = draw_maps(artefact, records, torch.device("cpu"))
     assert [list(maps) for maps in drawn] == [["stage 1", "stage 2", "stage 3", "stage 4"]] * 2
     assert drawn[0]["stage 4"].shape == (64, 32, 3)
     page = PAGES.from_string(
