@@ -83,13 +83,9 @@ def explain(
     second_scores = scores(first[0], second)
     return PairExplanation(
         score=float(first_scores[0]),
-        first=_contributions(first_scores),
-        second=_contributions(second_scores),
+        first=(first_scores[0] - first_scores[1:]).reshape(ROWS, COLUMNS),
+        second=(second_scores[0] - second_scores[1:]).reshape(ROWS, COLUMNS),
     )
-
-
-def _contributions(scores: Floats) -> Floats:
-    return (scores[0] - scores[1:]).reshape(ROWS, COLUMNS)
 
 
 def _weights(pixels: int, cells: int) -> Floats:

@@ -12,7 +12,6 @@ from model.arrays import Array, Floats
 
 # The epsilon of PyTorch's BatchNorm.
 EPSILON = 1e-5
-LAST_LAYER = {"two": 3, "linear": 0}
 
 
 class FoldedMetricNetwork(NamedTuple):
@@ -45,7 +44,7 @@ def fold(
         tensors: weights by their names in `MetricNetwork.classifier`, such as `0.weight`.
     """
     factor = pair_factor(config.pair_feature, dimension)
-    last = LAST_LAYER[config.layers]
+    last = 3 if config.layers == "two" else 0
     different, same = tensors[f"{last}.weight"]
     weights = same - different
     different_bias, same_bias = tensors[f"{last}.bias"].tolist()

@@ -41,7 +41,12 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
         raise ArtefactProblem(
             f"no graph for a service without PyTorch can be made ({type(error).__name__}: {error})"
         ) from error
-    _name_by_order(graph)
+    # The names of steps count the conversions of a process. New ones make files equal.
+    graph.set_friendly_name("embedder")
+    for number, operation in enumerate(graph.get_ordered_ops()):
+        operation.set_friendly_name(f"step{number}")
+        for output in operation.outputs():
+            output.get_tensor().set_names(set())
     with tempfile.TemporaryDirectory() as folder:
         structure = Path(folder) / "graph.xml"
         # Weights in float16 would reorder one ranking in seven.
@@ -62,15 +67,6 @@ def probe_features(embedder: Embedder, preprocessing: Preprocessing) -> Floats:
 
 def _deflated(file: Path) -> NDArray[np.uint8]:
     return np.frombuffer(zlib.compress(file.read_bytes(), 9), np.uint8)
-
-
-def _name_by_order(graph: Any) -> None:
-    """Rename the steps, whose names count the conversions of a process, so that files are equal."""
-    graph.set_friendly_name("embedder")
-    for number, operation in enumerate(graph.get_ordered_ops()):
-        operation.set_friendly_name(f"step{number}")
-        for output in operation.outputs():
-            output.get_tensor().set_names(set())
 
 
 def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:

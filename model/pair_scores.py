@@ -43,7 +43,7 @@ class OpenVinoPairScores:
         self._pairs_per_pass = pairs_per_pass
         dimension = artefact.description.embedder.dimension
         options = {
-            "INFERENCE_PRECISION_HINT": load_openvino().Type.f32,
+            "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": 1,
             "ENABLE_CPU_PINNING": False,
         }

@@ -44,7 +44,7 @@ def choose_device(asked: str = "auto") -> torch.device:
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(asked)
     except RuntimeError as error:
@@ -60,10 +60,9 @@ def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype
 
     if asked != "auto":
         return torch.bfloat16 if asked == "bfloat16" else torch.float32
+    has_bfloat16 = cpu_has_bfloat16()
     if device.type == "cuda":
-        has_bfloat16 = bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    else:
-        has_bfloat16 = cpu_has_bfloat16()
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 

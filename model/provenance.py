@@ -86,8 +86,7 @@ class Provenance(Metadata):
         sources = []
         if (name := self.initial_weights) not in ("", "none"):
             data = ("ImageNet",) if name == "torchvision" else ()
-            source = WeightSource(role="initial weights", name=name, documented_data=data)
-            sources.append(source)
+            sources = [WeightSource(role="initial weights", name=name, documented_data=data)]
         teachers = (self.recipe.get("distillation") or {}).get("teachers", ())
         sources += [WeightSource(role="teacher", name=str(name)) for name in teachers]
         return tuple(sources)

@@ -11,7 +11,6 @@ from torch import nn
 
 from model.problems import ArtefactProblem
 
-Tensors = Mapping[str, NDArray[Any]]
 # No output depends on this counter of a BatchNorm.
 COUNTER = "num_batches_tracked"
 
@@ -48,7 +47,7 @@ def _is_narrow(tensor: torch.Tensor) -> bool:
 def load_weights(
     network: nn.Module,
     prefix: str,
-    tensors: Tensors,
+    tensors: Mapping[str, NDArray[Any]],
     source: str,
 ) -> None:
     """Load weights into a network on the CPU, and set it to evaluation mode.

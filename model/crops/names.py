@@ -76,10 +76,12 @@ def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    elif _may_be_a_file(entry):
-                        yield os.path.relpath(entry.path, folder)
+                        continue
+                    name = os.path.relpath(entry.path, folder)
+                    if _may_be_a_file(entry):
+                        yield name
                     else:
-                        ignored.add(os.path.relpath(entry.path, folder), NO_FILE)
+                        ignored.add(name, NO_FILE)
         except OSError as error:
             raise InputProblem(
                 f"folder: {shown(os.path.relpath(place, folder.parent))} cannot be read "
@@ -95,7 +97,7 @@ def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def shown(name: str, length: int = 200) -> str:
-    """Return a name of bounded length and without control characters, for logs and reports."""
-    printable = "".join(letter if letter.isprintable() else "�" for letter in name[:length])
-    return f"{printable}…" if len(name) > length else printable
+def shown(name: str) -> str:
+    """Return a name of at most 200 letters and without control characters, for logs and reports."""
+    printable = "".join(letter if letter.isprintable() else "�" for letter in name[:200])
+    return f"{printable}…" if len(name) > 200 else printable

@@ -114,7 +114,8 @@ def unpack_crops(
                 name = entry.filename
                 if name.endswith("/"):
                     continue
-                if not _is_wanted(name):
+                path = name.replace("\\", "/")
+                if not is_image_name(path) and PurePosixPath(path).suffix.lower() != ".csv":
                     if not is_hidden(name):
                         ignored.add(name, NO_IMAGE)
                     continue
@@ -132,11 +133,6 @@ def unpack_crops(
     except DAMAGE as error:
         raise InputProblem(f"the archive is damaged ({error}); pack and send it again") from error
     return left_out
-
-
-def _is_wanted(name: str) -> bool:
-    path = name.replace("\\", "/")
-    return is_image_name(path) or PurePosixPath(path).suffix.lower() == ".csv"
 
 
 def _unpack(
