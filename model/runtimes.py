@@ -101,10 +101,7 @@ class OpenVinoRuntime:
     def _embed_crop(self, crop: Pixels) -> Floats:
         request = self._idle.get()
         try:
-            request.get_input_tensor(0).data[0] = crop
-            request.start_async()
-            request.wait()
-            return np.array(request.get_output_tensor(0).data[0])
+            return request.infer({0: crop[None]})[0][0]
         finally:
             self._idle.put(request)
 

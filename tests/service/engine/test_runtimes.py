@@ -130,7 +130,7 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
 def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crops):
     runtime = OpenVinoRuntime(artefact, "float32")
     expected = runtime.embed(crops)
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(RuntimeError):
         runtime.embed(np.zeros((9, 5, 5, 3), np.uint8))
     np.testing.assert_array_equal(runtime.embed(crops), expected)
 
@@ -150,16 +150,7 @@ def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_a
 class _Failing:
     """A request as OpenVINO fails it."""
 
-    def get_input_tensor(self, _):
-        return SimpleNamespace(data=np.zeros((1, 64, 32, 3), np.uint8))
-
-    def get_output_tensor(self, _):
-        return SimpleNamespace(data=np.zeros((1, 4), np.float32))
-
-    def start_async(self):
-        pass
-
-    def wait(self):
+    def infer(self, _):
         raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:236")
 
 
