@@ -97,4 +97,4 @@ def _weights(pixels: int, cells: int) -> Floats:
     behind = np.clip((places - boundaries) / FADE + 0.5, 0.0, 1.0)
     behind[0] = 1.0
     behind[-1] = 0.0
-    return behind[:-1] - behind[1:]
+    return (behind[:-1] - behind[1:]).astype(np.float32)

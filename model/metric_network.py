@@ -143,9 +143,10 @@ class PairScorer:
         pairs = queries.new_empty((rows * columns, self.dimension))
         hidden = queries.new_empty((rows * columns, len(self.floor)))
         with torch.autocast(scores.device.type, enabled=False):
-            for asked, answer in zip(queries.split(rows), scores.split(rows), strict=True):
-                blocks = answer.split(columns, dim=1)
-                for part, block in zip(gallery.split(columns), blocks, strict=True):
+            parts = torch.split(gallery, columns)
+            answers = torch.split(scores, rows)
+            for asked, answer in zip(torch.split(queries, rows), answers, strict=True):
+                for part, block in zip(parts, torch.split(answer, columns, dim=1), strict=True):
                     chunk = pairs[: block.numel()]
                     torch.sub(asked[:, None], part, out=chunk.view(*block.shape, self.dimension))
                     block.copy_(self._score(chunk, hidden[: block.numel()]).view(block.shape))
