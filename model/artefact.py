@@ -200,8 +200,8 @@ class Artefact:
                 stored, and fingerprints follow.
         """
         tensors = self.tensors | (tensors or {})
-        header = (self.header or self.description.model_dump(mode="json")) | fields
-        header = {name: value for name, value in header.items() if name not in FINGERPRINTS}
+        stored = self.header or self.description.model_dump(mode="json")
+        header = {name: stored[name] for name in stored if name not in FINGERPRINTS} | fields
         header |= _fingerprints(header, tensors)
         description = _parse(path, header)
         path.parent.mkdir(parents=True, exist_ok=True)

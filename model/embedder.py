@@ -141,14 +141,13 @@ class Embedder(nn.Module):
 
     def _pool(self, outputs: Sequence[Tensor]) -> Tensor:
         """Apply pooling and head; `outputs` are the input and the outputs of the four stages."""
-        pooled: Tensor
         if self.config.multiscale is None:
-            pooled = self.pooling(outputs[-1])
+            pooled: Tensor = self.pooling(outputs[-1])
         else:
             pooled = self.multiscale(outputs[1:])
         if self.config.head is not None:
             with torch.autocast(pooled.device.type, enabled=False):
-                pooled = self.head(pooled.float())
+                return self.head(pooled.float())
         return pooled
 
 

@@ -63,12 +63,12 @@ class FeatureFile:
     unreadable: tuple[str, ...] = ()
 
 
-def read_feature_file(path: Path, most_rows: int | None = None) -> FeatureFile:
+def read_feature_file(path: Path, most_rows: float = float("inf")) -> FeatureFile:
     """Read a feature file.
 
     Args:
         path: the file.
-        most_rows: upper bound on the features; None allows any number.
+        most_rows: upper bound on the features.
 
     Raises:
         InputProblem: the file is missing, damaged or compressed, has no array `features` of shape
@@ -91,7 +91,7 @@ def read_feature_file(path: Path, most_rows: int | None = None) -> FeatureFile:
         ) from error
 
 
-def _read_arrays(path: Path, arrays: Any, most_rows: int | None) -> FeatureFile:
+def _read_arrays(path: Path, arrays: Any, most_rows: float) -> FeatureFile:
     # If nothing is compressed, the size of the file bounds the memory of its arrays.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
         raise InputProblem(f"{path}: is compressed; use it as gmn embed wrote it")
@@ -106,7 +106,7 @@ def _read_arrays(path: Path, arrays: Any, most_rows: int | None) -> FeatureFile:
             "point of shape (n, d); run gmn embed again"
         )
     rows = len(features)
-    if most_rows is not None and rows > most_rows:
+    if rows > most_rows:
         raise InputProblem(f"{path}: has {rows:,} features, over the limit of {most_rows:,}")
     columns = {}
     for name in COLUMNS:

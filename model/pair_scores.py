@@ -74,10 +74,9 @@ def _graph(
     from openvino import opset13 as operations
 
     differences = operations.parameter(list(shape), np.float32)
+    hidden = operations.multiply(differences, differences)
     if config.pair_feature == "abs":
         hidden = operations.abs(differences)
-    else:
-        hidden = operations.multiply(differences, differences)
     prefix = "metric_network.classifier."
     tensors = {
         name.removeprefix(prefix): tensor.astype(np.float64)

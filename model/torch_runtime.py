@@ -38,8 +38,7 @@ def folded(network: Network, size: Preprocessing) -> Network:
         convolution.
     """
     shorter = copy.deepcopy(network)
-    modules = list(shorter.named_modules())
-    for (name, convolution), (norm_name, norm) in pairwise(modules):
+    for (name, convolution), (norm_name, norm) in pairwise(list(shorter.named_modules())):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             shorter.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
             # timm's BatchNorms have an activation of their own.

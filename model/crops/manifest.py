@@ -112,9 +112,11 @@ def read_manifest(
 
 def _bounded(file: IO[str]) -> Iterator[str]:
     """Yield the lines of a file, and refuse one of more than `MAX_LINE` characters."""
+    number = 0
     while line := file.readline(MAX_LINE):
+        number += 1
         if len(line) == MAX_LINE:
-            raise csv.Error(f"a line is over {MAX_LINE:,} characters long")
+            raise csv.Error(f"line {number}: is over {MAX_LINE:,} characters long")
         yield line
 
 
