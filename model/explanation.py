@@ -57,7 +57,7 @@ def variants(crop: Pixels, numbers: range) -> Pixels:
     vertical = _weights(crop.shape[0], ROWS)
     horizontal = _weights(crop.shape[1], COLUMNS)
     to_mean = crop.mean(axis=(0, 1), dtype=np.float32) - crop
-    drawn = np.repeat(crop[None], len(numbers), axis=0)
+    drawn = np.repeat(crop[None], len(numbers), 0)
     for place, number in enumerate(numbers):
         if 1 <= number <= CELLS:
             row, column = divmod(number - 1, COLUMNS)
