@@ -145,12 +145,10 @@ def timm_backbone(name: str) -> BackboneKind:
             f"there is no {name} with four stages that run one after the other; name a ResNet, "
             f"ConvNeXt or RegNet of timm.list_models(); near are {', '.join(near)}"
         )
-    channels = network.feature_info.channels()
-    stage_ends = tuple(network.return_layers)
     return BackboneKind(
         build=lambda _: build_timm(name),
-        stage_channels=tuple(channels[-STAGES:]),
-        stage_ends=stage_ends[-STAGES:],
+        stage_channels=tuple(network.feature_info.channels()[-STAGES:]),
+        stage_ends=tuple(network.return_layers)[-STAGES:],
         last_strides=(2,),
     )
 

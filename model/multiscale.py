@@ -92,7 +92,14 @@ def _top_down(kind: TopDown, channels: int) -> nn.Module:
     pointwise = nn.Conv2d(channels, channels, 1)
     if kind == "1x1":
         return pointwise
-    depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    depthwise = nn.Conv2d(
+        channels,
+        channels,
+        3,
+        padding=1,
+        groups=channels,
+        bias=False,
+    )
     return nn.Sequential(depthwise, pointwise)
 
 

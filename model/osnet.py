@@ -35,7 +35,14 @@ def build_osnet(
     network = _layers(
         input_norm=nn.InstanceNorm2d(3, affine=True) if context else None,
         conv1=_layers(
-            conv=nn.Conv2d(3, stem, 7, 2, 3, bias=False),
+            conv=nn.Conv2d(
+                3,
+                stem,
+                7,
+                stride=2,
+                padding=3,
+                bias=False,
+            ),
             norm=nn.InstanceNorm2d(stem, affine=True) if context else nn.BatchNorm2d(stem),
             activation=nn.ReLU(inplace=True),
         ),
@@ -49,7 +56,11 @@ def build_osnet(
     )
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(
+                module.weight,
+                mode="fan_out",
+                nonlinearity="relu",
+            )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network
@@ -83,7 +94,14 @@ def _light_convolution(channels: int, folded: bool) -> nn.Sequential:
     """Build a 1×1 convolution and a depthwise 3×3 one."""
     return _layers(
         pointwise=nn.Conv2d(channels, channels, 1, bias=False),
-        depthwise=nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=folded),
+        depthwise=nn.Conv2d(
+            channels,
+            channels,
+            3,
+            padding=1,
+            groups=channels,
+            bias=folded,
+        ),
         norm=None if folded else nn.BatchNorm2d(channels),
         activation=nn.ReLU(inplace=True),
     )

@@ -58,12 +58,12 @@ def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype
     """Return the number format; `auto` is bfloat16 if the device multiplies it in hardware."""
     import torch
 
-    if asked != "auto":
-        return torch.bfloat16 if asked == "bfloat16" else torch.float32
-    has_bfloat16 = cpu_has_bfloat16()
-    if device.type == "cuda":
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if has_bfloat16 else torch.float32
+    chosen = asked == "bfloat16"
+    if asked == "auto" and device.type == "cuda":
+        chosen = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif asked == "auto":
+        chosen = cpu_has_bfloat16()
+    return torch.bfloat16 if chosen else torch.float32
 
 
 def cpu_has_bfloat16() -> bool:
