@@ -123,7 +123,7 @@ class Artefact:
         from model.embedder import Embedder
         from model.weights import load_weights
 
-        embedder = Embedder(self.description.embedder)
+        embedder = Embedder(self.description.embedder).eval()
         load_weights(embedder, "embedder", self.tensors, self.source)
         return embedder
 
@@ -140,27 +140,9 @@ class Artefact:
         from model.metric_network import MetricNetwork
         from model.weights import load_weights
 
-        metric_network = MetricNetwork(self.description.embedder.dimension, config)
+        metric_network = MetricNetwork(self.description.embedder.dimension, config).eval()
         load_weights(metric_network, "metric_network", self.tensors, self.source)
         return metric_network
-
-    @classmethod
-    def of_networks(
-        cls,
-        description: Description,
-        embedder: Embedder,
-        metric_network: MetricNetwork | None,
-        tensors: Tensors | None = None,
-    ) -> Artefact:
-        """Return an artefact that shares these networks; `save_artefact` explains the arguments."""
-        from model.weights import stored_tensors
-
-        stored = stored_tensors("embedder", embedder)
-        if metric_network is not None:
-            stored |= stored_tensors("metric_network", metric_network)
-        artefact = cls(description, (tensors or {}) | stored)
-        vars(artefact).update(embedder=embedder, metric_network=metric_network)
-        return artefact
 
     @cached_property
     def reference(self) -> Floats | None:
@@ -232,13 +214,16 @@ def save_artefact(
         tensors: other tensors, such as fingerprints of the training crops.
     """
     from model.openvino_graph import graph_tensors
+    from model.weights import stored_tensors
 
-    artefact = Artefact.of_networks(description, embedder, metric_network, tensors)
+    stored = (tensors or {}) | stored_tensors("embedder", embedder)
+    if metric_network is not None:
+        stored |= stored_tensors("metric_network", metric_network)
+    artefact = Artefact(description, stored)
     graph: Tensors = {}
     try:
-        # The graph has to have the weights as they are stored, rounded.
-        stored = Artefact(description, artefact.tensors).embedder
-        graph = graph_tensors(stored, description.preprocessing)
+        # The artefact's own embedder has the weights as they are stored, rounded.
+        graph = graph_tensors(artefact.embedder, description.preprocessing)
     except ArtefactProblem as problem:
         log.warning("%s: %s", path, problem)
     return artefact.save(path, graph)

@@ -25,22 +25,15 @@ def stored_tensors(prefix: str, network: nn.Module) -> dict[str, NDArray[Any]]:
         if name.endswith(COUNTER):
             continue
         stored = tensor.detach().cpu()
-        if _is_narrow(stored):
+        if stored.is_floating_point() and stored.ndim >= 2:
             stored = stored.to(torch.float16)
         tensors[f"{prefix}.{name}"] = stored.numpy().copy(order="C")
     return tensors
 
 
-@torch.no_grad()
 def round_as_stored(network: nn.Module) -> None:
     """Round the matrices and kernels of a network to float16, as `stored_tensors` does."""
-    for tensor in network.state_dict().values():
-        if _is_narrow(tensor):
-            tensor.copy_(tensor.to(torch.float16))
-
-
-def _is_narrow(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.ndim >= 2
+    load_weights(network, "", stored_tensors("", network), "")
 
 
 @torch.no_grad()
@@ -50,10 +43,10 @@ def load_weights(
     tensors: Mapping[str, NDArray[Any]],
     source: str,
 ) -> None:
-    """Load weights into a network on the CPU, and set it to evaluation mode.
+    """Load weights into a network.
 
     Args:
-        network: the network.
+        network: the network, on any device.
         prefix: prefix of its tensors, as for `stored_tensors`.
         tensors: the tensors of an artefact.
         source: name of the artefact for the message.
@@ -71,4 +64,3 @@ def load_weights(
                 f"{tuple(tensor.shape)}, which its architecture has; train it again"
             )
         tensor.copy_(torch.tensor(stored))
-    network.eval()

@@ -147,9 +147,7 @@ def finish_run(
             calibration=calibration,
             provenance=provenance,
         )
-        artefact = Artefact.of_networks(
-            description, embedder, metric_network, fingerprints.tensors()
-        )
+        artefact = Artefact(description, fingerprints.tensors())
         results = [
             evaluate_search(
                 artefact,
@@ -161,7 +159,7 @@ def finish_run(
             )
             for dataset in measured
         ]
-    description = _save(run.folder / ARTEFACT_NAME, artefact, results)
+    description = _save(run.folder / ARTEFACT_NAME, artefact, embedder, metric_network, results)
     split = "all" if others else "held-out"
     checkpoint = " ".join(sentences)
     report = build_report(ARTEFACT_NAME, description, split, results, device, pace, checkpoint)
@@ -172,6 +170,8 @@ def finish_run(
 def _save(
     path: Path,
     artefact: Artefact,
+    embedder: Embedder,
+    metric_network: MetricNetwork | None,
     results: list[DatasetResult],
 ) -> Description:
     """Write the artefact with its figures, and with the best scoring as its default."""
@@ -186,9 +186,9 @@ def _save(
     return save_artefact(
         path,
         description.model_copy(update={"provenance": measured, "best": best_scoring(figures)[0]}),
-        artefact.embedder,
-        artefact.metric_network,
-        tensors=artefact.tensors,
+        embedder,
+        metric_network,
+        artefact.tensors,
     )
 
 

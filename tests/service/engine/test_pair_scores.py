@@ -11,7 +11,7 @@ from model.artefact import Artefact, load_artefact
 from model.metric_network import MetricNetwork
 from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
-from model.weights import round_as_stored
+from model.weights import round_as_stored, stored_tensors
 from service.engine.networks import PAIRS_PER_PASS, Networks
 
 
@@ -32,7 +32,7 @@ def artefact(request, layers, tiny_artefact):
         network(torch.rand(64, dimension))
     round_as_stored(network)
     description = tiny.description.model_copy(update={"metric_network": config})
-    return Artefact.of_networks(description, tiny.embedder, network.eval())
+    return Artefact(description, tiny.tensors | stored_tensors("metric_network", network))
 
 
 @pytest.fixture(scope="module", params=[TorchRuntime, OpenVinoRuntime])
