@@ -90,7 +90,10 @@ def _embed(
     )
 
 
-def _score_pairs(device: torch.device, artefact: Artefact) -> Work:
+def _score_pairs(
+    device: torch.device,
+    artefact: Artefact,
+) -> Work:
     network = artefact.require_metric_network()
     torch.manual_seed(0)
     queries = torch.randn(QUERIES, network.dimension)

@@ -81,7 +81,7 @@ class ScaleCrops:
         if features is None:
             return
         file = read_features(features)
-        if "identities" not in file.columns:
+        if not file.columns["identities"]:
             raise InputProblem(f"{features}: has no identities; name a file that gmn embed wrote")
         _, people = np.unique(file.columns["identities"], return_inverse=True)
         self.dimension = file.features.shape[1]

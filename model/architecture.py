@@ -96,10 +96,9 @@ class EmbedderConfig(Stored):
     def _can_be_built(self) -> EmbedderConfig:
         kind = find_backbone(self.backbone)
         if self.last_stride not in kind.last_strides:
-            strides = " or ".join(str(stride) for stride in kind.last_strides)
             raise ValueError(
                 f"{self.backbone} has no last stride {self.last_stride}; set last_stride to "
-                f"{strides}"
+                f"{kind.last_strides[0]}"
             )
         if (self.map_size is None) == (self.pooling == "depthwise"):
             raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from model.embedder import Embedder
     from model.metric_network import MetricNetwork
 
-log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 HEADER_KEY = "gmn_artefact"
 SHIPPED = Path(__file__).parent / "artefacts"
@@ -195,40 +193,6 @@ class Artefact:
         return description
 
 
-def save_artefact(
-    path: Path,
-    description: Description,
-    embedder: Embedder,
-    metric_network: MetricNetwork | None,
-    tensors: Tensors | None = None,
-) -> Description:
-    """Write an artefact atomically and return its description with the fingerprints.
-
-    It gets an OpenVINO graph, unless OpenVINO is not installed or cannot run the embedder.
-
-    Args:
-        path: the file; an existing one is replaced.
-        description: the description, whose fingerprints need not be set.
-        embedder, metric_network: the networks; M-Net is None if the description has none. Matrices
-            and kernels are stored as float16, vectors as float32.
-        tensors: other tensors, such as fingerprints of the training crops.
-    """
-    from model.openvino_graph import graph_tensors
-    from model.weights import stored_tensors
-
-    stored = (tensors or {}) | stored_tensors("embedder", embedder)
-    if metric_network is not None:
-        stored |= stored_tensors("metric_network", metric_network)
-    artefact = Artefact(description, stored)
-    graph: Tensors = {}
-    try:
-        # The artefact's own embedder has the weights as they are stored, rounded.
-        graph = graph_tensors(artefact.embedder, description.preprocessing)
-    except ArtefactProblem as problem:
-        log.warning("%s: %s", path, problem)
-    return artefact.save(path, graph)
-
-
 def shipped_artefacts() -> dict[str, Path]:
     """Return the files of the shipped artefacts by name; `bundled` is the default."""
     return {file.stem: file for file in sorted(SHIPPED.glob("*.safetensors"))}
@@ -340,27 +304,29 @@ def _fingerprints(header: Header, tensors: Tensors) -> dict[str, str]:
     They cover fields that this version does not know as well.
     """
     about = {name: header[name] for name in ("embedder", "preprocessing")}
-    embedding = _digest(about, _with_prefix(tensors, "embedder."))
-    about = {name: value for name, value in header.items() if name not in FINGERPRINTS}
-    added = _with_prefix(tensors, *ADDED)
-    others = {name: tensor for name, tensor in tensors.items() if name not in added}
+    embedding = _digest(about, tensors, "embedder.")
+    about = {name: header[name] for name in header if name not in FINGERPRINTS}
+    about["embedding_fingerprint"] = embedding
+    others = {name: tensors[name] for name in tensors if not name.startswith(tuple(ADDED))}
     fingerprints = {
         "embedding_fingerprint": embedding,
-        "artefact_fingerprint": _digest(about | {"embedding_fingerprint": embedding}, others),
+        "artefact_fingerprint": _digest(about, others, ""),
     }
     for prefix, fingerprint in ADDED.items():
-        if added := _with_prefix(tensors, prefix):
-            fingerprints[fingerprint] = _digest({"embedder": embedding}, added)
+        if any(name.startswith(prefix) for name in tensors):
+            fingerprints[fingerprint] = _digest({"embedder": embedding}, tensors, prefix)
     return fingerprints
 
 
-def _with_prefix(tensors: Tensors, *prefixes: str) -> Tensors:
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
-
-
-def _digest(about: Header, tensors: Tensors) -> str:
+def _digest(
+    about: Header,
+    tensors: Tensors,
+    prefix: str,
+) -> str:
+    """Return the SHA-256 of fields of a header, and of the tensors whose names have a prefix."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"\0{name}\0torch.{tensor.dtype}\0{tensor.shape}\0".encode())
-        digest.update(tensor.tobytes())
+        if name.startswith(prefix):
+            digest.update(f"\0{name}\0torch.{tensor.dtype}\0{tensor.shape}\0".encode())
+            digest.update(tensor.tobytes())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ the score.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ FADE = 0.5
 Scores = Callable[[Floats, Floats], Floats]
 
 
-@dataclass(frozen=True)
-class PairExplanation:
+class PairExplanation(NamedTuple):
     """The contributions of the regions of two crops to their score.
 
     Attributes:

@@ -9,7 +9,6 @@ import io
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,14 +45,13 @@ class Origin(NamedTuple):
     crops: str = ""
 
 
-@dataclass(frozen=True)
-class FeatureFile:
+class FeatureFile(NamedTuple):
     """The content of a feature file.
 
     Attributes:
         features: features `(n, d)` float32, of any length.
         origin: origin of the features.
-        columns: those of `COLUMNS` that the file has, n texts each.
+        columns: n texts for each of `COLUMNS`; none for one that the file lacks.
         unreadable: names of crops that could not be read, with the reasons.
     """
 
@@ -72,7 +70,7 @@ def read_feature_file(path: Path, most_rows: float = float("inf")) -> FeatureFil
 
     Raises:
         InputProblem: the file is missing, damaged or compressed, has no array `features` of shape
-            `(n, d)`, more than `most_rows` features, or a column without a text for each of them.
+            `(n, d)`, or more than `most_rows` features.
     """
     if not path.is_file():
         raise InputProblem(f"{path}: no such file; name one that gmn embed wrote")
@@ -91,7 +89,11 @@ def read_feature_file(path: Path, most_rows: float = float("inf")) -> FeatureFil
         ) from error
 
 
-def _read_arrays(path: Path, arrays: Any, most_rows: float) -> FeatureFile:
+def _read_arrays(
+    path: Path,
+    arrays: Any,
+    most_rows: float,
+) -> FeatureFile:
     # If nothing is compressed, the size of the file bounds the memory of its arrays.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
         raise InputProblem(f"{path}: is compressed; use it as gmn embed wrote it")
@@ -110,11 +112,8 @@ def _read_arrays(path: Path, arrays: Any, most_rows: float) -> FeatureFile:
         raise InputProblem(f"{path}: has {rows:,} features, over the limit of {most_rows:,}")
     columns = {}
     for name in COLUMNS:
-        if name in arrays:
-            texts = arrays[name]
-            if texts.shape != (rows,):
-                raise InputProblem(f"{path}: lacks {name} of some crops; run gmn embed again")
-            columns[name] = tuple(texts.astype(np.str_).tolist())
+        texts = np.ravel(arrays.get(name, ())).astype(np.str_)
+        columns[name] = tuple(texts.tolist())
     return FeatureFile(
         np.ascontiguousarray(features, dtype=np.float32),
         Origin(*(str(arrays.get(name, "")) for name in ABOUT)),
@@ -146,8 +145,8 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
     lengths = np.einsum("nd,nd->n", file.features, file.features)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise InputProblem(f"{path}: has a feature that is zero or not finite; run gmn embed again")
-    for name in COLUMNS:
-        if name not in file.columns:
+    for name, texts in file.columns.items():
+        if not texts or len(texts) != len(file.features):
             raise InputProblem(f"{path}: lacks {name} of its crops; run gmn embed again")
     if not all(SHA256.fullmatch(digest) for digest in file.columns["sha256"]):
         raise InputProblem(f"{path}: has an invalid sha256; run gmn embed again")

@@ -45,10 +45,9 @@ def fold(
     """
     factor = pair_factor(config.pair_feature, dimension)
     last = 3 if config.layers == "two" else 0
-    different, same = tensors[f"{last}.weight"]
-    weights = same - different
-    different_bias, same_bias = tensors[f"{last}.bias"].tolist()
-    bias = same_bias - different_bias
+    # The score is the difference of the logits.
+    (weights,) = np.diff(tensors[f"{last}.weight"], axis=0)
+    (bias,) = np.diff(tensors[f"{last}.bias"]).tolist()
     if config.layers == "linear":
         weights = np.asarray(weights * factor, np.float32)
         return FoldedMetricNetwork(None, np.empty(0, np.float32), weights, bias)

@@ -54,7 +54,11 @@ class MetricNetwork(nn.Module):
         perturbing: DP is on, in training mode alone; the trainer sets it after the warm-up.
     """
 
-    def __init__(self, dimension: int, config: MetricNetworkConfig) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        config: MetricNetworkConfig,
+    ) -> None:
         super().__init__()
         self.dimension = dimension
         self.config = config
@@ -70,7 +74,11 @@ class MetricNetwork(nn.Module):
         """Return features `(…, d)` as `pair_features` takes them."""
         return comparable_features(features, self.config.pair_feature)
 
-    def pair_features(self, first: Tensor, second: Tensor) -> Tensor:
+    def pair_features(
+        self,
+        first: Tensor,
+        second: Tensor,
+    ) -> Tensor:
         """Compute pair features `(…, d)` of this network's kind from comparable features."""
         return pair_features(first, second, self.config.pair_feature)
 
@@ -124,7 +132,11 @@ class PairScorer:
         self.bias = self.weights.new_tensor(folded.bias)
 
     @torch.inference_mode()
-    def scores(self, queries: Tensor, gallery: Tensor) -> Tensor:
+    def scores(
+        self,
+        queries: Tensor,
+        gallery: Tensor,
+    ) -> Tensor:
         """Compute M-Net's score s(p, q) of every pair; see `score_pairs`."""
         for name, features in (("queries", queries), ("gallery", gallery)):
             if features.ndim != 2 or features.shape[1] != self.dimension:
@@ -162,7 +174,11 @@ class PairScorer:
         hidden = differences.new_empty((differences.shape[0], len(self.floor)))
         return self._score(differences, hidden).add_(self.bias)
 
-    def _score(self, pairs: Tensor, hidden: Tensor) -> Tensor:
+    def _score(
+        self,
+        pairs: Tensor,
+        hidden: Tensor,
+    ) -> Tensor:
         """Return the scores `(n,)` of differences but for the bias; overwrite both arguments."""
         pairs = pairs.abs_() if self.kind == "abs" else pairs.square_()
         if self.kernel is None:

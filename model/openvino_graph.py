@@ -93,7 +93,11 @@ def openvino_graph(embedder: Embedder, preprocessing: Preprocessing) -> Any:
 
 
 class _FromPixels(nn.Module):
-    def __init__(self, embedder: Embedder, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        preprocessing: Preprocessing,
+    ) -> None:
         super().__init__()
         self._embedder = embedder
         self._preprocessing = preprocessing

@@ -30,7 +30,11 @@ class PairScores(Protocol):
 class OpenVinoPairScores:
     """M-Net in OpenVINO, on one core; a score does not depend on the other pairs of its pass."""
 
-    def __init__(self, artefact: Artefact, pairs_per_pass: int) -> None:
+    def __init__(
+        self,
+        artefact: Artefact,
+        pairs_per_pass: int,
+    ) -> None:
         """Compile M-Net for passes of one size, to which fewer pairs are padded.
 
         Raises:

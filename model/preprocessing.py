@@ -21,7 +21,10 @@ PATTERNS = 12
 
 
 @lru_cache(maxsize=16)
-def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+def _on_device(
+    values: tuple[float, ...],
+    device: torch.device,
+) -> torch.Tensor:
     import torch
 
     # Each copy would wait for the GPU, so that the tensor is cached. Training can use it too, since

@@ -23,12 +23,20 @@ class Registry(dict[str, Part]):
         group: group of the entry points, such as `gmn.losses`.
     """
 
-    def __init__(self, sort: str, group: str) -> None:
+    def __init__(
+        self,
+        sort: str,
+        group: str,
+    ) -> None:
         super().__init__()
         self.sort = sort
         self.group = group
 
-    def add(self, name: str, part: Part) -> None:
+    def add(
+        self,
+        name: str,
+        part: Part,
+    ) -> None:
         """Add a part.
 
         Raises:

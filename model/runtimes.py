@@ -56,7 +56,11 @@ class OpenVinoRuntime:
     name: RuntimeName = "openvino"
     device = "cpu"
 
-    def __init__(self, artefact: Artefact, dtype: DtypeName) -> None:
+    def __init__(
+        self,
+        artefact: Artefact,
+        dtype: DtypeName,
+    ) -> None:
         try:
             openvino = load_openvino()
         except ModuleNotFoundError as error:
@@ -169,7 +173,11 @@ class Probes:
             features = probe_features(embedder, artefact.description.preprocessing)
         self._expected = features
 
-    def agreeing(self, name: RuntimeName, dtype: DtypeName) -> EmbeddingRuntime:
+    def agreeing(
+        self,
+        name: RuntimeName,
+        dtype: DtypeName,
+    ) -> EmbeddingRuntime:
         """Build a runtime that gives the features of the float32 network.
 
         Raises:

@@ -82,12 +82,13 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
     import torch
 
     from model.architecture import EmbedderConfig, MetricNetworkConfig
-    from model.artefact import Description, save_artefact
+    from model.artefact import Description
     from model.crops.decode import decode_crop
     from model.embedder import Embedder
     from model.metric_network import MetricNetwork, unit_features
     from model.preprocessing import Preprocessing
     from model.provenance import Provenance
+    from training.evaluation.files import save_artefact
 
     preprocessing = Preprocessing(height=64, width=32)
     with torch.random.fork_rng():
@@ -217,7 +218,8 @@ def _calibration(metric_network, features, crops: list[DrawnCrop]):
 @pytest.fixture(scope="session")
 def cosine_artefact(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Path:
     """Write the tiny artefact's embedder without M-Net, which scores by cosine alone."""
-    from model.artefact import load_artefact, save_artefact
+    from model.artefact import load_artefact
+    from training.evaluation.files import save_artefact
 
     whole = load_artefact(tiny_artefact)
     known = whole.description

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.artefact import Description, load_artefact, save_artefact
+from model.artefact import Description, load_artefact
 from model.embedder import Embedder
 from model.problems import InputProblem
 from model.weights import round_as_stored
+from training.evaluation.files import save_artefact
 from training.provenance import (
     current_commit,
     current_time,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from model.artefact import Artefact, Description, save_artefact
+from model.artefact import Artefact, Description
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.precision import choose_device
@@ -24,6 +24,7 @@ from training.evaluation.calibration import calibrated_scores
 from training.evaluation.embedding import ProgressBar, embed_searches
 from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search
+from training.evaluation.files import save_artefact
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
 from training.evaluation.searches import Search, held_out_people

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.architecture import EmbedderConfig, HeadConfig
-from model.artefact import Description, save_artefact
+from model.artefact import Description
 from model.embedder import Embedder
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
@@ -15,6 +15,7 @@ from training.backbone_weights import load_tensors, read_state_dict, torchreid_t
 from training.datasets.registry import read_dataset
 from training.evaluation.calibration import calibrate_searches
 from training.evaluation.embedding import SearchFeatures, embed_records
+from training.evaluation.files import save_artefact
 from training.evaluation.scoring import SearchScores, cosine_rows
 from training.evaluation.searches import whole_set
 from training.provenance import current_commit, current_time, inherited_weights

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from model.arrays import Floats, unit_rows
-from model.artefact import REFERENCE, Artefact, load_artefact
+from model.artefact import REFERENCE, load_artefact
 from model.problems import InputProblem
 from training.evaluation.files import read_features
 from training.provenance import TrainingFingerprints, digest_fingerprint
@@ -21,23 +21,13 @@ LABELS = ("identities", "sha256")
 
 
 def add_reference(path: Path, features: Sequence[Path]) -> Floats:
-    """Write a reference of `mixed_people` into an artefact's file, and return its vectors.
+    """Write a reference into an artefact's file, atomically, and return its vectors.
 
-    The file is replaced atomically. The fingerprints of the artefact and of its embeddings stay.
-    """
-    artefact = load_artefact(path)
-    vectors = mixed_people(artefact, features)
-    # Each row fills the range of int8, so that cosines keep three digits.
-    scaled = np.round(127.0 * vectors / np.abs(vectors).max(axis=1, keepdims=True))
-    artefact.save(path, {REFERENCE: scaled.astype(np.int8)})
-    return vectors
-
-
-def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:
-    """Sum the unit vectors of pairs of people, drawn at random within each data set.
+    Each is the sum of the unit vectors of two people, drawn at random within a data set. The
+    fingerprints of the artefact and of its embeddings stay.
 
     Args:
-        artefact: the artefact; only crops whose fingerprints it has are used.
+        path: the artefact's file; only crops whose fingerprints it has are used.
         features: a file or folder of `gmn embed` for each data set.
 
     Returns:
@@ -47,15 +37,16 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:
         InputProblem: a file cannot be read or was made by another embedder, or fewer than
             `LEAST_PEOPLE` of its people are known as the artefact's training people.
     """
+    artefact = load_artefact(path)
     random = np.random.default_rng(0)
     sums = []
-    for path in features:
-        file = read_features(path)
+    for source in features:
+        file = read_features(source)
         by_it = file.origin.embedder == artefact.description.embedding_fingerprint
-        if not by_it or not file.columns.keys() >= set(LABELS):
+        if not by_it or not all(file.columns[name] for name in LABELS):
             raise InputProblem(
-                f"{path}: was not made by gmn embed with {artefact.source}; make it anew with this "
-                "artefact"
+                f"{source}: was not made by gmn embed with {artefact.source}; make it anew with "
+                "this artefact"
             )
         identities, digests = (np.array(file.columns[name]) for name in LABELS)
         fingerprints = [digest_fingerprint(bytes.fromhex(digest)) for digest in digests]
@@ -63,7 +54,7 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:
         people = len(np.unique(identities[trained]))
         if people < LEAST_PEOPLE:
             raise InputProblem(
-                f"{path}: shows {people} people whom {artefact.source} was trained on, and a "
+                f"{source}: shows {people} people whom {artefact.source} was trained on, and a "
                 f"reference needs {LEAST_PEOPLE}; name features of its training data (an artefact "
                 "of imported weights does not know its people)"
             )
@@ -75,4 +66,8 @@ def mixed_people(artefact: Artefact, features: Sequence[Path]) -> Floats:
                 2, -1
             )
             sums.append(units[first] + units[second])
-    return unit_rows(random.permutation(np.concatenate(sums))[:MOST_VECTORS])
+    vectors = unit_rows(random.permutation(np.concatenate(sums))[:MOST_VECTORS])
+    # Each row fills the range of int8, so that cosines keep three digits.
+    scaled = np.round(127.0 * vectors / np.abs(vectors).max(axis=1, keepdims=True))
+    artefact.save(path, {REFERENCE: scaled.astype(np.int8)})
+    return vectors

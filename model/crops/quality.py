@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,8 +23,7 @@ FAR = 4
 NOISE = 1e-4
 
 
-@dataclass(frozen=True)
-class CropQuality:
+class CropQuality(NamedTuple):
     """The measures of a crop; luma is 0 for black and 1 for white.
 
     Attributes:
@@ -71,8 +71,7 @@ class QualityLimits:
     max_aspect: float = 6.0
 
 
-@dataclass(frozen=True)
-class QualityFault:
+class QualityFault(NamedTuple):
     """A limit that a crop exceeds.
 
     Attributes:

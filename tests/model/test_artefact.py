@@ -18,7 +18,6 @@ from model.artefact import (
     load_artefact,
     read_description,
     resolve_artefact,
-    save_artefact,
 )
 from model.embedder import Embedder
 from model.metric_network import score_pairs
@@ -28,6 +27,7 @@ from model.runtimes import OpenVinoRuntime
 from tests.artefact_files import read_parts, without_graph, write_parts
 from training.datasets.registry import read_dataset
 from training.evaluation.embedding import embed_records
+from training.evaluation.files import save_artefact
 from training.provenance import TrainingFingerprints
 
 

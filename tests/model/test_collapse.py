@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 import gmn
-from model.artefact import Artefact, load_artefact, save_artefact
+from model.artefact import Artefact, load_artefact
 from model.collapse import CollapsedModel, refuse_collapse
 from model.metric_network import TorchPairScores
 from model.preprocessing import drawn_patterns
+from training.evaluation.files import save_artefact
 
 
 @pytest.fixture(scope="module")

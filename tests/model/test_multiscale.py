@@ -12,13 +12,13 @@ from model.artefact import (
     Artefact,
     load_artefact,
     resolve_artefact,
-    save_artefact,
 )
 from model.backbones import BACKBONES
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork
 from model.multiscale import CSIP, MSFL
 from model.weights import round_as_stored
+from training.evaluation.files import save_artefact
 
 WIDTHS = (4, 8, 12, 16)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from model.architecture import EmbedderConfig, MultiscaleConfig
-from model.artefact import ArtefactProblem, load_artefact, save_artefact
+from model.artefact import ArtefactProblem, load_artefact
 from model.backbones import find_backbone, timm_backbone
 from model.embedder import Embedder
 from model.preprocessing import Preprocessing
@@ -19,6 +19,7 @@ from model.problems import InputProblem
 from model.torch_runtime import folded
 from tests.forked import run_forked
 from training.cost import embedder_cost
+from training.evaluation.files import save_artefact
 
 RESNET = "timm:resnet10t"
 CONVNEXT = "timm:convnext_atto"

@@ -257,7 +257,8 @@ def save_other_artefact(path: Path, tiny_artefact: Path) -> None:
     """Write the artefact of `other_artefact`, for programs that are no tests."""
     import torch
 
-    from model.artefact import load_artefact, save_artefact
+    from model.artefact import load_artefact
+    from training.evaluation.files import save_artefact
 
     artefact = load_artefact(tiny_artefact)
     with torch.no_grad():

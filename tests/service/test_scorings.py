@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from model.artefact import load_artefact, save_artefact
+from model.artefact import load_artefact
 from tests.service.conftest import files
 from tests.service.test_search_calibration import ask, fill, fitted, verdicts
+from training.evaluation.files import save_artefact
 
 
 @pytest.fixture(scope="module")

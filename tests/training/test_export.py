@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
-from model.artefact import load_artefact, resolve_artefact, save_artefact
+from model.artefact import load_artefact, resolve_artefact
 from model.backbones import BackboneKind, register_backbone
 from model.crops.decode import decode_crop
 from model.embedder import Embedder
 from model.metric_network import MetricNetwork, cosine_similarities, score_pairs
 from tests.training.runs import run_here
+from training.evaluation.files import save_artefact
 from training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]

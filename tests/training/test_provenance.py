@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from model.artefact import load_artefact, resolve_artefact, save_artefact
+from model.artefact import load_artefact, resolve_artefact
 from model.provenance import WeightSource
 from training.datasets.drawn import draw_people
+from training.evaluation.files import save_artefact
 from training.provenance import (
     current_commit,
     describe_training,

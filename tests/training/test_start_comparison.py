@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.artefact import load_artefact, save_artefact
+from model.artefact import load_artefact
 from model.problems import InputProblem
 from tests.training.runs import run_here, set_options
 from training.datasets.registry import read_datasets
+from training.evaluation.files import save_artefact
 from training.recipe import read_recipe
 from training.start_comparison import (
     HeldOutScores,

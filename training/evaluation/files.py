@@ -1,15 +1,18 @@
-"""Write result files atomically, and write and read files of features."""
+"""Write result files and artefacts atomically, and write and read files of features."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from model.arrays import Floats
+from model.artefact import Artefact, Description, Tensors
 from model.feature_file import (
     ABOUT,
     COLUMNS,
@@ -19,7 +22,13 @@ from model.feature_file import (
     read_feature_file,
     shards_in,
 )
-from model.problems import InputProblem
+from model.problems import ArtefactProblem, InputProblem
+
+if TYPE_CHECKING:
+    from model.embedder import Embedder
+    from model.metric_network import MetricNetwork
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -61,6 +70,41 @@ def make_folder(folder: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> InputProblem:
     return InputProblem(f"{path}: cannot be written ({error.strerror or error}); name another path")
+
+
+def save_artefact(
+    path: Path,
+    description: Description,
+    embedder: Embedder,
+    metric_network: MetricNetwork | None,
+    tensors: Tensors | None = None,
+) -> Description:
+    """Write an artefact atomically and return its description with the fingerprints.
+
+    It gets an OpenVINO graph, unless OpenVINO is not installed or cannot run the embedder.
+
+    Args:
+        path: the file; an existing one is replaced.
+        description: the description, whose fingerprints need not be set.
+        embedder, metric_network: the networks; M-Net is None if the description has none. Matrices
+            and kernels are stored as float16, vectors as float32.
+        tensors: other tensors, such as fingerprints of the training crops.
+    """
+    # These modules import PyTorch, which commands that only read features do without.
+    from model.openvino_graph import graph_tensors
+    from model.weights import stored_tensors
+
+    stored = (tensors or {}) | stored_tensors("embedder", embedder)
+    if metric_network is not None:
+        stored |= stored_tensors("metric_network", metric_network)
+    artefact = Artefact(description, stored)
+    graph: Tensors = {}
+    try:
+        # The artefact's own embedder has the weights as they are stored, rounded.
+        graph = graph_tensors(artefact.embedder, description.preprocessing)
+    except ArtefactProblem as problem:
+        log.warning("%s: %s", path, problem)
+    return artefact.save(path, graph)
 
 
 def write_features(
@@ -111,7 +155,6 @@ def read_features(path: Path) -> FeatureFile:
                 "give the shards of each gmn embed a folder of their own"
             )
     columns = {
-        name: tuple(text for shard in shards for text in shard.columns.get(name, ()))
-        for name in COLUMNS
+        name: tuple(text for shard in shards for text in shard.columns[name]) for name in COLUMNS
     }
     return FeatureFile(np.concatenate([shard.features for shard in shards]), first.origin, columns)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from model.artefact import load_artefact, save_artefact
+from model.artefact import load_artefact
 from model.preprocessing import drawn_patterns
 from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
 from tests.training.runs import run_here
+from training.evaluation.files import save_artefact
 from training.provenance import TrainingFingerprints
 
 START_TERMS = "Free for all."

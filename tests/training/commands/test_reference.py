@@ -5,12 +5,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from model.artefact import load_artefact, save_artefact
+from model.artefact import load_artefact
 from model.feature_file import Origin
 from model.problems import ArtefactProblem
 from tests.artefact_files import read_parts, write_parts
 from tests.training.runs import run_here
-from training.evaluation.files import write_features
+from training.evaluation.files import save_artefact, write_features
 from training.provenance import TrainingFingerprints, fingerprint
 
 TRAINED_PEOPLE = 120

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from model.artefact import load_artefact, save_artefact
+from model.artefact import load_artefact
 from tests.training.runs import run_here, write_manifest
+from training.evaluation.files import save_artefact
 
 VOID = {"meta", "img", "br", "path", "use"}
 

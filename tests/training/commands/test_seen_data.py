@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from model.artefact import load_artefact, save_artefact
+from model.artefact import load_artefact
 from tests.training.runs import run_here, set_options, write_manifest
 from training.datasets.protocols import PROTOCOLS, training_sets
 from training.datasets.registry import read_dataset
+from training.evaluation.files import save_artefact
 from training.provenance import describe_training
 from training.recipe import read_recipe
 
