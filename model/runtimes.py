@@ -81,7 +81,6 @@ class OpenVinoRuntime:
         network = compiled(graph, options, niceness)
         if network.get_property("INFERENCE_PRECISION_HINT") != precision:
             raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
-        self._dimension = artefact.description.embedder.dimension
         # Twice the number of running requests, so that the next crop is ready when one ends.
         self.at_once = 2 * int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle = SimpleQueue[Any]()
@@ -91,21 +90,20 @@ class OpenVinoRuntime:
     def embed(self, crops: Pixels) -> Floats:
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
 
-        Several threads may call it at once.
+        There has to be a crop. Several threads may call it at once.
         """
-        features = np.empty((len(crops), self._dimension), np.float32)
         if len(crops) == 1:
-            features[0] = self._embed_crop(crops[0])
-            return features
+            return self._embed_crop(crops[0])[None]
         with ThreadPoolExecutor(self.at_once) as threads:
-            for place, feature in enumerate(threads.map(self._embed_crop, crops)):
-                features[place] = feature
-        return features
+            return np.stack(list(threads.map(self._embed_crop, crops)))
 
     def _embed_crop(self, crop: Pixels) -> Floats:
         request = self._idle.get()
         try:
-            return request.infer({0: crop[None]})[0][0]
+            # A call of `infer` would compute in this thread and not in those of the runtime.
+            request.start_async({0: crop[None]})
+            request.wait()
+            return np.array(request.get_output_tensor(0).data[0])
         finally:
             self._idle.put(request)
 

@@ -150,7 +150,7 @@ def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_a
 class _Failing:
     """A request as OpenVINO fails it."""
 
-    def infer(self, _):
+    def start_async(self, _):
         raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:236")
 
 
