@@ -153,7 +153,7 @@ class Runtime:
     @property
     def index_up(self) -> bool:
         """Return False while Milvus cannot be searched or a collection cannot be written."""
-        outside_up = self.outside is None or self.outside.up
+        outside_up = self.outside is None or not self.outside.why_down
         return outside_up and not (self.indexer and self.indexer.why_down)
 
     def snapshot_lock(self, gallery_id: int) -> Path:

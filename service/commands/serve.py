@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
+OPEN = "open"
+"""The shipped artefact for products of companies."""
 
 
 class ServeOptions(TypedDict, total=False):
@@ -107,10 +109,13 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
 def _about(runtime: Runtime, address: str) -> Iterator[str]:
     from gmn_client import DEFAULT_URL
+    from model.artefact import shipped_artefacts
 
     model = runtime.model
     terms = " ".join(model.description.provenance.terms.split())
     yield f"Artefact {model.name}: {terms}"
+    if "research only" in terms.lower() and OPEN in shipped_artefacts():
+        yield f"An artefact with other terms is there too: gmn serve --artefact {OPEN}"
     filled: dict[str, list[str]] = {}
     for gallery in runtime.galleries.all():
         if gallery.outdated:

@@ -45,22 +45,22 @@ Result = TypeVar("Result")
 
 
 class MilvusIndexes:
-    """Indexes of all galleries on one server, which may fail to answer."""
+    """Indexes of all galleries on one server, which may fail to answer.
+
+    Attributes:
+        why_down: why the last search failed; empty while the server answers.
+    """
 
     def __init__(self, record: Record, server: MilvusServer, codes: Codes) -> None:
         self.record = record
         self.server = server
         self.codes = codes
         self.threads = MonitoredThreadPool(SEARCH_THREADS, "index searches")
-        self._why_down = ""
+        self.why_down = ""
         self._retry_at = 0.0
 
     def of(self, gallery_id: int, embedder: str) -> MilvusIndex:
         return MilvusIndex(self.record, self.server, self.codes, gallery_id, embedder)
-
-    @property
-    def up(self) -> bool:
-        return not self._why_down
 
     async def run(self, call: Callable[..., Result], *args: object) -> Result:
         """Run a search on a thread that may wait for the network.
@@ -69,7 +69,7 @@ class MilvusIndexes:
             IndexUnavailable: the server does not answer in time, or did not shortly before.
         """
         if time.monotonic() < self._retry_at:
-            raise IndexUnavailable(self._why_down)
+            raise IndexUnavailable(self.why_down)
         submitted = self.threads.submit(call, *args)
         search = asyncio.wrap_future(submitted)
         search.add_done_callback(self._note_end)
@@ -92,9 +92,9 @@ class MilvusIndexes:
             self._note_down(error.why)
 
     def _note_down(self, why: str) -> None:
-        if bool(why) != bool(self._why_down):
+        if bool(why) != bool(self.why_down):
             log.warning("Milvus %s", f"cannot be searched: {why}" if why else "answers again")
-        self._why_down = why
+        self.why_down = why
         self._retry_at = time.monotonic() + PAUSE_SECONDS if why else 0.0
 
 

@@ -346,8 +346,9 @@ class Indexer:
 
 
 def _slots_of(changes: Iterable[Change]) -> list[int]:
-    of_crops = (change for change in changes if change.kind in OF_CROPS)
-    return sorted({slot for change in of_crops for slot in change.row_ids})
+    return sorted(
+        {slot for change in changes if change.kind in OF_CROPS for slot in change.row_ids}
+    )
 
 
 def _after(state: IndexState, changes: list[Change]) -> IndexState:

@@ -37,7 +37,8 @@ async def repeat_alone(
             async with file_lock(lock, blocking=False):
                 await work()
         except Timeout:
-            log.debug("another process holds %s", lock)
+            # Another process does the work.
+            pass
         except Exception:
             log.exception("%s failed", lock.stem)
         await asyncio.sleep(pause_seconds)
