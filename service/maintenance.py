@@ -73,9 +73,7 @@ async def run_maintenance(runtime: Runtime) -> None:
         name = gallery.name
         await _attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
         await _attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
-        expire = runtime.galleries.write(
-            record.identities.remove_expired_merges, gallery.gallery_id
-        )
+        expire = runtime.galleries.write(record.people.remove_expired_merges, gallery.gallery_id)
         await _attempt(f"merges of gallery {name}", expire)
         await _attempt(f"alerts of gallery {name}", _expire_alerts(runtime, gallery))
         await _attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))

@@ -223,7 +223,7 @@ def _public_id(given: str) -> str:
 
 
 def _require_record(data_dir: Path) -> None:
-    from service.record.database import FILE
+    from service.record.transaction import FILE
 
     if not (data_dir / FILE).is_file():
         raise InputProblem(

@@ -61,8 +61,8 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
 
 def open_database(data_dir: Path) -> StoredRecord | None:
     """Open a record for reading, also beside a running service; None if there is none yet."""
-    from service.record.database import FILE
     from service.record.reading import StoredRecord
+    from service.record.transaction import FILE
 
     return StoredRecord(data_dir) if (data_dir / FILE).is_file() else None
 

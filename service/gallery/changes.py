@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import fields as fields_of
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from gmn_client import models
 from gmn_client.models import ChangedCrop, ChangedCrops, RenamedIdentity
@@ -16,24 +16,14 @@ from service.errors import (
     ServiceError,
     UnknownCrop,
     UnknownIdentity,
-    UnknownMerge,
 )
-from service.gallery.browse import describe_gallery, matching, read_crop
-from service.gallery.enroll import CLOCKS_DIFFER_BY
+from service.gallery.browse import describe_gallery, read_crop
+from service.gallery.enroll import CLOCKS_DIFFER_BY, in_future
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.data_directory import IMPORTS, SNAPSHOTS
-from service.record.values import (
-    CropFields,
-    CropFilter,
-    GallerySettings,
-    Relabelling,
-    Removal,
-    SettingsChanges,
-)
+from service.record.values import CropFilter, CropsChange, GallerySettings
 from service.runtime import Runtime
-
-Changed = TypeVar("Changed", Relabelling, Removal)
 
 
 async def change_crops(
@@ -41,26 +31,26 @@ async def change_crops(
     gallery: Gallery,
     steps: str,
     event: str,
-    unknown: ServiceError,
-    rule: Callable[..., Changed | None],
+    unknown: ServiceError | None,
+    rule: Callable[..., CropsChange],
     *args: Any,
     **details: Any,
-) -> Changed:
+) -> CropsChange:
     """Commit a change of a gallery's crops, recording it in the audit log and updating the index.
 
     Args:
         steps, rule, args: arguments of `GalleryRegistry.change`.
         event, details: arguments of `AuditLog.record`.
-        unknown: raised if there is nothing to change.
+        unknown: raised if there is nothing to change; None accepts that.
 
     Raises:
         UnknownGallery: the gallery was deleted.
         StorageFailed: nothing was changed.
     """
 
-    async def commit(result: dict[str, Any]) -> Changed:
+    async def commit(result: dict[str, Any]) -> CropsChange:
         change = await runtime.galleries.change(steps, gallery, rule, *args)
-        if change is None:
+        if unknown and not change.matched:
             raise unknown
         result["count"] = change.count
         return change
@@ -87,7 +77,7 @@ async def relabel_identity(
         "relabel",
         "relabel_identity",
         UnknownIdentity(gallery.name, identity),
-        runtime.record.identities.rename,
+        runtime.record.people.rename,
         identity,
         new_identity,
         identity=identity,
@@ -114,8 +104,8 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
         gallery,
         "relabel",
         "undo_merge",
-        UnknownMerge(gallery.name, merge_id),
-        runtime.record.identities.undo_merge,
+        None,
+        runtime.record.people.undo_merge,
         merge_id,
         merge_id=merge_id,
     )
@@ -128,7 +118,7 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
 
 
 async def change_crop(
-    runtime: Runtime, gallery: Gallery, crop_id: str, fields: CropFields
+    runtime: Runtime, gallery: Gallery, crop_id: str, fields: Mapping[str, Any]
 ) -> ChangedCrop:
     """Change labels of a crop.
 
@@ -145,10 +135,7 @@ async def change_crop(
         )
     captured = fields.get("captured_at")
     if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
-        raise InvalidField(
-            f"captured_at: {captured.isoformat()} is more than an hour in the future; send the "
-            "right time"
-        )
+        raise InvalidField(in_future(captured).detail)
     change = await change_crops(
         runtime,
         gallery,
@@ -156,7 +143,7 @@ async def change_crop(
         "change_crop",
         UnknownCrop(gallery.name, crop_id),
         runtime.record.crops.change,
-        [crop_id],
+        CropFilter(crop_ids=frozenset([crop_id])),
         fields,
         crop_ids=[crop_id],
         identity=fields.get("identity"),
@@ -168,7 +155,7 @@ async def change_crop(
 
 
 async def change_matching(
-    runtime: Runtime, gallery: Gallery, wanted: CropFilter, fields: CropFields, dry_run: bool
+    runtime: Runtime, gallery: Gallery, wanted: CropFilter, fields: Mapping[str, Any], dry_run: bool
 ) -> ChangedCrops:
     """Change labels of every crop that passes a filter.
 
@@ -183,65 +170,39 @@ async def change_matching(
             "new_identity: there is nothing to change; send new_identity, new_camera, new_track or "
             "new_metadata, empty for unknown"
         )
-    matched, relabelling = await change_matched(
+    if dry_run:
+        matched = await count_matching(runtime, gallery, wanted)
+        return ChangedCrops(gallery_version=gallery.version, matched=matched, changed=0)
+    change = await change_crops(
         runtime,
         gallery,
-        wanted,
-        dry_run,
         "relabel",
         "change_crops",
+        None,
         runtime.record.crops.change,
+        wanted,
         fields,
         new_identity=fields.get("identity"),
         fields=",".join(sorted(fields)),
+        **details_of(wanted),
     )
-    version = relabelling.version if relabelling else gallery.version
-    changed = relabelling.count if relabelling else 0
-    return ChangedCrops(gallery_version=version, matched=matched, changed=changed)
+    return ChangedCrops(
+        gallery_version=change.version, matched=change.matched, changed=change.count
+    )
 
 
-async def change_matched(
-    runtime: Runtime,
-    gallery: Gallery,
-    wanted: CropFilter,
-    dry_run: bool,
-    steps: str,
-    event: str,
-    rule: Callable[..., Changed | None],
-    *args: Any,
-    **details: Any,
-) -> tuple[int, Changed | None]:
-    """Change every crop that passes a filter in one commit, recording it in the audit log.
+async def count_matching(runtime: Runtime, gallery: Gallery, wanted: CropFilter) -> int:
+    slots = await runtime.galleries.read(runtime.record.crops.slots, gallery.gallery_id, wanted)
+    details = details_of(wanted)
+    runtime.audit.note_view("query", count=len(slots), gallery=gallery.name, **details)
+    return len(slots)
 
-    Args:
-        dry_run: change nothing, and log a query.
-        steps: argument of `GalleryRegistry.change`.
-        rule: called with the gallery's id, ids of crops, `args` and `wanted`; commits a change of
-            these crops, except for those that no longer pass `wanted`.
-        event, details: arguments of `AuditLog.record`.
 
-    Returns:
-        The number of crops that passed, and the commit; None if nothing was changed.
-    """
-    ids = [crop.crop_id async for crop in matching(runtime, gallery, wanted)]
-    filters = {}
-    for field in fields_of(wanted):
-        value = getattr(wanted, field.name)
-        if value and field.name != "crop_ids":
-            filters[field.name] = str(value)
-    details |= {"gallery": gallery.name, "crop_ids": sorted(wanted.crop_ids), "filters": filters}
-    if dry_run:
-        runtime.audit.note_view("query", count=len(ids), **details)
-        return len(ids), None
-
-    async def commit(result: dict[str, Any]) -> Changed | None:
-        changed = None
-        if ids:
-            changed = await runtime.galleries.change(steps, gallery, rule, ids, *args, wanted)
-        result["count"] = changed.count if changed else 0
-        return changed
-
-    return len(ids), await runtime.audited(event, commit, **details)
+def details_of(wanted: CropFilter) -> dict[str, Any]:
+    filters = {
+        name: str(value) for name, value in asdict(wanted).items() if value and name != "crop_ids"
+    }
+    return {"crop_ids": sorted(wanted.crop_ids), "filters": filters}
 
 
 async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings) -> models.Gallery:
@@ -256,7 +217,7 @@ async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings)
 
 
 async def change_gallery(
-    runtime: Runtime, gallery: Gallery, changes: SettingsChanges, reset_calibration: bool = False
+    runtime: Runtime, gallery: Gallery, changes: Mapping[str, Any], reset_calibration: bool = False
 ) -> models.Gallery:
     """Change the settings of a gallery; raise `UnknownGallery` if it was just deleted.
 

@@ -127,15 +127,12 @@ async def enroll(
             if request_name is not None:
                 digest = _digest(images, embedded, keep_best)
                 request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
-            committed: CommittedEnrollment | None = None
+            committed = CommittedEnrollment(gallery.version)
             try:
-                if crops:
+                # Without crops, a repeated request still gets its first answer.
+                if crops or request:
                     committed = await _store(runtime, gallery, embedder, crops, request, keep_best)
-                elif request:
-                    happened = runtime.record.crops.happened
-                    committed = await runtime.galleries.read(happened, gallery.gallery_id, request)
-                not_stored = CommittedEnrollment(gallery.version, (), ())
-                answer = _answer(images, outcomes, committed or not_stored)
+                answer = _answer(images, outcomes, committed)
                 return answer, EmbeddedImages(gallery, embedder, embedded)
             except NeedsReindex:
                 await runtime.galleries.catch_up()
@@ -218,12 +215,7 @@ def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> A
     record = StoredCrop(
         row_id=0,
         crop_id=new_crop_id(),
-        identity=image.identity,
-        camera=image.camera,
-        captured_at=image.captured_at,
-        external_id=image.external_id,
-        metadata=image.metadata,
-        track=image.track,
+        **{name: getattr(image, name) for name in LABELS},
         sha256=prepared.sha256,
         content_type=prepared.content_type,
         image_bytes=len(prepared.picture or b""),
@@ -276,7 +268,7 @@ async def _store(
         committed = await runtime.galleries.change(
             "enroll", gallery, runtime.record.crops.enroll, embedder, stored, request, keep_best
         )
-        if not committed.replayed:
+        if crops and not committed.replayed:
             await runtime.audit.done(
                 "enroll",
                 gallery=gallery.name,
@@ -326,12 +318,12 @@ def _answer(
     )
 
 
-def checked_text(field: str, value: str) -> str:
+def checked_text(field: str, value: str, most: int = MAX_TEXT) -> str:
     """Return a name unchanged; raise `InvalidField` if it could not be used in later calls."""
     # Invalid UTF-8 in a query string or a URL-encoded form is decoded to U+FFFD.
-    if len(value) > MAX_TEXT or not value.isprintable() or "\ufffd" in value:
+    if len(value) > most or not value.isprintable() or "\ufffd" in value:
         raise InvalidField(
-            f"{field}: {value[:40]!r} is longer than {MAX_TEXT} characters, not printable, or was "
+            f"{field}: {value[:40]!r} is longer than {most} characters, not printable, or was "
             "not sent as UTF-8; send a shorter, plain name in UTF-8"
         )
     if value in PATH_SEGMENTS:
@@ -366,13 +358,7 @@ Camera = Annotated[Text, AfterValidator(_checked_camera)]
 
 
 def checked_track(field: str, value: str) -> str:
-    """Return a track unchanged; raise `InvalidField` if it could not be used in later calls."""
-    if len(value) > MAX_TRACK:
-        raise InvalidField(
-            f"{field}: {value[:40]!r} has {len(value)} characters, and a track at most "
-            f"{MAX_TRACK}; send the tracker's own id"
-        )
-    return checked_text(field, value)
+    return checked_text(field, value, MAX_TRACK)
 
 
 def checked_metadata(name: str, value: str) -> dict[str, Any]:

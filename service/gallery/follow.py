@@ -14,9 +14,8 @@ from gmn_client.models import RecordState
 from service.errors import ServiceStopping
 from service.ops.threads import MonitoredThreadPool, heartbeat
 from service.record.database import Database
-from service.record.feeds import ChangesLost, read_changes, read_feeds
 from service.record.marks import Mark
-from service.record.transaction import Change, Reader
+from service.record.transaction import Change, ChangesLost, Reader
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
@@ -85,17 +84,16 @@ class Follower:
             Exception: a gallery cannot be read, for example `DamagedRecord`.
         """
         self._data_version = self._database.data_version()
-        for gallery_id, newest in read_feeds(self._reader).items():
+        for gallery_id, newest in self._reader.feeds().items():
             self._reread(gallery_id)
             self._show(gallery_id, newest)
         self._following.append(self.thread.submit(self._run))
 
-    def wake(self) -> None:
-        """Check for changes now instead of at the next poll; call this after a commit."""
-        self._woken.set()
-
     def wait_for(self, gallery_id: int, seq: int) -> Future[None]:
-        """Return a future that completes once this or a later change of a gallery is shown."""
+        """Return a future that completes once this or a later change of a gallery is shown.
+
+        The follower looks for changes at once.
+        """
         future: Future[None] = Future()
         with self._lock:
             shown = self._shown.get(gallery_id)
@@ -103,6 +101,7 @@ class Follower:
                 future.set_result(None)
             else:
                 self._waiting.setdefault(gallery_id, []).append((seq, future))
+        self._woken.set()
         return future
 
     def close(self) -> None:
@@ -134,7 +133,7 @@ class Follower:
                 self._closing.wait(FIRST_PAUSE_SECONDS)
 
     def _follow(self) -> None:
-        feeds = self._feeds = read_feeds(self._reader)
+        feeds = self._feeds = self._reader.feeds()
         for gallery_id in sorted(self._shown.keys() - feeds.keys()):
             self._forget(gallery_id)
         for gallery_id, newest in feeds.items():
@@ -152,7 +151,7 @@ class Follower:
                 self._lost.pop(gallery_id, None)
                 return
             shown = self._shown[gallery_id]
-            while changes := read_changes(self._reader, gallery_id, shown, CHANGES_AT_ONCE):
+            while changes := self._reader.changes(gallery_id, shown, CHANGES_AT_ONCE):
                 heartbeat()
                 self._apply(gallery_id, changes)
                 shown = Mark(changes[-1].sequence, changes[-1].token)
@@ -160,7 +159,7 @@ class Follower:
         except ChangesLost as lost:
             log.warning("gallery %d is read again: %s", gallery_id, lost.detail)
             self._lost[gallery_id] = (0.0, 0.0)
-            self.wake()
+            self._woken.set()
         except Exception:
             pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
             self._lost[gallery_id] = (time.monotonic() + pause, pause)

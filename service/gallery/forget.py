@@ -6,16 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
-from service.errors import UnknownCrop, UnknownIdentity
+from service.errors import ServiceError, UnknownCrop, UnknownIdentity
 from service.gallery.archives import backups_with, remove_deleted_from_snapshots
-from service.gallery.changes import change_crops, change_matched
+from service.gallery.changes import change_crops, count_matching, details_of
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY
 from service.ops.failpoints import failpoint
-from service.record import values
-from service.record.values import CropFilter, count_by_case
+from service.record.values import CropFilter, CropsChange, count_by_case
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
@@ -30,22 +29,10 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
         StorageFailed: the crop was not deleted.
     """
 
-    async def section() -> Removal:
-        removal = await change_crops(
-            runtime,
-            gallery,
-            "delete-crop",
-            "delete_crop",
-            UnknownCrop(gallery.name, crop_id),
-            runtime.record.crops.remove,
-            [crop_id],
-            crop_ids=[crop_id],
-        )
-        # After the audit log: the crop is deleted even if its external picture remains for now.
-        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
-        return Removal(gallery_version=removal.version, removed=removal.count)
-
-    return await runtime.sections.run(section)
+    unknown = UnknownCrop(gallery.name, crop_id)
+    wanted = CropFilter(crop_ids=frozenset([crop_id]))
+    removal = await _forget(runtime, gallery, wanted, "delete_crop", unknown, crop_ids=[crop_id])
+    return Removal(gallery_version=removal.version, removed=removal.count)
 
 
 async def forget_matching(
@@ -57,16 +44,31 @@ async def forget_matching(
         UnknownGallery: the gallery was deleted.
         StorageFailed: some crops, or an external picture, were not deleted.
     """
+    if dry_run:
+        matched = await count_matching(runtime, gallery, wanted)
+        return RemovedCrops(gallery_version=gallery.version, matched=matched, removed=0)
+    details = details_of(wanted)
+    removal = await _forget(runtime, gallery, wanted, "delete_crops", None, **details)
+    count = removal.count
+    return RemovedCrops(gallery_version=removal.version, matched=count, removed=count)
 
-    async def section() -> RemovedCrops:
-        remove = runtime.record.crops.remove
-        matched, removal = await change_matched(
-            runtime, gallery, wanted, dry_run, "delete-crop", "delete_crops", remove
+
+async def _forget(
+    runtime: Runtime,
+    gallery: Gallery,
+    wanted: CropFilter,
+    event: str,
+    unknown: ServiceError | None,
+    **details: Any,
+) -> CropsChange:
+    async def section() -> CropsChange:
+        rule = runtime.record.crops.remove_matching
+        removal = await change_crops(
+            runtime, gallery, "delete-crop", event, unknown, rule, wanted, **details
         )
-        if removal is None:
-            return RemovedCrops(gallery_version=gallery.version, matched=matched, removed=0)
+        # After the audit log: the crop is deleted even if its external picture remains for now.
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
-        return RemovedCrops(gallery_version=removal.version, matched=matched, removed=removal.count)
+        return removal
 
     return await runtime.sections.run(section)
 
@@ -87,20 +89,19 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         async with runtime.audit.audited(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
-            forgotten = await runtime.galleries.change(
-                "forget-identity", gallery, runtime.record.identities.forget, identity
+            removal = await runtime.galleries.change(
+                "forget-identity", gallery, runtime.record.people.forget, identity
             )
-            removal = forgotten or values.Removal(gallery.version, ())
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
             result["alerts"] = removal.alerts
             failpoint("forget-identity.before-snapshots")
             rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
-            if not (forgotten or rewriting.of_identity or rewriting.failed):
+            if not (removal.count or rewriting.of_identity or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
-            if not forgotten:
+            if not removal.count:
                 # Undoing a merge would bring back the name of a person who is only in snapshots.
-                forget_merges = runtime.record.identities.forget_merges
+                forget_merges = runtime.record.people.forget_merges
                 await runtime.galleries.write(forget_merges, gallery.gallery_id, identity)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
             forget_name = runtime.record.jobs.forget_name
@@ -137,7 +138,7 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
         removal = await runtime.galleries.change(
             "delete-expired", gallery, crops.remove_older, oldest, CROPS_PER_SWEEP, since
         )
-        result["count"] = removal.count if removal else 0
+        result["count"] = removal.count
 
     while await runtime.galleries.read(crops.has_older, gallery.gallery_id, oldest, since):
         await runtime.audited("delete_expired", sweep, gallery=gallery.name)
@@ -225,9 +226,7 @@ STRAYS_REMAIN = (
 )
 
 
-async def _remaining(
-    runtime: Runtime, gallery: Gallery, removal: values.Removal
-) -> list[Remainder]:
+async def _remaining(runtime: Runtime, gallery: Gallery, removal: CropsChange) -> list[Remainder]:
     settings = runtime.settings
     remaining = [*ALWAYS_REMAINS]
     if runtime.indexer:

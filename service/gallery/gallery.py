@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from service.errors import NeedsReindex
 from service.milvus.index import MilvusIndex
 from service.record.crop_rows import CropColumns
+from service.record.record import Record
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import VectorFile
 from service.search.columns import Columns
-from service.search.filters import ReadTexts
 from service.search.index import GalleryIndex
 
 SearchedIndex = GalleryIndex | MilvusIndex
@@ -37,28 +38,23 @@ class Gallery:
         self,
         record: GalleryRecord,
         embedders: Mapping[str, int],
-        secret: bytes,
+        store: Record,
         outside: MakeIndex | None,
-        metadata: ReadTexts,
-        tracks: ReadTexts,
     ) -> None:
         """Create a gallery with an empty index.
 
         Args:
             embedders: feature sizes of the loaded embedders by fingerprint; new galleries use the
                 first one.
-            secret: the record's group secret, which keys the index's group codes.
+            store: the record, whose secret keys the index's group codes.
             outside: returns the external index; None if this process holds the index.
-            metadata, tracks: read the metadata and the tracks of crops by slot.
         """
         self.gallery_id = record.gallery_id
         self.name = record.name
         self.newest_embedder = next(iter(embedders))
         self._embedders = embedders
-        self._secret = secret
+        self._store = store
         self._outside = outside
-        self._metadata = metadata
-        self._tracks = tracks
         self._indexed_by = ""
         self.outside_index: MilvusIndex | None = None
         self.own_index: GalleryIndex | None = None
@@ -164,5 +160,10 @@ class Gallery:
             if size is not None and self._outside:
                 self.outside_index = self._outside(self.gallery_id, embedder)
             elif size is not None:
-                columns = Columns(size, self._secret, self._metadata, self._tracks)
+                columns = Columns(
+                    size,
+                    self._store.galleries.group_secret(),
+                    partial(self._store.crops.metadata, self.gallery_id),
+                    partial(self._store.tracks.by_slot, self.gallery_id),
+                )
                 self.own_index = GalleryIndex(columns)

@@ -21,16 +21,15 @@ from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.failpoints import failpoint
 from service.ops.shared import SharedRedis
 from service.ops.threads import MonitoredThreadPool
-from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_columns
-from service.record.feeds import ALL_GALLERIES, read_feeds
+from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_by_slot, read_columns
+from service.record.galleries import read_entry
 from service.record.record import Record
-from service.record.transaction import Change, Reader
+from service.record.transaction import ALL_GALLERIES, Change, Reader, batches
 from service.record.values import (
     CommittedEnrollment,
+    CropsChange,
     GalleryRecord,
     GallerySettings,
-    Relabelling,
-    Removal,
     StoredCrop,
 )
 from service.search.columns import Columns
@@ -76,6 +75,8 @@ class GalleryRegistry:
     def __post_init__(self) -> None:
         self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers")
         self._readers = MonitoredThreadPool(READ_THREADS, "record readers")
+        self.write = self._writers.run
+        self.read = self._readers.run
         self._reader = Reader(self.record.database)
         self._by_name: dict[str, Gallery] = {}
         # Called by the follower after alerts, or deliveries of them, of any process.
@@ -131,17 +132,18 @@ class GalleryRegistry:
             UnknownGallery: the gallery was deleted, and `row_ids` is not empty.
         """
         number = gallery.gallery_id
-        crops = await self.read(self.record.crops.by_row, number, row_ids) if row_ids else {}
-        if len(crops) < len(row_ids) and not await self.read(self.record.galleries.get, number):
+        crops: list[StoredCrop] = []
+        if row_ids:
+            crops = await self.read(read_by_slot, self._reader, number, row_ids)
+        if len(crops) < len(row_ids) and not await self.read(read_entry, self._reader, number):
             raise UnknownGallery(gallery.name)
-        return crops
+        return {crop.row_id: crop for crop in crops}
 
     async def catch_up(self) -> None:
         """Wait briefly until earlier commits of this and other processes are shown."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
-                feeds = await self.read(read_feeds, self._reader)
-                self._follower.wake()
+                feeds = await self.read(self._reader.feeds)
                 for gallery_id, newest in feeds.items():
                     shown = self._follower.wait_for(gallery_id, newest.seq)
                     await asyncio.wrap_future(shown)
@@ -198,12 +200,11 @@ class GalleryRegistry:
             failpoint(f"{steps}.before-commit")
             committed = write(*args)
             failpoint(f"{steps}.committed")
-            feeds = read_feeds(self._reader)
+            feeds = self._reader.feeds()
             feed = committed.gallery_id if isinstance(committed, GalleryRecord) else args[0]
             if feed not in feeds:
                 # The gallery was deleted, which is a change in the feed of all galleries.
                 feed = ALL_GALLERIES
-            self._follower.wake()
             return committed, self._follower.wait_for(feed, feeds[feed].seq)
 
         committed, shown = await self.write(commit)
@@ -213,12 +214,6 @@ class GalleryRegistry:
         if self.shared is not None and committed is not None:
             _announce(self.shared, name, steps, committed)
         return committed
-
-    async def write(self, call: Callable[..., Result], *args: Any) -> Result:
-        return await self._writers.run(call, *args)
-
-    async def read(self, call: Callable[..., Result], *args: Any, **more: Any) -> Result:
-        return await self._readers.run(call, *args, **more)
 
     def _read(self, gallery_id: int) -> None:
         """Read a gallery again, or drop a deleted one; blocks until searches see it.
@@ -233,11 +228,8 @@ class GalleryRegistry:
     def _loaded(self, gallery_id: int) -> Gallery | None:
         """Read a gallery with its calibration; it may contain writes later than its version."""
         record = self.record.galleries.get(gallery_id)
-        secret = self.record.galleries.group_secret()
-        metadata = partial(self.record.crops.metadata, gallery_id)
-        tracks = partial(self.record.tracks.by_slot, gallery_id)
         while record is not None:
-            gallery = Gallery(record, self.embedders, secret, self.outside, metadata, tracks)
+            gallery = Gallery(record, self.embedders, self.record, self.outside)
             if gallery.own_index is not None:
                 self.fill(gallery.own_index.columns, gallery_id, record.crops)
             latest = self.record.galleries.get(gallery_id)
@@ -283,7 +275,7 @@ class GalleryRegistry:
         crops = self.record.crops
         parts = read_columns(self._reader, gallery_id, columns.secret)
         for part in parts if count <= COLUMNS_AT_ONCE else self._read_ahead(parts):
-            file = crops.vector_file(gallery_id)
+            file = crops.vector_file(self.record.galleries.get(gallery_id))
             # None if the gallery was deleted in the meantime.
             if file is not None:
                 file.prefetch(int(part.slots[-1]) + 1, READ_AHEAD_SLOTS)
@@ -329,33 +321,26 @@ class GalleryRegistry:
             slots[change.kind] += change.row_ids
         if "replaced" in slots:
             return None
-        crops = self.record.crops
         added: list[CropColumns] = []
         relabelled: list[CropColumns] = []
         if gallery.own_index:
-            secret = self.record.galleries.group_secret()
+            secret = gallery.own_index.columns.secret
             added += read_columns(self._reader, number, secret, slots["added"])
             relabelled += read_columns(self._reader, number, secret, slots["relabelled"])
-        file = crops.vector_file(number) if added else None
         # Read the gallery after its crops: its embedder may have changed since.
-        latest = self.record.galleries.get(number)
+        latest = read_entry(self._reader, number)
         if latest is None or not gallery.can_go_on_as(latest, vectors=bool(added)):
             return None
+        file = self.record.crops.vector_file(latest) if added else None
         version = max(change.version for change in changes)
         return partial(gallery.apply, latest, version, added, relabelled, slots["removed"], file)
 
 
 def _announce(shared: SharedRedis, gallery: str, steps: str, committed: object) -> None:
-    match committed:
-        case CommittedEnrollment():
-            crop_ids = [crop.crop_id for crop in committed.added]
-            if committed.removal is not None:
-                _announce(shared, gallery, "delete-crop", committed.removal)
-        case Removal() | Relabelling():
-            crop_ids = list(committed.crop_ids)
-        case _:
-            shared.announce(gallery, steps)
-            return
-    for first in range(0, len(crop_ids), CROPS_PER_EVENT):
-        named = crop_ids[first : first + CROPS_PER_EVENT]
-        shared.announce(gallery, steps, version=committed.version, crop_ids=named)
+    if isinstance(committed, CommittedEnrollment | CropsChange):
+        for crop_ids in batches(committed.crop_ids, CROPS_PER_EVENT):
+            shared.announce(gallery, steps, version=committed.version, crop_ids=crop_ids)
+    else:
+        shared.announce(gallery, steps)
+    if isinstance(committed, CommittedEnrollment) and committed.removal:
+        _announce(shared, gallery, "delete-crop", committed.removal)

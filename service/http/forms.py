@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import fastapi
 from fastapi import Query, UploadFile
@@ -24,7 +24,7 @@ from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
 from service.record.crop_lists import CURSOR
-from service.record.values import CROP_ID, CropFields, CropFilter
+from service.record.values import CROP_ID, CropFilter
 from service.search.options import (
     MAX_ID,
     MAX_METADATA_BYTES,
@@ -179,7 +179,7 @@ class LabelsForm(Form):
     # The fields have the labels' names behind this prefix.
     prefix: ClassVar[str] = ""
 
-    def changes(self) -> CropFields:
+    def changes(self) -> dict[str, Any]:
         """Return the labels that were sent; raises `InvalidField` if one was sent twice."""
         changes: dict[str, Any] = {}
         for name in LABELS:
@@ -189,7 +189,7 @@ class LabelsForm(Form):
                 if len(values) != 1:
                     raise InvalidField(f"{field}: was sent {len(values)} times; send it once")
                 changes[name] = _label(name, values[0], field)
-        return cast("CropFields", changes)
+        return changes
 
 
 class SightedFields(Form):

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from gmn_client.models import CropGroup, CropGroups
 from model.arrays import unit_rows
 from service.engine.networks import slices_of
 from service.errors import InvalidField, UnknownGallery
-from service.gallery.browse import matching
 from service.gallery.gallery import Gallery
 from service.jobs.runner import create_job, save_job
 from service.record.jobs import Job
-from service.record.people import Grouping
 from service.record.tracks import cohesion
 from service.record.transaction import batches
-from service.record.values import CropFilter, IndexedCrop
+from service.record.values import ArchivedCrop, CropFilter
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
 from service.search.ranking import Array
@@ -57,27 +53,6 @@ async def begin_grouping(
     return await create_job(runtime, gallery, "grouping", parameters, key_id)
 
 
-async def read_groups(runtime: Runtime, gallery: Gallery) -> CropGroups:
-    """Read the latest grouping, without crops that were named or deleted since."""
-    grouping, crops = await runtime.galleries.read(runtime.record.groups.get, gallery.gallery_id)
-    if grouping is None:
-        return CropGroups()
-    current = [([row for row in rows if row in crops], mean) for rows, mean in grouping.groups]
-    groups = [
-        CropGroup(crop_ids=[crops[row].crop_id for row in rows], cohesion=mean)
-        for rows, mean in current
-        if len(rows) > 1
-    ]
-    alone = sum(len(rows) == 1 for rows, _ in current)
-    return CropGroups(
-        job_id=grouping.job_id,
-        created_at=grouping.created_at,
-        gallery_version=grouping.version,
-        results=groups,
-        single=grouping.single + alone,
-    )
-
-
 async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
     wanted = FILTER.validate_python(job.parameters)
     version, crops = await _read_crops(runtime, gallery, wanted)
@@ -92,20 +67,20 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         least = judge.uncertain if current.scoring == "cosine" else current.joins_at
         tracks = _cohesive_tracks(crops, least)
         clusters = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain, tracks)
-        rows = np.array([crop.label.row_id for crop in crops])
+        rows = np.array([crop.record.row_id for crop in crops])
         means = judge.probability(np.array([mean for _, mean in clusters]))
         pairs = zip(clusters, means.tolist(), strict=True)
         groups = [(rows[places].tolist(), probability) for (places, _), probability in pairs]
     single = len(crops) - sum(len(rows) for rows, _ in groups)
-    grouping = Grouping(job.job_id, datetime.now(UTC), version, groups, single)
-    await runtime.galleries.write(runtime.record.groups.put, gallery.gallery_id, grouping)
+    grouping = (job.job_id, version, groups, single)
+    await runtime.galleries.write(runtime.record.groups.put, gallery.gallery_id, *grouping)
     await save_job(runtime, job, {"total": len(crops), "done": len(crops)})
     return f"{len(groups):,} groups hold {len(crops) - single:,} of {len(crops):,} crops"
 
 
 async def _read_crops(
     runtime: Runtime, gallery: Gallery, wanted: CropFilter
-) -> tuple[int, list[IndexedCrop]]:
+) -> tuple[int, list[ArchivedCrop]]:
     """Read the gallery's version and its crops, with vectors of a single embedder.
 
     Raises:
@@ -116,13 +91,10 @@ async def _read_crops(
     number = gallery.gallery_id
     while True:
         before = await read(record.galleries.get, number)
-        rows: list[int] = []
-        async for crop in matching(runtime, gallery, wanted):
-            rows.append(crop.row_id)
-            if len(rows) > MOST_CROPS:
-                raise _too_many()
-        rows.sort()
-        crops: list[IndexedCrop] = []
+        rows = await read(record.crops.slots, number, wanted, MOST_CROPS + 1)
+        if len(rows) > MOST_CROPS:
+            raise _too_many()
+        crops: list[ArchivedCrop] = []
         for batch in batches(rows, CROPS_AT_ONCE):
             crops += await read(record.crops.indexed, number, batch)
         after = await read(record.galleries.get, number)
@@ -158,15 +130,15 @@ async def _score_pairs(
     return await run(np.nan_to_num, scores, False, lowest, lowest, lowest)
 
 
-def _cohesive_tracks(crops: Sequence[IndexedCrop], least: float) -> list[list[int]]:
+def _cohesive_tracks(crops: Sequence[ArchivedCrop], least: float) -> list[list[int]]:
     """Return the positions of the crops of each track whose cohesion is at least `least`.
 
     Trackers confuse people who cross, so a track of low cohesion must not join its crops.
     """
     tracks: defaultdict[tuple[str, str | None], list[int]] = defaultdict(list)
     for place, crop in enumerate(crops):
-        if crop.label.track is not None:
-            tracks[crop.label.track, crop.label.camera].append(place)
+        if crop.record.track is not None:
+            tracks[crop.record.track, crop.record.camera].append(place)
     return [
         places
         for places in tracks.values()

@@ -27,15 +27,8 @@ from service.milvus.writing import CollectionWriter, Outdated, is_current
 from service.ops.data_directory import hold
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.collections import IndexState
-from service.record.feeds import (
-    ALL_GALLERIES,
-    OF_CROPS,
-    ChangesLost,
-    read_changes,
-    read_feeds,
-)
 from service.record.marks import Mark
-from service.record.transaction import Change, Reader
+from service.record.transaction import ALL_GALLERIES, Change, ChangesLost, Reader
 from service.record.values import GalleryRecord
 
 log = logging.getLogger(__name__)
@@ -43,6 +36,8 @@ log = logging.getLogger(__name__)
 # looked for.
 CHECK_SECONDS = 3.0
 CHANGES_PER_READ = 256
+# Kinds of changes of crops.
+OF_CROPS = ("added", "removed", "relabelled", "replaced")
 WAIT_SECONDS = 0.5
 POLL_SECONDS = 0.05
 # A write by the previous process arrives no later than this.
@@ -264,7 +259,7 @@ class Indexer:
 
     def _changes_after(self, state: IndexState) -> list[Change]:
         mark = Mark(state.sequence, state.token)
-        return read_changes(self._reader, state.gallery_id, mark, CHANGES_PER_READ)
+        return self._reader.changes(state.gallery_id, mark, CHANGES_PER_READ)
 
     def _show(self, gallery: _Indexed, state: IndexState, **more: bool) -> None:
         """Move the watermark; from then on the collection in `state` is searched."""
@@ -288,7 +283,7 @@ class Indexer:
         return None, self.writer.differing(gallery_id, self._require_open)
 
     def _build(self, state: IndexState) -> tuple[IndexState, list[int]]:
-        newest = read_feeds(self._reader).get(state.gallery_id)
+        newest = self._reader.feeds().get(state.gallery_id)
         entry = self._record.galleries.get(state.gallery_id)
         if entry is None or newest is None:
             raise Outdated("it was deleted")

@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.values import CropLabel, IndexedCrop, group_code, identity_code
+from service.record.values import ArchivedCrop, CropLabel, group_code, identity_code
 from service.search.filters import Filter
 
 PREFIX = "gmn"
@@ -87,10 +87,10 @@ class Codes:
             captured=UNKNOWN_TIME if captured is None else captured.timestamp(),
         )
 
-    def row(self, crop: IndexedCrop) -> Row:
+    def row(self, crop: ArchivedCrop) -> Row:
         vector = crop.vector.astype(np.float64)
         unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
-        return Row(**self.label(crop.label), v=unit.astype(np.float32))
+        return Row(**self.label(crop.record), v=unit.astype(np.float32))
 
     def collection(self, gallery_id: int, build: int) -> str:
         return f"{self._prefix}{gallery_id}_{build}{FORMAT}"

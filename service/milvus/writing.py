@@ -13,9 +13,7 @@ from service.errors import IndexUnavailable
 from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes
 from service.ops.threads import heartbeat
 from service.record.collections import IndexState
-from service.record.crop_rows import find_vectors
 from service.record.record import Record
-from service.record.transaction import Reader
 from service.record.values import GalleryRecord
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ class CollectionWriter:
             self._require(state)
             between()
             self.server.upsert(state.collection, [self.codes.row(crop) for crop in crops])
-            deleted = set(rows).difference(crop.label.row_id for crop in crops)
+            deleted = set(rows).difference(crop.record.row_id for crop in crops)
             self.server.delete(state.collection, sorted(deleted))
         self._require(state)
 
@@ -82,12 +80,11 @@ class CollectionWriter:
             Outdated: the gallery switched to other vectors in the meantime.
         """
         entry = self.record.galleries.get(state.gallery_id)
-        vectors = find_vectors(Reader(self.record.database), state.gallery_id)
-        if entry is None or vectors is None:
+        if entry is None or entry.dimension is None:
             return False
         # A newer copy of the record may have left a collection with this name.
         self.server.drop(state.collection)
-        self.server.create(state.collection, vectors.dimension)
+        self.server.create(state.collection, entry.dimension)
         self.write(state, range(1, entry.rows + 1), between)
         between()
         return True

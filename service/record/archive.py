@@ -25,8 +25,7 @@ from service.errors import (
 from service.ops.data_directory import put_in_place, snapshot_name, unfinished_folder
 from service.ops.failpoints import failpoint
 from service.record.crops import Crops
-from service.record.database import FILE, Database
-from service.record.feeds import REMOVED_SLOTS, read_feeds, slots_of
+from service.record.database import Database
 from service.record.galleries import require_entry
 from service.record.marks import Mark
 from service.record.reading import StoredRecord
@@ -40,7 +39,7 @@ from service.record.schema import (
     TRACKS,
 )
 from service.record.staged import end_staging
-from service.record.transaction import AMONG, Reader, Transaction, as_json, batches
+from service.record.transaction import AMONG, FILE, Reader, Transaction, as_json, batches
 from service.record.vectors import VectorFiles
 from service.record.verify import verify
 
@@ -84,7 +83,7 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
     database.overwrite_log()
     with contextlib.closing(StoredRecord(part)) as stored:
         reader = Reader(stored)
-        feeds = read_feeds(reader)
+        feeds = reader.feeds()
         galleries = reader.rows(GALLERIES, "WHERE name IS NOT NULL")
     _copy_vectors(database, part, galleries)
     with open_to_change(part) as copy:
@@ -242,8 +241,7 @@ def _copy_vectors(database: Database, part: Path, rows: Iterable[sqlite3.Row]) -
 
 
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
-    removed = Reader(source).execute(REMOVED_SLOTS, (gallery_id, since.seq))
-    slots = [slot for (text,) in removed for slot in slots_of(text)]
+    slots = Reader(source).removed_slots(gallery_id, since)
     clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
     rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
     _remove(copy, gallery_id, [row["crop_id"] for row in rows])

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidField
-from service.record.crop_rows import find_vectors, read_by_slot, read_vectors
+from service.record.crop_rows import read_by_slot, read_vectors
+from service.record.galleries import require_entry
 from service.record.tracks import OF_TRACK
 from service.record.transaction import Transaction
 from service.record.values import ArchivedCrop, StoredCrop
@@ -93,16 +94,11 @@ def _read_stored(
     transaction: Transaction, gallery_id: int, track: str, camera: str | None
 ) -> list[ArchivedCrop]:
     statement = f"SELECT slot FROM {OF_TRACK} LIMIT ?"
-    rows = transaction.tuples(statement, (gallery_id, track, camera, MOST_OF_TRACK + 1))
-    if len(rows) > MOST_OF_TRACK:
+    slots = transaction.column(statement, (gallery_id, track, camera, MOST_OF_TRACK + 1))
+    if len(slots) > MOST_OF_TRACK:
         raise InvalidField(
             f"keep_best: track {track!r} has more than {MOST_OF_TRACK:,} crops, too many to "
             "choose from; delete some of them first"
         )
-    crops = read_by_slot(transaction, gallery_id, [slot for (slot,) in rows])
-    place = find_vectors(transaction, gallery_id)
-    vectors = transaction.unwritten_vectors(place) if place else {}
-    saved = [crop for crop in crops if crop.row_id not in vectors]
-    for crop in read_vectors(transaction, place, saved):
-        vectors[crop.label.row_id] = crop.vector
-    return [ArchivedCrop(crop, vectors[crop.row_id], None) for crop in crops]
+    crops = read_by_slot(transaction, gallery_id, slots)
+    return read_vectors(transaction, require_entry(transaction, gallery_id), crops)

@@ -126,5 +126,5 @@ class StoredCalibrations(RecordPart):
 
 
 def _counted(reader: Reader, gallery_id: int, subject: str) -> int:
-    row = reader.row(CALIBRATIONS, OF_SUBJECT, (gallery_id, subject))
-    return row["searches"] if row else 0
+    statement = f"SELECT searches FROM calibrations {OF_SUBJECT}"
+    return reader.value(statement, (gallery_id, subject)) or 0

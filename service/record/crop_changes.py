@@ -13,26 +13,25 @@ from pydantic_core import from_json, to_json
 from gmn_client.models import EnrolledImage
 from service.errors import CropConflict, RequestConflict
 from service.record.crop_rows import read_crops
-from service.record.files import forget_strays, note_strays
-from service.record.galleries import drop_checksums, drop_vectors, next_version
+from service.record.files import forget_strays
+from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
 from service.record.schema import (
     CROPS,
     PEOPLE,
     PICTURES,
     REQUESTS,
-    TOMBSTONES,
     TRACKS,
     as_micros,
     natural_order,
+    now_micros,
 )
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches, marks_of
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
     CropLabel,
+    CropsChange,
     GalleryRecord,
-    Relabelling,
-    Removal,
     RequestKey,
     StoredCrop,
 )
@@ -41,6 +40,15 @@ REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each stored request deletes up to this many expired ones.
 REQUESTS_REMOVED_AT_ONCE = 3
 HASHES_AT_ONCE = 500
+OF_SLOTS = f"WHERE gallery_id = ? AND slot IN {AMONG}"
+TOMBSTONES_OF = (
+    "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
+    "SELECT gallery_id, crop_id, ? FROM crops"
+)
+STRAYS_OF = (
+    "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+    "SELECT gallery_id, crop_id, ? FROM crops"
+)
 
 
 def put_crops(
@@ -81,32 +89,23 @@ def put_crops(
 
 def remove_crops(
     transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]
-) -> Removal | None:
-    """Remove crops for good and leave tombstones; return None if there are no crops."""
+) -> CropsChange:
+    """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
+    entry = require_entry(transaction, gallery_id)
     if not crops:
-        return None
+        return CropsChange(entry.version)
     transaction.removes = True
     crops = sorted(crops, key=lambda crop: crop.row_id)
     slots = [crop.row_id for crop in crops]
-    staged_slot: int = transaction.value(
-        "SELECT staged_slot FROM galleries WHERE gallery_id = ?", (gallery_id,)
-    )
-    transaction.change_many(
-        "DELETE FROM crops WHERE gallery_id = ? AND slot = ?",
-        [(gallery_id, slot) for slot in slots],
-    )
-    drop_checksums(transaction, gallery_id, slots)
-    moment = datetime.now(UTC)
-    removed_at = as_micros(moment)
+    values = (now_micros(), gallery_id, as_json(slots))
     # Without tombstones, restoring a snapshot would bring the crops back.
-    tombstones = [
-        {"gallery_id": gallery_id, "crop_id": crop.crop_id, "removed_at": removed_at}
-        for crop in crops
-    ]
-    transaction.insert(TOMBSTONES, *tombstones, instead=True)
+    transaction.change(f"{TOMBSTONES_OF} {OF_SLOTS}", values)
+    transaction.change(
+        f"{STRAYS_OF} {OF_SLOTS} AND content_type IS NOT NULL AND NOT inside", values
+    )
+    transaction.change(f"DELETE FROM crops {OF_SLOTS}", values[1:])
+    drop_checksums(transaction, gallery_id, slots)
     transaction.deleted += [crop.crop_id for crop in crops]
-    outside = [crop.crop_id for crop in crops if crop.elsewhere]
-    note_strays(transaction, gallery_id, outside, moment)
     version = next_version(
         transaction,
         gallery_id,
@@ -116,10 +115,10 @@ def remove_crops(
         people=-drop_people(transaction, gallery_id, crops),
         unnamed=-sum(crop.identity is None for crop in crops),
         image_bytes=-sum(crop.image_bytes for crop in crops),
-        staged_crops=-sum(slot <= staged_slot for slot in slots),
+        staged_crops=-sum(slot <= entry.staged_row for slot in slots),
         removals=1,
     )
-    return Removal(version, tuple(crop.crop_id for crop in crops))
+    return CropsChange(version, tuple(crop.crop_id for crop in crops))
 
 
 def relabel_crops(
@@ -127,7 +126,7 @@ def relabel_crops(
     gallery_id: int,
     before: Sequence[StoredCrop],
     after: Sequence[StoredCrop],
-) -> Relabelling:
+) -> CropsChange:
     """Store crops with changed labels; the old labels are wiped from the log."""
     transaction.removes = True
     slots = [crop.row_id for crop in before]
@@ -141,9 +140,9 @@ def relabel_crops(
     )
     pairs = zip(before, after, strict=True)
     moved = [new for old, new in pairs if new.track != old.track]
-    transaction.change_many(
-        "DELETE FROM tracks WHERE gallery_id = ? AND slot = ?",
-        [(gallery_id, crop.row_id) for crop in moved],
+    transaction.change(
+        f"DELETE FROM tracks WHERE gallery_id = ? AND slot IN {AMONG}",
+        (gallery_id, as_json(crop.row_id for crop in moved)),
     )
     _insert_tracks(transaction, gallery_id, moved)
     # An alert is attributed to the person shown by its nearest crop.
@@ -163,11 +162,10 @@ def relabel_crops(
         people=new_people - drop_people(transaction, gallery_id, before),
         unnamed=unnamed,
     )
-    return Relabelling(version, tuple(crop.crop_id for crop in after))
+    return CropsChange(version, tuple(crop.crop_id for crop in after))
 
 
 def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
-    """Delete people left without crops and return their number."""
     return transaction.change(
         f"DELETE FROM people WHERE gallery_id = ? AND name IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
@@ -258,7 +256,6 @@ def find_request(
     return CommittedEnrollment(
         past["version"],
         landed,
-        (),
         replayed=True,
         problems=past["problems"],
     )

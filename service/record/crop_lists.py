@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gmn_client.models import CropOrder
 from service.errors import InvalidField
-from service.record.crop_rows import read_by_id, read_crops
+from service.record.crop_rows import read_crops
 from service.record.schema import as_micros
-from service.record.transaction import Reader, marks_of
+from service.record.transaction import Reader, as_json
 from service.record.values import CropFilter, StoredCrop
 
 # Upper bound on the crops examined for a page, so that a selective filter does not block a thread.
@@ -20,8 +19,30 @@ MOST_SCANNED = 10_000
 # Slot of the page's last crop, preceded by the microseconds of its time if sorted by time.
 CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 
-# An SQL condition and the values of its placeholders.
-Condition = tuple[str, Sequence[Any]]
+# SQL conditions by the field of `CropFilter` that asks for them, the most selective first.
+LABELS = {
+    "crop_ids": "crops.crop_id IN (SELECT value FROM json_each(:crop_ids))",
+    "external_id": "crops.external_id = :external_id",
+    "identity": (
+        "crops.person_id = "
+        "(SELECT person_id FROM people WHERE gallery_id = :gallery_id AND name = :identity)"
+    ),
+    "track": (
+        "crops.slot IN (SELECT slot FROM tracks WHERE gallery_id = :gallery_id AND track = :track)"
+    ),
+    "unnamed": "crops.person_id IS NULL",
+    "camera": "crops.camera = :camera",
+}
+CAPTURED = {
+    "captured_after": "crops.captured_at >= :captured_after",
+    "captured_before": "crops.captured_at <= :captured_before",
+}
+# Crops that pass `CAPTURED` pass these too, for which there is an index.
+SEEN = {
+    "captured_after": "crops.seen_at >= :captured_after",
+    "captured_before": "crops.seen_at <= :captured_before",
+}
+OF_GALLERY = "crops.gallery_id = :gallery_id"
 # Position of a crop in an order, as in a cursor.
 Place = tuple[int, ...]
 
@@ -42,7 +63,7 @@ class CropPage:
 def list_crops(
     reader: Reader, gallery_id: int, wanted: CropFilter, order: CropOrder, after: str, limit: int
 ) -> CropPage:
-    """Return up to `limit` crops that pass a filter; all that pass if it lists ids.
+    """Return up to `limit` crops that pass a filter.
 
     Args:
         order: `enrolled`, or by time of capture, with the time of enrollment where that is unknown.
@@ -52,14 +73,9 @@ def list_crops(
         InvalidField: `after` is not a cursor of this order.
     """
     start = _read_cursor(after, order)
-    if wanted.crop_ids:
-        listed = read_by_id(reader, gallery_id, wanted.crop_ids)
-        passing = [crop for crop in listed if wanted.passes(crop)]
-        return CropPage(sorted(passing, key=lambda crop: crop.row_id), None)
-    labels = _labels(reader, gallery_id, wanted)
-    earliest = wanted.captured_after
-    latest = wanted.captured_before
-    times = _between("captured_at", earliest, latest)
+    values = _values(gallery_id, wanted)
+    labels = _asked(LABELS, values)
+    captured = _asked(CAPTURED, values)
     by_time = order != "enrolled"
     is_backward = order == "-captured"
     # A person, track or external id has few crops: read them all and sort.
@@ -67,17 +83,15 @@ def list_crops(
     is_sorted = by_time and any(label is not None for label in selective)
     if by_time and not is_sorted:
         # The cursor supersedes the bound where the first page began.
-        indexed = _between(
-            "seen_at",
-            None if start and not is_backward else earliest,
-            None if start and is_backward else latest,
-        )
-        unindexed = [*labels, *times]
+        superseded = "captured_before" if is_backward else "captured_after"
+        bounds = {name: text for name, text in SEEN.items() if not start or name != superseded}
+        indexed = _asked(bounds, values)
+        unindexed = [*labels, *captured]
     else:
         indexed = labels[:1]
-        unindexed = [*labels[1:], *times]
+        unindexed = [*labels[1:], *captured]
     columns = ["seen_at", "slot"] if by_time else ["slot"]
-    indexed.append(("crops.gallery_id = ?", (gallery_id,)))
+    indexed.append(OF_GALLERY)
     if start:
         indexed.append(_compare(columns, "<" if is_backward else ">", start))
     direction = "DESC" if is_backward else "ASC"
@@ -87,57 +101,50 @@ def list_crops(
 
     edges = []
     if unindexed and not is_sorted:
-        where, values = _where(indexed)
-        listing = f"SELECT {', '.join(columns)} FROM crops {where} ORDER BY {sequence} LIMIT 1"
-        edges = reader.execute(f"{listing} OFFSET ?", (*values, MOST_SCANNED - 1))
+        edges = reader.execute(
+            f"SELECT {', '.join(columns)} FROM crops WHERE {' AND '.join(indexed)} "
+            f"ORDER BY {sequence} LIMIT 1 OFFSET {MOST_SCANNED - 1}",
+            values,
+        )
     for edge in edges:
         indexed.append(_compare(columns, ">=" if is_backward else "<=", tuple(edge)))
-    where, values = _where(
-        [*indexed, *((f"+{text}", parameters) for text, parameters in unindexed)]
-    )
-    crops = read_crops(reader, f"{where} ORDER BY {sequence} LIMIT ?", (*values, limit + 1))
+    conditions = " AND ".join([*indexed, *(f"+{text}" for text in unindexed)])
+    clauses = f"WHERE {conditions} ORDER BY {sequence} LIMIT {limit + 1}"
+    crops = read_crops(reader, clauses, values)
     page = crops[:limit]
     if len(crops) > limit:
         return CropPage(page, _cursor(_place(page[-1], by_time)))
     return CropPage(page, _cursor(tuple(edges[0])) if edges else None)
 
 
-def _labels(reader: Reader, gallery_id: int, wanted: CropFilter) -> list[Condition]:
-    """Return conditions for labels, the most selective first."""
-    conditions: list[Condition] = []
-    if wanted.external_id is not None:
-        conditions.append(("crops.external_id = ?", (wanted.external_id,)))
-    if wanted.identity is not None:
-        statement = "SELECT person_id FROM people WHERE gallery_id = ? AND name = ?"
-        person_id = reader.value(statement, (gallery_id, wanted.identity))
-        # No person has the id 0.
-        conditions.append(("crops.person_id IS ?", (person_id or 0,)))
-    if wanted.track is not None:
-        of_track = "SELECT slot FROM tracks WHERE gallery_id = ? AND track = ?"
-        conditions.append((f"crops.slot IN ({of_track})", (gallery_id, wanted.track)))
-    if wanted.unnamed:
-        conditions.append(("crops.person_id IS ?", (None,)))
-    if wanted.camera is not None:
-        conditions.append(("crops.camera = ?", (wanted.camera,)))
-    return conditions
+def read_slots(
+    reader: Reader, gallery_id: int, wanted: CropFilter, limit: int | None = None
+) -> list[int]:
+    values = _values(gallery_id, wanted)
+    asked = [OF_GALLERY, *_asked(LABELS | CAPTURED, values)]
+    slots = f"SELECT slot FROM crops WHERE {' AND '.join(asked)} ORDER BY slot"
+    values["limit"] = -1 if limit is None else limit
+    return reader.column(f"{slots} LIMIT :limit", values)
 
 
-def _between(column: str, earliest: datetime | None, latest: datetime | None) -> list[Condition]:
-    bounds = {">=": earliest, "<=": latest}
-    return [
-        (f"crops.{column} {sign} ?", (as_micros(bound),))
-        for sign, bound in bounds.items()
-        if bound is not None
-    ]
+def _values(gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
+    return {
+        **asdict(wanted),
+        "gallery_id": gallery_id,
+        "crop_ids": as_json(wanted.crop_ids) if wanted.crop_ids else None,
+        "unnamed": wanted.unnamed or None,
+        "captured_after": as_micros(wanted.captured_after),
+        "captured_before": as_micros(wanted.captured_before),
+    }
 
 
-def _compare(columns: Sequence[str], sign: str, place: Place) -> Condition:
-    return f"({', '.join(columns)}) {sign} ({marks_of(place)})", place
+def _asked(conditions: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
+    return [text for name, text in conditions.items() if values[name] is not None]
 
 
-def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
-    text = " AND ".join(condition for condition, _ in conditions)
-    return f"WHERE {text}", [value for _, values in conditions for value in values]
+def _compare(columns: Sequence[str], sign: str, place: Place) -> str:
+    numbers = ", ".join(str(number) for number in place)
+    return f"({', '.join(columns)}) {sign} ({numbers})"
 
 
 def _place(crop: StoredCrop, by_time: bool) -> Place:

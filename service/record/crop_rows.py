@@ -12,8 +12,8 @@ from pydantic_core import from_json
 
 from service.ops.threads import heartbeat
 from service.record.schema import CROPS, PEOPLE, TRACKS, as_moment
-from service.record.transaction import AMONG, Reader, as_json, batches
-from service.record.values import IndexedCrop, StoredCrop, identity_code
+from service.record.transaction import AMONG, Reader, Values, as_json, batches
+from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop, identity_code
 from service.record.vectors import vector_crc
 
 CROPS_AND_NAMES = (
@@ -25,6 +25,7 @@ CROPS_AND_NAMES = (
 )
 
 METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
+CROPS_AT_ONCE = 500
 COLUMNS_AT_ONCE = 8192
 MICROSECONDS = 1e6
 # A range of slots is read in one pass if it spans at most this multiple of the wanted slots.
@@ -34,14 +35,6 @@ STILL_THERE = (
     "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
     "WHERE gallery_id = ? AND side = ? AND slot = ?"
 )
-
-
-class VectorPlace(NamedTuple):
-    """Identifies a vector file by gallery, side and dimension."""
-
-    gallery_id: int
-    side: int
-    dimension: int
 
 
 class CropColumns(NamedTuple):
@@ -131,7 +124,7 @@ def read_texts(
             yield from reader.tuples(statement, (gallery_id, as_json(batch)))
 
 
-def read_crops(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> list[StoredCrop]:
+def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[StoredCrop]:
     """Read crops, verifying the checksums of their rows and of their people's.
 
     Args:
@@ -147,6 +140,15 @@ def read_crops(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> list
     return [crop_of(row) for row in rows]
 
 
+def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
+    clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    after = 0
+    while crops := read_crops(reader, clauses, (gallery_id, after, CROPS_AT_ONCE)):
+        yield crops
+        heartbeat()
+        after = crops[-1].row_id
+
+
 def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
     clauses = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY slot"
     return read_crops(reader, clauses, (gallery_id, as_json(crop_ids)))
@@ -157,15 +159,9 @@ def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[
     return read_crops(reader, clauses, (gallery_id, as_json(slots)))
 
 
-def find_vectors(reader: Reader, gallery_id: int) -> VectorPlace | None:
-    statement = "SELECT gallery_id, side, dimension FROM galleries WHERE gallery_id = ?"
-    rows = reader.execute(statement, (gallery_id,))
-    return VectorPlace(*rows[0]) if rows and rows[0]["dimension"] is not None else None
-
-
 def read_vectors(
-    reader: Reader, place: VectorPlace | None, crops: Sequence[StoredCrop]
-) -> list[IndexedCrop]:
+    reader: Reader, gallery: GalleryRecord | None, crops: Sequence[StoredCrop]
+) -> list[ArchivedCrop]:
     """Read the vectors of crops, verifying their checksums.
 
     Crops removed since they were read are omitted: their vectors are overwritten at once.
@@ -176,25 +172,24 @@ def read_vectors(
     Raises:
         DamagedRecord: the vector of an existing crop is missing or damaged.
     """
-    if place is None or not crops:
+    if gallery is None or gallery.dimension is None or not crops:
         return []
-    file = reader.database.vectors.open(*place)
+    place = (gallery.gallery_id, gallery.side)
     slots = [crop.row_id for crop in crops]
-    vectors = file.read(slots)
-    checksums = read_checksums(reader, place.gallery_id, place.side, slots)
-    indexed = []
+    vectors = reader.database.vectors.open(*place, gallery.dimension).read(slots)
+    checksums = read_checksums(reader, *place, slots)
+    intact = []
     for crop, vector in zip(crops, vectors, strict=True):
         if vector_crc(crop.crop_id, vector) == checksums.get(crop.row_id):
-            indexed.append(IndexedCrop(crop, vector))
-        elif reader.value(STILL_THERE, (place.gallery_id, place.side, crop.row_id)):
+            intact.append(ArchivedCrop(crop, vector))
+        elif reader.value(STILL_THERE, (*place, crop.row_id)):
             raise reader.database.damage(f"the vector of crop {crop.crop_id} is missing or corrupt")
-    return indexed
+    return intact
 
 
 def read_checksums(
     reader: Reader, gallery_id: int, side: int, slots: Sequence[int]
 ) -> dict[int, int]:
-    """Read the checksums of vectors by slot; removed vectors have none."""
     statement = (
         "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? "
         f"AND slot IN {AMONG}"

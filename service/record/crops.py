@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
-from service.errors import NeedsReindex
+from service.errors import NeedsReindex, UnknownCrop
 from service.ops.failpoints import failpoint
-from service.ops.threads import heartbeat
 from service.record.best_crops import choose_best
 from service.record.crop_changes import (
     change_embedder,
@@ -24,13 +24,13 @@ from service.record.crop_changes import (
     require_unlike,
     seen_as,
 )
-from service.record.crop_lists import CropPage, list_crops
+from service.record.crop_lists import CropPage, list_crops, read_slots
 from service.record.crop_rows import (
     METADATA,
-    find_vectors,
     read_by_id,
     read_by_slot,
     read_crops,
+    read_pages,
     read_texts,
     read_vectors,
 )
@@ -41,12 +41,10 @@ from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
-    CropFields,
     CropFilter,
-    IndexedCrop,
+    CropsChange,
+    GalleryRecord,
     Picture,
-    Relabelling,
-    Removal,
     RequestKey,
     StoredCrop,
 )
@@ -56,8 +54,6 @@ from service.record.vectors import VectorFile
 # them, and they must not be stored with a request's answer, where forgetting would not find them.
 SAME_IMAGE = "the same image is already enrolled under another identity or camera"
 NOT_KEPT = {"crop_id": None, "duplicate": False, "kept": False}
-CROPS_AT_ONCE = 500
-EVERY_CROP = CropFilter()
 # Upper bound on the slots examined while other writers wait.
 SLOTS_AT_ONCE = 100_000
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
@@ -83,6 +79,8 @@ class Crops(RecordPart):
     ) -> CommittedEnrollment:
         """Store crops in one commit; a repeated request returns its first answer.
 
+        A request without crops is not remembered.
+
         Args:
             keep_best: number of crops to keep for each of their tracks; None keeps all.
 
@@ -94,6 +92,8 @@ class Crops(RecordPart):
         entry = require_entry(transaction, gallery_id)
         if request and (past := find_request(transaction, entry, request)):
             return past
+        if not crops:
+            return CommittedEnrollment(entry.version)
         if entry.embedding_fingerprint != embedding_fingerprint:
             if entry.crops:
                 raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedding_fingerprint)
@@ -145,36 +145,27 @@ class Crops(RecordPart):
             slots = [crop.record.row_id for crop in added]
             version = next_version(transaction, gallery_id, "added", slots, **counts)
         removal = None
-        if displaced and (removal := remove_crops(transaction, gallery_id, displaced)):
+        if displaced:
+            removal = remove_crops(transaction, gallery_id, displaced)
             version = removal.version
         if request:
             keep_request(transaction, gallery_id, request, version, landed)
         records = tuple(crop.record for crop in added)
         return CommittedEnrollment(version, tuple(landed), records, removal=removal)
 
-    def happened(self, gallery_id: int, request: RequestKey) -> CommittedEnrollment | None:
-        """Return the answer of a request that was already processed, or None if it is new."""
-        entry = read_entry(self._reader, gallery_id)
-        return find_request(self._reader, entry, request) if entry else None
-
     @transactional
     def remove(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        crop_ids: Sequence[str],
-        wanted: CropFilter = EVERY_CROP,
-    ) -> Removal | None:
-        """Remove crops, vectors and pictures for good; return None if none of the crops exists.
-
-        Args:
-            wanted: crops that do not pass this filter now are kept.
-        """
-        require_entry(transaction, gallery_id)
+        self, transaction: Transaction, gallery_id: int, crop_ids: Iterable[str]
+    ) -> CropsChange:
         crops = read_by_id(transaction, gallery_id, crop_ids)
-        return remove_crops(
-            transaction, gallery_id, [crop for crop in crops if wanted.passes(crop)]
-        )
+        return remove_crops(transaction, gallery_id, crops)
+
+    @transactional
+    def remove_matching(
+        self, transaction: Transaction, gallery_id: int, wanted: CropFilter
+    ) -> CropsChange:
+        crops = read_by_slot(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
+        return remove_crops(transaction, gallery_id, crops)
 
     @transactional
     def remove_older(
@@ -184,12 +175,11 @@ class Crops(RecordPart):
         than: datetime,
         limit: int,
         since: RetentionFrom = "captured",
-    ) -> Removal | None:
-        """Remove up to `limit` crops older than a time; return None if there are none.
+    ) -> CropsChange:
+        """Remove up to `limit` crops older than a time.
 
         The age counts from the capture or, if that is unknown or `since` says so, the enrollment.
         """
-        require_entry(transaction, gallery_id)
         clauses = f"WHERE crops.gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
         older = read_crops(transaction, clauses, (gallery_id, as_micros(than), limit))
         return remove_crops(transaction, gallery_id, older)
@@ -203,35 +193,35 @@ class Crops(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        crop_ids: Sequence[str],
-        fields: CropFields,
-        wanted: CropFilter = EVERY_CROP,
-    ) -> Relabelling | None:
-        """Change labels of crops; return None if none of the crops exists.
-
-        Args:
-            wanted: crops that do not pass this filter now are not changed.
+        wanted: CropFilter,
+        fields: Mapping[str, Any],
+    ) -> CropsChange:
+        """Change labels of all crops that pass a filter.
 
         Raises:
             CropConflict: another crop of the same image has that identity and camera.
         """
         entry = require_entry(transaction, gallery_id)
-        crops = read_by_id(transaction, gallery_id, crop_ids)
-        crops = [crop for crop in crops if wanted.passes(crop)]
+        crops = read_by_slot(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
         # Compare as JSON, in which true differs from 1.
         differing = [
             crop
             for crop in crops
             if any(to_json(getattr(crop, name)) != to_json(value) for name, value in fields.items())
         ]
+        unchanged = len(crops) - len(differing)
         if not differing:
-            return Relabelling(entry.version, ()) if crops else None
+            return CropsChange(entry.version, unchanged=unchanged)
         changed = [replace(crop, **fields) for crop in differing]
         require_unlike(transaction, gallery_id, differing, changed)
-        return relabel_crops(transaction, gallery_id, differing, changed)
+        relabelling = relabel_crops(transaction, gallery_id, differing, changed)
+        return replace(relabelling, unchanged=unchanged)
 
-    def get(self, gallery_id: int, crop_id: str) -> StoredCrop | None:
-        return next(iter(read_by_id(self._reader, gallery_id, [crop_id])), None)
+    def get(self, gallery_id: int, crop_id: str) -> StoredCrop:
+        """Return a crop; raises `UnknownCrop`."""
+        for crop in read_by_id(self._reader, gallery_id, [crop_id]):
+            return crop
+        raise UnknownCrop(require_entry(self._reader, gallery_id).name, crop_id)
 
     def page(
         self,
@@ -242,6 +232,9 @@ class Crops(RecordPart):
         order: CropOrder = "enrolled",
     ) -> CropPage:
         return list_crops(self._reader, gallery_id, wanted, order, after, limit)
+
+    def slots(self, gallery_id: int, wanted: CropFilter, limit: int | None = None) -> list[int]:
+        return read_slots(self._reader, gallery_id, wanted, limit)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
         """Return a crop's picture; None if the record has no such crop or not its picture.
@@ -259,14 +252,15 @@ class Crops(RecordPart):
             raise self._database.damage(f"the picture of crop {crop_id} is gone")
         return Picture(row["content"], crop.content_type or "")
 
-    def vector_file(self, gallery_id: int) -> VectorFile | None:
-        place = find_vectors(self._reader, gallery_id)
-        return self._database.vectors.open(*place) if place else None
+    def vector_file(self, gallery: GalleryRecord | None) -> VectorFile | None:
+        if gallery is None or gallery.dimension is None:
+            return None
+        return self._database.vectors.open(gallery.gallery_id, gallery.side, gallery.dimension)
 
     def metadata(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
         return read_texts(self._reader, METADATA, gallery_id, slots)
 
-    def vectors(self, gallery_id: int) -> Iterator[IndexedCrop]:
+    def vectors(self, gallery_id: int) -> Iterator[ArchivedCrop]:
         """Yield every crop with its vector in the order of slots, verifying checksums.
 
         Raises:
@@ -274,26 +268,24 @@ class Crops(RecordPart):
         """
         entry = read_entry(self._reader, gallery_id)
         count = 0
-        for crops in self._pages(gallery_id):
+        for crops in read_pages(self._reader, gallery_id):
             count += len(crops)
-            yield from read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
-            heartbeat()
+            yield from read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
         now = read_entry(self._reader, gallery_id)
         if entry and now and now.version == entry.version and count != entry.crops:
             raise self._database.damage(
                 f"gallery {entry.name} has {count} crops, and {entry.crops} were written"
             )
 
-    def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[IndexedCrop]:
+    def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[ArchivedCrop]:
         crops = read_by_slot(self._reader, gallery_id, row_ids)
-        return read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
+        return read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
 
-    def vectors_of(self, gallery_id: int, slots: Sequence[int]) -> tuple[str, list[IndexedCrop]]:
+    def vectors_of(self, gallery_id: int, slots: Sequence[int]) -> tuple[str, list[ArchivedCrop]]:
         with self._database.read() as reader:
-            embedder = require_entry(reader, gallery_id).embedding_fingerprint
+            entry = require_entry(reader, gallery_id)
             crops = read_by_slot(reader, gallery_id, slots)
-            place = find_vectors(reader, gallery_id)
-        return embedder, read_vectors(self._reader, place, crops)
+        return entry.embedding_fingerprint, read_vectors(self._reader, entry, crops)
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}
@@ -313,12 +305,12 @@ class Crops(RecordPart):
 
         Call this only when no archive is that old: restoring it would bring the crops back.
         """
-        dropped = transaction.execute(
+        dropped = transaction.column(
             "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
             (gallery_id, as_micros(before)),
         )
         if dropped:
-            self._database.deleted.drop({crop_id for (crop_id,) in dropped})
+            self._database.deleted.drop(set(dropped))
 
     def release_space(self, gallery_id: int) -> None:
         """Return the space of removed vectors to the file system, blocking writes piece by piece.
@@ -340,17 +332,9 @@ class Crops(RecordPart):
         statement = (
             "SELECT slot FROM crops WHERE gallery_id = ? AND slot BETWEEN ? AND ? ORDER BY slot"
         )
-        rows = transaction.tuples(statement, (gallery_id, first, end - 1))
-        used = [slot for (slot,) in rows]
+        used = transaction.column(statement, (gallery_id, first, end - 1))
         for file in self._database.sides(gallery_id):
             file.release(used, first, end)
-
-    def _pages(self, gallery_id: int) -> Iterator[list[StoredCrop]]:
-        clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
-        after = 0
-        while crops := read_crops(self._reader, clauses, (gallery_id, after, CROPS_AT_ONCE)):
-            yield crops
-            after = crops[-1].row_id
 
 
 def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:

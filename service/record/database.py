@@ -15,7 +15,7 @@ import sqlite3
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,34 +26,29 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
 from service.ops.data_directory import UNFINISHED, file_bytes, snapshot_name, sync
 from service.ops.failpoints import failpoint
-from service.ops.threads import heartbeat
-from service.record.feeds import (
-    ALL_GALLERIES,
-    REMOVED_SLOTS,
-    TOKEN_BYTES,
-    add_changes,
-    begin_feed,
-    read_feeds,
-    slots_of,
-)
-from service.record.marks import COMMITS, DeletedIds, Mark, Marks
+from service.record.marks import COMMITS, TOKEN_BYTES, DeletedIds, Mark, Marks
 from service.record.schema import (
     EARLIEST_FORMAT,
     FORMAT,
     RECORD,
     create_tables,
     read_schema,
-    row_crc,
     schema_of_format,
 )
-from service.record.transaction import Reader, Transaction
-from service.record.vectors import Vector, VectorFile, VectorFiles
+from service.record.transaction import (
+    ALL_GALLERIES,
+    BUSY_SECONDS,
+    FILE,
+    Reader,
+    Source,
+    Transaction,
+)
+from service.record.vectors import VectorFile
 from service.record.wiping import CopiedFrames, PageFile
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
-FILE = "record.sqlite3"
 PRAGMAS = (
     "page_size = 4096",
     "journal_mode = WAL",
@@ -65,20 +60,21 @@ PRAGMAS = (
     "foreign_keys = ON",
 )
 PRIVATE_FILE = 0o600
-# Writers wait for the lock file. SQLite's own timeout is for readers that recover a log.
-BUSY_SECONDS = 30.0
 LOG_BUSY_MS = 1000
 # The log is emptied after a commit that leaves it larger than this, about a thousand pages.
 LOG_BYTES = 4 * 1024**2
-# Virtual machine instructions of SQLite between two heartbeats; they take tenths of a second.
-STEPS_PER_BEAT = 1_000_000
 RULES_AT_ONCE = 64
 # Sequence number and random id of a commit.
 COMMIT = struct.Struct(f">q{TOKEN_BYTES}s")
+NOT_WRITTEN = (
+    "the record could not be written ({}); nothing was stored, free space in the data directory "
+    "and send the request again"
+)
+NOT_OVERWRITTEN = (
+    "the crops are removed, but their vectors could not be overwritten on the disk ({}); the next "
+    "change of the gallery, or the next start, tries again"
+)
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
-NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-# A flipped bit can leave invalid UTF-8, which SQLite returns and Python refuses to decode.
-UNREADABLE = ("could not decode", "user-defined function raised")
 
 
 @dataclass
@@ -89,9 +85,10 @@ class _Work:
     done: Future[Any] = field(default_factory=Future)
     result: Any = None
     error: BaseException | None = None
+    removes: bool = False
 
 
-class Database:
+class Database(Source):
     """The tables in `record.sqlite3` of a folder, and the vector files beside it.
 
     Any number of processes of one machine may share a folder; writers take turns. Any thread may
@@ -103,15 +100,9 @@ class Database:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / FILE
-        self._log = folder / f"{FILE}-wal"
-        self.vectors = VectorFiles(folder)
+        super().__init__(folder)
         self.marks = Marks(folder / "record.acknowledged")
         self.deleted = DeletedIds(folder / "deleted.ids")
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._connections_lock = threading.Lock()
         # data_version values are comparable only within one connection.
         self._version_connection: sqlite3.Connection | None = None
         self._version_lock = threading.Lock()
@@ -170,8 +161,7 @@ class Database:
     ) -> Result:
         """Run a rule by itself as in `write`; its statements also see the record in another folder.
 
-        The tables of that record are read as `other.NAME`. The rule may write vectors directly to
-        files, where they do not fit into memory.
+        The tables of that record are read as `other.NAME`.
         """
         work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
         connection = self.connection()
@@ -189,17 +179,8 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Reader]:
-        """Read a consistent state of the record while others may write it."""
-        connection = self.connection()
-        if connection.in_transaction:
-            yield Reader(self)
-            return
-        with self.naming_errors():
-            connection.execute("BEGIN")
-        try:
-            yield Reader(self)
-        finally:
-            connection.execute("ROLLBACK")
+        with super().read() as reader:
+            yield reader
         self.overwrite_log()
 
     def overwrite_log(self) -> None:
@@ -215,9 +196,6 @@ class Database:
                 self._version_connection = self._connect()
             return int(self._version_connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def damage(self, what: str) -> ServiceError:
-        return DamagedRecord(self.path, what)
-
     def prefetch(self) -> None:
         """Ask the system to read the file into its cache, unless it is large.
 
@@ -229,57 +207,21 @@ class Database:
     def stored_bytes(self) -> int:
         return file_bytes(self.path) + file_bytes(self._log)
 
-    def connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        return connection
-
-    def close_connection(self) -> None:
-        """Close this thread's connection; call it before the thread ends."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            self._local.connection = None
-            with self._connections_lock:
-                self._connections.remove(connection)
-            connection.close()
-
     def close(self) -> None:
         """Close all connections and files; closing twice is harmless."""
         if self._connections and not self._lock.closed:
             # Otherwise SQLite checkpoints the log when its last connection closes, without wiping.
             with contextlib.suppress(Exception), self._exclusive():
                 self._empty_log()
-        with self._connections_lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-            if self._pages is not None:
-                self._pages.close()
-                self._pages = None
-        self.vectors.close()
+        super().close()
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
         self._lock.close()
         self._turn.close()
 
-    @contextlib.contextmanager
-    def naming_errors(self) -> Iterator[None]:
-        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            message = str(error)
-            if code in NOT_A_DATABASE or message.lower().startswith(UNREADABLE):
-                raise self.damage(message) from error
-            raise
-        except UnicodeDecodeError as error:
-            # SQLite's own message quotes the text that could not be decoded.
-            raise self.damage(error.object.decode(errors="replace")) from error
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = open_connection(self.path)
-        with self._connections_lock:
-            self._connections.append(connection)
+    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
+        connection = super()._connect(uri)
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return connection
@@ -323,7 +265,7 @@ class Database:
                 raise self.damage("its tables differ from those of its format")
         if is_new:
             sync(self.folder)
-        newest = {**read_feeds(Reader(self)), COMMITS: self._last_commit()}
+        newest = {**Reader(self).feeds(), COMMITS: self._last_commit()}
         self._require_acknowledged(newest, acknowledged)
         self._settle(newest)
         self._cut_vectors()
@@ -357,14 +299,14 @@ class Database:
             "commit": COMMIT.pack(0, b""),
         }
         transaction.insert(RECORD, *({"name": name, "value": values[name]} for name in values))
-        begin_feed(transaction, ALL_GALLERIES)
+        transaction.begin_feed(ALL_GALLERIES)
+        transaction.end_feeds()
         connection.execute("COMMIT")
 
     def _last_commit(self) -> Mark:
-        row = Reader(self).row(RECORD, "WHERE name = 'commit'")
-        if row is None:
-            raise self.damage("the number of its last commit is missing")
-        return Mark(*COMMIT.unpack(row["value"]))
+        for row in Reader(self).rows(RECORD, "WHERE name = 'commit'"):
+            return Mark(*COMMIT.unpack(row["value"]))
+        raise self.damage("the number of its last commit is missing")
 
     def _require_acknowledged(
         self, newest_marks: dict[int, Mark], acknowledged: dict[int, Mark]
@@ -393,8 +335,7 @@ class Database:
         acknowledged = self.marks.read(feeds)
         for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
             mark = acknowledged.get(gallery_id, Mark(-1, b""))
-            rows = Reader(self).execute(REMOVED_SLOTS, (gallery_id, mark.seq))
-            slots = [slot for (text,) in rows for slot in slots_of(text)]
+            slots = Reader(self).removed_slots(gallery_id, mark)
             for side in self.sides(gallery_id) if slots else ():
                 side.clear(slots)
         self.marks.note(feeds)
@@ -418,12 +359,11 @@ class Database:
             "SELECT gallery_id, next_slot, next_side, side, dimension, staged_side, "
             "staged_dimension FROM galleries"
         )
-        present = self.vectors.there()
         for gallery_id, next_slot, next_side, *sides in Reader(self).execute(statement):
             # A writer may have been killed before the commit that makes this side known.
             self.vectors.remove(gallery_id, next_side)
             for side, dimension in (sides[:2], sides[2:]):
-                if (gallery_id, side) in present:
+                if side is not None and self.vectors.path(gallery_id, side).exists():
                     file = self.vectors.open(gallery_id, side, dimension or 1)
                     # No vectors are committed before the dimension is known.
                     file.cut(next_slot if dimension else 0)
@@ -436,10 +376,12 @@ class Database:
             for work in batch:
                 work.error = error
         for work in batch:
-            if work.error is None:
-                work.done.set_result(work.result)
+            if isinstance(work.error, OSError | sqlite3.OperationalError):
+                work.done.set_exception(_storage_failure(NOT_WRITTEN, work.error))
+            elif work.error is not None:
+                work.done.set_exception(work.error)
             else:
-                work.done.set_exception(_as_storage_failure(work.error))
+                work.done.set_result(work.result)
 
     def _commit(self, batch: Sequence[_Work]) -> None:
         connection = self.connection()
@@ -449,18 +391,16 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
-                transactions: list[Transaction | None] = []
+                whole = Transaction(self)
                 for work in batch:
-                    transactions.append(self._run(connection, work, tuple(transactions)))
-                succeeded = [transaction for transaction in transactions if transaction is not None]
+                    self._run(connection, work, whole)
                 if connection.total_changes == changed_before:
                     connection.execute("ROLLBACK")
                     return
-                self._write_vectors(succeeded)
-                notes = [note for transaction in succeeded for note in transaction.notes]
-                feeds = add_changes(Transaction(self), notes)
-                deleted = [note.gallery_id for note in notes if note.kind == "gallery_deleted"]
-                self.marks.note(dict.fromkeys(deleted))
+                for file in whole.unsynced:
+                    file.sync()
+                feeds = whole.end_feeds()
+                self.marks.note(dict.fromkeys(whole.marks.keys() - feeds.keys()))
                 connection.execute(NOTE_COMMIT, (COMMIT.pack(*commit),))
                 failpoint("record.before-commit")
                 connection.execute("COMMIT")
@@ -474,23 +414,21 @@ class Database:
         try:
             self._settle({**feeds, COMMITS: commit})
         except OSError as error:
-            for work, transaction in zip(batch, transactions, strict=True):
-                if transaction is not None and transaction.removes:
-                    work.error = _not_overwritten(error)
+            for work in batch:
+                if work.removes:
+                    work.error = _storage_failure(NOT_OVERWRITTEN, error)
         failpoint("record.settled")
-        self.deleted.add(crop_id for transaction in succeeded for crop_id in transaction.deleted)
-        removes = any(transaction.removes for transaction in succeeded)
-        if self._log_has_deleted or removes or file_bytes(self._log) > LOG_BYTES:
+        self.deleted.add(whole.deleted)
+        if self._log_has_deleted or whole.removes or file_bytes(self._log) > LOG_BYTES:
             self._empty_log()
 
-    def _run(
-        self, connection: sqlite3.Connection, work: _Work, earlier: Sequence[Transaction | None]
-    ) -> Transaction | None:
-        """Run a rule; return None if it failed and was rolled back."""
-        transaction = Transaction(self, earlier=earlier)
+    def _run(self, connection: sqlite3.Connection, work: _Work, whole: Transaction) -> None:
+        """Run a rule and add what it did to the whole commit, or roll it back if it fails."""
+        transaction = Transaction(self, dict(whole.marks))
         connection.execute("SAVEPOINT rule")
         try:
-            work.result = work.rule(transaction)
+            with self.naming_errors():
+                work.result = work.rule(transaction)
         except BaseException as error:
             # A full disk rolls back the whole transaction, with the changes of other rules.
             if not connection.in_transaction:
@@ -498,17 +436,10 @@ class Database:
             connection.execute("ROLLBACK TO rule")
             connection.execute("RELEASE rule")
             work.error = error
-            return None
-        connection.execute("RELEASE rule")
-        return transaction
-
-    def _write_vectors(self, transactions: Iterable[Transaction]) -> None:
-        files: dict[tuple[int, int, int], dict[int, Vector]] = {}
-        for transaction in transactions:
-            for place, vectors in transaction.vectors.items():
-                files.setdefault(place, {}).update(vectors)
-        for (gallery_id, side, dimension), vectors in files.items():
-            self.vectors.open(gallery_id, side, dimension).write(vectors)
+        else:
+            connection.execute("RELEASE rule")
+            work.removes = transaction.removes
+            whole.add(transaction)
 
     def _empty_log(self) -> None:
         """Checkpoint the write-ahead log, then overwrite it and the free space of the file.
@@ -557,39 +488,13 @@ def transactional(
     return run
 
 
-def open_connection(address: str | Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        address, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, uri=True
-    )
-    connection.row_factory = sqlite3.Row
-    connection.create_function("row_crc", -1, row_crc, deterministic=True)
-    # A statement over a large gallery may run for minutes, which looks like a hanging disk.
-    connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
-    return connection
-
-
 def stored_uri(path: Path) -> str:
     # In a read-only folder SQLite cannot create its log, and the file cannot change.
     option = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
     return f"file:{quote(str(path))}?mode=ro{option}"
 
 
-def _as_storage_failure(error: BaseException) -> BaseException:
-    """Return a `StorageFailed` for an error of the disk or SQLite, and other errors as they are."""
-    if not isinstance(error, OSError | sqlite3.OperationalError):
-        return error
-    failure = StorageFailed(
-        f"the record could not be written ({error}); nothing was stored, free space in the data "
-        "directory and send the request again"
-    )
-    failure.__cause__ = error
-    return failure
-
-
-def _not_overwritten(error: OSError) -> ServiceError:
-    failure = StorageFailed(
-        f"the crops are removed, but their vectors could not be overwritten on the disk ({error}); "
-        "the next change of the gallery, or the next start, tries again"
-    )
+def _storage_failure(sentence: str, error: BaseException) -> ServiceError:
+    failure = StorageFailed(sentence.format(error))
     failure.__cause__ = error
     return failure

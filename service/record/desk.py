@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import replace
-from datetime import UTC, date, datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from pydantic import TypeAdapter
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from service.errors import InvalidField
+from gmn_client.models import (
+    CaseDetail,
+    Cases,
+    Decision,
+    KeptSearch,
+    KeptSearches,
+    OpenedSearch,
+    Review,
+    Reviews,
+)
+from service.errors import InvalidField, UnknownCase, UnknownQuery
+from service.record.crop_rows import read_by_id
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import (
@@ -23,31 +33,86 @@ from service.record.schema import (
     SEARCHES,
     SHOWN,
     as_micros,
-    as_moment,
+    now_micros,
 )
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, batches
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, as_values
 from service.record.values import (
     MOST_CASES,
     MOST_CASES_OF_KEY,
     MOST_IN_CASE,
-    Case,
-    CaseEntry,
-    CaseFields,
-    KeptQuery,
-    KeptResult,
     Picture,
-    Review,
+    new_crop_id,
 )
 
-RESULTS = TypeAdapter(list[KeptResult])
 SEARCHES_AT_ONCE = 200
+# Names of the values that follow the crop's id in each kept result.
+SCORES = ("cosine", "pair_logit", "probability", "verdict")
 # SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {
-    "key": "key_id = ?",
-    "crop": "query_id IN (SELECT query_id FROM shown WHERE crop_id = ?)",
+    "key": "searches.key_id = ?",
+    "case": "query_id IN (SELECT query_id FROM case_searches WHERE case_id = ?)",
     "reviewed": "? = '' AND query_id IN (SELECT query_id FROM reviews)",
-    "days": "? = '' AND query_id NOT IN (SELECT query_id FROM case_searches)",
 }
+# Tables beside `searches`, and columns of them. The first result has its current label.
+BESIDE_SEARCHES = """
+JOIN galleries USING (gallery_id)
+LEFT JOIN crops ON crops.gallery_id = searches.gallery_id
+    AND crops.crop_id = json_extract(results, '$[0][0]')
+LEFT JOIN people ON people.person_id = crops.person_id
+"""
+OF_SEARCHES = """,
+'/v1/galleries/' || galleries.name AS gallery_url,
+crops.crop_id AS best_id,
+people.name AS best_identity,
+(SELECT json_group_array(case_id) FROM (
+    SELECT case_id FROM case_searches WHERE case_searches.query_id = searches.query_id
+    ORDER BY added_at
+)) AS case_ids,
+(SELECT count(*) FROM reviews
+    WHERE reviews.query_id = searches.query_id AND decision = 'confirmed') AS confirmed,
+(SELECT count(*) FROM reviews
+    WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected
+"""
+BESIDE_REVIEWS = """
+JOIN searches USING (query_id)
+JOIN galleries USING (gallery_id)
+JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = reviews.crop_id
+LEFT JOIN people USING (person_id)
+"""
+OF_REVIEWS = """,
+people.name AS identity,
+'/v1/galleries/' || galleries.name || '/crops/' || reviews.crop_id || '/image' AS image_url,
+iif(searches.content_type IS NULL, NULL,
+    '/v1/galleries/' || galleries.name || '/queries/' || query_id || '/image') AS query_image_url
+"""
+# The crops that identify the person searched for: those searched by, the confirmed ones, and a
+# first result that is a `match` unless it was rejected.
+IDENTIFYING = """
+INSERT INTO shown (query_id, crop_id)
+SELECT query_id, crop_id FROM searches WHERE query_id = :query_id AND crop_id IS NOT NULL
+UNION SELECT query_id, value FROM searches, json_each(request, '$.crop_ids')
+WHERE query_id = :query_id
+UNION SELECT query_id, crop_id FROM reviews WHERE query_id = :query_id AND decision = 'confirmed'
+UNION SELECT query_id, json_extract(results, '$[0][0]') FROM searches
+WHERE query_id = :query_id AND json_extract(results, '$[0][4]') = 'match' AND NOT EXISTS (
+    SELECT 1 FROM reviews WHERE reviews.query_id = searches.query_id
+    AND reviews.crop_id = json_extract(results, '$[0][0]') AND decision = 'rejected'
+)
+"""
+# The crops that identify the person searched for are all deleted.
+IS_LOST = """
+EXISTS (SELECT 1 FROM shown WHERE shown.query_id = searches.query_id) AND NOT EXISTS (
+    SELECT 1 FROM shown JOIN crops USING (crop_id)
+    WHERE shown.query_id = searches.query_id AND crops.gallery_id = searches.gallery_id
+)
+"""
+IN_NO_CASE = "query_id NOT IN (SELECT query_id FROM case_searches)"
+IS_DUE = f"(created_at < ? AND {IN_NO_CASE} OR {IS_LOST})"
+ONLY_IN_CASE = """
+SELECT query_id FROM case_searches JOIN searches USING (query_id) WHERE case_id = :case_id
+AND (:key_id IS NULL OR key_id = :key_id)
+AND query_id NOT IN (SELECT query_id FROM case_searches WHERE case_id != :case_id)
+"""
 
 
 class KeptQueries(RecordPart):
@@ -58,65 +123,118 @@ class KeptQueries(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        searches: Sequence[tuple[KeptQuery, bytes | None]],
+        searches: Sequence[tuple[Mapping[str, Any], bytes | None]],
         most: int,
-    ) -> tuple[list[str], int]:
-        """Store searches with their pictures; beyond `most`, the oldest outside cases are deleted.
+    ) -> tuple[set[str], int]:
+        """Store searches, beyond `most` in place of the oldest ones outside cases.
+
+        Args:
+            searches: columns of each search, except for its gallery, and its picture.
 
         Returns:
             The ids of the stored searches, and the number of deleted ones. A search is not stored
             if cases leave no room for it, or if the crops of its person have been deleted.
         """
         require_entry(transaction, gallery_id)
-        lost = _lost(transaction, gallery_id, [search for search, _ in searches])
-        new = [(search, picture) for search, picture in searches if search not in lost]
-        count = _count(transaction, gallery_id)
-        oldest = transaction.execute(
-            "SELECT query_id FROM searches WHERE gallery_id = ? AND "
-            "query_id NOT IN (SELECT query_id FROM case_searches) ORDER BY query_id LIMIT ?",
-            (gallery_id, max(0, count + len(new) - most)),
+        for search, picture in searches:
+            query_id = search["query_id"]
+            transaction.insert(SEARCHES, {"gallery_id": gallery_id, **search})
+            if picture is not None:
+                transaction.insert(SEARCH_PICTURES, {"query_id": query_id, "content": picture})
+            find_identifying(transaction, query_id)
+        new = {search["query_id"] for search, _ in searches}
+        of_gallery = "SELECT query_id FROM searches WHERE gallery_id = ?"
+        lost = transaction.column(
+            f"{of_gallery} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, as_json(new))
         )
-        removed = drop_searches(transaction, gallery_id, [query_id for (query_id,) in oldest])
-        new = new[: max(0, most - count + removed)]
-        for search, picture in new:
-            _insert(transaction, gallery_id, search, picture)
-        return [search.query_id for search, _ in new], removed
-
-    def get(self, gallery_id: int, query_id: str) -> KeptQuery | None:
-        return next(iter(read_searches(self._reader, gallery_id, [query_id])), None)
+        drop_searches(transaction, gallery_id, lost)
+        surplus = transaction.column(
+            f"{of_gallery} AND {IN_NO_CASE} ORDER BY query_id LIMIT ?",
+            (gallery_id, max(0, _count(transaction, gallery_id) - most)),
+        )
+        drop_searches(transaction, gallery_id, surplus)
+        return new.difference(lost, surplus), len(set(surplus) - new)
 
     def page(
-        self, gallery_id: int, before: str | None, limit: int, *found_by: str
-    ) -> list[KeptQuery]:
+        self,
+        gallery_id: int,
+        kept_for: timedelta,
+        before: str | None,
+        limit: int,
+        found_by: str = "key",
+        value: str | None = None,
+    ) -> KeptSearches:
         """Return up to `limit` searches older than `before`, newest first.
 
         Args:
-            found_by: a key of `FOUND_BY` and its value; empty for all searches.
+            kept_for: time after which searches in no case are deleted.
+            found_by: a key of `FOUND_BY`, and its value; None for all searches.
         """
-        conditions: dict[str, str | int | None] = {
-            "gallery_id = ?": gallery_id,
-            "query_id < ?": before,
+        query_ids, cursor = _newest(self._reader, gallery_id, before, limit, found_by, value)
+        searches = _read_searches(self._reader, query_ids, kept_for)
+        results = [KeptSearch.model_validate(search) for search in searches]
+        return KeptSearches(results=results, next_cursor=cursor)
+
+    def open(self, gallery_id: int, kept_for: timedelta, query_id: str) -> OpenedSearch:
+        """Return a search and its answer with current labels; raises `UnknownQuery`."""
+        with self._database.read() as reader:
+            require_search(reader, gallery_id, query_id)
+            (search,) = _read_searches(reader, [query_id], kept_for)
+            reviews = reader.rows(REVIEWS, "WHERE query_id = ?", (query_id,))
+            crop_ids = [crop_id for crop_id, *_ in search["results"]]
+            crop_ids += [review["crop_id"] for review in reviews]
+            crops = {crop.crop_id: crop for crop in read_by_id(reader, gallery_id, crop_ids)}
+        results = [
+            {
+                **asdict(crops[crop_id]),
+                **dict(zip(SCORES, scores, strict=True)),
+                "rank": rank,
+                "image_url": f"{search['gallery_url']}/crops/{crop_id}/image",
+            }
+            for rank, (crop_id, *scores) in enumerate(search["results"], 1)
+            if crop_id in crops
+        ]
+        names = {crop.crop_id: crop.identity for crop in crops.values()}
+        fields = {
+            "answer": {**search["answer"], "results": results, "query_id": query_id},
+            "removed": search["count"] - len(results),
+            "reviews": [
+                {**as_values(review), "identity": names.get(review["crop_id"])}
+                for review in reviews
+            ],
         }
-        if found_by:
-            conditions[FOUND_BY[found_by[0]]] = found_by[1]
-        wanted, values = all_of(conditions)
-        rows = self._reader.execute(
-            f"SELECT query_id FROM searches WHERE {wanted} ORDER BY query_id DESC LIMIT ?",
-            [*values, limit],
-        )
-        return read_searches(self._reader, gallery_id, [query_id for (query_id,) in rows])
+        return OpenedSearch.model_validate(search | fields)
+
+    def result_ids(self, gallery_id: int, query_id: str) -> list[str]:
+        """Return the ids of a search's kept results, best first; raises `UnknownQuery`."""
+        search = require_search(self._reader, gallery_id, query_id)
+        return [crop_id for crop_id, *_ in from_json(search["results"])]
+
+    def reviews(
+        self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
+    ) -> Reviews:
+        """Return the reviews of up to `limit` searches older than `before`, the newest first.
+
+        Reviews of deleted crops are left out.
+        """
+        query_ids, cursor = _newest(self._reader, gallery_id, before, limit, found_by, value)
+        order = "ORDER BY query_id DESC, reviews.crop_id"
+        clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
+        rows = self._reader.rows(REVIEWS, clauses, (as_json(query_ids),), OF_REVIEWS)
+        results = [Review.model_validate(as_values(row)) for row in rows]
+        return Reviews(results=results, next_cursor=cursor)
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
-        """Return the picture of a search; None if it has none or does not exist.
+        """Return the picture of a search; None if it has none.
 
         Raises:
+            UnknownQuery: there is no such search.
             DamagedRecord: the picture is missing or does not match its checksum.
         """
         with self._database.read() as reader:
-            of_search = (gallery_id, query_id)
-            search = reader.row(SEARCHES, "WHERE gallery_id = ? AND query_id = ?", of_search)
+            search = require_search(reader, gallery_id, query_id)
             picture = reader.row(SEARCH_PICTURES, "WHERE query_id = ?", (query_id,))
-        if search is None or search["content_type"] is None:
+        if search["content_type"] is None:
             return None
         if picture is None:
             raise self._database.damage(f"the picture of search {query_id} is gone")
@@ -129,130 +247,105 @@ class KeptQueries(RecordPart):
         gallery_id: int,
         query_id: str,
         crop_ids: Sequence[str],
-        review: Review | None,
-    ) -> KeptQuery | None:
-        """Set, or with None remove, the reviews of results; return None if there is no such search.
+        decision: Decision | None,
+        key_id: str,
+    ) -> None:
+        """Set, or with None remove, the reviews of results; raises `UnknownQuery`.
 
         Deleted crops are not reviewed: forgetting could not find the search through them.
         """
-        require_entry(transaction, gallery_id)
-        if not read_searches(transaction, gallery_id, [query_id]):
-            return None
-        transaction.change_many(
-            "DELETE FROM reviews WHERE query_id = ? AND crop_id = ?",
-            [(query_id, crop_id) for crop_id in crop_ids],
-        )
-        if review:
-            values = {
-                "decision": review.decision,
-                "key_id": review.key_id,
-                "reviewed_at": as_micros(review.reviewed_at),
-            }
-            present = _existing_crops(transaction, gallery_id, crop_ids)
-            reviewed = [{"query_id": query_id, "crop_id": crop_id, **values} for crop_id in present]
-            transaction.insert(REVIEWS, *reviewed)
-        (search,) = read_searches(transaction, gallery_id, [query_id])
-        transaction.change("DELETE FROM shown WHERE query_id = ?", (query_id,))
-        _insert_shown(transaction, search)
-        return search
+        require_search(transaction, gallery_id, query_id)
+        reviewed = as_json(crop_ids)
+        delete = f"DELETE FROM reviews WHERE query_id = ? AND crop_id IN {AMONG}"
+        transaction.change(delete, (query_id, reviewed))
+        if decision:
+            transaction.change(
+                "INSERT INTO reviews (query_id, crop_id, decision, key_id, reviewed_at) "
+                "SELECT ?, crop_id, ?, ?, ? FROM crops "
+                f"WHERE gallery_id = ? AND crop_id IN {AMONG}",
+                (query_id, decision, key_id, now_micros(), gallery_id, reviewed),
+            )
+        find_identifying(transaction, query_id)
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
-        """Delete the existing ones of these searches, also from cases; return their number."""
         return drop_searches(transaction, gallery_id, query_ids)
 
-    def due(self, gallery_id: int, before: datetime) -> list[str]:
-        """Return old searches outside cases, and searches for a person who has no crops left."""
-        due: list[str] = []
-        last = ""
-        statement = (
-            "SELECT query_id FROM searches WHERE gallery_id = ? AND query_id > ? "
-            "ORDER BY query_id LIMIT ?"
-        )
-        while True:
-            rows = self._reader.execute(statement, (gallery_id, last, SEARCHES_AT_ONCE))
-            if not rows:
-                return due
-            query_ids = [query_id for (query_id,) in rows]
-            due += _due(self._reader, gallery_id, query_ids, before)
-            last = query_ids[-1]
+    def has_due(self, gallery_id: int, before: datetime) -> bool:
+        return bool(_due(self._reader, gallery_id, before, 1))
 
-    def expire(self, gallery_id: int, query_ids: Sequence[str], before: datetime) -> int:
-        """Delete those of these searches that are still `due`; return their number."""
-        parts = batches(query_ids, SEARCHES_AT_ONCE)
-        return sum(self._expire(gallery_id, batch, before) for batch in parts)
+    def expire(self, gallery_id: int, before: datetime) -> int:
+        """Delete searches outside cases from before a time, and those for a deleted person.
+
+        Returns:
+            The number of deleted searches.
+        """
+        expired = 0
+        while count := self._expire_some(gallery_id, before):
+            expired += count
+        return expired
 
     @transactional
-    def _expire(
-        self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str], before: datetime
-    ) -> int:
-        require_entry(transaction, gallery_id)
-        due = _due(transaction, gallery_id, query_ids, before)
+    def _expire_some(self, transaction: Transaction, gallery_id: int, before: datetime) -> int:
+        due = _due(transaction, gallery_id, before, SEARCHES_AT_ONCE)
         return drop_searches(transaction, gallery_id, due)
 
 
-class Cases(RecordPart):
-    """The cases of galleries."""
+class StoredCases(RecordPart):
+    """The cases of galleries; each method raises `UnknownCase` for a case that does not exist."""
 
     @transactional
     def create(
-        self, transaction: Transaction, gallery_id: int, case: Case, most: int = MOST_CASES
-    ) -> None:
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        name: str,
+        notes: str,
+        key_id: str,
+        most: int = MOST_CASES,
+    ) -> CaseDetail:
         """Store a new case; raises `InvalidField` if the gallery or key has too many."""
         require_entry(transaction, gallery_id)
         statement = "SELECT count(*) FROM cases WHERE gallery_id = ?"
         cases = transaction.value(statement, (gallery_id,))
-        cases_of_key = transaction.value(f"{statement} AND key_id = ?", (gallery_id, case.key_id))
+        cases_of_key = transaction.value(f"{statement} AND key_id = ?", (gallery_id, key_id))
         if cases >= MOST_CASES or cases_of_key >= most:
             raise InvalidField(
                 f"name: the gallery has {cases:,} cases, {cases_of_key} of them of this key; "
                 f"{MOST_CASES:,} are the limit, and {MOST_CASES_OF_KEY} for a key without admin; "
                 "export and delete closed ones"
             )
-        transaction.insert(
-            CASES,
-            {
-                "case_id": case.case_id,
-                "gallery_id": gallery_id,
-                "name": case.name,
-                "notes": case.notes,
-                "created_at": as_micros(case.created_at),
-                "changed_at": as_micros(case.changed_at),
-                "key_id": case.key_id,
-            },
-        )
+        case_id = new_crop_id()
+        now = now_micros()
+        case = {"case_id": case_id, "gallery_id": gallery_id, "name": name, "notes": notes}
+        case |= {"created_at": now, "changed_at": now, "key_id": key_id}
+        transaction.insert(CASES, case)
+        return _read_case(transaction, gallery_id, case_id)
 
-    def get(self, gallery_id: int, case_id: str) -> Case | None:
-        return _read_case(self._reader, gallery_id, case_id)
+    def get(self, gallery_id: int, case_id: str) -> CaseDetail:
+        with self._database.read() as reader:
+            return _read_case(reader, gallery_id, case_id)
 
-    def page(self, gallery_id: int, before: str | None, limit: int) -> list[Case]:
-        """Return up to `limit` cases older than `before`, newest first."""
-        older = "WHERE gallery_id = ? AND (? IS NULL OR case_id < ?) ORDER BY case_id DESC LIMIT ?"
-        rows = self._reader.rows(CASES, older, (gallery_id, before, before, limit))
-        return [_as_case(self._reader, row) for row in rows]
-
-    def searches(
-        self, gallery_id: int, case: Case, before: str | None, limit: int
-    ) -> list[KeptQuery]:
-        """Return up to `limit` searches of a case older than `before`, newest first."""
-        query_ids = sorted(case.queries, reverse=True)
-        older = [query_id for query_id in query_ids if before is None or query_id < before]
-        return read_searches(self._reader, gallery_id, older[:limit])
+    def page(self, gallery_id: int, before: str | None, limit: int) -> Cases:
+        wanted, values = all_of({"gallery_id = ?": gallery_id, "case_id < ?": before})
+        with self._database.read() as reader:
+            cases = _read_cases(
+                reader, f"{wanted} ORDER BY case_id DESC LIMIT ?", [*values, limit + 1]
+            )
+        cursor = cases[limit - 1].case_id if len(cases) > limit else None
+        return Cases(results=cases[:limit], next_cursor=cursor)
 
     @transactional
     def change(
-        self, transaction: Transaction, gallery_id: int, case_id: str, fields: CaseFields
-    ) -> Case | None:
-        """Change the name or notes of a case; return None if it does not exist."""
+        self, transaction: Transaction, gallery_id: int, case_id: str, fields: Mapping[str, str]
+    ) -> CaseDetail:
         case = _read_case(transaction, gallery_id, case_id)
-        if case is None:
-            return None
-        changed = replace(case, **fields, changed_at=datetime.now(UTC))
+        changed = case.model_copy(update=fields)
         transaction.change(
             "UPDATE cases SET name = ?, notes = ?, changed_at = ? WHERE case_id = ?",
-            (changed.name, changed.notes, as_micros(changed.changed_at), case_id),
+            (changed.name, changed.notes, now_micros(), case_id),
         )
-        return changed
+        return _read_case(transaction, gallery_id, case_id)
 
     @transactional
     def hold(
@@ -263,75 +356,62 @@ class Cases(RecordPart):
         query_id: str,
         note: str | None,
         most: int | None = None,
-    ) -> Case | None:
+    ) -> CaseDetail:
         """Add a search to a case or change its note; None as `note` removes it from the case.
 
         Args:
             most: limit on the searches in all cases of the case's key; None for no limit.
 
-        Returns:
-            The case; None if the case or the search does not exist.
+        Raises:
+            UnknownQuery: there is no such search, or the case does not hold it.
         """
         case = _read_case(transaction, gallery_id, case_id)
-        searches = read_searches(transaction, gallery_id, [query_id])
-        if case is None or not searches or (note is None and query_id not in case.queries):
-            return None
-        ids = (case_id, query_id)
-        if note is None:
-            statement = "DELETE FROM case_searches WHERE case_id = ? AND query_id = ?"
-            transaction.change(statement, ids)
-        elif query_id in case.queries:
-            statement = "UPDATE case_searches SET note = ? WHERE case_id = ? AND query_id = ?"
-            transaction.change(statement, (note, *ids))
-        else:
-            _require_room(transaction, gallery_id, case, most)
-            added = {"case_id": case_id, "query_id": query_id, "note": note}
-            now = as_micros(datetime.now(UTC))
-            transaction.insert(CASE_SEARCHES, {**added, "added_at": now})
-        _update_changed_at(transaction, case_id)
+        require_search(transaction, gallery_id, query_id)
+        if note is not None:
+            if query_id not in (search.query_id for search in case.queries):
+                _require_room(transaction, gallery_id, case, most)
+            transaction.change(
+                "INSERT INTO case_searches (case_id, query_id, added_at, note) "
+                "VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET note = excluded.note",
+                (case_id, query_id, now_micros(), note),
+            )
+        elif not transaction.change(
+            "DELETE FROM case_searches WHERE case_id = ? AND query_id = ?", (case_id, query_id)
+        ):
+            raise UnknownQuery(require_entry(transaction, gallery_id).name, query_id)
+        statement = "UPDATE cases SET changed_at = ? WHERE case_id = ?"
+        transaction.change(statement, (now_micros(), case_id))
         return _read_case(transaction, gallery_id, case_id)
 
     @transactional
     def delete(
         self, transaction: Transaction, gallery_id: int, case_id: str, key_id: str | None = None
-    ) -> int | None:
-        """Delete a case and its searches that are in no other case.
+    ) -> int:
+        """Delete a case and its searches that are in no other case; return their number.
 
         Args:
             key_id: delete only searches of this key and release the others; None deletes all.
-
-        Returns:
-            The number of deleted searches, or None if there is no such case.
         """
-        case = _read_case(transaction, gallery_id, case_id)
-        if case is None:
-            return None
-        searches = read_searches(transaction, gallery_id, case.queries)
+        _read_case(transaction, gallery_id, case_id)
+        deleted = transaction.column(ONLY_IN_CASE, {"case_id": case_id, "key_id": key_id})
         transaction.removes = True
         transaction.change("DELETE FROM cases WHERE case_id = ?", (case_id,))
-        only_here = [search for search in searches if search.cases == (case_id,)]
-        deleted = [search.query_id for search in only_here if key_id in (None, search.key_id)]
         return drop_searches(transaction, gallery_id, deleted)
 
 
-def read_searches(reader: Reader, gallery_id: int, query_ids: Collection[str]) -> list[KeptQuery]:
-    clauses = f"WHERE gallery_id = ? AND query_id IN {AMONG}"
-    rows = reader.rows(SEARCHES, clauses, (gallery_id, as_json(query_ids)))
-    rows_by_id = {row["query_id"]: row for row in rows}
-    clauses_by_search = f"WHERE query_id IN {AMONG}"
-    ids = (as_json(rows_by_id),)
-    reviews: defaultdict[str, dict[str, Review]] = defaultdict(dict)
-    for row in reader.rows(REVIEWS, clauses_by_search, ids):
-        review = Review(row["decision"], as_moment(row["reviewed_at"]), row["key_id"])
-        reviews[row["query_id"]][row["crop_id"]] = review
-    cases: defaultdict[str, list[str]] = defaultdict(list)
-    for row in reader.rows(CASE_SEARCHES, f"{clauses_by_search} ORDER BY added_at", ids):
-        cases[row["query_id"]].append(row["case_id"])
-    return [
-        _as_search(rows_by_id[query_id], reviews[query_id], cases[query_id])
-        for query_id in dict.fromkeys(query_ids)
-        if query_id in rows_by_id
-    ]
+def require_search(reader: Reader, gallery_id: int, query_id: str) -> sqlite3.Row:
+    """Return the row of a search; raises `UnknownQuery`."""
+    clauses = "WHERE gallery_id = ? AND query_id = ?"
+    row = reader.row(SEARCHES, clauses, (gallery_id, query_id))
+    if row is None:
+        raise UnknownQuery(require_entry(reader, gallery_id).name, query_id)
+    return row
+
+
+def find_identifying(transaction: Transaction, query_id: str) -> None:
+    """Note which crops identify the person of a search: it is deleted with the last of them."""
+    transaction.change("DELETE FROM shown WHERE query_id = ?", (query_id,))
+    transaction.change(IDENTIFYING, {"query_id": query_id})
 
 
 def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -346,89 +426,88 @@ def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
     return searches
 
 
-def _count(reader: Reader, gallery_id: int) -> int:
-    statement = "SELECT count(*) FROM searches WHERE gallery_id = ?"
-    return int(reader.value(statement, (gallery_id,)))
-
-
-def _insert(
-    transaction: Transaction, gallery_id: int, search: KeptQuery, picture: bytes | None
-) -> None:
-    transaction.insert(
-        SEARCHES,
-        {
-            "query_id": search.query_id,
-            "gallery_id": gallery_id,
-            "key_id": search.key_id,
-            "created_at": as_micros(search.created_at),
-            "request": to_json(search.request).decode(),
-            "answer": to_json(search.answer).decode(),
-            "results": to_json(search.results).decode(),
-            "crop_id": search.crop_id,
-            "content_type": search.content_type,
-        },
-    )
-    _insert_shown(transaction, search)
-    if picture is not None:
-        transaction.insert(SEARCH_PICTURES, {"query_id": search.query_id, "content": picture})
-
-
-def _insert_shown(transaction: Transaction, search: KeptQuery) -> None:
-    shown = [{"query_id": search.query_id, "crop_id": crop_id} for crop_id in search.shows]
-    transaction.insert(SHOWN, *shown)
-
-
 def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
     if not query_ids:
         return 0
     transaction.removes = True
     values = (gallery_id, as_json(query_ids))
-    counts = transaction.tuples(
-        "SELECT case_id, count(*) FROM case_searches JOIN searches USING (query_id) "
-        f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id",
-        values,
-    )
     today = datetime.now(UTC).date().isoformat()
-    for case_id, searches in counts:
-        transaction.change(
-            "INSERT INTO case_deletions (case_id, day, searches) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET searches = searches + excluded.searches",
-            (case_id, today, searches),
-        )
-        _update_changed_at(transaction, case_id)
+    transaction.change(
+        "INSERT INTO case_deletions (case_id, day, searches) SELECT case_id, ?, count(*) "
+        "FROM case_searches JOIN searches USING (query_id) "
+        f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id "
+        "ON CONFLICT DO UPDATE SET searches = searches + excluded.searches",
+        (today, *values),
+    )
+    transaction.change(
+        "UPDATE cases SET changed_at = ? WHERE gallery_id = ? AND case_id IN "
+        f"(SELECT case_id FROM case_searches WHERE query_id IN {AMONG})",
+        (now_micros(), *values),
+    )
     delete = f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
     return transaction.change(delete, values)
 
 
-def _update_changed_at(transaction: Transaction, case_id: str) -> None:
-    now = as_micros(datetime.now(UTC))
-    transaction.change("UPDATE cases SET changed_at = ? WHERE case_id = ?", (now, case_id))
+def _newest(
+    reader: Reader,
+    gallery_id: int,
+    before: str | None,
+    limit: int,
+    found_by: str,
+    value: str | None,
+) -> tuple[list[str], str | None]:
+    """Return the ids of a page of searches, newest first, and the cursor of the next page."""
+    conditions = {"searches.gallery_id = ?": gallery_id, "query_id < ?": before}
+    wanted, values = all_of({**conditions, FOUND_BY[found_by]: value})
+    query_ids = reader.column(
+        f"SELECT query_id FROM searches WHERE {wanted} ORDER BY query_id DESC LIMIT ?",
+        [*values, limit + 1],
+    )
+    return query_ids[:limit], query_ids[limit - 1] if len(query_ids) > limit else None
 
 
-def _due(reader: Reader, gallery_id: int, query_ids: Sequence[str], before: datetime) -> list[str]:
-    searches = read_searches(reader, gallery_id, query_ids)
-    lost = _lost(reader, gallery_id, searches)
-    return [
-        search.query_id
-        for search in searches
-        if search in lost or (search.created_at < before and not search.cases)
-    ]
+def _read_searches(
+    reader: Reader, query_ids: Sequence[str], kept_for: timedelta
+) -> list[dict[str, Any]]:
+    """Read fields of `KeptSearch`, with `answer` and `results` as stored, newest first."""
+    clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
+    searches = []
+    for row in reader.rows(SEARCHES, clauses, (as_json(query_ids),), OF_SEARCHES):
+        search = as_values(row)
+        for name in ("request", "answer", "results", "case_ids"):
+            search[name] = from_json(search[name])
+        url = f"{search['gallery_url']}/queries/{search['query_id']}/image"
+        best = None
+        if search["best_id"]:
+            best = {
+                "crop_id": search["best_id"],
+                "identity": search["best_identity"],
+                "probability": search["results"][0][3],
+                "image_url": f"{search['gallery_url']}/crops/{search['best_id']}/image",
+            }
+        search |= {
+            "expires_at": None if search["case_ids"] else search["created_at"] + kept_for,
+            "purpose": search["request"].get("purpose"),
+            "verdict": search["answer"].get("verdict"),
+            "count": len(search["results"]),
+            "best": best,
+            "image_url": url if search["content_type"] else None,
+        }
+        searches.append(search)
+    return searches
 
 
-def _lost(reader: Reader, gallery_id: int, searches: Sequence[KeptQuery]) -> list[KeptQuery]:
-    crop_ids = dict.fromkeys(crop_id for search in searches for crop_id in search.shows)
-    present = set(_existing_crops(reader, gallery_id, crop_ids))
-    return [search for search in searches if search.shows and search.shows.isdisjoint(present)]
+def _due(reader: Reader, gallery_id: int, before: datetime, limit: int) -> list[str]:
+    statement = f"SELECT query_id FROM searches WHERE gallery_id = ? AND {IS_DUE} LIMIT ?"
+    return reader.column(statement, (gallery_id, as_micros(before), limit))
 
 
-def _existing_crops(reader: Reader, gallery_id: int, crop_ids: Collection[str]) -> list[str]:
-    statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
-    values = (gallery_id, as_json(crop_ids))
-    present = {crop_id for (crop_id,) in reader.execute(statement, values)}
-    return [crop_id for crop_id in dict.fromkeys(crop_ids) if crop_id in present]
+def _count(reader: Reader, gallery_id: int) -> int:
+    statement = "SELECT count(*) FROM searches WHERE gallery_id = ?"
+    return int(reader.value(statement, (gallery_id,)))
 
 
-def _require_room(reader: Reader, gallery_id: int, case: Case, most: int | None) -> None:
+def _require_room(reader: Reader, gallery_id: int, case: CaseDetail, most: int | None) -> None:
     count = reader.value(
         "SELECT count(*) FROM case_searches JOIN cases USING (case_id) "
         "WHERE gallery_id = ? AND key_id = ?",
@@ -439,47 +518,32 @@ def _require_room(reader: Reader, gallery_id: int, case: Case, most: int | None)
             f"query_id: the cases of this key hold {count:,} searches, and half of "
             "GMN_KEPT_QUERIES is the limit for a key without admin; export and delete closed cases"
         )
-    if len(case.queries) >= MOST_IN_CASE:
+    if case.count >= MOST_IN_CASE:
         raise InvalidField(
             f"query_id: the case holds {MOST_IN_CASE} searches, which is the limit; "
             "create another one"
         )
 
 
-def _read_case(reader: Reader, gallery_id: int, case_id: str) -> Case | None:
-    row = reader.row(CASES, "WHERE gallery_id = ? AND case_id = ?", (gallery_id, case_id))
-    return _as_case(reader, row) if row else None
+def _read_case(reader: Reader, gallery_id: int, case_id: str) -> CaseDetail:
+    cases = _read_cases(reader, "gallery_id = ? AND case_id = ?", (gallery_id, case_id))
+    if not cases:
+        raise UnknownCase(require_entry(reader, gallery_id).name, case_id)
+    return cases[0]
 
 
-def _as_case(reader: Reader, row: sqlite3.Row) -> Case:
-    of_case = (row["case_id"],)
-    entries = reader.rows(CASE_SEARCHES, "WHERE case_id = ? ORDER BY added_at, query_id", of_case)
-    deleted = reader.rows(CASE_DELETIONS, "WHERE case_id = ? ORDER BY day", of_case)
-    return Case(
-        case_id=row["case_id"],
-        name=row["name"],
-        notes=row["notes"],
-        created_at=as_moment(row["created_at"]),
-        changed_at=as_moment(row["changed_at"]),
-        key_id=row["key_id"],
-        queries={
-            search["query_id"]: CaseEntry(as_moment(search["added_at"]), search["note"])
-            for search in entries
-        },
-        deleted_searches={date.fromisoformat(day["day"]): day["searches"] for day in deleted},
-    )
-
-
-def _as_search(row: sqlite3.Row, reviews: dict[str, Review], cases: Sequence[str]) -> KeptQuery:
-    return KeptQuery(
-        query_id=row["query_id"],
-        created_at=as_moment(row["created_at"]),
-        key_id=row["key_id"],
-        request=from_json(row["request"]),
-        answer=from_json(row["answer"]),
-        results=RESULTS.validate_json(row["results"]),
-        crop_id=row["crop_id"],
-        content_type=row["content_type"],
-        reviews=reviews,
-        cases=tuple(cases),
-    )
+def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[CaseDetail]:
+    cases = []
+    for row in reader.rows(CASES, f"WHERE {wanted}", values):
+        of_case = (row["case_id"],)
+        searches = reader.rows(
+            CASE_SEARCHES, "WHERE case_id = ? ORDER BY added_at, query_id", of_case
+        )
+        deletions = reader.rows(CASE_DELETIONS, "WHERE case_id = ? ORDER BY day", of_case)
+        fields = {
+            "count": len(searches),
+            "queries": [as_values(search) for search in searches],
+            "deleted_searches": {deletion["day"]: deletion["searches"] for deletion in deletions},
+        }
+        cases.append(CaseDetail.model_validate(as_values(row) | fields))
+    return cases

@@ -14,7 +14,7 @@ from service.ops.data_directory import snapshot_name
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import SNAPSHOTS, STRAY_PICTURES, UNNEEDED_FILES, as_micros
-from service.record.transaction import Transaction
+from service.record.transaction import AMONG, Transaction, as_json
 
 
 class Snapshots(RecordPart):
@@ -92,8 +92,7 @@ def note_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
 
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
     """Note that files were removed, or are referred to by a row of this commit."""
-    delete = "DELETE FROM unneeded_files WHERE path = ?"
-    transaction.change_many(delete, [(path,) for path in paths])
+    transaction.change(f"DELETE FROM unneeded_files WHERE path IN {AMONG}", (as_json(paths),))
 
 
 def note_strays(
@@ -106,5 +105,5 @@ def note_strays(
 
 
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
-    delete = "DELETE FROM stray_pictures WHERE gallery_id = ? AND name = ?"
-    transaction.change_many(delete, [(gallery_id, name) for name in names])
+    delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN {AMONG}"
+    transaction.change(delete, (gallery_id, as_json(names)))

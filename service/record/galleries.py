@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -13,7 +12,6 @@ from pydantic_core import from_json, to_json
 from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
-from service.record.feeds import begin_feed
 from service.record.keys import revoke_keys_of
 from service.record.schema import (
     GALLERIES,
@@ -23,12 +21,19 @@ from service.record.schema import (
     UNNEEDED_FILES,
     as_micros,
     as_moment,
+    now_micros,
 )
-from service.record.transaction import ChangeKind, Reader, Transaction
-from service.record.values import GalleryRecord, GallerySettings, SettingsChanges
+from service.record.transaction import AMONG, ChangeKind, Reader, Transaction, as_json
+from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
 CROPS_AT_ONCE = 1000
+# Columns of a gallery under the names that `GalleryRecord` has for them.
+RENAMED = """,
+embedder AS embedding_fingerprint, staged_embedder AS staged_fingerprint, people AS identities,
+restores AS at, next_side AS sides, next_slot - 1 AS rows, staged_slot AS staged_row
+"""
+FIELDS = [field.name for field in fields(GalleryRecord)]
 # Counts of a gallery without crops or staged vectors.
 EMPTY = {
     "staged_embedder": None,
@@ -47,8 +52,8 @@ class Galleries(RecordPart):
     """Galleries and their counts."""
 
     def all(self) -> list[GalleryRecord]:
-        rows = self._reader.rows(GALLERIES, "WHERE name IS NOT NULL ORDER BY name")
-        return [as_entry(row) for row in rows]
+        clauses = "WHERE name IS NOT NULL ORDER BY name"
+        return [_as_entry(row) for row in self._reader.rows(GALLERIES, clauses, (), RENAMED)]
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
         return read_entry(self._reader, gallery_id)
@@ -66,14 +71,15 @@ class Galleries(RecordPart):
             raise GalleryConflict(
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
-        number: int = transaction.value("SELECT value FROM record WHERE name = 'next_gallery'")
-        transaction.change("UPDATE record SET value = value + 1 WHERE name = 'next_gallery'")
+        number: int = transaction.value(
+            "UPDATE record SET value = value + 1 WHERE name = 'next_gallery' RETURNING value - 1"
+        )
         values = {
             "gallery_id": number,
             "name": name,
             "embedder": embedder,
             "settings": to_json(settings).decode(),
-            "created_at": as_micros(datetime.now(UTC)),
+            "created_at": now_micros(),
             "version": 0,
             "next_slot": 1,
             "next_side": 1,
@@ -90,7 +96,7 @@ class Galleries(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        changes: SettingsChanges,
+        changes: Mapping[str, Any],
         reset_calibration: bool = False,
     ) -> GallerySettings:
         """Apply the given changes in one commit and return all settings.
@@ -165,7 +171,7 @@ class Galleries(RecordPart):
         transaction.change(
             "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
             f"SELECT gallery_id, crop_id, ? {batch} AND content_type IS NOT NULL AND NOT inside",
-            (as_micros(datetime.now(UTC)), gallery_id, last_slot),
+            (now_micros(), gallery_id, last_slot),
         )
         crops = transaction.change(f"DELETE {batch}", (gallery_id, last_slot))
         statement = "DELETE FROM checksums WHERE gallery_id = ? AND slot <= ?"
@@ -197,7 +203,7 @@ class Runtimes(RecordPart):
 
 
 def add_gallery(transaction: Transaction, values: Mapping[str, Any]) -> None:
-    begin_feed(transaction, values["gallery_id"])
+    transaction.begin_feed(values["gallery_id"])
     transaction.insert(GALLERIES, values)
 
 
@@ -217,28 +223,11 @@ def count_crops(transaction: Transaction, gallery_id: int) -> None:
     )
 
 
-def as_entry(row: sqlite3.Row) -> GalleryRecord:
-    return GalleryRecord(
-        gallery_id=row["gallery_id"],
-        name=row["name"],
-        embedding_fingerprint=row["embedder"],
-        created_at=as_moment(row["created_at"]),
-        settings=GallerySettings(**from_json(row["settings"])),
-        staged_fingerprint=row["staged_embedder"],
-        version=row["version"],
-        crops=row["crops"],
-        identities=row["people"],
-        image_bytes=row["image_bytes"],
-        at=row["restores"],
-        side=row["side"],
-        staged_side=row["staged_side"],
-        staged_crops=row["staged_crops"],
-        staged_row=row["staged_slot"],
-        sides=row["next_side"],
-        rows=row["next_slot"] - 1,
-        removals=row["removals"],
-        unnamed=row["unnamed"],
-    )
+def _as_entry(row: sqlite3.Row) -> GalleryRecord:
+    values = {name: row[name] for name in FIELDS}
+    values["settings"] = GallerySettings(**from_json(row["settings"]))
+    values["created_at"] = as_moment(row["created_at"])
+    return GalleryRecord(**values)
 
 
 def deleted_name(entry: GalleryRecord) -> str:
@@ -246,8 +235,9 @@ def deleted_name(entry: GalleryRecord) -> str:
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
-    row = reader.row(GALLERIES, "WHERE gallery_id = ? AND name IS NOT NULL", (gallery_id,))
-    return as_entry(row) if row else None
+    clauses = "WHERE gallery_id = ? AND name IS NOT NULL"
+    rows = reader.rows(GALLERIES, clauses, (gallery_id,), RENAMED)
+    return _as_entry(rows[0]) if rows else None
 
 
 def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
@@ -286,9 +276,9 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
 
 
 def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[int]) -> None:
-    transaction.change_many(
-        "DELETE FROM checksums WHERE gallery_id = ? AND slot = ?",
-        [(gallery_id, slot) for slot in slots],
+    transaction.change(
+        f"DELETE FROM checksums WHERE gallery_id = ? AND slot IN {AMONG}",
+        (gallery_id, as_json(slots)),
     )
 
 

@@ -18,8 +18,16 @@ from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.galleries import require_entry
-from service.record.schema import JOB_PROBLEMS, JOBS, as_micros, as_moment
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, marks_of
+from service.record.schema import JOB_PROBLEMS, JOBS, as_micros
+from service.record.transaction import (
+    AMONG,
+    Reader,
+    Transaction,
+    all_of,
+    as_json,
+    as_values,
+    marks_of,
+)
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
@@ -209,12 +217,8 @@ def _read(reader: Reader, job_id: str) -> Job | None:
 
 
 def _as_job(row: sqlite3.Row) -> Job:
-    values = {name: row[name] for name in JOBS.columns}
-    for name in ("parameters", "progress"):
-        values[name] = from_json(values[name])
-    for name in ("created_at", "updated_at"):
-        values[name] = as_moment(values[name])
-    return Job(**values)
+    parsed = {name: from_json(row[name]) for name in ("parameters", "progress")}
+    return Job(**(as_values(row) | parsed))
 
 
 def job_values(job: Job) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
 PRIVATE_FILE = 0o600
-ENTRY = struct.Struct("<q8sxxxxI")
+TOKEN_BYTES = 8
+ENTRY = struct.Struct(f"<q{TOKEN_BYTES}sxxxxI")
 # Entry for the record's commits, many of which belong to no feed.
 COMMITS = -1
 

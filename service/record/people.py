@@ -1,28 +1,36 @@
-"""Identities in natural order, and groups of unnamed crops that may each show one person."""
+"""Identities: in natural order, renamed, merged and forgotten; and groups of unnamed crops."""
 
 from __future__ import annotations
 
 import re
+import sqlite3
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass as stored_dataclass
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from gmn_client.models import IdentityOrder
-from service.errors import InvalidField
-from service.record.crop_rows import read_by_slot
+from gmn_client.models import CropGroups, Identities, Identity, IdentityDetail, IdentityOrder, Merge
+from service.errors import InvalidField, UnknownIdentity, UnknownMerge
+from service.record.crop_changes import relabel_crops, remove_crops, require_people
+from service.record.crop_rows import read_by_slot, read_crops
 from service.record.database import Database, RecordPart, transactional
-from service.record.desk import find_shown
-from service.record.galleries import read_entry, require_entry
-from service.record.schema import GROUPS, PEOPLE, as_moment, natural_order
-from service.record.transaction import Reader, Transaction
-from service.record.values import StoredCrop
+from service.record.desk import drop_searches, find_shown
+from service.record.galleries import next_version, read_entry, require_entry
+from service.record.schema import (
+    GROUPS,
+    MERGES,
+    PEOPLE,
+    as_micros,
+    natural_order,
+    now_micros,
+)
+from service.record.transaction import AMONG, Reader, Transaction, as_json, as_values
+from service.record.values import CropsChange, count_by_case, new_crop_id
+from service.record.watch import forget_alerts
 
 # Position of an identity in an order: a number, the name's sort key, and the name.
 Place = tuple[float, str, str]
@@ -30,129 +38,107 @@ PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 # Number of galleries whose order by crops or time is cached, with all names.
 HELD_ORDERS = 2
 NAMES_AT_ONCE = 500
+MERGES_KEPT_FOR = timedelta(days=30)
+OF_PERSON = "WHERE crops.gallery_id = ? AND crops.person_id = ? ORDER BY slot"
+OF_MERGE = (
+    "WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN "
+    "(SELECT crop_id FROM merged_crops WHERE merge_id = ?) ORDER BY slot"
+)
 # Best picture first: by quality, then size; crops without a picture come last.
 BY_PICTURE = (
     "ORDER BY CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
     "image_bytes DESC, crop_id DESC"
 )
 NUMBERS = {"crops": "count(*)", "last_seen": "max(seen_at) / 1e6"}
-
-
-@dataclass(frozen=True)
-class Person:
-    """An identity and its crops.
-
-    Attributes:
-        cameras: names of the cameras that captured the crops.
-        crop_id: the crop with the best picture.
-        pictured: this picture is stored.
-        last_seen: latest capture of any crop, or enrollment where the capture time is unknown.
-        place: position in the requested order, which can serve as a cursor.
-    """
-
-    identity: str
-    crops: int
-    cameras: Sequence[str]
-    crop_id: str
-    pictured: bool
-    last_seen: datetime
-    place: str = ""
-
-
-@stored_dataclass(frozen=True)
-class Grouping:
-    """The groups that a job found. Crops are row numbers, which name nobody once deleted.
-
-    Attributes:
-        version: version of the gallery when its crops were read.
-        groups: rows of each group, and the probability of its mean score.
-        single: number of crops in no group.
-    """
-
-    job_id: str
-    created_at: datetime
-    version: int
-    groups: list[tuple[list[int], float]]
-    single: int
-
-
-GROUPING = TypeAdapter(Grouping)
+# The order of the tables is fixed, so that the best picture is sought once for each person.
+DESCRIBED = f"""
+SELECT people.name AS identity, count(*) AS crops,
+    min(crops.seen_at) AS first_seen, max(crops.seen_at) AS last_seen,
+    json_group_array(DISTINCT crops.camera) FILTER (WHERE crops.camera IS NOT NULL) AS cameras,
+    best.crop_id,
+    iif(best.content_type IS NULL, NULL,
+        '/v1/galleries/' || galleries.name || '/crops/' || best.crop_id || '/image') AS image_url
+FROM people CROSS JOIN galleries ON galleries.gallery_id = people.gallery_id
+CROSS JOIN crops AS best ON best.gallery_id = people.gallery_id AND best.slot = (
+    SELECT slot FROM crops
+    WHERE crops.gallery_id = people.gallery_id AND crops.person_id = people.person_id
+    {BY_PICTURE} LIMIT 1
+)
+CROSS JOIN crops
+    ON crops.gallery_id = people.gallery_id AND crops.person_id = people.person_id
+WHERE people.gallery_id = ? AND people.name IN {AMONG} GROUP BY people.person_id
+"""
 
 
 class People(RecordPart):
-    """Identities with counts, pictures and times."""
+    """Identities with counts, pictures and times, and the merges that can be undone."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._sorted = lru_cache(HELD_ORDERS)(self._sort)
 
-    def names(self, gallery_id: int) -> list[str]:
-        rows = self._reader.rows(PEOPLE, "WHERE gallery_id = ? ORDER BY name", (gallery_id,))
-        return [row["name"] for row in rows]
-
     def page(
         self,
         gallery_id: int,
-        after: str,
+        cursor: str | None,
         limit: int,
         query: str = "",
         sort: IdentityOrder = "name",
-    ) -> list[Person]:
-        """Return up to `limit` identities after a position that contain `query`, ignoring case.
+    ) -> Identities:
+        """Return up to `limit` identities that contain `query`, ignoring case.
 
         Numbers in names sort numerically. `last_seen` and `crops` sort in descending order.
 
         Raises:
-            InvalidField: `after` is not a position in this order.
+            InvalidField: the cursor is not a position in this order.
         """
-        start = _read_place(after, sort) if after else None
+        start = _read_place(cursor, sort) if cursor else None
         wanted = query.casefold()
         with self._database.read() as reader:
             if sort == "name":
-                places = _find_names(reader, gallery_id, start, limit, wanted)
+                places = _find_names(reader, gallery_id, start, limit + 1, wanted)
             else:
                 entry = read_entry(reader, gallery_id)
                 ordered = self._sorted(gallery_id, sort, entry.version if entry else 0)
                 later = ordered[bisect_right(ordered, start) :] if start else ordered
-                places = [place for place in later if wanted in place[2].casefold()][:limit]
-            people = _read_people(reader, gallery_id, [name for *_, name in places])
-        positions = {
-            name: name if sort == "name" else f"{number!r}/{name}" for number, _, name in places
-        }
-        return [_as_person(row, positions[row["identity"]]) for row in people]
+                places = [place for place in later if wanted in place[2].casefold()]
+            people = _read_people(reader, gallery_id, [name for *_, name in places[:limit]])
+        next_cursor = None
+        if len(places) > limit:
+            number, _, name = places[limit - 1]
+            next_cursor = name if sort == "name" else f"{number!r}/{name}"
+        results = [
+            Identity.model_validate(person | {"cameras": len(person["cameras"])})
+            for person in people
+        ]
+        return Identities(results=results, next_cursor=next_cursor)
 
-    def get(
-        self, gallery_id: int, identity: str
-    ) -> tuple[Person, datetime, dict[str, list[str]]] | None:
-        """Return an identity, when it was first seen, and the cases of each search that shows it.
-
-        Returns:
-            None if no crop has this identity.
-        """
+    def get(self, gallery_id: int, identity: str) -> IdentityDetail:
+        """Describe an identity, with the searches that show it; raises `UnknownIdentity`."""
         with self._database.read() as reader:
             people = _read_people(reader, gallery_id, [identity])
             if not people:
-                return None
-            statement = (
-                "SELECT crop_id FROM crops WHERE gallery_id = ? AND person_id = "
-                "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?)"
+                raise UnknownIdentity(require_entry(reader, gallery_id).name, identity)
+            crop_ids = reader.column(
+                "SELECT crop_id FROM crops JOIN people USING (gallery_id, person_id) "
+                "WHERE gallery_id = ? AND name = ?",
+                (gallery_id, identity),
             )
-            crops = reader.execute(statement, (gallery_id, gallery_id, identity))
-            searches = find_shown(reader, [crop_id for (crop_id,) in crops])
-        return _as_person(people[0]), as_moment(people[0]["first_seen"]), searches
+            searches = find_shown(reader, crop_ids)
+        counts = {"kept_searches": len(searches), "cases": count_by_case(searches)}
+        return IdentityDetail.model_validate(people[0] | counts)
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
-        statement = (
-            "SELECT slot FROM crops WHERE gallery_id = ? AND person_id = "
-            f"(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?) {BY_PICTURE}"
+        slots = self._reader.column(
+            "SELECT slot FROM crops JOIN people USING (gallery_id, person_id) "
+            f"WHERE gallery_id = ? AND name = ? {BY_PICTURE}",
+            (gallery_id, identity),
         )
-        values = (gallery_id, gallery_id, identity)
-        slots = [slot for (slot,) in self._reader.execute(statement, values)]
         return slots, sorted(slots[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
         people = _read_people(self._reader, gallery_id, names)
-        return {row["identity"]: row["crops"] for row in people}
+        return {person["identity"]: person["crops"] for person in people}
 
     def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Place]:
         statement = (
@@ -161,29 +147,154 @@ class People(RecordPart):
         )
         return sorted(
             (float(number), sort_key, name)
-            for number, sort_key, name in self._reader.execute(statement, (gallery_id,))
+            for number, sort_key, name in self._reader.tuples(statement, (gallery_id,))
         )
+
+    @transactional
+    def rename(
+        self, transaction: Transaction, gallery_id: int, identity: str, new: str
+    ) -> CropsChange:
+        """Rename an identity, merging it into an existing one."""
+        entry = require_entry(transaction, gallery_id)
+        person = _find(transaction, gallery_id, identity)
+        if person is None:
+            return CropsChange(entry.version)
+        transaction.removes = True
+        crops = read_crops(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        target = _find(transaction, gallery_id, new)
+        merge_id = None
+        if target is None:
+            transaction.change(
+                "UPDATE people SET name = ?, sort_key = ? WHERE person_id = ?",
+                (new, natural_order(new), person["person_id"]),
+            )
+        else:
+            merge_id = _merge(transaction, person, target, len(crops))
+        slots = [crop.row_id for crop in crops]
+        fewer = 0 if target is None else -1
+        version = next_version(transaction, gallery_id, "relabelled", slots, people=fewer)
+        crop_ids = tuple(crop.crop_id for crop in crops)
+        return CropsChange(version, crop_ids, merge_id=merge_id)
+
+    @transactional
+    def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> CropsChange:
+        """Delete an identity's crops, the merges that name it, and the searches that show it.
+
+        Crops that were merged into another identity belong to that identity, whose merges can be
+        undone.
+        """
+        entry = require_entry(transaction, gallery_id)
+        person = _find(transaction, gallery_id, identity)
+        if person is None:
+            return CropsChange(entry.version)
+        _remove_merges_of(transaction, gallery_id, identity)
+        crops = read_crops(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        alerts, sent_to = forget_alerts(transaction, person["person_id"])
+        removal = remove_crops(transaction, gallery_id, crops)
+        searches = find_shown(transaction, removal.crop_ids)
+        drop_searches(transaction, gallery_id, searches)
+        return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
+
+    @transactional
+    def forget_merges(self, transaction: Transaction, gallery_id: int, identity: str) -> None:
+        _remove_merges_of(transaction, gallery_id, identity)
+
+    def merges(self, gallery_id: int) -> list[Merge]:
+        rows = self._reader.execute(
+            "SELECT merges.*, name AS into_name FROM merges JOIN people ON person_id = into_person "
+            "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
+            (gallery_id, _oldest()),
+        )
+        merges = []
+        for row in rows:
+            merge = as_values(row)
+            undo_until = merge["merged_at"] + MERGES_KEPT_FOR
+            fields = {"into": merge["into_name"], "undo_until": undo_until}
+            merges.append(Merge.model_validate(merge | fields))
+        return merges
+
+    @transactional
+    def undo_merge(self, transaction: Transaction, gallery_id: int, merge_id: str) -> CropsChange:
+        """Restore the former identity of the crops of a merge.
+
+        Crops that were deleted or given a third identity since are not changed. Renaming the
+        identity that they were merged into does not count as a third identity.
+
+        Raises:
+            UnknownMerge: there is no such merge, or it has expired.
+        """
+        entry = require_entry(transaction, gallery_id)
+        merge = transaction.row(
+            MERGES, "WHERE gallery_id = ? AND merge_id = ?", (gallery_id, merge_id)
+        )
+        if merge is None or merge["merged_at"] < _oldest():
+            raise UnknownMerge(entry.name, merge_id)
+        of_merge = (gallery_id, merge["into_person"], merge_id)
+        crops = read_crops(transaction, OF_MERGE, of_merge)
+        restored = [replace(crop, identity=merge["identity"]) for crop in crops]
+        names = [merge["identity"]] if crops else []
+        people, new_people = require_people(transaction, gallery_id, names)
+        if crops:
+            _retarget_earlier_merges(transaction, merge, people[merge["identity"]])
+        transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
+        transaction.change(
+            "UPDATE galleries SET people = people + ? WHERE gallery_id = ?",
+            (new_people, gallery_id),
+        )
+        relabelling = relabel_crops(transaction, gallery_id, crops, restored)
+        return replace(relabelling, restored_identity=merge["identity"])
+
+    @transactional
+    def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
+        values = (gallery_id, _oldest())
+        statement = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
+        transaction.removes = transaction.change(statement, values) > 0
 
 
 class Groups(RecordPart):
     """The latest grouping of each gallery; deleted together with the gallery."""
 
     @transactional
-    def put(self, transaction: Transaction, gallery_id: int, grouping: Grouping) -> None:
-        """Store a grouping in place of the previous one; raises `UnknownGallery`."""
+    def put(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        job_id: str,
+        version: int,
+        groups: Sequence[tuple[list[int], float]],
+        single: int,
+    ) -> None:
+        """Store a grouping in place of the previous one; raises `UnknownGallery`.
+
+        Args:
+            version: version of the gallery when its crops were read.
+            groups: slots of each group, and the probability of its mean score.
+            single: number of crops in no group.
+        """
         require_entry(transaction, gallery_id)
+        # Slots name nobody once their crops are deleted.
+        grouping = {"job_id": job_id, "created_at": datetime.now(UTC), "version": version}
+        grouping |= {"groups": groups, "single": single}
         row = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
         transaction.insert(GROUPS, row, instead=True)
 
-    def get(self, gallery_id: int) -> tuple[Grouping | None, Mapping[int, StoredCrop]]:
-        """Return the latest grouping, and its crops that are still unnamed, by slot."""
+    def get(self, gallery_id: int) -> CropGroups:
+        """Return the latest grouping, without crops that were named or deleted since."""
         row = self._reader.row(GROUPS, "WHERE gallery_id = ?", (gallery_id,))
         if row is None:
-            return None, {}
-        grouping = GROUPING.validate_json(row["grouping"])
-        slots = [slot for group, _ in grouping.groups for slot in group]
+            return CropGroups()
+        grouping = from_json(row["grouping"])
+        slots = [slot for group, _ in grouping["groups"] for slot in group]
         crops = read_by_slot(self._reader, gallery_id, slots)
-        return grouping, {crop.row_id: crop for crop in crops if crop.identity is None}
+        unnamed = {crop.row_id: crop.crop_id for crop in crops if crop.identity is None}
+        results = []
+        for group, mean in grouping["groups"]:
+            crop_ids = [unnamed[slot] for slot in group if slot in unnamed]
+            grouping["single"] += len(crop_ids) == 1
+            if len(crop_ids) > 1:
+                results.append({"crop_ids": crop_ids, "cohesion": mean})
+        fields = {"gallery_version": grouping["version"], "results": results}
+        return CropGroups.model_validate(grouping | fields)
 
 
 def _find_names(
@@ -205,40 +316,12 @@ def _find_names(
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    statement = (
-        "SELECT name AS identity, person_id, count(*) AS crops, min(seen_at) AS first_seen, "
-        "max(seen_at) AS last_seen FROM people JOIN crops USING (gallery_id, person_id) "
-        "WHERE gallery_id = ? AND name = ? GROUP BY person_id"
-    )
-    cameras = (
-        "SELECT DISTINCT camera FROM crops WHERE gallery_id = ? AND person_id = ? "
-        "AND camera IS NOT NULL ORDER BY camera"
-    )
-    best = (
-        "SELECT crop_id, content_type FROM crops WHERE gallery_id = ? AND person_id = ? "
-        f"{BY_PICTURE} LIMIT 1"
-    )
-    people = []
-    for name in names:
-        for row in reader.execute(statement, (gallery_id, name)):
-            person = (gallery_id, row["person_id"])
-            ((crop_id, content_type),) = reader.execute(best, person)
-            seen_by = [camera for (camera,) in reader.execute(cameras, person)]
-            pictured = content_type is not None
-            people.append({**row, "cameras": seen_by, "crop_id": crop_id, "pictured": pictured})
-    return people
-
-
-def _as_person(row: Mapping[str, Any], place: str = "") -> Person:
-    return Person(
-        identity=row["identity"],
-        crops=row["crops"],
-        cameras=row["cameras"],
-        crop_id=row["crop_id"],
-        pictured=row["pictured"],
-        last_seen=as_moment(row["last_seen"]),
-        place=place,
-    )
+    """Read fields of `IdentityDetail` of the existing ones of these identities, in their order."""
+    people = {}
+    for row in reader.execute(DESCRIBED, (gallery_id, as_json(names))):
+        cameras = sorted(from_json(row["cameras"]))
+        people[row["identity"]] = {**as_values(row), "cameras": cameras}
+    return [people[name] for name in names if name in people]
 
 
 def _read_place(text: str, sort: IdentityOrder) -> Place:
@@ -249,3 +332,57 @@ def _read_place(text: str, sort: IdentityOrder) -> Place:
             "before, with the same sort"
         )
     return float(match[1]), natural_order(match[2]), match[2]
+
+
+def _find(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
+    return reader.row(PEOPLE, "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
+
+
+def _merge(transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, crops: int) -> str:
+    """Move a person's crops to another person, recording how to undo it; return the merge's id."""
+    merge_id = new_crop_id()
+    gallery_id = person["gallery_id"]
+    merge = {
+        "merge_id": merge_id,
+        "gallery_id": gallery_id,
+        "identity": person["name"],
+        "into_person": target["person_id"],
+        "crops": crops,
+        # Merges are undone by version, not by time: the clock may have been set back.
+        "version": require_entry(transaction, gallery_id).version,
+        "merged_at": now_micros(),
+    }
+    transaction.insert(MERGES, merge)
+    transaction.change(
+        "INSERT INTO merged_crops (merge_id, crop_id) "
+        "SELECT ?, crop_id FROM crops WHERE person_id = ?",
+        (merge_id, person["person_id"]),
+    )
+    ids = (target["person_id"], person["person_id"])
+    transaction.change("UPDATE crops SET person_id = ? WHERE person_id = ?", ids)
+    transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", ids)
+    transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", ids)
+    transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
+    return merge_id
+
+
+def _retarget_earlier_merges(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:
+    transaction.change(
+        "UPDATE merges SET into_person = ? WHERE gallery_id = ? AND (version, merge_id) < (?, ?) "
+        "AND merge_id IN (SELECT merge_id FROM merged_crops WHERE crop_id IN "
+        "(SELECT crop_id FROM merged_crops WHERE merge_id = ?))",
+        (person_id, merge["gallery_id"], merge["version"], merge["merge_id"], merge["merge_id"]),
+    )
+
+
+def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) -> None:
+    transaction.removes = True
+    transaction.change(
+        "DELETE FROM merges WHERE gallery_id = ? AND (identity = ? OR into_person IN "
+        "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?))",
+        (gallery_id, identity, gallery_id, identity),
+    )
+
+
+def _oldest() -> int:
+    return as_micros(datetime.now(UTC) - MERGES_KEPT_FOR)

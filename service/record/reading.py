@@ -5,37 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 from pathlib import Path
 
-from service.record.database import FILE, Database, open_connection, stored_uri
+from service.record.database import Database, stored_uri
 from service.record.schema import EARLIEST_FORMAT, missing_tables
-from service.record.vectors import VectorFiles
+from service.record.transaction import Source
 
 
 class StoredRecord(Database):
-    """A record opened read-only over one connection: a copy, or one that others may write."""
+    """A record opened read-only: a copy, or one that others may write."""
+
+    close = Source.close
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / FILE
-        self._log = folder / f"{FILE}-wal"
-        self.vectors = VectorFiles(folder, only_read=True)
-        self._connections_lock = threading.Lock()
-        self._connections = []
-        self._log_has_deleted = False
-        self._connection = self._connect()
+        Source.__init__(self, folder, only_read=True)
+        self.connection()
 
-    def connection(self) -> sqlite3.Connection:
-        return self._connection
+    def overwrite_log(self) -> None:
+        # The program that writes the record does this.
+        pass
 
-    def close(self) -> None:
-        self._connection.close()
-        self.vectors.close()
-
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
         _finish_rollback(self.path)
-        connection = open_connection(stored_uri(self.path))
+        connection = Source._connect(self, uri or stored_uri(self.path))
         # Code that reads the file reports the damage.
         with contextlib.suppress(sqlite3.DatabaseError):
             if connection.execute("PRAGMA user_version").fetchone()[0] >= EARLIEST_FORMAT:

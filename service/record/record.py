@@ -9,10 +9,9 @@ from service.record.calibrations import StoredCalibrations
 from service.record.collections import RemoteIndexes
 from service.record.crops import Crops
 from service.record.database import Database
-from service.record.desk import Cases, KeptQueries
+from service.record.desk import KeptQueries, StoredCases
 from service.record.files import Snapshots, StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, Runtimes, deleted_name
-from service.record.identities import IdentityChanges
 from service.record.jobs import Jobs
 from service.record.keys import Keys
 from service.record.people import Groups, People
@@ -43,9 +42,8 @@ class Record:
         self.people = People(self.database)
         self.groups = Groups(self.database)
         self.tracks = Tracks(self.database)
-        self.identities = IdentityChanges(self.database)
         self.kept = KeptQueries(self.database)
-        self.cases = Cases(self.database)
+        self.cases = StoredCases(self.database)
         self.watches = Watches(self.database)
         self.webhooks = Webhooks(self.database)
         self.runtimes = Runtimes(self.database)

@@ -17,7 +17,6 @@ from service.record.archive import (
     describe_snapshot,
     open_archive,
 )
-from service.record.database import FILE
 from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.marks import DeletedIds
 from service.record.record import Record
@@ -43,7 +42,7 @@ from service.record.schema import (
     UNNEEDED_FILES,
     Table,
 )
-from service.record.transaction import Reader, Transaction, batches
+from service.record.transaction import FILE, Reader, Transaction, batches
 from service.record.vectors import Vector
 from service.record.verify import GalleryFound, Inspection, Values
 from service.record.watch import NEWEST_ALERT, stop_watching
@@ -178,8 +177,7 @@ class _Recovery:
         self._record.delete_again(deleted)
         for entry, outcome in zip(entries, self.done.galleries, strict=True):
             statement = "SELECT crop_id FROM crops WHERE gallery_id = ?"
-            rows = Reader(database).tuples(statement, (entry.gallery_id,))
-            present = {crop_id for (crop_id,) in rows}
+            present = set(Reader(database).column(statement, (entry.gallery_id,)))
             outcome.from_snapshots = len(present) - outcome.whole
             outcome.lost = [
                 line for line in outcome.damage if not any(word in present for word in line.split())
@@ -201,8 +199,8 @@ class _Recovery:
             self._write(_insert_holding, table, rows)
 
     def _copy_crops(self, inspection: Inspection) -> None:
-        rows = Reader(self._record.database).tuples("SELECT person_id FROM people")
-        people = {None, *(person_id for (person_id,) in rows)}
+        people_ids = Reader(self._record.database).column("SELECT person_id FROM people")
+        people = {None, *people_ids}
         for batch in batches(inspection.crops(), ROWS_AT_ONCE):
             for row, _ in batch:
                 if row["person_id"] not in people:

@@ -12,7 +12,6 @@ from pathlib import Path
 from service.ops.failpoints import failpoint
 from service.ops.threads import heartbeat
 from service.record.crop_changes import change_embedder, require_people
-from service.record.crop_rows import VectorPlace
 from service.record.database import Database
 from service.record.galleries import (
     count_crops,
@@ -73,11 +72,10 @@ def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) ->
         "AND crop_id NOT IN (SELECT crop_id FROM other.crops)",
         (now_micros(), gallery_id),
     )
-    rows = transaction.execute(
+    removed_slots = transaction.column(
         f"DELETE FROM crops WHERE gallery_id = ?1 AND slot NOT IN ({UNCHANGED}) RETURNING slot",
         (gallery_id, entry.side),
     )
-    removed_slots = [slot for (slot,) in rows]
     drop_checksums(transaction, gallery_id, removed_slots)
     add_missing_crops(transaction, gallery_id, snapshot)
     columns = ", ".join(["person_id", *LABELS])
@@ -103,8 +101,8 @@ def add_missing_crops(transaction: Transaction, gallery_id: int, snapshot: Path)
     """
     entry = require_entry(transaction, gallery_id)
     first_slot = entry.rows + 1
-    names = transaction.execute("SELECT name FROM other.people")
-    require_people(transaction, gallery_id, [name for (name,) in names])
+    names = transaction.column("SELECT name FROM other.people")
+    require_people(transaction, gallery_id, names)
     columns = ", ".join([*LABELS, *CONTENTS])
     archived = ", ".join(f"archived.{name}" for name in (*LABELS, *CONTENTS))
     transaction.change(
@@ -154,21 +152,25 @@ def _copy_vectors(
     transaction: Transaction, entry: GalleryRecord, first_slot: int, snapshot: Path
 ) -> None:
     statement = "SELECT gallery_id, side, dimension FROM other.galleries"
-    place = VectorPlace(*transaction.execute(statement)[0])
+    (place,) = transaction.tuples(statement)
+    dimension = place[-1]
     transaction.change(
         "UPDATE galleries SET dimension = coalesce(dimension, ?) WHERE gallery_id = ?",
-        (place.dimension, entry.gallery_id),
+        (dimension, entry.gallery_id),
     )
     slots = transaction.tuples(
         "SELECT archived.slot, crops.slot FROM crops JOIN other.crops AS archived USING (crop_id) "
         "WHERE crops.gallery_id = ? AND crops.slot >= ? ORDER BY crops.slot",
         (entry.gallery_id, first_slot),
     )
-    files = transaction.database.vectors
+    if dimension is None:
+        return
+    file = transaction.database.vectors.open(entry.gallery_id, entry.side, dimension)
+    transaction.unsynced.add(file)
     with contextlib.closing(VectorFiles(snapshot, only_read=True)) as archived_files:
         for batch in batches(slots, VECTORS_AT_ONCE):
             archived_slots = [archived_slot for archived_slot, _ in batch]
             vectors = archived_files.open(*place).read(archived_slots)
             written = {slot: vector for (_, slot), vector in zip(batch, vectors, strict=True)}
-            files.open(entry.gallery_id, entry.side, place.dimension).write(written)
+            file.write(written)
             heartbeat()

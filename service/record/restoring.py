@@ -43,10 +43,10 @@ from service.record.archive import (
     read_record_id,
     remove_from_archive,
 )
-from service.record.database import FILE, Database
+from service.record.database import Database
 from service.record.marks import DeletedIds
 from service.record.record import Record
-from service.record.transaction import AMONG, Reader, Transaction, as_json
+from service.record.transaction import AMONG, FILE, Reader, Transaction, as_json
 from service.record.verify import verify
 from service.record.watch import NEWEST_ALERT, stop_watching
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from service.record.crop_rows import find_vectors, read_by_slot, read_texts, read_vectors
+from gmn_client import models
+from service.record.crop_rows import read_by_slot, read_texts, read_vectors
 from service.record.database import RecordPart
+from service.record.galleries import read_entry
 from service.record.people import BY_PICTURE
-from service.record.schema import as_moment
-from service.record.transaction import AMONG, as_json
+from service.record.transaction import AMONG, as_json, as_values
 from service.record.vectors import Vector
 
 # Upper bound on the crops from which the cohesion of a track is computed.
@@ -32,66 +31,38 @@ NUMBERED = (
     "AND (? IS NULL OR camera = ?) AND (track, ifnull(camera, '')) >= (?, ?)"
 )
 COUNTED = (
-    "SELECT track, camera, count(*), min(seen_at), max(seen_at) FROM tracks "
+    "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
+    "max(seen_at) AS last_seen FROM tracks "
     f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
     "GROUP BY track, camera"
 )
-DESCRIBED = (
-    "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
-    "max(seen_at) AS last_seen, "
-    "json_group_array(DISTINCT name) FILTER (WHERE name IS NOT NULL) AS names, "
-    "max(crop_id) FILTER (WHERE number = 1) AS crop_id, "
-    "max(content_type IS NOT NULL) FILTER (WHERE number = 1) AS pictured, "
-    f"json_group_array(slot) FILTER (WHERE number <= {COHESION_CROPS}) AS slots "
-    f"FROM ({NUMBERED}) LEFT JOIN people USING (person_id) "
-    "GROUP BY track, camera ORDER BY track, camera LIMIT ?"
-)
+DESCRIBED = f"""
+SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, max(seen_at) AS last_seen,
+    json_group_array(DISTINCT people.name) FILTER (WHERE people.name IS NOT NULL) AS identities,
+    max(crop_id) FILTER (WHERE number = 1) AS crop_id,
+    max('/v1/galleries/' || galleries.name || '/crops/' || crop_id || '/image')
+        FILTER (WHERE number = 1 AND content_type IS NOT NULL) AS image_url,
+    json_group_array(slot) FILTER (WHERE number <= {COHESION_CROPS}) AS slots
+FROM ({NUMBERED}) AS numbered LEFT JOIN people USING (person_id)
+JOIN galleries ON galleries.gallery_id = numbered.gallery_id
+GROUP BY track, camera ORDER BY track, camera LIMIT ?
+"""
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
-
-
-@dataclass(frozen=True)
-class Track:
-    """A track and its crops.
-
-    Attributes:
-        track: the tracker's id, unique only within the camera.
-        identities: names of its crops, sorted.
-        first_seen, last_seen: times of capture, or of enrollment where those are unknown.
-        crop_id: the crop with the best picture.
-        pictured: this picture is stored.
-        cohesion: smallest cosine of a crop to the mean of the others; None for a single crop.
-    """
-
-    track: str
-    camera: str | None
-    crops: int
-    identities: Sequence[str]
-    first_seen: datetime
-    last_seen: datetime
-    crop_id: str
-    pictured: bool
-    cohesion: float | None
 
 
 class Tracks(RecordPart):
     """The tracks of galleries."""
 
     def page(
-        self, gallery_id: int, after: str, limit: int, camera: str | None = None
-    ) -> tuple[list[Track], str | None]:
-        """Return up to `limit` tracks, and the cursor of the next page.
+        self, gallery_id: int, cursor: str | None, limit: int, camera: str | None = None
+    ) -> models.Tracks:
+        """Return up to `limit` tracks, sorted by id and camera.
 
         An id used by several cameras is a separate track in each. With `camera` a page may be
         empty.
-
-        Args:
-            after: cursor of this page; empty for the first.
-
-        Returns:
-            The tracks sorted by id and camera, and the cursor; None on the last page.
         """
         # A camera contains no comma.
-        first_camera, _, first_track = after.partition(",")
+        first_camera, _, first_track = (cursor or "").partition(",")
         statement = (
             "SELECT json_group_array(track) FROM (SELECT DISTINCT track FROM tracks "
             "WHERE gallery_id = ? AND track >= ? ORDER BY track LIMIT ?)"
@@ -102,26 +73,19 @@ class Tracks(RecordPart):
         rows = self._reader.execute(DESCRIBED, values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
         crops = read_by_slot(self._reader, gallery_id, slots)
-        indexed = read_vectors(self._reader, find_vectors(self._reader, gallery_id), crops)
-        vectors = {crop.label.row_id: crop.vector for crop in indexed}
+        indexed = read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
+        vectors = {crop.record.row_id: crop.vector for crop in indexed}
         tracks = [_as_track(row, vectors) for row in rows[:limit]]
         following = [f"{row['camera'] or ''},{row['track']}" for row in rows[limit:]]
         following += [f",{track}" for track in ids[limit:]]
-        return tracks, following[0] if following else None
+        return models.Tracks(results=tracks, next_cursor=following[0] if following else None)
 
     def spans(
         self, gallery_id: int, tracks: Iterable[str]
     ) -> dict[tuple[str, str | None], dict[str, Any]]:
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
-        values = (gallery_id, as_json(set(tracks)))
-        return {
-            (track, camera): {
-                "crops": crops,
-                "first_seen": as_moment(first),
-                "last_seen": as_moment(last),
-            }
-            for track, camera, crops, first, last in self._reader.tuples(COUNTED, values)
-        }
+        rows = self._reader.execute(COUNTED, (gallery_id, as_json(set(tracks))))
+        return {(row["track"], row["camera"]): as_values(row) for row in rows}
 
     def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
         return read_texts(self._reader, BY_SLOT, gallery_id, slots)
@@ -132,39 +96,26 @@ class Tracks(RecordPart):
             "SELECT DISTINCT camera FROM tracks JOIN crops USING (gallery_id, slot) "
             "WHERE gallery_id = ? AND track = ? ORDER BY camera"
         )
-        return [camera for (camera,) in self._reader.tuples(statement, (gallery_id, track))]
+        return self._reader.column(statement, (gallery_id, track))
 
     def spread(self, gallery_id: int, track: str, camera: str | None, most: int) -> list[int]:
         """Split a track into `most` parts by time; return the best-pictured slot of each."""
         parts = f"SELECT crops.*, ntile(?) OVER (ORDER BY seen_at, slot) AS part FROM {OF_TRACK}"
         places = f"SELECT slot, row_number() OVER (PARTITION BY part {BY_PICTURE}) AS place"
         statement = f"SELECT slot FROM ({places} FROM ({parts})) WHERE place = 1 ORDER BY slot"
-        return [
-            slot for (slot,) in self._reader.tuples(statement, (most, gallery_id, track, camera))
-        ]
+        return self._reader.column(statement, (most, gallery_id, track, camera))
 
     def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
-        return [
-            slot
-            for (slot,) in self._reader.tuples(
-                f"SELECT slot FROM {OF_TRACK}", (gallery_id, track, camera)
-            )
-        ]
+        return self._reader.column(f"SELECT slot FROM {OF_TRACK}", (gallery_id, track, camera))
 
 
-def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> Track:
+def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> models.Track:
     found = [vectors[slot] for slot in from_json(row["slots"]) if slot in vectors]
-    return Track(
-        track=row["track"],
-        camera=row["camera"],
-        crops=row["crops"],
-        identities=sorted(from_json(row["names"])),
-        first_seen=as_moment(row["first_seen"]),
-        last_seen=as_moment(row["last_seen"]),
-        crop_id=row["crop_id"],
-        pictured=row["pictured"],
-        cohesion=cohesion(np.stack(found)) if len(found) > 1 else None,
-    )
+    fields = {
+        "identities": sorted(from_json(row["identities"])),
+        "cohesion": cohesion(np.stack(found)) if len(found) > 1 else None,
+    }
+    return models.Track.model_validate(as_values(row) | fields)
 
 
 def cohesion(vectors: NDArray[np.float32]) -> float:

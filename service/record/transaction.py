@@ -1,21 +1,43 @@
-"""Reads and changes of the record within one transaction."""
+"""Connections to the record, reads and changes over them, and the feeds that announce changes.
+
+Each gallery has a feed of its ordered changes, which every process of the record follows.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import secrets
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from service.errors import ServiceError
-from service.record.schema import CHECKSUMS, Table, as_moment
-from service.record.vectors import Vector, VectorFiles, vector_crc
+from service.errors import DamagedRecord, ServiceError
+from service.ops.threads import heartbeat
+from service.record.marks import TOKEN_BYTES, Mark
+from service.record.schema import CHANGES, CHECKSUMS, FEEDS, Table, as_moment, row_crc
+from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
 
+FILE = "record.sqlite3"
+# Connections wait this long for a reader that recovers a log; writers wait for the lock file.
+BUSY_SECONDS = 30.0
+# Virtual machine instructions of SQLite between two heartbeats; they take tenths of a second.
+STEPS_PER_BEAT = 1_000_000
+NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+# A flipped bit can leave invalid UTF-8, which SQLite returns and Python refuses to decode, or JSON
+# that SQLite cannot read.
+UNREADABLE = ("could not decode", "user-defined function raised", "malformed json")
+# A follower that falls further behind must read everything again.
+KEPT_CHANGES = 100_000
+TRIM_EVERY = 1000
+# Feed of everything outside galleries: jobs, keys, and the list of galleries.
+ALL_GALLERIES = 0
+OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys", "alerts")
 Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
@@ -33,6 +55,8 @@ ChangeKind = Literal[
 
 # Subquery for `IN`: compares a column with many values, passed as one JSON text by `as_json`.
 AMONG = "(SELECT value FROM json_each(?))"
+# Values of placeholders, in order or by name.
+Values = Sequence[Any] | Mapping[str, Any]
 # Columns with these ends contain times.
 TIMES = ("_at", "_seen", "_until")
 
@@ -42,7 +66,7 @@ class Change:
     """One committed change.
 
     Attributes:
-        sequence: number in the gallery's feed; 0 until it is committed.
+        sequence: number in the gallery's feed.
         kind: what happened. `replaced` is a restore or reindex, after which every crop must be
             read again. `gallery_changed` is a change of settings, embedder or staged vectors.
         gallery_id: the gallery; 0 for none.
@@ -58,6 +82,12 @@ class Change:
     version: int
     row_ids: tuple[int, ...] = ()
     token: bytes = b""
+
+
+class ChangesLost(ServiceError):
+    """Changes that a follower has not seen were dropped: it must read everything again."""
+
+    code = "record_unavailable"
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -77,25 +107,114 @@ def as_json(values: Iterable[str | int]) -> str:
     return to_json(list(values)).decode()
 
 
+def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
+    """Return the columns of a row by name, with times as datetimes."""
+    values = dict(row)
+    times = {name: as_moment(value) for name, value in values.items() if name.endswith(TIMES)}
+    return values | times
+
+
 def marks_of(values: Sequence[object]) -> str:
     """Return one placeholder for each value of an `IN (…)`."""
     return ",".join("?" * len(values))
 
 
-class Source(Protocol):
-    """A record that can be read: the open one, or the one of an archive."""
+def as_ranges(slots: Iterable[int]) -> str:
+    """Encode slots as JSON: the first and last slot of each run."""
+    ranges: list[list[int]] = []
+    for slot in sorted(slots):
+        if ranges and slot == ranges[-1][1] + 1:
+            ranges[-1][1] = slot
+        else:
+            ranges.append([slot, slot])
+    return to_json(ranges).decode()
 
-    folder: Path
-    vectors: VectorFiles
+
+def slots_of(text: str) -> list[int]:
+    return [slot for first, last in from_json(text) for slot in range(first, last + 1)]
+
+
+class Source:
+    """The SQLite file and the vector files of a record; each thread has its own connection."""
+
+    def __init__(self, folder: Path, only_read: bool = False) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+        self._log = folder / f"{FILE}-wal"
+        self.vectors = VectorFiles(folder, only_read)
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._connections_lock = threading.Lock()
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        return connection
 
-    def naming_errors(self) -> AbstractContextManager[None]:
-        """Raise `DamagedRecord` for SQLite errors caused by a damaged file."""
+    def close_connection(self) -> None:
+        """Close this thread's connection; call it before the thread ends."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            with self._connections_lock:
+                self._connections.remove(connection)
+            connection.close()
+
+    def close(self) -> None:
+        with self._connections_lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+        self.vectors.close()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Reader]:
+        """Read a consistent state of the record while others may write it."""
+        connection = self.connection()
+        if connection.in_transaction:
+            yield Reader(self)
+            return
+        with self.naming_errors():
+            connection.execute("BEGIN")
+        try:
+            yield Reader(self)
+        finally:
+            connection.execute("ROLLBACK")
 
     def damage(self, what: str) -> ServiceError:
-        """Return the error for a part that differs from what was written."""
+        return DamagedRecord(self.path, what)
+
+    @contextlib.contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            message = str(error)
+            if code in NOT_A_DATABASE or message.lower().startswith(UNREADABLE):
+                raise self.damage(message) from error
+            raise
+        except UnicodeDecodeError as error:
+            # SQLite's own message quotes the text that could not be decoded.
+            raise self.damage(error.object.decode(errors="replace")) from error
+
+    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            uri or self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_SECONDS,
+            uri=True,
+        )
+        with self._connections_lock:
+            self._connections.append(connection)
+        connection.row_factory = sqlite3.Row
+        connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        # A statement over a large gallery may run for minutes, which looks like a hanging disk.
+        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        return connection
 
 
 @dataclass
@@ -104,7 +223,7 @@ class Reader:
 
     database: Source
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def execute(self, statement: str, values: Values = ()) -> list[sqlite3.Row]:
         """Run a statement with computed columns, such as a count, and return its rows.
 
         Raises:
@@ -113,38 +232,40 @@ class Reader:
         with self.database.naming_errors():
             return self.database.connection().execute(statement, values).fetchall()
 
-    def tuples(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement as plain tuples, which is twice as fast for many rows."""
         cursor = self.database.connection().cursor()
         cursor.row_factory = None
         with self.database.naming_errors():
             return cursor.execute(statement, values).fetchall()
 
-    def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
+    def column(self, statement: str, values: Values = ()) -> list[Any]:
+        return [value for (value,) in self.tuples(statement, values)]
+
+    def value(self, statement: str, values: Values = ()) -> Any:
         """Return the first column of the first row, or None if there is no row."""
-        rows = self.execute(statement, values)
+        rows = self.tuples(statement, values)
         return rows[0][0] if rows else None
 
     def rows(
-        self, table: Table, clauses: str = "", values: Sequence[Any] = ()
+        self, table: Table, clauses: str = "", values: Values = (), more: str = ""
     ) -> list[sqlite3.Row]:
         """Read rows of a table and verify the checksum of each.
 
         Args:
             clauses: what follows the table name, such as `WHERE … ORDER BY …`; rows of a joined
                 table are not verified.
+            more: further columns, each after a comma.
 
         Raises:
             DamagedRecord: a row does not match its checksum.
         """
-        rows = self.execute(f"SELECT {table.checked} FROM {table.name} {clauses}", values)
+        rows = self.execute(f"SELECT {table.checked}{more} FROM {table.name} {clauses}", values)
         if not all(row["intact"] for row in rows):
             raise self.database.damage(f"a row of {table.name} is not what was written")
         return rows
 
-    def row(
-        self, table: Table, clauses: str = "", values: Sequence[Any] = ()
-    ) -> sqlite3.Row | None:
+    def row(self, table: Table, clauses: str = "", values: Values = ()) -> sqlite3.Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
 
     def joined(
@@ -162,11 +283,41 @@ class Reader:
         rows = self.rows(table, clauses, values)
         added = self.execute(f"{more} AND {key} IN {AMONG}", [as_json(row[key] for row in rows)])
         found = {row[key]: row for row in added}
-        joined = [{**row, **found[row[key]]} for row in rows if row[key] in found]
-        for row in joined:
-            times = [name for name in row if name.endswith(TIMES)]
-            row.update({name: as_moment(row[name]) for name in times})
-        return joined
+        return [as_values({**row, **found[row[key]]}) for row in rows if row[key] in found]
+
+    def feeds(self, clauses: str = "", values: Values = ()) -> dict[int, Mark]:
+        rows = self.rows(FEEDS, clauses, values)
+        return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in rows}
+
+    def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
+        """Return up to `limit` changes of a gallery that follow `after`, in order.
+
+        Raises:
+            ChangesLost: `after` has expired, or another change has its number.
+        """
+        clauses = "WHERE gallery_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
+        rows = self.rows(CHANGES, clauses, (gallery_id, after.seq, limit + 1))
+        if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
+            raise ChangesLost(f"gallery {gallery_id} has another history than the followed one")
+        changes = []
+        for row in rows[1:]:
+            number = gallery_id
+            slots = tuple(slots_of(row["slots"]))
+            if gallery_id == ALL_GALLERIES:
+                (number,) = slots
+                slots = ()
+            place = (number, row["version"], slots, row["token"])
+            changes.append(Change(row["seq"], row["kind"], *place))
+        return changes
+
+    def removed_slots(self, gallery_id: int, after: Mark) -> list[int]:
+        """Return the slots of the crops that changes of a gallery after `after` have removed."""
+        texts = self.column(
+            "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
+            "AND kind IN ('removed', 'replaced')",
+            (gallery_id, after.seq),
+        )
+        return [slot for text in texts for slot in slots_of(text)]
 
 
 @dataclass
@@ -174,26 +325,22 @@ class Transaction(Reader):
     """Reads and changes that a rule makes in the record.
 
     Attributes:
-        notes: changes to announce to the followers of the record.
-        vectors: vectors to write, by (gallery, side, dimension), then by slot.
+        marks: the newest change in each changed feed; None for the feed of a deleted gallery.
+        unsynced: vector files to be synced before the commit.
         removes: something was deleted for good and must be wiped from SQLite's log too.
         deleted: ids of crops that no older copy of the record may bring back.
-        earlier: the preceding transactions of the same commit; None for a failed rule.
     """
 
-    notes: list[Change] = field(default_factory=list)
-    vectors: dict[tuple[int, int, int], dict[int, Vector]] = field(default_factory=dict)
+    marks: dict[int, Mark | None] = field(default_factory=dict)
+    unsynced: set[VectorFile] = field(default_factory=set)
     removes: bool = False
     deleted: list[str] = field(default_factory=list)
-    earlier: Sequence[Transaction | None] = ()
 
-    def change(self, statement: str, values: Sequence[Any] = ()) -> int:
-        with self.database.naming_errors():
-            return self.database.connection().execute(statement, values).rowcount
+    def change(self, statement: str, values: Values = ()) -> int:
+        return self.database.connection().execute(statement, values).rowcount
 
     def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        with self.database.naming_errors():
-            self.database.connection().executemany(statement, rows)
+        self.database.connection().executemany(statement, rows)
 
     def insert(self, table: Table, *rows: Mapping[str, Any], instead: bool = False) -> None:
         """Insert rows, given as mappings of column to value.
@@ -209,26 +356,61 @@ class Transaction(Reader):
                 [tuple(row.values()) for row in rows],
             )
 
-    def unwritten_vectors(self, place: tuple[int, int, int]) -> dict[int, Vector]:
-        """Return vectors by slot that earlier rules of this commit will write to a file."""
-        vectors: dict[int, Vector] = {}
-        for transaction in self.earlier:
-            if transaction is not None:
-                vectors.update(transaction.vectors.get(place, {}))
-        return vectors
+    def add(self, other: Transaction) -> None:
+        """Take over what another rule of the same commit did."""
+        self.marks |= other.marks
+        self.unsynced |= other.unsynced
+        self.removes |= other.removes
+        self.deleted += other.deleted
+
+    def begin_feed(self, gallery_id: int) -> None:
+        """Start the feed of a gallery with a first change for followers to refer to."""
+        self.insert(FEEDS, {"gallery_id": gallery_id, "seq": -1, "token": b""})
+        self._append(gallery_id, "gallery_created", 0, ())
 
     def note(
-        self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Sequence[int] = ()
+        self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Iterable[int] = ()
     ) -> None:
-        self.notes.append(Change(0, kind, gallery_id, version, tuple(rows)))
+        """Announce a change of a gallery, with the slots of its crops, to the followers."""
+        if kind in OF_ALL_GALLERIES:
+            # The feed of all galleries stores the gallery in place of slots.
+            self._append(ALL_GALLERIES, kind, version, (gallery_id,))
+        else:
+            self._append(gallery_id, kind, version, rows)
+        if kind == "gallery_deleted":
+            self.marks[gallery_id] = None
+
+    def _append(self, feed: int, kind: ChangeKind, version: int, slots: Iterable[int]) -> None:
+        last = self.marks.get(feed) or self.feeds("WHERE gallery_id = ?", (feed,)).get(feed)
+        if last is None:
+            raise self.database.damage(f"the feed of gallery {feed} is missing")
+        seq = last.seq + 1
+        token = secrets.token_bytes(TOKEN_BYTES)
+        row = {"gallery_id": feed, "seq": seq, "token": token}
+        self.insert(CHANGES, row | {"kind": kind, "version": version, "slots": as_ranges(slots)})
+        self.marks[feed] = Mark(seq, token)
+        if seq and seq % TRIM_EVERY == 0:
+            old = (feed, seq - KEPT_CHANGES)
+            self.change("DELETE FROM changes WHERE gallery_id = ? AND seq <= ?", old)
+
+    def end_feeds(self) -> dict[int, Mark]:
+        """Store and return the newest change of each feed, which followers look at first."""
+        marks = {feed: mark for feed, mark in self.marks.items() if mark is not None}
+        rows = [(*mark, feed) for feed, mark in marks.items()]
+        self.change_many("UPDATE feeds SET seq = ?, token = ? WHERE gallery_id = ?", rows)
+        return marks
 
     def write_vectors(
         self, gallery_id: int, side: int, vectors: Mapping[int, tuple[str, Vector]]
     ) -> None:
-        """Write vectors `(d,)`, given by slot with their crop's id, to disk before the commit."""
+        """Write vectors `(d,)`, given by slot with their crop's id."""
+        if not vectors:
+            return
         rows = []
         for slot, (crop_id, vector) in vectors.items():
-            self.vectors.setdefault((gallery_id, side, len(vector)), {})[slot] = vector
             values = {"gallery_id": gallery_id, "slot": slot, "side": side}
             rows.append(values | {"checksum": vector_crc(crop_id, vector)})
         self.insert(CHECKSUMS, *rows, instead=True)
+        file = self.database.vectors.open(gallery_id, side, len(vector))
+        file.write({slot: vector for slot, (_, vector) in vectors.items()})
+        self.unsynced.add(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from service.ops.data_directory import (
 from service.record.archive import describe_snapshot, open_to_change
 from service.record.crop_changes import put_crops
 from service.record.database import Database
+from service.record.desk import find_identifying
 from service.record.format7 import END, OldRecord, key, open_old_snapshot
 from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.keys import API_KEY
@@ -34,30 +35,27 @@ from service.record.schema import (
     CALIBRATIONS,
     CASE_DELETIONS,
     CASE_SEARCHES,
+    CASES,
     MERGED_CROPS,
     MERGES,
     RECORD,
     REQUESTS,
     REVIEWS,
     RUNTIMES,
+    SEARCH_PICTURES,
+    SEARCHES,
     STRAY_PICTURES,
     TOMBSTONES,
     as_micros,
 )
 from service.record.transaction import Transaction, batches
-from service.record.values import (
-    KEPT_CASE,
-    KEPT_QUERY,
-    ArchivedCrop,
-    Case,
-    GalleryRecord,
-    KeptQuery,
-)
+from service.record.values import ArchivedCrop, GalleryRecord
 
 log = logging.getLogger(__name__)
 CROPS_AT_ONCE = 200
 SEARCHES_AT_ONCE = 50
-ALL = 2**31
+KEPT_AS_THEY_ARE = ("query_id", "key_id", "crop_id", "content_type")
+KEPT_AS_JSON = ("request", "answer", "results")
 VECTOR_SUFFIX = ".f32"
 SEARCH_BY_HASH = "search of"
 
@@ -187,21 +185,27 @@ class _Upgrade:
         transaction.insert(MERGED_CROPS, *merged)
 
     def _write_desk(self, gallery_id: int) -> None:
-        entries = self.old.below("kept query", gallery_id)
-        for bodies in batches(entries, SEARCHES_AT_ONCE):
-            searches = [KEPT_QUERY.validate_json(body) for _, body in bodies]
-            pictured = [
-                (search, self.old.body("kept picture", gallery_id, search.query_id, looked_up=True))
-                for search in searches
-            ]
-            stored_ids, _ = self.new.kept.keep(gallery_id, pictured, ALL)
-            self._write(
-                _add_reviews, [search for search in searches if search.query_id in stored_ids]
-            )
-        for _, body in self.old.below("case", gallery_id):
-            case = KEPT_CASE.validate_json(body)
-            self.new.cases.create(gallery_id, case)
-            self._write(_fill_case, case)
+        for entries in batches(self.old.named("kept query", gallery_id), SEARCHES_AT_ONCE):
+            self._write(self._add_searches, gallery_id, [search for _, search in entries])
+        for _, case in self.old.named("case", gallery_id):
+            self._write(_add_case, gallery_id, case)
+
+    def _add_searches(
+        self, transaction: Transaction, gallery_id: int, searches: Sequence[dict[str, Any]]
+    ) -> None:
+        for search in searches:
+            query_id = search["query_id"]
+            row = {name: search.get(name) for name in KEPT_AS_THEY_ARE}
+            row |= {name: to_json(search[name]).decode() for name in KEPT_AS_JSON}
+            row |= {"gallery_id": gallery_id, "created_at": _micros(search["created_at"])}
+            transaction.insert(SEARCHES, row)
+            picture = self.old.body("kept picture", gallery_id, query_id, looked_up=True)
+            if picture is not None:
+                transaction.insert(SEARCH_PICTURES, {"query_id": query_id, "content": picture})
+            for crop_id, review in search.get("reviews", {}).items():
+                values = {**review, "reviewed_at": _micros(review["reviewed_at"])}
+                transaction.insert(REVIEWS, {"query_id": query_id, "crop_id": crop_id, **values})
+            find_identifying(transaction, query_id)
 
     def _add_calibrations(self, transaction: Transaction, gallery_id: int) -> None:
         published = dict(self.old.named("published", gallery_id))
@@ -279,37 +283,21 @@ def _gallery_values(entry: GalleryRecord) -> dict[str, Any]:
     }
 
 
-def _add_reviews(transaction: Transaction, searches: Iterable[KeptQuery]) -> None:
-    reviews = [
-        {
-            "query_id": search.query_id,
-            "crop_id": crop_id,
-            "decision": review.decision,
-            "key_id": review.key_id,
-            "reviewed_at": as_micros(review.reviewed_at),
-        }
-        for search in searches
-        for crop_id, review in search.reviews.items()
-    ]
-    transaction.insert(REVIEWS, *reviews)
-
-
-def _fill_case(transaction: Transaction, case: Case) -> None:
-    stored_ids = {query_id for (query_id,) in transaction.execute("SELECT query_id FROM searches")}
+def _add_case(transaction: Transaction, gallery_id: int, case: dict[str, Any]) -> None:
+    case_id = case["case_id"]
+    values = {name: case[name] for name in ("case_id", "name", "notes", "key_id")}
+    values |= {name: _micros(case[name]) for name in ("created_at", "changed_at")}
+    transaction.insert(CASES, {"gallery_id": gallery_id, **values})
+    stored_ids = set(transaction.column("SELECT query_id FROM searches"))
     entries = [
-        {
-            "case_id": case.case_id,
-            "query_id": query_id,
-            "added_at": as_micros(entry.added_at),
-            "note": entry.note,
-        }
-        for query_id, entry in case.queries.items()
+        {"case_id": case_id, "query_id": query_id, "added_at": _micros(added_at), "note": note}
+        for query_id, (added_at, note) in case.get("queries", {}).items()
         if query_id in stored_ids
     ]
     transaction.insert(CASE_SEARCHES, *entries)
     deleted = [
-        {"case_id": case.case_id, "day": day.isoformat(), "searches": searches}
-        for day, searches in case.deleted_searches.items()
+        {"case_id": case_id, "day": day, "searches": searches}
+        for day, searches in case.get("deleted_searches", {}).items()
     ]
     transaction.insert(CASE_DELETIONS, *deleted)
 

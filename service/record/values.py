@@ -8,126 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
+from datetime import datetime
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 
-from gmn_client.models import EnrolledImage, RetentionFrom, Verdict
+from gmn_client.models import EnrolledImage, RetentionFrom
 
 # A case is loaded, and exported to one file, as a whole.
 MOST_CASES = 1000
 MOST_IN_CASE = 500
 # Limit for keys without `admin`, so that others can create cases too.
 MOST_CASES_OF_KEY = MOST_CASES // 2
-
-
-class CaseFields(TypedDict, total=False):
-    """Changes of a case; omitted fields are kept."""
-
-    name: str
-    notes: str
-
-
-Decision: TypeAlias = Literal["confirmed", "rejected"]
-
-
-class KeptResult(NamedTuple):
-    """A result without its labels, with the scores of the answer."""
-
-    crop_id: str
-    cosine: float
-    pair_logit: float | None
-    probability: float | None
-    verdict: Verdict | None
-
-
-@stored_dataclass(frozen=True)
-class Review:
-    """A decision whether a result shows the person searched for."""
-
-    decision: Decision
-    reviewed_at: datetime
-    key_id: str
-
-
-@stored_dataclass(frozen=True, kw_only=True)
-class KeptQuery:
-    """A search and its answer.
-
-    Attributes:
-        query_id: begins with the time of the search, so that ids sort by time.
-        key_id: the API key that made the search.
-        request: fields of the request that name no person.
-        answer: the answer without its results, as JSON.
-        results: best first.
-        crop_id: the crop searched by, or the first of several, which `request` has as `crop_ids`.
-        content_type: type of the kept picture; None if none is kept.
-        reviews: reviews by crop id.
-        cases: ids of the cases that keep it beyond its retention.
-    """
-
-    query_id: str
-    created_at: datetime
-    key_id: str
-    request: dict[str, Any]
-    answer: dict[str, Any]
-    results: list[KeptResult]
-    crop_id: str | None = None
-    content_type: str | None = None
-    reviews: dict[str, Review] = field(default_factory=dict)
-    cases: tuple[str, ...] = ()
-
-    @property
-    def shows(self) -> set[str]:
-        """The crops that identify the person searched for; once all are deleted, so is the search.
-
-        These are the crops searched by, the confirmed ones, and a first result that is a `match`.
-        """
-        decided = {crop_id: review.decision for crop_id, review in self.reviews.items()}
-        shown = {crop_id for crop_id, decision in decided.items() if decision == "confirmed"}
-        if self.crop_id:
-            shown.add(self.crop_id)
-        shown.update(self.request.get("crop_ids", ()))
-        for first in self.results[:1]:
-            if first.verdict == "match" and decided.get(first.crop_id) != "rejected":
-                shown.add(first.crop_id)
-        return shown
-
-
-class CaseEntry(NamedTuple):
-    """A search in a case."""
-
-    added_at: datetime
-    note: str
-
-
-@stored_dataclass(frozen=True, kw_only=True)
-class Case:
-    """A group of searches that are kept beyond their retention.
-
-    Attributes:
-        queries: entries by query id.
-        deleted_searches: number of its searches that were deleted, by day in UTC.
-    """
-
-    case_id: str
-    name: str
-    notes: str
-    created_at: datetime
-    changed_at: datetime
-    key_id: str
-    queries: dict[str, CaseEntry] = field(default_factory=dict)
-    deleted_searches: dict[date, int] = field(default_factory=dict)
-
-
-KEPT_QUERY = TypeAdapter(KeptQuery)
-
-
-KEPT_CASE = TypeAdapter(Case)
 
 
 def count_by_case(searches: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -208,56 +102,61 @@ class StoredCrop(CropLabel):
 
 @dataclass(frozen=True)
 class ArchivedCrop:
-    """A crop with all its contents, to be stored or as read from an archive.
+    """A crop with its contents.
 
     Attributes:
         vector: `(d,)` float32 from the embedder, not normalized.
-        picture: bytes of type `record.content_type`; None if not kept or stored elsewhere.
+        picture: bytes of type `record.content_type`; None if not kept here or not read.
     """
 
     record: StoredCrop
     vector: NDArray[np.float32]
-    picture: bytes | None
-
-
-@dataclass(frozen=True)
-class IndexedCrop:
-    """A crop with its vector, `(d,)` float32, not normalized."""
-
-    label: CropLabel
-    vector: NDArray[np.float32]
+    picture: bytes | None = None
 
 
 @dataclass(frozen=True)
 class CommittedEnrollment:
-    """A committed enrollment: `landed` in the order of the request, `added` with the new crops.
+    """A committed enrollment.
 
     Attributes:
+        landed: in the order of the request.
+        added: the new crops.
         replayed: the request was processed before, and this was its result.
         problems: problems from when the request was processed, as opaque JSON.
         removal: removal of crops displaced from tracks; None if there were none.
     """
 
     version: int
-    landed: tuple[EnrolledImage, ...]
-    added: tuple[StoredCrop, ...]
+    landed: tuple[EnrolledImage, ...] = ()
+    added: tuple[StoredCrop, ...] = ()
     replayed: bool = False
     problems: str = "[]"
-    removal: Removal | None = None
+    removal: CropsChange | None = None
+
+    @property
+    def crop_ids(self) -> list[str]:
+        return [crop.crop_id for crop in self.added]
 
 
 @dataclass(frozen=True)
-class Removal:
-    """A committed deletion.
+class CropsChange:
+    """A committed change or removal of crops.
 
     Attributes:
+        crop_ids: the changed or removed crops.
+        unchanged: number of other crops that already had the new labels.
+        merge_id: id for undoing a merge of two identities; None if there was no merge.
+        restored_identity: the identity restored by undoing a merge; else None.
         kept_searches: cases of each search deleted together with a person, by its id.
         alerts: number of alerts deleted together with a person.
         sent_to: number of messages about these alerts sent to each address.
     """
 
     version: int
-    crop_ids: tuple[str, ...]
+    crop_ids: tuple[str, ...] = ()
+    unchanged: int = 0
+    merge_id: str | None = None
+    restored_identity: str | None = None
     kept_searches: Mapping[str, Sequence[str]] = field(default_factory=dict)
     alerts: int = 0
     sent_to: Mapping[str, int] = field(default_factory=dict)
@@ -266,35 +165,9 @@ class Removal:
     def count(self) -> int:
         return len(self.crop_ids)
 
-
-@dataclass(frozen=True)
-class Relabelling:
-    """A committed change of crop labels.
-
-    Attributes:
-        merge_id: id for undoing a merge of two identities; None if there was no merge.
-        restored_identity: the identity restored by undoing a merge; else None.
-    """
-
-    version: int
-    crop_ids: tuple[str, ...]
-    merge_id: str | None = None
-    restored_identity: str | None = None
-
     @property
-    def count(self) -> int:
-        return len(self.crop_ids)
-
-
-class CropFields(TypedDict, total=False):
-    """Changes of a crop's labels; None makes a label unknown."""
-
-    identity: str | None
-    camera: str | None
-    captured_at: datetime | None
-    external_id: str | None
-    metadata: Mapping[str, Any] | None
-    track: str | None
+    def matched(self) -> int:
+        return self.count + self.unchanged
 
 
 CalibrationMode = Literal["on", "frozen", "off"]
@@ -317,14 +190,6 @@ class GallerySettings:
     retention_from: RetentionFrom = "captured"
 
 
-class SettingsChanges(TypedDict, total=False):
-    """Settings to change, named as in `GallerySettings`; omitted ones are kept."""
-
-    retention_days: int | None
-    calibration: CalibrationMode
-    retention_from: RetentionFrom
-
-
 @dataclass(frozen=True)
 class PublishedCalibration:
     """A calibration used by every process.
@@ -338,7 +203,7 @@ class PublishedCalibration:
     body: str
 
 
-@stored_dataclass
+@dataclass
 class GalleryRecord:
     """A gallery as stored.
 
@@ -352,6 +217,7 @@ class GalleryRecord:
         removals: number of commits that removed crops for good.
         staged_crops, staged_row: number of crops with a staged vector, and their last slot.
         unnamed: number of crops without an identity.
+        dimension: length of the searched vectors; None before the first.
     """
 
     gallery_id: int
@@ -373,6 +239,7 @@ class GalleryRecord:
     rows: int = 0
     removals: int = 0
     unnamed: int = 0
+    dimension: int | None = None
 
 
 @dataclass(frozen=True)
@@ -395,26 +262,6 @@ class CropFilter:
     unnamed: bool = False
     captured_after: datetime | None = None
     captured_before: datetime | None = None
-
-    @property
-    def of_time(self) -> bool:
-        return self.captured_after is not None or self.captured_before is not None
-
-    def passes(self, crop: CropLabel) -> bool:
-        after = self.captured_after
-        before = self.captured_before
-        captured_at = crop.captured_at
-        return (
-            (not self.crop_ids or crop.crop_id in self.crop_ids)
-            and self.identity in (None, crop.identity)
-            and self.camera in (None, crop.camera)
-            and self.track in (None, crop.track)
-            and self.external_id in (None, crop.external_id)
-            and not (self.unnamed and crop.identity is not None)
-            and (captured_at is not None or not self.of_time)
-            and (after is None or captured_at is None or captured_at >= after)
-            and (before is None or captured_at is None or captured_at <= before)
-        )
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class VectorFile:
             sync(path.parent)
 
     def write(self, vectors: Mapping[int, Vector]) -> None:
-        """Write vectors by slot and sync them to disk.
+        """Write vectors by slot; call `sync` before committing the rows that name the slots.
 
         Raises:
             OSError: the disk is full or fails.
@@ -73,9 +73,8 @@ class VectorFile:
             ahead = min(next_slot, SLOTS_AHEAD)
             os.ftruncate(self._file, (next_slot + ahead) * self._vector_bytes)
         for slots in _runs(sorted(vectors)):
-            stacked = np.stack([np.asarray(vectors[slot], "<f4") for slot in slots])
-            self._write_at(slots[0], stacked.tobytes())
-        os.fdatasync(self._file)
+            bodies = [np.asarray(vectors[slot], "<f4").tobytes() for slot in slots]
+            self._write_at(slots[0], b"".join(bodies))
 
     def clear(self, slots: Iterable[int]) -> None:
         """Overwrite vectors with zeros and sync them to disk.
@@ -85,17 +84,22 @@ class VectorFile:
         """
         for run in _runs(sorted(slots)):
             self._write_at(run[0], bytes(len(run) * self._vector_bytes))
+        self.sync()
+
+    def sync(self) -> None:
         os.fdatasync(self._file)
 
     def read(self, slots: Sequence[int]) -> Vector:
         """Read vectors `(n, d)` in the order of the slots; slots beyond the file's end are zero."""
         vectors = np.zeros((len(slots), self.dimension), "<f4")
-        for first, run in _places(slots):
+        first = 0
+        for run in _runs(slots):
             size = len(run) * self._vector_bytes
             body = os.pread(self._file, size, run[0] * self._vector_bytes)
             count = len(body) // self._vector_bytes
             complete = np.frombuffer(body[: count * self._vector_bytes], "<f4")
             vectors[first : first + count] = complete.reshape(count, self.dimension)
+            first += len(run)
         return vectors
 
     def prefetch(self, slot: int, count: int) -> None:
@@ -179,10 +183,6 @@ class VectorFiles:
                 self._files.pop(key, None)
         self.path(gallery_id, side).unlink(missing_ok=True)
 
-    def there(self) -> list[tuple[int, int]]:
-        names = [path.stem.split("-") for path in self.folder.glob("vectors-*-*.f32")]
-        return sorted((int(gallery), int(side)) for _, gallery, side in names)
-
     def close(self) -> None:
         for file in self._files.values():
             file.close()
@@ -209,10 +209,3 @@ def _runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:
         if end == len(slots) or slots[end] != slots[end - 1] + 1:
             yield slots[start:end]
             start = end
-
-
-def _places(slots: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
-    place = 0
-    for run in _runs(slots):
-        yield place, run
-        place += len(run)

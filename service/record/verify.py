@@ -217,10 +217,11 @@ class Inspection:
         if not slots:
             return set()
         statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
-        with contextlib.suppress(sqlite3.DatabaseError, ServiceError):
-            with contextlib.closing(StoredRecord(self._stored.folder)) as current:
-                rows = Reader(current).tuples(statement, (gallery_id, as_json(slots)))
-            return {slot for (slot,) in rows}
+        with (
+            contextlib.suppress(sqlite3.DatabaseError, ServiceError),
+            contextlib.closing(StoredRecord(self._stored.folder)) as current,
+        ):
+            return set(Reader(current).column(statement, (gallery_id, as_json(slots))))
         return set(slots)
 
     def _note_row(self, table: Table, values: Values) -> None:

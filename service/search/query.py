@@ -328,7 +328,7 @@ def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
         own = slots
     embedder, crops = record.crops.vectors_of(number, slots)
     # A crop removed since its slot was read has no vector.
-    present = {crop.label.crop_id for crop in crops}
+    present = {crop.record.crop_id for crop in crops}
     for crop_id in options.crop_id:
         if crop_id not in present:
             raise UnknownCrop(gallery.name, crop_id)
@@ -337,7 +337,7 @@ def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
     search = replace(
         search,
         queries=np.stack([crop.vector for crop in crops]),
-        query_crops=tuple(crop.label for crop in crops),
+        query_crops=tuple(crop.record for crop in crops),
         without=frozenset(own),
     )
     return embedder, search

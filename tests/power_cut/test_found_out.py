@@ -91,7 +91,7 @@ def _crops(disk: Path) -> int:
         gallery_id = galleries[0].gallery_id
         listed = record.crops.page(gallery_id, CropFilter()).crops
         try:
-            found = [crop.label.crop_id for crop in record.crops.vectors(gallery_id)]
+            found = [crop.record.crop_id for crop in record.crops.vectors(gallery_id)]
         except DamagedRecord:
             return 0
         assert sorted(found) == sorted(crop.crop_id for crop in listed)

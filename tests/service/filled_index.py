@@ -11,7 +11,7 @@ import numpy as np
 from pydantic_core import to_json
 
 from service.record.crop_rows import CropColumns
-from service.record.values import CropLabel, IndexedCrop, group_code
+from service.record.values import ArchivedCrop, CropLabel, group_code
 from service.record.vectors import VectorFile
 from service.search.columns import Columns
 from service.search.index import GalleryIndex
@@ -30,11 +30,11 @@ class FilledIndex(GalleryIndex):
         self._tracks: dict[int, str | None] = {}
         super().__init__(Columns(dimension, secret, self._read, self._read_tracks))
 
-    def fill(self, crops: Iterable[IndexedCrop]) -> None:
+    def fill(self, crops: Iterable[ArchivedCrop]) -> None:
         arriving = iter(crops)
         while some := list(itertools.islice(arriving, CROPS_AT_ONCE)):
-            self.file.write({crop.label.row_id: crop.vector for crop in some})
-            self.columns.add(self._columns([crop.label for crop in some]), self.file)
+            self.file.write({crop.record.row_id: crop.vector for crop in some})
+            self.columns.add(self._columns([crop.record for crop in some]), self.file)
 
     def relabel(self, labels: Iterable[CropLabel]) -> None:
         labels = sorted(labels, key=lambda label: label.row_id)

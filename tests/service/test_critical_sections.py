@@ -33,8 +33,8 @@ from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
 from service.record import archive, crop_changes
 from service.record.archive import check_archive, describe_snapshot, open_archive
-from service.record.database import FILE
-from service.record.schema import PEOPLE
+from service.record.schema import PEOPLE, as_micros
+from service.record.transaction import FILE
 from service.record.values import CropFilter, GallerySettings
 from service.runtime import Runtime
 from service.settings import Settings
@@ -349,10 +349,8 @@ def test_a_snapshot_that_was_rewritten_before_a_crash_is_described_as_it_is(
 def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
     runtime, monkeypatch, drawn_crops
 ):
-    class NineDaysBehind(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) - timedelta(days=9)
+    def nine_days_ago() -> int:
+        return as_micros(datetime.now(UTC) - timedelta(days=9))
 
     async def maintain() -> None:
         damaged = Prepared(runtime, drawn_crops)
@@ -361,7 +359,7 @@ def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
         await case.prepare()
         for crop in (damaged, case):
             with monkeypatch.context() as patched:
-                patched.setattr(crop_changes, "datetime", NineDaysBehind)
+                patched.setattr(crop_changes, "now_micros", nine_days_ago)
                 await forget_crop(runtime, crop.gallery, crop.crop_id)
         path = archives.snapshot_path(runtime, damaged.gallery, damaged.snapshot_id)
         file = path / FILE

@@ -8,8 +8,8 @@ import pytest
 
 import gmn
 from service.http.keys import create_key
-from service.record.database import FILE
 from service.record.record import Record
+from service.record.transaction import FILE
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 

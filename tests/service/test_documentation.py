@@ -23,7 +23,7 @@ from service.errors import ServiceError
 from service.http.app import VERSION, create_app
 from service.http.guard import needs_of
 from service.http.problems import CODE_OF_STATUS, EXAMPLES
-from service.record.feeds import ChangesLost
+from service.record.transaction import ChangesLost
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from service.jobs import grouping
-from service.record.values import CropLabel, IndexedCrop
+from service.record.values import ArchivedCrop, CropLabel
 from tests.outside import problem
 from tests.service.conftest import START, Served
 
@@ -134,7 +134,7 @@ def test_only_a_cohesive_track_joins_its_crops():
     person, other = np.eye(2, dtype=np.float32)
     shown = [(person, "1"), (person + 0.1, "1"), (person, "2"), (other, "2"), (other, None)]
     crops = [
-        IndexedCrop(CropLabel(n, str(n), None, "east", None, track=track), vector)
+        ArchivedCrop(CropLabel(n, str(n), None, "east", None, track=track), vector)
         for n, (vector, track) in enumerate(shown)
     ]
     tracks = grouping._cohesive_tracks(crops, 0.8)

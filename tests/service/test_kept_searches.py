@@ -20,7 +20,7 @@ from model.search_calibration import artefact_search_calibration, pack_search, u
 from service.gallery.browse import describe_gallery, list_galleries
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.forget import forget_identity
-from service.record.database import FILE
+from service.record.transaction import FILE
 from service.record.values import GallerySettings
 from service.runtime import Runtime
 from service.search import refit

@@ -28,7 +28,7 @@ def _check(place, held: set[str], deleted: set[str]) -> None:
     assert verify(settings["data_dir"]).damage == []
     with contextlib.closing(Record(settings["data_dir"])) as record:
         (gallery,) = record.galleries.all()
-        there = {vector.label.crop_id for vector in record.crops.vectors(gallery.gallery_id)}
+        there = {vector.record.crop_id for vector in record.crops.vectors(gallery.gallery_id)}
         assert held <= there
         assert not deleted & there
         later = datetime.now(UTC) + timedelta(days=1)

@@ -11,7 +11,7 @@ import pytest
 from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import artefact_thresholds
 from model.search_calibration import SEARCH, artefact_search_calibration
-from service.record.values import CropLabel, IndexedCrop
+from service.record.values import ArchivedCrop, CropLabel
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
 from service.search.filters import Filter
@@ -73,7 +73,7 @@ def _clustered():
     vectors = (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32)
     index = FilledIndex(DIMENSION)
     index.fill(
-        IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
+        ArchivedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
         for row, vector in enumerate(vectors)
     )
     everyone = Filter(exclude_cameras=("none",))
@@ -175,7 +175,7 @@ def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_
     vectors = (centres + 0.01 * random.normal(size=centres.shape)).astype(np.float32)
     index = FilledIndex(DIMENSION)
     index.fill(
-        IndexedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
+        ArchivedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
         for row, vector in enumerate(vectors)
     )
     monkeypatch.setattr(ranking, "NEAR", among)

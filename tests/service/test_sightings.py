@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from gmn_client import Client, RequestRefused
-from service.record.database import FILE
+from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
 from tests.service.conftest import Served, files

@@ -20,29 +20,15 @@ from pydantic import Field
 from starlette.types import Message, Receive, Scope, Send
 
 from gmn_client import models
-from service.errors import (
-    InvalidField,
-    TooManyExports,
-    UnknownCase,
-    UnknownCrop,
-    UnknownPicture,
-    UnknownQuery,
-)
+from service.errors import InvalidField, TooManyExports, UnknownCrop, UnknownPicture, UnknownQuery
 from service.gallery.browse import read_picture
 from service.gallery.enroll import Name
-from service.gallery.kept_searches import find_case, open_search, read_search_picture
+from service.gallery.kept_searches import kept_for, read_search_picture
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, problems
 from service.http.routes.searches import QueryId
-from service.record.values import (
-    MOST_CASES,
-    MOST_CASES_OF_KEY,
-    Case,
-    CaseFields,
-    Picture,
-    new_crop_id,
-)
+from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, Picture
 from service.runtime import GalleryCall
 from service.search.options import Id
 
@@ -72,8 +58,8 @@ class CaseForm(Form):
     notes: list[Annotated[str, Field(max_length=MOST_NOTES)]] = Field([], max_length=1)
     """Any text; empty for none."""
 
-    def changes(self) -> CaseFields:
-        changes: CaseFields = {} if self.name is None else {"name": self.name}
+    def changes(self) -> dict[str, str]:
+        changes = {} if self.name is None else {"name": self.name}
         return changes | {"notes": self.notes[0]} if self.notes else changes
 
 
@@ -100,41 +86,30 @@ async def create_case(
     call: Searcher, response: Response, form: Sent[NewCaseForm]
 ) -> models.CaseDetail:
     """Creates a case."""
-    now = datetime.now(UTC)
-    case = Case(
-        case_id=new_crop_id(),
-        name=form.name,
-        notes=form.changes().get("notes", ""),
-        created_at=now,
-        changed_at=now,
-        key_id=call.caller.key_id,
-    )
     most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
-    await call.write(call.runtime.record.cases.create, case, most)
+    notes = form.changes().get("notes", "")
+    case = await call.write(
+        call.runtime.record.cases.create, form.name, notes, call.caller.key_id, most
+    )
     await call.done("create_case", case_id=case.case_id)
     response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
-    return _detailed(case)
+    return case
 
 
 @router.get("")
 async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
     """Lists the cases of a gallery, newest first."""
-    found = await call.read(call.runtime.record.cases.page, cursor, limit + 1)
-    more = found[limit - 1].case_id if len(found) > limit else None
-    results = [
-        models.Case.model_validate({**vars(case), "count": len(case.queries)})
-        for case in found[:limit]
-    ]
-    call.note_view("list_cases", count=len(results))
-    return models.Cases(results=results, next_cursor=more)
+    page = await call.read(call.runtime.record.cases.page, cursor, limit)
+    call.note_view("list_cases", count=len(page.results))
+    return page
 
 
 @router.get("/{case_id}")
 async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
     """Reads a case; `GET …/queries?case_id=` lists its searches."""
-    case = await find_case(call, case_id)
+    case = await call.read(call.runtime.record.cases.get, case_id)
     call.note_view("read_case", case_id=case_id)
-    return _detailed(case)
+    return case
 
 
 @router.patch("/{case_id}")
@@ -145,26 +120,24 @@ async def change_case(
     changes = form.changes()
     if not changes:
         raise InvalidField("name, notes: nothing is to be changed; send one of them")
-    call.caller.require_own((await find_case(call, case_id)).key_id)
-    case = await call.write(call.runtime.record.cases.change, case_id, changes)
-    if case is None:
-        raise UnknownCase(call.gallery.name, case_id)
+    cases = call.runtime.record.cases
+    call.caller.require_own((await call.read(cases.get, case_id)).key_id)
+    case = await call.write(cases.change, case_id, changes)
     await call.done("change_case", case_id=case_id)
-    return _detailed(case)
+    return case
 
 
 @router.delete("/{case_id}")
 async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
     """Deletes a case and its searches that are in no other case; another key's needs `admin`."""
     caller = call.caller
-    caller.require_own((await find_case(call, case_id)).key_id)
+    cases = call.runtime.record.cases
+    caller.require_own((await call.read(cases.get, case_id)).key_id)
 
     async def delete(result: dict[str, Any]) -> models.CaseRemoval:
         # With `admin` the searches of all keys are deleted.
         key_id = None if caller.may() else caller.key_id
-        removed = await call.write(call.runtime.record.cases.delete, case_id, key_id)
-        if removed is None:
-            raise UnknownCase(call.gallery.name, case_id)
+        removed = await call.write(cases.delete, case_id, key_id)
         result["count"] = removed
         return models.CaseRemoval(removed=removed)
 
@@ -196,17 +169,16 @@ async def _hold(
 
     Changing an entry of another key's case needs `admin`.
     """
-    existing = await find_case(call, case_id)
-    held = existing.queries.get(query_id)
-    if note is None or (held and held.note != note):
+    cases = call.runtime.record.cases
+    existing = await call.read(cases.get, case_id)
+    notes = {search.query_id: search.note for search in existing.queries}
+    if note is None or notes.get(query_id, note) != note:
         call.caller.require_own(existing.key_id)
     most = None if call.caller.may() else (call.runtime.settings.kept_queries + 1) // 2
-    case = await call.write(call.runtime.record.cases.hold, case_id, query_id, note, most)
-    if case is None:
-        raise UnknownQuery(call.gallery.name, query_id)
+    case = await call.write(cases.hold, case_id, query_id, note, most)
     event = "release_search" if note is None else "hold_search"
     await call.done(event, case_id=case_id, query_id=query_id)
-    return _detailed(case)
+    return case
 
 
 async def _export_place(call: Searcher) -> AsyncIterator[None]:
@@ -234,7 +206,7 @@ async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     At most four exports run at once, two per key. An export ends if its client reads nothing for a
     minute.
     """
-    case = _detailed(await find_case(call, case_id))
+    case = await call.read(call.runtime.record.cases.get, case_id)
     await call.done("export_case", case_id=case_id)
     name = f'attachment; filename="case-{case_id}.zip"'
     return _Export(
@@ -251,15 +223,6 @@ class _Export(StreamingResponse):
                 await send(message)
 
         await super().__call__(scope, receive, send_in_time)
-
-
-def _detailed(case: Case) -> models.CaseDetail:
-    queries = [
-        models.CaseSearch(query_id=query_id, **entry._asdict())
-        for query_id, entry in case.queries.items()
-    ]
-    fields = {**vars(case), "count": len(queries), "queries": queries}
-    return models.CaseDetail.model_validate(fields)
 
 
 class _CaseArchive(io.RawIOBase):
@@ -298,10 +261,12 @@ async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncItera
     """
     run = call.runtime.pools.files.run
     archive = _CaseArchive()
+    kept = call.runtime.record.kept
+    period = kept_for(call.runtime, call.gallery)
     searches = []
     for entry in case.queries:
         try:
-            opened = await open_search(call, entry.query_id)
+            opened = await call.read(kept.open, period, entry.query_id)
         except UnknownQuery:
             continue
         decisions = {review.crop_id: review.decision for review in opened.reviews}
@@ -333,7 +298,6 @@ async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncItera
 async def _pictures(
     call: GalleryCall, opened: models.OpenedSearch, shown: Sequence[models.RankedCrop]
 ) -> AsyncIterator[tuple[str, Picture]]:
-    """Yield the pictures of a search and of its shown results, each with a file name."""
     missing = contextlib.suppress(UnknownPicture, UnknownCrop)
     if opened.image_url:
         with missing:

@@ -255,7 +255,7 @@ async def list_tracks(
     the track switches from one person to another. With `camera`, a page may be empty. Name, move or
     delete a track by changing the crops that pass `track` and `camera`.
     """
-    page = await browse.list_tracks(call.runtime, call.gallery, cursor, limit, camera)
+    page = await call.read(call.runtime.record.tracks.page, cursor, limit, camera)
     filters = {"cameras": [camera]} if camera else {}
     call.note_view("list_tracks", count=len(page.results), filters=filters)
     return page
@@ -274,7 +274,7 @@ async def list_identities(
     Each identity has the crop with its best picture: the sharpest and largest as measured on
     enrollment or, among crops that were not measured, the one with the largest file.
     """
-    page = await browse.list_identities(call.runtime, call.gallery, cursor, limit, query, sort)
+    page = await call.read(call.runtime.record.people.page, cursor, limit, query, sort)
     event = "query" if query else "list_identities"
     call.note_view(event, count=len(page.results), filters={"identity": query})
     return page
@@ -283,7 +283,7 @@ async def list_identities(
 @identity_router.get("/identities/{identity:path}")
 async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDetail:
     """Reads the crops, cameras and times of an identity, and which crop shows it best."""
-    found = await browse.read_identity(call.runtime, call.gallery, identity)
+    found = await call.read(call.runtime.record.people.get, identity)
     call.note_view("query", count=1, filters={"identity": identity})
     return found
 
@@ -338,7 +338,7 @@ async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenId
 @identity_router.get("/merges")
 async def list_merges(call: Searcher) -> models.Merges:
     """Lists the merges of identities in the last 30 days that can be undone, newest first."""
-    merges = await call.read(call.runtime.record.identities.merges)
+    merges = await call.read(call.runtime.record.people.merges)
     call.note_view("list_merges", count=len(merges))
     return models.Merges(results=merges)
 

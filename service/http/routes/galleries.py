@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal
 
 from fastapi import Path, Response
 from pydantic import Field
@@ -12,7 +12,7 @@ from service.gallery import archives, browse, changes
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
-from service.record.values import CalibrationMode, GallerySettings, SettingsChanges
+from service.record.values import CalibrationMode, GallerySettings
 from service.runtime import Call, GalleryCall
 from service.search.options import Id
 
@@ -33,13 +33,13 @@ class GallerySettingsFields(Form):
     (frozen), or are the artefact's (off); reset and off delete the fit and the stored searches, and
     reset fits again."""
 
-    def changes(self) -> SettingsChanges:
+    def changes(self) -> dict[str, Any]:
         changes = self.model_dump(exclude={"name"}, exclude_none=True)
         if self.retention_days == 0:
             changes["retention_days"] = None
         if self.calibration == "reset":
             changes["calibration"] = "on"
-        return cast("SettingsChanges", changes)
+        return changes
 
 
 class NewGalleryFields(GallerySettingsFields):

@@ -19,7 +19,7 @@ from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, csv_line, problems
 from service.jobs import runner
-from service.jobs.grouping import begin_grouping, read_groups
+from service.jobs.grouping import begin_grouping
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 from service.record.jobs import Job as JobRecord
@@ -221,7 +221,7 @@ async def list_groups(call: Searcher) -> CropGroups:
 
     Name a group by `PATCH …/crops` with its `crop_ids`.
     """
-    found = await read_groups(call.runtime, call.gallery)
+    found = await call.read(call.runtime.record.groups.get)
     call.note_view("list_groups", count=len(found.results))
     return found
 

@@ -5,9 +5,7 @@ A review states whether a result shows the person that was searched for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path, Query, Request, Response
@@ -15,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
 from gmn_client import models
-from service.errors import InvalidField, UnknownCrop, UnknownQuery
+from service.errors import InvalidField, UnknownCrop
 from service.gallery import kept_searches
 from service.gallery.changes import change_matching
 from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
@@ -23,7 +21,7 @@ from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.record.values import CropFilter, KeptQuery, Picture, Review
+from service.record.values import CropFilter, Picture
 from service.runtime import GalleryCall
 from service.search.options import Id, Moment
 
@@ -71,18 +69,13 @@ async def list_kept_searches(
 ) -> Response:
     """Lists the kept searches of the caller's key, newest first; those of all keys need `admin`."""
     record = call.runtime.record
-    case = None if case_id is None else await kept_searches.find_case(call, case_id)
-    key_id = None if case else _key_of(call, everyone)
-    found_by = ("key", key_id) if key_id else ()
-
-    def read(gallery_id: int) -> models.KeptSearches:
-        if case:
-            kept = record.cases.searches(gallery_id, case, cursor, limit + 1)
-        else:
-            kept = record.kept.page(gallery_id, cursor, limit + 1, *found_by)
-        return kept_searches.described_searches(call, kept, limit)
-
-    found = await call.read(read)
+    if case_id is not None:
+        await call.read(record.cases.get, case_id)
+        found_by: tuple[str, str | None] = ("case", case_id)
+    else:
+        found_by = ("key", _key_of(call, everyone))
+    period = kept_searches.kept_for(call.runtime, call.gallery)
+    found = await call.read(record.kept.page, period, cursor, limit, *found_by)
     call.note_view("list_kept_searches", count=len(found.results))
     return await write_list(found)
 
@@ -93,7 +86,7 @@ async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSe
 
     Any key that may search the gallery can open it, so its address can be passed on.
     """
-    opened = await kept_searches.open_search(call, query_id)
+    opened = await _open(call, query_id)
     call.note_view("open_kept_search", query_id=query_id, count=opened.count)
     return opened
 
@@ -107,7 +100,8 @@ async def read_kept_image(
     request: Request, call: Searcher, query_id: QueryId, width: Width = None
 ) -> Response:
     """Reads the kept picture of a search; with `width` a small JPEG, as for crops."""
-    await kept_searches.find_search(call, query_id)
+    # The picture itself is not read if the client has it already.
+    await call.read(call.runtime.record.kept.result_ids, query_id)
     answer = await answer_picture(
         request,
         call.runtime,
@@ -122,7 +116,7 @@ async def read_kept_image(
 @router.delete("/queries/{query_id}", status_code=204)
 async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     """Deletes a kept search with its picture; another key's search needs `admin`."""
-    call.caller.require_own((await kept_searches.find_search(call, query_id)).key_id)
+    call.caller.require_own((await _open(call, query_id)).key_id)
 
     async def delete(result: dict[str, Any]) -> None:
         result["count"] = await call.write(call.runtime.record.kept.remove, [query_id])
@@ -149,25 +143,23 @@ async def review_results(
         call.caller.require(["enroll"])
     runtime = call.runtime
     gallery = call.gallery
-    kept = await kept_searches.find_search(call, query_id)
-    for crop_id in form.crop_ids:
-        if crop_id in kept.reviews:
-            call.caller.require_own(kept.reviews[crop_id].key_id)
-    names = await _names(call, kept, form)
+    opened = await _open(call, query_id)
+    for review in opened.reviews:
+        if review.crop_id in form.crop_ids:
+            call.caller.require_own(review.key_id)
+    names = await _names(call, query_id, form)
     picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
     if form.identity is not None:
         chosen = CropFilter(crop_ids=frozenset(form.crop_ids))
         await change_matching(runtime, gallery, chosen, {"identity": form.identity}, False)
         names = {form.identity}
-    review = None
-    if form.decision != "open":
-        review = Review(form.decision, datetime.now(UTC), call.caller.key_id)
     crop_ids = list(dict.fromkeys(form.crop_ids))
-    if await call.write(runtime.record.kept.review, query_id, crop_ids, review) is None:
-        raise UnknownQuery(gallery.name, query_id)
+    decision = None if form.decision == "open" else form.decision
+    key_id = call.caller.key_id
+    await call.write(runtime.record.kept.review, query_id, crop_ids, decision, key_id)
     await call.done("review", query_id=query_id, crop_ids=crop_ids, decision=form.decision)
     enrolled = await _enroll(call, picture, form, names) if picture else None
-    opened = await kept_searches.open_search(call, query_id)
+    opened = await _open(call, query_id)
     return models.AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
 
 
@@ -223,23 +215,21 @@ async def _read_reviews(
         key_id: key whose searches are listed; None for all.
     """
     found_by = ("reviewed", "") if key_id is None else ("key", key_id)
-
-    def read(number: int) -> models.Reviews:
-        searches = call.runtime.record.kept.page(number, before, limit + 1, *found_by)
-        more = searches[limit - 1].query_id if len(searches) > limit else None
-        rows = list(_rows(call, searches[:limit]))
-        return models.Reviews(results=rows, next_cursor=more)
-
-    return await call.read(read)
+    return await call.read(call.runtime.record.kept.reviews, before, limit, *found_by)
 
 
-async def _names(call: GalleryCall, kept: KeptQuery, new: ReviewForm) -> Collection[str]:
+async def _open(call: GalleryCall, query_id: str) -> models.OpenedSearch:
+    period = kept_searches.kept_for(call.runtime, call.gallery)
+    return await call.read(call.runtime.record.kept.open, period, query_id)
+
+
+async def _names(call: GalleryCall, query_id: str, new: ReviewForm) -> Collection[str]:
     """Return the names of the crops; raises `InvalidField` or `UnknownCrop` for a bad review."""
-    known = {result.crop_id for result in kept.results}
+    known = await call.read(call.runtime.record.kept.result_ids, query_id)
     for crop_id in new.crop_ids:
         if crop_id not in known:
             raise InvalidField(
-                f"crop_ids: {crop_id[:40]!r} is no kept result of search {kept.query_id}; send ids "
+                f"crop_ids: {crop_id[:40]!r} is no kept result of search {query_id}; send ids "
                 "of its results"
             )
     crops = await call.read(call.runtime.record.crops.by_id, new.crop_ids)
@@ -266,22 +256,3 @@ async def _enroll(
             f"{result.problem.detail}"
         )
     return result.crop_id
-
-
-def _rows(call: GalleryCall, searches: Sequence[KeptQuery]) -> Iterator[models.Review]:
-    gallery = call.gallery
-    ids = {crop_id for search in searches for crop_id in search.reviews}
-    crops = call.runtime.record.crops.by_id(gallery.gallery_id, ids)
-    for search in searches:
-        url = kept_searches.search_picture_url(gallery, search)
-        for crop_id, review in search.reviews.items():
-            if crop := crops.get(crop_id):
-                fields = {
-                    **asdict(review),
-                    "query_id": search.query_id,
-                    "crop_id": crop_id,
-                    "identity": crop.identity,
-                    "query_image_url": url,
-                    "image_url": gallery.image_url(crop_id),
-                }
-                yield models.Review.model_validate(fields)

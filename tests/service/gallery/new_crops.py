@@ -17,7 +17,13 @@ from gmn_client.models import Snapshot
 from service.record.archive import write_archive
 from service.record.record import Record
 from service.record.replacing import replace_crops
-from service.record.values import ArchivedCrop, GallerySettings, StoredCrop, new_crop_id
+from service.record.values import (
+    ArchivedCrop,
+    CropFilter,
+    GallerySettings,
+    StoredCrop,
+    new_crop_id,
+)
 
 EMBEDDER = "a" * 64
 OTHER_EMBEDDER = "b" * 64
@@ -72,3 +78,7 @@ def restore_crops(
     with tempfile.TemporaryDirectory() as folder:
         snapshot = snapshot_of(crops, Path(folder), embedder)
         return replace_crops(record.database, gallery, snapshot)
+
+
+def only(*crop_ids: str) -> CropFilter:
+    return CropFilter(crop_ids=frozenset(crop_ids))

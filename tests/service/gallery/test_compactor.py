@@ -14,7 +14,7 @@ from service import maintenance
 from service.engine.device import DeviceThread
 from service.maintenance import compact_indexes
 from service.ops.threads import BlockingPools
-from service.record.values import CropLabel, IndexedCrop
+from service.record.values import ArchivedCrop, CropLabel
 from service.search.gpu import DeviceVectors
 from tests.service.filled_index import FilledIndex
 
@@ -90,7 +90,7 @@ def _index() -> FilledIndex:
     index = FilledIndex(DIMENSION)
     vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
     index.fill(
-        IndexedCrop(CropLabel(row_id, f"crop-{row_id}", None, None, None), vector)
+        ArchivedCrop(CropLabel(row_id, f"crop-{row_id}", None, None, None), vector)
         for row_id, vector in enumerate(vectors, 1)
     )
     return index

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.scale import ScaleCrops
-from service.record.values import CropLabel, IndexedCrop
+from service.record.values import ArchivedCrop, CropLabel
 from service.search import columns, gpu, product_codes
 from service.search import index as indexes
 from service.search.filters import EVERY_CROP, Filter, pairs_of
@@ -43,10 +43,10 @@ def _as_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexes, "DELTA_ROWS", 16)
 
 
-def _crop(row_id: int, seed: int, camera: str | None = "east") -> IndexedCrop:
+def _crop(row_id: int, seed: int, camera: str | None = "east") -> ArchivedCrop:
     vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
     moment = datetime.fromtimestamp(1_000_000 + row_id, UTC)
-    return IndexedCrop(CropLabel(row_id, f"crop-{row_id}", None, camera, moment), vector)
+    return ArchivedCrop(CropLabel(row_id, f"crop-{row_id}", None, camera, moment), vector)
 
 
 def _index(path: str) -> FilledIndex:
@@ -67,7 +67,7 @@ def _plain_search(crops, query, limit, wanted):
     unit = query[0].astype(np.float64) / np.linalg.norm(query[0].astype(np.float64))
     scored = []
     for crop in crops.values():
-        label = crop.label
+        label = crop.record
         if wanted.cameras and label.camera not in wanted.cameras:
             continue
         if label.camera in wanted.exclude_cameras:
@@ -97,7 +97,7 @@ OF_LABELS = (
 
 
 def _plain_identities(crops, wanted):
-    passing = (crop.label for crop in crops.values() if wanted.passes(crop.label))
+    passing = (crop.record for crop in crops.values() if wanted.passes(crop.record))
     return len({label.identity or label.row_id for label in passing})
 
 
@@ -181,9 +181,9 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
     for row_id, person in enumerate(people, start=1):
         crop = _crop(row_id, row_id % 40, CAMERAS[row_id % 3])
         known = {"shift": ("day", "night")[row_id % 2], "row": row_id}
-        named = replace(crop.label, identity=str(person) if person else None, metadata=known)
+        named = replace(crop.record, identity=str(person) if person else None, metadata=known)
         track = str(row_id % 5) if row_id % 5 else None
-        crops[row_id] = replace(crop, label=replace(named, track=track))
+        crops[row_id] = replace(crop, record=replace(named, track=track))
     index.fill(crops.values())
     # The tracks are read at the first search that groups by them.
     index.search(_crop(0, 3).vector[None], limit, grouped=True, by="track")
@@ -203,10 +203,10 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
             del crops[row_id]
         else:
             known = {"shift": "renamed"}
-            named = replace(crops[row_id].label, identity="renamed", metadata=known)
+            named = replace(crops[row_id].record, identity="renamed", metadata=known)
             named = replace(named, track="moved", camera="west")
             index.relabel([named])
-            crops[row_id] = replace(crops[row_id], label=named)
+            crops[row_id] = replace(crops[row_id], record=named)
     if built:
         index.adopt(built)
     query = _crop(0, 3).vector[None] + np.float32(0.01)
@@ -214,7 +214,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
     for wanted in (*cameras, *OF_LABELS):
         leaders = {}
         for row_id in _plain_search(crops, query, len(crops), wanted):
-            leaders.setdefault(crops[row_id].label.identity or row_id, row_id)
+            leaders.setdefault(crops[row_id].record.identity or row_id, row_id)
         assert index.identities(wanted) == len(leaders)
         if wanted not in cameras:
             assert _found(index, query, limit, wanted) == _plain_search(crops, query, limit, wanted)
@@ -222,7 +222,7 @@ def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
         assert found.row_ids.tolist() == list(leaders.values())[:limit]
         of_tracks = {}
         for row_id in _plain_search(crops, query, len(crops), wanted):
-            label = crops[row_id].label
+            label = crops[row_id].record
             of_tracks.setdefault((label.track, label.camera) if label.track else row_id, row_id)
         found = index.search(query, limit, wanted, grouped=True, by="track")
         assert found.row_ids.tolist() == list(of_tracks.values())[:limit]
@@ -388,7 +388,7 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind,
     indexes.CODED_ROWS = 40
     index = FilledIndex(64)
     index.fill(
-        IndexedCrop(replace(crop.record, row_id=row), crop.vector)
+        ArchivedCrop(replace(crop.record, row_id=row), crop.vector)
         for row, crop in enumerate(drawn.crops(0, 4000), start=1)
     )
     index.renew_segment()

@@ -20,7 +20,7 @@ from service.runtime import DAMAGED
 from service.search.columns import Columns
 from service.search.filters import Filter
 from service.search.leave_one_out import NamedCrops
-from tests.service.gallery.new_crops import new_crop
+from tests.service.gallery.new_crops import new_crop, only
 from tests.service.gallery.served_process import ServedProcess
 
 VECTOR_BYTES = 16
@@ -31,7 +31,7 @@ class Service(ServedProcess):
     """Serve the galleries of a record, as one process does."""
 
     def label(self, crop_id, **fields):
-        self.change(self.record.crops.change, [crop_id], fields)
+        self.change(self.record.crops.change, only(crop_id), fields)
 
     def search(self, wanted):
         found = self.device.submit(self.gallery.index.search, EVERYTHING, 1000, wanted).result()
@@ -177,7 +177,7 @@ def test_a_check_of_the_record_pauses_and_can_be_ended(filled, tmp_path, monkeyp
     pauses = []
     filled.record.check(lambda: pauses.append(True))
     assert len(pauses) == 4
-    monkeypatch.setattr("service.record.crops.CROPS_AT_ONCE", 10)
+    monkeypatch.setattr("service.record.crop_rows.CROPS_AT_ONCE", 10)
     _damage(tmp_path, 40)
     filled.record.check(lambda: True)
     with pytest.raises(DamagedRecord, match="vector"):

@@ -44,7 +44,7 @@ def test_what_another_process_does_is_shown(processes):
     one, other = processes
     first, second = one.enroll(new_crop(1), new_crop(2))
     eventually(lambda: other.found().keys() == {first, second})
-    one.change(one.record.identities.rename, "a", "b")
+    one.change(one.record.people.rename, "a", "b")
     eventually(lambda: {label.identity for label in other.found().values()} == {"b"})
     other.remove(first)
     eventually(lambda: one.found().keys() == {second})

@@ -10,7 +10,7 @@ import pytest
 from service.milvus import indexer
 from service.milvus.rows import Codes
 from service.search.filters import Filter
-from tests.service.gallery.new_crops import NOON, restore_crops
+from tests.service.gallery.new_crops import NOON, only, restore_crops
 from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab
 from tests.waiting import eventually
 
@@ -84,8 +84,8 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     gallery = one.gallery()
     first, second = one.enroll(gallery, drawn_crop(1), drawn_crop(2, identity="b"))
     labels = one.record.crops.by_row(gallery.gallery_id, [first, second])
-    one.record.crops.change(gallery.gallery_id, [labels[first].crop_id], {"camera": "west"})
-    one.record.identities.rename(gallery.gallery_id, "b", "a")
+    one.record.crops.change(gallery.gallery_id, only(labels[first].crop_id), {"camera": "west"})
+    one.record.people.rename(gallery.gallery_id, "b", "a")
     one.caught_up(gallery)
     assert one.found(gallery, drawn(1), wanted=Filter(cameras=("west",))) == [first]
     groups = one.index(gallery).search(drawn(1)[None], 10, grouped=True)
@@ -129,7 +129,7 @@ def test_what_a_late_write_brings_back_is_removed(one, monkeypatch):
     late = list(map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows)))
     one.remove(gallery, rows[:2])
     labels = one.record.crops.by_row(gallery.gallery_id, rows[2:])
-    one.record.crops.change(gallery.gallery_id, [labels[rows[2]].crop_id], {"camera": "west"})
+    one.record.crops.change(gallery.gallery_id, only(labels[rows[2]].crop_id), {"camera": "west"})
     one.caught_up(gallery)
     state = one.state(gallery)
     one.server.upsert(state.collection, late)

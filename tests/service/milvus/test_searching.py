@@ -27,6 +27,7 @@ from tests.service.gallery.new_crops import (
     NOON,
     OTHER_EMBEDDER,
     new_crop,
+    only,
     restore_crops,
 )
 from tests.service.milvus.fake_server import FakeServer
@@ -90,7 +91,7 @@ class Lab:
 
     def change(self, row, **fields):
         (crop,) = self.record.crops.by_row(self.number, [row]).values()
-        self.record.crops.change(self.number, [crop.crop_id], fields)
+        self.record.crops.change(self.number, only(crop.crop_id), fields)
 
     def inside(self):
         """Index the same crops in this process."""
@@ -172,7 +173,7 @@ def test_labels_of_the_server_decide_nothing(lab):
 def test_a_row_of_another_crop_is_no_hit(lab):
     (first,) = lab.index_outside.search(QUERIES, 1).row_ids.tolist()
     (crop,) = lab.record.crops.indexed(lab.number, [first])
-    other = replace(crop, label=replace(crop.label, crop_id="given out before"))
+    other = replace(crop, record=replace(crop.record, crop_id="given out before"))
     lab.server.upsert(f"one{FORMAT}", [lab.codes.row(other)])
     everywhere = Filter(exclude_cameras=("nowhere",))
     assert first not in lab.index_outside.search(QUERIES, 60, everywhere).row_ids

@@ -29,6 +29,7 @@ from tests.service.gallery.new_crops import (
     NOON,
     OTHER_EMBEDDER,
     new_crop,
+    only,
     snapshot_of,
 )
 
@@ -51,7 +52,7 @@ def enroll(record, gallery, *numbers, embedder=EMBEDDER, **said):
 def contents(record, gallery):
     """Read every crop with its slot, vector and picture."""
     crops = record.crops.page(gallery, EVERYTHING).crops
-    vectors = {crop.label.row_id: crop.vector.tolist() for crop in record.crops.vectors(gallery)}
+    vectors = {crop.record.row_id: crop.vector.tolist() for crop in record.crops.vectors(gallery)}
     return [
         (crop, vectors[crop.row_id], record.crops.picture(gallery, crop.crop_id).content)
         for crop in crops
@@ -101,7 +102,7 @@ def test_a_snapshot_has_no_other_gallery_and_no_keys_or_secret(record, gallery, 
 
 def test_crops_that_are_there_unchanged_keep_their_slots(record, gallery, snapshot):
     before = contents(record, gallery)
-    record.crops.change(gallery, [before[1][0].crop_id], {"camera": "west"})
+    record.crops.change(gallery, only(before[1][0].crop_id), {"camera": "west"})
     enroll(record, gallery, 4)
     version = restore(record, gallery, snapshot)
     assert version == 4

@@ -10,7 +10,6 @@ import pytest
 
 from gmn_client.models import JobProblem
 from service.errors import UnknownGallery
-from service.record.feeds import read_changes, read_feeds
 from service.record.keys import ApiKey
 from service.record.transaction import Reader
 from service.record.vectors import BLOCK_BYTES
@@ -35,11 +34,11 @@ def test_the_last_use_of_a_key_outlives_its_change_and_goes_with_it(record):
 
 def test_changes_of_keys_and_cancelled_jobs_are_announced(record, gallery):
     record.jobs.create(new_job("job", gallery))
-    seen = read_feeds(Reader(record.database))[0]
+    seen = Reader(record.database).feeds()[0]
     record.keys.add(READER)
     record.keys.revoke("reader")
     record.jobs.cancel("job")
-    changes = read_changes(Reader(record.database), 0, seen, 9)
+    changes = Reader(record.database).changes(0, seen, 9)
     assert [(change.kind, change.gallery_id) for change in changes] == [
         ("keys", 0),
         ("keys", 0),
@@ -127,7 +126,7 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
     vector = np.full(256, 0.5, np.float32)
     crops = [replace(new_crop(n), vector=vector) for n in range(64)]
     ids = [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops).landed]
-    file = record.crops.vector_file(gallery)
+    file = record.crops.vector_file(record.galleries.get(gallery))
     before = file.path.stat()
     # Vectors take a kilobyte: four blocks hold the ones left, and a fifth the end of the file.
     left = {*ids[2:8], ids[40]}
@@ -136,7 +135,7 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
     after = file.path.stat()
     assert after.st_size == before.st_size
     assert after.st_blocks == 5 * BLOCK_BYTES // 512 < before.st_blocks
-    found = {crop.label.crop_id: crop.vector for crop in record.crops.vectors(gallery)}
+    found = {crop.record.crop_id: crop.vector for crop in record.crops.vectors(gallery)}
     assert found.keys() == left
     assert all(np.array_equal(found[crop_id], vector) for crop_id in left)
 

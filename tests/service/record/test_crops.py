@@ -11,12 +11,12 @@ from threading import Thread
 import pytest
 
 from service.errors import DamagedRecord
-from service.record import crop_changes
+from service.record import crop_changes, crop_rows
 from service.record import crops as crops_module
 from service.record.record import Record
 from service.record.values import CropFilter, RequestKey
 from service.record.vectors import VectorFile
-from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
 
 EVERYTHING = CropFilter()
 # Nothing lies in them.
@@ -55,7 +55,7 @@ def test_a_crop_removed_before_its_vector_is_read_is_left_out(record, gallery, m
             slots = [crop.row_id for crop in stored]
             embedder, found = record.crops.vectors_of(gallery, slots)
             assert embedder == EMBEDDER
-    assert [crop.label for crop in found] == [second]
+    assert [crop.record for crop in found] == [second]
 
 
 def test_a_crop_removed_while_its_picture_is_read_is_no_damage(record, gallery, monkeypatch):
@@ -86,7 +86,7 @@ def test_a_vector_that_is_not_what_was_written_is_named(record, gallery, tmp_pat
     for read in reads:
         with pytest.raises(DamagedRecord, match=landed[1].crop_id):
             read()
-    assert [crop.label.row_id for crop in record.crops.indexed(gallery, [1])] == [1]
+    assert [crop.record.row_id for crop in record.crops.indexed(gallery, [1])] == [1]
 
 
 def test_the_vector_of_another_crop_is_not_taken_for_ones_own(record, gallery, tmp_path):
@@ -140,7 +140,7 @@ def _elsewhere_raising(do) -> None:
 
 def test_the_name_of_a_person_without_crops_is_nowhere_on_the_disk(record, gallery, tmp_path):
     crop_id = _enroll(record, gallery, new_crop(1, "Ann Secret")).landed[0].crop_id
-    record.crops.change(gallery, [crop_id], {"identity": "Bob"})
+    record.crops.change(gallery, only(crop_id), {"identity": "Bob"})
     assert not any(b"Secret" in path.read_bytes() for path in tmp_path.iterdir())
 
 
@@ -161,11 +161,11 @@ def test_a_key_used_again_after_a_day_stands_for_the_newer_request(record, galle
 
     first = [enroll(number, f"key {number}") for number in range(9)]
     clock = timedelta(days=2)
-    assert record.crops.happened(gallery, first[8]) is None
+    assert record.crops.enroll(gallery, EMBEDDER, [], first[8]).landed == ()
     again = enroll(100, "key 8")
     for number in range(200, 206):
         enroll(number, f"key {number}")
-    assert record.crops.happened(gallery, again).replayed
+    assert record.crops.enroll(gallery, EMBEDDER, [], again).replayed
     # Each of the seven has removed up to three that are older.
     kept = record.database.connection().execute("SELECT key FROM requests").fetchall()
     assert {key for (key,) in kept} == {"key 8", *(f"key {number}" for number in range(200, 206))}
@@ -213,7 +213,7 @@ def test_of_a_large_gallery_only_the_rows_asked_for_are_read(record, gallery):
 
 
 def test_a_gallery_is_read_without_holding_the_log(record, gallery, monkeypatch):
-    monkeypatch.setattr(crops_module, "CROPS_AT_ONCE", 2)
+    monkeypatch.setattr(crop_rows, "CROPS_AT_ONCE", 2)
     landed = _enroll(record, gallery, *(new_crop(number) for number in range(6))).landed
     reading = record.crops.vectors(gallery)
     found = [next(reading)]
@@ -221,7 +221,7 @@ def test_a_gallery_is_read_without_holding_the_log(record, gallery, monkeypatch)
     log = record.database.path.with_name("record.sqlite3-wal")
     assert log.stat().st_size == 0
     found += reading
-    assert [crop.label.metadata["number"] for crop in found] == [0, 1, 2, 3, 5]
+    assert [crop.record.metadata["number"] for crop in found] == [0, 1, 2, 3, 5]
 
 
 def test_the_files_of_the_record_are_their_owners_alone(record, gallery, tmp_path):

@@ -17,10 +17,11 @@ from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.recovery import recover
 from service.record.schema import CROPS
-from service.record.values import CropFilter, GallerySettings, KeptQuery, new_crop_id
+from service.record.values import CropFilter, GallerySettings
 from service.record.verify import Inspection, verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
 from tests.service.record.filled import contents, fill_record
+from tests.service.record.new_searches import WEEK, new_search
 
 LOBBY = 20
 YARD = 5
@@ -43,9 +44,7 @@ def whole(tmp_path_factory):
         record.snapshots.keep(lobby, describe_snapshot(path, NOON))
         record.crops.remove(lobby, [crops[0].record.crop_id])
         record.keys.add(ApiKey("door", "0" * 64, ("query",), None, "", NOON))
-        search = {"query_id": new_crop_id(), "created_at": NOON, "key_id": "door", "results": []}
-        search = KeptQuery(**search, request={}, answer={}, content_type="image/png")
-        record.kept.keep(lobby, [(search, b"picture")], 10)
+        record.kept.keep(lobby, [(new_search(), b"picture")], 10)
     return folder
 
 
@@ -61,7 +60,7 @@ def everything(folder):
         for gallery in record.galleries.all():
             number = gallery.gallery_id
             vectors = {
-                vector.label.crop_id: vector.vector.tolist()
+                vector.record.crop_id: vector.vector.tolist()
                 for vector in record.crops.vectors(number)
             }
             found[gallery.name] = {
@@ -73,7 +72,7 @@ def everything(folder):
                 for crop in record.crops.page(number, CropFilter()).crops
             }
         found["keys"] = record.keys.all()
-        found["searches"] = record.kept.page(1, None, 9)
+        found["searches"] = record.kept.page(1, WEEK, None, 9)
     return found
 
 
@@ -174,7 +173,8 @@ def test_a_person_whose_only_crop_is_lost_goes_with_it(data_dir, tmp_path):
     recover(data_dir, tmp_path / "new")
     assert verify(tmp_path / "new").damage == []
     with contextlib.closing(Record(tmp_path / "new")) as record:
-        assert "somebody" not in record.people.names(1)
+        people = record.people.page(1, None, 99).results
+        assert "somebody" not in [person.identity for person in people]
 
 
 def test_a_gallery_is_created_where_the_number_of_the_next_one_was_damaged(data_dir, tmp_path):

@@ -20,13 +20,12 @@ import pytest
 from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed, UnknownGallery
 from service.record import database as database_module
-from service.record.database import FILE, PRAGMAS, RULES_AT_ONCE, Database, _Work
-from service.record.feeds import ChangesLost, read_changes, read_feeds
+from service.record.database import PRAGMAS, RULES_AT_ONCE, Database, _Work
 from service.record.galleries import next_version
 from service.record.jobs import Job
 from service.record.record import Record
 from service.record.schema import FORMAT, RUNTIMES
-from service.record.transaction import Reader, Transaction
+from service.record.transaction import FILE, ChangesLost, Reader, Transaction
 from service.record.values import ArchivedCrop, GallerySettings, new_crop_id
 from service.record.vectors import VectorFile
 from tests.service.record.filled import contents, fill_record
@@ -205,14 +204,14 @@ def _names(database: Database) -> list[str]:
 
 def test_a_rule_that_raises_leaves_nothing_and_those_beside_it_land(record, gallery, tmp_path):
     database = record.database
-    before = read_feeds(Reader(database))[gallery]
+    before = Reader(database).feeds()[gallery]
     rules = [_keep_runtime(gallery, name) for name in ("a", "b", "c")]
     rules[1] = _fail_after(rules[1])
     landed, failed, last = _run_at_once(database, *rules)
     assert (landed, last) == (None, None)
     assert isinstance(failed, UnknownGallery)
     assert _names(database) == ["a", "c"]
-    assert [change.version for change in read_changes(Reader(database), gallery, before, 9)] == [
+    assert [change.version for change in Reader(database).changes(gallery, before, 9)] == [
         1,
         2,
     ]
@@ -221,10 +220,10 @@ def test_a_rule_that_raises_leaves_nothing_and_those_beside_it_land(record, gall
 
 
 def test_a_rule_that_raises_alone_changes_nothing(record, gallery):
-    feeds = read_feeds(Reader(record.database))
+    feeds = Reader(record.database).feeds()
     with pytest.raises(UnknownGallery):
         record.database.write(_fail_after(_keep_runtime(gallery, "a")))
-    assert read_feeds(Reader(record.database)) == feeds
+    assert Reader(record.database).feeds() == feeds
     assert _names(record.database) == []
 
 
@@ -336,7 +335,7 @@ def test_vectors_that_find_no_room_leave_no_row(record, gallery, monkeypatch):
             _enroll(record, gallery)
     assert record.galleries.get(gallery).crops == 0
     crop_id = _enroll(record, gallery)
-    assert [crop.label.crop_id for crop in record.crops.vectors(gallery)] == [crop_id]
+    assert [crop.record.crop_id for crop in record.crops.vectors(gallery)] == [crop_id]
 
 
 def _put_back(copy: Path, folder: Path) -> None:
@@ -412,18 +411,18 @@ def test_a_damaged_entry_of_the_mark_is_left_out(record, gallery, tmp_path, capl
 def test_a_follower_of_an_older_copy_is_told_that_it_lost_changes(record, gallery, tmp_path):
     copy = _copy_of(tmp_path)
     _enroll(record, gallery)
-    seen = read_feeds(Reader(record.database))[gallery]
+    seen = Reader(record.database).feeds()[gallery]
     record.close()
     _put_back(copy, tmp_path)
     (tmp_path / MARK).unlink()
     with contextlib.closing(Record(tmp_path)) as adopted:
         with pytest.raises(ChangesLost):
-            read_changes(Reader(adopted.database), gallery, seen, 9)
+            Reader(adopted.database).changes(gallery, seen, 9)
         for _ in range(3):
             _enroll(adopted, gallery)
-        assert read_feeds(Reader(adopted.database))[gallery].seq > seen.seq
+        assert Reader(adopted.database).feeds()[gallery].seq > seen.seq
         with pytest.raises(ChangesLost):
-            read_changes(Reader(adopted.database), gallery, seen, 9)
+            Reader(adopted.database).changes(gallery, seen, 9)
 
 
 class _Connection:

@@ -11,7 +11,6 @@ import pytest
 from service.errors import ServiceStopping
 from service.gallery import follow
 from service.gallery.follow import Follower
-from service.record.feeds import read_feeds
 from service.record.galleries import next_version
 from service.record.record import Record
 from service.record.transaction import Reader
@@ -58,7 +57,7 @@ def seen(record, gallery):
 def change(record, gallery):
     """Commit a change of a gallery; answer its number in the feed."""
     record.database.write(next_version, gallery, "added", [1])
-    return read_feeds(Reader(record.database))[gallery].seq
+    return Reader(record.database).feeds()[gallery].seq
 
 
 def test_every_gallery_is_read_at_the_start(seen, gallery):
@@ -79,7 +78,7 @@ def test_writers_of_two_processes_leave_no_gap(seen, record, other, gallery):
     def write(through):
         for _ in range(20):
             change(through, gallery)
-            seen.follower.wake()
+            seen.follower.wait_for(gallery, 0)
 
     writers = [threading.Thread(target=write, args=(through,)) for through in (record, other)]
     for writer in writers:
@@ -111,14 +110,13 @@ def test_a_change_that_cannot_be_applied_is_made_up_by_reading_the_gallery(seen,
 def test_changes_that_are_kept_no_more_are_made_up_by_reading_the_gallery(
     record, gallery, monkeypatch
 ):
-    monkeypatch.setattr("service.record.feeds.KEPT_CHANGES", 5)
-    monkeypatch.setattr("service.record.feeds.TRIM_EVERY", 10)
+    monkeypatch.setattr("service.record.transaction.KEPT_CHANGES", 5)
+    monkeypatch.setattr("service.record.transaction.TRIM_EVERY", 10)
     watching = Seen(record)
     monkeypatch.setattr(follow, "POLL_SECONDS", 60.0)
     watching.follower.start()
     for _ in range(20):
         last = change(record, gallery)
-    watching.follower.wake()
     watching.follower.wait_for(gallery, last).result(timeout=5)
     watching.follower.close()
     assert watching.versions[gallery] == []

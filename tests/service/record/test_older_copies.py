@@ -46,7 +46,7 @@ def test_crops_and_galleries_that_were_deleted_since_are_deleted_again(folder, t
     with contextlib.closing(Record(folder)) as record:
         record.crops.remove(lobby, [first])
         record.galleries.delete(yard)
-        record.identities.forget(lobby, "b")
+        record.people.forget(lobby, "b")
     put_back(tmp_path / "copy", folder)
     with contextlib.closing(Record(folder)) as record:
         assert [gallery.name for gallery in record.galleries.all()] == ["lobby"]

@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from service.record import identities
-from service.record.people import Grouping
+from service.errors import UnknownMerge
+from service.record import people
 from service.record.record import Record
 from service.record.schema import TABLES
 from service.record.transaction import Transaction
-from service.record.values import CropFields, GallerySettings
-from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from service.record.values import GallerySettings
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
 
 PEOPLE = 20_000
 # A later page of 100 takes SQLite some 27,000 steps, among 200 identities and among 100,000.
@@ -67,22 +67,22 @@ def test_the_next_best_picture_is_shown_once_the_best_is_gone(tmp_path, how):
             case "remove":
                 record.crops.remove(gallery, ids[3:])
             case "change":
-                record.crops.change(gallery, ids[3:], CropFields(identity="b"))
+                record.crops.change(gallery, only(*ids[3:]), {"identity": "b"})
             case "remove_older":
                 record.crops.remove_older(gallery, NOON + timedelta(minutes=1), 9)
     best, first_hour = (3, 1) if how == "remove_older" else (2, 0)
     with contextlib.closing(Record(tmp_path)) as record:
-        person, first_seen, _ = record.people.get(gallery, "a")
+        person = record.people.get(gallery, "a")
         assert (person.crops, person.crop_id) == (3, ids[best])
         assert person.last_seen == NOON + timedelta(hours=best)
-        assert first_seen == NOON + timedelta(hours=first_hour)
+        assert person.first_seen == NOON + timedelta(hours=first_hour)
 
 
 @pytest.mark.parametrize("sort", ["name", "last_seen", "crops"])
 def test_a_later_page_among_many_identities_reads_no_more_than_a_page(record, gallery, sort):
     _enroll(record, gallery, new_crop(1))
     record.database.write(_add_people, gallery)
-    after = record.people.page(gallery, "", PEOPLE // 4, sort=sort)[-1].place
+    cursor = record.people.page(gallery, None, PEOPLE // 4, sort=sort).next_cursor
     steps = 0
 
     def count() -> None:
@@ -93,22 +93,26 @@ def test_a_later_page_among_many_identities_reads_no_more_than_a_page(record, ga
     pages = []
     for _ in range(4):
         steps = 0
-        people = record.people.page(gallery, after, 100, sort=sort)
-        after = people[-1].place
-        pages.append((len({person.identity for person in people}), steps < STEPS_OF_A_PAGE))
+        page = record.people.page(gallery, cursor, 100, sort=sort)
+        cursor = page.next_cursor
+        pages.append((len({person.identity for person in page.results}), steps < STEPS_OF_A_PAGE))
     assert pages == [(100, True)] * 4
 
 
 def test_a_grouping_shows_the_crops_that_are_left_without_a_name(record, gallery):
     ids = _enroll(record, gallery, *(new_crop(number, None) for number in range(4)))
-    record.groups.put(gallery, Grouping("job", NOON, 1, [([1, 2, 3], 0.5)], 1))
+    record.groups.put(gallery, "job", 1, [([1, 2, 3, 4], 0.5)], 1)
     record.crops.remove(gallery, ids[:1])
-    record.crops.change(gallery, ids[1:2], CropFields(identity="Ann"))
-    grouping, left = record.groups.get(gallery)
-    assert (grouping.groups, grouping.single) == ([([1, 2, 3], 0.5)], 1)
-    assert {slot: crop.crop_id for slot, crop in left.items()} == {3: ids[2]}
+    record.crops.change(gallery, only(ids[1]), {"identity": "Ann"})
+    grouping = record.groups.get(gallery)
+    assert (grouping.job_id, grouping.gallery_version) == ("job", 1)
+    assert [group.crop_ids for group in grouping.results] == [ids[2:]]
+    assert grouping.single == 1
+    record.crops.remove(gallery, ids[3:])
+    grouping = record.groups.get(gallery)
+    assert (grouping.results, grouping.single) == ([], 2)
     record.galleries.delete(gallery)
-    assert record.groups.get(gallery) == (None, {})
+    assert record.groups.get(gallery).job_id is None
     assert _rows(record, "groups") == {"groups": 0}
 
 
@@ -116,27 +120,28 @@ def test_a_merge_of_more_than_30_days_ago_cannot_be_undone_and_its_rows_go(
     record, gallery, monkeypatch
 ):
     _enroll(record, gallery, new_crop(1, "a"), new_crop(2, "b"))
-    merge_id = record.identities.rename(gallery, "a", "b").merge_id
-    record.identities.remove_expired_merges(gallery)
-    (merge,) = record.identities.merges(gallery)
+    merge_id = record.people.rename(gallery, "a", "b").merge_id
+    record.people.remove_expired_merges(gallery)
+    (merge,) = record.people.merges(gallery)
     assert merge.undo_until - merge.merged_at == timedelta(days=30)
-    monkeypatch.setattr(identities, "MERGES_KEPT_FOR", timedelta(0))
-    assert record.identities.merges(gallery) == []
-    assert record.identities.undo_merge(gallery, merge_id) is None
+    monkeypatch.setattr(people, "MERGES_KEPT_FOR", timedelta(0))
+    assert record.people.merges(gallery) == []
+    with pytest.raises(UnknownMerge):
+        record.people.undo_merge(gallery, merge_id)
     assert _rows(record, "merges", "merged_crops") == {"merges": 1, "merged_crops": 1}
-    record.identities.remove_expired_merges(gallery)
+    record.people.remove_expired_merges(gallery)
     assert _rows(record, "merges", "merged_crops") == {"merges": 0, "merged_crops": 0}
     assert record.people.counts(gallery, ["a", "b"]) == {"b": 2}
 
 
 def test_forgetting_leaves_no_row_that_names_the_identity(record, gallery):
     _enroll(record, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
-    record.identities.rename(gallery, "a", "b")
+    record.people.rename(gallery, "a", "b")
     _enroll(record, gallery, new_crop(4, "a"))
-    assert record.identities.forget(gallery, "a").count == 1
+    assert record.people.forget(gallery, "a").count == 1
     assert _rows(record, "merges", "merged_crops") == {"merges": 0, "merged_crops": 0}
-    record.identities.rename(gallery, "b", "c")
-    assert record.identities.forget(gallery, "c").count == 3
+    record.people.rename(gallery, "b", "c")
+    assert record.people.forget(gallery, "c").count == 3
     tables = ["people", "crops", "pictures", "merges", "merged_crops"]
     assert _rows(record, *tables) == dict.fromkeys(tables, 0)
     assert record.galleries.get(gallery).identities == 0

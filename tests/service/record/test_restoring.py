@@ -23,9 +23,10 @@ from service.record.restoring import (
     restore_backup,
     write_backup,
 )
-from service.record.values import Case, CropFilter, GallerySettings, KeptQuery, new_crop_id
+from service.record.values import CropFilter, GallerySettings
 from service.record.verify import verify
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from tests.service.record.new_searches import kept_ids, new_search
 
 
 def fill(folder):
@@ -71,29 +72,15 @@ def empty(folder):
 
 def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled, tmp_path):
     record, lobby, gate, ids = filled
-    searches = [
-        KeptQuery(
-            query_id=new_crop_id(),
-            created_at=NOON,
-            key_id="k",
-            request={},
-            answer={},
-            results=[],
-            crop_id=crop_id,
-            content_type="image/png",
-        )
-        for crop_id in ids[1:3]
-    ]
+    searches = [new_search(crop_id=crop_id) for crop_id in ids[1:3]]
     record.kept.keep(lobby, [(search, b"picture") for search in searches], 10)
-    for case_id in ("closed", "open"):
-        moments = {"created_at": NOON, "changed_at": NOON}
-        case = Case(case_id=case_id, name=case_id, notes="", key_id="k", **moments)
-        record.cases.create(lobby, case)
+    closed = record.cases.create(lobby, "closed", "", "k")
+    record.cases.create(lobby, "open", "", "k")
     backup = write_backup(record.database, tmp_path / "backups")
-    record.kept.remove(lobby, [searches[0].query_id])
-    record.cases.delete(lobby, "closed")
+    record.kept.remove(lobby, [searches[0]["query_id"]])
+    record.cases.delete(lobby, closed.case_id)
     record.crops.remove(lobby, [ids[0]])
-    assert record.identities.rename(lobby, "b", "late")
+    assert record.people.rename(lobby, "b", "late")
     record.keys.revoke("revoked")
     record.galleries.delete(gate)
     latest = record.galleries.get(lobby).version
@@ -111,8 +98,8 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         assert set(identities(again, lobby).values()) == {"a", "b"}
         assert [key.key_id for key in again.keys.all()] == ["kept"]
         assert again.galleries.get(lobby).version > latest
-        assert again.kept.page(lobby, None, 9) == searches[1:]
-        assert [case.case_id for case in again.cases.page(lobby, None, 9)] == ["open"]
+        assert kept_ids(again, lobby) == [searches[1]["query_id"]]
+        assert [case.name for case in again.cases.page(lobby, None, 9).results] == ["open"]
         assert again.jobs.get("open").state == "cancelled"
         assert ids[0] not in archived_ids(into / snapshot_name(lobby, "s1"))
         assert [snapshot.crops for snapshot in again.snapshots.all(lobby)] == [5]

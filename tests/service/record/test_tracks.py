@@ -13,14 +13,14 @@ import pytest
 
 from service.errors import DamagedRecord
 from service.record.archive import archived_ids, check_archive, write_archive
-from service.record.database import FILE
 from service.record.record import Record
 from service.record.replacing import replace_crops
 from service.record.restoring import restore_backup, write_backup
 from service.record.tracks import cohesion
-from service.record.values import CropFields, CropFilter, GallerySettings
+from service.record.transaction import FILE
+from service.record.values import CropFilter, GallerySettings
 from service.record.verify import verify
-from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
 
 DIRECTIONS = np.eye(4, dtype=np.float32)
 
@@ -59,7 +59,8 @@ def test_tracks_are_listed_by_id_and_camera_with_their_people_times_and_cohesion
         tracked(5, None),
     ]
     enroll(record, gallery, *crops)
-    found, after = record.tracks.page(gallery, "", 2)
+    page = record.tracks.page(gallery, None, 2)
+    found = page.results
     assert [(track.track, track.camera, track.crops) for track in found] == [
         ("7", "east", 3),
         ("7", "west", 1),
@@ -70,10 +71,10 @@ def test_tracks_are_listed_by_id_and_camera_with_their_people_times_and_cohesion
     # The third crop is perpendicular to the mean of the other two.
     assert first.cohesion == pytest.approx(0.0, abs=1e-6)
     assert found[1].cohesion is None
-    last, end = record.tracks.page(gallery, after or "", 2)
-    assert [track.track for track in last] == ["8"]
-    assert end is None
-    assert record.tracks.page(gallery, "", 9, camera="west")[0] == [found[1]]
+    last = record.tracks.page(gallery, page.next_cursor, 2)
+    assert [track.track for track in last.results] == ["8"]
+    assert last.next_cursor is None
+    assert record.tracks.page(gallery, None, 9, camera="west").results == [found[1]]
 
 
 def test_an_id_of_many_cameras_is_listed_page_by_page_and_soon(record, gallery):
@@ -81,12 +82,13 @@ def test_an_id_of_many_cameras_is_listed_page_by_page_and_soon(record, gallery):
     crops = [tracked(place, "1", camera=camera) for place, camera in enumerate(cameras)]
     enroll(record, gallery, *crops, tracked(5000, "1", camera=None), tracked(5001, "2"))
     began = time.thread_time()
-    found, after = record.tracks.page(gallery, "", 100)
+    page = record.tracks.page(gallery, None, 100)
+    found = [*page.results]
     assert time.thread_time() - began < 1.0
-    while after is not None:
+    while page.next_cursor is not None:
         assert len(found) % 100 == 0
-        more, after = record.tracks.page(gallery, after, 100)
-        found += more
+        page = record.tracks.page(gallery, page.next_cursor, 100)
+        found += page.results
     places = [(track.track, track.camera) for track in found]
     assert places == [("1", camera) for camera in (None, *cameras)] + [("2", "east")]
 
@@ -114,8 +116,8 @@ def test_a_snapshot_keeps_tracks_and_its_restore_brings_them_back(record, galler
     first, second = enroll(record, gallery, tracked(0, "7"), tracked(1, None))
     path = tmp_path / "snapshot.gmn"
     write_archive(record.database, path, gallery)
-    record.crops.change(gallery, [first], CropFields(track="moved"))
-    record.crops.change(gallery, [second], CropFields(track="new"))
+    record.crops.change(gallery, only(first), {"track": "moved"})
+    record.crops.change(gallery, only(second), {"track": "new"})
     replace_crops(record.database, gallery, path)
     assert tracks_of(record, gallery) == {first: "7", second: None}
 
@@ -149,7 +151,7 @@ def test_archives_of_the_former_format_are_read_and_restored(tmp_path):
     restore_backup(backup, tmp_path / "restored", data)
     with contextlib.closing(Record(tmp_path / "restored")) as record:
         assert tracks_of(record, gallery) == dict.fromkeys(ids)
-        record.crops.change(gallery, ids[:1], CropFields(track="new"))
+        record.crops.change(gallery, only(ids[0]), {"track": "new"})
         replace_crops(record.database, gallery, snapshot)
         assert tracks_of(record, gallery) == dict.fromkeys(ids)
 

@@ -15,7 +15,7 @@ import pytest
 
 from model.problems import InputProblem
 from service.ops.data_directory import DATABASE_NAME, snapshot_name
-from service.record import identities
+from service.record import people
 from service.record.record import Record
 from service.record.replacing import replace_crops
 from service.record.upgrade import upgrade
@@ -50,7 +50,7 @@ def then(monkeypatch):
         def now(cls, tz=None):
             return datetime.fromisoformat(EXPECTED["asked at"]).astimezone(tz)
 
-    monkeypatch.setattr(identities, "datetime", Then)
+    monkeypatch.setattr(people, "datetime", Then)
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_snapshots_and_merges_of_an_upgraded_record_are_undone_and_restored(rele
     upgrade(released / "data", tmp_path / "new")
     with contextlib.closing(Record(tmp_path / "new")) as after:
         (snapshot,) = after.snapshots.all(LOBBY)
-        (merge,) = after.identities.merges(LOBBY)
-        assert after.identities.undo_merge(LOBBY, merge.merge_id).count == 1
+        (merge,) = after.people.merges(LOBBY)
+        assert after.people.undo_merge(LOBBY, merge.merge_id).count == 1
         before = after.galleries.get(LOBBY).version
         path = tmp_path / "new" / snapshot_name(LOBBY, snapshot.snapshot_id)
         assert replace_crops(after.database, LOBBY, path) > before

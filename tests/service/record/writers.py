@@ -107,7 +107,7 @@ def require_whole(record: Record, gallery_id: int, told: Path) -> None:
     assert not there.keys() & asked["removed"]
 
     # Reading them holds them against their checksums.
-    vectors = {crop.label.crop_id: crop.vector for crop in record.crops.vectors(gallery_id)}
+    vectors = {crop.record.crop_id: crop.vector for crop in record.crops.vectors(gallery_id)}
     assert vectors.keys() == there.keys()
     for crop_id in there:
         assert np.array_equal(vectors[crop_id], vector_of(crop_id))

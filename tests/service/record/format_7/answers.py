@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from service.record.schema import CASE_SEARCHES, REVIEWS, SEARCHES
+from service.record.transaction import as_values
+from tests.service.record.new_searches import kept_ids
+
 # Fields that only one of the formats has.
 OF_ONE_FORMAT = {
     *("changes_from", "generations", "outside", "changes", "lease_ms", "lease_until_ms"),
-    *("bytes", "sha256"),
+    *("bytes", "sha256", "dimension", "first_seen", "kept_searches"),
+    "image_url",
 }
 
 
@@ -30,13 +36,13 @@ def answers(record: Any, gallery: int, everything: Any) -> dict[str, Any]:
         "hashes": [crop.sha256 for crop in crops],
         "vectors": [crop.vector.tolist() for crop in record.crops.vectors(gallery)],
         "pictures": [record.crops.picture(gallery, crop_id) for crop_id in ids],
-        "names": record.people.names(gallery),
-        "people": record.people.page(gallery, "", 99),
-        "last seen": record.people.page(gallery, "", 99, sort="last_seen"),
-        "groups": record.groups.get(gallery)[0],
-        "merges": record.identities.merges(gallery),
-        "searches": record.kept.page(gallery, None, 99),
-        "cases": record.cases.page(gallery, None, 99),
+        "names": sorted(person["identity"] for person in _people(record, gallery, "name")),
+        "people": _people(record, gallery, "name"),
+        "last seen": _people(record, gallery, "last_seen"),
+        "groups": record.groups.get(gallery).job_id,
+        "merges": record.people.merges(gallery),
+        "searches": _searches(record, gallery),
+        "cases": _cases(record, gallery),
         "published": record.calibrations.published(gallery),
         "staged": [crop.crop_id for crop in record.staged.missing(gallery, 0, 99)],
         "keys": record.keys.all(),
@@ -49,8 +55,7 @@ def answers(record: Any, gallery: int, everything: Any) -> dict[str, Any]:
         "strays": record.stray_files.all(datetime(2100, 1, 1, tzinfo=UTC), 99),
         "snapshots": record.snapshots.all(gallery),
         "kept pictures": [
-            record.kept.picture(gallery, search.query_id)
-            for search in record.kept.page(gallery, None, 99)
+            record.kept.picture(gallery, query_id) for query_id in kept_ids(record, gallery)
         ],
         "scores": [
             (record.calibrations.counted(gallery, subject), scores)
@@ -59,6 +64,39 @@ def answers(record: Any, gallery: int, everything: Any) -> dict[str, Any]:
         ],
     }
     return _without(to_jsonable_python(found, bytes_mode="base64"))
+
+
+def _people(record: Any, gallery: int, sort: str) -> list[Any]:
+    people = record.people.page(gallery, None, 99, sort=sort).results
+    described = (record.people.get(gallery, person.identity) for person in people)
+    return [person.model_dump(exclude={"cases"}) for person in described]
+
+
+def _searches(record: Any, gallery: int) -> list[dict[str, Any]]:
+    searches = []
+    with record.database.read() as reader:
+        for query_id in kept_ids(record, gallery):
+            of_search = ("WHERE query_id = ?", (query_id,))
+            search = as_values(reader.row(SEARCHES, *of_search))
+            search |= {name: json.loads(search[name]) for name in ("request", "answer", "results")}
+            cases = reader.rows(CASE_SEARCHES, *of_search)
+            reviews = [as_values(review) for review in reader.rows(REVIEWS, *of_search)]
+            kept = ("decision", "key_id", "reviewed_at")
+            search["reviews"] = {
+                review["crop_id"]: {name: review[name] for name in kept} for review in reviews
+            }
+            search["cases"] = [case["case_id"] for case in cases]
+            del search["gallery_id"], search["intact"]
+            searches.append(search)
+    return searches
+
+
+def _cases(record: Any, gallery: int) -> list[dict[str, Any]]:
+    cases = []
+    for case in record.cases.page(gallery, None, 99).results:
+        queries = {query.query_id: (query.added_at, query.note) for query in case.queries}
+        cases.append({**case.model_dump(exclude={"count"}), "queries": queries})
+    return cases
 
 
 def _without(value: Any) -> Any:
