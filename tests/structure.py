@@ -38,17 +38,17 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 175_424,
+    "tokens of service and gmn_client": 175_508,
     "files of service and gmn_client": 145,
     "functions of a query": 153,
     "files of a query": 38,
     "functions of an enrollment": 210,
     "files of an enrollment": 41,
-    "tokens of training": 83_049,
+    "tokens of training": 83_057,
     "files of training": 84,
     "tokens of bench": 11_996,
     "tokens of demo": 4_099,
-    "tokens of model": 24_339,
+    "tokens of model": 24_355,
     "functions of a first update": 114,
     "files of a first update": 36,
     "functions of a step": 45,
