@@ -28,7 +28,6 @@ MOST_ROWS = 65_536
 # Upper bound on the bytes of a file's list of arrays, which is its largest read.
 MOST_AT_ONCE = 1024 * 1024
 SHA256 = re.compile(r"[0-9a-f]{64}")
-SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.npz")
 
 
 class Origin(NamedTuple):
@@ -151,32 +150,3 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
     if not all(SHA256.fullmatch(digest) for digest in file.columns["sha256"]):
         raise InputProblem(f"{path}: has an invalid sha256; run gmn embed again")
     return file
-
-
-def shard_name(number: int, count: int) -> str:
-    """Return the name of a shard, given its number from 0 and the number of all shards."""
-    return f"shard-{number:05d}-of-{count:05d}.npz"
-
-
-def shards_in(folder: Path) -> list[Path]:
-    """Return the shards of a folder, in order; an empty list if there is none.
-
-    Raises:
-        InputProblem: a shard is missing, or there are shards of several runs.
-    """
-    names = {file.name for file in folder.iterdir()}
-    totals = sorted({int(match[2]) for name in names if (match := SHARD.fullmatch(name))})
-    if len(totals) > 1:
-        raise InputProblem(
-            f"{folder}: holds shards of several runs, of "
-            f"{' and '.join(str(total) for total in totals)} shards; give each run a folder of its "
-            "own"
-        )
-    shards = [shard_name(number, total) for total in totals for number in range(total)]
-    missing = [name for name in shards if name not in names]
-    if missing:
-        raise InputProblem(
-            f"{folder}: {len(missing)} of {len(shards)} shards are missing, the first is "
-            f"{missing[0]}; run gmn embed again, which skips those that are there"
-        )
-    return [folder / name for name in shards]

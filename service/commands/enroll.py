@@ -18,8 +18,8 @@ from gmn_client import Client, RequestRefused
 from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions, LabelledBox
 from model.crops.names import is_image_name
-from model.feature_file import shards_in
 from model.problems import InputProblem
+from model.shards import shards_in
 from service.commands.bulk import (
     Sent,
     Source,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,7 @@ KEPT_PICTURE_BYTES = 256 * 1024
 MAX_NAMED = 200
 # Errors of one gallery that do not prevent the others from answering.
 OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class GalleriesQuery:
                     if self.options.mode != "separate":
                         return [await self._answer(searches, problems, self.images)]
                     each = (self._answer(searches, problems, [image]) for image in self.images)
-                    return await asyncio.gather(*each)
+                    return await gather_all(each)
 
     async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
         runtime = self.runtime
@@ -238,7 +240,7 @@ class GalleriesQuery:
         )
         answers: dict[str, QueryAnswer] = {}
         problems = dict(unsearched)
-        for name, answer in zip(searches, await asyncio.gather(*answering), strict=True):
+        for name, answer in zip(searches, await gather_all(answering), strict=True):
             if isinstance(answer, QueryAnswer):
                 answers[name] = answer
             else:
@@ -303,6 +305,17 @@ class GalleriesQuery:
             candidates_scored=ranking.candidates_scored,
             timing_ms=_timing(self.began, arrived, usable, ranking),
         )
+
+
+async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results in order; if one raises, cancel the others and re-raise its error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in work]
+    except ExceptionGroup as errors:
+        # The HTTP layer answers service errors, but not exception groups.
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:

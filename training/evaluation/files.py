@@ -20,9 +20,9 @@ from model.feature_file import (
     FeatureFile,
     Origin,
     read_feature_file,
-    shards_in,
 )
 from model.problems import ArtefactProblem, InputProblem
+from model.shards import shards_in
 
 if TYPE_CHECKING:
     from model.embedder import Embedder

@@ -15,11 +15,12 @@ import torch
 from model.arrays import Floats, Pixels
 from model.artefact import Artefact
 from model.crops.decode import decode_crop
-from model.feature_file import SHARD, Origin, read_feature_file, shard_name
+from model.feature_file import Origin, read_feature_file
 from model.precision import DtypeName
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable
+from model.shards import SHARD, shard_name
 from model.torch_runtime import TorchRuntime
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import ProgressBar, read_ahead

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from model.artefact import load_artefact, resolve_artefact
-from model.feature_file import shards_in
 from model.preprocessing import Preprocessing
 from model.problems import InputProblem
+from model.shards import shards_in
 from tests.forked import run_forked
 from training.datasets.record import CropRecord
 from training.evaluation import offline
