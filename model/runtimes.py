@@ -85,7 +85,9 @@ class OpenVinoRuntime:
         self.at_once = 2 * int(network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle = SimpleQueue[Any]()
         for _ in range(self.at_once):
-            self._idle.put(network.create_infer_request())
+            request = network.create_infer_request()
+            pixels = request.get_input_tensor(0).data
+            self._idle.put((request, pixels, request.get_output_tensor(0).data))
 
     def embed(self, crops: Pixels) -> Floats:
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
@@ -98,14 +100,16 @@ class OpenVinoRuntime:
             return np.stack(list(threads.map(self._embed_crop, crops)))
 
     def _embed_crop(self, crop: Pixels) -> Floats:
-        request = self._idle.get()
+        request, pixels, feature = idle = self._idle.get()
         try:
-            # A call of `infer` would compute in this thread and not in those of the runtime.
-            request.start_async({0: crop[None]})
+            # An array given to `start_async` becomes a tensor, which can deadlock if several
+            # threads make their first. `infer` would compute in this thread, not the runtime's.
+            pixels[0] = crop
+            request.start_async()
             request.wait()
-            return np.array(request.get_output_tensor(0).data[0])
+            return feature[0].copy()
         finally:
-            self._idle.put(request)
+            self._idle.put(idle)
 
 
 def _multiplications(graph: Any) -> int:

@@ -138,7 +138,8 @@ def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crop
 def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_artefact):
     artefact = load_artefact(tiny_artefact)
     networks = Networks(artefact, OpenVinoRuntime(artefact, "float32"))
-    monkeypatch.setattr(networks.runtime, "_idle", SimpleNamespace(get=_Failing, put=id))
+    idle = SimpleNamespace(get=lambda: (_Failing(), {}, {}), put=id)
+    monkeypatch.setattr(networks.runtime, "_idle", idle)
     batcher = MicroBatcher(None, networks.runtime.embed, 1, Metrics(), networks.probe)
     crop = WaitingCrop(np.zeros((64, 32, 3), np.uint8))
     with pytest.raises(DeviceLost) as lost:
@@ -150,7 +151,7 @@ def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_a
 class _Failing:
     """A request as OpenVINO fails it."""
 
-    def start_async(self, _):
+    def start_async(self):
         raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:236")
 
 
