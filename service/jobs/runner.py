@@ -207,10 +207,10 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     async def end() -> None:
         try:
             await save_job(runtime, job, state=state, detail=detail)
+            runtime.metrics.jobs_ended.labels(state).inc()
+            announce_job(runtime, gallery.name, job, state)
         finally:
             await remove_files(runtime, job.job_id)
-        runtime.metrics.jobs_ended.labels(state).inc()
-        announce_job(runtime, gallery.name, job, state)
         failpoint("job.ended")
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 

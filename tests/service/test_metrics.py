@@ -55,7 +55,7 @@ def test_a_job_that_fails_is_counted(served, gallery) -> None:
     archive = {"archive": ("broken.zip", b"PK\x03\x04 no archive")}
     job = served.http.post(f"/v1/galleries/{gallery}/imports", files=archive).json()
     assert served.ended_job(job)["state"] == "failed"
-    eventually(lambda: figure(served, name) == before + 1)
+    assert figure(served, name) == before + 1
     eventually(lambda: figure(served, 'gmn_jobs{state="running"}') == 0)
 
 
