@@ -118,7 +118,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._buffered_bytes = 0
         self._all_noted = True
         self._refused: dict[tuple[str, str, int], int] = {}
-        self._counted_at = 0.0
+        self._counted_at = time.monotonic()
         self._dropped = 0
 
     def record(self, event: str, phase: Phase = "done", durable: bool = True, **what: Any) -> None:
