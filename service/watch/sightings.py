@@ -286,7 +286,6 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     """
     crops = track.crops - match.noted
     match.noted = track.crops
-    match.noted_at = time.monotonic()
     picture = None
     if match.image is not None and runtime.settings.keep_images != "none":
         content = await runtime.model.pipeline.thumbnail(match.image)
@@ -314,6 +313,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         match.noted -= crops
         raise
     match.image = None
+    match.noted_at = time.monotonic()
     if noted is None:
         track.matches.pop(match.gallery.gallery_id, None)
     return noted

@@ -25,7 +25,7 @@ from gmn_client import Client, RequestRefused
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
-from tests.service.conftest import Served, files
+from tests.service.conftest import START, Served, files
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import Receiver, arm, create_webhook, fill, receiving
 from tests.waiting import eventually
@@ -538,6 +538,22 @@ def test_a_sighting_whose_alert_the_record_does_not_take_is_refused_and_sent_aga
     assert alerts(served) == []
     again = sight(served, drawn_crops[4].png, camera="gate", track="2", wait="true")
     assert matches(again) == [["0001"]]
+
+
+def test_a_refused_sighting_that_is_sent_again_at_once_raises_its_alert(
+    start: Any, tmp_path: Path, drawn_crops: list[Any]
+) -> None:
+    impatient = "import service.record.transaction as part; part.BUSY_SECONDS = 0.1\n"
+    served = start(tmp_path, program=impatient + START)
+    fill(served, "wanted", drawn_crops)
+    arm(served, "wanted")
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused = sight(served, drawn_crops[4].png, camera="gate", track="2")
+        other.execute("ROLLBACK")
+    again = sight(served, drawn_crops[4].png, camera="gate", track="2")
+    assert (refused.status_code, again.status_code) == (507, 202)
+    assert [alert["identity"] for alert in alerts(served)] == ["0001"]
 
 
 RECEIVERS = {"receive_alerts.py": [sys.executable], "receive_alerts.mjs": ["node"]}
