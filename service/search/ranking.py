@@ -287,7 +287,9 @@ def leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[f
         scores: scores of the crops, `(n,)`; NaN for crops that were not scored.
         joins_at: τ, the pair threshold of the cosine at `JOINING_SHARE`.
     """
-    units = unit_rows(crops.vectors)
+    # Only unnamed crops are compared by vector: they may show a person who is also named.
+    has_unnamed = bool((crops.groups < 0).any())
+    units = unit_rows(crops.vectors if has_unnamed else crops.vectors[:, :0])
     remaining = np.flatnonzero(np.isfinite(scores))
     remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
     leaders: list[float] = []
