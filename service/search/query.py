@@ -25,7 +25,7 @@ from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
 from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
-from service.engine.images import PicturePolicy, Pipeline
+from service.engine.images import PicturePolicy
 from service.engine.networks import LoadedModel
 from service.errors import (
     IndexUnavailable,
@@ -121,17 +121,17 @@ class GalleriesQuery:
             ServiceError: the problem of the first gallery if none can answer.
         """
         admission = self.runtime.admission
-        several = "galleries, " if len(self.names) > 1 else ""
+        fields = "images, boxes, rerank_depth, top_k"
+        remedy = "fewer or smaller images or boxes, or a smaller rerank_depth or top_k"
+        if len(self.names) > 1:
+            fields = f"galleries, {fields}"
+            remedy = f"fewer galleries, {remedy}"
         while True:
             # If a gallery changes its embedder, repeat all queries so that one model answers all.
             with contextlib.suppress(EmbedderChanged):
                 searches, problems = await self._begin()
                 cost = self._cost(searches.values())
-                admission.require_affordable(
-                    cost,
-                    f"{several}images, boxes, rerank_depth, top_k",
-                    f"fewer {several}smaller images or boxes, or a smaller rerank_depth or top_k",
-                )
+                admission.require_affordable(cost, fields, remedy)
                 async with admission.admit(cost):
                     await self.runtime.model.pipeline.open_frame(self.images)
                     if self.options.mode != "separate":
@@ -221,13 +221,11 @@ class GalleriesQuery:
         pictures = None
         if self.options.keep_picture:
             pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
-        embedded: dict[Pipeline, list[Embedded]] = {}
-        for search in searches.values():
-            pipeline = search.current.model.pipeline
-            if pipeline in embedded:
-                continue
-            embedded[pipeline] = await pipeline.embed(images, quality, pictures)
-            refused = [image for image in embedded[pipeline] if isinstance(image, CropProblem)]
+        pipelines = list({search.current.model.pipeline: None for search in searches.values()})
+        embedding = (pipeline.embed(images, quality, pictures) for pipeline in pipelines)
+        embedded = dict(zip(pipelines, await gather_all(embedding), strict=True))
+        for outcomes in embedded.values():
+            refused = [image for image in outcomes if isinstance(image, CropProblem)]
             if refused and len(refused) == len(images):
                 if self.options.mode == "separate":
                     return refused_image(refused[0])
