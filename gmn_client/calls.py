@@ -7,8 +7,9 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from types import MethodType, NoneType
+from types import MethodType, NoneType, UnionType
 from typing import (
+    Annotated,
     Any,
     Concatenate,
     Generic,
@@ -22,11 +23,17 @@ from typing import (
 )
 
 import httpx
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from gmn_client import models
 from gmn_client.errors import checked, parse, parse_enrollment, parse_report
-from gmn_client.uploads import ImageSource, idempotency_header, path_to, whole_fields
+from gmn_client.uploads import (
+    ImageSource,
+    idempotency_header,
+    path_to,
+    vector_text,
+    whole_fields,
+)
 
 Asked = ParamSpec("Asked")
 Item = TypeVar("Item")
@@ -183,8 +190,10 @@ class Request:
             headers = None
             if "idempotency_key" in values:
                 headers = idempotency_header(values.pop("idempotency_key"))
+            if "vector" in values:
+                values["vector"] = vector_text(values["vector"])
             if "vectors" in values:
-                values["vector"] = values.pop("vectors")
+                values["vector"] = [vector_text(vector) for vector in values.pop("vectors")]
             return Call(
                 read,
                 self.method,
@@ -233,6 +242,9 @@ def reader(answer: Any) -> Callable[[httpx.Response], Any]:
     is_page = get_origin(answer) is list
     if is_page or get_origin(answer) is Iterator:
         answer = models.Page[get_args(answer)]  # type: ignore[misc]
+    if isinstance(answer, UnionType):
+        # By default pydantic parses a response as every type of the union.
+        answer = Annotated[answer, Field(union_mode="left_to_right")]
     adapter = TypeAdapter(answer)
     if is_page:
         return lambda response: parse(adapter, response).results

@@ -31,6 +31,7 @@ from gmn_client.uploads import (
     ImportOptions,
     LabelledBox,
     path_to,
+    vector_text,
 )
 
 
@@ -584,7 +585,9 @@ class Methods(Calls):
         """
         fields: dict[str, object] = {**options, "mode": mode}
         if "crop_id" in options or "track" in options:
-            fields.setdefault("gallery", self.gallery_name)
+            fields["gallery"] = options.get("gallery") or self.gallery_name
+        if (vector := options.get("vector")) is not None:
+            fields["vector"] = vector_text(vector)
         return await self._send(
             Call(GALLERIES, "POST", path_to("queries"), fields, images=images, repeatable=True)
         )

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from numbers import Real
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 from urllib.parse import quote
@@ -175,10 +174,7 @@ def path_to(*segments: str) -> str:
 
 
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return the fields that have a value, for httpx.
-
-    Several values repeat the field, except for numbers: these are a vector, sent as JSON.
-    """
+    """Return the fields that have a value, for httpx; several values repeat the field."""
     return {name: _field(value) for name, value in values.items() if value is not None}
 
 
@@ -199,11 +195,13 @@ def _field(value: object) -> object:
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):
-        items = list(value)
-        if items and isinstance(items[0], Real):
-            return json.dumps([float(item) for item in items])
-        return [_field(item) for item in items]
+        return [_field(item) for item in value]
     return str(value)
+
+
+def vector_text(vector: Sequence[float] | str) -> str:
+    """Return a vector as a form field: its numbers as JSON, or base64 as it is."""
+    return vector if isinstance(vector, str) else json.dumps([float(value) for value in vector])
 
 
 def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
