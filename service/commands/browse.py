@@ -42,6 +42,7 @@ def method_command(
     columns: Columns | None = None,
     *,
     positional: str = "",
+    needed: str = "",
     limit: int | None = None,
     question: str = "",
 ) -> Callable[..., None]:
@@ -52,6 +53,7 @@ def method_command(
         name: name of the method.
         columns: of a table of the answer; without them it is printed line by line.
         positional: an optional argument of the method that is not named on the command line.
+        needed: an optional argument of the method that has to be given.
         limit: number of objects of a list that are printed; can be changed by `--limit`.
         question: asked before the call, unless there is `--yes`; has arguments in braces.
     """
@@ -62,6 +64,10 @@ def method_command(
     client_parameter, *declared = (
         parameter for parameter in signature.parameters.values() if parameter.name != "progress"
     )
+    declared = [
+        parameter.replace(default=Parameter.empty) if parameter.name == needed else parameter
+        for parameter in declared
+    ]
     required = [parameter for parameter in declared if is_required(parameter)]
 
     def run(client: Client, *, out: Any = None, yes: bool = False, **given: Any) -> Shown:
@@ -186,9 +192,9 @@ for command, method in (
     ("list", "galleries"),
     ("show", "gallery"),
     ("create", "create_gallery"),
-    ("set", "change_gallery"),
 ):
     gallery.command(command)(method_command("", method, GALLERY_COLUMNS, positional="name"))
+gallery.command("set")(method_command("", "change_gallery", GALLERY_COLUMNS, needed="name"))
 gallery.command("delete")(
     method_command(
         "", "delete_gallery", question="Delete gallery {name} with its crops and snapshots?"

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from service.record.record import Record
 
 DaysOption = Annotated[
-    int | None, Option(min=1, max=36_500, help="Refused after so many days; as before if unset.")
+    int | None,
+    Option(
+        min=1,
+        max=36_500,
+        help="Refused after so many days from now; if unset never, or for a rotated key as before.",
+    ),
 ]
 KEY_COLUMNS: Columns = {
     "key": "key_id",

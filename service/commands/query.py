@@ -102,7 +102,7 @@ def query(
     by_crops = bool(options.get("crop_id") or options.get("track"))
     if bool(images) + bool(data) + by_crops != 1:
         raise BadParameter("name either images, --crop, --track or --data KIND:PATH")
-    if data is None:
+    if not data:
         if split or limit:
             raise BadParameter("--split and --limit choose among the images of --data")
         return _query(client, images or [], separate, galleries, options)
