@@ -101,12 +101,26 @@ def _wait_for_index(record: Record, entry: GalleryRecord) -> IndexState:
         state = states.state(entry.gallery_id)
         if state and not state.unfinished and state.version >= newest.version:
             return state
-        if time.monotonic() >= until and not (state and state.building):
+        if time.monotonic() >= until and not (state and state.building and _is_indexed(record)):
             raise InputProblem(
                 f"gallery {entry.name!r}: its index is not up to date; was the gallery deleted, or "
                 f"does no service with {INDEX_URL} run? Start one"
             )
         time.sleep(POLL_SECONDS)
+
+
+def _is_indexed(record: Record) -> bool:
+    """Return True if a process works on the collections of the record."""
+    from service.milvus.indexer import LOCK
+    from service.ops.data_directory import hold
+
+    try:
+        with hold(record.database.folder / LOCK):
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
 
 
 def _galleries(record: Record, name: str | None) -> list[GalleryRecord]:
