@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -117,6 +118,10 @@ class ServiceConfig(uvicorn.Config):
         """Build the application in a worker process; the process exits if that fails."""
         # If the supervisor is killed, this process stops in order, so that the port is released.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        supervisor = multiprocessing.parent_process()
+        if supervisor is not None and not supervisor.is_alive():
+            # It was killed before this process asked for the signal.
+            sys.exit(STARTUP_FAILURE)
         try:
             self.build()
         except InputProblem as problem:
