@@ -174,7 +174,7 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
         except Exception:
             log.exception("%s was cut off", what)
         with contextlib.suppress(TimeoutError):
-            seconds = RETRY_SECONDS if interrupted else IDLE_SECONDS
+            seconds = RETRY_SECONDS if job else IDLE_SECONDS
             await asyncio.wait_for(runtime.jobs_wanted.wait(), seconds)
 
 
@@ -219,7 +219,11 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 
 async def remove_files(runtime: Runtime, job_id: str) -> None:
     """Remove the files of an import, which the record lists as unneeded once it has ended."""
-    await runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
+    try:
+        await runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
+    except ServiceError as error:
+        # Maintenance removes them later.
+        log.warning("the files of job %s stay for now: %s", job_id, error.code)
     failpoint("job.files-removed")
 
 
