@@ -8,7 +8,6 @@ vectors or cannot catch up is rebuilt beside the searched one.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -119,8 +118,14 @@ class Indexer:
     def _run(self) -> None:
         while not self._closing.is_set():
             heartbeat()
-            with contextlib.suppress(BlockingIOError), hold(self._lock):
-                self._follow_record()
+            try:
+                with hold(self._lock):
+                    self._follow_record()
+            except BlockingIOError:
+                # Another process indexes.
+                pass
+            except Exception:
+                log.exception("collections in Milvus could not be brought up to date")
             self._closing.wait(CHECK_SECONDS)
 
     def _follow_record(self) -> None:

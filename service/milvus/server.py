@@ -109,7 +109,7 @@ class MilvusServer:
             grouped: only the nearest of each group; Milvus 2.3 may return several of a group among
                 rows that it has not indexed yet.
         """
-        with self._answering(collection) as client:
+        with self._answering(collection, searches=True) as client:
             (hits,) = client.search(
                 collection,
                 data=[query],
@@ -166,7 +166,7 @@ class MilvusServer:
             self._client = None
 
     @contextlib.contextmanager
-    def _answering(self, collection: str = "") -> Iterator[MilvusClient]:
+    def _answering(self, collection: str = "", searches: bool = False) -> Iterator[MilvusClient]:
         try:
             client = self._connected()
             try:
@@ -180,7 +180,7 @@ class MilvusServer:
             code = error.code() if isinstance(error, grpc.RpcError) else getattr(error, "code", 0)
             if code in COLLECTION_AWAY:
                 raise CollectionUnavailable(COLLECTION_AWAY[code]) from error
-            if collection and code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            if searches and code == grpc.StatusCode.DEADLINE_EXCEEDED:
                 # A slow request alone is no sign of a dead server, unless a small one hangs too.
                 self.collections(PING_SECONDS)
                 raise CollectionUnavailable(TOO_SLOW) from error
