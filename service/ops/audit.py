@@ -212,8 +212,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         try:
             self._require_disk()
             await self.threads.run(self.flush)
-        except StorageFailed as error:
-            log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
+        except (StorageFailed, OSError) as error:
+            detail = getattr(error, "detail", error)
+            log.error("audit log: %d lines wait: %s", len(self._buffer), detail)
             await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 ANSWERS_WITHIN_SECONDS = 0.05
 CONNECTS_WITHIN_SECONDS = 2.0
 EVENTS_WAITING = 1000
+EVENTS_AT_ONCE = 100
 EVENTS_KEPT = 10_000
 Result = TypeVar("Result")
 # Take from a token bucket that refills within a minute. Returns the seconds to wait, or 0.
@@ -69,6 +70,8 @@ class SharedRedis:
         self.threads = MonitoredThreadPool(1, "redis")
         self._redis = _client(url, password_file)
         self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_WAITING)
+        # An announced event is sent by a call that already waits.
+        self._sending = False
         self._logged = ""
         try:
             self._connect()
@@ -97,7 +100,8 @@ class SharedRedis:
         """Append an event to a gallery's stream; the oldest waiting events are dropped first."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._events.append((gallery, {"event": event, "at": now, **what}))
-        if self.is_up:
+        if self.is_up and not self._sending:
+            self._sending = True
             self.threads.submit(self._ask, self._send_events)
 
     def check(self) -> None:
@@ -111,6 +115,7 @@ class SharedRedis:
 
     def close(self) -> None:
         self.threads.shutdown()
+        self.is_up = False
         self._redis.close()
 
     def _ask(self, call: Callable[[], Result]) -> Result | None:
@@ -122,10 +127,15 @@ class SharedRedis:
             return None
 
     def _send_events(self) -> None:
-        while self._events:
-            gallery, event = self._events.popleft()
-            stream = f"gmn:events:{gallery}"
-            self._redis.xadd(stream, {"json": json.dumps(event)}, maxlen=EVENTS_KEPT)
+        # Events from now on ask for another call.
+        self._sending = False
+        for _ in range(0, len(self._events), EVENTS_AT_ONCE):
+            pipeline = self._redis.pipeline(transaction=False)
+            for _ in range(min(len(self._events), EVENTS_AT_ONCE)):
+                gallery, event = self._events.popleft()
+                stream = f"gmn:events:{gallery}"
+                pipeline.xadd(stream, {"json": json.dumps(event)}, maxlen=EVENTS_KEPT)
+            pipeline.execute()
 
     def _connect(self) -> None:
         if self._redis.exists("gmn:format"):
