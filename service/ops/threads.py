@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from queue import Queue
@@ -47,7 +48,7 @@ class Heartbeat:
     last: float = field(default_factory=time.monotonic)
 
     def silent_seconds(self) -> float:
-        return time.monotonic() - self.last
+        return max(0.0, time.monotonic() - self.last)
 
 
 _current: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
@@ -57,6 +58,18 @@ def heartbeat() -> None:
     current = _current.get()
     if current is not None:
         current.last = time.monotonic()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Expect no heartbeat of the current work, which waits for a lock that other work holds."""
+    current = _current.get()
+    if current is not None:
+        current.last = float("inf")
+    try:
+        yield
+    finally:
+        heartbeat()
 
 
 @dataclass(frozen=True)

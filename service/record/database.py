@@ -26,6 +26,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
 from service.ops.data_directory import UNFINISHED, file_bytes, snapshot_name, sync
 from service.ops.failpoints import failpoint
+from service.ops.threads import waiting
 from service.record.marks import COMMITS, TOKEN_BYTES, DeletedIds, Mark, Marks
 from service.record.schema import (
     EARLIEST_FORMAT,
@@ -144,7 +145,7 @@ class Database(Source):
         """
         work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
         self._queue.append(work)
-        with self._write_lock:
+        with self._writing_alone():
             # The previous holder of the lock may have run this rule together with its own.
             while not work.done.done():
                 count = min(len(self._queue), RULES_AT_ONCE)
@@ -165,14 +166,15 @@ class Database(Source):
         """
         work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
         connection = self.connection()
-        with self._write_lock:
+        with self._writing_alone():
             connection.execute("ATTACH ? AS other", (stored_uri(other / FILE),))
             try:
                 self._run_together([work])
             finally:
                 connection.execute("DETACH other")
             if work.error is not None:
-                with self._exclusive():
+                # The next start cuts what remains.
+                with contextlib.suppress(OSError, sqlite3.Error), self._exclusive():
                     self._cut_vectors()
         result: Result = work.done.result()
         return result
@@ -186,7 +188,7 @@ class Database(Source):
     def overwrite_log(self) -> None:
         """Overwrite SQLite's log if a long read prevented that after a deletion."""
         if self._log_has_deleted:
-            with self._write_lock, self._exclusive():
+            with self._writing_alone(), self._exclusive():
                 self._empty_log()
 
     def data_version(self) -> int:
@@ -227,13 +229,24 @@ class Database(Source):
         return connection
 
     @contextlib.contextmanager
+    def _writing_alone(self) -> Iterator[None]:
+        # A restore may hold the lock for minutes.
+        with waiting():
+            self._write_lock.acquire()
+        try:
+            yield
+        finally:
+            self._write_lock.release()
+
+    @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         # Without the second lock, a process that just wrote would lock again before others wake.
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        finally:
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
+        with waiting():
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            finally:
+                fcntl.flock(self._turn, fcntl.LOCK_UN)
         try:
             yield
         finally:
