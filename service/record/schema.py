@@ -16,10 +16,16 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, overload
 
-FORMAT = 10
+FORMAT = 11
 # Earliest format that differs only by tables, which are added or dropped when the record is opened.
 EARLIEST_FORMAT = 8
-OBSOLETE_TABLES = ("incoming_tracks", "incoming", "restores")
+OBSOLETE_TABLES = (
+    "incoming_tracks",
+    "incoming",
+    "restores",
+    "collections",
+    "unneeded_collections",
+)
 # Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
 ROWS = 1_000_000
 ROWS_OF_GALLERY = 100_000
