@@ -200,7 +200,10 @@ def seen_as(crop: CropLabel) -> tuple[str | None, str | None]:
 
 
 def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
-    """Bind a gallery without vectors to another embedder, whose vectors get their own file."""
+    """Bind a gallery to another embedder, whose vectors get their own file.
+
+    The former vectors are dropped.
+    """
     drop_vectors(transaction, entry.gallery_id, entry.side)
     transaction.change(
         "UPDATE galleries SET embedder = ?, side = next_side, next_side = next_side + 1, "

@@ -21,7 +21,7 @@ from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.replacing import add_missing_crops
-from service.record.restoring import new_data_directory
+from service.record.restoring import NAME_FORMAT, new_data_directory
 from service.record.schema import (
     CALIBRATION_SEARCHES,
     CALIBRATIONS,
@@ -126,6 +126,12 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
     return recovery.done
 
 
+def _taken_at(snapshot: Path) -> datetime:
+    # Every change of a snapshot sets the time of its folder.
+    time, _, _ = snapshot.stem.partition("-")
+    return datetime.strptime(time, NAME_FORMAT).replace(tzinfo=UTC)
+
+
 class _Recovery:
     def __init__(self, record: Record, damaged: Path, inspection: Inspection | None) -> None:
         self.done = Recovery()
@@ -134,7 +140,7 @@ class _Recovery:
         self._inspection = inspection
         snapshots = check_snapshots(damaged).items()
         self._snapshots = [
-            (folder, describe_snapshot(folder, datetime.fromtimestamp(folder.stat().st_mtime, UTC)))
+            (folder, describe_snapshot(folder, _taken_at(folder)))
             for folder, damage in snapshots
             if damage is None
         ]

@@ -62,7 +62,8 @@ def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) ->
     entry = require_entry(transaction, gallery_id)
     end_staging(transaction, entry)
     embedder = transaction.value("SELECT embedder FROM other.galleries")
-    if embedder != entry.embedding_fingerprint:
+    keeps_file = embedder == entry.embedding_fingerprint
+    if not keeps_file:
         change_embedder(transaction, entry, embedder)
         entry = require_entry(transaction, gallery_id)
     transaction.change(
@@ -91,7 +92,9 @@ def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) ->
     count_crops(transaction, gallery_id)
     drop_calibrations(transaction, gallery_id)
     failpoint("restore.crops-added")
-    return next_version(transaction, gallery_id, "replaced", sorted(removed_slots), restores=1)
+    # A file of the former embedder is dropped whole, and the new one has only holes to clear.
+    cleared = sorted(removed_slots) if keeps_file else []
+    return next_version(transaction, gallery_id, "replaced", cleared, restores=1)
 
 
 def add_missing_crops(transaction: Transaction, gallery_id: int, snapshot: Path) -> None:
