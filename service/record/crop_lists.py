@@ -121,7 +121,7 @@ def read_slots(
     reader: Reader, gallery_id: int, wanted: CropFilter, limit: int | None = None
 ) -> list[int]:
     values = _values(gallery_id, wanted)
-    asked = [OF_GALLERY, *_asked(LABELS | CAPTURED, values)]
+    asked = [OF_GALLERY, *_asked(LABELS | CAPTURED, values), *_asked(SEEN, values)]
     slots = f"SELECT slot FROM crops WHERE {' AND '.join(asked)} ORDER BY slot"
     values["limit"] = -1 if limit is None else limit
     return reader.column(f"{slots} LIMIT :limit", values)
