@@ -167,7 +167,10 @@ class Database(Source):
         work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
         connection = self.connection()
         with self._writing_alone():
-            connection.execute("ATTACH ? AS other", (stored_uri(other / FILE),))
+            try:
+                connection.execute("ATTACH ? AS other", (stored_uri(other / FILE),))
+            except sqlite3.OperationalError as error:
+                raise _storage_failure(NOT_WRITTEN, error) from error
             try:
                 self._run_together([work])
             finally:
