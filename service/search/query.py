@@ -13,14 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import (
+    GalleriesAnswer,
+    GalleryAnswer,
     QueryAnswer,
     RankedCrop,
+    RefusedGallery,
     RefusedImage,
     SearchVerdict,
     SimilarIdentities,
     SimilarIdentity,
     Timing,
 )
+from model.calibration import SEARCH_OPERATING_POINTS
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
@@ -58,6 +62,7 @@ MAX_NAMED = 200
 # Errors of one gallery that do not prevent the others from answering.
 OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
 Result = TypeVar("Result")
+BEST_FIRST: Sequence[SearchVerdict] = ("match", "uncertain", "no_match", "nothing_searched")
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,15 @@ class AnsweredQuery:
     """The answers to one query, and the parts of the query to be kept with it.
 
     Attributes:
-        answers: of the galleries that were searched, by name.
+        names: of all galleries, in the order of the query.
+        answers: of the galleries that were searched, by name, in this order too.
         problems: of the other galleries, by name.
         images: number of images in the query.
         prepared: first image with a picture to keep; None unless `keep_picture` is set.
         crop_ids: ids of the crops that were searched by.
     """
 
+    names: Sequence[str]
     answers: Mapping[str, QueryAnswer]
     problems: Mapping[str, ServiceError]
     images: int
@@ -82,6 +89,41 @@ class AnsweredQuery:
     def answer(self) -> QueryAnswer:
         (answer,) = self.answers.values()
         return answer
+
+    def merged(self, options: QueryOptions) -> GalleriesAnswer:
+        """Merge the rankings by probability; ties keep the order of the galleries."""
+        answers = self.answers
+        problems = self.problems
+        warnings = [warning for answer in answers.values() for warning in answer.warnings]
+        for name, refused in problems.items():
+            warnings.append(f"gallery {name!r} was not searched: {refused.detail}")
+        ranked = [(name, crop) for name, answer in answers.items() for crop in answer.results]
+        best = sorted(ranked, key=lambda crop: _place(crop[1]))[: options.top_k]
+        far = SEARCH_OPERATING_POINTS[options.operating_point]
+        return GalleriesAnswer(
+            verdict=min((answer.verdict for answer in answers.values()), key=BEST_FIRST.index),
+            far=far,
+            gallery_far=far / len(self.names),
+            warnings=list(dict.fromkeys(warnings)),
+            results=[
+                crop.model_copy(update={"rank": rank, "gallery": name})
+                for rank, (name, crop) in enumerate(best, 1)
+            ],
+            galleries=[
+                GalleryAnswer(gallery=name, **dict(answers[name]))
+                if name in answers
+                else RefusedGallery(gallery=name, problem=problems[name].document())
+                for name in self.names
+            ],
+            timing_ms=max(
+                (answer.timing_ms for answer in answers.values()), key=lambda timing: timing.total
+            ),
+        )
+
+
+def _place(crop: RankedCrop) -> tuple[bool, float, float]:
+    # Crops without a score come last.
+    return crop.probability is None, -(crop.probability or 0.0), -crop.cosine
 
 
 @dataclass(frozen=True)
@@ -252,7 +294,8 @@ class GalleriesQuery:
             if isinstance(image, EmbeddedImage) and image.prepared.picture
         )
         crop_ids = tuple(crop.crop_id for crop in first.query_crops)
-        return AnsweredQuery(answers, problems, len(images), next(prepared, None), crop_ids)
+        picture = next(prepared, None)
+        return AnsweredQuery(self.names, answers, problems, len(images), picture, crop_ids)
 
     async def _answer_gallery(
         self, search: Search, outcomes: Sequence[Embedded], arrived: float

@@ -71,6 +71,7 @@ def own_ranking(
         {"group_by": "identity", "top_k": 3},
         {"rerank_depth": 2, "top_k": 20},
         {"identities": "0001", "include_vector": True},
+        {"metadata": '{"shift": "night"}'},
     ],
 )
 def test_each_gallery_ranks_as_its_own_query_does(two, drawn_crops, options):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from fastapi import Query, Request, Response
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from gmn_client.models import (
     Embedding,
@@ -38,8 +38,7 @@ from service.http.problems import (
     write_list,
 )
 from service.runtime import Call, Runtime
-from service.search.across import MOST_GALLERIES, GalleriesOptions, merge_answers
-from service.search.options import MAX_METADATA_BYTES, PairOptions, QueryOptions
+from service.search.options import MAX_METADATA_BYTES, Id, Names, PairOptions, QueryOptions
 from service.search.pairs import compare
 from service.search.query import AnsweredQuery, GalleriesQuery
 
@@ -61,6 +60,7 @@ FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unna
 SHORT_RANKING = 100
 # Results of one answer: as many as a search by one image may ask for.
 MAX_RESULTS = 10_000
+MOST_GALLERIES = 20
 
 
 JSON_OBJECT = BeforeValidator(lambda sent, info: checked_metadata(info.field_name, sent))
@@ -164,13 +164,35 @@ def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryA
     )
 
 
-class GalleriesForm(GalleriesOptions, QueryForm):
+class GalleriesForm(QueryForm):
     """One or several images, or `crop_id` or `track` with `gallery`, or `vector`."""
 
+    galleries: Names = Field((), max_length=MOST_GALLERIES)
+    """Repeated or comma-separated; default: all that the key may access."""
+    gallery: Id | None = None
+    """The gallery of `crop_id` or `track`."""
     min_versions: Annotated[dict[str, int], JSON_OBJECT, JSON_TEXT] | None = Field(
         None, examples=['{"entrance": 12}']
     )
     """A JSON object; waits until each of these galleries has reached at least its version."""
+
+    @model_validator(mode="after")
+    def _answered_by_several(self) -> Self:
+        if bool(self.crop_id or self.track) != bool(self.gallery):
+            raise InvalidField(
+                "gallery: needs crop_id or track, and they need it; send both or neither"
+            )
+        if self.keep:
+            raise InvalidField(
+                "keep: a kept search belongs to one gallery; send the query to "
+                "/v1/galleries/{gallery}/queries, or leave keep out"
+            )
+        if self.min_version:
+            raise InvalidField(
+                "min_version: each gallery counts its own versions; send min_versions, such as "
+                '{"entrance": 12}'
+            )
+        return self
 
 
 @galleries_router.post(
@@ -205,7 +227,7 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
             _note_search(runtime, name, form, answer)
         for problem in query.problems.values():
             runtime.metrics.problems.labels(problem.code).inc()
-        answers.append(merge_answers(names, query, form))
+        answers.append(query.merged(form))
     if form.mode == "separate":
         return await answer_each(request, SeparateGalleriesAnswers(results=answers))
     return await write_list(answers[0])
