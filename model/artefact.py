@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.arrays import Floats, unit_rows
@@ -186,8 +186,11 @@ class Artefact:
         description = _parse(path, header)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(tensors, beside, {HEADER_KEY: json.dumps(header)})
-        with beside.open("rb+") as file:
+        content = save(tensors, {HEADER_KEY: json.dumps(header)})
+        # `save_file` would let nobody but this user read the file.
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
         return description

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -130,17 +131,18 @@ def timm_backbone(name: str) -> BackboneKind:
     import torch
 
     own = name.removeprefix(PREFIX)
-    try:
-        with torch.device("meta"):
+    architecture, _, tag = own.partition(".")
+    network = None
+    # For other names timm would ask a server.
+    if timm.is_model(architecture):
+        # timm raises many kinds of errors for networks without such maps.
+        with suppress(Exception), torch.device("meta"):
             network = timm.create_model(own, features_only=True)
-    except Exception:
-        # timm raises many kinds of errors for unknown names and for networks without such maps.
-        network = None
     in_sequence = type(network) is timm.models.FeatureListNet and network.output_fmt == "NCHW"
     if not in_sequence or len(network.return_layers) < STAGES:
-        architecture, _, tag = own.partition(".")
-        known = timm.list_pretrained(f"{architecture}.*") if tag else timm.list_models()
-        near = [f"{PREFIX}{close}" for close in difflib.get_close_matches(own, known)]
+        tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
+        known = tagged or timm.list_models()
+        near = [f"{PREFIX}{close}" for close in difflib.get_close_matches(own, known, cutoff=0)]
         raise InputProblem(
             f"there is no {name} with four stages that run one after the other; name a ResNet, "
             f"ConvNeXt or RegNet of timm.list_models(); near are {', '.join(near)}"

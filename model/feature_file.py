@@ -109,15 +109,18 @@ def _read_arrays(
     rows = len(features)
     if rows > most_rows:
         raise InputProblem(f"{path}: has {rows:,} features, over the limit of {most_rows:,}")
-    columns = {}
-    for name in COLUMNS:
-        texts = np.ravel(arrays.get(name, ())).astype(np.str_)
-        columns[name] = tuple(texts.tolist())
+    texts = {}
+    for name in (*COLUMNS, *ABOUT, UNREADABLE):
+        stored = np.ravel(arrays.get(name, ()))
+        # Empty texts take no bytes of the file, whose size does not bound their number.
+        if len(stored) > most_rows:
+            raise InputProblem(f"{path}: has more {name} than the limit of {most_rows:,}")
+        texts[name] = tuple(stored.astype(np.str_).tolist())
     return FeatureFile(
         np.ascontiguousarray(features, dtype=np.float32),
-        Origin(*(str(arrays.get(name, "")) for name in ABOUT)),
-        columns,
-        tuple(str(text) for text in arrays.get(UNREADABLE, ())),
+        Origin(*("".join(texts[name]) for name in ABOUT)),
+        {name: texts[name] for name in COLUMNS},
+        texts[UNREADABLE],
     )
 
 

@@ -123,11 +123,11 @@ def leaders_by_name(scores: NDArray[np.floating], names: Codes) -> Array:
     """Return the nine best identity scores of each row, `(n, 9)`, descending.
 
     Args:
-        scores: scores of candidates of nine identities or more, `(n, c)`; −∞ for hidden ones.
+        scores: scores of candidates, `(n, c)`; −∞ for hidden ones, and for missing identities.
         names: codes of their identities, `(n, c)`.
     """
     _, codes = np.unique(names, return_inverse=True)
-    best = np.full((len(scores), codes.max() + 1), -np.inf)
+    best = np.full((len(scores), max(RANKS, codes.max() + 1)), -np.inf)
     rows = np.arange(len(scores))[:, None]
     np.maximum.at(best, (rows, codes), scores)
     return -np.sort(-best, axis=1)[:, :RANKS]

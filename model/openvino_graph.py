@@ -36,26 +36,26 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
     """
     try:
         graph = openvino_graph(embedder, preprocessing)
+        # The names of steps count the conversions of a process. New ones make files equal.
+        graph.set_friendly_name("embedder")
+        for number, operation in enumerate(graph.get_ordered_ops()):
+            operation.set_friendly_name(f"step{number}")
+            for output in operation.outputs():
+                output.get_tensor().set_names(set())
+        with tempfile.TemporaryDirectory() as folder:
+            structure = Path(folder) / "graph.xml"
+            # Weights in float16 would reorder one ranking in seven.
+            load_openvino().save_model(graph, structure, compress_to_fp16=False)
+            tensors = {
+                GRAPH_STRUCTURE: _deflated(structure),
+                GRAPH_WEIGHTS: _deflated(structure.with_suffix(".bin")),
+            }
+        return {**tensors, PROBES: probe_features(embedder, preprocessing)}
     except Exception as error:
         # OpenVINO raises many kinds of errors for an operation that it does not support.
         raise ArtefactProblem(
             f"no graph for a service without PyTorch can be made ({type(error).__name__}: {error})"
         ) from error
-    # The names of steps count the conversions of a process. New ones make files equal.
-    graph.set_friendly_name("embedder")
-    for number, operation in enumerate(graph.get_ordered_ops()):
-        operation.set_friendly_name(f"step{number}")
-        for output in operation.outputs():
-            output.get_tensor().set_names(set())
-    with tempfile.TemporaryDirectory() as folder:
-        structure = Path(folder) / "graph.xml"
-        # Weights in float16 would reorder one ranking in seven.
-        load_openvino().save_model(graph, structure, compress_to_fp16=False)
-        tensors = {
-            GRAPH_STRUCTURE: _deflated(structure),
-            GRAPH_WEIGHTS: _deflated(structure.with_suffix(".bin")),
-        }
-    return {**tensors, PROBES: probe_features(embedder, preprocessing)}
 
 
 def probe_features(embedder: Embedder, preprocessing: Preprocessing) -> Floats:

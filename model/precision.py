@@ -67,6 +67,9 @@ def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype
 
 
 def cpu_has_bfloat16() -> bool:
-    """Return whether the CPU multiplies bfloat16 in hardware."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    """Return whether the CPU multiplies bfloat16 in hardware; False if Linux does not tell."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
     return not BFLOAT16_FLAGS.isdisjoint(flags)
