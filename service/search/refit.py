@@ -7,12 +7,12 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from model.calibration import ScoringCalibration
 from model.gallery_thresholds import (
     GalleryThresholds,
     LeftOutSearches,
@@ -54,9 +54,8 @@ async def refit_calibrations(runtime: Runtime) -> None:
             except Exception:
                 log.exception("a calibration could not be fitted to its searches")
     finally:
-        waiting = runtime.calibrations.take_recorded()
         with contextlib.suppress(ServiceError):
-            await runtime.galleries.write(_store, runtime, waiting)
+            await _store(runtime)
 
 
 async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
@@ -69,11 +68,8 @@ async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
         ServiceError: the record cannot be written; the waiting searches are lost.
     """
     now = time.monotonic()
-    recorded = runtime.calibrations.take_recorded()
-    if recorded:
-        await runtime.galleries.write(_store, runtime, recorded)
-        for gallery_id, _ in recorded:
-            due.setdefault(gallery_id, now)
+    for gallery_id, _ in await _store(runtime):
+        due.setdefault(gallery_id, now)
     for gallery_id, at in list(due.items()):
         if at > now:
             continue
@@ -82,8 +78,13 @@ async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
         if gallery is None or _state_of(runtime, gallery) is None:
             continue
         for current in runtime.calibrations.of(gallery):
-            if await _refit(runtime, gallery, current):
-                due[gallery_id] = now + REFIT_AFTER_SECONDS
+            try:
+                if await _fit(runtime, gallery, current, None, _fit_searches, current):
+                    due[gallery_id] = now + REFIT_AFTER_SECONDS
+            except ServiceError:
+                raise
+            except InputProblem as problem:
+                log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
 
 
 async def fit_galleries(runtime: Runtime) -> None:
@@ -137,7 +138,6 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     if not any(_outgrown(current.published, entry) for current in currents):
         return math.inf
     await runtime.galleries.wait_for_version(gallery, entry.version)
-    threads = runtime.pools.calibration
     crops = await read_named_crops(runtime, gallery)
     left_out = await search_left_out(runtime, model, crops)
     scales = await measure_mean_scales(runtime, model, entry.gallery_id, crops)
@@ -146,11 +146,8 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
         searches = left_out.get(current.scoring)
         if searches is None:
             continue
-        place = (entry.gallery_id, current.subject)
-        stored = await runtime.galleries.read(_Stored.read, runtime, place)
-        fitted = await threads.run(_fit_gallery, searches, scales[current.scoring], stored, entry)
-        write = runtime.galleries.write
-        await write(_publish, runtime, gallery, place, fitted, stored, vectors)
+        scale = scales[current.scoring]
+        await _fit(runtime, gallery, current, vectors, _fit_gallery, searches, scale, entry)
     return 0.0
 
 
@@ -210,9 +207,9 @@ def _outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
 
 
 def _fit_gallery(
+    stored: _Stored,
     left_out: Sequence[LeftOutSearches],
     mean_scales: Sequence[tuple[int, float]],
-    stored: _Stored,
     entry: GalleryRecord,
 ) -> Publication:
     leaders = left_out[0].leaders
@@ -229,24 +226,7 @@ def _fit_gallery(
     )
 
 
-async def _refit(runtime: Runtime, gallery: Gallery, current: CurrentCalibration) -> bool:
-    """Fit a calibration to its searches; return False if there are too few new ones."""
-    place = (gallery.gallery_id, current.subject)
-    stored = await runtime.galleries.read(_Stored.read, runtime, place)
-    runtime.calibrations.note_stored(place, len(stored.searches))
-    artefact = current.model.description.calibration.scorings[current.scoring]
-    try:
-        fitted = await runtime.pools.calibration.run(_fit_searches, stored, artefact)
-    except InputProblem as problem:
-        log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
-        return False
-    if fitted is None:
-        return False
-    await runtime.galleries.write(_publish, runtime, gallery, place, fitted, stored)
-    return True
-
-
-def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication | None:
+def _fit_searches(stored: _Stored, current: CurrentCalibration) -> Publication | None:
     """Fit a calibration to searches; return None if there are too few new ones.
 
     A calibration fitted to named crops keeps its tails.
@@ -266,25 +246,48 @@ def _fit_searches(stored: _Stored, artefact: ScoringCalibration) -> Publication 
     elif stored.identities >= FEW_IDENTITIES or len(searches) < LEAST_SEARCHES:
         return None
     else:
-        fitted = fit_searches(searches, artefact, before)
+        artefact = current.model.description.calibration
+        fitted = fit_searches(searches, artefact.scorings[current.scoring], before)
     changes = {"fitted_at": time.time(), "calibration": fitted, "counted": counted}
     return (published or Publication(fitted_at=0.0, calibration=fitted)).model_copy(update=changes)
 
 
-def _store(runtime: Runtime, recorded: Mapping[Place, Sequence[tuple[str, bytes]]]) -> None:
+async def _store(runtime: Runtime) -> Collection[Place]:
+    recorded = runtime.calibrations.take_recorded()
     for place, rows in recorded.items():
-        runtime.record.calibrations.add_searches(*place, rows)
+        add = runtime.record.calibrations.add_searches
+        await runtime.galleries.write(add, *place, rows)
+    return recorded
 
 
-def _publish(
+async def _fit(
     runtime: Runtime,
     gallery: Gallery,
-    place: Place,
-    fitted: Publication,
-    stored: _Stored,
-    vectors: tuple[int, int] | None = None,
-) -> None:
-    body = fitted.model_dump_json()
-    publish = runtime.record.calibrations.publish
-    if publish(*place, body, stored.version, stored.counted, vectors):
-        runtime.calibrations.reload(gallery)
+    current: CurrentCalibration,
+    vectors: tuple[int, int] | None,
+    fit: Callable[..., Publication | None],
+    *args: Any,
+) -> bool:
+    """Fit a calibration and publish it; return False if no fit is due.
+
+    Args:
+        vectors: (restores, side) of the vectors that it is fitted to; None for searches.
+        fit: called with the record's state and the arguments after it; None if no fit is due.
+
+    Raises:
+        InputProblem: the crops or searches give no calibration.
+    """
+    place = gallery.gallery_id, current.subject
+    stored = await runtime.galleries.read(_Stored.read, runtime, place)
+    runtime.calibrations.note_stored(place, len(stored.searches))
+    fitted = await runtime.pools.calibration.run(fit, stored, *args)
+    if fitted is None:
+        return False
+    records = runtime.record.calibrations
+
+    def publish(body: str) -> None:
+        if records.publish(*place, body, stored.version, stored.counted, vectors):
+            runtime.calibrations.reload(gallery)
+
+    await runtime.galleries.write(publish, fitted.model_dump_json())
+    return True
