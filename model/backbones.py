@@ -132,7 +132,7 @@ def timm_backbone(name: str) -> BackboneKind:
 
     own = name.removeprefix(PREFIX)
     architecture, _, tag = own.partition(".")
-    network = None
+    network: Any = None
     # For other names timm would ask a server.
     if timm.is_model(architecture):
         # timm raises many kinds of errors for networks without such maps.
@@ -140,7 +140,7 @@ def timm_backbone(name: str) -> BackboneKind:
             network = timm.create_model(own, features_only=True)
     in_sequence = type(network) is timm.models.FeatureListNet and network.output_fmt == "NCHW"
     if not in_sequence or len(network.return_layers) < STAGES:
-        tagged = timm.list_pretrained(f"{architecture}.*") if tag else []
+        tagged = tag and timm.list_pretrained(f"{architecture}.*")
         known = tagged or timm.list_models()
         near = [f"{PREFIX}{close}" for close in difflib.get_close_matches(own, known, cutoff=0)]
         raise InputProblem(
