@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from pydantic_core import to_json
 
 from service.record.crop_rows import CropColumns
+from service.record.transaction import batches
 from service.record.values import ArchivedCrop, CropLabel, group_code
 from service.record.vectors import VectorFile
 from service.search.columns import Columns
@@ -31,8 +31,7 @@ class FilledIndex(GalleryIndex):
         super().__init__(Columns(dimension, secret, self._read, self._read_tracks))
 
     def fill(self, crops: Iterable[ArchivedCrop]) -> None:
-        arriving = iter(crops)
-        while some := list(itertools.islice(arriving, CROPS_AT_ONCE)):
+        for some in batches(crops, CROPS_AT_ONCE):
             self.file.write({crop.record.row_id: crop.vector for crop in some})
             self.columns.add(self._columns([crop.record for crop in some]), self.file)
 

@@ -1,34 +1,26 @@
-"""A record, and a gallery in it."""
+"""A process that serves the galleries of a record in a folder of the test."""
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from service.record.record import Record
-from service.record.values import GallerySettings
-from tests.service.gallery.new_crops import EMBEDDER
+from tests.service.gallery.served_process import ServedProcess
 
 
 @pytest.fixture
-def reopen(tmp_path):
-    """Return a function that opens the record, and opens it again later."""
-    opened = []
+def serve(tmp_path):
+    with contextlib.ExitStack() as running:
 
-    def open_store():
-        for store in opened:
-            store.close()
-        opened.append(Record(tmp_path))
-        return opened[-1]
+        def start():
+            process = ServedProcess(tmp_path)
+            running.callback(process.close)
+            return process
 
-    yield open_store
-    opened[-1].close()
+        yield start
 
 
 @pytest.fixture
-def store(reopen):
-    return reopen()
-
-
-@pytest.fixture
-def gallery(store):
-    return store.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+def process(serve):
+    return serve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,12 +44,10 @@ def new_crop(
 
 
 def without_picture(number: int, **said: Any) -> ArchivedCrop:
-    """Return a crop of whose image nothing is kept."""
     return replace(new_crop(number, content_type=None, image_bytes=0, **said), picture=None)
 
 
 def described(snapshot_id: str) -> Snapshot:
-    """Describe a snapshot that there need not be."""
     return Snapshot(
         snapshot_id=snapshot_id,
         version=1,
@@ -62,10 +60,9 @@ def described(snapshot_id: str) -> Snapshot:
 
 
 def snapshot_of(crops: Sequence[ArchivedCrop], folder: Path, embedder: str = EMBEDDER) -> Path:
-    """Write a snapshot of these crops into a folder."""
     (folder / "copied").mkdir()
-    with contextlib.closing(Record(folder / "copied")) as record:
-        gallery = record.galleries.create("lobby", embedder, GallerySettings()).gallery_id
+    with open_record(folder / "copied") as record:
+        gallery = new_gallery(record, embedder=embedder)
         record.crops.enroll(gallery, embedder, crops)
         write_archive(record.database, folder / "made.gmn", gallery)
     return folder / "made.gmn"
@@ -78,6 +75,34 @@ def restore_crops(
     with tempfile.TemporaryDirectory() as folder:
         snapshot = snapshot_of(crops, Path(folder), embedder)
         return replace_crops(record.database, gallery, snapshot)
+
+
+@contextlib.contextmanager
+def open_record(folder: Path) -> Iterator[Record]:
+    with contextlib.closing(Record(folder)) as record:
+        yield record
+
+
+def new_gallery(record: Record, name: str = "lobby", embedder: str = EMBEDDER) -> int:
+    return record.galleries.create(name, embedder, GallerySettings()).gallery_id
+
+
+def enroll(record: Record, gallery: int, *crops: ArchivedCrop) -> list[str]:
+    landed = record.crops.enroll(gallery, EMBEDDER, crops).landed
+    return [str(image.crop_id) for image in landed]
+
+
+def listed(record: Record, gallery: int) -> Sequence[StoredCrop]:
+    return record.crops.page(gallery, CropFilter()).crops
+
+
+def listed_ids(record: Record, gallery: int) -> list[str]:
+    return [crop.crop_id for crop in listed(record, gallery)]
+
+
+def is_on_disk(folder: Path, secret: bytes) -> bool:
+    """Return whether a file of a folder, or below it, holds some bytes."""
+    return any(secret in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def only(*crop_ids: str) -> CropFilter:

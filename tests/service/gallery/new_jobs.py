@@ -9,17 +9,4 @@ from tests.service.gallery.new_crops import NOON
 
 
 def new_job(job_id: str, gallery: int, created_at: datetime = NOON) -> Job:
-    return Job(
-        job_id=job_id,
-        gallery_id=gallery,
-        kind="import",
-        state="queued",
-        parameters={},
-        progress={},
-        problems=0,
-        cancelling=False,
-        worker=None,
-        detail=None,
-        created_at=created_at,
-        updated_at=created_at,
-    )
+    return Job(job_id, gallery, "import", {}, created_at=created_at, updated_at=created_at)

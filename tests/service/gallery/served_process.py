@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import numpy as np
+
 from service.engine.device import DeviceThread
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
-from service.record.record import Record
-from tests.service.gallery.new_crops import EMBEDDER
+from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, open_record
+
+ANY_QUERY = np.ones((1, 4), np.float32)
 
 
 class ServedProcess:
@@ -16,9 +19,11 @@ class ServedProcess:
 
     def __init__(self, folder):
         with contextlib.ExitStack() as opened:
-            self.record = opened.enter_context(contextlib.closing(Record(folder)))
+            self.record = opened.enter_context(open_record(folder))
             self.device = opened.enter_context(DeviceThread())
-            held = GalleryRegistry(self.record, self.device, {EMBEDDER: 4}, lambda _: None)
+            # A new gallery is bound to the first.
+            embedders = {EMBEDDER: 4, OTHER_EMBEDDER: 4}
+            held = GalleryRegistry(self.record, self.device, embedders, lambda _: None)
             self.galleries = opened.enter_context(contextlib.closing(held))
             held.load()
             self.close = opened.pop_all().close
@@ -36,3 +41,15 @@ class ServedProcess:
 
     def remove(self, *crop_ids):
         self.change(self.record.crops.remove, crop_ids)
+
+    def search(self, *asked):
+        return self.device.submit(self.gallery.index.search, ANY_QUERY, 1000, *asked).result()
+
+    def confirmed(self, rows):
+        return asyncio.run(self.galleries.find_crops(self.gallery, rows))
+
+    def found(self):
+        """Return the stored crop of each row of a search, by crop id, or by row if it has none."""
+        rows = self.search().row_ids.tolist()
+        there = self.confirmed(rows)
+        return {there[row].crop_id if row in there else row: there.get(row) for row in rows}

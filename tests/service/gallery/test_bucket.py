@@ -43,7 +43,6 @@ folder.close()
 
 @pytest.fixture(scope="module")
 def bucket():
-    """Return the environment of a process that reaches a bucket of its own."""
     pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'gmn-reid[s3]'")
     if not MOTO.is_file():
         pytest.skip(f"{MOTO} is not there: REID_TEST_MOTO names the moto_server of an environment")

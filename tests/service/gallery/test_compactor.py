@@ -24,20 +24,16 @@ COPY = DeviceVectors.__init__
 
 
 class Service:
-    """Some galleries and the threads that compaction uses."""
-
-    def __init__(self, galleries, device="meta"):
-        indexes = [_index() for _ in range(galleries)]
+    def __init__(self):
+        self.indexes = [_index(), _index()]
         held = [
             SimpleNamespace(gallery_id=number, name=str(number), own_index=index)
-            for number, index in enumerate(indexes)
+            for number, index in enumerate(self.indexes)
         ]
-        self.indexes = indexes
         self.galleries = SimpleNamespace(all=lambda: held)
         self.device = DeviceThread()
         self.pools = BlockingPools()
-        networks = SimpleNamespace(device=device)
-        self.model = SimpleNamespace(networks=networks)
+        self.model = SimpleNamespace(networks=SimpleNamespace(device="meta"))
 
     def search(self, index, limit=50):
         query = np.ones((1, DIMENSION), np.float32)
@@ -60,20 +56,14 @@ class Service:
 
 
 @pytest.fixture
-def open_service(monkeypatch):
+def service(monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACTION_POLL_SECONDS", 0.01)
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
     # No test machine has a device.
     _copy_by(monkeypatch, COPY)
-    opened = []
-
-    def open_one(*args):
-        opened.append(Service(*args))
-        return opened[-1]
-
-    yield open_one
-    for service in opened:
-        service.close()
+    running = Service()
+    yield running
+    running.close()
 
 
 def _copy_by(monkeypatch, copy):
@@ -86,7 +76,7 @@ def _copied(index):
     return index.bytes // VECTOR_BYTES - index.count
 
 
-def _index() -> FilledIndex:
+def _index():
     index = FilledIndex(DIMENSION)
     vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
     index.fill(
@@ -96,9 +86,7 @@ def _index() -> FilledIndex:
     return index
 
 
-def test_segments_with_many_deleted_crops_are_made_anew(open_service):
-    service = open_service(3)
-
+def test_segments_with_many_deleted_crops_are_made_anew(service):
     async def remove_twice():
         for removed, left in (((), 50), (range(1, 31), 20), (range(31, 46), 5)):
             for index in service.indexes:
@@ -110,9 +98,8 @@ def test_segments_with_many_deleted_crops_are_made_anew(open_service):
     asyncio.run(remove_twice())
 
 
-def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(open_service, monkeypatch):
-    service = open_service(1)
-    (index,) = service.indexes
+def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(service, monkeypatch):
+    index = service.indexes[0]
     begun = threading.Event()
     release = threading.Event()
 
@@ -132,9 +119,8 @@ def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(open_servic
 
 
 def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_up_no_other(
-    open_service, monkeypatch, caplog
+    service, monkeypatch, caplog
 ):
-    service = open_service(2)
     first, second = service.indexes
     before = service.search(first, 10)
     room = []
@@ -153,10 +139,10 @@ def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_u
     assert service.search(first, 10) == before
 
 
-def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(open_service, monkeypatch):
-    service = open_service(1, "cpu")
+def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(service, monkeypatch):
+    service.model.networks.device = "cpu"
     looked = []
     look = FilledIndex.next_segment
     monkeypatch.setattr(FilledIndex, "next_segment", lambda *args: looked.append(1) or look(*args))
-    asyncio.run(service.compact_until(lambda: len(looked) > 2))
-    assert _copied(service.indexes[0]) == 0
+    asyncio.run(service.compact_until(lambda: len(looked) > 4))
+    assert [_copied(index) for index in service.indexes] == [0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -24,17 +25,27 @@ from tests.service.filled_index import FilledIndex
 
 DIMENSION = 8
 CAMERAS = ("east", "west", None)
-CAMERA_FILTERS = (
-    EVERY_CROP,
-    Filter(cameras=("west", "north")),
-    Filter(exclude_cameras=("west",)),
-    Filter(cameras=("east", "west"), exclude_cameras=("east",)),
-)
 LATE = datetime.fromtimestamp(1_000_030, UTC)
+FILTERS = (
+    *(
+        replace(wanted, captured_after=after)
+        for wanted in (
+            EVERY_CROP,
+            Filter(cameras=("west", "north")),
+            Filter(exclude_cameras=("west",)),
+            Filter(cameras=("east", "west"), exclude_cameras=("east",)),
+        )
+        for after in (None, LATE)
+    ),
+    Filter(cameras=("nowhere",)),
+    Filter(identities=("1", "2", "renamed", "nothing")),
+    Filter(named=False, cameras=("west",)),
+    *(Filter(metadata=pairs_of({"shift": shift})) for shift in ("night", "renamed", "none")),
+)
 
 
 @pytest.fixture(autouse=True)
-def _as_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def _as_of_many_rows(monkeypatch):
     """So few rows are scanned exactly as quickly, and all at once."""
     monkeypatch.setattr(product_codes, "MOST_TIME", math.inf)
     monkeypatch.setattr(columns, "SLOTS_AT_ONCE", 16)
@@ -43,20 +54,23 @@ def _as_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexes, "DELTA_ROWS", 16)
 
 
-def _crop(row_id: int, seed: int, camera: str | None = "east") -> ArchivedCrop:
+def _crop(row_id, seed, camera="east"):
+    """Draw a crop whose other labels follow from its row; equal seeds are equal vectors."""
     vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
     moment = datetime.fromtimestamp(1_000_000 + row_id, UTC)
-    return ArchivedCrop(CropLabel(row_id, f"crop-{row_id}", None, camera, moment), vector)
+    identity = str(row_id % 7) if row_id % 7 else None
+    label = CropLabel(row_id, f"crop-{row_id}", identity, camera, moment)
+    metadata = {"shift": ("day", "night")[row_id % 2], "row": row_id}
+    track = str(row_id % 5) if row_id % 5 else None
+    return ArchivedCrop(replace(label, metadata=metadata, track=track), vector)
 
 
-def _index(path: str) -> FilledIndex:
-    """Run a test on the host, on a device (the processor), and with product codes."""
+def _index(path, rows=0):
+    """Make an index of drawn crops on the host, a device (the processor), or with product codes."""
     indexes.CODED_ROWS = 40 if path == "coded" else math.inf
-    return FilledIndex(DIMENSION)
-
-
-def _plan(index: FilledIndex, path: str):
-    return index.next_segment("cpu" if path == "device" else None)
+    index = FilledIndex(DIMENSION)
+    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, rows + 1))
+    return index
 
 
 def _build(plan):
@@ -66,39 +80,31 @@ def _build(plan):
 def _plain_search(crops, query, limit, wanted):
     unit = query[0].astype(np.float64) / np.linalg.norm(query[0].astype(np.float64))
     scored = []
-    for crop in crops.values():
-        label = crop.record
-        if wanted.cameras and label.camera not in wanted.cameras:
-            continue
-        if label.camera in wanted.exclude_cameras:
-            continue
-        if wanted.identities and label.identity not in wanted.identities:
-            continue
-        if wanted.named is False and label.identity:
-            continue
-        if wanted.metadata and wanted != of_metadata(label.metadata["shift"]):
-            continue
-        vector = crop.vector.astype(np.float64)
-        scored.append((-np.float32(vector @ unit / np.linalg.norm(vector)), label.row_id))
+    for row_id, crop in crops.items():
+        if wanted.passes(crop.record):
+            vector = crop.vector.astype(np.float64)
+            scored.append((-np.float32(vector @ unit / np.linalg.norm(vector)), row_id))
     return [row_id for _, row_id in sorted(scored)][:limit]
 
 
-def of_metadata(shift):
-    return Filter(metadata=pairs_of({"shift": shift}))
+def _leaders(crops, rows, set_of):
+    leaders = {}
+    for row_id in rows:
+        leaders.setdefault(set_of(crops[row_id].record), row_id)
+    return list(leaders.values())
 
 
-OF_LABELS = (
-    Filter(identities=("1", "2", "renamed", "nothing")),
-    Filter(named=False, cameras=("west",)),
-    of_metadata("night"),
-    of_metadata("renamed"),
-    of_metadata("none"),
-)
+def _person(label):
+    return label.identity or label.row_id
+
+
+def _track(label):
+    return (label.track, label.camera) if label.track else label.row_id
 
 
 def _plain_identities(crops, wanted):
     passing = (crop.record for crop in crops.values() if wanted.passes(crop.record))
-    return len({label.identity or label.row_id for label in passing})
+    return len({_person(label) for label in passing})
 
 
 def _found(index, query, limit, wanted=EVERY_CROP):
@@ -106,15 +112,28 @@ def _found(index, query, limit, wanted=EVERY_CROP):
     return found.row_ids.tolist()
 
 
-def _scores(index, query):
-    found = index.search(query, 400)
-    return zip(found.row_ids.tolist(), found.cosines.tolist(), strict=True)
+def _check(index, crops, seed, limit, filters):
+    query = _crop(0, seed).vector[None] + np.float32(0.01)
+    for wanted in filters:
+        # A count that was made once is kept up to date with every change.
+        assert index.identities(wanted) == _plain_identities(crops, wanted)
+        nearest = _plain_search(crops, query, len(crops), wanted)
+        found = _found(index, query, limit, wanted)
+        if index.recall is not None and wanted == EVERY_CROP:
+            # It may miss some, but never brings back the dead nor answers too few.
+            assert set(found) <= set(crops)
+            assert len(found) == min(limit, len(nearest))
+            continue
+        assert found == nearest[:limit]
+        for by, set_of in (("crop", _person), ("track", _track)):
+            found = index.search(query, limit, wanted, grouped=True, by=by)
+            assert found.row_ids.tolist() == _leaders(crops, nearest, set_of)[:limit]
 
 
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(0, 30), st.sampled_from(CAMERAS)),
-        st.tuples(st.just("remove"), st.integers(0, 200), st.integers(0, 100)),
+        st.tuples(st.sampled_from(("remove", "relabel")), st.integers(0, 80), st.integers(0, 100)),
         st.tuples(st.just("search"), st.integers(0, 30), st.integers(1, 40)),
         st.tuples(st.sampled_from(("plan", "build", "replace")), st.none(), st.none()),
     ),
@@ -129,105 +148,39 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     path, steps, first
 ):
     index = _index(path)
-    crops = {}
-    next_id = 1
+    # Equal vectors tie.
+    crops = {row: _crop(row, row % 40, CAMERAS[row % 3]) for row in range(1, first + 1)}
+    index.fill(crops.values())
+    rows = itertools.count(first + 1)
     plan = None
     built = None
-    # Equal seeds are equal vectors, which tie.
-    for seed in range(first):
-        crops[next_id] = _crop(next_id, seed % 40)
-        next_id += 1
-    index.fill(crops.values())
-    for what, number, detail in [*steps, ("search", 0, 10)]:
+    for what, number, detail in steps:
         if what == "add":
-            crops[next_id] = _crop(next_id, number, detail)
-            index.fill([crops[next_id]])
-            next_id += 1
+            row_id = next(rows)
+            crops[row_id] = _crop(row_id, number, detail)
+            index.fill([crops[row_id]])
         elif what == "remove":
-            doomed = sorted(crops)[detail : detail + number % 80]
+            doomed = sorted(crops)[detail : detail + number]
             index.remove(doomed)
             for row_id in doomed:
                 del crops[row_id]
+        elif what == "relabel":
+            new = {"identity": "renamed", "metadata": {"shift": "renamed"}, "track": "moved"}
+            for row_id in sorted(crops)[detail : detail + number]:
+                label = replace(crops[row_id].record, camera="west", **new)
+                crops[row_id] = replace(crops[row_id], record=label)
+                index.relabel([label])
         elif what == "plan":
-            plan = _plan(index, path)
+            plan = index.next_segment("cpu" if path == "device" else None)
         elif what == "build":
             built = _build(plan)
         elif what == "replace":
             if built:
                 index.adopt(built)
         else:
-            query = _crop(0, number).vector[None] + np.float32(0.01)
-            for wanted in (Filter(), Filter(cameras=("west",)), Filter(exclude_cameras=("west",))):
-                found = _found(index, query, detail, wanted)
-                nearest = _plain_search(crops, query, detail, wanted)
-                if index.recall is not None and wanted == Filter():
-                    # It may miss some, but never brings back the dead nor answers too few.
-                    assert set(found) <= set(crops)
-                    assert len(found) == len(nearest)
-                else:
-                    assert found == nearest
+            _check(index, crops, number, detail, [FILTERS[number % len(FILTERS)]])
+    _check(index, crops, 0, 10, FILTERS)
     assert index.count == len(crops)
-
-
-@pytest.mark.parametrize("path", ["host", "device", "coded"])
-@settings(max_examples=30)
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=90), st.integers(1, 12), st.data())
-def test_a_search_for_groups_finds_the_nearest_crop_of_each_identity_or_track(
-    path, people, limit, data
-):
-    """Identity 0 stands for none; equal seeds are equal vectors, which tie."""
-    index = _index(path)
-    crops = {}
-    for row_id, person in enumerate(people, start=1):
-        crop = _crop(row_id, row_id % 40, CAMERAS[row_id % 3])
-        known = {"shift": ("day", "night")[row_id % 2], "row": row_id}
-        named = replace(crop.record, identity=str(person) if person else None, metadata=known)
-        track = str(row_id % 5) if row_id % 5 else None
-        crops[row_id] = replace(crop, record=replace(named, track=track))
-    index.fill(crops.values())
-    # The tracks are read at the first search that groups by them.
-    index.search(_crop(0, 3).vector[None], limit, grouped=True, by="track")
-    asked = [
-        replace(cameras, captured_after=after)
-        for cameras in CAMERA_FILTERS
-        for after in (None, LATE)
-    ]
-    asked += OF_LABELS
-    for wanted in asked:
-        # A count that was made once is kept up to date with every change.
-        assert index.identities(wanted) == _plain_identities(crops, wanted)
-    built = _build(_plan(index, path))
-    for row_id in data.draw(st.sets(st.sampled_from(sorted(crops)))):
-        if row_id % 2:
-            index.remove([row_id])
-            del crops[row_id]
-        else:
-            known = {"shift": "renamed"}
-            named = replace(crops[row_id].record, identity="renamed", metadata=known)
-            named = replace(named, track="moved", camera="west")
-            index.relabel([named])
-            crops[row_id] = replace(crops[row_id], record=named)
-    if built:
-        index.adopt(built)
-    query = _crop(0, 3).vector[None] + np.float32(0.01)
-    cameras = (Filter(), Filter(cameras=("west",)), Filter(cameras=("nowhere",)))
-    for wanted in (*cameras, *OF_LABELS):
-        leaders = {}
-        for row_id in _plain_search(crops, query, len(crops), wanted):
-            leaders.setdefault(crops[row_id].record.identity or row_id, row_id)
-        assert index.identities(wanted) == len(leaders)
-        if wanted not in cameras:
-            assert _found(index, query, limit, wanted) == _plain_search(crops, query, limit, wanted)
-        found = index.search(query, limit, wanted, grouped=True)
-        assert found.row_ids.tolist() == list(leaders.values())[:limit]
-        of_tracks = {}
-        for row_id in _plain_search(crops, query, len(crops), wanted):
-            label = crops[row_id].record
-            of_tracks.setdefault((label.track, label.camera) if label.track else row_id, row_id)
-        found = index.search(query, limit, wanted, grouped=True, by="track")
-        assert found.row_ids.tolist() == list(of_tracks.values())[:limit]
-    for wanted in asked:
-        assert index.identities(wanted) == _plain_identities(crops, wanted)
 
 
 @pytest.mark.parametrize("path", ["host", "device"])
@@ -239,17 +192,6 @@ def test_many_equal_vectors_are_cut_by_age(path):
     query = _crop(0, 1).vector[None]
     assert _found(index, query, 10) == list(range(1, 11))
     assert _found(index, query, 10, Filter(cameras=("west",))) == list(range(1, 20, 2))
-
-
-def test_scores_stay_what_they_were_through_a_compaction():
-    index = _index("device")
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 401))
-    query = _crop(0, 999).vector[None]
-    before = dict(_scores(index, query))
-    index.remove(range(1, 201))
-    index.renew_segment("cpu")
-    after = dict(_scores(index, query))
-    assert after == {row_id: before[row_id] for row_id in range(201, 401)}
 
 
 def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
@@ -267,17 +209,8 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     assert (host.dtype, device.dtype) == ("float32", "float16")
 
 
-def test_an_index_that_needs_nothing_plans_nothing():
-    index = _index("coded")
-    assert index.next_segment() is None
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 30))
-    index.remove([1, 2])
-    assert index.next_segment() is None
-
-
 def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_measured():
-    index = _index("coded")
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    index = _index("coded", 200)
     assert (index.kind, index.recall) == ("flat_ip", None)
     before = index.bytes
     index.renew_segment()
@@ -294,23 +227,22 @@ def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_meas
 
 def test_the_owner_goes_on_while_another_thread_rewrites():
     index = _index("coded")
-    crops = {}
-    for row_id in range(1, 3001):
-        crops[row_id] = _crop(row_id, row_id % 700, CAMERAS[row_id % 3])
+    crops = {row: _crop(row, row % 700, CAMERAS[row % 3]) for row in range(1, 3001)}
     index.fill(crops.values())
-    doomed = list(range(1, 2000, 2))
+
+    def remove(*rows):
+        index.remove(rows)
+        for row in rows:
+            del crops[row]
+
+    remove(*range(1, 2000, 2))
     next_id = 3001
-    index.remove(doomed)
-    for row_id in doomed:
-        del crops[row_id]
     plan = index.next_segment()
     outcome = []
     builder = threading.Thread(target=lambda: outcome.append(_build(plan)))
     builder.start()
     while builder.is_alive() or next_id < 3020:
-        row_id = min(crops)
-        index.remove([row_id])
-        del crops[row_id]
+        remove(min(crops))
         crops[next_id] = _crop(next_id, next_id, "west")
         index.fill([crops[next_id]])
         next_id += 1
@@ -327,33 +259,28 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
         assert set(_found(index, query, 30)) <= set(crops)
 
 
-def test_a_large_gallery_stays_exact_where_product_codes_save_no_time(monkeypatch):
-    monkeypatch.setattr(product_codes, "MOST_TIME", 0.0)
-    index = _index("coded")
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
-    exact = _found(index, _crop(0, 7).vector[None], 50)
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [({"MOST_TIME": 0.0}, 200), ({"PROPOSED_SHARE": 1.0, "PROPOSED_MORE": 0}, 1000)],
+    ids=["they save no time", "they miss too many"],
+)
+def test_a_large_gallery_stays_exact_where_product_codes_do_not_serve_it(monkeypatch, limits, rows):
+    for name, limit in limits.items():
+        monkeypatch.setattr(product_codes, name, limit)
+    index = _index("coded", rows)
+    query = _crop(0, 7).vector[None]
+    exact = _found(index, query, 50)
     before = index.bytes
     index.renew_segment()
-    assert (index.kind, index.dtype, index.bytes) == ("flat_ip", "float32", before)
-    assert _found(index, _crop(0, 7).vector[None], 50) == exact
+    assert (index.kind, index.recall, index.dtype) == ("flat_ip", None, "float32")
+    assert index.bytes == before
+    assert _found(index, query, 50) == exact
     # Nor is it measured again before the gallery has grown.
-    assert _plan(index, "coded") is None
-
-
-def test_a_large_gallery_stays_exact_where_product_codes_miss_too_many(monkeypatch):
-    monkeypatch.setattr(product_codes, "PROPOSED_SHARE", 1.0)
-    monkeypatch.setattr(product_codes, "PROPOSED_MORE", 0)
-    index = _index("coded")
-    index.fill(_crop(row_id, row_id) for row_id in range(1, 1001))
-    before = index.bytes
-    index.renew_segment()
-    assert (index.kind, index.recall, index.bytes) == ("flat_ip", None, before)
-    index.remove([1])
+    assert index.next_segment() is None
 
 
 def test_a_deleted_crop_leaves_the_product_codes():
-    index = _index("coded")
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, 201))
+    index = _index("coded", 200)
     index.renew_segment()
 
     def codes():
@@ -372,14 +299,13 @@ def test_a_deleted_crop_leaves_the_product_codes():
 
 
 def test_any_row_can_be_deleted_from_product_codes():
-    index = _index("coded")
-    index.fill(_crop(row_id, row_id) for row_id in range(1, 2200))
+    index = _index("coded", 2199)
     index.renew_segment()
     assert index.recall is not None
     query = index.columns.vectors[[2191]]
-    assert index.search(query, 1).row_ids.tolist() == [2191]
+    assert _found(index, query, 1) == [2191]
     index.remove([2191])
-    assert index.search(query, 1).row_ids.tolist() != [2191]
+    assert _found(index, query, 1) != [2191]
 
 
 @pytest.mark.parametrize("kind", ["people", "clusters"])

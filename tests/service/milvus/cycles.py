@@ -16,230 +16,180 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from tests.conftest import draw_crops, save_tiny_artefact
-from tests.service.conftest import files
-from tests.service.milvus.servers import Lite, Real, milvus_server
-from tests.torture.forked import ForkedService
+from tests.outside import crop_ids
+from tests.service.conftest import Served, files
+from tests.service.milvus.servers import milvus_server
 from tests.torture.images import draw
 
 CLIENTS = 3
-REPLICAS = ("one", "two")
+REPLICAS = 2
 MILVUS_EVERY = 10
 FOUND_WITHIN_SECONDS = 180.0
+SETTLED_WITHIN_SECONDS = 30.0
 GALLERY = "/v1/galleries/default"
 PICTURE = draw(0, 0)
-
-
-class Violated(AssertionError):
-    """Something that was acknowledged is not so."""
 
 
 class Cycles:
     """One record and one Milvus that live through many crashes of the processes beside them."""
 
-    def __init__(self, folder: Path, milvus: Lite | Real, seed: str) -> None:
+    def __init__(self, folder, milvus, seed):
         self.folder = folder
         self.milvus = milvus
         self.chance = random.Random(seed)
-        artefact = folder / "tiny.safetensors"
-        save_tiny_artefact(artefact, draw_crops())
-        self._settings: dict[str, Any] = {
-            "artefact": artefact,
-            "data_dir": folder / "data",
-            "images_url": f"file://{folder}/pictures",
-            "index_url": milvus.url,
-            "max_image_bytes": 200_000,
-        }
         self.lock = threading.Lock()
-        self.there: set[str] = set()
-        self.removed: set[str] = set()
+        self.there = set()
+        self.removed = set()
         self.version = 0
         self.counts = dict.fromkeys(("enrolled", "removed", "searched", "refused"), 0)
-        self._number = 0
+        self.starts = 0
         self._going = threading.Event()
         self._ended = False
-        self.failure: Exception | None = None
-        self.services = {name: self._begin(name) for name in REPLICAS}
+        save_tiny_artefact(folder / "tiny.safetensors", draw_crops())
+        self.services = [self._start() for _ in range(REPLICAS)]
 
-    def _begin(self, name: str) -> ForkedService:
-        return ForkedService(self.folder / f"{name}.log", **self._settings)
+    def _start(self):
+        self.starts += 1
+        return Served(
+            self.folder / f"{self.starts}.log",
+            artefact=self.folder / "tiny.safetensors",
+            data_dir=self.folder / "data",
+            images_url=f"file://{self.folder}/pictures",
+            index_url=self.milvus.url,
+            max_image_bytes=200_000,
+        )
 
-    def wait_until_serving(self, name: str) -> None:
-        if not self.services[name].serving():
-            raise Violated(f"{name} did not start: {self.services[name].said}")
+    def client(self, number):
+        images = (draw(image, 1) for image in range(number, 10**6, CLIENTS))
+        while not self._ended:
+            if self._going.wait(0.1):
+                held = len(self.there)
+                if held > 300 or (held > 20 and self.chance.random() < 0.35):
+                    self._remove()
+                else:
+                    self._enroll(next(images))
 
-    def restart(self, name: str) -> None:
-        self._end(name)
-        # Its address is read from the log.
-        (self.folder / f"{name}.log").rename(self.folder / f"{name}.{time.monotonic_ns()}.log")
-        self.services[name] = self._begin(name)
-
-    def _end(self, name: str) -> None:
-        self.services[name].kill()
-        self.services[name].http.close()
-
-    def client(self, seed: int) -> None:
-        """Enroll, delete and search until the end; pause while it has to."""
-        chance = random.Random(f"{self.chance.random()}{seed}")
-        try:
-            while not self._ended:
-                if self._going.wait(0.1):
-                    with self.lock:
-                        self._number += 1
-                        number = self._number
-                        held = len(self.there)
-                    if held > 300 or (held > 20 and chance.random() < 0.35):
-                        self._remove(chance)
-                    else:
-                        self._enroll(chance, number)
-        except Exception as error:
-            self.failure = self.failure or error
-
-    def _ask(self, chance: random.Random, *of: Any, **what: Any) -> httpx.Response:
-        """Return one answer that is no refusal for the moment, of whichever process."""
+    def _ask(self, method, path, replica=None, **sent):
+        """Return the first answer that is no refusal for the moment, of one process or of any."""
         until = time.monotonic() + FOUND_WITHIN_SECONDS
         while time.monotonic() < until:
-            service = self.services[chance.choice(REPLICAS)]
+            service = self.services[self.chance.randrange(REPLICAS) if replica is None else replica]
             # The client of one that is killed is closed.
             with contextlib.suppress(httpx.HTTPError, RuntimeError):
-                answer = service.http.request(*of, **what, timeout=20.0)
+                answer = service.http.request(method, GALLERY + path, **sent, timeout=20.0)
                 if answer.status_code not in (429, 503):
                     return answer
                 self.counts["refused"] += 1
             time.sleep(0.05)
-        raise Violated(f"{of[:2]} was refused for {FOUND_WITHIN_SECONDS:.0f} s")
+        raise AssertionError(f"{method} {path} was refused for {FOUND_WITHIN_SECONDS:.0f} s")
 
-    def _enroll(self, chance: random.Random, number: int) -> None:
-        form = {"files": files(draw(number, 1)), "data": {"identity": f"person {number % 40}"}}
-        headers = {"Idempotency-Key": f"{number}"}
-        answer = self._ask(chance, "POST", f"{GALLERY}/crops", headers=headers, **form)
-        if answer.status_code != 201:
-            raise Violated(answer.text)
-        body = answer.json()
+    def _enroll(self, image):
+        key = {"Idempotency-Key": f"{hash(image)}"}
+        answer = self._ask("POST", "/crops", headers=key, files=files(image))
+        (crop_id,) = crop_ids(answer)
         with self.lock:
-            self.there.add(body["results"][0]["crop_id"])
-            self.version = max(self.version, body["gallery_version"])
+            self.there.add(crop_id)
+            self.version = max(self.version, answer.json()["gallery_version"])
             self.counts["enrolled"] += 1
 
-    def _remove(self, chance: random.Random) -> None:
+    def _remove(self):
         with self.lock:
-            crop_id = chance.choice(sorted(self.there))
+            crop_id = self.chance.choice(sorted(self.there))
             # Until it is answered the crop may be there or not.
             self.there.discard(crop_id)
-        answer = self._ask(chance, "DELETE", f"{GALLERY}/crops/{crop_id}")
+        answer = self._ask("DELETE", f"/crops/{crop_id}")
         # The one before may have been done and not answered.
         if answer.status_code not in (200, 404):
-            raise Violated(answer.text)
+            raise AssertionError(answer.text)
         with self.lock:
             self.removed.add(crop_id)
             self.counts["removed"] += 1
             gone = frozenset(self.removed)
         self.counts["searched"] += 1
-        if shown := self._shown(chance, 0) & gone:
-            raise Violated(f"a search shows {len(shown)} deleted crops")
+        if shown := self._shown() & gone:
+            raise AssertionError(f"a search shows {len(shown)} deleted crops")
 
-    def _shown(self, chance: random.Random, version: int, name: str = "") -> set[str]:
-        """Return the crops that a search for all of them finds."""
+    def _shown(self, version=0, replica=None):
         asked = {"top_k": 2000, "scoring": "cosine", "min_version": version}
-        refused = ""
-        until = time.monotonic() + FOUND_WITHIN_SECONDS
-        while time.monotonic() < until:
-            service = self.services[name or chance.choice(REPLICAS)]
-            with contextlib.suppress(httpx.HTTPError, RuntimeError):
-                answer = service.http.post(
-                    f"{GALLERY}/queries", files=files(PICTURE), data=asked, timeout=20.0
-                )
-                if answer.status_code == 200:
-                    return {result["crop_id"] for result in answer.json()["results"]}
-                refused = answer.text
-            time.sleep(0.1)
-        said = "\n".join(service.said for service in self.services.values())
-        raise Violated(f"searches are refused for {FOUND_WITHIN_SECONDS:.0f} s: {refused}\n{said}")
+        return {*crop_ids(self._ask("POST", "/queries", replica, files=files(PICTURE), data=asked))}
 
-    def cycle(self, number: int) -> str:
+    def cycle(self, number):
         """Kill a process under load, start it again, and compare the searches of both processes."""
         self._going.set()
         time.sleep(self.chance.uniform(0.2, 2.0))
-        victim = "milvus" if number % MILVUS_EVERY == 0 else self.chance.choice(REPLICAS)
-        if victim == "milvus":
+        if number % MILVUS_EVERY == 0:
+            victim = "milvus"
             self.milvus.kill()
             time.sleep(self.chance.uniform(0.0, 2.0))
             self.milvus.start()
         else:
-            self.restart(victim)
-            self.wait_until_serving(victim)
+            victim = "service"
+            replica = self.chance.randrange(REPLICAS)
+            self.services[replica].kill()
+            self.services[replica] = self._start()
         time.sleep(self.chance.uniform(0.0, 1.0))
         self._going.clear()
         # All that was begun is answered or given up.
-        for name in REPLICAS:
-            self._check(name)
+        for replica in range(REPLICAS):
+            self._check(replica)
         return victim
 
-    def _check(self, name: str) -> None:
-        until = time.monotonic() + 30.0
+    def _check(self, replica):
+        until = time.monotonic() + SETTLED_WITHIN_SECONDS
         while True:
             with self.lock:
-                there = set(self.there)
-                removed = set(self.removed)
+                ledger = (set(self.there), set(self.removed))
                 version = self.version
-            shown = self._shown(self.chance, version, name)
-            with self.lock:
-                same = (there, removed) == (self.there, self.removed)
+            shown = self._shown(version, replica)
+            there, removed = ledger
             lost = there - shown
             back = removed & shown
             if not (lost or back):
                 return
             # While the last requests are answered the ledger is behind.
-            if same or back or time.monotonic() > until:
-                said = f"{len(lost)} crops are lost, {len(back)} came back"
-                raise Violated(f"{name}: {said}\n{self.services[name].said}")
+            with self.lock:
+                is_settled = ledger == (self.there, self.removed)
+            if is_settled or back or time.monotonic() > until:
+                log = self.services[replica].log.read_text()[-3000:]
+                raise AssertionError(f"{len(lost)} crops are lost, {len(back)} came back: {log}")
             time.sleep(0.2)
 
-    def run(self, cycles: int, say: Any = lambda _: None) -> dict[str, Any]:
-        """Run all cycles and return what happened in them."""
-        threads = [threading.Thread(target=self.client, args=(n,)) for n in range(CLIENTS)]
-        killed = dict.fromkeys((*REPLICAS, "milvus"), 0)
+    def run(self, cycles):
+        killed = {"service": 0, "milvus": 0}
         try:
-            for name in REPLICAS:
-                self.wait_until_serving(name)
-            for thread in threads:
-                thread.start()
-            for number in range(1, cycles + 1):
-                began = time.monotonic()
-                killed[self.cycle(number)] += 1
-                if self.failure:
-                    raise self.failure
-                say(f"{number}/{cycles}: {time.monotonic() - began:.1f} s, {self.counts}")
+            with ThreadPoolExecutor(CLIENTS) as threads:
+                clients = [threads.submit(self.client, number) for number in range(CLIENTS)]
+                try:
+                    for number in range(1, cycles + 1):
+                        killed[self.cycle(number)] += 1
+                        sys.stderr.write(f"{number}/{cycles}: {self.counts}\n")
+                finally:
+                    self._ended = True
+            for client in clients:
+                client.result()
         finally:
-            self._ended = True
-            for thread in threads:
-                if thread.ident:
-                    thread.join(30.0)
-            for name in REPLICAS:
-                self._end(name)
+            for service in self.services:
+                service.kill()
         return {"cycles": cycles, "killed": killed, **self.counts, "lost": 0, "back": 0}
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--server", choices=("real", "lite"), default="real")
     asked = parser.parse_args()
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-
     with (
         tempfile.TemporaryDirectory(prefix="cycles-") as folder,
         milvus_server(asked.server) as server,
     ):
-        found = Cycles(Path(folder), server, asked.seed).run(asked.cycles, say)
+        found = Cycles(Path(folder), server, asked.seed).run(asked.cycles)
     sys.stdout.write(json.dumps(found | {"seed": asked.seed, "server": asked.server}) + "\n")
 
 

@@ -4,48 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from datetime import timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.milvus.index import MilvusIndex, MilvusIndexes
+from service.milvus.index import MilvusIndexes
 from service.milvus.indexer import Indexer
-from service.milvus.rows import Codes, Hit
+from service.milvus.rows import Codes
 from service.milvus.writing import CollectionWriter
 from service.record.collections import IndexState
 from service.record.record import Record
-from service.record.values import ArchivedCrop, GalleryRecord, GallerySettings
-from service.search.filters import Filter
+from service.record.values import GallerySettings
+from service.search.filters import EVERY_CROP
 from tests.service.filled_index import FilledIndex
-from tests.service.gallery.new_crops import EMBEDDER, new_crop
-from tests.service.milvus.fake_server import FakeServer
-from tests.service.milvus.servers import Lite, Real
+from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
 from tests.waiting import eventually
 
 DIMENSION = 32
+CAMERAS = ("east", "west", "nörd\n'\"", None)
 
 
-def drawn(number: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
+def drawn(number, dimension=DIMENSION):
     """Return a crop's vector, not of unit length."""
     drawing = np.random.default_rng(number)
     return (drawing.normal(size=dimension) * drawing.uniform(1, 9)).astype(np.float32)
 
 
-def drawn_crop(number: int, **said: Any) -> ArchivedCrop:
+def drawn_crop(number, **said):
     return replace(new_crop(number, **said), vector=drawn(number), picture=None)
 
 
-def slowed(call: Callable[..., Any], seconds: float, calls: list[Any] | None = None) -> Any:
+def mixed_crop(number):
+    """Draw a crop of one of several people, cameras and times, or of none."""
+    return drawn_crop(
+        number,
+        identity=None if number % 5 == 0 else f"person {number % 11}",
+        camera=CAMERAS[number % len(CAMERAS)],
+        captured_at=None if number % 7 == 0 else NOON + timedelta(minutes=number),
+    )
+
+
+def units(vectors):
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / lengths
+
+
+def slowed(call, seconds, calls):
     """Return a call that begins later; `calls` gets its arguments."""
 
-    def slowly(*args: Any) -> Any:
+    def slowly(*args):
         time.sleep(seconds)
-        if calls is not None:
-            calls.append(args)
+        calls.append(args)
         return call(*args)
 
     return slowly
@@ -54,45 +64,55 @@ def slowed(call: Callable[..., Any], seconds: float, calls: list[Any] | None = N
 class Lab:
     """The indexer of one process on a record, and its searches."""
 
-    def __init__(
-        self,
-        folder: Path,
-        milvus: FakeServer | Lite | Real,
-    ) -> None:
+    def __init__(self, folder, milvus):
         self.folder = folder
         self.milvus = milvus
         self.record = Record(folder)
-        self.server: Any = milvus.connect()
+        self.server = milvus.connect()
         self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)
         self.indexer = Indexer(self.writer)
+        self.indexes = MilvusIndexes(self.record, self.server, self.codes)
 
-    def gallery(self, name: str = "default") -> GalleryRecord:
-        """Return a gallery of a name, which is made where there is none."""
+    def gallery(self, name="default"):
         for gallery in self.record.galleries.all():
             if gallery.name == name:
                 return gallery
         return self.record.galleries.create(name, EMBEDDER, GallerySettings())
 
-    def enroll(self, gallery: GalleryRecord, *crops: ArchivedCrop) -> list[int]:
-        crops_now = self.record.crops
-        added = crops_now.enroll(gallery.gallery_id, EMBEDDER, list(crops)).added
+    def enroll(self, gallery, *crops):
+        added = self.record.crops.enroll(gallery.gallery_id, EMBEDDER, list(crops)).added
         return [crop.row_id for crop in added]
 
-    def remove(self, gallery: GalleryRecord, rows: Sequence[int]) -> None:
+    def indexed(self, *numbers, name="default"):
+        """Return a gallery with drawn crops that its collection shows, and their rows."""
+        gallery = self.gallery(name)
+        rows = self.enroll(gallery, *(drawn_crop(number) for number in numbers))
+        self.caught_up(gallery)
+        return gallery, rows
+
+    def remove(self, gallery, *rows):
         crops = self.record.crops
         ids = [crop.crop_id for crop in crops.by_row(gallery.gallery_id, rows).values()]
         crops.remove(gallery.gallery_id, ids)
 
-    def state(self, gallery: GalleryRecord) -> IndexState:
+    def change(self, gallery, row, **fields):
+        crops = self.record.crops
+        (crop,) = crops.by_row(gallery.gallery_id, [row]).values()
+        crops.change(gallery.gallery_id, only(crop.crop_id), fields)
+
+    def want_rebuild(self, gallery):
+        self.record.remote_indexes.change(gallery.gallery_id, wanted=True)
+
+    def state(self, gallery):
         return self.record.remote_indexes.state(gallery.gallery_id) or IndexState(-1)
 
-    def caught_up(self, gallery: GalleryRecord, seconds: float = 30.0) -> None:
+    def caught_up(self, gallery, seconds=30.0):
         """Return once the watermark has reached the last commit."""
         entry = self.record.galleries.get(gallery.gallery_id)
         assert entry is not None
 
-        def up() -> bool:
+        def up():
             state = self.state(gallery)
             there = (state.at, state.side) == (entry.at, entry.side)
             filled = bool(state.collection) or not entry.crops
@@ -100,7 +120,7 @@ class Lab:
 
         eventually(up, seconds)
 
-    def forget_changes(self) -> None:
+    def forget_changes(self):
         """Remove all changes but the newest of each gallery, as after very many."""
         forget = (
             "DELETE FROM changes WHERE seq < "
@@ -110,40 +130,57 @@ class Lab:
 
     def hits(
         self,
-        gallery: GalleryRecord,
-        query: NDArray[np.float32],
-        limit: int = 1000,
-        wanted: Filter | None = None,
-    ) -> list[Hit]:
+        gallery,
+        query,
+        limit=1000,
+        wanted=EVERY_CROP,
+    ):
         """Return what Milvus proposes at the watermark."""
         state = self.state(gallery)
-        unit = query / np.linalg.norm(query)
-        args = (wanted or Filter(), self.codes, state.timestamp)
-        return self.server.search(state.collection, unit.astype(np.float32), limit, *args)
+        asked = (units(query), limit, wanted, self.codes, state.timestamp)
+        return self.server.search(state.collection, *asked)
 
-    def found(self, gallery: GalleryRecord, *args: Any, **more: Any) -> list[int]:
+    def found(self, gallery, *args, **more):
         return [hit["id"] for hit in self.hits(gallery, *args, **more)]
 
-    def index(self, gallery: GalleryRecord) -> MilvusIndex:
-        """Return the gallery's index, as searches ask it."""
-        indexes = MilvusIndexes(self.record, self.server, self.codes)
-        return indexes.of(gallery.gallery_id, EMBEDDER)
+    def is_whole(self, gallery):
+        return not self.writer.differing(gallery.gallery_id)
 
-    def in_faiss(self, gallery: GalleryRecord) -> FilledIndex:
-        """Return the record's crops in an index of this process."""
-        index = FilledIndex(DIMENSION)
+    def index(self, gallery, embedder=EMBEDDER):
+        return self.indexes.of(gallery.gallery_id, embedder)
+
+    def in_faiss(self, gallery):
+        index = FilledIndex(DIMENSION, self.codes.secret)
         index.fill(self.record.crops.vectors(gallery.gallery_id))
         return index
 
-    def close(self) -> None:
+    def assert_same(
+        self,
+        gallery,
+        queries,
+        limits,
+        wanted=EVERY_CROP,
+    ):
+        """Assert that a search and FAISS find the same crops and groups of them."""
+        inside = self.in_faiss(gallery)
+        for limit in limits:
+            for grouped in (False, True):
+                expected = inside.search(queries, limit, wanted, grouped)
+                found = self.index(gallery).search(queries, limit, wanted, grouped)
+                assert found.row_ids.tolist() == expected.row_ids.tolist(), (limit, grouped)
+                assert found.groups.tolist() == expected.groups.tolist()
+                np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-6)
+                np.testing.assert_allclose(found.vectors, units(expected.vectors), atol=1e-6)
+
+    def close(self):
+        self.indexes.close()
         self.indexer.close()
         self.server.close()
         self.record.close()
 
 
 @contextlib.contextmanager
-def lab(folder: Path, milvus: FakeServer | Lite | Real) -> Iterator[Lab]:
-    """Yield a lab whose indexer runs."""
+def lab(folder, milvus):
     with contextlib.closing(Lab(folder, milvus)) as own:
         own.gallery()
         own.indexer.start()

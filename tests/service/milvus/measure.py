@@ -15,20 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.scale import Array, ScaleCrops
+from bench.scale import ScaleCrops
 from service.errors import IndexUnavailable
-from service.milvus.index import MilvusIndexes
 from service.search.filters import Filter
 from tests.service.filled_index import FilledIndex
-from tests.service.gallery.new_crops import EMBEDDER
 from tests.service.milvus.lab import Lab
-from tests.service.milvus.servers import Real, milvus_server
+from tests.service.milvus.servers import milvus_server
 
 QUERIES = 200
 TRIALS = 50
@@ -42,7 +39,7 @@ FILTERS = {
 }
 
 
-def _times(search: Callable[[Array], object], queries: Array) -> dict[str, float]:
+def _times(search, queries):
     taken = []
     refused = 0
     for query in queries:
@@ -56,26 +53,21 @@ def _times(search: Callable[[Array], object], queries: Array) -> dict[str, float
     return {"p50_ms": p50, "p99_ms": p99, "refused": refused}
 
 
-def _resident(server: Real) -> int:
-    """Return the memory of the server's processes in bytes, by `ps`."""
-    assert server.process is not None
+def _resident(server):
     shown = subprocess.check_output(["ps", "-o", "rss=", "-g", str(server.process.pid)], text=True)
-    return 1024 * sum(map(int, shown.split()))
+    return 1024 * sum(int(kibibytes) for kibibytes in shown.split())
 
 
-def _disk(folder: Path) -> int:
+def _disk(folder):
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
-def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str, Any]:
-    """Return all of one size."""
+def measure(one, server, source, crops):
     gallery = one.gallery()
     found = dict[str, Any]()
     idle = _resident(server)
-    began = time.perf_counter()
     for first in range(0, crops, PER_COMMIT):
         one.enroll(gallery, *source.crops(first, min(first + PER_COMMIT, crops)))
-    found["enrolled_per_second"] = crops / (time.perf_counter() - began)
     # As a rebuild does.
     began = time.perf_counter()
     one.indexer.start()
@@ -88,10 +80,9 @@ def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str,
     found["milvus_bytes_per_crop"] = (_resident(server) - idle) / crops
     found["milvus_disk_bytes_per_crop"] = _disk(server.folder / "data" / "data") / crops
     queries = source.queries(QUERIES, crops)
-    index = MilvusIndexes(one.record, one.server, one.codes).of(gallery.gallery_id, EMBEDDER)
+    index = one.index(gallery)
     local = FilledIndex(source.dimension)
     local.fill(one.record.crops.vectors(gallery.gallery_id))
-    state = one.state(gallery)
     for name, wanted in FILTERS.items():
         index.search(queries[:1], LIMIT, wanted)
         found[f"milvus, {name}"] = _times(
@@ -100,35 +91,19 @@ def measure(one: Lab, server: Real, source: ScaleCrops, crops: int) -> dict[str,
         found[f"faiss, {name}"] = _times(
             lambda query, wanted=wanted: local.search(query, LIMIT, wanted), queries
         )
-    found["milvus alone, all"] = _times(
-        lambda query: one.server.search(
-            state.collection,
-            query[0] / np.linalg.norm(query[0]),
-            LIMIT,
-            Filter(),
-            one.codes,
-            state.timestamp,
-        ),
-        queries,
-    )
     found["milvus, 10 groups"] = _times(
         lambda query: index.search(query, GROUPS, grouped=True), queries
     )
-    same = [
-        len(
-            np.intersect1d(
-                index.search(q[None], LIMIT).row_ids, local.search(q[None], LIMIT).row_ids
-            )
-        )
-        for q in queries[:50]
-    ]
+    same = []
+    for query in queries[:50, None]:
+        rows = (searched.search(query, LIMIT).row_ids for searched in (index, local))
+        same.append(len(np.intersect1d(*rows)))
     found["recall_at_100"] = float(np.mean(same)) / LIMIT
     found["to_found_ms"] = _to_found(one, index, source, crops)
     return found
 
 
-def _to_found(one: Lab, index: Any, source: ScaleCrops, crops: int) -> dict[str, float]:
-    """From the begin of a commit of one crop until a search finds it."""
+def _to_found(one, index, source, crops):
     gallery = one.gallery()
     taken = []
     for number in range(TRIALS):
@@ -144,18 +119,19 @@ def _to_found(one: Lab, index: Any, source: ScaleCrops, crops: int) -> dict[str,
     return {"p50": float(np.median(taken)), "p99": float(np.percentile(taken, 99))}
 
 
-def main() -> None:
-    """Measure the given galleries and print the results."""
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=int, default=100_000)
     parser.add_argument("--features", type=Path)
     parser.add_argument("--dimension", type=int, default=512)
     asked = parser.parse_args()
     source = ScaleCrops(asked.features, asked.dimension)
-    with tempfile.TemporaryDirectory() as folder, milvus_server("real") as server:
-        assert isinstance(server, Real)
-        with contextlib.closing(Lab(Path(folder), server)) as one:
-            found = measure(one, server, source, asked.crops)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        milvus_server("real") as server,
+        contextlib.closing(Lab(Path(folder), server)) as one,
+    ):
+        found = measure(one, server, source, asked.crops)
     conditions = {"crops": asked.crops, "dimension": source.dimension, "load": os.getloadavg()[0]}
     sys.stdout.write(json.dumps(conditions | found, indent=1) + "\n")
 

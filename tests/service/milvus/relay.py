@@ -22,7 +22,7 @@ IFF_UP = 1
 CHUNK = 1 << 16
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
+def _pass_on(source, target):
     with contextlib.suppress(OSError):
         while data := source.recv(CHUNK):
             target.sendall(data)
@@ -31,7 +31,7 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
             side.shutdown(socket.SHUT_RDWR)
 
 
-def main(port: int) -> None:
+def main(port):
     """Print the outer port of the inner `port`, and relay until the process is killed."""
     listening = socket.create_server(("127.0.0.1", 0))
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):

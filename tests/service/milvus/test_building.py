@@ -7,20 +7,24 @@ import threading
 import pytest
 
 from service.milvus import indexer, writing
+from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import drawn, drawn_crop, lab, slowed
 from tests.waiting import eventually
+
+
+@pytest.fixture
+def milvus():
+    return FakeServer()
 
 
 @pytest.fixture
 def filling(one, monkeypatch):
     """Return a gallery that is being indexed anew, for four seconds at least."""
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *map(drawn_crop, range(20)))
-    one.caught_up(gallery)
+    gallery, rows = one.indexed(*range(20))
     before = one.state(gallery)
     one.server.upsert = slowed(one.server.upsert, 0.4, writes := [])
-    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
+    one.want_rebuild(gallery)
     eventually(lambda: writes)
     return gallery, rows, before, writes
 
@@ -28,7 +32,7 @@ def filling(one, monkeypatch):
 def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
     gallery, rows, before, writes = filling
     rows += one.enroll(gallery, drawn_crop(20))
-    one.remove(gallery, rows[:1])
+    one.remove(gallery, rows[0])
     one.caught_up(gallery)
     building = one.state(gallery).building
     done = len(writes)
@@ -38,23 +42,21 @@ def test_changes_that_are_kept_no_more_at_its_end_are_in_it(one, filling):
     eventually(lambda: not one.state(gallery).building)
     after = one.state(gallery)
     assert (after.builds, after.collection != before.collection) == (before.builds + 1, True)
-    assert one.state(gallery).version == one.gallery().version
+    assert after.version == one.gallery().version
     assert sorted(one.found(gallery, drawn(1))) == rows[1:]
 
 
 def test_another_rebuild_that_is_asked_for_meanwhile_is_done_too(one, filling):
     gallery, _, before, _ = filling
-    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
+    one.want_rebuild(gallery)
     eventually(lambda: one.state(gallery).builds == before.builds + 2)
     eventually(lambda: not one.state(gallery).building)
 
 
-def test_what_an_ended_process_fills_is_dropped(one, monkeypatch):
-    gallery = one.gallery()
-    one.enroll(gallery, drawn_crop(1))
-    one.caught_up(gallery)
-    one.server.create = slowed(one.server.create, 4.0, created := [])
-    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
+def test_a_collection_that_an_ended_process_fills_is_dropped(one):
+    gallery, _ = one.indexed(1)
+    one.server.create = slowed(one.server.create, 2.0, created := [])
+    one.want_rebuild(gallery)
     eventually(lambda: one.state(gallery).building)
     left = one.state(gallery).building
     # Its process ends, and Milvus builds the index much later.
@@ -69,29 +71,24 @@ def test_what_an_ended_process_fills_is_dropped(one, monkeypatch):
 
 def test_a_filling_that_fails_is_begun_again(one, monkeypatch):
     monkeypatch.setattr(indexer, "PAUSE_SECONDS", 0.2)
-    gallery = one.gallery()
-    rows = one.enroll(gallery, drawn_crop(1))
-    one.caught_up(gallery)
+    gallery, rows = one.indexed(1)
     before = one.state(gallery)
     create = one.server.create
 
-    def fails_once(*args):
+    def fail_once(*_):
         one.server.create = create
         raise indexer.IndexUnavailable("it does not answer")
 
-    one.server.create = fails_once
-    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
+    one.server.create = fail_once
+    one.want_rebuild(gallery)
     eventually(lambda: one.state(gallery).builds == before.builds + 2)
     eventually(lambda: not one.state(gallery).building)
     assert one.found(gallery, drawn(1)) == rows
 
 
 def test_other_galleries_are_followed_while_a_lost_collection_is_filled(one):
-    lost = one.gallery()
-    other = one.gallery("other")
-    for gallery in (lost, other):
-        one.enroll(gallery, drawn_crop(1))
-        one.caught_up(gallery)
+    lost, _ = one.indexed(1)
+    other, _ = one.indexed(1, name="other")
     create = one.server.create
     goes_on = threading.Event()
 
@@ -103,19 +100,16 @@ def test_other_galleries_are_followed_while_a_lost_collection_is_filled(one):
     one.server.drop(one.state(lost).collection)
     eventually(lambda: one.state(lost).building)
     one.enroll(lost, drawn_crop(2))
-    (row,) = one.enroll(other, drawn_crop(2))
-    one.caught_up(other)
+    _, rows = one.indexed(2, name="other")
     assert one.state(lost).building
-    assert one.found(other, drawn(2), 1) == [row]
+    assert one.found(other, drawn(2), 1) == rows
     goes_on.set()
 
 
 def test_a_change_of_many_crops_is_work_and_no_silence(one, monkeypatch):
-    gallery = one.gallery()
     beats = []
-    one.caught_up(gallery)
+    one.indexed()
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
     monkeypatch.setattr(writing, "heartbeat", lambda: beats.append(1))
-    one.enroll(gallery, *map(drawn_crop, range(20)))
-    one.caught_up(gallery)
+    one.indexed(*range(20))
     assert len(beats) >= 10

@@ -10,13 +10,12 @@ from typer.testing import CliRunner
 from gmn import make_app
 from service.commands import index
 from tests.service.milvus.fake_server import FakeServer
-from tests.service.milvus.lab import drawn, drawn_crop, lab
+from tests.service.milvus.lab import drawn, lab
 from tests.waiting import eventually
 
 
 @pytest.fixture
 def run(one, milvus, monkeypatch, tmp_path):
-    """Return a function that runs a command of the group; it returns status and output."""
     pytest.importorskip("pymilvus", reason="the command imports it: pip install -e .[milvus]")
     if isinstance(milvus, FakeServer):
         monkeypatch.setenv("GMN_INDEX_URL", "http://milvus:19530")
@@ -24,17 +23,15 @@ def run(one, milvus, monkeypatch, tmp_path):
     else:
         monkeypatch.setenv("GMN_INDEX_URL", milvus.url)
 
-    def run_command(*arguments: str) -> tuple[int, str]:
+    def run_command(*arguments):
         ran = CliRunner().invoke(make_app(), ["index", *arguments, "--data-dir", str(tmp_path)])
         return ran.exit_code, ran.stdout
 
     return run_command
 
 
-def test_what_differs_is_found_and_a_rebuild_mends_it(one, run):
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(20)))
-    one.caught_up(gallery)
+def test_rows_that_differ_are_found_and_a_rebuild_mends_them(one, run):
+    gallery, rows = one.indexed(*range(20))
     assert run("verify") == (0, "default: as in the record\n")
     before = one.state(gallery)
     one.server.delete(before.collection, rows[:3])
@@ -47,9 +44,7 @@ def test_what_differs_is_found_and_a_rebuild_mends_it(one, run):
 
 def test_without_a_service_a_rebuild_is_asked_for_and_says_who_does_it(one, run, monkeypatch):
     monkeypatch.setattr(index, "CAUGHT_UP_SECONDS", 0.0)
-    gallery = one.gallery()
-    rows = one.enroll(gallery, drawn_crop(1))
-    one.caught_up(gallery)
+    gallery, rows = one.indexed(1)
     before = one.state(gallery).collection
     one.indexer.close()
     assert run("rebuild", "default")[0] == 1

@@ -10,81 +10,90 @@ import pytest
 from service.milvus import indexer
 from service.milvus.rows import Codes
 from service.search.filters import Filter
-from tests.service.gallery.new_crops import NOON, only, restore_crops
-from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab
+from tests.service.gallery.new_crops import NOON, restore_crops
+from tests.service.milvus.lab import (
+    CAMERAS,
+    DIMENSION,
+    drawn,
+    drawn_crop,
+    lab,
+    mixed_crop,
+    units,
+)
 from tests.waiting import eventually
 
-CAMERAS = ("east", "west", "nörd\n'\"", None)
-FILTERS = {
-    "all": Filter(),
-    "one camera": Filter(cameras=("east",)),
-    "a camera that no crop has": Filter(cameras=("nowhere",)),
-    "without two cameras, unknown ones stay": Filter(exclude_cameras=("west", CAMERAS[2])),
-    "since": Filter(captured_after=NOON + timedelta(minutes=40)),
-    "until, unknown times do not pass": Filter(captured_before=NOON + timedelta(minutes=40)),
-    "a moment": Filter(captured_after=NOON, captured_before=NOON),
-    "all at once": Filter(("east", "west"), ("west",), NOON, NOON + timedelta(hours=1)),
-    "two people": Filter(identities=("person 1", "person 3")),
-    "single crops left out": Filter(without=frozenset(range(1, 60, 3))),
-    "named crops": Filter(named=True),
-    "people whom the gallery does not know": Filter(identities=("nobody",)),
-    "two people, one camera, since": Filter(
-        cameras=("east",), captured_after=NOON, identities=("person 1", "person 3")
-    ),
-    "crops without a name, of one camera": Filter(cameras=("east",), named=False),
-}
-
-
-def _mixed(number):
-    captured = None if number % 7 == 0 else NOON + timedelta(minutes=number)
-    identity = None if number % 5 == 0 else f"person {number % 11}"
-    camera = CAMERAS[number % len(CAMERAS)]
-    return drawn_crop(number, identity=identity, camera=camera, captured_at=captured)
+SOON = NOON + timedelta(minutes=40)
+PEOPLE = ("person 1", "person 3")
+FILTERS = (
+    Filter(),
+    Filter(cameras=("nowhere",)),
+    # Crops of an unknown camera stay.
+    Filter(exclude_cameras=("west", CAMERAS[2])),
+    Filter(captured_after=SOON),
+    # Crops of an unknown time do not pass.
+    Filter(captured_before=SOON),
+    Filter(captured_after=NOON, captured_before=NOON),
+    Filter(("east", "west"), ("west",), NOON, SOON),
+    Filter(without=frozenset(range(1, 60, 3))),
+    Filter(named=True),
+    Filter(cameras=("east",), named=False),
+    Filter(identities=("nobody",)),
+    Filter(cameras=("east",), captured_after=NOON, identities=PEOPLE),
+)
 
 
 @pytest.fixture
 def filled(one):
     gallery = one.gallery()
-    one.enroll(gallery, *map(_mixed, range(100)))
+    one.enroll(gallery, *(mixed_crop(number) for number in range(100)))
     one.caught_up(gallery)
-    return one, gallery, one.in_faiss(gallery)
+    return one, gallery
 
 
 def test_every_filter_passes_what_it_passes_in_faiss(filled):
-    one, gallery, index = filled
+    one, gallery = filled
     query = drawn(5000)
-    for name, wanted in FILTERS.items():
-        expected = index.search(query[None], 1000, wanted)
-        found = one.hits(gallery, query, 1000, wanted)
-        assert [hit["id"] for hit in found] == expected.row_ids.tolist(), name
-        for hit in found:
-            vector = drawn(hit["id"] - 1)
-            np.testing.assert_allclose(hit["v"], vector / np.linalg.norm(vector), atol=1e-7)
+    inside = one.in_faiss(gallery)
+    for wanted in FILTERS:
+        hits = one.hits(gallery, query, 1000, wanted)
+        expected = inside.search(query[None], 1000, wanted).row_ids.tolist()
+        assert [hit["id"] for hit in hits] == expected, wanted
+        for hit in hits:
+            np.testing.assert_allclose(hit["v"], units(drawn(hit["id"] - 1)), atol=1e-7)
+        one.assert_same(gallery, query[None], [1, 10, 1000], wanted)
+    assert one.index(gallery).identities() == inside.identities()
 
 
 def test_limits_beyond_what_milvus_takes_are_cut(filled):
-    one, gallery, _ = filled
+    one, gallery = filled
     assert len(one.found(gallery, drawn(1), 100_000)) == 100
     many = Filter(without=frozenset(range(2, 12_000)))
     assert one.found(gallery, drawn(1), 100_000, many) == [1]
 
 
+def test_milvus_holds_no_name(filled):
+    one, gallery = filled
+    state = one.state(gallery)
+    rows = one.server.rows(state.collection, 0, 1000, state.timestamp)
+    assert {type(value) for row in rows for value in row.values()} == {int, float}
+    label = one.record.crops.by_row(gallery.gallery_id, [2])[2]
+    assert Codes(b"another secret").label(label)["camera"] != one.codes.label(label)["camera"]
+
+
 def test_a_deleted_crop_is_gone_at_the_next_watermark_and_a_new_one_is_there(one):
     gallery = one.gallery()
     for number in range(8):
-        (row,) = one.enroll(gallery, drawn_crop(number))
+        _, rows = one.indexed(number)
+        assert one.found(gallery, drawn(number), 1) == rows
+        one.remove(gallery, *rows)
         one.caught_up(gallery)
-        assert one.found(gallery, drawn(number), 1) == [row]
-        one.remove(gallery, [row])
-        one.caught_up(gallery)
-        assert row not in one.found(gallery, drawn(number))
+        assert rows[0] not in one.found(gallery, drawn(number))
 
 
 def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     gallery = one.gallery()
-    first, second = one.enroll(gallery, drawn_crop(1), drawn_crop(2, identity="b"))
-    labels = one.record.crops.by_row(gallery.gallery_id, [first, second])
-    one.record.crops.change(gallery.gallery_id, only(labels[first].crop_id), {"camera": "west"})
+    first, _ = one.enroll(gallery, drawn_crop(1), drawn_crop(2, identity="b"))
+    one.change(gallery, first, camera="west")
     one.record.people.rename(gallery.gallery_id, "b", "a")
     one.caught_up(gallery)
     assert one.found(gallery, drawn(1), wanted=Filter(cameras=("west",))) == [first]
@@ -92,77 +101,53 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     assert groups.row_ids.tolist() == [first]
 
 
-def test_milvus_holds_no_name(filled):
-    one, gallery, _ = filled
-    state = one.state(gallery)
-    rows = one.server.rows(state.collection, 0, 1000, state.timestamp)
-    assert {type(value) for row in rows for value in row.values()} == {int, float}
-    other = Codes(b"another secret")
-    label = one.record.crops.by_row(gallery.gallery_id, [2])[2]
-    assert other.label(label)["camera"] != one.codes.label(label)["camera"]
-    assert one.codes.group(label) == Codes(one.codes.secret).group(label) >= 0
-
-
-def test_a_restore_and_a_reindex_lead_to_other_collections(one):
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(5)))
-    one.caught_up(gallery)
+def test_a_restore_leads_to_another_collection(one):
+    gallery, rows = one.indexed(*range(5))
     before = one.state(gallery)
-    one.remove(gallery, rows[:1])
+    one.remove(gallery, rows[0])
     kept = [drawn_crop(number) for number in range(1, 5)]
     restore_crops(one.record, gallery.gallery_id, kept, gallery.embedding_fingerprint)
     one.caught_up(gallery)
-    restored = one.state(gallery)
-    assert restored.at != before.at
-    assert sorted(one.found(gallery, drawn(1))) == sorted(
-        one.in_faiss(gallery).search(drawn(1)[None], 9).row_ids
-    )
+    one.assert_same(gallery, drawn(1)[None], [9])
     eventually(lambda: before.collection not in one.server.collections())
-    assert restored.collection in one.server.collections()
-
-
-def test_what_a_late_write_brings_back_is_removed(one, monkeypatch):
-    monkeypatch.setattr(indexer, "LATE_SECONDS", 0.5)
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(4)))
-    one.caught_up(gallery)
-    late = list(map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows)))
-    one.remove(gallery, rows[:2])
-    labels = one.record.crops.by_row(gallery.gallery_id, rows[2:])
-    one.record.crops.change(gallery.gallery_id, only(labels[rows[2]].crop_id), {"camera": "west"})
-    one.caught_up(gallery)
-    state = one.state(gallery)
-    one.server.upsert(state.collection, late)
-    one.server.delete(state.collection, rows[3:])
-    assert one.writer.differing(gallery.gallery_id) == rows
-    one.indexer.close()
-    with lab(one.folder, one.milvus) as other:
-        eventually(lambda: not other.writer.differing(gallery.gallery_id))
-        assert sorted(other.found(gallery, drawn(1))) == rows[2:]
+    assert one.state(gallery).collection in one.server.collections()
 
 
 def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):
-    gallery = one.gallery()
-    one.enroll(gallery, *(drawn_crop(number) for number in range(50)))
-    one.caught_up(gallery)
+    gallery, _ = one.indexed(*range(50))
     before = one.state(gallery)
-    one.record.remote_indexes.change(gallery.gallery_id, wanted=True)
+    one.want_rebuild(gallery)
     number = 50
     while one.state(gallery).unfinished:
-        (row,) = one.enroll(gallery, drawn_crop(number))
-        one.caught_up(gallery)
-        assert one.found(gallery, drawn(number), 1) == [row]
+        _, rows = one.indexed(number)
+        assert one.found(gallery, drawn(number), 1) == rows
         number += 1
     after = one.state(gallery)
     assert after.collection != before.collection
     assert after.version >= before.version
-    assert not one.writer.differing(gallery.gallery_id)
+    assert one.is_whole(gallery)
+
+
+def test_what_a_late_write_or_an_older_copy_of_the_record_brings_back_is_removed(one, monkeypatch):
+    monkeypatch.setattr(indexer, "LATE_SECONDS", 0.5)
+    gallery, rows = one.indexed(*range(4))
+    late = [one.codes.row(crop) for crop in one.record.crops.indexed(gallery.gallery_id, rows)]
+    one.remove(gallery, *rows[:2])
+    one.change(gallery, rows[2], camera="west")
+    one.caught_up(gallery)
+    collection = one.state(gallery).collection
+    # Milvus is ahead of an older copy: it has a row far beyond the last one of the record.
+    one.server.upsert(collection, [*late, {**late[3], "id": 100_000}])
+    one.server.delete(collection, rows[3:])
+    assert one.writer.differing(gallery.gallery_id) == [*rows, 100_000]
+    one.indexer.close()
+    with lab(one.folder, one.milvus) as other:
+        eventually(lambda: other.is_whole(gallery))
+        assert sorted(other.found(gallery, drawn(1))) == rows[2:]
 
 
 def test_a_deleted_gallery_takes_its_collection_along(one):
-    gallery = one.gallery("other")
-    one.enroll(gallery, drawn_crop(1))
-    one.caught_up(gallery)
+    gallery, _ = one.indexed(1, name="other")
     collection = one.state(gallery).collection
     one.record.galleries.delete(gallery.gallery_id)
     eventually(lambda: collection not in one.server.collections())
@@ -170,65 +155,39 @@ def test_a_deleted_gallery_takes_its_collection_along(one):
 
 
 def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
-    gallery = one.gallery()
-    one.enroll(gallery, drawn_crop(1))
-    one.caught_up(gallery)
+    gallery, _ = one.indexed(1)
     with lab(one.folder, one.milvus) as other:
-        one.enroll(gallery, drawn_crop(2))
-        one.caught_up(gallery)
+        one.indexed(2)
         assert other.indexer._galleries == {}
         one.indexer.close()
-        (row,) = other.enroll(gallery, drawn_crop(3))
-        other.caught_up(gallery)
-        assert other.found(gallery, drawn(3), 1) == [row]
+        _, rows = other.indexed(3)
+        assert other.found(gallery, drawn(3), 1) == rows
 
 
 def test_changes_that_are_kept_no_more_are_made_up_for(one):
-    gallery = one.gallery()
-    one.enroll(gallery, drawn_crop(1))
-    one.caught_up(gallery)
+    gallery, _ = one.indexed(1)
     one.indexer.close()
     one.enroll(gallery, drawn_crop(2))
     one.forget_changes()
     with lab(one.folder, one.milvus) as other:
         other.caught_up(gallery)
-        assert not other.writer.differing(gallery.gallery_id)
+        assert other.is_whole(gallery)
 
 
 def test_a_collection_that_is_gone_is_built_anew(one):
-    gallery = one.gallery()
-    one.enroll(gallery, drawn_crop(1))
-    one.caught_up(gallery)
+    gallery, rows = one.indexed(1)
     one.server.drop(one.state(gallery).collection)
-    rows = [1, *one.enroll(gallery, drawn_crop(2))]
-    one.caught_up(gallery)
+    rows += one.indexed(2)[1]
     assert sorted(one.found(gallery, drawn(1))) == rows
     # Also where nothing is written to the gallery any more.
     lost = one.state(gallery).collection
     one.server.drop(lost)
-    eventually(lambda: one.state(gallery).collection != lost, 30)
+    eventually(lambda: one.state(gallery).collection != lost)
     assert sorted(one.found(gallery, drawn(1))) == rows
 
 
-def test_an_older_copy_of_the_record_is_made_up_for_after_an_orderly_end_too(one, monkeypatch):
-    monkeypatch.setattr(indexer, "LATE_SECONDS", 0.5)
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *map(drawn_crop, range(4)))
-    one.caught_up(gallery)
-    collection = one.state(gallery).collection
-    one.indexer.close()
-    # Milvus is ahead: a crop is deleted, and another one is far beyond the record's last row.
-    (row,) = map(one.codes.row, one.record.crops.indexed(gallery.gallery_id, rows[:1]))
-    one.server.upsert(collection, [{**row, "id": 100_000}])
-    one.server.delete(collection, rows[:1])
-    assert one.writer.differing(gallery.gallery_id) == [rows[0], 100_000]
-    with lab(one.folder, one.milvus) as other:
-        eventually(lambda: not other.writer.differing(gallery.gallery_id), 15)
-
-
 def test_vectors_of_another_length_get_a_collection_of_their_own(one):
-    gallery = one.gallery()
-    one.caught_up(gallery)
+    gallery, _ = one.indexed()
     crop = drawn_crop(1)
     wide = type(crop)(crop.record, drawn(1, 2 * DIMENSION), None)
     one.record.crops.enroll(gallery.gallery_id, "c" * 64, [wide])
@@ -239,11 +198,11 @@ def test_vectors_of_another_length_get_a_collection_of_their_own(one):
 def test_files_are_compacted_after_a_deletion(one):
     gallery = one.gallery()
     rows = one.enroll(gallery, *(drawn_crop(number) for number in range(20)))
-    one.remove(gallery, rows[:10])
-    entry = one.record.galleries.get(gallery.gallery_id)
-    assert one.writer.compact(gallery.gallery_id, entry.version, 60)
+    one.remove(gallery, *rows[:10])
+    version = one.gallery().version
+    assert one.writer.compact(gallery.gallery_id, version, 60)
     assert sorted(one.found(gallery, drawn(1))) == rows[10:]
-    assert not one.writer.compact(gallery.gallery_id, entry.version + 1, 0.3)
+    assert not one.writer.compact(gallery.gallery_id, version + 1, 0.3)
     one.indexer.close()
     one.record.remote_indexes.change(gallery.gallery_id, building="being filled")
-    assert not one.writer.compact(gallery.gallery_id, entry.version, 2)
+    assert not one.writer.compact(gallery.gallery_id, version, 0.3)

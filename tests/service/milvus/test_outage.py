@@ -18,13 +18,6 @@ from tests.waiting import eventually
 RECOVERED_SECONDS = 150.0
 
 
-@pytest.fixture(params=KINDS)
-def alone(request, tmp_path):
-    """Return a record with its indexer, and a server that no other test uses."""
-    with milvus_server(request.param) as server, lab(tmp_path, server) as one:
-        yield one, server
-
-
 def _refused_seconds(one, gallery):
     began = time.monotonic()
     with pytest.raises(IndexUnavailable, match="Milvus cannot be searched"):
@@ -32,48 +25,34 @@ def _refused_seconds(one, gallery):
     return time.monotonic() - began
 
 
-def _write_while_away(one, gallery, rows):
-    added = one.enroll(gallery, drawn_crop(50), drawn_crop(51))
-    one.remove(gallery, rows[:2])
-    return rows[2:] + added
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trouble", ["killed", "hanging"])
+def test_a_milvus_that_is_away_refuses_in_time_and_is_caught_up_by_itself(tmp_path, kind, trouble):
+    with milvus_server(kind) as server, lab(tmp_path, server) as one:
+        gallery, rows = one.indexed(*range(20))
+        if trouble == "killed":
+            server.kill()
+            # The first may begin a connection anew; the service's own limit cuts it off.
+            refused = min(_refused_seconds(one, gallery) for _ in range(3))
+        else:
+            server.send(signal.SIGSTOP)
+            refused = _refused_seconds(one, gallery)
+        assert refused < 1.5
+        left = rows[2:] + one.enroll(gallery, drawn_crop(50), drawn_crop(51))
+        one.remove(gallery, *rows[:2])
+        if trouble == "killed":
+            server.start()
+        else:
+            server.send(signal.SIGCONT)
+        one.caught_up(gallery, RECOVERED_SECONDS)
 
+        def all_are_found():
+            with contextlib.suppress(IndexUnavailable):
+                return sorted(one.found(gallery, drawn(50))) == left
+            return False
 
-def _made_up_for(one, gallery, left):
-    one.caught_up(gallery, RECOVERED_SECONDS)
-
-    def found():
-        with contextlib.suppress(IndexUnavailable):
-            return sorted(one.found(gallery, drawn(50))) == left
-        return False
-
-    eventually(found, RECOVERED_SECONDS)
-    assert not one.writer.differing(gallery.gallery_id)
-
-
-def test_a_killed_milvus_refuses_at_once_and_is_caught_up_by_itself(alone):
-    one, server = alone
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(20)))
-    one.caught_up(gallery)
-    server.kill()
-    refused = [_refused_seconds(one, gallery) for _ in range(3)]
-    # The first may begin a connection anew; the service's own limit cuts it off.
-    assert min(refused) < 1.5
-    left = _write_while_away(one, gallery, rows)
-    server.start()
-    _made_up_for(one, gallery, left)
-
-
-def test_a_milvus_that_hangs_refuses_in_time_and_is_caught_up_by_itself(alone):
-    one, server = alone
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(20)))
-    one.caught_up(gallery)
-    server.send(signal.SIGSTOP)
-    assert _refused_seconds(one, gallery) < 1.5
-    left = _write_while_away(one, gallery, rows)
-    server.send(signal.SIGCONT)
-    _made_up_for(one, gallery, left)
+        eventually(all_are_found, RECOVERED_SECONDS)
+        assert one.is_whole(gallery)
 
 
 def test_a_milvus_that_starts_later_is_found(tmp_path):

@@ -30,17 +30,9 @@ def replicas(request, start, tmp_path_factory):
 
 
 def _search(service, gallery, image, **more):
-    """Return an answer, once the index shows the version that is asked for."""
-    kept = []
-
-    def answered():
-        answer = service.query(gallery, image, **more)
-        kept.append(answer)
-        return answer.status_code != 503
-
-    eventually(answered)
-    assert kept[-1].status_code == 200, kept[-1].text
-    return kept[-1].json()
+    """Return the results, once the index shows the version that is asked for."""
+    eventually(lambda: service.query(gallery, image, **more).status_code != 503)
+    return service.search(gallery, image, **more)
 
 
 def test_a_deleted_crop_shows_nowhere_and_a_forgotten_person_is_named_in_milvus(
@@ -51,13 +43,13 @@ def test_a_deleted_crop_shows_nowhere_and_a_forgotten_person_is_named_in_milvus(
     first = one.fill(gallery, drawn_crops)[0]
     _search(other, gallery, drawn_crops[0].png, min_version=1)
     assert one.http.delete(f"/v1/galleries/{gallery}/crops/{first}").status_code == 200
-    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000)["results"]
+    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000)
     assert first not in {hit["crop_id"] for hit in shown}
     identity = drawn_crops[0].identity
     forgotten = one.http.delete(f"/v1/galleries/{gallery}/identities/{identity}")
     assert forgotten.status_code == 200, forgotten.text
     assert any("Milvus" in place["where"] for place in forgotten.json()["remaining"])
-    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000)["results"]
+    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000)
     assert identity not in {hit["identity"] for hit in shown}
 
 
@@ -70,7 +62,7 @@ def test_a_restored_snapshot_is_searched_once_it_is_in_milvus(replicas, drawn_cr
     url = f"/v1/galleries/{gallery}/snapshots/{snapshot}/restore"
     version = one.http.post(url).json()["gallery_version"]
     shown = _search(other, gallery, drawn_crops[0].png, top_k=1000, min_version=version)
-    assert len(shown["results"]) == 10
+    assert len(shown) == 10
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from uuid import uuid4
 
-import numpy as np
 import pytest
 
 from tests.forked import run_forked
-from tests.outside import problem
+from tests.outside import crop_ids, problem
 from tests.service.conftest import START, files
 from tests.service.milvus.conftest import KINDS
 from tests.service.milvus.servers import milvus_server
@@ -43,13 +41,23 @@ def outside(start, place, request):
 
 @pytest.fixture(scope="module")
 def inside(served, drawn_crops):
-    """Return the same crops in a gallery of a service with an index of its own."""
     return _fill(served, served.create("beside-outside"), drawn_crops)
 
 
 def _fill(service, gallery, crops):
     service.fill(gallery, crops)
     return gallery, service.read(f"/v1/galleries/{gallery}")["version"]
+
+
+@contextlib.contextmanager
+def told(place, order):
+    """Let the server of rows of this process obey an order meanwhile."""
+    flag = place / f"rows.{order}"
+    flag.touch()
+    try:
+        yield
+    finally:
+        flag.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -104,29 +112,19 @@ def test_an_answer_is_that_of_an_index_of_the_process(
     assert counted == bool(FILTERS & options.keys())
 
 
-def test_a_result_s_vector_is_of_unit_length_and_finds_its_crop(outside, filled):
-    gallery, version = filled
-    listed = outside.results(f"/v1/galleries/{gallery}/crops")
-    url = f"/v1/galleries/{gallery}/queries"
-    asked = {"include_vector": "true", "top_k": 5}
-    like = {"crop_id": listed[0]["crop_id"], "min_version": version, **asked}
-    first = outside.http.post(url, data=like).json()["results"][0]
-    model = first["embedding_fingerprint"]
-    assert np.linalg.norm(first["vector"]) == pytest.approx(1, abs=1e-5)
-    sent = {"vector": json.dumps(first["vector"]), "embedding_fingerprint": model}
-    found = outside.http.post(url, data=sent | asked)
-    itself = found.json()["results"][0]
-    assert (itself["crop_id"], itself["vector"]) == (first["crop_id"], first["vector"])
-    assert itself["cosine"] == pytest.approx(1, abs=1e-6)
-
-
-def test_a_filter_by_metadata_is_refused_with_what_to_send_in_its_place(outside, filled):
-    url = f"/v1/galleries/{filled[0]}"
-    crop_id = outside.results(f"{url}/crops")[0]["crop_id"]
-    asked = {"crop_id": crop_id, "metadata": '{"shift": "night"}'}
-    refused = outside.http.post(f"{url}/queries", data=asked)
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"metadata": '{"shift": "night"}'}, "filter by cameras, identities or time"),
+        ({"group_by": "track"}, "group by identity"),
+    ],
+)
+def test_what_milvus_cannot_do_is_refused_with_what_to_send_in_its_place(
+    outside, filled, drawn_crops, options, remedy
+):
+    refused = outside.query(filled[0], drawn_crops[0].png, **options)
     assert refused.status_code == 422
-    assert "cameras, identities or time" in refused.json()["detail"]
+    assert remedy in refused.json()["detail"]
 
 
 def test_thresholds_are_fitted_as_with_an_index_of_the_process(outside, served, drawn_crops):
@@ -153,42 +151,37 @@ def test_thresholds_are_fitted_as_with_an_index_of_the_process(outside, served, 
 
 
 def test_crops_are_found_changed_and_deleted_by_their_ids(outside, drawn_crops):
-    gallery = outside.create("ids")
-    _, version = _fill(outside, gallery, drawn_crops[:6])
+    gallery, version = _fill(outside, outside.create("ids"), drawn_crops[:6])
     _wait_for(outside, gallery, version)
-    found = outside.search(gallery, drawn_crops[0].png)
-    first = found[0]["crop_id"]
-    second = found[1]["crop_id"]
+    image = drawn_crops[0].png
+    first, second, *_ = outside.found(gallery, image)
     url = f"/v1/galleries/{gallery}"
-    like = outside.http.post(f"{url}/queries", data={"crop_id": first}).json()["results"]
-    assert first not in [crop["crop_id"] for crop in like]
-    assert len(like) == 5
+    like = crop_ids(outside.http.post(f"{url}/queries", data={"crop_id": first}))
+    assert (len(like), first in like) == (5, False)
     assert outside.http.delete(f"{url}/crops/{second}").status_code == 200
     # At once, whether the index knows it already or not.
-    left = outside.search(gallery, drawn_crops[0].png)
-    assert second not in [crop["crop_id"] for crop in left]
-    assert len(left) == 5
+    left = outside.found(gallery, image)
+    assert (len(left), second in left) == (5, False)
     gone = outside.http.post(f"{url}/queries", data={"crop_id": second})
     assert gone.status_code == 404
     changed = outside.http.patch(f"{url}/crops/{first}", data={"identity": "Ann"}).json()
-    named = outside.query(
-        gallery, drawn_crops[0].png, min_version=changed["gallery_version"]
-    ).json()
-    assert named["results"][0]["identity"] == "Ann"
+    named = outside.search(gallery, image, min_version=changed["gallery_version"])
+    assert named[0]["identity"] == "Ann"
     described = outside.read(url)
     assert (described["crops"], described["index_kind"]) == (5, "milvus")
     assert described["index_bytes"] == 0
 
 
-@pytest.mark.parametrize("outside", ["fake"], indirect=True)
+ON_FAKE_SERVER = pytest.mark.parametrize("outside", ["fake"], indirect=True)
+
+
+@ON_FAKE_SERVER
 @pytest.mark.parametrize("trouble", ["dead", "hangs"])
 def test_without_its_server_searches_are_refused_at_once_and_the_rest_goes_on(
     outside, filled, drawn_crops, place, trouble
 ):
     gallery, _ = filled
-    flag = place / f"rows.{trouble}"
-    flag.touch()
-    try:
+    with told(place, trouble):
         for _ in range(3):
             began = time.monotonic()
             refused = outside.query(gallery, drawn_crops[0].png)
@@ -199,82 +192,63 @@ def test_without_its_server_searches_are_refused_at_once_and_the_rest_goes_on(
         assert "\ngmn_index_up 0.0\n" in outside.http.get("/metrics").text
         other = outside.create(f"new-{trouble}")
         _, version = _fill(outside, other, drawn_crops[:3])
-        listed = outside.results(f"/v1/galleries/{other}/crops")
-        gone = listed[0]["crop_id"]
-        assert outside.http.delete(f"/v1/galleries/{other}/crops/{gone}").status_code == 200
-        assert outside.read(f"/v1/galleries/{other}")["crops"] == 2
+        url = f"/v1/galleries/{other}"
+        gone = outside.results(f"{url}/crops")[0]["crop_id"]
+        assert outside.http.delete(f"{url}/crops/{gone}").status_code == 200
+        assert outside.read(url)["crops"] == 2
         pair = files(drawn_crops[0].png, drawn_crops[1].png)
         assert outside.http.post("/v1/pairs", files=pair, data={"gallery": gallery}).is_success
-    finally:
-        flag.unlink()
     eventually(lambda: outside.query(gallery, drawn_crops[0].png).status_code == 200)
     assert outside.read("/readyz")["index"] == "ready"
     _wait_for(outside, other, version + 1)
     assert len(outside.search(other, drawn_crops[1].png)) == 2
 
 
-@pytest.mark.parametrize("outside", ["fake"], indirect=True)
+@ON_FAKE_SERVER
 def test_while_its_server_is_behind_an_answer_says_which_version_it_shows(
     outside, drawn_crops, place
 ):
-    gallery = outside.create("behind")
-    _, version = _fill(outside, gallery, drawn_crops[:4])
+    gallery, version = _fill(outside, outside.create("behind"), drawn_crops[:4])
     _wait_for(outside, gallery, version)
-    first, second = (
-        result["crop_id"] for result in outside.search(gallery, drawn_crops[0].png, top_k=2)
-    )
-    flag = place / "rows.behind"
-    flag.touch()
-    try:
+    image = drawn_crops[0].png
+    first, second = outside.found(gallery, image, top_k=2)
+    with told(place, "behind"):
         _, later = _fill(outside, gallery, drawn_crops[4:6])
         url = f"/v1/galleries/{gallery}/crops"
         assert outside.http.delete(f"{url}/{first}").status_code == 200
         assert outside.http.patch(f"{url}/{second}", data={"identity": "Ann"}).status_code == 200
-        found = outside.query(gallery, drawn_crops[0].png).json()
-        assert found["gallery_version"] == version < later
-        shown = {result["crop_id"]: result["identity"] for result in found["results"]}
+        answer = outside.query(gallery, image).json()
+        assert answer["gallery_version"] == version < later
+        shown = {result["crop_id"]: result["identity"] for result in answer["results"]}
         assert len(shown) == 3
         assert first not in shown
         assert shown[second] == "Ann"
-        waited = outside.query(gallery, drawn_crops[0].png, min_version=later)
+        waited = outside.query(gallery, image, min_version=later)
         assert problem(waited) == (503, "version_not_reached")
-    finally:
-        flag.unlink()
     _wait_for(outside, gallery, later + 2)
-    found = outside.query(gallery, drawn_crops[0].png).json()
-    assert (found["gallery_version"], len(found["results"])) == (later + 2, 5)
+    answer = outside.query(gallery, image).json()
+    assert (answer["gallery_version"], len(answer["results"])) == (later + 2, 5)
 
 
-@pytest.mark.parametrize("outside", ["fake"], indirect=True)
+@ON_FAKE_SERVER
 def test_a_search_too_large_to_be_answered_in_time_keeps_no_other_off_the_server(
     outside, filled, drawn_crops, place
 ):
-    gallery, _ = filled
-    flag = place / "rows.slow"
-    flag.touch()
-    try:
-        refused = outside.query(gallery, drawn_crops[0].png, top_k=5000)
-        next_one = outside.query(gallery, drawn_crops[0].png, top_k=3)
-    finally:
-        flag.unlink()
-    if refused.status_code != 503:
-        pytest.fail(f"the large search was answered: {refused.text}")
-    assert refused.json()["type"] == "urn:gmn:problem:index_unavailable"
-    assert "takes too long; a smaller top_k" in refused.json()["detail"]
+    with told(place, "slow"):
+        refused = outside.query(filled[0], drawn_crops[0].png, top_k=5000)
+        next_one = outside.query(filled[0], drawn_crops[0].png, top_k=3)
+    assert problem(refused) == (503, "index_unavailable")
+    assert "a smaller top_k" in refused.json()["detail"]
     assert next_one.status_code == 200
 
 
-@pytest.mark.parametrize("outside", ["fake"], indirect=True)
+@ON_FAKE_SERVER
 def test_a_collection_with_fewer_rows_than_the_record_is_refused(
     outside, filled, drawn_crops, place
 ):
     gallery, _ = filled
-    flag = place / "rows.lost"
-    flag.touch()
-    try:
+    with told(place, "lost"):
         refused = outside.query(gallery, drawn_crops[0].png, top_k=100)
-    finally:
-        flag.unlink()
     assert problem(refused) == (503, "index_unavailable")
     assert "has lost crops" in refused.json()["detail"]
     eventually(lambda: outside.query(gallery, drawn_crops[0].png).status_code == 200)

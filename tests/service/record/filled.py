@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
-from typing import Any
 
-from service.record.record import Record
-from service.record.schema import FEEDS, GALLERIES, RECORD, TABLES, Table
-from service.record.transaction import Transaction
-from service.record.values import GallerySettings
+from service.record.schema import FEEDS, GALLERIES, RECORD, TABLES
+from tests.service.gallery.new_crops import new_gallery, open_record
 
-EMBEDDER = "a" * 64
 # A key that is a gallery's number alone has one row.
 ROWS = 40
 MADE_WITH_THE_GALLERY = (RECORD, FEEDS, GALLERIES)
 
 
-def fill_record(folder: Path) -> None:
+def fill_record(folder):
     """Make a record in a folder with rows in every table, all of them in the file itself."""
-    record = Record(folder)
-    gallery_id = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-    record.database.write(_fill, gallery_id)
-    record.database.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    record.close()
+    with open_record(folder) as record:
+        record.database.write(_fill, new_gallery(record))
+        record.database.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def contents(record: Record) -> dict[str, list[tuple[Any, ...]]]:
+def contents(record):
     """Read every row of every table, each held against its checksum."""
     with record.database.read() as reader:
         return {
@@ -35,7 +28,7 @@ def contents(record: Record) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
-def _fill(transaction: Transaction, gallery_id: int) -> None:
+def _fill(transaction, gallery_id):
     chance = random.Random(1)
     for table in TABLES:
         if table not in MADE_WITH_THE_GALLERY:
@@ -44,11 +37,11 @@ def _fill(transaction: Transaction, gallery_id: int) -> None:
             transaction.insert(table, *rows)
 
 
-def _row(table: Table, gallery_id: int, number: int, chance: random.Random) -> dict[str, Any]:
+def _row(table, gallery_id, number, chance):
     """Make a row; what names a row of another table names the one of the same number."""
     lines = [line.split() for line in table.definition.splitlines() if line.strip()]
     types = {line[0]: line[1].rstrip(",") for line in lines}
-    row: dict[str, Any] = {}
+    row = {}
     for column in table.columns:
         if column == "gallery_id":
             row[column] = gallery_id

@@ -6,7 +6,6 @@ import itertools
 import json
 import time
 from datetime import timedelta
-from typing import Any
 
 from service.record.schema import now_micros
 
@@ -14,7 +13,7 @@ WEEK = timedelta(days=7)
 NUMBERS = itertools.count()
 
 
-def new_search(*crop_ids: str, verdict: str = "uncertain", **columns: Any) -> dict[str, Any]:
+def new_search(*crop_ids, verdict="uncertain", **columns):
     return {
         "query_id": f"{time.time_ns() // 1_000_000:012x}{next(NUMBERS):020x}",
         "created_at": now_micros(),
@@ -28,5 +27,5 @@ def new_search(*crop_ids: str, verdict: str = "uncertain", **columns: Any) -> di
     }
 
 
-def kept_ids(record: Any, gallery_id: int) -> list[str]:
+def kept_ids(record, gallery_id):
     return [search.query_id for search in record.kept.page(gallery_id, WEEK, None, 100).results]

@@ -1,125 +1,103 @@
-"""Identities as rows: best pictures, pages of many identities, groupings, and merges that end."""
+"""Identities as rows: natural order, exact pages, best pictures, and merges that end."""
 
 from __future__ import annotations
 
-import contextlib
+import random
+import time
 from datetime import timedelta
 
 import pytest
 
 from service.errors import UnknownMerge
 from service.record import people
-from service.record.record import Record
-from service.record.schema import TABLES
-from service.record.transaction import Transaction
-from service.record.values import GallerySettings
-from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
+from tests.service.gallery.new_crops import NOON, enroll, new_crop, without_picture
 
-PEOPLE = 20_000
-# A later page of 100 takes SQLite some 27,000 steps, among 200 identities and among 100,000.
-STEPS_OF_A_PAGE = 40_000
-STEPS_AT_ONCE = 1000
+NAMES = ["Ann", "anna 2", "anna 10", "bob", "7", "07", "10", "Gate 3/7", "Gate 3/12"]
+NATURAL = ["07", "7", "10", "Ann", "anna 2", "anna 10", "bob", "Gate 3/7", "Gate 3/12"]
 
 
-def _enroll(record, gallery, *crops) -> list[str]:
-    return [crop.crop_id for crop in record.crops.enroll(gallery, EMBEDDER, crops).landed]
-
-
-def _rows(record, *names: str) -> dict[str, int]:
-    with record.database.read() as reader:
-        return {table.name: len(reader.rows(table)) for table in TABLES if table.name in names}
-
-
-def _add_people(transaction: Transaction, gallery: int) -> None:
-    """Give a gallery many identities of one crop each, as copies of the crop of slot 1."""
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i <= ?)"
-    transaction.change(
-        "INSERT INTO people (person_id, gallery_id, name, sort_key) "
-        f"{numbers} SELECT i + 1000, ?, 'p' || i, 'p' || i FROM n",
-        (PEOPLE, gallery),
-    )
-    (columns,) = [table.columns for table in TABLES if table.name == "crops"]
-    replaced = {
-        "slot": "i",
-        "crop_id": "printf('%032x', i)",
-        "person_id": "i + 1000",
-        "sha256": "printf('%064x', i)",
-        "seen_at": "seen_at + i * 1000000",
-    }
-    values = ", ".join(replaced.get(column, column) for column in columns)
-    transaction.change(
-        f"INSERT INTO crops ({', '.join(columns)}) {numbers} SELECT {values} FROM crops, n "
-        "WHERE gallery_id = ? AND slot = 1",
-        (PEOPLE, gallery),
-    )
-
-
-@pytest.mark.parametrize("how", ["remove", "change", "remove_older"])
-def test_the_next_best_picture_is_shown_once_the_best_is_gone(tmp_path, how):
-    with contextlib.closing(Record(tmp_path)) as record:
-        gallery = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-        crops = [
-            new_crop(hour, quality=float(hour), captured_at=NOON + timedelta(hours=hour))
-            for hour in range(4)
-        ]
-        ids = _enroll(record, gallery, *crops)
-        match how:
-            case "remove":
-                record.crops.remove(gallery, ids[3:])
-            case "change":
-                record.crops.change(gallery, only(*ids[3:]), {"identity": "b"})
-            case "remove_older":
-                record.crops.remove_older(gallery, NOON + timedelta(minutes=1), 9)
-    best, first_hour = (3, 1) if how == "remove_older" else (2, 0)
-    with contextlib.closing(Record(tmp_path)) as record:
-        person = record.people.get(gallery, "a")
-        assert (person.crops, person.crop_id) == (3, ids[best])
-        assert person.last_seen == NOON + timedelta(hours=best)
-        assert person.first_seen == NOON + timedelta(hours=first_hour)
-
-
-@pytest.mark.parametrize("sort", ["name", "last_seen", "crops"])
-def test_a_later_page_among_many_identities_reads_no_more_than_a_page(record, gallery, sort):
-    _enroll(record, gallery, new_crop(1))
-    record.database.write(_add_people, gallery)
-    cursor = record.people.page(gallery, None, PEOPLE // 4, sort=sort).next_cursor
-    steps = 0
-
-    def count() -> None:
-        nonlocal steps
-        steps += STEPS_AT_ONCE
-
-    record.database.connection().set_progress_handler(count, STEPS_AT_ONCE)
-    pages = []
-    for _ in range(4):
-        steps = 0
-        page = record.people.page(gallery, cursor, 100, sort=sort)
+def _pages(record, gallery, limit, **asked):
+    found = []
+    cursor = ""
+    while cursor is not None:
+        page = record.people.page(gallery, cursor, limit, **asked)
+        assert len(page.results) <= limit
+        found += page.results
         cursor = page.next_cursor
-        pages.append((len({person.identity for person in page.results}), steps < STEPS_OF_A_PAGE))
-    assert pages == [(100, True)] * 4
+    return found
 
 
-def test_a_grouping_shows_the_crops_that_are_left_without_a_name(record, gallery):
-    ids = _enroll(record, gallery, *(new_crop(number, None) for number in range(4)))
-    record.groups.put(gallery, "job", 1, [([1, 2, 3, 4], 0.5)], 1)
-    record.crops.remove(gallery, ids[:1])
-    record.crops.change(gallery, only(ids[1]), {"identity": "Ann"})
-    grouping = record.groups.get(gallery)
-    assert (grouping.job_id, grouping.gallery_version) == ("job", 1)
-    assert [group.crop_ids for group in grouping.results] == [ids[2:]]
-    assert grouping.single == 1
-    record.crops.remove(gallery, ids[3:])
-    grouping = record.groups.get(gallery)
-    assert (grouping.results, grouping.single) == ([], 2)
-    record.galleries.delete(gallery)
-    assert record.groups.get(gallery).job_id is None
-    assert _rows(record, "groups") == {"groups": 0}
+def _names(people):
+    return [person.identity for person in people]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_identities_are_listed_once_each_in_every_order(record, gallery, limit):
+    crops = [
+        new_crop(10 * place + number, name, captured_at=NOON + timedelta(hours=place - number))
+        for place, name in enumerate(NAMES)
+        for number in range(1 + place % 4)
+    ]
+    random.Random(3).shuffle(crops)
+    enroll(record, gallery, *crops)
+    assert _names(_pages(record, gallery, limit)) == NATURAL
+    by_time = _pages(record, gallery, limit, sort="last_seen")
+    assert _names(by_time) == NAMES[::-1]
+    assert by_time[0].last_seen == NOON + timedelta(hours=8)
+    most = _pages(record, gallery, limit, sort="crops")
+    assert [person.crops for person in most] == [4, 4, 3, 3, 2, 2, 1, 1, 1]
+    assert _names(most[:2]) == ["bob", "Gate 3/7"]
+    some = _pages(record, gallery, limit, query="ANN", sort="last_seen")
+    assert _names(some) == ["anna 10", "anna 2", "Ann"]
+
+
+def test_a_page_goes_on_where_the_one_before_ended_while_identities_come_and_go(record, gallery):
+    enroll(record, gallery, *(new_crop(number, str(number)) for number in range(6)))
+    first = record.people.page(gallery, None, 3)
+    record.people.forget(gallery, "2")
+    enroll(record, gallery, new_crop(9, "2 again"), new_crop(10, "0 too"))
+    rest = record.people.page(gallery, first.next_cursor, 9)
+    assert _names([*first.results, *rest.results]) == ["0", "1", "2", "2 again", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("jörg", ["Jörg", "JÖRG 2"]),
+        ("%", ["100%"]),
+        ("_", ["x_y"]),
+        ("nobody", []),
+    ],
+)
+def test_identities_are_found_by_a_part_of_their_name_in_any_case(record, gallery, query, names):
+    enroll(record, gallery, *(new_crop(1, name) for name in ("Jörg", "JÖRG 2", "100%", "x_y")))
+    assert _names(record.people.page(gallery, None, 9, query).results) == names
+
+
+def test_the_best_picture_is_the_sharpest_and_then_the_largest_that_is_kept(record, gallery):
+    def best():
+        (person,) = record.people.page(gallery, None, 9).results
+        return person.crop_id, person.image_url is not None
+
+    (bare,) = enroll(record, gallery, without_picture(1))
+    assert best() == (bare, False)
+    better = ({"image_bytes": 10}, {"image_bytes": 20}, {"quality": 3.0}, {"quality": 60.0})
+    for number, labels in enumerate(better, 2):
+        (crop_id,) = enroll(record, gallery, new_crop(number, **labels))
+        assert best() == (crop_id, True)
+    enroll(record, gallery, new_crop(6, quality=59.0))
+    assert best() == (crop_id, True)
 
 
 def test_a_merge_of_more_than_30_days_ago_cannot_be_undone_and_its_rows_go(
     record, gallery, monkeypatch
 ):
-    _enroll(record, gallery, new_crop(1, "a"), new_crop(2, "b"))
+    def rows():
+        tables = ("merges", "merged_crops")
+        with record.database.read() as reader:
+            return [reader.value(f"SELECT count(*) FROM {name}") for name in tables]
+
+    enroll(record, gallery, new_crop(1, "a"), new_crop(2, "b"))
     merge_id = record.people.rename(gallery, "a", "b").merge_id
     record.people.remove_expired_merges(gallery)
     (merge,) = record.people.merges(gallery)
@@ -128,20 +106,21 @@ def test_a_merge_of_more_than_30_days_ago_cannot_be_undone_and_its_rows_go(
     assert record.people.merges(gallery) == []
     with pytest.raises(UnknownMerge):
         record.people.undo_merge(gallery, merge_id)
-    assert _rows(record, "merges", "merged_crops") == {"merges": 1, "merged_crops": 1}
+    assert rows() == [1, 1]
     record.people.remove_expired_merges(gallery)
-    assert _rows(record, "merges", "merged_crops") == {"merges": 0, "merged_crops": 0}
-    assert record.people.counts(gallery, ["a", "b"]) == {"b": 2}
+    assert rows() == [0, 0]
 
 
-def test_forgetting_leaves_no_row_that_names_the_identity(record, gallery):
-    _enroll(record, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
-    record.people.rename(gallery, "a", "b")
-    _enroll(record, gallery, new_crop(4, "a"))
-    assert record.people.forget(gallery, "a").count == 1
-    assert _rows(record, "merges", "merged_crops") == {"merges": 0, "merged_crops": 0}
-    record.people.rename(gallery, "b", "c")
-    assert record.people.forget(gallery, "c").count == 3
-    tables = ["people", "crops", "pictures", "merges", "merged_crops"]
-    assert _rows(record, *tables) == dict.fromkeys(tables, 0)
-    assert record.galleries.get(gallery).identities == 0
+def test_merges_are_undone_in_their_order_also_after_the_clock_was_set_back(
+    record, gallery, monkeypatch
+):
+    enroll(record, gallery, new_crop(1, "a"), new_crop(2, "b"), new_crop(3, "c"))
+    first = record.people.rename(gallery, "a", "b").merge_id
+    ahead = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: ahead() - 2_000_000_000)
+    second = record.people.rename(gallery, "b", "c").merge_id
+    monkeypatch.undo()
+    assert [merge.merge_id for merge in record.people.merges(gallery)] == [second, first]
+    for merge_id in (second, first):
+        record.people.undo_merge(gallery, merge_id)
+    assert record.people.counts(gallery, ["a", "b", "c"]) == {"a": 1, "b": 1, "c": 1}

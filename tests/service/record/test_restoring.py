@@ -15,38 +15,38 @@ from service.errors import StorageFailed
 from service.ops.audit import AuditLog
 from service.ops.data_directory import snapshot_name
 from service.record.archive import archived_ids, describe_snapshot, write_archive
-from service.record.jobs import Job
 from service.record.keys import ApiKey
 from service.record.record import Record
-from service.record.restoring import (
-    Backup,
-    restore_backup,
-    write_backup,
-)
-from service.record.values import CropFilter, GallerySettings
+from service.record.restoring import Backup, restore_backup, write_backup
 from service.record.verify import verify
-from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop
+from tests.service.gallery.new_crops import (
+    NOON,
+    enroll,
+    listed,
+    new_crop,
+    new_gallery,
+    open_record,
+)
+from tests.service.gallery.new_jobs import new_job
 from tests.service.record.new_searches import kept_ids, new_search
 
 
 def fill(folder):
-    """Write a record with two galleries, a snapshot, keys, a job and an audit log."""
     folder.mkdir()
     record = Record(folder)
-    lobby = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-    gate = record.galleries.create("gate", EMBEDDER, GallerySettings()).gallery_id
-    crops = [new_crop(n, "ab"[n % 2]) for n in range(6)]
-    record.crops.enroll(lobby, EMBEDDER, crops)
-    record.crops.enroll(gate, EMBEDDER, [new_crop(9, "c")])
+    lobby = new_gallery(record)
+    gate = new_gallery(record, "gate")
+    ids = enroll(record, lobby, *(new_crop(n, "ab"[n % 2]) for n in range(6)))
+    enroll(record, gate, new_crop(9, "c"))
     path = folder / snapshot_name(lobby, "s1")
     write_archive(record.database, path, lobby)
     record.snapshots.keep(lobby, describe_snapshot(path, NOON))
     for name in ("kept", "revoked"):
         record.keys.add(ApiKey(name, "0" * 64, ("query",), None, "", NOON))
-    record.jobs.create(Job("open", lobby, "import", {}, NOON, NOON))
+    record.jobs.create(new_job("open", lobby))
     with AuditLog(folder) as audit:
         audit.record("begun")
-    return record, lobby, gate, [crop.record.crop_id for crop in crops]
+    return record, lobby, gate, ids
 
 
 @pytest.fixture
@@ -57,12 +57,7 @@ def filled(tmp_path):
 
 
 def identities(record, gallery):
-    crops = record.crops.page(gallery, CropFilter()).crops
-    return {crop.crop_id: crop.identity for crop in crops}
-
-
-def older(backup, name="20260101T000000Z"):
-    return Backup(backup.path.rename(backup.path.with_name(name)))
+    return {crop.crop_id: crop.identity for crop in listed(record, gallery)}
 
 
 def empty(folder):
@@ -80,7 +75,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
     record.kept.remove(lobby, [searches[0]["query_id"]])
     record.cases.delete(lobby, closed.case_id)
     record.crops.remove(lobby, [ids[0]])
-    assert record.people.rename(lobby, "b", "late")
+    record.people.rename(lobby, "b", "late")
     record.keys.revoke("revoked")
     record.galleries.delete(gate)
     latest = record.galleries.get(lobby).version
@@ -92,10 +87,10 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
     assert (restored.crops, restored.left_out) == ({"lobby": 5}, {"lobby": 1})
     assert (restored.galleries, restored.keys) == (["gate"], ["revoked"])
     assert verify(into).damage == []
-    with contextlib.closing(Record(into)) as again:
-        assert sorted(identities(again, lobby)) == sorted(ids[1:])
+    with open_record(into) as again:
         # All but the deletions is as it was.
-        assert set(identities(again, lobby).values()) == {"a", "b"}
+        names = {crop_id: "ab"[number % 2] for number, crop_id in enumerate(ids)}
+        assert identities(again, lobby) == {crop_id: names[crop_id] for crop_id in ids[1:]}
         assert [key.key_id for key in again.keys.all()] == ["kept"]
         assert again.galleries.get(lobby).version > latest
         assert kept_ids(again, lobby) == [searches[1]["query_id"]]
@@ -104,7 +99,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         assert ids[0] not in archived_ids(into / snapshot_name(lobby, "s1"))
         assert [snapshot.crops for snapshot in again.snapshots.all(lobby)] == [5]
         assert again.crops.removed_among(lobby, ids) == [ids[0]]
-        assert again.galleries.create("new", EMBEDDER, GallerySettings()).gallery_id > gate
+        assert new_gallery(again, "new") > gate
     assert (into / "audit.jsonl").read_text().count("begun") == 1
 
 
@@ -119,17 +114,18 @@ def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment
     arguments = ["restore", str(backup.path), "--data-dir", str(tmp_path / "new"), "--json"]
     assert gmn.run(arguments) == 0
     assert json.loads(capsys.readouterr().out)["by"] == str(tmp_path / "data")
-    with contextlib.closing(Record(tmp_path / "new")) as again:
+    with open_record(tmp_path / "new") as again:
         assert ids[0] not in identities(again, lobby)
     # Without a new name it would be made where the present one is.
     assert gmn.run(["restore", str(backup.path)]) == 2
-    assert "holds something already; name a new one with --data-dir" in capsys.readouterr().err
+    assert "--data-dir" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["nothing", "a damaged file"])
 def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled, tmp_path, left):
     record, lobby, _, ids = filled
-    first = older(write_backup(record.database, tmp_path / "backups"))
+    written = write_backup(record.database, tmp_path / "backups").path
+    first = Backup(written.rename(written.with_name("20260101T000000Z")))
     record.crops.remove(lobby, [ids[0]])
     second = write_backup(record.database, tmp_path / "backups")
     record.crops.remove(lobby, [ids[1]])
@@ -143,7 +139,7 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled
     assert restored.by == second.path
     # The ids of deleted crops may be left, although the record is damaged.
     gone = {ids[0], ids[2]} if left == "nothing" else set(ids[:3])
-    with contextlib.closing(Record(into)) as again:
+    with open_record(into) as again:
         assert set(identities(again, lobby)) == set(ids) - gone
 
 
@@ -154,11 +150,9 @@ def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
     def write():
         at = 100
         while not done.is_set():
-            landed = record.crops.enroll(
-                lobby, EMBEDDER, [new_crop(at, "x"), new_crop(at + 1, "y")]
-            )
+            ids = enroll(record, lobby, new_crop(at, "x"), new_crop(at + 1, "y"))
             if at % 20 == 0:
-                record.crops.remove(lobby, [image.crop_id for image in landed.landed])
+                record.crops.remove(lobby, ids)
             at += 2
 
     writer = threading.Thread(target=write)
@@ -168,13 +162,12 @@ def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
     finally:
         done.set()
         writer.join()
-    for backup in backups:
+    for number, backup in enumerate(backups):
         assert verify(backup.path).damage == []
-        shutil.copytree(backup.path, tmp_path / "copy", dirs_exist_ok=True)
-        with contextlib.closing(Record(tmp_path / "copy")) as copy:
-            names = list(identities(copy, lobby).values())
+        copy = shutil.copytree(backup.path, tmp_path / f"copy-{number}")
+        with open_record(copy) as opened:
+            names = list(identities(opened, lobby).values())
         assert names.count("x") == names.count("y")
-        shutil.rmtree(tmp_path / "copy")
 
 
 def test_a_disk_without_room_takes_no_backup(filled, tmp_path):
@@ -189,15 +182,13 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     record.close()
     another, *_ = fill(tmp_path / "another")
     another.close()
-    into = empty(tmp_path / "new")
     with pytest.raises(InputProblem, match="is another record"):
-        restore_backup(backup, into, tmp_path / "another")
-    shutil.rmtree(into)
-    into.mkdir()
+        restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
     path = backup.path / "record.sqlite3"
     body = bytearray(path.read_bytes())
     body[body.index(ids[1].encode()) + 5] ^= 1
     path.write_bytes(body)
+    into = empty(tmp_path / "second")
     with pytest.raises(InputProblem, match=r"is damaged .* restore another one"):
         restore_backup(backup, into, tmp_path / "data")
     assert list(into.iterdir()) == []

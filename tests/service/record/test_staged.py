@@ -5,27 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
+from tests.service.gallery.new_crops import OTHER_EMBEDDER, enroll, new_crop
 
 
 @pytest.fixture
-def crops(record, gallery):
+def ids(record, gallery):
     """Three crops whose vectors of another embedder are prepared for the first two."""
-    added = record.crops.enroll(gallery, EMBEDDER, [new_crop(n) for n in (1, 2, 3)]).added
+    added = enroll(record, gallery, new_crop(1), new_crop(2), new_crop(3))
     record.staged.begin(gallery, OTHER_EMBEDDER)
     record.staged.add(gallery, [(1, np.full(3, 1.5)), (2, np.full(3, 2.5))])
     return added
 
 
-def _files(tmp_path) -> set[str]:
+def _files(tmp_path):
     return {path.name for path in tmp_path.glob("vectors-*.f32")}
 
 
-def _vectors(record, gallery) -> list[list[float]]:
+def _vectors(record, gallery):
     return [crop.vector.tolist() for crop in record.crops.vectors(gallery)]
 
 
-def test_the_file_of_the_former_embedder_goes_with_the_switch(record, gallery, crops, tmp_path):
+def _missing(record, gallery):
+    return [crop.row_id for crop in record.staged.missing(gallery, 0, 9)]
+
+
+def test_the_file_of_the_former_embedder_goes_with_the_switch(record, gallery, ids, tmp_path):
     assert record.staged.switch(gallery) is None
     assert _vectors(record, gallery) == [[1.25] * 4, [2.25] * 4, [3.25] * 4]
     assert _files(tmp_path) == {f"vectors-{gallery}-0.f32", f"vectors-{gallery}-1.f32"}
@@ -37,30 +41,25 @@ def test_the_file_of_the_former_embedder_goes_with_the_switch(record, gallery, c
     assert f"vectors-{gallery}-0.f32" in record.unneeded_files.all()
 
 
-def test_a_crop_removed_amid_a_reindex_leaves_neither_of_its_vectors(
-    record, gallery, crops, tmp_path
+def test_crops_removed_and_enrolled_amid_a_reindex_leave_no_vector_and_are_waited_for(
+    record, gallery, ids, tmp_path
 ):
-    record.crops.remove(gallery, [crops[0].crop_id])
+    record.crops.remove(gallery, ids[:1])
     contents = {path.name: path.read_bytes() for path in tmp_path.glob("vectors-*.f32")}
     assert not any(contents[f"vectors-{gallery}-0.f32"][: 2 * 4 * 4])
     assert not any(contents[f"vectors-{gallery}-1.f32"][: 2 * 3 * 4])
     record.staged.add(gallery, [(3, np.full(3, 3.5))])
-    assert record.staged.switch(gallery) == 3
-    assert _vectors(record, gallery) == [[2.5] * 3, [3.5] * 3]
-
-
-def test_a_crop_enrolled_amid_a_reindex_is_waited_for(record, gallery, crops):
-    record.staged.add(gallery, [(3, np.full(3, 3.5))])
-    record.crops.enroll(gallery, EMBEDDER, [new_crop(4)])
+    enroll(record, gallery, new_crop(4))
     assert record.staged.switch(gallery) is None
-    assert [crop.row_id for crop in record.staged.missing(gallery, 0, 9)] == [4]
+    assert _missing(record, gallery) == [4]
     record.staged.add(gallery, [(4, np.full(3, 4.5))])
-    assert record.staged.switch(gallery) == 3
+    assert record.staged.switch(gallery) == 4
+    assert _vectors(record, gallery) == [[2.5] * 3, [3.5] * 3, [4.5] * 3]
 
 
-def test_what_was_prepared_for_another_embedder_is_unneeded(record, gallery, crops):
+def test_vectors_that_were_prepared_for_another_embedder_are_unneeded(record, gallery, ids):
     record.staged.begin(gallery, "c" * 64)
     assert f"vectors-{gallery}-1.f32" in record.unneeded_files.all()
-    assert [crop.row_id for crop in record.staged.missing(gallery, 0, 9)] == [1, 2, 3]
+    assert _missing(record, gallery) == [1, 2, 3]
     record.staged.begin(gallery, None)
-    assert record.staged.missing(gallery, 0, 9) == []
+    assert _missing(record, gallery) == []

@@ -11,13 +11,12 @@ import sys
 import pytest
 
 from service.record import database
-from service.record.record import Record
-from service.record.values import CropFilter, GallerySettings
 from service.record.wiping import PAGE_BYTES, CopiedFrames, PageFile, free_spans
-from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.service.gallery.new_crops import enroll, new_crop, open_record
 
 ROWS = 6000
 DELETED = 1500
+LOG = "record.sqlite3-wal"
 
 
 def _marker(number):
@@ -26,7 +25,6 @@ def _marker(number):
 
 @pytest.fixture
 def connection(tmp_path):
-    """Insert rows into a file in any order, and delete some."""
     with contextlib.closing(sqlite3.connect(tmp_path / "file", isolation_level=None)) as opened:
         for pragma in ("page_size = 4096", *database.PRAGMAS):
             opened.execute(f"PRAGMA {pragma}")
@@ -74,7 +72,6 @@ def test_pages_that_are_no_trees_are_left_as_they_are(tmp_path):
     path = tmp_path / "file"
     content = bytes([0, 0, 0, 7]) + b"overflow" * 511 + b"tail"
     path.write_bytes(content)
-    assert list(free_spans(content, is_first=False)) == []
     with contextlib.closing(PageFile(path)) as file:
         assert file.wipe([1, 2]) == 0
     assert path.read_bytes() == content
@@ -89,62 +86,65 @@ def test_a_damaged_page_is_read_to_an_end():
     assert list(free_spans(bytes(page[:100]), is_first=False)) == []
 
 
-def test_a_log_is_emptied_once_it_is_large_and_when_the_record_is_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "LOG_BYTES", 200_000)
-    log = tmp_path / "record.sqlite3-wal"
-    sizes = []
-    with contextlib.closing(Record(tmp_path)) as record:
-        gallery = record.galleries.create("default", EMBEDDER, GallerySettings()).gallery_id
-        for number in range(30):
-            record.crops.enroll(gallery, EMBEDDER, [new_crop(number)])
-            sizes.append(log.stat().st_size)
-        assert 0 in sizes
-        assert max(sizes) < 300_000
-        monkeypatch.setattr(database, "LOG_BYTES", 4_000_000)
-        record.crops.enroll(gallery, EMBEDDER, [new_crop(40)])
-        assert log.stat().st_size > 0
-        wiped = []
-        monkeypatch.setattr(PageFile, "wipe", lambda _, pages: wiped.extend(pages))
-    assert wiped
-
-
-def test_a_kill_before_the_wiping_is_made_up_for_by_the_next_start(tmp_path, monkeypatch):
-    with contextlib.closing(Record(tmp_path)) as record:
-        record.galleries.create("default", EMBEDDER, GallerySettings())
-        with monkeypatch.context() as killed, contextlib.closing(Record(tmp_path)) as other:
-            killed.setattr(database.Database, "_empty_log", lambda _: None)
-            other.crops.enroll(1, EMBEDDER, [new_crop(1)])
-        wiped = []
-        monkeypatch.setattr(PageFile, "wipe", lambda _, pages: wiped.extend(pages))
-        with contextlib.closing(Record(tmp_path)):
-            assert wiped
-
-
-def test_a_long_read_makes_no_commit_look_at_all_of_the_log_again(tmp_path, monkeypatch):
-    wiped = []
+@pytest.fixture
+def wiped(monkeypatch):
+    """Return a list to which the numbers of pages that are wiped are added, wipe by wipe."""
+    counts = []
     wipe = PageFile.wipe
-    monkeypatch.setattr(
-        PageFile, "wipe", lambda file, pages: wiped.append(len(pages)) or wipe(file, pages)
-    )
-    log = tmp_path / "record.sqlite3-wal"
-    with contextlib.closing(Record(tmp_path)) as record:
-        gallery = record.galleries.create("default", EMBEDDER, GallerySettings()).gallery_id
-        landed = [
-            record.crops.enroll(gallery, EMBEDDER, [new_crop(number)]).landed[0].crop_id
-            for number in range(40)
-        ]
-        with contextlib.closing(Record(tmp_path)) as other, other.database.read() as reader:
-            assert reader.value("SELECT count(*) FROM crops") == 40
-            wiped.clear()
-            for crop_id in landed[:20]:
-                record.crops.remove(gallery, [crop_id])
-            assert log.stat().st_size > 0
-            held_up = sum(wiped)
-        record.crops.remove(gallery, [landed[30]])
-        assert log.stat().st_size == 0
-        # The pages that the read held up are wiped, each frame of the log once.
-        assert sum(wiped) > held_up
-        assert max(wiped[1:-1]) < 30
+
+    def count(file, pages):
+        counts.append(len(pages))
+        return wipe(file, pages)
+
+    monkeypatch.setattr(PageFile, "wipe", count)
+    return counts
+
+
+def test_a_log_is_emptied_once_it_is_large_and_when_the_record_is_closed(
+    record, gallery, tmp_path, monkeypatch, wiped
+):
+    monkeypatch.setattr(database, "LOG_BYTES", 200_000)
+    log = tmp_path / LOG
+    sizes = []
+    for number in range(30):
+        enroll(record, gallery, new_crop(number))
+        sizes.append(log.stat().st_size)
+    assert 0 in sizes
+    assert max(sizes) < 300_000
+    monkeypatch.setattr(database, "LOG_BYTES", 4_000_000)
+    enroll(record, gallery, new_crop(40))
+    assert log.stat().st_size > 0
+    wiped.clear()
+    record.close()
+    assert sum(wiped) > 0
+
+
+def test_a_kill_before_the_wiping_is_made_up_for_by_the_next_start(
+    record, gallery, tmp_path, monkeypatch, wiped
+):
+    with monkeypatch.context() as killed, open_record(tmp_path) as other:
+        killed.setattr(database.Database, "_empty_log", lambda _: None)
+        enroll(other, gallery, new_crop(1))
+    wiped.clear()
+    with open_record(tmp_path):
+        assert sum(wiped) > 0
+
+
+def test_a_long_read_makes_no_commit_look_at_all_of_the_log_again(record, gallery, tmp_path, wiped):
+    log = tmp_path / LOG
+    ids = [enroll(record, gallery, new_crop(number))[0] for number in range(40)]
+    with open_record(tmp_path) as other, other.database.read() as reader:
+        assert reader.value("SELECT count(*) FROM crops") == 40
+        wiped.clear()
+        for crop_id in ids[:20]:
+            record.crops.remove(gallery, [crop_id])
+        assert log.stat().st_size > 0
+        held_up = sum(wiped)
+    record.crops.remove(gallery, [ids[30]])
+    assert log.stat().st_size == 0
+    # The pages that the read held up are wiped, each frame of the log once.
+    assert sum(wiped) > held_up
+    assert max(wiped[1:-1]) < 30
 
 
 READS = """
@@ -155,24 +155,21 @@ connection.close()
 """
 
 
-def test_another_process_that_ends_leaves_the_log_of_an_open_record(tmp_path):
+def test_another_process_that_ends_leaves_the_log_of_an_open_record(record, gallery, tmp_path):
     """It would delete the log if this process had lost its locks by closing a file."""
 
     def count_elsewhere():
         command = [sys.executable, "-c", READS, str(tmp_path / "record.sqlite3")]
         return int(subprocess.check_output(command))
 
-    log = tmp_path / "record.sqlite3-wal"
-    with contextlib.closing(Record(tmp_path)) as record:
-        gallery = record.galleries.create("default", EMBEDDER, GallerySettings()).gallery_id
-        landed = record.crops.enroll(gallery, EMBEDDER, [new_crop(1), new_crop(2)]).landed
-        record.crops.remove(gallery, [landed[0].crop_id])
-        with contextlib.closing(Record(tmp_path)) as other:
-            other.crops.enroll(gallery, EMBEDDER, [new_crop(3)])
-        before = log.stat().st_ino
-        assert count_elsewhere() == 2
-        assert log.exists()
-        assert log.stat().st_ino == before
-        record.crops.enroll(gallery, EMBEDDER, [new_crop(4)])
-        assert count_elsewhere() == 3
-        assert record.crops.page(gallery, CropFilter()).crops[-1].crop_id
+    log = tmp_path / LOG
+    ids = enroll(record, gallery, new_crop(1), new_crop(2))
+    record.crops.remove(gallery, ids[:1])
+    with open_record(tmp_path) as other:
+        enroll(other, gallery, new_crop(3))
+    before = log.stat().st_ino
+    assert count_elsewhere() == 2
+    assert log.exists()
+    assert log.stat().st_ino == before
+    enroll(record, gallery, new_crop(4))
+    assert count_elsewhere() == 3

@@ -1,0 +1,81 @@
+"""Kept searches and cases in the record: bounds, deletion and forgetting leave nothing behind."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.service.gallery.new_crops import enroll, new_crop
+from tests.service.record.new_searches import WEEK, kept_ids, new_search
+
+NOW = datetime.now(UTC)
+PICTURE = b"a picture"
+
+
+def keep(record, gallery, *searches, most=100):
+    return record.kept.keep(gallery, [(search, PICTURE) for search in searches], most)[0]
+
+
+def confirm(record, gallery, search, crop_id):
+    record.kept.review(gallery, search["query_id"], [crop_id], "confirmed", "k1")
+
+
+def test_days_end_outside_cases_alone(record, gallery):
+    loose = new_search()
+    held = new_search()
+    keep(record, gallery, loose, held)
+    case_id = record.cases.create(gallery, "n", "", "k1").case_id
+    record.cases.hold(gallery, case_id, held["query_id"], "note")
+    assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 0
+    assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
+    assert kept_ids(record, gallery) == [held["query_id"]]
+    record.cases.hold(gallery, case_id, held["query_id"], None)
+    assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
+
+
+def test_a_search_goes_with_the_last_crop_that_shows_its_person(record, gallery):
+    first, second, other = enroll(record, gallery, new_crop(1), new_crop(2), new_crop(3, "b"))
+    two = new_search(first, second, verdict="match")
+    one = new_search(other, verdict="match")
+    keep(record, gallery, two, one)
+    confirm(record, gallery, two, second)
+    record.crops.remove(gallery, [first])
+    assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 0
+    record.crops.remove(gallery, [second])
+    assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 1
+    assert kept_ids(record, gallery) == [one["query_id"]]
+
+
+def test_nothing_is_kept_of_a_person_who_is_forgotten_during_the_search(record, gallery):
+    (ann,) = enroll(record, gallery, new_crop(1))
+    record.people.forget(gallery, "a")
+    assert keep(record, gallery, new_search(ann, verdict="match")) == set()
+
+
+def test_a_crop_that_is_gone_is_not_reviewed(record, gallery):
+    (ann,) = enroll(record, gallery, new_crop(1))
+    search = new_search(ann)
+    keep(record, gallery, search)
+    record.people.forget(gallery, "a")
+    confirm(record, gallery, search, ann)
+    assert record.kept.reviews(gallery, None, 9, "key", None).results == []
+    assert record.kept.page(gallery, WEEK, None, 9).results[0].confirmed == 0
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_bound_that_is_lowered_is_reached_with_the_next_search(record, gallery, most):
+    keep(record, gallery, *(new_search() for _ in range(3)))
+    keep(record, gallery, new_search(), most=most)
+    assert len(kept_ids(record, gallery)) == most
+
+
+def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
+    crops = enroll(record, gallery, *(new_crop(number, "Ann") for number in range(100)))
+    searches = [(new_search(*crops, verdict="match"), None) for _ in range(400)]
+    record.kept.keep(gallery, searches, 400)
+    began = time.thread_time()
+    shown = record.people.get(gallery, "Ann").kept_searches
+    assert time.thread_time() - began < 0.1
+    assert shown == len(searches)
