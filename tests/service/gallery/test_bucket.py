@@ -5,17 +5,16 @@ moto lies in an environment of its own: python -m venv .moto && .moto/bin/pip in
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.service.redis_server import free_port
+from tests.waiting import eventually
 
 MOTO = Path(os.environ.get("REID_TEST_MOTO", Path(__file__).parents[3] / ".moto/bin/moto_server"))
 # The address of the server is read when fsspec is imported.
@@ -53,11 +52,7 @@ def bucket():
         stderr=subprocess.DEVNULL,
     ) as server:
         url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), urllib.request.urlopen(url):
-                break
-            time.sleep(0.1)
+        eventually(lambda: httpx.get(url))
         keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
         yield os.environ | keys | {"AWS_ENDPOINT_URL_S3": url, "AWS_DEFAULT_REGION": "us-east-1"}
         server.kill()

@@ -23,47 +23,45 @@ VECTOR_BYTES = 4 * DIMENSION
 COPY = DeviceVectors.__init__
 
 
-class Service:
-    def __init__(self):
-        self.indexes = [_index(), _index()]
-        held = [
-            SimpleNamespace(gallery_id=number, name=str(number), own_index=index)
-            for number, index in enumerate(self.indexes)
-        ]
-        self.galleries = SimpleNamespace(all=lambda: held)
-        self.device = DeviceThread()
-        self.pools = BlockingPools()
-        self.model = SimpleNamespace(networks=SimpleNamespace(device="meta"))
-
-    def search(self, index, limit=50):
-        query = np.ones((1, DIMENSION), np.float32)
-        found = self.device.submit(index.search, query, limit).result(5)
-        return sorted(found.row_ids.tolist())
-
-    async def compact_until(self, condition):
-        working = asyncio.create_task(compact_indexes(self))
-        try:
-            async with asyncio.timeout(20):
-                while not condition():
-                    await asyncio.sleep(0.01)
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-
-    def close(self):
-        self.pools.shutdown()
-        self.device.shutdown()
-
-
 @pytest.fixture
 def service(monkeypatch):
+    """Return two galleries and the threads that compaction uses."""
     monkeypatch.setattr(maintenance, "COMPACTION_POLL_SECONDS", 0.01)
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
     # No test machine has a device.
     _copy_by(monkeypatch, COPY)
-    running = Service()
-    yield running
-    running.close()
+    indexes = [_index(), _index()]
+    galleries = [
+        SimpleNamespace(gallery_id=number, name=str(number), own_index=index)
+        for number, index in enumerate(indexes)
+    ]
+    pools = BlockingPools()
+    with DeviceThread() as device:
+        yield SimpleNamespace(
+            indexes=indexes,
+            galleries=SimpleNamespace(all=lambda: galleries),
+            device=device,
+            pools=pools,
+            model=SimpleNamespace(networks=SimpleNamespace(device="meta")),
+        )
+    pools.shutdown()
+
+
+def _search(service, index, limit=50):
+    query = np.ones((1, DIMENSION), np.float32)
+    found = service.device.submit(index.search, query, limit).result(5)
+    return sorted(found.row_ids.tolist())
+
+
+async def _compact_until(service, condition):
+    working = asyncio.create_task(compact_indexes(service))
+    try:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def _copy_by(monkeypatch, copy):
@@ -91,8 +89,8 @@ def test_segments_with_many_deleted_crops_are_made_anew(service):
         for removed, left in (((), 50), (range(1, 31), 20), (range(31, 46), 5)):
             for index in service.indexes:
                 await service.device.run(index.remove, removed)
-            await service.compact_until(
-                lambda left=left: all(_copied(index) == left for index in service.indexes)
+            await _compact_until(
+                service, lambda left=left: all(_copied(index) == left for index in service.indexes)
             )
 
     asyncio.run(remove_twice())
@@ -110,11 +108,12 @@ def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(service, mo
 
     # A gallery that takes seconds to copy would make this test as slow.
     _copy_by(monkeypatch, slow)
-    asyncio.run(service.compact_until(begun.is_set))
+    asyncio.run(_compact_until(service, begun.is_set))
     index.remove(range(1, 31))
-    assert len(service.search(index)) == 20
+    assert len(_search(service, index)) == 20
     release.set()
-    service.close()
+    service.pools.shutdown()
+    service.device.shutdown()
     assert _copied(index) == 0
 
 
@@ -122,7 +121,7 @@ def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_u
     service, monkeypatch, caplog
 ):
     first, second = service.indexes
-    before = service.search(first, 10)
+    before = _search(service, first, 10)
     room = []
 
     def copy(segment, device, columns, *args):
@@ -131,12 +130,12 @@ def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_u
         COPY(segment, device, columns, *args)
 
     _copy_by(monkeypatch, copy)
-    asyncio.run(service.compact_until(lambda: _copied(second) == 50))
+    asyncio.run(_compact_until(service, lambda: _copied(second) == 50))
     assert "gallery 0: its index stays as it is" in caplog.text
-    assert service.search(first, 10) == before
+    assert _search(service, first, 10) == before
     room.append(True)
-    asyncio.run(service.compact_until(lambda: _copied(first) == 50))
-    assert service.search(first, 10) == before
+    asyncio.run(_compact_until(service, lambda: _copied(first) == 50))
+    assert _search(service, first, 10) == before
 
 
 def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(service, monkeypatch):
@@ -144,5 +143,5 @@ def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(service, monkeyp
     looked = []
     look = FilledIndex.next_segment
     monkeypatch.setattr(FilledIndex, "next_segment", lambda *args: looked.append(1) or look(*args))
-    asyncio.run(service.compact_until(lambda: len(looked) > 4))
+    asyncio.run(_compact_until(service, lambda: len(looked) > 4))
     assert [_copied(index) for index in service.indexes] == [0, 0]

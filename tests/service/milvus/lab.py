@@ -110,7 +110,6 @@ class Lab:
     def caught_up(self, gallery, seconds=30.0):
         """Return once the watermark has reached the last commit."""
         entry = self.record.galleries.get(gallery.gallery_id)
-        assert entry is not None
 
         def up():
             state = self.state(gallery)
@@ -128,13 +127,7 @@ class Lab:
         )
         self.record.database.write(lambda transaction: transaction.change(forget))
 
-    def hits(
-        self,
-        gallery,
-        query,
-        limit=1000,
-        wanted=EVERY_CROP,
-    ):
+    def hits(self, gallery, query, limit=1000, wanted=EVERY_CROP):
         """Return what Milvus proposes at the watermark."""
         state = self.state(gallery)
         asked = (units(query), limit, wanted, self.codes, state.timestamp)
@@ -154,13 +147,7 @@ class Lab:
         index.fill(self.record.crops.vectors(gallery.gallery_id))
         return index
 
-    def assert_same(
-        self,
-        gallery,
-        queries,
-        limits,
-        wanted=EVERY_CROP,
-    ):
+    def assert_same(self, gallery, queries, limits, wanted=EVERY_CROP):
         """Assert that a search and FAISS find the same crops and groups of them."""
         inside = self.in_faiss(gallery)
         for limit in limits:

@@ -122,10 +122,9 @@ def _to_found(one, index, source, crops):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=int, default=100_000)
-    parser.add_argument("--features", type=Path)
     parser.add_argument("--dimension", type=int, default=512)
     asked = parser.parse_args()
-    source = ScaleCrops(asked.features, asked.dimension)
+    source = ScaleCrops(None, asked.dimension)
     with (
         tempfile.TemporaryDirectory() as folder,
         milvus_server("real") as server,

@@ -43,21 +43,6 @@ def test_a_gallery_whose_writes_fail_stops_no_other_and_is_caught_up_later(one, 
     eventually(lambda: not one.indexer.why_down)
 
 
-def test_a_gallery_whose_state_cannot_be_read_keeps_no_other_from_being_indexed(one):
-    failing = one.gallery("failing").gallery_id
-    state = one.record.remote_indexes.state
-
-    def refuse(gallery_id):
-        if gallery_id == failing:
-            raise ValueError("it cannot be read")
-        return state(gallery_id)
-
-    one.record.remote_indexes.state = refuse
-    # It comes after the failing one.
-    other, rows = one.indexed(1, name="other")
-    assert one.found(other, drawn(1)) == rows
-
-
 def test_rows_that_milvus_has_lost_are_counted_refused_and_written_anew(one, monkeypatch):
     monkeypatch.setattr(indexer, "COUNT_SECONDS", 0.1)
     gallery, rows = one.indexed(*range(20), name="counted")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import threading
@@ -31,29 +30,24 @@ from tests.service.gallery.new_jobs import new_job
 from tests.service.record.new_searches import kept_ids, new_search
 
 
-def fill(folder):
-    folder.mkdir()
-    record = Record(folder)
-    lobby = new_gallery(record)
-    gate = new_gallery(record, "gate")
-    ids = enroll(record, lobby, *(new_crop(n, "ab"[n % 2]) for n in range(6)))
-    enroll(record, gate, new_crop(9, "c"))
-    path = folder / snapshot_name(lobby, "s1")
-    write_archive(record.database, path, lobby)
-    record.snapshots.keep(lobby, describe_snapshot(path, NOON))
-    for name in ("kept", "revoked"):
-        record.keys.add(ApiKey(name, "0" * 64, ("query",), None, "", NOON))
-    record.jobs.create(new_job("open", lobby))
-    with AuditLog(folder) as audit:
-        audit.record("begun")
-    return record, lobby, gate, ids
-
-
 @pytest.fixture
 def filled(tmp_path):
-    record, *numbers = fill(tmp_path / "data")
-    with contextlib.closing(record):
-        yield record, *numbers
+    """Write a record with two galleries, a snapshot, keys, a job and an audit log."""
+    folder = empty(tmp_path / "data")
+    with open_record(folder) as record:
+        lobby = new_gallery(record)
+        gate = new_gallery(record, "gate")
+        ids = enroll(record, lobby, *(new_crop(n, "ab"[n % 2]) for n in range(6)))
+        enroll(record, gate, new_crop(9, "c"))
+        path = folder / snapshot_name(lobby, "s1")
+        write_archive(record.database, path, lobby)
+        record.snapshots.keep(lobby, describe_snapshot(path, NOON))
+        for name in ("kept", "revoked"):
+            record.keys.add(ApiKey(name, "0" * 64, ("query",), None, "", NOON))
+        record.jobs.create(new_job("open", lobby))
+        with AuditLog(folder) as audit:
+            audit.record("begun")
+        yield record, lobby, gate, ids
 
 
 def identities(record, gallery):
@@ -180,8 +174,7 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     record, _, _, ids = filled
     backup = write_backup(record.database, tmp_path / "backups")
     record.close()
-    another, *_ = fill(tmp_path / "another")
-    another.close()
+    Record(empty(tmp_path / "another")).close()
     with pytest.raises(InputProblem, match="is another record"):
         restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
     path = backup.path / "record.sqlite3"
