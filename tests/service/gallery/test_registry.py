@@ -107,6 +107,7 @@ def reads(process, monkeypatch):
 
 def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(process, monkeypatch, reads):
     ids = process.enroll(new_crop(1))
+    reads.clear()
     with monkeypatch.context() as patched:
         patched.setattr(Gallery, "apply", Mock(side_effect=MemoryError))
         process.remove(*ids)

@@ -19,11 +19,11 @@ def milvus():
 
 @pytest.fixture
 def filling(one, monkeypatch):
-    """Return a gallery that is being indexed anew, for four seconds at least."""
+    """Return a gallery that is being indexed anew, for three seconds at least."""
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
     gallery, rows = one.indexed(*range(20))
     before = one.state(gallery)
-    one.server.upsert = slowed(one.server.upsert, 0.4, writes := [])
+    one.server.upsert = slowed(one.server.upsert, 0.3, writes := [])
     one.want_rebuild(gallery)
     eventually(lambda: writes)
     return gallery, rows, before, writes

@@ -20,7 +20,7 @@ from service.record import people
 from service.record.archive import archived_ids, check_archive, write_archive
 from service.record.replacing import replace_crops
 from service.record.restoring import restore_backup, write_backup
-from service.record.schema import CASE_SEARCHES, OBSOLETE_TABLES, REVIEWS, SEARCHES
+from service.record.schema import CASE_SEARCHES, REVIEWS, SEARCHES
 from service.record.transaction import FILE, as_values
 from service.record.upgrade import upgrade
 from service.record.verify import verify
@@ -225,6 +225,7 @@ def test_a_record_of_the_first_version_is_upgraded(tmp_path):
 
 
 WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "deliveries")
+OBSOLETE = ("restores", "incoming", "incoming_tracks", "collections", "unneeded_collections")
 # Tables that came with later formats.
 LATER_TABLES = {
     8: ("tracks", "remote_indexes", *WATCHES),
@@ -239,7 +240,7 @@ def make_earlier(folder, version):
         for name in LATER_TABLES[version]:
             connection.execute(f"DROP TABLE {name}")
             connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (name,))
-        for name in OBSOLETE_TABLES:
+        for name in OBSOLETE:
             connection.execute(f"CREATE TABLE {name} (gallery_id INTEGER REFERENCES galleries)")
             connection.execute(f"INSERT INTO {name} VALUES (1)")
         connection.execute(f"PRAGMA user_version = {version}")
@@ -256,7 +257,7 @@ def test_a_record_of_an_earlier_format_opens_without_its_obsolete_tables(
     assert verify(tmp_path).damage == []
     with open_record(tmp_path) as opened:
         tables = opened.database.connection().execute("SELECT name FROM sqlite_master").fetchall()
-        assert {name for (name,) in tables}.isdisjoint(OBSOLETE_TABLES)
+        assert {name for (name,) in tables}.isdisjoint(OBSOLETE)
         (new,) = enroll(opened, gallery, new_crop(2, track="7"))
     with open_record(tmp_path) as again:
         tracks = {crop.crop_id: crop.track for crop in listed(again, gallery)}
