@@ -46,6 +46,16 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, code
 
 
+def refused_fields(answer: httpx.Response) -> set[str]:
+    """Return the fields that an answer of 422 names in its errors."""
+    assert answer.status_code == 422, answer.text
+    return {error["field"] for error in answer.json()["errors"]}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
 def crop_ids(answer: httpx.Response) -> list[str]:
     """Return the ids of the crops that were enrolled, found or listed."""
     assert answer.is_success, answer.text

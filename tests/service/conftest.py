@@ -23,7 +23,7 @@ import pytest
 from gmn_client import Client
 from tests.failpoints import ENVIRONMENT
 from tests.forked import Forked, run_forked
-from tests.outside import crop_ids, zip_of
+from tests.outside import bearer, crop_ids, zip_of
 from tests.waiting import eventually
 
 START = (
@@ -102,6 +102,12 @@ class Served:
         assert self.http.post("/v1/galleries", data={"name": gallery}).status_code == 201
         return gallery
 
+    def make_key(self, scopes: str, **asked: Any) -> tuple[str, dict[str, str]]:
+        """Make a key over HTTP, and return its id and the header that sends it."""
+        made = self.http.post("/v1/keys", data={"scopes": scopes}, **asked)
+        assert made.status_code == 201, made.text
+        return made.json()["key_id"], bearer(made.json()["key"])
+
     def enroll(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
         return self.http.post(f"/v1/galleries/{gallery}/crops", files=files(*images), data=fields)
 
@@ -119,6 +125,22 @@ class Served:
             "camera": [crop.camera for crop in crops],
         }
         return self.enrolled(gallery, *(crop.png for crop in crops), **{**labels, **fields})
+
+    def delete_crop(self, gallery: str, crop_id: str) -> None:
+        answer = self.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}")
+        assert answer.status_code == 200, answer.text
+
+    def snapshot(self, gallery: str) -> str:
+        """Take a snapshot of a gallery, and return its id."""
+        answer = self.http.post(f"/v1/galleries/{gallery}/snapshots")
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["snapshot_id"])
+
+    def restore(self, gallery: str, snapshot_id: str) -> int:
+        """Restore a snapshot, and return how many crops the gallery has then."""
+        answer = self.http.post(f"/v1/galleries/{gallery}/snapshots/{snapshot_id}/restore")
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["crops"])
 
     def import_zip(
         self, gallery: str, entries: Mapping[str, bytes | str], **fields: str
@@ -302,6 +324,12 @@ def client(served: Served, gallery: str) -> Iterator[Client]:
     """Yield a client whose calls mean the test's own gallery."""
     with Client(str(served.http.base_url), gallery=gallery) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def images(drawn_crops: list[Any]) -> list[bytes]:
+    """Return the files of the drawn crops."""
+    return [crop.png for crop in drawn_crops]
 
 
 @pytest.fixture
