@@ -1,7 +1,5 @@
 """The C library's pools of memory."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,19 +1,16 @@
 """Exports of cases take no disk, are few at once, and end with their clients."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import zipfile
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from gmn_client import Client
-from tests.service.conftest import Served
+from tests.outside import bearer, problem
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
 
@@ -21,7 +18,7 @@ pytestmark = pytest.mark.slow
 PICTURES = 8
 
 
-def noise(seed: int) -> bytes:
+def noise(seed):
     """Return a picture of 1.5 MB, which sockets alone do not hold."""
     pixels = np.random.default_rng(seed).integers(0, 256, (1000, 500, 3), np.uint8)
     file = io.BytesIO()
@@ -30,17 +27,17 @@ def noise(seed: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory):
     return tmp_path_factory.mktemp("exports") / "data"
 
 
 @pytest.fixture(scope="module")
-def keys(place) -> list[str]:
+def keys(place):
     return [make_key(place, "--scope", "query") for _ in range(2)]
 
 
 @pytest.fixture(scope="module")
-def export(start, place, keys) -> tuple[Served, str]:
+def export(start, place, keys):
     """Return a service, and the address of the export of a case with large pictures."""
     admin = make_key(place, "--scope", "admin", "--scope", "enroll", "--scope", "query")
     served = start(place)
@@ -53,27 +50,22 @@ def export(start, place, keys) -> tuple[Served, str]:
     return served, f"/v1/galleries/default/cases/{case.case_id}/export"
 
 
-def get(served: Served, url: str, key: str) -> httpx.Response:
-    return served.http.get(url, headers={"Authorization": f"Bearer {key}"})
+def get(served, url, key):
+    return served.http.get(url, headers=bearer(key))
 
 
-def begin(held: contextlib.ExitStack, served: Served, url: str, key: str) -> httpx.Response:
-    """Ask for an export of which nothing is read."""
-    headers = {"Authorization": f"Bearer {key}"}
-    return held.enter_context(served.http.stream("GET", url, headers=headers))
-
-
-def test_a_few_exports_run_at_once_and_one_that_is_broken_off_gives_its_place_back(
-    export, keys, place
-) -> None:
+def test_a_few_exports_run_at_once_and_one_that_is_broken_off_gives_its_place_back(export, keys):
     served, url = export
     first, second = keys
     with contextlib.ExitStack() as held:
-        unread = [begin(held, served, url, first) for _ in range(2)]
+        unread = [
+            held.enter_context(served.http.stream("GET", url, headers=bearer(first)))
+            for _ in range(2)
+        ]
         assert [answer.status_code for answer in unread] == [200, 200]
         refused = get(served, url, first)
-        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
-        assert refused.json()["type"].endswith(":too_many_exports")
+        assert problem(refused) == (429, "too_many_exports")
+        assert refused.headers["Retry-After"] == "5"
         assert "at most 4 run at once, of which one key has 2" in refused.json()["detail"]
         opened = Path(f"/proc/{served.process.pid}/fd").iterdir()
         links = [str(link.readlink()) for link in opened if link.is_symlink()]
@@ -82,7 +74,7 @@ def test_a_few_exports_run_at_once_and_one_that_is_broken_off_gives_its_place_ba
     eventually(lambda: get(served, url, first).status_code == 200)
 
 
-def test_an_export_needs_no_room_on_the_disk(export, keys, place, start) -> None:
+def test_an_export_needs_no_room_on_the_disk(export, keys, place, start):
     served, url = export
     assert served.stop() == 0
     again = start(place, reserved_disk_bytes=2**60)

@@ -1,8 +1,8 @@
 """`gmn doctor`: what would keep a service from starting or working is named, with its remedy."""
 
-from __future__ import annotations
-
+import contextlib
 import json
+from collections import defaultdict
 
 import pytest
 
@@ -22,41 +22,39 @@ def examine(tmp_path, tiny_artefact, monkeypatch, capsys):
     monkeypatch.setenv("GMN_ARTEFACT", str(tiny_artefact))
     monkeypatch.setenv("GMN_DEVICE", "cpu")
 
-    def run(*options: str, **settings: object) -> tuple[int, dict[str, list[tuple[str, str]]]]:
-        with monkeypatch.context() as given:
-            for name, value in settings.items():
-                given.setenv(f"GMN_{name.upper()}", str(value))
-            status = gmn.run(["doctor", "--data-dir", str(tmp_path), "--json", *options])
+    def run(*options, **settings):
+        for name, value in settings.items():
+            monkeypatch.setenv(f"GMN_{name.upper()}", str(value))
+        status = gmn.run(["doctor", "--data-dir", str(tmp_path), "--json", *options])
         answer = json.loads(capsys.readouterr().out)
         assert answer["ok"] is (status == 0)
-        found: dict[str, list[tuple[str, str]]] = {}
+        found = defaultdict(list)
         for finding in answer["findings"]:
-            found.setdefault(finding["part"], []).append((finding["state"], finding["text"]))
+            found[finding["part"]].append((finding["state"], finding["text"]))
         return status, found
 
     return run
 
 
-def test_a_new_directory_is_well(examine, tiny_artefact) -> None:
+def said(found, part, state="warning"):
+    return " ".join(text for of_state, text in found[part] if of_state == state)
+
+
+def test_a_new_directory_is_well(examine, tiny_artefact):
     status, found = examine()
     assert status == 0
     parts = ["settings", "disk", "clock", "record", "keys", "backups", "device", "artefact"]
     assert list(found) == parts
-    ((state, text),) = found["keys"]
-    assert state == "warning"
-    assert "every program on this machine may do everything" in text
-    assert "every client of a proxy" in text
-    assert found["artefact"][0][0] == "ok"
-    assert str(tiny_artefact) in found["artefact"][0][1]
+    assert "every program on this machine may do everything" in said(found, "keys")
+    assert "every client of a proxy" in said(found, "keys")
+    assert str(tiny_artefact) in said(found, "artefact", "ok")
 
 
-def test_a_warning_fails_where_the_command_is_strict(examine) -> None:
-    status, found = examine()
-    assert status == 0
-    assert found["backups"][0][0] == "warning"
-    status, found = examine("--strict")
-    assert status == 1
-    assert found["backups"][0][0] == "warning"
+@pytest.mark.parametrize(("options", "expected"), [([], 0), (["--strict"], 1)])
+def test_a_warning_fails_where_the_command_is_strict(examine, options, expected):
+    status, found = examine(*options)
+    assert status == expected
+    assert said(found, "backups")
 
 
 @pytest.mark.parametrize(
@@ -74,35 +72,31 @@ def test_a_warning_fails_where_the_command_is_strict(examine) -> None:
         ("artefact", {"artefact": "no-such.safetensors"}, "no-such.safetensors"),
     ],
 )
-def test_what_keeps_a_service_from_starting_is_an_error(examine, part, settings, named) -> None:
+def test_what_keeps_a_service_from_starting_is_an_error(examine, part, settings, named):
     status, found = examine(**settings)
     assert status == 1
-    assert [text for state, text in found[part] if state == "error" and named in text]
+    assert named in said(found, part, "error")
 
 
-def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path) -> None:
-    record = Record(tmp_path)
-    number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
-    record.crops.enroll(number, EMBEDDER, [new_crop(1)])
-    soon, _ = create_key(scopes=["query"], expires_days=3)
-    record.keys.add(soon)
-    record.close()
-    before = (tmp_path / FILE).read_bytes()
+def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
+    with contextlib.closing(Record(tmp_path)) as record:
+        number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+        record.crops.enroll(number, EMBEDDER, [new_crop(1)])
+        soon, _ = create_key(scopes=["query"], expires_days=3)
+        record.keys.add(soon)
+    file = tmp_path / FILE
+    before = file.read_bytes()
     backups = tmp_path / "backups"
     backups.mkdir()
     status, found = examine(backup_dir=backups)
     assert status == 0
     assert "1 galleries with 1 crops" in found["record"][0][1]
-    warnings = {
-        part: " ".join(t for s, t in some if s == "warning") for part, some in found.items()
-    }
-    assert f"gmn keys rotate {soon.key_id}" in warnings["keys"]
-    assert "no key has the scope admin" in warnings["keys"]
-    assert "on the disk of the data" in warnings["backups"]
-    assert "there is none yet" in warnings["backups"]
-    assert "not named: lobby" in warnings["artefact"]
-    assert (tmp_path / FILE).read_bytes() == before
-    (tmp_path / FILE).write_bytes(b"damage" * 1000)
+    assert f"gmn keys rotate {soon.key_id}" in said(found, "keys")
+    assert "no key has the scope admin" in said(found, "keys")
+    assert "on the disk of the data" in said(found, "backups")
+    assert "there is none yet" in said(found, "backups")
+    assert "not named: lobby" in said(found, "artefact")
+    assert file.read_bytes() == before
+    file.write_bytes(b"damage" * 1000)
     status, found = examine()
-    assert status == 1
-    assert found["record"][0][0] == "error"
+    assert (status, found["record"][0][0]) == (1, "error")

@@ -1,15 +1,11 @@
 """docs/service.md and docs/reference.md agree with the service."""
 
-from __future__ import annotations
-
-import ast
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,6 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from bench import reference
 from bench.tables import page_of, replace_table
 from gmn_client.models import PROBLEM_CODES
-from model.crops.quality import CropQuality, QualityLimits, quality_faults
 from service.errors import ServiceError
 from service.http.app import VERSION, create_app
 from service.http.guard import needs_of
@@ -27,37 +22,20 @@ from service.record.transaction import ChangesLost
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
-WATCH = (ROOT / "docs" / "watch.md").read_text(encoding="utf-8")
-REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")}
+REFERENCE = PAGES["reference"]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"
 
 
-def run(page: str, folder: Path, url: str) -> None:
-    """Run the page's blocks marked `sh` as one script, against a service at `url`."""
-    script = "\n".join(BLOCK.findall(page)).replace(ADDRESS, url.rstrip("/"))
-    ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=os.environ
-        | {"GMN_URL": url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout[-1000:] + ran.stderr
-
-
 @pytest.mark.parametrize("name", reference.TABLES)
-def test_the_tables_of_settings_and_of_what_remains_are_those_of_the_service(name: str) -> None:
+def test_the_tables_of_settings_and_of_what_remains_are_those_of_the_service(name):
     page = page_of(name).read_text(encoding="utf-8")
     written = replace_table(page, name, reference.TABLES[name]())
     assert written == page, "run python -m bench.reference"
 
 
-def test_the_version_is_the_same_everywhere_and_has_its_changes() -> None:
+def test_the_version_is_the_same_everywhere_and_has_its_changes():
     versions = {VERSION} | {
         tomllib.loads((ROOT / name).read_text(encoding="utf-8"))["project"]["version"]
         for name in ("pyproject.toml", "gmn_client/pyproject.toml")
@@ -66,11 +44,11 @@ def test_the_version_is_the_same_everywhere_and_has_its_changes() -> None:
     assert versions == {re.findall(r"^## (\S+)$", changes, re.MULTILINE)[0]}
 
 
-def test_every_setting_is_described() -> None:
+def test_every_setting_is_described():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_every_kind_of_problem_has_its_remedy() -> None:
+def test_every_kind_of_problem_has_its_remedy():
     errors = REFERENCE.split("## Errors")[1].split("\n## ")[0]
     rows = re.findall(r"^\| \d[^|]*\| ([^|]*)\|", errors, re.MULTILINE)
     shown = [code for row in rows for code in re.findall(r"`(\w+)`", row)]
@@ -79,7 +57,7 @@ def test_every_kind_of_problem_has_its_remedy() -> None:
     assert list(PROBLEM_CODES) == sorted(PROBLEM_CODES)
 
 
-def test_the_examples_of_problems_are_sentences_of_the_service() -> None:
+def test_the_examples_of_problems_are_sentences_of_the_service():
     examples = EXAMPLES["problems"]
     for kind in _kinds(ServiceError):
         sentence = re.sub(r"\\{.*?\\}", ".+", re.escape(kind.sentence))
@@ -92,36 +70,24 @@ def test_the_examples_of_problems_are_sentences_of_the_service() -> None:
         assert examples[code]["status"] == status
 
 
-def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
+def _kinds(kind):
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _kinds(subclass)
 
 
-def _codes_in_the_code() -> set[str]:
+def _codes_in_the_code():
     """Collect the codes of errors, and those written where an image or file is refused."""
-    codes = {*(kind.code for kind in _kinds(ServiceError)), *CODE_OF_STATUS.values()}
-    worst = CropQuality(width=1, height=1, sharpness=0.0, brightness=0.0, shadow=1.0)
-    strict = QualityLimits(
-        min_width=2, min_height=2, min_aspect=2, min_sharpness=0.5, min_brightness=0.5
-    )
-    codes |= {fault.code for fault in quality_faults(worst, strict)}
-    refusals = {"CropProblem", "JobProblem", "_lines", "problem"}
-    for file in [*ROOT.glob("service/**/*.py"), *ROOT.glob("model/crops/*.py")]:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in refusals:
-                named = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
-                codes |= {
-                    argument.value for argument in (*node.args[:1], *named) if _is_text(argument)
-                }
-    return codes
+    sources = [*ROOT.glob("service/**/*.py"), *ROOT.glob("model/crops/*.py")]
+    text = "".join(source.read_text(encoding="utf-8") for source in sources)
+    refused = re.findall(r'(?:\w+Problem|_lines|problem)\(\s*"(\w+)"|\bcode="(\w+)"', text)
+    of_quality = ["blurred", "dark", "low_resolution", "not_person_shaped", "overexposed"]
+    codes = {code for pair in refused for code in pair if code}
+    codes |= {kind.code for kind in _kinds(ServiceError)}
+    return codes | {*of_quality, *CODE_OF_STATUS.values()}
 
 
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
-def test_the_table_of_scopes_is_what_the_calls_ask_for() -> None:
+def test_the_table_of_scopes_is_what_the_calls_ask_for():
     rows = re.findall(
         r"^\| (nothing|`(?:query|enroll|sight|delete|metrics|admin)`.*?) \| (`.*`) \|$",
         REFERENCE,
@@ -140,7 +106,7 @@ def test_the_table_of_scopes_is_what_the_calls_ask_for() -> None:
     assert shown == needed | {"GET /openapi.json": "nothing"}
 
 
-def test_every_call_has_an_example() -> None:
+def test_every_call_has_an_example():
     named = {
         "/entrance": "/{gallery}",
         "/$CROP": "/{crop_id}",
@@ -159,7 +125,7 @@ def test_every_call_has_an_example() -> None:
     shown = set()
     (examples,) = BLOCK.findall(REFERENCE)
     examples = examples.replace("$GALLERY", f"{ADDRESS}/v1/galleries/entrance")
-    (examples_of_watch,) = BLOCK.findall(WATCH)
+    (examples_of_watch,) = BLOCK.findall(PAGES["watch"])
     for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", examples + examples_of_watch):
         for written, meant in named.items():
             path = path.replace(written, meant)
@@ -167,34 +133,45 @@ def test_every_call_has_an_example() -> None:
     assert shown == set(create_app(Settings()).openapi()["paths"])
 
 
-def test_the_calls_and_models_are_those_that_are_kept() -> None:
+def test_the_calls_and_models_are_those_that_are_kept():
     kept = reference.API.read_text(encoding="utf-8")
     assert reference.api_page() == kept, "python -m bench.reference writes docs/api.txt"
 
 
-def test_the_examples_of_the_reference_run_as_they_stand(start, drawn_crops, tmp_path) -> None:
-    for name, number in (("east", 0), ("west", 2), ("other", 4)):
-        (tmp_path / f"{name}.png").write_bytes(drawn_crops[number].png)
-    # A service of its own: the examples end with one that asks for a key.
-    run(REFERENCE, tmp_path, str(start().http.base_url))
-    assert (tmp_path / "crop.png").read_bytes() == drawn_crops[0].png
+PICTURES = {
+    "reference": {"east.png": 0, "west.png": 2, "other.png": 4},
+    "watch": {"east.png": 1},
+    "service": {"ann-1.jpg": 0, "ann-2.jpg": 1, "photo.jpg": 2, "bob.jpg": 4},
+}
 
 
-def test_the_examples_of_watch_lists_run_as_they_stand(start, drawn_crops, tmp_path) -> None:
+@pytest.mark.parametrize("page", PICTURES)
+def test_the_examples_of_a_page_run_as_they_stand(start, images, tmp_path, page):
+    for name, number in PICTURES[page].items():
+        (tmp_path / name).write_bytes(images[number])
+    # A service of its own: the examples of the reference end with one that asks for a key.
     served = start()
-    served.create("entrance")
-    assert served.enroll("entrance", drawn_crops[0].png, identity="0042").status_code == 201
-    (tmp_path / "east.png").write_bytes(drawn_crops[1].png)
-    run(WATCH, tmp_path, str(served.http.base_url))
+    if page == "watch":
+        served.create("entrance")
+        served.enrolled("entrance", images[0], identity="0042")
+    script = "\n".join(BLOCK.findall(PAGES[page]))
+    url = str(served.http.base_url).rstrip("/")
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace(ADDRESS, url)],
+        cwd=tmp_path,
+        env=os.environ
+        | {"GMN_URL": url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-1000:] + ran.stderr
+    if page == "reference":
+        assert (tmp_path / "crop.png").read_bytes() == images[0]
 
 
-def test_the_first_hour_of_the_guide_runs_as_it_stands(start, drawn_crops, tmp_path) -> None:
-    for name, number in (("ann-1", 0), ("ann-2", 1), ("photo", 2), ("bob", 4)):
-        (tmp_path / f"{name}.jpg").write_bytes(drawn_crops[number].png)
-    run(GUIDE, tmp_path, str(start().http.base_url))
-
-
-def test_a_request_that_is_refused_shows_the_reason(served, tmp_path) -> None:
+def test_a_request_that_is_refused_shows_the_reason(served, tmp_path):
     (tmp_path / "photo.jpg").write_text("notes")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (query,) = re.findall(r"^curl .*/queries .*$", readme, re.MULTILINE)
@@ -204,15 +181,15 @@ def test_a_request_that_is_refused_shows_the_reason(served, tmp_path) -> None:
     )
     assert ran.returncode != 0
     assert "are not a JPEG" in ran.stdout
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        silent = re.findall(r"curl -s[^S ]* .*", page.read_text(encoding="utf-8"))
-        assert silent == [], page.name
+    for page in (readme, *PAGES.values()):
+        assert re.findall(r"curl -s[^S ]* .*", page) == []
 
 
-def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api() -> None:
+def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api():
     schemas = create_app(Settings()).openapi()["components"]["schemas"]
     enrolled, queried = (
-        json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", GUIDE, re.DOTALL | re.M)
+        json.loads(block)
+        for block in re.findall(r"^```json\n(.*?)^```", PAGES["service"], re.S | re.M)
     )
     assert set(enrolled) == set(schemas["Enrollment"]["properties"])
     # Sent where they are asked for alone.
@@ -220,7 +197,7 @@ def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api() -> None:
     assert set(queried["results"][0]) == set(schemas["RankedCrop"]["properties"]) - asked
 
 
-def test_every_link_between_the_pages_leads_somewhere() -> None:
+def test_every_link_between_the_pages_leads_somewhere():
     pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
     anchors = {page: set(_anchors(page.read_text(encoding="utf-8"))) for page in pages}
     for page in pages:
@@ -232,6 +209,6 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
             assert not anchor or anchor in anchors[target], f"{page.name}: {file}#{anchor}"
 
 
-def _anchors(text: str) -> list[str]:
+def _anchors(text):
     titles = re.findall(r"^##+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
     return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]

@@ -1,7 +1,5 @@
 """Full disks: writes are refused clearly, stored data is served, and deletions go on."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 
@@ -16,42 +14,41 @@ PICTURE_BYTES = 60_000
 RESERVED = 4 * 1024 * 1024
 
 
-def _heavy(crop) -> bytes:
-    """Return the crop as a picture that takes room, another one each time."""
-    return crop.png + secrets.token_bytes(PICTURE_BYTES)
+def _heavy(image):
+    """Return the image as a file that takes room, another one each time."""
+    return image + secrets.token_bytes(PICTURE_BYTES)
 
 
-def _held(served) -> set[str]:
+def _held(served):
     return set(crop_ids(served.http.get("/v1/galleries/default/crops?limit=1000")))
 
 
-def _enrolled_until_full(served, drawn_crops) -> tuple[list[str], object]:
-    landed: list[str] = []
-    for _ in range(60):
-        answer = served.enroll("default", *(_heavy(crop) for crop in drawn_crops[:6]))
+def _enrolled_until_full(served, images):
+    landed = []
+    while True:
+        answer = served.enroll("default", *(_heavy(image) for image in images[:6]))
         if answer.status_code != 201:
             return landed, answer
         landed += crop_ids(answer)
-    pytest.fail("the disk was never full")
 
 
-def _is_well(served) -> bool:
+def _is_well(served):
     return all(served.http.get(path).status_code == 200 for path in ("/livez", "/readyz"))
 
 
 def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room_is_all_it_takes(
-    start, tmp_path, drawn_crops
+    start, tmp_path, images
 ):
     with small_disk(tmp_path / "disk", 14) as disk:
         served = start(data_dir=disk.path / "data", reserved_disk_bytes=RESERVED)
-        landed, refused = _enrolled_until_full(served, drawn_crops)
+        landed, refused = _enrolled_until_full(served, images)
         disk.fill()
         url = "/v1/galleries/default"
         for answer in (
             refused,
-            served.enroll("default", _heavy(drawn_crops[0])),
+            served.enroll("default", _heavy(images[0])),
             served.http.post(f"{url}/snapshots"),
-            served.query("default", drawn_crops[0].png),
+            served.query("default", images[0]),
         ):
             assert problem(answer) == (507, "storage_failed")
             assert "free space" in answer.json()["detail"]
@@ -61,8 +58,8 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
         assert _is_well(served)
         disk.free()
         gone = landed.pop()
-        assert served.http.delete(f"{url}/crops/{gone}").status_code == 200
-        landed += served.enrolled("default", drawn_crops[1].png)
+        served.delete_crop("default", gone)
+        landed += served.enrolled("default", images[1])
         assert _held(served) == set(landed)
         served.kill()
         again = start(data_dir=disk.path / "data")
@@ -71,32 +68,29 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
 
 
 def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations_are_done(
-    start, tmp_path, drawn_crops
+    start, tmp_path, images
 ):
     with small_disk(tmp_path / "disk", 24) as disk:
         served = start(
             data_dir=disk.path / "data", reserved_disk_bytes=RESERVED, housekeeping_seconds=0.2
         )
         url = "/v1/galleries/default"
-        images = [crop.png for crop in drawn_crops[:4]]
-        ids = served.enrolled("default", *images, identity=["ann", "ann", "bob", ""])
+        ids = served.enrolled("default", *images[:4], identity=["ann", "ann", "bob", ""])
         kept = served.query("default", images[0], keep="true").json()["query_id"]
-        made = served.http.post("/v1/keys", data={"scopes": "admin"}).json()
-        admin = {"Authorization": f"Bearer {made['key']}"}
-        other = served.http.post("/v1/keys", data={"scopes": "query"}, headers=admin).json()
+        _, admin = served.make_key("admin")
+        key_id, asked = served.make_key("query", headers=admin)
         disk.fill()
         assert shutil.disk_usage(disk.path).free < 4096
 
-        def delete(path: str) -> int:
+        def delete(path):
             return served.http.delete(path, headers=admin).status_code
 
-        asked = {"Authorization": f"Bearer {other['key']}"}
         search = {"files": files(images[0]), "headers": asked}
         assert served.http.post(f"{url}/queries", **search).status_code == 507
         assert delete(f"{url}/crops/{ids[2]}") == 200
         assert delete(f"{url}/identities/ann") == 200
         assert delete(f"{url}/queries/{kept}") == 204
-        assert delete(f"/v1/keys/{other['key_id']}") == 204
+        assert delete(f"/v1/keys/{key_id}") == 204
         assert served.http.post(f"{url}/queries", **search).status_code == 401
         left = served.http.get(f"{url}/crops", headers=admin)
         assert crop_ids(left) == [ids[3]]
@@ -107,14 +101,13 @@ def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations
         served.kill()
 
 
-def test_searches_that_are_not_noted_go_on_where_the_disk_is_full(start, tmp_path, drawn_crops):
+def test_searches_that_are_not_noted_go_on_where_the_disk_is_full(start, tmp_path, images):
     with small_disk(tmp_path / "disk", 14) as disk:
-        served = start(
-            data_dir=disk.path / "data", reserved_disk_bytes=RESERVED, audit_queries="false"
-        )
-        crop_id = served.enrolled("default", drawn_crops[0].png)
+        settings = {"reserved_disk_bytes": RESERVED, "audit_queries": "false"}
+        served = start(disk.path / "data", **settings)
+        crop_id = served.enrolled("default", images[0])
         disk.fill()
-        assert served.found("default", drawn_crops[0].png) == crop_id
+        assert served.found("default", images[0]) == crop_id
         served.kill()
 
 
@@ -129,7 +122,7 @@ def test_an_upload_leaves_the_room_that_is_kept_for_deletions(
         monkeypatch.setenv("TMPDIR", str(folder))
         served = start(data_dir=folder, reserved_disk_bytes=RESERVED, forked=False)
         ids = served.fill("default", drawn_crops[:4], identity="ann")
-        free: list[int] = []
+        free = []
 
         def archive():
             yield b'--b\r\nContent-Disposition: form-data; name="archive"; filename="a"\r\n\r\n'
@@ -145,16 +138,16 @@ def test_an_upload_leaves_the_room_that_is_kept_for_deletions(
         assert problem(answer) == (507, "storage_failed")
         assert min(free) > RESERVED - 3 * 1024 * 1024
         url = "/v1/galleries/default"
-        assert served.http.delete(f"{url}/crops/{ids[0]}").status_code == 200
+        served.delete_crop("default", ids[0])
         assert served.http.delete(f"{url}/identities/ann").status_code == 200
         served.kill()
 
 
 @pytest.mark.slow
 def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
-    start, tmp_path, drawn_crops, monkeypatch
+    start, tmp_path, images, monkeypatch
 ):
-    large = drawn_crops[0].png + secrets.token_bytes(2_000_000)
+    large = images[0] + secrets.token_bytes(2_000_000)
     with small_disk(tmp_path / "disk", 4) as disk:
         monkeypatch.setenv("TMPDIR", str(disk.path))
         served = start(forked=False)
@@ -170,8 +163,8 @@ def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
 
 
 @pytest.mark.slow
-def test_an_import_waits_for_room_and_goes_on(start, tmp_path, drawn_crops):
-    entries = {f"{number}.png": _heavy(drawn_crops[number % 24]) for number in range(40)}
+def test_an_import_waits_for_room_and_goes_on(start, tmp_path, images):
+    entries = {f"{number}.png": _heavy(images[number % 24]) for number in range(40)}
     with small_disk(tmp_path / "disk", 14) as disk:
         served = start(data_dir=disk.path / "data", reserved_disk_bytes=0)
         (disk.path / "taken").write_bytes(bytes(10 * 1024 * 1024))

@@ -1,37 +1,25 @@
 """Crops without a name are grouped by person: suggestions that follow names and deletions."""
 
-from __future__ import annotations
-
-import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from service.jobs import grouping
 from service.record.values import ArchivedCrop, CropLabel
 from tests.outside import problem
-from tests.service.conftest import START, Served
+from tests.service.conftest import START
 
 
 @pytest.fixture
 def unnamed(served, gallery, drawn_crops):
     """Enroll crops without names, two or three a person, and return each crop's person."""
-    people = {crop.identity: crop.png for crop in drawn_crops}
-    images = []
-    who = []
-    for place, (identity, png) in enumerate(sorted(people.items())):
-        for shade in range(3 if place % 2 else 2):
-            picture = Image.open(io.BytesIO(png)).convert("RGB")
-            picture.putpixel((0, 0), (shade, shade, shade))
-            picture.save(file := io.BytesIO(), "PNG")
-            images.append(file.getvalue())
-            who.append(identity)
-    landed = served.enroll(gallery, *images, camera="east")
-    ids = [result["crop_id"] for result in landed.json()["results"]]
-    return gallery, dict(zip(ids, who, strict=True))
+    shown = [crop for place, crop in enumerate(drawn_crops[::4]) for _ in range(2 + place % 2)]
+    # The bytes after a PNG's end make each image another one.
+    images = [crop.png + bytes([number]) for number, crop in enumerate(shown)]
+    ids = served.enrolled(gallery, *images, camera="east")
+    return dict(zip(ids, (crop.identity for crop in shown), strict=True))
 
 
 def _grouped(served, gallery, **fields):
@@ -43,43 +31,33 @@ def _grouped(served, gallery, **fields):
     return served.read(f"/v1/galleries/{gallery}/groups")
 
 
-def test_crops_of_one_person_come_together_and_are_named_in_one_step(served, unnamed):
-    gallery, people = unnamed
-    before = served.read(f"/v1/galleries/{gallery}/groups")
+def test_crops_of_one_person_come_together_and_are_named_in_one_step(served, gallery, unnamed):
+    url = f"/v1/galleries/{gallery}"
+    before = served.read(f"{url}/groups")
     assert (before["job_id"], before["results"], before["single"]) == (None, [], 0)
     found = _grouped(served, gallery)
     groups = found["results"]
-    assert sum(len(group["crop_ids"]) for group in groups) + found["single"] == len(people)
-    assert groups
+    assert sum(len(group["crop_ids"]) for group in groups) == len(unnamed)
+    assert found["single"] == 0
     assert all(0.0 <= group["cohesion"] <= 1.0 for group in groups)
     sizes = [len(group["crop_ids"]) for group in groups]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(len({people[crop_id] for crop_id in group["crop_ids"]}) == 1 for group in groups)
-    assert found["single"] == 0
+    assert all(len({unnamed[crop_id] for crop_id in group["crop_ids"]}) == 1 for group in groups)
     first = groups[0]["crop_ids"]
-    url = f"/v1/galleries/{gallery}"
     renamed = served.http.patch(f"{url}/crops", data={"crop_ids": first, "new_identity": "Ann"})
     assert renamed.json()["changed"] == len(first)
     left = served.read(f"{url}/groups")
-    assert left["job_id"] == found["job_id"]
-    assert left["results"] == groups[1:]
+    assert (left["job_id"], left["results"]) == (found["job_id"], groups[1:])
+    # A group of one is none.
+    for crop_id in groups[-1]["crop_ids"][1:]:
+        served.delete_crop(gallery, crop_id)
+    left = served.read(f"{url}/groups")
+    assert (left["results"], left["single"]) == (groups[1:-1], 1)
 
 
-def test_a_deleted_crop_leaves_its_group_and_a_group_of_one_is_none(served, unnamed):
-    gallery, _ = unnamed
-    found = _grouped(served, gallery)
-    smallest = found["results"][-1]["crop_ids"]
-    for crop_id in smallest[1:]:
-        served.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}")
-    left = served.read(f"/v1/galleries/{gallery}/groups")
-    assert left["results"] == found["results"][:-1]
-    assert left["single"] == found["single"] + 1
-
-
-def test_only_crops_of_a_camera_and_without_a_name_are_grouped(served, gallery, drawn_crops):
-    images = [crop.png for crop in drawn_crops[:6]]
-    served.enroll(gallery, *images, camera=["east", "east", "west", "west", "west", "west"])
-    served.enroll(gallery, drawn_crops[6].png, camera="west", identity="Ann")
+def test_only_crops_of_a_camera_and_without_a_name_are_grouped(served, gallery, images):
+    served.enroll(gallery, *images[:6], camera=["east"] * 2 + ["west"] * 4)
+    served.enroll(gallery, images[6], camera="west", identity="Ann")
     assert _grouped(served, gallery, camera="west")["gallery_version"] == 2
     (job, *_) = served.results("/v1/jobs", params={"gallery": gallery})
     assert job["progress"] == {"total": 4, "done": 4}
@@ -88,17 +66,15 @@ def test_only_crops_of_a_camera_and_without_a_name_are_grouped(served, gallery, 
 
 
 @pytest.mark.slow
-def test_too_many_crops_are_refused_with_the_remedy(tiny_artefact, tmp_path, drawn_crops):
-    program = f"from service.jobs import grouping; grouping.MOST_CROPS = 3\n{START}"
-    served = Served(tmp_path / "log", program, artefact=tiny_artefact, data_dir=tmp_path / "data")
-    served.enroll("default", *(crop.png for crop in drawn_crops[:4]), camera="east")
-    refused = served.http.post("/v1/galleries/default/groups")
+def test_too_many_crops_are_refused_with_the_remedy(start, images):
+    served = start(program=f"from service.jobs import grouping; grouping.MOST_CROPS = 3\n{START}")
+    served.enroll("default", *images[:4], camera="east")
+    url = "/v1/galleries/default/groups"
+    refused = served.http.post(url)
     assert problem(refused) == (422, "invalid_field")
     assert "send a camera or a shorter time" in refused.json()["detail"]
-    job = served.http.post("/v1/galleries/default/groups", data={"camera": "east"}).json()
-    ended = served.ended_job(job)
+    ended = served.ended_job(served.http.post(url, data={"camera": "east"}).json())
     assert (ended["state"], "more than 3 unnamed crops" in ended["detail"]) == ("failed", True)
-    served.stop()
 
 
 @pytest.mark.parametrize("scores", ["cosine", "mnet"])
@@ -110,9 +86,8 @@ def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
     pairs = np.where(same, 4.0, -4.0) + rng.normal(size=same.shape)
     pairs = (scale * (pairs + pairs.T)).astype(np.float32)
     groups = grouping._cluster(pairs.copy(), 0.0)
-    assert sorted(sorted(places.tolist()) for places, _ in groups) == [
-        list(range(5 * person, 5 * person + 5)) for person in range(6)
-    ]
+    found = sorted(sorted(places.tolist()) for places, _ in groups)
+    assert found == np.arange(30).reshape(6, 5).tolist()
     for places, mean in groups:
         own = pairs[np.ix_(places, places)][np.triu_indices(5, 1)]
         assert mean == pytest.approx(float(own.mean()), abs=1e-4 * scale)

@@ -1,20 +1,17 @@
 """A process of which any part hangs or is lost reports it and ends."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import signal
-import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from service.ops.threads import EXIT_STATUS
 from tests.outside import problem
-from tests.service.conftest import START, Served
+from tests.service.conftest import START
 
 pytestmark = pytest.mark.slow
 
@@ -56,19 +53,19 @@ ENDS_WITHIN = 20.0
 def broken(start, tmp_path):
     """Return a function that starts a service, whose defect begins when its file is touched."""
 
-    def start_one(defect: str) -> Served:
+    def start_one(defect, **settings):
         begins = tmp_path / defect.replace(" ", "-")
         program = f"{BREAK}; break_service({defect!r}, {str(begins)!r}); {START}"
-        served = start(program=program, stall_seconds=STALL)
+        served = start(program=program, stall_seconds=STALL, **settings)
         served.begins = begins
         return served
 
     return start_one
 
 
-def _probes(served: Served) -> tuple[list[httpx.Response], list[httpx.Response]]:
+def _probes(served):
     """Return what `/livez` and `/readyz` answer until the process ends, from a connection each."""
-    seen: tuple[list[httpx.Response], list[httpx.Response]] = ([], [])
+    seen = ([], [])
     with httpx.Client(base_url=served.http.base_url, timeout=1.0) as probe:
         deadline = time.monotonic() + ENDS_WITHIN
         while served.process.poll() is None:
@@ -80,23 +77,18 @@ def _probes(served: Served) -> tuple[list[httpx.Response], list[httpx.Response]]
     return seen
 
 
-def _beside(call: Callable[[], httpx.Response]) -> list[httpx.Response]:
-    """Call in a thread, and return a list that gets the answer if there is one."""
-    answers: list[httpx.Response] = []
-
-    def run() -> None:
-        with contextlib.suppress(httpx.TransportError):
-            answers.append(call())
-
-    threading.Thread(target=run, daemon=True).start()
-    return answers
+@pytest.fixture
+def beside():
+    """Yield a function that calls another one in a thread."""
+    with ThreadPoolExecutor() as threads:
+        yield threads.submit
 
 
-def test_what_hangs_turns_livez_red_and_ends_the_process(broken, drawn_crops):
+def test_what_hangs_turns_livez_red_and_ends_the_process(broken, beside, images):
     served = broken("device hangs")
-    assert served.enroll("default", drawn_crops[0].png).status_code == 201
+    assert served.enroll("default", images[0]).status_code == 201
     served.begins.touch()
-    _beside(lambda: served.enroll("default", drawn_crops[1].png))
+    beside(served.enroll, "default", images[1])
     for answers in _probes(served):
         assert answers[0].status_code == 200, "an idle or busy service is well"
         red = [answer for answer in answers if answer.status_code == 503]
@@ -109,43 +101,46 @@ def test_what_hangs_turns_livez_red_and_ends_the_process(broken, drawn_crops):
     assert "Current thread" in log or "Thread 0x" in log, "no stacks of the threads"
 
 
-def test_an_event_loop_that_hangs_ends_the_process_though_nobody_can_be_told(broken, drawn_crops):
-    served = broken("event loop hangs")
+@pytest.mark.parametrize(
+    ("defect", "status", "said"),
+    [
+        ("event loop hangs", EXIT_STATUS, "event loop: sent no heartbeat"),
+        # A library lets no other code run any more.
+        ("interpreter held", 1, "Timeout"),
+    ],
+)
+def test_a_process_that_can_answer_nobody_ends_all_the_same(
+    broken, beside, images, defect, status, said
+):
+    served = broken(defect)
     served.begins.touch()
-    _beside(lambda: served.query("default", drawn_crops[0].png))
-    assert served.ended_with(ENDS_WITHIN) == EXIT_STATUS
-    assert "event loop: sent no heartbeat" in served.log.read_text()
+    beside(served.query, "default", images[0])
+    assert served.ended_with(ENDS_WITHIN) == status
+    assert said in served.log.read_text()
 
 
-def test_a_library_that_lets_nothing_run_any_more_does_not_keep_the_process(broken, drawn_crops):
-    served = broken("interpreter held")
-    served.begins.touch()
-    _beside(lambda: served.query("default", drawn_crops[0].png))
-    assert served.ended_with(ENDS_WITHIN) == 1
-    assert "Timeout" in served.log.read_text()
-
-
-def test_a_lost_device_is_answered_503_and_ends_the_process_at_once(broken, drawn_crops):
+def test_a_lost_device_is_answered_503_and_ends_the_process_at_once(broken, beside, images):
     served = broken("device lost")
-    assert served.enroll("default", drawn_crops[0].png).status_code == 201
+    assert served.enroll("default", images[0]).status_code == 201
     served.begins.touch()
-    asked = [_beside(lambda: served.query("default", drawn_crops[1].png)) for _ in range(4)]
+    asked = [beside(served.query, "default", images[1]) for _ in range(4)]
     begun = time.monotonic()
     livez, _ = _probes(served)
     assert served.ended_with(5) == EXIT_STATUS
     assert time.monotonic() - begun < STALL + 10
     assert livez[-1].status_code == 503
     assert "illegal memory access" in livez[-1].json()["detail"]
-    for answers in asked:
-        (answer,) = answers
-        assert problem(answer) == (503, "device_lost")
-        assert int(answer.headers["retry-after"]) > 0
+    for answer in asked:
+        assert problem(answer.result()) == (503, "device_lost")
+        assert int(answer.result().headers["retry-after"]) > 0
 
 
-def test_a_device_without_memory_and_a_process_that_stood_still_go_on(broken, drawn_crops):
-    served = broken("device full")
+def test_a_device_without_memory_and_a_process_that_stood_still_go_on(
+    broken, images, other_artefact
+):
+    served = broken("device full", previous=other_artefact)
     served.begins.touch()
-    answer = served.enroll("default", drawn_crops[0].png)
+    answer = served.enroll("default", images[0])
     assert problem(answer) == (503, "device_full")
     assert int(answer.headers["retry-after"]) > 0
     served.begins.unlink()
@@ -153,13 +148,13 @@ def test_a_device_without_memory_and_a_process_that_stood_still_go_on(broken, dr
     time.sleep(STALL + 2.5)
     served.process.send_signal(signal.SIGCONT)
     time.sleep(STALL)
-    assert served.enroll("default", drawn_crops[0].png).status_code == 201
+    assert served.enroll("default", images[0]).status_code == 201
     assert served.http.get("/livez").status_code == 200
     metrics = served.http.get("/metrics").text
     assert "gmn_device_out_of_memory_total 1.0" in metrics
-    silent = dict(
-        re.findall(r'^gmn_stage_silent_seconds{stage="(.+)"} (.+)$', metrics, re.MULTILINE)
-    )
-    assert set(silent) == STAGES
-    assert max(map(float, silent.values())) < STALL
+    pattern = r'^gmn_stage_silent_seconds{stage="(.+)"} (.+)$'
+    silent = {name: float(text) for name, text in re.findall(pattern, metrics, re.MULTILINE)}
+    of_the_other_model = {f"{name} of {other_artefact.name}" for name in STAGES if "decode" in name}
+    assert set(silent) == STAGES | of_the_other_model
+    assert max(silent.values()) < STALL
     assert served.stop() == 0

@@ -1,7 +1,5 @@
 """Bytes that are no proper HTTP, or too much or too little of it, over sockets of our own."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket
@@ -13,6 +11,7 @@ import httpx
 import pytest
 
 from service.http.keys import create_key
+from tests.outside import bearer
 from tests.service.conftest import START
 from tests.service.raw_http import (
     CHUNKED,
@@ -35,18 +34,32 @@ from tests.waiting import eventually
 __all__ = ["ask", "besieged", "connect"]
 
 
-@pytest.mark.parametrize("length", [b"Content-Length: 3000000", b"Transfer-Encoding: chunked"])
-def test_a_body_that_dribbles_in_is_408_in_time(connect, length):
+def post(*headers, body=b""):
+    """Return a request to enroll a form, with further headers."""
+    return request(b"POST", CROPS.encode(), FORM[:-2], *headers, body=body)
+
+
+def length(text):
+    return post(b"Content-Length: " + text)
+
+
+def chunks(body, encoding=b"chunked"):
+    return post(b"Transfer-Encoding: " + encoding, body=body)
+
+
+@pytest.mark.parametrize("announced", [b"Content-Length: 3000000", CHUNKED])
+def test_a_body_that_dribbles_in_is_408_in_time(connect, announced):
     connection = connect()
-    connection.sendall(request(b"POST", CROPS.encode(), FORM[:-2], length))
+    connection.sendall(post(announced))
     begun = PART[:-2]
-    connection.sendall(b"%x\r\n%s\r\n" % (len(begun), begun) if b"chunked" in length else begun)
+    is_chunked = announced == CHUNKED
+    connection.sendall(b"%x\r\n%s\r\n" % (len(begun), begun) if is_chunked else begun)
     began = time.monotonic()
     connection.setblocking(False)
     answer = b""
     while time.monotonic() - began < 6 * SECONDS and not answer:
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            connection.send(b"1\r\nx\r\n" if b"chunked" in length else b"x")
+            connection.send(b"1\r\nx\r\n" if is_chunked else b"x")
         with contextlib.suppress(BlockingIOError):
             answer += connection.recv(65_536)
         time.sleep(0.05)
@@ -54,19 +67,15 @@ def test_a_body_that_dribbles_in_is_408_in_time(connect, length):
     assert b"GMN_MIN_BODY_RATE" in answer
 
 
-def test_a_body_in_tiny_pieces_is_400_at_once(connect):
-    connection = connect()
-    connection.sendall(request(b"POST", CROPS.encode(), FORM[:-2], b"Transfer-Encoding: chunked"))
-    connection.sendall(b"1\r\nx\r\n" * 2000)
+def test_a_body_in_tiny_pieces_is_400_at_once(ask):
     began = time.monotonic()
-    assert statuses(rest_of(connection)) == [400]
+    assert statuses(ask(chunks(b"1\r\nx\r\n" * 2000))) == [400]
     assert time.monotonic() - began < SECONDS
 
 
 def test_tiny_pieces_of_a_body_that_was_refused_end_its_connection(connect):
     connection = connect()
-    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    connection.sendall(head)
+    connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n" + CHUNKED + b"\r\n\r\n")
     assert b" 404 " in connection.recv(65_536)
     began = time.monotonic()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -97,15 +106,15 @@ def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_
     keys.write_text(json.dumps(kept))
     limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); "
     served = start(program=limit + START, max_connections=100, body_timeout_s=4, api_keys_file=keys)
-    served.http.headers["Authorization"] = f"Bearer {text}"
+    served.http.headers.update(bearer(text))
     address = urlsplit(str(served.http.base_url))
 
-    def connect() -> socket.socket:
+    def connect():
         return opened.enter_context(
             socket.create_connection((address.hostname, address.port), timeout=20)
         )
 
-    def ask() -> int:
+    def ask():
         return served.http.get("/v1/galleries").status_code
 
     assert ask() == 200
@@ -126,7 +135,7 @@ def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_
         assert len(list(Path(f"/proc/{served.process.pid}/fd").iterdir())) < 230
         # A silent connection is closed, also where its client stays.
         assert all(rest_of(connection) == b"" for connection in silent)
-    fresh = httpx.get(f"{served.http.base_url}/v1/galleries", headers=served.http.headers)
+    fresh = httpx.get(f"{served.http.base_url}/v1/galleries", headers=bearer(text))
     assert fresh.status_code == 200
     assert served.stop() == 0
     assert len(served.log.read_text()) < 50_000
@@ -134,8 +143,7 @@ def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_
 
 def test_a_body_that_comes_without_end_after_its_refusal_is_cut_off(connect):
     connection = connect()
-    sent = request(b"POST", CROPS.encode(), FORM[:-2], CHUNKED)
-    connection.sendall(sent.replace(b"Connection: close\r\n", b""))
+    connection.sendall(post(CHUNKED).replace(b"Connection: close\r\n", b""))
     piece = b"%x\r\n%s\r\n" % (65_536, bytes(65_536))
     began = time.monotonic()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -170,54 +178,23 @@ BROKEN = {
     "50,000 headers": request(b"GET", b"/livez", *[b"X-A: b"] * 50_000),
     "a query of 1 MB": request(b"GET", b"/livez?a=" + b"a" * 1_000_000),
     "a query of 30,000 names": request(b"GET", b"/v1/galleries?" + b"&".join([b"a"] * 30_000)),
-    "a length below nothing": request(b"POST", CROPS.encode(), FORM[:-2], b"Content-Length: -1"),
-    "a length with a sign": request(b"POST", CROPS.encode(), FORM[:-2], b"Content-Length: +9"),
-    "a length in hex": request(b"POST", CROPS.encode(), FORM[:-2], b"Content-Length: 0x9"),
-    "a length of 5,000 digits": request(
-        b"POST", CROPS.encode(), FORM[:-2], b"Content-Length: " + b"9" * 5_000
-    ),
-    "two lengths": request(
-        b"POST", CROPS.encode(), FORM[:-2], b"Content-Length: 9", b"Content-Length: 8"
-    ),
-    "two lengths in one": request(b"POST", CROPS.encode(), FORM[:-2], b"Content-Length: 9, 8"),
-    "a length and chunks": request(
-        b"POST",
-        CROPS.encode(),
-        FORM[:-2],
+    "a length below nothing": length(b"-1"),
+    "a length with a sign": length(b"+9"),
+    "a length in hex": length(b"0x9"),
+    "a length of 5,000 digits": length(b"9" * 5_000),
+    "two lengths": post(b"Content-Length: 9", b"Content-Length: 8"),
+    "two lengths in one": length(b"9, 8"),
+    "a length and chunks": post(
         b"Content-Length: 4",
-        b"Transfer-Encoding: chunked",
+        CHUNKED,
         body=b"0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
-    "chunks twice": request(
-        b"POST",
-        CROPS.encode(),
-        FORM[:-2],
-        b"Transfer-Encoding: chunked, chunked",
-        body=b"0\r\n\r\n",
-    ),
-    "chunks that are no chunks": request(
-        b"POST", CROPS.encode(), FORM[:-2], b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"
-    ),
-    "a chunk of -1": request(
-        b"POST", CROPS.encode(), FORM[:-2], b"Transfer-Encoding: chunked", body=b"-1\r\nx\r\n"
-    ),
-    "a chunk of 30 digits": request(
-        b"POST", CROPS.encode(), FORM[:-2], b"Transfer-Encoding: chunked", body=b"f" * 30 + b"\r\n"
-    ),
-    "a chunk's extension of 1 MB": request(
-        b"POST",
-        CROPS.encode(),
-        FORM[:-2],
-        b"Transfer-Encoding: chunked",
-        body=b"1;" + b"a" * 1_000_000,
-    ),
-    "chunks that end wrongly": request(
-        b"POST",
-        CROPS.encode(),
-        FORM[:-2],
-        b"Transfer-Encoding: chunked",
-        body=b"1\r\nxy\r\n0\r\n\r\n",
-    ),
+    "chunks twice": chunks(b"0\r\n\r\n", b"chunked, chunked"),
+    "chunks that are no chunks": chunks(b"0\r\n\r\n", b"xchunked"),
+    "a chunk of -1": chunks(b"-1\r\nx\r\n"),
+    "a chunk of 30 digits": chunks(b"f" * 30 + b"\r\n"),
+    "a chunk's extension of 1 MB": chunks(b"1;" + b"a" * 1_000_000),
+    "chunks that end wrongly": chunks(b"1\r\nxy\r\n0\r\n\r\n"),
 }
 
 
@@ -236,17 +213,11 @@ ANSWERS = {
 def test_what_is_no_proper_request_has_its_one_answer(besieged, ask, name):
     answer = ask(BROKEN[name])
     assert statuses(answer) == ANSWERS.get(name, [400])
+    assert b"gmn_http" not in answer
     # The server itself answers bytes that are not HTTP; other errors are problem documents.
     if ANSWERS.get(name) != [200] and b"Invalid HTTP request received." not in answer:
         problem = json.loads(answer.rpartition(b"\r\n\r\n")[2])
         assert "; " in problem["detail"]
-
-
-def test_a_length_that_is_told_twice_is_400_and_nothing_follows(ask):
-    answer = ask(BROKEN["a length and chunks"])
-    assert statuses(answer) == [400]
-    assert b"Transfer-Encoding; send one of the two" in answer
-    assert b"gmn_http" not in answer
 
 
 def test_requests_in_one_piece_are_answered_one_by_one(ask):
@@ -256,50 +227,15 @@ def test_requests_in_one_piece_are_answered_one_by_one(ask):
 
 def test_a_client_that_asks_first_is_told_to_go_on_or_not_to(connect):
     whole = PART + END
-    length = b"Content-Length: %d" % len(whole)
+    expect = b"Expect: 100-continue"
     connection = connect()
-    connection.sendall(request(b"POST", CROPS.encode(), FORM[:-2], length, b"Expect: 100-continue"))
+    connection.sendall(post(b"Content-Length: %d" % len(whole), expect))
     assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
     connection.sendall(whole)
     assert statuses(rest_of(connection)) == [422]
-    too_long = b"Content-Length: 99000000"
     connection = connect()
-    connection.sendall(
-        request(b"POST", CROPS.encode(), FORM[:-2], too_long, b"Expect: 100-continue")
-    )
+    connection.sendall(post(b"Content-Length: 99000000", expect))
     assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
-
-
-@pytest.mark.slow
-def test_a_query_is_answered_beside_eight_uploads_that_drip_and_those_are_soon_dropped(
-    start, drawn_crops
-):
-    running = start(body_timeout_s=SECONDS)
-    address = urlsplit(str(running.http.base_url))
-    length = b"Content-Length: %d" % (64 * 1024 * 1024)
-    with contextlib.ExitStack() as opened:
-        dripping = []
-        for _ in range(8):
-            connection = socket.create_connection((address.hostname, address.port), timeout=20)
-            dripping.append(opened.enter_context(connection))
-            connection.sendall(request(b"POST", b"/v1/pairs", FORM[:-2], length) + PART[:-2])
-        began = time.monotonic()
-        left = set(dripping)
-        answered = []
-        while left and time.monotonic() - began < 20 * SECONDS:
-            for connection in list(left):
-                connection.setblocking(False)
-                with contextlib.suppress(BlockingIOError):
-                    if connection.recv(4096).startswith(b"HTTP/1.1 408"):
-                        left.discard(connection)
-                        continue
-                # 16 KiB a second.
-                with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-                    connection.send(b"x" * 4096)
-            answered.append(running.query("default", drawn_crops[0].png).status_code)
-            time.sleep(0.25)
-    assert not left
-    assert set(answered) == {200}
 
 
 @pytest.mark.parametrize(
@@ -311,16 +247,14 @@ def test_a_query_is_answered_beside_eight_uploads_that_drip_and_those_are_soon_d
     ids=["fields", "files"],
 )
 def test_a_form_of_an_import_holds_one_file_and_a_few_short_fields(besieged, connect, part):
-    imports = b"/v1/galleries/default/imports"
     before = held_mb(besieged.process)
-    sent = 0
     connection = connect()
+    imports = b"/v1/galleries/default/imports"
     connection.sendall(request(b"POST", imports, FORM[:-2], CHUNKED))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for number in range(150):
             piece = part % number + b"a" * 1_000_000 + b"\r\n"
             connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
-            sent += 1
         connection.sendall(b"0\r\n\r\n")
     assert statuses(rest_of(connection)) == [400]
     assert held_mb(besieged.process) - before < 40

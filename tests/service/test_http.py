@@ -1,16 +1,13 @@
 """Errors, limits, pages and metrics."""
 
-from __future__ import annotations
-
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
-import schemathesis
 
-from tests.outside import problem
+from tests.outside import problem, refused_fields
 from tests.service.conftest import files
 
 
@@ -20,37 +17,33 @@ from tests.service.conftest import files
         ("GET", "/v1/nothing", 404, "not_found"),
         ("PUT", "/v1/galleries", 405, "method_not_allowed"),
         ("GET", "/v1/galleries/nobody", 404, "unknown_gallery"),
-        ("GET", "/v1/galleries/nobody/crops", 404, "unknown_gallery"),
         ("GET", "/v1/galleries/default/crops/none", 404, "unknown_crop"),
         ("GET", "/v1/galleries/default/crops?limit=0", 422, "invalid_field"),
-        ("GET", "/v1/galleries/default/crops?cursor=x", 422, "invalid_field"),
-        ("GET", "/v1/galleries/default/crops?identiy=a", 422, "invalid_field"),
-        ("GET", "/v1/galleries/default/identities?page=2", 422, "invalid_field"),
         ("GET", f"/v1/model?gallery_size={10**400}", 422, "invalid_field"),
         ("POST", "/v1/galleries", 422, "invalid_field"),
-        ("POST", "/v1/galleries?name=lobby", 422, "invalid_field"),
         ("DELETE", "/v1/galleries/default", 409, "gallery_conflict"),
-        ("POST", "/v1/galleries/default/crops", 422, "invalid_field"),
-        ("POST", "/v1/galleries/default/queries", 422, "invalid_field"),
     ],
 )
 def test_every_error_is_a_problem_document(served, method, path, status, code):
-    answer = served.http.request(method, path)
-    problem = answer.json()
-    assert answer.status_code == problem["status"] == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert problem["type"] == f"urn:gmn:problem:{code}"
-    assert problem["title"]
-    assert problem["detail"]
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    answer = served.http.request(method, path, headers={"X-Request-ID": "door-7"})
+    assert problem(answer) == (status, code)
+    document = answer.json()
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    assert document["request_id"] == answer.headers["x-request-id"] == "door-7"
 
 
-def test_a_wrong_method_is_told_every_right_one(served):
-    assert served.http.put("/v1/galleries").headers["allow"] == "GET, POST"
-    assert served.http.put("/v1/galleries/default").headers["allow"] == "DELETE, GET, PATCH"
-    assert served.http.put("/v1/galleries/default/identities/a/b").headers["allow"] == (
-        "DELETE, GET, PATCH"
-    )
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("galleries", "GET, POST"),
+        ("galleries/default", "DELETE, GET, PATCH"),
+        ("galleries/default/identities/a/b", "DELETE, GET, PATCH"),
+    ],
+)
+def test_a_wrong_method_is_told_every_right_one(served, path, methods):
+    assert served.http.put(f"/v1/{path}").headers["allow"] == methods
 
 
 @pytest.mark.parametrize("path", ["/livez", "/v1/model", "/v1/galleries/default", "/v1/nothing"])
@@ -68,9 +61,7 @@ def test_head_of_a_stream_that_has_no_end_is_405(served):
     assert answer.headers["allow"] == "GET"
 
 
-def test_a_request_keeps_the_id_that_its_client_gave_it(served):
-    answer = served.http.get("/livez", headers={"X-Request-ID": "door-7"})
-    assert answer.headers["x-request-id"] == "door-7"
+FORM = "multipart/form-data; boundary=b"
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -78,91 +69,80 @@ def test_a_body_over_the_limit_is_413(served, announced):
     start = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
     body = start + b"x" * 2_500_000 + b"\r\n--b--\r\n"
     content = body if announced else iter([body[:1_000_000], body[1_000_000:]])
-    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    headers = {"Content-Type": FORM}
     answer = served.http.post("/v1/galleries/default/crops", content=content, headers=headers)
     assert problem(answer) == (413, "body_too_large")
     assert served.http.get("/livez").status_code == 200
 
 
+BAD_REQUEST = (400, "bad_request")
+NO_FORM = (415, "unsupported_media_type")
+NAMED = b'--b\r\nContent-Disposition: form-data; name="+2AA-"\r\n\r\n+2AA-\r\n--b--\r\n'
+
+
+@pytest.mark.parametrize("path", ["galleries/default/crops", "galleries/default/queries", "pairs"])
 @pytest.mark.parametrize(
-    ("declared", "body"),
+    ("declared", "body", "expected"),
     [
-        ("multipart/form-data", b"--b\r\nx"),
-        ("multipart/form-data; boundary=b", b"garbage"),
-        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx"),
+        ("multipart/form-data", b"--b\r\nx", BAD_REQUEST),
+        (FORM, b"garbage", BAD_REQUEST),
+        (FORM, b"--b\r\nContent-Disposition: form-data\r\n\r\nx", BAD_REQUEST),
+        (f"{FORM}; charset=utf-7", NAMED, NO_FORM),
+        ("application/json", NAMED, NO_FORM),
+        ("image/png", NAMED, NO_FORM),
     ],
 )
-def test_a_broken_multipart_body_is_a_clients_error(served, declared, body):
-    headers = {"Content-Type": declared}
-    answer = served.http.post("/v1/galleries/default/crops", content=body, headers=headers)
-    assert problem(answer) == (400, "bad_request")
+def test_a_body_that_is_no_whole_form_is_refused_and_the_form_named(
+    served, path, declared, body, expected
+):
+    answer = served.http.post(f"/v1/{path}", content=body, headers={"Content-Type": declared})
+    assert problem(answer) == expected
     assert "multipart/form-data" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "declared", ["application/json", "image/png", "multipart/form-data; boundary=b; charset=utf-7"]
-)
-@pytest.mark.parametrize(
-    "path", ["/galleries/default/crops", "/galleries/default/queries", "/pairs"]
-)
-def test_a_body_that_is_no_form_is_415_and_the_form_named(served, path, declared):
-    headers = {"Content-Type": declared}
-    body = b'--b\r\nContent-Disposition: form-data; name="+2AA-"\r\n\r\n+2AA-\r\n--b--\r\n'
-    answer = served.http.post(f"/v1{path}", content=body, headers=headers)
-    assert answer.status_code == 415
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert "multipart/form-data" in answer.json()["detail"]
-
-
-def test_an_invented_method_is_no_label_of_a_metric(served):
-    assert served.http.request("SNOOP", "/livez").status_code == 405
-    metrics = served.http.get("/metrics").text
-    assert "SNOOP" not in metrics
-    assert 'method="other",route="/livez",status="405"' in metrics
-
-
-def test_more_images_than_a_request_may_have_are_422(served, gallery, drawn_crops):
-    answer = served.enroll(gallery, *[drawn_crops[0].png] * 25)
+def test_more_images_than_a_request_may_have_are_422(served, gallery, images):
+    answer = served.enroll(gallery, *[images[0]] * 25)
     assert answer.status_code == 422
     assert "GMN_MAX_IMAGES_PER_REQUEST" in answer.json()["detail"]
 
 
-def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, drawn_crops):
+def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, images):
     served = start(max_cost=10)
-    images = [crop.png for crop in drawn_crops[:8]]
     # One is worked on, 32 wait, and there is no place for the others to wait in.
     with ThreadPoolExecutor(48) as clients:
-        answers = list(clients.map(lambda _: served.query("default", *images), range(96)))
+        answers = list(clients.map(lambda _: served.query("default", *images[:8]), range(96)))
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert {answer.status_code for answer in answers} == {200, 429}
-    assert served.query("default", *images).status_code == 200
+    assert served.query("default", *images[:8]).status_code == 200
     served.kill()
 
 
-def test_a_client_that_left_is_dropped(served, gallery, drawn_crops):
-    images = files(*(crop.png for crop in drawn_crops))
-    request = served.http.build_request("POST", f"/v1/galleries/{gallery}/queries", files=images)
+def test_a_client_that_left_is_dropped(served, gallery, images):
+    request = served.http.build_request(
+        "POST", f"/v1/galleries/{gallery}/queries", files=files(*images)
+    )
     served.drops_who_left(request, "")
 
 
 @pytest.mark.parametrize(
     "headers", [{"Origin": "https://elsewhere.example"}, {"Host": "rebound.example"}]
 )
-def test_a_page_of_another_site_is_refused(served, headers):
+def test_a_page_of_another_site_is_refused_and_one_of_the_service_is_not(served, headers):
     answer = served.http.delete("/v1/galleries/none", headers=headers)
     assert problem(answer) == (403, "cross_origin")
-
-
-def test_a_page_of_the_service_itself_is_welcome(served):
     origin = str(served.http.base_url).rstrip("/")
     assert served.http.get("/v1/galleries", headers={"Origin": origin}).status_code == 200
 
 
-def test_metrics_count_requests_images_and_problems(served, gallery, drawn_crops):
-    served.enroll(gallery, drawn_crops[0].png, b"no image")
+def test_metrics_count_requests_images_and_problems(served, gallery, images):
+    served.enroll(gallery, images[0], b"no image")
+    assert served.http.request("SNOOP", "/livez").status_code == 405
     metrics = served.http.get("/metrics").text
+    # An invented method is no label.
+    assert "SNOOP" not in metrics
+    assert 'method="other",route="/livez",status="405"' in metrics
     route = "/v1/galleries/{gallery}/crops"
     assert f'gmn_http_requests_total{{method="POST",route="{route}",status="207"}}' in metrics
     assert 'gmn_problems_total{code="not_an_image"}' in metrics
@@ -183,64 +163,38 @@ def test_the_docs_page_loads_nothing_from_elsewhere(served):
     assert "://" not in re.sub(r"http://www\.w3\.org\S*", "", page.text.split("<body>")[0])
 
 
-def test_the_openapi_document_describes_every_call_with_its_errors(served):
+def test_the_openapi_document_describes_every_call_and_has_examples_of_its_errors(served):
     document = served.read("/openapi.json")
+    schemas = document["components"]["schemas"]
+    names = []
     for path, calls in document["paths"].items():
         for call in calls.values():
+            names.append(call["operationId"])
             assert call["description"], path
             assert {"422", "500", "503"} <= call["responses"].keys(), path
-    enrol = document["paths"]["/v1/galleries/{gallery}/crops"]["post"]
-    assert {"201", "207", "404", "409", "413", "429", "507"} <= enrol["responses"].keys()
-    assert "multipart/form-data" in enrol["requestBody"]["content"]
-    assert "Problem" in document["components"]["schemas"]
-
-
-def test_every_error_of_every_call_has_examples_of_its_own(served):
-    document = served.read("/openapi.json")
-    for path, calls in document["paths"].items():
-        for method, call in calls.items():
             for status, answer in call["responses"].items():
                 if int(status) >= 400:
                     (content,) = answer["content"].values()
-                    assert content["examples"], (method, path, status)
+                    assert content["examples"], (path, status)
                     for code, example in content["examples"].items():
                         assert example["value"]["status"] == int(status)
                         assert example["value"]["type"] == f"urn:gmn:problem:{code}"
                         assert example["value"]["detail"]
-
-
-def test_the_document_lists_the_errors_of_fields_and_the_types_of_problems(served, gallery):
-    schemas = served.read("/openapi.json")["components"]["schemas"]
-    problem = served.http.post(f"/v1/galleries/{gallery}/queries", data={"top_k": "x"}).json()
-    known, _ = schemas["Problem"]["properties"]["type"]["anyOf"]
-    assert problem["type"] in known["enum"]
-    assert set(problem) <= set(schemas["Problem"]["properties"])
-    assert set(problem["errors"][0]) == set(schemas["FieldProblem"]["properties"])
-    assert schemas["Problem"]["required"] == ["type", "title", "status", "detail"]
-
-
-def test_the_openapi_document_is_valid_and_names_calls_and_fields_once(served):
-    document = served.read("/openapi.json")
-    schemathesis.openapi.from_dict(document).validate()
-    calls = [call for calls in document["paths"].values() for call in calls.values()]
-    names = [call["operationId"] for call in calls]
+            parameters = {parameter["name"] for parameter in call.get("parameters", [])}
+            for content in call.get("requestBody", {}).get("content", {}).values():
+                form = schemas[content["schema"]["$ref"].rpartition("/")[2]]
+                assert not parameters & form["properties"].keys()
     assert len(set(names)) == len(names)
-    assert {"enroll_crops", "query_gallery", "create_gallery", "forget_identity"} <= set(names)
     assert max(map(len, names)) <= 20
-    for call in calls:
-        parameters = {parameter["name"] for parameter in call.get("parameters", [])}
-        for content in call.get("requestBody", {}).get("content", {}).values():
-            name = content["schema"]["$ref"].rpartition("/")[2]
-            assert not parameters & document["components"]["schemas"][name]["properties"].keys()
 
 
 def test_a_choice_that_is_left_empty_counts_as_not_sent_and_is_no_choice_of_the_document(
-    served, filled, drawn_crops
+    served, filled, images
 ):
     schemas = served.read("/openapi.json")["components"]["schemas"]
     for form, field in (("PairForm", "scoring"), ("QueryForm", "operating_point")):
         assert "" not in schemas[form]["properties"][field]["enum"]
-    answer = served.query(filled, drawn_crops[0].png, operating_point="", scoring="")
+    answer = served.query(filled, images[0], operating_point="", scoring="")
     assert answer.status_code == 200
 
 
@@ -249,67 +203,48 @@ def test_the_model_describes_itself(served, tiny_artefact):
 
     description = load_artefact(tiny_artefact).description
     model = served.read("/v1/model")
-    assert model["artefact_fingerprint"] == description.artefact_fingerprint
-    assert model["embedding_fingerprint"] == description.embedding_fingerprint
+    for name in ("artefact_fingerprint", "embedding_fingerprint"):
+        assert model[name] == getattr(description, name)
     assert [model[name] for name in ("device", "runtime", "dtype")] == ["cpu", "torch", "float32"]
-    assert (
-        model["operating_points"]["mnet"]["far_1e-3"]
-        >= (model["operating_points"]["mnet"]["far_1e-2"])
-    )
+    thresholds = model["operating_points"]["mnet"]
+    assert thresholds["far_1e-3"] >= thresholds["far_1e-2"]
+
+
+INVERTED = {
+    "captured_after": "2026-03-02T00:00:00Z",
+    "captured_before": "2026-03-01T00:00:00Z",
+}
 
 
 @pytest.mark.parametrize(
-    ("path", "fields", "named"),
+    "fields",
     [
-        ("/crops", {"metadata": "no JSON"}, {"metadata"}),
-        ("/crops", {"captured_at": "yesterday"}, {"captured_at"}),
-        ("/crops", {"camera": "a,b"}, {"camera"}),
-        ("/crops", {"identity": ["Ann", "Bob"]}, {"identity"}),
-        ("/queries", {"crop_id": "x"}, {"crop_id"}),
-        ("/queries", {"camera_disjoint": "true"}, {"camera_disjoint"}),
-        ("/queries", {"top_k": "ten"}, {"top_k"}),
-        ("/queries", {"group_by": "colour"}, {"group_by"}),
-        ("/queries", {"operating_point": "far_1e-9"}, {"operating_point"}),
-        ("/queries", {"captured_before": "2026-03-01T09:30:00"}, {"captured_before"}),
-        (
-            "/queries",
-            {
-                "captured_after": "2026-03-02T00:00:00Z",
-                "captured_before": "2026-03-01T00:00:00Z",
-            },
-            {"captured_after", "captured_before"},
-        ),
-        ("/queries", {"mode": "separate", "top_k": 10_001}, {"top_k"}),
+        {"crop_id": "x"},
+        {"camera_disjoint": "true"},
+        {"top_k": "ten"},
+        {"group_by": "colour"},
+        {"operating_point": "far_1e-9"},
+        {"captured_before": "2026-03-01T09:30:00"},
+        INVERTED,
     ],
+    ids=" ".join,
 )
-def test_a_refused_field_is_named_in_errors(served, gallery, drawn_crops, path, fields, named):
-    images = files(drawn_crops[0].png)
-    url = f"/v1/galleries/{gallery}{path}"
-    problem = served.http.post(url, files=images, data=fields).json()
-    assert problem["type"] == "urn:gmn:problem:invalid_field"
-    assert {error["field"] for error in problem["errors"]} == named
-    assert all(error["message"] in problem["detail"] for error in problem["errors"])
-
-
-def test_a_sentence_about_two_fields_is_answered_once(served, gallery):
-    times = {"captured_after": "2026-03-02T00:00:00Z", "captured_before": "2026-03-01T00:00:00Z"}
-    problem = served.query(gallery, crop_id="x", **times).json()
-    assert problem["detail"] == (
-        "captured_after, captured_before: the first is later than the second, so no crop "
-        "can pass; swap them"
-    )
+def test_a_refused_field_is_named_in_errors(served, gallery, images, fields):
+    answer = served.query(gallery, images[0], **fields)
+    assert problem(answer) == (422, "invalid_field")
+    assert refused_fields(answer) == {*fields}
+    for error in answer.json()["errors"]:
+        assert answer.json()["detail"].count(error["message"]) == 1
 
 
 def test_a_request_without_images_names_the_field(served, gallery):
-    problem = served.http.post(f"/v1/galleries/{gallery}/crops").json()
-    assert [error["field"] for error in problem["errors"]] == ["images"]
+    assert refused_fields(served.http.post(f"/v1/galleries/{gallery}/crops")) == {"images"}
 
 
 def test_a_name_that_cannot_name_a_gallery_is_refused_in_a_sentence(served):
-    problem = served.http.post("/v1/galleries", data={"name": "a/b"}).json()
-    assert "letters, digits, dots" in problem["detail"]
-    assert "pattern" not in problem["detail"]
-    assert [error["field"] for error in problem["errors"]] == ["name"]
+    answer = served.http.post("/v1/galleries", data={"name": "a/b"})
+    assert refused_fields(answer) == {"name"}
+    assert "letters, digits, dots" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -339,19 +274,17 @@ def test_a_misspelt_field_is_answered_with_the_one_that_was_meant(
     ],
 )
 def test_an_unknown_query_parameter_is_refused_on_every_call(served, path):
-    answer = served.http.get(f"{path}?foo=1")
-    assert answer.status_code == 422
-    assert [error["field"] for error in answer.json()["errors"]] == ["foo"]
+    assert refused_fields(served.http.get(f"{path}?foo=1")) == {"foo"}
 
 
-def test_milliseconds_are_rounded_and_new_crops_have_a_location(served, gallery, drawn_crops):
+def test_milliseconds_are_rounded_and_new_crops_have_a_location(served, gallery, images):
     url = f"/v1/galleries/{gallery}/crops"
-    one = served.enroll(gallery, drawn_crops[0].png)
+    one = served.enroll(gallery, images[0])
     assert one.headers["location"] == f"{url}/{one.json()['results'][0]['crop_id']}"
     assert served.http.get(one.headers["location"]).status_code == 200
-    several = served.enroll(gallery, drawn_crops[1].png, drawn_crops[2].png)
+    several = served.enroll(gallery, images[1], images[2])
     assert several.headers["location"] == url
-    timing = served.query(gallery, drawn_crops[0].png).json()["timing_ms"]
+    timing = served.query(gallery, images[0]).json()["timing_ms"]
     assert all(value == round(value, 2) for value in timing.values())
 
 
