@@ -22,7 +22,7 @@ from service.settings import Settings
 
 def test_the_loop_does_other_work_while_a_long_list_is_written():
     embedded = Embedding(embedding=[0.1] * 2048)
-    answer = Embeddings(embedding_fingerprint="x", dimension=2048, results=[embedded] * 128)
+    answer = Embeddings(embedding_fingerprint="x", dimension=2048, results=[embedded] * 512)
 
     async def turns_meanwhile():
         turns = 0
