@@ -11,41 +11,49 @@ from model.crops.manifest import ManifestProblem, read_manifest
 from tests.hostile.pictures import drawn, encoded
 
 HEAD = b"path,identity,camera\n"
-CASES = {
+ONE = HEAD + b"a.png,1,c1\n"
+EARLY = b"0001-01-01T00:00:00+23:59"
+LATE = b"9999-12-31T23:59:59-23:59"
+WHOLE = {
     "nothing": (b"", "the header lacks path"),
     "a header alone": (HEAD, "has no rows"),
-    "UTF-16": ((HEAD + b"a.png,1,c1\n").decode().encode("utf-16"), "not a UTF-8 CSV file"),
-    "UTF-32": ((HEAD + b"a.png,1,c1\n").decode().encode("utf-32"), "not a UTF-8 CSV file"),
-    "Latin-1": (HEAD + "a.png,ü,c1\n".encode("latin-1"), "not a UTF-8 CSV file"),
-    "half of a surrogate pair": (HEAD + b"a.png,\xed\xa0\x80,c1\n", "not a UTF-8 CSV file"),
-    "NUL in a path": (HEAD + b"a\0.png,1,c1\n", "line 2: a\ufffd.png: cannot be opened"),
+    "a missing column": (b"path,identity\n", "lacks camera; it must be path,identity,camera"),
+    "UTF-16": (ONE.decode().encode("utf-16"), "not a UTF-8 CSV file"),
+    "UTF-32": (ONE.decode().encode("utf-32"), "not a UTF-8 CSV file"),
     "NULs": (bytes(5_000), "header lacks"),
-    "a field of 200,000": (HEAD + b"a.png," + b"x" * 200_000 + b",c1\n", "field larger than field"),
-    "a line of 2,000,000": (HEAD + b"a.png,1,c1\n" + b"," * 2_000_000, "line 3: is over 1,000,000"),
+    "a line of 2,000,000": (ONE + b"," * 2_000_000, "line 3: is over 1,000,000"),
     "a header of 2,000,000": (b"," * 2_000_000, "line 1: is over 1,000,000"),
-    "an open quote": (HEAD + b'"a.png,1,c1\n' * 3, "not a UTF-8 CSV file"),
-    "a quote amid": (HEAD + b'"a".png,1,c1\n', "not a UTF-8 CSV file"),
     "columns by semicolons": (b"path;identity;camera\na.png;1;c1\n", "the header lacks"),
     "columns in capitals": (b"PATH,IDENTITY,CAMERA\na.png,1,c1\n", "the header lacks"),
-    "too many values": (HEAD + b"a.png,1,c1,2,3\n", "line 2: more values than columns"),
-    "too few values": (HEAD + b"a.png,1\n", "line 2: camera is empty"),
-    "a path of 10,000": (HEAD + b"n" * 10_000 + b",1,c1\n", "cannot be opened|no such file"),
-    "a folder": (HEAD + b".,1,c1\n", "is a folder"),
-    "a loop of links": (HEAD + b"loop.png,1,c1\n", "cannot be opened|no such file"),
     "JSON": (b'{"path": "a.png", "identity": "1", "camera": "c1"}\n', "the header lacks"),
     "deep JSON": (b"[" * 500_000, "the header lacks|field larger"),
-    "no time": (b"path,identity,camera,captured_at\na.png,1,c1,1e999\n", "is not RFC 3339"),
-    "before all time": (
-        b"path,identity,camera,captured_at\na.png,1,c1,0001-01-01T00:00:00+23:59\n",
-        "is not RFC 3339",
-    ),
-    "after all time": (
-        b"path,identity,camera,captured_at\na.png,1,c1,9999-12-31T23:59:59-23:59\n",
-        "is not RFC 3339",
-    ),
-    "a split that rings": (b"path,identity,camera,split\na.png,1,c1,\a\a\n", "split '\ufffd"),
-    "one file twice": (HEAD + b"a.png,1,c1\n./a.png,1,c1\n", "listed already on line 2"),
+    "one file twice": (ONE + b"./a.png,1,c1\n", "line 3: ./a.png is listed already on line 2"),
 }
+ROWS = {
+    "Latin-1": ("a.png,ü,c1".encode("latin-1"), "not a UTF-8 CSV file"),
+    "half of a surrogate pair": (b"a.png,\xed\xa0\x80,c1", "not a UTF-8 CSV file"),
+    "an open quote": (b'"a.png,1,c1', "not a UTF-8 CSV file"),
+    "a quote amid": (b'"a".png,1,c1', "not a UTF-8 CSV file"),
+    "a field of 200,000": (b"a.png," + b"x" * 200_000 + b",c1", "field larger than field"),
+    "too many values": (b"a.png,1,c1,2,3,4,5", "line 2: more values than columns"),
+    "too few values": (b"a.png,1", "line 2: camera is empty"),
+    "no path": (b",1,c1", "line 2: path is empty"),
+    "no identity": (b"a.png, ,c1", "line 2: identity is empty"),
+    "no such file": (b"c.png,1,c1", "line 2: c.png: no such file"),
+    "NUL in a path": (b"a\0.png,1,c1", "line 2: a\ufffd.png: cannot be opened"),
+    "a path of 10,000": (b"n" * 10_000 + b",1,c1", "cannot be opened|no such file"),
+    "a folder": (b".,1,c1", "is a folder"),
+    "a loop of links": (b"loop.png,1,c1", "cannot be opened|no such file"),
+    "no time": (b"a.png,1,c1,1e999", "is not RFC 3339"),
+    "a time without a zone": (b"a.png,1,c1,2024-05-01T12:00:00", "is not RFC 3339"),
+    "before all time": (b"a.png,1,c1," + EARLY, "is not RFC 3339"),
+    "after all time": (b"a.png,1,c1," + LATE, "is not RFC 3339"),
+    "metadata that are a list": (b"a.png,1,c1,,[1]", "line 2: metadata"),
+    "deep metadata": (b"a.png,1,c1,," + b"[" * 100_000, "line 2: metadata"),
+    "a split that rings": (b"a.png,1,c1,,,\a\a", "split '\ufffd"),
+}
+COLUMNS = b"path,identity,camera,captured_at,metadata,split\n"
+CASES = WHOLE | {name: (COLUMNS + row + b"\n", why) for name, (row, why) in ROWS.items()}
 TAKEN = {
     "a mark of the byte order": b"\xef\xbb\xbf" + HEAD + b"a.png,0001,c1\n",
     "lines as Windows ends them": HEAD.replace(b"\n", b"\r\n") + b"a.png,0001,c1\r\n\r\n",
@@ -68,10 +76,12 @@ def write(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("content", "why"), CASES.values(), ids=CASES)
-def test_a_hostile_manifest_is_refused_and_says_where(write, content, why) -> None:
+def test_a_hostile_manifest_is_refused_and_says_where(write, tmp_path, content, why) -> None:
     with pytest.raises(ManifestProblem, match=why) as refused:
         read_manifest(write(content))
     said = str(refused.value)
+    assert said.startswith(str(tmp_path))
+    assert len(said.splitlines()) == 1
     assert "; " in said or "such as 2024" in said or "is not one of" in said
     assert len(said) < 1_000
 

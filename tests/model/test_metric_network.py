@@ -7,7 +7,6 @@ from model.architecture import MetricNetworkConfig
 from model.metric_network import (
     MetricNetwork,
     cosine_similarities,
-    pair_features,
     score_pairs,
 )
 from model.problems import InputProblem
@@ -28,17 +27,21 @@ def trained_like(config: MetricNetworkConfig) -> MetricNetwork:
     return network.eval()
 
 
-def test_square_pair_feature_is_d_times_the_squared_difference() -> None:
-    first = torch.tensor([1.0, 0.0])
-    second = torch.tensor([0.6, 0.8])
-    assert torch.allclose(pair_features(first, second), torch.tensor([0.32, 1.28]))
-
-
-def test_abs_pair_feature_is_root_d_times_the_absolute_difference() -> None:
-    first = torch.tensor([1.0, 0.0])
-    second = torch.tensor([0.6, 0.8])
-    expected = 2**0.5 * torch.tensor([0.4, 0.8])
-    assert torch.allclose(pair_features(first, second, "abs"), expected)
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # d times the squared difference of unit features, and √d times the absolute one.
+        ("square", [0.32, 1.28]),
+        ("abs", [0.4 * 2**0.5, 0.8 * 2**0.5]),
+        # The squared difference of the features themselves.
+        ("raw", [0.0, 16.0]),
+    ],
+)
+def test_pair_features_are_differences_of_each_coordinate(kind, expected) -> None:
+    network = MetricNetwork(2, MetricNetworkConfig(pair_feature=kind))
+    first = network.comparable(torch.tensor([3.0, 0.0]))
+    second = network.comparable(torch.tensor([3.0, 4.0]))
+    assert torch.allclose(network.pair_features(first, second), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
@@ -47,14 +50,6 @@ def test_scores_are_symmetric(config: MetricNetworkConfig) -> None:
     features = torch.randn(9, DIMENSION)
     scores = score_pairs(network, features, features)
     assert torch.equal(scores, scores.T)
-
-
-def test_raw_pair_feature_is_the_squared_difference_of_the_features_themselves() -> None:
-    network = MetricNetwork(2, MetricNetworkConfig(pair_feature="raw"))
-    first = torch.tensor([3.0, 0.0])
-    second = torch.tensor([1.0, 4.0])
-    pairs = network.pair_features(network.comparable(first), network.comparable(second))
-    assert torch.equal(pairs, torch.tensor([4.0, 16.0]))
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
@@ -93,10 +88,8 @@ def test_chunks_do_not_change_a_score(
 
 def test_no_candidates_give_an_empty_answer() -> None:
     network = trained_like(MetricNetworkConfig(hidden=16))
-    assert score_pairs(network, torch.randn(2, DIMENSION), torch.empty(0, DIMENSION)).shape == (
-        2,
-        0,
-    )
+    scores = score_pairs(network, torch.randn(2, DIMENSION), torch.empty(0, DIMENSION))
+    assert scores.shape == (2, 0)
 
 
 def test_features_of_another_size_are_refused_by_name() -> None:

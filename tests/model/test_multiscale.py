@@ -11,7 +11,6 @@ from model.architecture import EmbedderConfig, HeadConfig, MultiscaleConfig
 from model.artefact import (
     Artefact,
     load_artefact,
-    resolve_artefact,
 )
 from model.backbones import BACKBONES
 from model.embedder import Embedder
@@ -131,13 +130,6 @@ def test_a_neck_may_follow_the_head() -> None:
     assert not torch.equal(embedder.after_neck(features), features)
 
 
-def test_the_head_alone_is_the_papers_baseline() -> None:
-    config = EmbedderConfig(
-        backbone="resnet18", last_stride=2, pooling="average", head=HeadConfig()
-    )
-    assert Embedder(config).eval()(torch.rand(1, 3, 32, 32)).shape == (1, 512)
-
-
 @pytest.mark.parametrize("stages", [(0, 1), (2, 1), (1, 1), (5,), ()])
 def test_stages_that_are_none_are_refused(stages: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError, match="stages"):
@@ -155,10 +147,6 @@ def test_an_embedder_without_the_parts_describes_itself_as_it_always_did() -> No
         "last_stride": 1,
         "pooling": "gem",
     }
-
-
-def test_an_artefact_from_before_the_parts_still_matches_its_fingerprints() -> None:
-    assert load_artefact(resolve_artefact("bundled@1")).description.embedder.multiscale is None
 
 
 def test_a_multiscale_artefact_is_read_back_whole(tiny_artefact: Path, tmp_path: Path) -> None:
