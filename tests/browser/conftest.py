@@ -6,8 +6,6 @@ import contextlib
 import io
 import re
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +13,7 @@ import httpx
 import pytest
 
 import gmn
-from tests.service.conftest import serving
+from tests.service.conftest import files, serving
 
 CHROMIUM = shutil.which("chromium")
 TIMEOUT_MS = 30_000
@@ -25,7 +23,7 @@ PNG = {"name": "person.png", "mimeType": "image/png"}
 # The scope is a module and not the session: while the driver is there, nothing else in this
 # process can run an event loop.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     """Debian's Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
@@ -39,9 +37,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(
-    browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def address(browser, tiny_artefact, tmp_path_factory):
     """Yield the address of a service that asks for no key."""
     place = tmp_path_factory.mktemp("page")
     with serving(tiny_artefact, place / "data") as url:
@@ -49,9 +45,7 @@ def address(
 
 
 @pytest.fixture(scope="module")
-def keyed(
-    browser: Any, tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, str]]:
+def keyed(browser, tiny_artefact, tmp_path_factory):
     """Return the address of a service that asks for keys, and one to query and enrol with."""
     place = tmp_path_factory.mktemp("keyed")
     options = ["--data-dir", str(place / "data"), "--scope", "query,enroll"]
@@ -63,31 +57,20 @@ def keyed(
 
 
 @pytest.fixture
-def http(address: str) -> Iterator[httpx.Client]:
+def http(address):
     """Yield a client of the same service, to compare with the page."""
     with httpx.Client(base_url=address, timeout=60.0) as client:
         yield client
 
 
 @pytest.fixture
-def gallery(http: httpx.Client, drawn_crops: list[Any]) -> str:
+def gallery(http, drawn_crops):
     """Return a gallery of its own for each test, with every drawn crop."""
-    name = f"g{uuid4().hex[:8]}"
-    assert http.post("/v1/galleries", data={"name": name}).status_code == 201
-    answer = http.post(
-        f"/v1/galleries/{name}/crops",
-        files=[("images", ("crop", crop.png)) for crop in drawn_crops],
-        data={
-            "identity": [crop.identity for crop in drawn_crops],
-            "camera": [crop.camera for crop in drawn_crops],
-        },
-    )
-    assert answer.status_code == 201, answer.text
-    return name
+    return new_gallery(http, drawn_crops)
 
 
 @pytest.fixture
-def tab(browser: Any) -> Iterator[Any]:
+def tab(browser):
     """Return a tab on which nothing may go wrong in a script or against the page's policy."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
@@ -104,11 +87,24 @@ def tab(browser: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(tab: Any, address: str, gallery: str) -> Any:
+def page(tab, address, gallery):
     """Return the page, at the test's gallery."""
     tab.goto(f"{address}/#{gallery}/search")
     tab.wait_for_selector("#state .dot.ready")
     return tab
+
+
+def new_gallery(http: httpx.Client, crops: list[Any]) -> str:
+    name = f"g{uuid4().hex[:8]}"
+    assert http.post("/v1/galleries", data={"name": name}).status_code == 201
+    labels = {
+        "identity": [crop.identity for crop in crops],
+        "camera": [crop.camera for crop in crops],
+    }
+    images = files(*(crop.png for crop in crops))
+    answer = http.post(f"/v1/galleries/{name}/crops", files=images, data=labels)
+    assert answer.status_code == 201, answer.text
+    return name
 
 
 def violations(page: Any) -> list[str]:
@@ -142,8 +138,8 @@ def search_for(page: Any, content: bytes) -> None:
 
 
 def ask(http: Any, gallery: str, content: bytes, **fields: Any) -> dict[str, Any]:
-    files = [("images", ("crop", content))]
-    return http.post(f"/v1/galleries/{gallery}/queries", files=files, data=fields).json()
+    path = f"/v1/galleries/{gallery}/queries"
+    return http.post(path, files=files(content), data=fields).json()
 
 
 def press(page: Any, name: str, exact: bool = False) -> None:
@@ -158,3 +154,9 @@ def follow(page: Any, name: str, exact: bool = False) -> None:
 
 def confirm(page: Any, action: str) -> None:
     page.locator("dialog.question").get_by_role("button", name=action, exact=True).click()
+
+
+def fill_in(page: Any, label: str, text: str, action: str) -> None:
+    """Fill in a field of the open question, and confirm it."""
+    page.locator("dialog.question").get_by_label(label).fill(text)
+    confirm(page, action)

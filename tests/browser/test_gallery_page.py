@@ -5,21 +5,19 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, drop, follow, png, press, violations
+from tests.browser.conftest import confirm, drop, fill_in, follow, png, press, violations
 from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_state_line_is_red_while_the_service_is_gone(page: Any) -> None:
+def test_the_state_line_is_red_while_the_service_is_gone(page):
     follow(page, "People")
     page.locator("#people li").first.wait_for()
     page.route("**/*", lambda route: route.abort())
@@ -37,7 +35,7 @@ def test_the_state_line_is_red_while_the_service_is_gone(page: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_panel_is_accessible_and_as_wide_as_a_phone(page: Any, scheme: str) -> None:
+def test_every_panel_is_accessible_and_as_wide_as_a_phone(page, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 390, "height": 844})
     for link in page.locator("nav a").all():
@@ -48,8 +46,8 @@ def test_every_panel_is_accessible_and_as_wide_as_a_phone(page: Any, scheme: str
 
 
 def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
-    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any], tmp_path: Path
-) -> None:
+    page, http, gallery, drawn_crops, tmp_path
+):
     for number, crop in enumerate(drawn_crops[:11]):
         file = tmp_path / "people" / f"new {crop.identity}" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -82,20 +80,26 @@ def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
     )
 
 
-def test_a_folder_that_the_form_cannot_use_is_refused_with_the_remedy(
-    page: Any, tmp_path: Path
-) -> None:
+def test_a_folder_that_cannot_be_used_is_refused_with_the_remedy(page, drawn_crops, tmp_path):
+    def refused(remedy):
+        page.get_by_role("alert").filter(has_text=remedy).wait_for()
+        assert page.locator("#chosen").is_hidden()
+
     (tmp_path / "people").mkdir()
     (tmp_path / "people" / "notes.txt").write_text("no image")
     follow(page, "Enroll")
     page.set_input_files("#enrollment .folder input", tmp_path / "people")
-    page.get_by_role("alert").filter(has_text="The folder holds no picture.").wait_for()
+    refused("The folder holds no picture.")
     (tmp_path / "people" / "manifest.csv").write_text("path,identity\n")
     page.set_input_files("#enrollment .folder input", tmp_path / "people")
-    page.get_by_role("alert").filter(has_text="Pack the folder as a zip file").wait_for()
+    refused("Pack the folder as a zip file")
+    # As a browser answers for a folder that was dropped.
+    page.evaluate("() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error('gone')); }")
+    drop(page, "#enrollment .drop", drawn_crops[0].png)
+    refused("use “Choose a folder”")
 
 
-def test_a_gallery_is_created_set_up_and_deleted(page: Any, http: httpx.Client) -> None:
+def test_a_gallery_is_created_set_up_and_deleted(page, http):
     follow(page, "Galleries")
     new = page.locator("#new-gallery")
     new.get_by_label("Name").fill("yard")
@@ -123,9 +127,7 @@ def test_a_gallery_is_created_set_up_and_deleted(page: Any, http: httpx.Client) 
     assert http.get("/v1/galleries/yard").status_code == 404
 
 
-def test_a_gallery_is_set_back_to_a_snapshot(
-    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
-) -> None:
+def test_a_gallery_is_set_back_to_a_snapshot(page, http, gallery, drawn_crops):
     follow(page, "Galleries")
     page.get_by_text("No snapshot yet.").wait_for()
     press(page, "Take a snapshot")
@@ -145,15 +147,6 @@ def test_a_gallery_is_set_back_to_a_snapshot(
     assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []
 
 
-def test_a_dropped_folder_is_refused_with_the_remedy(page: Any, drawn_crops: list[Any]) -> None:
-    follow(page, "Enroll")
-    # As a browser answers for a folder.
-    page.evaluate("() => { Blob.prototype.arrayBuffer = () => Promise.reject(new Error('gone')); }")
-    drop(page, "#enrollment .drop", drawn_crops[0].png)
-    page.get_by_role("alert").filter(has_text="use “Choose a folder”").wait_for()
-    assert page.locator("#chosen").is_hidden()
-
-
 def people(page: Any) -> list[str]:
     return page.locator("#people .card .name").all_inner_texts()
 
@@ -167,17 +160,14 @@ def person(page: Any, identity: str) -> None:
 def rename(page: Any, identity: str, new: str) -> None:
     person(page, identity)
     press(page, "Rename…")
-    page.get_by_label("New name").fill(new)
-    confirm(page, "Rename")
+    fill_in(page, "New name", new, "Rename")
 
 
 def outcome(page: Any, text: str) -> None:
     page.locator(".news:visible", has_text=text).wait_for()
 
 
-def test_a_person_is_renamed_merged_and_forgotten(
-    page: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_a_person_is_renamed_merged_and_forgotten(page, http, gallery):
     rename(page, "0001", "Ann")
     outcome(page, "0001 is now Ann: 4 pictures.")
     page.get_by_role("heading", name="Ann", exact=True).wait_for()
@@ -198,8 +188,7 @@ def test_a_person_is_renamed_merged_and_forgotten(
     person(page, "0002")
     # The name of a person who is there asks with both side by side, too.
     press(page, "Rename…")
-    page.get_by_label("New name").fill("Ann")
-    confirm(page, "Rename")
+    fill_in(page, "New name", "Ann", "Rename")
     confirm(page, "Merge")
     outcome(page, "0002 is now Ann")
     page.get_by_role("heading", name="Ann", exact=True).wait_for()
@@ -208,13 +197,12 @@ def test_a_person_is_renamed_merged_and_forgotten(
     outcome(page, "Forgotten: 8 pictures removed from the gallery.")
     page.get_by_text("What remains elsewhere").click()
     page.locator(".news li", has_text="In audit log").wait_for()
+    assert "Ann" not in page.evaluate("JSON.stringify(sessionStorage)")
     answer = http.get(f"/v1/galleries/{gallery}/identities").json()
     assert [result["identity"] for result in answer["results"]] == ["0000", "0003", "0004", "0005"]
 
 
-def test_a_person_beyond_the_first_page_is_found(
-    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
-) -> None:
+def test_a_person_beyond_the_first_page_is_found(page, http, gallery, drawn_crops):
     for first in range(0, 120, 40):
         numbers = range(first, first + 40)
         sent = files(*(drawn_crops[0].png + b"%d" % number for number in numbers))
@@ -233,9 +221,7 @@ def test_a_person_beyond_the_first_page_is_found(
     expect(page.locator("#people img").first).to_be_visible()
 
 
-def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
-    page: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(page, http, gallery):
     crops = f"/v1/galleries/{gallery}/crops"
     listed = http.get(crops, params={"identity": "0003"}).json()["results"]
     for hour, crop in enumerate(reversed(listed), 8):
@@ -278,9 +264,7 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(
     assert http.get(crops, params={"identity": "Eve"}).json()["results"] == []
 
 
-def test_crops_without_a_name_are_listed_and_named(
-    page: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_crops_without_a_name_are_listed_and_named(page, http, gallery):
     crops = f"/v1/galleries/{gallery}/crops"
     for identity in ("0004", "0005"):
         taken_away = {"identity": identity, "new_identity": ""}
@@ -306,16 +290,13 @@ def test_crops_without_a_name_are_listed_and_named(
     page.locator("dialog.question").get_by_label("Name").fill("000")
     proposed = page.locator("#names option[value='0003']")
     proposed.wait_for(state="attached")
-    page.locator("dialog.question").get_by_label("Name").fill("Ann")
-    confirm(page, "Name")
+    fill_in(page, "Name", "Ann", "Name")
     outcome(page, "7 pictures are now of Ann.")
     page.get_by_text("There is no picture without a name.").wait_for()
     assert len(http.get(crops, params={"identity": "Ann"}).json()["results"]) == 7
 
 
-def test_crops_without_a_name_are_grouped_and_named_by_group(
-    page: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_crops_without_a_name_are_grouped_and_named_by_group(page, http, gallery):
     crops = f"/v1/galleries/{gallery}/crops"
     for identity in ("0003", "0004", "0005"):
         taken_away = {"identity": identity, "new_identity": ""}
@@ -349,8 +330,8 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(
 
 
 def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
-    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
-) -> None:
+    page, http, gallery, drawn_crops
+):
     scene = io.BytesIO()
     wide = Image.new("RGB", (640, 360), "grey")
     for at, crop in enumerate(drawn_crops[:2]):
@@ -376,9 +357,7 @@ def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
         assert len(crops) == 1
 
 
-def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(
-    page: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(page, http, gallery):
     rename(page, "0001", "Ann")
     outcome(page, "0001 is now Ann")
     identities = f"/v1/galleries/{gallery}/identities"
@@ -397,18 +376,7 @@ def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(
     assert names == ["0000", "0001", "0002", "0003", "0004", "0005"]
 
 
-def test_nothing_done_lately_names_a_forgotten_person(page: Any) -> None:
-    rename(page, "0001", "Ann")
-    outcome(page, "0001 is now Ann")
-    press(page, "Forget…")
-    confirm(page, "Forget")
-    outcome(page, "Forgotten: 4 pictures removed")
-    assert "Ann" not in page.evaluate("JSON.stringify(sessionStorage)")
-
-
-def test_two_people_are_chosen_and_merged_beside_the_opinion_of_the_model(
-    page: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_two_people_are_chosen_and_merged_beside_the_opinion_of_the_model(page, http, gallery):
     asked = {"identity": "0001", "limit": 100}
     alike = http.get(f"/v1/galleries/{gallery}/similar", params=asked).json()["results"]
     (other,) = (crop for crop in alike if crop["identity"] == "0002")
@@ -426,8 +394,8 @@ def test_two_people_are_chosen_and_merged_beside_the_opinion_of_the_model(
 
 
 def test_a_picture_is_enrolled_with_its_file_and_the_time_that_the_file_gives(
-    page: Any, http: httpx.Client, gallery: str, drawn_crops: list[Any]
-) -> None:
+    page, http, gallery, drawn_crops
+):
     photograph = io.BytesIO()
     with Image.open(io.BytesIO(drawn_crops[0].png)) as image:
         exif = image.getexif()

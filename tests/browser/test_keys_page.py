@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +18,7 @@ TEXT = re.compile(r"gmn_[0-9a-f]{12}_[\w-]{43}")
 
 
 @pytest.fixture
-def url(browser: Any, tiny_artefact: Path, tmp_path: Path) -> Iterator[str]:
+def url(browser, tiny_artefact, tmp_path):
     """Yield the address of a service without keys that no other test uses."""
     with serving(tiny_artefact, tmp_path / "data") as address:
         yield address
@@ -47,7 +45,7 @@ def shown_key(page: Any) -> str:
     return key
 
 
-def test_keys_are_made_shown_once_listed_and_revoked(tab: Any, url: str) -> None:
+def test_keys_are_made_shown_once_listed_and_revoked(tab, url):
     tab.emulate_media(color_scheme="dark")
     tab.set_viewport_size({"width": 390, "height": 844})
     tab.goto(f"{url}/#default/galleries")
@@ -93,7 +91,7 @@ def test_keys_are_made_shown_once_listed_and_revoked(tab: Any, url: str) -> None
     assert status(url, root) == 200
 
 
-def test_a_key_that_is_no_administrators_sees_no_keys(tab: Any, keyed: tuple[str, str]) -> None:
+def test_a_key_that_is_no_administrators_sees_no_keys(tab, keyed):
     url, key = keyed
     tab.goto(f"{url}/#default/galleries")
     tab.get_by_role("textbox", name="API key").fill(key)

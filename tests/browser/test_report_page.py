@@ -1,13 +1,12 @@
 """The pages of `gmn evaluate` and `gmn report` in a real browser."""
 
 import csv
-from typing import Any
 
 from tests.conftest import draw_crops
 from training.commands.evaluate import evaluate, report
 
 
-def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser: Any, tiny_artefact, tmp_path):
+def test_no_table_is_cut_off_on_a_page_of_1280_pixels(browser, tiny_artefact, tmp_path):
     for number, crop in enumerate(crops := draw_crops()):
         (tmp_path / f"{number}.png").write_bytes(crop.png)
     with (tmp_path / "people.csv").open("w", newline="") as file:

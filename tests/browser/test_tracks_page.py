@@ -9,13 +9,13 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, follow, press, violations
+from tests.browser.conftest import confirm, fill_in, follow, press, violations
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def tracks(page: Any, http: httpx.Client, gallery: str) -> Any:
+def tracks(page, http, gallery):
     """Open a list of tracks: 17 of two people in the east, and 17 of one in the west."""
     move(http, gallery, "0000", "east", "17")
     move(http, gallery, "0001", "east", "17")
@@ -43,9 +43,7 @@ def list_crops(http: httpx.Client, gallery: str, **asked: str) -> list[dict[str,
     return http.get(f"/v1/galleries/{gallery}/crops", params=asked).json()["results"]
 
 
-def test_tracks_are_listed_by_camera_and_those_of_low_cohesion_marked(
-    tracks: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_tracks_are_listed_by_camera_and_those_of_low_cohesion_marked(tracks, http, gallery):
     listed = http.get(f"/v1/galleries/{gallery}/tracks").json()["results"]
     least = http.get("/v1/model").json()["operating_points"]["cosine"]["pair_far_1e-3"]
     for row, track in zip(rows(tracks).all(), listed, strict=True):
@@ -65,12 +63,9 @@ def test_tracks_are_listed_by_camera_and_those_of_low_cohesion_marked(
     tracks.get_by_text("No track is of camera “nowhere”.").wait_for()
 
 
-def test_a_track_is_named_and_each_picture_gets_its_former_name_back(
-    tracks: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_a_track_is_named_and_each_picture_gets_its_former_name_back(tracks, http, gallery):
     act(tracks, "Name…", "Track 17, east")
-    tracks.locator("dialog.question").get_by_label("Name").fill("Ann")
-    confirm(tracks, "Name")
+    fill_in(tracks, "Name", "Ann", "Name")
     tracks.get_by_text("8 pictures are now of Ann.").wait_for()
     expect(rows(tracks).first).to_contain_text("Ann")
     assert len(list_crops(http, gallery, identity="Ann")) == 8
@@ -80,9 +75,7 @@ def test_a_track_is_named_and_each_picture_gets_its_former_name_back(
         assert len(list_crops(http, gallery, identity=identity)) == 4
 
 
-def test_pictures_of_a_track_are_looked_at_and_some_of_them_named(
-    tracks: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_pictures_of_a_track_are_looked_at_and_some_of_them_named(tracks, http, gallery):
     rows(tracks).first.locator("summary").click()
     boxes = rows(tracks).first.locator(".tile input")
     expect(boxes).to_have_count(8)
@@ -91,17 +84,14 @@ def test_pictures_of_a_track_are_looked_at_and_some_of_them_named(
     boxes.nth(0).check()
     boxes.nth(5).check()
     rows(tracks).first.get_by_role("button", name="Name…", exact=True).click()
-    tracks.locator("dialog.question").get_by_label("Name").fill("Ann")
-    confirm(tracks, "Name")
+    fill_in(tracks, "Name", "Ann", "Name")
     tracks.get_by_text("2 pictures are now of Ann.").wait_for()
     assert {crop["crop_id"] for crop in list_crops(http, gallery, identity="Ann")} == set(chosen)
     # The list is read again, and opened tracks stay open.
     expect(boxes).to_have_count(8)
 
 
-def test_a_track_is_deleted_and_that_of_another_camera_stays(
-    tracks: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_a_track_is_deleted_and_that_of_another_camera_stays(tracks, http, gallery):
     act(tracks, "Delete…", "Track 17, east")
     confirm(tracks, "Delete")
     tracks.get_by_text("8 pictures deleted.").wait_for()
@@ -109,9 +99,7 @@ def test_a_track_is_deleted_and_that_of_another_camera_stays(
     assert {crop["camera"] for crop in list_crops(http, gallery, track="17")} == {"west"}
 
 
-def test_a_track_is_searched_by_and_the_search_opened_again(
-    tracks: Any, http: httpx.Client, gallery: str
-) -> None:
+def test_a_track_is_searched_by_and_the_search_opened_again(tracks, http, gallery):
     asked = {"track": "17", "camera": "east"}
     found = http.post(
         f"/v1/galleries/{gallery}/queries", files={name: (None, at) for name, at in asked.items()}

@@ -16,10 +16,10 @@ from playwright.sync_api import expect
 from standardwebhooks.webhooks import Webhook
 
 from demo.story import Cast, draw_cast
-from tests.browser.conftest import confirm, violations
+from tests.browser.conftest import confirm, new_gallery, violations
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
-from tests.service.watch_places import Passersby, Receiver, passersby, settings
+from tests.service.watch_places import Receiver, passersby, settings
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ ALIKE = "d0-0012"
 
 
 @pytest.fixture(scope="module")
-def shop(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def shop(browser, tmp_path_factory):
     """Serve the shipped artefact for small machines, with nobody enrolled."""
     place = tmp_path_factory.mktemp("shop")
     options = {"webhook_private": "true"}
@@ -43,12 +43,12 @@ def shop(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
 
 
 @pytest.fixture(scope="module")
-def cast() -> Cast:
+def cast():
     return draw_cast(SEED, len(NAMES), 12, 4)
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver():
     opened = Receiver()
     yield opened
     opened.close()
@@ -142,8 +142,8 @@ def forget(tab: Any, card: Any, name: str) -> Any:
 
 
 def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_person(
-    tab: Any, shop: httpx.Client, cast: Cast, receiver: Receiver
-) -> None:
+    tab, shop, cast, receiver
+):
     assert shop.post("/v1/galleries", data={"name": "suspects"}).status_code == 201
     tab.goto(f"{shop.base_url}/#suspects/enroll")
     for identity, name in NAMES.items():
@@ -215,16 +215,16 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory):
     return tmp_path_factory.mktemp("watched") / "data"
 
 
 @pytest.fixture(scope="module")
 def watching(
-    browser: Any,
-    tiny_artefact: Path,
-    place: Path,
-) -> Iterator[httpx.Client]:
+    browser,
+    tiny_artefact,
+    place,
+):
     options = {"webhook_private": "true"}
     with (
         serving(tiny_artefact, place, **options) as url,
@@ -234,36 +234,20 @@ def watching(
 
 
 @pytest.fixture(scope="module")
-def people(watching: httpx.Client, place: Path) -> Iterator[Passersby]:
+def people(watching, place):
     with passersby(place) as found:
         yield found
 
 
 @pytest.fixture
-def armed(watching: httpx.Client, drawn_crops: list[Any]) -> str:
+def armed(watching, drawn_crops):
     """Arm another list of six people for each test."""
-    name = f"g{uuid4().hex[:8]}"
-    fill(watching, name, drawn_crops)
+    name = new_gallery(watching, drawn_crops)
     fields = settings()
     proposal = watching.put(f"/v1/galleries/{name}/watch", data=fields).json()
     both = fields | {"confirm": proposal["confirm"]}
     assert watching.put(f"/v1/galleries/{name}/watch", data=both).status_code == 200
     return name
-
-
-def fill(
-    http: httpx.Client,
-    name: str,
-    crops: list[Any],
-) -> None:
-    assert http.post("/v1/galleries", data={"name": name}).status_code == 201
-    labels = {
-        "identity": [crop.identity for crop in crops],
-        "camera": [crop.camera for crop in crops],
-    }
-    images = files(*(crop.png for crop in crops))
-    enrolled = http.post(f"/v1/galleries/{name}/crops", files=images, data=labels)
-    assert enrolled.status_code == 201, enrolled.text
 
 
 @contextmanager
@@ -283,8 +267,8 @@ def dropped_stream(tab: Any) -> Iterator[list[dict[str, str]]]:
 
 
 def test_alerts_go_on_after_the_last_number_where_the_stream_has_broken(
-    tab: Any, watching: httpx.Client, armed: str, people: Passersby
-) -> None:
+    tab, watching, armed, people
+):
     before = people.pass_by(armed, camera="before")
     with dropped_stream(tab) as asked:
         open_panel(tab, watching.base_url, armed)
@@ -298,9 +282,7 @@ def test_alerts_go_on_after_the_last_number_where_the_stream_has_broken(
     assert [headers["last-event-id"] for headers in asked] == [str(before.alert.number)] * 2
 
 
-def test_alerts_are_asked_for_where_no_stream_comes_through(
-    tab: Any, watching: httpx.Client, armed: str, people: Passersby
-) -> None:
+def test_alerts_are_asked_for_where_no_stream_comes_through(tab, watching, armed, people):
     tab.route("**/v1/alerts/events", lambda route: route.abort())
     open_panel(tab, watching.base_url, armed)
     expect(tab.locator("#feed")).to_have_text("Asked for every five seconds.")
@@ -308,9 +290,7 @@ def test_alerts_are_asked_for_where_no_stream_comes_through(
     expect(tab.locator("#alerts .card").first).to_contain_text("yard")
 
 
-def test_alerts_that_come_while_another_panel_is_shown_are_counted(
-    tab: Any, watching: httpx.Client, armed: str, people: Passersby
-) -> None:
+def test_alerts_that_come_while_another_panel_is_shown_are_counted(tab, watching, armed, people):
     open_panel(tab, watching.base_url, armed)
     expect(tab.locator("#feed")).to_have_text("New ones appear at once.")
     tab.get_by_role("link", name="People", exact=True).click()
@@ -322,8 +302,8 @@ def test_alerts_that_come_while_another_panel_is_shown_are_counted(
 
 
 def test_older_alerts_follow_and_those_that_are_no_visit_say_so_in_words(
-    tab: Any, watching: httpx.Client, armed: str, people: Passersby
-) -> None:
+    tab, watching, armed, people
+):
     people.pass_by(armed, camera="first")
     people.pass_by(armed, kind="late", camera="late")
     for number in range(20):
@@ -347,8 +327,8 @@ def test_older_alerts_follow_and_those_that_are_no_visit_say_so_in_words(
 
 
 def test_a_page_that_stays_open_drops_the_oldest_of_many_alerts_and_finds_them_again(
-    tab: Any, watching: httpx.Client, armed: str, people: Passersby
-) -> None:
+    tab, watching, armed, people
+):
     open_panel(tab, watching.base_url, armed)
     expect(tab.locator("#feed")).to_have_text("New ones appear at once.")
     tab.locator("#alert-here").check()
@@ -363,9 +343,7 @@ def test_a_page_that_stays_open_drops_the_oldest_of_many_alerts_and_finds_them_a
     expect(cards.last).to_contain_text("camera 0,")
 
 
-def test_a_list_that_ended_by_its_time_says_so_among_the_alerts(
-    tab: Any, watching: httpx.Client, armed: str, people: Passersby
-) -> None:
+def test_a_list_that_ended_by_its_time_says_so_among_the_alerts(tab, watching, armed, people):
     open_panel(tab, watching.base_url, armed)
     people.record.watches.disarm(people.gallery_id(armed), "its time is over", True)
     card = tab.locator("#alerts .disarmed").first
@@ -375,10 +353,9 @@ def test_a_list_that_ended_by_its_time_says_so_among_the_alerts(
 
 
 def test_a_forecast_that_is_out_of_date_is_shown_anew_before_anything_is_armed(
-    tab: Any, watching: httpx.Client, drawn_crops: list[Any]
-) -> None:
-    name = f"g{uuid4().hex[:8]}"
-    fill(watching, name, drawn_crops)
+    tab, watching, drawn_crops
+):
+    name = new_gallery(watching, drawn_crops)
     open_panel(tab, watching.base_url, name)
     dialog = ask_for_forecast(tab)
     stale = f"{int((datetime.now(UTC) - timedelta(hours=1)).timestamp())}.0"
@@ -397,7 +374,7 @@ def test_a_forecast_that_is_out_of_date_is_shown_anew_before_anything_is_armed(
     expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {name}")
 
 
-def test_a_gallery_without_names_is_told_to_enroll_some(tab: Any, watching: httpx.Client) -> None:
+def test_a_gallery_without_names_is_told_to_enroll_some(tab, watching):
     name = f"g{uuid4().hex[:8]}"
     assert watching.post("/v1/galleries", data={"name": name}).status_code == 201
     open_panel(tab, watching.base_url, name)
@@ -406,8 +383,8 @@ def test_a_gallery_without_names_is_told_to_enroll_some(tab: Any, watching: http
 
 
 def test_messages_that_are_not_delivered_are_listed_and_sent_again(
-    tab: Any, watching: httpx.Client, armed: str, people: Passersby, receiver: Receiver
-) -> None:
+    tab, watching, armed, people, receiver
+):
     receiver.answer = lambda _: (410, {})
     open_panel(tab, watching.base_url, armed)
     former = make_webhook(tab, receiver.url)
@@ -440,9 +417,7 @@ def test_messages_that_are_not_delivered_are_listed_and_sent_again(
     assert watching.get("/v1/webhooks").json()["results"] == []
 
 
-def test_a_key_without_admin_sees_the_alerts_and_why_it_may_not_arm(
-    tab: Any, tiny_artefact: Path, tmp_path: Path
-) -> None:
+def test_a_key_without_admin_sees_the_alerts_and_why_it_may_not_arm(tab, tiny_artefact, tmp_path):
     data_dir = tmp_path / "data"
     make_key(data_dir, "--scope", "admin")
     key = make_key(data_dir, "--scope", "query")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gmn_client import Client
+from gmn_client import Client, Image
 from tests import forked
 from tests.service.conftest import serving
 
@@ -49,6 +49,16 @@ def client(service_url: str, gallery: str) -> Iterator[Client]:
     """Return a client whose calls mean the test's own gallery."""
     with Client(service_url, gallery=gallery) as talking:
         yield talking
+
+
+@pytest.fixture
+def filled(client, drawn_crops):
+    labels = (("7", "east"), ("10", "west"), (None, "east"))
+    client.enroll(
+        Image(crop.png, identity=identity, camera=camera)
+        for crop, (identity, camera) in zip(drawn_crops, labels, strict=False)
+    )
+    return client
 
 
 def run_gmn(

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 import gmn
-from gmn_client import Client, Image
+from gmn_client import Client
 from gmn_client.calls import Method
 from tests import forked
 
@@ -21,16 +21,6 @@ from tests import forked
 @pytest.fixture
 def api(gmn):
     return lambda *arguments, **options: gmn("api", *arguments, **options)
-
-
-@pytest.fixture
-def filled(client, drawn_crops):
-    labels = (("7", "east"), ("10", "west"), (None, "east"))
-    client.enroll(
-        Image(crop.png, identity=identity, camera=camera)
-        for crop, (identity, camera) in zip(drawn_crops, labels, strict=False)
-    )
-    return client
 
 
 @pytest.fixture

@@ -7,21 +7,9 @@ import json
 from datetime import datetime
 
 import PIL.Image
-import pytest
 
-from gmn_client import Client, Image
+from gmn_client import Image
 from tests import forked
-
-
-@pytest.fixture
-def filled(service_url, gallery, drawn_crops):
-    with Client(service_url, gallery=gallery) as client:
-        labels = (("7", "east"), ("10", "west"), (None, "east"))
-        client.enroll(
-            Image(crop.png, identity=identity, camera=camera)
-            for crop, (identity, camera) in zip(drawn_crops, labels, strict=False)
-        )
-        yield client
 
 
 def test_identities_and_crops_are_listed(gmn, filled, gallery):
@@ -81,6 +69,10 @@ def test_a_gallery_is_created_set_up_shown_and_deleted(service_url, gmn, gallery
     assert "add --yes" in unasked.stderr
     assert f"Delete gallery {name}" in unasked.stderr
     assert run("delete", name, "--yes").stdout == "removed: 0\n"
+    for asked in (("set", "--retention-days", "7"), ("set", "", "--retention-days", "7")):
+        unnamed = run(*asked)
+        assert unnamed.returncode == 2
+        assert "NAME" in unnamed.stderr.upper()
     assert run("show", name).returncode == 2
     shown = forked.run_gmn("gallery", "set", "--help", env={"COLUMNS": "200"}).stdout
     assert "older crops are deleted; 0 keeps all" in shown

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gmn_client import AsyncClient, Client, InvalidInput
+from gmn_client import AsyncClient, Client
 from tests.outside import zip_of
 
 MEGABYTE = 1024 * 1024
@@ -125,11 +125,6 @@ def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path
     ended = client.wait_for_job(job.job_id)
     assert ended.state == "failed"
     assert ended.detail
-
-
-def test_an_archive_that_is_not_there_is_named(client: Client) -> None:
-    with pytest.raises(InvalidInput, match=r"no-such\.zip"):
-        client.import_archive("no-such.zip")
 
 
 def test_the_asynchronous_client_imports_and_follows_alike(
