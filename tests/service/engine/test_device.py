@@ -6,11 +6,10 @@ import threading
 import time
 
 import pytest
-import torch
 
 from model.problems import InputProblem
 from service.engine.device import DeviceThread
-from service.errors import DeviceLost, ServiceStopping
+from service.errors import ServiceStopping
 from service.ops.threads import STOPPED, heartbeat
 from tests.waiting import eventually
 
@@ -41,18 +40,6 @@ def test_a_callers_mistake_is_no_failure_in_the_log(device, caplog):
     assert not caplog.records
 
 
-def test_cancelled_work_is_not_begun(device):
-    gate = threading.Event()
-    begun = []
-    device.submit(gate.wait)
-    cancelled = device.submit(lambda: begun.append("cancelled"))
-    last = device.submit(lambda: begun.append("last"))
-    assert cancelled.cancel()
-    gate.set()
-    last.result(5)
-    assert begun == ["last"]
-
-
 def test_what_was_submitted_before_the_end_is_finished_and_later_work_refused():
     device = DeviceThread()
     done = [device.submit(lambda number=number: number) for number in range(20)]
@@ -80,26 +67,3 @@ def test_work_is_silent_until_it_beats_and_an_idle_thread_is_not(device):
     gates[1].set()
     done.result(5)
     eventually(lambda: device.silent_seconds() == 0.0)
-
-
-def test_once_the_device_is_lost_whoever_waits_and_whoever_comes_is_told_so():
-    told = []
-    device = DeviceThread(told.append)
-    gate = threading.Event()
-    begun = []
-
-    def fail():
-        gate.wait(5)
-        raise torch.AcceleratorError("illegal address")
-
-    failing = device.submit(fail)
-    waiting = [device.submit(lambda: begun.append("begun")) for _ in range(3)]
-    gate.set()
-    for future in (failing, *waiting):
-        with pytest.raises(DeviceLost):
-            future.result(5)
-    with pytest.raises(DeviceLost):
-        device.submit(lambda: None).result(5)
-    device.shutdown()
-    assert begun == []
-    assert told == ["illegal address"]

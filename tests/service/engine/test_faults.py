@@ -12,7 +12,7 @@ from model.artefact import load_artefact
 from model.crops.decode import CropProblem
 from model.torch_runtime import TorchRuntime
 from service.engine.batcher import MicroBatcher
-from service.engine.device import bisect_failures, device_error, retry_out_of_memory
+from service.engine.device import bisect_failures, device_error
 from service.engine.networks import Networks
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
@@ -37,50 +37,40 @@ def accelerator_error(text, code=None):
     return error
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        accelerator_error(ILLEGAL_ADDRESS, 700),
-        accelerator_error("CUDA error: device-side assert triggered", 710),
-        accelerator_error("CUDA error: unspecified launch failure", 719),
-        accelerator_error("CUDA error: uncorrectable ECC error encountered", 214),
-        accelerator_error("CUDA error: worded as it never was before", 700),
-        accelerator_error("CUDA error: something that has no code"),
-        RuntimeError("CUDA error: an illegal memory access was encountered"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
-    ],
-)
-def test_an_error_after_which_the_device_answers_nothing_is_a_lost_device(error):
-    told = device_error(error)
-    assert isinstance(told, DeviceLost)
-    assert told.why == str(error).splitlines()[0]
-    assert told.retry_after_s > 0
+LOST = [
+    accelerator_error(ILLEGAL_ADDRESS, 700),
+    accelerator_error("CUDA error: device-side assert triggered", 710),
+    accelerator_error("CUDA error: unspecified launch failure", 719),
+    accelerator_error("CUDA error: uncorrectable ECC error encountered", 214),
+    accelerator_error("CUDA error: worded as it never was before", 700),
+    accelerator_error("CUDA error: something that has no code"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
+]
+FULL = [
+    torch.OutOfMemoryError(OUT_OF_MEMORY),
+    torch.cuda.OutOfMemoryError("worded as it never was before"),
+    accelerator_error("CUDA error: out of memory", 2),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+OTHERS = [
+    accelerator_error("CUDA error: invalid configuration argument", 9),
+    RuntimeError("Expected 4D input (got 3D input)"),
+    ValueError("CUDA out of memory, says a user"),
+]
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError(OUT_OF_MEMORY),
-        torch.cuda.OutOfMemoryError("worded as it never was before"),
-        accelerator_error("CUDA error: out of memory", 2),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    ],
-)
-def test_memory_that_ran_out_is_a_full_device(error):
-    assert isinstance(device_error(error), DeviceFull)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        accelerator_error("CUDA error: invalid configuration argument", 9),
-        RuntimeError("Expected 4D input (got 3D input)"),
-        ValueError("CUDA out of memory, says a user"),
-    ],
-)
-def test_any_other_error_is_what_it_is(error):
-    assert device_error(error) is error
+def test_errors_are_told_apart_by_what_they_mean_for_the_device():
+    for error in LOST:
+        told = device_error(error)
+        assert isinstance(told, DeviceLost), error
+        assert told.why == str(error).splitlines()[0]
+        assert told.retry_after_s > 0
+    for error in FULL:
+        assert isinstance(device_error(error), DeviceFull), error
+    for error in OTHERS:
+        assert device_error(error) is error
 
 
 def test_a_bad_one_among_many_costs_two_passes_a_halving():
@@ -98,36 +88,6 @@ def test_a_bad_one_among_many_costs_two_passes_a_halving():
         assert [item for item, _ in failures] == [bad]
         assert sorted(done) == [number for number in range(64) if number != bad]
         assert len(passes) == 1 + 2 * math.log2(64)
-
-
-def test_a_lost_device_is_not_tried_again():
-    passes = []
-
-    def work(group):
-        passes.append(group)
-        raise DeviceLost("illegal address")
-
-    with pytest.raises(DeviceLost):
-        bisect_failures(range(64), work)
-    assert len(passes) == 1
-
-
-def test_a_call_is_tried_once_more_with_freed_memory(monkeypatch):
-    freed = []
-    monkeypatch.setattr("service.engine.device._free_cached_memory", lambda: freed.append(1))
-    raised = [torch.OutOfMemoryError(OUT_OF_MEMORY)]
-
-    def call():
-        if raised:
-            raise raised.pop()
-        return "done"
-
-    assert retry_out_of_memory(call) == "done"
-    assert freed == [1]
-    raised += [torch.OutOfMemoryError(OUT_OF_MEMORY) for _ in range(2)]
-    with pytest.raises(DeviceFull):
-        retry_out_of_memory(call)
-    assert freed == [1, 1, 1]
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def runtime(request, tiny_artefact):
     return request.param(load_artefact(tiny_artefact), "float32")
 
 
-def test_the_service_scores_a_pair_by_the_pair_feature_of_its_m_net(runtime, artefact) -> None:
+def test_the_service_scores_a_pair_by_the_pair_feature_of_its_m_net(runtime, artefact):
     network = artefact.require_metric_network()
     served = Networks(artefact, runtime)
     query = 3 * torch.randn(1, network.dimension)
@@ -52,7 +52,7 @@ def test_the_service_scores_a_pair_by_the_pair_feature_of_its_m_net(runtime, art
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def test_a_score_is_equal_to_the_last_digit_among_any_other_candidates(runtime, artefact) -> None:
+def test_a_score_is_equal_to_the_last_digit_among_any_other_candidates(runtime, artefact):
     served = Networks(artefact, runtime)
     random = np.random.default_rng(0)
     query = random.normal(size=(1, served.dimension)).astype(np.float32)

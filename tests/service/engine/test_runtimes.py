@@ -130,7 +130,7 @@ def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thread(
 def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crops):
     runtime = OpenVinoRuntime(artefact, "float32")
     expected = runtime.embed(crops)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="broadcast"):
         runtime.embed(np.zeros((9, 5, 5, 3), np.uint8))
     np.testing.assert_array_equal(runtime.embed(crops), expected)
 

@@ -64,11 +64,6 @@ def test_a_known_id_with_another_secret_is_401(guarded):
     assert guarded.ask("GET", "/v1/model", wrong).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs", "/openapi.json", "/nothing"])
-def test_what_shows_nothing_is_open(guarded, path):
-    assert guarded.ask("GET", path).status_code == (404 if path == "/nothing" else 200)
-
-
 def test_a_key_for_one_gallery_touches_no_other(guarded):
     assert guarded.ask("GET", "/v1/galleries/lobby", "lobby").status_code == 200
     # Both are refused alike, so that the key does not learn which galleries there are.
@@ -80,9 +75,8 @@ def test_a_key_for_one_gallery_touches_no_other(guarded):
     assert guarded.ask("POST", "/v1/galleries", "lobby", data=named).status_code == 403
     seen = guarded.ask("GET", "/v1/galleries", "lobby").json()["results"]
     assert [gallery["name"] for gallery in seen] == ["lobby"]
-    names = [
-        result["name"] for result in guarded.ask("GET", "/v1/galleries", "query").json()["results"]
-    ]
+    listed = guarded.ask("GET", "/v1/galleries", "query").json()["results"]
+    names = [result["name"] for result in listed]
     assert len(names) >= 2
     ready = guarded.ask("GET", "/readyz")
     assert ready.json()["galleries"] == {"ready": len(names), "needs_reindex": 0}
@@ -154,22 +148,14 @@ def test_an_enroll_key_learns_no_id_of_a_crop_that_was_there_before(guarded, dra
 
     first = enroll("admin", identity="Ann").json()["results"][0]["crop_id"]
     again = enroll("enroll", identity="Ann")
-    assert again.json()["results"] == [
-        {
-            "crop_id": None,
-            "identity": "Ann",
-            "camera": None,
-            "duplicate": True,
-            "kept": True,
-            "warnings": [],
-        }
-    ]
+    (hidden,) = again.json()["results"]
+    assert (hidden["crop_id"], hidden["duplicate"], hidden["warnings"]) == (None, True, [])
     assert again.headers["Location"] == CROPS
     (guessed,) = enroll("enroll", identity="Bob").json()["results"]
     assert guessed["duplicate"] is False
-    assert guessed["warnings"] == [
-        "the same image is already enrolled under another identity or camera"
-    ]
+    assert len(guessed["warnings"]) == 1
+    assert first not in guessed["warnings"][0]
+    assert "Ann" not in guessed["warnings"][0]
     assert guarded.ask("DELETE", f"{CROPS}/{first}", "enroll").status_code == 403
     (known,) = enroll("admin", identity="Ann").json()["results"]
     assert (known["crop_id"], known["duplicate"]) == (first, True)

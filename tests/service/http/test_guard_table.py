@@ -99,7 +99,7 @@ def rows() -> dict[tuple[str, str], set[str]]:
 
 
 @pytest.fixture(scope="module")
-def gallery(guarded) -> str:
+def gallery(guarded):
     """Create a gallery that no other test uses."""
     made = guarded.ask("POST", "/v1/galleries", "admin", data={"name": "table"})
     assert made.status_code == 201

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gmn_client import AsyncClient, Client, KeyRefused, RequestRefused
+from gmn_client import Client, KeyRefused, RequestRefused
 from service.errors import KeyConflict, UnknownKey
 from service.http.keys import create_key
 from tests.forked import run_gmn
@@ -22,14 +20,14 @@ LATER = "from now on every call needs one"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> dict[str, Any]:
+def settings(tmp_path):
     """Yield a service with a record that no other test has."""
     return {"data_dir": tmp_path / "data"}
 
 
 def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_secret(
     start, settings
-) -> None:
+):
     served = start(**settings)
     url = str(served.http.base_url)
     with Client(url) as keyless:
@@ -95,7 +93,7 @@ def _kept(data_dir: Path) -> str:
     return b"".join(file.read_bytes() for file in data_dir.glob("*.*")).decode(errors="replace")
 
 
-def test_an_administrator_revokes_the_own_key_where_another_is_left(guarded) -> None:
+def test_an_administrator_revokes_the_own_key_where_another_is_left(guarded):
     made = guarded.ask("POST", "/v1/keys", "admin", data={"scopes": "admin,query"}).json()
     own = f"/v1/keys/{made['key_id']}"
     assert guarded.ask("DELETE", own, made["key"]).status_code == 204
@@ -115,29 +113,13 @@ def test_an_administrator_revokes_the_own_key_where_another_is_left(guarded) -> 
         ({"scopes": "query", "note": "\x1b[2J"}, "note"),
     ],
 )
-def test_a_field_that_would_make_another_key_than_was_meant_is_refused(
-    guarded, fields, named
-) -> None:
+def test_a_field_that_would_make_another_key_than_was_meant_is_refused(guarded, fields, named):
     problem = guarded.ask("POST", "/v1/keys", "admin", data=fields).json()
     assert problem["type"] == "urn:gmn:problem:invalid_field"
     assert [error["field"] for error in problem["errors"]] == [named]
 
 
-def test_the_async_client_makes_and_revokes_keys(guarded) -> None:
-    async def make_and_revoke() -> None:
-        url = str(guarded.served.http.base_url)
-        async with AsyncClient(url, guarded.keys["admin"]) as client:
-            made = await client.create_key("metrics", note="scraper")
-            there = client.keys()
-            left = client.keys()
-            assert made.key_id in [key.key_id async for key in there]
-            await client.delete_key(made.key_id)
-            assert made.key_id not in [key.key_id async for key in left]
-
-    asyncio.run(make_and_revoke())
-
-
-def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store, tmp_path) -> None:
+def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store, tmp_path):
     file = tmp_path / "keys.jsonl"
     line = {"key_id": "root", "secret_sha256": "0" * 64, "scopes": ["admin"]}
     file.write_text(json.dumps(line))
@@ -163,7 +145,7 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
 
 def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed_it(
     start, tmp_path
-) -> None:
+):
     create = ["keys", "create", "--scope", "admin", "--gallery", "lobby"]
     where = ["--data-dir", str(tmp_path)]
     shown = run_gmn(*create, *where)
@@ -183,7 +165,7 @@ def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed
 
 
 @pytest.mark.slow
-def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, settings) -> None:
+def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, settings):
     services = [start(**settings), start(**settings)]
     urls = [str(served.http.base_url) for served in services]
     with Client(urls[0]) as keyless:

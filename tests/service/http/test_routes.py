@@ -24,13 +24,13 @@ ROUTES = [
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{min(one.methods)} {one.path}")
-def test_a_route_declares_what_it_needs_or_is_open(route) -> None:
+def test_a_route_declares_what_it_needs_or_is_open(route):
     guarded = isinstance(route.original_route, GuardedRoute) and route.path not in OPEN
     assert guarded != (route.path in SHOW_NOTHING)
     assert guarded == (needs_of(route.original_route) is not None)
 
 
-def test_the_openapi_document_says_which_calls_need_a_key() -> None:
+def test_the_openapi_document_says_which_calls_need_a_key():
     document = APP.openapi()
     assert document["components"]["securitySchemes"]["api_key"]["scheme"] == "bearer"
     for path, calls in document["paths"].items():
@@ -55,7 +55,7 @@ def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
     return asyncio.run(ask())
 
 
-def test_a_route_that_declares_nothing_needs_admin(store, ring_of) -> None:
+def test_a_route_that_declares_nothing_needs_admin(store, ring_of):
     texts = {}
     for scope in ("query", "enroll", "admin"):
         key, texts[scope] = create_key(scopes=[scope])
