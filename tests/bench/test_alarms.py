@@ -15,7 +15,7 @@ DATA = "synthetic:3,identities=40,domains=1,cameras=4,crops=5"
 
 
 @pytest.fixture(scope="module")
-def crops() -> pd.DataFrame:
+def crops():
     """30 people under four cameras, eight crops in each."""
     labels = [(f"p{person}", f"c{camera}") for person in range(30) for camera in range(4)] * 8
     frame = pd.DataFrame(labels, columns=["identity", "camera"])

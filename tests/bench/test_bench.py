@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-
 import gmn
 from bench.result import alternate, compare
 
 
-def test_the_ratio_is_the_median_over_rounds_with_their_range() -> None:
+def test_the_ratio_is_the_median_over_rounds_with_their_range():
     result = compare("serve", [(8.0, 10.0), (9.0, 10.0), (4.0, 10.0)], 0.8, {"n": 3})
     assert result == ("serve", 0.8, (0.4, 0.9), 0.8, {"n": 3})
     assert result.text == "n 3"
 
 
-def test_both_sides_take_turns_after_a_round_that_warms_up(monkeypatch) -> None:
+def test_both_sides_take_turns_after_a_round_that_warms_up(monkeypatch):
     monkeypatch.setattr("bench.result.ROUNDS", 2)
     calls: list[str] = []
 
@@ -26,6 +24,6 @@ def test_both_sides_take_turns_after_a_round_that_warms_up(monkeypatch) -> None:
     assert calls == ["ours", "theirs"] * 3
 
 
-def test_a_bench_that_does_not_exist_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bench_that_does_not_exist_is_bad_input(capsys):
     assert gmn.run(["bench", "nonsense"]) == 2
     assert "not one of 'embed', 'enroll', 'query', 'serve'" in capsys.readouterr().err

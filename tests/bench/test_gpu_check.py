@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +15,7 @@ from model.problems import InputProblem
 WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_client")
 
 
-def test_all_three_agree_with_the_cpu_in_float32(
-    tiny_artefact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_three_agree_with_the_cpu_in_float32(tiny_artefact, monkeypatch):
     sizes = {"CROPS": 4, "QUERIES": 16, "GALLERY": 256, "SECONDS": 0.1, "RECIPE": "quick"}
     for name, value in sizes.items():
         monkeypatch.setattr(gpu_check, name, value)
@@ -33,7 +30,7 @@ def test_all_three_agree_with_the_cpu_in_float32(
     assert stepped == pytest.approx(0.0, abs=1e-3)
 
 
-def test_the_script_needs_neither_the_service_nor_faiss() -> None:
+def test_the_script_needs_neither_the_service_nor_faiss():
     program = "import sys, bench.gpu_check\n"
     program += f"print([name for name in {WITHOUT!r} if name in sys.modules])"
     finished = subprocess.run(
@@ -42,7 +39,7 @@ def test_the_script_needs_neither_the_service_nor_faiss() -> None:
     assert finished.stdout.strip() == "[]"
 
 
-def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_gpu_is_told_so(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputProblem, match="no GPU is usable"):
         gpu_check.main()

@@ -10,7 +10,7 @@ from model.artefact import read_description, shipped_artefacts
 
 
 @pytest.mark.parametrize("name", shipped_artefacts())
-def test_a_shipped_artefact_has_its_card(name: str) -> None:
+def test_a_shipped_artefact_has_its_card(name):
     kept = (PLACE / f"{name.replace('@', '-')}.md").read_text(encoding="utf-8")
     assert kept == card(name), "run python -m bench.model_card"
     about = read_description(shipped_artefacts()[name])
@@ -19,9 +19,7 @@ def test_a_shipped_artefact_has_its_card(name: str) -> None:
         assert f"| {data_set.name} | {data_set.crops:,} | {data_set.identities:,} |" in kept
 
 
-def test_a_file_of_ones_own_has_a_card_and_a_damaged_one_has_none(
-    tiny_artefact, tmp_path, capsys
-) -> None:
+def test_a_file_of_ones_own_has_a_card_and_a_damaged_one_has_none(tiny_artefact, tmp_path, capsys):
     assert gmn.run(["model-card", str(tiny_artefact)]) == 0
     assert capsys.readouterr().out.startswith(f"# Model card: {tiny_artefact.stem}\n")
     damaged = tmp_path / "damaged.safetensors"

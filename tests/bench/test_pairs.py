@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from bench import pairs
@@ -11,9 +9,7 @@ from model.artefact import load_artefact
 from model.problems import InputProblem
 
 
-def test_the_scores_of_a_million_pairs_need_the_memory_of_a_chunk(
-    tiny_artefact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_scores_of_a_million_pairs_need_the_memory_of_a_chunk(tiny_artefact, monkeypatch):
     monkeypatch.setattr(pairs, "GALLERY", 64)
     monkeypatch.setattr("bench.result.ROUNDS", 2)
     result = pairs.bench_pairs(str(tiny_artefact))
@@ -25,6 +21,6 @@ def test_the_scores_of_a_million_pairs_need_the_memory_of_a_chunk(
     assert result.details["peak_mib_of_a_million_pairs"] < min(40.0, features / 2)
 
 
-def test_an_artefact_without_m_net_has_no_pairs_to_score(cosine_artefact: Path) -> None:
+def test_an_artefact_without_m_net_has_no_pairs_to_score(cosine_artefact):
     with pytest.raises(InputProblem, match="M-Net"):
         pairs.bench_pairs(str(cosine_artefact))

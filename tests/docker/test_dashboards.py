@@ -11,7 +11,7 @@ from tests.docker.conftest import ROOT, text_of
 DASHBOARDS = [path.read_text(encoding="utf-8") for path in (ROOT / "docker/grafana").glob("*.json")]
 
 
-def test_every_panel_has_a_description_a_unit_and_a_place_of_its_own() -> None:
+def test_every_panel_has_a_description_a_unit_and_a_place_of_its_own():
     assert DASHBOARDS
     for text in DASHBOARDS:
         panels = [panel for panel in json.loads(text)["panels"] if panel["type"] != "row"]
@@ -25,7 +25,7 @@ def test_every_panel_has_a_description_a_unit_and_a_place_of_its_own() -> None:
             assert all(target["expr"] for target in panel["targets"])
 
 
-def test_grafana_finds_its_data_source_and_its_dashboards(compose) -> None:
+def test_grafana_finds_its_data_source_and_its_dashboards(compose):
     provisioning = "docker/grafana/provisioning"
     (source,) = yaml.safe_load(text_of(f"{provisioning}/datasources/prometheus.yml"))["datasources"]
     (provider,) = yaml.safe_load(text_of(f"{provisioning}/dashboards/dashboards.yml"))["providers"]
@@ -37,21 +37,3 @@ def test_grafana_finds_its_data_source_and_its_dashboards(compose) -> None:
             panel["datasource"]["uid"] for panel in json.loads(text)["panels"] if "targets" in panel
         }
         assert used == {source["uid"]}
-
-
-def test_prometheus_sends_alerts_to_the_alertmanager(compose) -> None:
-    settings = yaml.safe_load(text_of("docker/prometheus.yml"))
-    (managers,) = settings["alerting"]["alertmanagers"]
-    assert managers["static_configs"] == [{"targets": ["alertmanager:9093"]}]
-    assert (
-        "./docker/alertmanager.yml:/etc/alertmanager/alertmanager.yml:ro"
-        in (compose["services"]["alertmanager"]["volumes"])
-    )
-    alerts = {
-        rule["alert"] for rule in yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
-    }
-    routing = yaml.safe_load(text_of("docker/alertmanager.yml"))
-    assert routing["route"]["receiver"] in {receiver["name"] for receiver in routing["receivers"]}
-    for rule in routing["inhibit_rules"]:
-        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
-            assert set(matcher.split("= ")[-1].split("~ ")[-1].strip('"').split("|")) <= alerts

@@ -11,7 +11,7 @@ from service.errors import ServiceError
 from service.http.problems import CODE_OF_STATUS
 from service.ops.metrics import Metrics
 from tests.compose.guide import blocks
-from tests.docker.conftest import ROOT, text_of
+from tests.docker.conftest import text_of
 
 RULES = yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
 SUFFIXES = ("_bucket", "_sum", "_count")
@@ -26,25 +26,25 @@ def metric_names() -> set[str]:
     }
 
 
-def test_every_block_of_commands_is_typed_by_the_compose_test() -> None:
+def test_every_block_of_commands_is_typed_by_the_compose_test():
     story = "".join(text_of(f"tests/compose/{name}.py") for name in ("run", "checks", "milvus"))
     typed = set(re.findall(r'\.do\("([^"]+)"\)', story))
     assert typed == set(blocks())
 
 
-def test_every_metric_is_explained(monitoring) -> None:
+def test_every_metric_is_explained(monitoring):
     shown = re.findall(r"^\| `((?:gmn|process)_\w+)` \|", monitoring, re.MULTILINE)
     assert set(shown) == metric_names()
 
 
-def test_every_alert_is_explained(monitoring) -> None:
+def test_every_alert_is_explained(monitoring):
     alerts = monitoring.split("| alert |")[1].split("\n\n")[0]
     shown = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", alerts, re.MULTILINE)
     assert set(shown) == {rule["alert"] for rule in RULES}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
+def test_an_alert_watches_a_metric_that_is_there(rule):
     expression = rule["expr"]
     for name in set(re.findall(r"\b(?:gmn|process)_\w+", expression)):
         plain = next(
@@ -61,20 +61,7 @@ def test_an_alert_watches_a_metric_that_is_there(rule) -> None:
     assert rule["labels"]["severity"] in ("warning", "critical")
 
 
-def test_prometheus_asks_every_container_with_a_key_and_reads_the_rules(compose) -> None:
-    settings = yaml.safe_load(text_of("docker/prometheus.yml"))
-    (job,) = settings["scrape_configs"]
-    assert job["dns_sd_configs"][0]["names"] == ["service"]
-    assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_key"}
-    prometheus = compose["services"]["prometheus"]
-    for mount in prometheus["volumes"][:2]:
-        here, there, mode = mount.split(":")
-        assert (ROOT / here).is_file()
-        assert mode == "ro"
-        assert there.endswith("prometheus.yml") or there in settings["rule_files"]
-
-
-def test_the_log_of_a_run_that_lost_nothing_is_kept_with_its_date() -> None:
+def test_the_log_of_a_run_that_lost_nothing_is_kept_with_its_date():
     shown = text_of("docs/figures/compose-test.txt")
     assert re.search(r"begun \d{4}-\d\d-\d\d", shown)
     assert "nothing lost" in shown

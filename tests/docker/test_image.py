@@ -30,22 +30,13 @@ def applies(line: str) -> bool:
     return marker is None or marker.evaluate()
 
 
-def test_the_base_is_the_python_that_the_requirements_are_for(dockerfile) -> None:
-    bases = re.findall(r"^FROM (\S+) AS (\w+)$", dockerfile, re.MULTILINE)
-    names = {name for _, name in bases}
-    assert {base for base, _ in bases if base not in names} == {"python:3.11-slim-bookworm"}
-    assert text_of("requirements.txt").startswith(
-        "# Everything make installs, to the exact version: Python 3.11"
-    )
-
-
 @pytest.mark.parametrize("target", ["service", "gpu", "train"])
-def test_it_runs_as_nobody_in_particular(dockerfile, target) -> None:
+def test_it_runs_as_nobody_in_particular(dockerfile, target):
     assert re.findall(r"^USER (\S+)$", stage(dockerfile, target), re.M)[-1] == "10001:10001"
     assert "--uid 10001" in dockerfile
 
 
-def test_it_is_stopped_and_asked_as_the_service_expects(dockerfile) -> None:
+def test_it_is_stopped_and_asked_as_the_service_expects(dockerfile):
     service = stage(dockerfile, "runtime")
     assert "STOPSIGNAL SIGTERM" in service
     assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", service, re.M)[0]) == ["gmn"]
@@ -56,24 +47,13 @@ def test_it_is_stopped_and_asked_as_the_service_expects(dockerfile) -> None:
     compile(health[2], "healthcheck", "exec")
 
 
-def test_nothing_is_compiled_and_no_cache_is_kept(dockerfile) -> None:
-    assert not re.search(r"apt-get|gcc|build-essential|curl", dockerfile)
-    assert "PIP_NO_CACHE_DIR=1" in dockerfile
-    installs = re.findall(r"pip --python \S+ install (.*)$", dockerfile, re.M)
-    assert len(installs) == 4
-    assert all(
-        "--only-binary :all:" in package or package.endswith("--no-deps --prefix /code .")
-        for package in installs
-    )
-
-
-def test_no_registry_is_named(dockerfile) -> None:
+def test_no_registry_is_named(dockerfile):
     for name in ("docker/Dockerfile", "docker-compose.yml", "docker-compose.cpu.yml"):
         assert not re.search(ELSEWHERE, text_of(name)), name
 
 
 @pytest.mark.parametrize("extra", ["gpu", "milvus", "train", "export"])
-def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(extra) -> None:
+def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(extra):
     assert packages_of(extra) <= read_pins("requirements.txt").keys()
 
 
@@ -85,16 +65,14 @@ def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(ext
         ("train", ["train.txt"]),
     ],
 )
-def test_a_target_installs_its_extras_in_the_pinned_versions(dockerfile, target, files) -> None:
+def test_a_target_installs_its_extras_in_the_pinned_versions(dockerfile, target, files):
     (install,) = re.findall(r"^RUN pip .* install (.*)$", stage(dockerfile, target), re.M)
     assert re.findall(r"-r /src/(\S+)", install) == files
     assert "-c /src/requirements.txt" in install
 
 
 @pytest.mark.parametrize("extra", ["gpu", "milvus", "train"])
-def test_the_image_reads_the_requirements_of_an_extra_from_the_project(
-    dockerfile, extra, tmp_path
-) -> None:
+def test_the_image_reads_the_requirements_of_an_extra_from_the_project(dockerfile, extra, tmp_path):
     (loop,) = re.findall(r"^RUN (for extra in .*)$", stage(dockerfile, "requirements"), re.M)
     (tmp_path / "pyproject.toml").write_text(text_of("pyproject.toml"))
     (tmp_path / "python").symlink_to(sys.executable)
@@ -105,7 +83,7 @@ def test_the_image_reads_the_requirements_of_an_extra_from_the_project(
     assert brought == {str(requirement) for requirement in requirements_of(extra)}
 
 
-def test_every_package_of_the_project_is_copied() -> None:
+def test_every_package_of_the_project_is_copied():
     packages = tomllib.loads(text_of("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]
     allowed = text_of(".dockerignore")
     for pattern in packages["include"]:

@@ -10,39 +10,39 @@ from tests.docker.conftest import text_of
 PROXY = text_of("docker/haproxy.cfg")
 
 
-def test_the_limits_of_bodies_are_those_of_the_service() -> None:
+def test_the_limits_of_bodies_are_those_of_the_service():
     limits = dict(re.findall(r"413 if (!?an_import) .* gt (\d+)", PROXY))
     fields = Settings.model_fields
     assert int(limits["!an_import"]) == fields["max_body_bytes"].default
     assert int(limits["an_import"]) == fields["max_import_bytes"].default
 
 
-def test_a_request_is_passed_on_only_to_containers_that_are_ready() -> None:
+def test_a_request_is_passed_on_only_to_containers_that_are_ready():
     assert "http-check send meth GET uri /readyz" in PROXY
     assert "http-check expect status 200" in PROXY
     assert "server-template container 2 service:8000" in PROXY
 
 
-def test_a_write_that_a_process_took_is_sent_to_another_only_under_its_key() -> None:
+def test_a_write_that_a_process_took_is_sent_to_another_only_under_its_key():
     assert re.findall(r"retry-on (.*)", PROXY) == ["conn-failure empty-response"]
     assert "http-request disable-l7-retry unless METH_GET or reads or keyed" in PROXY
     assert "acl reads path_end /queries /pairs /embeddings" in PROXY
     assert "option redispatch" in PROXY
 
 
-def test_tls_ends_here_and_old_versions_are_refused(compose) -> None:
+def test_tls_ends_here_and_old_versions_are_refused(compose):
     assert "bind :8443 ssl crt /run/secrets/tls" in PROXY
     assert "ssl-min-ver TLSv1.2" in PROXY
     assert compose["services"]["proxy"]["secrets"] == ["tls"]
 
 
-def test_metrics_are_not_passed_on_and_the_log_holds_no_path() -> None:
+def test_metrics_are_not_passed_on_and_the_log_holds_no_path():
     assert "http-request return status 404 if { path,url_dec /metrics }" in PROXY
     (form,) = re.findall(r"log-format '(.*)'", PROXY)
     assert not set(re.findall(r"%[A-Za-z]+", form)) & {"%r", "%HU", "%HP", "%HPO", "%HQ"}
 
 
-def test_a_slow_client_does_not_hold_a_connection_for_ever() -> None:
+def test_a_slow_client_does_not_hold_a_connection_for_ever():
     timeouts = dict(re.findall(r"^    timeout (\S+) (\d+)s$", PROXY, re.MULTILINE))
     assert int(timeouts["http-request"]) <= 10
     assert int(timeouts["client"]) <= 60

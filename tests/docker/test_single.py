@@ -31,7 +31,7 @@ def accepted(*command: str | Path) -> str:
     return ran.stdout + ran.stderr
 
 
-def test_systemd_accepts_the_unit_and_calls_it_well_protected(tmp_path) -> None:
+def test_systemd_accepts_the_unit_and_calls_it_well_protected(tmp_path):
     analyze = installed("systemd-analyze")
     unit = tmp_path / "gmn.service"
     # The program is looked for.
@@ -40,14 +40,14 @@ def test_systemd_accepts_the_unit_and_calls_it_well_protected(tmp_path) -> None:
     accepted(analyze, "security", "--offline=yes", "--threshold=30", unit)
 
 
-def test_the_unit_waits_for_longer_than_the_service_drains_and_sets_what_there_is() -> None:
+def test_the_unit_waits_for_longer_than_the_service_drains_and_sets_what_there_is():
     assert int(re.search(r"TimeoutStopSec=(\d+)", UNIT)[1]) > DRAIN_SECONDS + 10
     known = {f"GMN_{name.upper()}" for name in Settings.model_fields}
     for text in (UNIT, PAGE, CADDY, NGINX):
         assert set(re.findall(r"\bGMN_[A-Z_]+", text)) <= known
 
 
-def test_nginx_accepts_its_file(tmp_path) -> None:
+def test_nginx_accepts_its_file(tmp_path):
     nginx = installed("nginx")
     key = tmp_path / "privkey.pem"
     certificate = tmp_path / "fullchain.pem"
@@ -63,12 +63,12 @@ def test_nginx_accepts_its_file(tmp_path) -> None:
     assert "successful" in accepted(nginx, "-t", "-p", tmp_path, "-c", whole)
 
 
-def test_caddy_accepts_its_file() -> None:
+def test_caddy_accepts_its_file():
     file = ROOT / "docker" / "Caddyfile"
     accepted(installed("caddy"), "validate", "--adapter", "caddyfile", "--config", file)
 
 
-def test_both_proxies_have_the_limits_of_the_service_and_keep_metrics_inside() -> None:
+def test_both_proxies_have_the_limits_of_the_service_and_keep_metrics_inside():
     fields = Settings.model_fields
     units = {"m": 2**20, "g": 2**30, "MiB": 2**20, "GiB": 2**30}
     wanted = {fields[f"max_{kind}_bytes"].default for kind in ("body", "import")}
