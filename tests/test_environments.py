@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -25,18 +24,18 @@ LIGHT_MEGABYTES = 300
 HEAVY = ("torch", "torchvision", "triton", "faiss-gpu", "scikit-learn", "scipy", "pandas")
 
 
-def test_the_light_environment_holds_exactly_what_the_extra_serve_brings() -> None:
+def test_the_light_environment_holds_exactly_what_the_extra_serve_brings():
     assert set(read_pins(LIGHT_REQUIREMENTS)) == packages_of("serve")
 
 
-def test_the_light_environment_has_the_versions_of_the_full_one() -> None:
+def test_the_light_environment_has_the_versions_of_the_full_one():
     light = read_pins(LIGHT_REQUIREMENTS)
     full = read_pins(REQUIREMENTS)
     assert light.pop("faiss-cpu") == full["faiss-gpu"]
     assert light == {name: full[name] for name in light}
 
 
-def test_the_light_environment_is_without_the_packages_that_are_large() -> None:
+def test_the_light_environment_is_without_the_packages_that_are_large():
     light = read_pins(LIGHT_REQUIREMENTS)
     assert light.keys().isdisjoint(HEAVY)
     assert not [name for name in light if name.startswith("nvidia-")]
@@ -48,7 +47,7 @@ def test_the_light_environment_is_without_the_packages_that_are_large() -> None:
 
 
 @pytest.mark.parametrize("name", [REQUIREMENTS, LIGHT_REQUIREMENTS, "requirements-docs.txt"])
-def test_requirements_name_a_version_of_each_package_and_no_address(name: str) -> None:
+def test_requirements_name_a_version_of_each_package_and_no_address(name):
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     wrong = [
@@ -60,7 +59,7 @@ def test_requirements_name_a_version_of_each_package_and_no_address(name: str) -
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_no_extra_brings_both_packages_that_install_faiss(extra: str) -> None:
+def test_no_extra_brings_both_packages_that_install_faiss(extra):
     assert not {"faiss-cpu", "faiss-gpu"} <= packages_of(extra)
 
 
@@ -72,9 +71,7 @@ def test_no_extra_brings_both_packages_that_install_faiss(extra: str) -> None:
         ("NVIDIA-SMI has failed because it couldn't communicate", ".venv-serve"),
     ],
 )
-def test_make_demo_uses_the_full_environment_where_a_gpu_is_listed(
-    listed: str, environment: str, tmp_path: Path
-) -> None:
+def test_make_demo_uses_the_full_environment_where_a_gpu_is_listed(listed, environment, tmp_path):
     program = tmp_path / "nvidia-smi"
     program.write_text(f'#!/bin/sh\necho "{listed}"\n')
     program.chmod(0o755)
@@ -83,7 +80,7 @@ def test_make_demo_uses_the_full_environment_where_a_gpu_is_listed(
     assert commands[-1] == f"{environment}/bin/gmn demo"
 
 
-def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_path: Path) -> None:
+def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_path):
     for tool in ("make", "grep", "sh", "python3"):
         found = subprocess.run(["which", tool], capture_output=True, text=True, check=True)
         (tmp_path / tool).symlink_to(found.stdout.strip())

@@ -18,19 +18,19 @@ LINES_OF_ALL_PAGES = 3_200
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_without_its_generated_tables_is_short(page: Path) -> None:
+def test_a_page_without_its_generated_tables_is_short(page):
     text = GENERATED.sub("", page.read_text(encoding="utf-8"))
     assert len(text.splitlines()) <= LINES_OF_A_PAGE
 
 
-def test_the_readme_and_all_pages_together_are_short() -> None:
+def test_the_readme_and_all_pages_together_are_short():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= LINES_OF_THE_README
     lines = [len(page.read_text(encoding="utf-8").splitlines()) for page in PAGES]
     assert sum(lines) <= LINES_OF_ALL_PAGES
 
 
-def test_the_site_lists_every_page() -> None:
+def test_the_site_lists_every_page():
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     listed = re.findall(r": ([\w/-]+\.md)$", nav, re.MULTILINE)
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
@@ -40,7 +40,7 @@ def test_the_site_lists_every_page() -> None:
     assert set(listed) == pages | of_the_root
 
 
-def test_the_commit_hooks_are_the_commands_of_make_lint() -> None:
+def test_the_commit_hooks_are_the_commands_of_make_lint():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     lint = makefile.partition("\nlint: .venv/ready\n")[2].partition("\n\n")[0]
     commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in lint.splitlines()]

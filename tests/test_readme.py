@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
@@ -48,7 +47,7 @@ def commands(block: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
+def environment():
     """Run the README's shell with a port of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -89,9 +88,7 @@ BASH = ["bash", "-euo", "pipefail"]
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs_as_it_stands(
-    tmp_path: Path, environment: dict[str, str], drawn_crops: list[NamedTuple]
-) -> None:
+def test_every_command_of_the_readme_runs_as_it_stands(tmp_path, environment, drawn_crops):
     for name, crop in zip(("ann.jpg", "photo.jpg"), drawn_crops, strict=False):
         Image.open(io.BytesIO(crop[2])).save(tmp_path / name)
     service: subprocess.Popen[bytes] | None = None
@@ -115,8 +112,8 @@ def test_every_command_of_the_readme_runs_as_it_stands(
 @pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_every_command_of_the_training_page_runs_and_its_first_training_learns(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+    tmp_path, environment
+):
     for block in blocks(TRAINING, "sh"):
         # Half of the recipe's epochs show that it learns.
         shorter = block.replace("gmn train quick", "gmn train quick --set optimisation.epochs=6")
@@ -128,7 +125,7 @@ def test_every_command_of_the_training_page_runs_and_its_first_training_learns(
         assert rank_1["mean"] > 2 * CHANCE, f"{scoring}: the page's first training learnt nothing"
 
 
-def test_the_two_commands_are_targets_of_the_makefile() -> None:
+def test_the_two_commands_are_targets_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (setup,) = [block for block in blocks(README, "sh") if block.startswith("make ")]
     for make, target in commands(setup):
@@ -137,7 +134,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 
 @pytest.mark.parametrize("block", [block for page in PAGES for block in blocks(page, "sh figures")])
-def test_the_figures_commands_exist_with_their_options(block: str) -> None:
+def test_the_figures_commands_exist_with_their_options(block):
     group = typer.main.get_command(gmn.make_app())
     for program, *words in commands(block):
         if program != "gmn":
@@ -152,8 +149,8 @@ def test_the_figures_commands_exist_with_their_options(block: str) -> None:
 
 
 def test_skipped_tests_are_counted_with_the_command_that_installs_what_they_need(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     skipping = tmp_path / "test_skipping.py"
     skipping.write_text("import pytest\n\ndef test_it():\n    pytest.skip('no redis-server')\n")
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]

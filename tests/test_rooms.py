@@ -105,7 +105,7 @@ def within(name: str, module: str) -> bool:
 
 
 @pytest.mark.parametrize("room", KNOWS_NOTHING_OF)
-def test_a_room_imports_nothing_that_it_should_not_know(room: str) -> None:
+def test_a_room_imports_nothing_that_it_should_not_know(room):
     itself = room.removesuffix(".py").replace("/", ".")
     for source in sources(room):
         for name in imported(source):
@@ -115,7 +115,7 @@ def test_a_room_imports_nothing_that_it_should_not_know(room: str) -> None:
                 assert not within(name, module), f"{source.relative_to(ROOT)} imports {name}"
 
 
-def test_only_the_command_line_the_demo_and_the_benches_join_trainer_and_service() -> None:
+def test_only_the_command_line_the_demo_and_the_benches_join_trainer_and_service():
     joining = {
         source.relative_to(ROOT).parts[0]
         for room in ROOMS
@@ -126,14 +126,14 @@ def test_only_the_command_line_the_demo_and_the_benches_join_trainer_and_service
     assert joining <= IMPORT_BOTH
 
 
-def test_no_call_of_the_service_blocks_on_a_thread_that_others_need() -> None:
+def test_no_call_of_the_service_blocks_on_a_thread_that_others_need():
     """asyncio's own threads have no name, no health check, and one bound for all work together."""
     for source in sources("service"):
         text = source.read_text(encoding="utf-8")
         assert not re.search(r"\bto_thread\b|run_in_executor\(\s*None", text), source
 
 
-def test_the_rooms_of_these_rules_are_there() -> None:
+def test_the_rooms_of_these_rules_are_there():
     assert [room for room in KNOWS_NOTHING_OF if not (ROOT / room).exists()] in (
         [],
         ["service/web"],

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from tests.legibility import MAX_FUNCTION_TOKENS, Legibility, PythonFile
+from tests.legibility import Legibility, PythonFile
 from tests.structure import (
     BOUNDS,
     CEILINGS,
@@ -22,7 +22,6 @@ from tests.structure import (
     import_circle,
     main,
     read_files,
-    summary,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,19 +66,14 @@ def count_package(name: str) -> Counter[str]:
     return count_packages(files)[name]
 
 
-def test_a_way_counts_each_function_once_and_every_change_of_thread() -> None:
-    way = [("a.py", "f", 1), ("a.py", "g", 1), ("b.py", "f", 2), ("a.py", "f", 1)]
-    assert summary(way) == {"functions": 3, "files": 2, "calls": 4, "thread changes": 2}
-
-
-def test_tokens_are_those_of_the_code_however_it_is_broken_into_lines() -> None:
+def test_tokens_are_those_of_the_code_however_it_is_broken_into_lines():
     packed = 'def f(a):\n    """Return it."""\n    b, c = a, 1  # both\n    return b + c\n'
     broken = packed.replace("b + c", "(\n        b\n        + c\n    )")
     assert PythonFile(packed).counts()["tokens"] == 17
     assert PythonFile(broken).counts()["tokens"] == 19
 
 
-def test_places_that_are_hard_to_read_are_found_by_kind_and_line() -> None:
+def test_places_that_are_hard_to_read_are_found_by_kind_and_line():
     places = PythonFile(HARD_TO_READ).places()
     assert sorted((place.kind, place.line) for place in places) == [
         *[("clause", 1), ("clause", 5), ("clause", 12)],
@@ -91,20 +85,7 @@ def test_places_that_are_hard_to_read_are_found_by_kind_and_line() -> None:
     ]
 
 
-def test_only_a_function_of_more_tokens_than_the_longest_is_long() -> None:
-    body = "    f()\n" * ((MAX_FUNCTION_TOKENS - 5) // 3)
-    assert PythonFile(f"def f():\n{body}").counts()["long"] == 0
-    assert PythonFile(f"def f():\n{body}    f()\n").counts()["long"] == 1
-
-
-def test_ratios_are_those_of_all_files_of_a_package() -> None:
-    package = count_packages({"a/one.py": "def f():\n    return 1\n", "a/two.py": HARD_TO_READ})
-    legibility = Legibility.of(package["a"])
-    assert legibility.documented == 75
-    assert legibility.tokens_per_line == 7.3
-
-
-def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package() -> None:
+def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package():
     files = {
         "a/__init__.py": "",
         "a/one.py": "def f():\n    from a import two\n",
@@ -119,7 +100,7 @@ def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package() 
     assert import_circle(files | {"a/three.py": "import a, os\n"}) == ()
 
 
-def test_no_files_import_each_other() -> None:
+def test_no_files_import_each_other():
     """Code that two files need of each other belongs in a third one below both."""
     assert import_circle(read_files()) == ()
 
@@ -128,7 +109,7 @@ def test_no_files_import_each_other() -> None:
     "package",
     [pytest.param(name, marks=pytest.mark.slow if name == "tests" else ()) for name in CEILINGS],
 )
-def test_a_package_has_no_more_places_that_are_hard_to_read_than_its_ceilings(package: str) -> None:
+def test_a_package_has_no_more_places_that_are_hard_to_read_than_its_ceilings(package):
     """`python -m tests.structure --places KIND` lists them."""
     counts = Legibility.of(count_package(package))._asdict()
     ceilings = CEILINGS[package]._asdict()
@@ -136,7 +117,7 @@ def test_a_package_has_no_more_places_that_are_hard_to_read_than_its_ceilings(pa
     assert above == {}, {name: ceilings[name] for name in above}
 
 
-def test_the_tokens_and_files_of_the_code_are_within_their_bounds() -> None:
+def test_the_tokens_and_files_of_the_code_are_within_their_bounds():
     packages = {name: count_package(name) for name in CEILINGS if name != "tests"}
     sizes = bounded_sizes(packages)
     assert len(sizes) == 7
@@ -148,9 +129,7 @@ def test_the_tokens_and_files_of_the_code_are_within_their_bounds() -> None:
     ("options", "ways"),
     [((), ("a query", "an enrollment")), (("--train",), ("a first update", "a step"))],
 )
-def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(
-    options: tuple[str, ...], ways: tuple[str, ...]
-) -> None:
+def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(options, ways):
     ran = subprocess.run(
         [sys.executable, "-m", "tests.structure", *options],
         cwd=ROOT,
@@ -174,7 +153,7 @@ def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(
         assert way["files"] <= BOUNDS[f"files of {name}"]
 
 
-def test_the_command_lists_the_places_of_one_kind(monkeypatch, capsys) -> None:
+def test_the_command_lists_the_places_of_one_kind(monkeypatch, capsys):
     files = {"a/one.py": HARD_TO_READ, "a/two.lua": "-- What is counted."}
     monkeypatch.setattr("tests.structure.read_files", lambda: files)
     main(places="packed")

@@ -27,6 +27,7 @@ def cameras(page: Any) -> list[str]:
 
 
 def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery, drawn_crops):
+    assert page.locator("[name=scoring] option:enabled").count() == 2
     answer = ask(http, gallery, drawn_crops[0].png)
     drop(page, "#query .drop", drawn_crops[0].png)
     page.wait_for_selector(".cards .card img")
@@ -37,19 +38,6 @@ def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery
     assert f"{answer['results'][0]['cosine']:.3f}" in first
     verdict = answer["results"][0]["verdict"].replace("_", " ")
     assert f"Model: {verdict}" in first
-
-
-@pytest.mark.slow
-def test_a_purpose_is_sent_with_the_search(page, drawn_crops):
-    # A request with files shows its body to no driver.
-    page.evaluate(
-        "() => { const send = window.fetch; window.fetch = (to, how) => {"
-        " window.purpose ??= how?.body?.get('purpose'); return send(to, how); }; }"
-    )
-    page.get_by_label("Purpose").fill("case 7/2026")
-    drop(page, "#query .drop", drawn_crops[0].png)
-    page.wait_for_selector(".cards .card img")
-    assert page.evaluate("window.purpose") == "case 7/2026"
 
 
 @pytest.mark.slow
@@ -290,15 +278,7 @@ def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
 
 
 @pytest.mark.slow
-def test_the_page_names_the_artefact_and_offers_its_scorings(page, gallery):
-    page.get_by_text("Model tiny.safetensors: licence and training data").click()
-    expect(page.locator("#artefact p")).to_contain_text("Free of")
-    offered = page.locator("[name=scoring] option:enabled").all_inner_texts()
-    assert offered == ["thorough", "quick"]
-
-
-@pytest.mark.slow
-def test_the_page_offers_no_scoring_that_the_artefact_has_not(
+def test_the_page_names_its_artefact_and_offers_its_scorings_alone(
     browser, cosine_artefact, drawn_crops, tmp_path
 ):
     with serving(cosine_artefact, tmp_path / "data") as url:
@@ -308,6 +288,8 @@ def test_the_page_offers_no_scoring_that_the_artefact_has_not(
         page = browser.new_page()
         page.goto(f"{url}/#default/search")
         page.wait_for_selector("#state .dot.ready")
+        page.get_by_text("Model cosine.safetensors: licence and training data").click()
+        expect(page.locator("#artefact p")).to_contain_text("Free of")
         assert page.locator("[name=scoring] option:enabled").all_inner_texts() == ["quick"]
         search_for(page, drawn_crops[0].png)
         page.locator(".cards .card").nth(1).click()
