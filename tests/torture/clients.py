@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
 from uuid import uuid4
 
 import httpx
 
-from tests.torture.gate import Gate
-from tests.torture.ledger import Ledger, Violation
+from tests.torture.ledger import Ledger, Violation, bearers
 from tests.torture.operations import Caller, Gone
 
 GALLERIES = ("default", "lobby", "yard")
 MOST_CROPS = 12
 MOST_SNAPSHOTS = 3
+
+
+class Gate:
+    """Keeps a restore alone in its gallery: other writes there would come before or after it."""
+
+    def __init__(self, callers: int) -> None:
+        self._callers = callers
+        self._permits = threading.Semaphore(callers)
+
+    def together(self) -> threading.Semaphore:
+        """Return a context in which other callers may be, but none who is alone."""
+        return self._permits
+
+    @contextlib.contextmanager
+    def alone(self, seconds: float) -> Iterator[bool]:
+        """Yield whether all others have left within some seconds; those who come wait."""
+        until = time.monotonic() + seconds
+        taken = 0
+        while taken < self._callers:
+            if not self._permits.acquire(timeout=max(0.0, until - time.monotonic())):
+                break
+            taken += 1
+        try:
+            yield taken == self._callers
+        finally:
+            for _ in range(taken):
+                self._permits.release()
 
 
 class Client(threading.Thread):
@@ -51,74 +79,69 @@ class Client(threading.Thread):
 
     def _do_something(self) -> None:
         gallery = self._chance.choice(GALLERIES)
-        chosen: list[tuple[Callable[[str], None], int]] = [
-            (self._enroll, 30),
-            (self._repeat, 6),
-            (self._delete_crop, 14),
-            (self._forget, 7),
-            (self._relabel, 8),
-            (self._query, 14),
-            (self._import, 3),
-            (self._snapshot, 4),
-            (self._come_and_go, 3),
-            (self._reindex, 2),
-        ]
         if self._chance.random() < 0.05:
             self._restore(gallery)
             return
-        calls, weights = zip(*chosen, strict=True)
+        calls = {
+            self._enroll: 30,
+            self._repeat: 6,
+            self._delete_crop: 14,
+            self._forget: 7,
+            self._relabel: 8,
+            self._query: 14,
+            self._import: 3,
+            self._snapshot: 4,
+            self._come_and_go: 3,
+            self._reindex: 2,
+        }
         with self._gates[gallery].together():
-            self._chance.choices(calls, weights)[0](gallery)
+            own = self._ledger.owned(self.name, gallery)
+            (call,) = self._chance.choices(list(calls), list(calls.values()))
+            if not own:
+                call = self._enroll
+            call(gallery, own)
 
-    def _enroll(self, gallery: str) -> None:
-        own = self._ledger.owned(self.name, gallery)
+    def _enroll(self, gallery: str, own: dict[int, str]) -> None:
         if len(own) >= MOST_CROPS:
-            self._delete_crop(gallery)
+            self._delete_crop(gallery, own)
             return
         known = self._chance.choice([None, *own.values()])
         key = uuid4().hex if self._chance.random() < 0.5 else None
         self.caller.enroll(gallery, self._chance.choice((1, 1, 2, 3, 5)), known, key)
 
-    def _repeat(self, gallery: str) -> None:
-        if own := self._ledger.owned(self.name, gallery):
-            number = self._chance.choice(list(own))
-            self.caller.repeat(self._ledger.crops[number], own[number])
+    def _repeat(self, _: str, own: dict[int, str]) -> None:
+        number, identity = self._chance.choice(list(own.items()))
+        self.caller.repeat(self._ledger.crops[number], identity)
 
-    def _delete_crop(self, gallery: str) -> None:
-        if own := self._ledger.owned(self.name, gallery):
-            self.caller.delete_crop(self._ledger.crops[self._chance.choice(list(own))])
+    def _delete_crop(self, _: str, own: dict[int, str]) -> None:
+        self.caller.delete_crop(self._ledger.crops[self._chance.choice(list(own))])
 
-    def _forget(self, gallery: str) -> None:
-        if own := self._ledger.owned(self.name, gallery):
-            identity = self._chance.choice(list(own.values()))
-            bearers = [number for number, name in own.items() if name == identity]
-            self.caller.forget(gallery, identity, bearers)
+    def _forget(self, gallery: str, own: dict[int, str]) -> None:
+        identity = self._chance.choice(list(own.values()))
+        self.caller.forget(gallery, identity, bearers(own, identity))
 
-    def _relabel(self, gallery: str) -> None:
-        if own := self._ledger.owned(self.name, gallery):
-            identity = self._chance.choice(list(own.values()))
-            bearers = [number for number, name in own.items() if name == identity]
-            new = self._chance.choice([self.caller.new_identity(), *own.values()])
-            if new != identity:
-                self.caller.relabel(gallery, identity, new, bearers)
+    def _relabel(self, gallery: str, own: dict[int, str]) -> None:
+        identity = self._chance.choice(list(own.values()))
+        new = self._chance.choice([self.caller.new_identity(), *own.values()])
+        if new != identity:
+            self.caller.relabel(gallery, identity, new, bearers(own, identity))
 
-    def _query(self, gallery: str) -> None:
-        if own := self._ledger.owned(self.name, gallery):
-            self.caller.query(self._ledger.crops[self._chance.choice(list(own))])
+    def _query(self, _: str, own: dict[int, str]) -> None:
+        self.caller.query(self._ledger.crops[self._chance.choice(list(own))])
 
-    def _import(self, gallery: str) -> None:
-        if len(self._ledger.owned(self.name, gallery)) < MOST_CROPS:
+    def _import(self, gallery: str, own: dict[int, str]) -> None:
+        if len(own) < MOST_CROPS:
             self.caller.import_archive(gallery, self._chance.randint(3, 20))
 
-    def _snapshot(self, gallery: str) -> None:
-        kept = [snapshot for snapshot in self._ledger.snapshots if snapshot.gallery == gallery]
+    def _snapshot(self, gallery: str, _: dict[int, str]) -> None:
+        kept = self._ledger.snapshots_of(gallery)
         self.caller.take_snapshot(gallery)
         # Only one client deletes snapshots, and only the oldest one, which no other client uses.
         if len(kept) >= MOST_SNAPSHOTS and self.name == "ann" and kept[0] in self._ledger.snapshots:
             self.caller.delete_snapshot(kept[0])
 
     def _restore(self, gallery: str) -> None:
-        kept = [taken for taken in self._ledger.snapshots if taken.gallery == gallery]
+        kept = self._ledger.snapshots_of(gallery)
         if not kept:
             return
         with self._gates[gallery].alone(0.5) as alone:
@@ -126,12 +149,12 @@ class Client(threading.Thread):
             if alone and snapshot in self._ledger.snapshots and self._ledger.is_certain(gallery):
                 self.caller.restore(snapshot)
 
-    def _come_and_go(self, _: str) -> None:
+    def _come_and_go(self, _: str, __: dict[int, str]) -> None:
         gallery = f"{self.name}-{uuid4().hex[:8]}"
         self.caller.create_gallery(gallery)
         if self._ledger.galleries.get(gallery):
             self.caller.enroll(gallery, 2)
             self.caller.delete_gallery(gallery)
 
-    def _reindex(self, gallery: str) -> None:
+    def _reindex(self, gallery: str, _: dict[int, str]) -> None:
         self.caller.reindex(gallery)

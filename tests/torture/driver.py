@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.torture.checks import check
-from tests.torture.clients import GALLERIES, Client
+from tests.torture.clients import GALLERIES, Client, Gate
 from tests.torture.forked import ForkedService
-from tests.torture.gate import Gate
-from tests.torture.ledger import Violation
+from tests.torture.ledger import Violation, bearers
 from tests.torture.operations import Gone
-from tests.torture.scenarios import SCENARIOS, Scenario
+from tests.torture.scenarios import SCENARIOS
 from tests.torture.world import World
 
 CLIENTS = ("ann", "ben", "cem", "dua")
@@ -70,7 +69,7 @@ class Driver:
         passage = self.chance.randint(1, scenario.passages)
         caller = world.caller("driver")
         if scenario.prepare is not None:
-            scenario.prepare(world, caller)
+            scenario.prepare(caller)
         world.kill()
         if scenario.new_model:
             world.exchange_artefacts()
@@ -79,14 +78,15 @@ class Driver:
         try:
             if service.serving():
                 caller.http = service.http
-                scenario.act(world, caller)
+                scenario.act(caller)
         except Gone:
             pass
         if not service.died_within(DIES_WITHIN_SECONDS):
             raise Violation("failed", f"failpoint {named} was not reached: {service.said}")
         if f"failpoint {point}: passage {passage}" not in service.said:
             raise Violation("failed", f"the service died elsewhere: {service.said}")
-        self._decide(scenario)
+        for doubt in world.ledger.doubts:
+            doubt.expected = scenario.happened
         world.kill()
         world.lost += caller.lost
         world.start()
@@ -95,12 +95,8 @@ class Driver:
         self.killed["failpoint"] += 1
         return named
 
-    def _decide(self, scenario: Scenario) -> None:
-        for doubt in self.world.ledger.doubts:
-            doubt.expected = scenario.happened
-
     def _clients(self, processes: Sequence[ForkedService]) -> list[Client]:
-        gates = {gallery: Gate() for gallery in GALLERIES}
+        gates = {gallery: Gate(len(CLIENTS)) for gallery in GALLERIES}
         places = zip(CLIENTS, itertools.cycle(processes), strict=False)
         return [
             Client(
@@ -157,11 +153,9 @@ class Driver:
         }
         while len(there) > 40:
             identity = self.chance.choice(sorted(there.values()))
-            numbers = [number for number, name in there.items() if name == identity]
-            caller.forget(gallery, identity, numbers)
+            caller.forget(gallery, identity, bearers(there, identity))
             there = {n: name for n, name in there.items() if name != identity}
-        kept = [taken for taken in ledger.snapshots if taken.gallery == gallery]
-        for snapshot in kept[:-3]:
+        for snapshot in ledger.snapshots_of(gallery)[:-3]:
             caller.delete_snapshot(snapshot)
 
     def figures(self) -> dict[str, Any]:

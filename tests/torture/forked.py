@@ -1,4 +1,4 @@
-"""The service as a process of its own, of which leases run out soon."""
+"""The service as a process of its own, which soon tries again what has failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.service.conftest import START, STARTED, served_environment
 
 START_SECONDS = 40.0
 ANSWER_SECONDS = 30.0
-# A killed replica's job is another's once its lease has run out; nobody waits for 30 s here.
+# The locks of a killed process are free at once; only a job that has failed waits for a while.
 SHORT_PAUSES = "from service.jobs import runner; runner.RETRY_SECONDS = 1.0\n"
 
 

@@ -72,7 +72,11 @@ class Operation:
 
 @dataclass
 class Ledger:
-    """The ledger of one world; every method may be called from any thread."""
+    """The ledger of one world; every method may be called from any thread.
+
+    Attributes:
+        expiring: galleries whose crops housekeeping deletes.
+    """
 
     crops: dict[int, Crop] = field(default_factory=dict)
     now: dict[int, State] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Ledger:
     versions: dict[str, int] = field(default_factory=dict)
     snapshots: list[Snapshot] = field(default_factory=list)
     jobs: dict[str, int] = field(default_factory=dict)
+    expiring: list[str] = field(default_factory=list)
     doubts: list[Operation] = field(default_factory=list)
     doubtful_galleries: dict[str, Operation] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
@@ -174,6 +179,9 @@ class Ledger:
         """Return whether no write to a gallery is a doubt."""
         with self._lock:
             return all(doubt.gallery != gallery for doubt in self.doubts)
+
+    def snapshots_of(self, gallery: str) -> list[Snapshot]:
+        return [snapshot for snapshot in self.snapshots if snapshot.gallery == gallery]
 
     def dead_ids(self) -> set[str]:
         """Return the ids of crops that must not be shown any more."""
@@ -337,3 +345,8 @@ class Ledger:
     @staticmethod
     def _fits(states: Mapping[int, State], seen: Mapping[int, State]) -> bool:
         return all(state in (UNSURE, seen.get(number)) for number, state in states.items())
+
+
+def bearers(crops: Mapping[int, str], identity: str) -> list[int]:
+    """Return the numbers of the crops that bear an identity."""
+    return [number for number, name in crops.items() if name == identity]

@@ -146,20 +146,20 @@ class Caller:
             "delete crop", crop.gallery, {crop.number: None}, deletes=True
         )
         path = f"/v1/galleries/{crop.gallery}/crops/{crop.crop_id}"
-        self._must_be_there(operation, self.send(operation, "DELETE", path))
+        self._confirm(operation, self.send(operation, "DELETE", path))
 
     def forget(self, gallery: str, identity: str, numbers: Sequence[int]) -> None:
         operation = self.ledger.begin(
             "forget", gallery, dict.fromkeys(numbers), deletes=True, forgets=identity
         )
         path = f"/v1/galleries/{gallery}/identities/{identity}"
-        self._must_be_there(operation, self.send(operation, "DELETE", path))
+        self._confirm(operation, self.send(operation, "DELETE", path))
 
     def relabel(self, gallery: str, identity: str, new: str, numbers: Sequence[int]) -> None:
         operation = self.ledger.begin("relabel", gallery, dict.fromkeys(numbers, new))
         path = f"/v1/galleries/{gallery}/identities/{identity}"
         answer = self.send(operation, "PATCH", path, data={"new_identity": new})
-        self._must_be_there(operation, answer)
+        self._confirm(operation, answer)
 
     def query(self, crop: Crop) -> None:
         """Search for a crop by its own image: none is better, and no deleted one is shown."""
@@ -223,13 +223,9 @@ class Caller:
         operation = self.ledger.begin("create gallery", gallery, {})
         self.ledger.doubtful_galleries[gallery] = operation
         answer = self.send(operation, "POST", "/v1/galleries", data={"name": gallery})
-        if answer is None:
-            return
-        if answer.status_code != 201:
-            raise Violation("phantom", f"gallery {gallery}: {answer.text}")
-        self.ledger.galleries[gallery] = True
-        self.ledger.doubtful_galleries.pop(gallery)
-        self.ledger.acknowledge(operation)
+        if self._confirm(operation, answer, 201):
+            self.ledger.galleries[gallery] = True
+            self.ledger.doubtful_galleries.pop(gallery)
 
     def change_gallery(self, gallery: str, **fields: str) -> None:
         operation = self.ledger.begin("change gallery", gallery, {})
@@ -242,13 +238,9 @@ class Caller:
         operation = self.ledger.begin("delete gallery", gallery, dict.fromkeys(crops), deletes=True)
         self.ledger.doubtful_galleries[gallery] = operation
         answer = self.send(operation, "DELETE", f"/v1/galleries/{gallery}")
-        if answer is None:
-            return
-        if answer.status_code != 200:
-            raise Violation("lost", f"gallery {gallery}: {answer.text}")
-        self.ledger.galleries[gallery] = False
-        self.ledger.doubtful_galleries.pop(gallery)
-        self.ledger.acknowledge(operation)
+        if self._confirm(operation, answer):
+            self.ledger.galleries[gallery] = False
+            self.ledger.doubtful_galleries.pop(gallery)
 
     def create_webhook(self) -> None:
         """Make a webhook at which nobody listens."""
@@ -294,13 +286,8 @@ class Caller:
         after = self.ledger.restored(snapshot)
         operation = self.ledger.begin(f"restore {snapshot.snapshot_id}", snapshot.gallery, after)
         path = f"/v1/galleries/{snapshot.gallery}/snapshots/{snapshot.snapshot_id}/restore"
-        answer = self.send(operation, "POST", path)
-        if answer is None:
-            return
-        if answer.status_code != 200:
-            raise Violation("lost", f"snapshot {snapshot.snapshot_id}: {answer.text}")
-        self.ledger.acknowledge(operation)
-        self.settle(snapshot.gallery)
+        if self._confirm(operation, self.send(operation, "POST", path)):
+            self.settle(snapshot.gallery)
 
     def settle(self, gallery: str) -> list[dict[str, Any]]:
         """List a gallery and compare it with the ledger."""
@@ -341,12 +328,16 @@ class Caller:
             headers={"Idempotency-Key": key} if key else {},
         )
 
-    def _must_be_there(self, operation: Operation, answer: httpx.Response | None) -> None:
+    def _confirm(
+        self, operation: Operation, answer: httpx.Response | None, status: int = 200
+    ) -> bool:
+        """Acknowledge a write that has to succeed, and return whether it was answered."""
         if answer is None:
-            return
-        if answer.status_code != 200:
+            return False
+        if answer.status_code != status:
             raise Violation("lost", f"{operation.what} {operation.before}: {answer.text}")
         self.ledger.acknowledge(operation)
+        return True
 
     def _ended(self, job: dict[str, Any]) -> bool:
         if job["state"] not in ENDED:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
+from tests.torture.ledger import bearers
 from tests.torture.operations import Caller
-from tests.torture.world import World
 
 LONG_AGO = "2001-01-01T00:00:00Z"
+# A write has not happened before its commit, and has from then on.
+STEPS = {"before-commit": False, "committed": True, "shown": True}
 
 
 @dataclass(frozen=True)
@@ -25,146 +27,113 @@ class Scenario:
         new_model: whether another model is served from then on.
     """
 
-    act: Callable[[World, Caller], None]
-    prepare: Callable[[World, Caller], None] | None = None
+    act: Callable[[Caller], object]
+    prepare: Callable[[Caller], object] | None = None
     happened: bool | None = None
     passages: int = 1
     new_model: bool = False
 
 
-def _nothing(_: World, __: Caller) -> None:
-    """Do nothing: the start is enough."""
-
-
-def _fill(world: World, caller: Caller) -> None:
-    """Two people, of whom a snapshot knows too."""
+def _fill(caller: Caller) -> None:
+    """Enroll two people, whom a snapshot has too."""
     for count in (3, 2):
         caller.enroll("lobby", count)
     caller.take_snapshot("lobby")
 
 
-def _enroll(world: World, caller: Caller) -> None:
-    caller.enroll("lobby", 4, key=uuid4().hex)
-
-
-def _write_a_lot(world: World, caller: Caller) -> None:
+def _write_a_lot(caller: Caller) -> None:
     for _ in range(6):
-        _fill(world, caller)
-        _delete_crop(world, caller)
-        _forget(world, caller)
+        _fill(caller)
+        _delete_crop(caller)
+        _forget(caller)
 
 
 def _someone(caller: Caller) -> tuple[str, list[int]]:
     own = caller.ledger.owned(caller.name, "lobby")
     identity = next(iter(own.values()))
-    return identity, [number for number, name in own.items() if name == identity]
+    return identity, bearers(own, identity)
 
 
-def _delete_crop(world: World, caller: Caller) -> None:
+def _delete_crop(caller: Caller) -> None:
     caller.delete_crop(caller.ledger.crops[_someone(caller)[1][0]])
 
 
-def _forget(world: World, caller: Caller) -> None:
-    identity, numbers = _someone(caller)
-    caller.forget("lobby", identity, numbers)
+def _forget(caller: Caller) -> None:
+    caller.forget("lobby", *_someone(caller))
 
 
-def _relabel(world: World, caller: Caller) -> None:
+def _relabel(caller: Caller) -> None:
     identity, numbers = _someone(caller)
     caller.relabel("lobby", identity, caller.new_identity(), numbers)
 
 
-def _create_gallery(world: World, caller: Caller) -> None:
-    caller.create_gallery(f"made-{uuid4().hex[:8]}")
-
-
-def _gallery_to_delete(world: World, caller: Caller) -> None:
-    gallery = f"doomed-{uuid4().hex[:8]}"
+def _new_gallery(caller: Caller, prefix: str = "made") -> str:
+    gallery = f"{prefix}-{uuid4().hex[:8]}"
     caller.create_gallery(gallery)
+    return gallery
+
+
+def _newest(caller: Caller, prefix: str) -> str:
+    return [name for name in caller.ledger.galleries if name.startswith(prefix)][-1]
+
+
+def _gallery_to_delete(caller: Caller) -> None:
+    gallery = _new_gallery(caller, "doomed")
     caller.enroll(gallery, 2)
     caller.take_snapshot(gallery)
 
 
-def _delete_gallery(world: World, caller: Caller) -> None:
-    there = caller.ledger.galleries
-    caller.delete_gallery(
-        next(name for name in there if name.startswith("doomed-") and there[name])
-    )
-
-
-def _change_gallery(world: World, caller: Caller) -> None:
-    caller.change_gallery("lobby", calibration="off")
-
-
-def _gallery_to_expire(world: World, caller: Caller) -> None:
-    gallery = f"old-{uuid4().hex[:8]}"
-    caller.create_gallery(gallery)
-    caller.enroll(gallery, 3, captured_at=LONG_AGO)
-
-
-def _expire(world: World, caller: Caller) -> None:
-    gallery = [name for name in caller.ledger.galleries if name.startswith("old-")][-1]
+def _expire(caller: Caller) -> None:
+    gallery = _newest(caller, "old-")
     numbers = [crop.number for crop in caller.ledger.crops.values() if crop.gallery == gallery]
     operation = caller.ledger.begin("expire", gallery, dict.fromkeys(numbers), deletes=True)
     caller.ledger.lose(operation, "housekeeping answers nobody")
     caller.change_gallery(gallery, retention_days="1")
-    world.expiring.append(gallery)
+    caller.ledger.expiring.append(gallery)
 
 
-def _snapshot(world: World, caller: Caller) -> None:
-    caller.take_snapshot("lobby")
-
-
-def _restore(world: World, caller: Caller) -> None:
-    kept = [snapshot for snapshot in caller.ledger.snapshots if snapshot.gallery == "lobby"]
-    caller.restore(kept[-1])
-
-
-def _fill_and_change(world: World, caller: Caller) -> None:
-    _fill(world, caller)
-    _delete_crop(world, caller)
+def _fill_and_change(caller: Caller) -> None:
+    _fill(caller)
+    _delete_crop(caller)
     caller.enroll("lobby", 2)
 
 
-def _gallery_of_this_model(world: World, caller: Caller) -> None:
-    gallery = f"former-{uuid4().hex[:8]}"
-    caller.create_gallery(gallery)
+def _gallery_of_this_model(caller: Caller) -> None:
+    gallery = _new_gallery(caller, "former")
     for count in (6, 5):
         caller.enroll(gallery, count)
 
 
-def _reindex(world: World, caller: Caller) -> None:
-    gallery = [name for name in caller.ledger.galleries if name.startswith("former-")][-1]
-    caller.reindex(gallery)
-
-
-def _import(world: World, caller: Caller) -> None:
-    caller.import_archive("lobby", 20)
-
-
-def _webhook(world: World, caller: Caller) -> None:
-    _fill(world, caller)
+def _webhook(caller: Caller) -> None:
+    _fill(caller)
     caller.create_webhook()
 
 
-def _arm_until_soon(world: World, caller: Caller) -> None:
-    """Let a list end by itself, which raises an alert that is sent."""
-    caller.arm("lobby")
-
-
 def _at_commit(write: str, happening: Scenario) -> dict[str, Scenario]:
-    def at(step: str, happened: bool) -> tuple[str, Scenario]:
-        return f"{write}.{step}", replace(happening, happened=happened)
+    return {
+        f"{write}.{step}": replace(happening, happened=happened) for step, happened in STEPS.items()
+    }
 
-    return dict([at("before-commit", False), at("committed", True), at("shown", True)])
 
-
-_ENROLLING = partial(Scenario, _enroll)
+_ENROLLING = partial(Scenario, lambda caller: caller.enroll("lobby", 4, key=uuid4().hex))
 _FORGETTING = Scenario(_forget, _fill)
-_RESTORING = Scenario(_restore, _fill_and_change)
-_REINDEXING = Scenario(_reindex, _gallery_of_this_model, new_model=True)
-_IMPORTING = partial(Scenario, _import)
-_STARTING = Scenario(_nothing, _fill)
+_SNAPSHOT = Scenario(lambda caller: caller.take_snapshot("lobby"), _fill)
+_RESTORING = Scenario(
+    lambda caller: caller.restore(caller.ledger.snapshots_of("lobby")[-1]), _fill_and_change
+)
+_REINDEXING = Scenario(
+    lambda caller: caller.reindex(_newest(caller, "former-")),
+    _gallery_of_this_model,
+    new_model=True,
+)
+_IMPORTING = partial(Scenario, lambda caller: caller.import_archive("lobby", 20))
+# The start is enough.
+_STARTING = Scenario(lambda _: None, _fill)
+_EXPIRING = Scenario(
+    _expire, lambda caller: caller.enroll(_new_gallery(caller, "old"), 3, captured_at=LONG_AGO)
+)
+# A list that ends by itself raises an alert, which is sent to the webhook.
+_WATCHING = Scenario(lambda caller: caller.arm("lobby"), _webhook)
 
 SCENARIOS: Mapping[str, Scenario] = {
     "start.record-opened": _STARTING,
@@ -182,28 +151,28 @@ SCENARIOS: Mapping[str, Scenario] = {
     "record.settled": Scenario(_write_a_lot, passages=30),
     **_at_commit("delete-crop", Scenario(_delete_crop, _fill)),
     **_at_commit("forget-identity", _FORGETTING),
-    "forget-identity.before-snapshots": Scenario(_forget, _fill, happened=True),
+    "forget-identity.before-snapshots": replace(_FORGETTING, happened=True),
     # Housekeeping for earlier deletions may reach the failpoint first; nothing is forgotten then.
-    "snapshot-rewrite.begun": Scenario(_forget, _fill),
-    "snapshot-rewrite.removed": Scenario(_forget, _fill),
-    "snapshot-rewrite.written": Scenario(_forget, _fill),
-    **{
-        point: Scenario(_expire, _gallery_to_expire)
-        for point in (
-            "delete-expired.before-commit",
-            "delete-expired.committed",
-            "delete-expired.shown",
-        )
-    },
+    "snapshot-rewrite.begun": _FORGETTING,
+    "snapshot-rewrite.removed": _FORGETTING,
+    "snapshot-rewrite.written": _FORGETTING,
+    **{f"delete-expired.{step}": _EXPIRING for step in STEPS},
     **_at_commit("relabel", Scenario(_relabel, _fill)),
-    **_at_commit("create-gallery", Scenario(_create_gallery)),
-    **_at_commit("change-gallery", Scenario(_change_gallery)),
-    **_at_commit("delete-gallery", Scenario(_delete_gallery, _gallery_to_delete)),
-    "snapshot.written": Scenario(_snapshot, _fill),
-    "snapshot.in-place": Scenario(_snapshot, _fill),
-    "snapshot.registered": Scenario(_snapshot, _fill),
-    "restore.file-read": Scenario(_restore, _fill_and_change, happened=False),
-    "restore.crops-added": Scenario(_restore, _fill_and_change, happened=False),
+    **_at_commit("create-gallery", Scenario(_new_gallery)),
+    **_at_commit(
+        "change-gallery", Scenario(lambda caller: caller.change_gallery("lobby", calibration="off"))
+    ),
+    **_at_commit(
+        "delete-gallery",
+        Scenario(
+            lambda caller: caller.delete_gallery(_newest(caller, "doomed-")), _gallery_to_delete
+        ),
+    ),
+    "snapshot.written": _SNAPSHOT,
+    "snapshot.in-place": _SNAPSHOT,
+    "snapshot.registered": _SNAPSHOT,
+    "restore.file-read": replace(_RESTORING, happened=False),
+    "restore.crops-added": replace(_RESTORING, happened=False),
     **_at_commit("restore", _RESTORING),
     "reindex.begun": _REINDEXING,
     "reindex.batch-embedded": _REINDEXING,
@@ -218,9 +187,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "import.batch-landed": _IMPORTING(happened=True, passages=3),
     "import.progress-noted": _IMPORTING(happened=True, passages=3),
     "job.files-removed": _IMPORTING(happened=True),
-    # The end of a list is an alert, which is sent to the webhook.
-    "watch.noted": Scenario(_arm_until_soon, _webhook),
-    "webhook.sent": Scenario(_arm_until_soon, _webhook),
+    "watch.noted": _WATCHING,
+    "webhook.sent": _WATCHING,
     "audit.before-line": Scenario(_write_a_lot, passages=12),
     "audit.line-written": Scenario(_write_a_lot, passages=12),
 }

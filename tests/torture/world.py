@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
-from service.record.record import Record
 from tests.torture.clients import GALLERIES
 from tests.torture.forked import ForkedService
 from tests.torture.ledger import Ledger, Violation
 from tests.torture.operations import Caller, LostEnrolment
-
-READY_SECONDS = 30.0
 
 
 class World:
@@ -23,7 +18,6 @@ class World:
     Attributes:
         folder: everything it keeps.
         artefacts: the newest first; the second one answers for the galleries that it filled.
-        expiring: galleries whose crops housekeeping deletes.
         starts: seconds that each start took.
         service, beside: the processes; `beside` shares the data directory for a while.
     """
@@ -34,7 +28,6 @@ class World:
         self.chance = chance
         self.ledger = Ledger()
         self.lost: list[LostEnrolment] = []
-        self.expiring: list[str] = []
         self.starts: list[float] = []
         self.audited: dict[str, int] = {}
         self.service: ForkedService | None = None
@@ -120,26 +113,7 @@ class World:
         """From the next start on the other model is the newest."""
         self.artefacts = self.artefacts[::-1]
 
-    @contextmanager
-    def open_record(self) -> Iterator[Record]:
-        """Yield the record itself, as a process beside the service, or while it is down, has it."""
-        with closing(Record(self.folder / "data")) as record:
-            yield record
-
     def close(self) -> None:
         self.kill()
         if self.service is not None:
             self.service.http.close()
-
-
-def eventually(so: Callable[[], bool], otherwise: str, seconds: float = READY_SECONDS) -> None:
-    """Return once a condition holds.
-
-    Raises:
-        Violation: where it does not come about.
-    """
-    until = time.monotonic() + seconds
-    while not so():
-        if time.monotonic() > until:
-            raise Violation("lost", otherwise)
-        time.sleep(0.02)
