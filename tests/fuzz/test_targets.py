@@ -25,12 +25,12 @@ fuzz(target, [b"abc", b"xyz"], ValueError)
 """
 
 
-def test_there_is_a_target_for_each_kind_of_input() -> None:
+def test_there_is_a_target_for_each_kind_of_input():
     assert TARGETS == ["archives", "forms", "images", "manifests"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_target_finds_nothing(target, tmp_path) -> None:
+def test_a_target_finds_nothing(target, tmp_path):
     seed = os.environ.get("REID_TEST_SEED") or str(secrets.randbits(31))
     ran = _run(["-m", f"tests.fuzz.{target}", "--runs", str(RUNS), "--seed", seed], tmp_path)
     print(f"REID_TEST_SEED={seed}\n{ran.stderr[-3000:]}")  # noqa: T201
@@ -38,7 +38,7 @@ def test_a_target_finds_nothing(target, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_not_declared_is_a_find_and_kept(tmp_path) -> None:
+def test_what_was_not_declared_is_a_find_and_kept(tmp_path):
     ran = _run(["-c", SPOILT, "--runs", "100"], tmp_path)
     assert ran.returncode != 0
     assert "KeyError: 'not declared'" in ran.stderr + ran.stdout

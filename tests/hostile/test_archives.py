@@ -21,7 +21,7 @@ LIMITS = UnpackLimits(max_bytes=1_000_000, max_entry_bytes=100_000, max_entries=
 
 
 @pytest.fixture
-def unpack(tmp_path: Path):
+def unpack(tmp_path):
     """Unpack an archive, check that no file lies elsewhere, and return the files left out."""
     place = tmp_path / "deep" / "er"
 
@@ -49,7 +49,7 @@ def came(unpack) -> bool:
 
 
 @pytest.mark.parametrize("name", archives.BESIDE.values(), ids=archives.BESIDE)
-def test_a_name_that_leads_elsewhere_or_nowhere_is_left_out(unpack, name) -> None:
+def test_a_name_that_leads_elsewhere_or_nowhere_is_left_out(unpack, name):
     (left_out,) = unpack(zip_of({name: b"x", **GOOD}))
     assert "; " in left_out.reason
     assert len(left_out.name) <= 201
@@ -57,19 +57,19 @@ def test_a_name_that_leads_elsewhere_or_nowhere_is_left_out(unpack, name) -> Non
 
 
 @pytest.mark.parametrize("name", archives.INSIDE.values(), ids=archives.INSIDE)
-def test_an_odd_name_stays_inside(unpack, name) -> None:
+def test_an_odd_name_stays_inside(unpack, name):
     assert unpack(zip_of({name: b"x", **GOOD})) == []
     assert came(unpack)
 
 
-def test_links_devices_and_pipes_become_plain_files(unpack) -> None:
+def test_links_devices_and_pipes_become_plain_files(unpack):
     assert unpack(archives.links()) == []
     assert (unpack.into / "special-0.jpg").read_bytes() == b"/etc/passwd"
     assert came(unpack)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_of_two_files_of_one_name_the_first_comes_and_the_second_is_named(unpack) -> None:
+def test_of_two_files_of_one_name_the_first_comes_and_the_second_is_named(unpack):
     several = [("a.jpg", b"first"), ("a.jpg", b"second"), ("a.jpg/c.jpg", b"third")]
     left_out = unpack(zip_of([*several, *GOOD.items()]))
     assert len(left_out) == 2
@@ -90,7 +90,7 @@ def test_of_two_files_of_one_name_the_first_comes_and_the_second_is_named(unpack
         (zip_of({"a.jpg": b"x"}, zipfile.ZIP_LZMA), "method 14"),
     ],
 )
-def test_one_bad_entry_of_a_zip_is_named_and_the_others_come(unpack, data, why) -> None:
+def test_one_bad_entry_of_a_zip_is_named_and_the_others_come(unpack, data, why):
     (left_out,) = unpack(data)
     assert why in left_out.reason
     assert "; " in left_out.reason or "damaged" in left_out.reason
@@ -108,21 +108,21 @@ def test_one_bad_entry_of_a_zip_is_named_and_the_others_come(unpack, data, why) 
         (b"no zip" * 500, "not a zip"),
     ],
 )
-def test_a_bomb_or_a_broken_archive_is_refused_whole(unpack, data, why) -> None:
+def test_a_bomb_or_a_broken_archive_is_refused_whole(unpack, data, why):
     with pytest.raises(InputProblem, match=why) as refused:
         unpack(data)
     assert str(refused.value).startswith("the archive ")
     assert "; " in str(refused.value)
 
 
-def test_of_entries_that_are_all_the_same_bytes_one_comes(unpack) -> None:
+def test_of_entries_that_are_all_the_same_bytes_one_comes(unpack):
     left_out = unpack(archives.overlapping(1_500, 10_000))
     assert len(left_out) == 1_499
     assert [path.name for path in unpack.into.iterdir()] == ["00000.jpg"]
 
 
 @pytest.mark.parametrize("data", list(archives.truncated()))
-def test_an_archive_that_is_cut_anywhere_is_refused(unpack, data) -> None:
+def test_an_archive_that_is_cut_anywhere_is_refused(unpack, data):
     with pytest.raises(InputProblem, match="damaged"):
         unpack(data)
     assert list(unpack.into.iterdir()) == []
@@ -139,13 +139,13 @@ PASSED_BY = {
 
 
 @pytest.mark.parametrize("data", PASSED_BY.values(), ids=PASSED_BY)
-def test_what_is_no_image_is_passed_by(unpack, data) -> None:
+def test_what_is_no_image_is_passed_by(unpack, data):
     assert unpack(data) == []
     assert sorted(path.name for path in unpack.into.iterdir()) == sorted(GOOD)
     assert came(unpack)
 
 
-def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path: Path) -> None:
+def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
     (tmp_path / "archive").write_bytes(zip_of({"a.jpg": b"x" * 50_000}))
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
@@ -163,7 +163,7 @@ def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path: Path) -> None:
     assert not (tmp_path / "a.jpg").exists()
 
 
-def test_bombs_are_refused_in_bounded_time_and_memory() -> None:
+def test_bombs_are_refused_in_bounded_time_and_memory():
     command = [sys.executable, "-m", "tests.hostile.costly_archives"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     print(ran.stdout)  # noqa: T201

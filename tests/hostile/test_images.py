@@ -20,7 +20,7 @@ from tests.hostile.pictures import HEIGHT, WIDTH, drawn
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 
-def test_every_hostile_image_ends_in_pixels_or_in_a_problem_with_its_remedy() -> None:
+def test_every_hostile_image_ends_in_pixels_or_in_a_problem_with_its_remedy():
     seed = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
     files = hostile_images(seed)
     print(f"REID_TEST_SEED={seed}, {len(files)} images")  # noqa: T201
@@ -35,7 +35,7 @@ def test_every_hostile_image_ends_in_pixels_or_in_a_problem_with_its_remedy() ->
             assert (outcome.dtype, outcome.shape[2]) == (np.uint8, 3), file.name
 
 
-def test_a_turned_camera_s_picture_is_the_person_upright() -> None:
+def test_a_turned_camera_s_picture_is_the_person_upright():
     upright = np.asarray(drawn(), dtype=float)
     for file in turned():
         pixels = decode_crop(file.data)
@@ -43,7 +43,7 @@ def test_a_turned_camera_s_picture_is_the_person_upright() -> None:
         assert np.abs(pixels - upright).mean() < 8, file.name
 
 
-def test_the_costliest_images_take_bounded_time_and_memory() -> None:
+def test_the_costliest_images_take_bounded_time_and_memory():
     ran = subprocess.run(
         [sys.executable, "-m", "tests.hostile.costly_images"],
         capture_output=True,

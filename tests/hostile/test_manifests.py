@@ -64,7 +64,7 @@ TAKEN = {
 
 
 @pytest.fixture
-def write(tmp_path: Path):
+def write(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(drawn(), "PNG"))
     (tmp_path / "loop.png").symlink_to("loop.png")
 
@@ -76,7 +76,7 @@ def write(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("content", "why"), CASES.values(), ids=CASES)
-def test_a_hostile_manifest_is_refused_and_says_where(write, tmp_path, content, why) -> None:
+def test_a_hostile_manifest_is_refused_and_says_where(write, tmp_path, content, why):
     with pytest.raises(ManifestProblem, match=why) as refused:
         read_manifest(write(content))
     said = str(refused.value)
@@ -87,12 +87,12 @@ def test_a_hostile_manifest_is_refused_and_says_where(write, tmp_path, content, 
 
 
 @pytest.mark.parametrize("content", TAKEN.values(), ids=TAKEN)
-def test_an_odd_manifest_is_read(write, content) -> None:
+def test_an_odd_manifest_is_read(write, content):
     (row,) = read_manifest(write(content))
     assert (row.path.name, row.identity, row.camera) == ("a.png", "0001", "c1")
 
 
-def test_a_line_without_an_end_does_not_fill_the_memory(write) -> None:
+def test_a_line_without_an_end_does_not_fill_the_memory(write):
     manifest = write(b"")
     with manifest.open("wb") as file:
         file.write(HEAD)

@@ -34,12 +34,12 @@ from training.provenance import TrainingFingerprints
 
 
 @pytest.fixture
-def artefact(tiny_artefact: Path) -> Artefact:
+def artefact(tiny_artefact):
     return load_artefact(tiny_artefact)
 
 
 @pytest.fixture
-def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_graph(monkeypatch):
     """Let artefacts be saved without their graph, whose conversion takes seconds."""
 
     def unsupported(*_: object) -> None:
@@ -67,9 +67,7 @@ def rewrite(source: Path, target: Path, **edit: object) -> None:
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_what_was_saved_is_loaded_from_one_file_that_all_may_read(
-    artefact: Artefact, tmp_path: Path
-) -> None:
+def test_what_was_saved_is_loaded_from_one_file_that_all_may_read(artefact, tmp_path):
     path = tmp_path / "copy.safetensors"
     before = os.umask(0o022)
     try:
@@ -87,9 +85,7 @@ def test_what_was_saved_is_loaded_from_one_file_that_all_may_read(
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_half_precision_halves_the_file_and_keeps_the_features(
-    artefact: Artefact, tmp_path: Path
-) -> None:
+def test_half_precision_halves_the_file_and_keeps_the_features(artefact, tmp_path):
     torch.manual_seed(0)
     embedder = Embedder(artefact.embedder.config).eval()
     path = tmp_path / "half.safetensors"
@@ -105,9 +101,7 @@ def test_half_precision_halves_the_file_and_keeps_the_features(
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_the_embedding_fingerprint_follows_embedder_and_preprocessing_alone(
-    artefact: Artefact, tmp_path: Path
-) -> None:
+def test_the_embedding_fingerprint_follows_embedder_and_preprocessing_alone(artefact, tmp_path):
     before = artefact.description
     path = tmp_path / "new.safetensors"
     taller = before.preprocessing.model_copy(update={"height": 96})
@@ -170,9 +164,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED.values(), ids=REFUSED)
-def test_a_file_that_is_no_sound_artefact_is_refused(
-    tiny_artefact: Path, tmp_path: Path, make: Callable[[Path, Path], object], words: str
-) -> None:
+def test_a_file_that_is_no_sound_artefact_is_refused(tiny_artefact, tmp_path, make, words):
     path = tmp_path / "file.safetensors"
     make(tiny_artefact, path)
     with pytest.raises(ArtefactProblem, match=words):
@@ -180,7 +172,7 @@ def test_a_file_that_is_no_sound_artefact_is_refused(
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_a_missing_tensor_is_named(artefact: Artefact, tmp_path: Path) -> None:
+def test_a_missing_tensor_is_named(artefact, tmp_path):
     class Headless(torch.nn.Module):
         def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
             state = artefact.embedder.state_dict()
@@ -192,9 +184,7 @@ def test_a_missing_tensor_is_named(artefact: Artefact, tmp_path: Path) -> None:
         _ = load_artefact(path).embedder
 
 
-def test_fields_of_other_versions_are_read_past_and_stay(
-    tiny_artefact: Path, tmp_path: Path
-) -> None:
+def test_fields_of_other_versions_are_read_past_and_stay(tiny_artefact, tmp_path):
     header, tensors = read_parts(tiny_artefact)
     points = [{"score": 0.0, "log_ratio": -2.0}, {"score": 1.0, "log_ratio": 2.0}]
     header["calibration"]["scorings"]["cosine"]["isotonic"] = points
@@ -222,8 +212,8 @@ def test_fields_of_other_versions_are_read_past_and_stay(
     ],
 )
 def test_galleries_and_thresholds_of_released_versions_stay_valid(
-    name: str, embedding: str, whole: str, has_reference: bool
-) -> None:
+    name, embedding, whole, has_reference
+):
     """Hold the features that galleries store, and the fingerprints that thresholds belong to."""
     shipped = load_artefact(resolve_artefact(name))
     description = shipped.description
@@ -238,7 +228,7 @@ def test_galleries_and_thresholds_of_released_versions_stay_valid(
         assert shipped.reference is None
 
 
-def test_a_scoring_that_was_withdrawn_is_not_offered(tmp_path: Path) -> None:
+def test_a_scoring_that_was_withdrawn_is_not_offered(tmp_path):
     path = tmp_path / "older.safetensors"
     rewrite(resolve_artefact("bundled@1"), path, best="fused")
     for description in (read_description(resolve_artefact("bundled@1")), read_description(path)):
@@ -246,7 +236,7 @@ def test_a_scoring_that_was_withdrawn_is_not_offered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bundled", "small"])
-def test_mnets_logit_is_positive_for_one_crop_twice_and_negative_for_strangers(name: str) -> None:
+def test_mnets_logit_is_positive_for_one_crop_twice_and_negative_for_strangers(name):
     shipped = load_artefact(resolve_artefact(name))
     records = read_dataset("synthetic:4,identities=6,domains=1,cameras=2,crops=1").records
     crops = [record for record in records if record.camera == records[0].camera]
@@ -261,36 +251,21 @@ def test_mnets_logit_is_positive_for_one_crop_twice_and_negative_for_strangers(n
     assert zero == pytest.approx(0.5, abs=0.06)
 
 
-def test_an_artefact_without_a_metric_network_offers_cosine_alone(
-    cosine_artefact: Path, tmp_path: Path
-) -> None:
-    loaded = load_artefact(cosine_artefact)
-    assert loaded.description.scorings == ("cosine",)
-    assert loaded.description.default_scoring == "cosine"
-    with pytest.raises(ArtefactProblem, match="mine has no M-Net and offers the scoring cosine"):
-        loaded.require_metric_network("mine")
+def test_an_artefact_without_m_net_that_ranks_by_it_is_refused(cosine_artefact, tmp_path):
     path = tmp_path / "claims.safetensors"
     rewrite(cosine_artefact, path, best="mnet")
     with pytest.raises(ArtefactProblem, match="damaged"):
         load_artefact(path)
 
 
-def test_the_default_scoring_is_the_one_that_the_artefact_names(
-    tiny_artefact: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "quick.safetensors"
-    rewrite(tiny_artefact, path, best="cosine")
-    assert read_description(path).default_scoring == "cosine"
-
-
-def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ArtefactProblem, match=r"smal: there is no.*known are bundled, bundled@1"):
         resolve_artefact("smal")
 
 
 def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     first = resolve_artefact("bundled@1")
     bundled = load_artefact(first)
     calibration = bundled.description.calibration.model_dump(mode="json")
@@ -301,9 +276,7 @@ def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(
     assert not len(TrainingFingerprints.of(bundled).crops)
 
 
-def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
-    artefact: Artefact, tmp_path: Path
-) -> None:
+def test_fingerprints_of_the_training_crops_travel_with_an_artefact(artefact, tmp_path):
     path = tmp_path / "new.safetensors"
     known = TrainingFingerprints(np.array([-3, 5]), np.array([7]))
     artefact.save(path, known.tensors())
@@ -313,8 +286,8 @@ def test_fingerprints_of_the_training_crops_travel_with_an_artefact(
 
 
 def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(
-    tiny_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tiny_artefact, tmp_path, capsys
+):
     path = without_graph(tiny_artefact, tmp_path / "older.safetensors")
     older = load_artefact(path)
     assert "graph.xml" not in older.tensors
@@ -331,9 +304,7 @@ def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(
 
 
 @pytest.mark.parametrize("name", ["graph.xml", "graph.bin", "graph.probes"])
-def test_a_changed_graph_does_not_match_its_fingerprint(
-    tiny_artefact: Path, tmp_path: Path, name: str
-) -> None:
+def test_a_changed_graph_does_not_match_its_fingerprint(tiny_artefact, tmp_path, name):
     header, tensors = read_parts(tiny_artefact)
     tensors[name].view(np.uint8).flat[0] ^= 1
     path = write_parts(tmp_path / "edited.safetensors", header, tensors)
@@ -341,7 +312,7 @@ def test_a_changed_graph_does_not_match_its_fingerprint(
         load_artefact(path)
 
 
-def test_a_graph_of_another_embedder_is_refused(tiny_artefact: Path, tmp_path: Path) -> None:
+def test_a_graph_of_another_embedder_is_refused(tiny_artefact, tmp_path):
     """Two artefacts exchange their graphs, each with its fingerprint."""
     other = load_artefact(tiny_artefact)
     with torch.no_grad():
@@ -358,9 +329,7 @@ def test_a_graph_of_another_embedder_is_refused(tiny_artefact: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_an_embedder_that_openvino_cannot_run_is_saved_without_a_graph(
-    artefact: Artefact, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_embedder_that_openvino_cannot_run_is_saved_without_a_graph(artefact, tmp_path, caplog):
     path = tmp_path / "plain.safetensors"
     save(path, artefact)
     assert "graph.xml" not in load_artefact(path).tensors
@@ -369,7 +338,7 @@ def test_an_embedder_that_openvino_cannot_run_is_saved_without_a_graph(
         add_graph(path)
 
 
-def test_equal_networks_are_saved_as_equal_files(artefact: Artefact, tmp_path: Path) -> None:
+def test_equal_networks_are_saved_as_equal_files(artefact, tmp_path):
     files = [tmp_path / name for name in ("first.safetensors", "second.safetensors")]
     for file in files:
         save(file, artefact)

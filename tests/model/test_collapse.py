@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from training.evaluation.files import save_artefact
 
 
 @pytest.fixture(scope="module")
-def collapsed_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def collapsed_artefact(tiny_artefact, tmp_path_factory):
     """Return the tiny artefact with a neck that adds the same large vector to every feature."""
     artefact = load_artefact(tiny_artefact)
     with torch.no_grad():
@@ -37,8 +36,8 @@ def features_of(artefact: Artefact) -> NDArray[np.float32]:
 
 
 def test_an_m_net_that_scores_all_pairs_alike_is_refused(
-    tiny_artefact: Path,
-) -> None:
+    tiny_artefact,
+):
     artefact = load_artefact(tiny_artefact)
     network = artefact.require_metric_network()
     with torch.no_grad():
@@ -49,8 +48,8 @@ def test_an_m_net_that_scores_all_pairs_alike_is_refused(
 
 @pytest.mark.parametrize("command", ["calibrate", "serve"])
 def test_a_collapsed_artefact_is_neither_calibrated_nor_served(
-    collapsed_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
-) -> None:
+    collapsed_artefact, tmp_path, capsys, command
+):
     data = "synthetic:3,identities=6,domains=1,cameras=2,crops=1"
     arguments = {
         "calibrate": [str(collapsed_artefact), "--data", data],

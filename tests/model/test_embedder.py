@@ -9,7 +9,7 @@ from model.embedder import Embedder, GeneralizedMeanPooling
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_every_backbone_gives_features_of_its_size(name: str) -> None:
+def test_every_backbone_gives_features_of_its_size(name):
     config = EmbedderConfig(backbone=name)
     features = Embedder(config).eval()(torch.rand(2, 3, 64, 32))
     assert features.shape == (2, config.dimension)
@@ -18,19 +18,19 @@ def test_every_backbone_gives_features_of_its_size(name: str) -> None:
 @pytest.mark.parametrize(
     "name", sorted(n for n in BACKBONES if BACKBONES[n].last_strides == (1, 2))
 )
-def test_last_stride_one_doubles_the_last_map(name: str) -> None:
+def test_last_stride_one_doubles_the_last_map(name):
     crops = torch.rand(1, 3, 64, 32)
     assert find_backbone(name).build(2)(crops).shape[2:] == (2, 1)
     assert find_backbone(name).build(1)(crops).shape[2:] == (4, 2)
 
 
-def test_gem_with_exponent_one_is_the_average() -> None:
+def test_gem_with_exponent_one_is_the_average():
     maps = torch.rand(2, 5, 4, 3)
     pooled = GeneralizedMeanPooling(exponent=1.0)(maps)
     assert torch.allclose(pooled, maps.mean(dim=(2, 3)), atol=1e-5)
 
 
-def test_gem_with_a_large_exponent_nears_the_maximum() -> None:
+def test_gem_with_a_large_exponent_nears_the_maximum():
     # In some random maps every value is below 0.6, whose power is 0 in float32.
     torch.manual_seed(0)
     maps = torch.rand(2, 5, 4, 3)
@@ -38,7 +38,7 @@ def test_gem_with_a_large_exponent_nears_the_maximum() -> None:
     assert torch.allclose(pooled, maps.amax(dim=(2, 3)), rtol=0.03)
 
 
-def test_a_crop_alone_has_the_feature_it_has_among_others() -> None:
+def test_a_crop_alone_has_the_feature_it_has_among_others():
     torch.manual_seed(0)
     embedder = Embedder(EmbedderConfig(backbone="mobilenet_v2")).eval()
     crops = torch.rand(7, 3, 64, 32)
@@ -48,6 +48,6 @@ def test_a_crop_alone_has_the_feature_it_has_among_others() -> None:
     assert torch.allclose(together, alone, atol=1e-4)
 
 
-def test_the_neck_has_no_trainable_shift() -> None:
+def test_the_neck_has_no_trainable_shift():
     neck = Embedder(EmbedderConfig(backbone="resnet18")).neck
     assert not neck.bias.requires_grad

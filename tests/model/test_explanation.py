@@ -54,7 +54,7 @@ def where(number: np.intp, contributions: NDArray[np.float32]) -> tuple[int, ...
     return tuple(int(place) for place in np.unravel_index(number, contributions.shape))
 
 
-def test_the_one_thing_that_two_crops_share_spoke_for_them() -> None:
+def test_the_one_thing_that_two_crops_share_spoke_for_them():
     first = patched(halves(GREEN, BLUE), (2, 1), RED)
     second = patched(halves(YELLOW, MAGENTA), (5, 3), RED)
     found = explained(first, second)
@@ -63,14 +63,14 @@ def test_the_one_thing_that_two_crops_share_spoke_for_them() -> None:
     assert found.first.max() > found.score / 2
 
 
-def test_the_one_thing_that_tells_two_crops_apart_spoke_against_them() -> None:
+def test_the_one_thing_that_tells_two_crops_apart_spoke_against_them():
     first = patched(halves(GREEN, GREEN), (6, 0), RED)
     found = explained(first, halves(GREEN, GREEN))
     assert where(found.first.argmin(), found.first) == (6, 0)
     assert found.first.min() < 0 <= np.abs(found.second).max()
 
 
-def test_all_cells_together_hide_every_pixel_once() -> None:
+def test_all_cells_together_hide_every_pixel_once():
     crop = np.random.default_rng(0).integers(0, 256, (50, 27, 3), dtype=np.uint8)
     drawn = variants(crop, range(1 + CELLS)).astype(np.float64)
     hidden = (drawn[1:] - crop).sum(axis=0)
@@ -78,7 +78,7 @@ def test_all_cells_together_hide_every_pixel_once() -> None:
     assert np.abs(hidden - (crop.mean(axis=(0, 1)) - crop)).max() <= 2.01
 
 
-def test_a_hidden_cell_leaves_what_is_far_from_it_alone() -> None:
+def test_a_hidden_cell_leaves_what_is_far_from_it_alone():
     crop = patched(halves(GREEN, BLUE), (2, 1), RED)
     hidden = variants(crop, range(10, 11))[0]
     assert np.abs(hidden[18:22, 10:14] - crop.mean(axis=(0, 1))).max() <= 0.5

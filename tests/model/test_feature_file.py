@@ -15,7 +15,7 @@ from model.problems import InputProblem
 
 
 @pytest.fixture
-def written(tmp_path: Path):
+def written(tmp_path):
     """Return a function that writes arrays of ones by their types and shapes."""
 
     def write(**headers: tuple[str, tuple[int, ...]]) -> Path:
@@ -46,6 +46,6 @@ def written(tmp_path: Path):
     ],
     ids=["too many features", "too many empty texts", "too few empty texts"],
 )
-def test_a_file_of_too_many_or_too_few_rows_is_refused(written, headers, words) -> None:
+def test_a_file_of_too_many_or_too_few_rows_is_refused(written, headers, words):
     with pytest.raises(InputProblem, match=words):
         read_sent(written(**headers), most_bytes=10**7)

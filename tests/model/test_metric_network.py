@@ -37,7 +37,7 @@ def trained_like(config: MetricNetworkConfig) -> MetricNetwork:
         ("raw", [0.0, 16.0]),
     ],
 )
-def test_pair_features_are_differences_of_each_coordinate(kind, expected) -> None:
+def test_pair_features_are_differences_of_each_coordinate(kind, expected):
     network = MetricNetwork(2, MetricNetworkConfig(pair_feature=kind))
     first = network.comparable(torch.tensor([3.0, 0.0]))
     second = network.comparable(torch.tensor([3.0, 4.0]))
@@ -45,7 +45,7 @@ def test_pair_features_are_differences_of_each_coordinate(kind, expected) -> Non
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
-def test_scores_are_symmetric(config: MetricNetworkConfig) -> None:
+def test_scores_are_symmetric(config):
     network = trained_like(config)
     features = torch.randn(9, DIMENSION)
     scores = score_pairs(network, features, features)
@@ -54,8 +54,8 @@ def test_scores_are_symmetric(config: MetricNetworkConfig) -> None:
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
 def test_scores_depend_on_the_length_of_a_feature_by_raw_pairs_alone(
-    config: MetricNetworkConfig,
-) -> None:
+    config,
+):
     network = trained_like(config)
     features = torch.randn(9, DIMENSION)
     scores, of_longer = (score_pairs(network, by * features, features) for by in (1, 7))
@@ -64,9 +64,7 @@ def test_scores_depend_on_the_length_of_a_feature_by_raw_pairs_alone(
 
 @pytest.mark.parametrize("chunk", [1, 7, 40, 10_000])
 @pytest.mark.parametrize("config", KINDS, ids=str)
-def test_chunks_do_not_change_a_score(
-    config: MetricNetworkConfig, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_do_not_change_a_score(config, chunk, monkeypatch):
     network = trained_like(config)
     queries = torch.randn(5, DIMENSION)
     gallery = torch.randn(11, DIMENSION)
@@ -86,25 +84,25 @@ def test_chunks_do_not_change_a_score(
     assert torch.allclose(scores, direct, atol=1e-5 * size)
 
 
-def test_no_candidates_give_an_empty_answer() -> None:
+def test_no_candidates_give_an_empty_answer():
     network = trained_like(MetricNetworkConfig(hidden=16))
     scores = score_pairs(network, torch.randn(2, DIMENSION), torch.empty(0, DIMENSION))
     assert scores.shape == (2, 0)
 
 
-def test_features_of_another_size_are_refused_by_name() -> None:
+def test_features_of_another_size_are_refused_by_name():
     network = trained_like(MetricNetworkConfig(hidden=16))
     with pytest.raises(InputProblem, match=r"gallery have shape \(3, 7\).*same artefact"):
         score_pairs(network, torch.randn(2, DIMENSION), torch.randn(3, 7))
 
 
-def test_scoring_with_a_network_in_training_mode_is_refused() -> None:
+def test_scoring_with_a_network_in_training_mode_is_refused():
     network = trained_like(MetricNetworkConfig(hidden=16)).train()
     with pytest.raises(InputProblem, match="training mode"):
         score_pairs(network, torch.randn(2, DIMENSION), torch.randn(3, DIMENSION))
 
 
-def test_perturbation_is_off_until_switched_on() -> None:
+def test_perturbation_is_off_until_switched_on():
     torch.manual_seed(0)
     network = MetricNetwork(DIMENSION, MetricNetworkConfig(layers="linear")).train()
     pairs = torch.rand(6, DIMENSION)
@@ -113,7 +111,7 @@ def test_perturbation_is_off_until_switched_on() -> None:
     assert not torch.equal(network(pairs), network(pairs))
 
 
-def test_perturbation_is_off_in_evaluation_whatever_was_switched() -> None:
+def test_perturbation_is_off_in_evaluation_whatever_was_switched():
     network = trained_like(MetricNetworkConfig(hidden=16))
     pairs = torch.rand(6, DIMENSION)
     before = network(pairs)
@@ -121,6 +119,6 @@ def test_perturbation_is_off_in_evaluation_whatever_was_switched() -> None:
     assert torch.equal(network(pairs), before)
 
 
-def test_cosine_of_a_feature_with_itself_is_one() -> None:
+def test_cosine_of_a_feature_with_itself_is_one():
     features = torch.randn(4, DIMENSION)
     assert torch.allclose(cosine_similarities(features, 3 * features).diagonal(), torch.ones(4))

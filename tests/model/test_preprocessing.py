@@ -8,19 +8,19 @@ from pydantic import ValidationError
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 
-def test_a_crop_of_any_size_becomes_the_input_size() -> None:
+def test_a_crop_of_any_size_becomes_the_input_size():
     crop = np.random.default_rng(0).integers(0, 256, (211, 57, 3), dtype=np.uint8)
     resized = Preprocessing(height=128, width=64).resize(crop)
     assert resized.shape == (128, 64, 3)
     assert resized.dtype == np.uint8
 
 
-def test_a_crop_of_the_input_size_is_left_as_it_is() -> None:
+def test_a_crop_of_the_input_size_is_left_as_it_is():
     crop = np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8)
     assert np.array_equal(Preprocessing(height=128, width=64).resize(crop), crop)
 
 
-def test_shrinking_is_antialiased() -> None:
+def test_shrinking_is_antialiased():
     stripes = np.zeros((256, 128, 3), np.uint8)
     stripes[::2] = 255
     resized = Preprocessing(height=64, width=32).resize(stripes)
@@ -28,7 +28,7 @@ def test_shrinking_is_antialiased() -> None:
     assert abs(int(resized.max()) - 127) < 30
 
 
-def test_normalising_takes_mean_and_std_of_each_channel() -> None:
+def test_normalising_takes_mean_and_std_of_each_channel():
     white = torch.full((2, 64, 32, 3), 255, dtype=torch.uint8)
     batch = Preprocessing(height=64, width=32).normalise(white)
     assert batch.shape == (2, 3, 64, 32)
@@ -37,6 +37,6 @@ def test_normalising_takes_mean_and_std_of_each_channel() -> None:
         assert batch[:, channel].unique().item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_size_of_zero_is_refused() -> None:
+def test_a_size_of_zero_is_refused():
     with pytest.raises(ValidationError, match="height"):
         Preprocessing(height=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -31,7 +30,7 @@ def config(name: str, **settings: Any) -> EmbedderConfig:
 
 
 @pytest.fixture
-def without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_timm(monkeypatch):
     """As where timm is not installed."""
     timm_backbone.cache_clear()
     monkeypatch.setitem(sys.modules, "timm", None)
@@ -40,12 +39,12 @@ def without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "size"), [(RESNET, 512), (CONVNEXT, 320), ("timm:regnetx_002", 368)]
 )
-def test_a_timm_backbone_gives_features_of_its_size(name: str, size: int) -> None:
+def test_a_timm_backbone_gives_features_of_its_size(name, size):
     features = Embedder(config(name)).eval()(CROPS)
     assert features.shape == (2, size) == (2, config(name).dimension)
 
 
-def test_a_residual_network_of_timm_has_four_stages() -> None:
+def test_a_residual_network_of_timm_has_four_stages():
     embedder = Embedder(config(RESNET, multiscale=MultiscaleConfig())).eval()
     with torch.no_grad():
         _, stages = embedder.before_neck(CROPS, (1, 2, 3, 4))
@@ -66,9 +65,7 @@ def test_a_residual_network_of_timm_has_four_stages() -> None:
         "timm:hf-hub:someone/model",
     ],
 )
-def test_another_network_is_refused_without_asking_any_server(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_another_network_is_refused_without_asking_any_server(monkeypatch, name):
     network = Mock(side_effect=OSError("no network"))
     monkeypatch.setattr(socket, "getaddrinfo", network)
     monkeypatch.setattr(socket.socket, "connect", network)
@@ -77,19 +74,19 @@ def test_another_network_is_refused_without_asking_any_server(
     network.assert_not_called()
 
 
-def test_an_unknown_timm_name_is_answered_with_those_near() -> None:
+def test_an_unknown_timm_name_is_answered_with_those_near():
     with pytest.raises(InputProblem, match="timm:resnet50"):
         find_backbone("timm:resnet5O")
     with pytest.raises(InputProblem, match=r"timm:resnet50\.a1_in1k"):
         find_backbone("timm:resnet50.a1_in2k")
 
 
-def test_without_timm_the_extra_is_named(without_timm: None) -> None:
+def test_without_timm_the_extra_is_named(without_timm):
     with pytest.raises(InputProblem, match=r"gmn-reid\[timm\]"):
         find_backbone(RESNET)
 
 
-def test_timm_is_imported_for_its_own_names_only() -> None:
+def test_timm_is_imported_for_its_own_names_only():
     script = (
         "import sys; from model.embedder import Embedder, EmbedderConfig; import training.recipe; "
         "Embedder(EmbedderConfig(backbone='osnet_x0_25')); sys.exit('timm' in sys.modules)"
@@ -98,15 +95,13 @@ def test_timm_is_imported_for_its_own_names_only() -> None:
 
 
 @pytest.mark.parametrize(("name", "millions"), [(RESNET, 4.92), (CONVNEXT, 3.37)])
-def test_the_cost_of_a_timm_backbone_is_counted(name: str, millions: float) -> None:
+def test_the_cost_of_a_timm_backbone_is_counted(name, millions):
     cost = embedder_cost(config(name), Preprocessing(height=64, width=32))
     assert cost.parameters / 1e6 == pytest.approx(millions, rel=0.01)
     assert cost.multiply_adds > 1e7
 
 
-def test_an_artefact_with_a_timm_backbone_is_read_back(
-    tmp_path: Path, cosine_artefact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_artefact_with_a_timm_backbone_is_read_back(tmp_path, cosine_artefact, monkeypatch):
     # The graph's conversion takes most of the time, and is not read back here.
     monkeypatch.setattr("model.openvino_graph.openvino_graph", None)
     embedder = Embedder(config(CONVNEXT)).eval()

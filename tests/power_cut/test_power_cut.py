@@ -54,7 +54,7 @@ class Recording:
 
 
 @pytest.fixture(scope="module")
-def recording(start, tiny_artefact, drawn_crops, tmp_path_factory) -> Recording:
+def recording(start, tiny_artefact, drawn_crops, tmp_path_factory):
     folder = tmp_path_factory.mktemp("power_cut")
     root = folder / "disk"
     log = folder / "log"

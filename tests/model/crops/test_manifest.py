@@ -14,7 +14,7 @@ MISSING = "path,identity,camera\nnobody.png,1,c1\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Return a folder with three files to list; a manifest's reader does not open them."""
     for name in ("a.png", "b.png", "ünïcode, with comma.png"):
         (tmp_path / name).write_bytes(b"any")
@@ -27,7 +27,7 @@ def write(folder: Path, text: str | bytes) -> Path:
     return manifest
 
 
-def test_rows_are_read_in_order_with_their_leading_zeros(folder: Path) -> None:
+def test_rows_are_read_in_order_with_their_leading_zeros(folder):
     rows = read_manifest(write(folder, "path,identity,camera\nb.png,0007,c2\na.png,7,c1\n"))
     assert [(row.path, row.identity, row.camera) for row in rows] == [
         (folder / "b.png", "0007", "c2"),
@@ -37,7 +37,7 @@ def test_rows_are_read_in_order_with_their_leading_zeros(folder: Path) -> None:
     assert rows[0].split is None
 
 
-def test_time_and_split_are_read_where_they_are_given(folder: Path) -> None:
+def test_time_and_split_are_read_where_they_are_given(folder):
     rows = read_manifest(
         write(
             folder,
@@ -51,12 +51,12 @@ def test_time_and_split_are_read_where_they_are_given(folder: Path) -> None:
     assert [row.split for row in rows] == ["query", None]
 
 
-def test_quoted_names_may_hold_commas_and_any_letters(folder: Path) -> None:
+def test_quoted_names_may_hold_commas_and_any_letters(folder):
     rows = read_manifest(write(folder, 'path,identity,camera\n"ünïcode, with comma.png",Å,β\n'))
     assert (rows[0].path.name, rows[0].identity) == ("ünïcode, with comma.png", "Å")
 
 
-def test_absolute_paths_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
+def test_absolute_paths_are_taken_as_they_are(folder, tmp_path):
     elsewhere = tmp_path / "lists"
     elsewhere.mkdir()
     rows = read_manifest(write(elsewhere, f"path,identity,camera\n{folder / 'a.png'},1,c1\n"))
@@ -64,7 +64,7 @@ def test_absolute_paths_are_taken_as_they_are(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("name", "words"), [("none.csv", "No such file"), ("", "Is a directory")])
-def test_a_manifest_that_cannot_be_opened_is_named(tmp_path: Path, name: str, words: str) -> None:
+def test_a_manifest_that_cannot_be_opened_is_named(tmp_path, name, words):
     with pytest.raises(
         ManifestProblem, match=rf"\({words}.*name a readable CSV manifest"
     ) as caught:
@@ -73,13 +73,13 @@ def test_a_manifest_that_cannot_be_opened_is_named(tmp_path: Path, name: str, wo
 
 
 @pytest.mark.parametrize("text", ["path,identity\n", "path,identity,camera\n", MISSING, b"\xff"])
-def test_within_a_folder_problems_do_not_name_what_lies_above_it(folder: Path, text) -> None:
+def test_within_a_folder_problems_do_not_name_what_lies_above_it(folder, text):
     with pytest.raises(ManifestProblem, match=r"^people\.csv[:,]") as caught:
         read_manifest(write(folder, text), folder.resolve())
     assert str(folder) not in str(caught.value)
 
 
-def test_labels_that_are_not_required_may_be_empty_or_missing(folder: Path) -> None:
+def test_labels_that_are_not_required_may_be_empty_or_missing(folder):
     manifest = write(folder, 'path,metadata,note\na.png,"{""a"": 1}",x\nb.png,,\n')
     ignored = Ignored()
     first, second = read_manifest(manifest, required=("path",), ignored=ignored)

@@ -21,7 +21,7 @@ FOLDER = os.environ.get("REID_TEST_DATA", "")
 
 
 @pytest.fixture(scope="module")
-def person(drawn_crops) -> Image.Image:
+def person(drawn_crops):
     """Return a drawn person at 160×320 pixels, sharp at that size."""
     image = Image.open(io.BytesIO(drawn_crops[0].png)).convert("RGB")
     return image.resize((160, 320), Image.Resampling.NEAREST)
@@ -52,33 +52,33 @@ def lit(image: Image.Image, lift: float, gain: float) -> Image.Image:
         (lambda crop: crop.crop((0, 0, 40, 320)), "not_person_shaped"),
     ],
 )
-def test_a_crop_spoilt_in_one_way_has_that_fault_alone(person, change, code) -> None:
+def test_a_crop_spoilt_in_one_way_has_that_fault_alone(person, change, code):
     assert codes(person) == []
     assert codes(change(person)) == [code]
 
 
 @pytest.mark.parametrize("gain", [0.3, 0.5])
-def test_dark_clothes_and_low_contrast_are_not_called_blurred(person, gain) -> None:
+def test_dark_clothes_and_low_contrast_are_not_called_blurred(person, gain):
     assert measured(lit(person, 0.0, gain)).sharpness == pytest.approx(
         measured(person).sharpness, abs=0.03
     )
 
 
 @pytest.mark.parametrize("height", [128, 256, 512, 1400])
-def test_sharpness_hardly_depends_on_the_size_that_a_crop_was_stored_at(person, height) -> None:
+def test_sharpness_hardly_depends_on_the_size_that_a_crop_was_stored_at(person, height):
     smooth = person.filter(ImageFilter.GaussianBlur(4))
     stored = smooth.resize((height // 2, height), Image.Resampling.LANCZOS)
     assert measured(stored).sharpness == pytest.approx(measured(smooth).sharpness, abs=0.03)
 
 
-def test_noise_does_not_hide_a_strong_blur(person) -> None:
+def test_noise_does_not_hide_a_strong_blur(person):
     blurred = np.asarray(person.filter(ImageFilter.GaussianBlur(10)), dtype=np.float64)
     noise = np.random.default_rng(0).normal(0.0, 5.0, blurred.shape)
     noisy = Image.fromarray(np.clip(blurred + noise, 0, 255).astype(np.uint8))
     assert codes(noisy) == ["blurred"]
 
 
-def test_limits_decide(person) -> None:
+def test_limits_decide(person):
     strict = QualityLimits(min_height=400, min_sharpness=0.9)
     assert codes(person, strict) == ["low_resolution", "blurred"]
 
@@ -89,7 +89,7 @@ def test_limits_decide(person) -> None:
     value=st.sampled_from([0, 1, 127, 255, None]),
 )
 @settings(max_examples=40)
-def test_whatever_was_decoded_can_be_measured(height, width, value) -> None:
+def test_whatever_was_decoded_can_be_measured(height, width, value):
     shape = (height, width, 3)
     pixels = (
         np.random.default_rng(1).integers(0, 256, shape, np.uint8)
@@ -103,7 +103,7 @@ def test_whatever_was_decoded_can_be_measured(height, width, value) -> None:
     assert all(fault.detail for fault in quality_faults(quality, QualityLimits()))
 
 
-def test_a_frame_of_sixteen_million_pixels_is_measured_in_no_time() -> None:
+def test_a_frame_of_sixteen_million_pixels_is_measured_in_no_time():
     frame = np.zeros((4_000, 4_000, 3), np.uint8)
     began = time.process_time()
     measure_quality(frame)
@@ -112,7 +112,7 @@ def test_a_frame_of_sixteen_million_pixels_is_measured_in_no_time() -> None:
 
 @pytest.mark.skipif(not FOLDER, reason="REID_TEST_DATA names no folder of real crops")
 @pytest.mark.parametrize("name", ["cuhk01", "cuhk03_p1"])
-def test_of_ordinary_crops_no_fault_is_found_in_more_than_one_in_a_hundred(name: str) -> None:
+def test_of_ordinary_crops_no_fault_is_found_in_more_than_one_in_a_hundred(name):
     files = sorted(
         file for kind in ("png", "jpg") for file in Path(FOLDER, name).rglob(f"*.{kind}")
     )

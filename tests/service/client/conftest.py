@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import zipfile
-from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,15 +18,13 @@ NUMBERS = count()
 
 
 @pytest.fixture(scope="session")
-def import_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def import_dir(tmp_path_factory):
     """Return the folder whose folders the service imports."""
     return tmp_path_factory.mktemp("mounted")
 
 
 @pytest.fixture(scope="session")
-def service_url(
-    tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path, import_dir: Path
-) -> Iterator[str]:
+def service_url(tmp_path_factory, tiny_artefact, import_dir):
     """Where a service with the tiny artefact answers."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
     with serving(tiny_artefact, data_dir, import_dir=import_dir) as url:
@@ -36,7 +32,7 @@ def service_url(
 
 
 @pytest.fixture
-def gallery(service_url: str) -> str:
+def gallery(service_url):
     """Return an empty gallery of the test's own."""
     name = f"test-{next(NUMBERS)}"
     with Client(service_url) as client:
@@ -45,7 +41,7 @@ def gallery(service_url: str) -> str:
 
 
 @pytest.fixture
-def client(service_url: str, gallery: str) -> Iterator[Client]:
+def client(service_url, gallery):
     """Return a client whose calls mean the test's own gallery."""
     with Client(service_url, gallery=gallery) as talking:
         yield talking
@@ -68,7 +64,7 @@ def run_gmn(
 
 
 @pytest.fixture
-def gmn(service_url: str, gallery: str) -> Callable[..., Any]:
+def gmn(service_url, gallery):
     """Return a function that runs `gmn` on the test's gallery and checks its status.
 
     It returns the answer of --json, or else the output; of a command that fails, its errors.
@@ -85,7 +81,7 @@ def gmn(service_url: str, gallery: str) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, drawn_crops) -> Path:
+def folder(tmp_path, drawn_crops):
     """Drawn people as files, one of them cut off, and a file that is no image."""
     images = tmp_path / "images"
     images.mkdir()
@@ -97,7 +93,7 @@ def folder(tmp_path: Path, drawn_crops) -> Path:
 
 
 @pytest.fixture
-def manifest(folder: Path, drawn_crops) -> Path:
+def manifest(folder, drawn_crops):
     """Return the same people with their labels, without the broken file."""
     path = folder / "people.csv"
     rows = [
@@ -108,7 +104,7 @@ def manifest(folder: Path, drawn_crops) -> Path:
 
 
 @pytest.fixture
-def people_folder(tmp_path: Path, drawn_crops) -> Path:
+def people_folder(tmp_path, drawn_crops):
     """Return the same people in a folder with one sub-folder for each."""
     for number, crop in enumerate(drawn_crops):
         person = tmp_path / "people" / crop.identity
@@ -118,7 +114,7 @@ def people_folder(tmp_path: Path, drawn_crops) -> Path:
 
 
 @pytest.fixture
-def archive(folder: Path, tmp_path: Path) -> Path:
+def archive(folder, tmp_path):
     """Return the folder as a zip, with what another system leaves in one."""
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as packed:

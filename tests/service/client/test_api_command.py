@@ -7,7 +7,6 @@ import json
 import re
 import zipfile
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 import typer
@@ -24,7 +23,7 @@ def api(gmn):
 
 
 @pytest.fixture
-def pictures(drawn_crops, tmp_path: Path) -> list[Path]:
+def pictures(drawn_crops, tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(2)]
     for path, crop in zip(paths, drawn_crops, strict=False):
         path.write_bytes(crop.png)

@@ -59,12 +59,12 @@ def test_several_galleries_are_searched_at_once(client, service_url, gallery, dr
     assert isinstance(refused, RefusedImage)
 
 
-def test_an_enrolment_of_nothing_but_broken_images_answers_each(client: Client) -> None:
+def test_an_enrolment_of_nothing_but_broken_images_answers_each(client):
     enrolment = client.enroll([Image(b"no image", "a.png"), Image(b"", "b.png")])
     assert all(result.problem is not None for result in enrolment.results)
 
 
-def test_any_number_of_images_is_enrolled_in_their_order(client: Client, drawn_crops) -> None:
+def test_any_number_of_images_is_enrolled_in_their_order(client, drawn_crops):
     images = [
         Image(drawn_crops[number % len(drawn_crops)].png, identity=f"p{number:03d}")
         for number in range(150)
@@ -84,7 +84,7 @@ def test_any_number_of_images_is_enrolled_in_their_order(client: Client, drawn_c
 
 def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may_cost(
     start, drawn_crops
-) -> None:
+):
     served = start(max_cost=24)
     pictures = []
     for number in range(9):
@@ -102,7 +102,7 @@ def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may
     assert progress == [4, 8, 9]
 
 
-def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, drawn_crops) -> None:
+def test_the_asynchronous_client_does_the_same(service_url, gallery, drawn_crops):
     async def talk() -> None:
         async with AsyncClient(service_url, gallery=gallery) as client:
             images = [Image(crop.png, "x.png", crop.identity) for crop in drawn_crops]
@@ -120,8 +120,8 @@ def test_the_asynchronous_client_does_the_same(service_url: str, gallery: str, d
 
 
 def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
-    service_url: str, gallery: str, drawn_crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    service_url, gallery, drawn_crops, tmp_path, monkeypatch
+):
     image = tmp_path / "a.png"
     archive = tmp_path / "a.zip"
     image.write_bytes(drawn_crops[0].png)
@@ -151,9 +151,7 @@ def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
     assert threading.main_thread() not in readers
 
 
-def test_what_is_known_of_an_image_is_kept_and_found_by_its_own_id(
-    client: Client, drawn_crops
-) -> None:
+def test_what_is_known_of_an_image_is_kept_and_found_by_its_own_id(client, drawn_crops):
     moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
     labels = {"external_id": "cam1/77", "metadata": {"shift": "night", "since": moment}}
     known = Image(drawn_crops[0].png, "a.png", "007", "door", moment, **labels)

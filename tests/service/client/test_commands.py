@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from gmn_client import Client, Image
+from gmn_client import Image
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
-def test_a_broken_file_is_named_and_the_rest_is_enrolled(
-    client: Client, gmn, kind: str, request: pytest.FixtureRequest, drawn_crops
-) -> None:
+def test_a_broken_file_is_named_and_the_rest_is_enrolled(client, gmn, kind, request, drawn_crops):
     source = request.getfixturevalue(kind)
     summary = gmn("enroll", source, "--camera", "door", "--json", status=1)
     assert summary["enrolled"] == len(drawn_crops)
@@ -29,9 +27,7 @@ def test_a_broken_file_is_named_and_the_rest_is_enrolled(
     assert "notes.txt: its name is no image's" in shown
 
 
-def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(
-    client: Client, gmn, manifest: Path, drawn_crops
-) -> None:
+def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(client, gmn, manifest, drawn_crops):
     gmn("enroll", manifest)
     second = gmn("enroll", manifest, "--json")
     assert (second["enrolled"], second["duplicates"]) == (0, len(drawn_crops))
@@ -44,7 +40,7 @@ def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(
     assert labels == sorted((crop.identity, crop.camera) for crop in drawn_crops)
 
 
-def test_one_camera_enrolled_and_the_other_asked_gives_rank_1_and_map(gmn, manifest: Path) -> None:
+def test_one_camera_enrolled_and_the_other_asked_gives_rank_1_and_map(gmn, manifest):
     enrolled = gmn("enroll", f"manifest:{manifest}", "--camera", "east")
     assert "12 enrolled" in enrolled
     asked = ["query", "--data", f"manifest:{manifest}", "--camera", "west"]
@@ -60,7 +56,7 @@ def test_one_camera_enrolled_and_the_other_asked_gives_rank_1_and_map(gmn, manif
     assert f"{summary['mAP']:.2%}" in table
 
 
-def test_crops_of_the_querys_own_person_and_camera_do_not_count(gmn, manifest: Path) -> None:
+def test_crops_of_the_querys_own_person_and_camera_do_not_count(gmn, manifest):
     gmn("enroll", manifest, "--camera", "east")
     asked = ["query", "--data", manifest, "--camera", "east", "--json"]
     summary = gmn(*asked)
@@ -68,9 +64,7 @@ def test_crops_of_the_querys_own_person_and_camera_do_not_count(gmn, manifest: P
     assert summary["rank_1"] is None
 
 
-def test_rankings_that_are_cut_short_give_the_same_rank_1_and_a_lower_bound_of_map(
-    gmn, manifest: Path
-) -> None:
+def test_rankings_that_are_cut_short_give_the_same_rank_1_and_a_lower_bound_of_map(gmn, manifest):
     gmn("enroll", manifest)
     asked = ["query", "--data", manifest, "--camera", "west", "--limit", "6"]
     whole = gmn(*asked, "--json")
@@ -82,7 +76,7 @@ def test_rankings_that_are_cut_short_give_the_same_rank_1_and_a_lower_bound_of_m
     assert "lower bound" in table
 
 
-def test_images_are_one_query_or_one_each(gmn, folder: Path, manifest: Path, drawn_crops) -> None:
+def test_images_are_one_query_or_one_each(gmn, folder, manifest, drawn_crops):
     gmn("enroll", manifest)
     images = [folder / "00.png", folder / "23.png"]
     together = gmn("query", *images, "--json")
@@ -96,9 +90,7 @@ def test_images_are_one_query_or_one_each(gmn, folder: Path, manifest: Path, dra
     assert drawn_crops[0].identity in table
 
 
-def test_several_galleries_are_searched_at_once(
-    gmn, folder: Path, manifest: Path, client: Client, gallery: str
-) -> None:
+def test_several_galleries_are_searched_at_once(gmn, folder, manifest, client, gallery):
     other = f"{gallery}-b"
     client.create_gallery(other)
     for name in (gallery, other):
@@ -113,9 +105,7 @@ def test_several_galleries_are_searched_at_once(
     assert "false alarms: 0.01 of all galleries, 0.00333333 of each" in shown
 
 
-def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(
-    gmn, folder: Path, client: Client, drawn_crops
-) -> None:
+def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(gmn, folder, client, drawn_crops):
     times = [datetime(2026, 3, 1 + number, tzinfo=UTC) for number in range(len(drawn_crops))]
     client.enroll(
         [
@@ -141,7 +131,7 @@ def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(
     assert "none of its crops passes the filters" in said
 
 
-def test_a_query_by_crops_or_by_a_track_of_the_gallery(gmn, client: Client, drawn_crops) -> None:
+def test_a_query_by_crops_or_by_a_track_of_the_gallery(gmn, client, drawn_crops):
     images = [Image(crop.png, camera=crop.camera, track="17") for crop in drawn_crops]
     ids = [image.crop_id for image in client.enroll(images).results]
     asked = ["--crop", ids[0], "--crop", ids[1], "--top-k", "50", "--json"]
@@ -157,9 +147,7 @@ def test_a_query_by_crops_or_by_a_track_of_the_gallery(gmn, client: Client, draw
     assert "east, west" in refused
 
 
-def test_an_option_of_a_query_that_cannot_be_used_is_named(
-    gmn, folder: Path, manifest: Path
-) -> None:
+def test_an_option_of_a_query_that_cannot_be_used_is_named(gmn, folder, manifest):
     image = folder / "00.png"
     for wrong, words in (
         ([image, "--after", "yesterday"], "captured_after: 'yesterday' is not an RFC 3339 time"),
@@ -175,7 +163,7 @@ def test_an_option_of_a_query_that_cannot_be_used_is_named(
         assert words in " ".join(finished.split())
 
 
-def test_a_query_prints_the_warnings_of_its_images(gmn, folder: Path, manifest: Path) -> None:
+def test_a_query_prints_the_warnings_of_its_images(gmn, folder, manifest):
     gmn("enroll", manifest)
     images = [folder / "00.png", folder / "broken.png"]
     finished = gmn("query", *images)
@@ -183,7 +171,7 @@ def test_a_query_prints_the_warnings_of_its_images(gmn, folder: Path, manifest: 
 
 
 @pytest.mark.slow
-def test_an_empty_gallery_is_said_to_be(gmn, manifest: Path) -> None:
+def test_an_empty_gallery_is_said_to_be(gmn, manifest):
     empty = gmn("query", "--data", manifest, status=2)
     assert "is empty" in empty
 
@@ -197,9 +185,7 @@ def test_an_image_or_a_folder_is_enrolled_as_one_person(client, gmn, folder, dra
     assert len(list(client.crops(identity="Bob"))) == len(drawn_crops)
 
 
-def test_an_identity_for_a_source_that_names_people_is_refused(
-    gmn, manifest: Path, people_folder: Path
-) -> None:
+def test_an_identity_for_a_source_that_names_people_is_refused(gmn, manifest, people_folder):
     for source in (manifest, people_folder):
         refused = gmn("enroll", source, "--identity", "Ann", status=2)
         assert "names the people itself" in refused
@@ -228,8 +214,8 @@ def enroll_by(gmn, way: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_folder_for_each_person_names_the_people_however_it_is_sent(
-    client: Client, gmn, way: str, people_folder: Path, drawn_crops
-) -> None:
+    client, gmn, way, people_folder, drawn_crops
+):
     (people_folder / "notes.txt").write_text("not an image")
     (people_folder / ".DS_Store").write_text("left by another system")
     summary = enroll_by(gmn, way, people_folder)
@@ -241,8 +227,8 @@ def test_a_folder_for_each_person_names_the_people_however_it_is_sent(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_manifest_has_crops_of_unknown_people_and_every_label_however_it_is_sent(
-    client: Client, gmn, way: str, tmp_path: Path, drawn_crops
-) -> None:
+    client, gmn, way, tmp_path, drawn_crops
+):
     folder = tmp_path / "night"
     folder.mkdir()
     for number in range(3):
@@ -264,16 +250,14 @@ def test_a_manifest_has_crops_of_unknown_people_and_every_label_however_it_is_se
     assert (ann.identity, ann.camera, ann.external_id, ann.metadata) == ("Ann", None, None, None)
 
 
-def test_a_source_that_is_not_there_names_what_can_be_enrolled(gmn) -> None:
+def test_a_source_that_is_not_there_names_what_can_be_enrolled(gmn):
     missing = gmn("enroll", "nope", status=2)
     for kind in ("nope", "image", "folder", "zip", "manifest"):
         assert kind in missing
 
 
 @pytest.mark.parametrize("kind", ["manifest", "archive"])
-def test_a_missing_gallery_names_the_option_that_creates_it(
-    gmn, kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_missing_gallery_names_the_option_that_creates_it(gmn, kind, request):
     missing = gmn("enroll", request.getfixturevalue(kind), gallery="nowhere", status=2)
     assert "--gallery nowhere: there is no such gallery; add --create" in missing
     assert len(missing.strip().splitlines()) == 1
@@ -281,7 +265,7 @@ def test_a_missing_gallery_names_the_option_that_creates_it(
         gmn("enroll", request.getfixturevalue("people_folder"), "--create", gallery="made-here")
 
 
-def test_a_query_image_that_is_none_is_named(gmn, folder: Path, manifest: Path) -> None:
+def test_a_query_image_that_is_none_is_named(gmn, folder, manifest):
     gmn("enroll", manifest)
     finished = gmn("query", folder / "broken.png", status=2)
     assert "broken.png: the image data is cut off or damaged" in finished

@@ -67,12 +67,12 @@ def parse(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", list(examples()))
-def test_an_examples_command_and_options_exist(line: str) -> None:
+def test_an_examples_command_and_options_exist(line):
     parse(line)
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> Path:
+def place(tmp_path, tiny_artefact, drawn_crops):
     """Return a working folder with the files of the examples, and their `/data` below it."""
     campus = tmp_path / "data" / "cuhk01" / "campus"
     market = tmp_path / "data" / "Market-1501-v15.09.15"
@@ -99,9 +99,7 @@ def place(tmp_path: Path, tiny_artefact: Path, drawn_crops) -> Path:
 # Over twenty programs start one after the other, and one of them trains.
 @pytest.mark.timeout(1200)
 @pytest.mark.slow
-def test_every_example_runs_on_drawn_people(
-    place: Path, tiny_artefact: Path, drawn_crops, monkeypatch
-) -> None:
+def test_every_example_runs_on_drawn_people(place, tiny_artefact, drawn_crops, monkeypatch):
     # Measuring what computes the features fastest takes longer than most examples.
     monkeypatch.setenv("GMN_RUNTIME", "torch")
     lines = [line for line in examples() if not line.startswith(PARSED_ONLY)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from gmn_client import Client, Image, InvalidInput
+from gmn_client import Image, InvalidInput
 from gmn_client.uploads import image_files
 from model.crops.decode import decode_crop
 
@@ -34,7 +34,7 @@ def kinds(drawn_crops, tmp_path):
         ]
 
 
-def test_enroll_query_and_pairs_take_every_kind_of_image(client: Client, kinds) -> None:
+def test_enroll_query_and_pairs_take_every_kind_of_image(client, kinds):
     enrolled = client.enroll([*kinds[:-1], Image(kinds[0], identity="7", camera="east")])
     assert all(result.crop_id and result.problem is None for result in enrolled.results)
     calls = (lambda kind: client.query(kind).results[0], lambda kind: client.pairs(kind, kinds[0]))
@@ -44,7 +44,7 @@ def test_enroll_query_and_pairs_take_every_kind_of_image(client: Client, kinds) 
         assert call(kind).cosine == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_turned_picture_is_turned_as_its_file_would_be(client: Client, drawn_crops) -> None:
+def test_a_turned_picture_is_turned_as_its_file_would_be(client, drawn_crops):
     exif = PillowImage.Exif()
     exif[0x0112] = 6
     turned = PillowImage.open(io.BytesIO(drawn_crops[0].png)).rotate(90, expand=True)
@@ -103,7 +103,7 @@ def test_the_documented_example_runs(service_url, drawn_crops, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
-def test_a_picture_of_16_bit_grey_is_scaled_as_its_file_would_be(mode: str) -> None:
+def test_a_picture_of_16_bit_grey_is_scaled_as_its_file_would_be(mode):
     grey = np.linspace(0, 65_535, 64 * 32).reshape(64, 32)
     file = io.BytesIO()
     PillowImage.fromarray(grey.astype("<u2")).save(file, format="PNG")

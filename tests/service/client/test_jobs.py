@@ -6,18 +6,17 @@ import asyncio
 import os
 import tracemalloc
 import zipfile
-from pathlib import Path
 
 import pytest
 
-from gmn_client import AsyncClient, Client
+from gmn_client import AsyncClient
 from tests.outside import zip_of
 
 MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture
-def archive(tmp_path: Path, drawn_crops) -> Path:
+def archive(tmp_path, drawn_crops):
     """Six drawn people in a zip, with a file that is no image and one that leads out."""
     path = tmp_path / "people.zip"
     entries = {f"people/{number}.png": crop.png for number, crop in enumerate(drawn_crops[:6])}
@@ -26,7 +25,7 @@ def archive(tmp_path: Path, drawn_crops) -> Path:
     return path
 
 
-def test_an_archive_is_imported_followed_and_reported(client: Client, archive: Path) -> None:
+def test_an_archive_is_imported_followed_and_reported(client, archive):
     job = client.import_archive(archive, camera="east", identity="guest")
     told = list(client.watch_job(job.job_id))
     assert told[-1].finished
@@ -42,9 +41,7 @@ def test_an_archive_is_imported_followed_and_reported(client: Client, archive: P
     assert client.job(job.job_id) == client.cancel_job(job.job_id) == ended
 
 
-def test_the_report_of_a_mounted_folder_names_what_was_ignored(
-    client: Client, import_dir: Path, drawn_crops
-) -> None:
+def test_the_report_of_a_mounted_folder_names_what_was_ignored(client, import_dir, drawn_crops):
     for name, content in (("Ann/1.png", drawn_crops[0].png), ("Bob/far/2.png", drawn_crops[1].png)):
         file = import_dir / "people" / name
         file.parent.mkdir(parents=True)
@@ -66,8 +63,8 @@ def test_the_report_of_a_mounted_folder_names_what_was_ignored(
 
 
 def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
-    client: Client, tmp_path: Path, drawn_crops
-) -> None:
+    client, tmp_path, drawn_crops
+):
     path = tmp_path / "many.zip"
     ignored = {f"{number}.txt": b"" for number in range(1_500)}
     path.write_bytes(zip_of({"1.png": drawn_crops[0].png, **ignored}))
@@ -87,8 +84,8 @@ def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
     ],
 )
 def test_a_label_of_an_import_is_for_images_of_which_the_manifest_does_not_name_it(
-    client: Client, tmp_path: Path, drawn_crops, columns: str, field, kept
-) -> None:
+    client, tmp_path, drawn_crops, columns, field, kept
+):
     path = tmp_path / "a.zip"
     path.write_bytes(zip_of({"1.png": drawn_crops[0].png, "manifest.csv": columns}))
     job = client.wait_for_job(client.import_archive(path, **field).job_id)
@@ -98,9 +95,7 @@ def test_a_label_of_an_import_is_for_images_of_which_the_manifest_does_not_name_
     assert kept or "leave it out" in (job.detail or "")
 
 
-def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(
-    client: Client, tmp_path: Path
-) -> None:
+def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(client, tmp_path):
     names = ["=1+1.png", "'=1+1.png", "'quoted'.png", "-.png", "plain.png"]
     path = tmp_path / "odd.zip"
     path.write_bytes(zip_of(dict.fromkeys(names, b"no image")))
@@ -108,7 +103,7 @@ def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(
     assert sorted(problem.source for problem in client.job_problems(job.job_id)) == sorted(names)
 
 
-def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path: Path) -> None:
+def test_a_large_archive_takes_no_memory_of_the_clients(client, tmp_path):
     large = tmp_path / "large.zip"
     # An archive may follow other bytes.
     with large.open("wb") as file:
@@ -127,9 +122,7 @@ def test_a_large_archive_takes_no_memory_of_the_clients(client: Client, tmp_path
     assert ended.detail
 
 
-def test_the_asynchronous_client_imports_and_follows_alike(
-    service_url: str, gallery: str, archive: Path
-) -> None:
+def test_the_asynchronous_client_imports_and_follows_alike(service_url, gallery, archive):
     async def talk() -> None:
         async with AsyncClient(service_url, gallery=gallery) as client:
             job = await client.import_archive(archive, camera="east")

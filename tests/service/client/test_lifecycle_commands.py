@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +12,14 @@ from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
 
-def test_what_is_no_archive_is_named_before_it_is_sent(gmn, folder: Path) -> None:
+def test_what_is_no_archive_is_named_before_it_is_sent(gmn, folder):
     refused = gmn("enroll", folder / "notes.txt", status=2)
     assert len(refused.strip().splitlines()) == 1
 
 
 def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(
-    gmn, client: Client, gallery: str, drawn_crops
-) -> None:
+    gmn, client, gallery, drawn_crops
+):
     client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
     theirs = sum(crop.identity == "0000" for crop in drawn_crops)
     snapshot_id = client.take_snapshot().snapshot_id
@@ -32,9 +31,7 @@ def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(
     assert len(again.strip().splitlines()) == 1
 
 
-def test_a_kept_search_has_its_picture_and_goes_with_the_person(
-    gmn, client: Client, drawn_crops, tmp_path: Path
-) -> None:
+def test_a_kept_search_has_its_picture_and_goes_with_the_person(gmn, client, drawn_crops, tmp_path):
     (tmp_path / "ann.png").write_bytes(drawn_crops[0].png)
     client.enroll([Image(crop.png, identity=crop.identity) for crop in drawn_crops[:8]])
     kept = gmn("query", tmp_path / "ann.png", "--keep")
@@ -48,8 +45,8 @@ def test_a_kept_search_has_its_picture_and_goes_with_the_person(
 
 
 def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(
-    gmn, client: Client, gallery: str, drawn_crops
-) -> None:
+    gmn, client, gallery, drawn_crops
+):
     client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
     assert "--yes" in gmn("forget", "0000", status=2)
     assert client.gallery().crops == len(drawn_crops)
@@ -57,8 +54,8 @@ def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(
 
 @pytest.mark.parametrize(("answer", "status", "left"), [("n", 1, 24), ("y", 0, 20)])
 def test_forgetting_on_a_terminal_asks_first(
-    client: Client, answer: str, status: int, left: int, service_url: str, gallery: str, drawn_crops
-) -> None:
+    client, answer, status, left, service_url, gallery, drawn_crops
+):
     client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
     keyboard, terminal = pty.openpty()
     os.write(keyboard, f"{answer}\n".encode())
@@ -72,8 +69,8 @@ def test_forgetting_on_a_terminal_asks_first(
 
 @pytest.mark.slow
 def test_a_gallery_is_reindexed_under_another_model_and_only_there(
-    tiny_artefact: Path, other_artefact: Path, tmp_path: Path, drawn_crops
-) -> None:
+    tiny_artefact, other_artefact, tmp_path, drawn_crops
+):
     with serving(tiny_artefact, tmp_path / "data") as url:
         with Client(url) as client:
             client.enroll([Image(crop.png, "x.png") for crop in drawn_crops[:3]])

@@ -27,7 +27,7 @@ print(Client.__module__, sys.modules["gmn_client"].__file__)
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory):
     """Return the built wheel; the build leaves nothing in the source tree."""
     place = tmp_path_factory.mktemp("build")
     skipped = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def test_the_wheel_holds_the_client_alone(wheel: Path) -> None:
+def test_the_wheel_holds_the_client_alone(wheel):
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
         (metadata,) = (name for name in names if name.endswith("/METADATA"))
@@ -54,9 +54,7 @@ def test_the_wheel_holds_the_client_alone(wheel: Path) -> None:
     assert not any("torch" in line or "numpy" in line for line in needed)
 
 
-def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(
-    wheel: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(wheel, tmp_path):
     installed = tmp_path / "installed"
     project = tmp_path / "project"
     with zipfile.ZipFile(wheel) as packed:
@@ -77,7 +75,7 @@ def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(
     assert second == f"gmn_client.client {installed}/gmn_client/__init__.py"
 
 
-def test_the_client_has_the_version_of_the_project() -> None:
+def test_the_client_has_the_version_of_the_project():
     versions = {
         tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
         for folder in (ROOT, ROOT / "gmn_client")
