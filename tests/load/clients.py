@@ -12,7 +12,9 @@ from tests.compose.drawn import drawn_person
 from tests.load.http import Answer, Connection, image_form, request
 
 GALLERY = "/v1/galleries/default"
-QUERIES, ENROLMENTS = 0.7, 0.15  # the others delete enrolled crops
+QUERIES = 0.7
+# The other requests delete enrolled crops.
+ENROLMENTS = 0.15
 ACCEPTED = (200, 201)
 REFUSED = (429, 503)
 PICTURES = 200

@@ -12,21 +12,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from tests.load.clients import Pictures, drive
 from tests.load.growth import FEWEST, growth
-from tests.load.run import lines
+from tests.load.run import Figures, port_of, report, served_from
 from tests.load.wellness import how_it_ends, what_is_wrong
 from tests.service.conftest import Served
 
@@ -38,7 +35,6 @@ SAMPLES_EVERY_SECONDS = 5.0
 # An hour. Less than that is no leak that anybody would meet between two upgrades.
 ALLOWED_MIB = 10.0
 ALLOWED_FILES = 2.0
-RUNS = Path(__file__).parents[2] / "runs"
 
 
 @dataclass
@@ -82,22 +78,16 @@ def sampled(process: int, every: float) -> Iterator[Samples]:
         thread.join(10)
 
 
-def soak(
-    served: Served, seconds: float, measured_seconds: float, say: Callable[[str], object]
-) -> dict[str, Any]:
+def soak(served: Served, seconds: float, measured_seconds: float) -> Figures:
     """Soak a service and return the measurements, with violations under `wrong`."""
-    port = served.http.base_url.port
-    assert port is not None
+    port = port_of(served)
     pictures = Pictures(seed=2)
     full = asyncio.run(drive(port, CLIENTS, measured_seconds, pictures))
     pace = SHARE * len(full.accepted_s) / measured_seconds
-    say(f"{CLIENTS} clients are answered {pace / SHARE:.1f} requests a second; asking {pace:.1f}")
     # So that a short run has enough of them too.
     every = min(SAMPLES_EVERY_SECONDS, seconds * (1 - WARM_UP) / (2 * FEWEST))
     with sampled(served.process.pid, every) as samples:
         account = asyncio.run(drive(port, CLIENTS, seconds, pictures, pace))
-    for line in lines(account, seconds, CLIENTS):
-        say(line)
     warm = samples.since(WARM_UP)
     memory = growth(warm.seconds, warm.resident_mib, ALLOWED_MIB)
     files = growth(warm.seconds, warm.open_files, ALLOWED_FILES)
@@ -124,19 +114,6 @@ def soak(
     }
 
 
-def summary(found: dict[str, Any]) -> str:
-    """Return one line for the documentation."""
-    memory = found["resident_mib"]
-    files = found["open_files"]
-    return (
-        f"{found['minutes']:g} min at {found['pace']:g} requests/s, "
-        f"{found['requests']} requests: resident memory {memory['first']:.0f} to "
-        f"{memory['last']:.0f} MiB, {memory['slope']:+.1f} MiB/h (95 %: {memory['low']:+.1f} to "
-        f"{memory['high']:+.1f}); open files {files['first']:.0f} to {files['last']:.0f}, "
-        f"{files['slope']:+.1f}/h (95 %: {files['low']:+.1f} to {files['high']:+.1f})"
-    )
-
-
 def main() -> int:
     """Serve, soak and judge; return the exit status."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -144,24 +121,10 @@ def main() -> int:
     asked = options.parse_args()
     # The service reads the environment itself, and knows no such setting.
     minutes = float(os.environ.pop("GMN_SOAK_MINUTES", "30"))
-    with contextlib.ExitStack() as held:
-        place = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gmn-soak-")))
-        settings: dict[str, Any] = {
-            "artefact": asked.artefact,
-            "data_dir": place / "data",
-            "runtime": "auto",
-        }
-        served = Served(place / "log", forked=False, log_level="warning", **settings)
-        held.callback(lambda: served.kill() if served.process.poll() is None else None)
-        found = soak(served, minutes * 60, MEASURED_SECONDS, lambda line: print(line, flush=True))  # noqa: T201
-        found["wrong"] += how_it_ends(served)
-    RUNS.mkdir(exist_ok=True)
-    kept = RUNS / f"soak-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    kept.write_text(json.dumps(found, indent=1))
-    for violation in found["wrong"]:
-        print(f"WRONG: {violation}", file=sys.stderr)  # noqa: T201
-    print(f"{summary(found)}\nkept in {kept}")  # noqa: T201
-    return 1 if found["wrong"] else 0
+    with served_from(asked.artefact) as served:
+        measured = soak(served, minutes * 60, MEASURED_SECONDS)
+        measured["wrong"] += how_it_ends(served)
+    return report(measured, f"soak-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json")
 
 
 if __name__ == "__main__":

@@ -30,35 +30,26 @@ class Story:
 
     def tell(self) -> None:
         """Everything, once; a snapshot's rewriting and an import among it."""
-        served = self.served
         crops = self.crops
         lobby = "/v1/galleries/lobby"
-        self._act("create gallery", lambda: _done(served.create("lobby")))
+        self._send("create gallery", "POST", "/v1/galleries", data={"name": "lobby"})
         enrolled = self._enroll("enrol", *crops[:6], names="aabbcd")
-        self._act("delete", lambda: self._ask("DELETE", f"{lobby}/crops/{enrolled[0]}"))
-        self._act("retention", lambda: self._ask("PATCH", lobby, data={"retention_days": "900"}))
-        first = self._act("snapshot", lambda: self._ask("POST", f"{lobby}/snapshots"))
-        self._act(
-            "rename",
-            lambda: self._ask("PATCH", f"{lobby}/identities/c", data={"new_identity": "x"}),
-        )
-        self._act("forget", lambda: self._ask("DELETE", f"{lobby}/identities/b"))
+        self._send("delete", "DELETE", f"{lobby}/crops/{enrolled[0]}")
+        self._send("retention", "PATCH", lobby, data={"retention_days": "900"})
+        first = self._send("snapshot", "POST", f"{lobby}/snapshots")
+        self._send("rename", "PATCH", f"{lobby}/identities/c", data={"new_identity": "x"})
+        self._send("forget", "DELETE", f"{lobby}/identities/b")
         # By now only a snapshot knows of them.
-        self._act("forget in a snapshot", lambda: self._ask("DELETE", f"{lobby}/identities/c"))
+        self._send("forget in a snapshot", "DELETE", f"{lobby}/identities/c")
         self._enroll("enrol again", *crops[6:9], names="eee")
         self._act("import", self._import)
-        self._act("second snapshot", lambda: self._ask("POST", f"{lobby}/snapshots"))
-        self._act(
-            "restore",
-            lambda: self._ask("POST", f"{lobby}/snapshots/{first['snapshot_id']}/restore"),
-        )
-        self._act(
-            "delete snapshot",
-            lambda: self._ask("DELETE", f"{lobby}/snapshots/{first['snapshot_id']}"),
-        )
-        self._act("second gallery", lambda: _done(served.create("yard")))
+        self._send("second snapshot", "POST", f"{lobby}/snapshots")
+        snapshot = f"{lobby}/snapshots/{first['snapshot_id']}"
+        self._send("restore", "POST", f"{snapshot}/restore")
+        self._send("delete snapshot", "DELETE", snapshot)
+        self._send("second gallery", "POST", "/v1/galleries", data={"name": "yard"})
         self._enroll("enrol there", *crops[9:11], names="yz", gallery="yard")
-        self._act("delete gallery", lambda: self._ask("DELETE", "/v1/galleries/yard"))
+        self._send("delete gallery", "DELETE", "/v1/galleries/yard")
         key_id = self._act("create key", self._create_key)
         self._act("revoke key", lambda: self._keys("revoke", key_id))
 
@@ -85,25 +76,25 @@ class Story:
             assert time.monotonic() < until
             time.sleep(0.05)
 
-    def _ask(self, method: str, path: str, **more: Any) -> Any:
-        answer = self.served.http.request(method, path, **more)
-        assert answer.is_success, answer.text
-        return answer.json() if answer.content else None
+    def _send(self, name: str, method: str, path: str, **more: Any) -> Any:
+        """Do an operation by one request, and return its answer."""
+
+        def send() -> Any:
+            answer = self.served.http.request(method, path, **more)
+            assert answer.is_success, answer.text
+            return answer.json() if answer.content else None
+
+        return self._act(name, send)
 
     def _enroll(
         self, name: str, *crops: DrawnCrop, names: str, gallery: str = "lobby"
     ) -> list[str]:
-        def enroll() -> list[str]:
-            answer = self.served.enroll(
-                gallery,
-                *(crop.png for crop in crops),
-                identity=list(names),
-                camera=[crop.camera for crop in crops],
-            )
-            assert answer.status_code == 201, answer.text
-            return [result["crop_id"] for result in answer.json()["results"]]
-
-        landed: list[str] = self._act(name, enroll)
+        images = [crop.png for crop in crops]
+        cameras = [crop.camera for crop in crops]
+        landed: list[str] = self._act(
+            name,
+            lambda: self.served.enrolled(gallery, *images, identity=list(names), camera=cameras),
+        )
         return landed
 
     def _import(self) -> None:
@@ -126,7 +117,3 @@ class Story:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-
-def _done(_: object) -> None:
-    return None
