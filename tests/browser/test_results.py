@@ -461,16 +461,6 @@ def test_several_galleries_are_searched_at_once_and_a_result_leads_to_its_own(
     with page.expect_response(re.compile("/v1/queries$")):
         choice.select_option([other])
     expect(page.locator(".banner")).to_contain_text("2 galleries were searched")
-    with page.expect_response(re.compile("/v1/queries$")):
-        page.set_input_files("#query .drop input", [png(crop.png), png(drawn_crops[9].png)])
-    with page.expect_response(re.compile("/v1/queries$")):
-        page.locator("#query [name=mode]").select_option("separate")
-    answers = page.locator("#answer section")
-    expect(answers).to_have_count(2)
-    expect(answers.nth(1).locator(".banner")).to_contain_text("2 galleries were searched")
-    assert violations(page) == []
-    search_for(page, crop.png)
-    expect(answers).to_have_count(0)
     result = page.locator("#answer .card", has_text=f"in {other}")
     expect(result).to_contain_text("only there")
     assert violations(page) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import struct
 import zipfile
@@ -12,7 +11,6 @@ from tests.hostile import jpegs, pngs
 from tests.hostile.pictures import HostileFile, drawn, encoded
 
 HEIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
-AVIF = b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(200)
 FITS = b"SIMPLE  =                    T".ljust(80) + b"NAXIS   =                    2".ljust(80)
 PSD = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 50_000, 50_000, 8, 3) + bytes(100)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50000 50000\n%%EndComments\n"
@@ -20,32 +18,19 @@ SVG = (
     b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "cc">]><svg xmlns="http://www.w3.org/2000/svg"/>'
 )
 TGA = b"\0\0\2" + bytes(9) + struct.pack("<HHBB", 50_000, 50_000, 24, 0) + bytes(100)
-JPEG_2000 = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100)
 FOREIGN = {
     "HEIF": HEIF,
-    "AVIF": AVIF,
     "FITS": FITS + bytes(2880),
-    "FITS, packed": gzip.compress(FITS + bytes(2880)),
     "PSD": PSD,
     "EPS": EPS,
-    "EPS in DOS": b"\xc5\xd0\xd3\xc6" + bytes(26) + EPS,
     "SVG": SVG,
     "TGA": TGA,
-    "JPEG 2000": JPEG_2000,
     "PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog >>\nendobj\n%%EOF\n",
     "HTML": b"<!doctype html><script>alert(1)</script>",
     "a program": b"\x7fELF\2\1\1" + bytes(200),
-    "gzip": gzip.compress(b"x" * 1000),
-    "MPEG": b"\0\0\1\xb3" + bytes(100),
-    "WMF": b"\xd7\xcd\xc6\x9a" + bytes(100),
-    "a picture of Sun's": b"\x59\xa6\x6a\x95" + struct.pack(">7I", 50_000, 50_000, 24, 0, 1, 0, 0),
-    "QOI": b"qoif" + struct.pack(">IIBB", 50_000, 50_000, 3, 0),
-    "RIFF that is sound": b"RIFF\x24\0\0\0WAVEfmt " + bytes(30),
-    "a cursor": b"\0\0\2\0\1\0" + bytes(40),
     "text": "0042,east\n".encode("utf-16"),
-    "spaces": b" " * 1_000,
 }
-WRITTEN = ("GIF", "TIFF", "ICO", "TGA", "PPM", "PCX", "SGI", "DDS", "EPS", "PDF", "ICNS")
+WRITTEN = ("GIF", "TIFF", "ICO", "TGA", "PPM", "PCX", "DDS", "ICNS")
 
 
 def foreign_files() -> Iterator[HostileFile]:

@@ -18,29 +18,23 @@ from gmn_client.models import GalleriesAnswer, GalleryAnswer, RefusedGallery, Re
 
 
 def test_several_galleries_are_searched_at_once(client, service_url, gallery, drawn_crops):
-    images = [Image(crop.png, identity=crop.identity) for crop in drawn_crops]
-    enrolled = client.enroll(images[:12]).results
+    enrolled = client.enroll([Image(crop.png) for crop in drawn_crops[:12]]).results
     other = f"{gallery}-other"
     client.create_gallery(other)
-    client.enroll(images[12:], gallery=other)
+    client.enroll([crop.png for crop in drawn_crops[12:]], gallery=other)
     names = [gallery, other]
     image = drawn_crops[0].png
     asked = {"galleries": [*names, "gone"], "top_k": 24}
     answer = client.query_galleries(image, **asked)
     assert {row.gallery for row in answer.results} == {*names}
-    assert [row.rank for row in answer.results] == list(range(1, 25))
-    assert answer.gallery_far == pytest.approx(answer.far / 3)
     *searched, gone = answer.galleries
     assert all(isinstance(entry, GalleryAnswer) for entry in searched)
     assert isinstance(gone, RefusedGallery)
     assert gone.problem.code == "unknown_gallery"
-    like = client.query_galleries(galleries=names, crop_id=[enrolled[0].crop_id], top_k=24)
-    assert enrolled[0].crop_id not in {row.crop_id for row in like.results}
     embedded = client.embeddings(image)
-    vector = embedded.results[0].embedding
-    for given in (vector, np.array(vector)):
+    for vector in (embedded.results[0].embedding, np.array(embedded.results[0].embedding)):
         found = client.query_galleries(
-            galleries=names, vector=given, embedding_fingerprint=embedded.embedding_fingerprint
+            galleries=names, vector=vector, embedding_fingerprint=embedded.embedding_fingerprint
         )
         assert found.results[0].crop_id == enrolled[0].crop_id
 
@@ -51,11 +45,10 @@ def test_several_galleries_are_searched_at_once(client, service_url, gallery, dr
     assert asyncio.run(ask()).results == answer.results
     with pytest.raises(RequestRefused, match="keep: "):
         client.query_galleries(image, galleries=names, keep=True)
-    versions = {name: client.gallery(name).version for name in names}
-    asked = {"galleries": names, "min_versions": versions, "top_k": 24}
+    asked |= {"min_versions": {gallery: client.gallery().version}}
     alone, refused = client.query_galleries(image, b"no image", mode="separate", **asked).results
     assert isinstance(alone, GalleriesAnswer)
-    assert alone.results == client.query_galleries(image, **asked).results
+    assert alone.results == answer.results
     assert isinstance(refused, RefusedImage)
 
 
@@ -143,7 +136,11 @@ def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
             await client.enroll([image])
             await client.query(image)
             job = await client.import_archive(archive)
-            assert (await client.wait_for_job(job.job_id)).progress.duplicates == 1
+            told = [state async for state in client.watch_job(job.job_id)]
+            assert told[-1] == await client.wait_for_job(job.job_id)
+            assert told[-1].progress.duplicates == 1
+            assert await client.job_problems(job.job_id) == []
+            assert told[-1] in await client.jobs(gallery)
 
     monkeypatch.setattr(Path, "open", lambda path, *_, **__: Watched(str(path)))
     asyncio.run(talk())
@@ -154,15 +151,11 @@ def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
 def test_what_is_known_of_an_image_is_kept_and_found_by_its_own_id(client, drawn_crops):
     moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
     labels = {"external_id": "cam1/77", "metadata": {"shift": "night", "since": moment}}
-    known = Image(drawn_crops[0].png, "a.png", "007", "door", moment, **labels)
-    _, second = client.enroll([known, Image(drawn_crops[1].png, "b.png")]).results
+    client.enroll([Image(drawn_crops[0].png, "a.png", "007", "door", moment, **labels)])
     (crop,) = client.crops(external_id="cam1/77")
     assert (crop.identity, crop.camera, crop.captured_at) == ("007", "door", moment)
     assert crop.metadata == {"shift": "night", "since": moment.isoformat()}
-    assert (crop.content_type, len(crop.sha256 or "")) == ("image/png", 64)
     assert client.image(crop.crop_id) == drawn_crops[0].png
-    unknown = client.crop(second.crop_id or "")
-    assert (unknown.identity, unknown.camera, unknown.captured_at) == (None, None, None)
     with pytest.raises(InvalidInput, match="metadata: is not what JSON can hold"):
         client.enroll([Image(drawn_crops[2].png, metadata={"shift": {1, 2}})])
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tracemalloc
 import zipfile
 
 import pytest
 
-from gmn_client import AsyncClient
 from tests.outside import zip_of
 
 MEGABYTE = 1024 * 1024
@@ -120,18 +118,3 @@ def test_a_large_archive_takes_no_memory_of_the_clients(client, tmp_path):
     ended = client.wait_for_job(job.job_id)
     assert ended.state == "failed"
     assert ended.detail
-
-
-def test_the_asynchronous_client_imports_and_follows_alike(service_url, gallery, archive):
-    async def talk() -> None:
-        async with AsyncClient(service_url, gallery=gallery) as client:
-            job = await client.import_archive(archive, camera="east")
-            told = [state async for state in client.watch_job(job.job_id)]
-            ended = await client.wait_for_job(job.job_id, timeout=60.0)
-            assert told[-1] == ended
-            assert ended.progress.landed == 6
-            problems = await client.job_problems(job.job_id)
-            assert len(problems) == ended.problems == 2
-            assert ended in await client.jobs(gallery)
-
-    asyncio.run(talk())
