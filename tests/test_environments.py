@@ -1,7 +1,5 @@
 """The environments that make creates: their packages, and the one that `make demo` uses."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import re
@@ -90,7 +88,7 @@ def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_pat
     assert commands[-1] == ".venv-serve/bin/gmn demo"
 
 
-def dry_run(target: str, path: str, *options: str) -> list[str]:
+def dry_run(target, path, *options):
     """Return the commands that make would run for a target, with this `PATH`.
 
     The tests run under `make test`, whose options and level would reach this make, too.

@@ -1,7 +1,5 @@
 """The command line has help without torch, exit statuses and short errors."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -53,8 +51,7 @@ def helps():
         cwd=GMN.parent,
     )
     assert finished.returncode == 0, finished.stderr
-    shown: dict[str, tuple[int, str, list[str]]] = json.loads(finished.stdout)
-    return shown
+    return json.loads(finished.stdout)
 
 
 GROUP = typer.main.get_command(gmn.make_app())
@@ -241,9 +238,9 @@ def test_version_is_printed():
     assert finished.stdout.startswith("gmn ")
 
 
-def _explode(*_, **__) -> None:
+def _explode(*_, **__):
     raise RuntimeError("the disk is full")
 
 
-def _interrupt(*_, **__) -> None:
+def _interrupt(*_, **__):
     raise KeyboardInterrupt

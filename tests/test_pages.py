@@ -1,7 +1,5 @@
 """The pages are short, the site lists each of them, and the commit hooks are the linters."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -5,8 +5,6 @@ options are checked.
 The block marked `sh apt` changes the machine, and is not run.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -37,11 +35,11 @@ CHANCE = 0.10
 """Rank-1 of a random order among the people that the page's first training holds out."""
 
 
-def blocks(page: str, mark: str) -> list[str]:
+def blocks(page, mark):
     return [text for language, text in BLOCK.findall(page) if language == mark]
 
 
-def commands(block: str) -> list[list[str]]:
+def commands(block):
     lines = block.replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
@@ -59,7 +57,7 @@ def environment():
     }
 
 
-def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(url, service):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and service.poll() is None:
         try:
@@ -71,7 +69,7 @@ def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
     pytest.fail("the README's service did not become ready")
 
 
-def run(block: str, shell: list[str], folder: Path, environment: dict[str, str]) -> None:
+def run(block, shell, folder, environment):
     ran = subprocess.run(
         [*shell, "-c", block],
         cwd=folder,
@@ -91,7 +89,7 @@ BASH = ["bash", "-euo", "pipefail"]
 def test_every_command_of_the_readme_runs_as_it_stands(tmp_path, environment, drawn_crops):
     for name, crop in zip(("ann.jpg", "photo.jpg"), drawn_crops, strict=False):
         Image.open(io.BytesIO(crop[2])).save(tmp_path / name)
-    service: subprocess.Popen[bytes] | None = None
+    service = None
     try:
         for mark, block in BLOCK.findall(README):
             if mark not in ("sh", "python") or block.startswith("make "):

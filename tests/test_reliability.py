@@ -1,7 +1,5 @@
 """The tables of docs/reliability.md are those of the stored runs."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

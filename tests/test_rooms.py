@@ -1,7 +1,5 @@
 """Packages import only the packages that they may: data flows one way."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path
@@ -69,17 +67,17 @@ KNOWS_NOTHING_OF = {
 IMPORT_BOTH = {"gmn.py", "demo", "bench"}
 
 
-def sources(room: str) -> list[Path]:
+def sources(room):
     place = ROOT / room
     return [place] if place.suffix else sorted(place.rglob("*.py"))
 
 
-def imported(source: Path) -> set[str]:
+def imported(source):
     """Return every module that a file names, also inside functions.
 
     A library that only type checkers import need not be installed, and does not count.
     """
-    names: set[str] = set()
+    names = set()
     tree = ast.parse(source.read_text(encoding="utf-8"))
     checked = {
         node
@@ -100,7 +98,7 @@ def imported(source: Path) -> set[str]:
     return names
 
 
-def within(name: str, module: str) -> bool:
+def within(name, module):
     return name == module or name.startswith(f"{module}.")
 
 

@@ -1,13 +1,10 @@
 """Bounds of the code's size, legibility and ways, and the command that prints them."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,7 +53,7 @@ class Gallery:
 
 
 @functools.cache
-def count_package(name: str) -> Counter[str]:
+def count_package(name):
     """Count the Python of one package."""
     files = {
         path: text

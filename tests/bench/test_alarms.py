@@ -1,7 +1,5 @@
 """Galleries of people through a running service: the drawn people and the counts."""
 
-from __future__ import annotations
-
 import json
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """`gmn bench` answers a ratio of two measured sides, and refuses a name that does not exist."""
 
-from __future__ import annotations
-
 import gmn
 from bench.result import alternate, compare
 
@@ -14,9 +12,9 @@ def test_the_ratio_is_the_median_over_rounds_with_their_range():
 
 def test_both_sides_take_turns_after_a_round_that_warms_up(monkeypatch):
     monkeypatch.setattr("bench.result.ROUNDS", 2)
-    calls: list[str] = []
+    calls = []
 
-    def side(name: str) -> int:
+    def side(name):
         calls.append(name)
         return len(calls)
 

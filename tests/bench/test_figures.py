@@ -23,7 +23,7 @@ SIDE = {
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def report(split: str = "all", teachers: tuple[str, ...] = ()) -> dict[str, object]:
+def report(split="all", teachers=()):
     figure = {"mean": 0.5, "low": 0.4, "high": 0.6}
     found = {"metrics": {"rank_1": figure, "mAP": figure | {"mean": 0.41}}}
     dataset = {
@@ -47,7 +47,7 @@ def report(split: str = "all", teachers: tuple[str, ...] = ()) -> dict[str, obje
     }
 
 
-def ready_made(name: str) -> dict[str, object]:
+def ready_made(name):
     given = report()
     (dataset,) = given["datasets"]
     scorings = {"cosine": dataset["scorings"]["cosine"]}

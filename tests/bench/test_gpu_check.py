@@ -1,7 +1,5 @@
 """The check of a machine with a GPU, on the CPU: it compares and measures."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

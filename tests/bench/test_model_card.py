@@ -1,7 +1,5 @@
 """`gmn model-card`: the cards in docs/models agree with the shipped files."""
 
-from __future__ import annotations
-
 import pytest
 
 import gmn

@@ -1,7 +1,5 @@
 """`gmn bench pairs`: both sides are counted in multiply-adds, and memory follows the chunk."""
 
-from __future__ import annotations
-
 import pytest
 
 from bench import pairs

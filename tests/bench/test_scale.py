@@ -1,7 +1,5 @@
 """The bench of growing galleries: its sizes and its drawn crops."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The serving benches: requests are answered, and a missing tool is named."""
 
-from __future__ import annotations
-
 import shutil
 
 import httpx

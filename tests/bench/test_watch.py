@@ -1,7 +1,5 @@
 """Watch lists drawn from features: the judged tracks and the counts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,10 +1,7 @@
 """Cases on the page: a search is held in one, with notes, until it is taken out or deleted."""
 
-from __future__ import annotations
-
 import io
 import zipfile
-from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -15,11 +12,11 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 
-def cases(http: Any, gallery: str) -> list[dict[str, Any]]:
+def cases(http, gallery):
     return list(http.get(f"/v1/galleries/{gallery}/cases").json()["results"])
 
 
-def add(page: Any, name: str) -> None:
+def add(page, name):
     press(page, "Add to a case…")
     asked = page.get_by_role("dialog", name="Add this search to a case")
     case = asked.get_by_label("Case", exact=True)
@@ -91,13 +88,13 @@ def test_a_case_is_begun_on_its_panel_and_a_phone_shows_it(page):
     assert len(tops) == 1
 
 
-def case_of(http: Any, gallery: str, name: str) -> str:
+def case_of(http, gallery, name):
     made = http.post(f"/v1/galleries/{gallery}/cases", data={"name": name})
     assert made.status_code == 201, made.text
     return str(made.json()["case_id"])
 
 
-def held(http: Any, gallery: str, case_id: str) -> dict[str, str]:
+def held(http, gallery, case_id):
     case = http.get(f"/v1/galleries/{gallery}/cases/{case_id}").json()
     return {query["query_id"]: query["note"] for query in case["queries"]}
 
@@ -150,7 +147,7 @@ def test_notes_that_the_service_refuses_stay_in_the_field(page, http, gallery):
     follow(page, "A", exact=True)
     refused = {"status": 403, "json": {"detail": "another key made this case"}}
 
-    def refuse(route: Any) -> None:
+    def refuse(route):
         route.fulfill(**refused) if route.request.method == "PATCH" else route.continue_()
 
     page.route("**/cases/*", refuse)

@@ -1,10 +1,7 @@
 """`/docs` in a browser: every call that takes files, from "Try it out" to its answer."""
 
-from __future__ import annotations
-
 import io
 import re
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -30,7 +27,7 @@ def docs(tab, address):
     return tab
 
 
-def open_call(docs: Any, operation: str, **path: str) -> Any:
+def open_call(docs, operation, **path):
     """Open a call, press "Try it out" and fill in the parameters of its path."""
     call = docs.locator(f"[id$='-{operation}']")
     call.locator(".opblock-summary-control").click()
@@ -40,7 +37,7 @@ def open_call(docs: Any, operation: str, **path: str) -> Any:
     return call
 
 
-def choose(call: Any, field: str, *files: bytes, name: str = "crop.png") -> None:
+def choose(call, field, *files, name="crop.png"):
     pickers = call.locator(f"tr[data-property-name='{field}'] input[type=file]")
     assert pickers.count() == len(files)
     for picker, content in zip(pickers.all(), files, strict=True):
@@ -49,7 +46,7 @@ def choose(call: Any, field: str, *files: bytes, name: str = "crop.png") -> None
         )
 
 
-def execute(call: Any) -> Any:
+def execute(call):
     """Press Execute, and return the answer, which the page shows too."""
     with call.page.expect_response(re.compile("/v1/")) as answered:
         call.get_by_role("button", name="Execute").click()
@@ -58,7 +55,7 @@ def execute(call: Any) -> Any:
     return answered.value
 
 
-def new_picture() -> bytes:
+def new_picture():
     """Return a picture that no other test enrols."""
     file = io.BytesIO()
     Image.effect_noise((48, 96), 40).convert("RGB").save(file, "PNG")

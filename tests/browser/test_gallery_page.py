@@ -1,11 +1,8 @@
 """The parts of the page beside the search: the state line, folders, people, galleries."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections import Counter
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -60,9 +57,9 @@ def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
     page.get_by_text(
         "3 sub-folders name the people. 1 file that is no picture is passed"
     ).wait_for()
-    sent: list[str] = []
+    sent = []
 
-    def cut_after_the_first(route: Any) -> None:
+    def cut_after_the_first(route):
         sent.append(route.request.headers["idempotency-key"])
         route.abort() if len(sent) == 2 else route.continue_()
 
@@ -147,23 +144,23 @@ def test_a_gallery_is_set_back_to_a_snapshot(page, http, gallery, drawn_crops):
     assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []
 
 
-def people(page: Any) -> list[str]:
+def people(page):
     return page.locator("#people .card .name").all_inner_texts()
 
 
-def person(page: Any, identity: str) -> None:
+def person(page, identity):
     follow(page, "People", exact=True)
     page.locator("#people").get_by_role("link", name=identity).click()
     page.get_by_role("heading", name=identity, exact=True).wait_for()
 
 
-def rename(page: Any, identity: str, new: str) -> None:
+def rename(page, identity, new):
     person(page, identity)
     press(page, "Rename…")
     fill_in(page, "New name", new, "Rename")
 
 
-def outcome(page: Any, text: str) -> None:
+def outcome(page, text):
     page.locator(".news:visible", has_text=text).wait_for()
 
 

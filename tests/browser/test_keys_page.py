@@ -1,9 +1,6 @@
 """API keys on the page: an administrator makes, lists and revokes them."""
 
-from __future__ import annotations
-
 import re
-from typing import Any
 
 import httpx
 import pytest
@@ -24,11 +21,11 @@ def url(browser, tiny_artefact, tmp_path):
         yield address
 
 
-def status(url: str, key: str) -> int:
+def status(url, key):
     return httpx.get(f"{url}/v1/model", headers={"Authorization": f"Bearer {key}"}).status_code
 
 
-def shown_key(page: Any) -> str:
+def shown_key(page):
     """Return the key that is shown this once, and close the dialog."""
     dialog = page.get_by_role("dialog", name="New API key")
     expect(dialog).to_contain_text("It is shown this once")

@@ -1,10 +1,7 @@
 """The page people look at, in a browser: search, enroll, rename, forget."""
 
-from __future__ import annotations
-
 import io
 import re
-from typing import Any
 
 import httpx
 import pytest
@@ -18,11 +15,11 @@ from tests.service.conftest import files, serving
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
 
 
-def names(page: Any) -> list[str]:
+def names(page):
     return page.locator("#answer .card b > .name").all_inner_texts()
 
 
-def cameras(page: Any) -> list[str]:
+def cameras(page):
     return page.locator("#answer .card .about > .name").all_inner_texts()
 
 
@@ -143,7 +140,7 @@ def test_images_dropped_while_others_are_sent_await_fields_of_their_own(
     follow(page, "Enroll")
     page.set_input_files("#enrollment .drop input", png(drawn_crops[0].png))
     page.fill("#enrollment [name=identity]", "Ann")
-    held: list[Any] = []
+    held = []
     page.route(re.compile("/crops$"), lambda route: held.append(route))
     button = page.locator("#enrollment button.main")
     with page.expect_request(re.compile("/crops$")):
@@ -163,7 +160,7 @@ def test_a_double_click_begins_one_import(page):
     follow(page, "Enroll")
     sent = {"name": "people.zip", "mimeType": "application/zip", "buffer": b"no archive"}
     page.set_input_files("#import [name=archive]", sent)
-    asked: list[Any] = []
+    asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.get_by_role("button", name="Import").dblclick()
     job = page.locator("#jobs li").filter(has_text="✕ failed")

@@ -1,10 +1,7 @@
 """The results of a search in a browser: by keyboard, side by side, marked and named together."""
 
-from __future__ import annotations
-
 import io
 import re
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -26,11 +23,11 @@ from tests.service.conftest import files
 pytestmark = pytest.mark.slow
 
 
-def rank_in_focus(page: Any) -> str:
+def rank_in_focus(page):
     return str(page.evaluate("document.activeElement.closest('.card').dataset.crop"))
 
 
-def crop_of(page: Any, rank: int) -> str:
+def crop_of(page, rank):
     return str(page.locator("#answer .card").nth(rank - 1).get_attribute("data-crop"))
 
 
@@ -114,7 +111,7 @@ def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gal
     search_for(page, drawn_crops[0].png)
     crops = [crop_of(page, 1), crop_of(page, 7)]
 
-    def labels() -> list[str]:
+    def labels():
         return [
             http.get(f"/v1/galleries/{gallery}/crops/{crop}").json()["identity"] for crop in crops
         ]
@@ -146,7 +143,7 @@ def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page, drawn_
     with page.expect_response(re.compile("/queries$")):
         page.locator("#query [name=captured_after]").fill("2026-03-02T10:00")
         page.locator("#query [name=captured_before]").focus()
-    asked: list[str] = []
+    asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.locator("#query [name=captured_before]").fill("2026-03-01T10:00")
     press(page, "Search", exact=True)
@@ -256,7 +253,7 @@ def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery,
     assert http.get(listed).json()["results"] == []
 
 
-def decisions(http: Any, page: Any, gallery: str) -> dict[str, str]:
+def decisions(http, page, gallery):
     query_id = page.url.rpartition("/")[2]
     reviews = http.get(f"/v1/galleries/{gallery}/queries/{query_id}").json()["reviews"]
     return {review["crop_id"]: review["decision"] for review in reviews}
@@ -338,7 +335,7 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
             sizes.append(person.size)
     sent = io.BytesIO()
     frame.save(sent, "PNG")
-    asked: list[str] = []
+    asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.set_input_files("#query .drop input", png(sent.getvalue()))
     page.get_by_role("dialog", name="Draw boxes").wait_for()
@@ -408,7 +405,7 @@ def test_an_open_crop_fits_a_phone_and_can_be_read_in_both_schemes(page, drawn_c
 def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed, drawn_crops):
     address, key = keyed
 
-    def enter(page: Any) -> None:
+    def enter(page):
         page.locator("dialog.question input").fill(key)
         press(page, "Use this key")
 

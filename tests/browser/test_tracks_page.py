@@ -1,11 +1,7 @@
 """Tracks on the page: listed, looked at, named, searched by, and deleted."""
 
-from __future__ import annotations
-
 import re
-from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -26,20 +22,20 @@ def tracks(page, http, gallery):
     return page
 
 
-def move(http: httpx.Client, gallery: str, identity: str, camera: str, track: str) -> None:
+def move(http, gallery, identity, camera, track):
     labels = {"identity": identity, "new_camera": camera, "new_track": track}
     assert http.patch(f"/v1/galleries/{gallery}/crops", data=labels).is_success
 
 
-def rows(page: Any) -> Any:
+def rows(page):
     return page.locator("#track-list > li")
 
 
-def act(page: Any, action: str, track: str) -> None:
+def act(page, action, track):
     press(page, f"{action}: {track}", exact=True)
 
 
-def list_crops(http: httpx.Client, gallery: str, **asked: str) -> list[dict[str, Any]]:
+def list_crops(http, gallery, **asked):
     return http.get(f"/v1/galleries/{gallery}/crops", params=asked).json()["results"]
 
 

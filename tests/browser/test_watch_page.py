@@ -1,13 +1,9 @@
 """The watch panel: a list is armed by its forecast, alerts come by themselves and are decided."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -15,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 from standardwebhooks.webhooks import Webhook
 
-from demo.story import Cast, draw_cast
+from demo.story import draw_cast
 from tests.browser.conftest import confirm, new_gallery, violations
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
@@ -54,11 +50,11 @@ def receiver():
     opened.close()
 
 
-def crop_of(cast: Cast, identity: str) -> bytes:
+def crop_of(cast, identity):
     return next(crop.read() for crop in cast.known + cast.strangers if crop.identity == identity)
 
 
-def sight(http: httpx.Client, image: bytes, **fields: str) -> None:
+def sight(http, image, **fields):
     answer = http.post(
         "/v1/sightings",
         files=files(image),
@@ -67,16 +63,16 @@ def sight(http: httpx.Client, image: bytes, **fields: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def open_panel(tab: Any, url: Any, gallery: str) -> None:
+def open_panel(tab, url, gallery):
     tab.goto(f"{str(url).rstrip('/')}/#{gallery}/watch")
     tab.locator("#watch-list h2").wait_for()
 
 
-def read_list(http: httpx.Client, gallery: str) -> dict[str, Any]:
+def read_list(http, gallery):
     return dict(http.get(f"/v1/galleries/{gallery}/watch").json())
 
 
-def ask_for_forecast(tab: Any, **fields: str) -> Any:
+def ask_for_forecast(tab, **fields):
     """Fill the dialog as far as the forecast, and return it."""
     tab.locator("#watch-list").get_by_role("button", name="Arm…").click()
     dialog = tab.locator("dialog.question")
@@ -87,7 +83,7 @@ def ask_for_forecast(tab: Any, **fields: str) -> Any:
     return dialog
 
 
-def make_webhook(tab: Any, url: str) -> str:
+def make_webhook(tab, url):
     """Make a webhook on the page, and return its secret, which is shown only once."""
     tab.get_by_text("Messages to other systems").click()
     form = tab.locator("#new-webhook")
@@ -101,17 +97,17 @@ def make_webhook(tab: Any, url: str) -> str:
     return secret
 
 
-def verified(receiver: Receiver, secret: str) -> list[dict[str, Any]]:
+def verified(receiver, secret):
     """Return the messages that a receiver got, and check the signature of each."""
     return [Webhook(secret).verify(got.body, got.headers) for got in receiver.received]
 
 
 def enroll(
-    tab: Any,
-    http: httpx.Client,
-    name: str,
-    pictures: list[bytes],
-) -> None:
+    tab,
+    http,
+    name,
+    pictures,
+):
     """Enroll a person on the page, into the gallery of suspects."""
     chosen = [
         {"name": f"{at}.png", "mimeType": "image/png", "buffer": picture}
@@ -124,17 +120,17 @@ def enroll(
 
 
 def decide(
-    tab: Any,
-    card: Any,
-    key: str,
-    decision: str,
-) -> None:
+    tab,
+    card,
+    key,
+    decision,
+):
     tab.keyboard.press(key)
     button = card.get_by_role("button", name=decision)
     expect(button).to_have_attribute("aria-pressed", "true")
 
 
-def forget(tab: Any, card: Any, name: str) -> Any:
+def forget(tab, card, name):
     card.get_by_role("link", name=name).click()
     tab.get_by_role("button", name="Forget…").click()
     confirm(tab, "Forget")
@@ -251,11 +247,11 @@ def armed(watching, drawn_crops):
 
 
 @contextmanager
-def dropped_stream(tab: Any) -> Iterator[list[dict[str, str]]]:
+def dropped_stream(tab):
     """End the first stream of alerts at once, and yield the headers of every request for one."""
-    asked: list[dict[str, str]] = []
+    asked = []
 
-    def answer(route: Any) -> None:
+    def answer(route):
         asked.append(route.request.headers)
         if len(asked) == 1:
             route.fulfill(status=200, content_type="text/event-stream", body=": nothing\n\n")
@@ -360,7 +356,7 @@ def test_a_forecast_that_is_out_of_date_is_shown_anew_before_anything_is_armed(
     dialog = ask_for_forecast(tab)
     stale = f"{int((datetime.now(UTC) - timedelta(hours=1)).timestamp())}.0"
 
-    def spoil(route: Any) -> None:
+    def spoil(route):
         sent = route.request.post_data or ""
         _, token, rest = sent.partition('name="confirm"\r\n\r\n')
         route.continue_(post_data=sent[: len(sent) - len(rest)] + stale + rest[rest.find("\r\n") :])

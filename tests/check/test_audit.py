@@ -1,7 +1,5 @@
 """The audit of installed packages does not take a missing answer for a good one."""
 
-from __future__ import annotations
-
 import json
 
 from tests.check.audit import judge
@@ -11,7 +9,7 @@ ILL = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["
 UNKNOWN = {"name": "c", "skip_reason": "Dependency not found on PyPI"}
 
 
-def judged(*packages: dict) -> tuple[bool, str]:
+def judged(*packages):
     return judge(json.dumps({"dependencies": packages}))
 
 

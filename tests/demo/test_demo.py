@@ -1,7 +1,5 @@
 """`gmn demo` as a user runs it, with a small artefact and few people."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal
@@ -14,7 +12,7 @@ import pytest
 
 import gmn
 from demo.findings import KNOWN_OUTCOMES, STRANGER_OUTCOMES, Finding, Findings
-from gmn_client.models import ModelInfo, QueryAnswer, Verdict
+from gmn_client.models import ModelInfo, QueryAnswer
 from service.commands.bulk import SourceCrop
 from tests.forked import GMN, Forked, run_gmn
 from tests.packages import light_environment
@@ -22,7 +20,7 @@ from tests.packages import light_environment
 FEW = ["--people", "5", "--strangers", "2"]
 
 
-def demo_command(artefact: Path, out: Path, *more: str) -> list[str]:
+def demo_command(artefact, out, *more):
     return ["demo", "--artefact", str(artefact), "--out", str(out), *FEW, *more]
 
 
@@ -32,16 +30,16 @@ def known_runtime(monkeypatch):
     monkeypatch.setenv("GMN_RUNTIME", "torch")
 
 
-def children_of(process_id: int) -> list[int]:
+def children_of(process_id):
     children = Path(f"/proc/{process_id}/task/{process_id}/children")
     return [int(child) for child in children.read_text().split()]
 
 
-def crop(identity: str) -> SourceCrop:
+def crop(identity):
     return SourceCrop(identity, bytes, identity, "c0")
 
 
-def answered(identity: str, known: bool, verdict: Verdict) -> Finding:
+def answered(identity, known, verdict):
     answer = QueryAnswer.model_construct(verdict=verdict, results=[])
     return Finding(crop(identity), known, answer)
 
@@ -97,7 +95,7 @@ def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
 
 
 def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers():
-    def shown(seed: int, verdict: Verdict) -> list[str]:
+    def shown(seed, verdict):
         findings = tuple(answered(name, name < "s", verdict) for name in "abcdefghstuvwxyz")
         played = Findings(findings, seed, {}, "", ModelInfo.model_construct())
         return [finding.query.name for finding in played.sample(3, 2)]

@@ -1,10 +1,7 @@
 """The deployment's files, as they are read by what runs them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,31 +17,31 @@ class ComposeLoader(yaml.SafeLoader):
 ComposeLoader.add_constructor("!reset", lambda _loader, _node: "reset")
 
 
-def text_of(name: str) -> str:
+def text_of(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def read_compose(name: str) -> dict[str, Any]:
+def read_compose(name):
     """Return a compose file in which no variable is set."""
     text = VARIABLE.sub(lambda found: found[2], text_of(name))
     return dict(yaml.load(text, Loader=ComposeLoader))
 
 
 @pytest.fixture(scope="session")
-def compose() -> dict[str, Any]:
+def compose():
     return read_compose("docker-compose.yml")
 
 
 @pytest.fixture(scope="session")
-def dockerfile() -> str:
+def dockerfile():
     return text_of("docker/Dockerfile").replace("\\\n", " ")
 
 
 @pytest.fixture(scope="session")
-def guide() -> str:
+def guide():
     return text_of("docs/operations.md")
 
 
 @pytest.fixture(scope="session")
-def monitoring() -> str:
+def monitoring():
     return text_of("docs/monitoring.md")

@@ -1,7 +1,5 @@
 """docker-compose.yml: what may do what, with which settings and secrets, and that versions stay."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 
@@ -120,6 +118,6 @@ def test_the_guide_lists_every_variable_with_its_default(guide):
     assert listed == {name: default or "none" for name, default in used.items()}
 
 
-def allowed_into_the_image() -> list[str]:
+def allowed_into_the_image():
     lines = text_of(".dockerignore").splitlines()
     return [line.removeprefix("!") for line in lines if line.startswith("!")]

@@ -1,7 +1,5 @@
 """docker/grafana: the dashboards ask for metrics that there are, and Grafana finds them."""
 
-from __future__ import annotations
-
 import json
 
 import yaml

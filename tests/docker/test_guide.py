@@ -1,7 +1,5 @@
 """The guides: every command is typed by the compose test, every alert and metric is so."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -17,7 +15,7 @@ RULES = yaml.safe_load(text_of("docker/alerts.yml"))["groups"][0]["rules"]
 SUFFIXES = ("_bucket", "_sum", "_count")
 
 
-def metric_names() -> set[str]:
+def metric_names():
     metrics = Metrics()
     return {
         f"{metric.name}_total" if metric.type == "counter" else metric.name

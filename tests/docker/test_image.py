@@ -1,7 +1,5 @@
 """docker/Dockerfile: packages and user of the image, its health check and its stop."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -19,13 +17,13 @@ from tests.packages import packages_of, read_pins, requirements_of
 ELSEWHERE = re.compile(r"index-url|https?://(?!localhost|etcd|0\.0\.0\.0)|trusted-host")
 
 
-def stage(dockerfile: str, name: str) -> str:
+def stage(dockerfile, name):
     found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", dockerfile, re.M | re.S)
     assert found, name
     return found[1]
 
 
-def applies(line: str) -> bool:
+def applies(line):
     marker = Requirement(line).marker
     return marker is None or marker.evaluate()
 

@@ -1,7 +1,5 @@
 """docker/haproxy.cfg passes the requests that the service takes, and hides internal paths."""
 
-from __future__ import annotations
-
 import re
 
 from service.settings import Settings

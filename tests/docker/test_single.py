@@ -1,12 +1,9 @@
 """The files of docs/single.md: accepted by what reads them, with the limits of the service."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +17,12 @@ UNIT, CADDY, NGINX = (
 )
 
 
-def installed(program: str) -> str:
+def installed(program):
     found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
     return found or pytest.skip(f"{program} is not installed")
 
 
-def accepted(*command: str | Path) -> str:
+def accepted(*command):
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr

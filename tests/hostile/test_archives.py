@@ -1,7 +1,5 @@
 """Hostile archives: good files are unpacked, others are named, and none is written elsewhere."""
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model.crops.names import Ignored
-from model.crops.unpack import LeftOut, UnpackLimits, unpack_crops
+from model.crops.unpack import UnpackLimits, unpack_crops
 from model.problems import InputProblem
 from tests.hostile import archives
 from tests.hostile.archives import GOOD, zip_of
@@ -25,7 +23,7 @@ def unpack(tmp_path):
     """Unpack an archive, check that no file lies elsewhere, and return the files left out."""
     place = tmp_path / "deep" / "er"
 
-    def unpack_one(data: bytes, limits: UnpackLimits = LIMITS) -> list[LeftOut]:
+    def unpack_one(data, limits=LIMITS):
         place.mkdir(parents=True, exist_ok=True)
         (tmp_path / "archive").write_bytes(data)
         try:
@@ -39,11 +37,11 @@ def unpack(tmp_path):
             held = sum(path.stat().st_size for path in place.rglob("*"))
             assert held <= limits.max_bytes + 100_000
 
-    unpack_one.into = place  # type: ignore[attr-defined]
+    unpack_one.into = place
     return unpack_one
 
 
-def came(unpack) -> bool:
+def came(unpack):
     """Return whether every good image did, as it is."""
     return all((unpack.into / name).read_bytes() == content for name, content in GOOD.items())
 

@@ -1,9 +1,6 @@
 """Hostile manifests: rows, or a problem that names the line and says what to do."""
 
-from __future__ import annotations
-
 import resource
-from pathlib import Path
 
 import pytest
 
@@ -68,7 +65,7 @@ def write(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(drawn(), "PNG"))
     (tmp_path / "loop.png").symlink_to("loop.png")
 
-    def write_one(content: bytes) -> Path:
+    def write_one(content):
         (tmp_path / "manifest.csv").write_bytes(content)
         return tmp_path / "manifest.csv"
 

@@ -1,7 +1,5 @@
 """A small load, as `make load` drives a large one."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.load.clients import Account

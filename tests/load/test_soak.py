@@ -1,7 +1,5 @@
 """The soak's judgement, on series that were made up, and its whole way for some seconds."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ import gmn
 from model import openvino_graph
 from model.artefact import (
     HEADER_KEY,
-    Artefact,
-    Description,
     _fingerprints,
     load_artefact,
     read_description,
@@ -42,25 +38,25 @@ def artefact(tiny_artefact):
 def no_graph(monkeypatch):
     """Let artefacts be saved without their graph, whose conversion takes seconds."""
 
-    def unsupported(*_: object) -> None:
+    def unsupported(*_):
         raise NotImplementedError("aten::mine")
 
     monkeypatch.setattr(openvino_graph, "openvino_graph", unsupported)
 
 
-def add_graph(path: Path) -> Description:
+def add_graph(path):
     artefact = load_artefact(path)
     tensors = openvino_graph.graph_tensors(artefact.embedder, artefact.description.preprocessing)
     return artefact.save(path, tensors)
 
 
-def save(path: Path, artefact: Artefact, **fields: object) -> Description:
+def save(path, artefact, **fields):
     """Save an artefact's networks with parts of its description replaced."""
     description = artefact.description.model_copy(update=fields)
     return save_artefact(path, description, artefact.embedder, artefact.metric_network)
 
 
-def rewrite(source: Path, target: Path, **edit: object) -> None:
+def rewrite(source, target, **edit):
     """Copy an artefact with parts of its header replaced."""
     header = json.loads(load_artefact(source).description.model_dump_json()) | edit
     save_file(load_file(source), target, metadata={HEADER_KEY: json.dumps(header)})
@@ -118,18 +114,18 @@ def test_the_embedding_fingerprint_follows_embedder_and_preprocessing_alone(arte
     assert len({description.embedding_fingerprint for description in descriptions}) == 3
 
 
-def flip_the_last_bit(tiny: Path, path: Path) -> None:
+def flip_the_last_bit(tiny, path):
     content = bytearray(tiny.read_bytes())
     content[-1] ^= 0x40
     path.write_bytes(content)
 
 
-def described(text: str) -> Callable[[Path, Path], None]:
+def described(text):
     metadata = {HEADER_KEY: text}
     return lambda _, path: save_file({"weight": torch.zeros(3)}, path, metadata=metadata)
 
 
-REFUSED: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+REFUSED = {
     "missing": (lambda *_: None, "no such file.*bundled"),
     "empty": (lambda _, path: path.touch(), r"file\.safetensors: not a readable artefact"),
     "cut in its header": (
@@ -174,12 +170,12 @@ def test_a_file_that_is_no_sound_artefact_is_refused(tiny_artefact, tmp_path, ma
 @pytest.mark.usefixtures("no_graph")
 def test_a_missing_tensor_is_named(artefact, tmp_path):
     class Headless(torch.nn.Module):
-        def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        def state_dict(self):
             state = artefact.embedder.state_dict()
             return {name: state[name] for name in state if name != "neck.weight"}
 
     path = tmp_path / "headless.safetensors"
-    save_artefact(path, artefact.description, Headless(), artefact.metric_network)  # type: ignore[arg-type]
+    save_artefact(path, artefact.description, Headless(), artefact.metric_network)
     with pytest.raises(ArtefactProblem, match=r"headless.*lacks the tensor embedder\.neck\.weight"):
         _ = load_artefact(path).embedder
 

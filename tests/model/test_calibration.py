@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from model.calibration import Calibration, ScoringCalibration, TailPoint
 
 
-def exponential_tail(rate: float = 2.0, rarest: float = 1e-4) -> ScoringCalibration:
+def exponential_tail(rate=2.0, rarest=1e-4):
     """Impostor scores that exceed s with probability exp(−rate·s)."""
     shares = np.geomspace(1.0, rarest, 30)
     tail = tuple(TailPoint(share=share, score=-math.log(share) / rate) for share in shares)

@@ -1,16 +1,13 @@
 """A model whose scores are all alike is refused where it is made, calibrated or served."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 import gmn
-from model.artefact import Artefact, load_artefact
+from model.artefact import load_artefact
 from model.collapse import CollapsedModel, refuse_collapse
 from model.metric_network import TorchPairScores
 from model.preprocessing import drawn_patterns
@@ -28,7 +25,7 @@ def collapsed_artefact(tiny_artefact, tmp_path_factory):
     return file
 
 
-def features_of(artefact: Artefact) -> NDArray[np.float32]:
+def features_of(artefact):
     preprocessing = artefact.description.preprocessing
     crops = torch.from_numpy(drawn_patterns(preprocessing))
     with torch.inference_mode():

@@ -1,11 +1,8 @@
 """Regions are hidden, and a score is put down to some; the network sees colours only."""
 
-from __future__ import annotations
-
 import numpy as np
-from numpy.typing import NDArray
 
-from model.explanation import CELLS, PairExplanation, explain, variants
+from model.explanation import CELLS, explain, variants
 
 Colour = tuple[int, int, int]
 RED = (255, 0, 0)
@@ -16,7 +13,7 @@ MAGENTA = (255, 0, 255)
 COLOURS = np.stack(np.meshgrid(*[[0.0, 0.5, 1.0]] * 3), axis=-1).reshape(27, 3)
 
 
-def halves(left: Colour, right: Colour) -> NDArray[np.uint8]:
+def halves(left, right):
     """Return a crop of two colours side by side."""
     crop = np.empty((64, 32, 3), np.uint8)
     crop[:, :16] = left
@@ -24,7 +21,7 @@ def halves(left: Colour, right: Colour) -> NDArray[np.uint8]:
     return crop
 
 
-def patched(crop: NDArray[np.uint8], cell: tuple[int, int], colour: Colour) -> NDArray[np.uint8]:
+def patched(crop, cell, colour):
     """Return the crop with one cell of the grid in another colour."""
     row, column = cell
     crop = crop.copy()
@@ -32,7 +29,7 @@ def patched(crop: NDArray[np.uint8], cell: tuple[int, int], colour: Colour) -> N
     return crop
 
 
-def share_of_each_colour(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def share_of_each_colour(crops):
     """Return a 1×1 convolution, a softmax and average pooling: how much there is of 27 colours."""
     pixels = crops.reshape(len(crops), -1, 1, 3) / 255.0
     likeness = np.exp(-20.0 * np.square(pixels - COLOURS).sum(axis=-1))
@@ -40,17 +37,17 @@ def share_of_each_colour(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(shares, np.float32)
 
 
-def cosines(one: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+def cosines(one, others):
     found = others @ one / np.linalg.norm(others, axis=1) / np.linalg.norm(one)
     return np.asarray(found, np.float32)
 
 
-def explained(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> PairExplanation:
+def explained(first, second):
     features = [share_of_each_colour(variants(crop, range(1 + CELLS))) for crop in (first, second)]
     return explain(features[0], features[1], cosines)
 
 
-def where(number: np.intp, contributions: NDArray[np.float32]) -> tuple[int, ...]:
+def where(number, contributions):
     return tuple(int(place) for place in np.unravel_index(number, contributions.shape))
 
 

@@ -1,11 +1,7 @@
 """Feature files that a client sent are read in bounded memory."""
 
-from __future__ import annotations
-
 import io
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +14,12 @@ from model.problems import InputProblem
 def written(tmp_path):
     """Return a function that writes arrays of ones by their types and shapes."""
 
-    def write(**headers: tuple[str, tuple[int, ...]]) -> Path:
+    def write(**headers):
         path = tmp_path / "features.npz"
         with zipfile.ZipFile(path, "w") as archive:
             for name, (kind, shape) in headers.items():
                 member = io.BytesIO()
-                header: dict[str, Any] = {"descr": kind, "fortran_order": False, "shape": shape}
+                header = {"descr": kind, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(member, header)
                 if kind == "<f4":
                     member.write(np.ones(shape, kind).tobytes())

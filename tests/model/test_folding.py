@@ -1,7 +1,5 @@
 """BatchNorm folded into convolutions: nothing but the time it takes changes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -19,7 +19,7 @@ KINDS = [
 ]
 
 
-def trained_like(config: MetricNetworkConfig) -> MetricNetwork:
+def trained_like(config):
     torch.manual_seed(0)
     network = MetricNetwork(DIMENSION, config)
     for _ in range(3):

@@ -1,14 +1,11 @@
 """MSFL: which maps are fused, what informs what, and what an artefact keeps of it."""
 
-from typing import Any, Literal
-
 import pytest
 import torch
 from pydantic import ValidationError
 
 from model.architecture import EmbedderConfig, HeadConfig, MultiscaleConfig
 from model.artefact import (
-    Artefact,
     load_artefact,
 )
 from model.backbones import BACKBONES
@@ -21,14 +18,12 @@ from training.evaluation.files import save_artefact
 WIDTHS = (4, 8, 12, 16)
 
 
-def stage_outputs(*sizes: tuple[int, int]) -> list[torch.Tensor]:
+def stage_outputs(*sizes):
     sizes = sizes or ((16, 8), (8, 4), (4, 2), (2, 1))
     return [torch.rand(2, width, *size) for width, size in zip(WIDTHS, sizes, strict=True)]
 
 
-def msfl(
-    backbone: str = "resnet18", last_stride: Literal[1, 2] = 2, **multiscale: Any
-) -> EmbedderConfig:
+def msfl(backbone="resnet18", last_stride=2, **multiscale):
     return EmbedderConfig(
         backbone=backbone,
         last_stride=last_stride,
@@ -154,7 +149,7 @@ def test_a_multiscale_artefact_is_read_back_whole(tiny_artefact, tmp_path):
     path = tmp_path / "msfl.safetensors"
     round_as_stored(embedder)
     save_artefact(path, described, embedder, metric_network)
-    loaded: Artefact = load_artefact(path)
+    loaded = load_artefact(path)
     crops = torch.rand(2, 3, 64, 32)
     assert loaded.description.embedder == embedder.config
     assert torch.equal(loaded.embedder(crops), embedder(crops))

@@ -1,9 +1,6 @@
 """OSNet's forms, and torchreid's weights under their names."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -33,7 +30,7 @@ def test_osnet_has_the_papers_size():
 def test_a_backbone_from_outside_is_embedded_like_any_other(registry):
     page = (Path(__file__).parents[2] / "docs/backbones.md").read_text(encoding="utf-8")
     example = page.partition("## Backbones")[2].partition("```python\n")[2].partition("```")[0]
-    names: dict[str, Any] = {}
+    names = {}
     exec(example, names)
     names["add"]()
     features = Embedder(EmbedderConfig(backbone="mine")).eval()(torch.rand(2, 3, 64, 32))

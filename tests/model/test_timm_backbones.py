@@ -1,10 +1,7 @@
 """Backbones of timm, from random weights: nothing is downloaded."""
 
-from __future__ import annotations
-
 import socket
 import sys
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -25,7 +22,7 @@ CONVNEXT = "timm:convnext_atto"
 CROPS = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(5))
 
 
-def config(name: str, **settings: Any) -> EmbedderConfig:
+def config(name, **settings):
     return EmbedderConfig(backbone=name, last_stride=2, pooling="average", **settings)
 
 

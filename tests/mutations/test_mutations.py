@@ -1,7 +1,5 @@
 """The list of mutations fits the present code, and each of them was found."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

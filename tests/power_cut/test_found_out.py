@@ -3,14 +3,10 @@
 Each is broken on purpose in a process of its own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -82,7 +78,7 @@ NO_FOLDER = (
 )
 
 
-def _crops(disk: Path) -> int:
+def _crops(disk):
     """Return the crops that are listed and have their vectors."""
     with contextlib.closing(Record(disk)) as record:
         galleries = record.galleries.all()
@@ -98,7 +94,7 @@ def _crops(disk: Path) -> int:
         return len(found)
 
 
-def _snapshot_crops(disk: Path) -> int:
+def _snapshot_crops(disk):
     folder = disk / "snapshots" / "1" / "one.gmn"
     try:
         check_archive(folder)
@@ -107,7 +103,7 @@ def _snapshot_crops(disk: Path) -> int:
         return 0
 
 
-def _recorded_disk(tmp_path: Path, program: str) -> Disk:
+def _recorded_disk(tmp_path, program):
     """Record the operations that a program asks of the disk that it gets as its argument."""
     root = tmp_path / "disk"
     log = tmp_path / "log"
@@ -120,7 +116,7 @@ def _recorded_disk(tmp_path: Path, program: str) -> Disk:
     return disk
 
 
-def _left(tmp_path: Path, broken: str, count: Callable[[Path], int], left: str = "") -> int:
+def _left(tmp_path, broken, count, left=""):
     """How much is left of six crops, five of them in a snapshot, after a power cut.
 
     Args:

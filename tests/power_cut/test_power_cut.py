@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -76,7 +74,7 @@ def recording(start, tiny_artefact, drawn_crops, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
+def _served_again(recording, disk):
     """Yield the service in this process, on the files that a power cut has left."""
     data_dir = disk / "data"
     settings = Settings(
@@ -94,7 +92,7 @@ def _served_again(recording: Recording, disk: Path) -> Iterator[Any]:
 
 
 def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path):
-    def check(disk: Path, past: Act | None, under_way: Act | None) -> list[str]:
+    def check(disk, past, under_way):
         data_dir = disk / "data"
         with _served_again(recording, disk) as client:
             if keys_in(data_dir):
@@ -120,7 +118,7 @@ def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path)
     assert not wrong, "\n".join(wrong)
 
 
-def _left_wrong(disk: Path, past: Act | None) -> list[str]:
+def _left_wrong(disk, past):
     """Return the faults of files that no call shows."""
     wrong = []
     chain = check_chain(disk / "data" / "audit.jsonl", line_key(disk / "data"))

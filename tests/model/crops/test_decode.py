@@ -1,7 +1,5 @@
 """Decoding: every crop comes out as upright RGB, every bad file as a problem with a stable code."""
 
-from __future__ import annotations
-
 import io
 import resource
 import struct
@@ -11,7 +9,6 @@ import zlib
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from model.crops.decode import CropProblem, announced_pixels, decode_crop
@@ -23,36 +20,36 @@ HEIGHT = 48
 WIDTH = 24
 
 
-def noise(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
+def noise(height=HEIGHT, width=WIDTH):
     """Coarse noise, so that every part of the encoded file carries some of the picture."""
     blocks = np.random.default_rng(7).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(blocks.repeat(8, axis=0).repeat(8, axis=1))
 
 
-def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+def encoded(image, image_format, **options):
     file = io.BytesIO()
     image.save(file, image_format, **options)
     return file.getvalue()
 
 
-def png_chunk(kind: bytes, data: bytes) -> bytes:
+def png_chunk(kind, data):
     body = kind + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def png_that_announces(width: int, height: int) -> bytes:
+def png_that_announces(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
-def code_of(data: bytes) -> str:
+def code_of(data):
     with pytest.raises(CropProblem) as caught:
         decode_crop(data)
     return caught.value.code
 
 
-def mean_of(pixels: NDArray[np.uint8]) -> list[int]:
+def mean_of(pixels):
     return [round(float(value)) for value in pixels.mean(axis=(0, 1))]
 
 

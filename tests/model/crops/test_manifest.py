@@ -1,9 +1,6 @@
 """The CSV manifest: what is read from it, and how the first wrong row is named."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +18,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def write(folder: Path, text: str | bytes) -> Path:
+def write(folder, text):
     manifest = folder / "people.csv"
     manifest.write_bytes(text if isinstance(text, bytes) else text.encode())
     return manifest

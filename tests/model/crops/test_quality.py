@@ -1,7 +1,5 @@
 """Poor crops are told from others, with the reason."""
 
-from __future__ import annotations
-
 import io
 import os
 import time
@@ -27,15 +25,15 @@ def person(drawn_crops):
     return image.resize((160, 320), Image.Resampling.NEAREST)
 
 
-def measured(image: Image.Image):
+def measured(image):
     return measure_quality(np.asarray(image))
 
 
-def codes(image: Image.Image, limits: QualityLimits | None = None) -> list[str]:
+def codes(image, limits=None):
     return [fault.code for fault in quality_faults(measured(image), limits or QualityLimits())]
 
 
-def lit(image: Image.Image, lift: float, gain: float) -> Image.Image:
+def lit(image, lift, gain):
     return image.point(lambda value: 255 * lift + gain * value)
 
 

@@ -1,12 +1,8 @@
 """A real service on a port of its own, as the client's user has it."""
 
-from __future__ import annotations
-
 import json
-import subprocess
 import zipfile
 from itertools import count
-from typing import Any
 
 import pytest
 
@@ -57,9 +53,7 @@ def filled(client, drawn_crops):
     return client
 
 
-def run_gmn(
-    url: str, gallery: str, *arguments: str, **options: Any
-) -> subprocess.CompletedProcess[str]:
+def run_gmn(url, gallery, *arguments, **options):
     return forked.run_gmn(*arguments, "--url", url, "--gallery", gallery, **options)
 
 
@@ -70,7 +64,7 @@ def gmn(service_url, gallery):
     It returns the answer of --json, or else the output; of a command that fails, its errors.
     """
 
-    def run(*arguments: object, status: int = 0, gallery: str = gallery, **options: Any) -> Any:
+    def run(*arguments, status=0, gallery=gallery, **options):
         ran = run_gmn(service_url, gallery, *map(str, arguments), **options)
         assert ran.returncode == status, ran.stdout + ran.stderr
         if "--json" in arguments and ran.stdout:

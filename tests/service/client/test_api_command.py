@@ -1,7 +1,5 @@
 """`gmn api METHOD`, against a real service process."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

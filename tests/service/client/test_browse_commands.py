@@ -1,7 +1,5 @@
 """`gmn gallery`, `identities`, `crops` and `rename`, against a real service process."""
 
-from __future__ import annotations
-
 import io
 import json
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Every call of the client, against a real service process."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import threading
@@ -62,7 +60,7 @@ def test_any_number_of_images_is_enrolled_in_their_order(client, drawn_crops):
         Image(drawn_crops[number % len(drawn_crops)].png, identity=f"p{number:03d}")
         for number in range(150)
     ]
-    done: list[int] = []
+    done = []
     enrolled = client.enroll(iter(images), idempotency_key="night-1", progress=done.append)
     assert [result.identity for result in enrolled.results] == [image.identity for image in images]
     assert done == [128, 150]
@@ -84,7 +82,7 @@ def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may
         file = io.BytesIO()
         PIL.Image.new("RGB", (1000, 2000), (number, 90, 60)).save(file, "PNG")
         pictures.append(Image(file.getvalue(), f"{number}.png", f"person {number}"))
-    progress: list[int] = []
+    progress = []
     with Client(str(served.http.base_url)) as client:
         enrolled = client.enroll(pictures, progress=progress.append)
         assert [crop.identity for crop in enrolled.results] == [
@@ -96,7 +94,7 @@ def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may
 
 
 def test_the_asynchronous_client_does_the_same(service_url, gallery, drawn_crops):
-    async def talk() -> None:
+    async def talk():
         async with AsyncClient(service_url, gallery=gallery) as client:
             images = [Image(crop.png, "x.png", crop.identity) for crop in drawn_crops]
             await client.enroll(images)
@@ -123,15 +121,15 @@ def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
     readers = set()
 
     class Watched(io.FileIO):
-        def read(self, size: int = -1) -> bytes:
+        def read(self, size=-1):
             readers.add(threading.current_thread())
             return super().read(size)
 
-        def readall(self) -> bytes:
+        def readall(self):
             readers.add(threading.current_thread())
             return super().readall()
 
-    async def talk() -> None:
+    async def talk():
         async with AsyncClient(service_url, gallery=gallery) as client:
             await client.enroll([image])
             await client.query(image)

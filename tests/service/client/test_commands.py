@@ -1,11 +1,8 @@
 """`gmn enroll` and `gmn query` as a user types them, against a real service process."""
 
-from __future__ import annotations
-
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -116,7 +113,7 @@ def test_a_query_is_narrowed_by_cameras_and_times_and_grouped(gmn, folder, clien
         ]
     )
 
-    def asked(*options: str) -> dict[str, Any]:
+    def asked(*options):
         return gmn("query", folder / "00.png", *options)
 
     whole = ["--json", "--top-k", "24"]
@@ -196,7 +193,7 @@ def test_an_identity_for_a_source_that_names_people_is_refused(gmn, manifest, pe
 WAYS = ("folder", "zip", "packed folder")
 
 
-def pack(folder: Path, prefix: str = "") -> Path:
+def pack(folder, prefix=""):
     path = folder.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as packed:
         for file in sorted(folder.rglob("*")):
@@ -204,12 +201,11 @@ def pack(folder: Path, prefix: str = "") -> Path:
     return path
 
 
-def enroll_by(gmn, way: str, folder: Path) -> dict[str, Any]:
+def enroll_by(gmn, way, folder):
     """Enroll a folder as it is, or as an archive of its content or of itself."""
     prefixes = {"zip": "", "packed folder": f"{folder.name}/"}
     source = pack(folder, prefixes[way]) if way in prefixes else folder
-    summary: dict[str, Any] = gmn("enroll", source, "--json")
-    return summary
+    return gmn("enroll", source, "--json")
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,13 +1,9 @@
 """The example lines of every `--help`, run as they stand on drawn people."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer
@@ -42,7 +38,7 @@ PARSED_ONLY = (
 AFTERWARDS = ("gmn backup ", "gmn restore ", "gmn keys ", "gmn audit ", "gmn store ")
 
 
-def examples() -> Iterator[str]:
+def examples():
     """Yield every example line, once, in the order of `gmn --help`."""
     app = gmn.make_app()
     found = [app.registered_callback.callback.__doc__ or ""]
@@ -56,7 +52,7 @@ def examples() -> Iterator[str]:
     )
 
 
-def parse(line: str) -> None:
+def parse(line):
     """Raise an error if a command or an option of the line does not exist."""
     program, *words = shlex.split(line)
     assert program == "gmn"
@@ -119,7 +115,7 @@ def test_every_example_runs_on_drawn_people(place, tiny_artefact, drawn_crops, m
             run(line, place, url, names)
 
 
-def run(line: str, place: Path, url: str, names: dict[str, str]) -> str:
+def run(line, place, url, names):
     """Run the steps that an example needs, then the example, and return its output."""
     for written, real in names.items():
         line = line.replace(written, real)

@@ -1,7 +1,5 @@
 """The client takes each kind of image in every call that takes one."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The client's jobs: imports sent, followed, reported and stopped, against a real service."""
 
-from __future__ import annotations
-
 import os
 import tracemalloc
 import zipfile

@@ -1,7 +1,5 @@
 """`gmn enroll` of an archive, `forget` and `reindex`, against a real service process."""
 
-from __future__ import annotations
-
 import os
 import pty
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -47,20 +46,20 @@ ENROLLED = (201, {}, {"gallery_version": 1, "results": [LANDED]})
 class ScriptedServer(ThreadingHTTPServer):
     """A server that answers from `script`, one entry a request, and notes requests in `asked`."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port=0):
         super().__init__(("127.0.0.1", port), _Handler)
         self.script: list[Answer] = []
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: ScriptedServer
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         length = int(self.headers.get("Content-Length", "0"))
         self.server.asked.append((self.path, dict(self.headers), self.rfile.read(length)))
         status, headers, body = self.server.script.pop(0)
@@ -77,12 +76,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_DELETE = do_PATCH = do_POST  # noqa: N815
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         """Nothing on standard error."""
 
 
 @contextlib.contextmanager
-def scripted(*script: Answer, port: int = 0) -> Iterator[ScriptedServer]:
+def scripted(*script, port=0):
     with ScriptedServer(port) as running:
         running.script = list(script)
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
@@ -217,7 +216,7 @@ def test_an_enrollment_of_which_an_image_is_too_large_is_a_repeat_the_second_tim
 
 
 def test_the_asynchronous_client_retries_and_refuses_alike(server):
-    async def talk() -> None:
+    async def talk():
         async with AsyncClient(server.url, retries=QUICK) as client:
             server.script = [FULL, PAIR]
             assert (await client.pairs(b"a", b"b")).probability == 0.7

@@ -1,7 +1,5 @@
 """The client's own distribution, `gmn-client`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

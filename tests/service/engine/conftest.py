@@ -1,7 +1,5 @@
 """A device thread, and crops that wait for it together."""
 
-from __future__ import annotations
-
 import threading
 
 import numpy as np

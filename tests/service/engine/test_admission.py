@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
@@ -15,11 +14,9 @@ from fastapi import FastAPI
 from service.engine import admission as admission_module
 from service.engine.admission import MAX_WAITING, Admission
 from service.errors import QueueFull, TooCostly
-from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
 from service.http.problems import handle_errors
-from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
 from service.ops.threads import CALLER
 from service.settings import Settings
@@ -34,14 +31,14 @@ def admission():
 class Requests:
     """Requests of several callers, each of which holds its cost until it is told to end."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission):
         self.admission = admission
         self.working: list[str] = []
 
-    def begin(self, caller: str, name: str, cost: float) -> tuple[asyncio.Task, asyncio.Event]:
+    def begin(self, caller, name, cost):
         end = asyncio.Event()
 
-        async def work() -> None:
+        async def work():
             CALLER.set(caller)
             async with self.admission.admit(cost):
                 self.working.append(name)
@@ -50,13 +47,13 @@ class Requests:
         return asyncio.create_task(work()), end
 
 
-async def _turn_of_the_loop() -> None:
+async def _turn_of_the_loop():
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 def test_a_caller_holds_half_of_the_budget_and_another_is_admitted_beside_it(admission):
-    async def ask() -> list[str]:
+    async def ask():
         requests = Requests(admission)
         begun = [requests.begin("eve", f"eve {number}", 5) for number in range(3)]
         begun.append(requests.begin("bob", "bob", 10))
@@ -71,7 +68,7 @@ def test_a_caller_holds_half_of_the_budget_and_another_is_admitted_beside_it(adm
 
 
 def test_callers_that_wait_are_admitted_in_turn_and_each_ones_requests_in_order(admission):
-    async def ask() -> list[str]:
+    async def ask():
         requests = Requests(admission)
         first = [requests.begin("eve", "eve 0", 10), requests.begin("ann", "ann 0", 10)]
         await _turn_of_the_loop()
@@ -90,7 +87,7 @@ def test_callers_that_wait_are_admitted_in_turn_and_each_ones_requests_in_order(
 def test_a_request_that_waits_too_long_is_refused_and_leaves_its_place(admission, monkeypatch):
     monkeypatch.setattr(admission_module, "MAX_WAIT_SECONDS", 0.05)
 
-    async def ask() -> None:
+    async def ask():
         requests = Requests(admission)
         task, end = requests.begin("eve", "eve 0", 10)
         await _turn_of_the_loop()
@@ -109,7 +106,7 @@ def test_a_request_that_waits_too_long_is_refused_and_leaves_its_place(admission
 
 @pytest.mark.parametrize("just_admitted", [True, False])
 def test_a_client_that_leaves_while_it_waits_holds_nothing(admission, just_admitted):
-    async def ask() -> list[str]:
+    async def ask():
         requests = Requests(admission)
         first, end = requests.begin("eve", "eve 0", 10)
         await _turn_of_the_loop()
@@ -129,7 +126,7 @@ def test_a_client_that_leaves_while_it_waits_holds_nothing(admission, just_admit
 
 
 def test_one_caller_takes_half_of_the_places_to_wait_in(admission):
-    async def ask() -> int:
+    async def ask():
         requests = Requests(admission)
         begun = [requests.begin("eve", "", 10)[0] for _ in range(1 + MAX_WAITING)]
         await _turn_of_the_loop()
@@ -158,10 +155,10 @@ def ask(admission):
     def caller(*_):
         return LOCAL_ADMIN
 
-    async def images(form: Sent[SomeImagesForm]) -> int:
+    async def images(form):
         return len(form.images)
 
-    async def settings(form: Sent[GallerySettingsFields]) -> str:
+    async def settings(form):
         return str(form.retention_days)
 
     router = guarded_router("/v1", "tests")
@@ -177,8 +174,8 @@ def ask(admission):
         keys=SimpleNamespace(caller=caller),
     )
 
-    async def send(path: str) -> httpx.Response:
-        whole: Any = httpx.ASGITransport(app)
+    async def send(path):
+        whole = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=whole, base_url="http://door") as http:
             if "g" in path:
                 return await http.post(path, data={"retention_days": "7"})
@@ -188,7 +185,7 @@ def ask(admission):
 
 
 def test_where_no_place_is_left_a_request_is_refused_before_its_body_is_read(admission, ask):
-    async def crowded() -> None:
+    async def crowded():
         requests = Requests(admission)
         waiting = 1 + MAX_WAITING // 2
         begun = [requests.begin(LOCAL_ADMIN.key_id, "", 10)[0] for _ in range(waiting)]

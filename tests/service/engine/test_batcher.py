@@ -1,11 +1,8 @@
 """Micro-batches; the model is a stand-in, so that it can be made to fail."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -57,7 +54,7 @@ def test_without_a_device_thread_an_image_is_embedded_by_the_thread_that_submits
     assert isinstance(poisoned.result(0), CropProblem)
 
 
-def _pipeline(preprocessing, batcher, threads) -> Pipeline:
+def _pipeline(preprocessing, batcher, threads):
     return Pipeline(preprocessing, batcher, threads, threads, Settings())
 
 
@@ -75,7 +72,7 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
         gate.wait(5 if len(decoded) > 1 else 0)
         return pixels
 
-    preprocessing: Any = SimpleNamespace(resize=resize)
+    preprocessing = SimpleNamespace(resize=resize)
     pipeline = _pipeline(preprocessing, Batcher(), MonitoredThreadPool(1, "decode"))
     with pytest.raises(DeviceFull):
         asyncio.run(pipeline.embed([drawn_crops[0].png] * 20))
@@ -89,12 +86,12 @@ def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
         gate.wait(5)
         raise DeviceLost("it is gone")
 
-    whole: Any = SimpleNamespace(resize=lambda pixels: pixels)
+    whole = SimpleNamespace(resize=lambda pixels: pixels)
     threads = DeviceThread(name="decode")
     gate = threading.Event()
     pipeline = _pipeline(whole, MicroBatcher(None, embed, 1, Metrics()), threads)
 
-    async def ask() -> list[Any]:
+    async def ask():
         asked = [asyncio.create_task(pipeline.embed([drawn_crops[0].png])) for _ in range(3)]
         await asyncio.sleep(0.05)
         gate.set()

@@ -1,7 +1,5 @@
 """The device thread: one piece of work may fail, the thread may not."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """The device fails: torch's own errors, raised here where there is no GPU."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The service's scores of pairs are M-Net's, for every M-Net and both runtimes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The runtime of a record's features is measured once and kept; stand-ins have their own clock."""
 
-from __future__ import annotations
-
 import sys
 from types import SimpleNamespace
 

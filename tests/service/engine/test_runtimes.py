@@ -1,7 +1,5 @@
 """Runtimes compute the same features; OpenVINO is the real one, and needs to be installed."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math

@@ -1,16 +1,10 @@
 """A service that other machines reach, and keys for it, made with the command."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 import gmn
@@ -20,7 +14,7 @@ from service.record.record import Record
 DESK = "https://desk.example"
 
 
-def make_key(data_dir: Path, *options: str) -> str:
+def make_key(data_dir, *options):
     """Create a key, and return the last word that `gmn keys create` shows."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
@@ -32,7 +26,7 @@ def make_key(data_dir: Path, *options: str) -> str:
 class Guarded:
     """A service on every address of this machine, with small limits and a key of each kind."""
 
-    def __init__(self, start: Callable[..., Any], data_dir: Path) -> None:
+    def __init__(self, start, data_dir):
         self.data_dir = data_dir
         self.keys = {
             scope: make_key(data_dir, "--scope", scope)
@@ -52,21 +46,21 @@ class Guarded:
         )
         assert self.ask("POST", "/v1/galleries", "admin", data={"name": "lobby"}).is_success
 
-    def ask(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx.Response:
+    def ask(self, method, path, key=None, **more):
         """Send a request; `key` is the name of one of `keys`, or a key's text."""
         headers = {**more.pop("headers", {}), **self._of_key(key)}
         return self.served.http.request(method, path, headers=headers, **more)
 
-    def status(self, method: str, path: str, key: str | None) -> int:
+    def status(self, method, path, key):
         """Return the status alone, also of an answer that does not end."""
         with self.served.http.stream(method, path, headers=self._of_key(key)) as answer:
             return answer.status_code
 
-    def _of_key(self, key: str | None) -> dict[str, str]:
+    def _of_key(self, key):
         return {} if key is None else {"Authorization": f"Bearer {self.keys.get(key, key)}"}
 
     @contextlib.contextmanager
-    def upload(self, path: str, length: int, key: str | None = None) -> Iterator[socket.socket]:
+    def upload(self, path, length, key=None):
         """Connect and announce a form, of which nothing has been sent yet."""
         address = urlsplit(str(self.served.http.base_url))
         head = [
@@ -83,31 +77,31 @@ class Guarded:
 
 
 @pytest.fixture(scope="session")
-def guarded(start_shared: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+def guarded(start_shared, tmp_path_factory):
     return Guarded(start_shared, tmp_path_factory.mktemp("guarded"))
 
 
 @pytest.fixture
-def create_with_the_command() -> Callable[..., str]:
+def create_with_the_command():
     return make_key
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Record]:
+def store(tmp_path):
     with contextlib.closing(Record(tmp_path)) as opened:
         yield opened
 
 
 @pytest.fixture
-def ring_of(store: Record) -> Callable[..., KeyRing]:
+def ring_of(store):
 
-    def build(file: Path | None = None, loopback: bool = True) -> KeyRing:
+    def build(file=None, loopback=True):
         return KeyRing(store.keys, file, loopback)
 
     return build
 
 
 @pytest.fixture
-def new_key(guarded: Guarded) -> Callable[..., str]:
+def new_key(guarded):
     """Return a function that makes another key while the service runs."""
     return lambda *options: make_key(guarded.data_dir, *options)

@@ -1,13 +1,10 @@
 """Uploads have bounds: on all of them together, and on their time."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +24,7 @@ START = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n
 
 
 @contextlib.contextmanager
-def _slow_upload(guarded) -> Iterator[None]:
+def _slow_upload(guarded):
     """Yield a body of which 1.8 MB have arrived, and a byte now and then."""
     with guarded.upload(CROPS, 1_900_000, "enroll") as slow:
         slow.sendall(START + b"x" * 1_800_000)
@@ -64,7 +61,7 @@ def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(gua
     assert small.status_code == 422
 
 
-def _refused_before_it_is_read(guarded, length: int) -> bool:
+def _refused_before_it_is_read(guarded, length):
     with guarded.upload(CROPS, length, "enroll") as upload:
         upload.settimeout(0.2)
         with contextlib.suppress(TimeoutError):
@@ -105,7 +102,7 @@ def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
     runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
     sections = CriticalSections()
 
-    async def leave_and_stop() -> list[int]:
+    async def leave_and_stop():
         left = asyncio.Event()
         begun = asyncio.Event()
         may_end = asyncio.Event()

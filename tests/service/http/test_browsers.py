@@ -1,7 +1,5 @@
 """A browser is told which pages it may let use the service."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

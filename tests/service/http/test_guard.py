@@ -1,7 +1,5 @@
 """Keys permit calls, asked of a service that other machines reach."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

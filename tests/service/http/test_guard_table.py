@@ -1,7 +1,5 @@
 """Every call with every kind of key: one line a call, with the scopes of which one opens it."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -93,7 +91,7 @@ KEYS = (None, "query", "enroll", "sight", "delete", "metrics", "admin", "lobby")
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
-def rows() -> dict[tuple[str, str], set[str]]:
+def rows():
     calls = (line.split(" : ") for line in TABLE.strip().splitlines())
     return {tuple(call.split()): set(scopes.split()) for call, scopes in calls}
 

@@ -1,12 +1,9 @@
 """API keys by the API and the client: made, listed, in force at once, revoked."""
 
-from __future__ import annotations
-
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -83,7 +80,7 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
     assert not any(secret in kept for secret in secrets)
 
 
-def _kept(data_dir: Path) -> str:
+def _kept(data_dir):
     return b"".join(file.read_bytes() for file in data_dir.glob("*.*")).decode(errors="replace")
 
 
@@ -171,7 +168,7 @@ def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, setti
                 eventually(lambda second=second: _is_known(second))
                 both = threading.Barrier(2)
 
-                def revoke(client: Client, key_id: str, both: threading.Barrier = both) -> int:
+                def revoke(client, key_id, both=both):
                     both.wait()
                     try:
                         client.delete_key(key_id)
@@ -190,7 +187,7 @@ def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, setti
     assert services[1].http.get("/v1/keys").status_code == 401
 
 
-def _is_known(client: Client) -> bool:
+def _is_known(client):
     try:
         return bool(list(client.keys()))
     except KeyRefused:

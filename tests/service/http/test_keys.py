@@ -1,7 +1,5 @@
 """Keys: made, kept, found again, read from a file, revoked."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno
@@ -34,7 +32,7 @@ from tests.outside import audit_lines
 from tests.waiting import eventually
 
 
-def line(key_id: str, secret: str, **more) -> str:
+def line(key_id, secret, **more):
     hashed = hashlib.sha256(secret.encode()).hexdigest()
     return json.dumps({"key_id": key_id, "secret_sha256": hashed, "scopes": ["query"], **more})
 
@@ -290,7 +288,7 @@ def test_a_rate_may_count_images_and_the_boxes_of_a_frame(guarded, new_key, draw
     image = ("crop", drawn_crops[0].png)
     box = '{"x": 0, "y": 0, "width": 16, "height": 32}'
 
-    def ask(images: int, boxes: int = 0):
+    def ask(images, boxes=0):
         return guarded.ask(
             "POST",
             "/v1/galleries/default/queries",
@@ -317,7 +315,7 @@ def test_a_rate_is_refilled_and_one_key_takes_nothing_from_another(ring_of, stor
     now = [1000.0]
     monkeypatch.setattr("service.ops.shared.time.monotonic", lambda: now[0])
 
-    async def send() -> None:
+    async def send():
         for _ in range(60):
             await ring.require_rate(ring.caller(text))
         with pytest.raises(TooManyRequests) as refused:
@@ -338,7 +336,7 @@ def test_one_of_several_processes_gives_a_key_its_share_of_a_rate(monkeypatch):
     monkeypatch.setattr("service.ops.shared.time.monotonic", lambda: now[0])
     rates = KeyRates(processes=4)
 
-    async def send() -> list[float]:
+    async def send():
         waits = [await rates.take("key", 20, 1) for _ in range(6)]
         now[0] += 60.0
         # More than the share comes from a full bucket, and has to be made up for.

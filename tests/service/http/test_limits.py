@@ -1,11 +1,7 @@
 """Every input has a limit, which the OpenAPI document shows and the service keeps."""
 
-from __future__ import annotations
-
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +16,7 @@ QUERIES = "/v1/galleries/default/queries"
 UNLIMITED = ("binary",)
 
 
-def _parts(schema: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parts(schema, name):
     """Yield a schema and all that it is made of, each with the name of its field."""
     if "$ref" in schema:
         schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
@@ -33,7 +29,7 @@ def _parts(schema: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, A
         yield from _parts(inner, field)
 
 
-def _inputs() -> Iterator[tuple[str, str, str, str, dict[str, Any]]]:
+def _inputs():
     """Method, path, place, name and schema of every value that a client may send."""
     for path, calls in DOCUMENT["paths"].items():
         for method, call in calls.items():
@@ -48,7 +44,7 @@ def _inputs() -> Iterator[tuple[str, str, str, str, dict[str, Any]]]:
 INPUTS = list(_inputs())
 
 
-def _is_limited(schema: dict[str, Any]) -> bool:
+def _is_limited(schema):
     if "enum" in schema or "const" in schema or schema.get("format") in UNLIMITED:
         return True
     needed = {"string": "maxLength", "array": "maxItems", "integer": "maximum", "number": "maximum"}
@@ -73,7 +69,7 @@ def served(start, tmp_path_factory):
     service.kill()
 
 
-def _refusal(served, method: str, path: str, place: str, name: str, value: Any) -> httpx.Response:
+def _refusal(served, method, path, place, name, value):
     """Return the answer to a request with one value, in a path whose other parts name nothing."""
     named = {"gallery": "default"} | ({name: value} if place == "path" else {})
     for part in ("crop_id", "identity", "query_id", "case_id", "job_id", "key_id", "snapshot_id"):
@@ -82,7 +78,7 @@ def _refusal(served, method: str, path: str, place: str, name: str, value: Any) 
         named.setdefault(part, "a")
     url = path.format(**named)
     values = value if isinstance(value, list) else [value]
-    sent: dict[str, Any] = {}
+    sent = {}
     if place == "query":
         sent["params"] = [(name, text) for text in values]
     elif place == "header":
@@ -123,7 +119,7 @@ def test_every_limit_of_the_document_is_kept_and_the_field_named(served):
     assert wrong == []
 
 
-def _fields(answer: httpx.Response) -> set[str]:
+def _fields(answer):
     return {error["field"].rpartition(".")[2].lower() for error in answer.json()["errors"]}
 
 
@@ -161,11 +157,11 @@ LISTS = {
 
 @pytest.mark.parametrize(("sent", "limit"), LISTS.values(), ids=LISTS)
 def test_a_list_of_megabytes_is_422_and_delays_nobody(served, sent, limit):
-    delays: list[float] = []
+    delays = []
     first = threading.Event()
     answered = threading.Event()
 
-    def ask_for_life() -> None:
+    def ask_for_life():
         with httpx.Client(base_url=served.http.base_url) as client:
             while not answered.is_set():
                 began = time.monotonic()

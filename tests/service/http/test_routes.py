@@ -1,7 +1,5 @@
 """Every route says what its caller needs, or is one of the few that are open."""
 
-from __future__ import annotations
-
 import asyncio
 from types import SimpleNamespace
 
@@ -41,12 +39,12 @@ def test_the_openapi_document_says_which_calls_need_a_key():
             assert ("401" in call["responses"]) == refuses, path
 
 
-async def answer() -> str:
+async def answer():
     return "something"
 
 
-def status_of(app: FastAPI, path: str, key: str | None = None) -> int:
-    async def ask() -> int:
+def status_of(app, path, key=None):
+    async def ask():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -1,7 +1,5 @@
 """Keys and queries of several galleries."""
 
-from __future__ import annotations
-
 from tests.service.conftest import files
 
 
