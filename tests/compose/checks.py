@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from tests.compose.deployment import Deployment, Failed, read_json
-from tests.compose.drawn import drawn_person
 from tests.compose.load import GALLERY, Kept, Load
+from tests.conftest import draw_crop
 
 FOLDER_CROPS = 60
 LOAD_SECONDS = 6.0
@@ -23,15 +23,15 @@ def enroll_here_and_query_there(it: Deployment, kept: Kept) -> None:
     """Check that each process shows a version that the other one has acknowledged."""
     with it.processes() as (here, there):
         for person in range(5):
-            image = drawn_person(person, 0)
+            image = draw_crop(person, 0, 0)
             version, crop_id = _enroll(here, image, f"person {person}")
             kept.note(version, crop_id, image)
-            answer = _query(there, drawn_person(person, 0), version)
+            answer = _query(there, draw_crop(person, 0, 0), version)
             if answer["gallery_version"] < version or answer["results"][0]["crop_id"] != crop_id:
                 raise Failed(f"the other did not show {crop_id} at version {version}: {answer}")
-        version, crop_id = _enroll(there, drawn_person(99, 0), "somebody")
+        version, crop_id = _enroll(there, draw_crop(99, 0, 0), "somebody")
         read_json(there.delete(f"{GALLERY}/crops/{crop_id}"))
-        found = _query(here, drawn_person(99, 0), 0)["results"]
+        found = _query(here, draw_crop(99, 0, 0), 0)["results"]
         if crop_id in [result["crop_id"] for result in found]:
             raise Failed(f"one process returned {crop_id}, which another had deleted")
     it.say("5 crops enrolled in one process and found by another; one deleted there at once")
@@ -43,7 +43,7 @@ def import_a_folder(it: Deployment, kept: Kept) -> None:
     folder.mkdir()
     files = {}
     for person in range(100, 100 + FOLDER_CROPS):
-        files[f"{person}.png"] = drawn_person(person, 0)
+        files[f"{person}.png"] = draw_crop(person, 0, 0)
         (folder / f"{person}.png").write_bytes(files[f"{person}.png"])
     it.do("import")
     with it.through_the_proxy() as http:
@@ -125,7 +125,7 @@ def redis_goes_away(it: Deployment, kept: Kept) -> None:
     it.compose("stop", "redis")
     with it.processes() as processes:
         for number, http in enumerate(processes):
-            image = drawn_person(7_000_000 + number, 0)
+            image = draw_crop(7_000_000 + number, 0, 0)
             version, crop_id = _enroll(http, image, "anybody")
             kept.note(version, crop_id, image)
             if _query(http, image, version)["results"][0]["crop_id"] != crop_id:
@@ -176,7 +176,7 @@ def train_and_reindex(it: Deployment, kept: Kept) -> None:
     for person in range(24):
         for shot in range(4):
             name = f"{person}-{shot}.png"
-            (people / name).write_bytes(drawn_person(50_000 + person, shot))
+            (people / name).write_bytes(draw_crop(50_000 + person, shot % 2, shot))
             rows.append(f"{name},{person},{'east' if shot % 2 else 'west'}")
     (people / "people.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     with it.through_the_proxy() as http:

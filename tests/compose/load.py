@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 
 from tests.compose.deployment import Death, Deployment, Failed
-from tests.compose.drawn import drawn_person
+from tests.conftest import draw_crop
 
 GALLERY = "/v1/galleries/default"
 LONGEST_WAIT_S = 120.0
@@ -143,7 +143,7 @@ class Load:
             self._errors.append(error)
 
     def _enrol(self, http: httpx.Client, turn: int) -> None:
-        image = drawn_person(self._first + turn, 0)
+        image = draw_crop(self._first + turn, 0, 0)
         answer = self._ask(
             http,
             "enrolments",

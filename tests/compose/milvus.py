@@ -9,8 +9,8 @@ import httpx
 
 from tests.compose.checks import compare_with, enroll_here_and_query_there
 from tests.compose.deployment import Deployment, Failed
-from tests.compose.drawn import drawn_person
 from tests.compose.load import GALLERY, Kept
+from tests.conftest import draw_crop
 
 PERSON = 9_000_000
 # A gallery of some hundred crops is filled, or a killed Milvus is up again.
@@ -37,7 +37,7 @@ def search_in_milvus(it: Deployment, kept: Kept) -> None:
             raise Failed(f"without Milvus: {refused.status_code} {refused.text[:300]}")
         if seconds > REFUSED_SECONDS:
             raise Failed(f"without Milvus a search was refused after {seconds:.1f} s only")
-        image = drawn_person(PERSON, 0)
+        image = draw_crop(PERSON, 0, 0)
         answer = http.post(
             f"{GALLERY}/crops", files={"images": ("crop.png", image)}, data={"camera": "door"}
         )

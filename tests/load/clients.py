@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.compose.drawn import drawn_person
+from tests.conftest import draw_crop
 from tests.load.http import Answer, Connection, image_form, request
 
 GALLERY = "/v1/galleries/default"
@@ -62,7 +62,7 @@ class Pictures:
     """Files of drawn people, each given out once."""
 
     def __init__(self, seed: int) -> None:
-        self._drawn = [drawn_person(seed + number % 50, number) for number in range(PICTURES)]
+        self._drawn = [draw_crop(seed + number % 50, 0, number) for number in range(PICTURES)]
         self._given = 0
 
     def next(self) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from tests.compose.drawn import drawn_person
+from tests.conftest import draw_crop
 from tests.service.conftest import Served
 
 SETTLES_WITHIN_S = 10.0
@@ -26,7 +26,7 @@ def what_is_wrong(served: Served) -> list[str]:
     if waiting:
         wrong.append(f"still waiting {SETTLES_WITHIN_S:.0f} s after the load: {waiting}")
     person = time.time_ns() % 10**9
-    picture = drawn_person(person, 0)
+    picture = draw_crop(person, 0, 0)
     enrolled = served.enroll("default", picture, identity="afterwards")
     if enrolled.status_code != 201:
         return [*wrong, f"an enrolment afterwards: {enrolled.status_code} {enrolled.text[:200]}"]
