@@ -12,6 +12,7 @@ from tests.service.conftest import serving
 
 def test_what_is_no_archive_is_named_before_it_is_sent(gmn, folder):
     refused = gmn("enroll", folder / "notes.txt", status=2)
+    assert "notes.txt" in refused
     assert len(refused.strip().splitlines()) == 1
 
 
@@ -26,6 +27,7 @@ def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(
     assert f'snapshots: {{"{snapshot_id}": {theirs}}}' in forgotten
     assert "audit log" in forgotten
     again = gmn("forget", "0000", "--yes", status=2)
+    assert "'0000'" in again
     assert len(again.strip().splitlines()) == 1
 
 
@@ -74,6 +76,7 @@ def test_a_gallery_is_reindexed_under_another_model_and_only_there(
             client.enroll([Image(crop.png, "x.png") for crop in drawn_crops[:3]])
         needless = run_gmn(url, "default", "reindex", "--wait")
         assert needless.returncode == 2
+        assert "default" in needless.stderr
         assert len(needless.stderr.strip().splitlines()) == 1
     with serving(other_artefact, tmp_path / "data") as url, Client(url) as client:
         assert client.gallery().state == "needs_reindex"

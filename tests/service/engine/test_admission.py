@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from service.engine import admission as admission_module
 from service.engine.admission import MAX_WAITING, Admission
-from service.errors import QueueFull, TooCostly
+from service.errors import QueueFull
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
 from service.http.problems import handle_errors
@@ -50,21 +50,6 @@ class Requests:
 async def _turn_of_the_loop():
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-def test_a_caller_holds_half_of_the_budget_and_another_is_admitted_beside_it(admission):
-    async def ask():
-        requests = Requests(admission)
-        begun = [requests.begin("eve", f"eve {number}", 5) for number in range(3)]
-        begun.append(requests.begin("bob", "bob", 10))
-        await _turn_of_the_loop()
-        working = list(requests.working)
-        for task, end in begun:
-            end.set()
-            await task
-        return working
-
-    assert asyncio.run(ask()) == ["eve 0", "eve 1", "bob"]
 
 
 def test_callers_that_wait_are_admitted_in_turn_and_each_ones_requests_in_order(admission):
@@ -140,12 +125,6 @@ def test_one_caller_takes_half_of_the_places_to_wait_in(admission):
         return len(refused)
 
     assert asyncio.run(ask()) == MAX_WAITING // 2
-
-
-def test_a_request_above_a_callers_share_is_refused_with_the_sum_and_the_limit(admission):
-    admission.require_affordable(10, "images", "fewer images")
-    with pytest.raises(TooCostly, match=r"images: cost 10\.5 .* may cost 10\.0 .*fewer images"):
-        admission.require_affordable(10.5, "images", "fewer images")
 
 
 @pytest.fixture
