@@ -144,23 +144,3 @@ def test_the_figures_commands_exist_with_their_options(block):
         assert {word for word in words if word.startswith("--")} <= known, words
         if words[0] == "train":
             assert (ROOT / "training" / "recipes" / f"{words[1]}.toml").is_file()
-
-
-def test_skipped_tests_are_counted_with_the_command_that_installs_what_they_need(
-    tmp_path,
-):
-    skipping = tmp_path / "test_skipping.py"
-    skipping.write_text("import pytest\n\ndef test_it():\n    pytest.skip('no redis-server')\n")
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
-    ran = subprocess.run(
-        [*command, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), str(skipping)],
-        cwd=ROOT,
-        env=os.environ | {"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    install = "sudo apt-get install -y redis-server chromium"
-    assert "1 tests were skipped; to run those that need redis-server and chromium" in ran.stdout
-    assert install in ran.stdout
-    assert install in README
