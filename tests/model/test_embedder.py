@@ -4,24 +4,18 @@ import pytest
 import torch
 
 from model.architecture import EmbedderConfig
-from model.backbones import BACKBONES, find_backbone
+from model.backbones import BACKBONES
 from model.embedder import Embedder, GeneralizedMeanPooling
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_every_backbone_gives_features_of_its_size(name):
-    config = EmbedderConfig(backbone=name)
-    features = Embedder(config).eval()(torch.rand(2, 3, 64, 32))
-    assert features.shape == (2, config.dimension)
-
-
-@pytest.mark.parametrize(
-    "name", sorted(n for n in BACKBONES if BACKBONES[n].last_strides == (1, 2))
-)
-def test_last_stride_one_doubles_the_last_map(name):
-    crops = torch.rand(1, 3, 64, 32)
-    assert find_backbone(name).build(2)(crops).shape[2:] == (2, 1)
-    assert find_backbone(name).build(1)(crops).shape[2:] == (4, 2)
+def test_every_backbone_has_a_last_map_of_its_stride_and_features_of_its_size(name):
+    kind = BACKBONES[name]
+    for stride in kind.last_strides:
+        config = EmbedderConfig(backbone=name, last_stride=stride)
+        features, (maps,) = Embedder(config).eval().before_neck(torch.rand(2, 3, 64, 32), (4,))
+        assert features.shape == (2, config.dimension)
+        assert maps.shape[1:] == (kind.stage_channels[3], 4 // stride, 2 // stride)
 
 
 def test_gem_with_exponent_one_is_the_average():
