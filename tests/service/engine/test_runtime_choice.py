@@ -123,31 +123,28 @@ def test_without_openvino_it_is_torch(artefact, records, monkeypatch):
     assert (runtime.name, choice.runtime) == ("torch", "torch")
 
 
-def test_one_that_is_asked_for_and_missing_is_refused_with_the_remedy(
-    artefact, records, monkeypatch
+CHOSEN = '{"runtime": "openvino", "dtype": "float32"}'
+CONTRADICTED = r"^GMN_.*openvino in float32.*unset GMN_"
+REFUSED = {
+    "asked for and missing": ("", "openvino", {"runtime": "openvino"}, "pip install 'gmn-reid"),
+    "chosen and missing": (CHOSEN, "openvino", {}, r"pip install .*gmn store forget-runtime"),
+    "another runtime": (CHOSEN, "", {"runtime": "torch"}, CONTRADICTED),
+    "another precision": (CHOSEN, "", {"dtype": "bfloat16"}, CONTRADICTED),
+    "an unknown one": ('{"runtime": "onnx"}', "", {}, r"onnx.*forget-runtime"),
+}
+
+
+@pytest.mark.parametrize(("chosen", "missing", "given", "remedy"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_computed_with_is_refused_with_the_remedy(
+    artefact, records, monkeypatch, chosen, missing, given, remedy
 ):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(InputProblem, match=r"GMN_RUNTIME=openvino: .*pip install 'gmn-reid\[serve"):
-        _choose(artefact, records, runtime="openvino")
-    assert records.forget() == 0
-
-
-def test_a_process_that_lacks_what_was_chosen_is_refused_with_the_remedies(
-    artefact, records, monkeypatch
-):
-    kept = RuntimeChoice(runtime="openvino", dtype="float32")
-    records.keep_first(artefact.description.embedding_fingerprint, kept.model_dump_json())
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(InputProblem, match=r"pip install .*gmn store forget-runtime"):
-        _choose(artefact, records)
-
-
-@pytest.mark.parametrize("given", [{"runtime": "torch"}, {"dtype": "bfloat16"}])
-def test_a_setting_that_contradicts_what_was_chosen_is_refused(artefact, records, given):
-    kept = RuntimeChoice(runtime="openvino", dtype="float32")
-    records.keep_first(artefact.description.embedding_fingerprint, kept.model_dump_json())
-    with pytest.raises(InputProblem, match=r"^GMN_.*openvino in float32.*unset GMN_"):
+    if chosen:
+        records.keep_first(artefact.description.embedding_fingerprint, chosen)
+    if missing:
+        monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputProblem, match=remedy):
         _choose(artefact, records, **given)
+    assert records.forget() == bool(chosen)
 
 
 def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records, monkeypatch):
@@ -180,12 +177,6 @@ def test_a_full_record_is_served_all_the_same(artefact, built):
             raise StorageFailed("Redis is full")
 
     assert _choose(artefact, Full())[0].name == "openvino"
-
-
-def test_a_runtime_that_this_program_does_not_know_is_named(artefact, records):
-    records.keep_first(artefact.description.embedding_fingerprint, '{"runtime": "onnx"}')
-    with pytest.raises(InputProblem, match=r"onnx.*forget-runtime"):
-        _choose(artefact, records)
 
 
 @pytest.mark.slow
