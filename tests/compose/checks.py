@@ -24,12 +24,12 @@ def enroll_here_and_query_there(it: Deployment, kept: Kept) -> None:
     with it.processes() as (here, there):
         for person in range(5):
             image = draw_crop(person, 0, 0)
-            version, crop_id = _enroll(here, image, f"person {person}")
+            version, crop_id = enroll(here, image, f"person {person}")
             kept.note(version, crop_id, image)
             answer = _query(there, draw_crop(person, 0, 0), version)
             if answer["gallery_version"] < version or answer["results"][0]["crop_id"] != crop_id:
                 raise Failed(f"the other did not show {crop_id} at version {version}: {answer}")
-        version, crop_id = _enroll(there, draw_crop(99, 0, 0), "somebody")
+        version, crop_id = enroll(there, draw_crop(99, 0, 0), "somebody")
         read_json(there.delete(f"{GALLERY}/crops/{crop_id}"))
         found = _query(here, draw_crop(99, 0, 0), 0)["results"]
         if crop_id in [result["crop_id"] for result in found]:
@@ -126,7 +126,7 @@ def redis_goes_away(it: Deployment, kept: Kept) -> None:
     with it.processes() as processes:
         for number, http in enumerate(processes):
             image = draw_crop(7_000_000 + number, 0, 0)
-            version, crop_id = _enroll(http, image, "anybody")
+            version, crop_id = enroll(http, image, "anybody")
             kept.note(version, crop_id, image)
             if _query(http, image, version)["results"][0]["crop_id"] != crop_id:
                 raise Failed(f"without Redis {crop_id} is not found")
@@ -219,26 +219,27 @@ def back_up(it: Deployment, kept: Kept) -> None:
     it.say("two backups, with a deletion between them; each process shows the age of the last one")
 
 
-def _enroll(http: httpx.Client, image: bytes, identity: str) -> tuple[int, str]:
-    answer = read_json(_send(http, image, identity), 201)
-    return answer["gallery_version"], answer["results"][0]["crop_id"]
-
-
-def _send(http: httpx.Client, image: bytes, identity: str) -> httpx.Response:
-    return http.post(
+def enroll(http: httpx.Client, image: bytes, identity: str) -> tuple[int, str]:
+    """Enroll a crop, and return the version of the gallery and the crop's id."""
+    answer = http.post(
         f"{GALLERY}/crops",
         files={"images": ("crop.png", image)},
         data={"identity": identity, "camera": "door"},
     )
+    enrolled = read_json(answer, 201)
+    return enrolled["gallery_version"], enrolled["results"][0]["crop_id"]
 
 
-def _query(http: httpx.Client, image: bytes, version: int, top_k: int = 20) -> Any:
-    answer = http.post(
+def ask(http: httpx.Client, image: bytes, version: int = 0, top_k: int = 20) -> httpx.Response:
+    return http.post(
         f"{GALLERY}/queries",
         files={"images": ("crop.png", image)},
         data={"min_version": str(version), "top_k": str(top_k), "scoring": "cosine"},
     )
-    return read_json(answer)
+
+
+def _query(http: httpx.Client, image: bytes, version: int, top_k: int = 20) -> Any:
+    return read_json(ask(http, image, version, top_k))
 
 
 def _gallery(http: httpx.Client) -> Any:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import httpx
-
-from tests.compose.checks import compare_with, enroll_here_and_query_there
+from tests.compose.checks import ask, compare_with, enroll, enroll_here_and_query_there
 from tests.compose.deployment import Deployment, Failed
-from tests.compose.load import GALLERY, Kept
+from tests.compose.load import Kept
 from tests.conftest import draw_crop
 
 PERSON = 9_000_000
@@ -31,20 +29,15 @@ def search_in_milvus(it: Deployment, kept: Kept) -> None:
     it.compose("--profile", "milvus", "kill", "milvus")
     with it.through_the_proxy() as http:
         began = time.monotonic()
-        refused = _query(http, next(iter(kept.images.values())))
+        refused = ask(http, next(iter(kept.images.values())))
         seconds = time.monotonic() - began
         if refused.status_code != 503 or "retry-after" not in refused.headers:
             raise Failed(f"without Milvus: {refused.status_code} {refused.text[:300]}")
         if seconds > REFUSED_SECONDS:
             raise Failed(f"without Milvus a search was refused after {seconds:.1f} s only")
         image = draw_crop(PERSON, 0, 0)
-        answer = http.post(
-            f"{GALLERY}/crops", files={"images": ("crop.png", image)}, data={"camera": "door"}
-        )
-        if answer.status_code != 201:
-            raise Failed(f"without Milvus an enrollment was {answer.status_code} {answer.text}")
-        found = answer.json()
-        kept.note(found["gallery_version"], found["results"][0]["crop_id"], image)
+        version, crop_id = enroll(http, image, "anybody")
+        kept.note(version, crop_id, image)
     it.compose("--profile", "milvus", "start", "milvus")
     back = _until(lambda: _all_search(it, kept))
     it.say(
@@ -61,16 +54,8 @@ def search_in_milvus(it: Deployment, kept: Kept) -> None:
 def _all_search(it: Deployment, kept: Kept) -> bool:
     image = next(iter(kept.images.values()))
     with it.processes() as processes:
-        answers = [_query(http, image, kept.version) for http in processes]
+        answers = [ask(http, image, kept.version) for http in processes]
     return all(answer.status_code == 200 for answer in answers)
-
-
-def _query(http: httpx.Client, image: bytes, version: int = 0) -> httpx.Response:
-    return http.post(
-        f"{GALLERY}/queries",
-        files={"images": ("crop.png", image)},
-        data={"min_version": str(version), "scoring": "cosine"},
-    )
 
 
 def _until(done: Callable[[], bool]) -> float:
