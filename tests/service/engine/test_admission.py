@@ -14,9 +14,11 @@ from fastapi import FastAPI
 from service.engine import admission as admission_module
 from service.engine.admission import MAX_WAITING, Admission
 from service.errors import QueueFull
+from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import guarded_router
 from service.http.keys import LOCAL_ADMIN
 from service.http.problems import handle_errors
+from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
 from service.ops.threads import CALLER
 from service.settings import Settings
@@ -134,10 +136,10 @@ def ask(admission):
     def caller(*_):
         return LOCAL_ADMIN
 
-    async def images(form):
+    async def images(form: Sent[SomeImagesForm]):
         return len(form.images)
 
-    async def settings(form):
+    async def settings(form: Sent[GallerySettingsFields]):
         return str(form.retention_days)
 
     router = guarded_router("/v1", "tests")
