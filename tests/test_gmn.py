@@ -81,34 +81,32 @@ def test_help_of_a_command_shows_an_example_and_needs_no_torch(name, helps):
 
 
 NOBODY = ["--url", "http://127.0.0.1:9"]
-ARTEFACT = ["--artefact", "no-such-file.safetensors"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["nonsense"], "nonsense"),
-        (["enroll"], "SOURCE"),
+        (["enroll"], "source"),
         (["query"], "--data"),
         (["query", "a.jpg", "--data", "synthetic:7"], "--data"),
         (["query", "no-such-image.jpg"], "no-such-image.jpg"),
         (["enroll", "no-such-folder"], "no-such-folder"),
         (["enroll", "synthetic:x"], "synthetic"),
         (["enroll", "synthetic:7,identities=2", "--camera", "nowhere"], "nowhere"),
-        (["enroll", ".", *NOBODY], "http://127.0.0.1:9"),
+        (["enroll", "."], "holds no image"),
         (["gallery", "list", *NOBODY], "gmn serve"),
         (["keys", "create", "--scope", "everything"], "everything"),
         (["keys", "revoke", "nobody", "--data-dir", "no-such-folder"], "no-such-folder"),
         (["audit", "verify", "--data-dir", "no-such-folder"], "no-such-folder"),
-        (["demo", *ARTEFACT], "no-such-file.safetensors"),
-        (["serve", *ARTEFACT, "--port", "0"], "no-such-file.safetensors"),
-        (["api", "similar"], "IDENTITY"),
-        (["api", "similar", "0042", "--limit", "many"], "many"),
+        (["demo", "--artefact", "no-such-file.safetensors"], "no-such-file.safetensors"),
+        (["api", "similar"], "identity"),
+        (["api", "similar", "0042", "--limit", "many"], "--limit"),
         (["api", "embeddings", "no-such-image.jpg"], "no-such-image.jpg"),
         (["api", "image", "0198f2c5"], "--out"),
         (["api", "model", *NOBODY], "http://127.0.0.1:9"),
     ],
-    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+    ids=lambda words: words if isinstance(words, str) else " ".join(words),
 )
 def test_bad_usage_and_bad_input_exit_with_2_and_one_line_that_names_it(arguments, named, tmp_path):
     finished = run_gmn(*arguments, cwd=tmp_path)
@@ -160,6 +158,14 @@ def test_debug_shows_the_traceback_wherever_it_stands(place):
     finished = run_gmn(*place)
     assert finished.returncode == 2
     assert "Traceback" in finished.stderr
+
+
+def test_an_artefact_that_is_not_there_is_named(tmp_path):
+    options = ("--artefact", "no-such-file.safetensors", "--port", "0", "--data-dir", str(tmp_path))
+    finished = run_gmn("serve", *options)
+    assert finished.returncode == 2
+    assert "gmn: no-such-file.safetensors" in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
 OUTPUT = ["--out", "out"]

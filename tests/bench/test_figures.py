@@ -73,14 +73,14 @@ def test_a_row_says_whether_its_people_were_trained_on(label, about):
 @pytest.mark.parametrize(
     ("label", "sources", "teachers"),
     [
-        ("left out, teachers' training data unknown", [], ["elsewhere.xml"]),
-        ("left out, starting weights' training data unknown", [SOURCE], []),
-        ("unseen domain", [SOURCE | {"documented_data": ["ImageNet"]}], []),
+        ("left out, teachers' training data unknown", {}, ["elsewhere.xml"]),
+        ("left out, starting weights' training data unknown", {"sources": [SOURCE]}, []),
+        ("unseen domain", {"sources": [SOURCE | {"documented_data": ["ImageNet"]}]}, []),
     ],
 )
 def test_a_row_says_what_is_not_known_of_its_people(label, sources, teachers):
     given = report(teachers=teachers)
-    given["provenance"]["sources"] = sources
+    given["provenance"] |= sources
     assert next(condense("ours", given))["people"] == label
 
 
