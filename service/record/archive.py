@@ -29,22 +29,14 @@ from service.record.database import Database
 from service.record.galleries import require_entry
 from service.record.marks import Mark
 from service.record.reading import StoredRecord
-from service.record.schema import (
-    CHECKSUMS,
-    CROPS,
-    FEEDS,
-    GALLERIES,
-    PEOPLE,
-    PICTURES,
-    TRACKS,
-)
+from service.record.schema import TABLES
 from service.record.staged import end_staging
 from service.record.transaction import AMONG, FILE, Reader, Transaction, as_json, batches
 from service.record.vectors import VectorFiles
 from service.record.verify import verify
 
 ROWS_AT_ONCE = 500
-OF_SNAPSHOT = (FEEDS, GALLERIES, PEOPLE, CROPS, TRACKS, CHECKSUMS, PICTURES)
+OF_SNAPSHOT = ("feeds", "galleries", "people", "crops", "tracks", "checksums", "pictures")
 # `Database` creates these files beside an open record; the lock shows an interrupted change.
 LOCK = "record.lock"
 OF_OPEN_RECORD = ("record.acknowledged", "record.turn", "deleted.ids", LOCK)
@@ -84,7 +76,7 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
     with contextlib.closing(StoredRecord(part)) as stored:
         reader = Reader(stored)
         feeds = reader.feeds()
-        galleries = reader.rows(GALLERIES, "WHERE name IS NOT NULL")
+        galleries = reader.rows("galleries", "WHERE name IS NOT NULL")
     _copy_vectors(database, part, galleries)
     with open_to_change(part) as copy:
         for gallery in galleries:
@@ -113,7 +105,7 @@ def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
     """Return the record's entry for a snapshot's archive; raises `DamagedSnapshot`."""
     statement = "SELECT group_concat(checksum) FROM (SELECT checksum FROM checksums ORDER BY slot)"
     with open_archive(folder) as reader:
-        (gallery,) = reader.rows(GALLERIES)
+        (gallery,) = reader.rows("galleries")
         checksums = reader.value(statement) or ""
     return Snapshot(
         snapshot_id=folder.stem,
@@ -213,11 +205,12 @@ def _copy_gallery(database: Database, part: Path, gallery_id: int) -> None:
 
 
 def _insert_gallery(transaction: Transaction, gallery_id: int) -> None:
-    for table in OF_SNAPSHOT:
+    for name in OF_SNAPSHOT:
+        table = TABLES[name]
         columns = ", ".join(table.columns)
         transaction.change(
-            f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM other.{table.name} "
-            f"AS {table.name} WHERE gallery_id = ? AND {table.is_intact}",
+            f"INSERT INTO {name} ({columns}) SELECT {columns} FROM other.{name} "
+            f"AS {name} WHERE gallery_id = ? AND {table.is_intact}",
             (gallery_id,),
         )
     end_staging(transaction, require_entry(transaction, gallery_id))
@@ -243,7 +236,7 @@ def _copy_vectors(database: Database, part: Path, rows: Iterable[sqlite3.Row]) -
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
     slots = Reader(source).removed_slots(gallery_id, since)
     clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
-    rows = Reader(copy).rows(CROPS, clauses, (gallery_id, as_json(slots)))
+    rows = Reader(copy).rows("crops", clauses, (gallery_id, as_json(slots)))
     _remove(copy, gallery_id, [row["crop_id"] for row in rows])
 
 

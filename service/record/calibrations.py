@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from model.calibration import WITHDRAWN_SCORING
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry
-from service.record.schema import CALIBRATION_SEARCHES, CALIBRATIONS
 from service.record.transaction import Reader, Transaction
 from service.record.values import PublishedCalibration
 
@@ -52,7 +51,7 @@ class StoredCalibrations(RecordPart):
             }
             for name, (number, body) in numbered.items()
         ]
-        transaction.insert(CALIBRATION_SEARCHES, *values, instead=True)
+        transaction.insert("calibration_searches", *values, instead=True)
         transaction.change(
             f"DELETE FROM calibration_searches {OF_SUBJECT} AND number < (SELECT min(number) FROM "
             f"(SELECT number FROM calibration_searches {OF_SUBJECT} "
@@ -67,7 +66,7 @@ class StoredCalibrations(RecordPart):
 
     def searches(self, gallery_id: int, subject: str) -> list[bytes]:
         clauses = f"{OF_SUBJECT} ORDER BY number"
-        rows = self._reader.rows(CALIBRATION_SEARCHES, clauses, (gallery_id, subject))
+        rows = self._reader.rows("calibration_searches", clauses, (gallery_id, subject))
         return [row["body"] for row in rows]
 
     def counted(self, gallery_id: int, subject: str) -> int:
@@ -75,7 +74,7 @@ class StoredCalibrations(RecordPart):
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
         rows = self._reader.rows(
-            CALIBRATIONS,
+            "calibrations",
             "WHERE gallery_id = ? AND version > 0 AND NOT subject GLOB ?",
             (gallery_id, WITHDRAWN_SUBJECTS),
         )
@@ -108,14 +107,14 @@ class StoredCalibrations(RecordPart):
             return False
         if vectors not in (None, (entry.at, entry.side)):
             return False
-        row = transaction.row(CALIBRATIONS, OF_SUBJECT, (gallery_id, subject))
+        row = transaction.row("calibrations", OF_SUBJECT, (gallery_id, subject))
         searches = row["searches"] if row else 0
         version = row["version"] if row else 0
         if version != after_version or searches < counted:
             return False
         values = {"gallery_id": gallery_id, "subject": subject, "version": version + 1}
         values |= {"body": body, "searches": searches}
-        transaction.insert(CALIBRATIONS, values, instead=True)
+        transaction.insert("calibrations", values, instead=True)
         for table in ("calibrations", "calibration_searches"):
             transaction.change(
                 f"DELETE FROM {table} WHERE gallery_id = ? AND subject GLOB ?",

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as stored_dataclass
 
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import COLLECTIONS
+from service.record.schema import TABLES
 from service.record.transaction import Reader, Transaction
 
 
@@ -60,7 +60,7 @@ class RemoteIndexes(RecordPart):
         return _read(self._reader, gallery_id)
 
     def named(self) -> set[str]:
-        states = self._reader.rows(COLLECTIONS)
+        states = self._reader.rows("remote_indexes")
         return {row["collection"] for row in states} | {row["building"] for row in states}
 
     @transactional
@@ -71,11 +71,15 @@ class RemoteIndexes(RecordPart):
         """
         require_entry(transaction, gallery_id)
         state = replace(_read(transaction, gallery_id) or IndexState(gallery_id), **fields)
-        row = {name: getattr(state, name) for name in COLLECTIONS.columns}
-        transaction.insert(COLLECTIONS, row, instead=True)
+        row = {name: getattr(state, name) for name in TABLES["remote_indexes"].columns}
+        transaction.insert("remote_indexes", row, instead=True)
         return state
 
 
 def _read(reader: Reader, gallery_id: int) -> IndexState | None:
-    row = reader.row(COLLECTIONS, "WHERE gallery_id = ?", (gallery_id,))
-    return IndexState(**{name: row[name] for name in COLLECTIONS.columns}) if row else None
+    row = reader.row("remote_indexes", "WHERE gallery_id = ?", (gallery_id,))
+    return (
+        IndexState(**{name: row[name] for name in TABLES["remote_indexes"].columns})
+        if row
+        else None
+    )

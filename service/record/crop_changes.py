@@ -15,16 +15,7 @@ from service.errors import CropConflict, RequestConflict
 from service.record.crop_rows import read_crops
 from service.record.files import forget_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
-from service.record.schema import (
-    CROPS,
-    PEOPLE,
-    PICTURES,
-    REQUESTS,
-    TRACKS,
-    as_micros,
-    natural_order,
-    now_micros,
-)
+from service.record.schema import as_micros, natural_order, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches, marks_of
 from service.record.values import (
     ArchivedCrop,
@@ -61,14 +52,14 @@ def put_crops(
     records = [crop.record for crop in crops]
     people, new_people = require_people(transaction, gallery_id, _names(records))
     rows = [_row(gallery_id, record, people) for record in records]
-    transaction.insert(CROPS, *rows)
+    transaction.insert("crops", *rows)
     _insert_tracks(transaction, gallery_id, records)
     pictures = [
         {"gallery_id": gallery_id, "slot": crop.record.row_id, "content": crop.picture}
         for crop in crops
         if crop.picture is not None
     ]
-    transaction.insert(PICTURES, *pictures)
+    transaction.insert("pictures", *pictures)
     if outside := [record.crop_id for record in records if record.elsewhere]:
         forget_strays(transaction, gallery_id, outside)
     side: int = transaction.value(
@@ -238,7 +229,9 @@ def find_request(
     Raises:
         RequestConflict: the key belongs to a different request.
     """
-    row = reader.row(REQUESTS, "WHERE gallery_id = ? AND key = ?", (entry.gallery_id, request.key))
+    row = reader.row(
+        "requests", "WHERE gallery_id = ? AND key = ?", (entry.gallery_id, request.key)
+    )
     oldest = as_micros(datetime.now(UTC) - REQUESTS_KEPT_FOR)
     if row is None or row["happened_at"] < oldest:
         return None
@@ -290,7 +283,7 @@ def keep_request(
         "answer": to_json(answer).decode(),
         "happened_at": as_micros(moment),
     }
-    transaction.insert(REQUESTS, row, instead=True)
+    transaction.insert("requests", row, instead=True)
 
 
 def require_people(
@@ -298,7 +291,7 @@ def require_people(
 ) -> tuple[dict[str, int], int]:
     """Return ids by name, creating missing people, and the number of new ones."""
     clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
-    rows = transaction.rows(PEOPLE, clauses, (gallery_id, as_json(names)))
+    rows = transaction.rows("people", clauses, (gallery_id, as_json(names)))
     people = {row["name"]: row["person_id"] for row in rows}
     new_names = [name for name in names if name not in people]
     if new_names:
@@ -313,7 +306,7 @@ def require_people(
             }
             for name in new_names
         ]
-        transaction.insert(PEOPLE, *new_people)
+        transaction.insert("people", *new_people)
     return people, len(new_names)
 
 
@@ -328,7 +321,7 @@ def _insert_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[St
         for crop in crops
         if crop.track is not None
     ]
-    transaction.insert(TRACKS, *rows)
+    transaction.insert("tracks", *rows)
 
 
 def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from service.ops.threads import heartbeat
-from service.record.schema import CROPS, PEOPLE, TRACKS, as_moment
+from service.record.schema import TABLES, as_moment
 from service.record.transaction import AMONG, Reader, Values, as_json, batches
 from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop, identity_code
 from service.record.vectors import vector_crc
 
 CROPS_AND_NAMES = (
-    f"SELECT {CROPS.checked}, people.name AS identity, tracks.track AS track, "
-    f"crops.person_id IS NULL OR {PEOPLE.is_intact} IS 1 AS named, "
-    f"tracks.slot IS NULL OR {TRACKS.is_intact} IS 1 AS tracked "
+    f"SELECT {TABLES['crops'].checked}, people.name AS identity, tracks.track AS track, "
+    f"crops.person_id IS NULL OR {TABLES['people'].is_intact} IS 1 AS named, "
+    f"tracks.slot IS NULL OR {TABLES['tracks'].is_intact} IS 1 AS tracked "
     "FROM crops LEFT JOIN tracks USING (gallery_id, slot) "
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )

@@ -36,7 +36,7 @@ from service.record.crop_rows import (
 )
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.schema import PICTURES, TOMBSTONES, as_micros
+from service.record.schema import as_micros
 from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
     ArchivedCrop,
@@ -247,7 +247,7 @@ class Crops(RecordPart):
             if crop is None or not crop.inside:
                 return None
             place = (gallery_id, crop.row_id)
-            row = reader.row(PICTURES, "WHERE gallery_id = ? AND slot = ?", place)
+            row = reader.row("pictures", "WHERE gallery_id = ? AND slot = ?", place)
         if row is None:
             raise self._database.damage(f"the picture of crop {crop_id} is gone")
         return Picture(row["content"], crop.content_type or "")
@@ -295,7 +295,7 @@ class Crops(RecordPart):
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
         clauses = f"WHERE gallery_id = ? AND crop_id IN {AMONG}"
-        rows = self._reader.rows(TOMBSTONES, clauses, (gallery_id, as_json(crop_ids)))
+        rows = self._reader.rows("tombstones", clauses, (gallery_id, as_json(crop_ids)))
         removed = {row["crop_id"] for row in rows}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
 

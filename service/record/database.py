@@ -31,7 +31,6 @@ from service.record.marks import COMMITS, TOKEN_BYTES, DeletedIds, Mark, Marks
 from service.record.schema import (
     EARLIEST_FORMAT,
     FORMAT,
-    RECORD,
     create_tables,
     read_schema,
     schema_of_format,
@@ -314,13 +313,13 @@ class Database(Source):
             "next_gallery": 1,
             "commit": COMMIT.pack(0, b""),
         }
-        transaction.insert(RECORD, *({"name": name, "value": values[name]} for name in values))
+        transaction.insert("record", *({"name": name, "value": values[name]} for name in values))
         transaction.begin_feed(ALL_GALLERIES)
         transaction.end_feeds()
         connection.execute("COMMIT")
 
     def _last_commit(self) -> Mark:
-        for row in Reader(self).rows(RECORD, "WHERE name = 'commit'"):
+        for row in Reader(self).rows("record", "WHERE name = 'commit'"):
             return Mark(*COMMIT.unpack(row["value"]))
         raise self.damage("the number of its last commit is missing")
 

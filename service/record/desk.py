@@ -24,17 +24,7 @@ from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.record.crop_rows import read_by_id
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import (
-    CASE_DELETIONS,
-    CASE_SEARCHES,
-    CASES,
-    REVIEWS,
-    SEARCH_PICTURES,
-    SEARCHES,
-    SHOWN,
-    as_micros,
-    now_micros,
-)
+from service.record.schema import as_micros, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, as_values
 from service.record.values import (
     MOST_CASES,
@@ -138,9 +128,9 @@ class KeptQueries(RecordPart):
         require_entry(transaction, gallery_id)
         for search, picture in searches:
             query_id = search["query_id"]
-            transaction.insert(SEARCHES, {"gallery_id": gallery_id, **search})
+            transaction.insert("searches", {"gallery_id": gallery_id, **search})
             if picture is not None:
-                transaction.insert(SEARCH_PICTURES, {"query_id": query_id, "content": picture})
+                transaction.insert("search_pictures", {"query_id": query_id, "content": picture})
             find_identifying(transaction, query_id)
         new = {search["query_id"] for search, _ in searches}
         of_gallery = "SELECT query_id FROM searches WHERE gallery_id = ?"
@@ -180,7 +170,7 @@ class KeptQueries(RecordPart):
         with self._database.read() as reader:
             require_search(reader, gallery_id, query_id)
             (search,) = _read_searches(reader, [query_id], kept_for)
-            reviews = reader.rows(REVIEWS, "WHERE query_id = ?", (query_id,))
+            reviews = reader.rows("reviews", "WHERE query_id = ?", (query_id,))
             crop_ids = [crop_id for crop_id, *_ in search["results"]]
             crop_ids += [review["crop_id"] for review in reviews]
             crops = {crop.crop_id: crop for crop in read_by_id(reader, gallery_id, crop_ids)}
@@ -220,7 +210,7 @@ class KeptQueries(RecordPart):
         query_ids, cursor = _newest(self._reader, gallery_id, before, limit, found_by, value)
         order = "ORDER BY query_id DESC, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
-        rows = self._reader.rows(REVIEWS, clauses, (as_json(query_ids),), OF_REVIEWS)
+        rows = self._reader.rows("reviews", clauses, (as_json(query_ids),), OF_REVIEWS)
         results = [Review.model_validate(as_values(row)) for row in rows]
         return Reviews(results=results, next_cursor=cursor)
 
@@ -233,7 +223,7 @@ class KeptQueries(RecordPart):
         """
         with self._database.read() as reader:
             search = require_search(reader, gallery_id, query_id)
-            picture = reader.row(SEARCH_PICTURES, "WHERE query_id = ?", (query_id,))
+            picture = reader.row("search_pictures", "WHERE query_id = ?", (query_id,))
         if search["content_type"] is None:
             return None
         if picture is None:
@@ -319,7 +309,7 @@ class StoredCases(RecordPart):
         now = now_micros()
         case = {"case_id": case_id, "gallery_id": gallery_id, "name": name, "notes": notes}
         case |= {"created_at": now, "changed_at": now, "key_id": key_id}
-        transaction.insert(CASES, case)
+        transaction.insert("cases", case)
         return _read_case(transaction, gallery_id, case_id)
 
     def get(self, gallery_id: int, case_id: str) -> CaseDetail:
@@ -402,7 +392,7 @@ class StoredCases(RecordPart):
 def require_search(reader: Reader, gallery_id: int, query_id: str) -> sqlite3.Row:
     """Return the row of a search; raises `UnknownQuery`."""
     clauses = "WHERE gallery_id = ? AND query_id = ?"
-    row = reader.row(SEARCHES, clauses, (gallery_id, query_id))
+    row = reader.row("searches", clauses, (gallery_id, query_id))
     if row is None:
         raise UnknownQuery(require_entry(reader, gallery_id).name, query_id)
     return row
@@ -419,9 +409,9 @@ def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
 
     Forgetting the person deletes these searches.
     """
-    shown = reader.rows(SHOWN, f"WHERE crop_id IN {AMONG}", (as_json(crop_ids),))
+    shown = reader.rows("shown", f"WHERE crop_id IN {AMONG}", (as_json(crop_ids),))
     searches: dict[str, list[str]] = {row["query_id"]: [] for row in shown}
-    for row in reader.rows(CASE_SEARCHES, f"WHERE query_id IN {AMONG}", (as_json(searches),)):
+    for row in reader.rows("case_searches", f"WHERE query_id IN {AMONG}", (as_json(searches),)):
         searches[row["query_id"]].append(row["case_id"])
     return searches
 
@@ -472,7 +462,7 @@ def _read_searches(
     """Read fields of `KeptSearch`, with `answer` and `results` as stored, newest first."""
     clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
     searches = []
-    for row in reader.rows(SEARCHES, clauses, (as_json(query_ids),), OF_SEARCHES):
+    for row in reader.rows("searches", clauses, (as_json(query_ids),), OF_SEARCHES):
         search = as_values(row)
         for name in ("request", "answer", "results", "case_ids"):
             search[name] = from_json(search[name])
@@ -534,12 +524,12 @@ def _read_case(reader: Reader, gallery_id: int, case_id: str) -> CaseDetail:
 
 def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[CaseDetail]:
     cases = []
-    for row in reader.rows(CASES, f"WHERE {wanted}", values):
+    for row in reader.rows("cases", f"WHERE {wanted}", values):
         of_case = (row["case_id"],)
         searches = reader.rows(
-            CASE_SEARCHES, "WHERE case_id = ? ORDER BY added_at, query_id", of_case
+            "case_searches", "WHERE case_id = ? ORDER BY added_at, query_id", of_case
         )
-        deletions = reader.rows(CASE_DELETIONS, "WHERE case_id = ? ORDER BY day", of_case)
+        deletions = reader.rows("case_deletions", "WHERE case_id = ? ORDER BY day", of_case)
         fields = {
             "count": len(searches),
             "queries": [as_values(search) for search in searches],

@@ -13,7 +13,7 @@ from gmn_client.models import Snapshot
 from service.ops.data_directory import snapshot_name
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import SNAPSHOTS, STRAY_PICTURES, UNNEEDED_FILES, as_micros
+from service.record.schema import as_micros
 from service.record.transaction import AMONG, Transaction, as_json
 
 
@@ -21,7 +21,7 @@ class Snapshots(RecordPart):
     """Descriptions of snapshots, whose files are stored elsewhere."""
 
     def all(self, gallery_id: int) -> list[Snapshot]:
-        rows = self._reader.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
+        rows = self._reader.rows("snapshots", "WHERE gallery_id = ?", (gallery_id,))
         snapshots = [Snapshot.model_validate_json(row["body"]) for row in rows]
         return sorted(snapshots, key=lambda snapshot: (snapshot.created_at, snapshot.snapshot_id))
 
@@ -34,7 +34,7 @@ class Snapshots(RecordPart):
             "snapshot_id": snapshot.snapshot_id,
             "body": snapshot.model_dump_json(),
         }
-        transaction.insert(SNAPSHOTS, row, instead=True)
+        transaction.insert("snapshots", row, instead=True)
         forget_unneeded(transaction, [snapshot_name(gallery_id, snapshot.snapshot_id)])
 
     @transactional
@@ -51,7 +51,7 @@ class UnneededFiles(RecordPart):
     """Files that can be removed, by path relative to the data directory."""
 
     def all(self) -> list[str]:
-        return [row["path"] for row in self._reader.rows(UNNEEDED_FILES)]
+        return [row["path"] for row in self._reader.rows("unneeded_files")]
 
     @transactional
     def add(self, transaction: Transaction, paths: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ class StrayFiles(RecordPart):
         A restore may have brought the crop of a picture back.
         """
         clauses = "WHERE until <= ? ORDER BY gallery_id, name LIMIT ?"
-        rows = self._reader.rows(STRAY_PICTURES, clauses, (as_micros(now), limit))
+        rows = self._reader.rows("stray_pictures", clauses, (as_micros(now), limit))
         return [(row["gallery_id"], row["name"]) for row in rows]
 
     @transactional
@@ -87,7 +87,7 @@ class StrayFiles(RecordPart):
 
 
 def note_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
+    transaction.insert("unneeded_files", *({"path": path} for path in paths), instead=True)
 
 
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ def note_strays(
     """Note pictures, named by their crops' ids, that may be removed after a time."""
     until = as_micros(moment)
     rows = [{"gallery_id": gallery_id, "name": name, "until": until} for name in names]
-    transaction.insert(STRAY_PICTURES, *rows, instead=True)
+    transaction.insert("stray_pictures", *rows, instead=True)
 
 
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:

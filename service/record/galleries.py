@@ -13,16 +13,7 @@ from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
 from service.record.keys import revoke_keys_of
-from service.record.schema import (
-    GALLERIES,
-    JOBS,
-    RUNTIMES,
-    SNAPSHOTS,
-    UNNEEDED_FILES,
-    as_micros,
-    as_moment,
-    now_micros,
-)
+from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import AMONG, ChangeKind, Reader, Transaction, as_json
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
@@ -53,7 +44,7 @@ class Galleries(RecordPart):
 
     def all(self) -> list[GalleryRecord]:
         clauses = "WHERE name IS NOT NULL ORDER BY name"
-        return [_as_entry(row) for row in self._reader.rows(GALLERIES, clauses, (), RENAMED)]
+        return [_as_entry(row) for row in self._reader.rows("galleries", clauses, (), RENAMED)]
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
         return read_entry(self._reader, gallery_id)
@@ -67,7 +58,7 @@ class Galleries(RecordPart):
         self, transaction: Transaction, name: str, embedder: str, settings: GallerySettings
     ) -> GalleryRecord:
         """Create an empty gallery; raises `GalleryConflict` if the name is taken."""
-        if transaction.row(GALLERIES, "WHERE name = ?", (name,)):
+        if transaction.row("galleries", "WHERE name = ?", (name,)):
             raise GalleryConflict(
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
@@ -134,7 +125,7 @@ class Galleries(RecordPart):
 
         Their vector files are removed when this returns.
         """
-        for row in self._reader.rows(GALLERIES, "WHERE name IS NULL"):
+        for row in self._reader.rows("galleries", "WHERE name IS NULL"):
             for side in range(row["next_side"]):
                 self._database.vectors.remove(row["gallery_id"], side)
             while self._delete_some(row["gallery_id"]):
@@ -149,12 +140,14 @@ class Galleries(RecordPart):
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         revoke_keys_of(transaction, entry.name)
         transaction.change("DELETE FROM remote_indexes WHERE gallery_id = ?", (gallery_id,))
-        snapshots = transaction.rows(SNAPSHOTS, "WHERE gallery_id = ?", (gallery_id,))
+        snapshots = transaction.rows("snapshots", "WHERE gallery_id = ?", (gallery_id,))
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
-        imports = transaction.rows(JOBS, "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,))
+        imports = transaction.rows(
+            "jobs", "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,)
+        )
         paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
         paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
-        transaction.insert(UNNEEDED_FILES, *({"path": path} for path in paths), instead=True)
+        transaction.insert("unneeded_files", *({"path": path} for path in paths), instead=True)
         transaction.note("gallery_deleted", gallery_id, entry.version)
         return entry.crops
 
@@ -186,15 +179,15 @@ class Runtimes(RecordPart):
     """The runtime that computes features, by the embedder's fingerprint."""
 
     def get(self, embedder: str) -> str | None:
-        row = self._reader.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
+        row = self._reader.row("runtimes", "WHERE embedder = ?", (embedder,))
         return row["choice"] if row else None
 
     @transactional
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
-        row = transaction.row(RUNTIMES, "WHERE embedder = ?", (embedder,))
+        row = transaction.row("runtimes", "WHERE embedder = ?", (embedder,))
         if row:
             return str(row["choice"])
-        transaction.insert(RUNTIMES, {"embedder": embedder, "choice": choice})
+        transaction.insert("runtimes", {"embedder": embedder, "choice": choice})
         return choice
 
     @transactional
@@ -204,7 +197,7 @@ class Runtimes(RecordPart):
 
 def add_gallery(transaction: Transaction, values: Mapping[str, Any]) -> None:
     transaction.begin_feed(values["gallery_id"])
-    transaction.insert(GALLERIES, values)
+    transaction.insert("galleries", values)
 
 
 def count_crops(transaction: Transaction, gallery_id: int) -> None:
@@ -236,7 +229,7 @@ def deleted_name(entry: GalleryRecord) -> str:
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
     clauses = "WHERE gallery_id = ? AND name IS NOT NULL"
-    rows = reader.rows(GALLERIES, clauses, (gallery_id,), RENAMED)
+    rows = reader.rows("galleries", clauses, (gallery_id,), RENAMED)
     return _as_entry(rows[0]) if rows else None
 
 
@@ -285,6 +278,6 @@ def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[in
 def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:
     """Note that the vector file of a side is unneeded and may be removed."""
     path = vectors_name(gallery_id, side)
-    transaction.insert(UNNEEDED_FILES, {"path": path}, instead=True)
+    transaction.insert("unneeded_files", {"path": path}, instead=True)
     statement = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
     transaction.change(statement, (gallery_id, side))

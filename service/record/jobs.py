@@ -18,7 +18,7 @@ from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded, note_unneeded
 from service.record.galleries import require_entry
-from service.record.schema import JOB_PROBLEMS, JOBS, as_micros
+from service.record.schema import TABLES, as_micros
 from service.record.transaction import (
     AMONG,
     Reader,
@@ -76,7 +76,7 @@ class Jobs(RecordPart):
     def create(self, transaction: Transaction, job: Job) -> None:
         """Store a new job; raises `UnknownGallery` if its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
-        transaction.insert(JOBS, job_values(job))
+        transaction.insert("jobs", job_values(job))
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
@@ -85,7 +85,7 @@ class Jobs(RecordPart):
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
         wanted, values = all_of({"gallery_id = ?": gallery_id, "key_id = ?": key_id})
         clauses = f"WHERE {wanted} {NEWEST_FIRST}"
-        return [_as_job(row) for row in self._reader.rows(JOBS, clauses, [*values, limit])]
+        return [_as_job(row) for row in self._reader.rows("jobs", clauses, [*values, limit])]
 
     @transactional
     def claim(
@@ -131,7 +131,7 @@ class Jobs(RecordPart):
             return None
         positions = [problem.position for problem in problems]
         of_positions = f"WHERE job_id = ? AND number IN {AMONG}"
-        known = transaction.rows(JOB_PROBLEMS, of_positions, (job_id, as_json(positions)))
+        known = transaction.rows("job_problems", of_positions, (job_id, as_json(positions)))
         _put_problems(transaction, job_id, problems)
         return _change(
             transaction,
@@ -163,7 +163,7 @@ class Jobs(RecordPart):
         The parameters of unfinished jobs are kept, because the jobs still need them.
         """
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
-        for row in self._reader.rows(JOBS, "WHERE gallery_id = ?", (gallery_id,)):
+        for row in self._reader.rows("jobs", "WHERE gallery_id = ?", (gallery_id,)):
             after: int | None = -1
             while after is not None:
                 after = self._hide(row["job_id"], after, word)
@@ -207,12 +207,12 @@ class Jobs(RecordPart):
 
 
 def _open(reader: Reader) -> list[Job]:
-    rows = reader.rows(JOBS, f"WHERE {UNFINISHED} ORDER BY created_at, job_id")
+    rows = reader.rows("jobs", f"WHERE {UNFINISHED} ORDER BY created_at, job_id")
     return [_as_job(row) for row in rows]
 
 
 def _read(reader: Reader, job_id: str) -> Job | None:
-    row = reader.row(JOBS, "WHERE job_id = ?", (job_id,))
+    row = reader.row("jobs", "WHERE job_id = ?", (job_id,))
     return _as_job(row) if row else None
 
 
@@ -222,7 +222,7 @@ def _as_job(row: sqlite3.Row) -> Job:
 
 
 def job_values(job: Job) -> dict[str, Any]:
-    values = {name: getattr(job, name) for name in JOBS.columns}
+    values = {name: getattr(job, name) for name in TABLES["jobs"].columns}
     for name in ("parameters", "progress"):
         values[name] = to_json(values[name]).decode()
     for name in ("created_at", "updated_at"):
@@ -249,7 +249,7 @@ def _put(transaction: Transaction, job: Job) -> None:
 
 def _read_problems(reader: Reader, job_id: str, after: int, limit: int) -> list[JobProblem]:
     clauses = "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
-    rows = reader.rows(JOB_PROBLEMS, clauses, (job_id, after, limit))
+    rows = reader.rows("job_problems", clauses, (job_id, after, limit))
     return [JobProblem.model_validate_json(row["problem"]) for row in rows]
 
 
@@ -262,4 +262,4 @@ def _put_problems(transaction: Transaction, job_id: str, problems: Sequence[JobP
         }
         for problem in problems
     ]
-    transaction.insert(JOB_PROBLEMS, *rows, instead=True)
+    transaction.insert("job_problems", *rows, instead=True)

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.schema import API_KEYS, RECORD, as_micros, as_moment
+from service.record.schema import as_micros, as_moment
 from service.record.transaction import Reader, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
@@ -105,10 +105,10 @@ class Keys(RecordPart):
     @property
     def asked_for(self) -> bool:
         """True from the first key until a command removes the last one."""
-        return self._reader.row(RECORD, "WHERE name = ?", (ASKED_FOR,)) is not None
+        return self._reader.row("record", "WHERE name = ?", (ASKED_FOR,)) is not None
 
     def last_used(self) -> dict[str, datetime]:
-        rows = self._reader.rows(API_KEYS, "WHERE used_at IS NOT NULL")
+        rows = self._reader.rows("api_keys", "WHERE used_at IS NOT NULL")
         return {row["key_id"]: as_moment(row["used_at"]) for row in rows}
 
     @transactional
@@ -139,7 +139,7 @@ class Keys(RecordPart):
             "ON CONFLICT DO UPDATE SET gallery = excluded.gallery, body = excluded.body",
             (api_key.key_id, api_key.gallery, to_json(api_key).decode()),
         )
-        transaction.insert(RECORD, {"name": ASKED_FOR, "value": 1}, instead=True)
+        transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
         transaction.note("keys")
 
     @transactional
@@ -174,7 +174,7 @@ def revoke_keys_of(transaction: Transaction, gallery: str) -> None:
 
 
 def _read_keys(reader: Reader) -> list[ApiKey]:
-    keys = [API_KEY.validate_json(row["body"]) for row in reader.rows(API_KEYS)]
+    keys = [API_KEY.validate_json(row["body"]) for row in reader.rows("api_keys")]
     return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
 

@@ -20,14 +20,7 @@ from service.record.crop_rows import read_by_slot, read_crops
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.schema import (
-    GROUPS,
-    MERGES,
-    PEOPLE,
-    as_micros,
-    natural_order,
-    now_micros,
-)
+from service.record.schema import as_micros, natural_order, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, as_json, as_values
 from service.record.values import CropsChange, count_by_case, new_crop_id
 from service.record.watch import forget_alerts
@@ -225,7 +218,7 @@ class People(RecordPart):
         """
         entry = require_entry(transaction, gallery_id)
         merge = transaction.row(
-            MERGES, "WHERE gallery_id = ? AND merge_id = ?", (gallery_id, merge_id)
+            "merges", "WHERE gallery_id = ? AND merge_id = ?", (gallery_id, merge_id)
         )
         if merge is None or merge["merged_at"] < _oldest():
             raise UnknownMerge(entry.name, merge_id)
@@ -276,11 +269,11 @@ class Groups(RecordPart):
         grouping = {"job_id": job_id, "created_at": datetime.now(UTC), "version": version}
         grouping |= {"groups": groups, "single": single}
         row = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
-        transaction.insert(GROUPS, row, instead=True)
+        transaction.insert("groups", row, instead=True)
 
     def get(self, gallery_id: int) -> CropGroups:
         """Return the latest grouping, without crops that were named or deleted since."""
-        row = self._reader.row(GROUPS, "WHERE gallery_id = ?", (gallery_id,))
+        row = self._reader.row("groups", "WHERE gallery_id = ?", (gallery_id,))
         if row is None:
             return CropGroups()
         grouping = from_json(row["grouping"])
@@ -306,7 +299,7 @@ def _find_names(
         "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) ORDER BY sort_key, name "
         f"LIMIT {NAMES_AT_ONCE}"
     )
-    while rows := reader.rows(PEOPLE, clauses, (gallery_id, *after)):
+    while rows := reader.rows("people", clauses, (gallery_id, *after)):
         places = [(0.0, row["sort_key"], row["name"]) for row in rows]
         matching += [place for place in places if wanted in place[2].casefold()]
         if len(matching) >= limit:
@@ -335,7 +328,7 @@ def _read_place(text: str, sort: IdentityOrder) -> Place:
 
 
 def _find(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
-    return reader.row(PEOPLE, "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
+    return reader.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
 
 
 def _merge(transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, crops: int) -> str:
@@ -352,7 +345,7 @@ def _merge(transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, c
         "version": require_entry(transaction, gallery_id).version,
         "merged_at": now_micros(),
     }
-    transaction.insert(MERGES, merge)
+    transaction.insert("merges", merge)
     transaction.change(
         "INSERT INTO merged_crops (merge_id, crop_id) "
         "SELECT ?, crop_id FROM crops WHERE person_id = ?",

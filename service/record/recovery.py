@@ -22,26 +22,7 @@ from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.replacing import add_missing_crops
 from service.record.restoring import NAME_FORMAT, new_data_directory
-from service.record.schema import (
-    CALIBRATION_SEARCHES,
-    CALIBRATIONS,
-    CHANGES,
-    CHECKSUMS,
-    COLLECTIONS,
-    CROPS,
-    FEEDS,
-    GALLERIES,
-    JOB_PROBLEMS,
-    JOBS,
-    PEOPLE,
-    RECORD,
-    REQUESTS,
-    RUNTIMES,
-    SNAPSHOTS,
-    TABLES,
-    UNNEEDED_FILES,
-    Table,
-)
+from service.record.schema import TABLES
 from service.record.transaction import FILE, Reader, Transaction, batches
 from service.record.vectors import Vector
 from service.record.verify import GalleryFound, Inspection, Values
@@ -52,22 +33,22 @@ ROWS_AT_ONCE = 500
 VALUES = ("record_id", "group_secret", "next_gallery", "keys_asked_for", NEWEST_ALERT)
 # Tables that are rebuilt, or whose rows have no use in the new record.
 LEFT_OUT = (
-    RECORD,
-    FEEDS,
-    CHANGES,
-    GALLERIES,
-    PEOPLE,
-    CROPS,
-    CHECKSUMS,
-    REQUESTS,
-    JOBS,
-    JOB_PROBLEMS,
-    CALIBRATIONS,
-    CALIBRATION_SEARCHES,
-    RUNTIMES,
-    SNAPSHOTS,
-    UNNEEDED_FILES,
-    COLLECTIONS,
+    "record",
+    "feeds",
+    "changes",
+    "galleries",
+    "people",
+    "crops",
+    "checksums",
+    "requests",
+    "jobs",
+    "job_problems",
+    "calibrations",
+    "calibration_searches",
+    "runtimes",
+    "snapshots",
+    "unneeded_files",
+    "remote_indexes",
 )
 
 
@@ -150,11 +131,11 @@ class _Recovery:
             self.done.unread.append("the record")
         else:
             inspection = self._inspection
-            values = (row for row in inspection.rows(RECORD) if row["name"] in VALUES)
-            self._write(_insert_holding, RECORD, list(values), True)
+            values = (row for row in inspection.rows("record") if row["name"] in VALUES)
+            self._write(_insert_holding, "record", list(values), True)
             for row in inspection.galleries.values():
                 self._write(_add_gallery, row)
-            self._copy_table(inspection, PEOPLE)
+            self._copy_table(inspection, "people")
             self._copy_crops(inspection)
             for table in TABLES:
                 if table not in LEFT_OUT:
@@ -200,7 +181,7 @@ class _Recovery:
     def _write(self, rule: Any, *arguments: Any) -> Any:
         return self._record.database.write(rule, *arguments)
 
-    def _copy_table(self, inspection: Inspection, table: Table) -> None:
+    def _copy_table(self, inspection: Inspection, table: str) -> None:
         for rows in batches(inspection.rows(table), ROWS_AT_ONCE):
             self._write(_insert_holding, table, rows)
 
@@ -219,10 +200,10 @@ class _Recovery:
         known = {gallery.gallery_id for gallery in self._record.galleries.all()}
         for folder, _ in reversed(self._snapshots):
             with open_archive(folder) as reader:
-                (row,) = reader.rows(GALLERIES)
+                (row,) = reader.rows("galleries")
             if row["gallery_id"] not in known:
                 known.add(row["gallery_id"])
-                self._write(_add_lost_gallery, GALLERIES.values(row))
+                self._write(_add_lost_gallery, TABLES["galleries"].values(row))
         self._write(
             Transaction.change,
             "UPDATE record SET value = max(value, (SELECT coalesce(max(gallery_id), 0) + 1 "
@@ -233,7 +214,7 @@ class _Recovery:
 def _insert_crops(
     transaction: Transaction, crops: Sequence[tuple[Values, Vector]], galleries: dict[int, Values]
 ) -> None:
-    transaction.insert(CROPS, *(row for row, _ in crops))
+    transaction.insert("crops", *(row for row, _ in crops))
     for row, vector in crops:
         gallery_id = row["gallery_id"]
         vectors = {row["slot"]: (row["crop_id"], vector)}
@@ -241,7 +222,7 @@ def _insert_crops(
 
 
 def _insert_holding(
-    transaction: Transaction, table: Table, rows: Iterable[Values], instead: bool = False
+    transaction: Transaction, table: str, rows: Iterable[Values], instead: bool = False
 ) -> None:
     for row in rows:
         with contextlib.suppress(sqlite3.IntegrityError):

@@ -20,7 +20,7 @@ from service.record.galleries import (
     next_version,
     require_entry,
 )
-from service.record.schema import CROPS, now_micros
+from service.record.schema import TABLES, now_micros
 from service.record.staged import end_staging
 from service.record.transaction import Transaction, batches
 from service.record.values import GalleryRecord
@@ -41,7 +41,7 @@ UNCHANGED = (
     "JOIN crops ON crops.gallery_id = ?1 AND crops.crop_id = archived.crop_id "
     "JOIN checksums ON checksums.gallery_id = ?1 AND checksums.slot = crops.slot "
     "AND checksums.side = ?2 AND checksums.checksum = sums.checksum "
-    f"WHERE {CROPS.is_intact}"
+    f"WHERE {TABLES['crops'].is_intact}"
 )
 
 

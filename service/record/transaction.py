@@ -20,7 +20,7 @@ from pydantic_core import from_json, to_json
 from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.marks import TOKEN_BYTES, Mark
-from service.record.schema import CHANGES, CHECKSUMS, FEEDS, Table, as_moment, row_crc
+from service.record.schema import TABLES, as_moment, row_crc
 from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
 
 FILE = "record.sqlite3"
@@ -248,7 +248,7 @@ class Reader:
         return rows[0][0] if rows else None
 
     def rows(
-        self, table: Table, clauses: str = "", values: Values = (), more: str = ""
+        self, table: str, clauses: str = "", values: Values = (), more: str = ""
     ) -> list[sqlite3.Row]:
         """Read rows of a table and verify the checksum of each.
 
@@ -260,16 +260,17 @@ class Reader:
         Raises:
             DamagedRecord: a row does not match its checksum.
         """
-        rows = self.execute(f"SELECT {table.checked}{more} FROM {table.name} {clauses}", values)
+        columns = TABLES[table].checked
+        rows = self.execute(f"SELECT {columns}{more} FROM {table} {clauses}", values)
         if not all(row["intact"] for row in rows):
-            raise self.database.damage(f"a row of {table.name} is not what was written")
+            raise self.database.damage(f"a row of {table} is not what was written")
         return rows
 
-    def row(self, table: Table, clauses: str = "", values: Values = ()) -> sqlite3.Row | None:
+    def row(self, table: str, clauses: str = "", values: Values = ()) -> sqlite3.Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
 
     def joined(
-        self, table: Table, key: str, more: str, clauses: str, values: Sequence[Any] = ()
+        self, table: str, key: str, more: str, clauses: str, values: Sequence[Any] = ()
     ) -> list[dict[str, Any]]:
         """Read rows as in `rows`, and add further columns to each; rows without any are left out.
 
@@ -286,7 +287,7 @@ class Reader:
         return [as_values({**row, **found[row[key]]}) for row in rows if row[key] in found]
 
     def feeds(self, clauses: str = "", values: Values = ()) -> dict[int, Mark]:
-        rows = self.rows(FEEDS, clauses, values)
+        rows = self.rows("feeds", clauses, values)
         return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in rows}
 
     def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
@@ -296,7 +297,7 @@ class Reader:
             ChangesLost: `after` has expired, or another change has its number.
         """
         clauses = "WHERE gallery_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
-        rows = self.rows(CHANGES, clauses, (gallery_id, after.seq, limit + 1))
+        rows = self.rows("changes", clauses, (gallery_id, after.seq, limit + 1))
         if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
             raise ChangesLost(f"gallery {gallery_id} has another history than the followed one")
         changes = []
@@ -342,7 +343,7 @@ class Transaction(Reader):
     def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         self.database.connection().executemany(statement, rows)
 
-    def insert(self, table: Table, *rows: Mapping[str, Any], instead: bool = False) -> None:
+    def insert(self, table: str, *rows: Mapping[str, Any], instead: bool = False) -> None:
         """Insert rows, given as mappings of column to value.
 
         Args:
@@ -352,7 +353,7 @@ class Transaction(Reader):
             columns = ", ".join(rows[0])
             verb = "INSERT OR REPLACE" if instead else "INSERT"
             self.change_many(
-                f"{verb} INTO {table.name} ({columns}) VALUES ({marks_of(list(rows[0]))})",
+                f"{verb} INTO {table} ({columns}) VALUES ({marks_of(list(rows[0]))})",
                 [tuple(row.values()) for row in rows],
             )
 
@@ -365,7 +366,7 @@ class Transaction(Reader):
 
     def begin_feed(self, gallery_id: int) -> None:
         """Start the feed of a gallery with a first change for followers to refer to."""
-        self.insert(FEEDS, {"gallery_id": gallery_id, "seq": -1, "token": b""})
+        self.insert("feeds", {"gallery_id": gallery_id, "seq": -1, "token": b""})
         self._append(gallery_id, "gallery_created", 0, ())
 
     def note(
@@ -387,7 +388,7 @@ class Transaction(Reader):
         seq = last.seq + 1
         token = secrets.token_bytes(TOKEN_BYTES)
         row = {"gallery_id": feed, "seq": seq, "token": token}
-        self.insert(CHANGES, row | {"kind": kind, "version": version, "slots": as_ranges(slots)})
+        self.insert("changes", row | {"kind": kind, "version": version, "slots": as_ranges(slots)})
         self.marks[feed] = Mark(seq, token)
         if seq and seq % TRIM_EVERY == 0:
             old = (feed, seq - KEPT_CHANGES)
@@ -410,7 +411,7 @@ class Transaction(Reader):
         for slot, (crop_id, vector) in vectors.items():
             values = {"gallery_id": gallery_id, "slot": slot, "side": side}
             rows.append(values | {"checksum": vector_crc(crop_id, vector)})
-        self.insert(CHECKSUMS, *rows, instead=True)
+        self.insert("checksums", *rows, instead=True)
         file = self.database.vectors.open(gallery_id, side, len(vector))
         file.write({slot: vector for slot, (_, vector) in vectors.items()})
         self.unsynced.add(file)

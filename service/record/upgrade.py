@@ -30,24 +30,7 @@ from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.keys import API_KEY
 from service.record.record import Record
 from service.record.restoring import new_data_directory
-from service.record.schema import (
-    CALIBRATION_SEARCHES,
-    CALIBRATIONS,
-    CASE_DELETIONS,
-    CASE_SEARCHES,
-    CASES,
-    MERGED_CROPS,
-    MERGES,
-    RECORD,
-    REQUESTS,
-    REVIEWS,
-    RUNTIMES,
-    SEARCH_PICTURES,
-    SEARCHES,
-    STRAY_PICTURES,
-    TOMBSTONES,
-    as_micros,
-)
+from service.record.schema import as_micros
 from service.record.transaction import Transaction, batches
 from service.record.values import ArchivedCrop, GalleryRecord
 
@@ -139,8 +122,8 @@ class _Upgrade:
             {"embedder": embedder, "choice": choice}
             for embedder, choice in self.old.named("runtime")
         ]
-        self._write(lambda transaction: transaction.insert(RECORD, *rows, instead=True))
-        self._write(Transaction.insert, RUNTIMES, *runtimes)
+        self._write(lambda transaction: transaction.insert("record", *rows, instead=True))
+        self._write(Transaction.insert, "runtimes", *runtimes)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
@@ -148,7 +131,7 @@ class _Upgrade:
             {"gallery_id": gallery_id, "crop_id": crop_id, "removed_at": _micros(moment)}
             for crop_id, moment in self.old.named("tombstone", gallery_id)
         ]
-        transaction.insert(TOMBSTONES, *tombstones)
+        transaction.insert("tombstones", *tombstones)
         requests = [
             {
                 "gallery_id": gallery_id,
@@ -159,7 +142,7 @@ class _Upgrade:
             }
             for name, answer in self.old.named("request", gallery_id)
         ]
-        transaction.insert(REQUESTS, *requests)
+        transaction.insert("requests", *requests)
         statement = "SELECT name, person_id FROM people WHERE gallery_id = ?"
         people = dict(transaction.tuples(statement, (gallery_id,)))
         for merge_id, merge in self.old.named("merge", gallery_id):
@@ -171,18 +154,18 @@ class _Upgrade:
             for name, moment in self.old.named("stray", gallery_id)
             if not name.endswith(VECTOR_SUFFIX)
         ]
-        transaction.insert(STRAY_PICTURES, *strays, instead=True)
+        transaction.insert("stray_pictures", *strays, instead=True)
 
     def _add_merge(
         self, transaction: Transaction, gallery_id: int, merge_id: str, merge: Any, into: int
     ) -> None:
         values = {name: merge[name] for name in ("identity", "crops", "version")}
         values |= {"merge_id": merge_id, "gallery_id": gallery_id, "into_person": into}
-        transaction.insert(MERGES, values | {"merged_at": _micros(merge["merged_at"])})
+        transaction.insert("merges", values | {"merged_at": _micros(merge["merged_at"])})
         parts = self.old.named("merged crops", gallery_id, merge_id)
         ids = {crop_id for _, crop_ids in parts for crop_id in crop_ids}
         merged = [{"merge_id": merge_id, "crop_id": crop_id} for crop_id in ids]
-        transaction.insert(MERGED_CROPS, *merged)
+        transaction.insert("merged_crops", *merged)
 
     def _write_desk(self, gallery_id: int) -> None:
         for entries in batches(self.old.named("kept query", gallery_id), SEARCHES_AT_ONCE):
@@ -198,13 +181,13 @@ class _Upgrade:
             row = {name: search.get(name) for name in KEPT_AS_THEY_ARE}
             row |= {name: to_json(search[name]).decode() for name in KEPT_AS_JSON}
             row |= {"gallery_id": gallery_id, "created_at": _micros(search["created_at"])}
-            transaction.insert(SEARCHES, row)
+            transaction.insert("searches", row)
             picture = self.old.body("kept picture", gallery_id, query_id, looked_up=True)
             if picture is not None:
-                transaction.insert(SEARCH_PICTURES, {"query_id": query_id, "content": picture})
+                transaction.insert("search_pictures", {"query_id": query_id, "content": picture})
             for crop_id, review in search.get("reviews", {}).items():
                 values = {**review, "reviewed_at": _micros(review["reviewed_at"])}
-                transaction.insert(REVIEWS, {"query_id": query_id, "crop_id": crop_id, **values})
+                transaction.insert("reviews", {"query_id": query_id, "crop_id": crop_id, **values})
             find_identifying(transaction, query_id)
 
     def _add_calibrations(self, transaction: Transaction, gallery_id: int) -> None:
@@ -216,7 +199,7 @@ class _Upgrade:
             calibration = published.get(subject, {"version": 0, "body": None})
             values = {"gallery_id": gallery_id, "subject": subject}
             values |= {"version": calibration["version"], "body": calibration["body"]}
-            transaction.insert(CALIBRATIONS, values | {"searches": counted.get(subject, 0)})
+            transaction.insert("calibrations", values | {"searches": counted.get(subject, 0)})
             prefix = key(SEARCH_BY_HASH, gallery_id, subject)
             for number, body in self.old.below("search", gallery_id, subject):
                 end = body.index(END, len(prefix)) + 1
@@ -227,7 +210,7 @@ class _Upgrade:
                     "name": body[len(prefix) : end - 1].decode(),
                     "body": body[end:],
                 }
-                transaction.insert(CALIBRATION_SEARCHES, search)
+                transaction.insert("calibration_searches", search)
 
     def _write_snapshots(self, entry: GalleryRecord, upgraded: Upgraded) -> None:
         for _, body in self.old.below("snapshot", entry.gallery_id):
@@ -287,19 +270,19 @@ def _add_case(transaction: Transaction, gallery_id: int, case: dict[str, Any]) -
     case_id = case["case_id"]
     values = {name: case[name] for name in ("case_id", "name", "notes", "key_id")}
     values |= {name: _micros(case[name]) for name in ("created_at", "changed_at")}
-    transaction.insert(CASES, {"gallery_id": gallery_id, **values})
+    transaction.insert("cases", {"gallery_id": gallery_id, **values})
     stored_ids = set(transaction.column("SELECT query_id FROM searches"))
     entries = [
         {"case_id": case_id, "query_id": query_id, "added_at": _micros(added_at), "note": note}
         for query_id, (added_at, note) in case.get("queries", {}).items()
         if query_id in stored_ids
     ]
-    transaction.insert(CASE_SEARCHES, *entries)
+    transaction.insert("case_searches", *entries)
     deleted = [
         {"case_id": case_id, "day": day, "searches": searches}
         for day, searches in case.get("deleted_searches", {}).items()
     ]
-    transaction.insert(CASE_DELETIONS, *deleted)
+    transaction.insert("case_deletions", *deleted)
 
 
 def _micros(moment: str) -> int:

@@ -14,16 +14,7 @@ from service.errors import ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_checksums
 from service.record.reading import StoredRecord
-from service.record.schema import (
-    CROPS,
-    EARLIEST_FORMAT,
-    FORMAT,
-    GALLERIES,
-    PICTURES,
-    TABLES,
-    Table,
-    row_crc,
-)
+from service.record.schema import EARLIEST_FORMAT, FORMAT, TABLES, row_crc
 from service.record.transaction import AMONG, Reader, as_json, batches
 from service.record.vectors import Vector, vector_crc
 
@@ -80,7 +71,7 @@ def verify(folder: Path) -> RecordFound:
     with Inspection(folder) as inspection:
         inspection.check_pages()
         for table in TABLES:
-            if table not in (GALLERIES, CROPS, PICTURES):
+            if table not in ("galleries", "crops", "pictures"):
                 for _ in inspection.rows(table):
                     pass
         for crop, _ in inspection.crops():
@@ -110,7 +101,7 @@ class Inspection:
         try:
             self._require_format()
             self._connection.execute("BEGIN")
-            for row in self.rows(GALLERIES):
+            for row in self.rows("galleries"):
                 if row["name"] is not None:
                     gallery_id = row["gallery_id"]
                     self.galleries[gallery_id] = row
@@ -123,15 +114,15 @@ class Inspection:
     def __exit__(self, *_: object) -> None:
         self._stored.close()
 
-    def rows(self, table: Table) -> Iterator[Values]:
-        names = table.columns
+    def rows(self, table: str) -> Iterator[Values]:
+        names = TABLES[table].columns
         last_key: list[Any] = []
         for direction in ("ASC", "DESC"):
             try:
-                key = ["rowid"] if table.rowid else self._primary_key(table)
+                key = self._primary_key(table) if TABLES[table].without_rowid else ["rowid"]
                 order = ", ".join(f"{name} {direction}" for name in key)
                 columns = ", ".join([*names, "crc", *key])
-                statement = f"SELECT {columns} FROM {table.name} ORDER BY {order}"
+                statement = f"SELECT {columns} FROM {table} ORDER BY {order}"
                 for row in self._connection.execute(statement):
                     key_values = list(row)[len(names) + 1 :]
                     if direction == "DESC" and key_values == last_key:
@@ -144,12 +135,12 @@ class Inspection:
                         self._note_row(table, values)
                 return
             except sqlite3.DatabaseError as error:
-                self.found.note(None, f"{table.name} cannot be read through: {error}")
+                self.found.note(None, f"{table} cannot be read through: {error}")
 
     def crops(self) -> Iterator[tuple[Values, Vector]]:
         """Yield crops with intact row, vector and picture, each with its vector."""
-        pictured = {(row["gallery_id"], row["slot"]) for row in self.rows(PICTURES)}
-        rows = (row for row in self.rows(CROPS) if row["gallery_id"] in self.galleries)
+        pictured = {(row["gallery_id"], row["slot"]) for row in self.rows("pictures")}
+        rows = (row for row in self.rows("crops") if row["gallery_id"] in self.galleries)
         for batch in batches(rows, ROWS_AT_ONCE):
             for gallery_id in dict.fromkeys(crop["gallery_id"] for crop in batch):
                 crops = [crop for crop in batch if crop["gallery_id"] == gallery_id]
@@ -224,12 +215,12 @@ class Inspection:
             return set(Reader(current).column(statement, (gallery_id, as_json(slots))))
         return set(slots)
 
-    def _note_row(self, table: Table, values: Values) -> None:
-        subject = f"crop {values['crop_id']}" if table is CROPS else f"a row of {table.name}"
+    def _note_row(self, table: str, values: Values) -> None:
+        subject = f"crop {values['crop_id']}" if table == "crops" else f"a row of {table}"
         self.found.note(values.get("gallery_id"), f"{subject} is not what was written")
 
-    def _primary_key(self, table: Table) -> list[str]:
-        columns = self._connection.execute(f"PRAGMA table_info({table.name})").fetchall()
+    def _primary_key(self, table: str) -> list[str]:
+        columns = self._connection.execute(f"PRAGMA table_info({table})").fetchall()
         columns_of_key = sorted((row["pk"], row["name"]) for row in columns if row["pk"])
         return [name for _, name in columns_of_key]
 

@@ -14,17 +14,7 @@ from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, Wat
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import (
-    ALERT_PICTURES,
-    ALERTS,
-    DELIVERIES,
-    RECORD,
-    WATCH_TRAFFIC,
-    WATCHES,
-    as_micros,
-    as_moment,
-    now_micros,
-)
+from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import Reader, Transaction, all_of
 from service.record.values import Picture, new_crop_id
 
@@ -124,7 +114,7 @@ class Watches(RecordPart):
             "armed_at": now,
             "key_id": key_id,
         }
-        transaction.insert(WATCHES, armed, instead=True)
+        transaction.insert("watches", armed, instead=True)
         (watch,) = _read_lists(transaction, "WHERE gallery_id = ?", (gallery_id,))
         return watch
 
@@ -189,7 +179,7 @@ class Watches(RecordPart):
             counts: one per bin.
         """
         require_entry(transaction, gallery_id)
-        row = transaction.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
+        row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
         values = {
@@ -199,7 +189,7 @@ class Watches(RecordPart):
             "tracks": int(counts.sum()),
             "since": row["since"] if row else now_micros(),
         }
-        transaction.insert(WATCH_TRAFFIC, values, instead=True)
+        transaction.insert("watch_traffic", values, instead=True)
 
     def traffic(self, gallery_id: int, subject: str) -> tuple[Counts, datetime]:
         """Return the counts of a list's traffic and the time of the first; empty if there are none.
@@ -207,7 +197,7 @@ class Watches(RecordPart):
         Args:
             subject: as in `add_traffic`.
         """
-        row = self._reader.row(WATCH_TRAFFIC, OF_SUBJECT, (gallery_id, subject))
+        row = self._reader.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
         histogram, since = (row["histogram"], row["since"]) if row else (b"", now_micros())
         return np.frombuffer(histogram, COUNT), as_moment(since)
 
@@ -299,7 +289,7 @@ class Watches(RecordPart):
 
     def picture(self, alert_id: str) -> Picture | None:
         of_alert = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
-        row = self._reader.row(ALERT_PICTURES, of_alert, (alert_id,))
+        row = self._reader.row("alert_pictures", of_alert, (alert_id,))
         return Picture(row["content"], row["content_type"]) if row else None
 
     @transactional
@@ -381,12 +371,12 @@ def _read_lists(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> lis
                 "forecast": None,
             }
         )
-        for row in reader.joined(WATCHES, "gallery_id", more, clauses, values)
+        for row in reader.joined("watches", "gallery_id", more, clauses, values)
     ]
 
 
 def _newest(reader: Reader) -> int:
-    row = reader.row(RECORD, "WHERE name = ?", (NEWEST_ALERT,))
+    row = reader.row("record", "WHERE name = ?", (NEWEST_ALERT,))
     return row["value"] if row else 0
 
 
@@ -423,7 +413,7 @@ def _write(
 ) -> NotedVisit:
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     number = _newest(transaction) + 1
-    transaction.insert(RECORD, {"name": NEWEST_ALERT, "value": number}, instead=True)
+    transaction.insert("record", {"name": NEWEST_ALERT, "value": number}, instead=True)
     now = now_micros()
     made = {
         "number": number,
@@ -432,9 +422,9 @@ def _write(
         "state": "open",
         "created_at": now,
     }
-    transaction.insert(ALERTS, {**made, **values})
+    transaction.insert("alerts", {**made, **values})
     if picture is not None:
-        transaction.insert(ALERT_PICTURES, {"number": number, **asdict(picture)})
+        transaction.insert("alert_pictures", {"number": number, **asdict(picture)})
     dropped = 0
     if values["kind"] != "late":
         dropped = _deliver(transaction, gallery_id, number, now)
@@ -471,7 +461,7 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -
             "next_at": now,
             "created_at": now,
         }
-        transaction.insert(DELIVERIES, delivery)
+        transaction.insert("deliveries", delivery)
     return dropped
 
 
@@ -488,5 +478,5 @@ def _read(reader: Reader, clauses: str, values: Sequence[Any]) -> list[Alert]:
         "LEFT JOIN people USING (person_id) LEFT JOIN alert_pictures USING (number) "
         "WHERE galleries.name IS NOT NULL"
     )
-    rows = reader.joined(ALERTS, "number", more, clauses, values)
+    rows = reader.joined("alerts", "number", more, clauses, values)
     return [Alert.model_validate(row) for row in rows]

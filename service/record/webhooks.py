@@ -13,7 +13,7 @@ from gmn_client.models import Delivery, DeliveryState, NewWebhook
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import DELIVERIES, WEBHOOKS, as_micros, as_moment, now_micros
+from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json
 from service.record.values import new_crop_id
 
@@ -61,7 +61,7 @@ class Webhooks(RecordPart):
             "dropped": 0,
             "created_at": now_micros(),
         }
-        transaction.insert(WEBHOOKS, values)
+        transaction.insert("webhooks", values)
         return _read(transaction)[webhook_id]
 
     def all(self) -> dict[str, StoredWebhook]:
@@ -187,7 +187,7 @@ def _read(reader: Reader) -> dict[str, StoredWebhook]:
         f"SELECT webhook_id, name AS gallery, {counted} 'waiting') AS waiting, "
         f"{counted} 'dead') AS dead FROM webhooks LEFT JOIN galleries USING (gallery_id) WHERE TRUE"
     )
-    rows = reader.joined(WEBHOOKS, "webhook_id", more, "ORDER BY created_at, webhook_id")
+    rows = reader.joined("webhooks", "webhook_id", more, "ORDER BY created_at, webhook_id")
     return {row["webhook_id"]: StoredWebhook.model_validate(row) for row in rows}
 
 
@@ -200,5 +200,5 @@ def _deliveries(reader: Reader, clauses: str, values: list[Any]) -> list[Deliver
         "SELECT delivery_id, alert_id, iif(deliveries.state = 'waiting', next_at, NULL) AS next_at "
         "FROM deliveries JOIN alerts USING (number) WHERE TRUE"
     )
-    rows = reader.joined(DELIVERIES, "delivery_id", more, clauses, values)
+    rows = reader.joined("deliveries", "delivery_id", more, clauses, values)
     return [Delivery.model_validate(row) for row in rows]

@@ -32,7 +32,7 @@ from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
 from service.record import crop_changes
 from service.record.archive import check_archive, open_archive
-from service.record.schema import PEOPLE, as_micros
+from service.record.schema import as_micros
 from service.record.transaction import FILE
 from service.record.values import CropFilter, GallerySettings
 from service.runtime import Runtime
@@ -148,7 +148,7 @@ class Prepared:
             path = snapshot_path(self.runtime, self.gallery, snapshot.snapshot_id)
             check_archive(path)
             with open_archive(path) as reader:
-                people |= {str(row["name"]) for row in reader.rows(PEOPLE)}
+                people |= {str(row["name"]) for row in reader.rows("people")}
         return people
 
     def listed(self):

@@ -15,7 +15,6 @@ from service.record.archive import check_snapshots, describe_snapshot, write_arc
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.recovery import recover
-from service.record.schema import CROPS
 from service.record.values import GallerySettings
 from service.record.verify import Inspection, verify
 from tests.service.gallery.new_crops import (
@@ -176,7 +175,7 @@ def test_a_recovery_takes_over_every_table_but_what_is_made_anew(tmp_path):
 
 def give_vectors(transaction):
     """Give each crop of a filled record a vector, and metadata that can be read."""
-    crops = transaction.rows(CROPS)
+    crops = transaction.rows("crops")
     vectors = {crop["slot"]: (crop["crop_id"], np.ones(4, np.float32)) for crop in crops}
     transaction.change("DELETE FROM checksums")
     transaction.write_vectors(1, 0, vectors)

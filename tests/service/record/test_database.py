@@ -21,7 +21,7 @@ from service.record import database as database_module
 from service.record.database import PRAGMAS, RULES_AT_ONCE, Database, _Work
 from service.record.galleries import next_version
 from service.record.record import Record
-from service.record.schema import FORMAT, RUNTIMES
+from service.record.schema import FORMAT
 from service.record.transaction import FILE, ChangesLost, Reader
 from service.record.vectors import VectorFile
 from tests.service.gallery.new_crops import (
@@ -151,7 +151,7 @@ def _run_at_once(database, *rules):
 
 def _keep_runtime(gallery, name):
     def rule(transaction):
-        transaction.insert(RUNTIMES, {"embedder": name, "choice": name})
+        transaction.insert("runtimes", {"embedder": name, "choice": name})
         transaction.write_vectors(gallery, 0, {7: (name, new_crop(ord(name[0])).vector)})
         next_version(transaction, gallery, "added", [7], next_slot=7)
 
@@ -160,7 +160,7 @@ def _keep_runtime(gallery, name):
 
 def _names(database):
     with database.read() as reader:
-        return [row["embedder"] for row in reader.rows(RUNTIMES, "ORDER BY embedder")]
+        return [row["embedder"] for row in reader.rows("runtimes", "ORDER BY embedder")]
 
 
 def test_a_rule_that_raises_leaves_nothing_and_those_beside_it_land(record, gallery, tmp_path):

@@ -20,7 +20,6 @@ from service.record import people
 from service.record.archive import archived_ids, check_archive, write_archive
 from service.record.replacing import replace_crops
 from service.record.restoring import restore_backup, write_backup
-from service.record.schema import CASE_SEARCHES, REVIEWS, SEARCHES
 from service.record.transaction import FILE, as_values
 from service.record.upgrade import upgrade
 from service.record.verify import verify
@@ -91,13 +90,13 @@ def _people(record, sort):
 def _search(record, query_id):
     of_search = ("WHERE query_id = ?", (query_id,))
     with record.database.read() as reader:
-        search = as_values(reader.row(SEARCHES, *of_search))
-        cases = [case["case_id"] for case in reader.rows(CASE_SEARCHES, *of_search)]
+        search = as_values(reader.row("searches", *of_search))
+        cases = [case["case_id"] for case in reader.rows("case_searches", *of_search)]
         reviews = {
             review["crop_id"]: {
                 name: as_values(review)[name] for name in ("decision", "key_id", "reviewed_at")
             }
-            for review in reader.rows(REVIEWS, *of_search)
+            for review in reader.rows("reviews", *of_search)
         }
     search |= {name: json.loads(search[name]) for name in ("request", "answer", "results")}
     del search["gallery_id"], search["intact"]
