@@ -269,23 +269,6 @@ class Reader:
     def row(self, table: str, clauses: str = "", values: Values = ()) -> sqlite3.Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
 
-    def joined(
-        self, table: str, key: str, more: str, clauses: str, values: Sequence[Any] = ()
-    ) -> list[dict[str, Any]]:
-        """Read rows as in `rows`, and add further columns to each; rows without any are left out.
-
-        Times are returned as datetimes.
-
-        Args:
-            key: column whose value is in both queries.
-            more: query of the further columns and the key, up to its `WHERE …`, to which a
-                condition on the key is added.
-        """
-        rows = self.rows(table, clauses, values)
-        added = self.execute(f"{more} AND {key} IN {AMONG}", [as_json(row[key] for row in rows)])
-        found = {row[key]: row for row in added}
-        return [as_values({**row, **found[row[key]]}) for row in rows if row[key] in found]
-
     def feeds(self, clauses: str = "", values: Values = ()) -> dict[int, Mark]:
         rows = self.rows("feeds", clauses, values)
         return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in rows}

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Json
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_micros, as_moment, now_micros
-from service.record.transaction import Reader, Transaction, all_of
+from service.record.transaction import Reader, Transaction, all_of, as_values
 from service.record.values import Picture, new_crop_id
 
 MOST_ARMED = 100
@@ -39,8 +40,28 @@ DELETE FROM alerts WHERE number IN (
 NEWEST_ALERT = "newest_alert"
 ARMED = "disarmed_at IS NULL"
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
-# A gallery that is being deleted has no name.
-OF_GALLERIES = "gallery_id IN (SELECT gallery_id FROM galleries WHERE name IS NOT NULL)"
+# Columns beside those of `watches` and `alerts`, and their tables. A gallery that is being deleted
+# has no name.
+OF_WATCHES = """,
+name AS gallery, forecast AS promised, coalesce(tracks, 0) AS tracks,
+iif(disarmed_at IS NULL, 'armed', 'disarmed') AS state,
+watches.embedder != galleries.embedder OR watches.restores != galleries.restores AS outdated
+"""
+BESIDE_WATCHES = """
+JOIN galleries USING (gallery_id) LEFT JOIN watch_traffic USING (gallery_id)
+WHERE name IS NOT NULL AND
+"""
+OF_ALERTS = """,
+name AS gallery,
+(SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
+iif(alert_pictures.number, '/v1/alerts/' || alert_id || '/image', NULL) AS image_url,
+'/v1/galleries/' || name || '/crops/' || crop_id || '/image' AS reference_url
+"""
+# The order of the tables is fixed, so that a page is read along an index of `alerts`.
+BESIDE_ALERTS = """
+CROSS JOIN galleries USING (gallery_id) LEFT JOIN alert_pictures USING (number)
+WHERE name IS NOT NULL AND
+"""
 
 
 class ArmedList(Watch):
@@ -52,9 +73,9 @@ class ArmedList(Watch):
     """
 
     gallery_id: int
-    settings: WatchSettings
+    settings: Json[WatchSettings]
     armed_at: datetime
-    promised: Forecast
+    promised: Json[Forecast]
     outdated: bool
     tracks: int
 
@@ -115,7 +136,7 @@ class Watches(RecordPart):
             "key_id": key_id,
         }
         transaction.insert("watches", armed, instead=True)
-        (watch,) = _read_lists(transaction, "WHERE gallery_id = ?", (gallery_id,))
+        (watch,) = _read_lists(transaction, "gallery_id = ?", (gallery_id,))
         return watch
 
     @transactional
@@ -153,7 +174,7 @@ class Watches(RecordPart):
             "WHERE gallery_id = ? AND kind = 'visit' AND created_at >= ?"
         )
         with self._database.read() as reader:
-            for watch in _read_lists(reader, "WHERE gallery_id = ?", (gallery_id,)):
+            for watch in _read_lists(reader, "gallery_id = ?", (gallery_id,)):
                 values = (gallery_id, as_micros(watch.armed_at))
                 counts = reader.execute(counted, values)[0]
                 alerts, confirmed, rejected = counts
@@ -165,8 +186,7 @@ class Watches(RecordPart):
         return None
 
     def armed(self) -> list[ArmedList]:
-        with self._database.read() as reader:
-            return _read_lists(reader, f"WHERE {ARMED} ORDER BY gallery_id")
+        return _read_lists(self._reader, f"{ARMED} ORDER BY gallery_id")
 
     @transactional
     def add_traffic(
@@ -238,7 +258,7 @@ class Watches(RecordPart):
         }
         going_on = _extend(transaction, values, watch.settings.quiet_seconds)
         if going_on is not None:
-            (alert,) = _read(transaction, "WHERE number = ?", (going_on,))
+            (alert,) = _read(transaction, "number = ?", (going_on,))
             return NotedVisit(alert, False)
         before = (
             "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
@@ -279,13 +299,11 @@ class Watches(RecordPart):
         }
         asked, values = all_of(conditions)
         order = "DESC" if after is None else ""
-        rest = f"WHERE {OF_GALLERIES} AND {asked} ORDER BY number {order} LIMIT ?"
-        with self._database.read() as reader:
-            return _read(reader, rest, [*values, limit])
+        condition = f"{asked} ORDER BY number {order} LIMIT ?"
+        return _read(self._reader, condition, [*values, limit])
 
     def alert(self, alert_id: str) -> Alert | None:
-        with self._database.read() as reader:
-            return _read_alert(reader, alert_id)
+        return _read_alert(self._reader, alert_id)
 
     def picture(self, alert_id: str) -> Picture | None:
         of_alert = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
@@ -348,31 +366,15 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
 def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
     """Return a list if it is armed and has not expired."""
     require_entry(reader, gallery_id)
-    watches = _read_lists(reader, f"WHERE gallery_id = ? AND {ARMED}", (gallery_id,))
+    watches = _read_lists(reader, f"gallery_id = ? AND {ARMED}", (gallery_id,))
     now = datetime.now(UTC)
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
 
 
-def _read_lists(reader: Reader, clauses: str, values: Sequence[Any] = ()) -> list[ArmedList]:
-    more = (
-        "SELECT gallery_id, name AS gallery, coalesce(tracks, 0) AS tracks, "
-        "iif(disarmed_at IS NULL, 'armed', 'disarmed') AS state, watches.embedder != "
-        "galleries.embedder OR watches.restores != galleries.restores AS outdated FROM watches "
-        "JOIN galleries USING (gallery_id) LEFT JOIN watch_traffic USING (gallery_id) "
-        "WHERE name IS NOT NULL"
-    )
-    return [
-        ArmedList.model_validate(
-            {
-                **row,
-                "settings": WatchSettings.model_validate_json(row["settings"]),
-                "promised": Forecast.model_validate_json(row["forecast"]),
-                # Only a process that holds the list knows its current forecast.
-                "forecast": None,
-            }
-        )
-        for row in reader.joined("watches", "gallery_id", more, clauses, values)
-    ]
+def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> list[ArmedList]:
+    rows = reader.rows("watches", f"{BESIDE_WATCHES} {condition}", values, OF_WATCHES)
+    # Only a process that holds the list knows its current forecast.
+    return [ArmedList.model_validate(as_values(row) | {"forecast": None}) for row in rows]
 
 
 def _newest(reader: Reader) -> int:
@@ -434,7 +436,7 @@ def _write(
         removed = transaction.change(DELETE_SURPLUS, (count - KEPT_ALERTS,))
         transaction.removes = True
     transaction.note("alerts")
-    (alert,) = _read(transaction, "WHERE number = ?", (number,))
+    (alert,) = _read(transaction, "number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)
 
 
@@ -466,17 +468,9 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -
 
 
 def _read_alert(reader: Reader, alert_id: str) -> Alert | None:
-    return next(iter(_read(reader, "WHERE alert_id = ?", (alert_id,))), None)
+    return next(iter(_read(reader, "alert_id = ?", (alert_id,))), None)
 
 
-def _read(reader: Reader, clauses: str, values: Sequence[Any]) -> list[Alert]:
-    more = (
-        "SELECT number, galleries.name AS gallery, people.name AS identity, "
-        "iif(alert_pictures.number, '/v1/alerts/' || alert_id || '/image', NULL) AS image_url, "
-        "'/v1/galleries/' || galleries.name || '/crops/' || crop_id || '/image' AS reference_url "
-        "FROM alerts JOIN galleries ON galleries.gallery_id = alerts.gallery_id "
-        "LEFT JOIN people USING (person_id) LEFT JOIN alert_pictures USING (number) "
-        "WHERE galleries.name IS NOT NULL"
-    )
-    rows = reader.joined("alerts", "number", more, clauses, values)
-    return [Alert.model_validate(row) for row in rows]
+def _read(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:
+    rows = reader.rows("alerts", f"{BESIDE_ALERTS} {condition}", values, OF_ALERTS)
+    return [Alert.model_validate(as_values(row)) for row in rows]

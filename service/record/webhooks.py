@@ -14,10 +14,17 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_micros, as_moment, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, as_values
 from service.record.values import new_crop_id
 
 MOST_WEBHOOKS = 20
+OF_WEBHOOKS = """,
+name AS gallery,
+(SELECT count(*) FROM deliveries
+    WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'waiting') AS waiting,
+(SELECT count(*) FROM deliveries
+    WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'dead') AS dead
+"""
 
 
 class StoredWebhook(NewWebhook):
@@ -65,8 +72,7 @@ class Webhooks(RecordPart):
         return _read(transaction)[webhook_id]
 
     def all(self) -> dict[str, StoredWebhook]:
-        with self._database.read() as reader:
-            return _read(reader)
+        return _read(self._reader)
 
     @transactional
     def change(
@@ -103,7 +109,7 @@ class Webhooks(RecordPart):
         """
         busy = Counter(under_way.values())
         ready = (
-            "WHERE webhook_id = ? AND state = 'waiting' AND next_at <= ? "
+            "webhook_id = ? AND deliveries.state = 'waiting' AND next_at <= ? "
             f"AND delivery_id NOT IN {AMONG} ORDER BY next_at, delivery_id LIMIT ?"
         )
         later = (
@@ -156,14 +162,14 @@ class Webhooks(RecordPart):
         limit: int,
     ) -> list[Delivery]:
         conditions = {
-            "state = ?": state,
+            "deliveries.state = ?": state,
             "webhook_id = ?": webhook_id,
             "number IN (SELECT number FROM alerts WHERE gallery_id = ?)": gallery_id,
             "delivery_id < ?": before,
         }
         asked, values = all_of(conditions)
-        clauses = f"WHERE {asked} ORDER BY delivery_id DESC LIMIT ?"
-        return _deliveries(self._reader, clauses, [*values, limit])
+        condition = f"{asked} ORDER BY delivery_id DESC LIMIT ?"
+        return _deliveries(self._reader, condition, [*values, limit])
 
     @transactional
     def retry(self, transaction: Transaction, delivery_id: str) -> Delivery | None:
@@ -182,23 +188,22 @@ class Webhooks(RecordPart):
 
 
 def _read(reader: Reader) -> dict[str, StoredWebhook]:
-    counted = "(SELECT count(*) FROM deliveries WHERE webhook_id = webhooks.webhook_id AND state = "
-    more = (
-        f"SELECT webhook_id, name AS gallery, {counted} 'waiting') AS waiting, "
-        f"{counted} 'dead') AS dead FROM webhooks LEFT JOIN galleries USING (gallery_id) WHERE TRUE"
-    )
-    rows = reader.joined("webhooks", "webhook_id", more, "ORDER BY created_at, webhook_id")
-    return {row["webhook_id"]: StoredWebhook.model_validate(row) for row in rows}
+    clauses = "LEFT JOIN galleries USING (gallery_id) ORDER BY webhooks.created_at, webhook_id"
+    rows = reader.rows("webhooks", clauses, (), OF_WEBHOOKS)
+    return {row["webhook_id"]: StoredWebhook.model_validate(as_values(row)) for row in rows}
 
 
 def _delivery(reader: Reader, delivery_id: str) -> Delivery | None:
-    return next(iter(_deliveries(reader, "WHERE delivery_id = ?", [delivery_id])), None)
+    return next(iter(_deliveries(reader, "delivery_id = ?", [delivery_id])), None)
 
 
-def _deliveries(reader: Reader, clauses: str, values: list[Any]) -> list[Delivery]:
-    more = (
-        "SELECT delivery_id, alert_id, iif(deliveries.state = 'waiting', next_at, NULL) AS next_at "
-        "FROM deliveries JOIN alerts USING (number) WHERE TRUE"
-    )
-    rows = reader.joined("deliveries", "delivery_id", more, clauses, values)
-    return [Delivery.model_validate(row) for row in rows]
+def _deliveries(reader: Reader, condition: str, values: list[Any]) -> list[Delivery]:
+    # The order of the tables is fixed, so that a page is read along an index of `deliveries`.
+    clauses = f"CROSS JOIN alerts USING (number) WHERE {condition}"
+    deliveries = []
+    for row in reader.rows("deliveries", clauses, values, ", alert_id"):
+        delivery = as_values(row)
+        if row["state"] != "waiting":
+            delivery["next_at"] = None
+        deliveries.append(Delivery.model_validate(delivery))
+    return deliveries
