@@ -52,8 +52,17 @@ LEFT JOIN people ON people.person_id = crops.person_id
 """
 OF_SEARCHES = """,
 '/v1/galleries/' || galleries.name AS gallery_url,
-crops.crop_id AS best_id,
-people.name AS best_identity,
+request ->> '$.purpose' AS purpose,
+answer ->> '$.verdict' AS verdict,
+json_array_length(results) AS count,
+iif(crops.crop_id IS NULL, NULL, json_object(
+    'crop_id', crops.crop_id,
+    'identity', people.name,
+    'probability', results -> '$[0][3]',
+    'image_url', '/v1/galleries/' || galleries.name || '/crops/' || crops.crop_id || '/image'
+)) AS best,
+iif(searches.content_type IS NULL, NULL,
+    '/v1/galleries/' || galleries.name || '/queries/' || query_id || '/image') AS image_url,
 (SELECT json_group_array(case_id) FROM (
     SELECT case_id FROM case_searches WHERE case_searches.query_id = searches.query_id
     ORDER BY added_at
@@ -464,25 +473,9 @@ def _read_searches(
     searches = []
     for row in reader.rows("searches", clauses, (as_json(query_ids),), OF_SEARCHES):
         search = as_values(row)
-        for name in ("request", "answer", "results", "case_ids"):
-            search[name] = from_json(search[name])
-        url = f"{search['gallery_url']}/queries/{search['query_id']}/image"
-        best = None
-        if search["best_id"]:
-            best = {
-                "crop_id": search["best_id"],
-                "identity": search["best_identity"],
-                "probability": search["results"][0][3],
-                "image_url": f"{search['gallery_url']}/crops/{search['best_id']}/image",
-            }
-        search |= {
-            "expires_at": None if search["case_ids"] else search["created_at"] + kept_for,
-            "purpose": search["request"].get("purpose"),
-            "verdict": search["answer"].get("verdict"),
-            "count": len(search["results"]),
-            "best": best,
-            "image_url": url if search["content_type"] else None,
-        }
+        for name in ("request", "answer", "results", "best", "case_ids"):
+            search[name] = from_json(search[name] or "null")
+        search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
         searches.append(search)
     return searches
 

@@ -30,8 +30,11 @@ Place = tuple[float, str, str]
 PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 # Number of galleries whose order by crops or time is cached, with all names.
 HELD_ORDERS = 2
-NAMES_AT_ONCE = 500
 MERGES_KEPT_FOR = timedelta(days=30)
+BY_NAME = (
+    "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) AND instr(casefold(name), ?) "
+    "ORDER BY sort_key, name LIMIT ?"
+)
 OF_PERSON = "WHERE crops.gallery_id = ? AND crops.person_id = ? ORDER BY slot"
 OF_MERGE = (
     "WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN "
@@ -89,7 +92,9 @@ class People(RecordPart):
         wanted = query.casefold()
         with self._database.read() as reader:
             if sort == "name":
-                places = _find_names(reader, gallery_id, start, limit + 1, wanted)
+                after = start[1:] if start else ("", "")
+                rows = reader.rows("people", BY_NAME, (gallery_id, *after, wanted, limit + 1))
+                places = [(0.0, row["sort_key"], row["name"]) for row in rows]
             else:
                 entry = read_entry(reader, gallery_id)
                 ordered = self._sorted(gallery_id, sort, entry.version if entry else 0)
@@ -288,24 +293,6 @@ class Groups(RecordPart):
                 results.append({"crop_ids": crop_ids, "cohesion": mean})
         fields = {"gallery_version": grouping["version"], "results": results}
         return CropGroups.model_validate(grouping | fields)
-
-
-def _find_names(
-    reader: Reader, gallery_id: int, start: Place | None, limit: int, wanted: str
-) -> list[Place]:
-    matching: list[Place] = []
-    after = start[1:] if start else ("", "")
-    clauses = (
-        "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) ORDER BY sort_key, name "
-        f"LIMIT {NAMES_AT_ONCE}"
-    )
-    while rows := reader.rows("people", clauses, (gallery_id, *after)):
-        places = [(0.0, row["sort_key"], row["name"]) for row in rows]
-        matching += [place for place in places if wanted in place[2].casefold()]
-        if len(matching) >= limit:
-            break
-        after = places[-1][1:]
-    return matching[:limit]
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:

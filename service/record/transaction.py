@@ -212,6 +212,7 @@ class Source:
             self._connections.append(connection)
         connection.row_factory = sqlite3.Row
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
         # A statement over a large gallery may run for minutes, which looks like a hanging disk.
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
         return connection
