@@ -30,15 +30,15 @@ from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.keys import API_KEY
 from service.record.record import Record
 from service.record.restoring import new_data_directory
-from service.record.schema import as_micros
+from service.record.schema import TABLES, as_micros
 from service.record.transaction import Transaction, batches
 from service.record.values import ArchivedCrop, GalleryRecord
 
 log = logging.getLogger(__name__)
 CROPS_AT_ONCE = 200
 SEARCHES_AT_ONCE = 50
-KEPT_AS_THEY_ARE = ("query_id", "key_id", "crop_id", "content_type")
-KEPT_AS_JSON = ("request", "answer", "results")
+# Columns with these ends contain times.
+TIMES = ("_at", "until")
 VECTOR_SUFFIX = ".f32"
 SEARCH_BY_HASH = "search of"
 
@@ -117,55 +117,38 @@ class _Upgrade:
             values["group_secret"] = bytes.fromhex(secret)
         if self.old.json("api key changes") is not None:
             values["keys_asked_for"] = 1
-        rows = [{"name": name, "value": values[name]} for name in values]
+        rows = [{"name": name, "value": value} for name, value in values.items()]
         runtimes = [
             {"embedder": embedder, "choice": choice}
             for embedder, choice in self.old.named("runtime")
         ]
-        self._write(lambda transaction: transaction.insert("record", *rows, instead=True))
-        self._write(Transaction.insert, "runtimes", *runtimes)
+        self._write(_insert, "record", *rows)
+        self._write(_insert, "runtimes", *runtimes)
 
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
-        gallery_id = entry.gallery_id
-        tombstones = [
-            {"gallery_id": gallery_id, "crop_id": crop_id, "removed_at": _micros(moment)}
-            for crop_id, moment in self.old.named("tombstone", gallery_id)
-        ]
-        transaction.insert("tombstones", *tombstones)
-        requests = [
-            {
-                "gallery_id": gallery_id,
-                "key": name,
-                "digest": answer.pop("digest"),
-                "happened_at": _micros(answer.pop("happened_at")),
-                "answer": to_json(answer).decode(),
-            }
-            for name, answer in self.old.named("request", gallery_id)
-        ]
-        transaction.insert("requests", *requests)
+        of_gallery = {"gallery_id": entry.gallery_id}
+        for crop_id, moment in self.old.named("tombstone", entry.gallery_id):
+            tombstone = {**of_gallery, "crop_id": crop_id, "removed_at": moment}
+            _insert(transaction, "tombstones", tombstone)
+        for name, answer in self.old.named("request", entry.gallery_id):
+            request = {**of_gallery, "key": name}
+            request |= {column: answer.pop(column) for column in ("digest", "happened_at")}
+            _insert(transaction, "requests", {**request, "answer": answer})
         statement = "SELECT name, person_id FROM people WHERE gallery_id = ?"
-        people = dict(transaction.tuples(statement, (gallery_id,)))
-        for merge_id, merge in self.old.named("merge", gallery_id):
+        people = dict(transaction.tuples(statement, (entry.gallery_id,)))
+        for merge_id, merge in self.old.named("merge", entry.gallery_id):
             # If nobody has that name, there is nothing to undo.
             if merge["into"] in people:
-                self._add_merge(transaction, gallery_id, merge_id, merge, people[merge["into"]])
-        strays = [
-            {"gallery_id": gallery_id, "name": name, "until": _micros(moment)}
-            for name, moment in self.old.named("stray", gallery_id)
-            if not name.endswith(VECTOR_SUFFIX)
-        ]
-        transaction.insert("stray_pictures", *strays, instead=True)
-
-    def _add_merge(
-        self, transaction: Transaction, gallery_id: int, merge_id: str, merge: Any, into: int
-    ) -> None:
-        values = {name: merge[name] for name in ("identity", "crops", "version")}
-        values |= {"merge_id": merge_id, "gallery_id": gallery_id, "into_person": into}
-        transaction.insert("merges", values | {"merged_at": _micros(merge["merged_at"])})
-        parts = self.old.named("merged crops", gallery_id, merge_id)
-        ids = {crop_id for _, crop_ids in parts for crop_id in crop_ids}
-        merged = [{"merge_id": merge_id, "crop_id": crop_id} for crop_id in ids]
-        transaction.insert("merged_crops", *merged)
+                merge |= {**of_gallery, "merge_id": merge_id, "into_person": people[merge["into"]]}
+                _insert(transaction, "merges", merge)
+                parts = self.old.named("merged crops", entry.gallery_id, merge_id)
+                crop_ids = [crop_id for _, part in parts for crop_id in part]
+                merged = [{"merge_id": merge_id, "crop_id": crop_id} for crop_id in crop_ids]
+                _insert(transaction, "merged_crops", *merged)
+        for name, moment in self.old.named("stray", entry.gallery_id):
+            if not name.endswith(VECTOR_SUFFIX):
+                stray = {**of_gallery, "name": name, "until": moment}
+                _insert(transaction, "stray_pictures", stray)
 
     def _write_desk(self, gallery_id: int) -> None:
         for entries in batches(self.old.named("kept query", gallery_id), SEARCHES_AT_ONCE):
@@ -178,16 +161,13 @@ class _Upgrade:
     ) -> None:
         for search in searches:
             query_id = search["query_id"]
-            row = {name: search.get(name) for name in KEPT_AS_THEY_ARE}
-            row |= {name: to_json(search[name]).decode() for name in KEPT_AS_JSON}
-            row |= {"gallery_id": gallery_id, "created_at": _micros(search["created_at"])}
-            transaction.insert("searches", row)
+            _insert(transaction, "searches", {**search, "gallery_id": gallery_id})
             picture = self.old.body("kept picture", gallery_id, query_id, looked_up=True)
             if picture is not None:
-                transaction.insert("search_pictures", {"query_id": query_id, "content": picture})
+                _insert(transaction, "search_pictures", {"query_id": query_id, "content": picture})
             for crop_id, review in search.get("reviews", {}).items():
-                values = {**review, "reviewed_at": _micros(review["reviewed_at"])}
-                transaction.insert("reviews", {"query_id": query_id, "crop_id": crop_id, **values})
+                place = {"query_id": query_id, "crop_id": crop_id}
+                _insert(transaction, "reviews", review | place)
             find_identifying(transaction, query_id)
 
     def _add_calibrations(self, transaction: Transaction, gallery_id: int) -> None:
@@ -196,21 +176,20 @@ class _Upgrade:
             subject: counts["next"] for subject, counts in self.old.named("searches", gallery_id)
         }
         for subject in published.keys() | counted.keys():
-            calibration = published.get(subject, {"version": 0, "body": None})
-            values = {"gallery_id": gallery_id, "subject": subject}
-            values |= {"version": calibration["version"], "body": calibration["body"]}
-            transaction.insert("calibrations", values | {"searches": counted.get(subject, 0)})
+            of_subject = {"gallery_id": gallery_id, "subject": subject}
+            calibration = published.get(subject, {"version": 0})
+            calibration |= {**of_subject, "searches": counted.get(subject, 0)}
+            _insert(transaction, "calibrations", calibration)
             prefix = key(SEARCH_BY_HASH, gallery_id, subject)
             for number, body in self.old.below("search", gallery_id, subject):
                 end = body.index(END, len(prefix)) + 1
                 search = {
-                    "gallery_id": gallery_id,
-                    "subject": subject,
+                    **of_subject,
                     "number": int(number, 16),
                     "name": body[len(prefix) : end - 1].decode(),
                     "body": body[end:],
                 }
-                transaction.insert("calibration_searches", search)
+                _insert(transaction, "calibration_searches", search)
 
     def _write_snapshots(self, entry: GalleryRecord, upgraded: Upgraded) -> None:
         for _, body in self.old.below("snapshot", entry.gallery_id):
@@ -267,23 +246,27 @@ def _gallery_values(entry: GalleryRecord) -> dict[str, Any]:
 
 
 def _add_case(transaction: Transaction, gallery_id: int, case: dict[str, Any]) -> None:
-    case_id = case["case_id"]
-    values = {name: case[name] for name in ("case_id", "name", "notes", "key_id")}
-    values |= {name: _micros(case[name]) for name in ("created_at", "changed_at")}
-    transaction.insert("cases", {"gallery_id": gallery_id, **values})
+    of_case = {"case_id": case["case_id"]}
+    _insert(transaction, "cases", {**case, "gallery_id": gallery_id})
     stored_ids = set(transaction.column("SELECT query_id FROM searches"))
-    entries = [
-        {"case_id": case_id, "query_id": query_id, "added_at": _micros(added_at), "note": note}
-        for query_id, (added_at, note) in case.get("queries", {}).items()
-        if query_id in stored_ids
-    ]
-    transaction.insert("case_searches", *entries)
-    deleted = [
-        {"case_id": case_id, "day": day, "searches": searches}
-        for day, searches in case.get("deleted_searches", {}).items()
-    ]
-    transaction.insert("case_deletions", *deleted)
+    for query_id, (added_at, note) in case.get("queries", {}).items():
+        if query_id in stored_ids:
+            search = {"query_id": query_id, "added_at": added_at, "note": note}
+            _insert(transaction, "case_searches", of_case | search)
+    for day, searches in case.get("deleted_searches", {}).items():
+        _insert(transaction, "case_deletions", {**of_case, "day": day, "searches": searches})
 
 
-def _micros(moment: str) -> int:
-    return as_micros(datetime.fromisoformat(moment))
+def _insert(transaction: Transaction, table: str, *entries: Mapping[str, Any]) -> None:
+    """Insert entries of an old record by the columns of a table, without their other fields."""
+    rows = [
+        {name: _column(name, entry.get(name)) for name in TABLES[table].columns}
+        for entry in entries
+    ]
+    transaction.insert(table, *rows, instead=True)
+
+
+def _column(name: str, value: Any) -> Any:
+    if isinstance(value, str) and name.endswith(TIMES):
+        return as_micros(datetime.fromisoformat(value))
+    return to_json(value).decode() if isinstance(value, dict | list) else value
