@@ -12,7 +12,6 @@ from pydantic_core import from_json, to_json
 from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
-from service.record.keys import revoke_keys_of
 from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import AMONG, ChangeKind, Reader, Transaction, as_json
 from service.record.values import GalleryRecord, GallerySettings
@@ -79,7 +78,7 @@ class Galleries(RecordPart):
             "restores": 0,
         }
         add_gallery(transaction, EMPTY | values)
-        transaction.note("gallery_created", number)
+        transaction.note("gallery_created")
         return require_entry(transaction, number)
 
     @transactional
@@ -138,7 +137,8 @@ class Galleries(RecordPart):
         transaction.deleted.append(deleted_name(entry))
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
-        revoke_keys_of(transaction, entry.name)
+        # They must not open a later gallery of that name.
+        transaction.change("DELETE FROM api_keys WHERE gallery = ?", (entry.name,))
         transaction.change("DELETE FROM remote_indexes WHERE gallery_id = ?", (gallery_id,))
         snapshots = transaction.rows("snapshots", "WHERE gallery_id = ?", (gallery_id,))
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
@@ -148,7 +148,8 @@ class Galleries(RecordPart):
         paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
         paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
         transaction.insert("unneeded_files", *({"path": path} for path in paths), instead=True)
-        transaction.note("gallery_deleted", gallery_id, entry.version)
+        transaction.note("gallery_deleted")
+        transaction.marks[gallery_id] = None
         return entry.crops
 
     @transactional

@@ -150,7 +150,6 @@ class Jobs(RecordPart):
             raise UnknownJob(job_id)
         if job.finished:
             return job
-        transaction.note("jobs", job.gallery_id)
         state = "cancelled" if job.state == "queued" else job.state
         return _change(transaction, job, state=state, cancelling=True)
 

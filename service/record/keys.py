@@ -140,7 +140,6 @@ class Keys(RecordPart):
             (api_key.key_id, api_key.gallery, to_json(api_key).decode()),
         )
         transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
-        transaction.note("keys")
 
     @transactional
     def revoke(
@@ -162,15 +161,7 @@ class Keys(RecordPart):
         elif not remaining:
             transaction.change("DELETE FROM record WHERE name = ?", (ASKED_FOR,))
         transaction.removes = True
-        transaction.note("keys")
         return True
-
-
-def revoke_keys_of(transaction: Transaction, gallery: str) -> None:
-    """Delete the keys of a deleted gallery, so that they do not open a later one of that name."""
-    if transaction.change("DELETE FROM api_keys WHERE gallery = ?", (gallery,)):
-        transaction.removes = True
-        transaction.note("keys")
 
 
 def _read_keys(reader: Reader) -> list[ApiKey]:

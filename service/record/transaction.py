@@ -35,9 +35,8 @@ UNREADABLE = ("could not decode", "user-defined function raised", "malformed jso
 # A follower that falls further behind must read everything again.
 KEPT_CHANGES = 100_000
 TRIM_EVERY = 1000
-# Feed of everything outside galleries: jobs, keys, and the list of galleries.
+# Feed of the list of galleries and of alerts.
 ALL_GALLERIES = 0
-OF_ALL_GALLERIES = ("gallery_created", "gallery_deleted", "jobs", "keys", "alerts")
 Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
@@ -48,8 +47,6 @@ ChangeKind = Literal[
     "removed",
     "relabelled",
     "replaced",
-    "jobs",
-    "keys",
     "alerts",
 ]
 
@@ -69,7 +66,6 @@ class Change:
         sequence: number in the gallery's feed.
         kind: what happened. `replaced` is a restore or reindex, after which every crop must be
             read again. `gallery_changed` is a change of settings, embedder or staged vectors.
-        gallery_id: the gallery; 0 for none.
         version: version of the gallery after the change.
         row_ids: slots of the changed crops, which may since have changed again or been removed;
             for `replaced`, slots of the removed crops.
@@ -78,7 +74,6 @@ class Change:
 
     sequence: int
     kind: ChangeKind
-    gallery_id: int
     version: int
     row_ids: tuple[int, ...] = ()
     token: bytes = b""
@@ -284,16 +279,12 @@ class Reader:
         rows = self.rows("changes", clauses, (gallery_id, after.seq, limit + 1))
         if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
             raise ChangesLost(f"gallery {gallery_id} has another history than the followed one")
-        changes = []
-        for row in rows[1:]:
-            number = gallery_id
-            slots = tuple(slots_of(row["slots"]))
-            if gallery_id == ALL_GALLERIES:
-                (number,) = slots
-                slots = ()
-            place = (number, row["version"], slots, row["token"])
-            changes.append(Change(row["seq"], row["kind"], *place))
-        return changes
+        return [
+            Change(
+                row["seq"], row["kind"], row["version"], tuple(slots_of(row["slots"])), row["token"]
+            )
+            for row in rows[1:]
+        ]
 
     def removed_slots(self, gallery_id: int, after: Mark) -> list[int]:
         """Return the slots of the crops that changes of a gallery after `after` have removed."""
@@ -351,31 +342,28 @@ class Transaction(Reader):
     def begin_feed(self, gallery_id: int) -> None:
         """Start the feed of a gallery with a first change for followers to refer to."""
         self.insert("feeds", {"gallery_id": gallery_id, "seq": -1, "token": b""})
-        self._append(gallery_id, "gallery_created", 0, ())
+        self.note("gallery_created", gallery_id)
 
     def note(
-        self, kind: ChangeKind, gallery_id: int = 0, version: int = 0, rows: Iterable[int] = ()
+        self,
+        kind: ChangeKind,
+        gallery_id: int = ALL_GALLERIES,
+        version: int = 0,
+        rows: Iterable[int] = (),
     ) -> None:
         """Announce a change of a gallery, with the slots of its crops, to the followers."""
-        if kind in OF_ALL_GALLERIES:
-            # The feed of all galleries stores the gallery in place of slots.
-            self._append(ALL_GALLERIES, kind, version, (gallery_id,))
-        else:
-            self._append(gallery_id, kind, version, rows)
-        if kind == "gallery_deleted":
-            self.marks[gallery_id] = None
-
-    def _append(self, feed: int, kind: ChangeKind, version: int, slots: Iterable[int]) -> None:
-        last = self.marks.get(feed) or self.feeds("WHERE gallery_id = ?", (feed,)).get(feed)
+        last = self.marks.get(gallery_id)
         if last is None:
-            raise self.database.damage(f"the feed of gallery {feed} is missing")
+            last = self.feeds("WHERE gallery_id = ?", (gallery_id,)).get(gallery_id)
+        if last is None:
+            raise self.database.damage(f"the feed of gallery {gallery_id} is missing")
         seq = last.seq + 1
         token = secrets.token_bytes(TOKEN_BYTES)
-        row = {"gallery_id": feed, "seq": seq, "token": token}
-        self.insert("changes", row | {"kind": kind, "version": version, "slots": as_ranges(slots)})
-        self.marks[feed] = Mark(seq, token)
+        row = {"gallery_id": gallery_id, "seq": seq, "token": token}
+        self.insert("changes", row | {"kind": kind, "version": version, "slots": as_ranges(rows)})
+        self.marks[gallery_id] = Mark(seq, token)
         if seq and seq % TRIM_EVERY == 0:
-            old = (feed, seq - KEPT_CHANGES)
+            old = (gallery_id, seq - KEPT_CHANGES)
             self.change("DELETE FROM changes WHERE gallery_id = ? AND seq <= ?", old)
 
     def end_feeds(self) -> dict[int, Mark]:
