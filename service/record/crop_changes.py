@@ -325,14 +325,10 @@ def _insert_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[St
 
 
 def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
-    person_id = None if crop.identity is None else people[crop.identity]
-    place = {"gallery_id": gallery_id, "slot": crop.row_id, "person_id": person_id}
-    return place | columns_of(crop)
-
-
-def columns_of(crop: StoredCrop) -> dict[str, Any]:
-    """Return the column values of a crop, except for its gallery, slot and person."""
     return {
+        "gallery_id": gallery_id,
+        "slot": crop.row_id,
+        "person_id": None if crop.identity is None else people[crop.identity],
         "crop_id": crop.crop_id,
         "camera": crop.camera,
         "captured_at": as_micros(crop.captured_at),

@@ -185,11 +185,9 @@ class Runtimes(RecordPart):
 
     @transactional
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
-        row = transaction.row("runtimes", "WHERE embedder = ?", (embedder,))
-        if row:
-            return str(row["choice"])
-        transaction.insert("runtimes", {"embedder": embedder, "choice": choice})
-        return choice
+        statement = "INSERT INTO runtimes (embedder, choice) VALUES (?, ?) ON CONFLICT DO NOTHING"
+        transaction.change(statement, (embedder, choice))
+        return str(transaction.rows("runtimes", "WHERE embedder = ?", (embedder,))[0]["choice"])
 
     @transactional
     def forget(self, transaction: Transaction) -> int:

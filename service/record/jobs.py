@@ -45,7 +45,6 @@ class Job:
         progress: progress in the job's own terms, as JSON; replaced as a whole.
         problems: number of items that had a problem.
         cancelling: a client has cancelled the job.
-        worker: not used any more.
         detail: why it failed, or a remark on its outcome.
         key_id: the API key that created it; None if an older version did.
     """
@@ -60,7 +59,6 @@ class Job:
     progress: dict[str, Any] = field(default_factory=dict)
     problems: int = 0
     cancelling: bool = False
-    worker: str | None = None
     detail: str | None = None
     key_id: str | None = None
 
@@ -199,10 +197,10 @@ class Jobs(RecordPart):
         return _open(self._reader)
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
-        candidates = (
-            job for job in self.open() if (job.gallery_id, job.kind) == (gallery_id, kind)
-        )
-        return next(candidates, None)
+        for job in self.open():
+            if (job.gallery_id, job.kind) == (gallery_id, kind):
+                return job
+        return None
 
 
 def _open(reader: Reader) -> list[Job]:
@@ -221,7 +219,8 @@ def _as_job(row: sqlite3.Row) -> Job:
 
 
 def job_values(job: Job) -> dict[str, Any]:
-    values = {name: getattr(job, name) for name in TABLES["jobs"].columns}
+    # The column `worker` is not used any more.
+    values = {name: getattr(job, name, None) for name in TABLES["jobs"].columns}
     for name in ("parameters", "progress"):
         values[name] = to_json(values[name]).decode()
     for name in ("created_at", "updated_at"):

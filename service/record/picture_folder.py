@@ -136,9 +136,7 @@ class PictureFolder:
 
     def _put(self, gallery_id: int, name: str, content: bytes) -> None:
         path = self._path(gallery_id, name)
-        # A restore keeps pictures of shown crops again; a crash must not leave these torn.
-        if not self._local or self.get(gallery_id, name) != content:
-            self._files.pipe_file(path, content)
+        self._files.pipe_file(path, content)
         if self._local:
             sync(Path(path))
 
@@ -154,8 +152,6 @@ class PictureFolder:
     def _each(
         self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
     ) -> list[Result]:
-        if len(arguments) < 2:
-            return [call(*given) for given in arguments]
         calls = [self._transfers.submit(call, *given) for given in arguments]
         return [under_way.result() for under_way in calls]
 

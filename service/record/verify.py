@@ -20,6 +20,7 @@ from service.record.vectors import Vector, vector_crc
 
 ROWS_AT_ONCE = 500
 PAGE_PROBLEMS = 20
+PRIMARY_KEY = "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk"
 # How the counts in a gallery's row follow from its crops.
 COUNTED = {
     "crops": "count(*)",
@@ -119,7 +120,10 @@ class Inspection:
         last_key: list[Any] = []
         for direction in ("ASC", "DESC"):
             try:
-                key = self._primary_key(table) if TABLES[table].without_rowid else ["rowid"]
+                key = ["rowid"]
+                if TABLES[table].without_rowid:
+                    of_key = self._connection.execute(PRIMARY_KEY, (table,))
+                    key = [name for (name,) in of_key]
                 order = ", ".join(f"{name} {direction}" for name in key)
                 columns = ", ".join([*names, "crc", *key])
                 statement = f"SELECT {columns} FROM {table} ORDER BY {order}"
@@ -218,11 +222,6 @@ class Inspection:
     def _note_row(self, table: str, values: Values) -> None:
         subject = f"crop {values['crop_id']}" if table == "crops" else f"a row of {table}"
         self.found.note(values.get("gallery_id"), f"{subject} is not what was written")
-
-    def _primary_key(self, table: str) -> list[str]:
-        columns = self._connection.execute(f"PRAGMA table_info({table})").fetchall()
-        columns_of_key = sorted((row["pk"], row["name"]) for row in columns if row["pk"])
-        return [name for _, name in columns_of_key]
 
     def _require_format(self) -> None:
         path = self._stored.path
