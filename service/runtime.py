@@ -30,8 +30,8 @@ from service.ops.failpoints import failpoint
 from service.ops.metrics import Metrics
 from service.ops.shared import KeyRates, SharedRedis
 from service.ops.threads import BlockingPools, HealthCheck, Watchdog
+from service.record.files import PictureFolder
 from service.record.keys import ApiKey
-from service.record.picture_folder import PictureFolder
 from service.record.record import Record
 from service.record.transaction import FILE
 from service.search.calibration import GalleryCalibrations

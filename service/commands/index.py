@@ -24,7 +24,7 @@ from service.commands.store import open_record
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter
-    from service.record.collections import IndexState
+    from service.record.galleries import IndexState
     from service.record.record import Record
     from service.record.values import GalleryRecord
 

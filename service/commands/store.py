@@ -27,9 +27,8 @@ from service.commands.common import (
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
-    from service.record.reading import StoredRecord
     from service.record.record import Record
-    from service.record.verify import RecordFound
+    from service.record.verify import RecordFound, StoredRecord
 
 DAMAGE_SHOWN = 5
 DELETIONS = ("delete_crop", "delete_crops")
@@ -61,8 +60,8 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
 
 def open_database(data_dir: Path) -> StoredRecord | None:
     """Open a record for reading, also beside a running service; None if there is none yet."""
-    from service.record.reading import StoredRecord
     from service.record.transaction import FILE
+    from service.record.verify import StoredRecord
 
     return StoredRecord(data_dir) if (data_dir / FILE).is_file() else None
 

@@ -12,7 +12,7 @@ from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import snapshot_name
 from service.record.archive import archived_ids
-from service.record.picture_folder import PictureFolder
+from service.record.files import PictureFolder
 from service.record.transaction import batches
 from service.record.values import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime

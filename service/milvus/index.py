@@ -22,7 +22,7 @@ from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField
 from service.milvus.rows import LARGEST_LIMIT, TOO_SLOW, Codes, Hit
 from service.milvus.writing import is_current
 from service.ops.threads import MonitoredThreadPool
-from service.record.collections import IndexState
+from service.record.galleries import IndexState
 from service.record.record import Record
 from service.search.candidates import Candidates, best_candidates, mean_direction
 from service.search.filters import EVERY_CROP, Filter

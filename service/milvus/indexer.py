@@ -25,7 +25,7 @@ from service.errors import (
 from service.milvus.writing import CollectionWriter, Outdated, is_current
 from service.ops.data_directory import hold
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
-from service.record.collections import IndexState
+from service.record.galleries import IndexState
 from service.record.marks import Mark
 from service.record.transaction import ALL_GALLERIES, Change, ChangesLost, Reader
 from service.record.values import GalleryRecord

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from service.errors import IndexUnavailable
 from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes
 from service.ops.threads import heartbeat
-from service.record.collections import IndexState
+from service.record.galleries import IndexState
 from service.record.record import Record
 from service.record.values import GalleryRecord
 

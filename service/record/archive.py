@@ -28,12 +28,11 @@ from service.record.crops import Crops
 from service.record.database import Database
 from service.record.galleries import require_entry
 from service.record.marks import Mark
-from service.record.reading import StoredRecord
+from service.record.replacing import end_staging
 from service.record.schema import TABLES
-from service.record.staged import end_staging
 from service.record.transaction import AMONG, FILE, Reader, Transaction, as_json, batches
 from service.record.vectors import VectorFiles
-from service.record.verify import verify
+from service.record.verify import StoredRecord, verify
 
 ROWS_AT_ONCE = 500
 OF_SNAPSHOT = ("feeds", "galleries", "people", "crops", "tracks", "checksums", "pictures")

@@ -12,7 +12,6 @@ from pydantic_core import to_json
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
 from service.errors import NeedsReindex, UnknownCrop
 from service.ops.failpoints import failpoint
-from service.record.best_crops import choose_best
 from service.record.crop_changes import (
     change_embedder,
     find_request,
@@ -37,6 +36,7 @@ from service.record.crop_rows import (
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.schema import as_micros
+from service.record.tracks import choose_best
 from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
     ArchivedCrop,

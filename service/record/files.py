@@ -1,4 +1,4 @@
-"""Files beside the record: snapshots, unneeded files, and pictures kept outside.
+"""Files beside the record: snapshots, unneeded files, and pictures kept in a folder or a bucket.
 
 A file is noted in the commit that makes it useless, or before it is written if no row refers to it
 yet. A file with neither a note nor a row may belong to another record and is never removed.
@@ -6,11 +6,22 @@ yet. A file with neither a note nor a row may belong to another record and is ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from gmn_client.models import Snapshot
-from service.ops.data_directory import snapshot_name
+from model.problems import InputProblem
+from service.errors import RecordUnavailable, StorageFailed
+from service.ops.data_directory import make_folder, snapshot_name, sync
+from service.ops.threads import MonitoredThreadPool
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_micros
@@ -107,3 +118,145 @@ def note_strays(
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
     delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN {AMONG}"
     transaction.change(delete, (gallery_id, as_json(names)))
+
+
+PICTURE_THREADS = 4
+WAITING_CALLS = 64
+# Upper bound on simultaneous transfers of all calls; a bucket has a high latency per file.
+TRANSFERS = 32
+# A slower call is answered with 503; its thread may keep hanging.
+ANSWERS_WITHIN_SECONDS = 30.0
+# Once all threads have hung for this long, further calls fail at once.
+STUCK_SECONDS = 5.0
+Result = TypeVar("Result")
+
+
+class PictureThreads(MonitoredThreadPool):
+    """Threads that call a store of pictures; a hanging store fails only its callers.
+
+    The process is not restarted, because a new one could not reach the store either.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(PICTURE_THREADS, name, math.inf)
+
+    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Queue a call; raises `RecordUnavailable` if too many wait or all threads hang."""
+        if self._work_queue.qsize() >= WAITING_CALLS or self.stuck(STUCK_SECONDS):
+            raise RecordUnavailable("too many calls wait for the store of images, GMN_IMAGES_URL")
+        return super().submit(call, *args, **kwargs)
+
+    async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+        """Run a call; raises `RecordUnavailable` if it does not finish in time."""
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_SECONDS):
+                return await super().run(call, *args, **kwargs)
+        except TimeoutError as error:
+            raise RecordUnavailable(
+                "the store of images, GMN_IMAGES_URL, does not answer"
+            ) from error
+
+
+class PictureFolder:
+    """Pictures as files `GALLERY/CROP` in a folder.
+
+    Attributes:
+        views, changes: threads that run the methods, all of which block.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open the folder of an fsspec URL, creating it if it is missing.
+
+        Raises:
+            InputProblem: the file system is unknown, not installed or unreachable.
+        """
+        self._url = url
+        self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
+        self._transfers = MonitoredThreadPool(TRANSFERS, "image transfers")
+        try:
+            files, root = fsspec.core.url_to_fs(url)
+            self._local = isinstance(files, LocalFileSystem)
+            if self._local:
+                make_folder(Path(root))
+            else:
+                files.makedirs(root, exist_ok=True)
+        except (ImportError, ValueError, OSError) as error:
+            raise InputProblem(
+                f"GMN_IMAGES_URL={url}: cannot be used ({error}); name a folder such as "
+                "file:///srv/crops, or install the package of its file system"
+            ) from error
+        self._files: Any = files
+        self._root = root
+
+    @property
+    def hangs(self) -> bool:
+        return bool(self.views._under_way or self.changes._under_way)
+
+    def close(self) -> None:
+        for threads in (self.views, self.changes, self._transfers):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def put(self, gallery_id: int, contents: Mapping[str, bytes]) -> None:
+        """Write files, synced on a local disk; raises `StorageFailed` on any error."""
+        folder = Path(self._root) / str(gallery_id)
+        try:
+            if self._local:
+                make_folder(folder)
+            self._each(self._put, [(gallery_id, *file) for file in contents.items()])
+            if self._local:
+                sync(folder)
+        # Clients of object stores raise their own exceptions.
+        except Exception as error:
+            raise StorageFailed(
+                f"an image could not be kept at {self._url} ({error}); nothing was stored, fix "
+                "that and send the request again"
+            ) from error
+
+    def get(self, gallery_id: int, name: str) -> bytes | None:
+        """Read a file, or None if missing; raises `RecordUnavailable` if the store fails."""
+        try:
+            content: bytes = self._files.cat_file(self._path(gallery_id, name))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise RecordUnavailable(
+                f"{self._url}, where images are kept, does not answer ({error})"
+            ) from error
+        return content
+
+    def remove(self, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
+        """Remove files, durably on a local disk; missing files are no error.
+
+        Returns:
+            The errors of files that could not be removed, by name.
+        """
+        errors = self._each(self._remove, [(gallery_id, name) for name in names])
+        failed = {name: why for name, why in zip(names, errors, strict=True) if why is not None}
+        folder = Path(self._root) / str(gallery_id)
+        if self._local and folder.is_dir():
+            sync(folder)
+        return failed
+
+    def _put(self, gallery_id: int, name: str, content: bytes) -> None:
+        path = self._path(gallery_id, name)
+        self._files.pipe_file(path, content)
+        if self._local:
+            sync(Path(path))
+
+    def _remove(self, gallery_id: int, name: str) -> Exception | None:
+        try:
+            self._files.rm_file(self._path(gallery_id, name))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            return error
+        return None
+
+    def _each(
+        self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
+    ) -> list[Result]:
+        calls = [self._transfers.submit(call, *given) for given in arguments]
+        return [under_way.result() for under_way in calls]
+
+    def _path(self, gallery_id: int, name: str) -> str:
+        return f"{self._root}/{gallery_id}/{name}"

@@ -6,16 +6,15 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from service.record.calibrations import StoredCalibrations
-from service.record.collections import RemoteIndexes
 from service.record.crops import Crops
 from service.record.database import Database
 from service.record.desk import KeptQueries, StoredCases
 from service.record.files import Snapshots, StrayFiles, UnneededFiles
-from service.record.galleries import Galleries, Runtimes, deleted_name
+from service.record.galleries import Galleries, RemoteIndexes, Runtimes, deleted_name
 from service.record.jobs import Jobs
 from service.record.keys import Keys
 from service.record.people import Groups, People
-from service.record.staged import StagedVectors
+from service.record.replacing import StagedVectors
 from service.record.tracks import Tracks
 from service.record.transaction import Reader, batches
 from service.record.watch import Watches

@@ -1,29 +1,36 @@
-"""Crops of a snapshot in a gallery: in place of its own crops, or beside them if it lacks them.
+"""Replacement of a gallery's vectors by a reindex, and of its crops by those of a snapshot.
 
-The rules run by `Database.write_from`, so that their statements see the snapshot as `other`.
+Rules with a snapshot run by `Database.write_from`, so that their statements see it as `other`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.ops.failpoints import failpoint
 from service.ops.threads import heartbeat
 from service.record.crop_changes import change_embedder, require_people
-from service.record.database import Database
+from service.record.crop_rows import read_crops
+from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import (
     count_crops,
     drop_calibrations,
     drop_checksums,
+    drop_vectors,
     next_version,
+    read_entry,
     require_entry,
 )
 from service.record.schema import TABLES, now_micros
-from service.record.staged import end_staging
-from service.record.transaction import Transaction, batches
-from service.record.values import GalleryRecord
+from service.record.transaction import Reader, Transaction, batches
+from service.record.values import GalleryRecord, StoredCrop
 from service.record.vectors import VectorFiles
 
 VECTORS_AT_ONCE = 4096
@@ -177,3 +184,95 @@ def _copy_vectors(
             written = {slot: vector for (_, slot), vector in zip(batch, vectors, strict=True)}
             file.write(written)
             heartbeat()
+
+
+class StagedVectors(RecordPart):
+    """Vectors prepared by a reindex, in the file of a new side."""
+
+    @transactional
+    def begin(
+        self, transaction: Transaction, gallery_id: int, embedding_fingerprint: str | None
+    ) -> None:
+        """Start preparing for an embedder, or for none; drops vectors prepared for another one."""
+        entry = require_entry(transaction, gallery_id)
+        if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_fingerprint:
+            return
+        end_staging(transaction, entry)
+        if embedding_fingerprint is not None:
+            transaction.change(
+                "UPDATE galleries SET staged_embedder = ?, staged_side = next_side, "
+                "next_side = next_side + 1 WHERE gallery_id = ?",
+                (embedding_fingerprint, gallery_id),
+            )
+        transaction.note("gallery_changed", gallery_id, entry.version)
+
+    def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
+        entry = read_entry(self._reader, gallery_id)
+        if entry is None or entry.staged_side is None:
+            return []
+        return _crops_after(self._reader, gallery_id, max(after, entry.staged_row), limit)
+
+    @transactional
+    def add(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        vectors: Sequence[tuple[int, NDArray[np.float32]]],
+    ) -> None:
+        """Add vectors `(d,)` by slot, in slot order, stopping at the first crop without one."""
+        entry = require_entry(transaction, gallery_id)
+        side = entry.staged_side
+        if side is None or not vectors:
+            return
+        by_slot = dict(vectors)
+        unstaged = _crops_after(transaction, gallery_id, entry.staged_row, len(by_slot))
+        crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, unstaged))
+        of_crops = {crop.row_id: (crop.crop_id, by_slot[crop.row_id]) for crop in crops}
+        transaction.write_vectors(gallery_id, side, of_crops)
+        if crops:
+            newest = crops[-1].row_id
+            transaction.change(
+                "UPDATE galleries SET staged_slot = ?, staged_crops = staged_crops + ?, "
+                "staged_dimension = ? WHERE gallery_id = ?",
+                (newest, len(crops), len(by_slot[newest]), gallery_id),
+            )
+
+    def switch(self, gallery_id: int) -> int | None:
+        """Switch the gallery to the staged vectors; return None, unchanged, if any is missing."""
+        switched = self._switch(gallery_id)
+        if switched is None:
+            return None
+        version, former_side = switched
+        failpoint("reindex.switched")
+        self._database.vectors.remove(gallery_id, former_side)
+        return version
+
+    @transactional
+    def _switch(self, transaction: Transaction, gallery_id: int) -> tuple[int, int] | None:
+        entry = require_entry(transaction, gallery_id)
+        if entry.staged_side is None or entry.staged_crops < entry.crops:
+            return None
+        transaction.change(
+            "UPDATE galleries SET embedder = staged_embedder, side = staged_side, "
+            "staged_side = side, dimension = staged_dimension WHERE gallery_id = ?",
+            (gallery_id,),
+        )
+        end_staging(transaction, replace(entry, staged_side=entry.side))
+        # The calibrations were fitted to scores of the old embedder.
+        drop_calibrations(transaction, gallery_id)
+        return next_version(transaction, gallery_id, "replaced", ()), entry.side
+
+
+def end_staging(transaction: Transaction, entry: GalleryRecord) -> None:
+    if entry.staged_side is not None:
+        drop_vectors(transaction, entry.gallery_id, entry.staged_side)
+    transaction.change(
+        "UPDATE galleries SET staged_embedder = NULL, staged_side = NULL, "
+        "staged_dimension = NULL, staged_slot = 0, staged_crops = 0 WHERE gallery_id = ?",
+        (entry.gallery_id,),
+    )
+
+
+def _crops_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
+    clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    return read_crops(reader, clauses, (gallery_id, slot, limit))

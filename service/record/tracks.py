@@ -1,4 +1,4 @@
-"""Tracks: crops of one person joined by a tracker in one camera."""
+"""Tracks: crops of one person joined by a tracker in one camera, and the best of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from gmn_client import models
+from service.errors import InvalidField
 from service.record.crop_rows import read_by_slot, read_texts, read_vectors
 from service.record.database import RecordPart
-from service.record.galleries import read_entry
+from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
-from service.record.transaction import AMONG, as_json, as_values
+from service.record.transaction import AMONG, Transaction, as_json, as_values
+from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import Vector
 
 # Upper bound on the crops from which the cohesion of a track is computed.
 COHESION_CROPS = 64
 SHORTEST = 1e-12
+# Upper bound on the stored crops of a track compared while other writers wait.
+MOST_OF_TRACK = 1_000
+# Assumed quality of a crop whose quality was not measured.
+LEAST_QUALITY = 1.0
+# Exceeds any quality times distance, so that a named crop always precedes an unnamed one.
+NAMED_FIRST = 1e6
+FARTHEST = 2.0
 OF_TRACK = (
     "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? AND camera IS ?"
 )
@@ -128,3 +137,83 @@ def cohesion(vectors: NDArray[np.float32]) -> float:
     others = units.sum(axis=0) - units
     lengths = np.maximum(np.linalg.norm(others, axis=1), SHORTEST)
     return float(((units * others).sum(axis=1) / lengths).min())
+
+
+def choose_best(
+    transaction: Transaction,
+    gallery_id: int,
+    new: Sequence[ArchivedCrop],
+    known: Sequence[StoredCrop],
+    most: int,
+) -> tuple[set[str], list[StoredCrop]]:
+    """Choose up to `most` crops of each track that has new or known crops.
+
+    The choice does not depend on the order within a request, so repeating it changes nothing.
+
+    Returns:
+        The ids of all rejected crops, and the rejected crops that are stored.
+
+    Raises:
+        InvalidField: a track has too many crops.
+    """
+    tracks: dict[tuple[str, str | None], list[ArchivedCrop]] = {}
+    for crop in new:
+        if crop.record.track is not None:
+            tracks.setdefault((crop.record.track, crop.record.camera), []).append(crop)
+    for record in known:
+        if record.track is not None:
+            # A repeated track may also be cut to fewer crops.
+            tracks.setdefault((record.track, record.camera), [])
+    rejected: set[str] = set()
+    displaced: list[StoredCrop] = []
+    for place, crops in tracks.items():
+        stored = _read_stored(transaction, gallery_id, *place)
+        candidates = sorted([*stored, *crops], key=_as_sent)
+        best = _best_places(candidates, most)
+        rejected.update(
+            crop.record.crop_id for position, crop in enumerate(candidates) if position not in best
+        )
+        displaced += [crop.record for crop in stored if crop.record.crop_id in rejected]
+    return rejected, displaced
+
+
+def _as_sent(crop: ArchivedCrop) -> tuple[str, str]:
+    # Crop ids cannot serve as the key: an image sent again gets a new one.
+    return crop.record.sha256, crop.record.identity or ""
+
+
+def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
+    """Choose crops greedily by quality times distance to the nearest chosen crop.
+
+    The first has the highest quality. Rejected crops do not influence the choice.
+    """
+    vectors = np.stack([crop.vector for crop in crops]).astype(np.float64)
+    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST)
+    qualities = np.array([max(crop.record.quality or 0.0, LEAST_QUALITY) for crop in crops])
+    named = np.array([crop.record.identity is not None for crop in crops])
+    distances: NDArray[np.float64] = np.full(len(crops), FARTHEST)
+    is_chosen = np.zeros(len(crops), np.bool_)
+    chosen: list[int] = []
+    while len(chosen) < min(most, len(crops)):
+        gains = qualities * distances + NAMED_FIRST * named
+        place = int(np.where(is_chosen, -1.0, gains).argmax())
+        chosen.append(place)
+        is_chosen[place] = True
+        # einsum sums each row separately, so other rows cannot change its last digits.
+        cosines = np.einsum("nd,d->n", units, units[place])
+        distances = np.minimum(distances, np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0)))
+    return chosen
+
+
+def _read_stored(
+    transaction: Transaction, gallery_id: int, track: str, camera: str | None
+) -> list[ArchivedCrop]:
+    statement = f"SELECT slot FROM {OF_TRACK} LIMIT ?"
+    slots = transaction.column(statement, (gallery_id, track, camera, MOST_OF_TRACK + 1))
+    if len(slots) > MOST_OF_TRACK:
+        raise InvalidField(
+            f"keep_best: track {track!r} has more than {MOST_OF_TRACK:,} crops, too many to "
+            "choose from; delete some of them first"
+        )
+    crops = read_by_slot(transaction, gallery_id, slots)
+    return read_vectors(transaction, require_entry(transaction, gallery_id), crops)

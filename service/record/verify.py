@@ -1,8 +1,9 @@
-"""Verification of a whole record against its checksums, and reading of its intact parts."""
+"""Records opened read-only, and verification of a whole record against its checksums."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from model.problems import InputProblem
 from service.errors import ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_checksums
-from service.record.reading import StoredRecord
-from service.record.schema import EARLIEST_FORMAT, FORMAT, TABLES, row_crc
-from service.record.transaction import AMONG, Reader, as_json, batches
+from service.record.database import Database, stored_uri
+from service.record.schema import EARLIEST_FORMAT, FORMAT, TABLES, missing_tables, row_crc
+from service.record.transaction import AMONG, Reader, Source, as_json, batches
 from service.record.vectors import Vector, vector_crc
 
 ROWS_AT_ONCE = 500
@@ -241,3 +242,37 @@ class Inspection:
             yield
         except sqlite3.DatabaseError as error:
             self.found.note(None, f"{what} cannot be read through: {error}")
+
+
+class StoredRecord(Database):
+    """A record opened read-only: a copy, or one that others may write."""
+
+    close = Source.close
+
+    def __init__(self, folder: Path) -> None:
+        Source.__init__(self, folder, only_read=True)
+        self.connection()
+
+    def overwrite_log(self) -> None:
+        # The program that writes the record does this.
+        pass
+
+    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
+        _finish_rollback(self.path)
+        connection = Source._connect(self, uri or stored_uri(self.path))
+        # Code that reads the file reports the damage.
+        with contextlib.suppress(sqlite3.DatabaseError):
+            if connection.execute("PRAGMA user_version").fetchone()[0] >= EARLIEST_FORMAT:
+                for table in missing_tables(connection):
+                    table.create_stand_in(connection)
+        return connection
+
+
+def _finish_rollback(path: Path) -> None:
+    """Roll back a transaction that was interrupted while an archive was closed.
+
+    A read-only connection cannot do that.
+    """
+    if path.with_name(f"{path.name}-journal").exists() and os.access(path.parent, os.W_OK):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version")

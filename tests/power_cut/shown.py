@@ -16,8 +16,8 @@ from service.record.archive import check_archive, open_archive
 from service.record.crop_rows import read_crops
 from service.record.files import StrayFiles
 from service.record.keys import Keys
-from service.record.reading import StoredRecord
 from service.record.transaction import Reader
+from service.record.verify import StoredRecord
 from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"

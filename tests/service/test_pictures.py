@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from service.errors import RecordUnavailable
-from service.record import picture_folder
-from service.record.picture_folder import PictureFolder
+from service.record import files
+from service.record.files import PictureFolder
 from tests.outside import audit_lines, problem
 from tests.waiting import eventually
 
@@ -180,13 +180,13 @@ def test_an_image_store_that_hangs_hurts_images_alone(start, tmp_path, drawn_cro
 
 
 def test_a_call_that_hangs_is_given_up_and_the_next_do_not_wait(monkeypatch):
-    monkeypatch.setattr(picture_folder, "ANSWERS_WITHIN_SECONDS", 0.3)
-    monkeypatch.setattr(picture_folder, "STUCK_SECONDS", 0.2)
-    threads = picture_folder.PictureThreads("images")
+    monkeypatch.setattr(files, "ANSWERS_WITHIN_SECONDS", 0.3)
+    monkeypatch.setattr(files, "STUCK_SECONDS", 0.2)
+    threads = files.PictureThreads("images")
     gate = threading.Event()
 
     async def ask_all() -> None:
-        hanging = [threads.run(gate.wait, 20) for _ in range(picture_folder.PICTURE_THREADS)]
+        hanging = [threads.run(gate.wait, 20) for _ in range(files.PICTURE_THREADS)]
         given_up = await asyncio.gather(*hanging, return_exceptions=True)
         assert [type(error) for error in given_up] == [RecordUnavailable] * len(given_up)
         with pytest.raises(RecordUnavailable, match="too many"):

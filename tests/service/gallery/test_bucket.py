@@ -21,7 +21,7 @@ MOTO = Path(os.environ.get("REID_TEST_MOTO", Path(__file__).parents[3] / ".moto/
 SCRIPT = """
 import pytest
 from service.errors import StorageFailed
-from service.record.picture_folder import PictureFolder
+from service.record.files import PictureFolder
 folder = PictureFolder("s3://people/crops")
 def files():
     return {one.rpartition("/")[2] for one in folder._files.find(folder._root, refresh=True)}

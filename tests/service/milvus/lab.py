@@ -13,7 +13,7 @@ from service.milvus.index import MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes
 from service.milvus.writing import CollectionWriter
-from service.record.collections import IndexState
+from service.record.galleries import IndexState
 from service.record.record import Record
 from service.record.values import GallerySettings
 from service.search.filters import EVERY_CROP

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidField
-from service.record import best_crops
+from service.record import tracks
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, listed, new_crop
 
@@ -133,7 +133,7 @@ def test_enrollments_that_are_committed_together_choose_among_all_of_them(record
 
 
 def test_a_track_of_too_many_crops_is_refused_with_the_remedy(record, gallery, monkeypatch):
-    monkeypatch.setattr(best_crops, "MOST_OF_TRACK", 5)
+    monkeypatch.setattr(tracks, "MOST_OF_TRACK", 5)
     enroll(record, gallery, draw(*range(6)), keep_best=None)
     with pytest.raises(InvalidField, match="keep_best: track '17' has more than 5 crops"):
         enroll(record, gallery, draw(7))
