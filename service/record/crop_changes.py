@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from service.errors import CropConflict, RequestConflict
 from service.record.crop_rows import read_crops
 from service.record.files import forget_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
-from service.record.schema import as_micros, natural_order, now_micros
+from service.record.schema import as_micros, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, as_json, batches, marks_of
 from service.record.values import (
     ArchivedCrop,
@@ -36,6 +35,13 @@ TOMBSTONES_OF = (
     "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
     "SELECT gallery_id, crop_id, ? FROM crops"
 )
+NEW_PEOPLE = """
+INSERT INTO people (person_id, gallery_id, name, sort_key)
+SELECT (SELECT coalesce(max(person_id), 0) FROM people) + row_number() OVER (),
+    :gallery_id, value, natural_order(value)
+FROM json_each(:names)
+WHERE NOT EXISTS (SELECT 1 FROM people WHERE gallery_id = :gallery_id AND name = value)
+"""
 STRAYS_OF = (
     "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
     "SELECT gallery_id, crop_id, ? FROM crops"
@@ -290,24 +296,11 @@ def require_people(
     transaction: Transaction, gallery_id: int, names: Sequence[str]
 ) -> tuple[dict[str, int], int]:
     """Return ids by name, creating missing people, and the number of new ones."""
-    clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
-    rows = transaction.rows("people", clauses, (gallery_id, as_json(names)))
-    people = {row["name"]: row["person_id"] for row in rows}
-    new_names = [name for name in names if name not in people]
-    if new_names:
-        newest = transaction.value("SELECT coalesce(max(person_id), 0) FROM people")
-        people |= zip(new_names, itertools.count(newest + 1))
-        new_people = [
-            {
-                "person_id": people[name],
-                "gallery_id": gallery_id,
-                "name": name,
-                "sort_key": natural_order(name),
-            }
-            for name in new_names
-        ]
-        transaction.insert("people", *new_people)
-    return people, len(new_names)
+    values = {"gallery_id": gallery_id, "names": as_json(names)}
+    new_people = transaction.change(NEW_PEOPLE, values)
+    clauses = "WHERE gallery_id = :gallery_id AND name IN (SELECT value FROM json_each(:names))"
+    rows = transaction.rows("people", clauses, values)
+    return {row["name"]: row["person_id"] for row in rows}, new_people
 
 
 def _names(crops: Iterable[StoredCrop]) -> list[str]:

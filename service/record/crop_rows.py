@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from service.ops.threads import heartbeat
-from service.record.schema import TABLES, as_moment
-from service.record.transaction import AMONG, Reader, Values, as_json, batches
+from service.record.schema import TABLES
+from service.record.transaction import AMONG, Reader, Values, as_json, as_values, batches
 from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop, identity_code
 from service.record.vectors import vector_crc
 
@@ -137,7 +137,7 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
     for row in rows:
         if not (row["intact"] and row["named"] and row["tracked"]):
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
-    return [crop_of(row) for row in rows]
+    return [_crop_of(row) for row in rows]
 
 
 def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
@@ -197,21 +197,11 @@ def read_checksums(
     return dict(reader.tuples(statement, (gallery_id, side, as_json(slots))))
 
 
-def crop_of(row: sqlite3.Row | Mapping[str, Any]) -> StoredCrop:
+def _crop_of(row: sqlite3.Row) -> StoredCrop:
     metadata = row["metadata"]
-    return StoredCrop(
-        row_id=row["slot"],
-        crop_id=row["crop_id"],
-        identity=row["identity"],
-        camera=row["camera"],
-        captured_at=as_moment(row["captured_at"]),
-        external_id=row["external_id"],
-        metadata=None if metadata is None else from_json(metadata),
-        track=row["track"],
-        sha256=row["sha256"].hex(),
-        content_type=row["content_type"],
-        image_bytes=row["image_bytes"],
-        created_at=as_moment(row["created_at"]),
-        inside=bool(row["inside"]),
-        quality=row["quality"],
-    )
+    parsed = {
+        "row_id": row["slot"],
+        "metadata": None if metadata is None else from_json(metadata),
+        "sha256": row["sha256"].hex(),
+    }
+    return StoredCrop(**as_values(row) | parsed)

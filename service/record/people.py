@@ -20,7 +20,7 @@ from service.record.crop_rows import read_by_slot, read_crops
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.schema import as_micros, natural_order, now_micros
+from service.record.schema import MICROSECOND, as_micros, natural_order, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, as_json, as_values
 from service.record.values import CropsChange, count_by_case, new_crop_id
 from service.record.watch import forget_alerts
@@ -163,8 +163,8 @@ class People(RecordPart):
         merge_id = None
         if target is None:
             transaction.change(
-                "UPDATE people SET name = ?, sort_key = ? WHERE person_id = ?",
-                (new, natural_order(new), person["person_id"]),
+                "UPDATE people SET name = ?1, sort_key = natural_order(?1) WHERE person_id = ?2",
+                (new, person["person_id"]),
             )
         else:
             merge_id = _merge(transaction, person, target, len(crops))
@@ -199,17 +199,12 @@ class People(RecordPart):
 
     def merges(self, gallery_id: int) -> list[Merge]:
         rows = self._reader.execute(
-            "SELECT merges.*, name AS into_name FROM merges JOIN people ON person_id = into_person "
+            "SELECT merges.*, name AS 'into', merged_at + ? AS undo_until "
+            "FROM merges JOIN people ON person_id = into_person "
             "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
-            (gallery_id, _oldest()),
+            (MERGES_KEPT_FOR // MICROSECOND, gallery_id, _oldest()),
         )
-        merges = []
-        for row in rows:
-            merge = as_values(row)
-            undo_until = merge["merged_at"] + MERGES_KEPT_FOR
-            fields = {"into": merge["into_name"], "undo_until": undo_until}
-            merges.append(Merge.model_validate(merge | fields))
-        return merges
+        return [Merge.model_validate(as_values(row)) for row in rows]
 
     @transactional
     def undo_merge(self, transaction: Transaction, gallery_id: int, merge_id: str) -> CropsChange:
