@@ -40,18 +40,11 @@ class StoredCalibrations(RecordPart):
             return
         first = _counted(transaction, gallery_id, subject)
         # A later search replaces an earlier one of the same name.
-        numbered = {name: (number, body) for number, (name, body) in enumerate(rows, first)}
-        values = [
-            {
-                "gallery_id": gallery_id,
-                "subject": subject,
-                "number": number,
-                "name": name,
-                "body": body,
-            }
-            for name, (number, body) in numbered.items()
-        ]
-        transaction.insert("calibration_searches", *values, instead=True)
+        transaction.change_many(
+            "INSERT OR REPLACE INTO calibration_searches (gallery_id, subject, number, name, body) "
+            "VALUES (?, ?, ?, ?, ?)",
+            [(gallery_id, subject, number, *row) for number, row in enumerate(rows, first)],
+        )
         transaction.change(
             f"DELETE FROM calibration_searches {OF_SUBJECT} AND number < (SELECT min(number) FROM "
             f"(SELECT number FROM calibration_searches {OF_SUBJECT} "

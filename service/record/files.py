@@ -54,7 +54,7 @@ class Snapshots(RecordPart):
         delete = "DELETE FROM snapshots WHERE gallery_id = ? AND snapshot_id = ?"
         removed = transaction.change(delete, (gallery_id, snapshot_id))
         if removed:
-            note_unneeded(transaction, [snapshot_name(gallery_id, snapshot_id)])
+            transaction.note_unneeded([snapshot_name(gallery_id, snapshot_id)])
         return bool(removed)
 
 
@@ -66,7 +66,7 @@ class UnneededFiles(RecordPart):
 
     @transactional
     def add(self, transaction: Transaction, paths: Sequence[str]) -> None:
-        note_unneeded(transaction, paths)
+        transaction.note_unneeded(paths)
 
     @transactional
     def forget(self, transaction: Transaction, paths: Sequence[str]) -> None:
@@ -81,7 +81,11 @@ class StrayFiles(RecordPart):
         self, transaction: Transaction, gallery_id: int, names: Sequence[str], until: datetime
     ) -> None:
         """Note pictures about to be written: strays unless their crops are stored by `until`."""
-        note_strays(transaction, gallery_id, names, until)
+        transaction.change(
+            "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+            "SELECT ?, value, ? FROM json_each(?)",
+            (gallery_id, as_micros(until), as_json(names)),
+        )
 
     def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` pictures that may be removed, as (gallery id, name).
@@ -97,22 +101,9 @@ class StrayFiles(RecordPart):
         forget_strays(transaction, gallery_id, names)
 
 
-def note_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    transaction.insert("unneeded_files", *({"path": path} for path in paths), instead=True)
-
-
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
     """Note that files were removed, or are referred to by a row of this commit."""
     transaction.change(f"DELETE FROM unneeded_files WHERE path IN {AMONG}", (as_json(paths),))
-
-
-def note_strays(
-    transaction: Transaction, gallery_id: int, names: Iterable[str], moment: datetime
-) -> None:
-    """Note pictures, named by their crops' ids, that may be removed after a time."""
-    until = as_micros(moment)
-    rows = [{"gallery_id": gallery_id, "name": name, "until": until} for name in names]
-    transaction.insert("stray_pictures", *rows, instead=True)
 
 
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:

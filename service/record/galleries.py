@@ -148,7 +148,7 @@ class Galleries(RecordPart):
         )
         paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
         paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
-        transaction.insert("unneeded_files", *({"path": path} for path in paths), instead=True)
+        transaction.note_unneeded(paths)
         transaction.note("gallery_deleted")
         transaction.marks[gallery_id] = None
         return entry.crops
@@ -277,8 +277,7 @@ def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[in
 
 def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:
     """Note that the vector file of a side is unneeded and may be removed."""
-    path = vectors_name(gallery_id, side)
-    transaction.insert("unneeded_files", {"path": path}, instead=True)
+    transaction.note_unneeded([vectors_name(gallery_id, side)])
     statement = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
     transaction.change(statement, (gallery_id, side))
 

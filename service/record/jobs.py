@@ -16,7 +16,7 @@ from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
 from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
-from service.record.files import forget_unneeded, note_unneeded
+from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
 from service.record.schema import TABLES, as_micros
 from service.record.transaction import (
@@ -232,7 +232,7 @@ def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
     job = replace(job, **changes, updated_at=datetime.now(UTC))
     _put(transaction, job)
     if job.finished and job.kind == "import":
-        note_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
+        transaction.note_unneeded([f"{IMPORTS}/{job.job_id}"])
     return job
 
 

@@ -374,6 +374,11 @@ class Transaction(Reader):
         self.change_many("UPDATE feeds SET seq = ?, token = ? WHERE gallery_id = ?", rows)
         return marks
 
+    def note_unneeded(self, paths: Iterable[str]) -> None:
+        """Note files of the data directory that nothing refers to any more, by relative path."""
+        statement = "INSERT OR REPLACE INTO unneeded_files (path) SELECT value FROM json_each(?)"
+        self.change(statement, (as_json(paths),))
+
     def write_vectors(
         self, gallery_id: int, side: int, vectors: Mapping[int, tuple[str, Vector]]
     ) -> None:
