@@ -27,7 +27,7 @@ from service.errors import DamagedRecord, ServiceError, StorageFailed
 from service.ops.data_directory import UNFINISHED, file_bytes, snapshot_name, sync
 from service.ops.failpoints import failpoint
 from service.ops.threads import waiting
-from service.record.marks import COMMITS, TOKEN_BYTES, DeletedIds, Mark, Marks
+from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, DeletedIds, Mark, Marks
 from service.record.schema import (
     EARLIEST_FORMAT,
     FORMAT,
@@ -59,7 +59,6 @@ PRAGMAS = (
     "wal_autocheckpoint = 0",
     "foreign_keys = ON",
 )
-PRIVATE_FILE = 0o600
 LOG_BUSY_MS = 1000
 # The log is emptied after a commit that leaves it larger than this, about a thousand pages.
 LOG_BYTES = 4 * 1024**2

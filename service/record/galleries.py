@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -13,8 +13,15 @@ from pydantic_core import from_json, to_json
 from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
-from service.record.schema import TABLES, as_micros, as_moment, now_micros
-from service.record.transaction import AMONG, ChangeKind, Reader, Transaction, as_json
+from service.record.schema import as_micros, now_micros
+from service.record.transaction import (
+    AMONG,
+    ChangeKind,
+    Reader,
+    Transaction,
+    as_json,
+    as_values,
+)
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
@@ -24,7 +31,6 @@ RENAMED = """,
 embedder AS embedding_fingerprint, staged_embedder AS staged_fingerprint, people AS identities,
 restores AS at, next_side AS sides, next_slot - 1 AS rows, staged_slot AS staged_row
 """
-FIELDS = [field.name for field in fields(GalleryRecord)]
 # Counts of a gallery without crops or staged vectors.
 EMPTY = {
     "staged_embedder": None,
@@ -217,10 +223,7 @@ def count_crops(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _as_entry(row: sqlite3.Row) -> GalleryRecord:
-    values = {name: row[name] for name in FIELDS}
-    values["settings"] = GallerySettings(**from_json(row["settings"]))
-    values["created_at"] = as_moment(row["created_at"])
-    return GalleryRecord(**values)
+    return GalleryRecord(**as_values(row) | {"settings": from_json(row["settings"])})
 
 
 def deleted_name(entry: GalleryRecord) -> str:
@@ -336,15 +339,10 @@ class RemoteIndexes(RecordPart):
         """
         require_entry(transaction, gallery_id)
         state = replace(_read(transaction, gallery_id) or IndexState(gallery_id), **fields)
-        row = {name: getattr(state, name) for name in TABLES["remote_indexes"].columns}
-        transaction.insert("remote_indexes", row, instead=True)
+        transaction.insert("remote_indexes", asdict(state), instead=True)
         return state
 
 
 def _read(reader: Reader, gallery_id: int) -> IndexState | None:
     row = reader.row("remote_indexes", "WHERE gallery_id = ?", (gallery_id,))
-    return (
-        IndexState(**{name: row[name] for name in TABLES["remote_indexes"].columns})
-        if row
-        else None
-    )
+    return IndexState(**row) if row else None

@@ -18,7 +18,7 @@ from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
-from service.record.schema import TABLES, as_micros
+from service.record.schema import as_micros
 from service.record.transaction import (
     AMONG,
     Reader,
@@ -219,13 +219,13 @@ def _as_job(row: sqlite3.Row) -> Job:
 
 
 def job_values(job: Job) -> dict[str, Any]:
-    # The column `worker` is not used any more.
-    values = {name: getattr(job, name, None) for name in TABLES["jobs"].columns}
-    for name in ("parameters", "progress"):
-        values[name] = to_json(values[name]).decode()
-    for name in ("created_at", "updated_at"):
-        values[name] = as_micros(values[name])
-    return values
+    """Return the columns of a job; the column `worker` is not used any more."""
+    return vars(job) | {
+        "parameters": to_json(job.parameters).decode(),
+        "progress": to_json(job.progress).decode(),
+        "created_at": as_micros(job.created_at),
+        "updated_at": as_micros(job.updated_at),
+    }
 
 
 def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:

@@ -74,9 +74,6 @@ class Marks:
         except OSError as error:
             log.warning("%s could not be written: %s", self.path, error)
 
-    def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
-
 
 class DeletedIds:
     """A file beside the record with the ids of deleted crops, one per line.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from gmn_client import models
 from service.errors import InvalidField
-from service.record.crop_rows import read_by_slot, read_texts, read_vectors
+from service.record.crop_rows import read_by_slot, read_vectors
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
@@ -56,7 +56,6 @@ FROM ({NUMBERED}) AS numbered LEFT JOIN people USING (person_id)
 JOIN galleries ON galleries.gallery_id = numbered.gallery_id
 GROUP BY track, camera ORDER BY track, camera LIMIT ?
 """
-BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
 
 
 class Tracks(RecordPart):
@@ -95,9 +94,6 @@ class Tracks(RecordPart):
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
         rows = self._reader.execute(COUNTED, (gallery_id, as_json(set(tracks))))
         return {(row["track"], row["camera"]): as_values(row) for row in rows}
-
-    def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
-        return read_texts(self._reader, BY_SLOT, gallery_id, slots)
 
     def cameras(self, gallery_id: int, track: str) -> list[str | None]:
         """Return the cameras that have a track with this id, sorted; None for an unknown one."""

@@ -203,7 +203,7 @@ class PublishedCalibration:
     body: str
 
 
-@dataclass
+@stored_dataclass
 class GalleryRecord:
     """A gallery as stored.
 
