@@ -49,13 +49,11 @@ class Snapshots(RecordPart):
         forget_unneeded(transaction, [snapshot_name(gallery_id, snapshot.snapshot_id)])
 
     @transactional
-    def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> bool:
-        """Forget a snapshot, making its files unneeded; return False if there is none."""
+    def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> None:
+        """Forget a snapshot, making its files unneeded."""
         delete = "DELETE FROM snapshots WHERE gallery_id = ? AND snapshot_id = ?"
-        removed = transaction.change(delete, (gallery_id, snapshot_id))
-        if removed:
-            transaction.note_unneeded([snapshot_name(gallery_id, snapshot_id)])
-        return bool(removed)
+        transaction.change(delete, (gallery_id, snapshot_id))
+        transaction.note_unneeded([snapshot_name(gallery_id, snapshot_id)])
 
 
 class UnneededFiles(RecordPart):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.record.archive import (
     check_snapshots,
     describe_snapshot,
     open_archive,
 )
+from service.record.database import Database
 from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.marks import DeletedIds
 from service.record.record import Record
@@ -24,8 +25,9 @@ from service.record.replacing import add_missing_crops
 from service.record.restoring import NAME_FORMAT, new_data_directory
 from service.record.schema import TABLES
 from service.record.transaction import FILE, Reader, Transaction, batches
+from service.record.values import GalleryRecord
 from service.record.vectors import Vector
-from service.record.verify import GalleryFound, Inspection, Values
+from service.record.verify import GalleryFound, Inspection, RecordFound, Values
 from service.record.watch import NEWEST_ALERT, stop_watching
 
 ROWS_AT_ONCE = 500
@@ -95,16 +97,40 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
     with new_data_directory(into) as part, contextlib.ExitStack() as stack:
         record = stack.enter_context(contextlib.closing(Record(part)))
         inspection = None
+        found = RecordFound(problems=["the record"])
         if (damaged / FILE).is_file():
             with contextlib.suppress(InputProblem, sqlite3.DatabaseError):
                 inspection = stack.enter_context(Inspection(damaged))
-        recovery = _Recovery(record, damaged, inspection)
-        recovery.copy_rows()
+        if inspection is not None:
+            found = inspection.found
+            _copy_rows(record.database, inspection)
+        recovery = Recovery(unread=[*found.problems])
+        snapshots = [
+            (folder, describe_snapshot(folder, _taken_at(folder)))
+            for folder, damage in check_snapshots(damaged).items()
+            if damage is None
+        ]
+        _add_lost_galleries(record, [folder for folder, _ in reversed(snapshots)])
+        for entry in record.galleries.all():
+            record.database.write(count_crops, entry.gallery_id)
         record.delete_again(deleted)
-        recovery.fill_from_snapshots(deleted)
-        recovery.copy_snapshots()
+        for entry in record.galleries.all():
+            outcome = Recovered(entry.gallery_id, entry.name, entry.crops)
+            recovery.galleries.append(outcome)
+            inspected = found.galleries.get(entry.gallery_id)
+            outcome.damage = [*inspected.damage] if inspected else ["its record is missing"]
+            # An unreadable page may have contained crops of any gallery.
+            if outcome.damage or recovery.unread:
+                _fill_from_snapshots(record.database, entry, reversed(snapshots))
+        record.delete_again(deleted)
+        for outcome in recovery.galleries:
+            _compare(record.database, outcome)
+        for folder, snapshot in snapshots:
+            shutil.copytree(folder, part / folder.relative_to(damaged))
+            record.snapshots.keep(int(folder.parent.name), snapshot)
+            recovery.snapshots.append(folder)
         record.database.write(stop_watching)
-    return recovery.done
+    return recovery
 
 
 def _taken_at(snapshot: Path) -> datetime:
@@ -113,102 +139,64 @@ def _taken_at(snapshot: Path) -> datetime:
     return datetime.strptime(time, NAME_FORMAT).replace(tzinfo=UTC)
 
 
-class _Recovery:
-    def __init__(self, record: Record, damaged: Path, inspection: Inspection | None) -> None:
-        self.done = Recovery()
-        self._record = record
-        self._damaged = damaged
-        self._inspection = inspection
-        snapshots = check_snapshots(damaged).items()
-        self._snapshots = [
-            (folder, describe_snapshot(folder, _taken_at(folder)))
-            for folder, damage in snapshots
-            if damage is None
-        ]
+def _copy_rows(database: Database, inspection: Inspection) -> None:
+    values = [row for row in inspection.rows("record") if row["name"] in VALUES]
+    database.write(_insert_holding, "record", values, instead=True)
+    for row in inspection.galleries.values():
+        database.write(_add_gallery, row)
+    _copy_table(database, inspection, "people")
+    people = {None, *Reader(database).column("SELECT person_id FROM people")}
+    for batch in batches(inspection.crops(), ROWS_AT_ONCE):
+        for row, _ in batch:
+            if row["person_id"] not in people:
+                line = f"the name of crop {row['crop_id']} is missing"
+                inspection.found.note(row["gallery_id"], line)
+                row["person_id"] = None
+        database.write(_insert_crops, batch, inspection.galleries)
+    for table in TABLES:
+        if table not in LEFT_OUT:
+            _copy_table(database, inspection, table)
 
-    def copy_rows(self) -> None:
-        if self._inspection is None:
-            self.done.unread.append("the record")
-        else:
-            inspection = self._inspection
-            values = (row for row in inspection.rows("record") if row["name"] in VALUES)
-            self._write(_insert_holding, "record", list(values), True)
-            for row in inspection.galleries.values():
-                self._write(_add_gallery, row)
-            self._copy_table(inspection, "people")
-            self._copy_crops(inspection)
-            for table in TABLES:
-                if table not in LEFT_OUT:
-                    self._copy_table(inspection, table)
-            self.done.unread += inspection.found.problems
-        self._add_lost_galleries()
-        for gallery in self._record.galleries.all():
-            self._write(count_crops, gallery.gallery_id)
 
-    def fill_from_snapshots(self, deleted: Collection[str]) -> None:
-        database = self._record.database
-        entries = self._record.galleries.all()
-        for entry in entries:
-            inspected = self._inspection and self._inspection.found.galleries.get(entry.gallery_id)
-            outcome = Recovered(entry.gallery_id, entry.name, entry.crops)
-            self.done.galleries.append(outcome)
-            outcome.damage = [*inspected.damage] if inspected else ["its record is missing"]
-            # An unreadable page may have contained crops of any gallery.
-            is_damaged = outcome.damage or self.done.unread
-            for folder, snapshot in reversed(self._snapshots):
-                is_of_gallery = folder.parent.name == str(entry.gallery_id)
-                same_embedder = snapshot.embedding_fingerprint == entry.embedding_fingerprint
-                if is_damaged and is_of_gallery and same_embedder:
-                    database.write_from(folder, add_missing_crops, entry.gallery_id, folder)
-                    database.write(count_crops, entry.gallery_id)
-        self._record.delete_again(deleted)
-        for entry, outcome in zip(entries, self.done.galleries, strict=True):
-            statement = "SELECT crop_id FROM crops WHERE gallery_id = ?"
-            present = set(Reader(database).column(statement, (entry.gallery_id,)))
-            outcome.from_snapshots = len(present) - outcome.whole
-            outcome.lost = [
-                line for line in outcome.damage if not any(word in present for word in line.split())
-            ]
+def _copy_table(database: Database, inspection: Inspection, table: str) -> None:
+    for rows in batches(inspection.rows(table), ROWS_AT_ONCE):
+        database.write(_insert_holding, table, rows)
 
-    def copy_snapshots(self) -> None:
-        for folder, snapshot in self._snapshots:
-            shutil.copytree(
-                folder, self._record.database.folder / folder.relative_to(self._damaged)
-            )
-            self._record.snapshots.keep(int(folder.parent.name), snapshot)
-            self.done.snapshots.append(folder)
 
-    def _write(self, rule: Any, *arguments: Any) -> Any:
-        return self._record.database.write(rule, *arguments)
+def _add_lost_galleries(record: Record, snapshots: Iterable[Path]) -> None:
+    known = {gallery.gallery_id for gallery in record.galleries.all()}
+    for folder in snapshots:
+        with open_archive(folder) as reader:
+            (row,) = reader.rows("galleries")
+        if row["gallery_id"] not in known:
+            known.add(row["gallery_id"])
+            record.database.write(_add_lost_gallery, TABLES["galleries"].values(row))
+    record.database.write(
+        Transaction.change,
+        "UPDATE record SET value = max(value, (SELECT coalesce(max(gallery_id), 0) + 1 "
+        "FROM galleries)) WHERE name = 'next_gallery'",
+    )
 
-    def _copy_table(self, inspection: Inspection, table: str) -> None:
-        for rows in batches(inspection.rows(table), ROWS_AT_ONCE):
-            self._write(_insert_holding, table, rows)
 
-    def _copy_crops(self, inspection: Inspection) -> None:
-        people_ids = Reader(self._record.database).column("SELECT person_id FROM people")
-        people = {None, *people_ids}
-        for batch in batches(inspection.crops(), ROWS_AT_ONCE):
-            for row, _ in batch:
-                if row["person_id"] not in people:
-                    line = f"the name of crop {row['crop_id']} is missing"
-                    inspection.found.note(row["gallery_id"], line)
-                    row["person_id"] = None
-            self._write(_insert_crops, batch, inspection.galleries)
+def _fill_from_snapshots(
+    database: Database, gallery: GalleryRecord, snapshots: Iterable[tuple[Path, Snapshot]]
+) -> None:
+    for folder, snapshot in snapshots:
+        is_of_gallery = folder.parent.name == str(gallery.gallery_id)
+        same_embedder = snapshot.embedding_fingerprint == gallery.embedding_fingerprint
+        if is_of_gallery and same_embedder:
+            database.write_from(folder, add_missing_crops, gallery.gallery_id, folder)
+            database.write(count_crops, gallery.gallery_id)
 
-    def _add_lost_galleries(self) -> None:
-        known = {gallery.gallery_id for gallery in self._record.galleries.all()}
-        for folder, _ in reversed(self._snapshots):
-            with open_archive(folder) as reader:
-                (row,) = reader.rows("galleries")
-            if row["gallery_id"] not in known:
-                known.add(row["gallery_id"])
-                self._write(_add_lost_gallery, TABLES["galleries"].values(row))
-        self._write(
-            Transaction.change,
-            "UPDATE record SET value = max(value, (SELECT coalesce(max(gallery_id), 0) + 1 "
-            "FROM galleries)) WHERE name = 'next_gallery'",
-        )
+
+def _compare(database: Database, outcome: Recovered) -> None:
+    """Note how many crops are from snapshots, and which damaged ones are in none."""
+    statement = "SELECT crop_id FROM crops WHERE gallery_id = ?"
+    present = set(Reader(database).column(statement, (outcome.gallery_id,)))
+    outcome.from_snapshots = len(present) - outcome.whole
+    outcome.lost = [
+        line for line in outcome.damage if not any(word in present for word in line.split())
+    ]
 
 
 def _insert_crops(
