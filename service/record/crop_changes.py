@@ -275,7 +275,7 @@ def keep_request(
     transaction.change(
         "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "
         "WHERE happened_at < ? ORDER BY happened_at LIMIT ?)",
-        (as_micros(moment - REQUESTS_KEPT_FOR), REQUESTS_REMOVED_AT_ONCE),
+        (moment - REQUESTS_KEPT_FOR, REQUESTS_REMOVED_AT_ONCE),
     )
     answer = {
         "version": version,
@@ -287,7 +287,7 @@ def keep_request(
         "key": request.key,
         "digest": request.digest,
         "answer": to_json(answer).decode(),
-        "happened_at": as_micros(moment),
+        "happened_at": moment,
     }
     transaction.insert("requests", row, instead=True)
 
@@ -324,9 +324,9 @@ def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str,
         "person_id": None if crop.identity is None else people[crop.identity],
         "crop_id": crop.crop_id,
         "camera": crop.camera,
-        "captured_at": as_micros(crop.captured_at),
-        "seen_at": as_micros(crop.captured_at or crop.created_at),
-        "created_at": as_micros(crop.created_at),
+        "captured_at": crop.captured_at,
+        "seen_at": crop.captured_at or crop.created_at,
+        "created_at": crop.created_at,
         "external_id": crop.external_id,
         "sha256": bytes.fromhex(crop.sha256),
         "content_type": crop.content_type,

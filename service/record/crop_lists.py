@@ -133,8 +133,6 @@ def _values(gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
         "gallery_id": gallery_id,
         "crop_ids": as_json(wanted.crop_ids) if wanted.crop_ids else None,
         "unnamed": wanted.unnamed or None,
-        "captured_after": as_micros(wanted.captured_after),
-        "captured_before": as_micros(wanted.captured_before),
     }
 
 

@@ -33,7 +33,6 @@ from service.record.crop_rows import (
 )
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.schema import as_micros
 from service.record.tracks import choose_best
 from service.record.transaction import AMONG, Transaction, as_json
 from service.record.values import (
@@ -179,12 +178,12 @@ class Crops(RecordPart):
         The age counts from the capture or, if that is unknown or `since` says so, the enrollment.
         """
         clauses = f"WHERE crops.gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
-        older = read_crops(transaction, clauses, (gallery_id, as_micros(than), limit))
+        older = read_crops(transaction, clauses, (gallery_id, than, limit))
         return remove_crops(transaction, gallery_id, older)
 
     def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
         statement = f"SELECT 1 FROM crops WHERE gallery_id = ? AND {AGES[since]} < ? LIMIT 1"
-        return self._reader.value(statement, (gallery_id, as_micros(than))) is not None
+        return self._reader.value(statement, (gallery_id, than)) is not None
 
     @transactional
     def change(
@@ -302,7 +301,7 @@ class Crops(RecordPart):
         """
         dropped = transaction.column(
             "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
-            (gallery_id, as_micros(before)),
+            (gallery_id, before),
         )
         if dropped:
             self._database.deleted.drop(set(dropped))

@@ -24,7 +24,7 @@ from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.record.crop_rows import read_by_id
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import as_micros, now_micros
+from service.record.schema import now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, as_values
 from service.record.values import (
     MOST_CASES,
@@ -482,7 +482,7 @@ def _read_searches(
 
 def _due(reader: Reader, gallery_id: int, before: datetime, limit: int) -> list[str]:
     statement = f"SELECT query_id FROM searches WHERE gallery_id = ? AND {IS_DUE} LIMIT ?"
-    return reader.column(statement, (gallery_id, as_micros(before), limit))
+    return reader.column(statement, (gallery_id, before, limit))
 
 
 def _count(reader: Reader, gallery_id: int) -> int:

@@ -24,7 +24,6 @@ from service.ops.data_directory import make_folder, snapshot_name, sync
 from service.ops.threads import MonitoredThreadPool
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import as_micros
 from service.record.transaction import AMONG, Transaction, as_json
 
 
@@ -82,7 +81,7 @@ class StrayFiles(RecordPart):
         transaction.change(
             "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
             "SELECT ?, value, ? FROM json_each(?)",
-            (gallery_id, as_micros(until), as_json(names)),
+            (gallery_id, until, as_json(names)),
         )
 
     def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
@@ -91,7 +90,7 @@ class StrayFiles(RecordPart):
         A restore may have brought the crop of a picture back.
         """
         clauses = "WHERE until <= ? ORDER BY gallery_id, name LIMIT ?"
-        rows = self._reader.rows("stray_pictures", clauses, (as_micros(now), limit))
+        rows = self._reader.rows("stray_pictures", clauses, (now, limit))
         return [(row["gallery_id"], row["name"]) for row in rows]
 
     @transactional

@@ -18,7 +18,6 @@ from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
-from service.record.schema import as_micros
 from service.record.transaction import (
     AMONG,
     Reader,
@@ -223,8 +222,6 @@ def job_values(job: Job) -> dict[str, Any]:
     return vars(job) | {
         "parameters": to_json(job.parameters).decode(),
         "progress": to_json(job.progress).decode(),
-        "created_at": as_micros(job.created_at),
-        "updated_at": as_micros(job.updated_at),
     }
 
 

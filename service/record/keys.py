@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.schema import as_micros, as_moment
+from service.record.schema import as_moment
 from service.record.transaction import Reader, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
@@ -116,7 +116,7 @@ class Keys(RecordPart):
         """Record when keys were used; keys revoked since are ignored."""
         transaction.change_many(
             "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
-            [(as_micros(moment), key_id) for key_id, moment in used.items()],
+            [(moment, key_id) for key_id, moment in used.items()],
         )
 
     @transactional

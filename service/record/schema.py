@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 FORMAT = 11
 # Earliest format that differs only by tables, which are added or dropped when the record is opened.
@@ -519,29 +519,17 @@ def row_crc(*values: object) -> int:
     return zlib.crc32(repr(hashed).encode("utf-8", "surrogatepass"))
 
 
-@overload
-def as_micros(moment: datetime) -> int: ...
-
-
-@overload
-def as_micros(moment: None) -> None: ...
-
-
-def as_micros(moment: datetime | None) -> int | None:
+def as_micros(moment: datetime) -> int:
     """Return a time as microseconds since 1970, UTC, as stored in the tables."""
-    return None if moment is None else (moment - EPOCH) // MICROSECOND
+    return (moment - EPOCH) // MICROSECOND
 
 
-@overload
-def as_moment(micros: int) -> datetime: ...
+# Statements take times as values.
+sqlite3.register_adapter(datetime, as_micros)
 
 
-@overload
-def as_moment(micros: None) -> None: ...
-
-
-def as_moment(micros: int | None) -> datetime | None:
-    return None if micros is None else EPOCH + micros * MICROSECOND
+def as_moment(micros: int) -> datetime:
+    return EPOCH + micros * MICROSECOND
 
 
 def natural_order(name: str) -> str:

@@ -105,7 +105,11 @@ def as_json(values: Iterable[str | int]) -> str:
 def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
     """Return the columns of a row by name, with times as datetimes."""
     values = dict(row)
-    times = {name: as_moment(value) for name, value in values.items() if name.endswith(TIMES)}
+    times = {
+        name: as_moment(value)
+        for name, value in values.items()
+        if name.endswith(TIMES) and value is not None
+    }
     return values | times
 
 

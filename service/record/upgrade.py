@@ -30,7 +30,7 @@ from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.keys import API_KEY
 from service.record.record import Record
 from service.record.restoring import new_data_directory
-from service.record.schema import TABLES, as_micros
+from service.record.schema import TABLES
 from service.record.transaction import Transaction, batches
 from service.record.values import ArchivedCrop, GalleryRecord
 
@@ -235,7 +235,7 @@ def _gallery_values(entry: GalleryRecord) -> dict[str, Any]:
         "name": entry.name,
         "embedder": entry.embedding_fingerprint,
         "settings": to_json(entry.settings).decode(),
-        "created_at": as_micros(entry.created_at),
+        "created_at": entry.created_at,
         "version": entry.version,
         "next_slot": entry.rows + 1,
         "next_side": entry.sides,
@@ -268,5 +268,5 @@ def _insert(transaction: Transaction, table: str, *entries: Mapping[str, Any]) -
 
 def _column(name: str, value: Any) -> Any:
     if isinstance(value, str) and name.endswith(TIMES):
-        return as_micros(datetime.fromisoformat(value))
+        return datetime.fromisoformat(value)
     return to_json(value).decode() if isinstance(value, dict | list) else value

@@ -162,7 +162,7 @@ class Watches(RecordPart):
             "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' "
             "AND created_at >= ?"
         )
-        if watch is None or transaction.value(asked, (gallery_id, as_micros(watch.armed_at))):
+        if watch is None or transaction.value(asked, (gallery_id, watch.armed_at)):
             return None
         return _write(transaction, gallery_id, _about_list("promise_broken", detail))
 
@@ -175,7 +175,7 @@ class Watches(RecordPart):
         )
         with self._database.read() as reader:
             for watch in _read_lists(reader, "gallery_id = ?", (gallery_id,)):
-                values = (gallery_id, as_micros(watch.armed_at))
+                values = (gallery_id, watch.armed_at)
                 counts = reader.execute(counted, values)[0]
                 alerts, confirmed, rejected = counts
                 days = ((watch.disarmed_at or datetime.now(UTC)) - watch.armed_at) / timedelta(1)

@@ -13,7 +13,7 @@ from gmn_client.models import Delivery, DeliveryState, NewWebhook
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.schema import as_micros, as_moment, now_micros
+from service.record.schema import as_moment, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, as_values
 from service.record.values import new_crop_id
 
@@ -116,16 +116,16 @@ class Webhooks(RecordPart):
             "SELECT min(next_at) FROM deliveries JOIN webhooks USING (webhook_id) "
             "WHERE enabled AND state = 'waiting' AND next_at > ?"
         )
-        micros = as_micros(now)
         with self._database.read() as reader:
             due = []
             for webhook in _read(reader).values():
                 if not webhook.enabled:
                     continue
                 free = at_once - busy[webhook.webhook_id]
-                values = [webhook.webhook_id, micros, as_json(under_way), free]
+                values = [webhook.webhook_id, now, as_json(under_way), free]
                 due += [(webhook, delivery) for delivery in _deliveries(reader, ready, values)]
-            return due, as_moment(reader.value(later, (micros,)))
+            next_at = reader.value(later, (now,))
+        return due, None if next_at is None else as_moment(next_at)
 
     @transactional
     def settle(
@@ -147,7 +147,7 @@ class Webhooks(RecordPart):
         transaction.change(
             "UPDATE deliveries SET state = ?, attempts = attempts + 1, status = ?, error = ?, "
             "sent_to = coalesce(?, sent_to), next_at = coalesce(?, next_at) WHERE delivery_id = ?",
-            (state, status, error, sent_to, as_micros(next_at), delivery_id),
+            (state, status, error, sent_to, next_at, delivery_id),
         )
 
     def delivery(self, delivery_id: str) -> Delivery | None:

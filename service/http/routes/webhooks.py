@@ -16,7 +16,6 @@ from service.gallery.enroll import Name
 from service.http.forms import Cursor, Form, GalleryName, Limit, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems, write_list
-from service.record.schema import as_micros
 from service.record.webhooks import StoredWebhook
 from service.runtime import Call
 from service.search.options import Id
@@ -133,7 +132,7 @@ async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.N
     changes = {
         "secret": new_secret(),
         "former_secret": former.secret,
-        "former_until": as_micros(datetime.now(UTC) + BOTH_SECRETS_FOR),
+        "former_until": datetime.now(UTC) + BOTH_SECRETS_FOR,
     }
     return await _change(call, webhook_id, changes, "rotate_webhook")
 
