@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic_core import to_json
-
 from gmn_client.models import QueryAnswer
 from service.errors import InvalidField, ServiceError, UnknownPicture
 from service.gallery.gallery import Gallery
@@ -121,9 +119,9 @@ def _kept(
         "query_id": new_crop_id(),
         "created_at": now_micros(),
         "key_id": caller.key_id,
-        "request": to_json({**request, "images": query.images, **crop_fields}).decode(),
+        "request": {**request, "images": query.images, **crop_fields},
         "answer": query.answer.model_dump_json(exclude={"results", "query_id"}),
-        "results": to_json(results).decode(),
+        "results": results,
         "crop_id": next(iter(query.crop_ids), None),
         "content_type": query.prepared.content_type if query.prepared else None,
     }

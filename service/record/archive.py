@@ -30,7 +30,7 @@ from service.record.galleries import require_entry
 from service.record.marks import Mark
 from service.record.replacing import end_staging
 from service.record.schema import TABLES
-from service.record.transaction import AMONG, FILE, Reader, Transaction, as_json, batches
+from service.record.transaction import AMONG, FILE, Reader, Transaction, batches
 from service.record.vectors import VectorFiles
 from service.record.verify import StoredRecord, verify
 
@@ -235,7 +235,7 @@ def _copy_vectors(database: Database, part: Path, rows: Iterable[sqlite3.Row]) -
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
     slots = Reader(source).removed_slots(gallery_id, since)
     clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
-    rows = Reader(copy).rows("crops", clauses, (gallery_id, as_json(slots)))
+    rows = Reader(copy).rows("crops", clauses, (gallery_id, slots))
     _remove(copy, gallery_id, [row["crop_id"] for row in rows])
 
 

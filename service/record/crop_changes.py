@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage
 from service.errors import CropConflict, RequestConflict
@@ -15,7 +15,7 @@ from service.record.crop_rows import read_crops
 from service.record.files import forget_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
 from service.record.schema import as_micros, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, as_json, batches, marks_of
+from service.record.transaction import AMONG, Reader, Transaction, batches, marks_of
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -94,7 +94,7 @@ def remove_crops(
     transaction.removes = True
     crops = sorted(crops, key=lambda crop: crop.row_id)
     slots = [crop.row_id for crop in crops]
-    values = (now_micros(), gallery_id, as_json(slots))
+    values = (now_micros(), gallery_id, slots)
     # Without tombstones, restoring a snapshot would bring the crops back.
     transaction.change(f"{TOMBSTONES_OF} {OF_SLOTS}", values)
     transaction.change(
@@ -139,7 +139,7 @@ def relabel_crops(
     moved = [new for old, new in pairs if new.track != old.track]
     transaction.change(
         f"DELETE FROM tracks WHERE gallery_id = ? AND slot IN {AMONG}",
-        (gallery_id, as_json(crop.row_id for crop in moved)),
+        (gallery_id, [crop.row_id for crop in moved]),
     )
     _insert_tracks(transaction, gallery_id, moved)
     # An alert is attributed to the person shown by its nearest crop.
@@ -147,7 +147,7 @@ def relabel_crops(
         "UPDATE alerts SET person_id = crops.person_id FROM crops WHERE alerts.gallery_id = ? "
         f"AND alerts.crop_id IN {AMONG} AND crops.gallery_id = alerts.gallery_id "
         "AND crops.crop_id = alerts.crop_id AND crops.person_id IS NOT NULL",
-        (gallery_id, as_json(crop.crop_id for crop in after)),
+        (gallery_id, [crop.crop_id for crop in after]),
     )
     unnamed = sum(crop.identity is None for crop in after)
     unnamed -= sum(crop.identity is None for crop in before)
@@ -166,7 +166,7 @@ def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[Store
     return transaction.change(
         f"DELETE FROM people WHERE gallery_id = ? AND name IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
-        (gallery_id, as_json(_names(crops))),
+        (gallery_id, _names(crops)),
     )
 
 
@@ -286,7 +286,7 @@ def keep_request(
         "gallery_id": gallery_id,
         "key": request.key,
         "digest": request.digest,
-        "answer": to_json(answer).decode(),
+        "answer": answer,
         "happened_at": moment,
     }
     transaction.insert("requests", row, instead=True)
@@ -296,7 +296,7 @@ def require_people(
     transaction: Transaction, gallery_id: int, names: Sequence[str]
 ) -> tuple[dict[str, int], int]:
     """Return ids by name, creating missing people, and the number of new ones."""
-    values = {"gallery_id": gallery_id, "names": as_json(names)}
+    values = {"gallery_id": gallery_id, "names": names}
     new_people = transaction.change(NEW_PEOPLE, values)
     clauses = "WHERE gallery_id = :gallery_id AND name IN (SELECT value FROM json_each(:names))"
     rows = transaction.rows("people", clauses, values)
@@ -333,5 +333,5 @@ def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str,
         "image_bytes": crop.image_bytes,
         "inside": int(crop.inside),
         "quality": crop.quality,
-        "metadata": None if crop.metadata is None else to_json(crop.metadata).decode(),
+        "metadata": crop.metadata,
     }

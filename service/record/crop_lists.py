@@ -11,7 +11,7 @@ from gmn_client.models import CropOrder
 from service.errors import InvalidField
 from service.record.crop_rows import read_crops
 from service.record.schema import as_micros
-from service.record.transaction import Reader, as_json
+from service.record.transaction import Reader
 from service.record.values import CropFilter, StoredCrop
 
 # Upper bound on the crops examined for a page, so that a selective filter does not block a thread.
@@ -131,7 +131,7 @@ def _values(gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
     return {
         **asdict(wanted),
         "gallery_id": gallery_id,
-        "crop_ids": as_json(wanted.crop_ids) if wanted.crop_ids else None,
+        "crop_ids": wanted.crop_ids or None,
         "unnamed": wanted.unnamed or None,
     }
 

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from service.ops.threads import heartbeat
 from service.record.schema import TABLES
-from service.record.transaction import AMONG, Reader, Values, as_json, as_values, batches
+from service.record.transaction import AMONG, Reader, Values, as_values, batches
 from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop, identity_code
 from service.record.vectors import vector_crc
 
@@ -82,7 +82,7 @@ def read_columns(
         f"camera, captured_at FROM crops WHERE gallery_id = ? {condition}"
         "AND slot > ? ORDER BY slot LIMIT ?)"
     )
-    values = [gallery_id] if slots is None else [gallery_id, as_json(slots)]
+    values = [gallery_id] if slots is None else [gallery_id, slots]
     after = 0
     while True:
         (texts,) = reader.tuples(statement, (*values, after, COLUMNS_AT_ONCE))
@@ -94,7 +94,7 @@ def read_columns(
         slot_numbers = np.array(numbers, np.int64)
         distinct, places = np.unique(np.array(people, np.int64), return_inverse=True)
         new = [person for person in distinct.tolist() if person not in codes]
-        for person_id, name in reader.tuples(names, (gallery_id, as_json(new))):
+        for person_id, name in reader.tuples(names, (gallery_id, new)):
             codes[person_id] = identity_code(name, secret)
         # A person removed in the meantime counts as unnamed: the crops have changed too.
         groups = np.array([codes.get(person, -1) for person in distinct.tolist()], np.int64)[places]
@@ -123,7 +123,7 @@ def read_texts(
             yield from ((slot, text) for slot, text in rows if slot in wanted)
         else:
             statement = f"{prefix} slot IN {AMONG} ORDER BY slot"
-            yield from reader.tuples(statement, (gallery_id, as_json(batch)))
+            yield from reader.tuples(statement, (gallery_id, batch))
 
 
 def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[StoredCrop]:
@@ -153,12 +153,12 @@ def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
 
 def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
     clauses = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY slot"
-    return read_crops(reader, clauses, (gallery_id, as_json(crop_ids)))
+    return read_crops(reader, clauses, (gallery_id, list(crop_ids)))
 
 
 def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[StoredCrop]:
     clauses = f"WHERE crops.gallery_id = ? AND slot IN {AMONG} ORDER BY slot"
-    return read_crops(reader, clauses, (gallery_id, as_json(slots)))
+    return read_crops(reader, clauses, (gallery_id, list(slots)))
 
 
 def read_vectors(
@@ -196,7 +196,7 @@ def read_checksums(
         "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? "
         f"AND slot IN {AMONG}"
     )
-    return dict(reader.tuples(statement, (gallery_id, side, as_json(slots))))
+    return dict(reader.tuples(statement, (gallery_id, side, slots)))
 
 
 def _crop_of(row: sqlite3.Row) -> StoredCrop:

@@ -34,7 +34,7 @@ from service.record.crop_rows import (
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.tracks import choose_best
-from service.record.transaction import AMONG, Transaction, as_json
+from service.record.transaction import AMONG, Transaction
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -289,7 +289,7 @@ class Crops(RecordPart):
 
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
         clauses = f"WHERE gallery_id = ? AND crop_id IN {AMONG}"
-        rows = self._reader.rows("tombstones", clauses, (gallery_id, as_json(crop_ids)))
+        rows = self._reader.rows("tombstones", clauses, (gallery_id, crop_ids))
         removed = {row["crop_id"] for row in rows}
         return [crop_id for crop_id in crop_ids if crop_id in removed]
 

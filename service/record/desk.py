@@ -25,7 +25,7 @@ from service.record.crop_rows import read_by_id
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, as_values
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values
 from service.record.values import (
     MOST_CASES,
     MOST_CASES_OF_KEY,
@@ -144,7 +144,7 @@ class KeptQueries(RecordPart):
         new = {search["query_id"] for search, _ in searches}
         of_gallery = "SELECT query_id FROM searches WHERE gallery_id = ?"
         lost = transaction.column(
-            f"{of_gallery} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, as_json(new))
+            f"{of_gallery} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, new)
         )
         drop_searches(transaction, gallery_id, lost)
         surplus = transaction.column(
@@ -219,7 +219,7 @@ class KeptQueries(RecordPart):
         query_ids, cursor = _newest(self._reader, gallery_id, before, limit, found_by, value)
         order = "ORDER BY query_id DESC, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
-        rows = self._reader.rows("reviews", clauses, (as_json(query_ids),), OF_REVIEWS)
+        rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
         results = [Review.model_validate(as_values(row)) for row in rows]
         return Reviews(results=results, next_cursor=cursor)
 
@@ -254,15 +254,14 @@ class KeptQueries(RecordPart):
         Deleted crops are not reviewed: forgetting could not find the search through them.
         """
         require_search(transaction, gallery_id, query_id)
-        reviewed = as_json(crop_ids)
         delete = f"DELETE FROM reviews WHERE query_id = ? AND crop_id IN {AMONG}"
-        transaction.change(delete, (query_id, reviewed))
+        transaction.change(delete, (query_id, crop_ids))
         if decision:
             transaction.change(
                 "INSERT INTO reviews (query_id, crop_id, decision, key_id, reviewed_at) "
                 "SELECT ?, crop_id, ?, ?, ? FROM crops "
                 f"WHERE gallery_id = ? AND crop_id IN {AMONG}",
-                (query_id, decision, key_id, now_micros(), gallery_id, reviewed),
+                (query_id, decision, key_id, now_micros(), gallery_id, crop_ids),
             )
         find_identifying(transaction, query_id)
 
@@ -418,9 +417,9 @@ def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
 
     Forgetting the person deletes these searches.
     """
-    shown = reader.rows("shown", f"WHERE crop_id IN {AMONG}", (as_json(crop_ids),))
+    shown = reader.rows("shown", f"WHERE crop_id IN {AMONG}", (crop_ids,))
     searches: dict[str, list[str]] = {row["query_id"]: [] for row in shown}
-    for row in reader.rows("case_searches", f"WHERE query_id IN {AMONG}", (as_json(searches),)):
+    for row in reader.rows("case_searches", f"WHERE query_id IN {AMONG}", (list(searches),)):
         searches[row["query_id"]].append(row["case_id"])
     return searches
 
@@ -429,7 +428,7 @@ def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Collecti
     if not query_ids:
         return 0
     transaction.removes = True
-    values = (gallery_id, as_json(query_ids))
+    values = (gallery_id, query_ids)
     today = datetime.now(UTC).date().isoformat()
     transaction.change(
         "INSERT INTO case_deletions (case_id, day, searches) SELECT case_id, ?, count(*) "
@@ -471,7 +470,7 @@ def _read_searches(
     """Read fields of `KeptSearch`, with `answer` and `results` as stored, newest first."""
     clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
     searches = []
-    for row in reader.rows("searches", clauses, (as_json(query_ids),), OF_SEARCHES):
+    for row in reader.rows("searches", clauses, (query_ids,), OF_SEARCHES):
         search = as_values(row)
         for name in ("request", "answer", "results", "best", "case_ids"):
             search[name] = from_json(search[name] or "null")

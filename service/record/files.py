@@ -24,7 +24,7 @@ from service.ops.data_directory import make_folder, snapshot_name, sync
 from service.ops.threads import MonitoredThreadPool
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
-from service.record.transaction import AMONG, Transaction, as_json
+from service.record.transaction import AMONG, Transaction
 
 
 class Snapshots(RecordPart):
@@ -81,7 +81,7 @@ class StrayFiles(RecordPart):
         transaction.change(
             "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
             "SELECT ?, value, ? FROM json_each(?)",
-            (gallery_id, until, as_json(names)),
+            (gallery_id, until, names),
         )
 
     def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
@@ -100,12 +100,12 @@ class StrayFiles(RecordPart):
 
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
     """Note that files were removed, or are referred to by a row of this commit."""
-    transaction.change(f"DELETE FROM unneeded_files WHERE path IN {AMONG}", (as_json(paths),))
+    transaction.change(f"DELETE FROM unneeded_files WHERE path IN {AMONG}", (paths,))
 
 
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
     delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN {AMONG}"
-    transaction.change(delete, (gallery_id, as_json(names)))
+    transaction.change(delete, (gallery_id, names))
 
 
 PICTURE_THREADS = 4

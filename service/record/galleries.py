@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from service.record.transaction import (
     ChangeKind,
     Reader,
     Transaction,
-    as_json,
     as_values,
 )
 from service.record.values import GalleryRecord, GallerySettings
@@ -271,10 +270,10 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
         transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
 
 
-def drop_checksums(transaction: Transaction, gallery_id: int, slots: Iterable[int]) -> None:
+def drop_checksums(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
     transaction.change(
         f"DELETE FROM checksums WHERE gallery_id = ? AND slot IN {AMONG}",
-        (gallery_id, as_json(slots)),
+        (gallery_id, slots),
     )
 
 

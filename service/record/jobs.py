@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
@@ -23,7 +23,6 @@ from service.record.transaction import (
     Reader,
     Transaction,
     all_of,
-    as_json,
     as_values,
     marks_of,
 )
@@ -73,7 +72,7 @@ class Jobs(RecordPart):
     def create(self, transaction: Transaction, job: Job) -> None:
         """Store a new job; raises `UnknownGallery` if its gallery was deleted."""
         require_entry(transaction, job.gallery_id)
-        transaction.insert("jobs", job_values(job))
+        transaction.insert("jobs", vars(job))
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
@@ -128,7 +127,7 @@ class Jobs(RecordPart):
             return None
         positions = [problem.position for problem in problems]
         of_positions = f"WHERE job_id = ? AND number IN {AMONG}"
-        known = transaction.rows("job_problems", of_positions, (job_id, as_json(positions)))
+        known = transaction.rows("job_problems", of_positions, (job_id, positions))
         _put_problems(transaction, job_id, problems)
         return _change(
             transaction,
@@ -217,14 +216,6 @@ def _as_job(row: sqlite3.Row) -> Job:
     return Job(**(as_values(row) | parsed))
 
 
-def job_values(job: Job) -> dict[str, Any]:
-    """Return the columns of a job; the column `worker` is not used any more."""
-    return vars(job) | {
-        "parameters": to_json(job.parameters).decode(),
-        "progress": to_json(job.progress).decode(),
-    }
-
-
 def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
     job = replace(job, **changes, updated_at=datetime.now(UTC))
     _put(transaction, job)
@@ -234,7 +225,7 @@ def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
 
 
 def _put(transaction: Transaction, job: Job) -> None:
-    row = job_values(job)
+    row = vars(job)
     # Update in place: replacing the row would delete its problems by cascade.
     transaction.change(
         f"UPDATE jobs SET ({', '.join(row)}) = ({marks_of(list(row))}) WHERE job_id = ?",

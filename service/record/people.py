@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from gmn_client.models import CropGroups, Identities, Identity, IdentityDetail, IdentityOrder, Merge
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
@@ -21,7 +21,7 @@ from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.schema import MICROSECOND, as_micros, natural_order, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, as_json, as_values
+from service.record.transaction import AMONG, Reader, Transaction, as_values
 from service.record.values import CropsChange, count_by_case, new_crop_id
 from service.record.watch import forget_alerts
 
@@ -268,7 +268,7 @@ class Groups(RecordPart):
         # Slots name nobody once their crops are deleted.
         grouping = {"job_id": job_id, "created_at": datetime.now(UTC), "version": version}
         grouping |= {"groups": groups, "single": single}
-        row = {"gallery_id": gallery_id, "grouping": to_json(grouping).decode()}
+        row = {"gallery_id": gallery_id, "grouping": grouping}
         transaction.insert("groups", row, instead=True)
 
     def get(self, gallery_id: int) -> CropGroups:
@@ -293,7 +293,7 @@ class Groups(RecordPart):
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:
     """Read fields of `IdentityDetail` of the existing ones of these identities, in their order."""
     people = {}
-    for row in reader.execute(DESCRIBED, (gallery_id, as_json(names))):
+    for row in reader.execute(DESCRIBED, (gallery_id, names)):
         cameras = sorted(from_json(row["cameras"]))
         people[row["identity"]] = {**as_values(row), "cameras": cameras}
     return [people[name] for name in names if name in people]

@@ -46,7 +46,7 @@ from service.record.archive import (
 from service.record.database import Database
 from service.record.marks import DeletedIds
 from service.record.record import Record
-from service.record.transaction import AMONG, FILE, Reader, Transaction, as_json
+from service.record.transaction import AMONG, FILE, Reader, Transaction
 from service.record.verify import verify
 from service.record.watch import NEWEST_ALERT, stop_watching
 
@@ -312,7 +312,7 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
         "INSERT OR REPLACE INTO record (name, value) SELECT name, max(value) FROM "
         "(SELECT name, value FROM main.record UNION ALL SELECT name, value FROM other.record) "
         f"WHERE name IN {AMONG} GROUP BY name",
-        (as_json(COUNTERS),),
+        (COUNTERS,),
     )
     keys = transaction.execute(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"

@@ -16,7 +16,7 @@ from service.record.crop_rows import read_by_slot, read_vectors
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
-from service.record.transaction import AMONG, Transaction, as_json, as_values
+from service.record.transaction import AMONG, Transaction, as_values
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import Vector
 
@@ -76,7 +76,7 @@ class Tracks(RecordPart):
             "WHERE gallery_id = ? AND track >= ? ORDER BY track LIMIT ?)"
         )
         ids = from_json(self._reader.value(statement, (gallery_id, first_track, limit + 1)))
-        names = as_json(ids[:limit])
+        names = ids[:limit]
         values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
         rows = self._reader.execute(DESCRIBED, values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
@@ -92,7 +92,7 @@ class Tracks(RecordPart):
         self, gallery_id: int, tracks: Iterable[str]
     ) -> dict[tuple[str, str | None], dict[str, Any]]:
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
-        rows = self._reader.execute(COUNTED, (gallery_id, as_json(set(tracks))))
+        rows = self._reader.execute(COUNTED, (gallery_id, set(tracks)))
         return {(row["track"], row["camera"]): as_values(row) for row in rows}
 
     def cameras(self, gallery_id: int, track: str) -> list[str | None]:

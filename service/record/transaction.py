@@ -50,7 +50,7 @@ ChangeKind = Literal[
     "alerts",
 ]
 
-# Subquery for `IN`: compares a column with many values, passed as one JSON text by `as_json`.
+# Subquery for `IN`: compares a column with the values of a collection.
 AMONG = "(SELECT value FROM json_each(?))"
 # Values of placeholders, in order or by name.
 Values = Sequence[Any] | Mapping[str, Any]
@@ -97,9 +97,13 @@ def all_of(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
     return " AND ".join(["TRUE", *asked]), list(asked.values())
 
 
-def as_json(values: Iterable[str | int]) -> str:
-    """Return values as the JSON text that `AMONG` takes as its parameter."""
-    return to_json(list(values)).decode()
+def _as_json(value: Any) -> str:
+    return to_json(value if isinstance(value, dict) else list(value)).decode()
+
+
+# Statements take collections as values: each is one JSON text.
+for kind in (dict, list, tuple, set, frozenset, range):
+    sqlite3.register_adapter(kind, _as_json)
 
 
 def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
@@ -118,15 +122,15 @@ def marks_of(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def as_ranges(slots: Iterable[int]) -> str:
-    """Encode slots as JSON: the first and last slot of each run."""
+def as_ranges(slots: Iterable[int]) -> list[list[int]]:
+    """Return the first and last slot of each run."""
     ranges: list[list[int]] = []
     for slot in sorted(slots):
         if ranges and slot == ranges[-1][1] + 1:
             ranges[-1][1] = slot
         else:
             ranges.append([slot, slot])
-    return to_json(ranges).decode()
+    return ranges
 
 
 def slots_of(text: str) -> list[int]:
@@ -378,10 +382,10 @@ class Transaction(Reader):
         self.change_many("UPDATE feeds SET seq = ?, token = ? WHERE gallery_id = ?", rows)
         return marks
 
-    def note_unneeded(self, paths: Iterable[str]) -> None:
+    def note_unneeded(self, paths: Sequence[str]) -> None:
         """Note files of the data directory that nothing refers to any more, by relative path."""
         statement = "INSERT OR REPLACE INTO unneeded_files (path) SELECT value FROM json_each(?)"
-        self.change(statement, (as_json(paths),))
+        self.change(statement, (paths,))
 
     def write_vectors(
         self, gallery_id: int, side: int, vectors: Mapping[int, tuple[str, Vector]]

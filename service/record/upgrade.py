@@ -269,4 +269,4 @@ def _insert(transaction: Transaction, table: str, *entries: Mapping[str, Any]) -
 def _column(name: str, value: Any) -> Any:
     if isinstance(value, str) and name.endswith(TIMES):
         return datetime.fromisoformat(value)
-    return to_json(value).decode() if isinstance(value, dict | list) else value
+    return value

@@ -16,7 +16,7 @@ from service.ops.threads import heartbeat
 from service.record.crop_rows import read_checksums
 from service.record.database import Database, stored_uri
 from service.record.schema import EARLIEST_FORMAT, FORMAT, TABLES, missing_tables, row_crc
-from service.record.transaction import AMONG, Reader, Source, as_json, batches
+from service.record.transaction import AMONG, Reader, Source, batches
 from service.record.vectors import Vector, vector_crc
 
 ROWS_AT_ONCE = 500
@@ -217,7 +217,7 @@ class Inspection:
             contextlib.suppress(sqlite3.DatabaseError, ServiceError),
             contextlib.closing(StoredRecord(self._stored.folder)) as current,
         ):
-            return set(Reader(current).column(statement, (gallery_id, as_json(slots))))
+            return set(Reader(current).column(statement, (gallery_id, slots)))
         return set(slots)
 
     def _note_row(self, table: str, values: Values) -> None:

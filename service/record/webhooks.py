@@ -14,7 +14,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_json, as_values
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values
 from service.record.values import new_crop_id
 
 MOST_WEBHOOKS = 20
@@ -122,7 +122,7 @@ class Webhooks(RecordPart):
                 if not webhook.enabled:
                     continue
                 free = at_once - busy[webhook.webhook_id]
-                values = [webhook.webhook_id, now, as_json(under_way), free]
+                values = [webhook.webhook_id, now, list(under_way), free]
                 due += [(webhook, delivery) for delivery in _deliveries(reader, ready, values)]
             next_at = reader.value(later, (now,))
         return due, None if next_at is None else as_moment(next_at)
