@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -139,7 +138,10 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
     for row in rows:
         if not (row["intact"] and row["named"] and row["tracked"]):
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
-    return [_crop_of(row) for row in rows]
+    return [
+        StoredCrop(**as_values(row) | {"row_id": row["slot"], "sha256": row["sha256"].hex()})
+        for row in rows
+    ]
 
 
 def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
@@ -197,13 +199,3 @@ def read_checksums(
         f"AND slot IN {AMONG}"
     )
     return dict(reader.tuples(statement, (gallery_id, side, slots)))
-
-
-def _crop_of(row: sqlite3.Row) -> StoredCrop:
-    metadata = row["metadata"]
-    parsed = {
-        "row_id": row["slot"],
-        "metadata": None if metadata is None else from_json(metadata),
-        "sha256": row["sha256"].hex(),
-    }
-    return StoredCrop(**as_values(row) | parsed)

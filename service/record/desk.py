@@ -472,8 +472,6 @@ def _read_searches(
     searches = []
     for row in reader.rows("searches", clauses, (query_ids,), OF_SEARCHES):
         search = as_values(row)
-        for name in ("request", "answer", "results", "best", "case_ids"):
-            search[name] = from_json(search[name] or "null")
         search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
         searches.append(search)
     return searches

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
@@ -49,7 +48,10 @@ class Galleries(RecordPart):
 
     def all(self) -> list[GalleryRecord]:
         clauses = "WHERE name IS NOT NULL ORDER BY name"
-        return [_as_entry(row) for row in self._reader.rows("galleries", clauses, (), RENAMED)]
+        return [
+            GalleryRecord(**as_values(row))
+            for row in self._reader.rows("galleries", clauses, (), RENAMED)
+        ]
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
         return read_entry(self._reader, gallery_id)
@@ -221,10 +223,6 @@ def count_crops(transaction: Transaction, gallery_id: int) -> None:
     )
 
 
-def _as_entry(row: sqlite3.Row) -> GalleryRecord:
-    return GalleryRecord(**as_values(row) | {"settings": from_json(row["settings"])})
-
-
 def deleted_name(entry: GalleryRecord) -> str:
     return f"gallery {entry.gallery_id} {as_micros(entry.created_at)}"
 
@@ -232,7 +230,7 @@ def deleted_name(entry: GalleryRecord) -> str:
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
     clauses = "WHERE gallery_id = ? AND name IS NOT NULL"
     rows = reader.rows("galleries", clauses, (gallery_id,), RENAMED)
-    return _as_entry(rows[0]) if rows else None
+    return GalleryRecord(**as_values(rows[0])) if rows else None
 
 
 def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:

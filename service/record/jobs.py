@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
-from pydantic_core import from_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from service.errors import UnknownJob
@@ -81,7 +79,9 @@ class Jobs(RecordPart):
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
         wanted, values = all_of({"gallery_id = ?": gallery_id, "key_id = ?": key_id})
         clauses = f"WHERE {wanted} {NEWEST_FIRST}"
-        return [_as_job(row) for row in self._reader.rows("jobs", clauses, [*values, limit])]
+        return [
+            Job(**as_values(row)) for row in self._reader.rows("jobs", clauses, [*values, limit])
+        ]
 
     @transactional
     def claim(
@@ -203,17 +203,12 @@ class Jobs(RecordPart):
 
 def _open(reader: Reader) -> list[Job]:
     rows = reader.rows("jobs", f"WHERE {UNFINISHED} ORDER BY created_at, job_id")
-    return [_as_job(row) for row in rows]
+    return [Job(**as_values(row)) for row in rows]
 
 
 def _read(reader: Reader, job_id: str) -> Job | None:
     row = reader.row("jobs", "WHERE job_id = ?", (job_id,))
-    return _as_job(row) if row else None
-
-
-def _as_job(row: sqlite3.Row) -> Job:
-    parsed = {name: from_json(row[name]) for name in ("parameters", "progress")}
-    return Job(**(as_values(row) | parsed))
+    return Job(**as_values(row)) if row else None
 
 
 def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:

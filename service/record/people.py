@@ -294,8 +294,9 @@ def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[
     """Read fields of `IdentityDetail` of the existing ones of these identities, in their order."""
     people = {}
     for row in reader.execute(DESCRIBED, (gallery_id, names)):
-        cameras = sorted(from_json(row["cameras"]))
-        people[row["identity"]] = {**as_values(row), "cameras": cameras}
+        person = as_values(row)
+        person["cameras"].sort()
+        people[row["identity"]] = person
     return [people[name] for name in names if name in people]
 
 

@@ -115,12 +115,11 @@ class Tracks(RecordPart):
 
 
 def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> models.Track:
+    track = as_values(row)
+    track["identities"].sort()
     found = [vectors[slot] for slot in from_json(row["slots"]) if slot in vectors]
-    fields = {
-        "identities": sorted(from_json(row["identities"])),
-        "cohesion": cohesion(np.stack(found)) if len(found) > 1 else None,
-    }
-    return models.Track.model_validate(as_values(row) | fields)
+    track["cohesion"] = cohesion(np.stack(found)) if len(found) > 1 else None
+    return models.Track.model_validate(track)
 
 
 def cohesion(vectors: NDArray[np.float32]) -> float:

@@ -56,6 +56,21 @@ AMONG = "(SELECT value FROM json_each(?))"
 Values = Sequence[Any] | Mapping[str, Any]
 # Columns with these ends contain times.
 TIMES = ("_at", "_seen", "_until")
+# Columns of text that contain JSON.
+JSON_COLUMNS = {
+    "answer",
+    "best",
+    "cameras",
+    "case_ids",
+    "identities",
+    "metadata",
+    "parameters",
+    "progress",
+    "promised",
+    "request",
+    "results",
+    "settings",
+}
 
 
 @dataclass(frozen=True)
@@ -107,14 +122,14 @@ for kind in (dict, list, tuple, set, frozenset, range):
 
 
 def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
-    """Return the columns of a row by name, with times as datetimes."""
+    """Return the columns of a row by name, with times as datetimes and JSON parsed."""
     values = dict(row)
-    times = {
-        name: as_moment(value)
-        for name, value in values.items()
-        if name.endswith(TIMES) and value is not None
-    }
-    return values | times
+    for name, value in values.items():
+        if value is not None and name.endswith(TIMES):
+            values[name] = as_moment(value)
+        elif isinstance(value, str) and name in JSON_COLUMNS:
+            values[name] = from_json(value)
+    return values
 
 
 def marks_of(values: Sequence[object]) -> str:

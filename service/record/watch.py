@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Json
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from service.errors import InvalidField
@@ -73,9 +72,9 @@ class ArmedList(Watch):
     """
 
     gallery_id: int
-    settings: Json[WatchSettings]
+    settings: WatchSettings
     armed_at: datetime
-    promised: Json[Forecast]
+    promised: Forecast
     outdated: bool
     tracks: int
 

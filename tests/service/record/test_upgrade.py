@@ -98,7 +98,6 @@ def _search(record, query_id):
             }
             for review in reader.rows("reviews", *of_search)
         }
-    search |= {name: json.loads(search[name]) for name in ("request", "answer", "results")}
     del search["gallery_id"], search["intact"]
     return {**search, "cases": cases, "reviews": reviews}
 
