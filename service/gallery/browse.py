@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from gmn_client import models
 from service.errors import UnknownGallery, UnknownPicture
@@ -65,18 +66,19 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
 def described_crops(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop], vectors: bool
 ) -> list[models.Crop]:
-    described = []
-    for crop in crops:
-        url = gallery.image_url(crop.crop_id) if crop.content_type else None
-        described.append(models.Crop.model_validate(asdict(crop) | {"image_url": url}))
+    found: dict[str, dict[str, Any]] = {}
     if vectors and crops:
         slots = [crop.row_id for crop in crops]
         embedder, stored = runtime.record.crops.vectors_of(gallery.gallery_id, slots)
-        by_id = {crop.record.crop_id: crop.vector.tolist() for crop in stored}
-        for place, crop in enumerate(crops):
-            if crop.crop_id in by_id:
-                changes = {"vector": by_id[crop.crop_id], "embedding_fingerprint": embedder}
-                described[place] = described[place].model_copy(update=changes)
+        found = {
+            crop.record.crop_id: {"vector": crop.vector.tolist(), "embedding_fingerprint": embedder}
+            for crop in stored
+        }
+    described = []
+    for crop in crops:
+        url = gallery.image_url(crop.crop_id) if crop.content_type else None
+        fields = asdict(crop) | {"image_url": url} | found.get(crop.crop_id, {})
+        described.append(models.Crop.model_validate(fields))
     return described
 
 

@@ -24,18 +24,23 @@ KEPT_RESULTS = 100
 KEPT_REQUEST_BYTES = 16 * 1024
 # Other fields are dropped: they may name a person, and forgetting would not find that name here.
 KEPT_FIELDS = {
-    *(
-        "mode",
-        "top_k",
-        "rerank_depth",
-        "scoring",
-        "group_by",
-        "order",
-        "operating_point",
-        "purpose",
-    ),
-    *("cameras", "exclude_cameras", "captured_after", "captured_before"),
-    *("camera", "camera_disjoint", "min_version", "unnamed", "track"),
+    "camera",
+    "camera_disjoint",
+    "cameras",
+    "captured_after",
+    "captured_before",
+    "exclude_cameras",
+    "group_by",
+    "min_version",
+    "mode",
+    "operating_point",
+    "order",
+    "purpose",
+    "rerank_depth",
+    "scoring",
+    "top_k",
+    "track",
+    "unnamed",
 }
 
 
