@@ -26,6 +26,16 @@ from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.transaction import AMONG, Transaction
 
+PICTURE_THREADS = 4
+WAITING_CALLS = 64
+# Upper bound on simultaneous transfers of all calls; a bucket has a high latency per file.
+TRANSFERS = 32
+# A slower call is answered with 503; its thread may keep hanging.
+ANSWERS_WITHIN_SECONDS = 30.0
+# Once all threads have hung for this long, further calls fail at once.
+STUCK_SECONDS = 5.0
+Result = TypeVar("Result")
+
 
 class Snapshots(RecordPart):
     """Descriptions of snapshots, whose files are stored elsewhere."""
@@ -106,17 +116,6 @@ def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
 def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
     delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN {AMONG}"
     transaction.change(delete, (gallery_id, names))
-
-
-PICTURE_THREADS = 4
-WAITING_CALLS = 64
-# Upper bound on simultaneous transfers of all calls; a bucket has a high latency per file.
-TRANSFERS = 32
-# A slower call is answered with 503; its thread may keep hanging.
-ANSWERS_WITHIN_SECONDS = 30.0
-# Once all threads have hung for this long, further calls fail at once.
-STUCK_SECONDS = 5.0
-Result = TypeVar("Result")
 
 
 class PictureThreads(MonitoredThreadPool):
