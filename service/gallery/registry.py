@@ -119,11 +119,9 @@ class GalleryRegistry:
         return gallery
 
     async def find(self, name: str) -> Gallery:
-        gallery = self._by_name.get(name)
-        if gallery is None:
+        if name not in self._by_name:
             await self.catch_up()
-            gallery = self.get(name)
-        return gallery
+        return self.get(name)
 
     async def find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         """Return the existing ones of these crops, by slot.

@@ -111,14 +111,10 @@ def describe_snapshot(folder: Path, created_at: datetime) -> Snapshot:
         version=gallery["version"],
         embedding_fingerprint=gallery["embedder"],
         crops=gallery["crops"],
-        bytes=archive_bytes(folder),
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         sha256=hashlib.sha256(checksums.encode()).hexdigest(),
         created_at=created_at,
     )
-
-
-def archive_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @contextlib.contextmanager

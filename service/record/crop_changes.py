@@ -15,7 +15,7 @@ from service.record.crop_rows import read_crops
 from service.record.files import forget_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
 from service.record.schema import as_micros, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, batches, marks_of
+from service.record.transaction import AMONG, Reader, Transaction, batches, settings_of
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -30,6 +30,7 @@ REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each stored request deletes up to this many expired ones.
 REQUESTS_REMOVED_AT_ONCE = 3
 HASHES_AT_ONCE = 500
+LABELS = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
 OF_SLOTS = f"WHERE gallery_id = ? AND slot IN {AMONG}"
 TOMBSTONES_OF = (
     "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
@@ -128,12 +129,9 @@ def relabel_crops(
     transaction.removes = True
     slots = [crop.row_id for crop in before]
     people, new_people = require_people(transaction, gallery_id, _names(after))
-    changed = [_row(gallery_id, crop, people) for crop in after]
-    names = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
-    settings = ", ".join(f"{name} = ?" for name in names)
     transaction.change_many(
-        f"UPDATE crops SET {settings} WHERE gallery_id = ? AND slot = ?",
-        [(*(row[name] for name in names), gallery_id, row["slot"]) for row in changed],
+        f"UPDATE crops SET {settings_of(LABELS)} WHERE gallery_id = :gallery_id AND slot = :slot",
+        [_row(gallery_id, crop, people) for crop in after],
     )
     pairs = zip(before, after, strict=True)
     moved = [new for old, new in pairs if new.track != old.track]
@@ -218,7 +216,8 @@ def read_same_images(
     hashes = dict.fromkeys(bytes.fromhex(crop.sha256) for crop in crops)
     # JSON has no bytes, and the number of placeholders in a statement is limited.
     for batch in batches(hashes, HASHES_AT_ONCE):
-        clauses = f"WHERE crops.gallery_id = ? AND sha256 IN ({marks_of(batch)}) ORDER BY slot"
+        marks = ", ".join("?" * len(batch))
+        clauses = f"WHERE crops.gallery_id = ? AND sha256 IN ({marks}) ORDER BY slot"
         for crop in read_crops(reader, clauses, (gallery_id, *batch)):
             crops_by_hash[crop.sha256].append(crop)
     return crops_by_hash

@@ -22,7 +22,7 @@ from service.record.transaction import (
     Transaction,
     all_of,
     as_values,
-    marks_of,
+    settings_of,
 )
 
 UNFINISHED = "state IN ('queued', 'running')"
@@ -220,12 +220,9 @@ def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
 
 
 def _put(transaction: Transaction, job: Job) -> None:
-    row = vars(job)
     # Update in place: replacing the row would delete its problems by cascade.
-    transaction.change(
-        f"UPDATE jobs SET ({', '.join(row)}) = ({marks_of(list(row))}) WHERE job_id = ?",
-        [*row.values(), job.job_id],
-    )
+    statement = f"UPDATE jobs SET {settings_of(vars(job))} WHERE job_id = :job_id"
+    transaction.change(statement, vars(job))
 
 
 def _read_problems(reader: Reader, job_id: str, after: int, limit: int) -> list[JobProblem]:

@@ -132,9 +132,9 @@ def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
     return values
 
 
-def marks_of(values: Sequence[object]) -> str:
-    """Return one placeholder for each value of an `IN (…)`."""
-    return ",".join("?" * len(values))
+def settings_of(names: Iterable[str]) -> str:
+    """Return the assignments of an UPDATE whose values are given by the names of its columns."""
+    return ", ".join(f"{name} = :{name}" for name in names)
 
 
 def as_ranges(slots: Iterable[int]) -> list[list[int]]:
@@ -339,7 +339,7 @@ class Transaction(Reader):
     def change(self, statement: str, values: Values = ()) -> int:
         return self.database.connection().execute(statement, values).rowcount
 
-    def change_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+    def change_many(self, statement: str, rows: Iterable[Values]) -> None:
         self.database.connection().executemany(statement, rows)
 
     def insert(self, table: str, *rows: Mapping[str, Any], instead: bool = False) -> None:
@@ -350,11 +350,9 @@ class Transaction(Reader):
         """
         if rows:
             columns = ", ".join(rows[0])
+            values = ", ".join(f":{name}" for name in rows[0])
             verb = "INSERT OR REPLACE" if instead else "INSERT"
-            self.change_many(
-                f"{verb} INTO {table} ({columns}) VALUES ({marks_of(list(rows[0]))})",
-                [tuple(row.values()) for row in rows],
-            )
+            self.change_many(f"{verb} INTO {table} ({columns}) VALUES ({values})", rows)
 
     def add(self, other: Transaction) -> None:
         """Take over what another rule of the same commit did."""

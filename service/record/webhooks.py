@@ -14,7 +14,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values, settings_of
 from service.record.values import new_crop_id
 
 MOST_WEBHOOKS = 20
@@ -78,10 +78,8 @@ class Webhooks(RecordPart):
     def change(
         self, transaction: Transaction, webhook_id: str, values: Mapping[str, Any]
     ) -> StoredWebhook | None:
-        settings = ", ".join(f"{name} = ?" for name in values)
-        transaction.change(
-            f"UPDATE webhooks SET {settings} WHERE webhook_id = ?", (*values.values(), webhook_id)
-        )
+        statement = f"UPDATE webhooks SET {settings_of(values)} WHERE webhook_id = :webhook_id"
+        transaction.change(statement, {**values, "webhook_id": webhook_id})
         # The former address and secret have to leave SQLite's log, too.
         transaction.removes = True
         transaction.note("alerts")
