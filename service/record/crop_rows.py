@@ -144,10 +144,14 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
     ]
 
 
-def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
+def read_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
     clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
+    return read_crops(reader, clauses, (gallery_id, slot, limit))
+
+
+def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
     after = 0
-    while crops := read_crops(reader, clauses, (gallery_id, after, CROPS_AT_ONCE)):
+    while crops := read_after(reader, gallery_id, after, CROPS_AT_ONCE):
         yield crops
         heartbeat()
         after = crops[-1].row_id

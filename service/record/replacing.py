@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.ops.failpoints import failpoint
 from service.ops.threads import heartbeat
 from service.record.crop_changes import change_embedder, require_people
-from service.record.crop_rows import read_crops
+from service.record.crop_rows import read_after
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import (
     count_crops,
@@ -29,7 +29,7 @@ from service.record.galleries import (
     require_entry,
 )
 from service.record.schema import TABLES, now_micros
-from service.record.transaction import Reader, Transaction, batches
+from service.record.transaction import Transaction, batches
 from service.record.values import GalleryRecord, StoredCrop
 from service.record.vectors import VectorFiles
 
@@ -210,7 +210,7 @@ class StagedVectors(RecordPart):
         entry = read_entry(self._reader, gallery_id)
         if entry is None or entry.staged_side is None:
             return []
-        return _crops_after(self._reader, gallery_id, max(after, entry.staged_row), limit)
+        return read_after(self._reader, gallery_id, max(after, entry.staged_row), limit)
 
     @transactional
     def add(
@@ -225,7 +225,7 @@ class StagedVectors(RecordPart):
         if side is None or not vectors:
             return
         by_slot = dict(vectors)
-        unstaged = _crops_after(transaction, gallery_id, entry.staged_row, len(by_slot))
+        unstaged = read_after(transaction, gallery_id, entry.staged_row, len(by_slot))
         crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, unstaged))
         of_crops = {crop.row_id: (crop.crop_id, by_slot[crop.row_id]) for crop in crops}
         transaction.write_vectors(gallery_id, side, of_crops)
@@ -271,8 +271,3 @@ def end_staging(transaction: Transaction, entry: GalleryRecord) -> None:
         "staged_dimension = NULL, staged_slot = 0, staged_crops = 0 WHERE gallery_id = ?",
         (entry.gallery_id,),
     )
-
-
-def _crops_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
-    clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
-    return read_crops(reader, clauses, (gallery_id, slot, limit))

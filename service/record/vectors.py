@@ -132,12 +132,14 @@ class VectorFile:
         Raises:
             OSError: the file system does not support it.
         """
+        libc = ctypes.CDLL(None, use_errno=True)
         edges = [first - 1, *used, end]
         for before, after in itertools.pairwise(edges):
             start = -(-(before + 1) * self._vector_bytes // BLOCK_BYTES) * BLOCK_BYTES
             stop = after * self._vector_bytes // BLOCK_BYTES * BLOCK_BYTES
-            if start < stop:
-                _punch_hole(self._file, start, stop - start)
+            place = (ctypes.c_int64(start), ctypes.c_int64(stop - start))
+            if start < stop and libc.fallocate(self._file, KEEP_SIZE_AND_PUNCH_HOLE, *place):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def copy_to(self, path: Path, next_slot: int) -> None:
         end = next_slot * self._vector_bytes
@@ -190,13 +192,6 @@ class VectorFiles:
 
     def path(self, gallery_id: int, side: int) -> Path:
         return self.folder / vectors_name(gallery_id, side)
-
-
-def _punch_hole(file: int, offset: int, size: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    place = (ctypes.c_int64(offset), ctypes.c_int64(size))
-    if libc.fallocate(file, KEEP_SIZE_AND_PUNCH_HOLE, *place):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def vectors_name(gallery_id: int, side: int) -> str:
