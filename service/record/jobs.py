@@ -30,6 +30,8 @@ NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
 PROBLEMS_AT_ONCE = 1000
 # Replaces the name of a forgotten person.
 HIDDEN = "…"
+# Fields of a problem that may name a person.
+NAMING = ("source", "detail")
 
 
 @stored_dataclass(frozen=True)
@@ -172,10 +174,7 @@ class Jobs(RecordPart):
         problems = _read_problems(transaction, job_id, after, PROBLEMS_AT_ONCE)
         hidden = [
             problem.model_copy(
-                update={
-                    "source": word.sub(HIDDEN, problem.source),
-                    "detail": word.sub(HIDDEN, problem.detail),
-                }
+                update={name: word.sub(HIDDEN, getattr(problem, name)) for name in NAMING}
             )
             for problem in problems
         ]

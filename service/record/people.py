@@ -225,15 +225,14 @@ class People(RecordPart):
         of_merge = (gallery_id, merge["into_person"], merge_id)
         crops = read_crops(transaction, OF_MERGE, of_merge)
         restored = [replace(crop, identity=merge["identity"]) for crop in crops]
-        names = [merge["identity"]] if crops else []
-        people, new_people = require_people(transaction, gallery_id, names)
         if crops:
+            people, new_people = require_people(transaction, gallery_id, [merge["identity"]])
             _retarget_earlier_merges(transaction, merge, people[merge["identity"]])
+            transaction.change(
+                "UPDATE galleries SET people = people + ? WHERE gallery_id = ?",
+                (new_people, gallery_id),
+            )
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
-        transaction.change(
-            "UPDATE galleries SET people = people + ? WHERE gallery_id = ?",
-            (new_people, gallery_id),
-        )
         relabelling = relabel_crops(transaction, gallery_id, crops, restored)
         return replace(relabelling, restored_identity=merge["identity"])
 

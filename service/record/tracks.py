@@ -128,10 +128,14 @@ def cohesion(vectors: NDArray[np.float32]) -> float:
     Args:
         vectors: `(n, d)`, n at least 2, of any length.
     """
-    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST)
+    units = _units(vectors)
     others = units.sum(axis=0) - units
     lengths = np.maximum(np.linalg.norm(others, axis=1), SHORTEST)
     return float(((units * others).sum(axis=1) / lengths).min())
+
+
+def _units(vectors: NDArray[Any]) -> NDArray[Any]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST)
 
 
 def choose_best(
@@ -182,8 +186,7 @@ def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
 
     The first has the highest quality. Rejected crops do not influence the choice.
     """
-    vectors = np.stack([crop.vector for crop in crops]).astype(np.float64)
-    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST)
+    units = _units(np.stack([crop.vector for crop in crops]).astype(np.float64))
     qualities = np.array([max(crop.record.quality or 0.0, LEAST_QUALITY) for crop in crops])
     named = np.array([crop.record.identity is not None for crop in crops])
     distances: NDArray[np.float64] = np.full(len(crops), FARTHEST)
