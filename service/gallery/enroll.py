@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
@@ -344,21 +344,13 @@ def checked_camera(field: str, value: str) -> str:
     return checked_text(field, value)
 
 
-def _checked_name(value: str, info: ValidationInfo) -> str:
-    return checked_text(info.field_name or "identity", value)
-
-
-def _checked_camera(value: str, info: ValidationInfo) -> str:
-    return checked_camera(info.field_name or "camera", value)
-
-
 # Type of names of identities, cases and key holders; type of cameras.
-Name = Annotated[Text, AfterValidator(_checked_name)]
-Camera = Annotated[Text, AfterValidator(_checked_camera)]
-
-
-def checked_track(field: str, value: str) -> str:
-    return checked_text(field, value, MAX_TRACK)
+Name = Annotated[
+    Text, AfterValidator(lambda value, info: checked_text(info.field_name or "identity", value))
+]
+Camera = Annotated[
+    Text, AfterValidator(lambda value, info: checked_camera(info.field_name or "camera", value))
+]
 
 
 def checked_metadata(name: str, value: str) -> dict[str, Any]:
@@ -401,5 +393,5 @@ LABELS: Mapping[str, Callable[[str, str], Any]] = {
     "captured_at": _checked_moment,
     "external_id": checked_text,
     "metadata": checked_metadata,
-    "track": checked_track,
+    "track": lambda name, value: checked_text(name, value, MAX_TRACK),
 }
