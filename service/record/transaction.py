@@ -21,6 +21,7 @@ from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.marks import TOKEN_BYTES, Mark
 from service.record.schema import TABLES, as_moment, natural_order, row_crc
+from service.record.values import new_crop_id
 from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
 
 FILE = "record.sqlite3"
@@ -232,6 +233,7 @@ class Source:
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
         connection.create_function("natural_order", 1, natural_order, deterministic=True)
+        connection.create_function("new_id", 0, new_crop_id)
         # A statement over a large gallery may run for minutes, which looks like a hanging disk.
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
         return connection

@@ -36,6 +36,13 @@ DELETE FROM alerts WHERE number IN (
     ) ORDER BY number LIMIT ?
 )
 """
+# Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
+WANTED_BY = """
+WHERE enabled AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
+    SELECT count(*) FROM deliveries
+    WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'waiting'
+)
+"""
 NEWEST_ALERT = "newest_alert"
 ARMED = "disarmed_at IS NULL"
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
@@ -415,20 +422,19 @@ def _write(
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     number = _newest(transaction) + 1
     transaction.insert("record", {"name": NEWEST_ALERT, "value": number}, instead=True)
-    now = now_micros()
     made = {
         "number": number,
         "alert_id": new_crop_id(),
         "gallery_id": gallery_id,
         "state": "open",
-        "created_at": now,
+        "created_at": now_micros(),
     }
     transaction.insert("alerts", {**made, **values})
     if picture is not None:
         transaction.insert("alert_pictures", {"number": number, **asdict(picture)})
     dropped = 0
     if values["kind"] != "late":
-        dropped = _deliver(transaction, gallery_id, number, now)
+        dropped = _deliver(transaction, gallery_id, number)
     count = transaction.value("SELECT count(*) FROM alerts")
     removed = 0
     if count > KEPT_ALERTS:
@@ -439,30 +445,18 @@ def _write(
     return NotedVisit(alert, True, dropped, removed)
 
 
-def _deliver(transaction: Transaction, gallery_id: int, number: int, now: int) -> int:
+def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:
     """Write a delivery for each webhook of a list; return the number of dropped deliveries."""
-    webhooks = transaction.execute(
-        "SELECT webhook_id, (SELECT count(*) FROM deliveries "
-        "WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'waiting') FROM webhooks "
-        "WHERE enabled AND (gallery_id IS NULL OR gallery_id = ?)",
-        (gallery_id,),
+    values = {"gallery_id": gallery_id, "number": number, "most": WAITING_OF_WEBHOOK}
+    full = f"UPDATE webhooks SET dropped = dropped + 1 {WANTED_BY} >= :most"
+    dropped = transaction.change(full, values)
+    transaction.change(
+        "INSERT INTO deliveries "
+        "(delivery_id, webhook_id, number, state, attempts, next_at, created_at) "
+        "SELECT new_id(), webhook_id, :number, 'waiting', 0, :now, :now "
+        f"FROM webhooks {WANTED_BY} < :most",
+        values | {"now": now_micros()},
     )
-    dropped = 0
-    for webhook_id, waiting in webhooks:
-        if waiting >= WAITING_OF_WEBHOOK:
-            full = "UPDATE webhooks SET dropped = dropped + 1 WHERE webhook_id = ?"
-            dropped += transaction.change(full, (webhook_id,))
-            continue
-        delivery = {
-            "delivery_id": new_crop_id(),
-            "webhook_id": webhook_id,
-            "number": number,
-            "state": "waiting",
-            "attempts": 0,
-            "next_at": now,
-            "created_at": now,
-        }
-        transaction.insert("deliveries", delivery)
     return dropped
 
 
