@@ -7,9 +7,8 @@ from functools import partial
 
 from service.errors import NeedsReindex
 from service.milvus.index import MilvusIndex
-from service.record.crop_rows import METADATA, TRACK, CropColumns, read_texts
+from service.record.crop_rows import CropColumns
 from service.record.record import Record
-from service.record.transaction import Reader
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import VectorFile
 from service.search.columns import Columns
@@ -161,11 +160,10 @@ class Gallery:
             if size is not None and self._outside:
                 self.outside_index = self._outside(self.gallery_id, embedder)
             elif size is not None:
-                reader = Reader(self._store.database)
                 columns = Columns(
                     size,
                     self._store.galleries.group_secret(),
-                    partial(read_texts, reader, METADATA, self.gallery_id),
-                    partial(read_texts, reader, TRACK, self.gallery_id),
+                    partial(self._store.crops.metadata, self.gallery_id),
+                    partial(self._store.tracks.by_slot, self.gallery_id),
                 )
                 self.own_index = GalleryIndex(columns)

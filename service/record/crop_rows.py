@@ -23,9 +23,7 @@ CROPS_AND_NAMES = (
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
 
-# Statements of `read_texts`.
 METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
-TRACK = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
 CROPS_AT_ONCE = 500
 COLUMNS_AT_ONCE = 8192
 MICROSECONDS = 1e6

@@ -25,10 +25,12 @@ from service.record.crop_changes import (
 )
 from service.record.crop_lists import CropPage, list_crops, read_slots
 from service.record.crop_rows import (
+    METADATA,
     read_by_id,
     read_by_slot,
     read_crops,
     read_pages,
+    read_texts,
     read_vectors,
 )
 from service.record.database import Database, RecordPart, transactional
@@ -253,6 +255,9 @@ class Crops(RecordPart):
         if gallery is None or gallery.dimension is None:
             return None
         return self._database.vectors.open(gallery.gallery_id, gallery.side, gallery.dimension)
+
+    def metadata(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
+        return read_texts(self._reader, METADATA, gallery_id, slots)
 
     def vectors(self, gallery_id: int) -> Iterator[ArchivedCrop]:
         """Yield every crop with its vector in the order of slots, verifying checksums.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -266,7 +266,7 @@ class KeptQueries(RecordPart):
         find_identifying(transaction, query_id)
 
     @transactional
-    def remove(self, transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
+    def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
         return drop_searches(transaction, gallery_id, query_ids)
 
     def has_due(self, gallery_id: int, before: datetime) -> bool:
@@ -424,7 +424,7 @@ def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
     return searches
 
 
-def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Collection[str]) -> int:
+def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
     if not query_ids:
         return 0
     transaction.removes = True

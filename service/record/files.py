@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
@@ -113,7 +113,7 @@ def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
     transaction.change(f"DELETE FROM unneeded_files WHERE path IN {AMONG}", (paths,))
 
 
-def forget_strays(transaction: Transaction, gallery_id: int, names: Iterable[str]) -> None:
+def forget_strays(transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
     delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN {AMONG}"
     transaction.change(delete, (gallery_id, names))
 

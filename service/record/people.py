@@ -190,7 +190,7 @@ class People(RecordPart):
         alerts, sent_to = forget_alerts(transaction, person["person_id"])
         removal = remove_crops(transaction, gallery_id, crops)
         searches = find_shown(transaction, removal.crop_ids)
-        drop_searches(transaction, gallery_id, searches)
+        drop_searches(transaction, gallery_id, list(searches))
         return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
 
     @transactional

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from gmn_client import models
 from service.errors import InvalidField
-from service.record.crop_rows import read_by_slot, read_vectors
+from service.record.crop_rows import read_by_slot, read_texts, read_vectors
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
@@ -30,6 +30,7 @@ LEAST_QUALITY = 1.0
 # Exceeds any quality times distance, so that a named crop always precedes an unnamed one.
 NAMED_FIRST = 1e6
 FARTHEST = 2.0
+BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
 OF_TRACK = (
     "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? AND camera IS ?"
 )
@@ -95,6 +96,9 @@ class Tracks(RecordPart):
         rows = self._reader.execute(COUNTED, (gallery_id, set(tracks)))
         return {(row["track"], row["camera"]): as_values(row) for row in rows}
 
+    def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
+        return read_texts(self._reader, BY_SLOT, gallery_id, slots)
+
     def cameras(self, gallery_id: int, track: str) -> list[str | None]:
         """Return the cameras that have a track with this id, sorted; None for an unknown one."""
         statement = (
@@ -135,7 +139,9 @@ def cohesion(vectors: NDArray[np.float32]) -> float:
 
 
 def _units(vectors: NDArray[Any]) -> NDArray[Any]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SHORTEST)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: NDArray[Any] = vectors / np.maximum(lengths, SHORTEST)
+    return units
 
 
 def choose_best(
