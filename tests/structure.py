@@ -38,11 +38,11 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 175_924,
-    "files of service and gmn_client": 145,
+    "tokens of service and gmn_client": 172_889,
+    "files of service and gmn_client": 139,
     "functions of a query": 153,
     "files of a query": 38,
-    "functions of an enrollment": 210,
+    "functions of an enrollment": 208,
     "files of an enrollment": 41,
     "tokens of training": 83_057,
     "files of training": 84,

@@ -59,7 +59,6 @@ class Snapshots(RecordPart):
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> None:
-        """Forget a snapshot, making its files unneeded."""
         delete = "DELETE FROM snapshots WHERE gallery_id = ? AND snapshot_id = ?"
         transaction.change(delete, (gallery_id, snapshot_id))
         transaction.note_unneeded([snapshot_name(gallery_id, snapshot_id)])

@@ -489,7 +489,6 @@ class Table:
             connection.execute(statement.rstrip(";"))
 
     def create_stand_in(self, connection: sqlite3.Connection) -> None:
-        """Create an empty temporary table on a connection whose record lacks the table."""
         connection.execute(f"CREATE TEMP TABLE {self._body}")
 
     @property

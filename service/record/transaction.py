@@ -134,12 +134,10 @@ def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
 
 
 def settings_of(names: Iterable[str]) -> str:
-    """Return the assignments of an UPDATE whose values are given by the names of its columns."""
     return ", ".join(f"{name} = :{name}" for name in names)
 
 
 def as_ranges(slots: Iterable[int]) -> list[list[int]]:
-    """Return the first and last slot of each run."""
     ranges: list[list[int]] = []
     for slot in sorted(slots):
         if ranges and slot == ranges[-1][1] + 1:
@@ -313,7 +311,6 @@ class Reader:
         ]
 
     def removed_slots(self, gallery_id: int, after: Mark) -> list[int]:
-        """Return the slots of the crops that changes of a gallery after `after` have removed."""
         texts = self.column(
             "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
             "AND kind IN ('removed', 'replaced')",

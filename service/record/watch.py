@@ -370,7 +370,6 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
 
 
 def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
-    """Return a list if it is armed and has not expired."""
     require_entry(reader, gallery_id)
     watches = _read_lists(reader, f"gallery_id = ? AND {ARMED}", (gallery_id,))
     now = datetime.now(UTC)

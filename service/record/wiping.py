@@ -80,7 +80,6 @@ class PageFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file; raises `OSError`."""
         status = path.stat()
         self._key = (status.st_dev, status.st_ino)
         with _DESCRIPTORS_LOCK:
