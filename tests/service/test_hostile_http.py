@@ -220,6 +220,11 @@ def test_what_is_no_proper_request_has_its_one_answer(besieged, ask, name):
         assert "; " in problem["detail"]
 
 
+@pytest.mark.parametrize("path", [b"/v1/galleries", b"/metrics"])
+def test_without_keys_a_proxy_that_speaks_http_1_0_is_nobodys(ask, path):
+    assert statuses(ask(b"GET " + path + b" HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")) == [401]
+
+
 def test_requests_in_one_piece_are_answered_one_by_one(ask):
     first = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert statuses(ask(first * 20 + request(b"GET", b"/livez"))) == [200] * 21

@@ -1,9 +1,7 @@
 """Errors, limits, pages and metrics."""
 
 import re
-import socket
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -297,11 +295,3 @@ def test_without_keys_a_forwarded_request_is_nobodys(served, path, header):
     answer = served.http.get(path, headers={header: "203.0.113.9"})
     assert answer.status_code == 401
     assert "gmn keys create" in answer.json()["detail"]
-
-
-@pytest.mark.parametrize("path", ["/v1/galleries", "/metrics"])
-def test_without_keys_a_proxy_that_speaks_http_1_0_is_nobodys(served, path):
-    address = urlsplit(str(served.http.base_url))
-    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
-        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        assert connection.recv(4096).split(b" ", 2)[1] == b"401"

@@ -1,10 +1,8 @@
 """Imports of several keys: each has its turn, its own folder, and files that go when it ends."""
 
-import io
-
 import pytest
-from PIL import Image
 
+from tests.conftest import draw_crop
 from tests.outside import bearer, zip_of
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
@@ -12,16 +10,8 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 
-def picture(number):
-    """Return a picture that no other number has."""
-    file = io.BytesIO()
-    color = (number % 256, number // 256, 99)
-    Image.new("RGB", (64, 128), color).save(file, "PNG")
-    return file.getvalue()
-
-
 def pictures(numbers):
-    return {f"{number}.png": picture(number) for number in numbers}
+    return {f"{number}.png": draw_crop(number, 0, 0) for number in numbers}
 
 
 def begun(served, key, gallery, entries):
@@ -99,7 +89,7 @@ def test_a_key_of_one_gallery_imports_from_the_folder_of_that_gallery_alone(
     mounted = tmp_path / "mounted"
     for number, gallery in enumerate(("one", "two"), 1):
         (mounted / gallery / "Ann").mkdir(parents=True)
-        (mounted / gallery / "Ann" / "1.png").write_bytes(picture(number))
+        (mounted / gallery / "Ann" / "1.png").write_bytes(draw_crop(number, 0, 0))
     (mounted / "two" / "link").symlink_to(mounted / "one")
     served, _, two = two_galleries(import_dir=mounted)
 
@@ -121,7 +111,7 @@ def test_a_forgotten_name_is_in_no_earlier_import(start, tmp_path):
     served = start(tmp_path / "data")
     gallery = "/v1/galleries/default"
     entries = {
-        "Annabel-Quirke/1.png": picture(1),
+        "Annabel-Quirke/1.png": draw_crop(1, 0, 0),
         "Annabel-Quirke/2.jpg": b"broken",
         "Annabel-Quirke/notes.txt": b"x",
         "Annabel/3.jpg": b"broken",
@@ -129,7 +119,7 @@ def test_a_forgotten_name_is_in_no_earlier_import(start, tmp_path):
     jobs = [
         served.ended_job(served.import_zip("default", entries)),
         served.ended_job(
-            served.import_zip("default", {"4.png": picture(4)}, identity="Annabel-Quirke")
+            served.import_zip("default", {"4.png": draw_crop(4, 0, 0)}, identity="Annabel-Quirke")
         ),
     ]
     assert [job["progress"]["landed"] for job in jobs] == [1, 1]
