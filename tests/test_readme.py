@@ -46,7 +46,6 @@ def commands(block):
 
 @pytest.fixture
 def environment():
-    """Run the README's shell with a port of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -54,7 +54,6 @@ class Gallery:
 
 @functools.cache
 def count_package(name):
-    """Count the Python of one package."""
     files = {
         path: text
         for path, text in read_files().items()

@@ -24,7 +24,6 @@ PNG = {"name": "person.png", "mimeType": "image/png"}
 # process can run an event loop.
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
@@ -38,7 +37,6 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(browser, tiny_artefact, tmp_path_factory):
-    """Yield the address of a service that asks for no key."""
     place = tmp_path_factory.mktemp("page")
     with serving(tiny_artefact, place / "data") as url:
         yield url
@@ -58,14 +56,12 @@ def keyed(browser, tiny_artefact, tmp_path_factory):
 
 @pytest.fixture
 def http(address):
-    """Yield a client of the same service, to compare with the page."""
     with httpx.Client(base_url=address, timeout=60.0) as client:
         yield client
 
 
 @pytest.fixture
 def gallery(http, drawn_crops):
-    """Return a gallery of its own for each test, with every drawn crop."""
     return new_gallery(http, drawn_crops)
 
 
@@ -88,7 +84,6 @@ def tab(browser):
 
 @pytest.fixture
 def page(tab, address, gallery):
-    """Return the page, at the test's gallery."""
     tab.goto(f"{address}/#{gallery}/search")
     tab.wait_for_selector("#state .dot.ready")
     return tab
@@ -119,7 +114,6 @@ def png(content: bytes) -> dict[str, Any]:
 
 
 def drop(page: Any, selector: str, content: bytes) -> None:
-    """As a hand drops a file from the desktop."""
     transfer = page.evaluate_handle(
         """bytes => {
             const transfer = new DataTransfer();
@@ -157,6 +151,5 @@ def confirm(page: Any, action: str) -> None:
 
 
 def fill_in(page: Any, label: str, text: str, action: str) -> None:
-    """Fill in a field of the open question, and confirm it."""
     page.locator("dialog.question").get_by_label(label).fill(text)
     confirm(page, action)

@@ -47,7 +47,6 @@ def choose(call, field, *files, name="crop.png"):
 
 
 def execute(call):
-    """Press Execute, and return the answer, which the page shows too."""
     with call.page.expect_response(re.compile("/v1/")) as answered:
         call.get_by_role("button", name="Execute").click()
     shown = call.locator(".live-responses-table .response .response-col_status")
@@ -56,7 +55,6 @@ def execute(call):
 
 
 def new_picture():
-    """Return a picture that no other test enrols."""
     file = io.BytesIO()
     Image.effect_noise((48, 96), 40).convert("RGB").save(file, "PNG")
     return file.getvalue()

@@ -16,7 +16,6 @@ TEXT = re.compile(r"gmn_[0-9a-f]{12}_[\w-]{43}")
 
 @pytest.fixture
 def url(browser, tiny_artefact, tmp_path):
-    """Yield the address of a service without keys that no other test uses."""
     with serving(tiny_artefact, tmp_path / "data") as address:
         yield address
 

@@ -108,7 +108,6 @@ def enroll(
     name,
     pictures,
 ):
-    """Enroll a person on the page, into the gallery of suspects."""
     chosen = [
         {"name": f"{at}.png", "mimeType": "image/png", "buffer": picture}
         for at, picture in enumerate(pictures)
@@ -237,7 +236,6 @@ def people(watching, place):
 
 @pytest.fixture
 def armed(watching, drawn_crops):
-    """Arm another list of six people for each test."""
     name = new_gallery(watching, drawn_crops)
     fields = settings()
     proposal = watching.put(f"/v1/galleries/{name}/watch", data=fields).json()

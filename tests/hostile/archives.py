@@ -38,7 +38,6 @@ def _pairs(entries: Entries) -> Iterable[tuple[str, bytes]]:
 
 
 def links() -> bytes:
-    """Return a zip of entries that say they are links, devices and pipes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for number, kind in enumerate((stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)):
@@ -51,7 +50,6 @@ def links() -> bytes:
 
 
 def encrypted() -> bytes:
-    """Return a zip that says its first entry needs a password."""
     held = bytearray(zip_of({"secret.jpg": b"a" * 100, **GOOD}))
     held[6] |= 1
     held[held.index(b"PK\1\2") + 8] |= 1
@@ -59,7 +57,6 @@ def encrypted() -> bytes:
 
 
 def with_damaged_entry() -> bytes:
-    """Return a zip of which one entry's checksum does not hold."""
     held = bytearray(zip_of({"damaged.jpg": b"a" * 100, **GOOD}, zipfile.ZIP_STORED))
     held[held.index(b"aaaa")] = 0
     return bytes(held)

@@ -40,7 +40,6 @@ def hostile_images(seed: int) -> list[HostileFile]:
 
 
 def odd_but_right() -> Iterator[HostileFile]:
-    """Kinds of pixels that are seldom met, and pictures too small to be a person's."""
     image = drawn()
     clear = image.convert("RGBA")
     clear.putalpha(128)

@@ -21,7 +21,6 @@ LIMITS = UnpackLimits(max_bytes=1_000_000_000, max_entry_bytes=10_000_000, max_e
 
 
 def costly_archives() -> Iterator[tuple[str, bytes]]:
-    """Yield what would fill the memory or take for ever."""
     listed = b"PK\1\2" + bytes(40_000_000)
     yield "a list of 40 MB", listed + archives.directory_end(9, len(listed), 0)
     yield "60,000 files of no use", _many_members()

@@ -20,7 +20,6 @@ SIDE = 4_000
 
 
 def costly_images() -> Iterator[tuple[str, bytes]]:
-    """As many pixels, scans, segments and runs as are let in, or more where that is refused."""
     wide = drawn().resize((SIDE, SIDE))
     yield "JPEG of 60 scans", with_scans(wide.convert("L"), 50)
     yield "JPEG of 1,000 scans", with_scans(Image.new("L", wide.size), 1_000)

@@ -34,7 +34,6 @@ WRITTEN = ("GIF", "TIFF", "ICO", "TGA", "PPM", "PCX", "DDS", "ICNS")
 
 
 def foreign_files() -> Iterator[HostileFile]:
-    """Kinds of images that are refused, also under the name of another kind."""
     for name, data in FOREIGN.items():
         yield HostileFile(name, data, False)
     for image_format in WRITTEN:
@@ -42,7 +41,6 @@ def foreign_files() -> Iterator[HostileFile]:
 
 
 def polyglots() -> Iterator[HostileFile]:
-    """Files that are an image and something else, of which only the image is read."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("run.class", b"\xca\xfe\xba\xbe")
@@ -65,7 +63,6 @@ def polyglots() -> Iterator[HostileFile]:
 
 
 def pixel_bombs() -> Iterator[HostileFile]:
-    """Headers that promise more pixels than any memory holds."""
     for side in (4_100, 16_383, 50_000):
         yield HostileFile(f"PNG of {side:,} pixels a side", pngs.announcing(side, side), False)
         yield HostileFile(f"JPEG of {side:,}", jpegs.announcing(side, side), False)

@@ -32,21 +32,18 @@ def with_scans(image: Image.Image, more: int, **options: object) -> bytes:
 
 
 def announcing(width: int, height: int) -> bytes:
-    """Return a JPEG whose header promises more than it holds."""
     data = encoded(drawn(), "JPEG")
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
 def exif(entries: list[tuple[int, int, int, int]], rest: bytes = b"") -> bytes:
-    """EXIF with entries of tag, type, count and value."""
     packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     count = struct.pack("<H", len(entries))
     return b"Exif\0\0II*\0" + struct.pack("<I", 8) + count + packed + bytes(4) + rest
 
 
 def hostile_jpegs() -> Iterator[HostileFile]:
-    """Tables that are wrong, scans that never end, metadata that is everywhere."""
     good = encoded(drawn(), "JPEG", quality=90)
     small = encoded(drawn().resize((48, 96)), "JPEG", progressive=True)
     yield HostileFile("64 scans", with_scans(drawn(), 50), True)

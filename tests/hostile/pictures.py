@@ -39,7 +39,6 @@ def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
 
 
 def in_every_format() -> dict[str, bytes]:
-    """Return the same picture as a file of each kind."""
     image = drawn()
     return {
         "jpeg": encoded(image, "JPEG", quality=90),

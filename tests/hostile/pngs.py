@@ -31,7 +31,6 @@ def header(width: int, height: int, bits: int = 8, colour: int = 2, interlaced: 
 
 
 def announcing(width: int, height: int) -> bytes:
-    """Return a PNG whose header promises more than it holds."""
     return png([header(width, height), (b"IDAT", zlib.compress(bytes(100))), END])
 
 
@@ -55,7 +54,6 @@ def parts(data: bytes) -> list[Chunk]:
 
 
 def hostile_pngs() -> Iterator[HostileFile]:
-    """Chunks that are damaged, double, missing, too long, too many, or packed too well."""
     good = encoded(drawn(), "PNG")
     first, *middle, last = parts(good)
     yield HostileFile("interlaced", interlaced(drawn()), True)

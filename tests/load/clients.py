@@ -53,7 +53,6 @@ class Account:
             self.complain(f"{what}: {answer.status} {answer.body[:200]!r}")
 
     def complain(self, wrong: str) -> None:
-        """Note an answer that breaks a promise."""
         if len(self.wrong) < 20:
             self.wrong.append(wrong)
 

@@ -57,7 +57,6 @@ def save(path, artefact, **fields):
 
 
 def rewrite(source, target, **edit):
-    """Copy an artefact with parts of its header replaced."""
     header = json.loads(load_artefact(source).description.model_dump_json()) | edit
     save_file(load_file(source), target, metadata={HEADER_KEY: json.dumps(header)})
 

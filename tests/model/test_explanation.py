@@ -14,7 +14,6 @@ COLOURS = np.stack(np.meshgrid(*[[0.0, 0.5, 1.0]] * 3), axis=-1).reshape(27, 3)
 
 
 def halves(left, right):
-    """Return a crop of two colours side by side."""
     crop = np.empty((64, 32, 3), np.uint8)
     crop[:, :16] = left
     crop[:, 16:] = right

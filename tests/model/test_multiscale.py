@@ -72,8 +72,8 @@ def test_without_laterals_the_shallow_maps_are_not_read():
     csip = CSIP(WIDTHS, 8, "1x1", lateral=False)
     maps = stage_outputs()
     others = [*(torch.rand_like(scale) for scale in maps[:-1]), maps[-1]]
-    for one, other in zip(csip(maps), csip(others), strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(csip(maps), csip(others), strict=True):
+        assert torch.equal(first, second)
 
 
 def test_a_map_is_its_lateral_plus_the_convolution_of_the_deeper_one_upsampled():

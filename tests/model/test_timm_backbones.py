@@ -28,7 +28,6 @@ def config(name, **settings):
 
 @pytest.fixture
 def without_timm(monkeypatch):
-    """As where timm is not installed."""
     timm_backbone.cache_clear()
     monkeypatch.setitem(sys.modules, "timm", None)
 
@@ -107,7 +106,8 @@ def test_an_artefact_with_a_timm_backbone_is_read_back(tmp_path, cosine_artefact
     save_artefact(tmp_path / "atto.safetensors", description, embedder, None)
     with torch.no_grad():
         expected, found = (
-            one(CROPS) for one in (embedder, load_artefact(tmp_path / "atto.safetensors").embedder)
+            network(CROPS)
+            for network in (embedder, load_artefact(tmp_path / "atto.safetensors").embedder)
         )
     assert torch.cosine_similarity(expected, found).min() > 0.999
     timm_backbone.cache_clear()

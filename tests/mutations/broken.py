@@ -30,7 +30,6 @@ class Broken:
     test: str
 
     def text(self, root: Path) -> str:
-        """Return the file as it is when it is broken."""
         return (root / self.file).read_text().replace(self.old, self.new)
 
 

@@ -57,7 +57,6 @@ def shown_by(client: httpx.Client, data_dir: Path) -> Shown:
 
 
 def keys_in(data_dir: Path) -> list[str]:
-    """Return the ids of the API keys of a data directory."""
     with _reading(data_dir) as record:
         return sorted(key.key_id for key in Keys(record).all())
 
@@ -76,7 +75,6 @@ def _reading(data_dir: Path) -> contextlib.closing[StoredRecord]:
 
 
 def wait_for_jobs(client: httpx.Client) -> None:
-    """Return once all jobs have ended."""
     until = time.monotonic() + JOBS_END_WITHIN_SECONDS
     while any(job["state"] in ("queued", "running") for job in _results(client, "/v1/jobs")):
         assert time.monotonic() < until, "a job does not end"
@@ -84,7 +82,6 @@ def wait_for_jobs(client: httpx.Client) -> None:
 
 
 def found_by_search(client: httpx.Client, gallery: str, image: bytes) -> int:
-    """How many crops a query ranks."""
     answer = client.post(
         f"/v1/galleries/{gallery}/queries",
         files=[("images", ("crop", image))],
@@ -95,7 +92,6 @@ def found_by_search(client: httpx.Client, gallery: str, image: bytes) -> int:
 
 
 def asked_in_audit(data_dir: Path) -> int:
-    """How many destructions the audit log says were asked for."""
     log = data_dir / "audit.jsonl"
     if not log.exists():
         return 0
@@ -117,7 +113,6 @@ def _picture(client: httpx.Client, gallery: str, crop: dict[str, Any]) -> str:
 
 
 def _held(snapshot: Path) -> list[list[str | None]]:
-    """Show the crops of a snapshot, all of them whole."""
     check_archive(snapshot)
     with open_archive(snapshot) as reader:
         crops = read_crops(reader, "ORDER BY slot")

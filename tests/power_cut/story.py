@@ -29,7 +29,6 @@ class Story:
     key: str = ""
 
     def tell(self) -> None:
-        """Everything, once; a snapshot's rewriting and an import among it."""
         crops = self.crops
         lobby = "/v1/galleries/lobby"
         self._send("create gallery", "POST", "/v1/galleries", data={"name": "lobby"})

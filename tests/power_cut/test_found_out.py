@@ -79,7 +79,6 @@ NO_FOLDER = (
 
 
 def _crops(disk):
-    """Return the crops that are listed and have their vectors."""
     with contextlib.closing(Record(disk)) as record:
         galleries = record.galleries.all()
         if not galleries:

@@ -9,7 +9,6 @@ from PIL import Image
 
 
 def draw(number: int, seed: int) -> bytes:
-    """PNG bytes that no other number of the seed has."""
     chance = np.random.default_rng((seed, number))
     pixels = np.repeat(np.repeat(chance.integers(0, 256, (8, 4, 3)), 12, axis=0), 12, axis=1)
     file = io.BytesIO()

@@ -98,7 +98,6 @@ class Ledger:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def new_crop(self, gallery: str, owner: str, image: bytes | None, sha256: str) -> Crop:
-        """Return a crop that is about to be sent."""
         with self._lock:
             crop = Crop(len(self.crops) + 1, gallery, owner, image, sha256)
             self.crops[crop.number] = crop
@@ -145,7 +144,6 @@ class Ledger:
             self._touched = dict.fromkeys(self._touched, self._ticks)
 
     def refuse(self, operation: Operation, why: object) -> None:
-        """It has not happened."""
         with self._lock:
             self._end(operation, "refused", str(why))
 
@@ -251,7 +249,6 @@ class Ledger:
                     self._compare(number, seen.get(number))
 
     def excerpt(self, numbers: Iterable[int] = (), last: int = 40) -> list[str]:
-        """Return the lines on some crops, and the last ones."""
         wanted = frozenset(numbers)
         own = [line for concerned, line in self.history if wanted & concerned]
         return [*own[-last:], "...", *(line for _, line in self.history[-last:])]
@@ -348,5 +345,4 @@ class Ledger:
 
 
 def bearers(crops: Mapping[int, str], identity: str) -> list[int]:
-    """Return the numbers of the crops that bear an identity."""
     return [number for number, name in crops.items() if name == identity]

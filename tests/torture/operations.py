@@ -243,7 +243,6 @@ class Caller:
             self.ledger.doubtful_galleries.pop(gallery)
 
     def create_webhook(self) -> None:
-        """Make a webhook at which nobody listens."""
         self.send(None, "POST", "/v1/webhooks", data={"url": "http://127.0.0.1:9/"})
 
     def arm(self, gallery: str) -> None:

@@ -82,7 +82,6 @@ def plan_for(cycles: int, chance: random.Random) -> list[str | None]:
 
 
 def make_artefacts(folder: Path) -> list[Path]:
-    """Two models that cannot be compared."""
     tiny = folder / "tiny.safetensors"
     other = folder / "other.safetensors"
     save_tiny_artefact(tiny, draw_crops())

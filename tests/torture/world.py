@@ -100,7 +100,6 @@ class World:
         return self.service
 
     def caller(self, name: str) -> Caller:
-        """Somebody who sends requests to the service as it is now."""
         seed = self.chance.randrange(2**31)
         return Caller(name, self.ledger, self.running().http, seed)
 
@@ -110,7 +109,6 @@ class World:
                 process.kill()
 
     def exchange_artefacts(self) -> None:
-        """From the next start on the other model is the newest."""
         self.artefacts = self.artefacts[::-1]
 
     def close(self) -> None:

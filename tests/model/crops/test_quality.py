@@ -20,7 +20,6 @@ FOLDER = os.environ.get("REID_TEST_DATA", "")
 
 @pytest.fixture(scope="module")
 def person(drawn_crops):
-    """Return a drawn person at 160×320 pixels, sharp at that size."""
     image = Image.open(io.BytesIO(drawn_crops[0].png)).convert("RGB")
     return image.resize((160, 320), Image.Resampling.NEAREST)
 

@@ -15,13 +15,11 @@ NUMBERS = count()
 
 @pytest.fixture(scope="session")
 def import_dir(tmp_path_factory):
-    """Return the folder whose folders the service imports."""
     return tmp_path_factory.mktemp("mounted")
 
 
 @pytest.fixture(scope="session")
 def service_url(tmp_path_factory, tiny_artefact, import_dir):
-    """Where a service with the tiny artefact answers."""
     data_dir = tmp_path_factory.mktemp("service") / "data"
     with serving(tiny_artefact, data_dir, import_dir=import_dir) as url:
         yield url
@@ -29,7 +27,6 @@ def service_url(tmp_path_factory, tiny_artefact, import_dir):
 
 @pytest.fixture
 def gallery(service_url):
-    """Return an empty gallery of the test's own."""
     name = f"test-{next(NUMBERS)}"
     with Client(service_url) as client:
         client.create_gallery(name)
@@ -38,7 +35,6 @@ def gallery(service_url):
 
 @pytest.fixture
 def client(service_url, gallery):
-    """Return a client whose calls mean the test's own gallery."""
     with Client(service_url, gallery=gallery) as talking:
         yield talking
 

@@ -13,7 +13,6 @@ MEGABYTE = 1024 * 1024
 
 @pytest.fixture
 def archive(tmp_path, drawn_crops):
-    """Six drawn people in a zip, with a file that is no image and one that leads out."""
     path = tmp_path / "people.zip"
     entries = {f"people/{number}.png": crop.png for number, crop in enumerate(drawn_crops[:6])}
     entries |= {"people/6.png": b"no image", '../7, "climbing".png': drawn_crops[7].png}

@@ -19,7 +19,6 @@ def device():
 
 
 def submit(batcher, value):
-    """Submit a crop of one colour, and return the future of its vector."""
     crop = WaitingCrop(np.full((4, 2, 3), value, np.uint8))
     batcher.submit(crop)
     return crop.future

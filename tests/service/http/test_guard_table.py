@@ -98,7 +98,6 @@ def rows():
 
 @pytest.fixture(scope="module")
 def gallery(guarded):
-    """Create a gallery that no other test uses."""
     made = guarded.ask("POST", "/v1/galleries", "admin", data={"name": "table"})
     assert made.status_code == 201
     return "table"

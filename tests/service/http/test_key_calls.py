@@ -19,7 +19,6 @@ LATER = "from now on every call needs one"
 
 @pytest.fixture
 def settings(tmp_path):
-    """Yield a service with a record that no other test has."""
     return {"data_dir": tmp_path / "data"}
 
 
