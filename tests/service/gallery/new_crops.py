@@ -71,7 +71,6 @@ def snapshot_of(crops: Sequence[ArchivedCrop], folder: Path, embedder: str = EMB
 def restore_crops(
     record: Record, gallery: int, crops: Sequence[ArchivedCrop], embedder: str = EMBEDDER
 ) -> int:
-    """Replace a gallery's crops by these, as the restore of a snapshot does."""
     with tempfile.TemporaryDirectory() as folder:
         snapshot = snapshot_of(crops, Path(folder), embedder)
         return replace_crops(record.database, gallery, snapshot)
@@ -101,7 +100,6 @@ def listed_ids(record: Record, gallery: int) -> list[str]:
 
 
 def is_on_disk(folder: Path, secret: bytes) -> bool:
-    """Return whether a file of a folder, or below it, holds some bytes."""
     return any(secret in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 

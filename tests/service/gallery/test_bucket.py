@@ -24,7 +24,8 @@ from service.errors import StorageFailed
 from service.record.files import PictureFolder
 folder = PictureFolder("s3://people/crops")
 def files():
-    return {one.rpartition("/")[2] for one in folder._files.find(folder._root, refresh=True)}
+    paths = folder._files.find(folder._root, refresh=True)
+    return {path.rpartition("/")[2] for path in paths}
 pictures = {f"crop-{number}": b"image %d" % number for number in range(40)}
 folder.put(1, pictures)
 assert files() == set(pictures)

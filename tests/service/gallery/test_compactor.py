@@ -25,7 +25,6 @@ COPY = DeviceVectors.__init__
 
 @pytest.fixture
 def service(monkeypatch):
-    """Return two galleries and the threads that compaction uses."""
     monkeypatch.setattr(maintenance, "COMPACTION_POLL_SECONDS", 0.01)
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
     # No test machine has a device.

@@ -66,7 +66,6 @@ def _crop(row_id, seed, camera="east"):
 
 
 def _index(path, rows=0):
-    """Make an index of drawn crops on the host, a device (the processor), or with product codes."""
     indexes.CODED_ROWS = 40 if path == "coded" else math.inf
     index = FilledIndex(DIMENSION)
     index.fill(_crop(row_id, seed=row_id) for row_id in range(1, rows + 1))

@@ -20,7 +20,6 @@ VECTOR_BYTES = 16
 
 
 def _shown(process, **wanted):
-    """Return the group and the vector of each crop that a search finds, by its id."""
     found = process.search(Filter(**wanted))
     rows = found.row_ids.tolist()
     crops = process.record.crops.by_row(process.gallery.gallery_id, rows)

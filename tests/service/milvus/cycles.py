@@ -120,7 +120,6 @@ class Cycles:
         return {*crop_ids(self._ask("POST", "/queries", replica, files=files(PICTURE), data=asked))}
 
     def cycle(self, number):
-        """Kill a process under load, start it again, and compare the searches of both processes."""
         self._going.set()
         time.sleep(self.chance.uniform(0.2, 2.0))
         if number % MILVUS_EVERY == 0:

@@ -26,7 +26,6 @@ CAMERAS = ("east", "west", "nörd\n'\"", None)
 
 
 def drawn(number, dimension=DIMENSION):
-    """Return a crop's vector, not of unit length."""
     drawing = np.random.default_rng(number)
     return (drawing.normal(size=dimension) * drawing.uniform(1, 9)).astype(np.float32)
 
@@ -108,7 +107,6 @@ class Lab:
         return self.record.remote_indexes.state(gallery.gallery_id) or IndexState(-1)
 
     def caught_up(self, gallery, seconds=30.0):
-        """Return once the watermark has reached the last commit."""
         entry = self.record.galleries.get(gallery.gallery_id)
 
         def up():
@@ -148,7 +146,6 @@ class Lab:
         return index
 
     def assert_same(self, gallery, queries, limits, wanted=EVERY_CROP):
-        """Assert that a search and FAISS find the same crops and groups of them."""
         inside = self.in_faiss(gallery)
         for limit in limits:
             for grouped in (False, True):

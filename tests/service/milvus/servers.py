@@ -35,7 +35,6 @@ class Server:
         self.command = [str(word) for word in command]
 
     def start(self):
-        """Start the server, or start it again on its files, and return once it answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
@@ -67,7 +66,7 @@ class Server:
 
 @contextlib.contextmanager
 def _lite(folder):
-    """Yield milvus-lite: it always shows the newest, at every level of consistency."""
+    # It always shows the newest, at every level of consistency.
     port = free_port()
     command = (LITE, "server", "--data-dir", folder / "data", "--host", "127.0.0.1", "--port", port)
     yield Server(folder, f"http://127.0.0.1:{port}", command)

@@ -19,7 +19,6 @@ def milvus():
 
 @pytest.fixture
 def filling(one, monkeypatch):
-    """Return a gallery that is being indexed anew, for three seconds at least."""
     monkeypatch.setattr(writing, "ROWS_PER_WRITE", 2)
     gallery, rows = one.indexed(*range(20))
     before = one.state(gallery)

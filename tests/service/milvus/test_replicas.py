@@ -30,7 +30,6 @@ def replicas(request, start, tmp_path_factory):
 
 
 def _search(service, gallery, image, **more):
-    """Return the results, once the index shows the version that is asked for."""
     eventually(lambda: service.query(gallery, image, **more).status_code != 503)
     return service.search(gallery, image, **more)
 

@@ -51,7 +51,6 @@ def _fill(service, gallery, crops):
 
 @contextlib.contextmanager
 def told(place, order):
-    """Let the server of rows of this process obey an order meanwhile."""
     flag = place / f"rows.{order}"
     flag.touch()
     try:

@@ -13,14 +13,12 @@ MADE_WITH_THE_GALLERY = ("record", "feeds", "galleries")
 
 
 def fill_record(folder):
-    """Make a record in a folder with rows in every table, all of them in the file itself."""
     with open_record(folder) as record:
         record.database.write(_fill, new_gallery(record))
         record.database.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def contents(record):
-    """Read every row of every table, each held against its checksum."""
     with record.database.read() as reader:
         return {
             name: sorted((tuple(row) for row in reader.rows(name)), key=repr) for name in TABLES

@@ -20,7 +20,6 @@ from tests.service.gallery.new_crops import EMBEDDER, listed, new_crop
 
 
 def draw(*numbers, track="17", **labels):
-    """Draw crops whose vectors and qualities follow from their numbers."""
     crops = []
     for number in numbers:
         drawing = np.random.default_rng(number)

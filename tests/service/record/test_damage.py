@@ -37,7 +37,6 @@ SNAPSHOT = "20260301T120000Z-00000000"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Fill a data directory with two galleries, a snapshot, a deleted crop, a key and a search."""
     folder = tmp_path_factory.mktemp("whole")
     with open_record(folder) as record:
         settings = GallerySettings(retention_days=30)
@@ -174,7 +173,6 @@ def test_a_recovery_takes_over_every_table_but_what_is_made_anew(tmp_path):
 
 
 def give_vectors(transaction):
-    """Give each crop of a filled record a vector, and metadata that can be read."""
     crops = transaction.rows("crops")
     vectors = {crop["slot"]: (crop["crop_id"], np.ones(4, np.float32)) for crop in crops}
     transaction.change("DELETE FROM checksums")

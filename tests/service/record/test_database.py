@@ -131,7 +131,6 @@ def test_a_file_of_another_format_is_refused_as_it_is(filled, version):
 
 
 def _run_at_once(database, *rules):
-    """Run rules in one transaction, and return the result or the error of each."""
 
     def run(rule):
         try:

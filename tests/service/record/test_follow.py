@@ -27,7 +27,6 @@ class Seen:
 
 @pytest.fixture
 def other(record, tmp_path):
-    """Return the record as another process has it open."""
     with open_record(tmp_path) as opened:
         yield opened
 
@@ -41,7 +40,6 @@ def seen(record, gallery):
 
 
 def change(record, gallery):
-    """Commit a change of a gallery; answer its number in the feed."""
     record.database.write(next_version, gallery, "added", [1])
     return Reader(record.database).feeds()[gallery].seq
 

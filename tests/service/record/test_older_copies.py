@@ -19,7 +19,6 @@ from tests.service.gallery.new_crops import (
 
 
 def put_back(copy, folder):
-    """Put an older copy of the record in place, and adopt it."""
     for path in copy.iterdir():
         shutil.copy(path, folder)
     with pytest.raises(DamagedRecord, match="older copy was put back"):

@@ -32,7 +32,6 @@ from tests.service.record.new_searches import kept_ids, new_search
 
 @pytest.fixture
 def filled(tmp_path):
-    """Write a record with two galleries, a snapshot, keys, a job and an audit log."""
     folder = empty(tmp_path / "data")
     with open_record(folder) as record:
         lobby = new_gallery(record)

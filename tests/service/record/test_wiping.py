@@ -88,7 +88,6 @@ def test_a_damaged_page_is_read_to_an_end():
 
 @pytest.fixture
 def wiped(monkeypatch):
-    """Return a list to which the numbers of pages that are wiped are added, wipe by wipe."""
     counts = []
     wipe = PageFile.wipe
 
