@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,27 +15,27 @@ from service.engine.admission import Admission
 FOR_EVER = 3600
 
 
-def hang() -> None:
+def hang():
     time.sleep(FOR_EVER)
 
 
-def hold_the_interpreter() -> None:
+def hold_the_interpreter():
     # PyDLL, other than CDLL, does not let other threads run meanwhile, as a faulty library may not.
     ctypes.PyDLL(None).sleep(FOR_EVER)
 
 
-def lose_the_device() -> None:
+def lose_the_device():
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     error.error_code = 700
     raise error
 
 
-def run_out_of_memory() -> None:
+def run_out_of_memory():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 EMBEDS = ((OpenVinoRuntime, "embed"), (TorchRuntime, "embed"))
-DEFECTS: dict[str, tuple[tuple[tuple[Any, str], ...], Callable[[], None]]] = {
+DEFECTS = {
     "device hangs": (EMBEDS, hang),
     "device lost": (EMBEDS, lose_the_device),
     "device full": (EMBEDS, run_out_of_memory),
@@ -46,12 +44,12 @@ DEFECTS: dict[str, tuple[tuple[tuple[Any, str], ...], Callable[[], None]]] = {
 }
 
 
-def break_service(defect: str, begins: str) -> None:
+def break_service(defect, begins):
     """Give this process a defect once the file `begins` is there."""
     places, break_it = DEFECTS[defect]
 
-    def broken(whole: Any) -> Any:
-        def run(*arguments: Any, **more: Any) -> Any:
+    def broken(whole):
+        def run(*arguments, **more):
             if Path(begins).exists():
                 break_it()
             return whole(*arguments, **more)

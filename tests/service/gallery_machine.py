@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import httpx
-import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from tests.service.conftest import Served, files
-from tests.service.gallery_model import GalleryModel, Said, Wanted
+from tests.service.gallery_model import GalleryModel, Said
 
 EVERYTHING = 1000
 BROKEN = -1
 SAID = ("identity", "camera", "captured_at", "external_id")
-# Between two ways of summing the same: float32's last digits.
-CLOSE = 1e-4
 
 
 class World:
     """The served process, the drawn images, and every gallery that an example has left."""
 
-    def __init__(self, start: Callable[..., Served], data_dir: Path, images: list[bytes]) -> None:
+    def __init__(self, start, data_dir, images):
         self._start = start
         self._data_dir = data_dir
         self.images = images
         self.left: list[ServedGallery] = []
         self.served: Served = start(data_dir=data_dir)
 
-    def image(self, number: int) -> bytes:
+    def image(self, number):
         return b"no image" if number == BROKEN else self.images[number]
 
-    def kill_and_restart(self) -> None:
+    def kill_and_restart(self):
         self.served.kill()
         self.served = self._start(data_dir=self._data_dir)
 
@@ -43,17 +37,17 @@ class World:
 class ServedGallery(RuleBasedStateMachine):
     """One gallery, and the dictionary that it has to equal after every step."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world):
         super().__init__()
         self.world = world
         self.model = GalleryModel()
         self.requests: dict[str, tuple[list[Said], dict[str, Any]]] = {}
 
     @initialize()
-    def create(self) -> None:
+    def create(self):
         self.url = f"/v1/galleries/{self.world.served.create(f'model.{secrets.token_hex(8)}')}"
 
-    def call(self, method: str, path: str = "", status: int = 200, **sent: Any) -> httpx.Response:
+    def call(self, method, path="", status=200, **sent):
         """Send a request, and check its status unless that is 0."""
         answer = self.world.served.http.request(method, f"{self.url}{path}", **sent)
         said = f"{method} {path}: {answer.status_code} {answer.text}"
@@ -61,7 +55,7 @@ class ServedGallery(RuleBasedStateMachine):
         return answer
 
     @invariant()
-    def holds_what_the_model_holds(self) -> None:
+    def holds_what_the_model_holds(self):
         if not hasattr(self, "url"):
             return
         described = self.call("GET").json()
@@ -84,17 +78,17 @@ class ServedGallery(RuleBasedStateMachine):
             person["identity"]: (person["crops"], person["cameras"]) for person in counted
         } == identities
 
-    def teardown(self) -> None:
+    def teardown(self):
         if hasattr(self, "url"):
             self.world.left.append(self)
 
-    def some_crop(self, number: int) -> str:
+    def some_crop(self, number):
         """Draw a crop that is there, was there, or never was."""
         gone = [crop_id for crop_id in self.model.issued if crop_id not in self.model.crops]
         known = [*self.model.crops, *gone, "f" * 32]
         return known[number % len(known)]
 
-    def send_images(self, images: list[Said], key: str | None, status: int = 0) -> httpx.Response:
+    def send_images(self, images, key, status=0):
         fields = {name: [getattr(image, name) or "" for image in images] for name in SAID}
         broken = sum(image.image == BROKEN for image in images)
         some = 207 if broken else 201
@@ -107,7 +101,7 @@ class ServedGallery(RuleBasedStateMachine):
             headers={"Idempotency-Key": key} if key else {},
         )
 
-    def enrolled(self, images: list[Said], key: str | None, answer: httpx.Response) -> None:
+    def enrolled(self, images, key, answer):
         results = answer.json()["results"]
         added = False
         for image, result in zip(images, results, strict=True):
@@ -132,26 +126,19 @@ class ServedGallery(RuleBasedStateMachine):
             if key:
                 self.requests[key] = (images, answer.json())
 
-    def replayed(self, first: dict[str, Any], answer: httpx.Response) -> None:
+    def replayed(self, first, answer):
         assert answer.headers["Idempotent-Replayed"] == "true"
         again = answer.json()
         assert again["gallery_version"] == first["gallery_version"]
         for result, other in zip(first["results"], again["results"], strict=True):
             assert result == other
 
-    def ask(self, images: list[int], wanted: Wanted, how: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, images, wanted, how):
         asked = {"rerank_depth": EVERYTHING, **wanted.fields(), **how}
         sent = files(*(self.world.image(number) for number in images))
-        answer: dict[str, Any] = self.call("POST", "/queries", files=sent, data=asked).json()
-        return answer
+        return self.call("POST", "/queries", files=sent, data=asked).json()
 
-    def right(
-        self,
-        answer: dict[str, Any],
-        wanted: Wanted,
-        how: dict[str, Any],
-        without: str | None = None,
-    ) -> None:
+    def right(self, answer, wanted, how, without=None):
         assert answer["gallery_version"] == self.model.version
         passing = self.model.passing(wanted, without)
         results = answer["results"]
@@ -173,15 +160,7 @@ class ServedGallery(RuleBasedStateMachine):
         else:
             assert all(result[by] >= below[by] for result, below in pairwise(results))
 
-    def _labelled(self, shown: dict[str, Any]) -> None:
+    def _labelled(self, shown):
         crop = self.model.crops[shown["crop_id"]]
         assert (shown["identity"], shown["camera"]) == (crop.identity, crop.camera)
         assert Said(0, None, None, shown["captured_at"], None).moment == crop.moment
-
-
-def same_ranking(alone: list[dict[str, Any]], crowded: list[dict[str, Any]]) -> None:
-    """Check for the same crops in the same order, but for scores that tie to the last digit."""
-    assert len(alone) == len(crowded)
-    for result, other in zip(alone, crowded, strict=True):
-        for score in ("cosine", "pair_logit"):
-            assert other[score] == pytest.approx(result[score], abs=CLOSE)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True)
@@ -19,8 +17,12 @@ class Said:
     external_id: str | None
 
     @property
-    def moment(self) -> datetime | None:
-        return datetime.fromisoformat(self.captured_at) if self.captured_at else None
+    def moment(self):
+        return moment_of(self.captured_at, None)
+
+
+def moment_of(text, unknown):
+    return datetime.fromisoformat(text) if text else unknown
 
 
 @dataclass(frozen=True)
@@ -33,33 +35,30 @@ class Wanted:
     captured_before: str | None = None
 
     @property
-    def is_inverted(self) -> bool:
-        earliest = self.captured_after
-        latest = self.captured_before
-        if not (earliest and latest):
-            return False
-        return datetime.fromisoformat(earliest) > datetime.fromisoformat(latest)
+    def is_inverted(self):
+        return self._earliest > self._latest
 
-    def passes(self, crop: Said) -> bool:
+    @property
+    def _earliest(self):
+        return moment_of(self.captured_after, datetime.min.replace(tzinfo=UTC))
+
+    @property
+    def _latest(self):
+        return moment_of(self.captured_before, datetime.max.replace(tzinfo=UTC))
+
+    def passes(self, crop):
         if self.cameras and crop.camera not in self.cameras:
             return False
         if crop.camera is not None and crop.camera in self.exclude_cameras:
             return False
         if not (self.captured_after or self.captured_before):
             return True
-        moment = crop.moment
-        if moment is None:
-            return False
-        earliest = self.captured_after
-        latest = self.captured_before
-        if earliest and moment < datetime.fromisoformat(earliest):
-            return False
-        return not (latest and moment > datetime.fromisoformat(latest))
+        return crop.moment is not None and self._earliest <= crop.moment <= self._latest
 
-    def not_under(self, camera: str) -> Wanted:
+    def not_under(self, camera):
         return replace(self, exclude_cameras=(*self.exclude_cameras, camera))
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self):
         return {name: value for name, value in vars(self).items() if value}
 
 
@@ -91,7 +90,7 @@ class GalleryModel:
     merges: dict[str, Merged] = field(default_factory=dict)
     version: int = 0
 
-    def stored_as(self, said: Said) -> str | None:
+    def stored_as(self, said):
         """Return the crop that the same bytes under the same identity and camera are."""
         same = (said.image, said.identity, said.camera)
         for crop_id, crop in self.crops.items():
@@ -99,16 +98,17 @@ class GalleryModel:
                 return crop_id
         return None
 
-    def identities(self) -> dict[str, tuple[int, int]]:
+    def identities(self):
         """Count each identity's crops and known cameras, by name."""
-        names = sorted({crop.identity for crop in self.crops.values() if crop.identity})
-        theirs = {
-            name: [crop.camera for crop in self.crops.values() if crop.identity == name]
-            for name in names
+        cameras = {}
+        for crop in self.crops.values():
+            if crop.identity:
+                cameras.setdefault(crop.identity, []).append(crop.camera)
+        return {
+            name: (len(seen), len(set(seen) - {None})) for name, seen in sorted(cameras.items())
         }
-        return {name: (len(seen), len(set(seen) - {None})) for name, seen in theirs.items()}
 
-    def passing(self, wanted: Wanted, without: str | None = None) -> set[str]:
+    def passing(self, wanted, without=None):
         """Return the crops that a query has to answer, all of them and no other."""
         return {
             crop_id
@@ -116,27 +116,30 @@ class GalleryModel:
             if wanted.passes(crop) and crop_id != without
         }
 
-    def groups(self, crop_ids: Sequence[str] | set[str]) -> int:
+    def groups(self, crop_ids):
         """How many results they are, grouped by identity; who is unknown stands alone."""
         known = [self.crops[crop_id].identity for crop_id in crop_ids]
         return len(set(known) - {None}) + known.count(None)
 
-    def delete(self, crop_id: str) -> None:
+    def delete(self, crop_id):
         del self.crops[crop_id]
         self.removed.add(crop_id)
         self.version += 1
 
-    def rename(self, identity: str, new: str) -> frozenset[str]:
-        theirs = frozenset(
+    def _crops_of(self, identity):
+        return frozenset(
             crop_id for crop_id, crop in self.crops.items() if crop.identity == identity
         )
+
+    def rename(self, identity, new):
+        theirs = self._crops_of(identity)
         if theirs:
             for merge in self.merges.values():
                 merge.into = new if merge.into == identity else merge.into
         self._relabel(theirs, new)
         return theirs
 
-    def undo_merge(self, merge_id: str) -> int:
+    def undo_merge(self, merge_id):
         """Return how many crops got their former identity again."""
         earlier = list(self.merges)[: list(self.merges).index(merge_id)]
         undone = self.merges.pop(merge_id)
@@ -151,12 +154,12 @@ class GalleryModel:
         self._relabel(theirs, undone.identity)
         return len(theirs)
 
-    def _relabel(self, crop_ids: frozenset[str], identity: str) -> None:
+    def _relabel(self, crop_ids, identity):
         for crop_id in crop_ids:
             self.crops[crop_id] = replace(self.crops[crop_id], identity=identity)
         self.version += bool(crop_ids)
 
-    def remembers(self, identity: str) -> bool | None:
+    def remembers(self, identity):
         """Return whether the gallery or a snapshot holds somebody of that name.
 
         None where only deleted crops of theirs may still be in a snapshot: they leave it at the
@@ -173,17 +176,17 @@ class GalleryModel:
             return True
         return None if theirs else False
 
-    def forget(self, identity: str) -> int:
+    def forget(self, identity):
         """Remove a person from gallery, snapshots and merges; return how many crops they had."""
         self.merges = {
             merge_id: merge
             for merge_id, merge in self.merges.items()
             if identity not in (merge.identity, merge.into)
         }
-        theirs = [crop_id for crop_id, crop in self.crops.items() if crop.identity == identity]
+        theirs = self._crops_of(identity)
         for crop_id in theirs:
             del self.crops[crop_id]
-        self.removed.update(theirs)
+        self.removed |= theirs
         for snapshot_id, crops in self.snapshots.items():
             self.snapshots[snapshot_id] = {
                 crop_id: crop
@@ -193,7 +196,7 @@ class GalleryModel:
         self.version += bool(theirs)
         return len(theirs)
 
-    def restore(self, snapshot_id: str) -> None:
+    def restore(self, snapshot_id):
         self.crops = {
             crop_id: crop
             for crop_id, crop in self.snapshots[snapshot_id].items()

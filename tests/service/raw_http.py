@@ -38,7 +38,7 @@ def connect(besieged):
     address = urlsplit(str(besieged.http.base_url))
     with contextlib.ExitStack() as opened:
 
-        def one() -> socket.socket:
+        def one():
             place = (address.hostname, address.port)
             return opened.enter_context(socket.create_connection(place, timeout=20))
 
@@ -49,7 +49,7 @@ def connect(besieged):
 def ask(connect):
     """Return a function that sends bytes and returns the answer up to the end of the connection."""
 
-    def send(*parts: bytes) -> bytes:
+    def send(*parts):
         connection = connect()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
@@ -59,7 +59,7 @@ def ask(connect):
     return send
 
 
-def rest_of(connection: socket.socket) -> bytes:
+def rest_of(connection):
     answer = b""
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65_536):
@@ -67,15 +67,15 @@ def rest_of(connection: socket.socket) -> bytes:
     return answer
 
 
-def request(method: bytes, path: bytes, *headers: bytes, body: bytes = b"") -> bytes:
+def request(method, path, *headers, body=b""):
     lines = [method + b" " + path + b" HTTP/1.1", b"Host: localhost", b"Connection: close"]
     return b"\r\n".join([*lines, *headers, b"", body])
 
 
-def statuses(answer: bytes) -> list[int]:
+def statuses(answer):
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
 
 
-def held_mb(process) -> int:
+def held_mb(process):
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ BINARY = shutil.which("redis-server")
 class RedisServer:
     """One redis-server on a free port of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         """Start it; skips the test where it is not installed."""
         if BINARY is None:
             pytest.skip("redis-server is not installed: apt-get install redis-server")
@@ -28,7 +27,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()
 
-    def start(self) -> None:
+    def start(self):
         """Start it, also again after a kill; returns once it answers."""
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", "/tmp"]
         self.process = subprocess.Popen(
@@ -44,18 +43,18 @@ class RedisServer:
             time.sleep(0.02)
         pytest.fail("redis-server did not start")
 
-    def ask(self, *command: str | int) -> object:
+    def ask(self, *command):
         """Send one command by a connection of its own."""
         with redis.Redis.from_url(self.url, protocol=2) as client:
             return client.execute_command(*command)
 
-    def kill(self) -> None:
+    def kill(self):
         self.process.kill()
         self.process.wait(20)
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[RedisServer]:
+def redis_server():
     """Run a server for as long as the block runs."""
     server = RedisServer()
     try:
@@ -64,7 +63,7 @@ def redis_server() -> Iterator[RedisServer]:
         server.kill()
 
 
-def free_port() -> int:
+def free_port():
     """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])

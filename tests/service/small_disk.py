@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,21 +15,21 @@ class SmallDisk:
         path: where it is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def fill(self) -> None:
+    def fill(self):
         with contextlib.suppress(OSError), (self.path / "filling").open("ab", buffering=0) as file:
             while file.write(bytes(4096)):
                 pass
 
-    def free(self) -> None:
+    def free(self):
         """Give back the space that `fill` took."""
         (self.path / "filling").unlink()
 
 
 @contextlib.contextmanager
-def small_disk(path: Path, megabytes: int) -> Iterator[SmallDisk]:
+def small_disk(path, megabytes):
     """Mount a disk, and unmount it at the end; skip the test if mounting is not permitted."""
     path.mkdir()
     mounted = subprocess.run(

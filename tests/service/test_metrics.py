@@ -20,27 +20,33 @@ def figure(served, name: str) -> float:
     return float(found[1])
 
 
-def test_verdicts_are_counted_by_kind(served, gallery, drawn_crops) -> None:
+def test_verdicts_are_counted_by_kind(served, gallery, images):
     kinds = ("match", "uncertain", "no_match", "nothing_searched")
-    names = {kind: f'gmn_verdicts_total{{verdict="{kind}"}}' for kind in kinds}
-    before = {kind: figure(served, name) for kind, name in names.items()}
-    verdicts = [served.query(gallery, drawn_crops[0].png).json()["verdict"]]
-    served.enroll(gallery, drawn_crops[0].png)
-    verdicts.append(served.query(gallery, drawn_crops[0].png).json()["verdict"])
-    assert verdicts[0] == "nothing_searched"
-    for kind, name in names.items():
-        assert figure(served, name) == before[kind] + verdicts.count(kind)
+
+    def counts():
+        return [figure(served, f'gmn_verdicts_total{{verdict="{kind}"}}') for kind in kinds]
+
+    before = counts()
+    for enrolled in ([], [images[0]]):
+        if enrolled:
+            served.enrolled(gallery, *enrolled)
+        verdict = served.query(gallery, images[0]).json()["verdict"]
+        assert (verdict == "nothing_searched") == (not enrolled)
+        before[kinds.index(verdict)] += 1
+        assert counts() == before
 
 
-def test_the_disk_and_the_record_have_their_sizes(served, gallery, drawn_crops, tmp_path) -> None:
+def test_the_disk_the_record_and_the_process_have_their_sizes(served, gallery, images, tmp_path):
     assert figure(served, "gmn_disk_bytes") == shutil.disk_usage(tmp_path).total
     assert 0 < figure(served, "gmn_disk_free_bytes") < figure(served, "gmn_disk_bytes")
-    pictures = [crop.png for crop in drawn_crops]
-    served.enroll(gallery, *pictures)
-    assert figure(served, "gmn_record_bytes") > sum(map(len, pictures))
+    pictures = images
+    served.enrolled(gallery, *pictures)
+    assert figure(served, "gmn_record_bytes") > sum(len(picture) for picture in pictures)
+    assert figure(served, "process_resident_memory_bytes") > 1e6
+    assert "_created" not in served.http.get("/metrics").text
 
 
-def test_the_state_of_a_gallerys_thresholds_is_one_of_its_settings(served, gallery) -> None:
+def test_the_state_of_a_gallerys_thresholds_is_one_of_its_settings(served, gallery):
     name = f'gmn_gallery_calibration{{gallery="{gallery}",state="%s"}}'
     assert figure(served, name % "artefact") == 1
     served.http.patch(f"/v1/galleries/{gallery}", data={"calibration": "off"})
@@ -49,7 +55,7 @@ def test_the_state_of_a_gallerys_thresholds_is_one_of_its_settings(served, galle
     assert f'gallery="{gallery}"' not in served.http.get("/metrics").text
 
 
-def test_a_job_that_fails_is_counted(served, gallery) -> None:
+def test_a_job_that_fails_is_counted(served, gallery):
     name = 'gmn_jobs_ended_total{state="failed"}'
     before = figure(served, name)
     archive = {"archive": ("broken.zip", b"PK\x03\x04 no archive")}
@@ -59,7 +65,7 @@ def test_a_job_that_fails_is_counted(served, gallery) -> None:
     eventually(lambda: figure(served, 'gmn_jobs{state="running"}') == 0)
 
 
-def test_every_panel_and_every_alert_reads_a_metric_that_is_served(served) -> None:
+def test_every_panel_and_every_alert_reads_a_metric_that_is_served(served):
     types = re.findall(r"^# TYPE (\S+) (\w+)$", served.http.get("/metrics").text, re.MULTILINE)
     shown = {"up"} | {
         f"{name}{end}"
@@ -76,11 +82,3 @@ def test_every_panel_and_every_alert_reads_a_metric_that_is_served(served) -> No
         read = set(re.findall(r"\b(?:gmn_|process_|up\b)\w*", expression))
         assert read, expression
         assert read <= shown, expression
-
-
-def test_the_process_has_the_standard_names_and_no_series_of_creation_times(served) -> None:
-    assert figure(served, "process_resident_memory_bytes") > 1e6
-    assert figure(served, "process_start_time_seconds") > 1e9
-    shown = served.http.get("/metrics").text
-    assert "_created" not in shown
-    assert "gmn_process_" not in shown

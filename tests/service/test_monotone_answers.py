@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import count, pairwise
-from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,15 +15,16 @@ labels = st.tuples(
     st.sampled_from(("", "Ann", "Bob", "Cem", "Dee")), st.sampled_from(("", "east", "west"))
 )
 galleries = st.lists(labels, min_size=1, max_size=24)
+options = {
+    "scoring": ("mnet", "cosine"),
+    "group_by": ("crop", "identity"),
+    "order": ("neighbours", "score"),
+    "operating_point": ("far_1e-1", "far_1e-2", "far_1e-3"),
+    "rerank_depth": (1, 3, 8, 100),
+    "top_k": (1, 5, 24),
+}
 searches = st.fixed_dictionaries(
-    {
-        "scoring": st.sampled_from(("mnet", "cosine")),
-        "group_by": st.sampled_from(("crop", "identity")),
-        "order": st.sampled_from(("neighbours", "score")),
-        "operating_point": st.sampled_from(("far_1e-1", "far_1e-2", "far_1e-3")),
-        "rerank_depth": st.sampled_from((1, 3, 8, 100)),
-        "top_k": st.sampled_from((1, 5, 24)),
-    },
+    {name: st.sampled_from(values) for name, values in options.items()},
     optional={
         "cameras": st.sampled_from(("east", "west", "north")),
         "exclude_cameras": st.sampled_from(("east", "west")),
@@ -38,13 +38,9 @@ def test_probability_and_verdict_never_rise_where_the_score_falls(
     served, drawn_crops, people, asked, data
 ):
     gallery = served.create(f"drawn-{next(NUMBERS)}")
-    enrolled = served.enroll(
-        gallery,
-        *(crop.png for crop in drawn_crops[: len(people)]),
-        identity=[identity for identity, _ in people],
-        camera=[camera for _, camera in people],
-    )
-    assert enrolled.status_code == 201
+    identities, cameras = zip(*people, strict=True)
+    images = [crop.png for crop in drawn_crops[: len(people)]]
+    served.enrolled(gallery, *images, identity=identities, camera=cameras)
     for fields in asked:
         query = data.draw(st.sampled_from(drawn_crops)).png
         answer = served.query(gallery, query, **fields).json()
@@ -52,18 +48,16 @@ def test_probability_and_verdict_never_rise_where_the_score_falls(
         _is_monotone(answer, SCORES[fields["scoring"]], by_neighbours)
 
 
-def _is_monotone(answer: dict[str, Any], score: str, by_neighbours: bool) -> None:
+def _is_monotone(answer, score, by_neighbours):
     results = answer["results"]
     scored = [result for result in results if result["probability"] is not None]
     assert all(result["verdict"] is None for result in results[len(scored) :])
     assert scored == results[: len(scored)]
     if by_neighbours:
         # The first has the best score, which the answer's verdict is of; others may be moved.
-        best_first = sorted(scored, key=lambda one: -one[score])
-        assert [result[score] for result in best_first[:1]] == [
-            result[score] for result in scored[:1]
-        ]
-        scored = best_first
+        first = [result[score] for result in scored[:1]]
+        scored.sort(key=lambda result: -result[score])
+        assert first == [result[score] for result in scored[:1]]
     for better, worse in pairwise(scored):
         assert better[score] >= worse[score]
         assert better["probability"] >= worse["probability"]

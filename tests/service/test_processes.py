@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,24 +25,24 @@ LIVES = 12
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory) -> Path:
+def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
 @pytest.fixture(scope="module")
-def services(start, data_dir) -> list[Served]:
+def services(start, data_dir):
     with ThreadPoolExecutor(2) as both:
         starting = [both.submit(start, data_dir=data_dir, housekeeping_seconds=0.5) for _ in "ab"]
         return [future.result() for future in starting]
 
 
-def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(services, drawn_crops):
+def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(services, images):
     one, other = services
     gallery = one.create("searched")
-    crop_id = one.enrolled(gallery, drawn_crops[0].png, identity="Ann")[0]
-    kept = one.query(gallery, drawn_crops[0].png, keep=True, keep_picture=True).json()
+    crop_id = one.enrolled(gallery, images[0], identity="Ann")[0]
+    kept = one.query(gallery, images[0], keep=True, keep_picture=True).json()
     path = f"/v1/galleries/{gallery}/queries/{kept['query_id']}"
-    assert other.http.get(f"{path}/image").content == drawn_crops[0].png
+    assert other.http.get(f"{path}/image").content == images[0]
     decision = {"crop_ids": crop_id, "decision": "confirmed"}
     reviewed = other.http.post(f"{path}/reviews", data=decision)
     assert reviewed.json()["reviews"] == one.read(path)["reviews"]
@@ -51,40 +51,38 @@ def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(ser
     assert one.http.get(path).status_code == 404
 
 
-def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_crops):
+def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_crops, images):
     one, other = services
     gallery = one.create("kept")
-    at = f"/v1/galleries/{gallery}"
-    for crop in drawn_crops[:8]:
-        one.enroll(gallery, crop.png, identity=crop.identity)
-    assert one.http.patch(at, data={"retention_days": "9"}).status_code == 200
-    eventually(lambda: other.read(at)["retention_days"] == 9)
-    snapshot = one.http.post(f"{at}/snapshots").json()["snapshot_id"]
-    renamed = other.http.patch(f"{at}/identities/0000", data={"new_identity": "Ann"}).json()
-    version = renamed["gallery_version"]
-    found = one.search(gallery, drawn_crops[0].png, min_version=version)
-    assert found[0]["identity"] == "Ann"
-    forgotten = other.http.delete(f"{at}/identities/0001").json()
+    url = f"/v1/galleries/{gallery}"
+    one.fill(gallery, drawn_crops[:8])
+
+    def names_found(version):
+        found = one.search(gallery, images[0], top_k=8, min_version=version)
+        return {result["identity"] for result in found}
+
+    assert one.http.patch(url, data={"retention_days": "9"}).status_code == 200
+    eventually(lambda: other.read(url)["retention_days"] == 9)
+    snapshot = one.snapshot(gallery)
+    renamed = other.http.patch(f"{url}/identities/0000", data={"new_identity": "Ann"}).json()
+    assert names_found(renamed["gallery_version"]) == {"Ann", "0001"}
+    forgotten = other.http.delete(f"{url}/identities/0001").json()
     assert forgotten["snapshots"] == {snapshot: 4}
-    restored = other.http.post(f"{at}/snapshots/{snapshot}/restore").json()
-    version = restored["gallery_version"]
-    found = one.search(gallery, drawn_crops[0].png, min_version=version)
-    assert {result["identity"] for result in found} == {"0000"}
-    assert one.http.delete(at).status_code == 200
-    assert other.query(gallery, drawn_crops[0].png).status_code == 404
+    assert other.restore(gallery, snapshot) == 4
+    assert names_found(other.read(url)["version"]) == {"0000"}
+    assert one.http.delete(url).status_code == 200
+    assert other.query(gallery, images[0]).status_code == 404
 
 
 def test_many_writers_of_both_services_land_everything_in_one_gallery(services, drawn_crops):
     gallery = services[0].create("crowded")
 
-    def enroll(writer: int) -> list[str]:
+    def enroll(writer):
         served = services[writer % 2]
-        answers = [
-            served.enroll(gallery, drawn_crops[number].png + bytes([writer]))
-            for number in range(ENROLLED_BY_EACH)
+        return [
+            served.enrolled(gallery, crop.png + bytes([writer]))[0]
+            for crop in drawn_crops[:ENROLLED_BY_EACH]
         ]
-        assert [answer.status_code for answer in answers] == [201] * ENROLLED_BY_EACH
-        return [crop_id for answer in answers for crop_id in crop_ids(answer)]
 
     with ThreadPoolExecutor(WRITERS) as writers:
         landed = [crop_id for ids in writers.map(enroll, range(WRITERS)) for crop_id in ids]
@@ -97,30 +95,22 @@ def test_many_writers_of_both_services_land_everything_in_one_gallery(services, 
 
 
 @pytest.mark.slow
-def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(
-    services, drawn_crops
-):
+def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(services, images):
     gallery = services[0].create("histories")
 
-    def live_and_die(writer: int) -> None:
+    def live_and_die(writer):
         """Enroll and delete one crop after another, each call at either service by chance."""
         chance = random.Random(writer)
-
-        def any_service() -> Served:
-            return chance.choice(services)
-
-        image = drawn_crops[writer].png
+        image = images[writer]
         for _ in range(LIVES):
-            enrolled = any_service().enroll(gallery, image, identity=f"writer {writer}")
-            assert enrolled.status_code == 201
+            enrolled = chance.choice(services).enroll(gallery, image, identity=f"writer {writer}")
             (crop_id,) = crop_ids(enrolled)
-            version = enrolled.json()["gallery_version"]
-            found = any_service().query(gallery, image, top_k=100, min_version=version)
-            assert crop_id in crop_ids(found)
+            asked = {"top_k": 100, "min_version": enrolled.json()["gallery_version"]}
+            assert crop_id in chance.choice(services).found(gallery, image, **asked)
+            chance.choice(services).delete_crop(gallery, crop_id)
+            assert crop_id not in chance.choice(services).found(gallery, image, top_k=100)
             url = f"/v1/galleries/{gallery}/crops/{crop_id}"
-            assert any_service().http.delete(url).status_code == 200
-            assert crop_id not in any_service().found(gallery, image, top_k=100)
-            assert any_service().http.get(url).status_code == 404
+            assert chance.choice(services).http.get(url).status_code == 404
 
     with ThreadPoolExecutor(WRITERS) as writers:
         assert list(writers.map(live_and_die, range(WRITERS))) == [None] * WRITERS
@@ -129,72 +119,73 @@ def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(
 
 
 def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
-    services, start, data_dir, drawn_crops
+    services, start, data_dir, images
 ):
     one, other = services
     gallery = one.create("left")
-    first = other.enroll(gallery, drawn_crops[0].png)
+    first = other.enroll(gallery, images[0])
     other.kill()
+    (crop_id,) = crop_ids(first)
     version = first.json()["gallery_version"]
-    found = one.query(gallery, drawn_crops[0].png, min_version=version)
-    assert crop_ids(found) == crop_ids(first)
-    second = one.enroll(gallery, drawn_crops[4].png)
-    gone = one.http.delete(f"/v1/galleries/{gallery}/crops/{crop_ids(first)[0]}")
-    assert gone.status_code == 200
+    assert one.found(gallery, images[0], min_version=version) == [crop_id]
+    second = one.enrolled(gallery, images[4])
+    one.delete_crop(gallery, crop_id)
     services[1] = start(data_dir=data_dir, housekeeping_seconds=0.5)
-    assert services[1].found(gallery, drawn_crops[0].png) == crop_ids(second)
+    assert services[1].found(gallery, images[0]) == second
+
+
+def two_processes(artefact, place):
+    settings = {"artefact": artefact, "data_dir": place / "data", "processes": 2}
+    return Served(place / "log", START, forked=False, **settings)
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_artefact, tmp_path_factory) -> Served:
+def pair(tiny_artefact, tmp_path_factory):
     """Return one service of two processes behind one port."""
-    place = tmp_path_factory.mktemp("pair")
-    settings = {"artefact": tiny_artefact, "data_dir": place / "data", "processes": 2}
-    served = Served(place / "log", START, forked=False, **settings)
+    served = two_processes(tiny_artefact, tmp_path_factory.mktemp("pair"))
     yield served
     served.stop()
 
 
-def _workers(served: Served) -> list[int]:
+def _workers(served):
     children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children")
     pids = [int(pid) for pid in children.read_text().split()]
     return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def _answered(served: Served) -> float:
+def _answered(served):
     metrics = served.http.get("/metrics").text
     pattern = r'^gmn_http_requests_total\{.*/queries".*\} (\S+)$'
     return sum(float(count) for count in re.findall(pattern, metrics, re.MULTILINE))
 
 
 @pytest.mark.slow
-def test_metrics_are_the_sum_over_the_processes_of_a_port(pair, drawn_crops):
+def test_metrics_are_the_sum_over_the_processes_of_a_port(pair, images):
     gallery = pair.create("summed")
-    assert pair.enroll(gallery, drawn_crops[0].png).status_code == 201
+    pair.enrolled(gallery, images[0])
     before = _answered(pair)
 
-    def search(_: int) -> int:
+    def search(_):
         # Over a connection of its own, which either process may accept.
         url = f"{pair.http.base_url}/v1/galleries/{gallery}/queries"
-        return httpx.post(url, files=files(drawn_crops[0].png), timeout=60.0).status_code
+        return httpx.post(url, files=files(images[0]), timeout=60.0).status_code
 
     with ThreadPoolExecutor(8) as clients:
         assert list(clients.map(search, range(24))) == [200] * 24
     # A request is counted once it was answered.
     eventually(lambda: _answered(pair) == before + 24)
-    for _ in range(4):
-        assert _answered(pair) == before + 24
+    assert [_answered(pair) for _ in range(4)] == [before + 24] * 4
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, drawn_crops):
+def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, images):
     gallery = pair.create("replaced")
-    landed = pair.enrolled(gallery, drawn_crops[0].png)
+    landed = pair.enrolled(gallery, images[0])
     killed = _workers(pair)[0]
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: len(set(_workers(pair)) - {killed}) == 2, 30)
     eventually(lambda: pair.http.get("/readyz").status_code == 200, 30)
-    assert pair.found(gallery, drawn_crops[0].png) == landed
+    assert pair.found(gallery, images[0]) == landed
 
 
 @pytest.mark.slow
@@ -204,26 +195,25 @@ def test_the_log_of_several_processes_has_no_paths(pair):
     assert "Ann" not in pair.log.read_text()
 
 
-def _refuses(served: Served) -> bool:
-    try:
-        socket.create_connection((served.http.base_url.host, served.http.base_url.port)).close()
-    except ConnectionRefusedError:
-        return True
-    return False
+def _refuses(served):
+    place = (served.http.base_url.host, served.http.base_url.port)
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(place):
+        return False
+    return True
 
 
 @pytest.mark.slow
 def test_several_processes_that_are_stopped_refuse_connections_and_finish_what_was_begun(
-    pair, drawn_crops
+    pair, images
 ):
     begun = threading.Event()
     refused = threading.Event()
 
-    def body() -> Iterator[bytes]:
+    def body():
         yield b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
         begun.set()
         refused.wait(60)
-        yield drawn_crops[0].png + b"\r\n--b--\r\n"
+        yield images[0] + b"\r\n--b--\r\n"
 
     form = {"Content-Type": "multipart/form-data; boundary=b"}
     url = "/v1/galleries/default/crops"
@@ -242,8 +232,7 @@ def test_several_processes_that_are_stopped_refuse_connections_and_finish_what_w
 def test_where_the_first_process_is_killed_the_others_end_and_the_port_is_free(
     tiny_artefact, tmp_path
 ):
-    settings = {"artefact": tiny_artefact, "data_dir": tmp_path / "data", "processes": 2}
-    served = Served(tmp_path / "log", START, forked=False, **settings)
+    served = two_processes(tiny_artefact, tmp_path)
     workers = _workers(served)
     served.kill()
     eventually(lambda: _refuses(served), 30)

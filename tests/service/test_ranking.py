@@ -58,42 +58,59 @@ def _proposed_of_few_rows():
         yield
 
 
+def index_of(people, spread, seed=0):
+    """Return an index of people with `CROPS_EACH` crops around their own directions, and these."""
+    random = np.random.default_rng(seed)
+    centres = np.repeat(random.normal(size=(people, DIMENSION)), CROPS_EACH, axis=0)
+    vectors = (centres + spread * random.normal(size=centres.shape)).astype(np.float32)
+    index = FilledIndex(DIMENSION)
+    index.fill(ArchivedCrop(label(row), vector) for row, vector in enumerate(vectors))
+    return index, vectors
+
+
+def label(row):
+    return CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None)
+
+
 @pytest.fixture(scope="module")
 def clustered():
     """Build an index that proposes no more crops than asked and misses some, and its features."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ASKED_FOR_ALONE.items():
             patch.setattr(product_codes, name, value)
-        yield _clustered()
+        index, vectors = index_of(PEOPLE, 0.6)
+
+        def nearest(*more):
+            return [
+                set(index.search(vectors[[row]], 100, *more).row_ids) for row in range(0, 4000, 40)
+            ]
+
+        exact = nearest(Filter(exclude_cameras=("none",)))
+        index.renew_segment()
+        assert index.kind == "pq4"
+        assert nearest() != exact
+        yield index, vectors
 
 
-def _clustered():
-    random = np.random.default_rng(0)
-    centres = np.repeat(random.normal(size=(PEOPLE, DIMENSION)), CROPS_EACH, axis=0)
-    vectors = (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32)
-    index = FilledIndex(DIMENSION)
-    index.fill(
-        ArchivedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
-        for row, vector in enumerate(vectors)
+def search_of(index, query, embedder="e", sample=False, **options):
+    gallery = SimpleNamespace(
+        index=index, name="default", version=1, embedder=embedder, image_url=lambda crop_id: crop_id
     )
-    everyone = Filter(exclude_cameras=("none",))
-    exact = [set(index.search(vectors[[row]], 100, everyone).row_ids) for row in range(0, 4000, 40)]
-    index.renew_segment()
-    proposed = [set(index.search(vectors[[row]], 100).row_ids) for row in range(0, 4000, 40)]
-    assert index.kind == "pq4"
-    assert proposed != exact
-    return index, vectors
+    return Search(gallery, CURRENT, QueryOptions(**options), query, sample=sample)
 
 
 def _rank(index, query, **options):
-    gallery = SimpleNamespace(
-        index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
-    )
-    search = Search(gallery, CURRENT, QueryOptions(**options), query)
-    (ranking,) = search.rank()
-    rows = ranking.best.row_ids.tolist()
-    labels = {row: CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east") for row in rows}
-    return search.results(ranking, labels)
+    search = search_of(index, query, **options)
+    *_, ranking = search.rank()
+    return search.results(ranking, {row: label(row) for row in ranking.best.row_ids.tolist()})
+
+
+@pytest.mark.parametrize(("depth", "pauses"), [(2000, 0), (2500, 1)])
+def test_a_search_pauses_for_others_while_many_pairs_are_scored(clustered, depth, pauses):
+    index, vectors = clustered
+    *paused, ranking = search_of(index, vectors[:1], rerank_depth=depth, top_k=1).rank()
+    assert paused == [None] * pauses
+    assert ranking.candidates_scored == depth
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
@@ -124,24 +141,6 @@ def test_identities_beyond_the_scored_crops_follow_by_their_nearest_crop(cluster
         assert result.cosine == pytest.approx(nearest[person], abs=1e-5)
 
 
-def test_a_result_without_a_label_is_left_out_and_the_others_move_up(clustered):
-    index, vectors = clustered
-    gallery = SimpleNamespace(
-        index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
-    )
-    search = Search(gallery, CURRENT, QueryOptions(top_k=12), vectors[:1])
-    (ranking,) = search.rank()
-    first, _, *others = ranking.best.row_ids.tolist()
-    assert len(others) == 10
-    labels = {row: CropLabel(row, f"{row}") for row in (first, *others)}
-    found = search.results(ranking, labels)
-    assert [(result.rank, result.crop_id) for result in found[:3]] == [
-        (1, f"{first}"),
-        (2, f"{others[0]}"),
-        (3, f"{others[1]}"),
-    ]
-
-
 def test_more_groups_than_there_are_name_each_once(clustered):
     index, vectors = clustered
     assert len(_rank(index, vectors[:1], group_by="identity", top_k=10_000)) == PEOPLE
@@ -151,54 +150,30 @@ def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
     index, vectors = clustered
     for row in range(0, len(vectors), 500):
         found = index.search(vectors[[row]], 4, grouped=True)
-        people = found.row_ids // CROPS_EACH
         assert found.row_ids[0] == row
-        assert len(set(people.tolist())) == 4
+        assert len(set(found.row_ids // CROPS_EACH)) == 4
         assert found.cosines.tolist() == sorted(found.cosines.tolist(), reverse=True)
         assert found.searched == len(vectors)
 
 
 def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_features(clustered):
     index, vectors = clustered
-    gallery = SimpleNamespace(index=index, name="default", version=1, embedder="newer")
     with pytest.raises(EmbedderChanged):
-        next(Search(gallery, CURRENT, QueryOptions(), vectors[:1]).rank())
+        next(search_of(index, vectors[:1], embedder="newer").rank())
 
 
-@pytest.mark.parametrize(("among", "searches"), [(400, 1), (200, 2)])
-def test_people_for_the_level_are_found_by_one_search_where_the_near_crops_show_nine(
-    monkeypatch, among, searches
-):
-    """Read the 400 nearest, which show ten people, as the hundred nearest show three."""
-    random = np.random.default_rng(2)
-    centres = np.repeat(random.normal(size=(30, DIMENSION)), CROPS_EACH, axis=0)
-    vectors = (centres + 0.01 * random.normal(size=centres.shape)).astype(np.float32)
-    index = FilledIndex(DIMENSION)
-    index.fill(
-        ArchivedCrop(CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None), vector)
-        for row, vector in enumerate(vectors)
-    )
+@pytest.mark.parametrize("among", [400, 200])
+def test_people_for_the_level_are_found_where_the_near_crops_show_nine_or_fewer(monkeypatch, among):
     monkeypatch.setattr(ranking, "NEAR", among)
-    asked = []
-    search = index.search
-
-    def counted(*args, **options):
-        asked.append(args[1])
-        return search(*args, **options)
-
-    monkeypatch.setattr(index, "search", counted)
-    gallery = SimpleNamespace(
-        index=index, name="default", version=1, embedder="e", image_url=lambda crop_id: crop_id
-    )
-    (found,) = Search(gallery, CURRENT, QueryOptions(), vectors[:1], sample=True).rank()
+    index, vectors = index_of(30, 0.01, seed=2)
+    *_, found = search_of(index, vectors[:1], sample=True).rank()
     assert len(found.sample) == SEARCH.itemsize
-    assert len(asked) == searches
 
 
 @pytest.mark.parametrize(
     ("people", "crops_each", "looks"), [(1, 1, 1), (5, 2, 5), (4, 8, 8), (8, 100, 57)]
 )
-def test_crops_of_few_people_count_by_their_root(people: int, crops_each: int, looks: int) -> None:
+def test_crops_of_few_people_count_by_their_root(people, crops_each, looks):
     judge = CURRENT.judge("far_1e-2", people, None, crops=people * crops_each)
     assert judge.match == pytest.approx(ARTEFACT.search_threshold(0.01, looks), abs=1e-3)
     assert judge.probability(np.array([judge.match])) == pytest.approx(0.916, abs=1e-3)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.scale import ScaleCrops
-from model.artefact import Artefact, load_artefact, read_description, shipped_artefacts
+from model.artefact import load_artefact, read_description, shipped_artefacts
 from model.metric_network import cosine_similarities, score_pairs
 from service.search.options import RERANK_DEPTH
 from training.datasets.registry import read_dataset
@@ -30,37 +30,43 @@ WITH_M_NET = [
 ]
 
 
-@pytest.mark.parametrize("name", WITH_M_NET)
-def test_the_nearest_by_cosine_hold_the_best_of_m_net(name: str, tmp_path: Path) -> None:
-    """Draw people from the features of drawn crops."""
+def embedded(name, data, count=None):
     artefact = load_artefact(shipped_artefacts()[name])
-    records = read_dataset("synthetic:3,identities=8,domains=1,cameras=2").records
+    records = read_dataset(data).records[:count]
     features = embed_records(artefact.embedder, artefact.description.preprocessing, records)
+    return artefact.metric_network, records, features
+
+
+@pytest.mark.parametrize("name", WITH_M_NET)
+def test_the_nearest_by_cosine_hold_the_best_of_m_net(name, tmp_path):
+    """Draw people from the features of drawn crops."""
+    data = "synthetic:3,identities=8,domains=1,cameras=2"
+    metric_network, records, features = embedded(name, data)
     identities = np.array([record.identity for record in records])
     np.savez(tmp_path / "features.npz", features=features, identities=identities)
     drawn = ScaleCrops(tmp_path / "features.npz")
     gallery = np.stack([crop.vector for crop in drawn.crops(0, CROPS)])
-    check(name, artefact, drawn.queries(QUERIES, CROPS), gallery)
+    deepest = deepest_place(metric_network, drawn.queries(QUERIES, CROPS), gallery)
+    assert deepest <= NEAREST.get(name, RERANK_DEPTH)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs $REID_TEST_DATA")
 @pytest.mark.parametrize("name", NEAREST)
-def test_the_nearest_real_crops_by_cosine_hold_the_best_of_m_net(name: str) -> None:
-    artefact = load_artefact(shipped_artefacts()[name])
-    records = read_dataset(f"cuhk01:{REAL}").records[: QUERIES + CROPS]
-    features = embed_records(artefact.embedder, artefact.description.preprocessing, records)
+def test_the_nearest_real_crops_by_cosine_hold_the_best_of_m_net(name):
+    metric_network, _, features = embedded(name, f"cuhk01:{REAL}", QUERIES + CROPS)
     order = np.random.default_rng(0).permutation(len(features))
-    check(name, artefact, features[order[:QUERIES]], features[order[QUERIES:]])
+    queries, gallery = features[order[:QUERIES]], features[order[QUERIES:]]
+    assert deepest_place(metric_network, queries, gallery) <= NEAREST[name]
 
 
-def check(name: str, artefact: Artefact, queries: np.ndarray, gallery: np.ndarray) -> None:
+def deepest_place(metric_network, queries, gallery):
+    """Return how many of the nearest by cosine hold M-Net's best results of every query."""
     asked = torch.from_numpy(queries)
     shown = torch.from_numpy(gallery)
     with torch.inference_mode():
-        scores = score_pairs(artefact.metric_network, asked, shown).numpy()
+        scores = score_pairs(metric_network, asked, shown).numpy()
         cosines = cosine_similarities(asked, shown).numpy()
     best = np.argsort(-scores, axis=1)[:, :RESULTS]
     places = np.argsort(np.argsort(-cosines, axis=1), axis=1)
-    deepest = int(np.take_along_axis(places, best, axis=1).max()) + 1
-    assert deepest <= NEAREST.get(name, RERANK_DEPTH)
+    return int(np.take_along_axis(places, best, axis=1).max()) + 1

@@ -8,17 +8,17 @@ Their number does not depend on the machine's speed, so a busy machine reaches t
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
 import secrets
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.outside import zip_of
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,7 @@ REACHED = (
 
 
 @pytest.mark.timeout(TIMEOUT + 300)
-def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -> None:
+def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops):
     seed = int(os.environ.get("REID_TEST_SEED", "2026")) or secrets.randbits(32)
     folder = _files(tmp_path, drawn_crops)
     secret = secrets.token_hex(32)
@@ -134,12 +134,10 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
     key = f"Bearer gmn_test_{secret}"
     served.http.headers["Authorization"] = key
     images = [crop.png for crop in drawn_crops[:16]]
-    enrolled = served.enroll("default", *images[:8], identity="0000", camera="east").json()
+    crops = served.enrolled("default", *images[:8], identity="0000", camera="east")
     # No identity: forgetting one leaves these.
-    others = served.enroll("default", *images[8:], camera="west").json()
-    crops = [crop["crop_id"] for crop in (*enrolled["results"], *others["results"])]
+    crops += served.enrolled("default", *images[8:], camera="west")
     url = "/v1/galleries/default"
-    snapshot = served.http.post(f"{url}/snapshots").json()
     archive = {"archive": (folder / "crops.zip").read_bytes()}
     job = served.http.post(f"{url}/imports", files=archive).json()
     kept = [served.query("default", images[8], keep=True, keep_picture=True) for _ in range(8)]
@@ -149,7 +147,7 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
         key=json.dumps(key),
         examples=EXAMPLES,
         crops=json.dumps(crops),
-        snapshots=json.dumps([snapshot["snapshot_id"]]),
+        snapshots=json.dumps([served.snapshot("default")]),
         jobs=json.dumps([job["job_id"]]),
         searches=json.dumps([search.json()["query_id"] for search in kept]),
         cases=json.dumps([case.json()["case_id"] for case in cases]),
@@ -188,26 +186,23 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops) -
     served.kill()
 
 
-def _files(place: Path, drawn_crops) -> Path:
+def _files(place, drawn_crops):
     """Write a folder of images, and an archive of them."""
     folder = place / "files"
     folder.mkdir()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number, crop in enumerate(drawn_crops[::3]):
-            (folder / f"{number}.png").write_bytes(crop.png)
-            archive.writestr(f"{number}.png", crop.png)
-    (folder / "crops.zip").write_bytes(packed.getvalue())
+    entries = {f"{number}.png": crop.png for number, crop in enumerate(drawn_crops[::3])}
+    for name, content in {**entries, "crops.zip": zip_of(entries)}.items():
+        (folder / name).write_bytes(content)
     return folder
 
 
-def _operations(served) -> list[tuple[str, str]]:
+def _operations(served):
     """Return every call of the document that the service answers."""
     paths = served.read("/openapi.json")["paths"]
     return [(method.upper(), path) for path, calls in paths.items() for method in calls]
 
 
-def _answered(served) -> set[tuple[str, str, str]]:
+def _answered(served):
     """Return the statuses that each call was answered with, by the service's own count."""
     counted = served.http.get("/metrics").text.replace(":path}", "}")
     return set(

@@ -14,9 +14,7 @@ def split(served, gallery, drawn_crops):
     own = [place for place, name in enumerate(names) if name == "0000"]
     names[own[0]] = names[own[1]] = "Ann"
     names[own[2]] = ""
-    landed = served.enroll(gallery, *(crop.png for crop in drawn_crops), identity=names)
-    assert landed.status_code == 201, landed.text
-    return gallery, [result["crop_id"] for result in landed.json()["results"]], names
+    return gallery, served.fill(gallery, drawn_crops, identity=names), names
 
 
 def test_a_person_under_two_names_is_found_by_either(served, split):
@@ -24,16 +22,14 @@ def test_a_person_under_two_names_is_found_by_either(served, split):
     url = f"/v1/galleries/{gallery}/similar"
     found = served.read(url, params={"identity": "Ann", "limit": 3})
     assert found["next_cursor"] is None
-    results = found["results"]
-    assert results[0]["identity"] == "0000"
-    assert results[0]["crops"] == 1
-    assert names[ids.index(results[0]["crop_id"])] == "0000"
-    assert len({result["identity"] for result in results}) == len(results) == 3
-    assert "Ann" not in {result["identity"] for result in results}
-    probabilities = [result["probability"] for result in results]
+    best, *others = found["results"]
+    assert (best["identity"], best["crops"]) == ("0000", 1)
+    assert names[ids.index(best["crop_id"])] == "0000"
+    assert served.http.get(best["image_url"]).status_code == 200
+    assert len({"Ann", "0000", *(result["identity"] for result in others)}) == 4
+    probabilities = [result["probability"] for result in found["results"]]
     assert probabilities == sorted(probabilities, reverse=True)
-    assert served.http.get(results[0]["image_url"]).status_code == 200
-    assert served.results(url, params={"identity": "0000"})[0]["identity"] == ("Ann")
+    assert served.results(url, params={"identity": "0000"})[0]["identity"] == "Ann"
 
 
 def test_the_score_is_that_of_a_search_of_the_named_by_the_same_crop(served, split):
@@ -43,16 +39,14 @@ def test_the_score_is_that_of_a_search_of_the_named_by_the_same_crop(served, spl
     own = ids[names.index("0000")]
     # A probability depends on the number of people who are searched.
     fields = {"crop_id": own, "top_k": 50, "identities": sorted(set(names) - {""})}
-    searched = served.http.post(f"{url}/queries", data=fields).json()
-    same = next(result for result in searched["results"] if result["crop_id"] == best["crop_id"])
+    searched = {crop["crop_id"]: crop for crop in served.search(gallery, **fields)}
+    same = searched[best["crop_id"]]
     assert (same["probability"], same["verdict"]) == (best["probability"], best["verdict"])
 
 
-def test_an_unknown_identity_and_a_gallery_of_one_person(client, served, gallery, drawn_crops):
+def test_an_unknown_identity_and_a_gallery_of_one_person(client, served, gallery, images):
     url = f"/v1/galleries/{gallery}/similar"
     unknown = served.http.get(url, params={"identity": "Ann"})
     assert problem(unknown) == (404, "unknown_identity")
-    served.enroll(gallery, drawn_crops[0].png, identity="a/similar")
-    found = served.http.get(url, params={"identity": "a/similar"})
-    assert (found.status_code, found.json()["results"]) == (200, [])
+    served.enrolled(gallery, images[0], identity="a/similar")
     assert client.similar("a/similar", limit=5) == []

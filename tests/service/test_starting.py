@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sqlite3
 import subprocess
 
 import pytest
@@ -28,6 +30,8 @@ def own_environment(monkeypatch, tmp_path):
         ("GMN_DEVICE", "tpu", "GMN_DEVICE"),
         ("GMN_MAX_BACTH", "8", "did you mean GMN_MAX_BATCH"),
         ("GMN_MAX_COST", "0", "GMN_MAX_COST"),
+        ("GMN_QUALITY", "strict", "GMN_QUALITY"),
+        ("GMN_MIN_CROP_ASPECT", "7", r"min_crop_aspect \(7\) is above max_crop_aspect \(6\)"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(monkeypatch, name, value, said):
@@ -39,6 +43,13 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch, name, value, said):
 def test_an_option_comes_before_the_environment(monkeypatch):
     monkeypatch.setenv("GMN_PORT", "9000")
     assert read_settings(port=9001, host=None).port == 9001
+
+
+def test_an_empty_setting_is_as_one_that_is_not_set(monkeypatch):
+    expected = read_settings()
+    for name in ("REDIS_URL", "PREVIOUS", "DATA_DIR", "IMPORT_DIR", "API_KEYS_FILE", "PORT"):
+        monkeypatch.setenv(f"GMN_{name}", "")
+    assert read_settings() == expected
 
 
 def test_a_taken_port_is_named():
@@ -53,12 +64,6 @@ def test_a_missing_artefact_is_named(tmp_path):
         serve(artefact=str(tmp_path / "none.safetensors"), port=0)
 
 
-def test_a_data_directory_that_cannot_be_made_is_named(tmp_path, tiny_artefact):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputProblem, match="data directory"):
-        serve(artefact=str(tiny_artefact), data_dir=tmp_path / "file", port=0)
-
-
 def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, tmp_path):
     said = f"made a new data directory {tmp_path / 'typo'}; nothing is enrolled"
     made = start(data_dir=tmp_path / "typo")
@@ -69,20 +74,33 @@ def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, t
     assert "a new data directory" not in again.log.read_text()
 
 
-def test_a_database_that_is_none_is_named(tmp_path, tiny_artefact):
-    (tmp_path / "record.sqlite3").write_text("this is no database" * 100)
-    with pytest.raises(InputProblem, match=r"record\.sqlite3 is damaged"):
-        serve(artefact=str(tiny_artefact), data_dir=tmp_path, port=0)
+def a_file(place):
+    place.write_text("in the way")
 
 
-def test_a_database_of_a_newer_program_is_refused(tmp_path, tiny_artefact):
-    import sqlite3
+def no_database(place):
+    place.mkdir()
+    (place / "record.sqlite3").write_text("this is no database" * 100)
 
-    with sqlite3.connect(tmp_path / "record.sqlite3") as database:
+
+def a_newer_database(place):
+    place.mkdir()
+    with contextlib.closing(sqlite3.connect(place / "record.sqlite3")) as database:
         database.execute("PRAGMA user_version = 99")
-    database.close()
-    with pytest.raises(InputProblem, match="format version 99"):
-        serve(artefact=str(tiny_artefact), data_dir=tmp_path, port=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (a_file, "data directory"),
+        (no_database, r"record\.sqlite3 is damaged"),
+        (a_newer_database, "format version 99"),
+    ],
+)
+def test_a_data_directory_that_cannot_be_used_is_named(tmp_path, tiny_artefact, make, said):
+    make(tmp_path / "data")
+    with pytest.raises(InputProblem, match=said):
+        serve(artefact=str(tiny_artefact), data_dir=tmp_path / "data", port=0)
 
 
 def test_a_data_directory_on_a_network_file_system_is_refused(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -40,13 +39,13 @@ def gallery(runtime):
     return runtime.record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
 
 
-def _written(path: Path) -> Path:
+def _written(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(path.name.encode())
     return path
 
 
-def _kept_snapshot(runtime, gallery: int, name: str) -> Path:
+def _kept_snapshot(runtime, gallery, name):
     file = _written(runtime.settings.data_dir / snapshot_name(gallery, name) / "record.sqlite3")
     runtime.record.snapshots.keep(gallery, described(name))
     return file.parent

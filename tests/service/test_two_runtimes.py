@@ -55,22 +55,11 @@ def third(settings):
         yield opened
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.1)
-
-
-def _archive(crops) -> io.BytesIO:
-    return io.BytesIO(zip_of_crops(crops))
-
-
 async def _ended(runtime, job_id):
     async with asyncio.timeout(WAITED):
-        while True:
-            job = await runner.find_job(runtime, job_id)
-            if job.finished:
-                return job
+        while not (job := await runner.find_job(runtime, job_id)).finished:
             await asyncio.sleep(0.02)
+        return job
 
 
 @contextlib.asynccontextmanager
@@ -91,9 +80,8 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, third, d
             begun.set()
             await asyncio.sleep(WAITED)
 
-        job = await begin_import(
-            third, third.galleries.get("default"), {"identity": "a"}, _archive(drawn_crops)
-        )
+        archive = io.BytesIO(zip_of_crops(drawn_crops))
+        job = await begin_import(third, third.galleries.get("default"), {"identity": "a"}, archive)
         async with _working(third, {"import": begin}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
@@ -130,45 +118,34 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     first = in_force(one, galleries[0])
     assert (first.state, first.searches) == ("own", 40)
     eventually(lambda: in_force(other, galleries[1]).version == first.version)
-    asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "frozen"}))
-    eventually(lambda: in_force(one, galleries[0]).state == "frozen")
-    assert in_force(one, galleries[0]).version == first.version
-    asyncio.run(
-        change_gallery(
-            other, other.galleries.get("learnt"), {"calibration": "on"}, reset_calibration=True
-        )
-    )
-    eventually(lambda: in_force(one, galleries[0]).state == "artefact")
-    asyncio.run(change_gallery(other, other.galleries.get("learnt"), {"calibration": "off"}))
-    eventually(lambda: in_force(one, galleries[0]).state == "off")
+    for setting, state in (("frozen", "frozen"), ("on", "artefact"), ("off", "off")):
+        asked = {"calibration": setting}
+        reset = setting == "on"
+        asyncio.run(change_gallery(other, galleries[1], asked, reset_calibration=reset))
+        eventually(lambda state=state: in_force(one, galleries[0]).state == state)
+        if setting == "frozen":
+            assert in_force(one, galleries[0]).version == first.version
 
 
-def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, drawn_crops):
+def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, images):
     one, _ = runtimes
 
-    async def query_of_one_that_follows_no_more() -> None:
+    async def query_of_one_that_follows_no_more():
         await one.galleries.create("left", GallerySettings())
         gallery = await one.galleries.find("left")
-        images = [ImageToEnroll(crop.png) for crop in drawn_crops[:8]]
-        landed, _ = await enroll(one, gallery, images)
+        landed, _ = await enroll(one, gallery, [ImageToEnroll(image) for image in images[:8]])
         ids = [result.crop_id for result in landed.results]
         behind = await third.galleries.find("left")
         third.galleries._follower.close()
-        await change_crops(
-            one,
-            gallery,
-            "delete-crop",
-            "delete_crop",
-            UnknownCrop("left", ids[0]),
-            one.record.crops.remove,
-            ids[:3],
-        )
+        gone = UnknownCrop("left", ids[0])
+        remove = one.record.crops.remove
+        await change_crops(one, gallery, "delete-crop", "delete_crop", gone, remove, ids[:3])
         assert behind.crops == 8
         options = QueryOptions(top_k=5, rerank_depth=5)
-        (answered,) = await GalleriesQuery(third, ["left"], [drawn_crops[0].png], options).answer()
-        found = [result.crop_id for result in answered.answer.results]
-        assert [result.rank for result in answered.answer.results] == [1, 2, 3, 4, 5]
-        assert set(found) == set(ids[3:])
+        (answered,) = await GalleriesQuery(third, ["left"], images[:1], options).answer()
+        results = answered.answer.results
+        assert [result.rank for result in results] == [1, 2, 3, 4, 5]
+        assert {result.crop_id for result in results} == set(ids[3:])
         by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_id=(ids[0],)))
         with pytest.raises(UnknownCrop):
             await by_crop.answer()

@@ -5,11 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import zipfile
-from collections.abc import Callable
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -17,6 +12,7 @@ import pytest
 
 from model.artefact import load_artefact
 from model.torch_runtime import TorchRuntime
+from tests.outside import problem, zip_of
 from tests.service.client.conftest import run_gmn
 from training.datasets.record import CropRecord
 from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder
@@ -24,13 +20,13 @@ from training.evaluation.offline import Network, Part, embed_to_file, embed_to_f
 PATH = "crops/{:02d}.png"
 
 
-@contextmanager
-def no_bar(text: str, total: int):
+@contextlib.contextmanager
+def no_bar(text, total):
     yield lambda _: None
 
 
 @pytest.fixture(scope="module")
-def network(tiny_artefact) -> Network:
+def network(tiny_artefact):
     artefact = load_artefact(tiny_artefact)
     embed = TorchRuntime(artefact, "float32").embed
     description = artefact.description
@@ -38,7 +34,7 @@ def network(tiny_artefact) -> Network:
 
 
 @pytest.fixture(scope="module")
-def records(drawn_crops, tmp_path_factory) -> list[CropRecord]:
+def records(drawn_crops, tmp_path_factory):
     """Return the drawn people as a data set names them."""
     folder = tmp_path_factory.mktemp("people")
     records = []
@@ -51,7 +47,7 @@ def records(drawn_crops, tmp_path_factory) -> list[CropRecord]:
 
 
 @pytest.fixture(scope="module")
-def shard(network, records, tmp_path_factory) -> Path:
+def shard(network, records, tmp_path_factory):
     """Return the features of every drawn crop."""
     path = tmp_path_factory.mktemp("features") / "features.npz"
     embed_to_file(network, records, path, no_bar)
@@ -59,31 +55,31 @@ def shard(network, records, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def arrays(shard) -> dict[str, Any]:
+def arrays(shard):
     with np.load(shard) as stored:
         return dict(stored)
 
 
-def send(served, gallery: str, content: bytes, **fields: str) -> dict[str, Any]:
+def send(served, gallery, content, **fields):
     sent = {"archive": ("features.npz", content)}
     answer = served.http.post(f"/v1/galleries/{gallery}/imports", files=sent, data=fields)
     assert answer.status_code == 202, answer.text
     return served.ended_job(answer.json())
 
 
-def packed(arrays: dict[str, Any], save: Callable[..., None] = np.savez, **changed: Any) -> bytes:
+def packed(arrays, save=np.savez, **changed):
     file = io.BytesIO()
     save(file, **{**arrays, **changed})
     return file.getvalue()
 
 
-def crops_of(served, gallery: str) -> list[dict[str, Any]]:
+def crops_of(served, gallery):
     return served.results(f"/v1/galleries/{gallery}/crops", params={"limit": 1000})
 
 
 def test_a_gallery_of_features_ranks_as_that_of_the_images_does(
     served, filled, gallery, shard, drawn_crops
-) -> None:
+):
     computed = served.create(f"computed.{gallery[-50:]}")
     job = send(served, computed, shard.read_bytes())
     assert (job["state"], job["detail"], job["problems"]) == ("done", None, 0)
@@ -92,57 +88,53 @@ def test_a_gallery_of_features_ranks_as_that_of_the_images_does(
     for scoring in ("cosine", "mnet"):
         asked = {"top_k": "24", "scoring": scoring, "rerank_depth": "24"}
         for crop in drawn_crops[:5]:
-            answers = [served.search(name, crop.png, **asked) for name in (filled, computed)]
+            images, features = (
+                served.search(name, crop.png, **asked) for name in (filled, computed)
+            )
             for name in ("identity", "camera", "verdict"):
-                assert (
-                    len({json.dumps([result[name] for result in answer]) for answer in answers})
-                    == 1
-                )
+                assert [crop[name] for crop in features] == [crop[name] for crop in images]
             for name in ("cosine", "probability"):
-                of_images, of_features = ([result[name] for result in answer] for answer in answers)
-                assert of_features == pytest.approx(of_images, abs=1e-5)
+                expected = pytest.approx([crop[name] for crop in images], abs=1e-5)
+                assert [crop[name] for crop in features] == expected
 
 
-def test_of_features_labels_are_kept_and_no_picture(served, gallery, shard, drawn_crops) -> None:
+def test_of_features_labels_are_kept_and_no_picture(served, gallery, shard, drawn_crops):
     send(served, gallery, shard.read_bytes())
     found = sorted(crops_of(served, gallery), key=lambda crop: crop["external_id"])
-    assert [crop["external_id"] for crop in found] == [PATH.format(n) for n in range(24)]
-    assert [(crop["identity"], crop["camera"]) for crop in found] == [
-        (crop.identity, crop.camera) for crop in drawn_crops
+    assert [(crop["external_id"], crop["identity"], crop["camera"]) for crop in found] == [
+        (PATH.format(n), crop.identity, crop.camera) for n, crop in enumerate(drawn_crops)
     ]
     assert {crop["image_url"] for crop in found} == {None}
-    picture = f"/v1/galleries/{gallery}/crops/{found[0]['crop_id']}/image"
-    assert served.http.get(picture).json()["type"].endswith(":unknown_picture")
+    picture = served.http.get(f"/v1/galleries/{gallery}/crops/{found[0]['crop_id']}/image")
+    assert problem(picture) == (404, "unknown_picture")
 
 
 def test_a_crop_is_there_once_whether_it_came_as_image_or_as_features(
     served, gallery, shard, drawn_crops
-) -> None:
-    fields = {"identity": drawn_crops[0].identity, "camera": drawn_crops[0].camera}
-    served.enroll(gallery, drawn_crops[0].png, **fields)
+):
+    first = drawn_crops[:1]
+    ids = served.fill(gallery, first)
     for landed in (23, 0):
         progress = send(served, gallery, shard.read_bytes())["progress"]
         assert (progress["landed"], progress["duplicates"]) == (landed, 24 - landed)
-    again = served.enroll(gallery, drawn_crops[0].png, **fields).json()["results"][0]
-    assert again["duplicate"] is True
+    assert served.fill(gallery, first) == ids
     assert len(crops_of(served, gallery)) == 24
 
 
-def test_features_of_another_embedder_are_refused_with_the_remedy(served, gallery, arrays) -> None:
-    for changed in (
-        {"embedding_fingerprint": np.array("0" * 64)},
-        {"features": np.ones((24, 512), np.float32)},
-    ):
-        job = send(served, gallery, packed(arrays, **changed))
-        assert job["state"] == "failed"
-        assert f"and gallery '{gallery}' takes those of" in job["detail"]
-        assert "run gmn embed with that artefact" in job["detail"]
+@pytest.mark.parametrize(
+    "changed",
+    [{"embedding_fingerprint": np.array("0" * 64)}, {"features": np.ones((24, 512), np.float32)}],
+    ids=["another embedder", "another dimension"],
+)
+def test_features_of_another_embedder_are_refused_with_the_remedy(served, gallery, arrays, changed):
+    job = send(served, gallery, packed(arrays, **changed))
+    assert job["state"] == "failed"
+    assert f"and gallery '{gallery}' takes those of" in job["detail"]
+    assert "run gmn embed with that artefact" in job["detail"]
     assert crops_of(served, gallery) == []
 
 
-def test_a_crop_from_the_future_is_a_line_of_the_report_and_the_rest_lands(
-    served, gallery, arrays
-) -> None:
+def test_a_crop_from_the_future_is_a_line_of_the_report_and_the_rest_lands(served, gallery, arrays):
     moments = ["2026-03-01T09:30:00Z"] * 23 + ["2999-01-01T00:00:00Z"]
     job = send(served, gallery, packed(arrays, captured_at=np.array(moments)))
     assert (job["state"], job["progress"]["landed"], job["problems"]) == ("done", 23, 1)
@@ -151,12 +143,12 @@ def test_a_crop_from_the_future_is_a_line_of_the_report_and_the_rest_lands(
     assert crops_of(served, gallery)[0]["captured_at"] == "2026-03-01T09:30:00Z"
 
 
-def _without(name: str) -> Callable[[dict[str, Any]], bytes]:
+def _without(name):
     return lambda arrays: packed({key: array for key, array in arrays.items() if key != name})
 
 
-def _with(row: int = 3, **changed: Any) -> Callable[[dict[str, Any]], bytes]:
-    def damaged(arrays: dict[str, Any]) -> bytes:
+def _with(row=3, **changed):
+    def damaged(arrays):
         (name, value), *_ = changed.items()
         array = arrays[name].astype(object if isinstance(value, str) else None)
         array[row] = value
@@ -165,17 +157,14 @@ def _with(row: int = 3, **changed: Any) -> Callable[[dict[str, Any]], bytes]:
     return damaged
 
 
-def _announcing(shape: tuple[int, ...]) -> Callable[[dict[str, Any]], bytes]:
+def _announcing(shape):
     """Return a file whose features are far fewer than their header announces."""
 
-    def damaged(arrays: dict[str, Any]) -> bytes:
-        file = io.BytesIO()
+    def damaged(arrays):
         member = io.BytesIO()
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(member, header)
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("features.npy", member.getvalue())
-        return file.getvalue()
+        return zip_of({"features.npy": member.getvalue()})
 
     return damaged
 
@@ -184,7 +173,6 @@ DAMAGED = {
     "cut off": (lambda arrays: packed(arrays)[:-100], "is not a readable .npz"),
     "announces terabytes": (_announcing((10**9, 1280)), "is not a readable .npz"),
     "negative": (_announcing((-1, 1280)), "is not a readable .npz"),
-    "three axes": (_announcing((0, 2, 2)), "not floating"),
     "compressed": (lambda arrays: packed(arrays, np.savez_compressed), "is compressed"),
     "pickled": (
         lambda arrays: packed(arrays, identities=np.array([{}] * 24, object)),
@@ -206,25 +194,24 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_what_is_no_feature_file_fails_with_what_to_do(served, gallery, arrays, damage) -> None:
+def test_what_is_no_feature_file_fails_with_what_to_do(served, gallery, arrays, damage):
     spoil, named = DAMAGED[damage]
     job = send(served, gallery, spoil(arrays))
     assert job["state"] == "failed"
     assert job["detail"].startswith("archive: ")
     assert named in job["detail"]
-    assert "yesterday" not in job["detail"]
-    assert "/imports/" not in job["detail"]
+    assert not any(secret in job["detail"] for secret in ("yesterday", "/imports/"))
     assert crops_of(served, gallery) == []
 
 
-def test_labels_for_all_are_refused_beside_features(served, gallery, shard) -> None:
+def test_labels_for_all_are_refused_beside_features(served, gallery, shard):
     job = send(served, gallery, shard.read_bytes(), camera="east")
     assert (job["state"], job["detail"].split(":")[0]) == ("failed", "camera")
 
 
 def test_gmn_enrolls_a_folder_of_shards_and_names_the_missing_one(
     served, gallery, network, records, tmp_path, monkeypatch
-) -> None:
+):
     monkeypatch.setattr("training.evaluation.offline.SHARD_CROPS", 7)
     monkeypatch.setattr("training.evaluation.offline.BATCH_CROPS", 7)
     embed_to_folder(network, records, tmp_path / "shards", Part(), no_bar)
@@ -243,16 +230,16 @@ def test_gmn_enrolls_a_folder_of_shards_and_names_the_missing_one(
 @pytest.mark.parametrize("failpoint", ["import.batch-landed", "job.files-removed"])
 def test_an_import_of_features_that_was_killed_goes_on_and_counts_each_crop_once(
     start, shard, tmp_path, failpoint
-) -> None:
-    killed = start(data_dir=tmp_path / "data", failpoint=failpoint)
+):
+    killed = start(tmp_path, failpoint=failpoint)
     with contextlib.suppress(httpx.TransportError):
         content = {"archive": ("features.npz", shard.read_bytes())}
         killed.http.post("/v1/galleries/default/imports", files=content)
     killed.process.wait(30)
     killed.kill()
-    again = start(data_dir=tmp_path / "data")
+    again = start(tmp_path)
     (job,) = again.results("/v1/jobs")
     job = again.ended_job(job, 30)
     assert (job["state"], job["progress"]["landed"]) == ("done", 24)
     assert again.read("/v1/galleries/default")["crops"] == 24
-    assert list((tmp_path / "data" / "imports").iterdir()) == []
+    assert list((tmp_path / "imports").iterdir()) == []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 
 import numpy as np
 import pytest
 
 from gmn_client import Client, RequestRefused
+from tests.outside import refused_fields
 
 
 @pytest.fixture
@@ -17,78 +17,65 @@ def client(served, filled):
         yield client
 
 
-def _ranking(answer):
-    return [
-        (result.crop_id, result.cosine, result.pair_logit, result.verdict)
-        for result in answer.results
-    ]
+@pytest.fixture
+def embedded(client, images):
+    """Return the vector of the first drawn crop, and the fingerprint of its embedder."""
+    answer = client.embeddings(images[0])
+    return answer.results[0].embedding, answer.embedding_fingerprint
 
 
-def test_a_query_by_a_vector_is_the_query_by_its_image(client, drawn_crops):
-    image = drawn_crops[0].png
-    embedded = client.embeddings(image)
-    vector = embedded.results[0].embedding
-    for options in ({}, {"cameras": ["west"], "top_k": 3}, {"group_by": "identity"}):
-        by_image = client.query(image, **options)
-        by_vector = client.query_vector(vector, embedded.embedding_fingerprint, **options)
-        assert _ranking(by_vector) == _ranking(by_image)
-        assert by_vector.verdict == by_image.verdict
+@pytest.mark.parametrize(
+    "options", [{}, {"cameras": ["west"], "top_k": 3}, {"group_by": "identity"}]
+)
+def test_a_query_by_a_vector_is_the_query_by_its_image(client, images, embedded, options):
+    by_image = client.query(images[0], **options)
+    by_vector = client.query_vector(*embedded, **options)
+    assert by_vector.results == by_image.results
+    assert by_vector.verdict == by_image.verdict
 
 
-def test_vectors_of_results_and_of_crops_are_those_that_the_index_has(served, client, drawn_crops):
-    image = drawn_crops[0].png
-    embedded = client.embeddings(image)
-    found = client.query(image, include_vector=True, top_k=3)
-    assert np.allclose(found.results[0].vector, embedded.results[0].embedding, atol=1e-3)
+def test_vectors_of_results_and_of_crops_are_those_that_the_index_has(client, images, embedded):
+    image = images[0]
+    found = client.query(image, include_vector=True, top_k=3).results
+    assert np.allclose(found[0].vector, embedded[0], atol=1e-3)
     listed = {crop.crop_id: crop for crop in client.crops(include_vector=True)}
-    for result in found.results:
-        assert result.embedding_fingerprint == embedded.embedding_fingerprint
+    for result in found:
         shown = client.crop(result.crop_id, include_vector=True)
-        assert shown.vector == listed[result.crop_id].vector == result.vector
-        assert shown.embedding_fingerprint == embedded.embedding_fingerprint
+        for crop in (shown, listed[result.crop_id], result):
+            assert (crop.vector, crop.embedding_fingerprint) == (result.vector, embedded[1])
     # Where it is not asked for there is none.
-    plain = served.results(f"/v1/galleries/{client.gallery_name}/crops")[0]
-    assert "vector" not in plain
-    assert client.query(image).results[0].vector is None
+    assert not any(crop.vector for crop in (*client.crops(), *client.query(image).results))
 
 
-def test_a_vector_comes_as_base64_of_float32_too(served, client, drawn_crops):
-    embedded = client.embeddings(drawn_crops[0].png)
-    numbers = np.array(embedded.results[0].embedding, "<f4")
-    sent = {
-        "vector": base64.b64encode(numbers.tobytes()).decode(),
-        "embedding_fingerprint": embedded.embedding_fingerprint,
-    }
-    by_base64 = served.http.post(f"/v1/galleries/{client.gallery_name}/queries", data=sent).json()
-    by_json = client.query_vector(numbers.tolist(), embedded.embedding_fingerprint)
-    ids = [result["crop_id"] for result in by_base64["results"]]
-    assert ids == [result.crop_id for result in by_json.results]
-
-
-def test_a_vector_that_cannot_be_compared_is_refused_with_the_remedy(served, client, drawn_crops):
-    embedded = client.embeddings(drawn_crops[0].png)
-    vector = embedded.results[0].embedding
-    made_by = embedded.embedding_fingerprint
+def test_a_vector_of_another_embedder_or_length_is_refused_with_the_remedy(client, embedded):
+    vector, made_by = embedded
     for sent, other in ((vector, "0" * 64), (vector[:-1], made_by)):
         with pytest.raises(RequestRefused, match=r"send\s+the\s+image") as refused:
             client.query_vector(sent, other)
-        assert {error.field for error in refused.value.problem.errors} == {
-            "vector",
-            "embedding_fingerprint",
-        }
-    text = json.dumps(vector)
-    for fields, field in (
-        ({"vector": text}, "embedding_fingerprint"),
-        ({"vector": "[1, 2", "embedding_fingerprint": made_by}, "vector"),
-        ({"vector": "[[1], [2]]", "embedding_fingerprint": made_by}, "vector"),
-        ({"vector": '["a"]', "embedding_fingerprint": made_by}, "vector"),
-        ({"vector": "[1e999]", "embedding_fingerprint": made_by}, "vector"),
-        ({"vector": json.dumps([0] * len(vector)), "embedding_fingerprint": made_by}, "vector"),
-        ({"vector": "abc", "embedding_fingerprint": made_by}, "vector"),
-        ({"vector": text, "crop_id": "x", "embedding_fingerprint": made_by}, "crop_id"),
-    ):
-        refusal = served.http.post(f"/v1/galleries/{client.gallery_name}/queries", data=fields)
-        assert refusal.status_code == 422
-        assert refusal.json()["errors"][0]["field"] == field, refusal.json()
-    both = served.query(client.gallery_name, drawn_crops[0].png, vector=text)
+        fields = {error.field for error in refused.value.problem.errors}
+        assert fields == {"vector", "embedding_fingerprint"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"embedding_fingerprint": ""}, "embedding_fingerprint"),
+        ({"vector": "[1, 2"}, "vector"),
+        ({"vector": "[[1], [2]]"}, "vector"),
+        ({"vector": '["a"]'}, "vector"),
+        ({"vector": "[1e999]"}, "vector"),
+        ({"vector": json.dumps([0] * 1280)}, "vector"),
+        ({"vector": "abc"}, "vector"),
+        ({"crop_id": "x"}, "crop_id"),
+    ],
+)
+def test_a_vector_that_cannot_be_compared_is_refused(served, filled, embedded, changed, field):
+    vector, made_by = embedded
+    fields = {"vector": json.dumps(vector), "embedding_fingerprint": made_by, **changed}
+    refused = served.query(filled, **fields)
+    assert field in refused_fields(refused)
+
+
+def test_a_vector_beside_an_image_is_refused(served, filled, images, embedded):
+    both = served.query(filled, images[0], vector=json.dumps(embedded[0]))
     assert both.json()["errors"][0]["field"] == "vector"

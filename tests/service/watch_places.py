@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
-
-import httpx
 
 from service.record.record import Record
 from service.record.values import Picture
-from service.record.watch import NotedVisit
-from tests.service.conftest import Served, files
 
 SETTINGS = {
     "budget": "3",
@@ -27,31 +21,13 @@ SETTINGS = {
 }
 
 
-def settings(**more: Any) -> dict[str, Any]:
+def settings(**more):
     """Return the fields of a list that may be armed for a day."""
     ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     return {**SETTINGS, "expires_at": ends, **more}
 
 
-def fill(served: Served, gallery: str, crops: list[Any], **headers: str) -> None:
-    """Enroll drawn crops under their people's names and cameras, in a new gallery."""
-    made = served.http.post("/v1/galleries", data={"name": gallery}, headers=headers)
-    assert made.status_code == 201, made.text
-    labels = {
-        "identity": [crop.identity for crop in crops],
-        "camera": [crop.camera for crop in crops],
-    }
-    url = f"/v1/galleries/{gallery}/crops"
-    images = files(*(crop.png for crop in crops))
-    enrolled = served.http.post(url, files=images, data=labels, headers=headers)
-    assert enrolled.status_code == 201, enrolled.text
-
-
-def arm(
-    served: Served,
-    gallery: str,
-    **more: Any,
-) -> dict[str, Any]:
+def arm(served, gallery, **more):
     """Arm a list as a person does: by its forecast and the token of it."""
     fields = settings(**more)
     path = f"/v1/galleries/{gallery}/watch"
@@ -59,26 +35,36 @@ def arm(
     assert proposal.status_code == 200, proposal.text
     armed = served.http.put(path, data={**fields, "confirm": proposal.json()["confirm"]})
     assert armed.status_code == 200, armed.text
-    return armed.json()
+
+
+def arm_new(served, gallery, crops, **more):
+    """Arm a new gallery with drawn crops, and return its name."""
+    served.fill(served.create(gallery), crops)
+    arm(served, gallery, **more)
+    return gallery
+
+
+def alerts(served, **asked):
+    return served.results("/v1/alerts", params=asked)
+
+
+def deliveries(served, webhook, **asked):
+    asked = {"webhook_id": webhook["webhook_id"], **asked}
+    return served.results("/v1/webhooks/deliveries", params=asked)
 
 
 class Passersby:
     """Another process that shares a service's record, and sees people of its lists."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir):
         self.record = Record(data_dir)
 
-    def gallery_id(self, gallery: str) -> int:
+    def gallery_id(self, gallery):
         return next(
             listed.gallery_id for listed in self.record.galleries.all() if listed.name == gallery
         )
 
-    def pass_by(
-        self,
-        gallery: str,
-        row_id: int = 1,
-        **more: Any,
-    ) -> NotedVisit | None:
+    def pass_by(self, gallery, row_id=1, **more):
         """Report a visit of the person whom a crop of the list shows, by default now."""
         now = datetime.now(UTC)
         seen = {
@@ -101,12 +87,10 @@ class Passersby:
 
 
 @contextmanager
-def passersby(data_dir: Path) -> Iterator[Passersby]:
+def passersby(data_dir):
     people = Passersby(data_dir)
-    try:
+    with closing(people.record):
         yield people
-    finally:
-        people.record.close()
 
 
 @dataclass
@@ -125,13 +109,13 @@ Answer = Callable[[Received], tuple[int, dict[str, str]]]
 class Receiver:
     """An HTTP server on this machine; `answer` decides what each request gets."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.received: list[Received] = []
         self.answer: Answer = lambda _: (204, {})
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+            def do_POST(self):
                 length = int(self.headers.get("Content-Length", 0))
                 # Names of headers in one case, as the verifying library wants them.
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -144,7 +128,7 @@ class Receiver:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, *_):
                 """Write no line for a request."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -152,26 +136,22 @@ class Receiver:
         self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def close(self):
         self.server.shutdown()
         self.server.server_close()
 
 
 @contextmanager
-def receiving(served: Served) -> Iterator[Receiver]:
+def receiving(served):
     """Open a receiver, and delete every webhook of a service at its end."""
     receiver = Receiver()
     yield receiver
-    for webhook in served.http.get("/v1/webhooks").json()["results"]:
+    for webhook in served.results("/v1/webhooks"):
         served.http.delete(f"/v1/webhooks/{webhook['webhook_id']}")
     receiver.close()
 
 
-def create_webhook(
-    http: httpx.Client,
-    url: str,
-    **fields: str,
-) -> dict[str, Any]:
+def create_webhook(http, url, **fields):
     made = http.post("/v1/webhooks", data={"url": url, **fields})
     assert made.status_code == 201, made.text
     return made.json()
