@@ -34,7 +34,6 @@ def besieged(start):
 
 @pytest.fixture
 def connect(besieged):
-    """Return a function that opens a connection; all are closed at the end."""
     address = urlsplit(str(besieged.http.base_url))
     with contextlib.ExitStack() as opened:
 
@@ -47,8 +46,6 @@ def connect(besieged):
 
 @pytest.fixture
 def ask(connect):
-    """Return a function that sends bytes and returns the answer up to the end of the connection."""
-
     def send(*parts):
         connection = connect()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -44,7 +44,6 @@ class RedisServer:
         pytest.fail("redis-server did not start")
 
     def ask(self, *command):
-        """Send one command by a connection of its own."""
         with redis.Redis.from_url(self.url, protocol=2) as client:
             return client.execute_command(*command)
 
@@ -55,7 +54,6 @@ class RedisServer:
 
 @contextlib.contextmanager
 def redis_server():
-    """Run a server for as long as the block runs."""
     server = RedisServer()
     try:
         yield server
@@ -64,6 +62,5 @@ def redis_server():
 
 
 def free_port():
-    """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])

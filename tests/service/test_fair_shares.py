@@ -1,22 +1,23 @@
 """A request of one key neither keeps the searches of another waiting nor fills the memory."""
 
-import asyncio
 import io
 import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from model.artefact import load_artefact
-from model.torch_runtime import TorchRuntime
 from service.engine.device import DeviceThread
-from service.engine.networks import Networks, slices_of
 from service.ops.threads import CALLER, MonitoredThreadPool
+from service.search.options import QueryOptions
+from service.search.query import GalleriesQuery
+from service.settings import Settings
 from tests.outside import problem
 from tests.service.conftest import files
 
@@ -140,26 +141,20 @@ def test_changes_of_an_index_keep_their_order_whoever_makes_them():
     assert done == list(range(20))
 
 
-def test_another_call_comes_between_the_slices_of_long_scoring(tiny_artefact):
-    artefact = load_artefact(tiny_artefact)
-    networks = Networks(artefact, TorchRuntime(artefact, "float32"))
-    features = np.random.default_rng(5).normal(size=(5000, networks.dimension)).astype(np.float32)
-    parts = list(slices_of(1, len(features)))
-    assert len(parts) > 1
-    device = DeviceThread()
-
-    async def score():
-        for part in parts:
-            await device.run(networks.pair_scores, features[:1], features[part])
-
-    async def ask():
-        CALLER.set("eve")
-        scoring = asyncio.create_task(score())
-        await asyncio.sleep(0)
-        CALLER.set("bob")
-        await device.run(lambda: None)
-        assert not scoring.done(), "the other waited for all of it"
-        await scoring
-
-    asyncio.run(ask())
-    device.shutdown()
+@pytest.mark.parametrize(
+    ("images", "depth", "least", "most"),
+    [(128, 10_000, 1.0, np.inf), (128, 1, 0.0, 0.1), (1, 10_000, 0.0, 0.1)],
+)
+def test_a_query_is_priced_by_its_pairs(images, depth, least, most):
+    """Compare with the dearest query that is admitted; embedding costs nothing here."""
+    pipeline = Mock()
+    pipeline.cost.return_value = 0.0
+    current = SimpleNamespace(scoring="mnet", model=SimpleNamespace(pipeline=pipeline))
+    gallery = SimpleNamespace(crops=10_000)
+    search = SimpleNamespace(current=current, gallery=gallery, queries=())
+    options = QueryOptions(rerank_depth=depth)
+    query = GalleriesQuery(SimpleNamespace(), ["default"], [b""] * images, options)
+    share = Settings().max_cost / 2
+    cost = query._cost([search])
+    assert least < cost / share < most
+    assert query._cost([search] * 4) == pytest.approx(4 * cost)

@@ -11,7 +11,7 @@ import pytest
 
 from service.record.restoring import Backup, restore_backup, write_backup
 from tests.service.conftest import files
-from tests.service.watch_places import Receiver, arm, create_webhook, fill, passersby
+from tests.service.watch_places import Receiver, arm, create_webhook, passersby
 from tests.waiting import eventually
 
 # By hand more of them are run: GMN_KILLS=50. The service, which knows no such setting, is not given
@@ -39,7 +39,7 @@ def watching(start, monkeypatch):
 
 def prepared(served, crops, receiver, **settings):
     """Arm a list of two people, and send its alerts to a receiver."""
-    fill(served, "wanted", [crops[0], crops[8]])
+    served.fill(served.create("wanted"), [crops[0], crops[8]])
     create_webhook(served.http, receiver.url)
     arm(served, "wanted", **settings)
     return served

@@ -22,7 +22,6 @@ def listed(served):
 
 
 def verified(data_dir):
-    """Run the command that checks a record, and return its exit status and output."""
     checked = run_gmn("store", "verify", "--data-dir", str(data_dir))
     return checked.returncode, checked.stdout
 

@@ -33,7 +33,6 @@ def outside(start, tmp_path):
 
 
 def _shown(served):
-    """Return the images of all crops, in the order of their enrollment."""
     crops = served.results("/v1/galleries/default/crops")
     return [served.http.get(crop["image_url"]).content for crop in crops]
 

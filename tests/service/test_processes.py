@@ -141,7 +141,6 @@ def two_processes(artefact, place):
 
 @pytest.fixture(scope="module")
 def pair(tiny_artefact, tmp_path_factory):
-    """Return one service of two processes behind one port."""
     served = two_processes(tiny_artefact, tmp_path_factory.mktemp("pair"))
     yield served
     served.stop()

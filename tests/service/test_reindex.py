@@ -44,7 +44,6 @@ def exchange(start, tmp_path, drawn_crops, tiny_artefact, other_artefact):
 
 
 def wait_amid(job, served, done=64):
-    """Wait until a job has embedded some crops."""
     while served.job(job["job_id"])["progress"].get("done", 0) < done:
         time.sleep(0.005)
 

@@ -187,7 +187,6 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops):
 
 
 def _files(place, drawn_crops):
-    """Write a folder of images, and an archive of them."""
     folder = place / "files"
     folder.mkdir()
     entries = {f"{number}.png": crop.png for number, crop in enumerate(drawn_crops[::3])}

@@ -13,7 +13,6 @@ from training.evaluation.files import save_artefact
 
 @pytest.fixture(scope="module")
 def cosine(start, cosine_artefact, drawn_crops):
-    """Serve an artefact without M-Net, with the drawn people in the gallery `people`."""
     served = start(artefact=cosine_artefact)
     served.fill(served.create("people"), drawn_crops)
     return served

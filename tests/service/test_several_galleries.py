@@ -26,7 +26,6 @@ def answer_of(served, *images, **fields):
 
 @pytest.fixture(scope="module")
 def two(start, drawn_crops):
-    """Serve galleries `east` and `west`, which hold one camera each."""
     served = start()
     for camera in ("east", "west"):
         served.fill(served.create(camera), [crop for crop in drawn_crops if crop.camera == camera])
@@ -120,7 +119,7 @@ def test_up_to_twenty_galleries_are_searched_each_at_its_share_of_the_rate(
     served = start()
     names = ["default", *(served.create(f"g{number}") for number in range(19))]
     served.fill("default", drawn_crops[::3])
-    match, uncertain = least_probability(0.01 / 20), least_probability(0.1 / 20)
+    match, uncertain = (least_probability(far / 20) for far in (0.01, 0.1))
     stricter = 0
     for crop in drawn_crops:
         answer = answer_of(served, crop.png)

@@ -43,7 +43,6 @@ STRANGER = draw_crop(53, 1, 7)
 
 @pytest.fixture(scope="module")
 def watching(start, drawn_crops):
-    """Serve an armed list of six people, and let webhooks reach this machine."""
     served = start(webhook_private="true")
     arm_new(served, "wanted", drawn_crops)
     return served
@@ -218,7 +217,6 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
 
 @pytest.fixture(scope="module")
 def keyed(start, tmp_path_factory, drawn_crops):
-    """Serve two armed lists; return the service and the headers of keys."""
     folder = tmp_path_factory.mktemp("keyed")
 
     def key(scopes, *options):

@@ -13,7 +13,6 @@ from tests.outside import problem, refused_fields
 
 @pytest.fixture
 def enrolled(served, gallery, images):
-    """Where the picture of a gallery's one crop is."""
     (crop_id,) = served.enrolled(gallery, images[0], identity="Ann")
     return f"/v1/galleries/{gallery}/crops/{crop_id}"
 

@@ -40,7 +40,6 @@ def settings(tiny_artefact, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runtimes(settings):
-    """Two processes' worth of the service, in one."""
     with (
         contextlib.closing(Runtime(settings)) as one,
         contextlib.closing(Runtime(settings)) as other,
@@ -50,7 +49,6 @@ def runtimes(settings):
 
 @pytest.fixture
 def third(settings):
-    """Start one more, which a test may end."""
     with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 

@@ -48,7 +48,6 @@ def records(drawn_crops, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shard(network, records, tmp_path_factory):
-    """Return the features of every drawn crop."""
     path = tmp_path_factory.mktemp("features") / "features.npz"
     embed_to_file(network, records, path, no_bar)
     return path

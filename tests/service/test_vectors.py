@@ -19,7 +19,6 @@ def client(served, filled):
 
 @pytest.fixture
 def embedded(client, images):
-    """Return the vector of the first drawn crop, and the fingerprint of its embedder."""
     answer = client.embeddings(images[0])
     return answer.results[0].embedding, answer.embedding_fingerprint
 

@@ -51,7 +51,6 @@ def receiver(watching):
 
 @pytest.fixture
 def unarmed(watching, drawn_crops):
-    """Return a new gallery with six people."""
     gallery = watching.create(f"wanted-{uuid4().hex[:8]}")
     watching.fill(gallery, drawn_crops)
     return gallery
@@ -193,7 +192,6 @@ def test_a_list_without_its_last_person_warns_and_goes_on_with_another(watching,
 
 @pytest.fixture(scope="module")
 def keyed(start, tmp_path_factory, drawn_crops):
-    """Serve two armed lists for keys; return the service, the keys' headers, and passersby."""
     data_dir = tmp_path_factory.mktemp("keyed")
     keys = {
         name: bearer(make_key(data_dir, "--scope", *scopes))

@@ -38,7 +38,6 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def watching(start, data_dir, drawn_crops):
-    """Serve an armed list, and let webhooks reach this machine."""
     served = start(data_dir, webhook_private="true")
     arm_new(served, "wanted", drawn_crops)
     return served
@@ -65,7 +64,6 @@ _cameras = iter(range(10**6))
 
 
 def one_more(people):
-    """Report a visit at a camera of its own, and return the id of its alert."""
     noted = people.pass_by("wanted", camera=f"camera {next(_cameras)}")
     assert noted.is_new
     return noted.alert.alert_id

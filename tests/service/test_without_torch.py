@@ -18,7 +18,6 @@ QUERIES = 20
 
 @pytest.fixture(scope="module")
 def light(tiny_artefact, tmp_path_factory):
-    """Return a service in a process where `import torch` raises."""
     place = tmp_path_factory.mktemp("light")
     settings = {"artefact": tiny_artefact, "data_dir": place / "data", "runtime": "auto"}
     (place / "data").mkdir()

@@ -22,7 +22,6 @@ SETTINGS = {
 
 
 def settings(**more):
-    """Return the fields of a list that may be armed for a day."""
     ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     return {**SETTINGS, "expires_at": ends, **more}
 
@@ -38,7 +37,6 @@ def arm(served, gallery, **more):
 
 
 def arm_new(served, gallery, crops, **more):
-    """Arm a new gallery with drawn crops, and return its name."""
     served.fill(served.create(gallery), crops)
     arm(served, gallery, **more)
     return gallery
