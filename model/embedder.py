@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from model.architecture import EmbedderConfig, HeadConfig
 from model.backbones import find_backbone
 from model.multiscale import MSFL
+from model.problems import InputProblem
 
 
 class GeneralizedMeanPooling(nn.Module):
     """GeM, (mean xᵖ)^(1/p) over space with p learnt from 3 (Radenović et al., TPAMI 2019)."""
 
-    def __init__(self, exponent: float = 3.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.exponent = nn.Parameter(torch.tensor(exponent))
+        self.exponent = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pool `(B, C, h, w)` to `(B, C)` in float32, under any autocast type."""
@@ -65,8 +66,6 @@ class Embedder(nn.Module):
     that everything else reads (Luo et al., CVPR Workshops 2019).
     """
 
-    neck: nn.BatchNorm1d | nn.Identity
-
     def __init__(self, config: EmbedderConfig) -> None:
         super().__init__()
         self.config = config
@@ -82,7 +81,7 @@ class Embedder(nn.Module):
             self.multiscale = MSFL(kind.stage_channels, config.multiscale)
         if config.head is not None:
             self.head = _head(config.pooled_dimension, config.head)
-        self.neck = nn.Identity()
+        self.neck: nn.BatchNorm1d | nn.Identity = nn.Identity()
         if config.head is None or config.head.neck:
             self.neck = nn.BatchNorm1d(config.dimension)
             self.neck.bias.requires_grad_(False)
@@ -90,17 +89,21 @@ class Embedder(nn.Module):
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules of the backbone's four stages; the first stage includes the stem."""
         # They are not stored, since a training of several processes replaces some modules.
+        ends = self._stage_ends
         stages: list[list[nn.Module]] = [[]]
         for name, module in self.backbone.named_children():
             stages[-1].append(module)
-            if name in self._stage_ends:
+            if name in ends:
                 stages.append([])
-        return stages[: len(self._stage_ends)]
+        if len(stages) <= len(ends):
+            raise InputProblem(
+                f"{self.config.backbone}: name parts of its network, not stage_ends {ends}"
+            )
+        return stages[:-1]
 
     def forward(self, crops: Tensor) -> Tensor:
         """Return features `(B, d)` float32 to store, compare and score; they have any length."""
-        before, _ = self.before_neck(crops)
-        return self.after_neck(before)
+        return self.after_neck(self.before_neck(crops)[0])
 
     def after_neck(self, before: Tensor) -> Tensor:
         """Apply the BNNeck, `(B, d)` to `(B, d)` float32."""
@@ -142,7 +145,7 @@ class Embedder(nn.Module):
     def _pool(self, outputs: Sequence[Tensor]) -> Tensor:
         """Apply pooling and head; `outputs` are the input and the outputs of the four stages."""
         if self.config.multiscale is None:
-            pooled: Tensor = self.pooling(outputs[-1])
+            pooled = self.pooling(outputs[-1])
         else:
             pooled = self.multiscale(outputs[1:])
         if self.config.head is not None:

@@ -34,7 +34,7 @@ def choose_device_name(asked: str = "auto") -> str:
     return str(choose_device(asked))
 
 
-def choose_device(asked: str = "auto") -> torch.device:
+def choose_device(asked: str) -> torch.device:
     """Return the device of a name, and switch TF32 off; `auto` is the first GPU, or else the CPU.
 
     Raises:
@@ -54,22 +54,22 @@ def choose_device(asked: str = "auto") -> torch.device:
     return device
 
 
-def choose_dtype(device: torch.device, asked: Precision = "auto") -> torch.dtype:
+def choose_dtype(device: torch.device, asked: Precision) -> torch.dtype:
     """Return the number format; `auto` is bfloat16 if the device multiplies it in hardware."""
     import torch
 
     chosen = asked == "bfloat16"
-    if asked == "auto" and device.type == "cuda":
-        chosen = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif asked == "auto":
+    if asked == "auto":
         chosen = cpu_has_bfloat16()
+        if device.type == "cuda":
+            chosen = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if chosen else torch.float32
 
 
 def cpu_has_bfloat16() -> bool:
     """Return whether the CPU multiplies bfloat16 in hardware; False if Linux does not tell."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return False
     return not BFLOAT16_FLAGS.isdisjoint(flags)

@@ -32,7 +32,7 @@ from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.runner import DoJob, work_on_jobs
-from service.ops.critical_sections import repeat_alone
+from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.record.restoring import own_backups
@@ -71,29 +71,20 @@ async def run_maintenance(runtime: Runtime) -> None:
     record = runtime.record
     for gallery in runtime.galleries.all():
         name = gallery.name
-        await _attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
-        await _attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
+        await attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
+        await attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
         expire = runtime.galleries.write(record.people.remove_expired_merges, gallery.gallery_id)
-        await _attempt(f"merges of gallery {name}", expire)
-        await _attempt(f"alerts of gallery {name}", _expire_alerts(runtime, gallery))
-        await _attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
+        await attempt(f"merges of gallery {name}", expire)
+        await attempt(f"alerts of gallery {name}", _expire_alerts(runtime, gallery))
+        await attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
-        await _attempt(f"disk space of gallery {name}", release)
+        await attempt(f"disk space of gallery {name}", release)
     # A killed process may have left rows of a deleted gallery.
     in_thread = runtime.pools.files.run
-    await _attempt("deleted galleries", in_thread(record.galleries.finish_deletions))
-    await _attempt("space for deletions", in_thread(hold_reserve, runtime.settings))
-    await _attempt("unneeded files", remove_unneeded_files(runtime))
-    await _attempt("images kept elsewhere", remove_stray_pictures(runtime))
-
-
-async def _attempt(what: str, work: Awaitable[object]) -> None:
-    try:
-        await work
-    except ServiceError as error:
-        log.error("maintenance of %s: %s", what, error.detail)
-    except Exception:
-        log.exception("maintenance of %s", what)
+    await attempt("deleted galleries", in_thread(record.galleries.finish_deletions))
+    await attempt("space for deletions", in_thread(hold_reserve, runtime.settings))
+    await attempt("unneeded files", remove_unneeded_files(runtime))
+    await attempt("images kept elsewhere", remove_stray_pictures(runtime))
 
 
 async def _expire_alerts(runtime: Runtime, gallery: Gallery) -> None:
@@ -107,8 +98,9 @@ async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
         # Keep the tombstones of the last day: a copy of the gallery may be in progress.
         snapshots = await list_snapshots(runtime, gallery)
         oldest = min([datetime.now(UTC), *(snapshot.created_at for snapshot in snapshots)])
-        drop = runtime.record.crops.drop_tombstones
-        await runtime.pools.files.run(drop, gallery.gallery_id, oldest - KEPT_TOMBSTONES)
+        await runtime.pools.files.run(
+            runtime.record.crops.drop_tombstones, gallery.gallery_id, oldest - KEPT_TOMBSTONES
+        )
 
     await runtime.sections.run(clean, runtime.snapshot_lock(gallery.gallery_id))
 

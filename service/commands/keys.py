@@ -103,8 +103,10 @@ def create(
     scopes = ring.chosen_scopes(scope)
     key, text = ring.create_key(scopes=scopes, **fields)
     make_folder(data_dir)
-    about = {"key_id": key.key_id, "scopes": ",".join(scopes), "gallery": key.gallery}
-    with _audited(data_dir, "create_key", **about) as record:
+    names = ",".join(scopes)
+    with _audited(
+        data_dir, "create_key", key_id=key.key_id, scopes=names, gallery=key.gallery
+    ) as record:
         others = record.keys.all()
         # A service that reads the file reports its errors.
         if file := os.environ.get("GMN_API_KEYS_FILE"):

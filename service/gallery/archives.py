@@ -130,14 +130,16 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
 
     async def delete(_: dict[str, Any]) -> None:
         # Record first: a snapshot without files would be listed forever.
-        remove = runtime.record.snapshots.remove
-        await runtime.galleries.write(remove, gallery.gallery_id, snapshot_id)
+        await runtime.galleries.write(
+            runtime.record.snapshots.remove, gallery.gallery_id, snapshot_id
+        )
         name = snapshot_name(gallery.gallery_id, snapshot_id)
         await runtime.pools.files.run(remove_unneeded, runtime, name)
 
     lock = runtime.snapshot_lock(gallery.gallery_id)
-    details = {"gallery": gallery.name, "snapshot_id": snapshot_id}
-    await runtime.audited("delete_snapshot", delete, lock, **details)
+    await runtime.audited(
+        "delete_snapshot", delete, lock, gallery=gallery.name, snapshot_id=snapshot_id
+    )
 
 
 async def restore_snapshot(
@@ -167,8 +169,9 @@ async def restore_snapshot(
         return version
 
     lock = runtime.snapshot_lock(gallery.gallery_id)
-    details = {"gallery": gallery.name, "snapshot_id": snapshot_id}
-    version = await runtime.audited("restore_snapshot", restore, lock, **details)
+    version = await runtime.audited(
+        "restore_snapshot", restore, lock, gallery=gallery.name, snapshot_id=snapshot_id
+    )
     return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=gallery.crops)
 
 

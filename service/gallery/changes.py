@@ -229,8 +229,13 @@ async def change_gallery(
         details["calibration"] = "reset"
 
     async def change(_: dict[str, Any]) -> None:
-        write = runtime.record.galleries.change
-        await runtime.galleries.change("change-gallery", gallery, write, changes, reset_calibration)
+        await runtime.galleries.change(
+            "change-gallery",
+            gallery,
+            runtime.record.galleries.change,
+            changes,
+            reset_calibration,
+        )
         if reset_calibration or changes.get("calibration") == "off":
             # Reload in turn with other writes, so that a fit published meanwhile is kept.
             await runtime.galleries.write(runtime.calibrations.reload, gallery)
@@ -250,8 +255,9 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         if gallery.name == DEFAULT_GALLERY:
             raise GalleryConflict("the gallery 'default' always exists; delete its crops instead")
         unfinished = await runtime.galleries.read(runtime.record.jobs.open)
-        write = runtime.record.galleries.delete
-        removed = await runtime.galleries.change("delete-gallery", gallery, write)
+        removed = await runtime.galleries.change(
+            "delete-gallery", gallery, runtime.record.galleries.delete
+        )
         result["count"] = removed
         runtime.calibrations.forget(gallery)
         # If this is interrupted, maintenance removes the folders, which the record lists.

@@ -47,8 +47,7 @@ async def forget_matching(
     if dry_run:
         matched = await count_matching(runtime, gallery, wanted)
         return RemovedCrops(gallery_version=gallery.version, matched=matched, removed=0)
-    details = details_of(wanted)
-    removal = await _forget(runtime, gallery, wanted, "delete_crops", None, **details)
+    removal = await _forget(runtime, gallery, wanted, "delete_crops", None, **details_of(wanted))
     count = removal.count
     return RemovedCrops(gallery_version=removal.version, matched=count, removed=count)
 
@@ -230,10 +229,11 @@ async def _remaining(runtime: Runtime, gallery: Gallery, removal: CropsChange) -
     settings = runtime.settings
     remaining = [*ALWAYS_REMAINS]
     if runtime.indexer:
-        compact = runtime.indexer.writer.compact
-        number = gallery.gallery_id
         compacted = await runtime.pools.files.run(
-            compact, number, removal.version, COMPACTED_WITHIN_SECONDS
+            runtime.indexer.writer.compact,
+            gallery.gallery_id,
+            removal.version,
+            COMPACTED_WITHIN_SECONDS,
         )
         remaining.append(COMPACTED if compacted else NOT_COMPACTED)
     jobs = await runtime.galleries.read(runtime.record.jobs.open)

@@ -36,9 +36,8 @@ async def keep_elsewhere(
     number = target.gallery_id
     pictures = {crop.record.crop_id: crop.picture for crop in crops if crop.picture is not None}
     # Note the pictures first, so that they are removed later if no commit uses them.
-    expect = runtime.record.stray_files.expect
     until = datetime.now(UTC) + SETTLED
-    await runtime.galleries.write(expect, number, list(pictures), until)
+    await runtime.galleries.write(runtime.record.stray_files.expect, number, list(pictures), until)
     await folder.changes.run(folder.put, number, pictures)
     return [replace(crop, picture=None) for crop in crops]
 
@@ -87,8 +86,9 @@ async def _remove_strays(
     needed = await runtime.pools.files.run(_needed_by_snapshots, runtime, gallery_id, names)
     if needed:
         later = datetime.now(UTC) + LOOKED_AT_AGAIN
-        expect = runtime.record.stray_files.expect
-        await runtime.galleries.write(expect, gallery_id, sorted(needed), later)
+        await runtime.galleries.write(
+            runtime.record.stray_files.expect, gallery_id, sorted(needed), later
+        )
     return await _remove(runtime, gallery_id, [name for name in names if name not in needed])
 
 

@@ -130,9 +130,7 @@ class GalleryRegistry:
             UnknownGallery: the gallery was deleted, and `row_ids` is not empty.
         """
         number = gallery.gallery_id
-        crops: list[StoredCrop] = []
-        if row_ids:
-            crops = await self.read(read_by_slot, self._reader, number, row_ids)
+        crops = await self.read(read_by_slot, self._reader, number, row_ids)
         if len(crops) < len(row_ids) and not await self.read(read_entry, self._reader, number):
             raise UnknownGallery(gallery.name)
         return {crop.row_id: crop for crop in crops}
@@ -166,8 +164,9 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         newest = next(iter(self.embedders))
-        create = self.record.galleries.create
-        return await self._commit("create-gallery", name, create, name, newest, settings)
+        return await self._commit(
+            "create-gallery", name, self.record.galleries.create, name, newest, settings
+        )
 
     async def change(
         self, steps: str, gallery: Gallery, write: Callable[..., Result], *args: Any

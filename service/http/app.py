@@ -28,7 +28,7 @@ from service.http.routes import (
     webhooks,
 )
 from service.maintenance import background_work
-from service.ops.logs import log_loop_error
+from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -56,7 +56,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        asyncio.get_running_loop().set_exception_handler(log_loop_error)
+        asyncio.get_running_loop().set_exception_handler(LoopErrorLog())
         opened = runtime or Runtime(settings)
         app.state.runtime = opened
         app.state.metrics = opened.metrics

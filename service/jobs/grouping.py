@@ -72,8 +72,9 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         pairs = zip(clusters, means.tolist(), strict=True)
         groups = [(rows[places].tolist(), probability) for (places, _), probability in pairs]
     single = len(crops) - sum(len(rows) for rows, _ in groups)
-    grouping = (job.job_id, version, groups, single)
-    await runtime.galleries.write(runtime.record.groups.put, gallery.gallery_id, *grouping)
+    await runtime.galleries.write(
+        runtime.record.groups.put, gallery.gallery_id, job.job_id, version, groups, single
+    )
     await save_job(runtime, job, {"total": len(crops), "done": len(crops)})
     return f"{len(groups):,} groups hold {len(crops) - single:,} of {len(crops):,} crops"
 

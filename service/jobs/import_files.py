@@ -64,6 +64,8 @@ def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
         return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored), ignored)
     folder = (spool / "files").resolve()
     archive = spool / "archive"
+    if not (archive.exists() or folder.exists()):
+        raise InvalidField("archive: the file that was sent is gone; send it again")
     if archive.is_file() and is_feature_file(archive):
         return _read_vectors(runtime, archive, folder, job.parameters)
     left_out = [] if job.progress else _unpack(runtime, job, spool, folder, ignored)

@@ -73,6 +73,9 @@ async def begin_import(
             )
     except BaseException:
         await runtime.sections.run(lambda: runner.remove_files(runtime, job_id))
+        # The record may have failed before the folder was noted in it.
+        with contextlib.suppress(OSError):
+            spool.rmdir()
         raise
 
 
@@ -113,10 +116,9 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
             problems += more_problems
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
-        if time.monotonic() - began > runner.TURN_SECONDS:
-            others_wait = runtime.record.jobs.others_wait
-            if await runtime.galleries.read(others_wait, job):
-                raise runner.TurnOver
+        turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
+        if turn_is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
+            raise runner.TurnOver
     return counts
 
 
@@ -159,13 +161,12 @@ async def _enroll_batch(
     content: ImportContent,
     batch: Sequence[NumberedFile],
 ) -> tuple[Counter[str], list[JobProblem]]:
-    folder = content.folder
     max_bytes = runtime.settings.max_image_bytes
     files: Sequence[bytes | CropProblem | None] = [None] * len(batch)
     vectors = content.vectors
     if vectors is None:
         files = await runtime.pools.imports.run(
-            lambda: [read_file(folder, item.path, max_bytes) for _, item in batch]
+            lambda: [read_file(content.folder, item.path, max_bytes) for _, item in batch]
         )
     else:
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
@@ -224,12 +225,12 @@ async def _keep_archive(
         data_directory.sync_below(spool)
 
     run = runtime.pools.imports.run
-    note = runtime.record.unneeded_files.add
     try:
         await run(data_directory.make_folder, spool)
         await run(held.enter_context, data_directory.hold(spool))
         # Hold the folder before noting it: a noted folder that is not held counts as abandoned.
-        await runtime.galleries.write(note, [f"{IMPORTS}/{spool.name}"])
+        unneeded = f"{IMPORTS}/{spool.name}"
+        await runtime.galleries.write(runtime.record.unneeded_files.add, [unneeded])
         await run(copy)
     except OSError as error:
         raise StorageFailed(

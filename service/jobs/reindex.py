@@ -32,8 +32,8 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
         GalleryConflict: the gallery already has vectors of the loaded model.
         UnknownGallery: the gallery was just deleted.
     """
-    store = runtime.record
-    under_way = await runtime.galleries.read(store.jobs.unfinished, gallery.gallery_id, "reindex")
+    unfinished = runtime.record.jobs.unfinished
+    under_way = await runtime.galleries.read(unfinished, gallery.gallery_id, "reindex")
     if under_way is not None:
         return under_way
     if not gallery.outdated:
@@ -84,7 +84,6 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
     number = gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     read = runtime.galleries.read
-    write = runtime.galleries.write
     after = 0
     failed = 0
     while crops := await read(staged.missing, number, after, size):
@@ -92,7 +91,7 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
         failpoint("reindex.batch-embedded")
-        await write(staged.add, number, vectors)
+        await runtime.galleries.write(staged.add, number, vectors)
         failpoint("reindex.batch-kept")
         entry = await read(runtime.record.galleries.get, number)
         done = entry.staged_crops if entry else 0

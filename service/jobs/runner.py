@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -73,9 +74,9 @@ async def save_job(
         Cancelled: the job was cancelled or deleted; its progress is saved.
         RecordUnavailable: the record does not answer.
     """
-    update = runtime.record.jobs.update
-    write = runtime.galleries.write
-    saved = await write(update, job.job_id, state, progress, problems, detail)
+    saved = await runtime.galleries.write(
+        runtime.record.jobs.update, job.job_id, state, progress, problems, detail
+    )
     if saved is None or (saved.cancelling and progress is not None):
         raise Cancelled
 
@@ -116,8 +117,7 @@ async def create_job(
 
 def announce_job(runtime: Runtime, gallery: str, job: Job, state: JobState) -> None:
     if runtime.shared is not None:
-        what = {"job_id": job.job_id, "kind": job.kind, "state": state}
-        runtime.shared.announce(gallery, "job", **what)
+        runtime.shared.announce(gallery, "job", job_id=job.job_id, kind=job.kind, state=state)
 
 
 async def find_job(runtime: Runtime, job_id: str) -> Job:
@@ -142,8 +142,8 @@ async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None
 
 async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
     jobs = runtime.record.jobs
-    interrupted = set[str]()
-    served_keys = set[str | None]()
+    # The last turn of each key, and of each interrupted job.
+    turns: dict[str | None, float] = {}
     while True:
         runtime.jobs_wanted.clear()
         what = "the search for a job"
@@ -151,21 +151,18 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
             job = None
             # Claiming writes to the record.
             if await runtime.galleries.read(jobs.open):
-                job = await runtime.galleries.write(jobs.claim, interrupted, served_keys)
+                job = await runtime.galleries.write(jobs.claim, turns)
             if job is not None:
                 what = f"job {job.job_id}"
-                if job.job_id in interrupted:
-                    interrupted.clear()
+                now = time.monotonic()
+                turns[job.key_id] = now
                 # If this job is interrupted, others come first.
-                interrupted.add(job.job_id)
-                if job.key_id in served_keys:
-                    served_keys.clear()
-                served_keys.add(job.key_id)
+                turns[job.job_id] = now
                 try:
                     await _work_on(runtime, job, kinds)
                 except TurnOver:
                     await save_job(runtime, job, state="queued")
-                interrupted.remove(job.job_id)
+                del turns[job.job_id]
                 continue
         except (ServiceError, Cancelled) as error:
             # Omit the message, which may name a file of the import.

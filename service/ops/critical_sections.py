@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from filelock import AsyncFileLock, Timeout
 
+from service.errors import ServiceError
+
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Section = Callable[[], Coroutine[Any, Any, Result]]
@@ -42,6 +44,16 @@ async def repeat_alone(
         except Exception:
             log.exception("%s failed", lock.stem)
         await asyncio.sleep(pause_seconds)
+
+
+async def attempt(what: str, work: Awaitable[object]) -> None:
+    """Await some work, and log a failure, which must not end the work on other items."""
+    try:
+        await work
+    except ServiceError as error:
+        log.error("%s failed: %s", what, error.detail)
+    except Exception:
+        log.exception("%s failed", what)
 
 
 class CriticalSections:

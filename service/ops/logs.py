@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -49,9 +50,19 @@ def configure_logging(level: str) -> None:
         logging.getLogger(room).setLevel(wanted)
 
 
-def log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # Leave out the task, whose arguments may name a person.
-    log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
+class LoopErrorLog:
+    """Logs errors that no task awaited, each kind once a second: clients may cause many."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        kind = context["message"].partition("(")[0]
+        now = time.monotonic()
+        if now - self._logged.get(kind, -1.0) >= 1.0:
+            self._logged[kind] = now
+            # Leave out the task, whose arguments may name a person.
+            log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
 
 
 def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:

@@ -137,8 +137,8 @@ def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
     condition = "" if identity is None else "WHERE people.name = ?"
     statement = f"SELECT crop_id FROM crops LEFT JOIN people USING (person_id) {condition}"
     with open_archive(folder) as reader:
-        rows = reader.execute(f"{statement} ORDER BY slot", [] if identity is None else [identity])
-        return [crop_id for (crop_id,) in rows]
+        values = [] if identity is None else [identity]
+        return reader.column(f"{statement} ORDER BY slot", values)
 
 
 def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> None:

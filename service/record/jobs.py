@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass as stored_dataclass
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
-from service.errors import UnknownJob
+from service.errors import TooManyRequests, UnknownJob
 from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded
@@ -28,6 +28,8 @@ from service.record.transaction import (
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
 PROBLEMS_AT_ONCE = 1000
+# Upper bound on the imports of one key that have not ended: their archives take disk space.
+MOST_IMPORTS = 8
 # Replaces the name of a forgotten person.
 HIDDEN = "…"
 # Fields of a problem that may name a person.
@@ -70,8 +72,21 @@ class Jobs(RecordPart):
 
     @transactional
     def create(self, transaction: Transaction, job: Job) -> None:
-        """Store a new job; raises `UnknownGallery` if its gallery was deleted."""
+        """Store a new job.
+
+        Raises:
+            UnknownGallery: its gallery was deleted.
+            TooManyRequests: the key has the largest number of unfinished imports.
+        """
         require_entry(transaction, job.gallery_id)
+        imports = f"SELECT count(*) FROM jobs WHERE kind = 'import' AND key_id = ? AND {UNFINISHED}"
+        if job.kind == "import" and transaction.value(imports, (job.key_id,)) >= MOST_IMPORTS:
+            raise TooManyRequests(
+                job.key_id,
+                f"have {MOST_IMPORTS} imports that wait or run",
+                "cancel one by DELETE /v1/jobs/{job_id}",
+                retry_after_s=5,
+            )
         transaction.insert("jobs", vars(job))
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
@@ -86,22 +101,16 @@ class Jobs(RecordPart):
         ]
 
     @transactional
-    def claim(
-        self,
-        transaction: Transaction,
-        later: Collection[str] = (),
-        served_keys: Collection[str | None] = (),
-    ) -> Job | None:
-        """Mark the oldest unfinished job as running, and return it.
+    def claim(self, transaction: Transaction, turns: Mapping[str | None, float]) -> Job | None:
+        """Mark an unfinished job as running, and return it.
 
         Args:
-            later: ids of jobs to take only if there are no others.
-            served_keys: ids of API keys whose jobs come after those of other keys.
+            turns: last turns of API keys and of jobs, by id; the least recent comes first.
         """
         unfinished = _open(transaction)
         if not unfinished:
             return None
-        job = min(unfinished, key=lambda job: (job.job_id in later, job.key_id in served_keys))
+        job = min(unfinished, key=lambda job: (turns.get(job.key_id, 0), turns.get(job.job_id, 0)))
         claimed = replace(job, state="running")
         _put(transaction, claimed)
         return claimed

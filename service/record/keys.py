@@ -83,7 +83,7 @@ class ApiKey:
                 f"{other}; send a key for that, or for all"
             )
 
-    def may_see(self, gallery: str) -> bool:
+    def may_see(self, gallery: str | None) -> bool:
         return self.gallery in (None, gallery)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.ops.failpoints import failpoint
 from service.ops.threads import heartbeat
-from service.record.crop_changes import change_embedder, require_people
+from service.record.crop_changes import STRAYS_OF, change_embedder, require_people
 from service.record.crop_rows import read_after
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import (
@@ -74,8 +74,7 @@ def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) ->
         change_embedder(transaction, entry, embedder)
         entry = require_entry(transaction, gallery_id)
     transaction.change(
-        "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
-        "SELECT gallery_id, crop_id, ? FROM crops WHERE gallery_id = ? "
+        f"{STRAYS_OF} WHERE gallery_id = ? "
         "AND content_type IS NOT NULL AND NOT inside "
         "AND crop_id NOT IN (SELECT crop_id FROM other.crops)",
         (now_micros(), gallery_id),

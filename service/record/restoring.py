@@ -288,9 +288,9 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
             "directory with --data-dir or, if it is lost, a directory that does not exist"
         )
     transaction.removes = True
-    tables = transaction.execute("SELECT name FROM other.sqlite_master WHERE type = 'table'")
+    tables = transaction.column("SELECT name FROM other.sqlite_master WHERE type = 'table'")
     # A record last written by an earlier version lacks some of them.
-    for table in STAYS_GONE.keys() & {name for (name,) in tables}:
+    for table in STAYS_GONE.keys() & tables:
         key = STAYS_GONE[table]
         transaction.change(
             f"DELETE FROM {table} WHERE {key} NOT IN (SELECT {key} FROM other.{table})"
@@ -314,17 +314,16 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
         f"WHERE name IN {AMONG} GROUP BY name",
         (COUNTERS,),
     )
-    keys = transaction.execute(
+    restored.keys = transaction.column(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"
     )
-    restored.keys = [key_id for (key_id,) in keys]
-    gone = transaction.execute(
+    gone = transaction.column(
         "SELECT crop_id FROM crops WHERE (gallery_id, crop_id) NOT IN "
         "(SELECT gallery_id, crop_id FROM other.crops) "
         "UNION ALL SELECT 'gallery ' || gallery_id || ' ' || created_at FROM galleries "
         "WHERE gallery_id NOT IN (SELECT gallery_id FROM other.galleries WHERE name IS NOT NULL)"
     )
-    return {name for (name,) in gone}
+    return set(gone)
 
 
 def _put_snapshots(record: Record, places: Collection[Path]) -> None:

@@ -20,7 +20,7 @@ from service.record.values import Picture, new_crop_id
 
 MOST_ARMED = 100
 KEPT_ALERTS = 100_000
-# With the most webhooks, 10,000 deliveries wait at most.
+# With the most webhooks of all galleries and of one, 20,000 deliveries wait for them at most.
 WAITING_OF_WEBHOOK = 500
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")

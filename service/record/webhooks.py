@@ -17,6 +17,7 @@ from service.record.schema import as_moment, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values, settings_of
 from service.record.values import new_crop_id
 
+# Upper bound on the webhooks of one gallery, and on those of all galleries.
 MOST_WEBHOOKS = 20
 OF_WEBHOOKS = """,
 name AS gallery,
@@ -50,12 +51,16 @@ class Webhooks(RecordPart):
 
         Raises:
             UnknownGallery: its gallery was deleted.
-            InvalidField: the largest number of webhooks exists.
+            InvalidField: the gallery, or all of them together, has the largest number of webhooks.
         """
         if gallery_id is not None:
             require_entry(transaction, gallery_id)
-        if transaction.value("SELECT count(*) FROM webhooks") >= MOST_WEBHOOKS:
-            raise InvalidField(f"url: there are {MOST_WEBHOOKS} webhooks, the most; delete one")
+        alike = "SELECT count(*) FROM webhooks WHERE gallery_id IS ?"
+        if transaction.value(alike, (gallery_id,)) >= MOST_WEBHOOKS:
+            raise InvalidField(
+                f"url: there are {MOST_WEBHOOKS} webhooks of this list, or of all lists, the most; "
+                "delete one"
+            )
         webhook_id = new_crop_id()
         values = {
             "webhook_id": webhook_id,
@@ -88,13 +93,16 @@ class Webhooks(RecordPart):
     @transactional
     def delete(self, transaction: Transaction, webhook_id: str) -> bool:
         """Remove a webhook and its unsent deliveries; sent ones show who knows of an alert."""
-        unsent = "DELETE FROM deliveries WHERE webhook_id = ? AND sent_to IS NULL"
-        transaction.change(unsent, (webhook_id,))
-        given_up = "UPDATE deliveries SET state = 'dead' WHERE webhook_id = ? AND state = 'waiting'"
-        transaction.change(given_up, (webhook_id,))
+        webhook = (webhook_id,)
+        transaction.change(
+            "DELETE FROM deliveries WHERE webhook_id = ? AND sent_to IS NULL", webhook
+        )
+        transaction.change(
+            "UPDATE deliveries SET state = 'dead' WHERE webhook_id = ? AND state = 'waiting'",
+            webhook,
+        )
         transaction.removes = True
-        deleted = "DELETE FROM webhooks WHERE webhook_id = ?"
-        return transaction.change(deleted, (webhook_id,)) > 0
+        return transaction.change("DELETE FROM webhooks WHERE webhook_id = ?", webhook) > 0
 
     def due(
         self, now: datetime, under_way: Mapping[str, str], at_once: int

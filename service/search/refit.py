@@ -25,6 +25,7 @@ from model.problems import InputProblem
 from model.search_calibration import SearchCalibration, Searches, fit_searches, unpack_searches
 from service.errors import ServiceError
 from service.gallery.gallery import Gallery
+from service.ops.critical_sections import attempt
 from service.record.values import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration, Place, Publication
@@ -47,12 +48,7 @@ async def refit_calibrations(runtime: Runtime) -> None:
     try:
         while True:
             await asyncio.sleep(STORED_WITHIN_SECONDS)
-            try:
-                await store_and_refit(runtime, due)
-            except ServiceError as error:
-                log.warning("searches were not kept for the calibration: %s", error.detail)
-            except Exception:
-                log.exception("a calibration could not be fitted to its searches")
+            await attempt("calibration by searches", store_and_refit(runtime, due))
     finally:
         with contextlib.suppress(ServiceError):
             await _store(runtime)

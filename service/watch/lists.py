@@ -15,6 +15,7 @@ from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
 from service.errors import InvalidField, ServiceError
 from service.gallery.gallery import Gallery
+from service.ops.critical_sections import attempt
 from service.ops.failpoints import failpoint
 from service.record.watch import ArmedList, NotedVisit
 from service.runtime import Runtime
@@ -99,11 +100,10 @@ def _tracks_per_day(tracks: int, since: datetime) -> float:
 async def arm(
     runtime: Runtime, gallery: Gallery, settings: WatchSettings, fitted: ActiveList, key_id: str
 ) -> None:
-    arm_list = runtime.record.watches.arm
     # Other processes follow within seconds.
     async with runtime.watches.lock:
         watch = await runtime.galleries.write(
-            arm_list, gallery.gallery_id, settings, fitted.forecast, key_id
+            runtime.record.watches.arm, gallery.gallery_id, settings, fitted.forecast, key_id
         )
         runtime.watches.held[gallery.gallery_id] = HeldList(_state(watch, gallery), fitted)
 
@@ -152,13 +152,7 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
 
 async def keep_lists(runtime: Runtime) -> None:
     while True:
-        try:
-            await _follow_all(runtime)
-            runtime.watches.loaded.set()
-        except ServiceError as error:
-            log.warning("the armed lists could not be read: %s", error.detail)
-        except Exception:
-            log.exception("the armed lists could not be followed")
+        await attempt("following the armed lists", _follow_all(runtime))
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
@@ -170,17 +164,12 @@ async def _follow_all(runtime: Runtime) -> None:
             del held[gallery_id]
         for watch in armed:
             gallery = runtime.galleries.by_id(watch.gallery_id)
-            if gallery is None:
-                continue
-            try:
-                await _follow(runtime, gallery, watch)
-            except ServiceError as error:
-                log.warning("list %s keeps its threshold: %s", gallery.name, error.detail)
-            except Exception:
-                log.exception("list %s keeps its threshold", gallery.name)
+            if gallery is not None:
+                await attempt(f"fitting list {gallery.name}", _follow(runtime, gallery, watch))
         lists = [fitted.active.watch_list for fitted in held.values() if fitted.active]
         if sum(not watch_list.is_packed for watch_list in lists) > MOST_UNPACKED:
             await runtime.pools.watch.run(pack, lists)
+    runtime.watches.loaded.set()
 
 
 async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:

@@ -15,7 +15,6 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -25,7 +24,8 @@ import h11
 import httpx
 
 from service.errors import InvalidField
-from service.record.webhooks import MOST_WEBHOOKS, StoredWebhook
+from service.ops.threads import MonitoredThreadPool
+from service.record.webhooks import StoredWebhook
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
@@ -39,6 +39,8 @@ MOST_HEAD_BYTES = 16_384
 READ_BYTES = 4096
 # Concurrent attempts of one webhook: a slow one delays no other.
 AT_ONCE = 2
+# A thread looks up a name, which may take half a minute.
+LOOK_UPS_AT_ONCE = 40
 # Upper bound on the pause that a receiver may ask for.
 LONGEST_PAUSE_SECONDS = 43_200.0
 MAX_URL = 2048
@@ -101,8 +103,8 @@ class Sender:
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private
         self._certificates = httpx.create_ssl_context()
-        # One thread per attempt: a hanging name server delays no other webhook.
-        self._threads = ThreadPoolExecutor(MOST_WEBHOOKS * AT_ONCE, "webhook names")
+        # Callers take turns, so that hanging name servers of one webhook or key delay no other.
+        self._threads = MonitoredThreadPool(LOOK_UPS_AT_ONCE, "webhook names")
 
     async def require_usable(self, url: str, may_name_this_machine: bool) -> None:
         try:
@@ -144,18 +146,16 @@ class Sender:
             InvalidField: the URL cannot be used.
         """
         url = _parse(text)
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(
-                self._threads, lambda: socket.getaddrinfo(url.host, None, type=socket.SOCK_STREAM)
+            found = await self._threads.run(
+                socket.getaddrinfo, url.host, None, type=socket.SOCK_STREAM
             )
         except (OSError, UnicodeError) as error:
             raise InvalidField(
                 f"url: the name {url.host!r} cannot be looked up: {error}"
             ) from error
-        hosts = [str(place[0]) for *_, place in found]
         # A link-local address may end with the name of an interface.
-        texts = [host.partition("%")[0] for host in hosts]
+        texts = [str(place[0]).partition("%")[0] for *_, place in found]
         addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
         for address in addresses:
             _require_usable(url, address, self._allow_private)

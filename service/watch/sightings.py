@@ -20,6 +20,7 @@ from service.engine.admission import PER_COMPARISON
 from service.engine.batcher import Embedded
 from service.errors import RecordUnavailable, StorageFailed, UnknownGallery, refused_image
 from service.gallery.enroll import EmbeddedImages, ImageToEnroll
+from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
@@ -99,7 +100,7 @@ async def sight(
         active
         for held in runtime.watches.held.values()
         if (active := held.active)
-        and caller.gallery in (None, active.gallery.name)
+        and caller.may_see(active.gallery.name)
         and active.gallery is not left_out
     ]
     now = datetime.now(UTC)
@@ -146,12 +147,7 @@ def _take(
     seconds = captured.timestamp()
     problem = _problem_of_time(captured, now)
     if problem is None:
-        track = runtime.tracks.take(
-            caller.key_id,
-            image.camera,
-            image.track,
-            seconds,
-        )
+        track = runtime.tracks.take(caller.key_id, image.camera, image.track, seconds)
     else:
         track = Track(image.camera, image.track, seconds, seconds)
     compares = problem is None and track.looks < MOST_LOOKS
@@ -304,9 +300,9 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         "calibration_version": match.calibration_version,
     }
     note_visit = runtime.record.watches.note_visit
-    place = (match.gallery.gallery_id, match.row_id)
+    number = match.gallery.gallery_id
     try:
-        noted = await write_alert(runtime, note_visit, *place, seen, picture)
+        noted = await write_alert(runtime, note_visit, number, match.row_id, seen, picture)
     except UnknownGallery:
         noted = None
     except (RecordUnavailable, StorageFailed):
@@ -315,7 +311,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     match.image = None
     match.noted_at = time.monotonic()
     if noted is None:
-        track.matches.pop(match.gallery.gallery_id, None)
+        track.matches.pop(number, None)
     return noted
 
 
@@ -339,10 +335,7 @@ async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
     for track in runtime.tracks.end(heard_before):
         for match in list(track.matches.values()):
             if match.noted < track.crops:
-                try:
-                    await _note(runtime, track, match)
-                except Exception:
-                    log.exception("the last crops of a visit were not noted")
+                await attempt("noting the last crops of a visit", _note(runtime, track, match))
 
 
 async def _store_traffic(runtime: Runtime) -> None:
@@ -350,9 +343,8 @@ async def _store_traffic(runtime: Runtime) -> None:
     add = runtime.record.watches.add_traffic
     for place in list(traffic):
         scores = traffic.pop(place)
-        counts = Traffic.of(np.array(scores)).counts
         try:
-            await runtime.galleries.write(add, *place, counts)
+            await runtime.galleries.write(add, *place, Traffic.of(np.array(scores)).counts)
         except UnknownGallery:
             continue
         except Exception:

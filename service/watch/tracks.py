@@ -102,48 +102,46 @@ class OpenTracks:
         self.threads = MonitoredThreadPool(1, "comparing threads")
         self.traffic: defaultdict[Place, list[float]] = defaultdict(list)
         self._metrics = metrics
-        # By API key, camera and the tracker's own id, in the order of their newest crops. Tracks
-        # that no crop can continue have a key of their own.
-        self._open: OrderedDict[object, Track] = OrderedDict()
+        # By API key, and by camera and the tracker's own id, in the order of their newest crops.
+        # Tracks that no crop can continue have a key of their own.
+        self._open: defaultdict[str, OrderedDict[object, Track]] = defaultdict(OrderedDict)
 
-    def take(
-        self,
-        caller: str,
-        camera: str | None,
-        name: str | None,
-        captured: float,
-    ) -> Track:
+    def take(self, caller: str, camera: str | None, name: str | None, captured: float) -> Track:
         """Add a crop to its track and return the track, a new one if no open one continues."""
-        key = object() if name is None else (caller, camera, name)
-        track = self._open.pop(key, None)
+        key = object() if name is None else (camera, name)
+        of_caller = self._open[caller]
+        track = of_caller.pop(key, None)
         if track is not None and not track.goes_on(captured):
             # It ends when it is quiet: its last crops may still be in comparison.
-            self._open[object()] = track
+            of_caller[object()] = track
             track = None
         track = track or Track(camera, name, captured, captured)
-        self._open[key] = track
+        of_caller[key] = track
         track.began = min(track.began, captured)
         track.last = max(track.last, captured)
         track.heard = time.monotonic()
         track.crops += 1
-        self._metrics.open_tracks.set(len(self._open))
         return track
 
     def end(self, heard_before: float) -> list[Track]:
-        """End and return tracks without a newer crop, or beyond `MOST_OPEN`; count the traffic.
+        """End and return tracks without a newer crop, and count the traffic.
+
+        Beyond `MOST_OPEN`, the oldest track of the caller with the most ends too.
 
         Args:
             heard_before: a time by `time.monotonic`.
         """
         ended = []
-        while self._open:
-            track = next(iter(self._open.values()))
-            if track.heard >= heard_before:
-                if len(self._open) <= MOST_OPEN:
-                    break
-                self._metrics.tracks_forgotten.inc()
-            ended.append(self._open.popitem(last=False)[1])
+        callers = self._open.values()
+        for tracks in callers:
+            while tracks and next(iter(tracks.values())).heard < heard_before:
+                ended.append(tracks.popitem(last=False)[1])
+        count = sum(len(tracks) for tracks in callers)
+        for _ in range(count - MOST_OPEN):
+            ended.append(max(callers, key=len).popitem(last=False)[1])
+            self._metrics.tracks_forgotten.inc()
+        for track in ended:
             for place, score in track.best.items():
                 self.traffic[place].append(score)
-        self._metrics.open_tracks.set(len(self._open))
+        self._metrics.open_tracks.set(min(count, MOST_OPEN))
         return ended

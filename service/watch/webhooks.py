@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from filelock import Timeout
 
 from gmn_client.models import Alert, Delivery, DeliveryState
 from service.errors import ServiceError
-from service.ops.critical_sections import file_lock
+from service.ops.critical_sections import repeat_alone
 from service.ops.failpoints import failpoint
+from service.ops.threads import CALLER
 from service.record.values import new_crop_id
 from service.record.webhooks import StoredWebhook
 from service.runtime import Runtime
@@ -36,11 +36,12 @@ async def send_deliveries(runtime: Runtime) -> None:
     lock = runtime.settings.data_dir / "webhooks.lock"
     wake = asyncio.get_running_loop().call_soon_threadsafe
     runtime.galleries.on_alerts = lambda: wake(runtime.watches.announce)
-    while True:
-        with contextlib.suppress(Timeout):
-            async with file_lock(lock, blocking=False), asyncio.TaskGroup() as attempts:
-                await _send_all(runtime, attempts)
-        await asyncio.sleep(TAKE_OVER_SECONDS)
+
+    async def send() -> None:
+        async with asyncio.TaskGroup() as attempts:
+            await _send_all(runtime, attempts)
+
+    await repeat_alone(lock, TAKE_OVER_SECONDS, send)
 
 
 async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
@@ -73,7 +74,10 @@ async def _attempt(
         # The alert and its delivery are gone if the person was just forgotten.
         if alert is not None:
             body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
+            # Each webhook has its turn when names are looked up.
+            turn = CALLER.set(webhook.webhook_id)
             outcome = await runtime.sender.send(webhook, delivery.delivery_id, body)
+            CALLER.reset(turn)
             failpoint("webhook.sent")
             await _settle(runtime, webhook, delivery, outcome)
     except Exception:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.record.jobs import MOST_IMPORTS
 from tests.conftest import draw_crop
 from tests.outside import bearer, zip_of
 from tests.service.http.conftest import make_key
@@ -80,6 +81,23 @@ def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_del
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     assert served.http.delete("/v1/galleries/two").status_code == 200
     assert [folder.exists() for folder in folders] == [False, False]
+    served.kill()
+
+
+def test_a_key_has_eight_imports_that_wait_or_run_and_others_have_theirs(two_galleries, tmp_path):
+    served, one, two = two_galleries(failpoint="import.unpacked=delay:20")
+    jobs = [begun(served, one, "one", pictures([number])) for number in range(MOST_IMPORTS)]
+    refused = served.http.post(
+        "/v1/galleries/one/imports", files={"archive": zip_of(pictures([99]))}, headers=bearer(one)
+    )
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == "5"
+    assert "8 imports" in refused.json()["detail"]
+    kept = {folder.name for folder in (tmp_path / "data" / "imports").iterdir()}
+    assert kept == {job["job_id"] for job in jobs}
+    begun(served, two, "two", pictures([1]))
+    served.http.delete(f"/v1/jobs/{jobs[-1]['job_id']}")
+    begun(served, one, "one", pictures([99]))
     served.kill()
 
 

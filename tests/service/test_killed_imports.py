@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.outside import zip_of_crops
+from tests.service.conftest import START
 
 pytestmark = pytest.mark.slow
 
@@ -33,3 +34,21 @@ def test_an_import_is_done_or_says_to_send_its_files_again_where_these_are_gone(
         assert again.read("/v1/galleries/default")["crops"] == len(drawn_crops)
     else:
         assert "send it again" in job["detail"]
+        assert str(tmp_path) not in job["detail"]
+
+
+def test_an_import_that_the_record_refuses_leaves_no_folder(start, tmp_path, drawn_crops):
+    full = """
+from service.errors import StorageFailed
+from service.record.files import UnneededFiles
+
+def add(*_):
+    raise StorageFailed("full")
+
+UnneededFiles.add = add
+"""
+    served = start(data_dir=tmp_path, program=full + START)
+    archive = {"archive": ("a.zip", zip_of_crops(drawn_crops))}
+    answer = served.http.post("/v1/galleries/default/imports", files=archive)
+    assert answer.status_code == 507
+    assert list((tmp_path / "imports").iterdir()) == []

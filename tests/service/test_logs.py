@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import UnknownIdentity
 from service.ops.critical_sections import CriticalSections
-from service.ops.logs import JsonFormatter
+from service.ops.logs import JsonFormatter, LoopErrorLog
 from tests.outside import zip_of
 from tests.service.conftest import START
 from tests.waiting import eventually
@@ -109,6 +109,18 @@ def test_a_traceback_keeps_messages_that_name_code_and_no_others():
     itself = TypeError("from itself")
     itself.__cause__ = itself
     assert line(itself).count("from itself") == 1
+
+
+def test_an_error_of_the_event_loop_that_comes_again_and_again_is_logged_once_a_second(caplog):
+    logged = LoopErrorLog()
+    accept = {"message": "socket.accept() out of system resource", "exception": OSError(24, "full")}
+    for _ in range(1000):
+        logged(None, accept)
+    logged(None, {"message": "Task was destroyed but it is pending!"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "event loop: socket.accept() out of system resource",
+        "event loop: Task was destroyed but it is pending!",
+    ]
 
 
 @pytest.mark.slow

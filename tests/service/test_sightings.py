@@ -297,6 +297,28 @@ def test_the_same_ids_of_two_keys_are_two_tracks(keyed, images):
     assert found == [["0000", "0000"]]
 
 
+@pytest.mark.slow
+def test_many_tracks_of_one_key_end_none_of_another(start, tmp_path, drawn_crops):
+    admin, gate, noisy = (
+        bearer(make_key(tmp_path, "--scope", scope)) for scope in ("admin", "sight", "sight")
+    )
+    few = "from service.watch import tracks; tracks.MOST_OPEN = 6\n"
+    served = start(tmp_path, program=few + START)
+    served.http.headers.update(admin)
+    arm_new(served, "wanted", drawn_crops)
+    sent = {"camera": "gate", "track": "17", "headers": gate}
+    assert sight(served, STRANGER, **sent).status_code == 202
+    others = [str(number) for number in range(12)]
+    flood = sight(served, *[STRANGER] * 12, camera="yard", track=others, headers=noisy)
+    assert flood.status_code == 202
+    forgotten = "\ngmn_tracks_forgotten_total 7.0\n"
+    eventually(lambda: forgotten in served.http.get("/metrics").text)
+    assert sight(served, drawn_crops[0].png, **sent).status_code == 202
+    (alert,) = alerts(served, camera="gate")
+    # The crop before the flood is of the same track.
+    assert alert["crops"] == 2
+
+
 def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     start, tmp_path, drawn_crops
 ):
@@ -305,7 +327,7 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     for track in ("1", "1", "2", ""):
         assert sight(served, STRANGER, camera="gate", track=track).status_code == 202
     assert matches(served, drawn_crops[0].png, camera="gate", track="3") == [["0000"]]
-    assert "\ngmn_open_tracks 4.0\n" in served.http.get("/metrics").text
+    eventually(lambda: "\ngmn_open_tracks 4.0\n" in served.http.get("/metrics").text)
     assert served.stop() == 0
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as record:
         ((histogram,),) = record.execute("SELECT histogram FROM watch_traffic").fetchall()

@@ -18,6 +18,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.record.webhooks import MOST_WEBHOOKS
 from service.watch.sender import Sender
+from tests.outside import bearer
+from tests.service.conftest import START
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
     Received,
@@ -330,12 +332,54 @@ def test_an_answer_without_an_end_is_given_up_and_holds_no_other_request(
     assert slowest < 1.0
 
 
-def test_there_are_no_more_webhooks_than_twenty(watching, receiver):
+def test_a_gallery_has_no_more_webhooks_than_twenty_and_leaves_others_theirs(watching, receiver):
+    of_list = {"url": receiver.url, "gallery": "wanted"}
     for _ in range(MOST_WEBHOOKS):
-        create_webhook(watching.http, receiver.url)
-    refused = watching.http.post("/v1/webhooks", data={"url": receiver.url})
+        create_webhook(watching.http, **of_list)
+    refused = watching.http.post("/v1/webhooks", data=of_list)
     assert refused.status_code == 422
     assert "20 webhooks" in refused.json()["detail"]
+    create_webhook(watching.http, receiver.url, gallery="default")
+    create_webhook(watching.http, receiver.url)
+
+
+SLOW_NAMES = """
+import socket
+import time
+
+from service.watch import sender
+
+look_up = socket.getaddrinfo
+
+def look_up_slowly(host, *rest, **more):
+    if host == "slow.example":
+        time.sleep(1.0)
+    return look_up("127.0.0.1", *rest, **more)
+
+socket.getaddrinfo = look_up_slowly
+sender.LOOK_UPS_AT_ONCE = 2
+"""
+
+
+@pytest.mark.slow
+def test_names_that_one_key_looks_up_keep_no_other_waiting(start, tmp_path):
+    every, own = (
+        bearer(make_key(tmp_path, "--scope", "admin", *options))
+        for options in ((), ("--gallery", "default"))
+    )
+    served = start(tmp_path, program=SLOW_NAMES + START)
+
+    def create(url, headers):
+        return served.http.post("/v1/webhooks", data={"url": url}, headers=headers).status_code
+
+    with ThreadPoolExecutor(40) as threads:
+        flood = [threads.submit(create, "https://slow.example/x", own) for _ in range(40)]
+        time.sleep(1.5)
+        began = time.monotonic()
+        assert create("http://127.0.0.1:9/x", every) == 201
+        assert time.monotonic() - began < 6.0
+        # The slow name stands for this machine, or was not looked up in time.
+        assert {future.result() for future in flood} == {422}
 
 
 PRIVATE = [

@@ -10,6 +10,7 @@ from PIL import Image
 
 from model.artefact import load_artefact
 from model.backbones import BACKBONES
+from model.embedder import Embedder
 from model.problems import InputProblem
 from tests.forked import run_gmn
 from tests.training.runs import first_batch, set_options
@@ -193,6 +194,14 @@ def test_an_artefact_with_a_plugins_backbone_is_measured_and_exported_with_it(tm
         assert "four_layers" in without.stderr
         found = run_gmn(*command, *plugin)
         assert found.returncode == 0, found.stderr
+
+
+def test_a_backbone_whose_stage_ends_are_no_parts_of_it_is_refused_by_its_name(tmp_path):
+    file = tmp_path / "backbone.py"
+    file.write_text(BACKBONE.replace('"3")', '"9")'))
+    recipe = read_recipe("small-gmn", ["embedder.backbone=four_layers"], [file])
+    with pytest.raises(InputProblem, match=r"four_layers: name parts .*'9'"):
+        Embedder(recipe.embedder)(torch.zeros(1, 3, 64, 32))
 
 
 @pytest.mark.usefixtures("outside")

@@ -187,7 +187,7 @@ async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm
     """Enrolls an archive of images, or a folder that the service can read, as a job.
 
     The job is at `Location`. Files that cannot be used are listed in its report; the others are
-    enrolled.
+    enrolled. A key may have eight imports that wait or run.
     """
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")

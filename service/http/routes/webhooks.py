@@ -57,14 +57,20 @@ class WebhookChangesForm(Form):
 async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> models.NewWebhook:
     """Creates a webhook; the answer has its secret, which is not shown again.
 
-    Messages and signatures follow standardwebhooks.com. There may be twenty webhooks.
+    Messages and signatures follow standardwebhooks.com. There may be twenty webhooks of each
+    gallery, and twenty of all galleries together.
     """
     runtime = call.runtime
     gallery_id = await call.gallery_id(form.gallery)
     await runtime.sender.require_usable(form.url, call.caller.gallery is None)
-    create = runtime.record.webhooks.create
-    made = (gallery_id, form.url, new_secret(), form.note, call.caller.key_id)
-    webhook = await runtime.galleries.write(create, *made)
+    webhook = await runtime.galleries.write(
+        runtime.record.webhooks.create,
+        gallery_id,
+        form.url,
+        new_secret(),
+        form.note,
+        call.caller.key_id,
+    )
     await _done(call, "create_webhook", webhook)
     return webhook
 
@@ -73,7 +79,7 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
 async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
     found = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
-    seen = [webhook for webhook in found.values() if call.caller.gallery in (None, webhook.gallery)]
+    seen = [webhook for webhook in found.values() if call.caller.may_see(webhook.gallery)]
     return models.Webhooks(results=seen)
 
 
@@ -162,8 +168,7 @@ async def _change(
     call: Call, webhook_id: str, changes: Mapping[str, Any], event: str
 ) -> StoredWebhook:
     runtime = call.runtime
-    change = runtime.record.webhooks.change
-    webhook = await runtime.galleries.write(change, webhook_id, changes)
+    webhook = await runtime.galleries.write(runtime.record.webhooks.change, webhook_id, changes)
     if webhook is None:
         raise UnknownWebhook(webhook_id)
     await _done(call, event, webhook)
@@ -174,7 +179,7 @@ async def _find(call: Call, webhook_id: str) -> StoredWebhook:
     """Return a webhook; raise `UnknownWebhook` also for one that the key may not see."""
     webhooks = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
     webhook = webhooks.get(webhook_id)
-    if webhook is None or call.caller.gallery not in (None, webhook.gallery):
+    if webhook is None or not call.caller.may_see(webhook.gallery):
         raise UnknownWebhook(webhook_id)
     return webhook
 

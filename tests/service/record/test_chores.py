@@ -39,11 +39,12 @@ def test_a_job_of_a_key_that_was_not_served_and_that_did_not_fail_comes_first(re
     for number, (job_id, key_id) in enumerate([("a", "k1"), ("b", "k1"), ("c", "k2"), ("d", "k3")]):
         job = new_job(job_id, gallery, NOON + timedelta(seconds=number))
         record.jobs.create(replace(job, key_id=key_id))
+    turns = {"k1": 1.0, "a": 1.0, "k2": 2.0, "c": 2.0}
     taken = []
     for _ in range(4):
-        taken.append(record.jobs.claim(["a", "c"], ["k1"]).job_id)
+        taken.append(record.jobs.claim(turns).job_id)
         record.jobs.update(taken[-1], "done", None)
-    assert taken == ["d", "b", "c", "a"]
+    assert taken == ["d", "b", "a", "c"]
 
 
 def test_strays_of_one_name_in_two_galleries_are_both_found(record, gallery):

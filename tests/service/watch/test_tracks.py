@@ -69,6 +69,11 @@ def test_of_too_many_open_tracks_the_one_heard_of_longest_ago_ends(monkeypatch):
     assert metrics.counted.get_sample_value("gmn_open_tracks") == 3
     assert metrics.counted.get_sample_value("gmn_tracks_forgotten_total") == 1
     assert opened.take("key", "gate", "a", BEGIN) is first
+    # The only track of another key stays, though it is older.
+    quiet = opened.take("other", "gate", "a", BEGIN)
+    opened.take("key", "gate", "e", BEGIN)
+    assert len(opened.end(time.monotonic() - QUIET_SECONDS)) == 2
+    assert opened.take("other", "gate", "a", BEGIN) is quiet
 
 
 def test_traffic_counts_the_best_score_of_each_track_with_each_list(opened):
