@@ -56,7 +56,7 @@ def test_a_track_keeps_the_best_and_the_others_are_answered_as_not_kept(record, 
     assert not file.read([slot]).any()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(st.integers(0, 60), min_size=1, max_size=20), st.integers(1, 6), st.randoms())
 def test_the_same_crops_are_kept_in_any_order_and_sent_again_change_nothing(
     record, numbers, most, drawing
