@@ -403,7 +403,7 @@ def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, images
     with (tmp_path / "audit.jsonl").open("a") as file:
         file.write("somebody else was here\n")
     served.enroll("lobby", images[1], captured_at=long_ago)
-    eventually(lambda: "retention of gallery lobby: the audit log" in served.log.read_text())
+    eventually(lambda: "retention of gallery lobby failed: the audit log" in served.log.read_text())
     assert served.read(url)["crops"] == 1
 
 
