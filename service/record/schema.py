@@ -45,7 +45,7 @@ CREATE TABLE record (
     value NOT NULL
 ) WITHOUT ROWID;
 
--- Number of changes in each gallery; gallery 0 is for jobs, keys and the list of galleries.
+-- Number of changes in each gallery; gallery 0 is for the list of galleries, and for alerts.
 CREATE TABLE feeds (
     gallery_id INTEGER PRIMARY KEY,
     seq INTEGER NOT NULL,
