@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 172_849,
+    "tokens of service and gmn_client": 172_848,
     "files of service and gmn_client": 139,
     "functions of a query": 153,
     "files of a query": 38,
@@ -57,7 +57,7 @@ BOUNDS = {
 # Any share of documented functions is welcome in gmn_client and model.
 CEILINGS = {
     "service": Legibility(
-        packed=1,
+        packed=0,
         terse=34,
         opening=0,
         noun=0,

@@ -157,7 +157,8 @@ class PictureFolder:
             InputProblem: the file system is unknown, not installed or unreachable.
         """
         self._url = url
-        self.views, self.changes = PictureThreads("image views"), PictureThreads("image changes")
+        self.views = PictureThreads("image views")
+        self.changes = PictureThreads("image changes")
         self._transfers = MonitoredThreadPool(TRANSFERS, "image transfers")
         try:
             files, root = fsspec.core.url_to_fs(url)
