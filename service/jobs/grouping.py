@@ -112,20 +112,21 @@ async def _score_pairs(
 ) -> Array:
     """Score all pairs of crops by the default scoring; return symmetric `(n, n)` float32."""
     run = runtime.pools.calibration.run
-    units = unit_rows(vectors)
-    cosines = await run(np.matmul, units, units.T)
-    logits = await run(np.full_like, cosines, np.nan)
-    for row, query in enumerate(vectors):
-        if row % ROWS_PER_SAVE == 0:
-            await save_job(runtime, job, {"total": len(vectors), "done": row})
-        if current.scoring != "cosine":
+    scores: Array
+    if current.scoring == "cosine":
+        units = unit_rows(vectors)
+        scores = await run(np.matmul, units, units.T)
+    else:
+        pair_scores = current.model.networks.pair_scores
+        scores = np.empty((len(vectors), len(vectors)), np.float32)
+        for row, query in enumerate(vectors):
+            if row % ROWS_PER_SAVE == 0:
+                await save_job(runtime, job, {"total": len(vectors), "done": row})
             others = vectors[row:]
             for part in slices_of(1, len(others)):
-                score = current.model.networks.pair_scores
-                scored = await runtime.device.run(score, query[None], others[part])
-                logits[row, row:][part] = scored
-            logits[row:, row] = logits[row, row:]
-    scores = cosines if current.scoring == "cosine" else logits
+                scored = await runtime.device.run(pair_scores, query[None], others[part])
+                scores[row, row:][part] = scored
+            scores[row:, row] = scores[row, row:]
     # Pairs that M-Net fails on count as different people.
     lowest = float(-np.finfo(np.float32).max / 4)
     return await run(np.nan_to_num, scores, False, lowest, lowest, lowest)
