@@ -29,6 +29,8 @@ from service.ops.data_directory import sync
 log = logging.getLogger(__name__)
 # More bytes than are written before the operating system flushes them by itself.
 TORN_BYTES = 4 * 1024 * 1024
+# More bytes than the longest line has.
+TAIL_BYTES = 256 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 LOCK = ".lock"
 ACKNOWLEDGED_SUFFIX = ".acknowledged"
@@ -205,13 +207,11 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, mode=0o600)
 
 
-def _last_line(file: FileIO, size: int, reach: int = 65_536) -> tuple[int, _Link | None]:
-    start = file.seek(max(0, size - reach))
+def _last_line(file: FileIO, size: int) -> tuple[int, _Link | None]:
+    start = file.seek(max(0, size - TAIL_BYTES))
     tail = file.read(size - start)
     end = tail.rfind(b"\n") + 1
     begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
-    if start and not begin:
-        return _last_line(file, size, 2 * reach)
     return start + end, _link(tail[begin:end]) if end else None
 
 
