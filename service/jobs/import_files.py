@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model.crops.decode import CropProblem
 from model.crops.folder import packed_root, read_folder
-from model.crops.manifest import MANIFEST, CropFile
+from model.crops.manifest import MANIFEST
 from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
@@ -34,6 +34,13 @@ CANCELLED_WITHIN_SECONDS = 0.25
 KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at")
 
 
+class ImportItem(NamedTuple):
+    """A crop to import, with its labels: the file at a path, or a vector."""
+
+    path: Path
+    labels: enroll.ImageToEnroll
+
+
 @dataclass(frozen=True)
 class ImportContent:
     """Images or vectors to import.
@@ -47,14 +54,14 @@ class ImportContent:
     """
 
     folder: Path
-    items: list[CropFile]
+    items: list[ImportItem]
     ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: enroll.ComputedVectors | None = None
 
-    def name_of(self, item: CropFile) -> str:
+    def name_of(self, item: ImportItem) -> str:
         path = item.path.relative_to(self.folder)
-        return shown(str(path if self.vectors is None else item.external_id or path))
+        return shown(str(path if self.vectors is None else item.labels.external_id or path))
 
 
 def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
@@ -89,7 +96,7 @@ def _read_vectors(
     for number, row in enumerate(rows):
         labels = zip(KNOWN_BY_ROW, (text or None for text in row), strict=True)
         checked = _checked(dict(labels), f"archive: crop {number}")
-        items.append(CropFile(folder / str(number), **checked))
+        items.append(ImportItem(folder / str(number), checked))
     embedded = [
         EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
@@ -137,7 +144,7 @@ def _unpack(
 
 def _read_items(
     folder: Path, root: Path, parameters: Mapping[str, Any], ignored: Ignored
-) -> list[CropFile]:
+) -> list[ImportItem]:
     name = parameters.get("manifest")
     manifest = _resolved(folder, name) if name else _resolved(root, MANIFEST)
     # An error about a file outside the import could reveal its content.
@@ -149,19 +156,19 @@ def _read_items(
                 f"manifest: there is no file {shown(name)!r} in the import; name one"
             )
         manifest = None
-    items = read_folder(folder, ignored, manifest, root=root, within=folder)
-    for item in items:
-        line = f"manifest: line {item.line}"
-        _checked(vars(item), line if item.line else "folder: the name of one")
-    for label in ("identity", "camera"):
-        if value := parameters.get(label):
-            if any(getattr(item, label) for item in items):
-                raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
-            items = [replace(item, **{label: value}) for item in items]
+    files = read_folder(folder, ignored, manifest, root=root, within=folder)
+    given = {label: parameters[label] for label in ("identity", "camera") if parameters.get(label)}
+    for label in given:
+        if any(getattr(file, label) for file in files):
+            raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
+    items = []
+    for file in files:
+        where = f"manifest: line {file.line}" if file.line else "folder: the name of one"
+        items.append(ImportItem(file.path, replace(_checked(vars(file), where), **given)))
     return items
 
 
-def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _checked(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
     """Parse labels in the same way as an enrollment parses text.
 
     Args:
@@ -179,7 +186,7 @@ def _checked(labels: Mapping[str, Any], where: str) -> dict[str, Any]:
             # Name the location, not the text: others can read why a job failed.
             detail = error.detail.replace(repr(value[:40]), "…")
             raise InvalidField(f"{where}: {detail}") from error
-    return parsed
+    return enroll.ImageToEnroll(None, **parsed)
 
 
 def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:

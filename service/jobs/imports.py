@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,13 +13,18 @@ from typing import Any, BinaryIO
 
 from gmn_client.models import JobProblem, RefusedImage
 from model.crops.decode import CropProblem
-from model.crops.manifest import CropFile
 from model.crops.names import LeftOut
 from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
-from service.jobs.import_files import ImportContent, mounted_folder, read_file, read_import
+from service.jobs.import_files import (
+    ImportContent,
+    ImportItem,
+    mounted_folder,
+    read_file,
+    read_import,
+)
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS
 from service.ops.failpoints import failpoint
@@ -32,7 +36,7 @@ CROPS_PER_BATCH = 32
 VECTORS_PER_BATCH = 256
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 4
-NumberedFile = tuple[int, CropFile]
+NumberedItem = tuple[int, ImportItem]
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 
 
@@ -159,7 +163,7 @@ async def _enroll_batch(
     gallery: Gallery,
     job: Job,
     content: ImportContent,
-    batch: Sequence[NumberedFile],
+    batch: Sequence[NumberedItem],
 ) -> tuple[Counter[str], list[JobProblem]]:
     max_bytes = runtime.settings.max_image_bytes
     files: Sequence[bytes | CropProblem | None] = [None] * len(batch)
@@ -172,16 +176,7 @@ async def _enroll_batch(
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
     failpoint("import.files-read")
     images = [
-        enroll.ImageToEnroll(
-            image=file,
-            identity=item.identity,
-            camera=item.camera,
-            captured_at=item.captured_at,
-            external_id=item.external_id,
-            metadata=json.loads(item.metadata or "null"),
-            track=item.track,
-        )
-        for file, (_, item) in zip(files, batch, strict=True)
+        replace(item.labels, image=file) for file, (_, item) in zip(files, batch, strict=True)
     ]
     # The name ensures that the batch is enrolled once even if the process dies before saving it.
     name = f"import:{job.job_id}:{batch[0][0]}"
