@@ -111,12 +111,6 @@ class SightingFields(TypedDict, total=False):
     wait: bool
 
 
-class SeparateOptions(QueryOptions):
-    """Options of several queries, one per image."""
-
-    mode: Literal["separate"]
-
-
 class GalleriesOptions(AskedOptions, total=False):
     """Options of a query of several galleries.
 
@@ -134,12 +128,6 @@ class GalleriesOptions(AskedOptions, total=False):
     min_versions: Mapping[str, int]
 
 
-class SeparateGalleriesOptions(GalleriesOptions):
-    """Options of several queries of several galleries, one per image."""
-
-    mode: Literal["separate"]
-
-
 Answers_co = TypeVar("Answers_co", covariant=True)
 GalleryName: TypeAlias = str | None
 """The gallery of a call; None stands for the client's."""
@@ -155,7 +143,11 @@ class Query(Protocol[Answer_co, Answers_co]):
 
     @overload
     def __call__(
-        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[SeparateOptions]
+        self,
+        *images: ImageSource,
+        mode: Literal["separate"],
+        gallery: str | None = None,
+        **options: Unpack[QueryOptions],
     ) -> Answers_co: ...
 
 
@@ -167,7 +159,10 @@ class GalleriesQuery(Protocol[Answer_co, Answers_co]):
 
     @overload
     def __call__(
-        self, *images: ImageSource, **options: Unpack[SeparateGalleriesOptions]
+        self,
+        *images: ImageSource,
+        mode: Literal["separate"],
+        **options: Unpack[GalleriesOptions],
     ) -> Answers_co: ...
 
 
