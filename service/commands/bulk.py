@@ -43,29 +43,16 @@ class SourceCrop:
     track: str | None = None
 
 
-def read_crop(crop: SourceCrop) -> bytes | str:
-    """Return the content of the file, or the reason why it cannot be read."""
-    try:
-        return crop.read()
-    except InputProblem as problem:
-        return str(problem)
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-
-
 @dataclass(frozen=True)
 class Source:
     """The images that a SOURCE on the command line names.
 
     Attributes:
         crops: its images, in a stable order.
-        labelled: whether the source names people and cameras, as manifests do; images and folders
-            do not.
         ignored: other files, which are not sent.
     """
 
     crops: Sequence[SourceCrop]
-    labelled: bool
     ignored: Sequence[LeftOut] = ()
 
     def chosen(self, split: str | None, camera: str | None, identity: str | None = None) -> Source:
@@ -75,7 +62,7 @@ class Source:
             InputProblem: no crop is left, or the source already names people.
         """
         crops = _only("split", split, self.crops)
-        if self.labelled:
+        if any(crop.camera for crop in crops):
             crops = _only("camera", camera, crops)
         elif camera is not None:
             crops = [replace(crop, camera=camera) for crop in crops]
@@ -119,11 +106,11 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         if not files:
             raise InputProblem(f"{path}: holds no image; name the folder that holds the images")
     elif is_image_name(path.name) and labelled:
-        return Source([SourceCrop(path.name, path.read_bytes)], labelled=False)
+        return Source([SourceCrop(path.name, path.read_bytes)])
     elif labelled:
         files = read_manifest(path, required=("path",), ignored=ignored)
     elif ":" in name:
-        return Source(list(read_spec(name)), labelled=True)
+        return Source(list(read_spec(name)))
     else:
         raise InputProblem(
             f"{name}: is not there; name an image, a folder of images, a zip archive, a CSV "
@@ -143,7 +130,7 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         )
         for file in files
     ]
-    return Source(crops, labelled, ignored.lines())
+    return Source(crops, ignored.lines())
 
 
 def enroll_crops(
@@ -160,9 +147,11 @@ def enroll_crops(
 
     def images() -> Iterator[Image]:
         for place, crop in enumerate(crops):
-            data = read_crop(crop)
-            if isinstance(data, str):
-                unreadable[place] = RefusedImage(problem=Problem(title="Unreadable", detail=data))
+            try:
+                data = crop.read()
+            except (InputProblem, OSError) as error:
+                problem = Problem(title="Unreadable", detail=f"cannot be read ({error})")
+                unreadable[place] = RefusedImage(problem=problem)
                 # Send an empty file instead, which the service refuses, so that every crop gets an
                 # outcome.
                 data = b""

@@ -62,12 +62,12 @@ class Shown(NamedTuple):
 
     Attributes:
         answer: printed with `--json`.
-        text: printed otherwise; an iterator is printed line by line.
+        text: printed otherwise; lines are printed one by one.
         ok: whether the exit status is 0; otherwise it is 1.
     """
 
     answer: Any
-    text: RenderableType | Iterator[str]
+    text: RenderableType | Iterable[str]
     ok: bool = True
 
 
@@ -230,7 +230,7 @@ def show(shown: Shown, as_json: bool) -> None:
         output().print_json(data=to_jsonable_python(data))
     elif isinstance(text, str):
         echo(text)
-    elif isinstance(text, Iterator):
+    elif isinstance(text, list | Iterator):
         for line in text:
             echo(line)
     else:

@@ -16,7 +16,7 @@ from rich.filesize import decimal as size
 
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
-from service.commands.store import open_database
+from service.commands.store import has_record
 
 if TYPE_CHECKING:
     from service.record.database import Database
@@ -64,6 +64,7 @@ def doctor(
 
 
 def _examine(data_dir: Path | None) -> Iterator[Finding]:
+    from service.record.verify import StoredRecord
     from service.settings import read_settings
 
     try:
@@ -74,7 +75,8 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
     yield Finding("settings", "ok", "every GMN_… name is known, and the values fit each other")
     database = None
     try:
-        database = open_database(settings.data_dir)
+        if has_record(settings.data_dir):
+            database = StoredRecord(settings.data_dir)
     except InputProblem as problem:
         yield Finding("record", "error", str(problem))
     with contextlib.closing(database) if database else contextlib.nullcontext():

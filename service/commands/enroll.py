@@ -72,8 +72,8 @@ def enroll(
             manifest or a folder with a manifest.csv, KIND:PATH, or features: a .npz file or a
             folder of gmn embed.
         identity: whom all images show; for images, folders and zips.
-        camera: enroll this camera's images only; for images, a folder or zip, the camera that took
-            them.
+        camera: enroll this camera's images only; where the source names no camera, the one that
+            took them all.
         split: one split only: train, query, gallery.
         create: create a missing gallery.
         keep_best: how many crops each track keeps, 1 to 32: good pictures that differ.
@@ -81,7 +81,7 @@ def enroll(
     """
     path = Path(source)
     archives = _archives(path, split)
-    images = Source((), labelled=False)
+    images = Source(())
     if not archives:
         images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
     if boxes and (keep_best or not is_image_name(path.name)):

@@ -80,7 +80,7 @@ def verify(
         for name, rows in differing.items()
     ]
     whole = not any(differing.values())
-    return Shown({"whole": whole, "differing_rows": differing}, "\n".join(lines), whole)
+    return Shown({"whole": whole, "differing_rows": differing}, lines, whole)
 
 
 def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:

@@ -24,7 +24,7 @@ from service.commands.common import (
     table_of,
     with_options,
 )
-from service.commands.store import open_audit, open_record
+from service.commands.store import open_audit, open_record, require_record
 
 if TYPE_CHECKING:
     from service.ops.audit import Phase
@@ -116,7 +116,7 @@ def create(
     for warning in ring.warnings_about(key, others, galleries):
         echo(warning, err=True)
     where = f"gallery {key.gallery}" if key.gallery else "every gallery"
-    until = f", until {_minute(key.expires_at)}" if key.expires_at else ""
+    until = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
     place = str(data_dir.resolve())
     echo(
         f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in {place}. "
@@ -135,16 +135,12 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """
     from gmn_client.models import Key
 
-    _require_record(data_dir)
+    require_record(data_dir)
     with open_record(data_dir) as record:
         used = record.keys.last_used()
         kept = [Key(**vars(key), last_used_at=used.get(key.key_id)) for key in record.keys.all()]
     nothing = "There is no key; the service answers on loopback only, and asks for none."
     return Shown(kept, table_of(kept, KEY_COLUMNS) if kept else nothing)
-
-
-def _minute(moment: datetime | None) -> str:
-    return moment.isoformat(timespec="minutes") if moment else "never"
 
 
 @keys.command("rotate")
@@ -170,7 +166,7 @@ def rotate(
     now = datetime.now(UTC)
     public_id = _public_id(key_id)
     until = now + timedelta(hours=grace) if grace else None
-    _require_record(data_dir)
+    require_record(data_dir)
     with open_record(data_dir) as record:
         former = {key.key_id: key for key in record.keys.all()}.get(public_id)
     if former is None:
@@ -180,7 +176,7 @@ def rotate(
         key = replace(key, expires_at=now + timedelta(expires_days))
     with _audited(data_dir, "rotate_key", key_id=public_id) as record:
         record.keys.add(key)
-    end = f"is valid until {_minute(until)}" if until else "is refused from now on"
+    end = f"is valid until {until:%Y-%m-%d %H:%M} UTC" if until else "is refused from now on"
     echo(f"Key {public_id}: the former secret {end}. The new one is shown this once: {text}")
 
 
@@ -200,7 +196,7 @@ def revoke(
     from service.errors import UnknownKey
 
     public_id = _public_id(key_id)
-    _require_record(data_dir)
+    require_record(data_dir)
     with _audited(data_dir, "revoke_key", key_id=public_id) as record:
         if not record.keys.revoke(public_id):
             raise UnknownKey(public_id)
@@ -227,16 +223,6 @@ def _public_id(given: str) -> str:
             "gmn keys list"
         )
     return public_id
-
-
-def _require_record(data_dir: Path) -> None:
-    from service.record.transaction import FILE
-
-    if not (data_dir / FILE).is_file():
-        raise InputProblem(
-            f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
-            "or GMN_DATA_DIR"
-        )
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from service.commands.common import (
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
     from service.record.record import Record
-    from service.record.verify import RecordFound, StoredRecord
+    from service.record.verify import RecordFound
 
 DAMAGE_SHOWN = 5
 DELETIONS = ("delete_crop", "delete_crops")
@@ -58,12 +58,18 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     return contextlib.closing(Record(data_dir))
 
 
-def open_database(data_dir: Path) -> StoredRecord | None:
-    """Open a record for reading, also beside a running service; None if there is none yet."""
+def has_record(data_dir: Path) -> bool:
     from service.record.transaction import FILE
-    from service.record.verify import StoredRecord
 
-    return StoredRecord(data_dir) if (data_dir / FILE).is_file() else None
+    return (data_dir / FILE).is_file()
+
+
+def require_record(data_dir: Path) -> None:
+    if not has_record(data_dir):
+        raise InputProblem(
+            f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
+            "or GMN_DATA_DIR"
+        )
 
 
 def open_audit(data_dir: Path) -> AuditLog:
@@ -105,7 +111,7 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
         whole = f"{path}: {one.lines} lines{since}, all as written, {keyed}; last {one.last_sha256}"
         lines.append(one.problem or whole)
     ok = all(log["whole"] for log in logs)
-    return Shown({"whole": ok, "logs": logs}, "\n".join(lines), ok)
+    return Shown({"whole": ok, "logs": logs}, lines, ok)
 
 
 @store.command("verify")
@@ -136,7 +142,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
         "galleries": [asdict(gallery) for gallery in found.galleries.values()],
         "snapshots": snapshots,
     }
-    return Shown(answer, "\n".join(lines), whole)
+    return Shown(answer, lines, whole)
 
 
 @store.command("recover")
@@ -236,13 +242,12 @@ def backup(
     Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
     """
     from service.record.restoring import remove_oldest, write_backup
+    from service.record.verify import StoredRecord
     from service.settings import read_settings
 
     reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
-    database = open_database(data_dir)
-    if database is None:
-        raise InputProblem(f"{data_dir}: there is no record; name the service's with --data-dir")
-    with contextlib.closing(database), open_audit(data_dir) as audit:
+    require_record(data_dir)
+    with contextlib.closing(StoredRecord(data_dir)) as database, open_audit(data_dir) as audit:
         audit.record("backup", "asked", folder=str(folder))
         written = write_backup(database, folder, reserved)
         audit.record("backup", folder=str(written.path))
@@ -252,7 +257,7 @@ def backup(
     lines = [f"removed {path}" for path in removed]
     lines.append(f"{size:,} bytes, all as written, in {written.path}")
     answer = {"path": str(written.path), "bytes": size, "removed": removed}
-    return Shown(answer, "\n".join(lines))
+    return Shown(answer, lines)
 
 
 @printed
@@ -308,7 +313,7 @@ def restore(
             "again."
         )
     lines.append(f"Serve it with gmn serve --data-dir {data_dir}")
-    return Shown(restored, "\n".join(lines))
+    return Shown(restored, lines)
 
 
 def _require_directory(data_dir: Path) -> None:
