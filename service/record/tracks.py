@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from gmn_client import models
+from model.arrays import unit_rows
 from service.errors import InvalidField
 from service.record.crop_rows import read_by_slot, read_texts, read_vectors
 from service.record.database import RecordPart
@@ -22,7 +23,6 @@ from service.record.vectors import Vector
 
 # Upper bound on the crops from which the cohesion of a track is computed.
 COHESION_CROPS = 64
-SHORTEST = 1e-12
 # Upper bound on the stored crops of a track compared while other writers wait.
 MOST_OF_TRACK = 1_000
 # Assumed quality of a crop whose quality was not measured.
@@ -132,16 +132,9 @@ def cohesion(vectors: NDArray[np.float32]) -> float:
     Args:
         vectors: `(n, d)`, n at least 2, of any length.
     """
-    units = _units(vectors)
-    others = units.sum(axis=0) - units
-    lengths = np.maximum(np.linalg.norm(others, axis=1), SHORTEST)
-    return float(((units * others).sum(axis=1) / lengths).min())
-
-
-def _units(vectors: NDArray[Any]) -> NDArray[Any]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units: NDArray[Any] = vectors / np.maximum(lengths, SHORTEST)
-    return units
+    units = unit_rows(vectors)
+    others = unit_rows(units.sum(axis=0) - units)
+    return float((units * others).sum(axis=1).min())
 
 
 def choose_best(
@@ -161,19 +154,17 @@ def choose_best(
     Raises:
         InvalidField: a track has too many crops.
     """
-    tracks: dict[tuple[str, str | None], list[ArchivedCrop]] = {}
-    for crop in new:
-        if crop.record.track is not None:
-            tracks.setdefault((crop.record.track, crop.record.camera), []).append(crop)
-    for record in known:
-        if record.track is not None:
-            # A repeated track may also be cut to fewer crops.
-            tracks.setdefault((record.track, record.camera), [])
+    # A repeated track may also be cut to fewer crops.
+    records = [*(crop.record for crop in new), *known]
+    tracks = dict.fromkeys(
+        (record.track, record.camera) for record in records if record.track is not None
+    )
     rejected: set[str] = set()
     displaced: list[StoredCrop] = []
-    for place, crops in tracks.items():
-        stored = _read_stored(transaction, gallery_id, *place)
-        candidates = sorted([*stored, *crops], key=_as_sent)
+    for track, camera in tracks:
+        stored = _read_stored(transaction, gallery_id, track, camera)
+        sent = [crop for crop in new if (crop.record.track, crop.record.camera) == (track, camera)]
+        candidates = sorted([*stored, *sent], key=_as_sent)
         best = _best_places(candidates, most)
         rejected.update(
             crop.record.crop_id for position, crop in enumerate(candidates) if position not in best
@@ -192,7 +183,7 @@ def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
 
     The first has the highest quality. Rejected crops do not influence the choice.
     """
-    units = _units(np.stack([crop.vector for crop in crops]).astype(np.float64))
+    units = unit_rows(np.stack([crop.vector for crop in crops])).astype(np.float64)
     qualities = np.array([max(crop.record.quality or 0.0, LEAST_QUALITY) for crop in crops])
     named = np.array([crop.record.identity is not None for crop in crops])
     distances: NDArray[np.float64] = np.full(len(crops), FARTHEST)
