@@ -9,6 +9,7 @@ vectors or cannot catch up is rebuilt beside the searched one.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from service.errors import (
     ServiceStopping,
     UnknownGallery,
 )
-from service.milvus.writing import CollectionWriter, Outdated, is_current
+from service.milvus.writing import CollectionWriter, is_current
 from service.ops.data_directory import hold
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.galleries import IndexState
@@ -64,7 +65,7 @@ class _Indexed:
     """
 
     state: IndexState
-    sweep_at: float | None
+    sweep_at: float
     count_at: float
     work: Work | None = None
     retry_at: float = 0.0
@@ -121,24 +122,20 @@ class Indexer:
             try:
                 with hold(self._lock):
                     self._follow_record()
-            except BlockingIOError:
-                # Another process indexes.
+            except (BlockingIOError, ServiceStopping):
+                # Another process indexes, or this one ends.
                 pass
             except Exception:
                 log.exception("collections in Milvus could not be brought up to date")
             self._closing.wait(CHECK_SECONDS)
 
     def _follow_record(self) -> None:
+        # After a failure another process may have written the collections.
+        self._galleries.clear()
         while not self._closing.is_set():
             heartbeat()
-            try:
-                if not self._turn():
-                    self._wait()
-            except ServiceStopping:
-                return
-            except Exception:
-                log.exception("collections in Milvus could not be brought up to date")
-                self._closing.wait(PAUSE_SECONDS)
+            if not self._turn():
+                self._wait()
 
     def _turn(self) -> bool:
         # Read the version before the changes, so that a later commit leads to another turn.
@@ -200,25 +197,21 @@ class Indexer:
         if gallery is None:
             # A late write by the previous process may bring back a deleted crop, and an older copy
             # of the record may have more or fewer rows than Milvus.
-            sweep_at = now + LATE_SECONDS if state.builds else None
+            sweep_at = now + LATE_SECONDS if state.builds else math.inf
             gallery = _Indexed(state, sweep_at, now + COUNT_SECONDS)
             self._galleries[gallery_id] = gallery
         gallery.state = state
         if state.unfinished or not is_current(state, entry):
             self._begin_build(gallery, "it was requested, is unfinished, or has other vectors")
-        elif gallery.work is None and now >= gallery.retry_at:
-            self._check_rows(gallery, entry)
-
-    def _check_rows(self, gallery: _Indexed, entry: GalleryRecord) -> None:
-        now = time.monotonic()
-        state = gallery.state
-        if state.lacks_rows or (gallery.sweep_at and now >= gallery.sweep_at):
-            gallery.sweep_at = None
-            gallery.work = self._builder.submit(self._compare, entry.gallery_id)
+        elif gallery.work is not None or now < gallery.retry_at:
+            return
+        elif state.lacks_rows or now >= gallery.sweep_at:
+            gallery.sweep_at = math.inf
+            gallery.work = self._builder.submit(self._compare, gallery_id)
         elif now >= gallery.count_at and state.version == entry.version:
             gallery.count_at = now + COUNT_SECONDS
             if self.writer.server.count(state.collection, state.timestamp) < entry.crops:
-                gallery.state = self._states.change(entry.gallery_id, lacks_rows=True)
+                gallery.state = self._states.change(gallery_id, lacks_rows=True)
 
     def _clean_collections(self) -> None:
         # Read the record last: it names a collection before that is created.
@@ -244,7 +237,7 @@ class Indexer:
             return self._finish(gallery, gallery.work)
         try:
             state = self._apply_changes(gallery.state)
-        except (Outdated, ChangesLost) as why:
+        except ChangesLost as why:
             self._begin_build(gallery, str(why))
             return False
         if state is gallery.state:
@@ -258,7 +251,7 @@ class Indexer:
         if not changes:
             return state
         if not state.collection:
-            raise Outdated("it has no collection yet")
+            raise ChangesLost("it has no collection yet")
         self.writer.write(state, _slots_of(changes), self._require_open)
         return _after(state, changes)
 
@@ -291,7 +284,7 @@ class Indexer:
         newest = self._reader.feeds().get(state.gallery_id)
         entry = self._record.galleries.get(state.gallery_id)
         if entry is None or newest is None:
-            raise Outdated("it was deleted")
+            raise ChangesLost("it was deleted")
         built = replace(
             state,
             collection=state.building,
@@ -337,7 +330,7 @@ class Indexer:
         except BaseException as error:
             # The next check restarts unfinished work.
             gallery.sweep_at = self._check_at = time.monotonic() + PAUSE_SECONDS
-            if not isinstance(error, Outdated | ChangesLost):
+            if not isinstance(error, ChangesLost):
                 raise
             log.info("the index of gallery %d starts over: %s", gallery.state.gallery_id, error)
             return False

@@ -14,6 +14,7 @@ from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes
 from service.ops.threads import heartbeat
 from service.record.galleries import IndexState
 from service.record.record import Record
+from service.record.transaction import ChangesLost
 from service.record.values import GalleryRecord
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 ROWS_PER_WRITE = 1000
 LAST_ROW = 2**63 - 1
 POLL_SECONDS = 0.1
-
-
-class Outdated(Exception):
-    """The gallery has other vectors or crops than a collection, which must be rebuilt."""
 
 
 def is_current(state: IndexState, entry: GalleryRecord | None) -> bool:
@@ -53,7 +50,7 @@ class CollectionWriter:
             between: called before every write; its errors are raised.
 
         Raises:
-            Outdated: the gallery switched to other vectors; some crops may have been written.
+            ChangesLost: the gallery switched to other vectors; some crops may have been written.
         """
         for first in range(0, len(slots), ROWS_PER_WRITE):
             heartbeat()
@@ -77,7 +74,7 @@ class CollectionWriter:
             False if the gallery never had a crop; nothing was created.
 
         Raises:
-            Outdated: the gallery switched to other vectors in the meantime.
+            ChangesLost: the gallery switched to other vectors in the meantime.
         """
         entry = self.record.galleries.get(state.gallery_id)
         if entry is None or entry.dimension is None:
@@ -109,13 +106,10 @@ class CollectionWriter:
             heartbeat()
             stored_rows = self.server.rows(state.collection, first, end, timestamp)
             in_collection = {row["id"]: row for row in stored_rows}
-            slots = in_collection.keys() | set(range(first, min(end, entry.rows + 1)))
-            crops = self.record.crops.by_row(gallery_id, sorted(slots)).values()
+            rows = sorted(in_collection.keys() | set(range(first, min(end, entry.rows + 1))))
+            crops = self.record.crops.by_row(gallery_id, rows).values()
             in_record = {crop.row_id: self.codes.label(crop) for crop in crops}
-            rows = in_collection.keys() | in_record.keys()
-            differing_rows += (
-                row for row in sorted(rows) if in_collection.get(row) != in_record.get(row)
-            )
+            differing_rows += (row for row in rows if in_collection.get(row) != in_record.get(row))
         return differing_rows
 
     def compact(self, gallery_id: int, version: int, seconds: float) -> bool:
@@ -142,4 +136,4 @@ class CollectionWriter:
 
     def _require(self, state: IndexState) -> None:
         if not is_current(state, self.record.galleries.get(state.gallery_id)):
-            raise Outdated("the gallery has other vectors now")
+            raise ChangesLost("the gallery has other vectors now")

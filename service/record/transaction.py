@@ -96,7 +96,10 @@ class Change:
 
 
 class ChangesLost(ServiceError):
-    """Changes that a follower has not seen were dropped: it must read everything again."""
+    """Changes that a follower has not seen were dropped, or it has other vectors.
+
+    It must read everything again.
+    """
 
     code = "record_unavailable"
 

@@ -43,6 +43,22 @@ def test_a_gallery_whose_writes_fail_stops_no_other_and_is_caught_up_later(one, 
     eventually(lambda: not one.indexer.why_down)
 
 
+def test_an_error_of_the_record_is_logged_once_and_survived(one, caplog):
+    gallery, rows = one.indexed(1)
+    database = one.record.database
+    data_version = database.data_version
+
+    def fail_once():
+        database.data_version = data_version
+        raise OSError("it cannot be read")
+
+    database.data_version = fail_once
+    eventually(lambda: "it cannot be read" in caplog.text)
+    rows += one.indexed(2)[1]
+    assert sorted(one.found(gallery, drawn(1))) == rows
+    assert caplog.text.count("could not be brought up to date") == 1
+
+
 def test_rows_that_milvus_has_lost_are_counted_refused_and_written_anew(one, monkeypatch):
     monkeypatch.setattr(indexer, "COUNT_SECONDS", 0.1)
     gallery, rows = one.indexed(*range(20), name="counted")
