@@ -218,9 +218,12 @@ class GalleryRegistry:
         Raises:
             DamagedRecord: rows of crops are missing.
         """
-        if gallery_id != ALL_GALLERIES:
-            gallery = self._loaded(gallery_id)
-            self.device.change(partial(self._switch, gallery_id, gallery)).result()
+        if gallery_id == ALL_GALLERIES:
+            # Alerts may be among the changes that could not be read.
+            self.on_alerts()
+            return
+        gallery = self._loaded(gallery_id)
+        self.device.change(partial(self._switch, gallery_id, gallery)).result()
 
     def _loaded(self, gallery_id: int) -> Gallery | None:
         """Read a gallery with its calibration; it may contain writes later than its version."""

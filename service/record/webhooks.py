@@ -14,7 +14,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values, settings_of
+from service.record.transaction import AMONG, Transaction, all_of, as_values, settings_of
 from service.record.values import new_crop_id
 
 # Upper bound on the webhooks of one gallery, and on those of all galleries.
@@ -42,12 +42,12 @@ class Webhooks(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int | None,
-        url: str,
-        secret: str,
-        note: str,
-        key_id: str,
+        fields: Mapping[str, str],
     ) -> StoredWebhook:
         """Store a new webhook.
+
+        Args:
+            fields: `url`, `secret`, `note` and `key_id`.
 
         Raises:
             UnknownGallery: its gallery was deleted.
@@ -63,21 +63,20 @@ class Webhooks(RecordPart):
             )
         webhook_id = new_crop_id()
         values = {
+            **fields,
             "webhook_id": webhook_id,
             "gallery_id": gallery_id,
-            "url": url,
-            "secret": secret,
             "enabled": True,
-            "note": note,
-            "key_id": key_id,
             "dropped": 0,
             "created_at": now_micros(),
         }
         transaction.insert("webhooks", values)
-        return _read(transaction)[webhook_id]
+        return self.all()[webhook_id]
 
     def all(self) -> dict[str, StoredWebhook]:
-        return _read(self._reader)
+        clauses = "LEFT JOIN galleries USING (gallery_id) ORDER BY webhooks.created_at, webhook_id"
+        rows = self._reader.rows("webhooks", clauses, (), OF_WEBHOOKS)
+        return {row["webhook_id"]: StoredWebhook.model_validate(as_values(row)) for row in rows}
 
     @transactional
     def change(
@@ -88,7 +87,7 @@ class Webhooks(RecordPart):
         # The former address and secret have to leave SQLite's log, too.
         transaction.removes = True
         transaction.note("alerts")
-        return _read(transaction).get(webhook_id)
+        return self.all().get(webhook_id)
 
     @transactional
     def delete(self, transaction: Transaction, webhook_id: str) -> bool:
@@ -124,12 +123,11 @@ class Webhooks(RecordPart):
         )
         with self._database.read() as reader:
             due = []
-            for webhook in _read(reader).values():
-                if not webhook.enabled:
-                    continue
-                free = at_once - busy[webhook.webhook_id]
-                values = [webhook.webhook_id, now, list(under_way), free]
-                due += [(webhook, delivery) for delivery in _deliveries(reader, ready, values)]
+            for webhook in self.all().values():
+                if webhook.enabled:
+                    free = at_once - busy[webhook.webhook_id]
+                    values = [webhook.webhook_id, now, list(under_way), free]
+                    due += [(webhook, delivery) for delivery in self._select(ready, values)]
             next_at = reader.value(later, (now,))
         return due, None if next_at is None else as_moment(next_at)
 
@@ -138,26 +136,17 @@ class Webhooks(RecordPart):
         self,
         transaction: Transaction,
         delivery_id: str,
-        state: DeliveryState,
-        sent_to: str | None,
-        status: int | None,
-        error: str | None,
-        next_at: datetime | None = None,
+        outcome: Mapping[str, Any],
     ) -> None:
-        """Store the outcome of an attempt.
-
-        Args:
-            sent_to: the address, if anything may have been sent.
-            next_at: time of the next attempt of a waiting delivery.
-        """
+        """Count an attempt and store its outcome, given by the names of its columns."""
         transaction.change(
-            "UPDATE deliveries SET state = ?, attempts = attempts + 1, status = ?, error = ?, "
-            "sent_to = coalesce(?, sent_to), next_at = coalesce(?, next_at) WHERE delivery_id = ?",
-            (state, status, error, sent_to, next_at, delivery_id),
+            f"UPDATE deliveries SET attempts = attempts + 1, {settings_of(outcome)} "
+            "WHERE delivery_id = :delivery_id",
+            {**outcome, "delivery_id": delivery_id},
         )
 
     def delivery(self, delivery_id: str) -> Delivery | None:
-        return _delivery(self._reader, delivery_id)
+        return next(iter(self._select("delivery_id = ?", [delivery_id])), None)
 
     def deliveries(
         self,
@@ -175,7 +164,7 @@ class Webhooks(RecordPart):
         }
         asked, values = all_of(conditions)
         condition = f"{asked} ORDER BY delivery_id DESC LIMIT ?"
-        return _deliveries(self._reader, condition, [*values, limit])
+        return self._select(condition, [*values, limit])
 
     @transactional
     def retry(self, transaction: Transaction, delivery_id: str) -> Delivery | None:
@@ -186,30 +175,19 @@ class Webhooks(RecordPart):
             (now_micros(), delivery_id),
         )
         transaction.note("alerts")
-        return _delivery(transaction, delivery_id)
+        return self.delivery(delivery_id)
 
     def count_by_state(self) -> dict[DeliveryState, int]:
         counted = self._reader.tuples("SELECT state, count(*) FROM deliveries GROUP BY state")
         return dict(counted)
 
-
-def _read(reader: Reader) -> dict[str, StoredWebhook]:
-    clauses = "LEFT JOIN galleries USING (gallery_id) ORDER BY webhooks.created_at, webhook_id"
-    rows = reader.rows("webhooks", clauses, (), OF_WEBHOOKS)
-    return {row["webhook_id"]: StoredWebhook.model_validate(as_values(row)) for row in rows}
-
-
-def _delivery(reader: Reader, delivery_id: str) -> Delivery | None:
-    return next(iter(_deliveries(reader, "delivery_id = ?", [delivery_id])), None)
-
-
-def _deliveries(reader: Reader, condition: str, values: list[Any]) -> list[Delivery]:
-    # The order of the tables is fixed, so that a page is read along an index of `deliveries`.
-    clauses = f"CROSS JOIN alerts USING (number) WHERE {condition}"
-    deliveries = []
-    for row in reader.rows("deliveries", clauses, values, ", alert_id"):
-        delivery = as_values(row)
-        if row["state"] != "waiting":
-            delivery["next_at"] = None
-        deliveries.append(Delivery.model_validate(delivery))
-    return deliveries
+    def _select(self, condition: str, values: list[Any]) -> list[Delivery]:
+        # The order of the tables is fixed, so that a page is read along an index of `deliveries`.
+        clauses = f"CROSS JOIN alerts USING (number) WHERE {condition}"
+        deliveries = []
+        for row in self._reader.rows("deliveries", clauses, values, ", alert_id"):
+            delivery = as_values(row)
+            if row["state"] != "waiting":
+                delivery["next_at"] = None
+            deliveries.append(Delivery.model_validate(delivery))
+        return deliveries

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+from pydantic_core import to_json
 
-from gmn_client.models import Alert, Delivery, DeliveryState
+from gmn_client.models import Alert, Delivery
 from service.errors import ServiceError
 from service.ops.critical_sections import repeat_alone
 from service.ops.failpoints import failpoint
@@ -36,48 +36,43 @@ async def send_deliveries(runtime: Runtime) -> None:
     lock = runtime.settings.data_dir / "webhooks.lock"
     wake = asyncio.get_running_loop().call_soon_threadsafe
     runtime.galleries.on_alerts = lambda: wake(runtime.watches.announce)
-
-    async def send() -> None:
-        async with asyncio.TaskGroup() as attempts:
-            await _send_all(runtime, attempts)
-
-    await repeat_alone(lock, TAKE_OVER_SECONDS, send)
+    await repeat_alone(lock, TAKE_OVER_SECONDS, lambda: _send_all(runtime))
 
 
-async def _send_all(runtime: Runtime, attempts: asyncio.TaskGroup) -> None:
+async def _send_all(runtime: Runtime) -> None:
     # Deliveries that are being attempted, with their webhooks.
     under_way: dict[str, str] = {}
     find_due = runtime.record.webhooks.due
-    while True:
-        # Take the event before reading the record, so that no change in between is missed.
-        changed = runtime.watches.changed
-        now = datetime.now(UTC)
-        pause: float | None = AFTER_FAILURE_SECONDS
-        try:
-            due, later = await runtime.galleries.read(find_due, now, dict(under_way), AT_ONCE)
-            for webhook, delivery in due:
-                under_way[delivery.delivery_id] = webhook.webhook_id
-                attempts.create_task(_attempt(runtime, webhook, delivery, under_way))
-            pause = (later - now).total_seconds() if later else None
-        except Exception as error:
-            why = error.detail if isinstance(error, ServiceError) else repr(error)
-            log.warning("deliveries to webhooks wait: %s", why)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), pause)
+    async with asyncio.TaskGroup() as attempts:
+        while True:
+            # Take the event before reading the record, so that no change in between is missed.
+            changed = runtime.watches.changed
+            now = datetime.now(UTC)
+            pause: float | None = AFTER_FAILURE_SECONDS
+            try:
+                due, later = await runtime.galleries.read(find_due, now, dict(under_way), AT_ONCE)
+                for webhook, delivery in due:
+                    under_way[delivery.delivery_id] = webhook.webhook_id
+                    attempts.create_task(_attempt(runtime, webhook, delivery, under_way))
+                pause = (later - now).total_seconds() if later else None
+            except Exception as error:
+                why = error.detail if isinstance(error, ServiceError) else repr(error)
+                log.warning("deliveries to webhooks wait: %s", why)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), pause)
 
 
 async def _attempt(
     runtime: Runtime, webhook: StoredWebhook, delivery: Delivery, under_way: dict[str, str]
 ) -> None:
+    # Each webhook has its turn when names are looked up.
+    CALLER.set(webhook.webhook_id)
     try:
         alert = await runtime.galleries.read(runtime.record.watches.alert, delivery.alert_id)
         # The alert and its delivery are gone if the person was just forgotten.
         if alert is not None:
             body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
-            # Each webhook has its turn when names are looked up.
-            turn = CALLER.set(webhook.webhook_id)
             outcome = await runtime.sender.send(webhook, delivery.delivery_id, body)
-            CALLER.reset(turn)
             failpoint("webhook.sent")
             await _settle(runtime, webhook, delivery, outcome)
     except Exception:
@@ -92,36 +87,27 @@ async def _attempt(
 async def _settle(
     runtime: Runtime, webhook: StoredWebhook, delivery: Delivery, outcome: Outcome
 ) -> None:
-    state: DeliveryState = "waiting"
-    next_at = None
-    if outcome.delivered:
-        state = "done"
-    elif outcome.status == 410 or delivery.attempts >= len(PAUSES):
-        state = "dead"
-    else:
-        pause = PAUSES[delivery.attempts] * random.uniform(1.0 - JITTER, 1.0 + JITTER)
-        seconds = max(pause, outcome.retry_after_s)
-        next_at = datetime.now(UTC) + timedelta(seconds=seconds)
-    if state == "dead":
-        log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
     records = runtime.record.webhooks
     write = runtime.galleries.write
     if outcome.status == 410:
         gone = {"enabled": False, "why": "it answered 410: it is gone"}
         await write(records.change, webhook.webhook_id, gone)
         await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
-    url = httpx.URL(webhook.url)
-    # The path of the URL may contain a secret.
-    sent_to = f"{url.scheme}://{url.netloc.decode()}" if outcome.sent else None
-    await write(
-        records.settle,
-        delivery.delivery_id,
-        state,
-        sent_to,
-        outcome.status,
-        outcome.error,
-        next_at,
-    )
+    settled: dict[str, Any] = {"status": outcome.status, "error": outcome.error}
+    if outcome.sent:
+        # The path of the URL may contain a secret.
+        url = httpx.URL(webhook.url)
+        settled["sent_to"] = f"{url.scheme}://{url.netloc.decode()}"
+    if outcome.delivered:
+        settled["state"] = "done"
+    elif outcome.status == 410 or delivery.attempts >= len(PAUSES):
+        settled["state"] = "dead"
+        log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
+    else:
+        pause = PAUSES[delivery.attempts] * random.uniform(1.0 - JITTER, 1.0 + JITTER)
+        seconds = max(pause, outcome.retry_after_s)
+        settled["next_at"] = datetime.now(UTC) + timedelta(seconds=seconds)
+    await write(records.settle, delivery.delivery_id, settled)
 
 
 async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
@@ -129,17 +115,14 @@ async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
     return await runtime.sender.send(webhook, new_crop_id(), body)
 
 
-def _message(kind: str, moment: datetime, data: dict[str, Any]) -> bytes:
-    sent_at = moment.isoformat().replace("+00:00", "Z")
-    message = {"type": kind, "timestamp": sent_at, "data": data}
-    return json.dumps(message).encode()
+def _message(kind: str, moment: datetime, data: object) -> bytes:
+    return to_json({"type": kind, "timestamp": moment, "data": data})
 
 
-def _signed(runtime: Runtime, alert: Alert) -> dict[str, Any]:
-    answered = alert.model_dump(mode="json")
-    if alert.image_url:
-        until = datetime.now(UTC) + SIGNED_FOR
-        signature = runtime.watches.sign(until, "picture", alert.alert_id)
-        path = f"/v1/alerts/{alert.alert_id}/signed-image"
-        answered["image_url"] = f"{path}?signature={signature}"
-    return answered
+def _signed(runtime: Runtime, alert: Alert) -> Alert:
+    if alert.image_url is None:
+        return alert
+    until = datetime.now(UTC) + SIGNED_FOR
+    signature = runtime.watches.sign(until, "picture", alert.alert_id)
+    address = f"/v1/alerts/{alert.alert_id}/signed-image?signature={signature}"
+    return alert.model_copy(update={"image_url": address})

@@ -63,14 +63,13 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
     runtime = call.runtime
     gallery_id = await call.gallery_id(form.gallery)
     await runtime.sender.require_usable(form.url, call.caller.gallery is None)
-    webhook = await runtime.galleries.write(
-        runtime.record.webhooks.create,
-        gallery_id,
-        form.url,
-        new_secret(),
-        form.note,
-        call.caller.key_id,
-    )
+    fields = {
+        "url": form.url,
+        "secret": new_secret(),
+        "note": form.note,
+        "key_id": call.caller.key_id,
+    }
+    webhook = await runtime.galleries.write(runtime.record.webhooks.create, gallery_id, fields)
     await _done(call, "create_webhook", webhook)
     return webhook
 
