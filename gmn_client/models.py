@@ -1070,9 +1070,9 @@ class Watch(WireModel):
 
     `settings` is null if it was never armed. `why` says why it was disarmed, or why an armed list
     is not compared with sightings. `promised` is the forecast at the time of arming, `forecast` the
-    current one. `alerts` counts the visits since `armed_at`, over `days`; `false_alarms` estimates
-    the false ones per day from the share of reviewed alerts that were rejected, and is null before
-    a review.
+    current one. `alerts` counts the visits since `armed_at`, over `days`, at most `retention_days`;
+    `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
+    rejected, and is null before a review.
     """
 
     gallery: str

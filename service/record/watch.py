@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
-from service.record.galleries import require_entry
+from service.record.galleries import read_entry, require_entry
 from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import Reader, Transaction, all_of, as_values
 from service.record.values import Picture, new_crop_id
@@ -113,7 +113,7 @@ class Watches(RecordPart):
         settings: WatchSettings,
         forecast: Forecast,
         key_id: str,
-    ) -> ArmedList:
+    ) -> None:
         """Arm a list, or replace the settings of an armed one.
 
         Raises:
@@ -142,21 +142,29 @@ class Watches(RecordPart):
             "key_id": key_id,
         }
         transaction.insert("watches", armed, instead=True)
-        (watch,) = _read_lists(transaction, "gallery_id = ?", (gallery_id,))
-        return watch
 
     @transactional
     def disarm(
-        self, transaction: Transaction, gallery_id: int, why: str, alert: bool = False
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        why: str,
+        armed_at: datetime | None = None,
     ) -> NotedVisit | None:
-        """Disarm a list; with `alert`, write an alert that says why.
+        """Disarm a list.
+
+        Args:
+            armed_at: leave a list alone that was armed later, and write an alert that says why.
 
         Returns:
             The alert; None if none was written, also because the list was not armed.
         """
-        disarmed = f"UPDATE watches SET disarmed_at = ?, why = ? WHERE gallery_id = ? AND {ARMED}"
-        now = now_micros()
-        if not transaction.change(disarmed, (now, why, gallery_id)) or not alert:
+        disarmed = (
+            "UPDATE watches SET disarmed_at = ?, why = ? "
+            f"WHERE gallery_id = ? AND {ARMED} AND armed_at = coalesce(?, armed_at)"
+        )
+        values = (now_micros(), why, gallery_id, armed_at)
+        if not transaction.change(disarmed, values) or armed_at is None:
             return None
         return _write(transaction, gallery_id, _about_list("disarmed", why))
 
@@ -173,7 +181,7 @@ class Watches(RecordPart):
         return _write(transaction, gallery_id, _about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
-        """Return a list and the counts of its alerts; None if it never was armed."""
+        """Return a list and the counts of its kept alerts; None if it never was armed."""
         counted = (
             "SELECT count(*) AS alerts, count(*) FILTER (WHERE state = 'confirmed') AS confirmed, "
             "count(*) FILTER (WHERE state = 'rejected') AS rejected FROM alerts "
@@ -181,10 +189,13 @@ class Watches(RecordPart):
         )
         with self._database.read() as reader:
             for watch in _read_lists(reader, "gallery_id = ?", (gallery_id,)):
-                values = (gallery_id, watch.armed_at)
-                counts = reader.execute(counted, values)[0]
+                now = datetime.now(UTC)
+                # Alerts before this time are removed.
+                kept_since = now - timedelta(days=watch.settings.retention_days)
+                since = max(watch.armed_at, kept_since)
+                (counts,) = reader.execute(counted, (gallery_id, since))
                 alerts, confirmed, rejected = counts
-                days = ((watch.disarmed_at or datetime.now(UTC)) - watch.armed_at) / timedelta(1)
+                days = max(0.0, ((watch.disarmed_at or now) - since) / timedelta(days=1))
                 reviewed = confirmed + rejected
                 false_alarms = alerts / days * rejected / reviewed if reviewed else None
                 changes = {**counts, "days": days, "false_alarms": false_alarms}
@@ -200,11 +211,14 @@ class Watches(RecordPart):
     ) -> None:
         """Add counts to the histogram of a list's traffic, and drop counts of another subject.
 
+        Counts of a deleted gallery are ignored.
+
         Args:
             subject: identifies comparable traffic.
             counts: one per bin.
         """
-        require_entry(transaction, gallery_id)
+        if read_entry(transaction, gallery_id) is None:
+            return
         row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
@@ -247,7 +261,8 @@ class Watches(RecordPart):
             picture: of the best crop, if it is new.
 
         Returns:
-            None if the list is disarmed, or its nearest crop was deleted or has no name any more.
+            None if the list is disarmed or deleted, or its nearest crop was deleted or has no name
+            any more.
         """
         watch = _armed(transaction, gallery_id)
         asked = "SELECT crop_id, person_id FROM crops WHERE gallery_id = ? AND slot = ?"
@@ -309,7 +324,7 @@ class Watches(RecordPart):
         return _read(self._reader, condition, [*values, limit])
 
     def alert(self, alert_id: str) -> Alert | None:
-        return _read_alert(self._reader, alert_id)
+        return next(iter(_read(self._reader, "alert_id = ?", (alert_id,))), None)
 
     def picture(self, alert_id: str) -> Picture | None:
         of_alert = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
@@ -326,7 +341,7 @@ class Watches(RecordPart):
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, *reviewed, alert_id),
         )
-        return _read_alert(transaction, alert_id)
+        return self.alert(alert_id)
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
@@ -345,9 +360,8 @@ class Watches(RecordPart):
 def stop_watching(transaction: Transaction) -> None:
     """Disarm every list and give up waiting deliveries, after a restore of the record."""
     why = "the record was restored"
-    now = now_micros()
     disarmed = f"UPDATE watches SET disarmed_at = ?, why = ? WHERE {ARMED}"
-    transaction.change(disarmed, (now, why))
+    transaction.change(disarmed, (now_micros(), why))
     given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
     transaction.change(given_up, (why,))
 
@@ -370,7 +384,6 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
 
 
 def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
-    require_entry(reader, gallery_id)
     watches = _read_lists(reader, f"gallery_id = ? AND {ARMED}", (gallery_id,))
     now = datetime.now(UTC)
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
@@ -457,10 +470,6 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:
         values | {"now": now_micros()},
     )
     return dropped
-
-
-def _read_alert(reader: Reader, alert_id: str) -> Alert | None:
-    return next(iter(_read(reader, "alert_id = ?", (alert_id,))), None)
 
 
 def _read(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:

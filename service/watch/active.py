@@ -49,9 +49,8 @@ class ActiveList:
             return True
         start, end = settings.hours.split("-")
         now = f"{moment.astimezone(ZoneInfo(settings.time_zone)):%H:%M}"
-        if start < end:
-            return start <= now < end
-        return now >= start or now < end
+        # Hours such as 22:00-06:00 are those outside 06:00-22:00.
+        return start <= now < end if start < end else not end <= now < start
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class HeldList:
     """An armed list and the state for which it was fitted.
 
     Attributes:
+        state: None if it has to be fitted again.
         active: None if it could not be fitted, as `why` explains.
         due: earliest time of the next fit, by `time.monotonic`.
     """
@@ -74,10 +74,8 @@ class ArmedLists:
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"watch", "sha256")
-        # By `gallery_id`.
+        # By `gallery_id`. Another task may change it during any `await`.
         self.held: dict[int, HeldList] = {}
-        # Held while `held` is updated from the record.
-        self.lock = asyncio.Lock()
         # Set after the first update.
         self.loaded = asyncio.Event()
         # Set at the next change of alerts or deliveries, and then replaced.

@@ -13,7 +13,7 @@ from typing import Any
 from gmn_client.models import WatchSettings
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
-from service.errors import InvalidField, ServiceError
+from service.errors import InvalidField, NeedsReindex, ServiceError
 from service.gallery.gallery import Gallery
 from service.ops.critical_sections import attempt
 from service.ops.failpoints import failpoint
@@ -23,7 +23,7 @@ from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
 from service.watch.active import ActiveList, HeldList
 from service.watch.forecast import make_forecast
-from service.watch.scores import WatchList, pack
+from service.watch.scores import WatchList
 from service.watch.threshold import FEWEST_TRACKS, Traffic, fit_threshold
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,6 @@ SHORTEST_TRAFFIC = timedelta(days=1)
 DOUBLED = 2.0
 # Upper bound on the share of time spent on fits of a gallery that changes constantly.
 FITTING_SHARE = 0.1
-# So few lists in memory of their own cost little time.
-MOST_UNPACKED = 10
 
 
 async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) -> ActiveList:
@@ -97,21 +95,13 @@ def _tracks_per_day(tracks: int, since: datetime) -> float:
     return tracks / (counted_for / timedelta(days=1))
 
 
-async def arm(
-    runtime: Runtime, gallery: Gallery, settings: WatchSettings, fitted: ActiveList, key_id: str
-) -> None:
-    # Other processes follow within seconds.
-    async with runtime.watches.lock:
-        watch = await runtime.galleries.write(
-            runtime.record.watches.arm, gallery.gallery_id, settings, fitted.forecast, key_id
-        )
-        runtime.watches.held[gallery.gallery_id] = HeldList(_state(watch, gallery), fitted)
-
-
-async def disarm(runtime: Runtime, gallery: Gallery, why: str, alert: bool = False) -> None:
-    """Disarm a list; with `alert`, write an alert that says why."""
-    await write_alert(runtime, runtime.record.watches.disarm, gallery.gallery_id, why, alert)
-    runtime.watches.held.pop(gallery.gallery_id, None)
+async def arm(runtime: Runtime, fitted: ActiveList, key_id: str) -> None:
+    gallery_id = fitted.gallery.gallery_id
+    await runtime.galleries.write(
+        runtime.record.watches.arm, gallery_id, fitted.settings, fitted.forecast, key_id
+    )
+    # Without a state it is fitted again soon: crops may have been enrolled since it was fitted.
+    runtime.watches.held[gallery_id] = HeldList(None, fitted)
 
 
 async def write_alert(
@@ -157,18 +147,17 @@ async def keep_lists(runtime: Runtime) -> None:
 
 
 async def _follow_all(runtime: Runtime) -> None:
-    async with runtime.watches.lock:
-        armed = await runtime.galleries.read(runtime.record.watches.armed)
-        held = runtime.watches.held
-        for gallery_id in held.keys() - {watch.gallery_id for watch in armed}:
-            del held[gallery_id]
-        for watch in armed:
-            gallery = runtime.galleries.by_id(watch.gallery_id)
-            if gallery is not None:
-                await attempt(f"fitting list {gallery.name}", _follow(runtime, gallery, watch))
-        lists = [fitted.active.watch_list for fitted in held.values() if fitted.active]
-        if sum(not watch_list.is_packed for watch_list in lists) > MOST_UNPACKED:
-            await runtime.pools.watch.run(pack, lists)
+    held = runtime.watches.held
+    # A list that is armed during the read stays, although the read may not show it.
+    ended = set(held)
+    armed = await runtime.galleries.read(runtime.record.watches.armed)
+    ended.difference_update(watch.gallery_id for watch in armed)
+    for gallery_id in ended:
+        del held[gallery_id]
+    for watch in armed:
+        gallery = runtime.galleries.by_id(watch.gallery_id)
+        if gallery is not None:
+            await attempt(f"fitting list {gallery.name}", _follow(runtime, gallery, watch))
     runtime.watches.loaded.set()
 
 
@@ -179,10 +168,12 @@ async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
     elif watch.outdated:
         ended = "its vectors were made anew or restored; look at its forecast and arm it again"
     if ended:
-        await disarm(runtime, gallery, ended, alert=True)
+        disarm = runtime.record.watches.disarm
+        await write_alert(runtime, disarm, watch.gallery_id, ended, watch.armed_at)
         return
     state = _state(watch, gallery)
-    before = runtime.watches.held.get(watch.gallery_id)
+    held = runtime.watches.held
+    before = held.get(watch.gallery_id)
     if before and (before.state == state or time.monotonic() < before.due):
         return
     began = time.monotonic()
@@ -195,18 +186,22 @@ async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
             warning = (
                 f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
             )
-    except InvalidField as error:
+    except (InvalidField, NeedsReindex) as error:
         reason = error.detail
         warning = f"nothing is compared with it: {reason}"
+    if held.get(watch.gallery_id) is not before:
+        # It was disarmed, or armed again, during the fit.
+        return
     now = time.monotonic()
     due = now + (now - began) / FITTING_SHARE
-    runtime.watches.held[watch.gallery_id] = HeldList(state, active, reason, due)
+    held[watch.gallery_id] = HeldList(state, active, reason, due)
     if warning:
         await write_alert(runtime, runtime.record.watches.warn, watch.gallery_id, warning)
 
 
 def _state(watch: ArmedList, gallery: Gallery) -> object:
     """Return the state on which the threshold of a list depends, traffic by order of magnitude."""
-    grown = math.log(max(1.0, watch.tracks / FEWEST_TRACKS), GROWTH)
-    has_traffic = watch.tracks >= FEWEST_TRACKS
-    return watch.armed_at, gallery.version, gallery.embedder, has_traffic, int(grown)
+    # Less traffic than `FEWEST_TRACKS` is not used.
+    tracks = max(watch.tracks, FEWEST_TRACKS - 1)
+    growth = math.floor(math.log(tracks / FEWEST_TRACKS, GROWTH))
+    return watch.armed_at, gallery.version, growth

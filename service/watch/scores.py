@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -18,8 +18,6 @@ from model.problems import InputProblem
 
 # Each step holds a few arrays of this many scores.
 SCORES_PER_STEP = 2**22
-# NumPy asks for large pages of memory for arrays of this size or more.
-LARGE_BYTES = 2**22
 Vectors = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
@@ -68,7 +66,6 @@ class WatchList:
         units: their vectors at unit length, `(n, d)`.
         size: number of people.
         has_level: scores are heights above the level of a search; plain cosines if not.
-        is_packed: the vectors lie in large pages of memory; see `pack`.
     """
 
     def __init__(self, vectors: Vectors, people: Integers, cameras: Integers) -> None:
@@ -77,7 +74,6 @@ class WatchList:
         self.people = people
         self.cameras = cameras
         self.units = unit_rows(vectors)
-        self.is_packed = self.units.nbytes >= LARGE_BYTES
         self._starts = np.flatnonzero(np.diff(self.people, prepend=-1))
         self.size = len(self._starts)
         self.has_level = self.size >= RANKS
@@ -134,14 +130,3 @@ def _leaders(best: NDArray[np.float32]) -> Array:
     leaders = np.full((len(best), RANKS), -np.inf)
     leaders[:, :count] = -np.sort(-top, axis=1)
     return leaders
-
-
-def pack(watch_lists: Sequence[WatchList]) -> None:
-    """Move the vectors of small lists into one array, whose large pages are read faster."""
-    small = [watch_list for watch_list in watch_lists if watch_list.units.nbytes < LARGE_BYTES]
-    ends = np.cumsum([watch_list.units.size for watch_list in small])
-    packed = np.concatenate([watch_list.units.ravel() for watch_list in small])
-    parts = np.split(packed, ends)
-    for watch_list, part in zip(small, parts[:-1], strict=True):
-        watch_list.units = part.reshape(watch_list.units.shape)
-        watch_list.is_packed = True

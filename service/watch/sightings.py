@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Collection, Sequence
@@ -18,7 +17,7 @@ from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_COMPARISON
 from service.engine.batcher import Embedded
-from service.errors import RecordUnavailable, StorageFailed, UnknownGallery, refused_image
+from service.errors import refused_image
 from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
@@ -33,7 +32,6 @@ from service.watch.scores import Scores
 from service.watch.threshold import Traffic
 from service.watch.tracks import MOST_LOOKS, QUIET_SECONDS, Match, Track
 
-log = logging.getLogger(__name__)
 # Below this probability an alert would more likely be wrong than right.
 LEAST_PROBABILITY = 0.5
 # Probabilities are the same at every operating point.
@@ -106,21 +104,20 @@ async def sight(
     now = datetime.now(UTC)
     sightings = [_take(runtime, caller, *numbered, now) for numbered in enumerate(images)]
     looks = [sighting for sighting in sightings if sighting.compares]
+    embedded = {enrolled.embedder: enrolled.embedded} if enrolled else {}
     # Embed every crop, so that no answer tells a camera's key of the lists.
-    embedders = {active.embedder for active in lists}
-    if not embedders:
-        embedders = {enrolled.embedder if enrolled else runtime.model.embedder}
+    embedders = {active.embedder for active in lists} or set(embedded) or {runtime.model.embedder}
     crops = sum(len(active.row_ids) for active in lists)
     cost = PER_COMPARISON * len(looks) * crops
     files = [look.image for look in looks if look.image is not None]
-    for embedder in embedders:
+    for embedder in embedders - embedded.keys():
         cost += runtime.models[embedder].pipeline.cost(files)
     accepted: list[_Sighting] = []
     tracks = dict.fromkeys(sighting.track for sighting in sightings)
     try:
         async with runtime.admission.admit(cost):
             for embedder in embedders:
-                await _embed(runtime, embedder, looks, enrolled)
+                await _embed(runtime, embedder, looks, embedded.get(embedder))
             accepted = [look for look in looks if look.problem is None]
             matches = await _compare(runtime, lists, accepted, tracks, arrived, wait)
     finally:
@@ -172,12 +169,18 @@ def _problem_of_time(captured: datetime, now: datetime) -> CropProblem | None:
 
 
 async def _embed(
-    runtime: Runtime, embedder: str, looks: Sequence[_Sighting], enrolled: EmbeddedImages | None
+    runtime: Runtime,
+    embedder: str,
+    looks: Sequence[_Sighting],
+    embedded: Sequence[Embedded] | None,
 ) -> None:
-    """Set the vectors of crops by one embedder, or the problems of refused crops."""
-    embedded: Sequence[Embedded]
-    if enrolled and enrolled.embedder == embedder:
-        embedded = [enrolled.embedded[look.position] for look in looks]
+    """Set the vectors of crops by one embedder, or the problems of refused crops.
+
+    Args:
+        embedded: the images of the request, if they were embedded already.
+    """
+    if embedded is not None:
+        embedded = [embedded[look.position] for look in looks]
     else:
         # A vector that was sent can only be compared with vectors of its own embedder.
         looks = [look for look in looks if look.image is not None]
@@ -204,15 +207,8 @@ async def _compare(
 ) -> dict[Track, list[SightedMatch]]:
     # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
-        compared = []
-        for active in part:
-            taken = [look for look in looks if active.takes(look.track.camera, look.captured)]
-            taken = [look for look in taken if active.embedder in look.vectors]
-            if taken:
-                compared.append((active, taken))
-        scores = await runtime.tracks.threads.run(_score, compared)
-        for (active, taken), scores_of_list in zip(compared, scores, strict=True):
-            _note_scores(runtime, active, taken, scores_of_list)
+        for active, watched, scores in await runtime.tracks.threads.run(_score, part, looks):
+            _note_scores(runtime, active, watched, scores)
     matches: dict[Track, list[SightedMatch]] = {}
     for track in tracks:
         matches[track] = []
@@ -234,12 +230,20 @@ async def _compare(
     return matches
 
 
-def _score(compared: Sequence[tuple[ActiveList, Sequence[_Sighting]]]) -> list[Scores]:
-    scores = []
-    for active, looks in compared:
-        vectors = [look.vectors[active.embedder] for look in looks]
-        scores.append(active.watch_list.score(np.stack(vectors)))
-    return scores
+def _score(
+    lists: Sequence[ActiveList], looks: Sequence[_Sighting]
+) -> list[tuple[ActiveList, list[_Sighting], Scores]]:
+    scored = []
+    for active in lists:
+        watched = [
+            look
+            for look in looks
+            if active.embedder in look.vectors and active.takes(look.track.camera, look.captured)
+        ]
+        if watched:
+            vectors = [look.vectors[active.embedder] for look in watched]
+            scored.append((active, watched, active.watch_list.score(np.stack(vectors))))
+    return scored
 
 
 def _note_scores(
@@ -280,12 +284,12 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     Returns:
         None if the list was disarmed or no longer has the person.
     """
-    crops = track.crops - match.noted
-    match.noted = track.crops
     picture = None
     if match.image is not None and runtime.settings.keep_images != "none":
         content = await runtime.model.pipeline.thumbnail(match.image)
         picture = Picture(content, "image/jpeg")
+    crops = track.crops - match.noted
+    match.noted = track.crops
     seen = {
         "kind": "late" if time.time() - track.last > LATE_SECONDS else "visit",
         "camera": track.camera,
@@ -303,15 +307,15 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     number = match.gallery.gallery_id
     try:
         noted = await write_alert(runtime, note_visit, number, match.row_id, seen, picture)
-    except UnknownGallery:
-        noted = None
-    except (RecordUnavailable, StorageFailed):
+    except BaseException:
+        # If the client has left, the end of the track writes the alert.
         match.noted -= crops
         raise
     match.image = None
     match.noted_at = time.monotonic()
-    if noted is None:
-        track.matches.pop(number, None)
+    # A better match may have taken its place during the write.
+    if noted is None and track.matches.get(number) is match:
+        del track.matches[number]
     return noted
 
 
@@ -340,13 +344,9 @@ async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
 
 async def _store_traffic(runtime: Runtime) -> None:
     traffic = runtime.tracks.traffic
-    add = runtime.record.watches.add_traffic
-    for place in list(traffic):
-        scores = traffic.pop(place)
-        try:
-            await runtime.galleries.write(add, *place, Traffic.of(np.array(scores)).counts)
-        except UnknownGallery:
-            continue
-        except Exception:
-            traffic[place] += scores
-            log.exception("traffic was not stored and stays in memory until the next attempt")
+    while traffic:
+        place, scores = traffic.popitem()
+        counts = Traffic.of(np.array(scores)).counts
+        # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
+        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, counts)
+        await attempt("storing the traffic of a list", store)

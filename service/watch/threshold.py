@@ -20,7 +20,6 @@ from model.gallery_thresholds import (
     GalleryThresholds,
     LeftOutSearches,
     fit_tail,
-    level,
 )
 from model.order_statistics import EXPONENTIAL, FEW_IDENTITIES
 from model.problems import InputProblem
@@ -195,7 +194,7 @@ def _left_out_thresholds(watch_list: WatchList, rates: Array, looks: float) -> A
     usable = np.isfinite(left_out.others).all(axis=1)
     leaders = left_out.others[usable]
     people = left_out.people[usable]
-    heights = leaders[:, 0] - level(leaders)
+    heights = watch_list.rise(leaders)
     order = np.lexsort((-heights, people))
     names, first = np.unique(people[order], return_index=True)
     if len(names) < FEW_IDENTITIES:

@@ -55,7 +55,7 @@ class Track:
     Attributes:
         camera, name: as sent; a crop without a name of its track is a track by itself.
         began, last: times of capture of the first and last crop, in seconds since 1970.
-        heard: time of arrival of the newest crop, by `time.monotonic`.
+        opened, heard: times of arrival of the first and newest crop, by `time.monotonic`.
         crops: number of crops that were sent.
         looks: number of compared crops, and of those in comparison.
         best: best score with each list.
@@ -67,6 +67,7 @@ class Track:
     name: str | None
     began: float
     last: float
+    opened: float = field(default_factory=time.monotonic)
     heard: float = 0.0
     crops: int = 0
     looks: int = 0
@@ -76,7 +77,9 @@ class Track:
 
     def goes_on(self, captured: float) -> bool:
         latest = min(self.last + QUIET_SECONDS, self.began + LONGEST_SECONDS)
-        return self.began - QUIET_SECONDS <= captured <= latest
+        # The clock of a camera may stand still.
+        is_long = time.monotonic() > self.opened + LONGEST_SECONDS
+        return not is_long and self.began - QUIET_SECONDS <= captured <= latest
 
     def cohesion(self, embedder: str) -> float | None:
         """Return the least cosine of a compared crop to the mean of the others.

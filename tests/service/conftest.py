@@ -24,6 +24,7 @@ from gmn_client import Client
 from tests.failpoints import ENVIRONMENT
 from tests.forked import Forked, run_forked
 from tests.outside import bearer, crop_ids, zip_of
+from tests.service.watch_places import Passersby, Receiver, passersby, receiving
 from tests.waiting import eventually
 
 START = (
@@ -337,3 +338,17 @@ def filled(served: Served, gallery: str, drawn_crops: list[Any]) -> str:
     """Return a gallery with every drawn crop."""
     served.fill(gallery, drawn_crops)
     return gallery
+
+
+@pytest.fixture
+def receiver(watching: Served) -> Iterator[Receiver]:
+    """Yield a receiver of alerts; the file's own service has no webhook afterwards."""
+    with receiving(watching) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def people(watching: Served, data_dir: Path) -> Iterator[Passersby]:
+    """Yield another process on the data directory of the file's own service."""
+    with passersby(data_dir) as found:
+        yield found

@@ -33,7 +33,6 @@ from tests.service.watch_places import (
     arm_new,
     create_webhook,
     deliveries,
-    receiving,
 )
 from tests.waiting import eventually
 
@@ -46,12 +45,6 @@ def watching(start, drawn_crops):
     served = start(webhook_private="true")
     arm_new(served, "wanted", drawn_crops)
     return served
-
-
-@pytest.fixture
-def receiver(watching):
-    with receiving(watching) as opened:
-        yield opened
 
 
 def sight(served, *images, headers=None, **fields):
@@ -383,6 +376,44 @@ def test_a_sighting_whose_alert_the_record_does_not_take_is_refused_and_sent_aga
     assert alerts(served) == []
     assert sight(served, images[4], camera="gate", track="2").status_code == 202
     assert [alert["identity"] for alert in alerts(served)] == ["0001"]
+
+
+def test_an_alert_whose_camera_has_left_is_written_when_the_track_ends(
+    start, tmp_path, drawn_crops
+):
+    slow_pictures = (
+        "import asyncio; from service.watch import sightings; sightings.QUIET_SECONDS = 1.0\n"
+        "from service.engine.images import Pipeline\n"
+        "thumbnail = Pipeline.thumbnail\n"
+        "async def draw_slowly(*args):\n"
+        "    await asyncio.sleep(3.0)\n"
+        "    return await thumbnail(*args)\n"
+        "Pipeline.thumbnail = draw_slowly\n"
+    )
+    served = start(tmp_path, program=slow_pictures + START)
+    arm_new(served, "wanted", drawn_crops)
+    served.http.timeout = 2.0
+    with pytest.raises(httpx.ReadTimeout):
+        sight(served, drawn_crops[0].png, camera="gate", track="17")
+    served.http.timeout = 60.0
+    eventually(lambda: alerts(served))
+    (alert,) = alerts(served)
+    assert (alert["identity"], alert["crops"], alert["track"]) == ("0000", 1, "17")
+
+
+def test_an_enrollment_with_watch_pays_for_its_embedding_once(start, tmp_path, images):
+    told = (
+        "import sys; from service.engine.admission import Admission\n"
+        "admit = Admission.admit\n"
+        "def admit_and_tell(self, cost):\n"
+        "    print(f'admitted {cost}', file=sys.stderr, flush=True)\n"
+        "    return admit(self, cost)\n"
+        "Admission.admit = admit_and_tell\n"
+    )
+    served = start(tmp_path, program=told + START)
+    served.enrolled("default", images[0], watch="true")
+    embedding, comparing = re.findall(r"^admitted (\S+)$", served.log.read_text(), re.MULTILINE)
+    assert float(embedding) > 0.0 == float(comparing)
 
 
 RECEIVERS = {"receive_alerts.py": sys.executable, "receive_alerts.mjs": "node"}

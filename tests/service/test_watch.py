@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -13,15 +14,16 @@ import pytest
 from gmn_client import Client
 from service.record.schema import as_micros
 from tests.outside import audit_lines, bearer, refused_fields
+from tests.service.conftest import START
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
     SETTINGS,
     alerts,
     arm,
+    arm_new,
     create_webhook,
     deliveries,
     passersby,
-    receiving,
     settings,
 )
 from tests.waiting import eventually
@@ -35,18 +37,6 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def watching(start, data_dir):
     return start(data_dir, webhook_private="true", housekeeping_seconds="0.2")
-
-
-@pytest.fixture(scope="module")
-def people(watching, data_dir):
-    with passersby(data_dir) as found:
-        yield found
-
-
-@pytest.fixture
-def receiver(watching):
-    with receiving(watching) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -171,6 +161,17 @@ def test_a_list_whose_time_is_over_is_disarmed_with_an_alert(watching, unarmed, 
     assert people.pass_by(unarmed) is None
 
 
+def test_a_list_that_was_armed_again_is_not_disarmed_for_the_time_of_before(
+    watching, wanted, people
+):
+    watches = people.record.watches
+    gallery_id = people.gallery_id(wanted)
+    before = watches.get(gallery_id).armed_at
+    arm(watching, wanted)
+    assert watches.disarm(gallery_id, "its time is over", before) is None
+    assert read_list(watching, wanted)["state"] == "armed"
+
+
 def test_a_restored_gallery_is_disarmed_with_an_alert(watching, wanted):
     watching.restore(wanted, watching.snapshot(wanted))
     eventually(lambda: read_list(watching, wanted)["state"] == "disarmed")
@@ -188,6 +189,53 @@ def test_a_list_without_its_last_person_warns_and_goes_on_with_another(watching,
     watching.enrolled(wanted, images[5], identity="two")
     eventually(lambda: read_list(watching, wanted)["forecast"])
     assert read_list(watching, wanted)["forecast"]["people"] == 1
+
+
+def test_a_list_whose_embedder_is_not_loaded_warns_and_says_why(
+    start, tmp_path, other_artefact, drawn_crops
+):
+    before = start(tmp_path)
+    arm_new(before, "wanted", drawn_crops)
+    assert before.stop() == 0
+    served = start(tmp_path, artefact=other_artefact)
+    eventually(lambda: alerts(served, gallery="wanted"))
+    (alert,) = alerts(served, gallery="wanted")
+    assert (alert["kind"], "filled by the embedder" in alert["detail"]) == ("promise_broken", True)
+    state = read_list(served, "wanted")
+    assert (state["state"], state["forecast"]) == ("armed", None)
+    assert "filled by the embedder" in state["why"]
+
+
+def test_a_crop_enrolled_while_its_list_is_fitted_is_watched_and_other_lists_go_on(
+    start, tmp_path, drawn_crops
+):
+    hold = tmp_path / "hold"
+    held_fits = (
+        "import pathlib, time; from service.watch import lists\n"
+        "fit = lists._fit\n"
+        "def fit_later(*args):\n"
+        f"    while pathlib.Path({str(hold)!r}).exists(): time.sleep(0.02)\n"
+        "    return fit(*args)\n"
+        "lists._fit = fit_later\n"
+    )
+    served = start(tmp_path, program=held_fits + START)
+    first, *_, new = drawn_crops
+    arm_new(served, "others", [first])
+    served.fill(served.create("wanted"), [first])
+    fields = settings()
+    confirm = put(served, "wanted", fields).json()["confirm"]
+    hold.touch()
+    served.fill("others", [new])
+    with ThreadPoolExecutor(1) as thread:
+        arming = thread.submit(put, served, "wanted", {**fields, "confirm": confirm})
+        # Its crops are read by now, and the other list is being fitted again.
+        time.sleep(1.5)
+        served.fill("wanted", [new])
+        path = "/v1/galleries/others/watch"
+        assert served.http.request("DELETE", path, timeout=5.0).json()["state"] == "disarmed"
+        hold.unlink()
+    assert arming.result().json()["state"] == "armed"
+    eventually(lambda: read_list(served, "wanted")["forecast"]["people"] == 2)
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +338,24 @@ def test_a_list_that_raises_more_than_was_forecast_warns_once(watching, wanted, 
         assert watching.http.post(path, data={"decision": "rejected"}).status_code == 200
     (broken,) = alerts(watching, gallery=wanted, kind="promise_broken")
     assert "2 false alarms were rejected" in broken["detail"]
+
+
+def test_the_obtained_rate_is_that_of_the_days_whose_alerts_are_kept(watching, unarmed, people):
+    arm(watching, unarmed, retention_days="2")
+    gallery_id = people.gallery_id(unarmed)
+
+    def arm_long_ago(transaction):
+        then = datetime.now(UTC) - timedelta(days=50)
+        made = "UPDATE watches SET armed_at = ? WHERE gallery_id = ?"
+        transaction.change(made, (then, gallery_id))
+
+    people.record.database.write(arm_long_ago)
+    for camera in ("gate", "yard"):
+        alert_id = people.pass_by(unarmed, camera=camera).alert.alert_id
+    watching.http.post(f"/v1/alerts/{alert_id}/review", data={"decision": "rejected"})
+    state = read_list(watching, unarmed)
+    assert (state["alerts"], state["rejected"]) == (2, 1)
+    assert (state["days"], state["false_alarms"]) == pytest.approx((2.0, 1.0))
 
 
 def test_events_are_replayed_and_come_at_once_from_every_process(watching, wanted, people):

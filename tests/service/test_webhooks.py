@@ -27,8 +27,6 @@ from tests.service.watch_places import (
     arm_new,
     create_webhook,
     deliveries,
-    passersby,
-    receiving,
 )
 from tests.waiting import eventually
 
@@ -43,18 +41,6 @@ def watching(start, data_dir, drawn_crops):
     served = start(data_dir, webhook_private="true")
     arm_new(served, "wanted", drawn_crops)
     return served
-
-
-@pytest.fixture(scope="module")
-def people(watching, data_dir):
-    with passersby(data_dir) as found:
-        yield found
-
-
-@pytest.fixture
-def receiver(watching):
-    with receiving(watching) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from fastapi import Depends, Header, Path, Query, Request, Response
@@ -30,7 +30,7 @@ from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import MAX_NAMES, Id, Moment, Text, split_names
-from service.watch.lists import arm, disarm, fit_list, warn_if_broken
+from service.watch.lists import arm, fit_list, warn_if_broken
 
 list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
 router = guarded_router("/v1/alerts", "alerts")
@@ -126,7 +126,7 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
         )
     await runtime.audited(
         "arm_list",
-        lambda _: arm(runtime, call.gallery, settings, fitted, call.caller.key_id),
+        lambda _: arm(runtime, fitted, call.caller.key_id),
         gallery=call.gallery.name,
         reason=settings.reason,
         budget=settings.budget,
@@ -145,14 +145,13 @@ async def read_watch_list(call: Searcher) -> models.Watch:
 @list_router.delete("")
 async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -> models.Watch:
     """Disarms a list; its alerts are kept for their retention, its people stay enrolled."""
-    runtime = call.runtime
-
-    async def section(_: dict[str, Any]) -> None:
-        async with runtime.watches.lock:
-            reason = form.reason or f"the key {call.caller.key_id} did so"
-            await disarm(runtime, call.gallery, reason)
-
-    await runtime.audited("disarm_list", section, gallery=call.gallery.name, reason=form.reason)
+    why = form.reason or f"the key {call.caller.key_id} did so"
+    await call.runtime.audited(
+        "disarm_list",
+        lambda _: call.write(call.runtime.record.watches.disarm, why),
+        gallery=call.gallery.name,
+        reason=form.reason,
+    )
     return await _read_list(call)
 
 

@@ -52,6 +52,12 @@ def test_a_track_ends_after_a_minute_however_often_it_is_seen(opened):
     assert opened.end(math.inf) == [first, second]
 
 
+def test_a_track_of_a_camera_whose_clock_stands_still_ends_after_a_minute(opened):
+    first = opened.take("key", "gate", "17", BEGIN)
+    first.opened -= LONGEST_SECONDS
+    assert opened.take("key", "gate", "17", BEGIN) is not first
+
+
 def test_a_track_of_which_nothing_is_heard_ends_and_a_crop_without_an_id_is_one_alone(opened):
     tracks = [opened.take("key", "gate", name, BEGIN) for name in ("17", None, None)]
     now = time.monotonic()
