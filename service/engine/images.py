@@ -47,7 +47,8 @@ MOST_ROWS = 256
 FAULTY = 0.1
 # decode_crop has already read the whole file: the first bytes identify the format.
 SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
-THUMBNAIL_HEIGHT = 256
+# Width and height in pixels. An image within its limits may be wider than a JPEG can be.
+THUMBNAIL_SIZE = (1024, 256)
 THUMBNAIL_QUALITY = 90
 
 
@@ -57,7 +58,8 @@ class PicturePolicy:
 
     Attributes:
         keep: `original` stores the received bytes; `thumbnail` stores a JPEG at most 256 pixels
-            high without metadata, or the original if that is smaller; `none` stores nothing.
+            high and 1,024 wide without metadata, or the original if that is smaller; `none` stores
+            nothing.
         max_original_bytes: larger originals are stored as thumbnails.
     """
 
@@ -91,9 +93,7 @@ class PicturePolicy:
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     picture = Image.fromarray(pixels)
-    if picture.height > THUMBNAIL_HEIGHT:
-        width = max(1, round(picture.width * THUMBNAIL_HEIGHT / picture.height))
-        picture = picture.resize((width, THUMBNAIL_HEIGHT), Image.Resampling.LANCZOS)
+    picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS, reducing_gap=None)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
     return file.getvalue()
