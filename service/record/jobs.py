@@ -34,6 +34,15 @@ MOST_IMPORTS = 8
 HIDDEN = "…"
 # Fields of a problem that may name a person.
 NAMING = ("source", "detail")
+# Problems and parameters are JSON, in which quotes of a name are escaped.
+CONTAINED = """instr(problem, trim(json_quote(?), '"'))"""
+NAMED_IN = f"""
+SELECT job_id FROM jobs WHERE gallery_id = ? AND (
+    instr(detail, ?) OR instr(parameters, trim(json_quote(?), '"')) OR EXISTS (
+        SELECT 1 FROM job_problems WHERE job_problems.job_id = jobs.job_id AND {CONTAINED}
+    )
+)
+"""
 
 
 @stored_dataclass(frozen=True)
@@ -168,27 +177,25 @@ class Jobs(RecordPart):
 
         The parameters of unfinished jobs are kept, because the jobs still need them.
         """
-        word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
-        for row in self._reader.rows("jobs", "WHERE gallery_id = ?", (gallery_id,)):
+        # A gallery has any number of jobs, and each that is written costs a commit.
+        for job_id in self._reader.column(NAMED_IN, (gallery_id, name, name, name)):
             after: int | None = -1
             while after is not None:
-                after = self._hide(row["job_id"], after, word)
+                after = self._hide(job_id, after, name)
 
     @transactional
-    def _hide(
-        self, transaction: Transaction, job_id: str, after: int, word: re.Pattern[str]
-    ) -> int | None:
-        """Hide a word in a job and a batch of its problems; return the last position, or None."""
+    def _hide(self, transaction: Transaction, job_id: str, after: int, name: str) -> int | None:
+        """Hide a name in a job and a batch of its problems; return the last position, or None."""
         transaction.removes = True
-        problems = _read_problems(transaction, job_id, after, PROBLEMS_AT_ONCE)
+        word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
+        problems = _read_problems(transaction, job_id, after, PROBLEMS_AT_ONCE, name)
         hidden = [
             problem.model_copy(
-                update={name: word.sub(HIDDEN, getattr(problem, name)) for name in NAMING}
+                update={text: word.sub(HIDDEN, getattr(problem, text)) for text in NAMING}
             )
             for problem in problems
         ]
-        changed = [new for new, old in zip(hidden, problems, strict=True) if new != old]
-        _put_problems(transaction, job_id, changed)
+        _put_problems(transaction, job_id, hidden)
         job = _read(transaction, job_id)
         if job and job.finished:
             parameters = {
@@ -233,9 +240,11 @@ def _put(transaction: Transaction, job: Job) -> None:
     transaction.change(statement, vars(job))
 
 
-def _read_problems(reader: Reader, job_id: str, after: int, limit: int) -> list[JobProblem]:
-    clauses = "WHERE job_id = ? AND number > ? ORDER BY number LIMIT ?"
-    rows = reader.rows("job_problems", clauses, (job_id, after, limit))
+def _read_problems(
+    reader: Reader, job_id: str, after: int, limit: int, text: str = ""
+) -> list[JobProblem]:
+    clauses = f"WHERE job_id = ? AND number > ? AND {CONTAINED} ORDER BY number LIMIT ?"
+    rows = reader.rows("job_problems", clauses, (job_id, after, text, limit))
     return [JobProblem.model_validate_json(row["problem"]) for row in rows]
 
 

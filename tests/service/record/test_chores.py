@@ -9,6 +9,7 @@ import numpy as np
 
 from gmn_client.models import JobProblem
 from service.record.keys import ApiKey
+from service.record.marks import COMMITS
 from service.record.vectors import BLOCK_BYTES
 from tests.service.gallery.new_crops import NOON, OTHER_EMBEDDER, enroll, new_crop, open_record
 from tests.service.gallery.new_jobs import new_job
@@ -33,6 +34,21 @@ def test_a_jobs_problems_are_kept_once_each_and_counted(record, gallery):
     record.jobs.update("import", "running", {}, problems[1:])
     assert record.jobs.get("import").problems == 3
     assert record.jobs.problems("import", 3, 9) == problems[1:]
+
+
+def test_a_forgotten_name_is_hidden_in_jobs_and_those_without_it_are_not_written(record, gallery):
+    name = 'Ann "A" Quirke'
+    for job_id in ("named", "reported"):
+        record.jobs.create(new_job(job_id, gallery))
+    problem = JobProblem(position=1, source=f"{name}/1.png", code="truncated", detail="cut off")
+    record.jobs.update("named", "failed", None, detail=f"{name}: is wrong")
+    record.jobs.update("reported", "done", None, [problem])
+    commits = record.database.marks.read()[COMMITS]
+    record.jobs.forget_name(gallery, "Bob")
+    assert record.database.marks.read()[COMMITS] == commits
+    record.jobs.forget_name(gallery, name)
+    assert record.jobs.get("named").detail == "…: is wrong"
+    assert record.jobs.problems("reported", 0, 9)[0].source == "…/1.png"
 
 
 def test_a_job_of_a_key_that_was_not_served_and_that_did_not_fail_comes_first(record, gallery):
