@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from gmn_client.models import (
+    Case,
     CaseDetail,
     Cases,
     Decision,
@@ -25,7 +26,14 @@ from service.record.crop_rows import read_by_id
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values
+from service.record.transaction import (
+    AMONG,
+    Reader,
+    Transaction,
+    all_of,
+    as_values,
+    settings_of,
+)
 from service.record.values import (
     MOST_CASES,
     MOST_CASES_OF_KEY,
@@ -104,6 +112,10 @@ EXISTS (SELECT 1 FROM shown WHERE shown.query_id = searches.query_id) AND NOT EX
     SELECT 1 FROM shown JOIN crops USING (crop_id)
     WHERE shown.query_id = searches.query_id AND crops.gallery_id = searches.gallery_id
 )
+"""
+# Cases are listed with the number of their searches, whose notes may be megabytes for each case.
+COUNTED = """,
+(SELECT count(*) FROM case_searches WHERE case_searches.case_id = cases.case_id) AS count
 """
 IN_NO_CASE = "query_id NOT IN (SELECT query_id FROM case_searches)"
 IS_DUE = f"(created_at < ? AND {IN_NO_CASE} OR {IS_LOST})"
@@ -337,12 +349,9 @@ class StoredCases(RecordPart):
     def change(
         self, transaction: Transaction, gallery_id: int, case_id: str, fields: Mapping[str, str]
     ) -> CaseDetail:
-        case = _read_case(transaction, gallery_id, case_id)
-        changed = case.model_copy(update=fields)
-        transaction.change(
-            "UPDATE cases SET name = ?, notes = ?, changed_at = ? WHERE case_id = ?",
-            (changed.name, changed.notes, now_micros(), case_id),
-        )
+        values = {**fields, "case_id": case_id, "changed_at": now_micros()}
+        statement = f"UPDATE cases SET {settings_of(values)} WHERE case_id = :case_id"
+        transaction.change(statement, values)
         return _read_case(transaction, gallery_id, case_id)
 
     @transactional
@@ -509,21 +518,19 @@ def _read_case(reader: Reader, gallery_id: int, case_id: str) -> CaseDetail:
     cases = _read_cases(reader, "gallery_id = ? AND case_id = ?", (gallery_id, case_id))
     if not cases:
         raise UnknownCase(require_entry(reader, gallery_id).name, case_id)
-    return cases[0]
+    searches = reader.rows(
+        "case_searches", "WHERE case_id = ? ORDER BY added_at, query_id", (case_id,)
+    )
+    queries = [as_values(search) for search in searches]
+    return CaseDetail.model_validate(dict(cases[0]) | {"queries": queries})
 
 
-def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[CaseDetail]:
+def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[Case]:
     cases = []
-    for row in reader.rows("cases", f"WHERE {wanted}", values):
-        of_case = (row["case_id"],)
-        searches = reader.rows(
-            "case_searches", "WHERE case_id = ? ORDER BY added_at, query_id", of_case
+    for row in reader.rows("cases", f"WHERE {wanted}", values, COUNTED):
+        deletions = reader.rows(
+            "case_deletions", "WHERE case_id = ? ORDER BY day", (row["case_id"],)
         )
-        deletions = reader.rows("case_deletions", "WHERE case_id = ? ORDER BY day", of_case)
-        fields = {
-            "count": len(searches),
-            "queries": [as_values(search) for search in searches],
-            "deleted_searches": {deletion["day"]: deletion["searches"] for deletion in deletions},
-        }
-        cases.append(CaseDetail.model_validate(as_values(row) | fields))
+        days = {deletion["day"]: deletion["searches"] for deletion in deletions}
+        cases.append(Case.model_validate(as_values(row) | {"deleted_searches": days}))
     return cases

@@ -48,6 +48,7 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
             refused,
             served.enroll("default", _heavy(images[0])),
             served.http.post(f"{url}/snapshots"),
+            served.http.post(f"{url}/cases", data={"name": "theft"}),
             served.query("default", images[0]),
         ):
             assert problem(answer) == (507, "storage_failed")

@@ -28,6 +28,7 @@ from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, problems
 from service.http.routes.searches import QueryId
+from service.ops.data_directory import require_free_disk
 from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, Picture
 from service.runtime import GalleryCall
 from service.search.options import Id
@@ -86,6 +87,7 @@ async def create_case(
     call: Searcher, response: Response, form: Sent[NewCaseForm]
 ) -> models.CaseDetail:
     """Creates a case."""
+    require_free_disk(call.runtime.settings)
     most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
     notes = form.changes().get("notes", "")
     case = await call.write(
@@ -153,6 +155,7 @@ async def hold_search(
     form: Sent[CaseSearchForm] = WITHOUT_NOTE,
 ) -> models.CaseDetail:
     """Adds a kept search to a case with a note, or changes the note."""
+    require_free_disk(call.runtime.settings)
     return await _hold(call, case_id, query_id, form.note)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -79,3 +80,17 @@ def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
     shown = record.people.get(gallery, "Ann").kept_searches
     assert time.thread_time() - began < 0.1
     assert shown == len(searches)
+
+
+def test_a_list_of_cases_reads_no_notes_of_their_searches(record, gallery):
+    case_id = record.cases.create(gallery, "n", "", "k1").case_id
+    searches = [new_search() for _ in range(100)]
+    keep(record, gallery, *searches)
+    for search in searches:
+        record.cases.hold(gallery, case_id, search["query_id"], "x" * 4000)
+    tracemalloc.start()
+    (case,) = record.cases.page(gallery, None, 10).results
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (case.count, case.deleted_searches) == (100, {})
+    assert peak < 100_000
