@@ -44,8 +44,8 @@ PAGE = (
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs/assets/"
 PAGE_ASSETS_PATH = "/assets/"
-# As a GET it would run until the job ends without sending anything.
-EVENTS_PATH = re.compile("/v1/jobs/[^/]+/events")
+# As a GET it would run for as long as the stream without sending anything.
+EVENTS_PATH = re.compile("/v1/(jobs/[^/]+|alerts)/events")
 
 
 class RequestContext:

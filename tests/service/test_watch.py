@@ -384,6 +384,17 @@ def test_events_are_replayed_and_come_at_once_from_every_process(watching, wante
         assert datetime.now(UTC) - began < timedelta(seconds=2)
 
 
+def test_a_number_that_no_alert_has_yet_hides_none_of_those_to_come(watching, wanted, people):
+    people.pass_by(wanted)
+    path = "/v1/alerts/events"
+    with watching.http.stream("GET", path, headers={"Last-Event-ID": str(2**40)}) as stream:
+        new = people.pass_by(wanted, camera="yard").alert
+        ids = (line for line in stream.iter_lines() if line.startswith("id: "))
+        assert next(ids) == f"id: {new.number}"
+    # As a GET it would keep the connection for ever.
+    assert watching.http.head(path).status_code == 405
+
+
 def test_forgetting_removes_alerts_pictures_and_deliveries_and_names_who_was_told(
     watching, wanted, people, receiver
 ):

@@ -224,7 +224,10 @@ async def follow_alerts(
     watches = runtime.record.watches
     read = runtime.galleries.read
     gallery_id = await call.gallery_id()
-    start = await read(watches.newest_number) if last_event_id is None else last_event_id
+    start = await read(watches.newest_number)
+    if last_event_id is not None:
+        # A number of another record would hide alerts until this record reaches it.
+        start = min(start, last_event_id)
     runtime.audit.note_view("follow_alerts", after=start)
 
     async def events() -> AsyncIterator[dict[str, str]]:
