@@ -53,6 +53,8 @@ from service.record.watch import NEWEST_ALERT, stop_watching
 NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 PART = f"new{UNFINISHED}"
+# Names of backups being written or removed begin so: other programs have files that end so.
+WRITING = "gmn-backup"
 # Key columns of tables whose rows stay deleted if a later record lacks them, with dependent rows.
 STAYS_GONE = {
     "merges": "merge_id",
@@ -119,7 +121,8 @@ def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
     old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
         # Rename first: if this is interrupted, the next backup deletes the rest.
-        shutil.rmtree(backup.path.rename(backup.path.with_suffix(UNFINISHED)))
+        name = f"{WRITING}.{backup.path.name}{UNFINISHED}"
+        shutil.rmtree(backup.path.rename(folder / name))
     return old
 
 
@@ -137,10 +140,10 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
     try:
         make_folder(folder)
         with hold(folder):
-            for unfinished in folder.glob(f"*{UNFINISHED}"):
+            for unfinished in folder.glob(f"{WRITING}.*{UNFINISHED}"):
                 shutil.rmtree(unfinished)
             _require_room(database, folder, reserved)
-            with unfinished_folder(folder / "backup") as part:
+            with unfinished_folder(folder / WRITING) as part:
                 fill_archive(database, part)
                 _copy_files(database, part)
                 # Two backups of the same second would have the same name.

@@ -77,6 +77,20 @@ def test_old_backups_of_another_record_and_those_from_the_future_are_left_alone(
     assert names(folder) == [of_another.name, written.name, from_the_future.name]
 
 
+def test_what_other_programs_have_not_finished_beside_backups_is_left_alone(
+    start, tmp_path, drawn_crops
+):
+    folder = tmp_path / "backups"
+    others = {folder / "disk.part" / "image", folder / "film.mkv.part"}
+    cut_off = folder / "gmn-backup.1f.part" / "record.sqlite3"
+    for path in (*others, cut_off):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    written = back_up(filled(start, tmp_path / "data", drawn_crops), folder)
+    assert names(folder) == sorted([written.name, "disk.part", "film.mkv.part"])
+    assert all(path.exists() for path in others)
+
+
 def test_a_service_takes_no_other_backup_for_its_own_and_none_from_the_future(
     start, tmp_path, drawn_crops
 ):
