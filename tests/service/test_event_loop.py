@@ -7,11 +7,13 @@ import io
 import threading
 from types import SimpleNamespace
 
+import httpx
 import PIL.Image
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from gmn_client.models import Embedding, Embeddings
+from service.gallery.enroll import LABELS
 from service.http import thumbnails
 from service.http.app import create_app
 from service.http.problems import write_list
@@ -49,6 +51,27 @@ def test_no_dependency_of_a_call_takes_a_thread():
                 run = call if inspect.isfunction(call) else call.__call__
                 is_awaited = inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run)
                 assert is_awaited, (route.path, call)
+
+
+def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setitem(LABELS, "metadata", lambda *_: used.append(threading.current_thread()))
+    settings = Settings(
+        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
+    )
+    fields = {"vector": "[1]", "embedding_fingerprint": "of another", "metadata": "{}"}
+
+    async def enroll(app):
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/v1/galleries/default/crops", data=fields)
+
+    with contextlib.closing(Runtime(settings)) as runtime:
+        app = create_app(settings, runtime)
+        app.state.runtime = runtime
+        assert "gallery 'default' takes those of" in asyncio.run(enroll(app)).json()["detail"]
+    assert len(used) == 1
+    assert used[0] is not threading.main_thread()
 
 
 @pytest.mark.parametrize(("side", "is_large"), [(64, False), (1500, True)])

@@ -94,7 +94,10 @@ async def enroll_crops(
         "boxes" if form.boxes else "images",
         "fewer or smaller ones",
     )
-    images = form.for_images(crops or [None] * len(form.vector))
+    # In a thread: the metadata of many crops take long to parse.
+    images = await runtime.model.pipeline.threads.run(
+        form.for_images, crops or [None] * len(form.vector)
+    )
     if form.keep_best is not None:
         call.caller.require(["delete"])
     if form.watch:
