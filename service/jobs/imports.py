@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +35,7 @@ from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
 VECTORS_PER_BATCH = 256
+LINES_AT_ONCE = 1000
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 4
 NumberedItem = tuple[int, ImportItem]
@@ -142,20 +144,23 @@ async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportCo
         counts["refused"] = counts["done"] = len(left_out)
         counts["total"] = len(left_out) + len(items)
         counts["ignored"] = content.ignored.count
-        problems = _lines("not_unpacked", left_out, 0)
-        problems += _lines("ignored", content.ignored.lines(), counts["total"])
-        await runner.save_job(runtime, job, dict(counts), problems)
+        problems = chain(
+            _lines("not_unpacked", left_out, 0),
+            _lines("ignored", content.ignored.lines(), counts["total"]),
+        )
+        # All lines in one commit would keep other writers waiting.
+        for lines in batches(problems, LINES_AT_ONCE):
+            await runner.save_job(runtime, job, problems=lines)
+        await runner.save_job(runtime, job, dict(counts))
         if content.vectors is None:
             # Until now, only the archive showed which of its files were left out.
             await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     return content
 
 
-def _lines(code: str, files: Sequence[LeftOut], first: int) -> list[JobProblem]:
-    return [
-        JobProblem(position=position, source=file.name, code=code, detail=file.reason)
-        for position, file in enumerate(files, first)
-    ]
+def _lines(code: str, files: Sequence[LeftOut], first: int) -> Iterator[JobProblem]:
+    for position, file in enumerate(files, first):
+        yield JobProblem(position=position, source=file.name, code=code, detail=file.reason)
 
 
 async def _enroll_batch(

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from service.jobs.imports import LINES_AT_ONCE
 from tests.hostile import archives
 from tests.hostile.archives import GOOD, zip_of
 
@@ -75,6 +76,13 @@ def test_good_images_of_a_spoilt_archive_land_and_the_report_names_the_others(en
     assert job["progress"]["landed"] == len(GOOD)
     assert job["progress"]["refused"] == len(report) > 0
     assert all("; " in row["detail"] for row in report)
+
+
+def test_a_report_has_more_lines_than_a_commit_takes(ended):
+    names = [f"../{number}.png" for number in range(2 * LINES_AT_ONCE + 1)]
+    job, rows = ended(zip_of([*((name, b"x") for name in names), *GOOD.items()]))
+    assert [row["source"] for row in rows] == names
+    assert (job["problems"], job["progress"]["landed"]) == (len(names), len(GOOD))
 
 
 def manifest(row):

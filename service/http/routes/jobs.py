@@ -68,14 +68,10 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=1000, description="How many of the newest.")] = 100,
 ) -> Jobs:
     """Lists the jobs of the key's galleries, newest first."""
-    if gallery is not None:
-        call.caller.require_gallery(gallery)
     # Only jobs that the key may see count towards the limit.
     runtime = call.runtime
-    caller = call.caller
-    wanted = gallery or caller.gallery
-    key_id = None if caller.may(*SEE_ALL) else caller.key_id
-    gallery_id = (await runtime.galleries.find(wanted)).gallery_id if wanted else None
+    key_id = None if call.caller.may(*SEE_ALL) else call.caller.key_id
+    gallery_id = await call.gallery_id(gallery)
     found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await runner.load_galleries(runtime, found)
     gallery_of = runtime.galleries.by_id
