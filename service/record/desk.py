@@ -327,8 +327,15 @@ class StoredCases(RecordPart):
             )
         case_id = new_crop_id()
         now = now_micros()
-        case = {"case_id": case_id, "gallery_id": gallery_id, "name": name, "notes": notes}
-        case |= {"created_at": now, "changed_at": now, "key_id": key_id}
+        case = {
+            "case_id": case_id,
+            "gallery_id": gallery_id,
+            "name": name,
+            "notes": notes,
+            "created_at": now,
+            "changed_at": now,
+            "key_id": key_id,
+        }
         transaction.insert("cases", case)
         return _read_case(transaction, gallery_id, case_id)
 
@@ -521,8 +528,9 @@ def _read_case(reader: Reader, gallery_id: int, case_id: str) -> CaseDetail:
     searches = reader.rows(
         "case_searches", "WHERE case_id = ? ORDER BY added_at, query_id", (case_id,)
     )
-    queries = [as_values(search) for search in searches]
-    return CaseDetail.model_validate(dict(cases[0]) | {"queries": queries})
+    return CaseDetail.model_validate(
+        dict(cases[0]) | {"queries": [as_values(search) for search in searches]}
+    )
 
 
 def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[Case]:

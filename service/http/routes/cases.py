@@ -211,11 +211,10 @@ async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     """
     case = await call.read(call.runtime.record.cases.get, case_id)
     await call.done("export_case", case_id=case_id)
-    name = f'attachment; filename="case-{case_id}.zip"'
     return _Export(
         _stream_case(call, case),
         media_type="application/zip",
-        headers={"Content-Disposition": name},
+        headers={"Content-Disposition": f'attachment; filename="case-{case_id}.zip"'},
     )
 
 
