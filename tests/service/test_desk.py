@@ -10,14 +10,11 @@ import zipfile
 from typing import NamedTuple
 from uuid import uuid4
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from demo.reviewed_searches import fetch_reviews, people_of
 from gmn_client import Client, RequestRefused
 from gmn_client.models import OpenedSearch, Review
-from model.crops.frames import png_of
 from model.problems import InputProblem
 from tests.outside import audit_lines, pages
 from tests.service.http.conftest import make_key
@@ -67,13 +64,6 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client, images):
     former = opened.model_dump()
     former["answer"]["scoring"] = "fused"
     assert OpenedSearch.model_validate(former).answer.scoring == "fused"
-
-
-def test_a_kept_picture_is_small_however_wide_the_query(client):
-    wide = np.random.default_rng(0).integers(0, 256, (8, 70_000, 3), np.uint8)
-    answer = kept(client, png_of(wide))
-    picture = Image.open(io.BytesIO(client.kept_image(answer.query_id)))
-    assert (picture.format, picture.size) == ("JPEG", (1024, 1))
 
 
 def test_nothing_is_kept_unless_asked(client, images):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from model.crops.frames import png_of
+from service.engine.images import PicturePolicy
 from service.http.thumbnails import thumbnail
 from tests.outside import problem, refused_fields
 
@@ -62,3 +65,10 @@ def test_a_small_picture_is_upright_without_metadata_and_no_longer_than_a_jpeg_c
     assert not small.getexif()
     Image.new("RGB", (8, 70_000)).save(file := io.BytesIO(), "PNG")
     assert Image.open(io.BytesIO(thumbnail(file.getvalue(), 16))).height == 128
+
+
+def test_a_kept_picture_is_small_however_wide_the_image():
+    wide = np.random.default_rng(0).integers(0, 256, (8, 70_000, 3), np.uint8)
+    kept = PicturePolicy("original", 256 * 1024).prepare(png_of(wide), wide, None)
+    picture = Image.open(io.BytesIO(kept.picture))
+    assert (picture.format, picture.size) == ("JPEG", (1024, 1))
