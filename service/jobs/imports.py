@@ -191,7 +191,7 @@ async def _enroll_batch(
     )
     failpoint("import.batch-landed")
     added = Counter(done=len(batch))
-    problems = []
+    problems: list[JobProblem] = []
     for outcome, (position, item) in zip(answer.results, batch, strict=True):
         if isinstance(outcome, RefusedImage):
             added["refused"] += 1
