@@ -327,16 +327,18 @@ class StoredCases(RecordPart):
             )
         case_id = new_crop_id()
         now = now_micros()
-        case = {
-            "case_id": case_id,
-            "gallery_id": gallery_id,
-            "name": name,
-            "notes": notes,
-            "created_at": now,
-            "changed_at": now,
-            "key_id": key_id,
-        }
-        transaction.insert("cases", case)
+        transaction.insert(
+            "cases",
+            {
+                "case_id": case_id,
+                "gallery_id": gallery_id,
+                "name": name,
+                "notes": notes,
+                "created_at": now,
+                "changed_at": now,
+                "key_id": key_id,
+            },
+        )
         return _read_case(transaction, gallery_id, case_id)
 
     def get(self, gallery_id: int, case_id: str) -> CaseDetail:

@@ -121,8 +121,7 @@ def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
     old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
         # Rename first: if this is interrupted, the next backup deletes the rest.
-        name = f"{WRITING}.{backup.path.name}{UNFINISHED}"
-        shutil.rmtree(backup.path.rename(folder / name))
+        shutil.rmtree(backup.path.rename(folder / f"{WRITING}.{backup.path.name}{UNFINISHED}"))
     return old
 
 
