@@ -73,6 +73,14 @@ NOT_OVERWRITTEN = (
     "the crops are removed, but their vectors could not be overwritten on the disk ({}); the next "
     "change of the gallery, or the next start, tries again"
 )
+# Sides of the galleries: the searched ones, and those that a reindex prepares. No vectors of a side
+# are committed before its dimension is known.
+SIDES = """(
+    SELECT gallery_id, side, dimension, next_slot FROM galleries
+    UNION ALL
+    SELECT gallery_id, staged_side, staged_dimension, next_slot FROM galleries
+    WHERE staged_side IS NOT NULL
+)"""
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
 
 
@@ -357,30 +365,23 @@ class Database(Source):
     def sides(self, gallery_id: int) -> list[VectorFile]:
         """Open a gallery's vector files: the searched one and the one being prepared, if any."""
         statement = (
-            "SELECT side, dimension, staged_side, staged_dimension FROM galleries "
-            "WHERE gallery_id = ?"
+            f"SELECT side, dimension FROM {SIDES} WHERE gallery_id = ? AND dimension IS NOT NULL"
         )
-        rows = Reader(self).execute(statement, (gallery_id,))
-        pairs = [pair for row in rows for pair in (tuple(row[:2]), tuple(row[2:]))]
         return [
             self.vectors.open(gallery_id, side, dimension)
-            for side, dimension in pairs
-            if side is not None and dimension is not None
+            for side, dimension in Reader(self).tuples(statement, (gallery_id,))
         ]
 
     def _cut_vectors(self) -> None:
-        statement = (
-            "SELECT gallery_id, next_slot, next_side, side, dimension, staged_side, "
-            "staged_dimension FROM galleries"
-        )
-        for gallery_id, next_slot, next_side, *sides in Reader(self).execute(statement):
-            # A writer may have been killed before the commit that makes this side known.
-            self.vectors.remove(gallery_id, next_side)
-            for side, dimension in (sides[:2], sides[2:]):
-                if side is not None and self.vectors.path(gallery_id, side).exists():
-                    file = self.vectors.open(gallery_id, side, dimension or 1)
-                    # No vectors are committed before the dimension is known.
-                    file.cut(next_slot if dimension else 0)
+        reader = Reader(self)
+        # A writer may have been killed before the commit that makes this side known.
+        for place in reader.tuples("SELECT gallery_id, next_side FROM galleries"):
+            self.vectors.remove(*place)
+        statement = f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES}"
+        for gallery_id, side, dimension, next_slot in reader.tuples(statement):
+            if self.vectors.path(gallery_id, side).exists():
+                file = self.vectors.open(gallery_id, side, dimension or 1)
+                file.cut(next_slot if dimension else 0)
 
     def _run_together(self, batch: Sequence[_Work]) -> None:
         try:
