@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from model.calibration import WITHDRAWN_SCORING
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry
-from service.record.transaction import Reader, Transaction
+from service.record.transaction import Transaction
 from service.record.values import PublishedCalibration
 
 KEPT_SEARCHES = 256
@@ -38,7 +38,7 @@ class StoredCalibrations(RecordPart):
         entry = read_entry(transaction, gallery_id)
         if entry is None or entry.settings.calibration != "on":
             return
-        first = _counted(transaction, gallery_id, subject)
+        first = self.counted(gallery_id, subject)
         # A later search replaces an earlier one of the same name.
         transaction.change_many(
             "INSERT OR REPLACE INTO calibration_searches (gallery_id, subject, number, name, body) "
@@ -63,7 +63,8 @@ class StoredCalibrations(RecordPart):
         return [row["body"] for row in rows]
 
     def counted(self, gallery_id: int, subject: str) -> int:
-        return _counted(self._reader, gallery_id, subject)
+        statement = f"SELECT searches FROM calibrations {OF_SUBJECT}"
+        return self._reader.value(statement, (gallery_id, subject)) or 0
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
         rows = self._reader.rows(
@@ -115,8 +116,3 @@ class StoredCalibrations(RecordPart):
             )
         transaction.note("calibration", gallery_id, entry.version)
         return True
-
-
-def _counted(reader: Reader, gallery_id: int, subject: str) -> int:
-    statement = f"SELECT searches FROM calibrations {OF_SUBJECT}"
-    return reader.value(statement, (gallery_id, subject)) or 0

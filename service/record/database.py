@@ -481,7 +481,10 @@ class Database(Source):
 
 
 class RecordPart:
-    """Base class of the readers and rules of one kind of data in the record."""
+    """Base class of the readers and rules of one kind of data in the record.
+
+    A reader called by a rule sees what the rule has changed: both use the thread's connection.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database

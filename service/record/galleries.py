@@ -322,7 +322,8 @@ class RemoteIndexes(RecordPart):
     """The states of all external indexes; each is deleted together with its gallery."""
 
     def state(self, gallery_id: int) -> IndexState | None:
-        return _read_state(self._reader, gallery_id)
+        row = self._reader.row("remote_indexes", "WHERE gallery_id = ?", (gallery_id,))
+        return IndexState(**row) if row else None
 
     def named(self) -> set[str]:
         states = self._reader.rows("remote_indexes")
@@ -335,11 +336,6 @@ class RemoteIndexes(RecordPart):
         Moving `collection`, `sequence` and `timestamp` moves the watermark.
         """
         require_entry(transaction, gallery_id)
-        state = replace(_read_state(transaction, gallery_id) or IndexState(gallery_id), **fields)
+        state = replace(self.state(gallery_id) or IndexState(gallery_id), **fields)
         transaction.insert("remote_indexes", asdict(state), instead=True)
         return state
-
-
-def _read_state(reader: Reader, gallery_id: int) -> IndexState | None:
-    row = reader.row("remote_indexes", "WHERE gallery_id = ?", (gallery_id,))
-    return IndexState(**row) if row else None

@@ -14,7 +14,7 @@ from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
 from service.record.schema import as_moment
-from service.record.transaction import Reader, Transaction
+from service.record.transaction import Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
 ASKED_FOR = "keys_asked_for"
@@ -100,7 +100,8 @@ class Keys(RecordPart):
     """API keys, and the time when each was last used."""
 
     def all(self) -> list[ApiKey]:
-        return _read_keys(self._reader)
+        keys = [API_KEY.validate_json(row["body"]) for row in self._reader.rows("api_keys")]
+        return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
     @property
     def asked_for(self) -> bool:
@@ -133,7 +134,7 @@ class Keys(RecordPart):
             KeyConflict: no key would administer every gallery.
         """
         if beside is not None:
-            _require_administrator([*_read_keys(transaction), *beside, api_key], "scopes")
+            _require_administrator([*self.all(), *beside, api_key], "scopes")
         transaction.change(
             "INSERT INTO api_keys (key_id, gallery, body) VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET gallery = excluded.gallery, body = excluded.body",
@@ -155,18 +156,13 @@ class Keys(RecordPart):
         """
         if not transaction.change("DELETE FROM api_keys WHERE key_id = ?", (key_id,)):
             return False
-        remaining = _read_keys(transaction)
+        remaining = self.all()
         if beside is not None:
             _require_administrator([*remaining, *beside], "key_id")
         elif not remaining:
             transaction.change("DELETE FROM record WHERE name = ?", (ASKED_FOR,))
         transaction.removes = True
         return True
-
-
-def _read_keys(reader: Reader) -> list[ApiKey]:
-    keys = [API_KEY.validate_json(row["body"]) for row in reader.rows("api_keys")]
-    return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
 
 def _require_administrator(keys: Sequence[ApiKey], field: str) -> None:
