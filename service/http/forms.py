@@ -23,7 +23,7 @@ from gmn_client.models import Box, CropOrder
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
-from service.record.crop_lists import CURSOR
+from service.record.crop_rows import CURSOR
 from service.record.values import CROP_ID, CropFilter
 from service.search.options import (
     MAX_ID,

@@ -23,13 +23,15 @@ from service.record.crop_changes import (
     require_unlike,
     seen_as,
 )
-from service.record.crop_lists import CropPage, list_crops, read_slots
 from service.record.crop_rows import (
     METADATA,
+    CropPage,
+    list_crops,
     read_by_id,
     read_by_slot,
     read_crops,
     read_pages,
+    read_slots,
     read_texts,
     read_vectors,
 )

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from service.record import crop_lists
+from service.record import crop_rows
 from service.record.values import CropFilter
 from tests.service.gallery.new_crops import NOON, enroll, listed, new_crop, only
 
@@ -68,7 +68,7 @@ def _passes(crop, unnamed=False, captured_after=None, captured_before=None, **la
 def test_each_filter_and_order_lists_every_crop_once(record, gallery, crops, few, monkeypatch):
     if few:
         # As in a large gallery of which few crops pass: pages end before they are full.
-        monkeypatch.setattr(crop_lists, "MOST_SCANNED", 3)
+        monkeypatch.setattr(crop_rows, "MOST_SCANNED", 3)
     for given, order in itertools.product(FILTERS, ("enrolled", "captured", "-captured")):
         wanted = CropFilter(**given)
         passing = [crop for crop in crops if _passes(crop, **given)]
@@ -81,7 +81,7 @@ def test_each_filter_and_order_lists_every_crop_once(record, gallery, crops, few
 
 
 def test_a_filter_that_none_passes_ends_a_page_after_a_bounded_number(record, gallery, monkeypatch):
-    monkeypatch.setattr(crop_lists, "MOST_SCANNED", 4)
+    monkeypatch.setattr(crop_rows, "MOST_SCANNED", 4)
     enroll(record, gallery, *(new_crop(number) for number in range(10)))
     none = CropFilter(captured_after=NOON + timedelta(days=1))
     page = record.crops.page(gallery, none, limit=1)
