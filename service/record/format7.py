@@ -1,7 +1,8 @@
 """Reading of records in format 7, written before version 0.5: one table of keys and values.
 
 A key consists of parts that end with a zero byte: its kind, then numbers of 16 hexadecimal digits
-and texts. A value is a checksum of its key and body, followed by the body, usually JSON.
+and texts. Kinds that are never listed begin with an exclamation mark. A value is a checksum of its
+key and body, followed by the body, usually JSON.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ CHECKSUM_BYTES = 4
 IMAGES = "images"
 END = b"\0"
 ESCAPED = b"\0\xff"
-# Prefix of keys that are only looked up, never listed.
-LOOKUP = b"!"
 GALLERY = TypeAdapter(GalleryRecord)
 CROP = TypeAdapter(StoredCrop)
 
@@ -59,8 +58,8 @@ class OldRecord:
     def close(self) -> None:
         self._connection.close()
 
-    def body(self, kind: str, *parts: str | int, looked_up: bool = False) -> bytes | None:
-        full_key = (LOOKUP if looked_up else b"") + key(kind, *parts)
+    def body(self, kind: str, *parts: str | int) -> bytes | None:
+        full_key = key(kind, *parts)
         row = self._connection.execute(
             "SELECT value FROM entries WHERE key = ?", (full_key,)
         ).fetchone()
@@ -104,7 +103,7 @@ class OldRecord:
 
     def _vector(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes:
         place = (gallery.gallery_id, gallery.at, gallery.side, crop.row_id)
-        vector = self.body("vector", *place, looked_up=True)
+        vector = self.body("!vector", *place)
         name = f"{gallery.gallery_id}/{crop.crop_id}.{gallery.side}.f32"
         outside = self.path.with_name(IMAGES) / name
         if vector is None and outside.is_file():
@@ -114,8 +113,7 @@ class OldRecord:
         return vector
 
     def _picture(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes | None:
-        place = (gallery.gallery_id, gallery.at, crop.row_id)
-        picture = self.body("picture", *place, looked_up=True)
+        picture = self.body("!picture", gallery.gallery_id, gallery.at, crop.row_id)
         if crop.inside and picture is None:
             raise DamagedRecord(self.path, f"the picture of crop {crop.crop_id} is gone")
         outside = self.path.with_name(IMAGES) / str(gallery.gallery_id) / crop.crop_id
@@ -147,13 +145,12 @@ class OldSnapshot:
 
     Attributes:
         sha256: hash over the checksums of all crops in order.
-        gallery, embedding_fingerprint, version: its origin; empty in files that lack these.
+        embedding_fingerprint, version: its origin; empty in files that lack these.
     """
 
     path: Path
     crops: int
     sha256: str
-    gallery: str = ""
     embedding_fingerprint: str = ""
     version: int = 0
 
@@ -182,7 +179,6 @@ class OldSnapshot:
 def open_old_snapshot(path: Path) -> OldSnapshot:
     with _reading(path) as file:
         header = dict(file.execute("SELECT name, value FROM header"))
-        header.pop("format", None)
         return TypeAdapter(OldSnapshot).validate_python({**header, "path": path})
 
 

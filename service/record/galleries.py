@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -72,22 +73,10 @@ class Galleries(RecordPart):
         number: int = transaction.value(
             "UPDATE record SET value = value + 1 WHERE name = 'next_gallery' RETURNING value - 1"
         )
-        values = {
-            "gallery_id": number,
-            "name": name,
-            "embedder": embedder,
-            "settings": to_json(settings).decode(),
-            "created_at": now_micros(),
-            "version": 0,
-            "next_slot": 1,
-            "next_side": 1,
-            "side": 0,
-            "removals": 0,
-            "restores": 0,
-        }
-        add_gallery(transaction, EMPTY | values)
+        entry = GalleryRecord(number, name, embedder, datetime.now(UTC), settings)
+        add_gallery(transaction, as_row(entry))
         transaction.note("gallery_created")
-        return require_entry(transaction, number)
+        return entry
 
     @transactional
     def change(
@@ -200,6 +189,23 @@ class Runtimes(RecordPart):
     @transactional
     def forget(self, transaction: Transaction) -> int:
         return transaction.change("DELETE FROM runtimes")
+
+
+def as_row(entry: GalleryRecord) -> dict[str, Any]:
+    """Return the row of a gallery without its crops and staged vectors."""
+    return EMPTY | {
+        "gallery_id": entry.gallery_id,
+        "name": entry.name,
+        "embedder": entry.embedding_fingerprint,
+        "settings": to_json(entry.settings).decode(),
+        "created_at": entry.created_at,
+        "version": entry.version,
+        "next_slot": entry.rows + 1,
+        "next_side": entry.sides,
+        "side": entry.side,
+        "removals": entry.removals,
+        "restores": entry.at,
+    }
 
 
 def add_gallery(transaction: Transaction, values: Mapping[str, Any]) -> None:

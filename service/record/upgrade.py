@@ -6,12 +6,10 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-from pydantic_core import to_json
 
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
@@ -26,7 +24,7 @@ from service.record.crop_changes import put_crops
 from service.record.database import Database
 from service.record.desk import find_identifying
 from service.record.format7 import END, OldRecord, key, open_old_snapshot
-from service.record.galleries import EMPTY, add_gallery, count_crops
+from service.record.galleries import add_gallery, as_row, count_crops
 from service.record.keys import API_KEY
 from service.record.record import Record
 from service.record.restoring import new_data_directory
@@ -78,7 +76,6 @@ def upgrade(old: Path, into: Path) -> Upgraded:
         with new_data_directory(into) as part:
             with contextlib.closing(Record(part)) as written:
                 upgraded = _Upgrade(reader, written, old, part).run()
-            (part / "deleted.ids").unlink(missing_ok=True)
             for path in old.glob("audit*"):
                 shutil.copy(path, part)
     return upgraded
@@ -98,7 +95,7 @@ class _Upgrade:
         self._write_values()
         for entry in sorted(self.old.galleries(), key=lambda gallery: gallery.name):
             crops = self.old.crops(entry)
-            _fill_gallery(self.new.database, _gallery_values(entry), crops)
+            _fill_gallery(self.new.database, entry, crops)
             self._write(self._add_marks, entry)
             self._write_desk(entry.gallery_id)
             self._write(self._add_calibrations, entry.gallery_id)
@@ -128,12 +125,11 @@ class _Upgrade:
     def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
         of_gallery = {"gallery_id": entry.gallery_id}
         for crop_id, moment in self.old.named("tombstone", entry.gallery_id):
-            tombstone = {**of_gallery, "crop_id": crop_id, "removed_at": moment}
-            _insert(transaction, "tombstones", tombstone)
+            tombstone = {"crop_id": crop_id, "removed_at": moment}
+            _insert(transaction, "tombstones", of_gallery | tombstone)
         for name, answer in self.old.named("request", entry.gallery_id):
-            request = {**of_gallery, "key": name}
-            request |= {column: answer.pop(column) for column in ("digest", "happened_at")}
-            _insert(transaction, "requests", {**request, "answer": answer})
+            request = {**of_gallery, "key": name, "answer": answer}
+            _insert(transaction, "requests", answer | request)
         statement = "SELECT name, person_id FROM people WHERE gallery_id = ?"
         people = dict(transaction.tuples(statement, (entry.gallery_id,)))
         for merge_id, merge in self.old.named("merge", entry.gallery_id):
@@ -162,7 +158,7 @@ class _Upgrade:
         for search in searches:
             query_id = search["query_id"]
             _insert(transaction, "searches", {**search, "gallery_id": gallery_id})
-            picture = self.old.body("kept picture", gallery_id, query_id, looked_up=True)
+            picture = self.old.body("!kept picture", gallery_id, query_id)
             if picture is not None:
                 _insert(transaction, "search_pictures", {"query_id": query_id, "content": picture})
             for crop_id, review in search.get("reviews", {}).items():
@@ -182,12 +178,12 @@ class _Upgrade:
             _insert(transaction, "calibrations", calibration)
             prefix = key(SEARCH_BY_HASH, gallery_id, subject)
             for number, body in self.old.below("search", gallery_id, subject):
-                end = body.index(END, len(prefix)) + 1
+                name, _, content = body.removeprefix(prefix).partition(END)
                 search = {
                     **of_subject,
                     "number": int(number, 16),
-                    "name": body[len(prefix) : end - 1].decode(),
-                    "body": body[end:],
+                    "name": name.decode(),
+                    "body": content,
                 }
                 _insert(transaction, "calibration_searches", search)
 
@@ -200,10 +196,9 @@ class _Upgrade:
             try:
                 header = open_old_snapshot(self.old_folder / name)
                 embedder = header.embedding_fingerprint or entry.embedding_fingerprint
-                archived = GalleryRecord(entry.gallery_id, entry.name, embedder, entry.created_at)
-                values = _gallery_values(archived) | {"version": header.version}
+                gallery = replace(entry, embedding_fingerprint=embedder, version=header.version)
                 with open_to_change(folder) as archive:
-                    _fill_gallery(archive, values, header.read())
+                    _fill_gallery(archive, gallery, header.read())
             except DamagedSnapshot as error:
                 log.error("%s was left out: %s", name, error.detail)
                 upgraded.left_out.append(name)
@@ -220,29 +215,12 @@ class _Upgrade:
 
 
 def _fill_gallery(
-    database: Database, values: Mapping[str, Any], crops: Iterable[ArchivedCrop]
+    database: Database, gallery: GalleryRecord, crops: Iterable[ArchivedCrop]
 ) -> None:
-    gallery_id = values["gallery_id"]
-    database.write(add_gallery, {**values, **EMPTY})
+    database.write(add_gallery, as_row(gallery))
     for batch in batches(crops, CROPS_AT_ONCE):
-        database.write(put_crops, gallery_id, batch)
-    database.write(count_crops, gallery_id)
-
-
-def _gallery_values(entry: GalleryRecord) -> dict[str, Any]:
-    return {
-        "gallery_id": entry.gallery_id,
-        "name": entry.name,
-        "embedder": entry.embedding_fingerprint,
-        "settings": to_json(entry.settings).decode(),
-        "created_at": entry.created_at,
-        "version": entry.version,
-        "next_slot": entry.rows + 1,
-        "next_side": entry.sides,
-        "side": entry.side,
-        "removals": entry.removals,
-        "restores": entry.at,
-    }
+        database.write(put_crops, gallery.gallery_id, batch)
+    database.write(count_crops, gallery.gallery_id)
 
 
 def _add_case(transaction: Transaction, gallery_id: int, case: dict[str, Any]) -> None:
