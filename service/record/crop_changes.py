@@ -31,6 +31,19 @@ REQUESTS_KEPT_FOR = timedelta(days=1)
 REQUESTS_REMOVED_AT_ONCE = 3
 HASHES_AT_ONCE = 500
 LABELS = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
+# Columns of `crops` that `StoredCrop` has under the same name and in the same form.
+COLUMNS = (
+    "crop_id",
+    "camera",
+    "captured_at",
+    "created_at",
+    "external_id",
+    "content_type",
+    "image_bytes",
+    "inside",
+    "quality",
+    "metadata",
+)
 OF_SLOTS = f"WHERE gallery_id = ? AND slot IN {AMONG}"
 TOMBSTONES_OF = (
     "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
@@ -317,20 +330,10 @@ def _insert_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[St
 
 
 def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
-    return {
+    return {name: getattr(crop, name) for name in COLUMNS} | {
         "gallery_id": gallery_id,
         "slot": crop.row_id,
         "person_id": None if crop.identity is None else people[crop.identity],
-        "crop_id": crop.crop_id,
-        "camera": crop.camera,
-        "captured_at": crop.captured_at,
         "seen_at": crop.captured_at or crop.created_at,
-        "created_at": crop.created_at,
-        "external_id": crop.external_id,
         "sha256": bytes.fromhex(crop.sha256),
-        "content_type": crop.content_type,
-        "image_bytes": crop.image_bytes,
-        "inside": int(crop.inside),
-        "quality": crop.quality,
-        "metadata": crop.metadata,
     }

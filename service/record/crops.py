@@ -297,8 +297,7 @@ class Crops(RecordPart):
     def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
         clauses = f"WHERE gallery_id = ? AND crop_id IN {AMONG}"
         rows = self._reader.rows("tombstones", clauses, (gallery_id, crop_ids))
-        removed = {row["crop_id"] for row in rows}
-        return [crop_id for crop_id in crop_ids if crop_id in removed]
+        return [row["crop_id"] for row in rows]
 
     @transactional
     def drop_tombstones(self, transaction: Transaction, gallery_id: int, before: datetime) -> None:

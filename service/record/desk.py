@@ -281,8 +281,9 @@ class KeptQueries(RecordPart):
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
         return drop_searches(transaction, gallery_id, query_ids)
 
-    def has_due(self, gallery_id: int, before: datetime) -> bool:
-        return bool(_due(self._reader, gallery_id, before, 1))
+    def due(self, gallery_id: int, before: datetime, limit: int = SEARCHES_AT_ONCE) -> list[str]:
+        statement = f"SELECT query_id FROM searches WHERE gallery_id = ? AND {IS_DUE} LIMIT ?"
+        return self._reader.column(statement, (gallery_id, before, limit))
 
     def expire(self, gallery_id: int, before: datetime) -> int:
         """Delete searches outside cases from before a time, and those for a deleted person.
@@ -297,8 +298,7 @@ class KeptQueries(RecordPart):
 
     @transactional
     def _expire_some(self, transaction: Transaction, gallery_id: int, before: datetime) -> int:
-        due = _due(transaction, gallery_id, before, SEARCHES_AT_ONCE)
-        return drop_searches(transaction, gallery_id, due)
+        return drop_searches(transaction, gallery_id, self.due(gallery_id, before))
 
 
 class StoredCases(RecordPart):
@@ -493,11 +493,6 @@ def _read_searches(
         search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
         searches.append(search)
     return searches
-
-
-def _due(reader: Reader, gallery_id: int, before: datetime, limit: int) -> list[str]:
-    statement = f"SELECT query_id FROM searches WHERE gallery_id = ? AND {IS_DUE} LIMIT ?"
-    return reader.column(statement, (gallery_id, before, limit))
 
 
 def _count(reader: Reader, gallery_id: int) -> int:

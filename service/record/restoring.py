@@ -282,9 +282,8 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     Returns:
         These crops and galleries, as in `DeletedIds`; `restored` gets the keys.
     """
-    statement = "SELECT count(DISTINCT value) FROM ({} UNION ALL {}) WHERE name = 'record_id'"
-    sources = [f"SELECT name, value FROM {schema}.record" for schema in ("main", "other")]
-    if transaction.value(statement.format(*sources)) != 1:
+    is_same = "SELECT 1 FROM record JOIN other.record USING (name, value) WHERE name = 'record_id'"
+    if transaction.value(is_same) is None:
         raise InputProblem(
             f"{restored.by}: is another record than the backup's; name the backup's own data "
             "directory with --data-dir or, if it is lost, a directory that does not exist"
