@@ -35,7 +35,7 @@ from service.jobs.runner import DoJob, work_on_jobs
 from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
-from service.record.restoring import own_backups
+from service.record.restoring import own_backups, taken_at
 from service.runtime import DAMAGED, Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
@@ -206,7 +206,7 @@ async def back_up_if_due(runtime: Runtime, folder: Path) -> None:
     backups = own_backups(folder, runtime.record.database)
     newest = await runtime.pools.files.run(next, backups, None)
     every = timedelta(hours=settings.backup_every)
-    if newest and datetime.now(UTC) - newest.taken_at < every:
+    if newest and datetime.now(UTC) - taken_at(newest) < every:
         return
     # Verifying the copy in this process would hold the interpreter and delay every answer.
     process = await asyncio.create_subprocess_exec(

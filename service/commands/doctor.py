@@ -154,13 +154,13 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
 
 
 def _backups(settings: Settings, database: Database | None) -> Findings:
-    from service.record.restoring import own_backups
+    from service.record.restoring import own_backups, taken_at
 
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
     else:
         kept = list(own_backups(settings.backup_dir, database)) if database else []
-        hours = (datetime.now(UTC) - kept[0].taken_at).total_seconds() / 3600 if kept else None
+        hours = (datetime.now(UTC) - taken_at(kept[0])).total_seconds() / 3600 if kept else None
         same = settings.data_dir.exists() and settings.backup_dir.exists()
         if same and settings.data_dir.stat().st_dev == settings.backup_dir.stat().st_dev:
             yield "warning", f"{settings.backup_dir} is on the disk of the data; name another one"

@@ -250,13 +250,13 @@ def backup(
     with contextlib.closing(StoredRecord(data_dir)) as database, open_audit(data_dir) as audit:
         audit.record("backup", "asked", folder=str(folder))
         written = write_backup(database, folder, reserved)
-        audit.record("backup", folder=str(written.path))
+        audit.record("backup", folder=str(written))
         old = remove_oldest(folder, keep, database) if keep else []
-    removed = [str(backup.path) for backup in old]
-    size = sum(file.stat().st_size for file in written.path.rglob("*") if file.is_file())
+    removed = [str(backup) for backup in old]
+    size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
     lines = [f"removed {path}" for path in removed]
-    lines.append(f"{size:,} bytes, all as written, in {written.path}")
-    answer = {"path": str(written.path), "bytes": size, "removed": removed}
+    lines.append(f"{size:,} bytes, all as written, in {written}")
+    answer = {"path": str(written), "bytes": size, "removed": removed}
     return Shown(answer, lines)
 
 
@@ -281,11 +281,11 @@ def restore(
     Args:
         folder: the backup, a folder that gmn backup wrote.
     """
-    from service.record.restoring import Backup, kept_backups, restore_backup
+    from service.record.restoring import kept_backups, restore_backup
 
-    taken = Backup(folder.resolve())
-    if taken not in kept_backups(taken.path.parent):
-        there = ", ".join(str(backup.path) for backup in kept_backups(folder))
+    taken = folder.resolve()
+    if taken not in kept_backups(taken.parent):
+        there = ", ".join(str(backup) for backup in kept_backups(folder))
         hint = f"it holds {there}" if there else "gmn backup names one as the last word"
         raise InputProblem(f"{folder}: is no backup; {hint}")
     _require_new(data_dir, "--data-dir")
@@ -299,7 +299,7 @@ def restore(
             shutil.rmtree(data_dir, ignore_errors=True)
             raise
         with open_audit(data_dir) as audit:
-            audit.record("restore_backup", folder=str(taken.path))
+            audit.record("restore_backup", folder=str(taken))
     lines = [
         f"{name}: {crops:,} crops, {restored.left_out.get(name, 0):,} left out as deleted since"
         for name, crops in restored.crops.items()

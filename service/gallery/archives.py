@@ -42,7 +42,7 @@ from service.record.archive import (
     write_archive,
 )
 from service.record.replacing import replace_crops
-from service.record.restoring import Backup, kept_backups
+from service.record.restoring import kept_backups, taken_at
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -226,7 +226,7 @@ async def _remove_deleted(
     return rewritten, removed, of_identity
 
 
-def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Backup, datetime]]:
+def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path, datetime]]:
     """Find backups with any of these crops, and when newer ones replace them; blocks."""
     if not settings.backup_dir or not crop_ids:
         return []
@@ -235,9 +235,9 @@ def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Back
     backups = kept_backups(settings.backup_dir)
     every = timedelta(hours=settings.backup_every)
     return [
-        (backup, backups[-1].taken_at + every * (place + 1 + settings.backup_keep - len(backups)))
+        (backup, taken_at(backups[-1]) + every * (place + 1 + settings.backup_keep - len(backups)))
         for place, backup in enumerate(backups)
-        if backup.taken_at.timestamp() + 1 >= first
+        if taken_at(backup).timestamp() + 1 >= first
     ]
 
 

@@ -245,7 +245,7 @@ async def _remaining(runtime: Runtime, gallery: Gallery, removal: CropsChange) -
     backups = await runtime.pools.files.run(backups_with, settings, removal.crop_ids)
     remaining += [
         (
-            f"backup {backup.path}",
+            f"backup {backup}",
             "the deleted crops, which no gmn restore brings back while this data directory or a "
             "later backup can be read",
             f"it is removed, at {until:%Y-%m-%d %H:%M} UTC if backups go on, or you delete it",

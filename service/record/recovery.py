@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from gmn_client.models import Snapshot
@@ -22,7 +21,7 @@ from service.record.galleries import EMPTY, add_gallery, count_crops
 from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.replacing import add_missing_crops
-from service.record.restoring import NAME_FORMAT, new_data_directory
+from service.record.restoring import new_data_directory, taken_at
 from service.record.schema import TABLES
 from service.record.transaction import FILE, Reader, Transaction, batches
 from service.record.values import GalleryRecord
@@ -106,7 +105,7 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
             _copy_rows(record.database, inspection)
         recovery = Recovery(unread=[*found.problems])
         snapshots = [
-            (folder, describe_snapshot(folder, _taken_at(folder)))
+            (folder, describe_snapshot(folder, taken_at(folder)))
             for folder, damage in check_snapshots(damaged).items()
             if damage is None
         ]
@@ -131,12 +130,6 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
             recovery.snapshots.append(folder)
         record.database.write(stop_watching)
     return recovery
-
-
-def _taken_at(snapshot: Path) -> datetime:
-    # Every change of a snapshot sets the time of its folder.
-    time, _, _ = snapshot.stem.partition("-")
-    return datetime.strptime(time, NAME_FORMAT).replace(tzinfo=UTC)
 
 
 def _copy_rows(database: Database, inspection: Inspection) -> None:

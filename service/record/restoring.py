@@ -68,24 +68,6 @@ STAYS_GONE = {
 COUNTERS = ("next_gallery", NEWEST_ALERT)
 
 
-@dataclass(frozen=True)
-class Backup:
-    """A complete backup."""
-
-    path: Path
-
-    @property
-    def taken_at(self) -> datetime:
-        """A time after which none of its crops were enrolled, except in the same second."""
-        return datetime.strptime(self.path.name, NAME_FORMAT).replace(tzinfo=UTC)
-
-    def is_of(self, record_id: str) -> bool:
-        """Return whether it is a backup of this record; False if it is unreadable."""
-        with contextlib.suppress(DamagedSnapshot), open_archive(self.path) as reader:
-            return read_record_id(reader) == record_id
-        return False
-
-
 @dataclass
 class Restored:
     """The outcome of a restore.
@@ -104,28 +86,38 @@ class Restored:
     keys: list[str] = field(default_factory=list)
 
 
-def kept_backups(folder: Path) -> list[Backup]:
+def kept_backups(folder: Path) -> list[Path]:
     paths = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
-    return [Backup(path) for path in sorted(paths) if NAME.fullmatch(path.name)]
+    return [path for path in sorted(paths) if NAME.fullmatch(path.name)]
 
 
-def own_backups(folder: Path, database: Database) -> Iterator[Backup]:
+def own_backups(folder: Path, database: Database) -> Iterator[Path]:
+    """Yield the complete backups of this record, newest first."""
     record_id = read_record_id(Reader(database))
     now = datetime.now(UTC)
     for backup in reversed(kept_backups(folder)):
-        if backup.taken_at <= now and backup.is_of(record_id):
+        if taken_at(backup) <= now and _is_of(backup, record_id):
             yield backup
 
 
-def remove_oldest(folder: Path, keep: int, database: Database) -> list[Backup]:
+def taken_at(archive: Path) -> datetime:
+    """Return the time in the name of a backup or snapshot.
+
+    None of its crops were enrolled later, except in the same second.
+    """
+    time_of_name, _, _ = archive.stem.partition("-")
+    return datetime.strptime(time_of_name, NAME_FORMAT).replace(tzinfo=UTC)
+
+
+def remove_oldest(folder: Path, keep: int, database: Database) -> list[Path]:
     old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
         # Rename first: if this is interrupted, the next backup deletes the rest.
-        shutil.rmtree(backup.path.rename(folder / f"{WRITING}.{backup.path.name}{UNFINISHED}"))
+        shutil.rmtree(backup.rename(folder / f"{WRITING}.{backup.name}{UNFINISHED}"))
     return old
 
 
-def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
+def write_backup(database: Database, folder: Path, reserved: int = 0) -> Path:
     """Copy a data directory, which may be in use, verify the copy, and give it its final name.
 
     Args:
@@ -156,11 +148,11 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Backup:
             f"the backup could not be written to {folder} ({error}); nothing is left of it, free "
             "space there, or name another folder that this user may write"
         ) from error
-    return Backup(path)
+    return path
 
 
 def restore_backup(
-    backup: Backup, into: Path, current: Path, removed: Collection[str] = ()
+    backup: Path, into: Path, current: Path, removed: Collection[str] = ()
 ) -> Restored:
     """Create a data directory from a backup; cancels unfinished jobs and disarms watch lists.
 
@@ -174,14 +166,14 @@ def restore_backup(
         InputProblem: the backup is damaged, or belongs to another record than the current one.
     """
     try:
-        check_archive(backup.path)
+        check_archive(backup)
     except DamagedSnapshot as error:
         why = f"is damaged ({error.why}); restore another one"
-        raise InputProblem(f"{backup.path}: {why}") from error
+        raise InputProblem(f"{backup}: {why}") from error
     restored = Restored(_find_later(backup, current))
     deleted = {*removed, *DeletedIds(current / "deleted.ids").read()}
     with new_data_directory(into) as part:
-        for path in (backup.path / FILE, *backup.path.glob("vectors-*")):
+        for path in (backup / FILE, *backup.glob("vectors-*")):
             copy_file(path, part / path.name)
         with contextlib.closing(Record(part)) as record:
             backed_up = record.galleries.all()
@@ -198,8 +190,8 @@ def restore_backup(
                     restored.left_out[entry.name] = entry.crops - restored.crops[entry.name]
                 else:
                     restored.galleries.append(entry.name)
-            _put_snapshots(record, [place for place in (restored.by, backup.path) if place])
-        for path in (restored.by or backup.path).glob("audit*"):
+            _put_snapshots(record, [place for place in (restored.by, backup) if place])
+        for path in (restored.by or backup).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
 
@@ -254,11 +246,18 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
         )
 
 
-def _find_later(backup: Backup, current: Path) -> Path | None:
-    with open_archive(backup.path) as reader:
+def _is_of(backup: Path, record_id: str) -> bool:
+    """Return whether a backup is one of this record; False if it is unreadable."""
+    with contextlib.suppress(DamagedSnapshot), open_archive(backup) as reader:
+        return read_record_id(reader) == record_id
+    return False
+
+
+def _find_later(backup: Path, current: Path) -> Path | None:
+    with open_archive(backup) as reader:
         record_id = read_record_id(reader)
-    backups = kept_backups(backup.path.parent)
-    newer = [other.path for other in backups if other.path > backup.path and other.is_of(record_id)]
+    backups = kept_backups(backup.parent)
+    newer = [other for other in backups if other > backup and _is_of(other, record_id)]
     for folder in (current, *reversed(newer)):
         try:
             if (folder / FILE).is_file() and not verify(folder).damage:

@@ -31,14 +31,14 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     served.enroll("default", images[4], identity="Bob")
     assert gmn.run(["backup", str(folder), "--data-dir", str(data)]) == 0
     first, second = kept_backups(folder)
-    assert capsys.readouterr().out.split()[-1] == str(second.path)
+    assert capsys.readouterr().out.split()[-1] == str(second)
     answer = served.http.delete("/v1/galleries/default/identities/Ann").json()
     named = {place["where"]: place["until"] for place in answer["remaining"]}
-    assert "UTC if backups go on" in named[f"backup {second.path}"]
-    assert f"backup {first.path}" not in named
+    assert "UTC if backups go on" in named[f"backup {second}"]
+    assert f"backup {first}" not in named
     assert served.stop() == 0
     new = tmp_path / "new"
-    command = ["restore", str(second.path), "--data-dir", str(new), "--replaces", str(data)]
+    command = ["restore", str(second), "--data-dir", str(new), "--replaces", str(data)]
     assert gmn.run(command) == 0
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
     again = start(data_dir=new)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from service.record.restoring import Backup, restore_backup, write_backup
+from service.record.restoring import restore_backup, write_backup
 from tests.service.conftest import files
 from tests.service.watch_places import Receiver, arm, create_webhook, passersby
 from tests.waiting import eventually
@@ -146,7 +146,7 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
     served.kill()
     answering.set()
     sent = len(receiver.received)
-    restore_backup(Backup(backup.path), tmp_path / "new", data)
+    restore_backup(backup, tmp_path / "new", data)
     restored = watching(tmp_path / "new")
     state = restored.read("/v1/galleries/wanted/watch")
     assert (state["state"], state["why"]) == ("disarmed", "the record was restored")

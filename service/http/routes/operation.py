@@ -21,7 +21,7 @@ from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.record.keys import ApiKey
-from service.record.restoring import own_backups
+from service.record.restoring import own_backups, taken_at
 from service.runtime import Call, Runtime
 from service.search.options import MAX_NAMES, split_names
 
@@ -106,7 +106,7 @@ def _show_record(runtime: Runtime) -> None:
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
         newest = next(own_backups(folder, runtime.record.database), None)
-        shown.backup_time.set(newest.taken_at.timestamp() if newest else 0.0)
+        shown.backup_time.set(taken_at(newest).timestamp() if newest else 0.0)
     states = {
         gallery.name: runtime.calibrations.current(gallery, None)
         .as_state(gallery.index.identities())

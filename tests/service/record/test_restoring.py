@@ -16,7 +16,7 @@ from service.ops.data_directory import snapshot_name
 from service.record.archive import archived_ids, describe_snapshot, write_archive
 from service.record.keys import ApiKey
 from service.record.record import Record
-from service.record.restoring import Backup, restore_backup, write_backup
+from service.record.restoring import restore_backup, write_backup
 from service.record.verify import verify
 from tests.service.gallery.new_crops import (
     NOON,
@@ -104,21 +104,21 @@ def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment
     record.crops.remove(lobby, ids[:1])
     record.close()
     monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
-    arguments = ["restore", str(backup.path), "--data-dir", str(tmp_path / "new"), "--json"]
+    arguments = ["restore", str(backup), "--data-dir", str(tmp_path / "new"), "--json"]
     assert gmn.run(arguments) == 0
     assert json.loads(capsys.readouterr().out)["by"] == str(tmp_path / "data")
     with open_record(tmp_path / "new") as again:
         assert ids[0] not in identities(again, lobby)
     # Without a new name it would be made where the present one is.
-    assert gmn.run(["restore", str(backup.path)]) == 2
+    assert gmn.run(["restore", str(backup)]) == 2
     assert "--data-dir" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["nothing", "a damaged file"])
 def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled, tmp_path, left):
     record, lobby, _, ids = filled
-    written = write_backup(record.database, tmp_path / "backups").path
-    first = Backup(written.rename(written.with_name("20260101T000000Z")))
+    written = write_backup(record.database, tmp_path / "backups")
+    first = written.rename(written.with_name("20260101T000000Z"))
     record.crops.remove(lobby, [ids[0]])
     second = write_backup(record.database, tmp_path / "backups")
     record.crops.remove(lobby, [ids[1]])
@@ -129,7 +129,7 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled
         (tmp_path / "data" / "record.sqlite3").write_bytes(b"damage")
     into = empty(tmp_path / "new")
     restored = restore_backup(first, into, tmp_path / "data", [ids[2]])
-    assert restored.by == second.path
+    assert restored.by == second
     # The ids of deleted crops may be left, although the record is damaged.
     gone = {ids[0], ids[2]} if left == "nothing" else set(ids[:3])
     with open_record(into) as again:
@@ -156,8 +156,8 @@ def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
         done.set()
         writer.join()
     for number, backup in enumerate(backups):
-        assert verify(backup.path).damage == []
-        copy = shutil.copytree(backup.path, tmp_path / f"copy-{number}")
+        assert verify(backup).damage == []
+        copy = shutil.copytree(backup, tmp_path / f"copy-{number}")
         with open_record(copy) as opened:
             names = list(identities(opened, lobby).values())
         assert names.count("x") == names.count("y")
@@ -176,7 +176,7 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     Record(empty(tmp_path / "another")).close()
     with pytest.raises(InputProblem, match="is another record"):
         restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
-    path = backup.path / "record.sqlite3"
+    path = backup / "record.sqlite3"
     body = bytearray(path.read_bytes())
     body[body.index(ids[1].encode()) + 5] ^= 1
     path.write_bytes(body)

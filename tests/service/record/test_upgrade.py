@@ -272,7 +272,7 @@ def test_archives_of_an_earlier_format_are_read_and_restored(tmp_path, version):
         backup = write_backup(record.database, tmp_path / "backups")
         snapshot = tmp_path / "snapshot.gmn"
         write_archive(record.database, snapshot, gallery)
-    for folder in (backup.path, snapshot):
+    for folder in (backup, snapshot):
         make_earlier(folder, version)
     check_archive(snapshot)
     assert archived_ids(snapshot) == ids
