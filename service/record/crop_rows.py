@@ -17,7 +17,7 @@ from service.ops.threads import heartbeat
 from service.record.schema import TABLES, as_micros
 from service.record.transaction import AMONG, Reader, Values, as_values, batches
 from service.record.values import ArchivedCrop, CropFilter, GalleryRecord, StoredCrop, identity_code
-from service.record.vectors import vector_crc
+from service.record.vectors import Vector, vector_crc
 
 CROPS_AND_NAMES = (
     f"SELECT {TABLES['crops'].checked}, people.name AS identity, tracks.track AS track, "
@@ -37,6 +37,9 @@ DENSE = 4
 STILL_THERE = (
     "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
     "WHERE gallery_id = ? AND side = ? AND slot = ?"
+)
+CHECKSUMS = (
+    f"SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? AND slot IN {AMONG}"
 )
 # Upper bound on the crops examined for a page, so that a selective filter does not block a thread.
 MOST_SCANNED = 10_000
@@ -216,26 +219,30 @@ def read_vectors(
     if gallery is None or gallery.dimension is None or not crops:
         return []
     place = (gallery.gallery_id, gallery.side)
-    slots = [crop.row_id for crop in crops]
-    vectors = reader.database.vectors.open(*place, gallery.dimension).read(slots)
-    checksums = read_checksums(reader, *place, slots)
-    intact = []
-    for crop, vector in zip(crops, vectors, strict=True):
-        if vector_crc(crop.crop_id, vector) == checksums.get(crop.row_id):
-            intact.append(ArchivedCrop(crop, vector))
-        elif reader.value(STILL_THERE, (*place, crop.row_id)):
+    crop_ids = {crop.row_id: crop.crop_id for crop in crops}
+    vectors = read_intact_vectors(reader, *place, gallery.dimension, crop_ids)
+    for crop in crops:
+        if crop.row_id not in vectors and reader.value(STILL_THERE, (*place, crop.row_id)):
             raise reader.database.damage(f"the vector of crop {crop.crop_id} is missing or corrupt")
-    return intact
+    return [ArchivedCrop(crop, vectors[crop.row_id]) for crop in crops if crop.row_id in vectors]
 
 
-def read_checksums(
-    reader: Reader, gallery_id: int, side: int, slots: Sequence[int]
-) -> dict[int, int]:
-    statement = (
-        "SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? "
-        f"AND slot IN {AMONG}"
-    )
-    return dict(reader.tuples(statement, (gallery_id, side, slots)))
+def read_intact_vectors(
+    reader: Reader, gallery_id: int, side: int, dimension: int, crop_ids: Mapping[int, str]
+) -> dict[int, Vector]:
+    """Return the vectors `(d,)` of crops, given as ids by slot, that match their checksums.
+
+    Raises:
+        FileNotFoundError: the file is missing, and the record was opened read-only.
+    """
+    slots = list(crop_ids)
+    vectors = reader.database.vectors.open(gallery_id, side, dimension).read(slots)
+    checksums = dict(reader.tuples(CHECKSUMS, (gallery_id, side, slots)))
+    return {
+        slot: vector
+        for slot, vector in zip(slots, vectors, strict=True)
+        if vector_crc(crop_ids[slot], vector) == checksums.get(slot)
+    }
 
 
 @dataclass(frozen=True)

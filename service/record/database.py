@@ -320,7 +320,7 @@ class Database(Source):
             "next_gallery": 1,
             "commit": COMMIT.pack(0, b""),
         }
-        transaction.insert("record", *({"name": name, "value": values[name]} for name in values))
+        transaction.change_many("INSERT INTO record (name, value) VALUES (?, ?)", values.items())
         transaction.begin_feed(ALL_GALLERIES)
         transaction.end_feeds()
         connection.execute("COMMIT")

@@ -184,7 +184,7 @@ class Runtimes(RecordPart):
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
         statement = "INSERT INTO runtimes (embedder, choice) VALUES (?, ?) ON CONFLICT DO NOTHING"
         transaction.change(statement, (embedder, choice))
-        return str(transaction.rows("runtimes", "WHERE embedder = ?", (embedder,))[0]["choice"])
+        return self.get(embedder) or choice
 
     @transactional
     def forget(self, transaction: Transaction) -> int:

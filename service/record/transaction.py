@@ -408,11 +408,13 @@ class Transaction(Reader):
         """Write vectors `(d,)`, given by slot with their crop's id."""
         if not vectors:
             return
-        rows = []
-        for slot, (crop_id, vector) in vectors.items():
-            values = {"gallery_id": gallery_id, "slot": slot, "side": side}
-            rows.append(values | {"checksum": vector_crc(crop_id, vector)})
-        self.insert("checksums", *rows, instead=True)
-        file = self.database.vectors.open(gallery_id, side, len(vector))
-        file.write({slot: vector for slot, (_, vector) in vectors.items()})
+        self.change_many(
+            "INSERT OR REPLACE INTO checksums (gallery_id, side, slot, checksum) "
+            "VALUES (?, ?, ?, ?)",
+            [(gallery_id, side, slot, vector_crc(*named)) for slot, named in vectors.items()],
+        )
+        by_slot = {slot: vector for slot, (_, vector) in vectors.items()}
+        dimension = len(next(iter(by_slot.values())))
+        file = self.database.vectors.open(gallery_id, side, dimension)
+        file.write(by_slot)
         self.unsynced.add(file)

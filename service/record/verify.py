@@ -13,11 +13,11 @@ from typing import Any
 from model.problems import InputProblem
 from service.errors import ServiceError
 from service.ops.threads import heartbeat
-from service.record.crop_rows import read_checksums
+from service.record.crop_rows import read_intact_vectors
 from service.record.database import Database, stored_uri
 from service.record.schema import EARLIEST_FORMAT, FORMAT, TABLES, missing_tables, row_crc
 from service.record.transaction import AMONG, Reader, Source, batches
-from service.record.vectors import Vector, vector_crc
+from service.record.vectors import Vector
 
 ROWS_AT_ONCE = 500
 PAGE_PROBLEMS = 20
@@ -178,36 +178,31 @@ class Inspection:
         self, gallery_id: int, crops: list[Values], pictured: set[tuple[int, int]]
     ) -> Iterator[tuple[Values, Vector]]:
         gallery = self.galleries[gallery_id]
-        slots = [crop["slot"] for crop in crops]
+        place = (gallery_id, gallery["side"], gallery["dimension"] or 1)
+        crop_ids = {crop["slot"]: crop["crop_id"] for crop in crops}
+        vectors: dict[int, Vector] = {}
         try:
-            side = self._stored.vectors.open(gallery_id, gallery["side"], gallery["dimension"] or 1)
+            with self._noting_errors("checksums of vectors"):
+                vectors = read_intact_vectors(Reader(self._stored), *place, crop_ids)
         except FileNotFoundError:
             self.found.note(gallery_id, f"the vectors of {len(crops)} crops are missing")
             return
-        checksums: dict[int, int] = {}
-        with self._noting_errors("checksums of vectors"):
-            checksums = read_checksums(Reader(self._stored), gallery_id, gallery["side"], slots)
-        vectors = dict(zip(slots, side.read(slots), strict=True))
-        mismatched = [
-            crop["slot"]
-            for crop in crops
-            if vector_crc(crop["crop_id"], vectors[crop["slot"]]) != checksums.get(crop["slot"])
-        ]
         # Crops removed since the read began have overwritten vectors.
-        lost_slots = self._existing(gallery_id, mismatched)
+        lost_slots = self._existing(gallery_id, sorted(crop_ids.keys() - vectors.keys()))
         for crop in crops:
+            slot = crop["slot"]
             missing = ""
-            if crop["slot"] in lost_slots:
+            if slot in lost_slots:
                 missing = "vector"
-            elif crop["slot"] in mismatched:
+            elif slot not in vectors:
                 continue
-            elif crop["inside"] and (gallery_id, crop["slot"]) not in pictured:
+            elif crop["inside"] and (gallery_id, slot) not in pictured:
                 missing = "picture"
             if missing:
                 line = f"the {missing} of crop {crop['crop_id']} is missing or corrupt"
                 self.found.note(gallery_id, line)
             else:
-                yield crop, vectors[crop["slot"]]
+                yield crop, vectors[slot]
 
     def _existing(self, gallery_id: int, slots: list[int]) -> set[int]:
         if not slots:
