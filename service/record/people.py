@@ -45,7 +45,8 @@ BY_PICTURE = (
     "ORDER BY CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
     "image_bytes DESC, crop_id DESC"
 )
-NUMBERS = {"crops": "count(*)", "last_seen": "max(seen_at) / 1e6"}
+# Numbers by which identities are sorted, ascending.
+NUMBERS = {"crops": "-1.0 * count(*)", "last_seen": "max(seen_at) / -1e6"}
 # The order of the tables is fixed, so that the best picture is sought once for each person.
 DESCRIBED = f"""
 SELECT people.name AS identity, count(*) AS crops,
@@ -140,13 +141,11 @@ class People(RecordPart):
 
     def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Place]:
         statement = (
-            f"SELECT -({NUMBERS[sort]}), sort_key, name FROM crops JOIN people USING (person_id) "
-            "WHERE crops.gallery_id = ? GROUP BY person_id"
+            f"SELECT {NUMBERS[sort]} AS number, sort_key, name FROM crops "
+            "JOIN people USING (person_id) WHERE crops.gallery_id = ? GROUP BY person_id "
+            "ORDER BY number, sort_key, name"
         )
-        return sorted(
-            (float(number), sort_key, name)
-            for number, sort_key, name in self._reader.tuples(statement, (gallery_id,))
-        )
+        return self._reader.tuples(statement, (gallery_id,))
 
     @transactional
     def rename(
