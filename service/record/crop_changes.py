@@ -282,7 +282,6 @@ def keep_request(
     version: int,
     landed: Sequence[EnrolledImage],
 ) -> None:
-    """Store the answer of a request, and delete some that are older than a day."""
     moment = datetime.now(UTC)
     transaction.change(
         "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "

@@ -483,7 +483,7 @@ class Database(Source):
 class RecordPart:
     """Base class of the readers and rules of one kind of data in the record.
 
-    A reader called by a rule sees what the rule has changed: both use the thread's connection.
+    A reader that a rule calls sees the changes of that rule: both use the connection of the thread.
     """
 
     def __init__(self, database: Database) -> None:

@@ -108,7 +108,6 @@ class StrayFiles(RecordPart):
 
 
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    """Note that files were removed, or are referred to by a row of this commit."""
     transaction.change(f"DELETE FROM unneeded_files WHERE path IN {AMONG}", (paths,))
 
 

@@ -114,7 +114,6 @@ class Keys(RecordPart):
 
     @transactional
     def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
-        """Record when keys were used; keys revoked since are ignored."""
         transaction.change_many(
             "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
             [(moment, key_id) for key_id, moment in used.items()],

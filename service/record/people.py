@@ -151,7 +151,6 @@ class People(RecordPart):
     def rename(
         self, transaction: Transaction, gallery_id: int, identity: str, new: str
     ) -> CropsChange:
-        """Rename an identity, merging it into an existing one."""
         entry = require_entry(transaction, gallery_id)
         person = _find(transaction, gallery_id, identity)
         if person is None:

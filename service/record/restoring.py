@@ -92,7 +92,6 @@ def kept_backups(folder: Path) -> list[Path]:
 
 
 def own_backups(folder: Path, database: Database) -> Iterator[Path]:
-    """Yield the complete backups of this record, newest first."""
     record_id = read_record_id(Reader(database))
     now = datetime.now(UTC)
     for backup in reversed(kept_backups(folder)):
@@ -247,7 +246,6 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
 
 
 def _is_of(backup: Path, record_id: str) -> bool:
-    """Return whether a backup is one of this record; False if it is unreadable."""
     with contextlib.suppress(DamagedSnapshot), open_archive(backup) as reader:
         return read_record_id(reader) == record_id
     return False
