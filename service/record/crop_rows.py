@@ -311,7 +311,9 @@ def list_crops(
     crops = read_crops(reader, clauses, values)
     page = crops[:limit]
     if len(crops) > limit:
-        return CropPage(page, _cursor(_place(page[-1], by_time)))
+        last = page[-1]
+        seen_at = as_micros(last.captured_at or last.created_at)
+        return CropPage(page, _cursor((seen_at, last.row_id) if by_time else (last.row_id,)))
     return CropPage(page, _cursor(tuple(edges[0])) if edges else None)
 
 
@@ -341,11 +343,6 @@ def _asked(conditions: Mapping[str, str], values: Mapping[str, Any]) -> list[str
 def _compare(columns: Sequence[str], sign: str, place: Place) -> str:
     numbers = ", ".join(str(number) for number in place)
     return f"({', '.join(columns)}) {sign} ({numbers})"
-
-
-def _place(crop: StoredCrop, by_time: bool) -> Place:
-    seen_at = as_micros(crop.captured_at or crop.created_at)
-    return (seen_at, crop.row_id) if by_time else (crop.row_id,)
 
 
 def _cursor(place: Place) -> str:

@@ -136,8 +136,11 @@ class People(RecordPart):
         return slots, sorted(slots[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
-        people = _read_people(self._reader, gallery_id, names)
-        return {person["identity"]: person["crops"] for person in people}
+        statement = (
+            "SELECT name, count(*) FROM people JOIN crops USING (person_id) "
+            f"WHERE people.gallery_id = ? AND name IN {AMONG} GROUP BY person_id"
+        )
+        return dict(self._reader.tuples(statement, (gallery_id, names)))
 
     def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Place]:
         statement = (

@@ -22,7 +22,7 @@ from service.ops.threads import heartbeat
 from service.record.marks import TOKEN_BYTES, Mark
 from service.record.schema import TABLES, as_moment, natural_order, row_crc
 from service.record.values import new_crop_id
-from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
+from service.record.vectors import Vector, VectorFile, VectorFiles, runs, vector_crc
 
 FILE = "record.sqlite3"
 # Connections wait this long for a reader that recovers a log; writers wait for the lock file.
@@ -140,14 +140,8 @@ def settings_of(names: Iterable[str]) -> str:
     return ", ".join(f"{name} = :{name}" for name in names)
 
 
-def as_ranges(slots: Iterable[int]) -> list[list[int]]:
-    ranges: list[list[int]] = []
-    for slot in sorted(slots):
-        if ranges and slot == ranges[-1][1] + 1:
-            ranges[-1][1] = slot
-        else:
-            ranges.append([slot, slot])
-    return ranges
+def as_ranges(slots: Iterable[int]) -> list[tuple[int, int]]:
+    return [(run[0], run[-1]) for run in runs(sorted(slots))]
 
 
 def slots_of(text: str) -> list[int]:

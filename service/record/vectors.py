@@ -72,7 +72,7 @@ class VectorFile:
         if os.fstat(self._file).st_size < next_slot * self._vector_bytes:
             ahead = min(next_slot, SLOTS_AHEAD)
             os.ftruncate(self._file, (next_slot + ahead) * self._vector_bytes)
-        for slots in _runs(sorted(vectors)):
+        for slots in runs(sorted(vectors)):
             bodies = [np.asarray(vectors[slot], "<f4").tobytes() for slot in slots]
             self._write_at(slots[0], b"".join(bodies))
 
@@ -82,7 +82,7 @@ class VectorFile:
         Raises:
             OSError: the disk fails.
         """
-        for run in _runs(sorted(slots)):
+        for run in runs(sorted(slots)):
             self._write_at(run[0], bytes(len(run) * self._vector_bytes))
         self.sync()
 
@@ -93,7 +93,7 @@ class VectorFile:
         """Read vectors `(n, d)` in the order of the slots; slots beyond the file's end are zero."""
         vectors = np.zeros((len(slots), self.dimension), "<f4")
         first = 0
-        for run in _runs(slots):
+        for run in runs(slots):
             size = len(run) * self._vector_bytes
             body = os.pread(self._file, size, run[0] * self._vector_bytes)
             count = len(body) // self._vector_bytes
@@ -198,7 +198,8 @@ def vectors_name(gallery_id: int, side: int) -> str:
     return f"vectors-{gallery_id}-{side}.f32"
 
 
-def _runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:
+def runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Split slots where one does not follow its predecessor."""
     start = 0
     for end in range(1, len(slots) + 1):
         if end == len(slots) or slots[end] != slots[end - 1] + 1:

@@ -133,7 +133,7 @@ class Inspection:
                     if direction == "DESC" and key_values == last_key:
                         return
                     last_key = key_values if direction == "ASC" else last_key
-                    values = {name: row[name] for name in names}
+                    values = TABLES[table].values(row)
                     if row_crc(*values.values()) == row["crc"]:
                         yield values
                     else:
