@@ -104,7 +104,8 @@ def _search(record, query_id):
 
 def _cases(record):
     cases = []
-    for case in record.cases.page(LOBBY, None, 99).results:
+    for listed_case in record.cases.page(LOBBY, None, 99).results:
+        case = record.cases.get(LOBBY, listed_case.case_id)
         queries = {query.query_id: (query.added_at, query.note) for query in case.queries}
         cases.append({**case.model_dump(exclude={"count"}), "queries": queries})
     return cases
