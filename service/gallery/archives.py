@@ -82,9 +82,8 @@ async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
     store = runtime.record
     gallery_id = gallery.gallery_id
     snapshot_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token_hex(4)}"
-    path = snapshot_path(runtime, gallery, snapshot_id)
-
     name = snapshot_name(gallery_id, snapshot_id)
+    path = runtime.settings.data_dir / name
 
     def copy() -> Snapshot:
         store.unneeded_files.add([name])

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,21 +187,18 @@ class CurrentCalibration:
             note = f"They are for {pictures} pictures together." if measured else OF_ONE_PICTURE
             state = state.model_copy(update={"basis": f"{state.basis} {note}"})
 
+        probability: Probability
         if isinstance(fitted, SearchCalibration):
             match = fitted.threshold(match_rate, identities)
             uncertain = fitted.threshold(uncertain_rate, identities)
-            return Judge(match, min(match, uncertain), fitted.probability, state)
-
-        tail = fitted.tail(identities, pictures)
-        known_level = level or 0.0
-        match = tail.threshold(match_rate, known_level)
-        uncertain = tail.threshold(uncertain_rate, known_level)
-        return Judge(
-            match=match,
-            uncertain=min(match, uncertain),
-            probability=lambda scores: tail.probability(scores, known_level),
-            state=state,
-        )
+            probability = fitted.probability
+        else:
+            tail = fitted.tail(identities, pictures)
+            level = level or 0.0
+            match = tail.threshold(match_rate, level)
+            uncertain = tail.threshold(uncertain_rate, level)
+            probability = partial(tail.probability, level=level)
+        return Judge(match, min(match, uncertain), probability, state)
 
     def as_state(
         self, identities: int, level: float | None = 0.0, shallow: bool = False

@@ -111,14 +111,26 @@ class Columns:
         No other array has this length, which would cost memory in a gallery of millions.
         """
         cosines = np.empty(len(slots), np.float32)
+        query = np.ascontiguousarray(query)
         for start in range(0, len(slots), SLOTS_AT_ONCE):
             wanted = slots[start : start + SLOTS_AT_ONCE]
             first = int(wanted[0])
             end = int(wanted[-1]) + 1
-            if len(wanted) > ALL_SLOTS_SHARE * (end - first):
-                products = _inner_products(self.vectors[first:end], query)[wanted - first]
-            else:
-                products = _inner_products(self.vectors[wanted], query)
+            reads_all = len(wanted) > ALL_SLOTS_SHARE * (end - first)
+            vectors = self.vectors[first:end] if reads_all else self.vectors[wanted]
+            products = np.empty(len(vectors), np.float32)
+            # For one query, FAISS's loop takes half the time of a matrix product through BLAS. It
+            # is as fast as IndexFlatIP, which would need a second copy of every vector. FAISS
+            # exports this function, but its type stubs lack it.
+            faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
+                faiss.swig_ptr(products),
+                faiss.swig_ptr(query),
+                faiss.swig_ptr(vectors),
+                self.dimension,
+                len(vectors),
+            )
+            if reads_all:
+                products = products[wanted - first]
             cosines[start : start + SLOTS_AT_ONCE] = products / self.norms[wanted]
         return cosines
 
@@ -199,23 +211,6 @@ class Columns:
             for code in codes.tolist()
         ]
         self.group_numbers[slots] = np.array(numbers, np.int32)[places]
-
-
-def _inner_products(
-    vectors: NDArray[np.float32], query: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    # For one query, FAISS's loop takes half the time of a matrix product through BLAS. It is as
-    # fast as IndexFlatIP, which would need a second copy of every vector.
-    products = np.empty(len(vectors), np.float32)
-    # FAISS exports this function, but its type stubs lack it.
-    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
-        faiss.swig_ptr(products),
-        faiss.swig_ptr(np.ascontiguousarray(query)),
-        faiss.swig_ptr(vectors),
-        vectors.shape[1],
-        len(vectors),
-    )
-    return products
 
 
 def _norms(vectors: Vector, slots: Slots) -> NDArray[np.float32]:

@@ -59,8 +59,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     score = float(scores[scoring][0])
     if target and current:
         level = current.published.level if current.published else None
-        count = target.index.identities
-        identities = await runtime.galleries.read(count) if target.outside_index else count()
+        identities = await runtime.galleries.read(target.index.identities)
         judge = current.judge(point, identities, level, crops=target.crops)
     else:
         pairs = model.description.calibration.scorings[scoring]
