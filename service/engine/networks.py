@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -191,6 +191,30 @@ class LoadedModel:
                 f"{', '.join(self.description.scorings)}"
             )
         return chosen
+
+    def require_vectors(
+        self,
+        fields: str,
+        embedder: str,
+        vectors: Iterable[NDArray[np.float32]],
+        gallery: str,
+    ) -> None:
+        """Refuse vectors that cannot be compared with those of a gallery of this model.
+
+        Args:
+            fields: fields of the request that contain them, for the message.
+            embedder: fingerprint of the embedder that made them.
+
+        Raises:
+            InvalidField: another embedder made them, or their length is not the model's.
+        """
+        dimension = self.networks.dimension
+        if embedder != self.embedder or any(vector.shape != (dimension,) for vector in vectors):
+            raise InvalidField(
+                f"{fields}: the vectors are of embedder {embedder[:12]}…, and gallery {gallery!r} "
+                f"takes those of {self.embedder[:12]}… ({self.name}, {dimension} dimensions); send "
+                "the images, or run gmn embed with that artefact to compute the vectors again"
+            )
 
 
 def shipped_fillers(embedders: Collection[str]) -> list[str]:

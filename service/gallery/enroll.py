@@ -116,7 +116,10 @@ async def enroll(
             embedder = gallery.embedder
             embedded: Sequence[Embedded]
             if computed:
-                _require_embedder(runtime, gallery, computed)
+                vectors = [image.vector for image in computed.embedded]
+                runtime.models[embedder].require_vectors(
+                    computed.field, computed.embedder, vectors, gallery.name
+                )
                 embedded = computed.embedded
             else:
                 pipeline = runtime.models[embedder].pipeline
@@ -157,20 +160,6 @@ def read_vectors(texts: Sequence[str], embedder: str | None) -> ComputedVectors:
         prepared = PreparedImage(hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest())
         embedded.append(EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=prepared))
     return ComputedVectors(embedder, embedded, "vector, embedding_fingerprint")
-
-
-def _require_embedder(runtime: Runtime, gallery: Gallery, computed: ComputedVectors) -> None:
-    expected = gallery.embedder
-    model = runtime.models[expected]
-    dimension = model.networks.dimension
-    dimension_differs = any(image.vector.shape != (dimension,) for image in computed.embedded)
-    if computed.embedder != expected or dimension_differs:
-        raise InvalidField(
-            f"{computed.field}: the vectors are of embedder {computed.embedder[:12]}…, and gallery "
-            f"{gallery.name!r} takes those of {expected[:12]}… ({model.name}, {dimension} "
-            "dimensions); run gmn embed with that artefact, or send them to a gallery that theirs "
-            "has filled"
-        )
 
 
 def _outcomes(
@@ -236,17 +225,12 @@ def _digest(
             file = image.image
             content = file if isinstance(file, bytes) else outcome.detail.encode()
             sha256 = hashlib.sha256(content).hexdigest()
-        fields = {
-            "image": sha256,
-            "identity": image.identity,
-            "camera": image.camera,
-            "captured_at": image.captured_at.isoformat() if image.captured_at else None,
-            "external_id": image.external_id,
-            "metadata": dict(image.metadata or {}),
-        }
-        if image.track is not None:
-            fields["track"] = image.track
-        digest.update(json.dumps(fields, sort_keys=True).encode())
+        fields = {name: getattr(image, name) for name in LABELS} | {"image": sha256}
+        fields["metadata"] = dict(image.metadata or {})
+        if image.track is None:
+            # Such a request keeps the digest that earlier versions computed.
+            del fields["track"]
+        digest.update(json.dumps(fields, sort_keys=True, default=datetime.isoformat).encode())
     if keep_best is not None:
         digest.update(b"keep_best %d" % keep_best)
     return digest.hexdigest()

@@ -30,7 +30,6 @@ from model.crops.frames import ImageFile
 from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
 from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
-from service.engine.networks import LoadedModel
 from service.errors import (
     IndexUnavailable,
     InvalidField,
@@ -45,10 +44,11 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery
 from service.record.record import Record
+from service.record.values import CropLabel
 from service.runtime import Runtime
 from service.search.filters import Filter
 from service.search.options import MOST_ASKING, GroupBy, QueryOptions, read_vector
-from service.search.ranking import EmbedderChanged, Ranking, Search
+from service.search.ranking import EmbedderChanged, Ranking, Search, Spans
 from service.settings import QualityPolicy
 
 # Upper bound on the rounds of a search that finds deleted crops.
@@ -98,7 +98,7 @@ class AnsweredQuery:
         for name, refused in problems.items():
             warnings.append(f"gallery {name!r} was not searched: {refused.detail}")
         ranked = [(name, crop) for name, answer in answers.items() for crop in answer.results]
-        best = sorted(ranked, key=lambda crop: _place(crop[1]))[: options.top_k]
+        best = sorted(ranked, key=_place)[: options.top_k]
         far = SEARCH_OPERATING_POINTS[options.operating_point]
         return GalleriesAnswer(
             verdict=min((answer.verdict for answer in answers.values()), key=BEST_FIRST.index),
@@ -121,9 +121,33 @@ class AnsweredQuery:
         )
 
 
-def _place(crop: RankedCrop) -> tuple[bool, float, float]:
+def _place(ranked: tuple[str, RankedCrop]) -> tuple[float, float]:
+    _, crop = ranked
     # Crops without a score come last.
-    return crop.probability is None, -(crop.probability or 0.0), -crop.cosine
+    probability = -1.0 if crop.probability is None else crop.probability
+    return -probability, -crop.cosine
+
+
+@dataclass(frozen=True)
+class QueryFeatures:
+    """Features to search by in place of images.
+
+    Attributes:
+        fields: fields of the request that name them, for messages.
+        embedder: fingerprint of the embedder that made them.
+        vectors: features `(m, d)`.
+        gallery: the gallery of the crops; None for a vector that was sent.
+        crops: the crops that have these features.
+        slots: slots of crops of this gallery that are never results: these crops, or all crops of
+            their track or identity.
+    """
+
+    fields: str
+    embedder: str
+    vectors: NDArray[np.float32]
+    gallery: Gallery | None = None
+    crops: tuple[CropLabel, ...] = ()
+    slots: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -182,57 +206,65 @@ class GalleriesQuery:
                     return await gather_all(each)
 
     async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
-        runtime = self.runtime
         options = self.options
-        source = None
-        if options.crop_id or options.track or isinstance(options, SimilarOptions):
-            search = self._search(await runtime.galleries.find(self.home or self.names[0]))
-            read = runtime.galleries.read
-            embedder, source = await read(_with_query_crops, runtime.record, search)
-            if embedder != search.current.model.embedder:
-                await runtime.galleries.catch_up()
-                raise EmbedderChanged
-
+        features = None
+        if options.vector is not None:
+            embedder = options.embedding_fingerprint
+            if embedder is None:
+                raise InvalidField(
+                    "embedding_fingerprint: is missing; send the one that was returned with the "
+                    "vector"
+                )
+            vectors = read_vector(options.vector)[None]
+            features = QueryFeatures("vector, embedding_fingerprint", embedder, vectors)
+        elif options.crop_id or options.track or isinstance(options, SimilarOptions):
+            features = await self._features_of_crops()
         searches: dict[str, Search] = {}
         problems: dict[str, ServiceError] = {}
         for name in self.names:
             try:
-                searches[name] = self._search(await runtime.galleries.find(name), source)
+                gallery = await self.runtime.galleries.find(name)
+                searches[name] = self._search(gallery, features)
             except OF_ONE_GALLERY as error:
                 problems[name] = error
         if not searches:
             raise problems[self.names[0]]
         return searches, problems
 
-    def _search(self, gallery: Gallery, source: Search | None = None) -> Search:
-        """Return a search of a gallery; its features are not known yet if it is by images.
+    async def _features_of_crops(self) -> QueryFeatures:
+        galleries = self.runtime.galleries
+        gallery = await galleries.find(self.home or self.names[0])
+        embedder = gallery.embedder
+        record = self.runtime.record
+        features = await galleries.read(_read_features, record, gallery, self.options)
+        if features.embedder != embedder:
+            await galleries.catch_up()
+            raise EmbedderChanged
+        return features
+
+    def _search(self, gallery: Gallery, features: QueryFeatures | None) -> Search:
+        """Return a search of a gallery.
 
         Args:
-            source: search of a gallery by its crops, whose features are searched for.
+            features: None if they are not known before the images are embedded.
 
         Raises:
             NeedsReindex: no loaded model has the gallery's embedder.
-            InvalidField: the scoring or the vector is invalid, or another embedder than the
+            InvalidField: the artefact does not offer the scoring, or another embedder than the
                 gallery's made the features.
         """
-        if source and source.gallery is gallery:
-            return source
         options = self.options
         current = self.runtime.calibrations.current(gallery, options.scoring)
         of_one_image = len(self.images) == 1 or options.mode == "separate"
         calibrates = self.sample and of_one_image and gallery.settings.calibration == "on"
         galleries = len(self.names)
         search = Search(gallery, current, options, sample=calibrates, galleries=galleries)
-        if options.vector is not None:
-            return replace(search, queries=_sent_vector(options, gallery.name, current.model))
-        if source is None:
+        if features is None:
             return search
-        if current.model is not source.current.model:
-            raise InvalidField(
-                f"gallery: the vectors of gallery {gallery.name!r} are from another embedder "
-                f"than those of {source.gallery.name!r} and cannot be compared; send the image"
-            )
-        return replace(search, queries=source.queries, query_crops=source.query_crops)
+        vectors = features.vectors
+        current.model.require_vectors(features.fields, features.embedder, vectors, gallery.name)
+        without = features.slots if features.gallery is gallery else frozenset()
+        return replace(search, queries=vectors, query_crops=features.crops, without=without)
 
     def _cost(self, searches: Collection[Search]) -> float:
         options = self.options
@@ -319,8 +351,6 @@ class GalleriesQuery:
             ranking, ranked_crops = await run_search(runtime, search)
         except OF_ONE_GALLERY as error:
             return error
-        if search.options.group_by == "track":
-            ranked_crops = await _with_spans(runtime, search.gallery, ranked_crops)
         verdict: SearchVerdict = "nothing_searched"
         if ranked_crops:
             verdict = ranked_crops[0].verdict or "no_match"
@@ -359,15 +389,13 @@ async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result
     return [task.result() for task in tasks]
 
 
-def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
-    """Return the search with the features of the crops to search by, and their embedder.
+def _read_features(record: Record, gallery: Gallery, options: QueryOptions) -> QueryFeatures:
+    """Read the features of the crops, of the track or of the identity to search by.
 
     Raises:
         UnknownCrop, UnknownTrack, UnknownIdentity: the gallery does not have them.
         InvalidField: several cameras have a track with this id.
     """
-    gallery = search.gallery
-    options = search.options
     number = gallery.gallery_id
     unknown = UnknownTrack(gallery.name, options.track)
     if isinstance(options, SimilarOptions):
@@ -388,13 +416,14 @@ def _with_query_crops(record: Record, search: Search) -> tuple[str, Search]:
             raise UnknownCrop(gallery.name, crop_id)
     if not crops:
         raise unknown
-    search = replace(
-        search,
-        queries=np.stack([crop.vector for crop in crops]),
-        query_crops=tuple(crop.record for crop in crops),
-        without=frozenset(own),
+    return QueryFeatures(
+        fields="gallery",
+        embedder=embedder,
+        vectors=np.stack([crop.vector for crop in crops]),
+        gallery=gallery,
+        crops=tuple(crop.record for crop in crops),
+        slots=frozenset(own),
     )
-    return embedder, search
 
 
 def _camera_of_track(
@@ -410,19 +439,6 @@ def _camera_of_track(
             f"send its camera too: {camera_names[:MAX_NAMED]}"
         )
     return camera or cameras[0]
-
-
-async def _with_spans(
-    runtime: Runtime, gallery: Gallery, ranked_crops: Sequence[RankedCrop]
-) -> list[RankedCrop]:
-    tracks = [crop.track for crop in ranked_crops if crop.track is not None]
-    spans = await runtime.galleries.read(runtime.record.tracks.spans, gallery.gallery_id, tracks)
-    results = []
-    for crop in ranked_crops:
-        # None for a crop without a track, or if the track has changed since.
-        span = spans.get((crop.track or "", crop.camera))
-        results.append(crop.model_copy(update=span) if span else crop)
-    return results
 
 
 def _timing(
@@ -478,30 +494,12 @@ async def run_search(runtime: Runtime, search: Search) -> tuple[Ranking, list[Ra
         if not deleted:
             break
         search = replace(search, without=search.without | deleted)
-    return ranking, search.results(ranking, labels)
-
-
-def _sent_vector(options: QueryOptions, gallery: str, model: LoadedModel) -> NDArray[np.float32]:
-    """Return the vector sent with a query, `(1, d)`.
-
-    Raises:
-        InvalidField: the text is not a vector, or not one of the gallery's embedder.
-    """
-    vector = read_vector(options.vector or "")
-    sent_as = options.embedding_fingerprint
-    if sent_as is None:
-        raise InvalidField(
-            "embedding_fingerprint: is missing; send the one that was returned with the vector"
-        )
-    dimension = model.networks.dimension
-    if sent_as != model.embedder or vector.shape != (dimension,):
-        raise InvalidField(
-            f"vector, embedding_fingerprint: a vector of {len(vector)} dimensions from embedder "
-            f"{sent_as[:12]!r} cannot be compared with those of gallery {gallery!r}, which are "
-            f"from {model.embedder[:12]!r} ({model.name}, {dimension} dimensions); send the image "
-            "or a vector returned by this gallery or POST /v1/embeddings"
-        )
-    return vector[None]
+    spans: Spans = {}
+    if search.options.group_by == "track":
+        number = search.gallery.gallery_id
+        tracks = [crop.track for crop in labels.values() if crop.track is not None]
+        spans = await runtime.galleries.read(runtime.record.tracks.spans, number, tracks)
+    return ranking, search.results(ranking, labels, spans)
 
 
 class SimilarOptions(QueryOptions):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from service.search.filters import Filter
 from service.search.options import RERANK_DEPTH, QueryOptions
 
 Array = NDArray[np.float32]
+Spans = Mapping[tuple[str, str | None], Mapping[str, Any]]
 # Upper bound on the extra pairs scored only to estimate a search's score level.
 MORE_PAIRS = 64
 # The level needs nine people, sought among the NEAR nearest crops, then among the DEEPEST nearest.
@@ -50,8 +52,8 @@ class Ranking:
     Attributes:
         gallery_version: version of the gallery that was searched.
         best: crops of the gallery, best first, without labels.
-        logits, scores: M-Net's scores of these crops, and their scores by the search's scoring,
-            `(n,)`; NaN for crops that were not scored.
+        scores: scores of these crops by the search's scoring, `(n,)`; NaN for crops that were not
+            scored.
         judge: gives verdicts and probabilities for them.
         candidates_scored: number of candidates that were scored.
         began, found, ended: times by `time.perf_counter`; the candidates were found before they
@@ -62,7 +64,6 @@ class Ranking:
 
     gallery_version: int
     best: Candidates
-    logits: Array
     scores: Array
     judge: Judge
     candidates_scored: int
@@ -149,7 +150,7 @@ class Search:
             yield None
 
         scores = scored.cosines
-        logits = np.full(len(candidates.row_ids), np.nan, np.float32)
+        ranked_by = candidates.cosines
         if not by_cosine:
             scores = np.empty(len(scored.row_ids), np.float32)
             for part in slices_of(len(self.queries), len(scores)):
@@ -158,7 +159,8 @@ class Search:
                 pair_scores = current.model.networks.pair_scores
                 scores[part] = pair_scores(self.queries, scored.vectors[part])
             # Crops beyond the head were scored only to estimate the level and are no results.
-            logits[:head] = scores[:head]
+            ranked_by = np.full(len(candidates.row_ids), np.nan, np.float32)
+            ranked_by[:head] = scores[:head]
 
         people_scores: tuple[float, ...] = ()
         if needs_level:
@@ -181,12 +183,10 @@ class Search:
         if self.sample and level is not None and not counts_all:
             sample = pack_search(people_scores, identities, time.time())
 
-        ranked_by = candidates.cosines if by_cosine else logits
         order = self._order(candidates, ranked_by, slice(head))
         yield Ranking(
             gallery_version=version,
             best=candidates[order],
-            logits=logits[order],
             scores=ranked_by[order],
             judge=judge,
             candidates_scored=candidates.searched if by_cosine else head,
@@ -216,14 +216,18 @@ class Search:
             order[: len(best)] = best[order_by_neighbours(candidates[best], scores[best])]
         return order[: self.options.top_k]
 
-    def results(self, ranking: Ranking, labels: Mapping[int, CropLabel]) -> list[RankedCrop]:
+    def results(
+        self, ranking: Ranking, labels: Mapping[int, CropLabel], spans: Spans
+    ) -> list[RankedCrop]:
         """Return the results of a ranking, best first.
 
         Args:
             labels: labels by slot; crops without labels are omitted.
+            spans: fields of whole tracks, by id and camera, to add to the results of the track.
         """
         best = ranking.best
         judge = ranking.judge
+        by_cosine = self.current.scoring == "cosine"
         with_vectors = self.options.include_vector
         probabilities = judge.probability(ranking.scores)
         results: list[RankedCrop] = []
@@ -232,7 +236,7 @@ class Search:
             if label is None:
                 continue
             score = float(ranking.scores[place])
-            logit = float(ranking.logits[place])
+            is_scored = not math.isnan(score)
             result = RankedCrop(
                 rank=len(results) + 1,
                 crop_id=label.crop_id,
@@ -243,14 +247,16 @@ class Search:
                 track=label.track,
                 metadata=label.metadata,
                 cosine=float(best.cosines[place]),
-                pair_logit=None if math.isnan(logit) else logit,
-                probability=None if math.isnan(score) else float(probabilities[place]),
-                verdict=None if math.isnan(score) else judge.verdict(score),
+                pair_logit=score if is_scored and not by_cosine else None,
+                probability=float(probabilities[place]) if is_scored else None,
+                verdict=judge.verdict(score) if is_scored else None,
                 image_url=self.gallery.image_url(label.crop_id),
                 vector=best.vectors[place].tolist() if with_vectors else None,
                 embedding_fingerprint=self.current.model.embedder if with_vectors else None,
             )
-            results.append(result)
+            # A crop has none without a track, or if its track has changed since.
+            span = spans.get((label.track or "", label.camera))
+            results.append(result.model_copy(update=span) if span else result)
         return results
 
     def _with_nine_people(self, scored: Candidates, near: Candidates, wanted: Filter) -> Candidates:

@@ -102,7 +102,7 @@ def search_of(index, query, embedder="e", sample=False, **options):
 def _rank(index, query, **options):
     search = search_of(index, query, **options)
     *_, ranking = search.rank()
-    return search.results(ranking, {row: label(row) for row in ranking.best.row_ids.tolist()})
+    return search.results(ranking, {row: label(row) for row in ranking.best.row_ids.tolist()}, {})
 
 
 @pytest.mark.parametrize(("depth", "pauses"), [(2000, 0), (2500, 1)])
