@@ -203,10 +203,8 @@ class Pipeline:
             CropProblem: the image cannot be decoded.
         """
 
-        def resize() -> NDArray[np.uint8]:
-            return self._preprocessing.resize(self._pixels_of(image))
-
-        return await self.threads_for(image).run(resize)
+        resize = self._preprocessing.resize
+        return await self.threads_for(image).run(lambda: resize(self._pixels_of(image)))
 
     async def thumbnail(self, image: ImageFile) -> bytes:
         return await self.threads_for(image).run(lambda: _thumbnail(self._pixels_of(image)))

@@ -116,11 +116,8 @@ async def measure_mean_scales(
     threads = runtime.pools.calibration
     several = await threads.run(_people_with_several_crops, crops)
     slots = np.sort(several.slots).tolist()
-
-    def read_tracks() -> dict[int, str]:
-        return dict(runtime.record.tracks.by_slot(gallery_id, slots))
-
-    tracks = await runtime.galleries.read(read_tracks)
+    by_slot = runtime.record.tracks.by_slot
+    tracks = await runtime.galleries.read(lambda: dict(by_slot(gallery_id, slots)))
     for size in PICTURES:
         groups = await threads.run(_plan_means, several, tracks, size, len(crops.slots))
         if not len(groups.slots):
