@@ -62,7 +62,6 @@ class Follower:
         self._following: list[Future[None]] = []
 
     def state(self) -> RecordState:
-        """Return how far the galleries in memory lag behind the record."""
         lag = 0
         for gallery_id, newest in self._feeds.items():
             shown = self._shown.get(gallery_id)

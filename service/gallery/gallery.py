@@ -105,7 +105,6 @@ class Gallery:
         return self._indexed_by == self._embedder_of(record, vectors)
 
     def follow_record(self, record: GalleryRecord) -> None:
-        """Adopt the settings and embedder of a record, and its crop count if there is no index."""
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
         self.crops = self.own_index.count if self.own_index else record.crops
