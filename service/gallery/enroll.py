@@ -106,9 +106,9 @@ async def enroll(
     """
     if keep_best is not None and not any(image.track for image in images):
         raise InvalidField("keep_best: needs track; send the tracker's own id too")
-    require_free_disk(runtime.settings)
+    settings = runtime.settings
+    require_free_disk(settings)
     files = [image.image for image in images if image.image is not None]
-    pictures = PicturePolicy(runtime.settings.keep_images)
     pipeline = runtime.models[gallery.embedder].pipeline
     async with runtime.admission.admit(pipeline.cost(files)):
         await pipeline.open_frame(files)
@@ -123,12 +123,15 @@ async def enroll(
                 embedded = computed.embedded
             else:
                 pipeline = runtime.models[embedder].pipeline
-                embedded = await pipeline.embed(files, runtime.settings.quality, pictures)
+                embedded = await pipeline.embed(
+                    files, settings.quality, PicturePolicy(settings.keep_images)
+                )
             failpoint("enroll.embedded")
             outcomes, crops = _outcomes(gallery.settings, images, embedded)
             request = None
             if request_name is not None:
-                digest = _digest(images, embedded, keep_best)
+                # In a thread: the metadata of many crops take long to write.
+                digest = await pipeline.threads.run(_digest, images, embedded, keep_best)
                 request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
             committed = CommittedEnrollment(gallery.version)
             try:
@@ -192,11 +195,11 @@ def _outcomes(
 
 
 def in_future(captured: datetime) -> CropProblem:
-    detail = (
+    return CropProblem(
+        "captured_in_future",
         f"captured_at: {captured.isoformat()} is more than an hour in the future; "
-        "set the camera's clock right, or leave the field out"
+        "set the camera's clock right, or leave the field out",
     )
-    return CropProblem("captured_in_future", detail)
 
 
 def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> ArchivedCrop:
