@@ -221,10 +221,10 @@ class SightedBox(Box):
     captured_at: MomentText | None = None
     track: Track | None = None
 
-    def labels(self) -> dict[str, str]:
+    def labels(self) -> dict[str, Any]:
         sent = self.model_dump(include=set(LABELS), exclude_none=True)
         return {
-            name: value if isinstance(value, str) else json.dumps(value)
+            name: _label(name, value if isinstance(value, str) else json.dumps(value))
             for name, value in sent.items()
         }
 
@@ -244,21 +244,25 @@ class LabelledForm(FrameForm):
 
     def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
         """Return images or crops of boxes with labels; raises `InvalidField` for a bad label."""
-        sent = {name: texts for name, texts in self if name in LABELS and texts}
-        for name, texts in sent.items():
-            if len(texts) not in (1, len(crops)):
+        # Each text is parsed once: one may be the metadata of all crops.
+        sent = {
+            name: [_label(name, text) for text in texts]
+            for name, texts in self
+            if name in LABELS and texts
+        }
+        for name, values in sent.items():
+            if len(values) not in (1, len(crops)):
                 raise InvalidField(
-                    f"{name}: given {len(texts)} times for {len(crops)} images; give it once for "
+                    f"{name}: given {len(values)} times for {len(crops)} images; give it once for "
                     "all of them, or once for each in their order, empty where unknown"
                 )
         boxes = self.read_boxes()
         images = []
         for place, crop in enumerate(crops):
-            labels = {name: texts[place % len(texts)] for name, texts in sent.items()}
+            labels = {name: values[place % len(values)] for name, values in sent.items()}
             if boxes:
                 labels |= boxes[place].labels()
-            parsed = {name: _label(name, text) for name, text in labels.items()}
-            images.append(ImageToEnroll(crop, **parsed))
+            images.append(ImageToEnroll(crop, **labels))
         return images
 
 

@@ -59,7 +59,7 @@ def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, mon
     settings = Settings(
         artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
     )
-    fields = {"vector": "[1]", "embedding_fingerprint": "of another", "metadata": "{}"}
+    fields = {"vector": ["[1]"] * 2, "embedding_fingerprint": "of another", "metadata": "{}"}
 
     async def enroll(app):
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
@@ -70,6 +70,7 @@ def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, mon
         app = create_app(settings, runtime)
         app.state.runtime = runtime
         assert "gallery 'default' takes those of" in asyncio.run(enroll(app)).json()["detail"]
+    # One text for all crops is parsed once.
     assert len(used) == 1
     assert used[0] is not threading.main_thread()
 
