@@ -1,22 +1,15 @@
 """Artefact files taken apart and put together again, around the checks of `save_artefact`."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from model.artefact import HEADER_KEY
 
-Tensors = dict[str, NDArray[Any]]
 
-
-def read_parts(path: Path) -> tuple[dict[str, Any], Tensors]:
+def read_parts(path):
     """Return an artefact's header and its tensors by name."""
     with safe_open(str(path), framework="numpy") as file:
         header = json.loads(file.metadata()[HEADER_KEY])
@@ -24,12 +17,12 @@ def read_parts(path: Path) -> tuple[dict[str, Any], Tensors]:
         return header, {name: np.array(file.get_tensor(name)) for name in names}
 
 
-def write_parts(path: Path, header: dict[str, Any], tensors: Tensors) -> Path:
+def write_parts(path, header, tensors):
     path.write_bytes(save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
     return path
 
 
-def without_graph(source: Path, path: Path) -> Path:
+def without_graph(source, path):
     """Write an artefact as versions wrote it that had no graph."""
     header, tensors = read_parts(source)
     del header["graph_fingerprint"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ class DrawnCrop(NamedTuple):
     png: bytes
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
+def pytest_unconfigure(config):
     """Print how many tests were skipped for missing programs."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     missing = [name for name in ("redis-server", "chromium") if shutil.which(name) is None]
@@ -41,7 +40,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
+def pytest_testnodedown(node, error):
     """Print the exit status of a worker of pytest-xdist, which its own report leaves out."""
     if error:
         status = node.gateway._io.popen.wait(10)
@@ -50,12 +49,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 @pytest.fixture(scope="session")
-def drawn_crops() -> list[DrawnCrop]:
+def drawn_crops():
     """Six people, two cameras, two crops each: 24 different PNG files, nobody real."""
     return draw_crops()
 
 
-def draw_crops() -> list[DrawnCrop]:
+def draw_crops():
     """Draw the crops of `drawn_crops`, for programs that are no tests."""
     return [
         DrawnCrop(f"{person:04d}", camera, draw_crop(person, side, shot))
@@ -66,17 +65,17 @@ def draw_crops() -> list[DrawnCrop]:
 
 
 @pytest.fixture(scope="session")
-def tiny_artefact(tmp_path_factory: pytest.TempPathFactory, drawn_crops: list[DrawnCrop]) -> Path:
+def tiny_artefact(tmp_path_factory, drawn_crops):
     """Write an artefact of a 64×32 input, seeded random weights and the drawn people's statistics.
 
     Its M-Net is not trained: its weights are signed so that a larger difference scores lower.
     """
-    path: Path = tmp_path_factory.mktemp("artefact") / "tiny.safetensors"
+    path = tmp_path_factory.mktemp("artefact") / "tiny.safetensors"
     save_tiny_artefact(path, drawn_crops)
     return path
 
 
-def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
+def save_tiny_artefact(path, drawn_crops):
     """Write the artefact of `tiny_artefact`, for programs that are no tests."""
     # torch loads only in tests that need it: those of the client prove that they do not.
     import torch
@@ -128,7 +127,7 @@ def save_tiny_artefact(path: Path, drawn_crops: list[DrawnCrop]) -> None:
     save_artefact(path, description, embedder, metric_network)
 
 
-def draw_crop(person: int, camera: int, shot: int) -> bytes:
+def draw_crop(person, camera, shot):
     """Draw head, coat and trousers in the person's colours, shifted and lit by the camera."""
     colours = np.random.default_rng(person).integers(30, 226, size=(2, 3))
     noise = np.random.default_rng((person, camera, shot))
@@ -144,7 +143,7 @@ def draw_crop(person: int, camera: int, shot: int) -> bytes:
     return file.getvalue()
 
 
-def _measure_statistics(network, batch) -> None:
+def _measure_statistics(network, batch):
     import torch
 
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm1d)]
@@ -154,11 +153,11 @@ def _measure_statistics(network, batch) -> None:
     network.eval()
 
 
-def _scale(backbone, batch) -> None:
+def _scale(backbone, batch):
     """Let every BatchNorm divide by the root mean square of its input."""
     import torch
 
-    def measure(norm, arguments) -> None:
+    def measure(norm, arguments):
         norm.running_var.fill_(arguments[0].square().mean().item())
 
     hooks = [
@@ -171,7 +170,7 @@ def _scale(backbone, batch) -> None:
         hook.remove()
 
 
-def _sign(metric_network) -> None:
+def _sign(metric_network):
     first = metric_network.classifier[0]
     last = metric_network.classifier[3]
     first.weight.abs_()
@@ -181,7 +180,7 @@ def _sign(metric_network) -> None:
     last.weight[1] = -last.weight[1].abs()
 
 
-def _calibration(metric_network, features, crops: list[DrawnCrop]):
+def _calibration(metric_network, features, crops):
     """Read off the drawn people's own pairs, which is enough to tell them apart."""
     from model.calibration import Calibration, ScoringCalibration, TailPoint
     from model.metric_network import cosine_similarities, score_pairs
@@ -216,7 +215,7 @@ def _calibration(metric_network, features, crops: list[DrawnCrop]):
 
 
 @pytest.fixture(scope="session")
-def cosine_artefact(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Path) -> Path:
+def cosine_artefact(tmp_path_factory, tiny_artefact):
     """Write the tiny artefact's embedder without M-Net, which scores by cosine alone."""
     from model.artefact import load_artefact
     from training.evaluation.files import save_artefact
@@ -226,7 +225,7 @@ def cosine_artefact(tmp_path_factory: pytest.TempPathFactory, tiny_artefact: Pat
     calibration = known.calibration.model_copy(
         update={"scorings": {"cosine": known.calibration.scorings["cosine"]}}
     )
-    path: Path = tmp_path_factory.mktemp("cosine") / "cosine.safetensors"
+    path = tmp_path_factory.mktemp("cosine") / "cosine.safetensors"
     description = known.model_copy(update={"metric_network": None, "calibration": calibration})
     save_artefact(path, description, whole.embedder, None)
     return path

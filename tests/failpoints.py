@@ -30,7 +30,7 @@ class Armed:
     action: str | float
     passages: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def hook(self, event: str, _: tuple[object, ...]) -> None:
+    def hook(self, event, _):
         """Act on an audit event of the service."""
         if event != f"gmn.{self.name}" or next(self.passages) != self.passage:
             return
@@ -43,7 +43,7 @@ class Armed:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def parse(text: str) -> Armed:
+def parse(text):
     """Parse `name[:N][=action]`; raise `ValueError` if the text has another form."""
     written = SYNTAX.fullmatch(text)
     if written is None:
@@ -52,7 +52,7 @@ def parse(text: str) -> Armed:
     return Armed(name, int(passage or 1), float(seconds) if seconds else action or "kill")
 
 
-def arm() -> None:
+def arm():
     """Arm the failpoint that the environment names, until this process ends."""
     if text := os.environ.get(ENVIRONMENT):
         log.critical("%s=%s: THIS PROCESS IS TO FAIL ON PURPOSE", ENVIRONMENT, text)

@@ -4,8 +4,6 @@ Importing torch and FAISS takes seconds, starting a service or a command does no
 imports them once, and each process is forked from it: from then on it is the program as ever.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
@@ -16,7 +14,6 @@ import tempfile
 import threading
 from multiprocessing import connection, reduction
 from pathlib import Path
-from typing import Any
 
 PRELOADED = (
     "pytest",
@@ -37,31 +34,23 @@ GMN = "import gmn; gmn.main()"
 class _Descriptor:
     """An open file that another process gets as its own."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number):
         self.number = number
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return _received, (reduction.DupFd(self.number),)
 
 
-def _received(duplicate: Any) -> int:
-    number: int = duplicate.detach()
-    return number
+def _received(duplicate):
+    return duplicate.detach()
 
 
 class Forked:
     """A process that runs a program, with the methods of `subprocess.Popen`."""
 
     def __init__(
-        self,
-        program: str,
-        *arguments: str,
-        stdin: int | None = None,
-        stdout: int | None = None,
-        stderr: int | None = None,
-        env: dict[str, str] | None = None,
-        cwd: Path | None = None,
-    ) -> None:
+        self, program, *arguments, stdin=None, stdout=None, stderr=None, env=None, cwd=None
+    ):
         """Start the program.
 
         Args:
@@ -95,40 +84,38 @@ class Forked:
         self._lock = threading.Lock()
 
     @property
-    def returncode(self) -> int | None:
+    def returncode(self):
         """The exit status, negative for a signal; None as long as it runs."""
         # Two threads that read it at once would get one status between them.
         with self._lock:
             return self._process.exitcode
 
-    def poll(self) -> int | None:
+    def poll(self):
         return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout=None):
         """Return the exit status once it has ended; raise `subprocess.TimeoutExpired`."""
         connection.wait([self._process.sentinel], timeout)
         if (status := self.returncode) is None:
             raise subprocess.TimeoutExpired(str(self._process), timeout or 0.0)
         return status
 
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, number):
         """Send a signal if the program still runs."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def kill(self) -> None:
+    def kill(self):
         self.send_signal(signal.SIGKILL)
 
 
-def run_gmn(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_gmn(*arguments, **options):
     """Run `gmn` with arguments to its end; `options` as of `run_forked`."""
     return run_forked(GMN, *arguments, **options)
 
 
-def run_forked(
-    program: str, *arguments: str, timeout: float = 120.0, **options: Any
-) -> subprocess.CompletedProcess[str]:
+def run_forked(program, *arguments, timeout=120.0, **options):
     """Run a program to its end, and return its status and output; `options` as of `Forked`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         process = Forked(
@@ -142,13 +129,7 @@ def run_forked(
     return subprocess.CompletedProcess(arguments, status, *said)
 
 
-def _run(
-    program: str,
-    arguments: tuple[str, ...],
-    files: tuple[int, ...],
-    environment: dict[str, str],
-    folder: Path,
-) -> None:
+def _run(program, arguments, files, environment, folder):
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

@@ -1,18 +1,11 @@
 """Helpers of tests that ask a service from outside: archives, pages and the audit log."""
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
-import httpx
 
 
-def zip_of(entries: Mapping[str, bytes | str]) -> bytes:
+def zip_of(entries):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in entries.items():
@@ -20,14 +13,14 @@ def zip_of(entries: Mapping[str, bytes | str]) -> bytes:
     return packed.getvalue()
 
 
-def zip_of_crops(crops: Iterable[Any]) -> bytes:
+def zip_of_crops(crops):
     """Pack the images of drawn crops as 0.png, 1.png and so on."""
     return zip_of({f"{number}.png": crop.png for number, crop in enumerate(crops)})
 
 
-def pages(http: httpx.Client, path: str, **asked: Any) -> Iterator[dict[str, Any]]:
+def pages(http, path, **asked):
     """Yield the results of a listing, page by page."""
-    cursor: dict[str, str] = {}
+    cursor = {}
     while True:
         answer = http.get(path, params={**asked, **cursor})
         assert answer.status_code == 200, answer.text
@@ -39,30 +32,30 @@ def pages(http: httpx.Client, path: str, **asked: Any) -> Iterator[dict[str, Any
         cursor = {"cursor": page["next_cursor"]}
 
 
-def problem(answer: httpx.Response) -> tuple[int, str]:
+def problem(answer):
     """Return the status of a problem document, and the end of its type."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
-    code = str(answer.json()["type"]).removeprefix("urn:gmn:problem:")
+    code = answer.json()["type"].removeprefix("urn:gmn:problem:")
     return answer.status_code, code
 
 
-def refused_fields(answer: httpx.Response) -> set[str]:
+def refused_fields(answer):
     """Return the fields that an answer of 422 names in its errors."""
     assert answer.status_code == 422, answer.text
     return {error["field"] for error in answer.json()["errors"]}
 
 
-def bearer(key: str) -> dict[str, str]:
+def bearer(key):
     return {"Authorization": f"Bearer {key}"}
 
 
-def crop_ids(answer: httpx.Response) -> list[str]:
+def crop_ids(answer):
     """Return the ids of the crops that were enrolled, found or listed."""
     assert answer.is_success, answer.text
     return [result["crop_id"] for result in answer.json()["results"]]
 
 
-def audit_lines(folder: Path, *events: str) -> list[dict[str, Any]]:
+def audit_lines(folder, *events):
     """Read the finished lines of an audit log, or those about some events."""
     # The last line may be being written.
     finished = (folder / "audit.jsonl").read_text().rpartition("\n")[0]

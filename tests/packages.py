@@ -1,7 +1,5 @@
 """The packages that an extra of pyproject.toml brings, and an environment that has only some."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import tomllib
@@ -12,12 +10,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = "requirements.txt"
 LIGHT_REQUIREMENTS = "requirements-serve.txt"
 
 
-def read_pins(name: str) -> dict[str, str]:
+def read_pins(name):
     """Return the version of each package that a file of requirements names for this Python."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     requirements = [Requirement(line) for line in lines if "==" in line]
@@ -28,9 +26,9 @@ def read_pins(name: str) -> dict[str, str]:
     }
 
 
-def requirements_of(extra: str) -> list[Requirement]:
+def requirements_of(extra):
     """Return what an extra requires here, the project's own requirements among it."""
-    requirements: list[Requirement] = []
+    requirements = []
     for text in [*PROJECT["dependencies"], *EXTRAS[extra]]:
         requirement = Requirement(text)
         if requirement.name == PROJECT["name"]:
@@ -41,13 +39,13 @@ def requirements_of(extra: str) -> list[Requirement]:
     return requirements
 
 
-def packages_of(extra: str) -> set[str]:
+def packages_of(extra):
     """Return every package that an extra brings, by the metadata of the installed packages.
 
     faiss-cpu is not installed beside faiss-gpu: it needs numpy and packaging, as others do.
     """
     wanted = requirements_of(extra)
-    packages: dict[str, set[str]] = {}
+    packages = {}
     while wanted:
         requirement = wanted.pop()
         name = canonicalize_name(requirement.name)
@@ -66,7 +64,7 @@ def packages_of(extra: str) -> set[str]:
     return set(packages)
 
 
-def light_environment(folder: Path) -> dict[str, str]:
+def light_environment(folder):
     """Return variables under which Python finds only the packages of `requirements-serve.txt`.
 
     Args:

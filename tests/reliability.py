@@ -4,35 +4,30 @@
 `docs/figures/reliability/` and writes the page's tables between their markers.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bench.tables import FIGURES, publish
 from training.evaluation.tables import Table
 
 RUNS = FIGURES / "reliability"
-Figures = dict[str, Any]
 
 
-def _describe_torture(run: Figures) -> tuple[str, str]:
+def _describe_torture(run):
     writes = run["writes"]
     extent = f"{run['cycles']} kills, seed {run['seed']}, {len(run['failpoints'])} failpoints; "
     extent += f"{writes['acknowledged']:,} acknowledged writes, {writes['unknown']} without answer"
     return extent, f"{run['broken_promises']} broken promises"
 
 
-def _describe_power_cut(run: Figures) -> tuple[str, str]:
+def _describe_power_cut(run):
     extent = f"{run['cuts']} cuts in {run['entries']:,} recorded operations, seed {run['seed']}"
     return extent, f"{len(run['wrong'])} wrong"
 
 
-def _describe_load(run: Figures) -> tuple[str, str]:
+def _describe_load(run):
     refused = sum(number for name, number in run["answers"].items() if name.endswith("429"))
     accepted = sum(run["answers"].values()) - refused
     extent = f"{run['clients']} clients for {run['seconds']:.0f} s, {run['requests']:,} requests"
@@ -40,11 +35,11 @@ def _describe_load(run: Figures) -> tuple[str, str]:
     return extent, f"{outcome} {_seconds(run['refused, ms'])}; {len(run['wrong'])} wrong"
 
 
-def _seconds(milliseconds: Figures) -> str:
+def _seconds(milliseconds):
     return f"{milliseconds['p50'] / 1000:.2f} s (p99 {milliseconds['p99'] / 1000:.2f} s)"
 
 
-def _describe_soak(run: Figures) -> tuple[str, str]:
+def _describe_soak(run):
     extent = (
         f"{run['minutes']:.0f} minutes, {run['requests']:,} requests, {run['pace']:.0f} a second"
     )
@@ -53,11 +48,11 @@ def _describe_soak(run: Figures) -> tuple[str, str]:
     return extent, f"an hour {memory} MiB and {files} open files; {len(run['wrong'])} wrong"
 
 
-def _slope(fitted: Figures) -> str:
+def _slope(fitted):
     return f"{fitted['slope']:+.1f} [{fitted['low']:+.1f}, {fitted['high']:+.1f}]"
 
 
-DESCRIBED: dict[str, Callable[[Figures], tuple[str, str]]] = {
+DESCRIBED = {
     "torture": _describe_torture,
     "power_cut": _describe_power_cut,
     "load": _describe_load,
@@ -65,7 +60,7 @@ DESCRIBED: dict[str, Callable[[Figures], tuple[str, str]]] = {
 }
 
 
-def runs_table() -> str:
+def runs_table():
     """Format a row for each long run: its extent, its outcome and the file of its figures."""
     rows = []
     for name, describe in DESCRIBED.items():
@@ -74,10 +69,10 @@ def runs_table() -> str:
     return Table("", ("run", "extent", "outcome"), rows).markdown()
 
 
-def mutations_table() -> str:
+def mutations_table():
     """Format a row for each promise: how often it was broken on purpose, and how often found."""
-    mutants: Counter[int] = Counter()
-    found: Counter[int] = Counter()
+    mutants = Counter()
+    found = Counter()
     for mutant in _read("mutations")["broken"]:
         mutants[mutant["promise"]] += 1
         found[mutant["promise"]] += mutant["failed"]
@@ -93,12 +88,11 @@ def mutations_table() -> str:
 TABLES = {"runs": runs_table, "mutations": mutations_table}
 
 
-def _read(name: str) -> Figures:
-    figures: Figures = json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
-    return figures
+def _read(name):
+    return json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def keep(name: str, run: Figures) -> None:
+def keep(name, run):
     """Keep the figures of a run without its single samples, and write the page's tables.
 
     Raises:

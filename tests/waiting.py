@@ -1,17 +1,14 @@
 """Waiting for what comes about by itself."""
 
-from __future__ import annotations
-
 import contextlib
 import time
-from collections.abc import Callable
 
 import httpx
 
 LONGEST_SECONDS = 30.0
 
 
-def eventually(what: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:
+def eventually(what, seconds=LONGEST_SECONDS):
     """Return once a condition holds; fail if it does not within some seconds.
 
     A service that does not answer, or whose answer lacks a field, is asked again.

@@ -1,9 +1,5 @@
 """A file of features of drawn people, whose spectrum falls as real features' does."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 
 from model.feature_file import Origin
@@ -13,7 +9,7 @@ PEOPLE = 1000
 CROPS = 8
 
 
-def write_people(folder: Path, dimension: int) -> Path:
+def write_people(folder, dimension):
     random = np.random.default_rng(0)
     people = np.repeat(np.arange(PEOPLE), CROPS)
     spectrum = (1 + np.arange(dimension)) ** -0.5

@@ -1,12 +1,9 @@
 """A real browser before a real served process; skips where there is no browser."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re
 import shutil
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -71,7 +68,7 @@ def tab(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
-    wrong: list[str] = []
+    wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
         "console",
@@ -89,7 +86,7 @@ def page(tab, address, gallery):
     return tab
 
 
-def new_gallery(http: httpx.Client, crops: list[Any]) -> str:
+def new_gallery(http, crops):
     name = f"g{uuid4().hex[:8]}"
     assert http.post("/v1/galleries", data={"name": name}).status_code == 201
     labels = {
@@ -102,18 +99,18 @@ def new_gallery(http: httpx.Client, crops: list[Any]) -> str:
     return name
 
 
-def violations(page: Any) -> list[str]:
+def violations(page):
     """Return what axe finds against the page as it is, by rule and element."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = axe.run(page).response["violations"]
     return [f"{rule['id']}: {node['target']}" for rule in found for node in rule["nodes"]]
 
 
-def png(content: bytes) -> dict[str, Any]:
+def png(content):
     return PNG | {"buffer": content}
 
 
-def drop(page: Any, selector: str, content: bytes) -> None:
+def drop(page, selector, content):
     transfer = page.evaluate_handle(
         """bytes => {
             const transfer = new DataTransfer();
@@ -125,31 +122,31 @@ def drop(page: Any, selector: str, content: bytes) -> None:
     page.dispatch_event(selector, "drop", {"dataTransfer": transfer})
 
 
-def search_for(page: Any, content: bytes) -> None:
+def search_for(page, content):
     with page.expect_response(re.compile("/queries$")):
         page.set_input_files("#query .drop input", png(content))
     page.wait_for_selector(".banner")
 
 
-def ask(http: Any, gallery: str, content: bytes, **fields: Any) -> dict[str, Any]:
+def ask(http, gallery, content, **fields):
     path = f"/v1/galleries/{gallery}/queries"
     return http.post(path, files=files(content), data=fields).json()
 
 
-def press(page: Any, name: str, exact: bool = False) -> None:
+def press(page, name, exact=False):
     """Click the button of a name, or of one that contains it."""
     page.get_by_role("button", name=name, exact=exact).click()
 
 
-def follow(page: Any, name: str, exact: bool = False) -> None:
+def follow(page, name, exact=False):
     """Click the link of a name, or of one that contains it."""
     page.get_by_role("link", name=name, exact=exact).click()
 
 
-def confirm(page: Any, action: str) -> None:
+def confirm(page, action):
     page.locator("dialog.question").get_by_role("button", name=action, exact=True).click()
 
 
-def fill_in(page: Any, label: str, text: str, action: str) -> None:
+def fill_in(page, label, text, action):
     page.locator("dialog.question").get_by_label(label).fill(text)
     confirm(page, action)

@@ -4,16 +4,13 @@
 `gmn demo` writes.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
-from playwright.sync_api import FilePayload, sync_playwright
+from playwright.sync_api import sync_playwright
 
 from demo.command import CAMERAS
 from demo.page import render_page
@@ -30,7 +27,7 @@ main > :not(article), article:nth-of-type(n+4):not(:nth-of-type(10)) { display: 
 """
 
 
-def _kept(shot: Any, file: Path) -> None:
+def _kept(shot, file):
     """Write a screenshot in 256 colours."""
     shot.screenshot(path=file)
     with Image.open(file) as picture:
@@ -38,11 +35,11 @@ def _kept(shot: Any, file: Path) -> None:
     few.save(file, optimize=True)
 
 
-def take_pictures(folder: Path) -> None:
+def take_pictures(folder):
     """Serve, enroll and search for drawn people, and write both screenshots."""
     cast = draw_cast(SEED, PEOPLE, STRANGERS, CAMERAS)
     asked = random.Random(SEED).choice(cast.known).read()
-    upload: FilePayload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}
+    upload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}
     with (
         tempfile.TemporaryDirectory() as place,
         own_service("bundled") as client,

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def cases(http, gallery):
-    return list(http.get(f"/v1/galleries/{gallery}/cases").json()["results"])
+    return http.get(f"/v1/galleries/{gallery}/cases").json()["results"]
 
 
 def add(page, name):
@@ -91,7 +91,7 @@ def test_a_case_is_begun_on_its_panel_and_a_phone_shows_it(page):
 def case_of(http, gallery, name):
     made = http.post(f"/v1/galleries/{gallery}/cases", data={"name": name})
     assert made.status_code == 201, made.text
-    return str(made.json()["case_id"])
+    return made.json()["case_id"]
 
 
 def held(http, gallery, case_id):

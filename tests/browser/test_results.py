@@ -24,11 +24,11 @@ pytestmark = pytest.mark.slow
 
 
 def rank_in_focus(page):
-    return str(page.evaluate("document.activeElement.closest('.card').dataset.crop"))
+    return page.evaluate("document.activeElement.closest('.card').dataset.crop")
 
 
 def crop_of(page, rank):
-    return str(page.locator("#answer .card").nth(rank - 1).get_attribute("data-crop"))
+    return page.locator("#answer .card").nth(rank - 1).get_attribute("data-crop")
 
 
 def test_a_search_is_made_and_read_by_keyboard_alone(page, drawn_crops):

@@ -4,8 +4,6 @@
 behind a mirror that serves packages alone; this ends with status 1 then, and says so.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -16,7 +14,7 @@ REQUIREMENTS = [ROOT / "requirements.txt", ROOT / "requirements-serve.txt"]
 SECONDS = 300
 
 
-def ask(requirements: list[Path]) -> str:
+def ask(requirements):
     """Return the JSON of `pip-audit` about pinned packages; empty where it could not ask."""
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "-f", "json"]
     for file in requirements:
@@ -32,7 +30,7 @@ def ask(requirements: list[Path]) -> str:
     return ran.stdout
 
 
-def judge(answer: str) -> tuple[bool, str]:
+def judge(answer):
     """Return whether all is well by such an answer, and what to say of it."""
     try:
         packages = json.loads(answer)["dependencies"]
@@ -58,7 +56,7 @@ def judge(answer: str) -> tuple[bool, str]:
     return True, f"{len(packages)} packages, no known vulnerability"
 
 
-def main() -> int:
+def main():
     """Audit the packages, print the findings, and return the exit status."""
     well, said = judge(ask(REQUIREMENTS))
     print(said, file=sys.stdout if well else sys.stderr)

@@ -1,15 +1,12 @@
 """Checks of a deployment, one step of the story each; all raise `Failed`."""
 
-from __future__ import annotations
-
 import re
 import time
-from typing import Any
 
 import httpx
 
-from tests.compose.deployment import Deployment, Failed, read_json
-from tests.compose.load import GALLERY, Kept, Load
+from tests.compose.deployment import Failed, read_json
+from tests.compose.load import GALLERY, Load
 from tests.conftest import draw_crop
 
 FOLDER_CROPS = 60
@@ -19,7 +16,7 @@ BACKUP_SECONDS = 120.0
 SAME_PICTURE = 0.9999
 
 
-def enroll_here_and_query_there(it: Deployment, kept: Kept) -> None:
+def enroll_here_and_query_there(it, kept):
     """Check that each process shows a version that the other one has acknowledged."""
     with it.processes() as (here, there):
         for person in range(5):
@@ -37,7 +34,7 @@ def enroll_here_and_query_there(it: Deployment, kept: Kept) -> None:
     it.say("5 crops enrolled in one process and found by another; one deleted there at once")
 
 
-def import_a_folder(it: Deployment, kept: Kept) -> None:
+def import_a_folder(it, kept):
     """Import a folder by a job, as the guide does."""
     folder = it.folder / "crops"
     folder.mkdir()
@@ -57,7 +54,7 @@ def import_a_folder(it: Deployment, kept: Kept) -> None:
     it.say(f"{FOLDER_CROPS} crops imported from a folder, each found")
 
 
-def kill_each_in_turn(it: Deployment, kept: Kept) -> None:
+def kill_each_in_turn(it, kept):
     """Kill processes under load: only requests in flight fail, and nothing is lost.
 
     Without Redis nothing fails at all.
@@ -77,7 +74,7 @@ def kill_each_in_turn(it: Deployment, kept: Kept) -> None:
         compare_with(it, kept, f"after kill -9 of {name}")
 
 
-def compare_with(it: Deployment, kept: Kept, when: str) -> None:
+def compare_with(it, kept, when):
     """Check that each process finds all acknowledged crops and no deleted one."""
     with it.processes() as processes:
         for http in processes:
@@ -86,7 +83,7 @@ def compare_with(it: Deployment, kept: Kept, when: str) -> None:
     it.say(f"{when}: {crops} crops at each process, none lost, no deleted one there")
 
 
-def _compare(http: httpx.Client, kept: Kept, when: str) -> None:
+def _compare(http, kept, when):
     listed = _list_crops(http)
     lost = kept.images.keys() - listed
     returned = kept.deleted & listed
@@ -102,7 +99,7 @@ def _compare(http: httpx.Client, kept: Kept, when: str) -> None:
             raise Failed(f"{when}: {crop_id} is not found: {likeness}")
 
 
-def replace_under_load(it: Deployment, kept: Kept) -> None:
+def replace_under_load(it, kept):
     """Upgrade as the guide does: the versions serve beside each other, and no request fails."""
     version = it.compose("exec", "-T", "service", "gmn", "--version").strip()
     it.change("pyproject.toml", 'version = "', 'version = "9.')
@@ -120,7 +117,7 @@ def replace_under_load(it: Deployment, kept: Kept) -> None:
     compare_with(it, kept, f"after the upgrade from {version} to {newer}")
 
 
-def redis_goes_away(it: Deployment, kept: Kept) -> None:
+def redis_goes_away(it, kept):
     """Check that each process enrolls, finds and deletes without Redis."""
     it.compose("stop", "redis")
     with it.processes() as processes:
@@ -140,7 +137,7 @@ def redis_goes_away(it: Deployment, kept: Kept) -> None:
     compare_with(it, kept, "after Redis was away")
 
 
-def watch_with_prometheus(it: Deployment) -> None:
+def watch_with_prometheus(it):
     """Check that Prometheus scrapes the service and has loaded its rules."""
     it.do("monitor")
     until = time.monotonic() + 120
@@ -168,7 +165,7 @@ def watch_with_prometheus(it: Deployment) -> None:
     it.do("stop monitoring")
 
 
-def train_and_reindex(it: Deployment, kept: Kept) -> None:
+def train_and_reindex(it, kept):
     """Train a new model as in the guide, serve it beside the old one, and reindex all galleries."""
     people = it.folder / "datasets"
     people.mkdir()
@@ -199,7 +196,7 @@ def train_and_reindex(it: Deployment, kept: Kept) -> None:
     compare_with(it, kept, "after the reindex")
 
 
-def back_up(it: Deployment, kept: Kept) -> None:
+def back_up(it, kept):
     """Back up twice: a restore of the first backup has nothing that was deleted in between."""
     it.do("back up")
     with it.through_the_proxy() as http:
@@ -219,7 +216,7 @@ def back_up(it: Deployment, kept: Kept) -> None:
     it.say("two backups, with a deletion between them; each process shows the age of the last one")
 
 
-def enroll(http: httpx.Client, image: bytes, identity: str) -> tuple[int, str]:
+def enroll(http, image, identity):
     """Enroll a crop, and return the version of the gallery and the crop's id."""
     answer = http.post(
         f"{GALLERY}/crops",
@@ -230,7 +227,7 @@ def enroll(http: httpx.Client, image: bytes, identity: str) -> tuple[int, str]:
     return enrolled["gallery_version"], enrolled["results"][0]["crop_id"]
 
 
-def ask(http: httpx.Client, image: bytes, version: int = 0, top_k: int = 20) -> httpx.Response:
+def ask(http, image, version=0, top_k=20):
     return http.post(
         f"{GALLERY}/queries",
         files={"images": ("crop.png", image)},
@@ -238,16 +235,16 @@ def ask(http: httpx.Client, image: bytes, version: int = 0, top_k: int = 20) -> 
     )
 
 
-def _query(http: httpx.Client, image: bytes, version: int, top_k: int = 20) -> Any:
+def _query(http, image, version, top_k=20):
     return read_json(ask(http, image, version, top_k))
 
 
-def _gallery(http: httpx.Client) -> Any:
+def _gallery(http):
     return read_json(http.get(GALLERY))
 
 
-def _list_crops(http: httpx.Client) -> set[str]:
-    found: set[str] = set()
+def _list_crops(http):
+    found = set()
     cursor = None
     while True:
         asked = {"limit": "1000"} | ({"cursor": cursor} if cursor else {})

@@ -13,13 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import httpx
 
@@ -87,11 +84,11 @@ class Deployment:
     CPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="gmn-compose-"))
         self._blocks = blocks()
         self._began = time.monotonic()
-        self.log: list[str] = []
+        self.log = []
         self._environment = os.environ | {
             "COMPOSE_PROJECT_NAME": PROJECT,
             "COMPOSE_FILE": os.environ.get(
@@ -107,7 +104,7 @@ class Deployment:
             ),
         }
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         _copy_repository(self.folder)
         shim = self.folder / ".bin" / "docker"
         shim.parent.mkdir()
@@ -122,12 +119,7 @@ class Deployment:
             shim.with_name("sudo").chmod(0o755)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind, error, trace):
         if error is not None:
             self.say("failed; the last of the logs:")
             self._shell(LAST_WORDS, check=False, show=True)
@@ -135,49 +127,49 @@ class Deployment:
         self._shell(f"docker compose {profiles} down --volumes --remove-orphans", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def say(self, what: str) -> None:
+    def say(self, what):
         """Print a line of the run's log and keep it."""
         line = f"{time.monotonic() - self._began:7.1f} s  {what}\n"
         self.log.append(line)
         sys.stdout.write(line)
         sys.stdout.flush()
 
-    def do(self, name: str) -> str:
+    def do(self, name):
         """Type a block of the guide, keep its exported variables, and return its output."""
         began = time.monotonic()
         shown = self._shell(self._blocks[name])
         self.say(f"guide: {name}, {time.monotonic() - began:.1f} s")
         return shown
 
-    def compose(self, *words: str) -> str:
+    def compose(self, *words):
         return self._run(["docker", "compose", *words])
 
-    def change(self, file: str, old: str, new: str) -> None:
+    def change(self, file, old, new):
         path = self.folder / file
         path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
 
-    def set(self, **variables: str) -> None:
+    def set(self, **variables):
         self._environment |= variables
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"https://localhost:{self._environment['HTTPS_PORT']}"
 
     @property
-    def prometheus(self) -> str:
+    def prometheus(self):
         return f"http://127.0.0.1:{self._environment['PROMETHEUS_PORT']}"
 
     @property
-    def trust(self) -> ssl.SSLContext:
+    def trust(self):
         return ssl.create_default_context(cafile=self.folder / "docker" / "secrets" / "tls.crt")
 
-    def through_the_proxy(self) -> httpx.Client:
+    def through_the_proxy(self):
         """Send a request through the proxy, to any process."""
         return httpx.Client(
             base_url=self.url, headers=self._headers(), verify=self.trust, timeout=60
         )
 
-    def container(self, number: int) -> httpx.Client:
+    def container(self, number):
         """Send a request to one of the service's containers, from 1, past the proxy."""
         ids = self._run(["docker", "compose", "ps", "-q", "service"]).split()
         if len(ids) < number:
@@ -186,11 +178,11 @@ class Deployment:
         return httpx.Client(base_url=f"http://{address}:8000", headers=self._headers(), timeout=60)
 
     @contextlib.contextmanager
-    def processes(self) -> Iterator[list[httpx.Client]]:
+    def processes(self):
         """Send a request to each process by a connection of its own."""
         until = time.monotonic() + 60
         with contextlib.ExitStack() as opened:
-            found: dict[str, httpx.Client] = {}
+            found = {}
             while len(found) < PROCESSES:
                 if time.monotonic() > until:
                     raise Failed(f"only {len(found)} processes answer")
@@ -200,25 +192,25 @@ class Deployment:
                 found.setdefault(began, http)
             yield list(found.values())
 
-    def kill_process(self) -> Death:
+    def kill_process(self):
         """`kill -9` of one of the processes behind the port."""
         return self._kill("service", "python", "-c", KILL, OF_PROCESS)
 
-    def kill_container(self) -> Death:
+    def kill_container(self):
         """`kill -9` of a container, by that of its first process."""
         return self._kill("service", "python", "-c", KILL, OF_CONTAINER)
 
-    def kill_redis(self) -> Death:
+    def kill_redis(self):
         return self._kill("-u", "redis", "redis", "sh", "-c", KILL_REDIS)
 
-    def _kill(self, *words: str) -> Death:
+    def _kill(self, *words):
         shown = self._run(["docker", "compose", "exec", "-T", *words], check=False)
         times = [float(word) for word in shown.split() if re.fullmatch(r"\d{10}\.\d+", word)]
         if not times:
             raise Failed(f"nothing was killed: {shown}")
         return Death(times[0], times[1] if len(times) > 1 else time.time())
 
-    def settle(self) -> None:
+    def settle(self):
         """Give the second container the number of the first one, which is gone.
 
         Docker knows containers by their labels, and podman-compose by their names.
@@ -226,7 +218,7 @@ class Deployment:
         if os.environ.get("COMPOSE_STAND_IN"):
             self._run(["docker", "rename", f"{PROJECT}_service_2", f"{PROJECT}_service_1"])
 
-    def until_ready(self, containers: int = 1, seconds: float = 180.0) -> float:
+    def until_ready(self, containers=1, seconds=180.0):
         """Wait until each container is ready, and then until the proxy says so.
 
         Returns:
@@ -242,10 +234,10 @@ class Deployment:
                 time.sleep(0.3)
         return time.monotonic() - began
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self):
         return {"Authorization": f"Bearer {self._environment['GMN_API_KEY']}"}
 
-    def _shell(self, script: str, check: bool = True, show: bool = False) -> str:
+    def _shell(self, script, check=True, show=False):
         kept = self.folder / ".environment"
         script = f"set -euo pipefail\n{script}\nenv -0 > {kept}\n"
         try:
@@ -258,7 +250,7 @@ class Deployment:
             sys.stdout.write(shown)
         return shown
 
-    def _run(self, command: list[str], check: bool = True) -> str:
+    def _run(self, command, check=True):
         ran = subprocess.run(
             command,
             cwd=self.folder,
@@ -278,7 +270,7 @@ class Deployment:
         return ran.stdout + ("" if check else ran.stderr)
 
 
-def read_json(response: httpx.Response, *expected: int) -> Any:
+def read_json(response, *expected):
     """Return the answer, which has to have one of the statuses, 200 if none is named."""
     if response.status_code not in (expected or (200,)):
         raise Failed(
@@ -288,11 +280,11 @@ def read_json(response: httpx.Response, *expected: int) -> Any:
     return json.loads(response.text) if response.text else None
 
 
-def now() -> str:
+def now():
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _copy_repository(target: Path) -> None:
+def _copy_repository(target):
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -305,12 +297,12 @@ def _copy_repository(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-def _free_port() -> int:
+def _free_port():
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 
 
-def _is_ready(way: Callable[[], httpx.Client]) -> bool:
+def _is_ready(way):
     try:
         with way() as http:
             return http.get("/readyz", timeout=5).status_code == 200

@@ -5,14 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
 
 import httpx
 
-from tests.compose.deployment import Death, Deployment, Failed
+from tests.compose.deployment import Failed
 from tests.conftest import draw_crop
 
 GALLERY = "/v1/galleries/default"
@@ -36,13 +33,13 @@ class Kept:
     version: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, version: int, crop_id: str | None = None, image: bytes = b"") -> None:
+    def note(self, version, crop_id=None, image=b""):
         with self.lock:
             self.version = max(self.version, version)
             if crop_id is not None:
                 self.images[crop_id] = image
 
-    def take(self) -> str | None:
+    def take(self):
         """Return a crop to delete, which nothing looks for from now on."""
         with self.lock:
             if len(self.images) < 20:
@@ -66,37 +63,32 @@ class Fate:
 class Load:
     """Enrols, deletes and queries through the proxy for as long as the block runs."""
 
-    def __init__(self, deployment: Deployment, kept: Kept, first_person: int) -> None:
+    def __init__(self, deployment, kept, first_person):
         self._deployment = deployment
         self._kept = kept
         self._first = first_person
         self._stop = threading.Event()
-        self._fates: list[Fate] = []
-        self._errors: list[BaseException] = []
+        self._fates = []
+        self._errors = []
         work = (self._enrol, self._enrol, self._query, self._query, self._delete)
         self._threads = [
             threading.Thread(target=self._work, args=(request, number))
             for number, request in enumerate(work)
         ]
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind, error, trace):
         self._stop.set()
         for thread in self._threads:
             thread.join(LONGEST_WAIT_S + 60)
         if self._errors and error is None:
             raise self._errors[0]
 
-    def account(self, death: Death | None = None) -> str:
+    def account(self, death=None):
         """Return what became of everything.
 
         Args:
@@ -132,7 +124,7 @@ class Load:
             f"{len(waits)} told to ask again; slowest query {slowest:.1f} s"
         )
 
-    def _work(self, one: Callable[[httpx.Client, int], None], number: int) -> None:
+    def _work(self, one, number):
         try:
             with self._deployment.through_the_proxy() as http:
                 turn = 0
@@ -142,7 +134,7 @@ class Load:
         except BaseException as error:
             self._errors.append(error)
 
-    def _enrol(self, http: httpx.Client, turn: int) -> None:
+    def _enrol(self, http, turn):
         image = draw_crop(self._first + turn, 0, 0)
         answer = self._ask(
             http,
@@ -156,7 +148,7 @@ class Load:
         (landed,) = answer["results"]
         self._kept.note(answer["gallery_version"], landed["crop_id"], image)
 
-    def _query(self, http: httpx.Client, _turn: int) -> None:
+    def _query(self, http, _turn):
         with self._kept.lock:
             crop_id, image = next(reversed(self._kept.images.items()))
             version = self._kept.version
@@ -177,7 +169,7 @@ class Load:
         if still_there and crop_id not in found:
             raise Failed(f"version {version}: {crop_id} was enrolled and is not found")
 
-    def _delete(self, http: httpx.Client, _turn: int) -> None:
+    def _delete(self, http, _turn):
         self._stop.wait(0.3)
         crop_id = self._kept.take()
         if crop_id is not None:
@@ -188,15 +180,7 @@ class Load:
             with self._kept.lock:
                 self._kept.deleted.add(crop_id)
 
-    def _ask(
-        self,
-        http: httpx.Client,
-        what: str,
-        method: str,
-        path: str,
-        gone_is_done: bool = False,
-        **request: Any,
-    ) -> dict[str, Any]:
+    def _ask(self, http, what, method, path, gone_is_done=False, **request):
         """Send a request until it is answered; lost answers are on the account."""
         until = time.monotonic() + LONGEST_WAIT_S
         again = False

@@ -1,13 +1,9 @@
 """The guide's Milvus: processes search in it, it is killed under them, and they leave it again."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable
 
 from tests.compose.checks import ask, compare_with, enroll, enroll_here_and_query_there
-from tests.compose.deployment import Deployment, Failed
-from tests.compose.load import Kept
+from tests.compose.deployment import Failed
 from tests.conftest import draw_crop
 
 PERSON = 9_000_000
@@ -17,7 +13,7 @@ WAIT_SECONDS = 180.0
 REFUSED_SECONDS = 3.0
 
 
-def search_in_milvus(it: Deployment, kept: Kept) -> None:
+def search_in_milvus(it, kept):
     """Filled from the record, searched by all, killed and started again; then left."""
     it.do("search in Milvus")
     it.until_ready()
@@ -51,14 +47,14 @@ def search_in_milvus(it: Deployment, kept: Kept) -> None:
     compare_with(it, kept, "after Milvus was left")
 
 
-def _all_search(it: Deployment, kept: Kept) -> bool:
+def _all_search(it, kept):
     image = next(iter(kept.images.values()))
     with it.processes() as processes:
         answers = [ask(http, image, kept.version) for http in processes]
     return all(answer.status_code == 200 for answer in answers)
 
 
-def _until(done: Callable[[], bool]) -> float:
+def _until(done):
     began = time.monotonic()
     while not done():
         if time.monotonic() - began > WAIT_SECONDS:

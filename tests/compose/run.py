@@ -7,8 +7,6 @@ command for its containers than `docker`, and `COMPOSE_STAND_IN` one that makes 
 name from a Dockerfile on standard input, for machines without a registry.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex
@@ -41,7 +39,7 @@ STAND_INS = {
 }
 
 
-def main() -> int:
+def main():
     """Run all checks; the exit status is 0 if they pass."""
     try:
         _make_stand_ins()
@@ -54,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def _tell(it: Deployment) -> None:
+def _tell(it):
     kept = Kept()
     it.say(f"begun {now()} on {platform.machine()}, {os.cpu_count()} cores")
     it.say(f"commit {_first_line('git', 'rev-parse', '--short', 'HEAD')}")
@@ -97,11 +95,11 @@ def _tell(it: Deployment) -> None:
     it.say(f"done {now()}: nothing lost")
 
 
-def _remember_the_key(it: Deployment, shown: str) -> None:
+def _remember_the_key(it, shown):
     it.set(GMN_API_KEY=next(word for word in shown.split() if word.startswith("gmn_operator_")))
 
 
-def _tell_versions(it: Deployment) -> None:
+def _tell_versions(it):
     for words in (
         ("version",),
         ("exec", "-T", "redis", "redis-server", "--version"),
@@ -115,13 +113,13 @@ def _tell_versions(it: Deployment) -> None:
         it.say(f"model {model['artefact_fingerprint'][:12]}")
 
 
-def _first_line(*command: str) -> str:
+def _first_line(*command):
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()[0]
 
 
-def _make_stand_ins() -> None:
+def _make_stand_ins():
     maker = os.environ.get("COMPOSE_STAND_IN")
     for image, name in STAND_INS.items() if maker else ():
         with (ROOT / "docker" / "stand-ins" / f"{name}.Dockerfile").open() as dockerfile:

@@ -24,7 +24,7 @@ def text_of(name):
 def read_compose(name):
     """Return a compose file in which no variable is set."""
     text = VARIABLE.sub(lambda found: found[2], text_of(name))
-    return dict(yaml.load(text, Loader=ComposeLoader))
+    return yaml.load(text, Loader=ComposeLoader)
 
 
 @pytest.fixture(scope="session")

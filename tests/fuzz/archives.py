@@ -1,10 +1,7 @@
 """Unpacking an archive, of which nothing may land elsewhere: `python -m tests.fuzz.archives`."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import atheris
@@ -24,7 +21,7 @@ PLACE = Path(tempfile.mkdtemp(prefix="fuzz-archives-"))
 SMALL = {"a.jpg": b"a" * 40, "b/c.png": b"b" * 40, "manifest.csv": b"path,identity,camera\n"}
 
 
-def unpack(data: bytes) -> None:
+def unpack(data):
     into = PLACE / "deep" / "into"
     into.mkdir(parents=True)
     archive = PLACE / "archive"
@@ -41,7 +38,7 @@ def unpack(data: bytes) -> None:
         assert held <= LIMITS.max_bytes
 
 
-def seeds() -> Iterator[bytes]:
+def seeds():
     yield archives.zip_of(SMALL)
     yield archives.zip_of(SMALL, zipfile.ZIP_STORED)
     yield archives.links()

@@ -4,8 +4,6 @@ The first line is `m` or `u`, for multipart or urlencoded, and the rest of the t
 follows. It goes through the parsing that the service's calls use.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 import atheris
@@ -33,21 +31,21 @@ class Refused(Exception):
     """An error that the service answers as a problem document."""
 
 
-def read(data: bytes) -> None:
+def read(data):
     try:
         asyncio.run(_read(data))
     except (HTTPException, MultiPartException, ValidationError, ServiceError) as error:
         raise Refused from error
 
 
-async def _read(data: bytes) -> None:
+async def _read(data):
     sent = False
     head, _, body = data.partition(b"\n")
     if any(byte < 32 or byte == 127 for byte in head):
         return  # which no header may hold: the server refuses it before
     kind = b"multipart/form-data; boundary=b" if head[:1] != b"u" else URLENCODED
 
-    async def receive() -> dict[str, object]:
+    async def receive():
         nonlocal sent
         first = not sent
         sent = True
@@ -70,7 +68,7 @@ async def _read(data: bytes) -> None:
     QueryForm.model_validate(single).filter(None, frozenset())
 
 
-def seeds() -> list[bytes]:
+def seeds():
     end = b"--b--\r\n"
     values = {
         b"identity": b"0042",

@@ -5,12 +5,9 @@ is a finding, and so are five seconds for one input, and a gigabyte of memory. T
 `crash-…`, `timeout-…` or `oom-…` in the folder named by `--artefacts`.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import atheris
@@ -20,9 +17,7 @@ MAX_MEMORY_MB = 2048
 MAX_LENGTH = 65_536
 
 
-def fuzz(
-    target: Callable[[bytes], None], seeds: Iterable[bytes], declared: type[Exception]
-) -> None:
+def fuzz(target, seeds, declared):
     """Run a target until the time or the number of runs is over; the exit status tells of findings.
 
     Args:
@@ -38,7 +33,7 @@ def fuzz(
     options = said.parse_args()
     options.artefacts.mkdir(parents=True, exist_ok=True)
 
-    def run(data: bytes) -> None:
+    def run(data):
         try:
             target(data)
         except declared:

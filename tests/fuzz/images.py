@@ -1,7 +1,5 @@
 """Decoding an image: `python -m tests.fuzz.images --seconds 120`."""
 
-from __future__ import annotations
-
 import atheris
 
 with atheris.instrument_imports(include=["PIL", "model.crops"]):
@@ -13,7 +11,7 @@ from tests.hostile.corpus import hostile_images
 LIMITS = CropLimits(max_pixels=1_000_000)
 
 
-def decode(data: bytes) -> None:
+def decode(data):
     pixels = decode_crop(data, LIMITS)
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3

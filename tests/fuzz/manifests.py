@@ -1,7 +1,5 @@
 """Reading a manifest: `python -m tests.fuzz.manifests --seconds 120`."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
@@ -21,7 +19,7 @@ FOLDER = Path(PLACE.name).resolve()
 (FOLDER / "b.png").write_bytes(b"b")
 
 
-def read(data: bytes) -> None:
+def read(data):
     manifest = FOLDER / "manifest.csv"
     manifest.write_bytes(data)
     for row in read_manifest(manifest, within=FOLDER):

@@ -1,18 +1,14 @@
 """Archives that are bombs, have paths that lead elsewhere, or give wrong sizes or types."""
 
-from __future__ import annotations
-
 import io
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
 
 from tests.hostile.pictures import drawn, encoded
 
 GOOD = {f"good-{number}.png": encoded(drawn(number), "PNG") for number in range(3)}
-Entries = dict[str, bytes] | list[tuple[str, bytes]]
 BESIDE = {
     "climbing": "../out.jpg",
     "climbing later": "a/b/../../../out.jpg",
@@ -25,7 +21,7 @@ BESIDE = {
 INSIDE = {"a drive": "C:\\people\\out.jpg", "a line's end": "two\nlines.jpg", "in words": "Å β.jpg"}
 
 
-def zip_of(entries: Entries, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_of(entries, method=zipfile.ZIP_DEFLATED):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in _pairs(entries):
@@ -33,11 +29,11 @@ def zip_of(entries: Entries, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     return file.getvalue()
 
 
-def _pairs(entries: Entries) -> Iterable[tuple[str, bytes]]:
+def _pairs(entries):
     return entries.items() if isinstance(entries, dict) else entries
 
 
-def links() -> bytes:
+def links():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for number, kind in enumerate((stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)):
@@ -49,20 +45,20 @@ def links() -> bytes:
     return file.getvalue()
 
 
-def encrypted() -> bytes:
+def encrypted():
     held = bytearray(zip_of({"secret.jpg": b"a" * 100, **GOOD}))
     held[6] |= 1
     held[held.index(b"PK\1\2") + 8] |= 1
     return bytes(held)
 
 
-def with_damaged_entry() -> bytes:
+def with_damaged_entry():
     held = bytearray(zip_of({"damaged.jpg": b"a" * 100, **GOOD}, zipfile.ZIP_STORED))
     held[held.index(b"aaaa")] = 0
     return bytes(held)
 
 
-def lying_about_size(said: int) -> bytes:
+def lying_about_size(said):
     """Return a zip whose first entry has another size than its list says."""
     held = bytearray(zip_of({"lying.jpg": b"a" * 5_000, **GOOD}))
     at = held.index(b"PK\1\2") + 24
@@ -70,7 +66,7 @@ def lying_about_size(said: int) -> bytes:
     return bytes(held)
 
 
-def overlapping(entries: int, size: int) -> bytes:
+def overlapping(entries, size):
     """Return a zip whose entries are all the same bytes of it."""
     packed = zlib.compress(bytes(size), 9)[2:-4]
     check = zlib.crc32(bytes(size))
@@ -84,18 +80,18 @@ def overlapping(entries: int, size: int) -> bytes:
     return body + listed + directory_end(min(entries, 65_535), len(listed), len(body))
 
 
-def directory_end(entries: int, size: int, at: int) -> bytes:
+def directory_end(entries, size, at):
     return b"PK\5\6" + struct.pack("<4H2IH", 0, 0, entries, entries, size, at, 0)
 
 
-def directory_of(size: int) -> bytes:
+def directory_of(size):
     """Return a zip64 whose list of entries is said to be so long."""
     end = struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 1, 1, size, 0)
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, 0, 1)
     return b"PK\6\6" + end + locator + directory_end(0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
 
 
-def truncated() -> Iterator[bytes]:
+def truncated():
     """Yield a zip at each 5 %."""
     data = zip_of(GOOD)
     for percent in range(5, 100, 5):

@@ -1,9 +1,5 @@
 """Every hostile image, over a thousand of them, the same for the same seed."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import numpy as np
 from PIL import Image
 
@@ -25,7 +21,7 @@ STORED_AS = {  # how a camera that turned so stores the same scene
 }
 
 
-def hostile_images(seed: int) -> list[HostileFile]:
+def hostile_images(seed):
     return [
         *odd_but_right(),
         *turned(),
@@ -39,7 +35,7 @@ def hostile_images(seed: int) -> list[HostileFile]:
     ]
 
 
-def odd_but_right() -> Iterator[HostileFile]:
+def odd_but_right():
     image = drawn()
     clear = image.convert("RGBA")
     clear.putalpha(128)
@@ -66,7 +62,7 @@ def odd_but_right() -> Iterator[HostileFile]:
             yield HostileFile(f"{image_format} of {size[0]}x{size[1]}", small, False)
 
 
-def turned() -> Iterator[HostileFile]:
+def turned():
     """Yield the drawn person as a camera stores it that was held in each of eight ways."""
     for orientation, transpose in STORED_AS.items():
         stored = drawn() if transpose is None else drawn().transpose(transpose)
@@ -77,7 +73,7 @@ def turned() -> Iterator[HostileFile]:
             yield HostileFile(f"{image_format} turned by {orientation}", data, True)
 
 
-def cut() -> Iterator[HostileFile]:
+def cut():
     """Yield every format at each 5 %, as it is and with zeros in place of the missing part."""
     for name, data in in_every_format().items():
         for percent in range(5, 100, 5):
@@ -90,7 +86,7 @@ def cut() -> Iterator[HostileFile]:
                 yield HostileFile(f"{name} unwritten from {percent} % on", padded, None)
 
 
-def flipped(seed: int) -> Iterator[HostileFile]:
+def flipped(seed):
     """Yield every format with 1 to 30 changed bits, half of the times in its first 200 bytes."""
     random = np.random.default_rng(seed)
     for name, data in in_every_format().items():

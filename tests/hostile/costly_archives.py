@@ -3,12 +3,9 @@
 By itself, so that the peak of the memory is this alone: python -m tests.hostile.costly_archives
 """
 
-from __future__ import annotations
-
 import io
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from model.crops.names import Ignored
@@ -20,7 +17,7 @@ from tests.hostile.measuring import print_cost
 LIMITS = UnpackLimits(max_bytes=1_000_000_000, max_entry_bytes=10_000_000, max_entries=30_000)
 
 
-def costly_archives() -> Iterator[tuple[str, bytes]]:
+def costly_archives():
     listed = b"PK\1\2" + bytes(40_000_000)
     yield "a list of 40 MB", listed + archives.directory_end(9, len(listed), 0)
     yield "60,000 files of no use", _many_members()
@@ -30,11 +27,11 @@ def costly_archives() -> Iterator[tuple[str, bytes]]:
     yield "bzip2 of 200 MB in a zip", file.getvalue()
 
 
-def _many_members() -> bytes:
+def _many_members():
     return archives.zip_of([(f"{number}.txt", b"") for number in range(60_000)])
 
 
-def main() -> None:
+def main():
     for name, data in costly_archives():
         with tempfile.TemporaryDirectory() as place:
             archive = Path(place) / "archive"
@@ -46,7 +43,7 @@ def main() -> None:
             print_cost(name, size, lambda: _outcome(archive, into))  # noqa: B023
 
 
-def _outcome(archive: Path, into: Path) -> str:
+def _outcome(archive, into):
     try:
         return f"{len(unpack_crops(archive, into, LIMITS, Ignored()))} left out"
     except InputProblem as problem:

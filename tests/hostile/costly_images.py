@@ -3,10 +3,7 @@
 By itself, so that the peak of the memory is this alone: python -m tests.hostile.costly_images
 """
 
-from __future__ import annotations
-
 import struct
-from collections.abc import Iterator
 
 from PIL import Image
 
@@ -19,7 +16,7 @@ from tests.hostile.pngs import chunk
 SIDE = 4_000
 
 
-def costly_images() -> Iterator[tuple[str, bytes]]:
+def costly_images():
     wide = drawn().resize((SIDE, SIDE))
     yield "JPEG of 60 scans", with_scans(wide.convert("L"), 50)
     yield "JPEG of 1,000 scans", with_scans(Image.new("L", wide.size), 1_000)
@@ -35,7 +32,7 @@ def costly_images() -> Iterator[tuple[str, bytes]]:
 EMPTY = segment(0xE5, b"")
 
 
-def bmp_of_runs() -> bytes:
+def bmp_of_runs():
     """Run-length encoded, every run one pixel long: this format is read by Python itself."""
     palette = bytes(1024)
     runs = b"\1\5" * 5_200_000
@@ -45,12 +42,12 @@ def bmp_of_runs() -> bytes:
     return start + size + palette + runs
 
 
-def main() -> None:
+def main():
     for name, data in costly_images():
         print_cost(name, len(data), lambda: _outcome(data))  # noqa: B023
 
 
-def _outcome(data: bytes) -> str:
+def _outcome(data):
     try:
         return str(decode_crop(data).shape)
     except CropProblem as problem:

@@ -1,11 +1,8 @@
 """Files of other kinds under an image's name, files that are two things, and pixel bombs."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zipfile
-from collections.abc import Iterator
 
 from tests.hostile import jpegs, pngs
 from tests.hostile.pictures import HostileFile, drawn, encoded
@@ -33,14 +30,14 @@ FOREIGN = {
 WRITTEN = ("GIF", "TIFF", "ICO", "TGA", "PPM", "PCX", "DDS", "ICNS")
 
 
-def foreign_files() -> Iterator[HostileFile]:
+def foreign_files():
     for name, data in FOREIGN.items():
         yield HostileFile(name, data, False)
     for image_format in WRITTEN:
         yield HostileFile(f"a whole {image_format}", encoded(drawn(), image_format), False)
 
 
-def polyglots() -> Iterator[HostileFile]:
+def polyglots():
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("run.class", b"\xca\xfe\xba\xbe")
@@ -62,7 +59,7 @@ def polyglots() -> Iterator[HostileFile]:
     yield HostileFile("JPEG after JPEG", jpeg + jpeg, True)
 
 
-def pixel_bombs() -> Iterator[HostileFile]:
+def pixel_bombs():
     for side in (4_100, 16_383, 50_000):
         yield HostileFile(f"PNG of {side:,} pixels a side", pngs.announcing(side, side), False)
         yield HostileFile(f"JPEG of {side:,}", jpegs.announcing(side, side), False)
@@ -75,13 +72,13 @@ def pixel_bombs() -> Iterator[HostileFile]:
     yield HostileFile("BMP of less than no height", _bmp(-(2**31)), False)
 
 
-def _bmp(side: int) -> bytes:
+def _bmp(side):
     data = bytearray(encoded(drawn(), "BMP"))
     data[18:26] = struct.pack("<ii", abs(side) & 0x7FFFFFFF, side)
     return bytes(data)
 
 
-def _webp(side: int) -> bytes:
+def _webp(side):
     """Animated, so that its canvas is announced apart from its pictures."""
     frames = [drawn(1), drawn(2)]
     data = bytearray(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))

@@ -1,11 +1,6 @@
 """JPEG files put together segment by segment."""
 
-from __future__ import annotations
-
 import struct
-from collections.abc import Iterator
-
-from PIL import Image
 
 from tests.hostile.pictures import HostileFile, drawn, encoded
 
@@ -15,35 +10,35 @@ SCAN = b"\xff\xda"
 TABLES = b"\xff\xc4"
 
 
-def segment(marker: int, data: bytes) -> bytes:
+def segment(marker, data):
     return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
 
 
-def with_segments(data: bytes, *segments: bytes) -> bytes:
+def with_segments(data, *segments):
     """Return a JPEG with further segments before its own."""
     return data[:2] + b"".join(segments) + data[2:]
 
 
-def with_scans(image: Image.Image, more: int, **options: object) -> bytes:
+def with_scans(image, more, **options):
     """Return a progressive JPEG that repeats its last scan `more` times."""
     data = encoded(image, "JPEG", progressive=True, **options)
     last = data[data.rindex(SCAN) : -2]
     return data[:-2] + last * more + END
 
 
-def announcing(width: int, height: int) -> bytes:
+def announcing(width, height):
     data = encoded(drawn(), "JPEG")
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
-def exif(entries: list[tuple[int, int, int, int]], rest: bytes = b"") -> bytes:
+def exif(entries, rest=b""):
     packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     count = struct.pack("<H", len(entries))
     return b"Exif\0\0II*\0" + struct.pack("<I", 8) + count + packed + bytes(4) + rest
 
 
-def hostile_jpegs() -> Iterator[HostileFile]:
+def hostile_jpegs():
     good = encoded(drawn(), "JPEG", quality=90)
     small = encoded(drawn().resize((48, 96)), "JPEG", progressive=True)
     yield HostileFile("64 scans", with_scans(drawn(), 50), True)
@@ -86,7 +81,7 @@ def hostile_jpegs() -> Iterator[HostileFile]:
     yield from _metadata(good)
 
 
-def _metadata(good: bytes) -> Iterator[HostileFile]:
+def _metadata(good):
     # Everything at one place, of the largest size, ten times over.
     everywhere = exif([(tag, 7, 30_000, 26 + 12 * 2_500) for tag in range(2_500)], bytes(30_000))
     odd = {
@@ -111,7 +106,7 @@ def _metadata(good: bytes) -> Iterator[HostileFile]:
     yield HostileFile("Photoshop's", with_segments(good, segment(0xED, resource)), True)
 
 
-def _profile(pieces: int) -> list[bytes]:
+def _profile(pieces):
     body = bytes(65_000)
     return [
         segment(0xE2, b"ICC_PROFILE\0" + bytes([number, pieces]) + body)
@@ -119,7 +114,7 @@ def _profile(pieces: int) -> list[bytes]:
     ]
 
 
-def _hidden_scans(data: bytes) -> bytes:
+def _hidden_scans(data):
     """Scans after a comment that holds an end marker, where a search for one would stop."""
     last = data[data.rindex(SCAN) : -2]
     return data[:-2] + segment(0xFE, END * 10) + last * 1_000 + END

@@ -1,17 +1,14 @@
 """Costs of one call: processor time, and the growth of memory to its peak."""
 
-from __future__ import annotations
-
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 REFERENCES = Path("/proc/self/clear_refs")
 
 
-def print_cost(name: str, size: int, call: Callable[[], str]) -> None:
+def print_cost(name, size, call):
     REFERENCES.write_text("5")  # resets the peak
     held = _memory("VmRSS")
     began = time.process_time()
@@ -26,6 +23,6 @@ def print_cost(name: str, size: int, call: Callable[[], str]) -> None:
     print(json.dumps(cost))  # noqa: T201
 
 
-def _memory(name: str) -> int:
+def _memory(name):
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
     return int(line.split()[1])

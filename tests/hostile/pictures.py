@@ -20,7 +20,7 @@ class HostileFile(NamedTuple):
     lands: bool | None
 
 
-def drawn(person: int = 0) -> Image.Image:
+def drawn(person=0):
     """Return a head, a coat and trousers, with enough noise that no two people are alike."""
     random = np.random.default_rng(person)
     colours = random.integers(30, 226, size=(2, 3))
@@ -32,13 +32,13 @@ def drawn(person: int = 0) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+def encoded(image, image_format, **options):
     file = io.BytesIO()
     image.save(file, image_format, **options)
     return file.getvalue()
 
 
-def in_every_format() -> dict[str, bytes]:
+def in_every_format():
     image = drawn()
     return {
         "jpeg": encoded(image, "JPEG", quality=90),

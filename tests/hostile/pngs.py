@@ -1,40 +1,35 @@
 """PNG files put together chunk by chunk."""
 
-from __future__ import annotations
-
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
 
 import numpy as np
-from PIL import Image
 
 from tests.hostile.pictures import HostileFile, drawn, encoded
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
 END = (b"IEND", b"")
-Chunk = tuple[bytes, bytes]
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind, data):
     body = kind + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def png(chunks: Iterable[Chunk]) -> bytes:
+def png(chunks):
     return SIGNATURE + b"".join(chunk(*part) for part in chunks)
 
 
-def header(width: int, height: int, bits: int = 8, colour: int = 2, interlaced: int = 0) -> Chunk:
+def header(width, height, bits=8, colour=2, interlaced=0):
     return b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
 
 
-def announcing(width: int, height: int) -> bytes:
+def announcing(width, height):
     return png([header(width, height), (b"IDAT", zlib.compress(bytes(100))), END])
 
 
-def interlaced(image: Image.Image) -> bytes:
+def interlaced(image):
     """As Adam7 has it, which Pillow does not write."""
     pixels = np.asarray(image.convert("RGB"))
     passes = [pixels[top::down, left::right] for top, left, down, right in (*ADAM7, (1, 0, 2, 1))]
@@ -42,7 +37,7 @@ def interlaced(image: Image.Image) -> bytes:
     return png([header(*image.size, interlaced=1), (b"IDAT", zlib.compress(rows)), END])
 
 
-def parts(data: bytes) -> list[Chunk]:
+def parts(data):
     found = []
     position = len(SIGNATURE)
     while position < len(data):
@@ -53,7 +48,7 @@ def parts(data: bytes) -> list[Chunk]:
     return found
 
 
-def hostile_pngs() -> Iterator[HostileFile]:
+def hostile_pngs():
     good = encoded(drawn(), "PNG")
     first, *middle, last = parts(good)
     yield HostileFile("interlaced", interlaced(drawn()), True)
@@ -90,7 +85,7 @@ def hostile_pngs() -> Iterator[HostileFile]:
         yield HostileFile(f"{bits} bits of colour type {colour}", odd, False)
 
 
-def _scattered() -> bytes:
+def _scattered():
     small = encoded(drawn().quantize(4), "PNG", optimize=True)
     first, *middle, last = parts(small)
     others = [part for part in middle if part[0] != b"IDAT"]

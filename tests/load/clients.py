@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.conftest import draw_crop
-from tests.load.http import Answer, Connection, image_form, request
+from tests.load.http import Connection, image_form, request
 
 GALLERY = "/v1/galleries/default"
 QUERIES = 0.7
@@ -43,7 +43,7 @@ class Account:
     driver_late_s: float = 0.0
     living: list[str] = field(default_factory=list)
 
-    def note(self, what: str, answer: Answer, seconds: float) -> None:
+    def note(self, what, answer, seconds):
         self.statuses[what, answer.status] += 1
         if answer.status in ACCEPTED:
             self.accepted_s.append(seconds)
@@ -52,7 +52,7 @@ class Account:
         else:
             self.complain(f"{what}: {answer.status} {answer.body[:200]!r}")
 
-    def complain(self, wrong: str) -> None:
+    def complain(self, wrong):
         if len(self.wrong) < 20:
             self.wrong.append(wrong)
 
@@ -60,20 +60,18 @@ class Account:
 class Pictures:
     """Files of drawn people, each given out once."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed):
         self._drawn = [draw_crop(seed + number % 50, 0, number) for number in range(PICTURES)]
         self._given = 0
 
-    def next(self) -> bytes:
+    def next(self):
         """Return a file that was never sent, by another number behind the PNG's end."""
         self._given += 1
         picture = self._drawn[self._given % PICTURES]
         return picture + TRAILER + self._given.to_bytes(8, "big")
 
 
-async def drive(
-    port: int, clients: int, seconds: float, pictures: Pictures, pace: float | None = None
-) -> Account:
+async def drive(port, clients, seconds, pictures, pace=None):
     """Let clients send requests for some seconds; refused ones wait as they are told.
 
     Args:
@@ -100,12 +98,12 @@ async def drive(
 class _Turns:
     """Hands out the moments at which requests begin."""
 
-    def __init__(self, pace: float | None, until: float) -> None:
+    def __init__(self, pace, until):
         self._between = 1.0 / pace if pace else 0.0
         self._next = time.monotonic()
         self._until = until
 
-    async def wait(self) -> bool:
+    async def wait(self):
         """Wait for the next request; return False once the time is over."""
         moment = self._next = max(self._next + self._between, 0.0)
         if self._between and moment < self._until:
@@ -113,9 +111,7 @@ class _Turns:
         return max(moment if self._between else 0.0, time.monotonic()) < self._until
 
 
-async def _client(
-    port: int, number: int, account: Account, until: float, pictures: Pictures, turns: _Turns
-) -> None:
+async def _client(port, number, account, until, pictures, turns):
     chance = random.Random(number)
     connection = Connection(port)
     # Not all at the same moment, as no clients do.
@@ -126,9 +122,7 @@ async def _client(
     connection.close()
 
 
-async def _ask_one(
-    connection: Connection, chance: random.Random, account: Account, pictures: Pictures
-) -> float:
+async def _ask_one(connection, chance, account, pictures):
     """Send a request, and return the seconds to wait before the next one."""
     dice = chance.random()
     crop_id = None
@@ -159,7 +153,7 @@ async def _ask_one(
     return float(answer.retry_after or 0) if answer.status in REFUSED else 0.0
 
 
-async def _delete_all(port: int, account: Account) -> None:
+async def _delete_all(port, account):
     connection = Connection(port)
     for crop_id in account.living:
         answer = await asyncio.wait_for(
@@ -170,7 +164,7 @@ async def _delete_all(port: int, account: Account) -> None:
     connection.close()
 
 
-async def _watch_own_clock(account: Account) -> None:
+async def _watch_own_clock(account):
     while True:
         asked = time.monotonic()
         await asyncio.sleep(0.05)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -36,17 +35,17 @@ class Growth:
     last: float
 
     @property
-    def leaks(self) -> bool:
+    def leaks(self):
         """Return whether it surely grew by more than is allowed."""
         return self.low > self.allowed
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self):
         return {name: round(value, 4) for name, value in asdict(self).items()} | {
             "leaks": self.leaks
         }
 
 
-def growth(seconds: list[float], values: list[float], allowed: float) -> Growth:
+def growth(seconds, values, allowed):
     """Fit a line to the means of eight stretches of a series.
 
     Args:

@@ -10,7 +10,6 @@ import asyncio
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 BOUNDARY = "gmn-load"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -26,11 +25,11 @@ class Answer:
     body: bytes
     retry_after: int | None
 
-    def json(self) -> Any:
+    def json(self):
         return json.loads(self.body)
 
 
-def request(method: str, path: str, form: bytes = b"") -> bytes:
+def request(method, path, form=b""):
     """Return a whole request; a body is a multipart form of `image_form`."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(form)}"]
     if form:
@@ -38,7 +37,7 @@ def request(method: str, path: str, form: bytes = b"") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + form
 
 
-def image_form(image: bytes, **fields: str) -> bytes:
+def image_form(image, **fields):
     """Return a form of one image and some fields."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
@@ -52,11 +51,11 @@ def image_form(image: bytes, **fields: str) -> bytes:
 class Connection:
     """Asks one thing after another; opened when it is first needed, and anew when it was closed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port):
         self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._streams = None
 
-    async def ask(self, sent: bytes) -> Answer:
+    async def ask(self, sent):
         """Send a request and read its answer.
 
         Raises:
@@ -78,7 +77,7 @@ class Connection:
         wait = RETRY_AFTER.search(head)
         return Answer(int(head[9:12]), body, int(wait[1]) if wait else None)
 
-    def close(self) -> None:
+    def close(self):
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None

@@ -3,8 +3,6 @@
 Usage: python -m tests.load.run [--clients 400] [--seconds 60] [--artefact bundled]
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib
@@ -13,20 +11,17 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from tests.load.clients import Account, Pictures, drive
+from tests.load.clients import Pictures, drive
 from tests.load.wellness import how_it_ends, what_is_wrong
 from tests.service.conftest import Served
 
 REFUSED_WITHIN_S = 1.0
 RUNS = Path(__file__).parents[2] / "runs"
-Figures = dict[str, Any]
 
 
-def measure(served: Served, clients: int, seconds: float) -> Figures:
+def measure(served, clients, seconds):
     """Drive a load and return its figures, with the broken promises under `wrong`."""
     began = time.monotonic()
     account = asyncio.run(drive(port_of(served), clients, seconds, Pictures(seed=1)))
@@ -43,13 +38,13 @@ def measure(served: Served, clients: int, seconds: float) -> Figures:
     return about | figures(account)
 
 
-def port_of(served: Served) -> int:
+def port_of(served):
     return int(served.http.base_url.port or 0)
 
 
-def figures(account: Account) -> Figures:
+def figures(account):
     """Return the outcomes of the requests, for a report."""
-    measured: Figures = {
+    measured = {
         "requests": sum(account.statuses.values()),
         "answers": {
             f"{what} {status or 'without an answer'}": count
@@ -66,7 +61,7 @@ def figures(account: Account) -> Figures:
 
 
 @contextlib.contextmanager
-def served_from(artefact: str) -> Iterator[Served]:
+def served_from(artefact):
     """Yield a service of its own process on a new data directory."""
     with tempfile.TemporaryDirectory(prefix="gmn-load-") as folder:
         place = Path(folder)
@@ -85,7 +80,7 @@ def served_from(artefact: str) -> Iterator[Served]:
                 served.kill()
 
 
-def report(measured: Figures, name: str) -> int:
+def report(measured, name):
     """Keep the figures of a run below `runs`, print them, and return the exit status."""
     RUNS.mkdir(exist_ok=True)
     (RUNS / name).write_text(json.dumps(measured, indent=1) + "\n")
@@ -94,7 +89,7 @@ def report(measured: Figures, name: str) -> int:
     return 1 if measured["wrong"] else 0
 
 
-def main() -> int:
+def main():
     """Serve, drive a load and judge it; return the exit status."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--clients", type=int, default=400)

@@ -16,16 +16,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.load.clients import Pictures, drive
 from tests.load.growth import FEWEST, growth
-from tests.load.run import Figures, port_of, report, served_from
+from tests.load.run import port_of, report, served_from
 from tests.load.wellness import how_it_ends, what_is_wrong
-from tests.service.conftest import Served
 
 CLIENTS = 8
 SHARE = 0.8
@@ -45,13 +43,13 @@ class Samples:
     resident_mib: list[float] = field(default_factory=list)
     open_files: list[float] = field(default_factory=list)
 
-    def take(self, process: int) -> None:
+    def take(self, process):
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
         self.seconds.append(time.monotonic())
         self.resident_mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
         self.open_files.append(float(len(list(Path(f"/proc/{process}/fd").iterdir()))))
 
-    def since(self, share: float) -> Samples:
+    def since(self, share):
         """Return those after a share of the time."""
         begin = self.seconds[0] + share * (self.seconds[-1] - self.seconds[0])
         first = next(place for place, seconds in enumerate(self.seconds) if seconds >= begin)
@@ -59,12 +57,12 @@ class Samples:
 
 
 @contextlib.contextmanager
-def sampled(process: int, every: float) -> Iterator[Samples]:
+def sampled(process, every):
     """Sample a process again and again while the block runs."""
     samples = Samples()
     stop = threading.Event()
 
-    def look() -> None:
+    def look():
         with contextlib.suppress(FileNotFoundError):
             while not stop.wait(every):
                 samples.take(process)
@@ -78,7 +76,7 @@ def sampled(process: int, every: float) -> Iterator[Samples]:
         thread.join(10)
 
 
-def soak(served: Served, seconds: float, measured_seconds: float) -> Figures:
+def soak(served, seconds, measured_seconds):
     """Soak a service and return the measurements, with violations under `wrong`."""
     port = port_of(served)
     pictures = Pictures(seed=2)
@@ -114,7 +112,7 @@ def soak(served: Served, seconds: float, measured_seconds: float) -> Figures:
     }
 
 
-def main() -> int:
+def main():
     """Serve, soak and judge; return the exit status."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--artefact", default="bundled")

@@ -1,12 +1,9 @@
 """The health of a service: after a load it has to be as it was before."""
 
-from __future__ import annotations
-
 import re
 import time
 
 from tests.conftest import draw_crop
-from tests.service.conftest import Served
 
 SETTLES_WITHIN_S = 10.0
 DRAINS_WITHIN_S = 30.0
@@ -15,7 +12,7 @@ WAITING = re.compile(
 )
 
 
-def what_is_wrong(served: Served) -> list[str]:
+def what_is_wrong(served):
     """Call every function of a service, and return a sentence for each that fails."""
     wrong = []
     for path in ("/livez", "/readyz"):
@@ -43,7 +40,7 @@ def what_is_wrong(served: Served) -> list[str]:
     return wrong
 
 
-def how_it_ends(served: Served) -> list[str]:
+def how_it_ends(served):
     """Stop a service, and return a sentence for each fault of its stop."""
     began = time.monotonic()
     status = served.stop()
@@ -53,7 +50,7 @@ def how_it_ends(served: Served) -> list[str]:
     return []
 
 
-def _still_waiting(served: Served) -> dict[str, str]:
+def _still_waiting(served):
     until = time.monotonic() + SETTLES_WITHIN_S
     while True:
         gauges = dict(WAITING.findall(served.http.get("/metrics").text))

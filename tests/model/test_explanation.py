@@ -4,7 +4,6 @@ import numpy as np
 
 from model.explanation import CELLS, explain, variants
 
-Colour = tuple[int, int, int]
 RED = (255, 0, 0)
 GREEN = (0, 255, 0)
 BLUE = (0, 0, 255)

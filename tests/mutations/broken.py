@@ -29,9 +29,9 @@ class Broken:
     new: str
     test: str
 
-    def text(self, root: Path) -> str:
+    def text(self, root):
         return (root / self.file).read_text().replace(self.old, self.new)
 
 
-def read_broken() -> list[Broken]:
+def read_broken():
     return [Broken(**entry) for entry in tomllib.loads(LIST.read_text())["broken"]]

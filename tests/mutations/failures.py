@@ -1,10 +1,7 @@
 """A pytest plug-in that writes each failure of a run as a line of JSON to `$MUTATION_FAILURES`."""
 
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -14,9 +11,7 @@ DID_NOT_RAISE = "DID NOT RAISE"
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item, call):
     report = yield
     if call.excinfo is not None and report.failed:
         line = {
@@ -29,7 +24,7 @@ def pytest_runtest_makereport(
     return report
 
 
-def is_assertion(error: BaseException) -> bool:
+def is_assertion(error):
     """Return whether a test's own expectation failed, and not the code or the machine below it."""
     # Hypothesis raises a group where it found several failures.
     if isinstance(error, BaseExceptionGroup):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.mutations.broken import OUTCOMES, ROOT, Broken, read_broken
+from tests.mutations.broken import OUTCOMES, ROOT, read_broken
 from tests.mutations.failures import VARIABLE
 from tests.reliability import keep
 
@@ -38,7 +38,7 @@ class Ran:
     seconds: float
 
 
-def main() -> int:
+def main():
     """Return 0 where every mutant was found."""
     words = os.environ.get("ONLY", "")
     mutants = [mutant for mutant in read_broken() if words in mutant.says]
@@ -57,7 +57,7 @@ def main() -> int:
     return 0 if found == len(outcomes) else 1
 
 
-def run_test(root: Path, test: str, most_failures: int = 1) -> Ran:
+def run_test(root, test, most_failures=1):
     """Run a test, or a file of them, named as pytest names it, in a copy of the project."""
     written = root.parent / "failures.jsonl"
     written.write_text("")
@@ -97,7 +97,7 @@ def run_test(root: Path, test: str, most_failures: int = 1) -> Ran:
     return Ran(passed, failures, output, time.monotonic() - began)
 
 
-def is_found(test: str, ran: Ran) -> bool:
+def is_found(test, ran):
     """Return whether the test, or a case of it, failed by an assertion of its own."""
     return any(
         failure["asserted"] and str(failure["test"]).partition("[")[0] == test.partition("[")[0]
@@ -105,7 +105,7 @@ def is_found(test: str, ran: Ran) -> bool:
     )
 
 
-def _outcome(copy: Path, mutant: Broken) -> dict[str, object]:
+def _outcome(copy, mutant):
     file = copy / mutant.file
     whole = file.read_text()
     file.write_text(mutant.text(copy))
@@ -127,7 +127,7 @@ def _outcome(copy: Path, mutant: Broken) -> dict[str, object]:
     }
 
 
-def _copy(place: Path) -> Path:
+def _copy(place):
     listed = _git("ls-files", "--cached", "--others", "--exclude-standard", "-z")
     for name in listed.split("\0"):
         source = ROOT / name
@@ -137,7 +137,7 @@ def _copy(place: Path) -> Path:
     return place
 
 
-def _keep(outcomes: list[dict[str, object]]) -> None:
+def _keep(outcomes):
     kept = json.loads(OUTCOMES.read_text())["broken"] if OUTCOMES.exists() else []
     by_words = {outcome["says"]: outcome for outcome in [*kept, *outcomes]}
     commit = _git("rev-parse", "--short", "HEAD").strip()
@@ -148,13 +148,13 @@ def _keep(outcomes: list[dict[str, object]]) -> None:
     )
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments):
     return subprocess.run(
         ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     ).stdout
 
 
-def _say(text: str) -> None:
+def _say(text):
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

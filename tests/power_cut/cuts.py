@@ -1,33 +1,21 @@
 """When the power goes, and what may be there afterwards."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.power_cut.acts import GONE, Act, Shown
-from tests.power_cut.disk import LOSSES, Asked, Disk, Loss
+from tests.power_cut.acts import GONE
+from tests.power_cut.disk import LOSSES, Disk
 
 SEED = int(os.environ.get("SEED", "1"))
 REPORTS = Path("runs")
 # Takes a place in a recording and the content of the disk there, and returns faults.
-Check = Callable[[Path, Act | None, Act | None], list[str]]
 
 
-def cut_and_check(
-    root: Path,
-    asked: Sequence[Asked],
-    acts: Sequence[Act],
-    check: Check,
-    folder: Path,
-    few: int,
-    report: str,
-) -> list[str]:
+def cut_and_check(root, asked, acts, check, folder, few, report):
     """Cut a recording at many moments, and check the disk each time.
 
     Args:
@@ -48,8 +36,8 @@ def cut_and_check(
     disk = Disk(root)
     entries = iter(asked)
     followed = 0
-    wrong: list[str] = []
-    tried: Counter[str] = Counter()
+    wrong = []
+    tried = Counter()
     for number, (place, loss) in enumerate(_moments(asked, acts, chance, cuts)):
         while followed < place:
             disk.ask(next(entries))
@@ -70,9 +58,9 @@ def cut_and_check(
     return wrong
 
 
-def differences(found: Shown, past: Act | None, under_way: Act | None) -> list[str]:
+def differences(found, past, under_way):
     """Return the parts that are neither as acknowledged nor as the act under way makes them."""
-    shown: list[Shown] = [past.after] if past else []
+    shown = [past.after] if past else []
     if under_way:
         shown += [under_way.before, under_way.after]
     if not shown:
@@ -85,11 +73,9 @@ def differences(found: Shown, past: Act | None, under_way: Act | None) -> list[s
     return wrong
 
 
-def _moments(
-    asked: Sequence[Asked], acts: Sequence[Act], chance: random.Random, cuts: int
-) -> list[tuple[int, Loss]]:
+def _moments(asked, acts, chance, cuts):
     """After how many entries the power goes: right after each acknowledgement, and by chance."""
-    chosen: list[tuple[int, Loss]] = []
+    chosen = []
     for act in acts:
         after = (n for n, entry in enumerate(asked) if entry.nanoseconds > act.acknowledged)
         chosen.append((next(after, len(asked)), "everything"))
@@ -98,9 +84,7 @@ def _moments(
     return sorted(chosen)
 
 
-def _allowed(
-    asked: Sequence[Asked], acts: Sequence[Act], place: int
-) -> tuple[Act | None, Act | None]:
+def _allowed(asked, acts, place):
     """Return the act that was acknowledged last before the cut, and the one under way then."""
     moment = asked[place].nanoseconds if place < len(asked) else time.monotonic_ns()
     past = [act for act in acts if act.acknowledged < moment]
@@ -108,9 +92,7 @@ def _allowed(
     return (past[-1] if past else None), (under_way[0] if under_way else None)
 
 
-def _write(
-    report: str, entries: int, tried: Counter[str], seconds: float, wrong: Sequence[str]
-) -> None:
+def _write(report, entries, tried, seconds, wrong):
     REPORTS.mkdir(exist_ok=True)
     said = {
         "seed": SEED,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import struct
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 HEADER = struct.Struct("<cQQQIIQ")
-Loss = Literal["everything", "some", "torn", "metadata", "data", "nothing"]
-LOSSES: tuple[Loss, ...] = ("everything", "some", "torn", "metadata", "data", "nothing")
+LOSSES = ("everything", "some", "torn", "metadata", "data", "nothing")
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,11 @@ class _Renaming:
     puts: list[tuple[_Folder, str, _File | _Folder]] = field(default_factory=list)
 
     @property
-    def folders(self) -> set[_Folder]:
+    def folders(self):
         return {folder for folder, *_ in self.takes} | {folder for folder, *_ in self.puts}
 
 
-def read_recording(log: Path) -> list[Asked]:
+def read_recording(log):
     """Return every entry of a recording, in order; a last one that is cut off is left out."""
     content = log.read_bytes()
     place = 0
@@ -74,7 +70,7 @@ def read_recording(log: Path) -> list[Asked]:
 class Disk:
     """A disk that follows a recording, entry by entry, and can be cut off after any of them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root):
         """Make an empty directory.
 
         Args:
@@ -82,13 +78,13 @@ class Disk:
         """
         self._root = root
         self._top = _Folder(0)
-        self._now: dict[_Folder, dict[str, _File | _Folder]] = {self._top: {}}
-        self._by_inode: dict[int, _File | _Folder] = {}
+        self._now = {self._top: {}}
+        self._by_inode = {}
         # Changes of names in the order in which they were asked; the first `_settled` are synced.
-        self._names: list[_Renaming] = []
-        self._synced: set[_Renaming] = set()
+        self._names = []
+        self._synced = set()
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, asked):
         """Follow one entry of the recording."""
         match asked.kind:
             case "c" | "d":
@@ -116,7 +112,7 @@ class Disk:
             case _:
                 raise ValueError(f"the recording cannot tell what {asked.path} did")
 
-    def cut(self, target: Path, loss: Loss, chance: random.Random) -> None:
+    def cut(self, target, loss, chance):
         """Write the content of the disk after a power cut into a new directory.
 
         Args:
@@ -127,7 +123,7 @@ class Disk:
                 but loses names, from some moment on; `nothing`.
             chance: draws the lost writes.
         """
-        held: dict[_Folder, dict[str, _File | _Folder]] = {self._top: {}}
+        held = {self._top: {}}
         for renaming in self._kept_names(loss, chance):
             for folder, name in renaming.takes:
                 held.setdefault(folder, {}).pop(name, None)
@@ -135,7 +131,7 @@ class Disk:
                 held.setdefault(folder, {})[name] = file
         self._write(self._top, target, held, loss, chance)
 
-    def _kept_names(self, loss: Loss, chance: random.Random) -> Iterator[_Renaming]:
+    def _kept_names(self, loss, chance):
         unsynced = [entry for entry in self._names if entry not in self._synced]
         if loss in ("nothing", "metadata"):
             kept = unsynced
@@ -149,14 +145,7 @@ class Disk:
         wanted = self._synced | set(kept)
         return (entry for entry in self._names if entry in wanted)
 
-    def _write(
-        self,
-        folder: _Folder,
-        target: Path,
-        held: dict[_Folder, dict[str, _File | _Folder]],
-        loss: Loss,
-        chance: random.Random,
-    ) -> None:
+    def _write(self, folder, target, held, loss, chance):
         target.mkdir()
         for name, file in held.get(folder, {}).items():
             if isinstance(file, _Folder):
@@ -164,30 +153,27 @@ class Disk:
             else:
                 (target / name).write_bytes(_content(file, loss, chance))
 
-    def _rename(self, renaming: _Renaming) -> None:
+    def _rename(self, renaming):
         for folder, name in renaming.takes:
             self._now[folder].pop(name, None)
         for folder, name, file in renaming.puts:
             self._now[folder][name] = file
         self._names.append(renaming)
 
-    def _sync(self, inode: int) -> None:
-        if inode not in self._by_inode:
-            # The directory that holds everything.
-            one: _File | _Folder = self._top
-        else:
-            one = self._by_inode[inode]
+    def _sync(self, inode):
+        # The directory that holds everything has no entry.
+        one = self._by_inode.get(inode, self._top)
         if isinstance(one, _File):
             one.synced = _applied(one.synced, one.since)
             one.since = []
         else:
             self._synced |= {renaming for renaming in self._names if one in renaming.folders}
 
-    def _at(self, path: str) -> _File | _Folder:
+    def _at(self, path):
         folder, name = self._where(path)
         return self._now[folder][name]
 
-    def _where(self, path: str) -> tuple[_Folder, str]:
+    def _where(self, path):
         *folders, name = Path(path).relative_to(self._root).parts
         folder = self._top
         for part in folders:
@@ -197,7 +183,7 @@ class Disk:
         return folder, name
 
 
-def _content(file: _File, loss: Loss, chance: random.Random) -> bytes:
+def _content(file, loss, chance):
     match loss:
         case "everything":
             return bytes(file.synced)
@@ -215,7 +201,7 @@ def _content(file: _File, loss: Loss, chance: random.Random) -> bytes:
     return bytes(_applied(file.synced, pieces[: chance.randint(0, len(pieces))]))
 
 
-def _pieces(asked: Asked, sector: int) -> Iterator[Asked]:
+def _pieces(asked, sector):
     if asked.kind != "w":
         yield asked
         return
@@ -228,7 +214,7 @@ def _pieces(asked: Asked, sector: int) -> Iterator[Asked]:
         start = stop
 
 
-def _applied(content: bytearray, asked: Iterable[Asked]) -> bytearray:
+def _applied(content, asked):
     written = bytearray(content)
     for operation in asked:
         if operation.kind == "t":

@@ -1,12 +1,9 @@
 """Recordings of the disk operations of a process, by a small library preloaded into it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).with_name("recorder.c")
 
 
-def build_recorder(folder: Path) -> Path:
+def build_recorder(folder):
     """Compile the library; skip the test if that is not possible."""
     compiler = shutil.which("gcc")
     if compiler is None or os.uname().sysname != "Linux":
@@ -26,7 +23,7 @@ def build_recorder(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def recorded(library: Path, root: Path, log: Path) -> Iterator[None]:
+def recorded(library, root, log):
     """Processes that are started inside the block are recorded as long as they live.
 
     Args:

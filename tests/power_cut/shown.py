@@ -1,16 +1,10 @@
 """Everything that a service shows of its record, to be compared before and after a power cut."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
 import time
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-
-import httpx
 
 from service.record.archive import check_archive, open_archive
 from service.record.crop_rows import read_crops
@@ -18,21 +12,20 @@ from service.record.files import StrayFiles
 from service.record.keys import Keys
 from service.record.transaction import Reader
 from service.record.verify import StoredRecord
-from tests.power_cut.acts import Shown
 
 IMPORTED = "imported"
 ALL_TIME = datetime.max.replace(tzinfo=UTC)
 JOBS_END_WITHIN_SECONDS = 20.0
 
 
-def shown_by(client: httpx.Client, data_dir: Path) -> Shown:
+def shown_by(client, data_dir):
     """Everything that a service shows, and what its snapshots hold.
 
     Args:
         client: of the service.
         data_dir: its own.
     """
-    shown: Shown = {"keys": keys_in(data_dir)}
+    shown = {"keys": keys_in(data_dir)}
     for gallery in _results(client, "/v1/galleries"):
         name = gallery["name"]
         crops = _results(client, f"/v1/galleries/{name}/crops?limit=1000")
@@ -56,12 +49,12 @@ def shown_by(client: httpx.Client, data_dir: Path) -> Shown:
     return shown
 
 
-def keys_in(data_dir: Path) -> list[str]:
+def keys_in(data_dir):
     with _reading(data_dir) as record:
         return sorted(key.key_id for key in Keys(record).all())
 
 
-def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
+def forgotten_pictures(folder, data_dir):
     """Return pictures without a crop that no maintenance will remove."""
     with _reading(data_dir) as record:
         known = {name for _, name in StrayFiles(record).all(ALL_TIME, 1_000_000)}
@@ -70,18 +63,18 @@ def forgotten_pictures(folder: Path, data_dir: Path) -> set[str]:
     return {path.name for path in folder.glob("*/*")} - known
 
 
-def _reading(data_dir: Path) -> contextlib.closing[StoredRecord]:
+def _reading(data_dir):
     return contextlib.closing(StoredRecord(data_dir))
 
 
-def wait_for_jobs(client: httpx.Client) -> None:
+def wait_for_jobs(client):
     until = time.monotonic() + JOBS_END_WITHIN_SECONDS
     while any(job["state"] in ("queued", "running") for job in _results(client, "/v1/jobs")):
         assert time.monotonic() < until, "a job does not end"
         time.sleep(0.02)
 
 
-def found_by_search(client: httpx.Client, gallery: str, image: bytes) -> int:
+def found_by_search(client, gallery, image):
     answer = client.post(
         f"/v1/galleries/{gallery}/queries",
         files=[("images", ("crop", image))],
@@ -91,7 +84,7 @@ def found_by_search(client: httpx.Client, gallery: str, image: bytes) -> int:
     return len(answer.json()["results"])
 
 
-def asked_in_audit(data_dir: Path) -> int:
+def asked_in_audit(data_dir):
     log = data_dir / "audit.jsonl"
     if not log.exists():
         return 0
@@ -99,20 +92,19 @@ def asked_in_audit(data_dir: Path) -> int:
     return sum(json.loads(line)["phase"] == "asked" for line in lines)
 
 
-def _results(client: httpx.Client, path: str) -> list[dict[str, Any]]:
+def _results(client, path):
     answer = client.get(path)
     assert answer.status_code == 200, answer.text
-    results: list[dict[str, Any]] = answer.json()["results"]
-    return results
+    return answer.json()["results"]
 
 
-def _picture(client: httpx.Client, gallery: str, crop: dict[str, Any]) -> str:
+def _picture(client, gallery, crop):
     answer = client.get(f"/v1/galleries/{gallery}/crops/{crop['crop_id']}/image")
     assert answer.status_code == 200, answer.text
     return hashlib.sha256(answer.content).hexdigest()
 
 
-def _held(snapshot: Path) -> list[list[str | None]]:
+def _held(snapshot):
     check_archive(snapshot)
     with open_archive(snapshot) as reader:
         crops = read_crops(reader, "ORDER BY slot")

@@ -6,10 +6,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.conftest import DrawnCrop
 from tests.outside import zip_of_crops
@@ -28,7 +27,7 @@ class Story:
     acts: list[Act] = field(default_factory=list)
     key: str = ""
 
-    def tell(self) -> None:
+    def tell(self):
         crops = self.crops
         lobby = "/v1/galleries/lobby"
         self._send("create gallery", "POST", "/v1/galleries", data={"name": "lobby"})
@@ -52,7 +51,7 @@ class Story:
         key_id = self._act("create key", self._create_key)
         self._act("revoke key", lambda: self._keys("revoke", key_id))
 
-    def _act(self, name: str, do: Callable[[], Any]) -> Any:
+    def _act(self, name, do):
         before = self.acts[-1].after if self.acts else shown_by(self.served.http, self.data_dir)
         begun = time.monotonic_ns()
         answer = do()
@@ -68,35 +67,32 @@ class Story:
         self.acts.append(Act(name, begun, acknowledged, before, after, asked))
         return answer
 
-    def _wait_until_open(self) -> None:
+    def _wait_until_open(self):
         self.served.http.headers.pop("Authorization", None)
         until = time.monotonic() + 10
         while self.served.http.get("/v1/galleries").status_code != 200:
             assert time.monotonic() < until
             time.sleep(0.05)
 
-    def _send(self, name: str, method: str, path: str, **more: Any) -> Any:
+    def _send(self, name, method, path, **more):
         """Do an operation by one request, and return its answer."""
 
-        def send() -> Any:
+        def send():
             answer = self.served.http.request(method, path, **more)
             assert answer.is_success, answer.text
             return answer.json() if answer.content else None
 
         return self._act(name, send)
 
-    def _enroll(
-        self, name: str, *crops: DrawnCrop, names: str, gallery: str = "lobby"
-    ) -> list[str]:
+    def _enroll(self, name, *crops, names, gallery="lobby"):
         images = [crop.png for crop in crops]
         cameras = [crop.camera for crop in crops]
-        landed: list[str] = self._act(
+        return self._act(
             name,
             lambda: self.served.enrolled(gallery, *images, identity=list(names), camera=cameras),
         )
-        return landed
 
-    def _import(self) -> None:
+    def _import(self):
         answer = self.served.http.post(
             "/v1/galleries/lobby/imports",
             files={"archive": ("crops.zip", zip_of_crops(self.crops[11:15]))},
@@ -104,14 +100,14 @@ class Story:
         )
         assert answer.status_code == 202, answer.text
 
-    def _create_key(self) -> str:
+    def _create_key(self):
         said = self._keys("create", "--scope", "admin")
         found = re.search(r"Key ([0-9a-f]+):.* (gmn_\S+)", said, re.DOTALL)
         assert found, said
         self.key = found[2]
         return found[1]
 
-    def _keys(self, *arguments: str) -> str:
+    def _keys(self, *arguments):
         command = [sys.executable, "-m", "gmn", "keys", *arguments, "--data-dir", self.data_dir]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr

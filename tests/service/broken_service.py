@@ -1,7 +1,5 @@
 """Defects of a served process, which begin once a file is there."""
 
-from __future__ import annotations
-
 import ctypes
 import time
 from pathlib import Path

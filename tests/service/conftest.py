@@ -1,7 +1,5 @@
 """A real served process, driven through HTTP."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -11,9 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -24,7 +19,7 @@ from gmn_client import Client
 from tests.failpoints import ENVIRONMENT
 from tests.forked import Forked, run_forked
 from tests.outside import bearer, crop_ids, zip_of
-from tests.service.watch_places import Passersby, Receiver, passersby, receiving
+from tests.service.watch_places import passersby, receiving
 from tests.waiting import eventually
 
 START = (
@@ -38,7 +33,7 @@ STARTED = re.compile(r"Serving on (http://\S+)")
 START_SECONDS = 90
 
 
-def served_environment(**settings: Any) -> dict[str, str]:
+def served_environment(**settings):
     """Return the environment of a service with settings, on a free port."""
     # Measuring which runtime is the fastest takes longer than most tests.
     own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "torch"}
@@ -52,9 +47,7 @@ def served_environment(**settings: Any) -> dict[str, str]:
 class Served:
     """One process of the service; its log goes to `log`."""
 
-    def __init__(
-        self, log: Path, program: str = START, forked: bool = True, **settings: Any
-    ) -> None:
+    def __init__(self, log, program=START, forked=True, **settings):
         """Start the service, and wait until it serves.
 
         Args:
@@ -83,42 +76,42 @@ class Served:
             pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")
         self.http = httpx.Client(base_url=found[1], timeout=60.0)
 
-    def kill(self) -> None:
+    def kill(self):
         self.process.kill()
         self.ended_with()
 
-    def stop(self) -> int:
+    def stop(self):
         """SIGTERM, as a supervisor sends it; answers the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.ended_with()
 
-    def ended_with(self, seconds: float = 40.0) -> int:
+    def ended_with(self, seconds=40.0):
         status = self.process.wait(seconds)
         self.output.close()
         if hasattr(self, "http"):
             self.http.close()
         return status
 
-    def create(self, gallery: str) -> str:
+    def create(self, gallery):
         assert self.http.post("/v1/galleries", data={"name": gallery}).status_code == 201
         return gallery
 
-    def make_key(self, scopes: str, **asked: Any) -> tuple[str, dict[str, str]]:
+    def make_key(self, scopes, **asked):
         """Make a key over HTTP, and return its id and the header that sends it."""
         made = self.http.post("/v1/keys", data={"scopes": scopes}, **asked)
         assert made.status_code == 201, made.text
         return made.json()["key_id"], bearer(made.json()["key"])
 
-    def enroll(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
+    def enroll(self, gallery, *images, **fields):
         return self.http.post(f"/v1/galleries/{gallery}/crops", files=files(*images), data=fields)
 
-    def enrolled(self, gallery: str, *images: bytes, **fields: Any) -> list[str]:
+    def enrolled(self, gallery, *images, **fields):
         """Enroll images that all land, and return the ids of their crops."""
         answer = self.enroll(gallery, *images, **fields)
         assert answer.status_code == 201, answer.text
         return crop_ids(answer)
 
-    def fill(self, gallery: str, crops: Iterable[Any], **fields: Any) -> list[str]:
+    def fill(self, gallery, crops, **fields):
         """Enroll drawn crops with their identities and cameras, and return their ids."""
         crops = list(crops)
         labels = {
@@ -127,38 +120,35 @@ class Served:
         }
         return self.enrolled(gallery, *(crop.png for crop in crops), **{**labels, **fields})
 
-    def delete_crop(self, gallery: str, crop_id: str) -> None:
+    def delete_crop(self, gallery, crop_id):
         answer = self.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}")
         assert answer.status_code == 200, answer.text
 
-    def snapshot(self, gallery: str) -> str:
+    def snapshot(self, gallery):
         """Take a snapshot of a gallery, and return its id."""
         answer = self.http.post(f"/v1/galleries/{gallery}/snapshots")
         assert answer.status_code == 201, answer.text
-        return str(answer.json()["snapshot_id"])
+        return answer.json()["snapshot_id"]
 
-    def restore(self, gallery: str, snapshot_id: str) -> int:
+    def restore(self, gallery, snapshot_id):
         """Restore a snapshot, and return how many crops the gallery has then."""
         answer = self.http.post(f"/v1/galleries/{gallery}/snapshots/{snapshot_id}/restore")
         assert answer.status_code == 200, answer.text
-        return int(answer.json()["crops"])
+        return answer.json()["crops"]
 
-    def import_zip(
-        self, gallery: str, entries: Mapping[str, bytes | str], **fields: str
-    ) -> dict[str, Any]:
+    def import_zip(self, gallery, entries, **fields):
         """Begin to import an archive, and return the job."""
         url = f"/v1/galleries/{gallery}/imports"
         answer = self.http.post(url, files={"archive": ("a.zip", zip_of(entries))}, data=fields)
         assert answer.status_code == 202, answer.text
-        job: dict[str, Any] = answer.json()
+        job = answer.json()
         assert answer.headers["Location"] == f"/v1/jobs/{job['job_id']}"
         return job
 
-    def job(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = self.read(f"/v1/jobs/{job_id}")
-        return job
+    def job(self, job_id):
+        return self.read(f"/v1/jobs/{job_id}")
 
-    def ended_job(self, job: dict[str, Any], seconds: float = 120.0) -> dict[str, Any]:
+    def ended_job(self, job, seconds=120.0):
         """Return a job as it is once it has ended."""
         until = time.monotonic() + seconds
         while job["state"] in ("queued", "running"):
@@ -167,7 +157,7 @@ class Served:
             job = self.job(job["job_id"])
         return job
 
-    def drops_who_left(self, request: httpx.Request, path: str) -> None:
+    def drops_who_left(self, request, path):
         """Send requests whose client leaves, until one is dropped and holds no cost.
 
         Args:
@@ -180,10 +170,10 @@ class Served:
             f"{name}: {value}\r\n" for name, value in request.headers.items()
         )
 
-        def metrics_say(pattern: str) -> bool:
-            return bool(re.search(pattern, self.http.get("/metrics").text, re.MULTILINE))
+        def metrics_say(pattern):
+            return re.search(pattern, self.http.get("/metrics").text, re.MULTILINE)
 
-        def dropped() -> bool:
+        def dropped():
             # One may be answered before its client is seen to have left.
             with socket.create_connection((address.hostname, address.port)) as connection:
                 connection.sendall(head.encode() + b"\r\n" + body)
@@ -192,37 +182,35 @@ class Served:
         eventually(dropped)
         eventually(lambda: metrics_say(r"^gmn_cost_in_flight 0\.0$"))
 
-    def query(self, gallery: str, *images: bytes, **fields: Any) -> httpx.Response:
+    def query(self, gallery, *images, **fields):
         return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)
 
-    def found(self, gallery: str, *images: bytes, **fields: Any) -> list[str]:
+    def found(self, gallery, *images, **fields):
         """Return the ids of the crops that a query finds, best first."""
         return crop_ids(self.query(gallery, *images, **fields))
 
-    def search(self, gallery: str, *images: bytes, **fields: Any) -> list[dict[str, Any]]:
+    def search(self, gallery, *images, **fields):
         """Return the results of a query that is answered."""
         answer = self.query(gallery, *images, **fields)
         assert answer.status_code in (200, 207), answer.text
-        results: list[dict[str, Any]] = answer.json()["results"]
-        return results
+        return answer.json()["results"]
 
-    def read(self, path: str, **asked: Any) -> Any:
+    def read(self, path, **asked):
         """Return the JSON of a call that is answered."""
         answer = self.http.get(path, **asked)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def results(self, path: str, **asked: Any) -> list[dict[str, Any]]:
-        results: list[dict[str, Any]] = self.read(path, **asked)["results"]
-        return results
+    def results(self, path, **asked):
+        return self.read(path, **asked)["results"]
 
 
-def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+def files(*images):
     return [("images", ("crop", image)) for image in images]
 
 
 @contextlib.contextmanager
-def serving(artefact: Path, data_dir: Path, **settings: Any) -> Iterator[str]:
+def serving(artefact, data_dir, **settings):
     """Yield the address of a service that stops with the block; its log lies beside its data."""
     log = data_dir.with_suffix(".log")
     served = Served(log, artefact=artefact, data_dir=data_dir, **settings)
@@ -232,15 +220,12 @@ def serving(artefact: Path, data_dir: Path, **settings: Any) -> Iterator[str]:
         served.stop()
 
 
-Start = Callable[..., Served]
-
-
 @contextlib.contextmanager
-def _services(artefact: Path, places: pytest.TempPathFactory) -> Iterator[Start]:
+def _services(artefact, places):
     """Yield a function that starts services, and kill the running ones at the end."""
-    started: list[Served] = []
+    started = []
 
-    def start_one(data_dir: Path | None = None, **settings: Any) -> Served:
+    def start_one(data_dir=None, **settings):
         place = places.mktemp("served")
         # A new directory would be announced between the lines of the log.
         (place / "data").mkdir()
@@ -255,28 +240,28 @@ def _services(artefact: Path, places: pytest.TempPathFactory) -> Iterator[Start]
 
 
 @pytest.fixture(scope="module")
-def start(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+def start(tiny_artefact, tmp_path_factory):
     """Return a function that starts services, which live as long as the tests of a file."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
 
 
 @pytest.fixture(scope="session")
-def start_shared(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+def start_shared(tiny_artefact, tmp_path_factory):
     """Return a function that starts services, which live as long as the session."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
 
 
 @pytest.fixture(scope="session")
-def other_artefact(tiny_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_artefact(tiny_artefact, tmp_path_factory):
     """Return the tiny artefact with another embedder."""
     path = tmp_path_factory.mktemp("other") / "other.safetensors"
     save_other_artefact(path, tiny_artefact)
     return path
 
 
-def save_other_artefact(path: Path, tiny_artefact: Path) -> None:
+def save_other_artefact(path, tiny_artefact):
     """Write the artefact of `other_artefact`, for programs that are no tests."""
     import torch
 
@@ -290,10 +275,10 @@ def save_other_artefact(path: Path, tiny_artefact: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def refused_start(tiny_artefact: Path) -> Callable[..., str]:
+def refused_start(tiny_artefact):
     """Return a function that tries to start a service that must not start; it returns the error."""
 
-    def try_to_start(data_dir: Path, **more: str) -> str:
+    def try_to_start(data_dir, **more):
         settings = {"artefact": tiny_artefact, "data_dir": data_dir, **more}
         try:
             refused = run_forked(START, timeout=START_SECONDS, env=served_environment(**settings))
@@ -306,7 +291,7 @@ def refused_start(tiny_artefact: Path) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def served(start_shared: Start) -> Served:
+def served(start_shared):
     """Return the one process that most tests share; each makes galleries of its own."""
     return start_shared(
         max_image_bytes=200_000, max_body_bytes=2_000_000, max_images_per_request=24
@@ -314,41 +299,41 @@ def served(start_shared: Start) -> Served:
 
 
 @pytest.fixture
-def gallery(served: Served, request: pytest.FixtureRequest) -> str:
+def gallery(served, request):
     """Return an empty gallery named after the test."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[-50:].strip("-")
     return served.create(f"{name}.{uuid4().hex[:8]}")
 
 
 @pytest.fixture
-def client(served: Served, gallery: str) -> Iterator[Client]:
+def client(served, gallery):
     """Yield a client whose calls mean the test's own gallery."""
     with Client(str(served.http.base_url), gallery=gallery) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-def images(drawn_crops: list[Any]) -> list[bytes]:
+def images(drawn_crops):
     """Return the files of the drawn crops."""
     return [crop.png for crop in drawn_crops]
 
 
 @pytest.fixture
-def filled(served: Served, gallery: str, drawn_crops: list[Any]) -> str:
+def filled(served, gallery, drawn_crops):
     """Return a gallery with every drawn crop."""
     served.fill(gallery, drawn_crops)
     return gallery
 
 
 @pytest.fixture
-def receiver(watching: Served) -> Iterator[Receiver]:
+def receiver(watching):
     """Yield a receiver of alerts; the file's own service has no webhook afterwards."""
     with receiving(watching) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def people(watching: Served, data_dir: Path) -> Iterator[Passersby]:
+def people(watching, data_dir):
     """Yield another process on the data directory of the file's own service."""
     with passersby(data_dir) as found:
         yield found

@@ -1,9 +1,6 @@
 """An index with a file of vectors of its own, to which crops are added from memory."""
 
-from __future__ import annotations
-
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +8,7 @@ from pydantic_core import to_json
 
 from service.record.crop_rows import CropColumns
 from service.record.transaction import batches
-from service.record.values import ArchivedCrop, CropLabel, group_code
+from service.record.values import group_code
 from service.record.vectors import VectorFile
 from service.search.columns import Columns
 from service.search.index import GalleryIndex
@@ -22,35 +19,35 @@ CROPS_AT_ONCE = 1000
 class FilledIndex(GalleryIndex):
     """Index crops that a test makes."""
 
-    def __init__(self, dimension: int, secret: bytes = b"") -> None:
+    def __init__(self, dimension, secret=b""):
         # The open file is enough, and leaves nothing behind.
         with tempfile.TemporaryDirectory() as folder:
             self.file = VectorFile(Path(folder) / "vectors.f32", dimension, only_read=False)
-        self._metadata: dict[int, str] = {}
-        self._tracks: dict[int, str | None] = {}
+        self._metadata = {}
+        self._tracks = {}
         super().__init__(Columns(dimension, secret, self._read, self._read_tracks))
 
-    def fill(self, crops: Iterable[ArchivedCrop]) -> None:
+    def fill(self, crops):
         for some in batches(crops, CROPS_AT_ONCE):
             self.file.write({crop.record.row_id: crop.vector for crop in some})
             self.columns.add(self._columns([crop.record for crop in some]), self.file)
 
-    def relabel(self, labels: Iterable[CropLabel]) -> None:
+    def relabel(self, labels):
         labels = sorted(labels, key=lambda label: label.row_id)
         self.columns.relabel(self._columns(labels))
 
-    def remove(self, row_ids: Iterable[int]) -> None:
+    def remove(self, row_ids):
         """Remove crops, and erase their vectors as the record does."""
         there = list(row_ids)
         super().remove(there)
         self.file.clear(there)
 
-    def renew_segment(self, device: str | None = None) -> None:
+    def renew_segment(self, device=None):
         make = self.next_segment(device)
         assert make is not None
         self.adopt(make(lambda: None))
 
-    def _columns(self, labels: Sequence[CropLabel]) -> CropColumns:
+    def _columns(self, labels):
         for label in labels:
             self._metadata[label.row_id] = label.metadata
             self._tracks[label.row_id] = label.track
@@ -64,10 +61,10 @@ class FilledIndex(GalleryIndex):
             np.array(moments, np.float64),
         )
 
-    def _read(self, slots: Sequence[int]) -> list[tuple[int, str]]:
+    def _read(self, slots):
         found = ((slot, self._metadata.get(slot)) for slot in slots)
         return [(slot, to_json(metadata).decode()) for slot, metadata in found if metadata]
 
-    def _read_tracks(self, slots: Sequence[int]) -> list[tuple[int, str]]:
+    def _read_tracks(self, slots):
         found = ((slot, self._tracks.get(slot)) for slot in slots)
         return [(slot, track) for slot, track in found if track is not None]

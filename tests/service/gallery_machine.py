@@ -1,14 +1,11 @@
 """A served gallery beside its model: requests, and the answers that they must get."""
 
-from __future__ import annotations
-
 import secrets
 from itertools import pairwise
-from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
-from tests.service.conftest import Served, files
+from tests.service.conftest import files
 from tests.service.gallery_model import GalleryModel, Said
 
 EVERYTHING = 1000
@@ -23,8 +20,8 @@ class World:
         self._start = start
         self._data_dir = data_dir
         self.images = images
-        self.left: list[ServedGallery] = []
-        self.served: Served = start(data_dir=data_dir)
+        self.left = []
+        self.served = start(data_dir=data_dir)
 
     def image(self, number):
         return b"no image" if number == BROKEN else self.images[number]
@@ -41,7 +38,7 @@ class ServedGallery(RuleBasedStateMachine):
         super().__init__()
         self.world = world
         self.model = GalleryModel()
-        self.requests: dict[str, tuple[list[Said], dict[str, Any]]] = {}
+        self.requests = {}
 
     @initialize()
     def create(self):

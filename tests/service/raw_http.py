@@ -1,7 +1,5 @@
 """Bytes of our own over sockets of our own, to a service with narrow limits."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import socket

@@ -1,7 +1,5 @@
 """A real redis-server that keeps nothing on the disk, as the shipped configuration has it."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import socket
@@ -63,4 +61,4 @@ def redis_server():
 
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+        return free.getsockname()[1]

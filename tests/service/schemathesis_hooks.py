@@ -1,11 +1,8 @@
 """Schemathesis learns more than the document says: images, and the meaning of a 503."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
@@ -26,7 +23,7 @@ schemathesis.openapi.format("binary", st.sampled_from(FILES) | st.binary(max_siz
 
 
 @schemathesis.hook
-def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
+def filter_failure(context, failure, case, response):
     """Let accepted cases pass that are not wrong.
 
     Fields of a form and of a query are sent as text, and a number is as right as its text.
@@ -34,22 +31,22 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
     return not (failure.code == "ST201" and _says_nothing(_without_empty(failure.message, case)))
 
 
-def _without_empty(message: str, case: Any) -> str:
+def _without_empty(message, case):
     """Leave out faults of empty fields and query parameters, which count as omitted."""
     body = case.body if isinstance(case.body, dict) else {}
     query = case.query or {}
 
-    def unless_empty(found: re.Match[str]) -> str:
+    def unless_empty(found):
         return RIGHT if body.get(found[1]) in EMPTY else found[0]
 
-    def unless_left_out(found: re.Match[str]) -> str:
+    def unless_left_out(found):
         return RIGHT if query.get(found[1]) in EMPTY else found[0]
 
     message = IN_QUERY.sub(unless_left_out, message)
     return NO_FORMAT.sub(unless_empty, NO_WORD_OF_ENUM.sub(unless_empty, message))
 
 
-def _says_nothing(message: str) -> bool:
+def _says_nothing(message):
     if MADE_TEXT.search(message):
         return True
     named = COMPONENTS.search(message)
@@ -59,6 +56,6 @@ def _says_nothing(message: str) -> bool:
 
 
 @schemathesis.check
-def is_503_only_for_a_version_that_does_not_come(ctx: Any, response: Any, case: Any) -> None:
+def is_503_only_for_a_version_that_does_not_come(ctx, response, case):
     if response.status_code == 503:
         assert response.json()["type"] == "urn:gmn:problem:version_not_reached", response.text

@@ -1,7 +1,5 @@
 """A file system that is nearly full: a real one of a few megabytes, in memory."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 

@@ -1,7 +1,5 @@
 """Labels of crops change while the service runs: `PATCH` of a crop, and undone merges."""
 
-from __future__ import annotations
-
 import json
 
 from gmn_client import Client

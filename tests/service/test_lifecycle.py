@@ -1,7 +1,5 @@
 """A gallery's life: requests sent twice, names changed, people forgotten, copies restored."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 import time

@@ -1,7 +1,5 @@
 """The service's log names no person: no identity, no file name, no query string."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """`/metrics` shows the product: verdicts, jobs, calibrations, the disk, and the record."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -14,7 +12,7 @@ from tests.waiting import eventually
 DOCKER = Path(__file__).parents[2] / "docker"
 
 
-def figure(served, name: str) -> float:
+def figure(served, name):
     found = re.search(rf"^{re.escape(name)} (\S+)$", served.http.get("/metrics").text, re.MULTILINE)
     assert found, name
     return float(found[1])

@@ -1,7 +1,5 @@
 """Probability and verdict follow the score within an answer, in every kind of search."""
 
-from __future__ import annotations
-
 from itertools import count, pairwise
 
 from hypothesis import HealthCheck, given, settings

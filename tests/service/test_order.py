@@ -1,7 +1,5 @@
 """The order of a list of crops: those of one person stand together, and nothing else changes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

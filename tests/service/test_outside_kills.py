@@ -1,7 +1,5 @@
 """A service whose images lie in a folder outside the record is killed, and nothing is lost."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import threading

@@ -1,7 +1,5 @@
 """Promises of the record, asked of a served data directory from outside."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two images compared, and the comparison explained."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import threading
@@ -91,7 +89,7 @@ class StandIn:
     def __init__(self, device, value=1.0):
         self.device = device
         self.metrics = Metrics()
-        self.done: list[str] = []
+        self.done = []
         self.entered = threading.Event()
         self.go_on = threading.Event()
         self.settings = SimpleNamespace(max_batch=32)

@@ -1,7 +1,5 @@
 """Images kept elsewhere: served from there, gone when their crops are, never left behind."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """Several real processes on one data directory: two services, and one of two processes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

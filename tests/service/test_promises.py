@@ -1,7 +1,5 @@
 """Data survive kill -9, deletion, another model, a shutdown, a second process."""
 
-from __future__ import annotations
-
 import itertools
 import signal
 import time

@@ -1,7 +1,5 @@
 """The enrolment quality gate as a client sees it."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

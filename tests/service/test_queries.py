@@ -1,7 +1,5 @@
 """Queries as a client sees them."""
 
-from __future__ import annotations
-
 import io
 import re
 import threading

@@ -1,7 +1,5 @@
 """Ranking a gallery that proposes from product codes, which may miss some of the nearest."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Redis beside the record: rates that services share, and events; all goes on without it."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Another model: the kept crops are embedded anew beside the old vectors, and switched at once."""
 
-from __future__ import annotations
-
 import io
 import threading
 import time

@@ -3,8 +3,6 @@
 A recall over M-Net's whole ranking, measured for every artefact that ships and has an M-Net.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -5,8 +5,6 @@ beside the cases that the document determines; `REID_TEST_SEED` chooses them, an
 Their number does not depend on the machine's speed, so a busy machine reaches the same ones.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A service offers its artefact's scorings, and ranks by one where none is asked for."""
 
-from __future__ import annotations
-
 import pytest
 
 from model.artefact import load_artefact

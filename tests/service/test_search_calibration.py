@@ -1,7 +1,5 @@
 """A gallery's thresholds follow its own searches, through the running service."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import time

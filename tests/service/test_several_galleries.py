@@ -1,7 +1,5 @@
 """Queries of several galleries at once, as a client sees them."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Sightings: crops of a camera that raise an alert where they show a person of an armed list."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Identities that may be the same person: by their crops, without their own and unnamed ones."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.outside import problem

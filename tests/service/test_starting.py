@@ -1,7 +1,5 @@
 """The service does not start with wrong settings or data, and says why."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import sqlite3

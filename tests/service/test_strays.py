@@ -1,7 +1,5 @@
 """Files of the data directory that no record names: those of unknown origin are never deleted."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import shutil

@@ -1,7 +1,5 @@
 """Small pictures: of a size, asked for again before each use, and gone with their crop."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

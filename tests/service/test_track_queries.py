@@ -1,7 +1,5 @@
 """Searches by several crops of the gallery or by a track, over HTTP and by the client."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import numpy as np

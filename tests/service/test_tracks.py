@@ -1,7 +1,5 @@
 """Tracks over HTTP and by the client: enrolled, listed, filtered, changed at once, imported."""
 
-from __future__ import annotations
-
 import base64
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Two processes of the service: jobs that change hands, and thresholds learnt from searches."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import io

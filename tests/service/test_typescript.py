@@ -1,7 +1,5 @@
 """The types that openapi-typescript makes hold in TypeScript, against a running service."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

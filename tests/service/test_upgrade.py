@@ -1,7 +1,5 @@
 """A new default artefact: galleries of the one before answer, and are gone over to the new one."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

@@ -1,7 +1,5 @@
 """Features of `gmn embed` in a gallery: they rank as images do, and wrong files are refused."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

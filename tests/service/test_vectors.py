@@ -1,7 +1,5 @@
 """Vectors in answers, and queries by a vector in place of an image."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Watch lists: armed by their forecast, one alert a visit, reviews, and their end."""
 
-from __future__ import annotations
-
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The watchdog: what ends or hangs ends the process, and what takes its time does not."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

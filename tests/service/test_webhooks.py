@@ -1,7 +1,5 @@
 """Webhooks: signed, at least once, to no address inside, and none waits for another."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """A service on a CPU needs neither PyTorch nor what comes with it, and answers as with it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

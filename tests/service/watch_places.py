@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -101,15 +100,12 @@ class Received:
     at: float = field(default_factory=time.monotonic)
 
 
-Answer = Callable[[Received], tuple[int, dict[str, str]]]
-
-
 class Receiver:
     """An HTTP server on this machine; `answer` decides what each request gets."""
 
     def __init__(self):
-        self.received: list[Received] = []
-        self.answer: Answer = lambda _: (204, {})
+        self.received = []
+        self.answer = lambda _: (204, {})
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):

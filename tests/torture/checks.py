@@ -1,23 +1,19 @@
 """After a restart: the ledger, the listing, searches and counts say the same."""
 
-from __future__ import annotations
-
 import time
-from typing import Any
 
 from service.ops.audit import audit_logs, line_key
 from service.ops.hash_chain import check_chain
 from tests.service.conftest import files
 from tests.torture.ledger import Violation
-from tests.torture.operations import Caller, check_own_rank
-from tests.torture.world import World
+from tests.torture.operations import check_own_rank
 
 IMAGES_PER_QUERY = 8
 IMAGES_READ = 4
 EXPIRING_SECONDS = 30.0
 
 
-def check(world: World) -> None:
+def check(world):
     """Compare everything that the service shows with the ledger, and resolve doubts.
 
     Raises:
@@ -36,14 +32,14 @@ def check(world: World) -> None:
     _check_audit(world)
 
 
-def _wait_for_jobs(world: World, caller: Caller) -> None:
+def _wait_for_jobs(world, caller):
     for job in caller.http.get("/v1/jobs", params={"limit": "1000"}).json()["results"]:
         if job["state"] in ("queued", "running") or job["job_id"] in world.ledger.jobs:
             caller.wait_for_job(job["job_id"])
     world.ledger.jobs.clear()
 
 
-def _wait_for_housekeeping(world: World) -> None:
+def _wait_for_housekeeping(world):
     until = time.monotonic() + EXPIRING_SECONDS
     for gallery in world.ledger.expiring:
         while world.running().http.get(f"/v1/galleries/{gallery}").json()["crops"]:
@@ -53,7 +49,7 @@ def _wait_for_housekeeping(world: World) -> None:
     world.ledger.expiring.clear()
 
 
-def _check_gallery(world: World, caller: Caller, gallery: str) -> None:
+def _check_gallery(world, caller, gallery):
     ledger = world.ledger
     rows = caller.settle(gallery)
     there = {n for n, state in ledger.now.items() if state and ledger.crops[n].gallery == gallery}
@@ -73,21 +69,19 @@ def _check_gallery(world: World, caller: Caller, gallery: str) -> None:
     _check_snapshots(world, caller, gallery)
 
 
-def _check_searches(
-    world: World, caller: Caller, gallery: str, there: list[int], listed: set[str]
-) -> None:
+def _check_searches(world, caller, gallery, there, listed):
     crops = [world.ledger.crops[number] for number in there if world.ledger.crops[number].image]
     dead = world.ledger.dead_ids()
     for start in range(0, len(crops), IMAGES_PER_QUERY):
         part = crops[start : start + IMAGES_PER_QUERY]
         answer = caller.http.post(
             f"/v1/galleries/{gallery}/queries",
-            files=files(*(crop.image or b"" for crop in part)),
+            files=files(*(crop.image for crop in part)),
             data={"mode": "separate", "scoring": "cosine", "top_k": "1000"},
         )
         if answer.status_code != 200:
             raise Violation("failed", f"query: {answer.status_code} {answer.text}")
-        answers: list[dict[str, Any]] = answer.json()["results"]
+        answers = answer.json()["results"]
         for crop, search in zip(part, answers, strict=True):
             check_own_rank(crop, search["results"], dead)
             found = {result["crop_id"] for result in search["results"]}
@@ -99,7 +93,7 @@ def _check_searches(
                 )
 
 
-def _check_images(world: World, caller: Caller, gallery: str, there: list[int]) -> None:
+def _check_images(world, caller, gallery, there):
     kept = [number for number in there if world.ledger.crops[number].image]
     for number in world.chance.sample(kept, min(IMAGES_READ, len(kept))):
         crop = world.ledger.crops[number]
@@ -108,7 +102,7 @@ def _check_images(world: World, caller: Caller, gallery: str, there: list[int]) 
             raise Violation("lost", f"the image of crop {number}: {answer.status_code}")
 
 
-def _check_snapshots(world: World, caller: Caller, gallery: str) -> None:
+def _check_snapshots(world, caller, gallery):
     found = caller.http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"]
     listed = {snapshot["snapshot_id"] for snapshot in found}
     known = {snapshot.snapshot_id for snapshot in world.ledger.snapshots_of(gallery)}
@@ -119,7 +113,7 @@ def _check_snapshots(world: World, caller: Caller, gallery: str) -> None:
         caller.http.delete(f"/v1/galleries/{gallery}/snapshots/{unknown}")
 
 
-def _check_audit(world: World) -> None:
+def _check_audit(world):
     for path in audit_logs(world.folder / "data"):
         checked = check_chain(path, line_key(path.parent))
         if checked.problem is not None:

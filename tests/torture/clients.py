@@ -1,18 +1,12 @@
 """Clients that make any call side by side, until the service is gone."""
 
-from __future__ import annotations
-
 import contextlib
-import random
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from uuid import uuid4
 
-import httpx
-
-from tests.torture.ledger import Ledger, Violation, bearers
+from tests.torture.ledger import Violation, bearers
 from tests.torture.operations import Caller, Gone
 
 GALLERIES = ("default", "lobby", "yard")
@@ -23,16 +17,16 @@ MOST_SNAPSHOTS = 3
 class Gate:
     """Keeps a restore alone in its gallery: other writes there would come before or after it."""
 
-    def __init__(self, callers: int) -> None:
+    def __init__(self, callers):
         self._callers = callers
         self._permits = threading.Semaphore(callers)
 
-    def together(self) -> threading.Semaphore:
+    def together(self):
         """Return a context in which other callers may be, but none who is alone."""
         return self._permits
 
     @contextlib.contextmanager
-    def alone(self, seconds: float) -> Iterator[bool]:
+    def alone(self, seconds):
         """Yield whether all others have left within some seconds; those who come wait."""
         until = time.monotonic() + seconds
         taken = 0
@@ -50,23 +44,16 @@ class Gate:
 class Client(threading.Thread):
     """A client; `violation` is the broken promise that it met, if any."""
 
-    def __init__(
-        self,
-        name: str,
-        ledger: Ledger,
-        http: httpx.Client,
-        gates: dict[str, Gate],
-        chance: random.Random,
-    ) -> None:
+    def __init__(self, name, ledger, http, gates, chance):
         super().__init__(name=name, daemon=True)
         self.caller = Caller(name, ledger, http, chance.randrange(2**31))
-        self.violation: Violation | None = None
+        self.violation = None
         self.stop = threading.Event()
         self._ledger = ledger
         self._gates = gates
         self._chance = chance
 
-    def run(self) -> None:
+    def run(self):
         try:
             while not self.stop.is_set():
                 self._do_something()
@@ -77,7 +64,7 @@ class Client(threading.Thread):
         except Exception:
             self.violation = Violation("failed", f"the client: {traceback.format_exc()}")
 
-    def _do_something(self) -> None:
+    def _do_something(self):
         gallery = self._chance.choice(GALLERIES)
         if self._chance.random() < 0.05:
             self._restore(gallery)
@@ -101,7 +88,7 @@ class Client(threading.Thread):
                 call = self._enroll
             call(gallery, own)
 
-    def _enroll(self, gallery: str, own: dict[int, str]) -> None:
+    def _enroll(self, gallery, own):
         if len(own) >= MOST_CROPS:
             self._delete_crop(gallery, own)
             return
@@ -109,38 +96,38 @@ class Client(threading.Thread):
         key = uuid4().hex if self._chance.random() < 0.5 else None
         self.caller.enroll(gallery, self._chance.choice((1, 1, 2, 3, 5)), known, key)
 
-    def _repeat(self, _: str, own: dict[int, str]) -> None:
+    def _repeat(self, _, own):
         number, identity = self._chance.choice(list(own.items()))
         self.caller.repeat(self._ledger.crops[number], identity)
 
-    def _delete_crop(self, _: str, own: dict[int, str]) -> None:
+    def _delete_crop(self, _, own):
         self.caller.delete_crop(self._ledger.crops[self._chance.choice(list(own))])
 
-    def _forget(self, gallery: str, own: dict[int, str]) -> None:
+    def _forget(self, gallery, own):
         identity = self._chance.choice(list(own.values()))
         self.caller.forget(gallery, identity, bearers(own, identity))
 
-    def _relabel(self, gallery: str, own: dict[int, str]) -> None:
+    def _relabel(self, gallery, own):
         identity = self._chance.choice(list(own.values()))
         new = self._chance.choice([self.caller.new_identity(), *own.values()])
         if new != identity:
             self.caller.relabel(gallery, identity, new, bearers(own, identity))
 
-    def _query(self, _: str, own: dict[int, str]) -> None:
+    def _query(self, _, own):
         self.caller.query(self._ledger.crops[self._chance.choice(list(own))])
 
-    def _import(self, gallery: str, own: dict[int, str]) -> None:
+    def _import(self, gallery, own):
         if len(own) < MOST_CROPS:
             self.caller.import_archive(gallery, self._chance.randint(3, 20))
 
-    def _snapshot(self, gallery: str, _: dict[int, str]) -> None:
+    def _snapshot(self, gallery, _):
         kept = self._ledger.snapshots_of(gallery)
         self.caller.take_snapshot(gallery)
         # Only one client deletes snapshots, and only the oldest one, which no other client uses.
         if len(kept) >= MOST_SNAPSHOTS and self.name == "ann" and kept[0] in self._ledger.snapshots:
             self.caller.delete_snapshot(kept[0])
 
-    def _restore(self, gallery: str) -> None:
+    def _restore(self, gallery):
         kept = self._ledger.snapshots_of(gallery)
         if not kept:
             return
@@ -149,12 +136,12 @@ class Client(threading.Thread):
             if alone and snapshot in self._ledger.snapshots and self._ledger.is_certain(gallery):
                 self.caller.restore(snapshot)
 
-    def _come_and_go(self, _: str, __: dict[int, str]) -> None:
+    def _come_and_go(self, _, __):
         gallery = f"{self.name}-{uuid4().hex[:8]}"
         self.caller.create_gallery(gallery)
         if self._ledger.galleries.get(gallery):
             self.caller.enroll(gallery, 2)
             self.caller.delete_gallery(gallery)
 
-    def _reindex(self, gallery: str, _: dict[int, str]) -> None:
+    def _reindex(self, gallery, _):
         self.caller.reindex(gallery)

@@ -6,13 +6,10 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.torture.checks import check
 from tests.torture.clients import GALLERIES, Client, Gate
-from tests.torture.forked import ForkedService
 from tests.torture.ledger import Violation, bearers
 from tests.torture.operations import Gone
 from tests.torture.scenarios import SCENARIOS
@@ -33,11 +30,11 @@ class Driver:
     killed: Counter[str] = field(default_factory=Counter)
     reached: set[str] = field(default_factory=set)
 
-    def begin(self) -> None:
+    def begin(self):
         self.world.start()
         self.world.begin_galleries()
 
-    def at_random(self) -> str:
+    def at_random(self):
         """Run clients side by side, kill at a random moment, and return the killed processes.
 
         In half of the cycles a second process serves the same data directory.
@@ -62,7 +59,7 @@ class Driver:
         self.killed[f"{target} of {len(targets)}"] += 1
         return f"{target} of {len(targets)}"
 
-    def at_failpoint(self, point: str) -> str:
+    def at_failpoint(self, point):
         """Send one call that kills the service at its failpoint; return where that was."""
         world = self.world
         scenario = SCENARIOS[point]
@@ -95,7 +92,7 @@ class Driver:
         self.killed["failpoint"] += 1
         return named
 
-    def _clients(self, processes: Sequence[ForkedService]) -> list[Client]:
+    def _clients(self, processes):
         gates = {gallery: Gate(len(CLIENTS)) for gallery in GALLERIES}
         places = zip(CLIENTS, itertools.cycle(processes), strict=False)
         return [
@@ -105,7 +102,7 @@ class Driver:
             for name, process in places
         ]
 
-    def _join(self, clients: list[Client]) -> None:
+    def _join(self, clients):
         for client in clients:
             client.stop.set()
         for client in clients:
@@ -115,7 +112,7 @@ class Driver:
             if client.violation is not None:
                 raise client.violation
 
-    def _come_back(self) -> None:
+    def _come_back(self):
         world = self.world
         if self.chance.random() < 0.2:
             world.exchange_artefacts()
@@ -126,7 +123,7 @@ class Driver:
             self.killed["start"] += 1
         world.start()
 
-    def _check(self, clients: list[Client]) -> None:
+    def _check(self, clients):
         world = self.world
         check(world)
         world.lost += [lost for client in clients for lost in client.caller.lost]
@@ -143,7 +140,7 @@ class Driver:
         for gallery in GALLERIES:
             self._thin_out(gallery)
 
-    def _thin_out(self, gallery: str) -> None:
+    def _thin_out(self, gallery):
         ledger = self.world.ledger
         caller = self.world.caller("driver")
         there = {
@@ -158,7 +155,7 @@ class Driver:
         for snapshot in ledger.snapshots_of(gallery)[:-3]:
             caller.delete_snapshot(snapshot)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self):
         ledger = self.world.ledger
         starts = sorted(self.world.starts)
         return {

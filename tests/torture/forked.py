@@ -1,12 +1,8 @@
 """The service as a process of its own, which soon tries again what has failed."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import time
-from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -22,7 +18,7 @@ SHORT_PAUSES = "from service.jobs import runner; runner.RETRY_SECONDS = 1.0\n"
 class ForkedService:
     """One process; its log is kept at `log`."""
 
-    def __init__(self, log: Path, **settings: Any) -> None:
+    def __init__(self, log, **settings):
         environment = served_environment(**settings) | {"OMP_NUM_THREADS": "1"}
         self.log = log
         self.http = httpx.Client(timeout=ANSWER_SECONDS)
@@ -32,7 +28,7 @@ class ForkedService:
                 SHORT_PAUSES + START, stdout=printed, stderr=printed, env=environment
             )
 
-    def serving(self) -> bool:
+    def serving(self):
         """Return True once it answers requests, or False if it died before."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
@@ -46,15 +42,15 @@ class ForkedService:
         raise TimeoutError(f"the service did not start within {START_SECONDS:.0f} s: {self.said}")
 
     @property
-    def said(self) -> str:
+    def said(self):
         return self.log.read_text(errors="replace")[-3000:]
 
-    def died_within(self, seconds: float) -> bool:
+    def died_within(self, seconds):
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         return self.process.poll() is not None
 
-    def kill(self) -> None:
+    def kill(self):
         """kill -9; `http` stays open for those who still wait for answers."""
         self.process.kill()
         self.process.wait(20)

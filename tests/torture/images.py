@@ -1,14 +1,12 @@
 """A different drawn person for every number."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np
 from PIL import Image
 
 
-def draw(number: int, seed: int) -> bytes:
+def draw(number, seed):
     chance = np.random.default_rng((seed, number))
     pixels = np.repeat(np.repeat(chance.integers(0, 256, (8, 4, 3)), 12, axis=0), 12, axis=1)
     file = io.BytesIO()

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 State = str | None
 UNSURE = "(unsure)"
 LINE_CROPS = 6
-Outcome = Literal["acknowledged", "refused", "unknown"]
 
 
 class Violation(Exception):
     """The service broke a promise."""
 
-    def __init__(self, kind: str, what: str, crops: Iterable[int] = ()) -> None:
+    def __init__(self, kind, what, crops=()):
         super().__init__(f"{kind}: {what}")
         self.kind = kind
         self.crops = frozenset(crops)
@@ -97,21 +94,14 @@ class Ledger:
     _ticks: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def new_crop(self, gallery: str, owner: str, image: bytes | None, sha256: str) -> Crop:
+    def new_crop(self, gallery, owner, image, sha256):
         with self._lock:
             crop = Crop(len(self.crops) + 1, gallery, owner, image, sha256)
             self.crops[crop.number] = crop
             self.by_sha[sha256] = crop.number
             return crop
 
-    def begin(
-        self,
-        what: str,
-        gallery: str,
-        after: Mapping[int, State],
-        deletes: bool = False,
-        forgets: str | None = None,
-    ) -> Operation:
+    def begin(self, what, gallery, after, deletes=False, forgets=None):
         with self._lock:
             before = {number: self.now.get(number) for number in after}
             operation = Operation(what, gallery, before, dict(after), deletes, forgets)
@@ -119,12 +109,7 @@ class Ledger:
             self._note(operation, "sent")
             return operation
 
-    def acknowledge(
-        self,
-        operation: Operation,
-        crop_ids: Mapping[int, str] | None = None,
-        as_job: bool = False,
-    ) -> None:
+    def acknowledge(self, operation, crop_ids=None, as_job=False):
         """Note that the write has happened, or will as a job, and has to survive."""
         with self._lock:
             self._end(operation, "acknowledged")
@@ -134,32 +119,32 @@ class Ledger:
             for number, crop_id in (crop_ids or {}).items():
                 self._know(number, crop_id)
 
-    def finish(self, operation: Operation) -> None:
+    def finish(self, operation):
         with self._lock:
             self._touch(operation, ended=True)
 
-    def finish_all(self) -> None:
+    def finish_all(self):
         with self._lock:
             self._ticks += 1
             self._touched = dict.fromkeys(self._touched, self._ticks)
 
-    def refuse(self, operation: Operation, why: object) -> None:
+    def refuse(self, operation, why):
         with self._lock:
             self._end(operation, "refused", str(why))
 
-    def lose(self, operation: Operation, why: object) -> None:
+    def lose(self, operation, why):
         with self._lock:
             self._end(operation, "unknown", str(why))
             self.doubts.append(operation)
             if operation.forgets is not None:
                 self._forget_in_snapshots(operation, UNSURE)
 
-    def saw_version(self, gallery: str, version: int) -> None:
+    def saw_version(self, gallery, version):
         """Note an answered version; no later answer may be below it."""
         with self._lock:
             self.versions[gallery] = max(version, self.versions.get(gallery, 0))
 
-    def owned(self, owner: str, gallery: str) -> dict[int, str]:
+    def owned(self, owner, gallery):
         """Return the identities of an owner's crops that are there for certain."""
         with self._lock:
             doubtful = self._doubtful()
@@ -173,25 +158,25 @@ class Ledger:
                 and self.crops[number].crop_id is not None
             }
 
-    def is_certain(self, gallery: str) -> bool:
+    def is_certain(self, gallery):
         """Return whether no write to a gallery is a doubt."""
         with self._lock:
             return all(doubt.gallery != gallery for doubt in self.doubts)
 
-    def snapshots_of(self, gallery: str) -> list[Snapshot]:
+    def snapshots_of(self, gallery):
         return [snapshot for snapshot in self.snapshots if snapshot.gallery == gallery]
 
-    def dead_ids(self) -> set[str]:
+    def dead_ids(self):
         """Return the ids of crops that must not be shown any more."""
         with self._lock:
             return {crop_id for crop_id, number in self.by_id.items() if number in self.dead}
 
-    def know(self, listed: list[dict[str, Any]]) -> None:
+    def know(self, listed):
         with self._lock:
             for row in listed:
                 self._know(self.by_sha[row["sha256"]], row["crop_id"])
 
-    def begin_snapshot(self, gallery: str) -> Snapshot:
+    def begin_snapshot(self, gallery):
         """Note the crops that a snapshot may hold that is about to be taken."""
         with self._lock:
             content = {n: s for n, s in self.now.items() if self.crops[n].gallery == gallery}
@@ -200,7 +185,7 @@ class Ledger:
             self._ticks += 1
             return Snapshot(gallery, content, self._ticks)
 
-    def took(self, snapshot: Snapshot, snapshot_id: str) -> None:
+    def took(self, snapshot, snapshot_id):
         with self._lock:
             for number, tick in self._touched.items():
                 changed = tick < 0 or tick > snapshot.begun
@@ -209,7 +194,7 @@ class Ledger:
             snapshot.snapshot_id = snapshot_id
             self.snapshots.append(snapshot)
 
-    def restored(self, snapshot: Snapshot) -> dict[int, State]:
+    def restored(self, snapshot):
         """Return the state of a gallery after the restore of a snapshot."""
         with self._lock:
             return {
@@ -218,7 +203,7 @@ class Ledger:
                 if crop.gallery == snapshot.gallery
             }
 
-    def settle_galleries(self, listed: Iterable[str]) -> None:
+    def settle_galleries(self, listed):
         with self._lock:
             there = set(listed)
             for name, operation in self.doubtful_galleries.items():
@@ -237,7 +222,7 @@ class Ledger:
             if phantoms := there - expected:
                 raise Violation("phantom", f"galleries {sorted(phantoms)}")
 
-    def settle(self, gallery: str, listed: list[dict[str, Any]]) -> None:
+    def settle(self, gallery, listed):
         """Compare a listing with the ledger, and resolve doubts by it."""
         with self._lock:
             seen = self._seen(gallery, listed)
@@ -248,13 +233,13 @@ class Ledger:
                 if crop.gallery == gallery:
                     self._compare(number, seen.get(number))
 
-    def excerpt(self, numbers: Iterable[int] = (), last: int = 40) -> list[str]:
+    def excerpt(self, numbers=(), last=40):
         wanted = frozenset(numbers)
         own = [line for concerned, line in self.history if wanted & concerned]
         return [*own[-last:], "...", *(line for _, line in self.history[-last:])]
 
-    def _seen(self, gallery: str, listed: list[dict[str, Any]]) -> dict[int, State]:
-        seen: dict[int, State] = {}
+    def _seen(self, gallery, listed):
+        seen = {}
         for row in listed:
             number = self.by_sha.get(row["sha256"])
             if number is None or self.crops[number].gallery != gallery:
@@ -267,7 +252,7 @@ class Ledger:
             seen[number] = row["identity"]
         return seen
 
-    def _settle_doubt(self, doubt: Operation, seen: Mapping[int, State]) -> None:
+    def _settle_doubt(self, doubt, seen):
         before = self._fits(doubt.before, seen)
         after = self._fits(doubt.after, seen)
         if not (before or after):
@@ -283,12 +268,12 @@ class Ledger:
         if after and not before:
             self._happened(doubt)
 
-    def _expect(self, doubt: Operation, happened: bool) -> None:
+    def _expect(self, doubt, happened):
         if doubt.expected is not None and doubt.expected != happened:
             said = "has happened" if happened else "has not happened"
             raise Violation("lost" if doubt.expected else "phantom", f"{doubt.what} {said}")
 
-    def _compare(self, number: int, seen: State) -> None:
+    def _compare(self, number, seen):
         known = self.now.get(number)
         if known == UNSURE:
             self.now[number] = seen
@@ -296,7 +281,7 @@ class Ledger:
             kind = "lost" if seen is None else "phantom" if known is None else "changed"
             raise Violation(kind, f"crop {number}: was {known!r}, is {seen!r}", [number])
 
-    def _know(self, number: int, crop_id: str) -> None:
+    def _know(self, number, crop_id):
         crop = self.crops[number]
         if crop.crop_id not in (None, crop_id):
             raise Violation("changed", f"crop {number} was {crop.crop_id} and is {crop_id}")
@@ -304,34 +289,34 @@ class Ledger:
             raise Violation("reused", f"{crop_id} of crop {self.by_id[crop_id]} is {number}'s")
         crop.crop_id = crop_id
 
-    def _happened(self, operation: Operation) -> None:
+    def _happened(self, operation):
         self.now |= operation.after
         if operation.deletes:
             self.dead |= {n for n, state in operation.after.items() if state is None}
         if operation.forgets is not None:
             self._forget_in_snapshots(operation, None)
 
-    def _forget_in_snapshots(self, operation: Operation, state: State) -> None:
+    def _forget_in_snapshots(self, operation, state):
         for snapshot in self.snapshots:
             if snapshot.gallery == operation.gallery:
                 for number, was in snapshot.content.items():
                     if was == operation.forgets:
                         snapshot.content[number] = state
 
-    def _doubtful(self) -> set[int]:
+    def _doubtful(self):
         return {number for doubt in self.doubts for number in doubt.after}
 
-    def _touch(self, operation: Operation, ended: bool = False) -> None:
+    def _touch(self, operation, ended=False):
         self._ticks += 1
         for number in operation.after:
             self._touched[number] = self._ticks if ended else -1
 
-    def _end(self, operation: Operation, outcome: Outcome, why: str = "") -> None:
+    def _end(self, operation, outcome, why=""):
         self._touch(operation, ended=True)
         self.outcomes[outcome] += 1
         self._note(operation, f"{outcome} {why}".strip())
 
-    def _note(self, operation: Operation, said: str) -> None:
+    def _note(self, operation, said):
         states = dict(list(operation.after.items())[:LINE_CROPS])
         more = (
             f" and {len(operation.after) - LINE_CROPS}" if len(operation.after) > LINE_CROPS else ""
@@ -340,9 +325,9 @@ class Ledger:
         self.history.append((frozenset(operation.after), line))
 
     @staticmethod
-    def _fits(states: Mapping[int, State], seen: Mapping[int, State]) -> bool:
+    def _fits(states, seen):
         return all(state in (UNSURE, seen.get(number)) for number, state in states.items())
 
 
-def bearers(crops: Mapping[int, str], identity: str) -> list[int]:
+def bearers(crops, identity):
     return [number for number, name in crops.items() if name == identity]

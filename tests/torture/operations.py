@@ -7,14 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import httpx
 
 from tests.outside import zip_of
 from tests.torture.images import draw
-from tests.torture.ledger import Crop, Ledger, Operation, Snapshot, Violation
+from tests.torture.ledger import Crop, Violation
 
 JOB_SECONDS = 60.0
 ENDED = ("done", "failed", "cancelled")
@@ -36,26 +35,24 @@ class LostEnrolment:
 class Caller:
     """A sender of requests under one name, with identities of its own."""
 
-    def __init__(self, name: str, ledger: Ledger, http: httpx.Client, seed: int) -> None:
+    def __init__(self, name, ledger, http, seed):
         self.name = name
         self.ledger = ledger
         self.http = http
         self.seed = seed
-        self.lost: list[LostEnrolment] = []
+        self.lost = []
         self._identities = 0
 
-    def new_identity(self) -> str:
+    def new_identity(self):
         self._identities += 1
         return f"{self.name}.{self._identities}.{uuid4().hex[:6]}"
 
-    def new_crop(self, gallery: str) -> Crop:
+    def new_crop(self, gallery):
         image = draw(len(self.ledger.crops) + 1, self.seed) + uuid4().bytes
         sha256 = hashlib.sha256(image).hexdigest()
         return self.ledger.new_crop(gallery, self.name, image, sha256)
 
-    def send(
-        self, operation: Operation | None, method: str, path: str, **content: Any
-    ) -> httpx.Response | None:
+    def send(self, operation, method, path, **content):
         """Return the answer where it is one that says what happened; None where nobody knows.
 
         Raises:
@@ -82,14 +79,7 @@ class Caller:
             self.ledger.saw_version(operation.gallery, response.json()["gallery_version"])
         return response
 
-    def enroll(
-        self,
-        gallery: str,
-        count: int,
-        identity: str | None = None,
-        key: str | None = None,
-        **fields: str,
-    ) -> None:
+    def enroll(self, gallery, count, identity=None, key=None, **fields):
         """Several new images of one person by one request."""
         identity = identity or self.new_identity()
         crops = [self.new_crop(gallery) for _ in range(count)]
@@ -109,7 +99,7 @@ class Caller:
         elif answer.status_code not in (404, 429):
             raise Violation("failed", f"enroll: {answer.status_code} {answer.text}")
 
-    def enroll_again(self, lost: LostEnrolment) -> None:
+    def enroll_again(self, lost):
         """Send an enrollment without an answer again, after which each image is there once."""
         gallery = lost.crops[0].gallery
         was = {crop.number: self.ledger.now.get(crop.number) for crop in lost.crops}
@@ -131,7 +121,7 @@ class Caller:
             if repeated != (was[crop.number] is not None):
                 raise Violation("phantom", f"was {was[crop.number]!r}, sent again: {answer.text}")
 
-    def repeat(self, crop: Crop, identity: str) -> None:
+    def repeat(self, crop, identity):
         operation = self.ledger.begin("repeat", crop.gallery, {crop.number: identity})
         answer = self._send_crops(operation, [crop], identity, None)
         if answer is None or answer.status_code == 429:
@@ -141,27 +131,27 @@ class Caller:
             raise Violation("lost", f"crop {crop.number} sent again: {answer.text}")
         self.ledger.acknowledge(operation)
 
-    def delete_crop(self, crop: Crop) -> None:
+    def delete_crop(self, crop):
         operation = self.ledger.begin(
             "delete crop", crop.gallery, {crop.number: None}, deletes=True
         )
         path = f"/v1/galleries/{crop.gallery}/crops/{crop.crop_id}"
         self._confirm(operation, self.send(operation, "DELETE", path))
 
-    def forget(self, gallery: str, identity: str, numbers: Sequence[int]) -> None:
+    def forget(self, gallery, identity, numbers):
         operation = self.ledger.begin(
             "forget", gallery, dict.fromkeys(numbers), deletes=True, forgets=identity
         )
         path = f"/v1/galleries/{gallery}/identities/{identity}"
         self._confirm(operation, self.send(operation, "DELETE", path))
 
-    def relabel(self, gallery: str, identity: str, new: str, numbers: Sequence[int]) -> None:
+    def relabel(self, gallery, identity, new, numbers):
         operation = self.ledger.begin("relabel", gallery, dict.fromkeys(numbers, new))
         path = f"/v1/galleries/{gallery}/identities/{identity}"
         answer = self.send(operation, "PATCH", path, data={"new_identity": new})
         self._confirm(operation, answer)
 
-    def query(self, crop: Crop) -> None:
+    def query(self, crop):
         """Search for a crop by its own image: none is better, and no deleted one is shown."""
         if crop.image is None:
             return
@@ -181,10 +171,10 @@ class Caller:
             raise Violation("failed", f"query: {answer.status_code} {answer.text}")
         check_own_rank(crop, answer.json()["results"], dead)
 
-    def import_archive(self, gallery: str, count: int, identity: str | None = None) -> None:
+    def import_archive(self, gallery, count, identity=None):
         identity = identity or self.new_identity()
         crops = [self.new_crop(gallery) for _ in range(count)]
-        packed = zip_of({f"{crop.number:08d}.png": crop.image or b"" for crop in crops})
+        packed = zip_of({f"{crop.number:08d}.png": crop.image for crop in crops})
         operation = self.ledger.begin("import", gallery, {crop.number: identity for crop in crops})
         answer = self.send(
             operation,
@@ -201,14 +191,14 @@ class Caller:
             self.ledger.finish(operation)
             self._learn_ids(gallery, identity)
 
-    def reindex(self, gallery: str) -> None:
+    def reindex(self, gallery):
         """Embed a gallery by the newest model if another one filled it."""
         answer = self.send(None, "POST", f"/v1/galleries/{gallery}/reindex")
         if answer is not None and answer.status_code == 202:
             self.ledger.jobs[answer.json()["job_id"]] = 0
             self.wait_for_job(answer.json()["job_id"])
 
-    def wait_for_job(self, job_id: str) -> None:
+    def wait_for_job(self, job_id):
         until = time.monotonic() + JOB_SECONDS
         while time.monotonic() < until:
             answer = self.send(None, "GET", f"/v1/jobs/{job_id}")
@@ -219,7 +209,7 @@ class Caller:
             time.sleep(0.03)
         raise Violation("lost", f"job {job_id} did not end within {JOB_SECONDS:.0f} s")
 
-    def create_gallery(self, gallery: str) -> None:
+    def create_gallery(self, gallery):
         operation = self.ledger.begin("create gallery", gallery, {})
         self.ledger.doubtful_galleries[gallery] = operation
         answer = self.send(operation, "POST", "/v1/galleries", data={"name": gallery})
@@ -227,13 +217,13 @@ class Caller:
             self.ledger.galleries[gallery] = True
             self.ledger.doubtful_galleries.pop(gallery)
 
-    def change_gallery(self, gallery: str, **fields: str) -> None:
+    def change_gallery(self, gallery, **fields):
         operation = self.ledger.begin("change gallery", gallery, {})
         answer = self.send(operation, "PATCH", f"/v1/galleries/{gallery}", data=fields)
         if answer is not None and answer.status_code == 200:
             self.ledger.acknowledge(operation)
 
-    def delete_gallery(self, gallery: str) -> None:
+    def delete_gallery(self, gallery):
         crops = [crop.number for crop in self.ledger.crops.values() if crop.gallery == gallery]
         operation = self.ledger.begin("delete gallery", gallery, dict.fromkeys(crops), deletes=True)
         self.ledger.doubtful_galleries[gallery] = operation
@@ -242,10 +232,10 @@ class Caller:
             self.ledger.galleries[gallery] = False
             self.ledger.doubtful_galleries.pop(gallery)
 
-    def create_webhook(self) -> None:
+    def create_webhook(self):
         self.send(None, "POST", "/v1/webhooks", data={"url": "http://127.0.0.1:9/"})
 
-    def arm(self, gallery: str) -> None:
+    def arm(self, gallery):
         """Arm a gallery as a watch list for a second."""
         fields = {
             "budget": "3",
@@ -260,7 +250,7 @@ class Caller:
             confirm = proposal.json()["confirm"]
             self.send(None, "PUT", path, data={**fields, "confirm": confirm})
 
-    def take_snapshot(self, gallery: str) -> Snapshot | None:
+    def take_snapshot(self, gallery):
         """Copy a gallery; return None if the outcome is open."""
         snapshot = self.ledger.begin_snapshot(gallery)
         operation = self.ledger.begin("snapshot", gallery, {})
@@ -271,7 +261,7 @@ class Caller:
         self.ledger.acknowledge(operation)
         return snapshot
 
-    def delete_snapshot(self, snapshot: Snapshot) -> None:
+    def delete_snapshot(self, snapshot):
         """Remove a snapshot, which is never restored from now on."""
         self.ledger.snapshots.remove(snapshot)
         operation = self.ledger.begin("delete snapshot", snapshot.gallery, {})
@@ -280,7 +270,7 @@ class Caller:
         if answer is not None and answer.status_code == 204:
             self.ledger.acknowledge(operation)
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot):
         """Restore a snapshot; to be called while nobody else writes to its gallery."""
         after = self.ledger.restored(snapshot)
         operation = self.ledger.begin(f"restore {snapshot.snapshot_id}", snapshot.gallery, after)
@@ -288,9 +278,9 @@ class Caller:
         if self._confirm(operation, self.send(operation, "POST", path)):
             self.settle(snapshot.gallery)
 
-    def settle(self, gallery: str) -> list[dict[str, Any]]:
+    def settle(self, gallery):
         """List a gallery and compare it with the ledger."""
-        rows: list[dict[str, Any]] = []
+        rows = []
         cursor = None
         while True:
             asked = {"limit": "1000"} | ({"cursor": cursor} if cursor else {})
@@ -304,32 +294,23 @@ class Caller:
         self.ledger.settle(gallery, rows)
         return rows
 
-    def _learn_ids(self, gallery: str, identity: str) -> None:
+    def _learn_ids(self, gallery, identity):
         asked = {"identity": identity, "limit": "1000"}
         answer = self.send(None, "GET", f"/v1/galleries/{gallery}/crops", params=asked)
         if answer is not None:
             self.ledger.know(answer.json()["results"])
 
-    def _send_crops(
-        self,
-        operation: Operation,
-        crops: Sequence[Crop],
-        identity: str,
-        key: str | None,
-        **fields: str,
-    ) -> httpx.Response | None:
+    def _send_crops(self, operation, crops, identity, key, **fields):
         return self.send(
             operation,
             "POST",
             f"/v1/galleries/{operation.gallery}/crops",
-            files=[("images", ("crop", crop.image or b"")) for crop in crops],
+            files=[("images", ("crop", crop.image)) for crop in crops],
             data={"identity": identity, **fields},
             headers={"Idempotency-Key": key} if key else {},
         )
 
-    def _confirm(
-        self, operation: Operation, answer: httpx.Response | None, status: int = 200
-    ) -> bool:
+    def _confirm(self, operation, answer, status=200):
         """Acknowledge a write that has to succeed, and return whether it was answered."""
         if answer is None:
             return False
@@ -338,7 +319,7 @@ class Caller:
         self.ledger.acknowledge(operation)
         return True
 
-    def _ended(self, job: dict[str, Any]) -> bool:
+    def _ended(self, job):
         if job["state"] not in ENDED:
             return False
         # Each cycle may serve the other model than the one that a reindex was asked for.
@@ -354,7 +335,7 @@ class Caller:
         return True
 
 
-def check_own_rank(crop: Crop, results: list[dict[str, Any]], dead: set[str]) -> None:
+def check_own_rank(crop, results, dead):
     """Compare the answer to a crop's own image with the ledger."""
     if shown := {result["crop_id"] for result in results} & dead:
         raise Violation("resurrected", f"a query shows {sorted(shown)}")
@@ -365,5 +346,5 @@ def check_own_rank(crop: Crop, results: list[dict[str, Any]], dead: set[str]) ->
         raise Violation("changed", f"crop {crop.number}: another one is nearer: {results[:2]}")
 
 
-def _landed(crops: Sequence[Crop], results: list[dict[str, Any]]) -> dict[int, str]:
+def _landed(crops, results):
     return {crop.number: result["crop_id"] for crop, result in zip(crops, results, strict=True)}

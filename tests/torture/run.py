@@ -1,7 +1,5 @@
 """`make torture`: many cycles, or `python -m tests.torture.run --seed 7`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -11,9 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.service.conftest import save_other_artefact
@@ -32,12 +28,7 @@ class Failed(Exception):
     """A run that found something; its text is what to look at."""
 
 
-def torture(
-    plan: Sequence[str | None],
-    seed: str,
-    artefacts: list[Path],
-    say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
+def torture(plan, seed, artefacts, say=lambda _: None):
     """Run one world through its cycles; None stands for a kill at random.
 
     Raises:
@@ -71,9 +62,9 @@ def torture(
     return {"cycles": len(plan), "seconds": round(time.monotonic() - begun, 1), **driver.figures()}
 
 
-def plan_for(cycles: int, chance: random.Random) -> list[str | None]:
+def plan_for(cycles, chance):
     """Return every failpoint once, as far as they fit beside kills at random."""
-    points: list[str | None] = list(SCENARIOS)
+    points = list(SCENARIOS)
     chance.shuffle(points)
     chosen = points[: cycles * 7 // 10]
     plan = chosen + [None] * (cycles - len(chosen))
@@ -81,7 +72,7 @@ def plan_for(cycles: int, chance: random.Random) -> list[str | None]:
     return plan
 
 
-def make_artefacts(folder: Path) -> list[Path]:
+def make_artefacts(folder):
     tiny = folder / "tiny.safetensors"
     other = folder / "other.safetensors"
     save_tiny_artefact(tiny, draw_crops())
@@ -89,12 +80,12 @@ def make_artefacts(folder: Path) -> list[Path]:
     return [tiny, other]
 
 
-def _say(line: str) -> None:
+def _say(line):
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def main() -> int:
+def main():
     """Run the given cycles; the exit status is 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=CYCLES)
@@ -102,7 +93,7 @@ def main() -> int:
     parser.add_argument("--failpoint", choices=SCENARIOS, help="only this one, at every cycle")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    report: dict[str, Any] = {"seed": asked.seed, "cycles": asked.cycles}
+    report = {"seed": asked.seed, "cycles": asked.cycles}
     _say(f"seed {asked.seed}, {asked.cycles} cycles")
     plan = [asked.failpoint] * asked.cycles
     if asked.failpoint is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
@@ -34,56 +34,56 @@ class Scenario:
     new_model: bool = False
 
 
-def _fill(caller: Caller) -> None:
+def _fill(caller):
     """Enroll two people, whom a snapshot has too."""
     for count in (3, 2):
         caller.enroll("lobby", count)
     caller.take_snapshot("lobby")
 
 
-def _write_a_lot(caller: Caller) -> None:
+def _write_a_lot(caller):
     for _ in range(6):
         _fill(caller)
         _delete_crop(caller)
         _forget(caller)
 
 
-def _someone(caller: Caller) -> tuple[str, list[int]]:
+def _someone(caller):
     own = caller.ledger.owned(caller.name, "lobby")
     identity = next(iter(own.values()))
     return identity, bearers(own, identity)
 
 
-def _delete_crop(caller: Caller) -> None:
+def _delete_crop(caller):
     caller.delete_crop(caller.ledger.crops[_someone(caller)[1][0]])
 
 
-def _forget(caller: Caller) -> None:
+def _forget(caller):
     caller.forget("lobby", *_someone(caller))
 
 
-def _relabel(caller: Caller) -> None:
+def _relabel(caller):
     identity, numbers = _someone(caller)
     caller.relabel("lobby", identity, caller.new_identity(), numbers)
 
 
-def _new_gallery(caller: Caller, prefix: str = "made") -> str:
+def _new_gallery(caller, prefix="made"):
     gallery = f"{prefix}-{uuid4().hex[:8]}"
     caller.create_gallery(gallery)
     return gallery
 
 
-def _newest(caller: Caller, prefix: str) -> str:
+def _newest(caller, prefix):
     return [name for name in caller.ledger.galleries if name.startswith(prefix)][-1]
 
 
-def _gallery_to_delete(caller: Caller) -> None:
+def _gallery_to_delete(caller):
     gallery = _new_gallery(caller, "doomed")
     caller.enroll(gallery, 2)
     caller.take_snapshot(gallery)
 
 
-def _expire(caller: Caller) -> None:
+def _expire(caller):
     gallery = _newest(caller, "old-")
     numbers = [crop.number for crop in caller.ledger.crops.values() if crop.gallery == gallery]
     operation = caller.ledger.begin("expire", gallery, dict.fromkeys(numbers), deletes=True)
@@ -92,24 +92,24 @@ def _expire(caller: Caller) -> None:
     caller.ledger.expiring.append(gallery)
 
 
-def _fill_and_change(caller: Caller) -> None:
+def _fill_and_change(caller):
     _fill(caller)
     _delete_crop(caller)
     caller.enroll("lobby", 2)
 
 
-def _gallery_of_this_model(caller: Caller) -> None:
+def _gallery_of_this_model(caller):
     gallery = _new_gallery(caller, "former")
     for count in (6, 5):
         caller.enroll(gallery, count)
 
 
-def _webhook(caller: Caller) -> None:
+def _webhook(caller):
     _fill(caller)
     caller.create_webhook()
 
 
-def _at_commit(write: str, happening: Scenario) -> dict[str, Scenario]:
+def _at_commit(write, happening):
     return {
         f"{write}.{step}": replace(happening, happened=happened) for step, happened in STEPS.items()
     }
@@ -135,7 +135,7 @@ _EXPIRING = Scenario(
 # A list that ends by itself raises an alert, which is sent to the webhook.
 _WATCHING = Scenario(lambda caller: caller.arm("lobby"), _webhook)
 
-SCENARIOS: Mapping[str, Scenario] = {
+SCENARIOS = {
     "start.record-opened": _STARTING,
     "start.galleries-loaded": _STARTING,
     # Calibrations that are fitted beside the requests are followed too.

@@ -1,7 +1,5 @@
 """Ten cycles of the crash driver; `make torture` runs many more."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.service.conftest import save_other_artefact

@@ -1,15 +1,11 @@
 """A service and the ledger of everything that was asked of it."""
 
-from __future__ import annotations
-
-import random
 import time
-from pathlib import Path
 
 from tests.torture.clients import GALLERIES
 from tests.torture.forked import ForkedService
 from tests.torture.ledger import Ledger, Violation
-from tests.torture.operations import Caller, LostEnrolment
+from tests.torture.operations import Caller
 
 
 class World:
@@ -22,32 +18,32 @@ class World:
         service, beside: the processes; `beside` shares the data directory for a while.
     """
 
-    def __init__(self, folder: Path, artefacts: list[Path], chance: random.Random) -> None:
+    def __init__(self, folder, artefacts, chance):
         self.folder = folder
         self.artefacts = artefacts
         self.chance = chance
         self.ledger = Ledger()
-        self.lost: list[LostEnrolment] = []
-        self.starts: list[float] = []
-        self.audited: dict[str, int] = {}
-        self.service: ForkedService | None = None
-        self.beside: ForkedService | None = None
+        self.lost = []
+        self.starts = []
+        self.audited = {}
+        self.service = None
+        self.beside = None
         self._logs = 0
         (folder / "data").mkdir(parents=True)
 
-    def begin_start(self, failpoint: str | None = None) -> ForkedService:
+    def begin_start(self, failpoint=None):
         if self.service is not None:
             self.service.http.close()
         self.service = self._begin_process(failpoint)
         return self.service
 
-    def start_beside(self) -> ForkedService:
+    def start_beside(self):
         self.beside = self._begin_process(None)
         if not self.beside.serving():
             raise Violation("lost", f"a second process does not start: {self.beside.said}")
         return self.beside
 
-    def go_on_with_survivor(self) -> bool:
+    def go_on_with_survivor(self):
         """Return whether one of two processes still lives, which is the service from now on."""
         processes = (self.service, self.beside)
         alive = [
@@ -60,7 +56,7 @@ class World:
         self.beside = None
         return len(alive) == 1
 
-    def _begin_process(self, failpoint: str | None) -> ForkedService:
+    def _begin_process(self, failpoint):
         self._logs += 1
         settings = {
             "artefact": self.artefacts[0],
@@ -76,7 +72,7 @@ class World:
             settings["failpoint"] = failpoint
         return ForkedService(self.folder / f"service-{self._logs}.log", **settings)
 
-    def start(self) -> None:
+    def start(self):
         """Start the service and create the galleries that are missing.
 
         Raises:
@@ -88,30 +84,30 @@ class World:
             raise Violation("lost", f"the service does not start: {service.said}")
         self.starts.append(time.monotonic() - begun)
 
-    def begin_galleries(self) -> None:
+    def begin_galleries(self):
         caller = self.caller("driver")
         for gallery in GALLERIES:
             if gallery not in self.ledger.galleries:
                 caller.create_gallery(gallery)
 
-    def running(self) -> ForkedService:
+    def running(self):
         if self.service is None:
             raise RuntimeError("start comes before it")
         return self.service
 
-    def caller(self, name: str) -> Caller:
+    def caller(self, name):
         seed = self.chance.randrange(2**31)
         return Caller(name, self.ledger, self.running().http, seed)
 
-    def kill(self) -> None:
+    def kill(self):
         for process in (self.service, self.beside):
             if process is not None:
                 process.kill()
 
-    def exchange_artefacts(self) -> None:
+    def exchange_artefacts(self):
         self.artefacts = self.artefacts[::-1]
 
-    def close(self) -> None:
+    def close(self):
         self.kill()
         if self.service is not None:
             self.service.http.close()

@@ -29,7 +29,6 @@ from gmn_client import (
 )
 from service.commands.bulk import SourceCrop, enroll_crops
 
-Answer = tuple[int, dict[str, str], object]
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
 SCORE = {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "verdict": "match", "judged_as": "pair"}
@@ -48,8 +47,8 @@ class ScriptedServer(ThreadingHTTPServer):
 
     def __init__(self, port=0):
         super().__init__(("127.0.0.1", port), _Handler)
-        self.script: list[Answer] = []
-        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        self.script = []
+        self.asked = []
 
     @property
     def url(self):

@@ -1,7 +1,5 @@
 """A process that serves the galleries of a record in a folder of the test."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

@@ -1,15 +1,11 @@
 """Crops for tests of the record store; none of them shows anybody."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,9 +26,7 @@ OTHER_EMBEDDER = "b" * 64
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
-def new_crop(
-    number: int, identity: str | None = "a", camera: str | None = "east", **said: Any
-) -> ArchivedCrop:
+def new_crop(number, identity="a", camera="east", **said):
     """Return a crop of which the number can be told from its image, its vector and its metadata."""
     image = b"image %d" % number
     known = {"identity": identity, "camera": camera, "captured_at": NOON}
@@ -43,11 +37,11 @@ def new_crop(
     return ArchivedCrop(record, np.full(4, number + 0.25, np.float32), image)
 
 
-def without_picture(number: int, **said: Any) -> ArchivedCrop:
+def without_picture(number, **said):
     return replace(new_crop(number, content_type=None, image_bytes=0, **said), picture=None)
 
 
-def described(snapshot_id: str) -> Snapshot:
+def described(snapshot_id):
     return Snapshot(
         snapshot_id=snapshot_id,
         version=1,
@@ -59,7 +53,7 @@ def described(snapshot_id: str) -> Snapshot:
     )
 
 
-def snapshot_of(crops: Sequence[ArchivedCrop], folder: Path, embedder: str = EMBEDDER) -> Path:
+def snapshot_of(crops, folder, embedder=EMBEDDER):
     (folder / "copied").mkdir()
     with open_record(folder / "copied") as record:
         gallery = new_gallery(record, embedder=embedder)
@@ -68,40 +62,38 @@ def snapshot_of(crops: Sequence[ArchivedCrop], folder: Path, embedder: str = EMB
     return folder / "made.gmn"
 
 
-def restore_crops(
-    record: Record, gallery: int, crops: Sequence[ArchivedCrop], embedder: str = EMBEDDER
-) -> int:
+def restore_crops(record, gallery, crops, embedder=EMBEDDER):
     with tempfile.TemporaryDirectory() as folder:
         snapshot = snapshot_of(crops, Path(folder), embedder)
         return replace_crops(record.database, gallery, snapshot)
 
 
 @contextlib.contextmanager
-def open_record(folder: Path) -> Iterator[Record]:
+def open_record(folder):
     with contextlib.closing(Record(folder)) as record:
         yield record
 
 
-def new_gallery(record: Record, name: str = "lobby", embedder: str = EMBEDDER) -> int:
+def new_gallery(record, name="lobby", embedder=EMBEDDER):
     return record.galleries.create(name, embedder, GallerySettings()).gallery_id
 
 
-def enroll(record: Record, gallery: int, *crops: ArchivedCrop) -> list[str]:
+def enroll(record, gallery, *crops):
     landed = record.crops.enroll(gallery, EMBEDDER, crops).landed
     return [str(image.crop_id) for image in landed]
 
 
-def listed(record: Record, gallery: int) -> Sequence[StoredCrop]:
+def listed(record, gallery):
     return record.crops.page(gallery, CropFilter()).crops
 
 
-def listed_ids(record: Record, gallery: int) -> list[str]:
+def listed_ids(record, gallery):
     return [crop.crop_id for crop in listed(record, gallery)]
 
 
-def is_on_disk(folder: Path, secret: bytes) -> bool:
+def is_on_disk(folder, secret):
     return any(secret in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def only(*crop_ids: str) -> CropFilter:
+def only(*crop_ids):
     return CropFilter(crop_ids=frozenset(crop_ids))

@@ -1,7 +1,5 @@
 """One process on a record: its galleries, without the service around them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 

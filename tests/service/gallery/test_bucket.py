@@ -3,8 +3,6 @@
 moto lies in an environment of its own: python -m venv .moto && .moto/bin/pip install 'moto[server]'
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Indexes get new segments while they serve, and nothing waits for that."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The index against the plainest thing that does the same: a dictionary and a sort."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import threading

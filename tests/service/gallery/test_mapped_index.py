@@ -1,7 +1,5 @@
 """An index on the vectors of the record: its start, and the handling of damage."""
 
-from __future__ import annotations
-
 import asyncio
 from types import SimpleNamespace
 from unittest.mock import Mock

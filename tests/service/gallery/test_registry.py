@@ -1,7 +1,5 @@
 """A record of one process: a change is applied by the process that commits it."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """The galleries of two processes on one record: each shows the commits of the other."""
 
-from __future__ import annotations
-
 import threading
 
 from tests.service.gallery.new_crops import new_crop

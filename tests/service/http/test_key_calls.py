@@ -172,7 +172,7 @@ def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, setti
                     try:
                         client.delete_key(key_id)
                     except (KeyRefused, RequestRefused) as refused:
-                        return int(refused.problem.status)
+                        return refused.problem.status
                     return 204
 
                 with ThreadPoolExecutor() as pool:

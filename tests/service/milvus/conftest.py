@@ -1,7 +1,5 @@
 """Servers that the tests of a file share."""
 
-from __future__ import annotations
-
 import pytest
 
 from service.milvus import indexer

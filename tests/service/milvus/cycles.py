@@ -6,8 +6,6 @@ process. After each kill every process must find each acknowledged crop, and no 
 any answer of a search between show a crop whose deletion was acknowledged before it was asked.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,15 +1,12 @@
 """A server of rows in memory that can be dead or hang; stands for `service.milvus.server`."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from pathlib import Path
 
 from service.errors import CollectionUnavailable, IndexUnavailable
-from service.milvus.rows import TOO_SLOW, Hit, LabelRow, Row
+from service.milvus.rows import TOO_SLOW, Hit, LabelRow
 
-Rows = dict[int, Row]
 LARGE = 1000
 ANSWERS_WITHIN_SECONDS = 0.8
 
@@ -62,16 +59,7 @@ class FakeServer:
         self._ask()
         return next(self._clock)
 
-    def search(
-        self,
-        collection,
-        query,
-        limit,
-        wanted,
-        codes,
-        _,
-        grouped=False,
-    ):
+    def search(self, collection, query, limit, wanted, codes, _, grouped=False):
         self._ask("slow" if limit > LARGE else "hangs", ANSWERS_WITHIN_SECONDS)
         rows = self._rows(collection).values()
         # An expression of Milvus is one of Python too.

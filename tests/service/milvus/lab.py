@@ -1,7 +1,5 @@
 """A record with its indexer, beside the same crops in FAISS, without model and HTTP."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from dataclasses import replace

@@ -5,8 +5,6 @@ crops without pictures by the record, and prints one JSON object. Nothing of HTT
 it.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

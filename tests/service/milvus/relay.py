@@ -4,8 +4,6 @@ Milvus 2.3.5 listens on all interfaces; here nothing but its one port is reached
 socket is made before the process enters its new namespace and stays in the old one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import fcntl

@@ -3,8 +3,6 @@
 Each lies in an environment of its own, which `make milvus-env` makes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

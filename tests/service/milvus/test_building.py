@@ -1,7 +1,5 @@
 """Collections that are filled while the record changes, and fillings that end otherwise."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

@@ -1,7 +1,5 @@
 """`gmn index`: a service rebuilds a collection, and rows that differ are found."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Milvus proposes the crops that FAISS finds, and never one that the record has removed."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Collections that fail, lack rows, are in another format or belong to no gallery."""
 
-from __future__ import annotations
-
 import logging
 import threading
 

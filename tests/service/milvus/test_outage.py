@@ -1,7 +1,5 @@
 """Milvus away, or hanging: searches are refused at once, writes go on, and all is made up for."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import time

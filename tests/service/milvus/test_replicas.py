@@ -1,7 +1,5 @@
 """Two processes of the service on one record and one Milvus, through HTTP."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Searches of an index outside this process, whose server may show old, deleted or wrong rows."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from dataclasses import replace

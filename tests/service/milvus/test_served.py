@@ -1,7 +1,5 @@
 """The service with an index outside its process, through HTTP."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from uuid import uuid4

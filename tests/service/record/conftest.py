@@ -1,7 +1,5 @@
 """A record in a folder of the test, and an empty gallery in it."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.service.gallery.new_crops import new_gallery, open_record

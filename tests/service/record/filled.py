@@ -1,7 +1,5 @@
 """A record of which every table has rows, and its contents."""
 
-from __future__ import annotations
-
 import random
 
 from service.record.schema import TABLES

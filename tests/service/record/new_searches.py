@@ -1,7 +1,5 @@
 """Searches to be kept, as rows of the record."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time

@@ -1,7 +1,5 @@
 """Archives: a record or a gallery copied during writes, without crops deleted since."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import sqlite3

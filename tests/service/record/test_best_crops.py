@@ -1,7 +1,5 @@
 """The best crops of a track: chosen by quality and distance, in any order, in one commit."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor, wait

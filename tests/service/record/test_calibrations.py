@@ -1,7 +1,5 @@
 """Rules of the record for calibrations and the searches that they are fitted to."""
 
-from __future__ import annotations
-
 import pytest
 
 from service.record.calibrations import KEPT_SEARCHES

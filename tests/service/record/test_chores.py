@@ -1,7 +1,5 @@
 """The record keeps more than crops: the last use of keys, problems of jobs, and vectors on disk."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import timedelta
 

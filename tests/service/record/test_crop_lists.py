@@ -1,7 +1,5 @@
 """Listings of crops by every filter and order, page by page."""
 
-from __future__ import annotations
-
 import itertools
 from datetime import timedelta
 

@@ -1,7 +1,5 @@
 """Crops as rows: reads during writes, damage, requests, retention, and what stays on the disk."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import stat

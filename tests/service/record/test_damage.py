@@ -1,7 +1,5 @@
 """Damage of a record's files is named, and what holds is recovered with what snapshots have."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import sqlite3

@@ -1,7 +1,5 @@
 """The database under attack: damage, a full disk, older copies, and many writers."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import shutil

@@ -1,7 +1,5 @@
 """Two processes on one record: each sees the other's writes, once and in order."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 

@@ -1,7 +1,5 @@
 """Kept searches and cases in the record: bounds, deletion and forgetting leave nothing behind."""
 
-from __future__ import annotations
-
 import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """An older copy of the record in the place of the newer one brings no deleted crop back."""
 
-from __future__ import annotations
-
 import shutil
 from datetime import UTC, datetime, timedelta
 

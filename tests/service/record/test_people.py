@@ -1,7 +1,5 @@
 """Identities as rows: natural order, exact pages, best pictures, and merges that end."""
 
-from __future__ import annotations
-
 import random
 import time
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Backups: copied while writes go on, and nothing that was deleted since comes back."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading

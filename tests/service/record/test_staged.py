@@ -1,7 +1,5 @@
 """Vectors of another embedder in a file of their own, and the switch to them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

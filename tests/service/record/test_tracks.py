@@ -1,7 +1,5 @@
 """Tracks in the record: listed page by page with their cohesion, and spread for a search."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from datetime import timedelta

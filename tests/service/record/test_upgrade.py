@@ -1,7 +1,5 @@
 """Records of released versions and of earlier formats, upgraded: they answer as before."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import json

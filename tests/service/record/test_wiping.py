@@ -1,7 +1,5 @@
 """Copies of moved rows in the free space of pages are overwritten, and nothing else is."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import sqlite3

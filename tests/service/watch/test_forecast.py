@@ -1,7 +1,5 @@
 """Forecasts of watch lists: false alarms, found people, and the sentences that say so."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Thresholds of watch lists: scores against a list, and rates of false alarms."""
 
-from __future__ import annotations
-
 import time
 import tracemalloc
 

@@ -1,7 +1,5 @@
 """Tracks in memory: their ends, their alerts, and their greatest number."""
 
-from __future__ import annotations
-
 import math
 import time
 
