@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import io
 import shutil
 from typing import NamedTuple
@@ -37,6 +39,17 @@ def pytest_unconfigure(config):
             f"{skipped} tests were skipped; to run those that need {' and '.join(missing)}: "
             "sudo apt-get install -y redis-server chromium"
         )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is a coroutine function in an event loop of its own."""
+    test = pyfuncitem.obj
+    if inspect.iscoroutinefunction(test):
+        arguments = pyfuncitem._fixtureinfo.argnames
+        asyncio.run(test(**{name: pyfuncitem.funcargs[name] for name in arguments}))
+        return True
+    return None
 
 
 @pytest.hookimpl(optionalhook=True)

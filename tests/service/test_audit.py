@@ -147,7 +147,7 @@ def test_lines_of_which_a_power_cut_left_pieces_are_cut_off_and_the_chain_goes_o
         verify(0)
 
 
-def test_several_processes_and_threads_append_to_one_chain(tmp_path, verify):
+async def test_several_processes_and_threads_append_to_one_chain(tmp_path, verify):
     program = (
         "import sys; from pathlib import Path; from service.ops.audit import AuditLog\n"
         "with AuditLog(Path(sys.argv[1])) as audit:\n"
@@ -156,11 +156,8 @@ def test_several_processes_and_threads_append_to_one_chain(tmp_path, verify):
     command = [sys.executable, "-c", program, str(tmp_path)]
     others = [subprocess.Popen(command, cwd=gmn.__file__[:-7]) for _ in range(2)]
 
-    async def ours():
-        with AuditLog(tmp_path) as audit:
-            await asyncio.gather(*(audit.done("ours") for _ in range(40)))
-
-    asyncio.run(ours())
+    with AuditLog(tmp_path) as audit:
+        await asyncio.gather(*(audit.done("ours") for _ in range(40)))
     assert [process.wait(60) for process in others] == [0, 0]
     verify(0, "120 lines, all as written")
 
@@ -236,15 +233,12 @@ def test_a_log_of_the_former_version_goes_on_and_verify_says_what_is_keyed(tmp_p
     verify(1, "line 4 is gone: 4 lines were acknowledged")
 
 
-def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(tmp_path):
+async def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(tmp_path):
     names = [f"{number:0250}" for number in range(1000)]
 
-    async def search():
-        with AuditLog(tmp_path) as audit:
-            audit.note_view("query", filters={"cameras": names, "identities": names})
-            audit.note_view("query", filters={"cameras": ["\U0001f4f7" * 256] * 20})
-
-    asyncio.run(search())
+    with AuditLog(tmp_path) as audit:
+        audit.note_view("query", filters={"cameras": names, "identities": names})
+        audit.note_view("query", filters={"cameras": ["\U0001f4f7" * 256] * 20})
     first, second = (line["filters"] for line in audit_lines(tmp_path))
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     assert first["cameras"] == names[:10]
@@ -254,26 +248,25 @@ def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(tmp_path):
     assert all(len(line) < 8192 + 300 for line in (tmp_path / "audit.jsonl").read_bytes().split())
 
 
-def test_searches_wait_in_memory_while_the_log_cannot_be_written(tmp_path, monkeypatch, verify):
+async def test_searches_wait_in_memory_while_the_log_cannot_be_written(
+    tmp_path, monkeypatch, verify
+):
     monkeypatch.setattr("service.ops.audit.BUFFER_BYTES", 500)
     monkeypatch.setattr("service.ops.audit.RETRY_SECONDS", 0.0)
     file = tmp_path / "audit.jsonl"
     dropped = []
 
-    async def search():
-        with AuditLog(tmp_path, on_drop=lambda: dropped.append(1)) as audit:
-            audit.record("before")
-            whole = file.read_bytes()
-            file.write_bytes(whole + b"somebody else was here\n")
-            for number in range(5):
-                audit.note_view("query", gallery="lobby", count=number)
-            with pytest.raises(StorageFailed):
-                audit.flush()
-            await audit.flush_waiting()
-            file.write_bytes(whole)
-            await audit.flush_waiting()
-
-    asyncio.run(asyncio.wait_for(search(), 30))
+    with AuditLog(tmp_path, on_drop=lambda: dropped.append(1)) as audit:
+        audit.record("before")
+        whole = file.read_bytes()
+        file.write_bytes(whole + b"somebody else was here\n")
+        for number in range(5):
+            audit.note_view("query", gallery="lobby", count=number)
+        with pytest.raises(StorageFailed):
+            audit.flush()
+        await audit.flush_waiting()
+        file.write_bytes(whole)
+        await audit.flush_waiting()
     told = [(line["event"], line.get("count")) for line in audit_lines(tmp_path)]
     assert told == [("before", None), *(("query", n) for n in range(3)), ("dropped_lines", 2)]
     assert len(dropped) == 2

@@ -174,16 +174,13 @@ SECTIONS = [
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section[0].__name__)
-def test_a_cancelled_request_keeps_its_lock_until_its_thread_ends_and_leaves_nothing_by_halves(
+async def test_a_cancelled_request_keeps_its_lock_until_its_thread_ends_and_leaves_no_half_work(
     section, runtime, threads, drawn_crops
 ):
-    async def cancel_at_every_thread():
-        call = 0
-        while await _cancelled_at(call, section, threads, runtime, drawn_crops):
-            call += 1
-        return call
-
-    assert asyncio.run(cancel_at_every_thread()) > 0
+    call = 0
+    while await _cancelled_at(call, section, threads, runtime, drawn_crops):
+        call += 1
+    assert call > 0
 
 
 async def _cancelled_at(call, section, threads, runtime, crops):
@@ -275,61 +272,55 @@ def test_a_snapshot_whose_rewriting_broke_off_is_described_as_it_is(start, tmp_p
     assert again.restore("default", snapshot_id) == 1
 
 
-def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
+async def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
     runtime, monkeypatch, drawn_crops
 ):
     nine_days_ago = as_micros(datetime.now(UTC) - timedelta(days=9))
 
-    async def maintain():
-        damaged = Prepared(runtime, drawn_crops)
-        whole = Prepared(runtime, drawn_crops)
-        for case in (damaged, whole):
-            await case.prepare()
-            with monkeypatch.context() as patched:
-                patched.setattr(crop_changes, "now_micros", lambda: nine_days_ago)
-                await forget_crop(runtime, case.gallery, case.crop_id)
-        file = snapshot_path(runtime, damaged.gallery, damaged.snapshot_id) / FILE
-        content = file.read_bytes()
-        file.write_bytes(b"damaged")
-        await maintenance.run_maintenance(runtime)
-        left = [
-            runtime.record.crops.removed_among(case.gallery.gallery_id, [case.crop_id])
-            for case in (damaged, whole)
-        ]
-        assert left == [[damaged.crop_id], []]
-        (described,) = await list_snapshots(runtime, whole.gallery)
-        assert described.crops == 1
-        file.write_bytes(content)
-        await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
-        assert damaged.crop_id not in damaged.listed()
-        for case in (damaged, whole):
-            await case.remove()
-
-    asyncio.run(maintain())
+    damaged = Prepared(runtime, drawn_crops)
+    whole = Prepared(runtime, drawn_crops)
+    for case in (damaged, whole):
+        await case.prepare()
+        with monkeypatch.context() as patched:
+            patched.setattr(crop_changes, "now_micros", lambda: nine_days_ago)
+            await forget_crop(runtime, case.gallery, case.crop_id)
+    file = snapshot_path(runtime, damaged.gallery, damaged.snapshot_id) / FILE
+    content = file.read_bytes()
+    file.write_bytes(b"damaged")
+    await maintenance.run_maintenance(runtime)
+    left = [
+        runtime.record.crops.removed_among(case.gallery.gallery_id, [case.crop_id])
+        for case in (damaged, whole)
+    ]
+    assert left == [[damaged.crop_id], []]
+    (described,) = await list_snapshots(runtime, whole.gallery)
+    assert described.crops == 1
+    file.write_bytes(content)
+    await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
+    assert damaged.crop_id not in damaged.listed()
+    for case in (damaged, whole):
+        await case.remove()
 
 
-def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
+async def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
     runtime, monkeypatch, drawn_crops
 ):
     monkeypatch.setattr(runner, "RETRY_SECONDS", 0.01)
 
-    async def work_on_three():
-        case = Prepared(runtime, drawn_crops)
-        await case.prepare()
-        archives = [io.BytesIO(b"") for _ in range(3)]
-        jobs = [(await begin_import(runtime, case.gallery, {}, file)).job_id for file in archives]
+    case = Prepared(runtime, drawn_crops)
+    await case.prepare()
+    archives = [io.BytesIO(b"") for _ in range(3)]
+    jobs = [(await begin_import(runtime, case.gallery, {}, file)).job_id for file in archives]
 
-        async def work(_runtime, _gallery, job):
-            if job.job_id != jobs[-1]:
-                raise StorageFailed("the disk is full")
+    async def work(_runtime, _gallery, job):
+        if job.job_id != jobs[-1]:
+            raise StorageFailed("the disk is full")
 
-        working = asyncio.create_task(runner.work_on_jobs(runtime, {"import": work}))
-        async with asyncio.timeout(LONGEST_SECONDS):
-            while runtime.record.jobs.get(jobs[-1]).state != "done":
-                await asyncio.sleep(PAUSE_SECONDS)
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        assert [runtime.record.jobs.get(job_id).state for job_id in jobs[:2]] == ["running"] * 2
-        await case.remove()
-
-    asyncio.run(work_on_three())
+    working = asyncio.create_task(runner.work_on_jobs(runtime, {"import": work}))
+    async with asyncio.timeout(LONGEST_SECONDS):
+        while runtime.record.jobs.get(jobs[-1]).state != "done":
+            await asyncio.sleep(PAUSE_SECONDS)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    assert [runtime.record.jobs.get(job_id).state for job_id in jobs[:2]] == ["running"] * 2
+    await case.remove()

@@ -22,20 +22,17 @@ from service.runtime import Runtime
 from service.settings import Settings
 
 
-def test_the_loop_does_other_work_while_a_long_list_is_written():
+async def test_the_loop_does_other_work_while_a_long_list_is_written():
     embedded = Embedding(embedding=[0.1] * 2048)
     answer = Embeddings(embedding_fingerprint="x", dimension=2048, results=[embedded] * 512)
 
-    async def turns_meanwhile():
-        turns = 0
-        writing = asyncio.create_task(write_list(answer))
-        while not writing.done():
-            await asyncio.sleep(0)
-            turns += 1
-        await writing
-        return turns
-
-    assert asyncio.run(turns_meanwhile()) > 10
+    turns = 0
+    writing = asyncio.create_task(write_list(answer))
+    while not writing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await writing
+    assert turns > 10
 
 
 def _called(dependant):
@@ -76,7 +73,7 @@ def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, mon
 
 
 @pytest.mark.parametrize(("side", "is_large"), [(64, False), (1500, True)])
-def test_a_large_picture_is_made_small_on_no_thread_of_crops(
+async def test_a_large_picture_is_made_small_on_no_thread_of_crops(
     tiny_artefact, tmp_path, monkeypatch, side, is_large
 ):
     used = []
@@ -94,5 +91,5 @@ def test_a_large_picture_is_made_small_on_no_thread_of_crops(
     )
     request = SimpleNamespace(headers={})
     with contextlib.closing(Runtime(settings)) as runtime:
-        asyncio.run(thumbnails.answer_picture(request, runtime, "a", 32, read))
+        await thumbnails.answer_picture(request, runtime, "a", 32, read)
     assert ["large" in name for name in used] == [is_large]

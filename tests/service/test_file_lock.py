@@ -12,7 +12,9 @@ LONGEST_SECONDS = 30.0
 TURNS = 20
 
 
-def test_sections_that_wait_for_a_lock_open_no_files_and_are_not_begun_once_cancelled(tmp_path):
+async def test_sections_that_wait_for_a_lock_open_no_files_and_are_not_begun_once_cancelled(
+    tmp_path,
+):
     path = tmp_path / "lock"
     begun = []
 
@@ -22,45 +24,37 @@ def test_sections_that_wait_for_a_lock_open_no_files_and_are_not_begun_once_canc
     async def section():
         begun.append(True)
 
-    async def wait_and_give_up():
-        async with file_lock(path):
-            before = open_files()
-            waiting = [
-                asyncio.create_task(CriticalSections().run(section, path)) for _ in range(10)
-            ]
-            # Some ten attempts each.
-            await asyncio.sleep(0.5)
-            assert open_files() == before
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-            assert all(task.cancelled() for task in waiting)
-            assert open_files() == before
-        assert not begun
-        assert not await is_held(path)
-
-    asyncio.run(wait_and_give_up())
+    async with file_lock(path):
+        before = open_files()
+        waiting = [asyncio.create_task(CriticalSections().run(section, path)) for _ in range(10)]
+        # Some ten attempts each.
+        await asyncio.sleep(0.5)
+        assert open_files() == before
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(task.cancelled() for task in waiting)
+        assert open_files() == before
+    assert not begun
+    assert not await is_held(path)
 
 
-def test_the_service_waits_for_sections_of_clients_that_left_before_it_closes():
-    async def stop():
-        sections = CriticalSections()
-        finish = asyncio.Event()
-        request = asyncio.create_task(sections.run(finish.wait))
+async def test_the_service_waits_for_sections_of_clients_that_left_before_it_closes():
+    sections = CriticalSections()
+    finish = asyncio.Event()
+    request = asyncio.create_task(sections.run(finish.wait))
+    await asyncio.sleep(0)
+    request.cancel()
+    closing = asyncio.create_task(sections.ended())
+    for _ in range(TURNS):
         await asyncio.sleep(0)
-        request.cancel()
-        closing = asyncio.create_task(sections.ended())
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-        assert not closing.done()
-        finish.set()
-        await asyncio.wait_for(closing, LONGEST_SECONDS)
-        await asyncio.gather(request, return_exceptions=True)
-
-    asyncio.run(stop())
+    assert not closing.done()
+    finish.set()
+    await asyncio.wait_for(closing, LONGEST_SECONDS)
+    await asyncio.gather(request, return_exceptions=True)
 
 
-def test_a_lock_is_held_by_one_process_and_is_free_once_that_process_is_killed(tmp_path):
+async def test_a_lock_is_held_by_one_process_and_is_free_once_that_process_is_killed(tmp_path):
     path = tmp_path / "lock"
     hold = (
         "import asyncio, sys; from pathlib import Path\n"
@@ -72,18 +66,14 @@ def test_a_lock_is_held_by_one_process_and_is_free_once_that_process_is_killed(t
     async def section():
         return "mine"
 
-    async def wait():
-        other = subprocess.Popen([sys.executable, "-c", hold, path], stdout=subprocess.PIPE)
-        try:
-            assert other.stdout
-            assert other.stdout.readline() == b"held\n"
-            assert await is_held(path)
-            mine = asyncio.create_task(CriticalSections().run(section, path))
-            await asyncio.sleep(0.1)
-            assert not mine.done()
-        finally:
-            other.kill()
-            other.communicate()
-        assert await asyncio.wait_for(mine, LONGEST_SECONDS) == "mine"
-
-    asyncio.run(wait())
+    other = subprocess.Popen([sys.executable, "-c", hold, path], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        assert await is_held(path)
+        mine = asyncio.create_task(CriticalSections().run(section, path))
+        await asyncio.sleep(0.1)
+        assert not mine.done()
+    finally:
+        other.kill()
+        other.communicate()
+    assert await asyncio.wait_for(mine, LONGEST_SECONDS) == "mine"

@@ -101,7 +101,9 @@ def kept(runtime):
 
 
 @pytest.mark.skipif("REID_TEST_DATA" not in os.environ, reason="needs $REID_TEST_DATA")
-def test_photographed_people_are_found_and_strangers_are_not_without_a_search_before(tmp_path):
+async def test_photographed_people_are_found_and_strangers_are_not_without_a_search_before(
+    tmp_path,
+):
     crops = Path(os.environ["REID_TEST_DATA"]) / "cuhk01" / "campus"
 
     def image(person, shot):
@@ -121,62 +123,56 @@ def test_photographed_people_are_found_and_strangers_are_not_without_a_search_be
         ]
 
     with running("bundled", tmp_path) as runtime:
-        known, strangers = asyncio.run(verdicts(runtime))
+        known, strangers = await verdicts(runtime)
     assert known.count("no_match") <= 20
     assert known.count("match") >= 6
     assert strangers.count("match") <= 2
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch, named):
+async def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch, named):
     due = {}
     start = time.monotonic()
     first = REFIT_AFTER_SEARCHES if named else LEAST_SEARCHES
 
-    async def versions():
-        await fill(runtime, named=named)
-        if named:
-            await fit(runtime)
-        seen = []
-        people = iter(range(300, 400))
-        for count in (first - 1, 1, REFIT_AFTER_SEARCHES - 1, 1):
-            await ask(runtime, [next(people) for _ in range(count)])
-            await store_and_refit(runtime, due)
-            seen.append(version(runtime))
-        return seen
-
-    before, fitted, fewer, too_soon = asyncio.run(versions())
+    await fill(runtime, named=named)
+    if named:
+        await fit(runtime)
+    seen = []
+    people = iter(range(300, 400))
+    for count in (first - 1, 1, REFIT_AFTER_SEARCHES - 1, 1):
+        await ask(runtime, [next(people) for _ in range(count)])
+        await store_and_refit(runtime, due)
+        seen.append(version(runtime))
+    before, fitted, fewer, too_soon = seen
     assert before != fitted
     assert fitted == fewer == too_soon
     monkeypatch.setattr(refit.time, "monotonic", lambda: start + 3600.0)
-    asyncio.run(store_and_refit(runtime, due))
+    await store_and_refit(runtime, due)
     assert version(runtime) != fitted
 
 
-def test_a_fit_while_the_clock_was_ahead_does_not_stop_the_next(runtime, monkeypatch):
+async def test_a_fit_while_the_clock_was_ahead_does_not_stop_the_next(runtime, monkeypatch):
     async def refitted(people):
         await ask(runtime, people)
         await store_and_refit(runtime, {})
         return version(runtime)
 
-    asyncio.run(fill(runtime))
-    asyncio.run(fit(runtime))
+    await fill(runtime)
+    await fit(runtime)
     now = time.time()
     with monkeypatch.context() as patched:
         patched.setattr(refit.time, "time", lambda: now + 400 * 86_400)
-        ahead = asyncio.run(refitted(range(300, 320)))
-    assert asyncio.run(refitted(range(320, 340))) != ahead
+        ahead = await refitted(range(300, 320))
+    assert await refitted(range(320, 340)) != ahead
 
 
-def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(runtime):
-    async def answered():
-        await fill(runtime, range(60))
-        await fill(runtime, range(60, 80), camera="west")
-        await fit(runtime)
-        options = QueryOptions(scoring="cosine", cameras=("west",), group_by="identity", top_k=20)
-        return await search(runtime, draw(65, 7), options)
-
-    results = asyncio.run(answered()).results
+async def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(runtime):
+    await fill(runtime, range(60))
+    await fill(runtime, range(60, 80), camera="west")
+    await fit(runtime)
+    options = QueryOptions(scoring="cosine", cameras=("west",), group_by="identity", top_k=20)
+    results = (await search(runtime, draw(65, 7), options)).results
     scores = np.array([result.cosine for result in results])
     fitted = calibration(runtime).published.calibration
     among_20, among_80 = (
@@ -186,28 +182,25 @@ def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_pass(r
     assert abs(among_20 - among_80).max() > 1e-3
 
 
-def test_a_gallery_that_has_changed_in_size_is_fitted_again(runtime):
-    async def change():
-        seen = []
-        for people in (range(17), range(17, 30), range(30, 40), range(40, 46)):
-            await fill(runtime, people)
-            await fit(runtime)
-            seen.append(state(runtime).identities)
-        for person in range(24, 46):
-            await forget_identity(runtime, default(runtime), str(person))
+async def test_a_gallery_that_has_changed_in_size_is_fitted_again(runtime):
+    seen = []
+    for people in (range(17), range(17, 30), range(30, 40), range(40, 46)):
+        await fill(runtime, people)
         await fit(runtime)
-        return [*seen, state(runtime).identities]
+        seen.append(state(runtime).identities)
+    for person in range(24, 46):
+        await forget_identity(runtime, default(runtime), str(person))
+    await fit(runtime)
+    assert [*seen, state(runtime).identities] == [0, 30, 30, 46, 24]
 
-    assert asyncio.run(change()) == [0, 30, 30, 46, 24]
 
-
-def test_what_an_older_version_published_is_used_until_the_next_fit(runtime):
+async def test_what_an_older_version_published_is_used_until_the_next_fit(runtime):
     artefact = runtime.model.description.calibration.scorings["cosine"]
     of_searches = artefact_search_calibration(artefact).model_dump(mode="json")
     publish(runtime, json.dumps({"fitted_at": 1.0, "calibration": of_searches}))
     assert state(runtime).state == "own"
-    asyncio.run(fill(runtime, range(40)))
-    asyncio.run(fit(runtime))
+    await fill(runtime, range(40))
+    await fit(runtime)
     assert state(runtime).identities == 40
     # Another one judged several pictures as one.
     stored = runtime.record.calibrations.published(default(runtime).gallery_id)
@@ -217,19 +210,19 @@ def test_what_an_older_version_published_is_used_until_the_next_fit(runtime):
     publish(runtime, json.dumps(body), fitted.version)
     assert state(runtime).state == "own"
     assert not calibration(runtime).published.judges_means
-    asyncio.run(fit(runtime))
+    await fit(runtime)
     published = calibration(runtime).published
     assert published.judges_means
-    asyncio.run(fit(runtime))
+    await fit(runtime)
     assert calibration(runtime).published == published
 
 
 @pytest.mark.parametrize("body", ["", "{}", "null", '{"fitted_at": 1, "calibration": {"x": 1}}'])
-def test_a_damaged_publication_is_fitted_again(runtime, body):
+async def test_a_damaged_publication_is_fitted_again(runtime, body):
     publish(runtime, body)
-    asyncio.run(fill(runtime, range(20)))
-    assert len(asyncio.run(ask(runtime, [3]))) == 1
-    asyncio.run(fit(runtime))
+    await fill(runtime, range(20))
+    assert len(await ask(runtime, [3])) == 1
+    await fit(runtime)
     assert state(runtime).identities == 20
 
 
@@ -243,17 +236,16 @@ def test_a_reset_by_another_process_drops_the_searches_that_wait_here(runtime):
     assert runtime.calibrations.take_recorded() == {}
 
 
-def test_searches_are_kept_as_numbers_alone_and_those_that_wait_when_the_service_stops(runtime):
-    async def stop_amid_searches():
-        await fill(runtime, range(20))
-        working = asyncio.create_task(refit.refit_calibrations(runtime))
-        await asyncio.sleep(0)
-        await ask(runtime, range(3))
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        await runtime.galleries.write(lambda: None)
-
-    asyncio.run(stop_amid_searches())
+async def test_searches_are_kept_as_numbers_alone_and_those_that_wait_when_the_service_stops(
+    runtime,
+):
+    await fill(runtime, range(20))
+    working = asyncio.create_task(refit.refit_calibrations(runtime))
+    await asyncio.sleep(0)
+    await ask(runtime, range(3))
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    await runtime.galleries.write(lambda: None)
     rows = kept(runtime)
     assert len(rows) == 3
     assert all(len(row) < 100 for row in rows)
@@ -282,26 +274,23 @@ def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_p
     assert logged(901) <= before + 8 * 4096
 
 
-def test_a_listing_of_galleries_keeps_little_in_memory(runtime):
-    async def measure():
-        for number in range(300):
-            await runtime.galleries.create(f"g{number}", GallerySettings())
-        held = []
-        for _ in range(2):
-            gc.collect()
-            tracemalloc.start()
-            await list_galleries(runtime)
-            # The reader thread still refers to the answer for a moment.
-            await asyncio.sleep(0.1)
-            gc.collect()
-            held.append(tracemalloc.get_traced_memory()[0])
-            tracemalloc.stop()
-        return held
-
-    assert max(asyncio.run(measure())) < 200_000
+async def test_a_listing_of_galleries_keeps_little_in_memory(runtime):
+    for number in range(300):
+        await runtime.galleries.create(f"g{number}", GallerySettings())
+    held = []
+    for _ in range(2):
+        gc.collect()
+        tracemalloc.start()
+        await list_galleries(runtime)
+        # The reader thread still refers to the answer for a moment.
+        await asyncio.sleep(0.1)
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    assert max(held) < 200_000
 
 
-def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, monkeypatch):
+async def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, monkeypatch):
     networks = runtime.model.networks
     scored = []
     score = networks.pair_scores
@@ -310,19 +299,14 @@ def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runtime, mo
         scored.append(len(candidates))
         return score(queries, candidates)
 
-    async def ask_once():
-        # Twenty-two people of ten crops each: the hundred nearest show too few of them.
-        images = [
-            ImageToEnroll(draw(person, shot), str(person))
-            for person in range(22)
-            for shot in range(10)
-        ]
-        await enroll(runtime, default(runtime), images)
-        monkeypatch.setattr(networks, "pair_scores", counting)
-        await search(runtime, draw(0, 20), QueryOptions(rerank_depth=100))
-        ((_, rows),) = runtime.calibrations.take_recorded().items()
-        return len(rows)
-
-    assert asyncio.run(ask_once()) == 1
+    # Twenty-two people of ten crops each: the hundred nearest show too few of them.
+    images = [
+        ImageToEnroll(draw(person, shot), str(person)) for person in range(22) for shot in range(10)
+    ]
+    await enroll(runtime, default(runtime), images)
+    monkeypatch.setattr(networks, "pair_scores", counting)
+    await search(runtime, draw(0, 20), QueryOptions(rerank_depth=100))
+    ((_, rows),) = runtime.calibrations.take_recorded().items()
+    assert len(rows) == 1
     assert len(scored) == 1
     assert 100 <= scored[0] <= 164

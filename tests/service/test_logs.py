@@ -135,19 +135,16 @@ def test_forgetting_names_the_storage_that_may_hold_the_person_and_no_import_doe
     assert "GMN_IMAGES_URL" in named
 
 
-def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog):
-    async def cancel_a_failing_section():
-        async def fail():
-            await asyncio.sleep(0.1)
-            raise UnknownIdentity("street", PERSON)
+async def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog):
+    async def fail():
+        await asyncio.sleep(0.1)
+        raise UnknownIdentity("street", PERSON)
 
-        request = asyncio.create_task(CriticalSections().run(fail))
-        await asyncio.sleep(0)
-        request.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await request
-
-    asyncio.run(cancel_a_failing_section())
+    request = asyncio.create_task(CriticalSections().run(fail))
+    await asyncio.sleep(0)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
     lines = [JsonFormatter().format(record) for record in caplog.records]
     assert "UnknownIdentity" in "".join(lines)
     assert PERSON not in "".join(lines)

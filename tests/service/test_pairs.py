@@ -118,27 +118,24 @@ def device():
 
 
 @pytest.mark.parametrize(("leaves", "passes"), [(False, 21), (True, 0)])
-def test_others_are_served_between_passes_and_no_more_is_computed_for_a_client_that_left(
+async def test_others_are_served_between_passes_and_no_more_is_computed_for_a_client_that_left(
     device, leaves, passes
 ):
     runtime = StandIn(device)
 
-    async def explain_among_others():
-        explaining = asyncio.ensure_future(explain_pair(runtime, runtime, [b"", b""], "cosine"))
-        await asyncio.to_thread(runtime.entered.wait, 10)
-        other = device.submit(lambda: runtime.done.append("another request"))
-        if leaves:
-            explaining.cancel()
-        runtime.go_on.set()
-        await asyncio.gather(explaining, asyncio.wrap_future(other), return_exceptions=True)
-
-    asyncio.run(explain_among_others())
+    explaining = asyncio.ensure_future(explain_pair(runtime, runtime, [b"", b""], "cosine"))
+    await asyncio.to_thread(runtime.entered.wait, 10)
+    other = device.submit(lambda: runtime.done.append("another request"))
+    if leaves:
+        explaining.cancel()
+    runtime.go_on.set()
+    await asyncio.gather(explaining, asyncio.wrap_future(other), return_exceptions=True)
     device.submit(lambda: None).result(10)
     assert runtime.done == ["3 variants", "another request", *["3 variants"] * passes]
 
 
-def test_a_model_without_a_finite_vector_explains_nothing(device):
+async def test_a_model_without_a_finite_vector_explains_nothing(device):
     runtime = StandIn(device, value=float("nan"))
     runtime.go_on.set()
     with pytest.raises(UnusableImages, match="without explain"):
-        asyncio.run(explain_pair(runtime, runtime, [b"", b""], "cosine"))
+        await explain_pair(runtime, runtime, [b"", b""], "cosine")

@@ -75,17 +75,14 @@ def test_a_rate_is_counted_over_both_services(services):
         assert 1 <= int(refused.headers["Retry-After"]) <= 10
 
 
-def test_a_key_that_sends_everything_at_once_gets_no_more_than_its_rate(services):
+async def test_a_key_that_sends_everything_at_once_gets_no_more_than_its_rate(services):
     """Not even where each service has more requests of it than connections to Redis."""
     header = _limited(services)
 
-    async def send():
-        async with httpx.AsyncClient(limits=httpx.Limits(), timeout=60, headers=header) as client:
-            urls = [served.http.base_url.join("/v1/model") for served in services]
-            answers = await asyncio.gather(*(client.get(url) for url in BURST * urls))
-        return [answer.status_code for answer in answers]
-
-    statuses = asyncio.run(send())
+    async with httpx.AsyncClient(limits=httpx.Limits(), timeout=60, headers=header) as client:
+        urls = [served.http.base_url.join("/v1/model") for served in services]
+        answers = await asyncio.gather(*(client.get(url) for url in BURST * urls))
+    statuses = [answer.status_code for answer in answers]
     assert Counter(statuses) == {200: RATE, 429: 2 * BURST - RATE}
 
 
@@ -220,9 +217,9 @@ def shared(server, tmp_path):
         yield opened
 
 
-def test_the_password_of_a_user_may_be_in_a_file(shared):
-    assert asyncio.run(shared.take("key", 60, 60)) == 0
-    assert asyncio.run(shared.take("key", 60, 1)) == pytest.approx(1, abs=0.2)
+async def test_the_password_of_a_user_may_be_in_a_file(shared):
+    assert await shared.take("key", 60, 60) == 0
+    assert await shared.take("key", 60, 1) == pytest.approx(1, abs=0.2)
 
 
 def test_a_clock_that_was_put_back_locks_no_key_out(server, shared):

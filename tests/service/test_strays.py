@@ -1,6 +1,5 @@
 """Files of the data directory that no record names: those of unknown origin are never deleted."""
 
-import asyncio
 import contextlib
 import shutil
 from types import SimpleNamespace
@@ -49,7 +48,7 @@ def _kept_snapshot(runtime, gallery, name):
     return file.parent
 
 
-def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_cut_off(
+async def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_cut_off(
     runtime, gallery, tmp_path, caplog
 ):
     kept = _kept_snapshot(runtime, gallery, "kept")
@@ -59,7 +58,7 @@ def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_c
     runtime.record.jobs.create(new_job("waiting", gallery))
     waiting = _written(tmp_path / "imports" / "waiting" / "archive")
     for _ in range(2):
-        asyncio.run(clear_files(runtime))
+        await clear_files(runtime)
         assert all(file.exists() for file in (kept, waiting))
         assert not any(file.exists() for file in (part, unknown, upload))
         stray = tmp_path / "snapshots" / "stray" / "7-unknown.gmn" / "record.sqlite3"
@@ -69,7 +68,7 @@ def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_c
     assert "unknown.gmn is in no record; moved to" in caplog.text
 
 
-def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_ended(
+async def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_ended(
     runtime, gallery, tmp_path
 ):
     other = runtime.record.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
@@ -83,23 +82,25 @@ def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_e
     copy = _written(tmp_path / snapshot_name(gallery, "copied") / "record.sqlite3")
     runtime.record.unneeded_files.add([snapshot_name(gallery, "copied")])
     kept = _kept_snapshot(runtime, gallery, "kept")
-    asyncio.run(remove_unneeded_files(runtime))
+    await remove_unneeded_files(runtime)
     assert not any(file.exists() for file in (*snapshots, single, upload, copy))
     assert kept.exists()
     assert runtime.record.unneeded_files.all() == []
 
 
-def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_removed(runtime, tmp_path):
+async def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_removed(
+    runtime, tmp_path
+):
     upload = _written(tmp_path / "imports" / "one" / "archive")
     runtime.record.unneeded_files.add(["imports/one"])
     with hold(upload.parent):
-        asyncio.run(clear_files(runtime))
+        await clear_files(runtime)
         assert upload.exists()
-    asyncio.run(clear_files(runtime))
+    await clear_files(runtime)
     assert not upload.parent.exists()
 
 
-def test_an_upload_that_got_its_job_meanwhile_is_left_alone(
+async def test_an_upload_that_got_its_job_meanwhile_is_left_alone(
     runtime, gallery, tmp_path, monkeypatch
 ):
     uploads = [_written(tmp_path / "imports" / name / "archive") for name in ("cut-off", "kept")]
@@ -112,6 +113,6 @@ def test_an_upload_that_got_its_job_meanwhile_is_left_alone(
         remove(folder)
 
     monkeypatch.setattr(shutil, "rmtree", slow_removal)
-    asyncio.run(remove_unneeded_files(runtime))
+    await remove_unneeded_files(runtime)
     assert [upload.exists() for upload in uploads] == [False, True]
     assert runtime.record.unneeded_files.all() == []

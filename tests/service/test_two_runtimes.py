@@ -66,7 +66,7 @@ async def _working(runtime, kinds=JOBS):
     await asyncio.gather(task, return_exceptions=True)
 
 
-def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, third, drawn_crops):
+async def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, third, drawn_crops):
     one, _ = runtimes
 
     async def take_turns():
@@ -89,7 +89,7 @@ def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, third, d
         async with _working(one):
             return await _ended(one, job.job_id)
 
-    ended = asyncio.run(take_turns())
+    ended = await take_turns()
     assert ended.state == "done"
     assert ended.progress["landed"] == len(drawn_crops)
     assert not list((one.settings.data_dir / "imports").iterdir())
@@ -123,27 +123,24 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
             assert in_force(one, galleries[0]).version == first.version
 
 
-def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, images):
+async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, images):
     one, _ = runtimes
 
-    async def query_of_one_that_follows_no_more():
-        await one.galleries.create("left", GallerySettings())
-        gallery = await one.galleries.find("left")
-        landed, _ = await enroll(one, gallery, [ImageToEnroll(image) for image in images[:8]])
-        ids = [result.crop_id for result in landed.results]
-        behind = await third.galleries.find("left")
-        third.galleries._follower.close()
-        gone = UnknownCrop("left", ids[0])
-        remove = one.record.crops.remove
-        await change_crops(one, gallery, "delete-crop", "delete_crop", gone, remove, ids[:3])
-        assert behind.crops == 8
-        options = QueryOptions(top_k=5, rerank_depth=5)
-        (answered,) = await GalleriesQuery(third, ["left"], images[:1], options).answer()
-        results = answered.answer.results
-        assert [result.rank for result in results] == [1, 2, 3, 4, 5]
-        assert {result.crop_id for result in results} == set(ids[3:])
-        by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_id=(ids[0],)))
-        with pytest.raises(UnknownCrop):
-            await by_crop.answer()
-
-    asyncio.run(query_of_one_that_follows_no_more())
+    await one.galleries.create("left", GallerySettings())
+    gallery = await one.galleries.find("left")
+    landed, _ = await enroll(one, gallery, [ImageToEnroll(image) for image in images[:8]])
+    ids = [result.crop_id for result in landed.results]
+    behind = await third.galleries.find("left")
+    third.galleries._follower.close()
+    gone = UnknownCrop("left", ids[0])
+    remove = one.record.crops.remove
+    await change_crops(one, gallery, "delete-crop", "delete_crop", gone, remove, ids[:3])
+    assert behind.crops == 8
+    options = QueryOptions(top_k=5, rerank_depth=5)
+    (answered,) = await GalleriesQuery(third, ["left"], images[:1], options).answer()
+    results = answered.answer.results
+    assert [result.rank for result in results] == [1, 2, 3, 4, 5]
+    assert {result.crop_id for result in results} == set(ids[3:])
+    by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_id=(ids[0],)))
+    with pytest.raises(UnknownCrop):
+        await by_crop.answer()

@@ -199,19 +199,16 @@ def test_a_job_that_hangs_in_a_thread_ends_the_process(monkeypatch, watchdog, en
 
 
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
-def test_what_fails_in_maintenance_or_a_job_does_not_end_it(error, tmp_path):
+async def test_what_fails_in_maintenance_or_a_job_does_not_end_it(error, tmp_path):
     rounds = []
 
     async def fail():
         rounds.append(1)
         raise error
 
-    async def run():
-        working = asyncio.create_task(repeat_alone(tmp_path / "maintenance.lock", 0.02, fail))
-        async with asyncio.timeout(20):
-            while len(rounds) < 3:
-                assert not working.done()
-                await asyncio.sleep(0.02)
-        working.cancel()
-
-    asyncio.run(run())
+    working = asyncio.create_task(repeat_alone(tmp_path / "maintenance.lock", 0.02, fail))
+    async with asyncio.timeout(20):
+        while len(rounds) < 3:
+            assert not working.done()
+            await asyncio.sleep(0.02)
+    working.cancel()

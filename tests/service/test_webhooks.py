@@ -1,6 +1,5 @@
 """Webhooks: signed, at least once, to no address inside, and none waits for another."""
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -422,7 +421,7 @@ def test_a_key_for_one_gallery_sends_nothing_to_this_machine(start, tmp_path):
     assert served.http.patch(path, **asked).status_code == 422
 
 
-def test_a_name_is_looked_up_once_for_the_check_and_the_connection(receiver, monkeypatch):
+async def test_a_name_is_looked_up_once_for_the_check_and_the_connection(receiver, monkeypatch):
     """Connect to the checked address, though the name server answers another one later."""
     looked_up = []
     real = socket.getaddrinfo
@@ -441,6 +440,6 @@ def test_a_name_is_looked_up_once_for_the_check_and_the_connection(receiver, mon
         former_until=None,
     )
     with contextlib.closing(Sender(allow_private=True)) as sender:
-        assert asyncio.run(sender.send(webhook, "m", b"{}")).delivered
+        assert (await sender.send(webhook, "m", b"{}")).delivered
     assert looked_up == ["rebinding.example"]
     assert receiver.received[0].headers["host"].startswith("rebinding.example:")

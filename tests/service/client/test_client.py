@@ -15,7 +15,7 @@ from gmn_client import AsyncClient, Client, Image, InvalidInput, RequestRefused
 from gmn_client.models import GalleriesAnswer, GalleryAnswer, RefusedGallery, RefusedImage
 
 
-def test_several_galleries_are_searched_at_once(client, service_url, gallery, drawn_crops):
+async def test_several_galleries_are_searched_at_once(client, service_url, gallery, drawn_crops):
     enrolled = client.enroll([Image(crop.png) for crop in drawn_crops[:12]]).results
     other = f"{gallery}-other"
     client.create_gallery(other)
@@ -40,7 +40,7 @@ def test_several_galleries_are_searched_at_once(client, service_url, gallery, dr
         async with AsyncClient(service_url) as asking:
             return await asking.query_galleries(image, **asked)
 
-    assert asyncio.run(ask()).results == answer.results
+    assert (await ask()).results == answer.results
     with pytest.raises(RequestRefused, match="keep: "):
         client.query_galleries(image, galleries=names, keep=True)
     asked |= {"min_versions": {gallery: client.gallery().version}}
@@ -93,24 +93,21 @@ def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may
     assert progress == [4, 8, 9]
 
 
-def test_the_asynchronous_client_does_the_same(service_url, gallery, drawn_crops):
-    async def talk():
-        async with AsyncClient(service_url, gallery=gallery) as client:
-            images = [Image(crop.png, "x.png", crop.identity) for crop in drawn_crops]
-            await client.enroll(images)
-            queries = [client.query(crop.png, top_k=1) for crop in drawn_crops]
-            rankings = await asyncio.gather(*queries)
-            found = [ranking.results[0].identity for ranking in rankings]
-            assert found == [crop.identity for crop in drawn_crops]
-            assert len([crop async for crop in client.crops()]) == len(drawn_crops)
-            many = await client.enroll([b"", *(crop.png for crop in drawn_crops)] * 6)
-            assert len(many.results) == 6 * (1 + len(drawn_crops))
-            assert sum(result.problem is not None for result in many.results) == 6
-
-    asyncio.run(talk())
+async def test_the_asynchronous_client_does_the_same(service_url, gallery, drawn_crops):
+    async with AsyncClient(service_url, gallery=gallery) as client:
+        images = [Image(crop.png, "x.png", crop.identity) for crop in drawn_crops]
+        await client.enroll(images)
+        queries = [client.query(crop.png, top_k=1) for crop in drawn_crops]
+        rankings = await asyncio.gather(*queries)
+        found = [ranking.results[0].identity for ranking in rankings]
+        assert found == [crop.identity for crop in drawn_crops]
+        assert len([crop async for crop in client.crops()]) == len(drawn_crops)
+        many = await client.enroll([b"", *(crop.png for crop in drawn_crops)] * 6)
+        assert len(many.results) == 6 * (1 + len(drawn_crops))
+        assert sum(result.problem is not None for result in many.results) == 6
 
 
-def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
+async def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
     service_url, gallery, drawn_crops, tmp_path, monkeypatch
 ):
     image = tmp_path / "a.png"
@@ -129,19 +126,16 @@ def test_the_asynchronous_client_reads_no_file_on_the_event_loop(
             readers.add(threading.current_thread())
             return super().readall()
 
-    async def talk():
-        async with AsyncClient(service_url, gallery=gallery) as client:
-            await client.enroll([image])
-            await client.query(image)
-            job = await client.import_archive(archive)
-            told = [state async for state in client.watch_job(job.job_id)]
-            assert told[-1] == await client.wait_for_job(job.job_id)
-            assert told[-1].progress.duplicates == 1
-            assert await client.job_problems(job.job_id) == []
-            assert told[-1] in await client.jobs(gallery)
-
     monkeypatch.setattr(Path, "open", lambda path, *_, **__: Watched(str(path)))
-    asyncio.run(talk())
+    async with AsyncClient(service_url, gallery=gallery) as client:
+        await client.enroll([image])
+        await client.query(image)
+        job = await client.import_archive(archive)
+        told = [state async for state in client.watch_job(job.job_id)]
+        assert told[-1] == await client.wait_for_job(job.job_id)
+        assert told[-1].progress.duplicates == 1
+        assert await client.job_problems(job.job_id) == []
+        assert told[-1] in await client.jobs(gallery)
     assert readers
     assert threading.main_thread() not in readers
 

@@ -5,7 +5,6 @@ The server answers from a script, since a real service cannot be made to refuse 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import threading
@@ -214,18 +213,15 @@ def test_an_enrollment_of_which_an_image_is_too_large_is_a_repeat_the_second_tim
         assert client.enroll([b"a", b"b"], idempotency_key="night-1").replayed == replayed
 
 
-def test_the_asynchronous_client_retries_and_refuses_alike(server):
-    async def talk():
-        async with AsyncClient(server.url, retries=QUICK) as client:
-            server.script = [FULL, PAIR]
-            assert (await client.pairs(b"a", b"b")).probability == 0.7
-            server.script = [(401, {}, {"detail": "send a key"})]
-            with pytest.raises(RequestRefused, match="send a key"):
-                await client.model()
-            server.script = [(503, {}, {"detail": "starting"})]
-            assert not await client.ready()
-
-    asyncio.run(talk())
+async def test_the_asynchronous_client_retries_and_refuses_alike(server):
+    async with AsyncClient(server.url, retries=QUICK) as client:
+        server.script = [FULL, PAIR]
+        assert (await client.pairs(b"a", b"b")).probability == 0.7
+        server.script = [(401, {}, {"detail": "send a key"})]
+        with pytest.raises(RequestRefused, match="send a key"):
+            await client.model()
+        server.script = [(503, {}, {"detail": "starting"})]
+        assert not await client.ready()
 
 
 def test_a_request_that_can_be_repeated_is_sent_again_where_its_answer_was_lost(server, client):

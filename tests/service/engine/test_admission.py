@@ -54,79 +54,69 @@ async def _turn_of_the_loop():
         await asyncio.sleep(0)
 
 
-def test_callers_that_wait_are_admitted_in_turn_and_each_ones_requests_in_order(admission):
-    async def ask():
-        requests = Requests(admission)
-        first = [requests.begin("eve", "eve 0", 10), requests.begin("ann", "ann 0", 10)]
-        await _turn_of_the_loop()
-        others = [requests.begin("eve", f"eve {number}", 10) for number in (1, 2)]
-        others.append(requests.begin("bob", "bob", 10))
-        await _turn_of_the_loop()
-        assert requests.working == ["eve 0", "ann 0"]
-        for task, end in [*first, *others]:
-            end.set()
-            await task
-        return requests.working
-
-    assert asyncio.run(ask()) == ["eve 0", "ann 0", "eve 1", "bob", "eve 2"]
-
-
-def test_a_request_that_waits_too_long_is_refused_and_leaves_its_place(admission, monkeypatch):
-    monkeypatch.setattr(admission_module, "MAX_WAIT_SECONDS", 0.05)
-
-    async def ask():
-        requests = Requests(admission)
-        task, end = requests.begin("eve", "eve 0", 10)
-        await _turn_of_the_loop()
-        late, _ = requests.begin("eve", "eve 1", 10)
-        with pytest.raises(QueueFull, match="GMN_MAX_COST"):
-            await late
+async def test_callers_that_wait_are_admitted_in_turn_and_each_ones_requests_in_order(admission):
+    requests = Requests(admission)
+    first = [requests.begin("eve", "eve 0", 10), requests.begin("ann", "ann 0", 10)]
+    await _turn_of_the_loop()
+    others = [requests.begin("eve", f"eve {number}", 10) for number in (1, 2)]
+    others.append(requests.begin("bob", "bob", 10))
+    await _turn_of_the_loop()
+    assert requests.working == ["eve 0", "ann 0"]
+    for task, end in [*first, *others]:
         end.set()
         await task
-        again, end = requests.begin("eve", "eve 2", 10)
-        end.set()
-        await again
-        assert requests.working == ["eve 0", "eve 2"]
+    assert requests.working == ["eve 0", "ann 0", "eve 1", "bob", "eve 2"]
 
-    asyncio.run(ask())
+
+async def test_a_request_that_waits_too_long_is_refused_and_leaves_its_place(
+    admission, monkeypatch
+):
+    monkeypatch.setattr(admission_module, "MAX_WAIT_SECONDS", 0.05)
+
+    requests = Requests(admission)
+    task, end = requests.begin("eve", "eve 0", 10)
+    await _turn_of_the_loop()
+    late, _ = requests.begin("eve", "eve 1", 10)
+    with pytest.raises(QueueFull, match="GMN_MAX_COST"):
+        await late
+    end.set()
+    await task
+    again, end = requests.begin("eve", "eve 2", 10)
+    end.set()
+    await again
+    assert requests.working == ["eve 0", "eve 2"]
 
 
 @pytest.mark.parametrize("just_admitted", [True, False])
-def test_a_client_that_leaves_while_it_waits_holds_nothing(admission, just_admitted):
-    async def ask():
-        requests = Requests(admission)
-        first, end = requests.begin("eve", "eve 0", 10)
-        await _turn_of_the_loop()
-        left, _ = requests.begin("eve", "eve 1", 10)
-        await _turn_of_the_loop()
-        end.set()
-        if just_admitted:
-            await first
-        left.cancel()
-        await asyncio.gather(first, left, return_exceptions=True)
-        task, end = requests.begin("eve", "eve 2", 10)
-        end.set()
-        await task
-        return requests.working
-
-    assert asyncio.run(asyncio.wait_for(ask(), 10))[-1] == "eve 2"
+async def test_a_client_that_leaves_while_it_waits_holds_nothing(admission, just_admitted):
+    requests = Requests(admission)
+    first, end = requests.begin("eve", "eve 0", 10)
+    await _turn_of_the_loop()
+    left, _ = requests.begin("eve", "eve 1", 10)
+    await _turn_of_the_loop()
+    end.set()
+    if just_admitted:
+        await first
+    left.cancel()
+    await asyncio.gather(first, left, return_exceptions=True)
+    task, end = requests.begin("eve", "eve 2", 10)
+    end.set()
+    await task
+    assert requests.working[-1] == "eve 2"
 
 
-def test_one_caller_takes_half_of_the_places_to_wait_in(admission):
-    async def ask():
-        requests = Requests(admission)
-        begun = [requests.begin("eve", "", 10)[0] for _ in range(1 + MAX_WAITING)]
-        await _turn_of_the_loop()
-        refused = [task for task in begun if task.done()]
-        for task in refused:
-            with pytest.raises(QueueFull):
-                task.result()
-        for task in begun:
-            task.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
-        return len(refused)
-
-    assert asyncio.run(ask()) == MAX_WAITING // 2
+async def test_one_caller_takes_half_of_the_places_to_wait_in(admission):
+    requests = Requests(admission)
+    begun = [requests.begin("eve", "", 10)[0] for _ in range(1 + MAX_WAITING)]
+    await _turn_of_the_loop()
+    refused = [task for task in begun if task.done()]
+    for task in refused:
+        with pytest.raises(QueueFull):
+            task.result()
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
+    assert len(refused) == MAX_WAITING // 2
 
 
 @pytest.fixture
@@ -165,23 +155,20 @@ def ask(admission):
     return send
 
 
-def test_where_no_place_is_left_a_request_is_refused_before_its_body_is_read(admission, ask):
-    async def crowded():
-        requests = Requests(admission)
-        waiting = 1 + MAX_WAITING // 2
-        begun = [requests.begin(LOCAL_ADMIN.key_id, "", 10)[0] for _ in range(waiting)]
-        await _turn_of_the_loop()
-        refused = await ask("/v1/pairs")
-        assert problem(refused) == (429, "queue_full")
-        assert int(refused.headers["retry-after"]) >= 1
-        assert "connection" not in refused.headers, "the next request comes the same way"
-        assert (await ask("/v1/galleries")).json() == "7"
-        for task in begun:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*begun)
-        await _turn_of_the_loop()
-        # Nothing is held for a request that was refused.
-        assert [(await ask("/v1/pairs")).status_code for _ in range(3)] == [200, 200, 200]
-
-    asyncio.run(asyncio.wait_for(crowded(), 10))
+async def test_where_no_place_is_left_a_request_is_refused_before_its_body_is_read(admission, ask):
+    requests = Requests(admission)
+    waiting = 1 + MAX_WAITING // 2
+    begun = [requests.begin(LOCAL_ADMIN.key_id, "", 10)[0] for _ in range(waiting)]
+    await _turn_of_the_loop()
+    refused = await ask("/v1/pairs")
+    assert problem(refused) == (429, "queue_full")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "connection" not in refused.headers, "the next request comes the same way"
+    assert (await ask("/v1/galleries")).json() == "7"
+    for task in begun:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*begun)
+    await _turn_of_the_loop()
+    # Nothing is held for a request that was refused.
+    assert [(await ask("/v1/pairs")).status_code for _ in range(3)] == [200, 200, 200]

@@ -58,7 +58,7 @@ def _pipeline(preprocessing, batcher, threads):
     return Pipeline(preprocessing, batcher, threads, threads, Settings())
 
 
-def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn_crops):
+async def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn_crops):
     class Batcher:
         def submit(self, crop):
             crop.future.set_running_or_notify_cancel()
@@ -75,13 +75,13 @@ def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn
     preprocessing = SimpleNamespace(resize=resize)
     pipeline = _pipeline(preprocessing, Batcher(), MonitoredThreadPool(1, "decode"))
     with pytest.raises(DeviceFull):
-        asyncio.run(pipeline.embed([drawn_crops[0].png] * 20))
+        await pipeline.embed([drawn_crops[0].png] * 20)
     gate.set()
     pipeline.threads.shutdown()
     assert len(decoded) <= 3, "images that no request waits for are decoded"
 
 
-def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
+async def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
     def embed(crops):
         gate.wait(5)
         raise DeviceLost("it is gone")
@@ -91,11 +91,9 @@ def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
     gate = threading.Event()
     pipeline = _pipeline(whole, MicroBatcher(None, embed, 1, Metrics()), threads)
 
-    async def ask():
-        asked = [asyncio.create_task(pipeline.embed([drawn_crops[0].png])) for _ in range(3)]
-        await asyncio.sleep(0.05)
-        gate.set()
-        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
-
-    assert [type(error) for error in asyncio.run(ask())] == [DeviceLost] * 3
+    asked = [asyncio.create_task(pipeline.embed([drawn_crops[0].png])) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    gate.set()
+    told = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(error) for error in told] == [DeviceLost] * 3
     threads.shutdown()

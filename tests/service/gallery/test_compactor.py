@@ -81,19 +81,16 @@ def _index():
     return index
 
 
-def test_segments_with_many_deleted_crops_are_made_anew(service):
-    async def remove_twice():
-        for removed, left in (((), 50), (range(1, 31), 20), (range(31, 46), 5)):
-            for index in service.indexes:
-                await service.device.run(index.remove, removed)
-            await _compact_until(
-                service, lambda left=left: all(_copied(index) == left for index in service.indexes)
-            )
-
-    asyncio.run(remove_twice())
+async def test_segments_with_many_deleted_crops_are_made_anew(service):
+    for removed, left in (((), 50), (range(1, 31), 20), (range(31, 46), 5)):
+        for index in service.indexes:
+            await service.device.run(index.remove, removed)
+        await _compact_until(
+            service, lambda left=left: all(_copied(index) == left for index in service.indexes)
+        )
 
 
-def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(service, monkeypatch):
+async def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(service, monkeypatch):
     index = service.indexes[0]
     begun = threading.Event()
     release = threading.Event()
@@ -105,7 +102,7 @@ def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(service, mo
 
     # A gallery that takes seconds to copy would make this test as slow.
     _copy_by(monkeypatch, slow)
-    asyncio.run(_compact_until(service, begun.is_set))
+    await _compact_until(service, begun.is_set)
     index.remove(range(1, 31))
     assert len(_search(service, index)) == 20
     release.set()
@@ -114,7 +111,7 @@ def test_work_goes_on_and_the_service_closes_while_a_segment_is_made(service, mo
     assert _copied(index) == 0
 
 
-def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_up_no_other(
+async def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_up_no_other(
     service, monkeypatch, caplog
 ):
     first, second = service.indexes
@@ -127,18 +124,18 @@ def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_holds_u
         COPY(segment, device, columns, *args)
 
     _copy_by(monkeypatch, copy)
-    asyncio.run(_compact_until(service, lambda: _copied(second) == 50))
+    await _compact_until(service, lambda: _copied(second) == 50)
     assert "gallery 0: its index stays as it is" in caplog.text
     assert _search(service, first, 10) == before
     room.append(True)
-    asyncio.run(_compact_until(service, lambda: _copied(first) == 50))
+    await _compact_until(service, lambda: _copied(first) == 50)
     assert _search(service, first, 10) == before
 
 
-def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(service, monkeypatch):
+async def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(service, monkeypatch):
     service.model.networks.device = "cpu"
     looked = []
     look = FilledIndex.next_segment
     monkeypatch.setattr(FilledIndex, "next_segment", lambda *args: looked.append(1) or look(*args))
-    asyncio.run(_compact_until(service, lambda: len(looked) > 4))
+    await _compact_until(service, lambda: len(looked) > 4)
     assert [_copied(index) for index in service.indexes] == [0, 0]

@@ -1,6 +1,5 @@
 """An index on the vectors of the record: its start, and the handling of damage."""
 
-import asyncio
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -88,7 +87,7 @@ def test_a_start_is_refused_where_a_crop_is_gone_without_a_trace(serve, filled):
         serve()
 
 
-def test_damage_that_is_found_beside_the_requests_ends_the_process(filled, tmp_path):
+async def test_damage_that_is_found_beside_the_requests_ends_the_process(filled, tmp_path):
     _damage(tmp_path, 3)
     gave_up = Mock()
     pools = BlockingPools()
@@ -98,7 +97,7 @@ def test_damage_that_is_found_beside_the_requests_ends_the_process(filled, tmp_p
         record=filled.record,
         watchdog=SimpleNamespace(give_up=gave_up),
     )
-    asyncio.run(check_record(runtime))
+    await check_record(runtime)
     pools.shutdown()
     part, why = gave_up.call_args.args
     assert part == "record"

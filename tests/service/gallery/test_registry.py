@@ -33,37 +33,31 @@ async def _enroll_while_the_device_is_busy(process, embedder):
     return enrolling, free
 
 
-def test_reads_of_one_caller_do_not_delay_those_of_another(process):
+async def test_reads_of_one_caller_do_not_delay_those_of_another(process):
     order = []
 
     def read():
         order.append(CALLER.get())
         time.sleep(0.01)
 
-    async def ask():
-        asked = []
-        for caller, count in (("eve", 40), ("bob", 1)):
-            CALLER.set(caller)
-            asked += [asyncio.create_task(process.galleries.read(read)) for _ in range(count)]
-        await asyncio.gather(*asked)
-
-    asyncio.run(ask())
+    asked = []
+    for caller, count in (("eve", 40), ("bob", 1)):
+        CALLER.set(caller)
+        asked += [asyncio.create_task(process.galleries.read(read)) for _ in range(count)]
+    await asyncio.gather(*asked)
     assert order.index("bob") < 10
 
 
-def test_who_has_caught_up_sees_what_was_committed_before_and_not_shown_yet(process):
-    async def race():
-        enrolling, free = await _enroll_while_the_device_is_busy(process, OTHER_EMBEDDER)
-        catching_up = asyncio.ensure_future(process.galleries.catch_up())
-        await asyncio.sleep(0.1)
-        assert process.gallery.embedder == EMBEDDER
-        free.set()
-        await catching_up
-        shown = process.gallery.embedder
-        await enrolling
-        return shown
-
-    assert asyncio.run(race()) == OTHER_EMBEDDER
+async def test_who_has_caught_up_sees_what_was_committed_before_and_not_shown_yet(process):
+    enrolling, free = await _enroll_while_the_device_is_busy(process, OTHER_EMBEDDER)
+    catching_up = asyncio.ensure_future(process.galleries.catch_up())
+    await asyncio.sleep(0.1)
+    assert process.gallery.embedder == EMBEDDER
+    free.set()
+    await catching_up
+    shown = process.gallery.embedder
+    await enrolling
+    assert shown == OTHER_EMBEDDER
 
 
 def test_a_cancelled_enrolment_that_is_committed_is_shown(process):
@@ -113,7 +107,7 @@ def test_a_gallery_that_cannot_be_read_again_is_tried_until_it_can(process, monk
     assert process.found() == {}
 
 
-def test_a_new_gallery_that_cannot_be_read_is_tried_until_it_can(process, reads):
-    asyncio.run(process.galleries.create("lobby", GallerySettings()))
+async def test_a_new_gallery_that_cannot_be_read_is_tried_until_it_can(process, reads):
+    await process.galleries.create("lobby", GallerySettings())
     assert len(reads) == 3
     assert "lobby" in [listed.name for listed in process.galleries.all()]

@@ -97,40 +97,37 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
     assert status == 422
 
 
-def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
+async def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
     """Let the client leave during a critical section, and then stop the service."""
     runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
     sections = CriticalSections()
 
-    async def leave_and_stop():
-        left = asyncio.Event()
-        begun = asyncio.Event()
-        may_end = asyncio.Event()
+    left = asyncio.Event()
+    begun = asyncio.Event()
+    may_end = asyncio.Event()
 
-        async def section():
-            begun.set()
-            await may_end.wait()
-            raise StorageFailed("the disk is full")
+    async def section():
+        begun.set()
+        await may_end.wait()
+        raise StorageFailed("the disk is full")
 
-        async def answer(sent):
-            await sent.form()
-            await sections.run(section)
+    async def answer(sent):
+        await sent.form()
+        await sections.run(section)
 
-        asked = asyncio.create_task(_answered(runtime, answer, left))
-        await begun.wait()
-        left.set()
-        await asyncio.sleep(0.05)
-        asked.cancel()
-        await asyncio.sleep(0.05)
-        held = [runtime.held_bytes.total()]
-        may_end.set()
-        await asyncio.wait([asked])
-        return [*held, runtime.held_bytes.total()]
-
-    assert asyncio.run(leave_and_stop()) == [9, 0]
+    asked = asyncio.create_task(_answered(runtime, answer, left))
+    await begun.wait()
+    left.set()
+    await asyncio.sleep(0.05)
+    asked.cancel()
+    await asyncio.sleep(0.05)
+    held = [runtime.held_bytes.total()]
+    may_end.set()
+    await asyncio.wait([asked])
+    assert [*held, runtime.held_bytes.total()] == [9, 0]
 
 
-def test_an_error_after_the_client_has_left_is_the_requests_own(tmp_path):
+async def test_an_error_after_the_client_has_left_is_the_requests_own(tmp_path):
     left = asyncio.Event()
 
     async def answer(sent):
@@ -143,7 +140,7 @@ def test_an_error_after_the_client_has_left_is_the_requests_own(tmp_path):
 
     runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
     with pytest.raises(StorageFailed):
-        asyncio.run(_answered(runtime, answer, left))
+        await _answered(runtime, answer, left)
 
 
 async def _answered(runtime, answer, left):

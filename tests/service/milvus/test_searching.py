@@ -94,7 +94,7 @@ def test_of_an_empty_gallery_the_server_is_not_asked(one, gallery, tmp_path):
         one.index(gallery).search(QUERIES, 10)
 
 
-def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
+async def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
     index = one.index(gallery)
     held = SimpleNamespace(name="here", embedder=index.embedder, index=index, outside_index=index)
     model = SimpleNamespace(embedder=index.embedder)
@@ -102,10 +102,10 @@ def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
     search = Search(held, current, QueryOptions(), QUERIES)
     one.record.galleries.delete(gallery.gallery_id)
     with pytest.raises(UnknownGallery, match="'here'"):
-        asyncio.run(run_search(SimpleNamespace(outside=one.indexes), search))
+        await run_search(SimpleNamespace(outside=one.indexes), search)
 
 
-def test_a_call_that_was_given_up_and_fails_later_leaves_no_error_in_the_log(
+async def test_a_call_that_was_given_up_and_fails_later_leaves_no_error_in_the_log(
     one, gallery, monkeypatch, caplog
 ):
     monkeypatch.setattr(milvus_index, "SEARCH_SECONDS", 0.1)
@@ -115,13 +115,10 @@ def test_a_call_that_was_given_up_and_fails_later_leaves_no_error_in_the_log(
         goes_on.wait(20)
         raise IndexUnavailable("it does not answer")
 
-    async def give_up():
-        one.server.search = fail_late
-        with pytest.raises(IndexUnavailable, match="takes too long"):
-            await one.indexes.run(one.index(gallery).search, QUERIES, 3)
-        goes_on.set()
-        await asyncio.sleep(0.2)
-        gc.collect()
-
-    asyncio.run(give_up())
+    one.server.search = fail_late
+    with pytest.raises(IndexUnavailable, match="takes too long"):
+        await one.indexes.run(one.index(gallery).search, QUERIES, 3)
+    goes_on.set()
+    await asyncio.sleep(0.2)
+    gc.collect()
     assert "never retrieved" not in caplog.text
