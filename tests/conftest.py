@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import io
 import shutil
 from typing import NamedTuple
 
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+from tests.outside import encoded
 
 # On a machine that other tests keep busy a single example may take any time.
 settings.register_profile("project", deadline=None)
@@ -151,9 +152,7 @@ def draw_crop(person, camera, shot):
     pixels[top + 14 : top + 50, left : left + 28] = colours[0]
     pixels[top + 50 : top + 84, left + 4 : left + 24] = colours[1]
     pixels = pixels * (1.0 - 0.06 * camera) + noise.normal(0.0, 3.0, pixels.shape)
-    file = io.BytesIO()
-    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
 
 
 def _measure_statistics(network, batch):

@@ -2,7 +2,15 @@
 
 import io
 import json
+import re
 import zipfile
+
+
+def encoded(image, image_format="PNG", **options):
+    """Return the file that a picture is written as."""
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
 
 
 def zip_of(entries):
@@ -53,6 +61,13 @@ def crop_ids(answer):
     """Return the ids of the crops that were enrolled, found or listed."""
     assert answer.is_success, answer.text
     return [result["crop_id"] for result in answer.json()["results"]]
+
+
+def figure(served, name):
+    """Return what a service's metrics say of a name, with its labels."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", served.http.get("/metrics").text, re.MULTILINE)
+    assert found, name
+    return float(found[1])
 
 
 def audit_lines(folder, *events):

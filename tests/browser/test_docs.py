@@ -1,12 +1,11 @@
 """`/docs` in a browser: every call that takes files, from "Try it out" to its answer."""
 
-import io
 import re
 
 import pytest
 from PIL import Image
 
-from tests.outside import zip_of_crops
+from tests.outside import encoded, zip_of_crops
 
 pytestmark = pytest.mark.slow
 
@@ -55,9 +54,7 @@ def execute(call):
 
 
 def new_picture():
-    file = io.BytesIO()
-    Image.effect_noise((48, 96), 40).convert("RGB").save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.effect_noise((48, 96), 40).convert("RGB"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser.conftest import confirm, drop, fill_in, follow, png, press, violations
+from tests.outside import encoded
 from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
@@ -332,14 +333,12 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(page, http, gallery
 def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
     page, http, gallery, drawn_crops
 ):
-    scene = io.BytesIO()
     wide = Image.new("RGB", (640, 360), "grey")
     for at, crop in enumerate(drawn_crops[:2]):
         with Image.open(io.BytesIO(crop.png)) as person:
             wide.paste(person.resize((128, 256)), (100 + 300 * at, 50))
-    wide.save(scene, "PNG")
     follow(page, "Enroll")
-    page.set_input_files("#enrollment .drop input", png(scene.getvalue()))
+    page.set_input_files("#enrollment .drop input", png(encoded(wide)))
     page.get_by_role("button", name="Draw boxes on person.png").press("Enter")
     page.get_by_role("dialog", name="Draw boxes").wait_for()
     for key in ("ArrowLeft", "ArrowRight"):
@@ -379,15 +378,14 @@ def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(page, http, gal
 def test_a_picture_is_enrolled_with_its_file_and_the_time_that_the_file_gives(
     page, http, gallery, drawn_crops
 ):
-    photograph = io.BytesIO()
     with Image.open(io.BytesIO(drawn_crops[0].png)) as image:
         exif = image.getexif()
         exif.get_ifd(0x8769).update({0x9003: "2026:03:01 09:30:00", 0x9011: "+01:00"})
-        image.convert("RGB").save(photograph, "JPEG", exif=exif)
+        photograph = encoded(image.convert("RGB"), "JPEG", exif=exif)
     files = [
         png(drawn_crops[1].png + b"0") | {"name": "gate 2026-03-02 10.30.00.png"},
         png(drawn_crops[2].png + b"0") | {"name": "no time.png"},
-        {"name": "camera.jpg", "mimeType": "image/jpeg", "buffer": photograph.getvalue()},
+        {"name": "camera.jpg", "mimeType": "image/jpeg", "buffer": photograph},
     ]
     follow(page, "Enroll")
     page.set_input_files("#enrollment .drop input", files)

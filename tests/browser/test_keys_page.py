@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import confirm, violations
+from tests.outside import bearer
 from tests.service.conftest import serving
 from tests.waiting import eventually
 
@@ -21,7 +22,7 @@ def url(browser, tiny_artefact, tmp_path):
 
 
 def status(url, key):
-    return httpx.get(f"{url}/v1/model", headers={"Authorization": f"Bearer {key}"}).status_code
+    return httpx.get(f"{url}/v1/model", headers=bearer(key)).status_code
 
 
 def shown_key(page):
@@ -71,8 +72,7 @@ def test_keys_are_made_shown_once_listed_and_revoked(tab, url):
     expect(listed.nth(1)).to_contain_text("query · default · 60 requests a minute · expires")
     assert violations(tab) == []
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
-    admin = {"Authorization": f"Bearer {root}"}
-    kept = httpx.get(f"{url}/v1/keys", headers=admin).json()["results"][1]
+    kept = httpx.get(f"{url}/v1/keys", headers=bearer(root)).json()["results"][1]
     assert (kept["scopes"], kept["gallery"], kept["rate"]) == (["query"], "default", 60)
     assert status(url, desk) == 200
 

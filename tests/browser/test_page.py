@@ -1,6 +1,5 @@
 """The page people look at, in a browser: search, enroll, rename, forget."""
 
-import io
 import re
 
 import httpx
@@ -9,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PNG, ask, confirm, drop, follow, png, press, search_for
-from tests.outside import zip_of
+from tests.outside import encoded, zip_of
 from tests.service.conftest import files, serving
 
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
@@ -261,9 +260,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, drawn_crops):
 
 @pytest.mark.slow
 def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
-    scene = io.BytesIO()
-    Image.new("RGB", (640, 360), "grey").save(scene, "PNG")
-    images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image"}, png(scene.getvalue())]
+    scene = encoded(Image.new("RGB", (640, 360), "grey"))
+    images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image"}, png(scene)]
     page.set_input_files("#query .drop input", images)
     page.wait_for_selector(".banner")
     notes = page.locator(".banner .note").all_inner_texts()

@@ -18,6 +18,7 @@ from tests.browser.conftest import (
     search_for,
     violations,
 )
+from tests.outside import encoded
 from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
@@ -238,10 +239,8 @@ def test_a_picture_is_kept_only_where_that_is_asked_for(page, drawn_crops):
 def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery, drawn_crops):
     person = drawn_crops[0].identity
     listed = f"/v1/galleries/{gallery}/crops?identity=Ann"
-    other = io.BytesIO()
     with Image.open(io.BytesIO(drawn_crops[0].png)) as image:
-        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other, "PNG")
-    search_for(page, other.getvalue())
+        search_for(page, encoded(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
     press(page, "Enroll the query’s picture…")
     assert page.locator("dialog.question input").input_value() in ("", person)
     page.locator("dialog.question input").fill("Ann")
@@ -333,11 +332,9 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
         with Image.open(io.BytesIO(crop.png)) as person:
             frame.paste(person, (left, 50))
             sizes.append(person.size)
-    sent = io.BytesIO()
-    frame.save(sent, "PNG")
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    page.set_input_files("#query .drop input", png(sent.getvalue()))
+    page.set_input_files("#query .drop input", png(encoded(frame)))
     page.get_by_role("dialog", name="Draw boxes").wait_for()
     assert violations(page) == []
     # A box by keyboard, and its removal; nothing is sent meanwhile.

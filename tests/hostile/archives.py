@@ -6,7 +6,8 @@ import struct
 import zipfile
 import zlib
 
-from tests.hostile.pictures import drawn, encoded
+from tests.hostile.pictures import drawn
+from tests.outside import encoded
 
 GOOD = {f"good-{number}.png": encoded(drawn(number), "PNG") for number in range(3)}
 BESIDE = {
@@ -34,15 +35,12 @@ def _pairs(entries):
 
 
 def links():
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for number, kind in enumerate((stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)):
-            entry = zipfile.ZipInfo(f"special-{number}.jpg")
-            entry.external_attr = (kind | 0o777) << 16
-            archive.writestr(entry, "/etc/passwd")
-        for name, content in GOOD.items():
-            archive.writestr(name, content)
-    return file.getvalue()
+    special = []
+    for number, kind in enumerate((stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)):
+        entry = zipfile.ZipInfo(f"special-{number}.jpg")
+        entry.external_attr = (kind | 0o777) << 16
+        special.append((entry, "/etc/passwd"))
+    return zip_of([*special, *GOOD.items()])
 
 
 def encrypted():

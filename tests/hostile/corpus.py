@@ -5,8 +5,9 @@ from PIL import Image
 
 from tests.hostile.foreign import foreign_files, pixel_bombs, polyglots
 from tests.hostile.jpegs import hostile_jpegs
-from tests.hostile.pictures import HostileFile, drawn, encoded, in_every_format
+from tests.hostile.pictures import HostileFile, drawn, in_every_format
 from tests.hostile.pngs import hostile_pngs
+from tests.outside import encoded
 
 FLIPS_PER_FORMAT = 80
 STORED_AS = {  # how a camera that turned so stores the same scene

@@ -10,8 +10,9 @@ from PIL import Image
 from model.crops.decode import CropProblem, decode_crop
 from tests.hostile.jpegs import segment, with_scans, with_segments
 from tests.hostile.measuring import print_cost
-from tests.hostile.pictures import drawn, encoded
+from tests.hostile.pictures import drawn
 from tests.hostile.pngs import chunk
+from tests.outside import encoded
 
 SIDE = 4_000
 

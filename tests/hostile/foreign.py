@@ -5,7 +5,8 @@ import struct
 import zipfile
 
 from tests.hostile import jpegs, pngs
-from tests.hostile.pictures import HostileFile, drawn, encoded
+from tests.hostile.pictures import HostileFile, drawn
+from tests.outside import encoded
 
 HEIF = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 FITS = b"SIMPLE  =                    T".ljust(80) + b"NAXIS   =                    2".ljust(80)

@@ -2,7 +2,8 @@
 
 import struct
 
-from tests.hostile.pictures import HostileFile, drawn, encoded
+from tests.hostile.pictures import HostileFile, drawn
+from tests.outside import encoded
 
 START = b"\xff\xd8"
 END = b"\xff\xd9"

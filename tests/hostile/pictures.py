@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from tests.outside import encoded
 
 HEIGHT = 96
 WIDTH = 48
@@ -30,12 +31,6 @@ def drawn(person=0):
     pixels[54:92, 12:34] = colours[1]
     pixels += random.normal(0.0, 3.0, pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
-def encoded(image, image_format, **options):
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
-    return file.getvalue()
 
 
 def in_every_format():

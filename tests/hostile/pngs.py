@@ -5,7 +5,8 @@ import zlib
 
 import numpy as np
 
-from tests.hostile.pictures import HostileFile, drawn, encoded
+from tests.hostile.pictures import HostileFile, drawn
+from tests.outside import encoded
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))

@@ -5,7 +5,8 @@ import resource
 import pytest
 
 from model.crops.manifest import ManifestProblem, read_manifest
-from tests.hostile.pictures import drawn, encoded
+from tests.hostile.pictures import drawn
+from tests.outside import encoded
 
 HEAD = b"path,identity,camera\n"
 ONE = HEAD + b"a.png,1,c1\n"

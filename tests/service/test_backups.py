@@ -10,7 +10,7 @@ import pytest
 import gmn
 from service.record.restoring import kept_backups
 from tests.forked import GMN, run_forked, run_gmn
-from tests.service.test_metrics import figure
+from tests.outside import figure
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gmn_client import Client
-from tests.outside import bearer, problem
+from tests.outside import bearer, encoded, problem
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
 
@@ -21,9 +21,7 @@ PICTURES = 8
 def noise(seed):
     """Return a picture of 1.5 MB, which sockets alone do not hold."""
     pixels = np.random.default_rng(seed).integers(0, 256, (1000, 500, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
-    return file.getvalue()
+    return encoded(Image.fromarray(pixels), compress_level=0)
 
 
 @pytest.fixture(scope="module")

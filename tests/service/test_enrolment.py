@@ -1,33 +1,19 @@
 """Enrolment as a client sees it."""
 
 import io
-import struct
-import zlib
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from tests.outside import pages, problem, refused_fields
+from tests.hostile.pngs import announcing
+from tests.outside import encoded, pages, problem, refused_fields
 
 
 def _encoded(kind, size=(32, 64)):
     pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
-
-
-def _announcing(width, height):
-    """Return a PNG whose header announces a size that nobody should allocate."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0"))
-
-
-def _chunk(kind, data):
-    checksum = struct.pack(">I", zlib.crc32(kind + data))
-    return struct.pack(">I", len(data)) + kind + data + checksum
+    return encoded(Image.fromarray(pixels), kind)
 
 
 BAD_IMAGES = {
@@ -36,7 +22,7 @@ BAD_IMAGES = {
     "half a JPEG": (_encoded("JPEG")[:900], "truncated"),
     "a GIF": (_encoded("GIF"), "not_an_image"),
     "one pixel": (_encoded("PNG", (1, 1)), "too_small"),
-    "a bomb": (_announcing(50_000, 50_000), "too_many_pixels"),
+    "a bomb": (announcing(50_000, 50_000), "too_many_pixels"),
     "over the limit": (_encoded("BMP", (300, 300)), "file_too_large"),
 }
 
@@ -193,10 +179,7 @@ def test_identities_are_listed_with_their_counts(served, filled):
 def test_an_identity_is_shown_by_its_sharpest_crop(served, gallery, images):
     sharp = Image.open(io.BytesIO(images[0])).convert("RGB")
     blurred = sharp.filter(ImageFilter.GaussianBlur(3))
-    shown = []
-    for picture in (blurred, sharp, blurred.rotate(180)):
-        picture.save(file := io.BytesIO(), "PNG")
-        shown.append(file.getvalue())
+    shown = [encoded(picture) for picture in (blurred, sharp, blurred.rotate(180))]
     first, sharpest, last = served.enrolled(gallery, *shown, identity="Ann")
     url = f"/v1/galleries/{gallery}/identities"
     (listed,) = served.results(url, params={"sort": "last_seen"})

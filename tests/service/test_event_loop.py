@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import inspect
-import io
 import threading
 from types import SimpleNamespace
 
@@ -20,6 +19,7 @@ from service.http.problems import write_list
 from service.record.values import Picture
 from service.runtime import Runtime
 from service.settings import Settings
+from tests.outside import encoded
 
 
 async def test_the_loop_does_other_work_while_a_long_list_is_written():
@@ -80,11 +80,10 @@ async def test_a_large_picture_is_made_small_on_no_thread_of_crops(
     monkeypatch.setattr(
         thumbnails, "thumbnail", lambda *_: used.append(threading.current_thread().name) or b""
     )
-    file = io.BytesIO()
-    PIL.Image.new("RGB", (side, side)).save(file, "PNG")
+    picture = encoded(PIL.Image.new("RGB", (side, side)))
 
     async def read():
-        return Picture(file.getvalue(), "image/png")
+        return Picture(picture, "image/png")
 
     settings = Settings(
         artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"

@@ -1,6 +1,5 @@
 """A request of one key neither keeps the searches of another waiting nor fills the memory."""
 
-import io
 import json
 import threading
 import time
@@ -18,7 +17,7 @@ from service.ops.threads import CALLER, MonitoredThreadPool
 from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
 from service.settings import Settings
-from tests.outside import problem
+from tests.outside import encoded, problem
 from tests.service.conftest import files
 
 # A box that is the whole of the large picture.
@@ -35,10 +34,8 @@ def service(start):
 @pytest.fixture(scope="module")
 def large_picture():
     """Return a transparent PNG of 70 kB and 16 megapixels, which decodes into the most memory."""
-    file = io.BytesIO()
     pixels = np.full((4000, 4000, 4), 120, np.uint8)
-    Image.fromarray(pixels, "RGBA").save(file, "PNG", compress_level=9)
-    return file.getvalue()
+    return encoded(Image.fromarray(pixels, "RGBA"), compress_level=9)
 
 
 def _post(service, path, images, headers=None, **fields):
@@ -80,8 +77,7 @@ def test_files_that_are_no_images_cost_nothing_to_decode(service, images):
 
 
 def test_what_one_request_may_be_is_taken(service, large_picture):
-    Image.new("RGB", (400, 1250), (90, 60, 30)).save(half_a_megapixel := io.BytesIO(), "JPEG")
-    half = [half_a_megapixel.getvalue()] * 128
+    half = [encoded(Image.new("RGB", (400, 1250), (90, 60, 30)), "JPEG")] * 128
     assert _post(service, "/v1/embeddings", half).status_code == 200
     assert _post(service, QUERIES, [large_picture], boxes=[WHOLE] * 2).status_code == 200
 

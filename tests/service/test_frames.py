@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.outside import problem
+from tests.outside import encoded, problem
 from tests.service.conftest import files
 
 
@@ -26,8 +26,7 @@ def frame(drawn_crops):
         y = 20 * place
         whole.paste(picture, (x, y))
         boxes.append({"x": x, "y": y, "width": picture.width, "height": picture.height})
-    whole.save(file := io.BytesIO(), "PNG")
-    return file.getvalue(), boxes
+    return encoded(whole), boxes
 
 
 def _sent(*boxes):

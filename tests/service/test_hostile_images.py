@@ -6,8 +6,8 @@ import secrets
 import pytest
 
 from tests.hostile.corpus import hostile_images
-from tests.hostile.pictures import drawn, encoded
-from tests.outside import problem
+from tests.hostile.pictures import drawn
+from tests.outside import encoded, problem
 from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow

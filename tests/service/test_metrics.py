@@ -7,15 +7,10 @@ from pathlib import Path
 
 import yaml
 
+from tests.outside import figure
 from tests.waiting import eventually
 
 DOCKER = Path(__file__).parents[2] / "docker"
-
-
-def figure(served, name):
-    found = re.search(rf"^{re.escape(name)} (\S+)$", served.http.get("/metrics").text, re.MULTILINE)
-    assert found, name
-    return float(found[1])
 
 
 def test_verdicts_are_counted_by_kind(served, gallery, images):

@@ -1,7 +1,6 @@
 """Two images compared, and the comparison explained."""
 
 import asyncio
-import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from service.errors import UnusableImages
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.search.pairs import explain_pair
-from tests.outside import problem
+from tests.outside import encoded, problem
 from tests.service.conftest import files
 
 SIZE = Preprocessing(height=64, width=32)
@@ -27,12 +26,6 @@ SIZE = Preprocessing(height=64, width=32)
 def _pair(served, first, second, **fields):
     sent = files(first, second)
     return served.http.post("/v1/pairs", files=sent, data=fields)
-
-
-def _png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def test_a_comparison_is_explained_only_where_that_is_asked_for(served, images):
@@ -49,13 +42,14 @@ def test_a_contribution_is_what_the_service_itself_answers_without_the_region(
 ):
     second = images[12]
     crop = SIZE.resize(decode_crop(images[0]))
-    whole = _pair(served, _png(crop), second, explain="true", scoring=scoring).json()
+    shown = encoded(Image.fromarray(crop))
+    whole = _pair(served, shown, second, explain="true", scoring=scoring).json()
     explanation = whole["explanation"]
     assert explanation["grid"] == [8, 4]
     assert explanation["score"] == pytest.approx(whole[field], abs=1e-4)
     for row, column in ((0, 1), (3, 2), (7, 3)):
         hidden = variants(crop, range(row * 4 + column + 1, row * 4 + column + 2))[0]
-        without = _pair(served, _png(hidden), second, scoring=scoring).json()
+        without = _pair(served, encoded(Image.fromarray(hidden)), second, scoring=scoring).json()
         lost = pytest.approx(whole[field] - without[field], abs=1e-4)
         assert explanation["first"][row][column] == lost
 

@@ -5,6 +5,7 @@ import io
 import pytest
 from PIL import Image, ImageFilter
 
+from tests.outside import encoded
 from tests.service.conftest import files
 
 
@@ -16,13 +17,7 @@ def refusing(start):
 @pytest.fixture(scope="module")
 def blurred(images):
     crop = Image.open(io.BytesIO(images[0]))
-    return _png(crop.filter(ImageFilter.GaussianBlur(5)))
-
-
-def _png(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+    return encoded(crop.filter(ImageFilter.GaussianBlur(5)))
 
 
 def test_a_request_that_is_sent_again_is_answered_with_the_warnings_it_had(
@@ -60,7 +55,7 @@ def test_a_poor_crop_lands_with_a_warning_that_tells_value_and_limit(
 def test_a_query_by_a_poor_image_is_answered_with_the_warnings_of_an_enrolment(
     served, gallery, images, size, fault
 ):
-    image = _png(Image.new("RGB", size, "grey"))
+    image = encoded(Image.new("RGB", size, "grey"))
     served.enrolled(gallery, images[1])
     answer = served.query(gallery, image).json()
     (landed,) = served.enroll(gallery, image).json()["results"]
@@ -94,7 +89,7 @@ def test_switched_off_or_refusing_a_service_answers_a_query_by_a_poor_crop(
 
 
 def test_where_poor_crops_are_refused_each_is_its_own_problem(refusing, images, blurred):
-    low = _png(Image.open(io.BytesIO(images[0])).resize((30, 60)))
+    low = encoded(Image.open(io.BytesIO(images[0])).resize((30, 60)))
     answer = refusing.enroll("default", images[1], blurred, low)
     assert answer.status_code == 207
     good, *refused = answer.json()["results"]

@@ -1,7 +1,6 @@
 """Queries as a client sees them."""
 
 import io
-import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.outside import crop_ids, problem, refused_fields
+from tests.outside import crop_ids, figure, problem, refused_fields
 from tests.service.conftest import files
 
 
@@ -271,10 +270,7 @@ def test_an_answer_does_not_depend_on_who_else_is_asking(served, filled, drawn_c
 
 
 def _images_beyond_the_first_of_a_batch(served):
-    figures = dict(
-        re.findall(r"^gmn_batch_images_(sum|count) (\S+)$", served.http.get("/metrics").text, re.M)
-    )
-    return float(figures["sum"]) - float(figures["count"])
+    return figure(served, "gmn_batch_images_sum") - figure(served, "gmn_batch_images_count")
 
 
 def test_embeddings_come_as_json_and_as_an_array(served, images):

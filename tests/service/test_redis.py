@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.ops.shared import SharedRedis
-from tests.outside import problem
+from tests.outside import bearer, figure, problem
 from tests.service.redis_server import redis_server
 from tests.waiting import eventually
 
@@ -35,7 +35,7 @@ def services(start, server, tmp_path_factory):
     admin = one.http.post("/v1/keys", data={"scopes": "admin"}).json()["key"]
     other = start(**settings)
     for served in (one, other):
-        served.http.headers["Authorization"] = f"Bearer {admin}"
+        served.http.headers.update(bearer(admin))
         eventually(lambda served=served: served.http.get("/v1/keys").status_code == 200)
     return [one, other]
 
@@ -43,7 +43,7 @@ def services(start, server, tmp_path_factory):
 def _limited(services):
     """Return the header of a new key with a rate, once both services know it."""
     made = services[0].http.post("/v1/keys", data={"scopes": "query", "rate": RATE}).json()
-    header = {"Authorization": f"Bearer {made['key']}"}
+    header = bearer(made["key"])
 
     def is_known():
         listed = services[1].results("/v1/keys")
@@ -59,7 +59,7 @@ def _statuses(services, header, count):
 
 
 def _is_up(*services):
-    return all("gmn_redis_up 1.0" in served.http.get("/metrics").text for served in services)
+    return all(figure(served, "gmn_redis_up") for served in services)
 
 
 def _one_is_over_the_rate(services):

@@ -7,7 +7,7 @@ import time
 import pytest
 from PIL import Image
 
-from tests.outside import bearer, problem
+from tests.outside import bearer, encoded, problem
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
 
@@ -172,9 +172,8 @@ def test_a_reindex_names_a_crop_whose_picture_is_lost(exchange, tmp_path, drawn_
 
 @pytest.mark.slow
 def test_thumbnails_are_kept_small_and_embedded_anew(exchange, drawn_crops):
-    large = io.BytesIO()
-    Image.open(io.BytesIO(drawn_crops[0].png)).resize((480, 960)).save(large, "PNG")
-    crop = drawn_crops[0]._replace(png=large.getvalue())
+    large = Image.open(io.BytesIO(drawn_crops[0].png)).resize((480, 960))
+    crop = drawn_crops[0]._replace(png=encoded(large))
     served = exchange([crop], keep_images="thumbnail")
     (stored,) = served.results(f"{URL}/crops")
     kept = Image.open(io.BytesIO(served.http.get(stored["image_url"]).content))

@@ -1,6 +1,5 @@
 """A gallery's thresholds follow its own searches, through the running service."""
 
-import io
 import itertools
 import time
 from collections import Counter
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.outside import bearer
+from tests.outside import bearer, encoded
 from tests.service.conftest import files
 from tests.waiting import eventually
 
@@ -27,10 +26,8 @@ def draw(person, shot):
     edges = np.linspace(4, 92, BANDS + 1).astype(int)
     for top, bottom in itertools.pairwise(edges):
         pixels[top:bottom, 8:40] = colours.integers(20, 236, 3)
-    file = io.BytesIO()
     noisy = np.clip(pixels + noise.normal(0, 4, pixels.shape), 0, 255)
-    Image.fromarray(noisy.astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(noisy.astype(np.uint8)))
 
 
 def fill(served, gallery, people=ENROLLED, shots=(0,), named=True, **fields):

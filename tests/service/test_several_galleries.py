@@ -2,12 +2,11 @@
 
 import json
 import math
-import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.outside import audit_lines, problem, refused_fields
+from tests.outside import audit_lines, figure, problem, refused_fields
 from tests.service.conftest import files
 from tests.waiting import eventually
 
@@ -150,14 +149,10 @@ def test_the_verdict_is_the_best_of_the_galleries(two, drawn_crops):
 
 
 def test_images_are_embedded_once_by_each_model(two_models, images):
-    def embedded():
-        metrics = two_models.http.get("/metrics").text
-        return float(re.findall(r"^gmn_images_embedded_total (\S+)", metrics, re.M)[0])
-
-    before = embedded()
+    before = figure(two_models, "gmn_images_embedded_total")
     image = images[0]
     entries = answer_of(two_models, image, galleries="now,before,also")["galleries"]
-    assert embedded() - before == 2
+    assert figure(two_models, "gmn_images_embedded_total") - before == 2
     now, before, also = (entry["model"] for entry in entries)
     assert now == also != before
     assert all(ranks_as_by_itself(two_models, entry, image) for entry in entries)

@@ -21,7 +21,7 @@ from gmn_client import Client, RequestRefused
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
-from tests.outside import bearer, problem
+from tests.outside import bearer, encoded, figure, problem
 from tests.service.conftest import START, files
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
@@ -57,8 +57,7 @@ def matches(served, *images, shown="identity", **fields):
 
 
 def embedded(served):
-    metrics = served.http.get("/metrics").text
-    return float(re.search(r"^gmn_images_embedded_total (\S+)$", metrics, re.MULTILINE)[1])
+    return figure(served, "gmn_images_embedded_total")
 
 
 def test_fifty_crops_of_one_visit_raise_one_alert_and_one_delivery(watching, drawn_crops, receiver):
@@ -192,9 +191,8 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
         frame.paste(Image.open(io.BytesIO(shown)), (10 + 60 * place, 10))
         box = {"x": 10 + 60 * place, "y": 10, "width": 48, "height": 96, "track": f"box {place}"}
         boxes.append(box)
-    frame.save(file := io.BytesIO(), "PNG")
     with Client(str(watching.http.base_url)) as client:
-        seen = client.sight_frame(file.getvalue(), boxes, camera="frames", wait=True)
+        seen = client.sight_frame(encoded(frame), boxes, camera="frames", wait=True)
         found = [[match.identity for match in result.matches] for result in seen.results]
         assert found == [["0005"], []]
         # The client sends a request again by itself where its answer was lost.
@@ -302,8 +300,7 @@ def test_many_tracks_of_one_key_end_none_of_another(start, tmp_path, drawn_crops
     others = [str(number) for number in range(12)]
     flood = sight(served, *[STRANGER] * 12, camera="yard", track=others, headers=noisy)
     assert flood.status_code == 202
-    forgotten = "\ngmn_tracks_forgotten_total 7.0\n"
-    eventually(lambda: forgotten in served.http.get("/metrics").text)
+    eventually(lambda: figure(served, "gmn_tracks_forgotten_total") == 7)
     assert sight(served, drawn_crops[0].png, **sent).status_code == 202
     (alert,) = alerts(served, camera="gate")
     # The crop before the flood is of the same track.
@@ -318,7 +315,7 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     for track in ("1", "1", "2", ""):
         assert sight(served, STRANGER, camera="gate", track=track).status_code == 202
     assert matches(served, drawn_crops[0].png, camera="gate", track="3") == [["0000"]]
-    eventually(lambda: "\ngmn_open_tracks 4.0\n" in served.http.get("/metrics").text)
+    eventually(lambda: figure(served, "gmn_open_tracks") == 4)
     assert served.stop() == 0
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as record:
         ((histogram,),) = record.execute("SELECT histogram FROM watch_traffic").fetchall()

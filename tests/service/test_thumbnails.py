@@ -9,7 +9,7 @@ from PIL import Image
 from model.crops.frames import png_of
 from service.engine.images import PicturePolicy
 from service.http.thumbnails import thumbnail
-from tests.outside import problem, refused_fields
+from tests.outside import encoded, problem, refused_fields
 
 
 @pytest.fixture
@@ -53,16 +53,15 @@ def test_a_width_out_of_bounds_is_named(served, enrolled, width):
 
 
 def test_a_small_picture_is_upright_without_metadata_and_no_longer_than_a_jpeg_can_be():
-    file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x8298] = "by Ann"
-    Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
-    small = Image.open(io.BytesIO(thumbnail(file.getvalue(), 16)))
+    turned = encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)
+    small = Image.open(io.BytesIO(thumbnail(turned, 16)))
     assert small.size == (16, 32)
     assert not small.getexif()
-    Image.new("RGB", (8, 70_000)).save(file := io.BytesIO(), "PNG")
-    assert Image.open(io.BytesIO(thumbnail(file.getvalue(), 16))).height == 128
+    long = encoded(Image.new("RGB", (8, 70_000)))
+    assert Image.open(io.BytesIO(thumbnail(long, 16))).height == 128
 
 
 def test_a_kept_picture_is_small_however_wide_the_image():

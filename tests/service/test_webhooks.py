@@ -411,10 +411,10 @@ def test_an_address_that_says_it_is_of_this_machine_may_be_used(served, host):
 def test_a_key_for_one_gallery_sends_nothing_to_this_machine(start, tmp_path):
     every = make_key(tmp_path, "--scope", "admin")
     served = start(tmp_path)
-    served.http.headers["Authorization"] = f"Bearer {every}"
+    served.http.headers.update(bearer(every))
     made = create_webhook(served.http, "http://127.0.0.1:9/x", gallery="default")
     own = make_key(tmp_path, "--scope", "admin", "--gallery", "default")
-    asked = {"headers": {"Authorization": f"Bearer {own}"}, "data": {"url": made["url"]}}
+    asked = {"headers": bearer(own), "data": {"url": made["url"]}}
     path = f"/v1/webhooks/{made['webhook_id']}"
     eventually(lambda: served.http.post("/v1/webhooks", **asked).status_code == 422)
     assert "a key for all galleries" in served.http.post("/v1/webhooks", **asked).json()["detail"]

@@ -1,17 +1,17 @@
 """Decoding: every crop comes out as upright RGB, every bad file as a problem with a stable code."""
 
-import io
 import resource
 import struct
 import threading
 import warnings
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from model.crops.decode import CropProblem, announced_pixels, decode_crop
+from tests.hostile.pngs import announcing
+from tests.outside import encoded
 
 # Outside a test run the decoder silences these; pytest sets the filters anew for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
@@ -24,23 +24,6 @@ def noise(height=HEIGHT, width=WIDTH):
     """Coarse noise, so that every part of the encoded file carries some of the picture."""
     blocks = np.random.default_rng(7).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(blocks.repeat(8, axis=0).repeat(8, axis=1))
-
-
-def encoded(image, image_format, **options):
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
-    return file.getvalue()
-
-
-def png_chunk(kind, data):
-    body = kind + data
-    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-
-def png_that_announces(width, height):
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 def code_of(data):
@@ -75,7 +58,7 @@ def test_a_decompression_bomb_is_refused_without_allocating_its_pixels(side):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(CropProblem, match="16,000,000; send the person's crop") as caught:
-            decode_crop(png_that_announces(side, side))
+            decode_crop(announcing(side, side))
     assert caught.value.code == "too_many_pixels"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before < 20_000  # KiB
 

@@ -13,6 +13,7 @@ import pytest
 
 from gmn_client import AsyncClient, Client, Image, InvalidInput, RequestRefused
 from gmn_client.models import GalleriesAnswer, GalleryAnswer, RefusedGallery, RefusedImage
+from tests.outside import encoded
 
 
 async def test_several_galleries_are_searched_at_once(client, service_url, gallery, drawn_crops):
@@ -79,9 +80,8 @@ def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may
     served = start(max_cost=24)
     pictures = []
     for number in range(9):
-        file = io.BytesIO()
-        PIL.Image.new("RGB", (1000, 2000), (number, 90, 60)).save(file, "PNG")
-        pictures.append(Image(file.getvalue(), f"{number}.png", f"person {number}"))
+        picture = encoded(PIL.Image.new("RGB", (1000, 2000), (number, 90, 60)))
+        pictures.append(Image(picture, f"{number}.png", f"person {number}"))
     progress = []
     with Client(str(served.http.base_url)) as client:
         enrolled = client.enroll(pictures, progress=progress.append)

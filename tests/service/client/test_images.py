@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from gmn_client import Image, InvalidInput
 from gmn_client.uploads import image_files
 from model.crops.decode import decode_crop
+from tests.outside import encoded
 
 
 @pytest.fixture
@@ -46,10 +47,9 @@ def test_a_turned_picture_is_turned_as_its_file_would_be(client, drawn_crops):
     exif = PillowImage.Exif()
     exif[0x0112] = 6
     turned = PillowImage.open(io.BytesIO(drawn_crops[0].png)).rotate(90, expand=True)
-    file = io.BytesIO()
-    turned.save(file, format="PNG", exif=exif)
-    picture = PillowImage.open(io.BytesIO(file.getvalue()))
-    assert client.pairs(picture, file.getvalue()).cosine == pytest.approx(1.0, abs=1e-4)
+    file = encoded(turned, exif=exif)
+    picture = PillowImage.open(io.BytesIO(file))
+    assert client.pairs(picture, file).cosine == pytest.approx(1.0, abs=1e-4)
     assert client.pairs(picture, drawn_crops[0].png).cosine == pytest.approx(1.0, abs=0.02)
 
 
@@ -103,12 +103,11 @@ def test_the_documented_example_runs(service_url, drawn_crops, tmp_path, monkeyp
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
 def test_a_picture_of_16_bit_grey_is_scaled_as_its_file_would_be(mode):
     grey = np.linspace(0, 65_535, 64 * 32).reshape(64, 32)
-    file = io.BytesIO()
-    PillowImage.fromarray(grey.astype("<u2")).save(file, format="PNG")
+    file = encoded(PillowImage.fromarray(grey.astype("<u2")))
     stored = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
     picture = PillowImage.fromarray(grey.astype(stored))
     assert picture.mode == mode
     [(_, (_, sent))] = image_files([picture])
-    expected = decode_crop(file.getvalue())
+    expected = decode_crop(file)
     assert np.array_equal(decode_crop(sent), expected)
     assert np.unique(expected).size > 200

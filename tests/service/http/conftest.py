@@ -10,6 +10,7 @@ import pytest
 import gmn
 from service.http.keys import KeyRing
 from service.record.record import Record
+from tests.outside import bearer
 
 DESK = "https://desk.example"
 
@@ -57,7 +58,7 @@ class Guarded:
             return answer.status_code
 
     def _of_key(self, key):
-        return {} if key is None else {"Authorization": f"Bearer {self.keys.get(key, key)}"}
+        return {} if key is None else bearer(self.keys.get(key, key))
 
     @contextlib.contextmanager
     def upload(self, path, length, key=None):

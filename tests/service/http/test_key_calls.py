@@ -11,7 +11,7 @@ from gmn_client import Client, KeyRefused, RequestRefused
 from service.errors import KeyConflict, UnknownKey
 from service.http.keys import create_key
 from tests.forked import run_gmn
-from tests.outside import audit_lines
+from tests.outside import audit_lines, bearer
 from tests.waiting import eventually
 
 LATER = "from now on every call needs one"
@@ -51,7 +51,7 @@ def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_se
             assert listed[1].model_dump() == second.model_dump(exclude={"key", "warnings"})
             assert (second.scopes, second.gallery) == (["query", "enroll"], "lobby")
             assert (second.rate, second.learn, second.in_file) == (60, False, False)
-            asked = served.http.get("/v1/keys", headers={"Authorization": f"Bearer {first.key}"})
+            asked = served.http.get("/v1/keys", headers=bearer(first.key))
             assert "sha256" not in asked.text
             assert asked.headers["cache-control"] == "no-store"
             admin.delete_key(second.key_id)
@@ -141,7 +141,7 @@ def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed
     shown = run_gmn(*create, *where)
     assert shown.returncode == 0, shown.stderr
     served = start(tmp_path)
-    key = {"Authorization": f"Bearer {shown.stdout.split()[-1]}"}
+    key = bearer(shown.stdout.split()[-1])
     made = served.http.post("/v1/galleries", data={"name": "lobby"}, headers=key)
     assert made.status_code == 201
     assert served.http.delete("/v1/galleries/lobby", headers=key).status_code == 200

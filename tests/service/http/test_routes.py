@@ -13,6 +13,7 @@ from service.http.guard import OPEN, GuardedRoute, needs_of
 from service.http.keys import create_key
 from service.http.problems import handle_errors
 from service.settings import Settings
+from tests.outside import bearer
 
 SHOW_NOTHING = OPEN | {"/", "/docs", "/docs/oauth2-redirect"}
 APP = create_app(Settings())
@@ -47,7 +48,7 @@ def status_of(app, path, key=None):
     async def ask():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            headers = bearer(key) if key else {}
             return (await client.get(path, headers=headers)).status_code
 
     return asyncio.run(ask())

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.forked import run_forked
-from tests.outside import crop_ids, problem
+from tests.outside import crop_ids, figure, problem
 from tests.service.conftest import START, files
 from tests.service.milvus.conftest import KINDS
 from tests.service.milvus.servers import milvus_server
@@ -186,7 +186,7 @@ def test_without_its_server_searches_are_refused_at_once_and_the_rest_goes_on(
             assert problem(refused) == (503, "index_unavailable")
             assert int(refused.headers["Retry-After"]) > 0
         assert outside.read("/readyz")["index"] == "unavailable"
-        assert "\ngmn_index_up 0.0\n" in outside.http.get("/metrics").text
+        assert figure(outside, "gmn_index_up") == 0
         other = outside.create(f"new-{trouble}")
         _, version = _fill(outside, other, drawn_crops[:3])
         url = f"/v1/galleries/{other}"
