@@ -3,7 +3,13 @@
 import io
 import json
 import re
+import subprocess
 import zipfile
+
+
+def run_command(*command, **options):
+    """Run a program to its end, and return its status and output as texts."""
+    return subprocess.run(command, **{"capture_output": True, "text": True, **options})
 
 
 def encoded(image, image_format="PNG", **options):

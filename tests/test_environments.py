@@ -3,10 +3,10 @@
 import importlib.metadata
 import os
 import re
-import subprocess
 
 import pytest
 
+from tests.outside import run_command
 from tests.packages import (
     EXTRAS,
     LIGHT_REQUIREMENTS,
@@ -80,7 +80,7 @@ def test_make_demo_uses_the_full_environment_where_a_gpu_is_listed(listed, envir
 
 def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_path):
     for tool in ("make", "grep", "sh", "python3"):
-        found = subprocess.run(["which", tool], capture_output=True, text=True, check=True)
+        found = run_command("which", tool, check=True)
         (tmp_path / tool).symlink_to(found.stdout.strip())
     commands = dry_run("demo", str(tmp_path), "--always-make")
     assert [command for command in commands if f"-r {LIGHT_REQUIREMENTS}" in command]
@@ -95,12 +95,13 @@ def dry_run(target, path, *options):
     """
     outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     environment = {name: value for name, value in os.environ.items() if name not in outer}
-    ran = subprocess.run(
-        ["make", "--dry-run", *options, target],
+    ran = run_command(
+        "make",
+        "--dry-run",
+        *options,
+        target,
         cwd=ROOT,
         env=environment | {"PATH": path},
-        capture_output=True,
-        text=True,
         check=True,
     )
     return ran.stdout.splitlines()

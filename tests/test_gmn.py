@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import typer
 
 import gmn
 from tests.forked import run_gmn
+from tests.outside import run_command
 from tests.packages import light_environment
 
 GMN = Path(gmn.__file__)
@@ -43,13 +43,7 @@ print(json.dumps(shown))
 def helps():
     """Exit status and help of `gmn` ("") and of each command, and the modules it imports."""
     names = ["", *sorted(COMMANDS, key=lambda name: name not in CLIENT_COMMANDS)]
-    finished = subprocess.run(
-        [sys.executable, "-c", SHOW_HELP, json.dumps(names)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=GMN.parent,
-    )
+    finished = run_command(sys.executable, "-c", SHOW_HELP, json.dumps(names), cwd=GMN.parent)
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
 
@@ -190,13 +184,8 @@ DRAWN = ["--data", "synthetic:7"]
     ids=" ".join,
 )
 def test_the_light_environment_says_in_one_line_how_to_install_the_trainer(arguments, tmp_path):
-    finished = subprocess.run(
-        [sys.executable, str(GMN), *arguments],
-        cwd=tmp_path,
-        env=light_environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
+    finished = run_command(
+        sys.executable, str(GMN), *arguments, cwd=tmp_path, env=light_environment(tmp_path)
     )
     said = re.fullmatch(
         r"gmn: the package (\w+) is not installed; pip install 'gmn-reid\[train\]' in an "
@@ -211,13 +200,12 @@ def test_the_light_environment_says_in_one_line_how_to_install_the_trainer(argum
 
 def test_without_the_packages_of_the_service_a_command_names_its_extra(tmp_path):
     program = "import gmn, sys; sys.modules['fastapi'] = None; sys.exit(gmn.run(['serve']))"
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
+    finished = run_command(
+        sys.executable,
+        "-c",
+        program,
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(GMN.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert finished.stderr == (
         "gmn: the package fastapi is not installed; pip install 'gmn-reid[serve]'\n"

@@ -23,6 +23,7 @@ import typer
 from PIL import Image
 
 import gmn
+from tests.outside import run_command
 
 ROOT = Path(__file__).parents[1]
 README, TRAINING = (
@@ -69,15 +70,7 @@ def wait_until_ready(url, service):
 
 
 def run(block, shell, folder, environment):
-    ran = subprocess.run(
-        [*shell, "-c", block],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    ran = run_command(*shell, "-c", block, cwd=folder, env=environment, timeout=SECONDS)
     assert ran.returncode == 0, f"{block}\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
 
 

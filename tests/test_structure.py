@@ -3,7 +3,6 @@
 import functools
 import itertools
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import typer
 
 from tests.legibility import Legibility, PythonFile
+from tests.outside import run_command
 from tests.structure import (
     BOUNDS,
     CEILINGS,
@@ -126,13 +126,7 @@ def test_the_tokens_and_files_of_the_code_are_within_their_bounds():
     [((), ("a query", "an enrollment")), (("--train",), ("a first update", "a step"))],
 )
 def test_the_command_counts_the_packages_and_traces_ways_within_their_bounds(options, ways):
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.structure", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    ran = run_command(sys.executable, "-m", "tests.structure", *options, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stderr == ""
     shown = dict(line.split(": ", 1) for line in ran.stdout.splitlines())

@@ -1,6 +1,5 @@
 """The check of a machine with a GPU, on the CPU: it compares and measures."""
 
-import subprocess
 import sys
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 
 from bench import gpu_check
 from model.problems import InputProblem
+from tests.outside import run_command
 
 # A machine with a GPU need not have the packages of the service.
 WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_client")
@@ -31,9 +31,7 @@ def test_all_three_agree_with_the_cpu_in_float32(tiny_artefact, monkeypatch):
 def test_the_script_needs_neither_the_service_nor_faiss():
     program = "import sys, bench.gpu_check\n"
     program += f"print([name for name in {WITHOUT!r} if name in sys.modules])"
-    finished = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    finished = run_command(sys.executable, "-c", program, check=True)
     assert finished.stdout.strip() == "[]"
 
 

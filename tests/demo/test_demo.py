@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from demo.findings import KNOWN_OUTCOMES, STRANGER_OUTCOMES, Finding, Findings
 from gmn_client.models import ModelInfo, QueryAnswer
 from service.commands.bulk import SourceCrop
 from tests.forked import GMN, Forked, run_gmn
+from tests.outside import run_command
 from tests.packages import light_environment
 
 FEW = ["--people", "5", "--strangers", "2"]
@@ -64,12 +64,11 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(tiny_artefact, tmp_p
 @pytest.mark.slow
 def test_the_demo_runs_where_only_the_light_environments_packages_are(tiny_artefact, tmp_path):
     command = demo_command(tiny_artefact, tmp_path / "out")
-    finished = subprocess.run(
-        [sys.executable, gmn.__file__, *command],
+    finished = run_command(
+        sys.executable,
+        gmn.__file__,
+        *command,
         env=light_environment(tmp_path) | {"GMN_RUNTIME": "openvino"},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert finished.returncode == 0, finished.stderr
     assert "30 crops of 5 drawn people from 3 cameras" in finished.stdout

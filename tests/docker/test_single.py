@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from service.commands.processes import DRAIN_SECONDS
 from service.settings import Settings
 from tests.docker.conftest import ROOT, text_of
+from tests.outside import run_command
 
 PAGE = text_of("docs/single.md")
 UNIT, CADDY, NGINX = (
@@ -23,7 +23,7 @@ def installed(program):
 
 
 def accepted(*command):
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ran = run_command(*command)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
 

@@ -2,11 +2,12 @@
 
 import os
 import secrets
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.outside import run_command
 
 TARGETS = sorted(
     path.stem for path in Path(__file__).parent.glob("[!t]*.py") if "__main__" in path.read_text()
@@ -46,11 +47,4 @@ def test_what_was_not_declared_is_a_find_and_kept(tmp_path):
 
 
 def _run(arguments, artefacts):
-    return subprocess.run(
-        [sys.executable, *arguments, "--artefacts", str(artefacts)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=180,
-        check=False,
-    )
+    return run_command(sys.executable, *arguments, "--artefacts", str(artefacts), errors="replace")

@@ -2,7 +2,6 @@
 
 import json
 import resource
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from model.crops.unpack import UnpackLimits, unpack_crops
 from model.problems import InputProblem
 from tests.hostile import archives
 from tests.hostile.archives import GOOD, zip_of
+from tests.outside import run_command
 
 LIMITS = UnpackLimits(max_bytes=1_000_000, max_entry_bytes=100_000, max_entries=2_000)
 
@@ -155,7 +155,7 @@ def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
         "except Exception as error: print(error)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    said = run_command(*command, check=True).stdout
     assert "cannot be unpacked here" in said
     assert "damaged" not in said
     assert not (tmp_path / "a.jpg").exists()
@@ -163,7 +163,7 @@ def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path):
 
 def test_bombs_are_refused_in_bounded_time_and_memory():
     command = [sys.executable, "-m", "tests.hostile.costly_archives"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    ran = run_command(*command, check=True)
     print(ran.stdout)  # noqa: T201
     measured = [json.loads(line) for line in ran.stdout.splitlines()]
     assert len(measured) == 3

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from model.crops.decode import CropProblem, decode_crop
 from tests.hostile.corpus import hostile_images, turned
 from tests.hostile.pictures import HEIGHT, WIDTH, drawn
+from tests.outside import run_command
 
 # Outside a test run the decoder silences these; pytest sets the filters anew for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
@@ -41,13 +41,7 @@ def test_a_turned_camera_s_picture_is_the_person_upright():
 
 
 def test_the_costliest_images_take_bounded_time_and_memory():
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.hostile.costly_images"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    ran = run_command(sys.executable, "-m", "tests.hostile.costly_images", check=True)
     print(ran.stdout)  # noqa: T201
     measured = [json.loads(line) for line in ran.stdout.splitlines()]
     assert len(measured) == 8

@@ -1,10 +1,11 @@
 """The C library's pools of memory."""
 
 import os
-import subprocess
 import sys
 
 import pytest
+
+from tests.outside import run_command
 
 COUNTED = """
 import ctypes, re, sys, tempfile, threading
@@ -34,12 +35,5 @@ with tempfile.NamedTemporaryFile() as file:
     ("environment", "fewest", "most"), [({}, 1, 2), ({"MALLOC_ARENA_MAX": "5"}, 3, 5)]
 )
 def test_threads_share_two_unless_the_environment_says_otherwise(environment, fewest, most):
-    ran = subprocess.run(
-        [sys.executable, "-c", COUNTED],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    ran = run_command(sys.executable, "-c", COUNTED, env={**os.environ, **environment}, check=True)
     assert fewest <= int(ran.stdout) <= most

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -20,6 +19,7 @@ from service.http.guard import needs_of
 from service.http.problems import CODE_OF_STATUS, EXAMPLES
 from service.record.transaction import ChangesLost
 from service.settings import Settings
+from tests.outside import run_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")}
@@ -156,15 +156,15 @@ def test_the_examples_of_a_page_run_as_they_stand(start, images, tmp_path, page)
         served.enrolled("entrance", images[0], identity="0042")
     script = "\n".join(BLOCK.findall(PAGES[page]))
     url = str(served.http.base_url).rstrip("/")
-    ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script.replace(ADDRESS, url)],
+    ran = run_command(
+        "bash",
+        "-euo",
+        "pipefail",
+        "-c",
+        script.replace(ADDRESS, url),
         cwd=tmp_path,
         env=os.environ
         | {"GMN_URL": url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
     )
     assert ran.returncode == 0, ran.stdout[-1000:] + ran.stderr
     if page == "reference":
@@ -176,9 +176,7 @@ def test_a_request_that_is_refused_shows_the_reason(served, tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (query,) = re.findall(r"^curl .*/queries .*$", readme, re.MULTILINE)
     command = query.replace(ADDRESS, str(served.http.base_url).rstrip("/"))
-    ran = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    ran = run_command("bash", "-c", command, cwd=tmp_path)
     assert ran.returncode != 0
     assert "are not a JPEG" in ran.stdout
     for page in (readme, *PAGES.values()):

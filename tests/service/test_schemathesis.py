@@ -10,13 +10,12 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.outside import zip_of
+from tests.outside import run_command, zip_of
 
 pytestmark = pytest.mark.slow
 
@@ -151,18 +150,13 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops):
         cases=json.dumps([case.json()["case_id"] for case in cases]),
     )
     (tmp_path / "schemathesis.toml").write_text(config)
-    ran = subprocess.run(
-        [
-            *(sys.executable, "-m", "schemathesis.cli"),
-            *("--config-file", str(tmp_path / "schemathesis.toml")),
-            *("run", f"{served.http.base_url}/openapi.json", "--seed", str(seed)),
-        ],
+    ran = run_command(
+        *(sys.executable, "-m", "schemathesis.cli"),
+        *("--config-file", str(tmp_path / "schemathesis.toml")),
+        *("run", f"{served.http.base_url}/openapi.json", "--seed", str(seed)),
         env={**os.environ, "REID_TEST_FILES": str(folder)},
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
         timeout=TIMEOUT,
-        check=False,
     )
     # The sent requests are shown as well, with their images.
     said = "\n".join(line[:1000] for line in ran.stdout.splitlines())

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import sqlite3
-import subprocess
 
 import pytest
 
@@ -12,6 +11,7 @@ from service.commands.serve import serve
 from service.ops import data_directory
 from service.ops.data_directory import require_local_disk
 from service.settings import read_settings
+from tests.outside import run_command
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +102,7 @@ def test_a_data_directory_that_cannot_be_used_is_named(tmp_path, tiny_artefact, 
 
 
 def test_a_data_directory_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
-    here = subprocess.run(
-        ["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True
-    )
+    here = run_command("stat", "-f", "-c", "%T", tmp_path, check=True)
     kind = here.stdout.strip().replace("ext2/ext3", "ext4")
     require_local_disk(tmp_path / "data")
     monkeypatch.setattr(data_directory, "NETWORK_FILE_SYSTEMS", {kind})

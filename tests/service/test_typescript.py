@@ -1,10 +1,11 @@
 """The types that openapi-typescript makes hold in TypeScript, against a running service."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.outside import run_command
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TOOLS = ["openapi-typescript@7.13.0", "typescript@5.9.3", "@types/node@20.19.43"]
@@ -39,7 +40,7 @@ def tools(tmp_path_factory):
 
 
 def _run(folder, *command):
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    return run_command(*command, cwd=folder)
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
 """A service on a CPU needs neither PyTorch nor what comes with it, and answers as with it."""
 
-import subprocess
 import sys
 
 import pytest
 
 from tests.artefact_files import without_graph
+from tests.outside import run_command
 from tests.service.conftest import START, Served, served_environment
 
 # As if these were not installed.
@@ -26,9 +26,7 @@ def light(tiny_artefact, tmp_path_factory):
 
 def test_nothing_that_is_imported_with_the_service_or_its_bench_imports_torch():
     program = WITHOUT_TORCH + "import service.http.app, service.commands.serve, bench.serve"
-    imported = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
+    imported = run_command(sys.executable, "-c", program)
     assert (imported.returncode, imported.stderr) == (0, "")
 
 
@@ -91,13 +89,6 @@ def refusal(place, **settings):
     """Return the last line that a service without PyTorch says as it refuses to start."""
     given = {"data_dir": place / "data", "runtime": "auto", **settings}
     program = WITHOUT_TORCH + START
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        env=served_environment(**given),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_command(sys.executable, "-c", program, env=served_environment(**given))
     assert ended.returncode == 1
     return ended.stderr.splitlines(keepends=True)[-1]

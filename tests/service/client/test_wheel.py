@@ -2,13 +2,14 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.outside import run_command
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -31,9 +32,7 @@ def wheel(tmp_path_factory):
     skipped = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
     shutil.copytree(ROOT / "gmn_client", place / "gmn_client", ignore=skipped)
     pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index"]
-    built = subprocess.run(
-        [*pip, "--wheel-dir", str(place), str(place / "gmn_client")], capture_output=True, text=True
-    )
+    built = run_command(*pip, "--wheel-dir", str(place), str(place / "gmn_client"))
     assert built.returncode == 0, built.stdout + built.stderr
     (found,) = place.glob("gmn_client-*.whl")
     return found
@@ -60,12 +59,8 @@ def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(wheel, tmp_
     for name in ("service", "model"):
         (project / name).mkdir(parents=True)
         (project / name / "__init__.py").write_text(f"OWN = {name!r}")
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
+    ran = run_command(
+        sys.executable, "-c", PROGRAM, cwd=project, env=os.environ | {"PYTHONPATH": str(installed)}
     )
     assert ran.returncode == 0, ran.stderr
     first, second = ran.stdout.splitlines()

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.outside import run_command
 from tests.service.redis_server import free_port
 from tests.waiting import eventually
 
@@ -59,13 +60,5 @@ def bucket():
 
 @pytest.mark.slow
 def test_pictures_lie_in_a_bucket_and_go_from_it(bucket):
-    ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=bucket,
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ran = run_command(sys.executable, "-c", SCRIPT, env=bucket, cwd=Path(__file__).parents[3])
     assert ran.returncode == 0, ran.stderr
