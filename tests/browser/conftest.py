@@ -1,7 +1,5 @@
 """A real browser before a real served process; skips where there is no browser."""
 
-import contextlib
-import io
 import re
 import shutil
 from uuid import uuid4
@@ -9,12 +7,15 @@ from uuid import uuid4
 import httpx
 import pytest
 
-import gmn
+from tests.conftest import draw_crop
 from tests.service.conftest import files, serving
+from tests.service.http.conftest import make_key
 
 CHROMIUM = shutil.which("chromium")
 TIMEOUT_MS = 30_000
 PNG = {"name": "person.png", "mimeType": "image/png"}
+# It is the first of the drawn crops.
+FIRST = draw_crop(0, 0, 0)
 
 
 # The scope is a module and not the session: while the driver is there, nothing else in this
@@ -43,12 +44,9 @@ def address(browser, tiny_artefact, tmp_path_factory):
 def keyed(browser, tiny_artefact, tmp_path_factory):
     """Return the address of a service that asks for keys, and one to query and enrol with."""
     place = tmp_path_factory.mktemp("keyed")
-    options = ["--data-dir", str(place / "data"), "--scope", "query,enroll"]
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
-        assert gmn.run(["keys", "create", *options]) == 0
+    key = make_key(place / "data", "--scope", "query,enroll")
     with serving(tiny_artefact, place / "data") as url:
-        yield url, shown.getvalue().split()[-1]
+        yield url, key
 
 
 @pytest.fixture
@@ -122,7 +120,7 @@ def drop(page, selector, content):
     page.dispatch_event(selector, "drop", {"dataTransfer": transfer})
 
 
-def search_for(page, content):
+def search_for(page, content=FIRST):
     with page.expect_response(re.compile("/queries$")):
         page.set_input_files("#query .drop input", png(content))
     page.wait_for_selector(".banner")
@@ -131,6 +129,10 @@ def search_for(page, content):
 def ask(http, gallery, content, **fields):
     path = f"/v1/galleries/{gallery}/queries"
     return http.post(path, files=files(content), data=fields).json()
+
+
+def results(http, path, **asked):
+    return http.get(path, params=asked or None).json()["results"]
 
 
 def press(page, name, exact=False):

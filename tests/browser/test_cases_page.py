@@ -6,14 +6,14 @@ import zipfile
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, follow, press, search_for, violations
+from tests.browser.conftest import confirm, follow, press, results, search_for, violations
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
 
 def cases(http, gallery):
-    return http.get(f"/v1/galleries/{gallery}/cases").json()["results"]
+    return results(http, f"/v1/galleries/{gallery}/cases")
 
 
 def add(page, name):
@@ -31,8 +31,8 @@ def add(page, name):
     page.get_by_text(f"In the case {name}.", exact=True).wait_for()
 
 
-def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery):
+    search_for(page)
     page.locator("#answer .open").first.focus()
     page.keyboard.press("c")
     page.locator("#answer [value=confirmed][aria-pressed=true]").wait_for()
@@ -60,8 +60,8 @@ def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery, dra
     page.locator("#answer .card").first.wait_for()
 
 
-def test_a_search_is_taken_out_of_a_case_and_put_back(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_search_is_taken_out_of_a_case_and_put_back(page, http, gallery):
+    search_for(page)
     add(page, "A")
     follow(page, "Cases", exact=True)
     assert violations(page) == []
@@ -99,15 +99,15 @@ def held(http, gallery, case_id):
     return {query["query_id"]: query["note"] for query in case["queries"]}
 
 
-def test_forgetting_names_the_cases_that_lose_a_search(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_forgetting_names_the_cases_that_lose_a_search(page, gallery):
+    search_for(page)
     person = page.locator("#answer .card b .name").first.inner_text()
     page.locator("#answer .open").first.focus()
     page.keyboard.press("c")
     page.locator("#answer [value=confirmed][aria-pressed=true]").wait_for()
     add(page, "Bag at gate 3")
     follow(page, "People", exact=True)
-    page.locator("#people").get_by_role("link", name=person).click()
+    follow(page.locator("#people"), person)
     press(page, "Forget…")
     asked = page.locator("dialog.question")
     expect(asked).to_contain_text(
@@ -122,8 +122,8 @@ def test_forgetting_names_the_cases_that_lose_a_search(page, http, gallery, draw
     expect(page.locator("#case .note")).to_contain_text("1 search deleted on ")
 
 
-def test_notes_of_a_case_are_kept_while_it_is_drawn_anew_and_left(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_notes_of_a_case_are_kept_while_it_is_drawn_anew_and_left(page, http, gallery):
+    search_for(page)
     add(page, "A")
     follow(page, "In 1 case")
     notes = page.get_by_label("Notes")
@@ -159,11 +159,9 @@ def test_notes_that_the_service_refuses_stay_in_the_field(page, http, gallery):
     expect(page.get_by_label("Notes")).to_have_value("seen twice")
 
 
-def test_of_two_cases_with_one_name_the_chosen_one_gets_the_search(
-    page, http, gallery, drawn_crops
-):
+def test_of_two_cases_with_one_name_the_chosen_one_gets_the_search(page, http, gallery):
     older, newer = (case_of(http, gallery, "Theft") for _ in range(2))
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     press(page, "Add to a case…")
     asked = page.get_by_role("dialog", name="Add this search to a case")
     assert violations(page) == []
@@ -183,10 +181,8 @@ def test_of_two_cases_with_one_name_the_chosen_one_gets_the_search(
     assert len(cases(http, gallery)) == 2
 
 
-def test_a_search_that_a_case_holds_keeps_its_note_when_it_is_added_again(
-    page, http, gallery, drawn_crops
-):
-    search_for(page, drawn_crops[0].png)
+def test_a_search_that_a_case_holds_keeps_its_note_when_it_is_added_again(page, http, gallery):
+    search_for(page)
     add(page, "A")
     (case,) = cases(http, gallery)
     (query_id,) = held(http, gallery, case["case_id"])
@@ -196,9 +192,9 @@ def test_a_search_that_a_case_holds_keeps_its_note_when_it_is_added_again(
     assert held(http, gallery, case["case_id"]) == {query_id: "the coat"}
 
 
-def test_an_outcome_of_one_case_is_not_shown_on_another(page, http, gallery, drawn_crops):
+def test_an_outcome_of_one_case_is_not_shown_on_another(page, http, gallery):
     other = case_of(http, gallery, "B")
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     add(page, "A")
     follow(page, "In 1 case")
     press(page, "Take out")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, drop, fill_in, follow, png, press, violations
+from tests.browser.conftest import confirm, drop, fill_in, follow, png, press, results, violations
 from tests.outside import encoded
 from tests.service.conftest import files
 
@@ -67,12 +67,12 @@ def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
     page.route(re.compile("/crops$"), cut_after_the_first)
     press(page, "Enroll 12 pictures")
     outcomes = page.locator("#outcomes")
-    outcomes.get_by_role("button", name="Resume").click()
+    press(outcomes, "Resume")
     expect(outcomes).to_contain_text("12 of 12 pictures: 11 enrolled, 0 already stored, 1 refused")
     assert sent[1] == sent[2] != sent[0]
     broken = outcomes.locator("li", has_text="new 0000/broken.png")
     expect(broken).to_contain_text("convert the file")
-    listed = http.get(f"/v1/galleries/{gallery}/identities?query=new").json()["results"]
+    listed = results(http, f"/v1/galleries/{gallery}/identities?query=new")
     assert {person["identity"]: person["crops"] for person in listed} == dict(
         Counter(f"new {crop.identity}" for crop in drawn_crops[:11])
     )
@@ -101,18 +101,18 @@ def test_a_gallery_is_created_set_up_and_deleted(page, http):
     follow(page, "Galleries")
     new = page.locator("#new-gallery")
     new.get_by_label("Name").fill("yard")
-    new.get_by_role("button", name="Create").click()
+    press(new, "Create")
     expect(page.locator("#gallery-name")).to_have_text("yard")
     settings = page.locator("#settings")
     settings.get_by_label("Delete pictures after").fill("30")
     settings.get_by_label("Verdicts").select_option("frozen")
-    settings.get_by_role("button", name="Save").click()
+    press(settings, "Save")
     confirm(page, "Delete them")
     page.get_by_text("pictures kept for 30 days").wait_for()
     described = http.get("/v1/galleries/yard").json()
     assert (described["retention_days"], described["retention_from"]) == (30, "captured")
     settings.get_by_label("Delete pictures after").fill("")
-    settings.get_by_role("button", name="Save").click()
+    press(settings, "Save")
     page.get_by_text("pictures kept for 30 days").wait_for(state="detached")
     for typed in ("yards", "yard"):
         press(page, "Delete the gallery…")
@@ -125,7 +125,7 @@ def test_a_gallery_is_created_set_up_and_deleted(page, http):
     assert http.get("/v1/galleries/yard").status_code == 404
 
 
-def test_a_gallery_is_set_back_to_a_snapshot(page, http, gallery, drawn_crops):
+def test_a_gallery_is_set_back_to_a_snapshot(page, http, gallery):
     follow(page, "Galleries")
     page.get_by_text("No snapshot yet.").wait_for()
     press(page, "Take a snapshot")
@@ -136,13 +136,13 @@ def test_a_gallery_is_set_back_to_a_snapshot(page, http, gallery, drawn_crops):
     press(page, "Restore…")
     with page.expect_response(re.compile("/restore$")):
         confirm(page, "Restore")
-    names = [result["identity"] for result in http.get(identities).json()["results"]]
+    names = [result["identity"] for result in results(http, identities)]
     assert "0001" in names
     assert "Ann" not in names
     press(page, "Delete…")
     confirm(page, "Delete")
     page.get_by_text("No snapshot yet.").wait_for()
-    assert http.get(f"/v1/galleries/{gallery}/snapshots").json()["results"] == []
+    assert results(http, f"/v1/galleries/{gallery}/snapshots") == []
 
 
 def people(page):
@@ -151,7 +151,7 @@ def people(page):
 
 def person(page, identity):
     follow(page, "People", exact=True)
-    page.locator("#people").get_by_role("link", name=identity).click()
+    follow(page.locator("#people"), identity)
     page.get_by_role("heading", name=identity, exact=True).wait_for()
 
 
@@ -224,7 +224,7 @@ def test_a_person_beyond_the_first_page_is_found(page, http, gallery, drawn_crop
 
 def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(page, http, gallery):
     crops = f"/v1/galleries/{gallery}/crops"
-    listed = http.get(crops, params={"identity": "0003"}).json()["results"]
+    listed = results(http, crops, identity="0003")
     for hour, crop in enumerate(reversed(listed), 8):
         time = {"captured_at": f"2026-03-01T{hour:02}:00:00Z"}
         assert http.patch(f"{crops}/{crop['crop_id']}", data=time).is_success
@@ -250,10 +250,10 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(page, htt
     page.keyboard.press("Enter")
     outcome(page, "2 pictures are now of Eve.")
     expect(tiles).to_have_count(2)
-    eve = http.get(crops, params={"identity": "Eve"}).json()["results"]
+    eve = results(http, crops, identity="Eve")
     assert {crop["crop_id"] for crop in eve} == set(in_time[1:3])
     asked = {"identity": "0003", "limit": 12}
-    alike = http.get(f"/v1/galleries/{gallery}/similar", params=asked).json()["results"]
+    alike = results(http, f"/v1/galleries/{gallery}/similar", **asked)
     assert alike[0]["identity"] == "Eve"
     similar = [result["identity"] for result in alike if result["verdict"] != "no_match"]
     expect(page.locator("#person section .card .name")).to_have_text(similar)
@@ -262,7 +262,7 @@ def test_crops_of_a_person_are_shown_by_time_and_some_get_another_name(page, htt
     page.keyboard.press("Escape")
     press(page, "Undo")
     expect(tiles).to_have_count(4)
-    assert http.get(crops, params={"identity": "Eve"}).json()["results"] == []
+    assert results(http, crops, identity="Eve") == []
 
 
 def test_crops_without_a_name_are_listed_and_named(page, http, gallery):
@@ -294,7 +294,7 @@ def test_crops_without_a_name_are_listed_and_named(page, http, gallery):
     fill_in(page, "Name", "Ann", "Name")
     outcome(page, "7 pictures are now of Ann.")
     page.get_by_text("There is no picture without a name.").wait_for()
-    assert len(http.get(crops, params={"identity": "Ann"}).json()["results"]) == 7
+    assert len(results(http, crops, identity="Ann")) == 7
 
 
 def test_crops_without_a_name_are_grouped_and_named_by_group(page, http, gallery):
@@ -307,7 +307,7 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(page, http, gallery
     page.get_by_text("12 pictures have no name.").wait_for()
     press(page, "Group into people")
     page.locator("#unnamed .jobs li").filter(has_text="✓ done").wait_for()
-    groups = http.get(f"/v1/galleries/{gallery}/groups").json()["results"]
+    groups = results(http, f"/v1/galleries/{gallery}/groups")
     shown = page.locator("#unnamed .group")
     expect(shown).to_have_count(len(groups))
     first = shown.first.locator(".tile input")
@@ -319,14 +319,14 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(page, http, gallery
     expect(chosen).to_have_count(len(ids) if len(ids) <= 4 else 0)
     first.evaluate_all("all => { for (const one of all) if (one.checked) one.click(); }")
     first.nth(0).check()
-    shown.first.get_by_role("button", name="Leave out").click()
+    press(shown.first, "Leave out")
     expect(first).to_have_count(len(ids) - 1)
-    shown.first.get_by_role("button", name="Choose all").click()
-    shown.first.get_by_role("button", name="Who may this be?").click()
+    press(shown.first, "Choose all")
+    press(shown.first, "Who may this be?")
     page.get_by_label("Name of group 1").fill("Ann")
     page.keyboard.press("Enter")
     outcome(page, "now of Ann.")
-    listed = http.get(crops, params={"identity": "Ann"}).json()["results"]
+    listed = results(http, crops, identity="Ann")
     assert {crop["crop_id"] for crop in listed} == set(ids[1:])
 
 
@@ -352,7 +352,7 @@ def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
     expect(page.locator("#outcomes li .verdict")).to_have_text(["✓ Enrolled", "✓ Enrolled"])
     for identity in ("Ann", "Bob"):
         asked = {"identity": identity}
-        crops = http.get(f"/v1/galleries/{gallery}/crops", params=asked).json()["results"]
+        crops = results(http, f"/v1/galleries/{gallery}/crops", **asked)
         assert len(crops) == 1
 
 
@@ -366,12 +366,12 @@ def test_a_rename_is_undone_after_a_reload_and_a_merge_of_anyone(page, http, gal
     done = page.get_by_role("dialog", name="Done lately")
     done.get_by_text("0003 → 0002").wait_for()
     assert violations(page) == []
-    done.get_by_role("button", name="Undo: 0001 is now Ann").click()
+    press(done, "Undo: 0001 is now Ann")
     outcome(page, "Undone: 0001 is now Ann")
     press(page, "Lately")
-    done.get_by_role("button", name="Undo: 0003 → 0002").click()
+    press(done, "Undo: 0003 → 0002")
     outcome(page, "0003 is a person of its own again: 4 pictures.")
-    names = [result["identity"] for result in http.get(identities).json()["results"]]
+    names = [result["identity"] for result in results(http, identities)]
     assert names == ["0000", "0001", "0002", "0003", "0004", "0005"]
 
 
@@ -393,7 +393,7 @@ def test_a_picture_is_enrolled_with_its_file_and_the_time_that_the_file_gives(
     page.locator("#enrollment [name=identity]").fill("Ann")
     press(page, "Enroll 3 pictures")
     expect(page.locator("#outcomes li .verdict")).to_have_text(["✓ Enrolled"] * 3)
-    listed = http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]
+    listed = results(http, f"/v1/galleries/{gallery}/crops?identity=Ann")
     zone = page.evaluate("new Date('2026-03-02T10:30:00').toISOString()").replace(".000Z", "Z")
     assert {crop["external_id"]: crop["captured_at"] for crop in listed} == {
         "gate 2026-03-02 10.30.00.png": zone,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PNG, ask, confirm, drop, follow, png, press, search_for
+from tests.browser.conftest import PNG, ask, confirm, drop, follow, png, press, results, search_for
 from tests.outside import encoded, zip_of
 from tests.service.conftest import files, serving
 
@@ -37,8 +37,8 @@ def test_a_dropped_picture_is_ranked_as_the_service_ranks_it(page, http, gallery
 
 
 @pytest.mark.slow
-def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_camera_is_chosen_and_left_out(page):
+    search_for(page)
     page.click("#filters summary")
     chip = page.locator("#chips .chip", has_text="east")
     for pressed, shown in (("only", {"east"}), ("without", {"west"}), ("any", {"east", "west"})):
@@ -50,8 +50,8 @@ def test_a_camera_is_chosen_and_left_out(page, drawn_crops):
 
 
 @pytest.mark.slow
-def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page):
+    search_for(page)
     page.locator(".cards .card").first.click()
     crop_id = page.locator("#sheet dd code").first.inner_text()
     with page.expect_request(re.compile("/queries$")) as asked:
@@ -63,8 +63,8 @@ def test_more_like_this_asks_by_the_crop_and_leaves_it_out(page, drawn_crops):
 
 
 @pytest.mark.slow
-def test_a_comparison_shows_the_contribution_of_each_region(page, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_comparison_shows_the_contribution_of_each_region(page):
+    search_for(page)
     page.locator(".cards .card").nth(5).click()
     page.get_by_label("Regions").check()
     page.wait_for_selector(".cells")
@@ -103,7 +103,7 @@ def test_an_address_that_leads_nowhere_is_reported_until_another_is_chosen(
 
 @pytest.mark.slow
 def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     page.locator(".cards .card").first.click()
     crop_id = page.locator("#sheet dd code").first.inner_text()
     press(page, "Delete…")
@@ -127,7 +127,7 @@ def test_enrollment_shows_the_outcome_of_each_image(page, http, gallery, drawn_c
     rows.nth(1).wait_for()
     assert rows.all_inner_texts() == ["✓ Enrolled", "✕ Refused"]
     assert "convert the file" in page.locator("#outcomes li").nth(1).inner_text()
-    listed = http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]
+    listed = results(http, f"/v1/galleries/{gallery}/crops?identity=Ann")
     assert [crop["camera"] for crop in listed] == ["gate"]
     assert [crop["external_id"] for crop in listed] == ["person.png"]
 
@@ -151,7 +151,7 @@ def test_images_dropped_while_others_are_sent_await_fields_of_their_own(
     expect(button).to_be_enabled()
     expect(button).to_have_text("Enroll 1 picture")
     assert len(held) == 1
-    assert len(http.get(f"/v1/galleries/{gallery}/crops?identity=Ann").json()["results"]) == 1
+    assert len(results(http, f"/v1/galleries/{gallery}/crops?identity=Ann")) == 1
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_a_hostile_name_is_a_name(page, http, gallery, drawn_crops):
     assert HOSTILE in page.locator("#sheet dl").inner_text()
     page.keyboard.press("Escape")
     follow(page, "People")
-    page.get_by_role("link", name=HOSTILE).click()
+    follow(page, HOSTILE)
     press(page, "Forget…")
     confirm(page, "Forget")
     page.get_by_text("Forgotten: 1 picture removed").wait_for()
@@ -227,27 +227,27 @@ def test_where_keys_are_asked_for_the_tab_keeps_one(tab, keyed, drawn_crops):
     press(tab, "Enroll 1 picture")
     tab.get_by_text("✓ Enrolled").wait_for()
     follow(tab, "Search")
-    search_for(tab, drawn_crops[0].png)
+    search_for(tab)
     tab.wait_for_selector(".cards .card img")
     assert tab.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
 @pytest.mark.slow
-def test_a_record_that_cannot_be_read_is_shown(page, drawn_crops):
+def test_a_record_that_cannot_be_read_is_shown(page):
     def without_record(route):
         answer = route.fetch()
         record = {**answer.json()["record"], "state": "unreachable"}
         route.fulfill(response=answer, json={**answer.json(), "record": record})
 
     page.route("**/readyz", without_record)
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     page.locator("#state.wrong").filter(has_text="The database does not answer").wait_for()
 
 
 @pytest.mark.slow
-def test_on_a_phone_nothing_is_wider_than_the_screen(page, drawn_crops):
+def test_on_a_phone_nothing_is_wider_than_the_screen(page):
     page.set_viewport_size({"width": 390, "height": 844})
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     page.wait_for_selector(".cards .card img")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     verdict, asked = (
@@ -286,7 +286,7 @@ def test_the_page_names_its_artefact_and_offers_its_scorings_alone(
         page.get_by_text("Model cosine.safetensors: licence and training data").click()
         expect(page.locator("#artefact p")).to_contain_text("Free of")
         assert page.locator("[name=scoring] option:enabled").all_inner_texts() == ["quick"]
-        search_for(page, drawn_crops[0].png)
+        search_for(page)
         page.locator(".cards .card").nth(1).click()
         page.get_by_label("Regions").check()
         page.wait_for_selector(".heats .cells")

@@ -15,6 +15,7 @@ from tests.browser.conftest import (
     follow,
     png,
     press,
+    results,
     search_for,
     violations,
 )
@@ -63,21 +64,21 @@ def test_a_search_is_made_and_read_by_keyboard_alone(page, drawn_crops):
     page.locator("dialog[open]").wait_for(state="detached")
 
 
-def test_a_letter_typed_into_a_field_is_no_shortcut(page, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_letter_typed_into_a_field_is_no_shortcut(page):
+    search_for(page)
     page.get_by_label("Purpose").click()
     page.keyboard.type("x/?n")
     assert page.get_by_label("Purpose").input_value() == "x/?n"
     assert page.locator("dialog[open], #marks:visible").count() == 0
 
 
-def test_letters_are_no_shortcuts_once_they_are_switched_off(page, drawn_crops):
+def test_letters_are_no_shortcuts_once_they_are_switched_off(page):
     page.keyboard.press("?")
     page.get_by_label("Single letters and signs are shortcuts").uncheck()
     assert violations(page) == []
     page.keyboard.press("Escape")
     page.reload()
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("ArrowRight")
     for key in "xcn?":
@@ -91,8 +92,8 @@ def test_letters_are_no_shortcuts_once_they_are_switched_off(page, drawn_crops):
     page.get_by_role("dialog", name="Shortcuts").wait_for()
 
 
-def test_two_pictures_are_magnified_and_moved_together(page, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_two_pictures_are_magnified_and_moved_together(page):
+    search_for(page)
     page.locator(".cards .card").nth(1).click()
     page.wait_for_selector("#sheet .heat img")
     panes = page.locator("#sheet .heat")
@@ -109,7 +110,7 @@ def test_two_pictures_are_magnified_and_moved_together(page, drawn_crops):
 
 
 def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     crops = [crop_of(page, 1), crop_of(page, 7)]
 
     def labels():
@@ -137,8 +138,8 @@ def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gal
     assert labels() == before
 
 
-def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page):
+    search_for(page)
     page.click("#filters summary")
     page.get_by_text("Times are those of this browser’s time zone").wait_for()
     with page.expect_response(re.compile("/queries$")):
@@ -153,25 +154,23 @@ def test_an_impossible_time_is_shown_at_its_fields_and_asks_nothing(page, drawn_
     assert not [url for url in asked if url.endswith("/queries")]
 
 
-def test_an_empty_gallery_leads_to_enrollment_before_and_after_a_search(
-    tab, address, http, drawn_crops
-):
+def test_an_empty_gallery_leads_to_enrollment_before_and_after_a_search(tab, address, http):
     http.post("/v1/galleries", data={"name": "unfilled"})
     tab.goto(f"{address}/#unfilled/search")
     tab.get_by_text("This gallery has no pictures yet.").wait_for()
     follow(tab, "Enroll pictures")
     tab.get_by_role("heading", name="Enroll pictures").wait_for()
     follow(tab, "Search", exact=True)
-    search_for(tab, drawn_crops[0].png)
+    search_for(tab)
     tab.get_by_text("This gallery is empty.").wait_for()
     follow(tab, "Enroll pictures")
     tab.get_by_role("heading", name="Enroll pictures").wait_for()
 
 
-def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery, drawn_crops):
+def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery):
     page.get_by_label("Purpose").fill("case 7")
     page.select_option("[name=top_k]", "20")
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     address = re.compile(rf"#{gallery}/search/\w+$")
     expect(page).to_have_url(address)
     kept = page.url
@@ -213,12 +212,12 @@ def test_separate_searches_have_an_address_together_and_one_each(page, drawn_cro
     assert each.locator(".card b .name").all_inner_texts() == shown
     assert page.get_by_role("img", name="Query picture").count() == 2
     assert violations(page) == []
-    each.get_by_role("link", name="Picture 2").click()
+    follow(each, "Picture 2")
     expect(each).to_have_count(0)
     expect(page).to_have_url(together.rpartition("/")[0] + "/" + together.rpartition(".")[2])
     page.go_back()
     expect(each).to_have_count(2)
-    each.nth(0).get_by_role("button", name="Delete this search…").click()
+    press(each.nth(0), "Delete this search…")
     confirm(page, "Delete")
     expect(each).to_have_count(0)
     expect(page.get_by_role("img", name="Query picture")).to_have_count(1)
@@ -227,9 +226,9 @@ def test_separate_searches_have_an_address_together_and_one_each(page, drawn_cro
     page.get_by_text("1 of 2 pictures is kept.").wait_for()
 
 
-def test_a_picture_is_kept_only_where_that_is_asked_for(page, drawn_crops):
+def test_a_picture_is_kept_only_where_that_is_asked_for(page):
     page.get_by_label("Keep the picture with the search").uncheck()
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     expect(page).to_have_url(re.compile(r"/search/\w+$"))
     page.reload()
     page.locator("#answer .card").first.wait_for()
@@ -246,10 +245,10 @@ def test_the_query_s_picture_is_enrolled_and_that_is_undone(page, http, gallery,
     page.locator("dialog.question input").fill("Ann")
     confirm(page, "Enroll")
     page.get_by_text("1 picture enrolled as Ann.").wait_for()
-    assert len(http.get(listed).json()["results"]) == 1
+    assert len(results(http, listed)) == 1
     press(page, "Undo")
     page.get_by_text("Undone:").wait_for()
-    assert http.get(listed).json()["results"] == []
+    assert results(http, listed) == []
 
 
 def decisions(http, page, gallery):
@@ -258,8 +257,8 @@ def decisions(http, page, gallery):
     return {review["crop_id"]: review["decision"] for review in reviews}
 
 
-def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gallery):
+    search_for(page)
     first, second, third = (crop_of(page, rank) for rank in (1, 2, 3))
     page.locator("#answer .open").first.focus()
     page.keyboard.press("c")
@@ -277,7 +276,7 @@ def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gal
     assert decisions(http, page, gallery) == {first: "confirmed", second: "rejected"}
     for mark in page.locator("#answer .judge input").all()[:3]:
         mark.check()
-    page.locator("#marks").get_by_role("button", name="Another person").click()
+    press(page.locator("#marks"), "Another person")
     expect(page.locator("#answer [value=rejected][aria-pressed=true]")).to_have_count(3)
     assert set(decisions(http, page, gallery).values()) == {"rejected"}
     rejected.click()
@@ -298,27 +297,25 @@ def test_a_confirmed_result_without_a_name_gets_one_and_that_is_undone(
     person = drawn_crops[0].identity
     taken_away = {"identity": person, "new_identity": ""}
     assert http.patch(crops, data=taken_away).is_success
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     unnamed = page.locator("#answer .card").filter(has_text="no name")
     ids = [unnamed.nth(at).get_attribute("data-crop") for at in (0, 1)]
     for at in (0, 1):
         unnamed.nth(at).get_by_role("button", name="Same person").click()
         unnamed.nth(at).get_by_role("button", name="Name, rank").wait_for()
     assert violations(page) == []
-    unnamed.nth(0).get_by_role("button", name="Name, rank").click()
+    press(unnamed.nth(0), "Name, rank")
     fill_in(page, "Name", "Ann", "Name")
     page.get_by_text("2 pictures are now of Ann.").wait_for()
-    assert {
-        result["crop_id"] for result in http.get(f"{crops}?identity=Ann").json()["results"]
-    } == {*ids}
+    assert {result["crop_id"] for result in results(http, f"{crops}?identity=Ann")} == {*ids}
     assert decisions(http, page, gallery) == dict.fromkeys(ids, "confirmed")
     expect(page.locator("#answer .offer button")).to_have_count(0)
     press(page, "Undo")
     page.get_by_text("Undone:").wait_for()
-    assert http.get(f"{crops}?identity=Ann").json()["results"] == []
+    assert results(http, f"{crops}?identity=Ann") == []
 
 
-def test_a_file_that_cannot_be_searched_is_called_by_its_name(page, drawn_crops):
+def test_a_file_that_cannot_be_searched_is_called_by_its_name(page):
     broken = [PNG | {"buffer": b"no image", "name": name} for name in ("gate.png", "yard.png")]
     page.set_input_files("#query .drop input", broken)
     alert = page.get_by_role("alert").filter(has_text="2 pictures cannot be used.")
@@ -366,8 +363,8 @@ def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gal
     ]
 
 
-def test_a_name_given_in_the_sheet_is_undone_beside_the_answer(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_name_given_in_the_sheet_is_undone_beside_the_answer(page, http, gallery):
+    search_for(page)
     crop = crop_of(page, 1)
     before = page.locator("#answer .card b .name").first.inner_text()
     page.locator("#answer .open").first.click()
@@ -383,10 +380,10 @@ def test_a_name_given_in_the_sheet_is_undone_beside_the_answer(page, http, galle
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_an_open_crop_fits_a_phone_and_can_be_read_in_both_schemes(page, drawn_crops, scheme):
+def test_an_open_crop_fits_a_phone_and_can_be_read_in_both_schemes(page, scheme):
     page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme=scheme)
-    search_for(page, drawn_crops[0].png)
+    search_for(page)
     page.locator("#answer .open").nth(1).click()
     page.wait_for_selector("#sheet .heat img")
     views = [view.bounding_box() for view in page.locator("#sheet .view").all()]
@@ -399,7 +396,7 @@ def test_an_open_crop_fits_a_phone_and_can_be_read_in_both_schemes(page, drawn_c
     assert page.locator("#sheet .close").bounding_box()["y"] >= 0
 
 
-def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed, drawn_crops):
+def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed):
     address, key = keyed
 
     def enter(page):
@@ -409,7 +406,7 @@ def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed,
     tab.goto(f"{address}/#default/search")
     enter(tab)
     tab.wait_for_selector("#state .dot.ready")
-    search_for(tab, drawn_crops[0].png)
+    search_for(tab)
     expect(tab).to_have_url(re.compile(r"#default/search/\w+$"))
     context = browser.new_context()
     other = context.new_page()
@@ -421,8 +418,8 @@ def test_an_address_is_passed_on_to_a_user_with_another_key(tab, browser, keyed,
     context.close()
 
 
-def test_a_search_of_crops_without_a_name_only(page, http, gallery, drawn_crops):
-    search_for(page, drawn_crops[0].png)
+def test_a_search_of_crops_without_a_name_only(page, http, gallery):
+    search_for(page)
     first = crop_of(page, 1)
     http.patch(f"/v1/galleries/{gallery}/crops/{first}", data={"identity": ""})
     page.click("#filters summary")

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, fill_in, follow, press, violations
+from tests.browser.conftest import confirm, fill_in, follow, press, results, violations
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +36,11 @@ def act(page, action, track):
 
 
 def list_crops(http, gallery, **asked):
-    return http.get(f"/v1/galleries/{gallery}/crops", params=asked).json()["results"]
+    return results(http, f"/v1/galleries/{gallery}/crops", **asked)
 
 
 def test_tracks_are_listed_by_camera_and_those_of_low_cohesion_marked(tracks, http, gallery):
-    listed = http.get(f"/v1/galleries/{gallery}/tracks").json()["results"]
+    listed = results(http, f"/v1/galleries/{gallery}/tracks")
     least = http.get("/v1/model").json()["operating_points"]["cosine"]["pair_far_1e-3"]
     for row, track in zip(rows(tracks).all(), listed, strict=True):
         expect(row).to_contain_text(f"Track 17, {track['camera']}")
@@ -65,7 +65,7 @@ def test_a_track_is_named_and_each_picture_gets_its_former_name_back(tracks, htt
     tracks.get_by_text("8 pictures are now of Ann.").wait_for()
     expect(rows(tracks).first).to_contain_text("Ann")
     assert len(list_crops(http, gallery, identity="Ann")) == 8
-    tracks.get_by_role("button", name="Undo").click()
+    press(tracks, "Undo")
     expect(rows(tracks).first).to_contain_text("0000, 0001")
     for identity in ("0000", "0001"):
         assert len(list_crops(http, gallery, identity=identity)) == 4

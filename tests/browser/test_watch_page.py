@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from standardwebhooks.webhooks import Webhook
 
 from demo.story import draw_cast
-from tests.browser.conftest import confirm, new_gallery, violations
+from tests.browser.conftest import confirm, follow, new_gallery, press, results, violations
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import Receiver, passersby, settings
@@ -74,11 +74,11 @@ def read_list(http, gallery):
 
 def ask_for_forecast(tab, **fields):
     """Fill the dialog as far as the forecast, and return it."""
-    tab.locator("#watch-list").get_by_role("button", name="Arm…").click()
+    press(tab.locator("#watch-list"), "Arm…")
     dialog = tab.locator("dialog.question")
     for label, value in {"Passages": "1000", "Reason": "case 7/2026", **fields}.items():
         dialog.get_by_label(label).fill(value)
-    dialog.get_by_role("button", name="Show the forecast").click()
+    press(dialog, "Show the forecast")
     dialog.locator(".forecast").wait_for()
     return dialog
 
@@ -89,10 +89,10 @@ def make_webhook(tab, url):
     form = tab.locator("#new-webhook")
     form.get_by_label("Address").fill(url)
     form.get_by_label("Note").fill("desk")
-    form.get_by_role("button", name="Make it").click()
+    press(form, "Make it")
     dialog = tab.get_by_role("dialog", name="Secret")
     secret = dialog.get_by_label("Secret").input_value()
-    dialog.get_by_role("button", name="Close").click()
+    press(dialog, "Close")
     expect(tab.get_by_text(secret)).to_have_count(0)
     return secret
 
@@ -114,7 +114,7 @@ def enroll(
     ]
     tab.set_input_files("#enrollment .drop input", chosen)
     tab.fill("#enrollment [name=identity]", name)
-    tab.get_by_role("button", name=f"Enroll {len(pictures)} pictures").click()
+    press(tab, f"Enroll {len(pictures)} pictures")
     eventually(lambda: name in http.get("/v1/galleries/suspects/identities").text)
 
 
@@ -130,8 +130,8 @@ def decide(
 
 
 def forget(tab, card, name):
-    card.get_by_role("link", name=name).click()
-    tab.get_by_role("button", name="Forget…").click()
+    follow(card, name)
+    press(tab, "Forget…")
     confirm(tab, "Forget")
     return tab.locator("#identities .news")
 
@@ -148,10 +148,10 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
             name,
             [crop.read() for crop in cast.gallery if crop.identity == identity],
         )
-    tab.get_by_role("link", name="Watch", exact=True).click()
+    follow(tab, "Watch", exact=True)
     expect(tab.locator("#watch-list h2")).to_have_text("Not armed: suspects")
     secret = make_webhook(tab, receiver.url)
-    tab.get_by_role("button", name="Test desk").click()
+    press(tab, "Test desk")
     expect(tab.locator("#webhooks-said")).to_have_text("The test arrived: desk answered 204.")
     assert [message["type"] for message in verified(receiver, secret)] == ["test"]
 
@@ -159,7 +159,7 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     assert read_list(shop, "suspects")["state"] == "disarmed"
     assert violations(tab) == []
     forecast = dialog.locator(".forecast").inner_text()
-    dialog.get_by_role("button", name="Arm", exact=True).click()
+    press(dialog, "Arm", exact=True)
     expect(tab.locator("#watch-list h2")).to_have_text("Armed: suspects")
     expect(tab.locator("#watch-list")).to_contain_text(forecast)
     assert read_list(shop, "suspects")["promised"]["sentence"] == forecast
@@ -192,7 +192,7 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     tab.keyboard.press("ArrowDown")
     decide(tab, cards.nth(1), "c", "Same person")
     assert violations(tab) == []
-    decided = shop.get("/v1/alerts").json()["results"]
+    decided = results(shop, "/v1/alerts")
     assert [alert["state"] for alert in decided] == ["rejected", "confirmed", "open"]
     expect(tab.locator("#watch-list")).to_contain_text("1 confirmed, 1 rejected, 1 not yet decided")
 
@@ -202,10 +202,10 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     # Receivers keep the messages that they got.
     origin = receiver.url.removesuffix("/alerts")
     expect(outcome).to_contain_text(f"In the receiver at {origin}: 2 messages with the name")
-    tab.get_by_role("link", name="Watch", exact=True).click()
+    follow(tab, "Watch", exact=True)
     expect(cards).to_have_count(1)
     expect(tab.locator("#watch")).not_to_contain_text("Anna Roth")
-    remaining = shop.get("/v1/alerts").json()["results"]
+    remaining = results(shop, "/v1/alerts")
     assert [alert["identity"] for alert in remaining] == ["Carla Diaz"]
 
 
@@ -286,7 +286,7 @@ def test_alerts_are_asked_for_where_no_stream_comes_through(tab, watching, armed
 def test_alerts_that_come_while_another_panel_is_shown_are_counted(tab, watching, armed, people):
     open_panel(tab, watching.base_url, armed)
     expect(tab.locator("#feed")).to_have_text("New ones appear at once.")
-    tab.get_by_role("link", name="People", exact=True).click()
+    follow(tab, "People", exact=True)
     people.pass_by(armed)
     tab.get_by_role("link", name="Watch (1)").wait_for()
     expect(tab).to_have_title("(1) Who is this?")
@@ -306,11 +306,11 @@ def test_older_alerts_follow_and_those_that_are_no_visit_say_so_in_words(
     tab.locator("#alert-here").check()
     cards = tab.locator("#alerts .card")
     expect(cards).to_have_count(20)
-    tab.get_by_role("button", name="Show older").click()
+    press(tab, "Show older")
     expect(cards).to_have_count(22)
     expect(cards.nth(20)).to_contain_text("Seen, but sent too late for an alarm.")
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
-    tab.locator("#watch-list").get_by_role("button", name="Disarm…").click()
+    press(tab.locator("#watch-list"), "Disarm…")
     tab.get_by_label("Reason").fill("case closed")
     confirm(tab, "Disarm")
     expect(tab.locator("#watch-list h2")).to_have_text(f"Not armed: {armed}")
@@ -331,7 +331,7 @@ def test_a_page_that_stays_open_drops_the_oldest_of_many_alerts_and_finds_them_a
     expect(cards.first).to_contain_text("camera 304")
     expect(cards).to_have_count(300)
     expect(cards.last).to_contain_text("camera 5,")
-    tab.get_by_role("button", name="Show older").click()
+    press(tab, "Show older")
     expect(cards).to_have_count(305)
     expect(cards.last).to_contain_text("camera 0,")
 
@@ -362,10 +362,10 @@ def test_a_forecast_that_is_out_of_date_is_shown_anew_before_anything_is_armed(
         assert token
 
     tab.route("**/watch", spoil, times=1)
-    dialog.get_by_role("button", name="Arm", exact=True).click()
+    press(dialog, "Arm", exact=True)
     expect(dialog).to_contain_text("The first forecast is out of date. Read this one.")
     assert read_list(watching, name)["state"] == "disarmed"
-    dialog.get_by_role("button", name="Arm", exact=True).click()
+    press(dialog, "Arm", exact=True)
     expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {name}")
 
 
@@ -385,20 +385,20 @@ def test_messages_that_are_not_delivered_are_listed_and_sent_again(
     former = make_webhook(tab, receiver.url)
     people.pass_by(armed)
     expect(tab.locator("#dead")).to_contain_text("Everything was delivered.")
-    eventually(lambda: watching.get("/v1/webhooks").json()["results"][0]["dead"] == 1)
+    eventually(lambda: results(watching, "/v1/webhooks")[0]["dead"] == 1)
     tab.reload()
     tab.get_by_text("Messages to other systems (1 not delivered)").click()
     expect(tab.locator("#webhooks-made")).to_contain_text("stopped: it answered 410")
     assert violations(tab) == []
     receiver.answer = lambda _: (204, {})
-    tab.get_by_role("button", name="Go on desk").click()
+    press(tab, "Go on desk")
     tab.get_by_role("button", name="Stop desk").wait_for()
-    tab.get_by_role("button", name="New secret… desk").click()
+    press(tab, "New secret… desk")
     confirm(tab, "Make it")
     dialog = tab.get_by_role("dialog", name="Secret")
     secret = dialog.get_by_label("Secret").input_value()
-    dialog.get_by_role("button", name="Close").click()
-    tab.get_by_role("button", name="Send again").click()
+    press(dialog, "Close")
+    press(tab, "Send again")
     expect(tab.locator("#webhooks-said")).to_have_text("It is sent again.")
     eventually(lambda: len(receiver.received) == 2)
     # For a day both secrets sign.
@@ -406,10 +406,10 @@ def test_messages_that_are_not_delivered_are_listed_and_sent_again(
         assert Webhook(key).verify(receiver.received[-1].body, receiver.received[-1].headers)
     again = [json.loads(got.body)["data"]["alert_id"] for got in receiver.received]
     assert again[0] == again[1]
-    tab.get_by_role("button", name="Delete… desk").click()
+    press(tab, "Delete… desk")
     confirm(tab, "Delete")
     expect(tab.locator("#webhooks-said")).to_have_text("Deleted.")
-    assert watching.get("/v1/webhooks").json()["results"] == []
+    assert results(watching, "/v1/webhooks") == []
 
 
 def test_a_key_without_admin_sees_the_alerts_and_why_it_may_not_arm(tab, tiny_artefact, tmp_path):

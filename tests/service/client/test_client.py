@@ -74,9 +74,7 @@ def test_any_number_of_images_is_enrolled_in_their_order(client, drawn_crops):
     assert again.gallery_version == client.gallery().version
 
 
-def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may_cost(
-    start, drawn_crops
-):
+def test_a_folder_of_large_pictures_is_enrolled_in_batches_of_what_a_request_may_cost(start):
     served = start(max_cost=24)
     pictures = []
     for number in range(9):

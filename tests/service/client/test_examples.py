@@ -68,7 +68,7 @@ def test_an_examples_command_and_options_exist(line):
 
 
 @pytest.fixture
-def place(tmp_path, tiny_artefact, drawn_crops):
+def place(tmp_path, drawn_crops):
     """Return a working folder with the files of the examples, and their `/data` below it."""
     campus = tmp_path / "data" / "cuhk01" / "campus"
     market = tmp_path / "data" / "Market-1501-v15.09.15"

@@ -147,7 +147,7 @@ def test_what_cannot_be_computed_with_is_refused_with_the_remedy(
     assert records.forget() == bool(chosen)
 
 
-def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records, monkeypatch):
+def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records):
     pytest.importorskip("openvino")
     if ("openvino", "bfloat16") in runtimes._candidates(_settings()):
         pytest.skip("this CPU multiplies bfloat16")
