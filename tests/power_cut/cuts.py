@@ -12,7 +12,6 @@ from tests.power_cut.disk import LOSSES, Disk
 
 SEED = int(os.environ.get("SEED", "1"))
 REPORTS = Path("runs")
-# Takes a place in a recording and the content of the disk there, and returns faults.
 
 
 def cut_and_check(root, asked, acts, check, folder, few, report):

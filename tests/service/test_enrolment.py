@@ -158,11 +158,6 @@ def test_a_request_whose_images_are_all_too_large_is_413(served, gallery, call):
     assert send(gallery, large, b"no image").status_code == 422
 
 
-def test_pages_of_a_listing_hold_every_crop_once(served, filled, drawn_crops):
-    listed = pages(served.http, f"/v1/galleries/{filled}/crops", limit=7)
-    assert [crop["identity"] for crop in listed] == [crop.identity for crop in drawn_crops]
-
-
 def test_identities_are_listed_with_their_counts(served, filled):
     url = f"/v1/galleries/{filled}/identities"
     identities = served.results(url)

@@ -151,13 +151,18 @@ def test_metrics_count_requests_images_and_problems(served, gallery, images):
         assert re.search(rf"^{name} \d", metrics, re.MULTILINE)
 
 
-def test_the_docs_page_loads_nothing_from_elsewhere(served):
+def test_the_docs_page_loads_nothing_from_elsewhere_and_is_allowed_what_it_loads(served):
     page = served.http.get("/docs")
     sources = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
     assert len(sources) >= 3
     for source in sources:
         assert source.startswith("/docs/assets/")
-        assert served.http.get(source).status_code == 200
+        answer = served.http.get(source)
+        assert answer.status_code == 200
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self' 'unsafe-inline'" in policy
+    assert "connect-src 'self'" in policy
     assert "://" not in re.sub(r"http://www\.w3\.org\S*", "", page.text.split("<body>")[0])
 
 
@@ -186,14 +191,10 @@ def test_the_openapi_document_describes_every_call_and_has_examples_of_its_error
     assert max(map(len, names)) <= 20
 
 
-def test_a_choice_that_is_left_empty_counts_as_not_sent_and_is_no_choice_of_the_document(
-    served, filled, images
-):
+def test_an_empty_choice_is_no_choice_of_the_document(served):
     schemas = served.read("/openapi.json")["components"]["schemas"]
     for form, field in (("PairForm", "scoring"), ("QueryForm", "operating_point")):
         assert "" not in schemas[form]["properties"][field]["enum"]
-    answer = served.query(filled, images[0], operating_point="", scoring="")
-    assert answer.status_code == 200
 
 
 def test_the_model_describes_itself(served, tiny_artefact):
@@ -206,33 +207,6 @@ def test_the_model_describes_itself(served, tiny_artefact):
     assert [model[name] for name in ("device", "runtime", "dtype")] == ["cpu", "torch", "float32"]
     thresholds = model["operating_points"]["mnet"]
     assert thresholds["far_1e-3"] >= thresholds["far_1e-2"]
-
-
-INVERTED = {
-    "captured_after": "2026-03-02T00:00:00Z",
-    "captured_before": "2026-03-01T00:00:00Z",
-}
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"crop_id": "x"},
-        {"camera_disjoint": "true"},
-        {"top_k": "ten"},
-        {"group_by": "colour"},
-        {"operating_point": "far_1e-9"},
-        {"captured_before": "2026-03-01T09:30:00"},
-        INVERTED,
-    ],
-    ids=" ".join,
-)
-def test_a_refused_field_is_named_in_errors(served, gallery, images, fields):
-    answer = served.query(gallery, images[0], **fields)
-    assert problem(answer) == (422, "invalid_field")
-    assert refused_fields(answer) == {*fields}
-    for error in answer.json()["errors"]:
-        assert answer.json()["detail"].count(error["message"]) == 1
 
 
 def test_a_request_without_images_names_the_field(served, gallery):

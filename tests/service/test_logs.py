@@ -121,20 +121,6 @@ def test_an_error_of_the_event_loop_that_comes_again_and_again_is_logged_once_a_
     ]
 
 
-@pytest.mark.slow
-def test_forgetting_names_the_storage_that_may_hold_the_person_and_no_import_does(start, images):
-    served = start(images_url="memory://crops")
-    job = served.import_zip("default", {"a.png": images[0]}, identity=PERSON)
-    assert served.ended_job(job)["state"] == "done"
-    remaining = served.http.delete(f"/v1/galleries/default/identities/{PERSON}").json()["remaining"]
-    named = " ".join(entry["where"] for entry in remaining)
-    assert "import" not in named
-    jobs = served.http.get("/v1/jobs").text
-    assert job["job_id"] in jobs
-    assert PERSON not in jobs
-    assert "GMN_IMAGES_URL" in named
-
-
 async def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog):
     async def fail():
         await asyncio.sleep(0.1)

@@ -52,7 +52,8 @@ def test_images_lie_where_the_url_says_and_go_with_their_crops(outside, images):
     described = served.read("/v1/galleries/default")
     assert described["image_bytes"] == sum(len(image) for image in images)
     served.delete_crop("default", ids[2])
-    served.http.delete("/v1/galleries/default/identities/a")
+    forgotten = served.http.delete("/v1/galleries/default/identities/a").json()
+    assert any("GMN_IMAGES_URL" in place["where"] for place in forgotten["remaining"])
     assert set(_files(folder)) & set(ids) == {ids[3]}
 
 

@@ -277,15 +277,6 @@ def test_a_cameras_key_does_not_learn_which_lists_watch_it(keyed, start, tmp_pat
         arm(served, gallery)
 
 
-def test_the_same_ids_of_two_keys_are_two_tracks(keyed, images):
-    served, keys = keyed
-    sent = {"camera": "shared", "track": "1"}
-    sight(served, *[STRANGER] * MOST_LOOKS, **sent, wait="true", headers=keys["camera"])
-    # Another key has its own eight looks.
-    found = matches(served, images[0], **sent, headers=keys["desk"])
-    assert found == [["0000", "0000"]]
-
-
 @pytest.mark.slow
 def test_many_tracks_of_one_key_end_none_of_another(start, tmp_path, drawn_crops):
     admin, gate, noisy = (

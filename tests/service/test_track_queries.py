@@ -72,12 +72,6 @@ def test_one_unknown_crop_among_several_is_named(client, ids):
             client.query(crop_id=[ids[1], gone])
 
 
-def test_images_and_a_track_together_are_refused(served, gallery, ids, images):
-    answer = served.query(gallery, images[0], **BY_TRACK)
-    assert answer.status_code == 422
-    assert "track" in answer.json()["detail"]
-
-
 def test_a_kept_search_by_a_track_goes_with_the_person_whose_track_it_is(client, ids):
     kept = client.query(**BY_TRACK, keep=True, top_k=1).query_id
     opened = client.kept_search(kept)

@@ -71,8 +71,3 @@ def test_a_vector_that_cannot_be_compared_is_refused(served, filled, embedded, c
     fields = {"vector": json.dumps(vector), "embedding_fingerprint": made_by, **changed}
     refused = served.query(filled, **fields)
     assert field in refused_fields(refused)
-
-
-def test_a_vector_beside_an_image_is_refused(served, filled, images, embedded):
-    both = served.query(filled, images[0], vector=json.dumps(embedded[0]))
-    assert both.json()["errors"][0]["field"] == "vector"
