@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
@@ -23,10 +31,10 @@ FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
 # A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200
 
-log = logging.getLogger(__name__)
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 DeviceName = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "torch", "openvino"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
@@ -95,45 +103,45 @@ class Settings(BaseSettings):
     """Cost of the requests that are worked on, in megapixels; further ones wait up to 5 seconds and
     are refused with 429. One key holds half of it at most, and a request above that is refused with
     422."""
-    decode_threads: int = Field(default_factory=lambda: max(2, (os.cpu_count() or 2) - 1), ge=1)
+    decode_threads: PositiveInt = Field(default_factory=lambda: max(2, (os.cpu_count() or 2) - 1))
     """Threads that decode images, and as many for images of more than two megapixels. With OpenVINO
     they embed them as well, and are at least two for each crop that it embeds at once."""
-    max_image_bytes: int = Field(10 * 1024 * 1024, ge=1)
+    max_image_bytes: PositiveInt = 10 * 1024 * 1024
     """Bytes of one image. A larger image is a problem of that image, not of the request."""
     max_image_pixels: int = Field(16_000_000, ge=64)
     """Width × height of one image. A larger image is a problem of that image."""
     max_images_per_request: int = Field(128, ge=1, le=MAX_IMAGES)
     """Images in one request, 200 at most; more are refused with 422."""
-    max_body_bytes: int = Field(64 * 1024 * 1024, ge=1)
+    max_body_bytes: PositiveInt = 64 * 1024 * 1024
     """Bytes of one request; more are refused with 413."""
-    max_queued_bytes: int = Field(512 * 1024 * 1024, ge=1)
+    max_queued_bytes: PositiveInt = 512 * 1024 * 1024
     """Bytes of all request bodies in memory; more are refused with 429. One key may hold half."""
-    body_timeout_s: float = Field(30.0, gt=0.0)
+    body_timeout_s: PositiveFloat = 30.0
     """A request body that receives no data for so many seconds is refused with 408."""
-    min_body_rate: int = Field(64 * 1024, ge=1)
+    min_body_rate: PositiveInt = 64 * 1024
     """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
     # With the common limit of 1,024 open files per process this leaves 100 for other files.
-    max_connections: int = Field(900, ge=1)
+    max_connections: PositiveInt = 900
     """Connections that are served. A request on a further one, but for `/livez`, is answered with
     503; beyond four times as many, or 100 less than the files that the process may open,
     connections are closed."""
     quality: QualityPolicy = "warn"
     """What happens to a poor crop that is enrolled: it is stored with a warning (`warn`), refused
     (`refuse`), or not measured (`off`). A query is never refused for quality."""
-    min_crop_height: int = Field(QualityLimits.min_height, ge=1)
+    min_crop_height: PositiveInt = QualityLimits.min_height
     """Pixels; a lower crop is `low_resolution`."""
-    min_crop_width: int = Field(QualityLimits.min_width, ge=1)
+    min_crop_width: PositiveInt = QualityLimits.min_width
     """Pixels; a narrower crop is `low_resolution`."""
-    min_crop_sharpness: float = Field(QualityLimits.min_sharpness, ge=0.0, le=1.0)
+    min_crop_sharpness: Share = QualityLimits.min_sharpness
     """Contrast between neighbouring pixels as a share of the contrast over four pixels, at 64 rows;
     below it a crop is `blurred`."""
-    min_crop_brightness: float = Field(QualityLimits.min_brightness, ge=0.0, le=1.0)
+    min_crop_brightness: Share = QualityLimits.min_brightness
     """Luma, 0 to 1, which a tenth of the crop exceeds; below it a crop is `dark`."""
-    max_crop_shadow: float = Field(QualityLimits.max_shadow, ge=0.0, le=1.0)
+    max_crop_shadow: Share = QualityLimits.max_shadow
     """Luma, 0 to 1, below which a tenth of the crop stays; above it a crop is `overexposed`."""
-    min_crop_aspect: float = Field(QualityLimits.min_aspect, ge=0.0)
+    min_crop_aspect: NonNegativeFloat = QualityLimits.min_aspect
     """Height divided by width; below it a crop is `not_person_shaped`."""
-    max_crop_aspect: float = Field(QualityLimits.max_aspect, gt=0.0)
+    max_crop_aspect: PositiveFloat = QualityLimits.max_aspect
     """Height divided by width; above it a crop is `not_person_shaped`."""
     keep_images: KeepImages = "original"
     """What is stored of an enrolled image: the file (`original`), a JPEG at most 256 pixels high
@@ -147,13 +155,13 @@ class Settings(BaseSettings):
     import_dir: Path | None = None
     """The folder whose sub-folders an import may name. A key for one gallery may name the
     sub-folder with the name of that gallery, and those in it; a key for all galleries any."""
-    max_import_bytes: int = Field(8 * 1024**3, ge=1)
+    max_import_bytes: PositiveInt = 8 * 1024**3
     """Bytes of an uploaded archive, and of its content unpacked."""
-    reserved_disk_bytes: int = Field(64 * 1024 * 1024, ge=0)
+    reserved_disk_bytes: NonNegativeInt = 64 * 1024 * 1024
     """Bytes of the disk of the data directory that are kept for deletions, half of them, at most
     256 MiB, in the file `reserve` there. With less, new data are refused with 507; with less than
     three quarters, searches that the audit log records; deletions go on."""
-    kept_queries: int = Field(10_000, ge=0)
+    kept_queries: NonNegativeInt = 10_000
     """Searches with `keep=true` that a gallery keeps; the oldest outside cases are removed first. 0
     keeps none."""
     kept_days: int = Field(7, ge=1, le=36_500)
@@ -165,17 +173,17 @@ class Settings(BaseSettings):
     """Whether the audit log records searches and views of images."""
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)
     """Bytes of one audit log file; then the next file begins."""
-    housekeeping_seconds: float = Field(3600.0, gt=0.0)
+    housekeeping_seconds: PositiveFloat = 3600.0
     """How often expired crops are deleted, and deleted crops are removed from snapshots."""
-    stall_seconds: float = Field(120.0, gt=0.0)
+    stall_seconds: PositiveFloat = 120.0
     """A part of the service that has work and makes no progress for so many seconds turns `/livez`
     to 503 and ends the process."""
     backup_dir: Path | None = None
     """The folder of backups of the record and its images, which the service writes by itself;
     better on another disk. Processes that share a record share it too."""
-    backup_every: float = Field(24.0, gt=0.0)
+    backup_every: PositiveFloat = 24.0
     """Hours from one backup to the next."""
-    backup_keep: int = Field(7, ge=1)
+    backup_keep: PositiveInt = 7
     """Backups that are kept; the oldest is removed once a new one was read through."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Level of the JSON log on standard error: `debug`, `info`, `warning` or `error`."""
