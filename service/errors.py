@@ -70,12 +70,15 @@ class UnusableImages(ServiceError):
     code = "unusable_images"
     sentence = "{0} of {1} images cannot be used; image {2}: {3}"
 
-    def __init__(self, outcomes: Sequence[CropProblem | None]) -> None:
-        refused = [(number, problem) for number, problem in enumerate(outcomes, 1) if problem]
-        number, first = refused[0]
-        super().__init__(len(refused), len(outcomes), number, first.detail)
-        images = [refused_image(problem) if problem else None for problem in outcomes]
-        self.status = status_of([image.problem for image in images if image])
+    def __init__(self, outcomes: Sequence[object]) -> None:
+        images = [
+            refused_image(outcome) if isinstance(outcome, CropProblem) else None
+            for outcome in outcomes
+        ]
+        refused = {number: image.problem for number, image in enumerate(images, 1) if image}
+        number = min(refused)
+        super().__init__(len(refused), len(outcomes), number, refused[number].detail)
+        self.status = status_of(refused.values())
         self.more["results"] = [image.model_dump(mode="json") if image else {} for image in images]
 
 

@@ -55,8 +55,9 @@ REQUEST_ID = "5f0c2b7d9e1a4c38"
 Responses = dict[int | str, dict[str, Any]]
 JSON = "application/json"
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-# Spreadsheets run text that begins like a formula, in part also after a tab or line break.
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Spreadsheets run text that begins like a formula, in part also after a tab or line break. Text
+# that begins with an apostrophe gets another one, so that removing one always gives the text.
+ESCAPED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
 def answer_problem(
@@ -226,13 +227,11 @@ def csv_line(*values: object) -> str:
     An apostrophe is put before text that a spreadsheet would run as a formula, and before text that
     already begins with one.
     """
-
-    def safe(value: object) -> object:
-        risky = isinstance(value, str) and value.startswith((*FORMULAS, "'"))
-        return f"'{value}" if risky else value
-
     line = io.StringIO()
-    csv.writer(line).writerow([safe(value) for value in values])
+    csv.writer(line).writerow(
+        f"'{value}" if isinstance(value, str) and value.startswith(ESCAPED) else value
+        for value in values
+    )
     return line.getvalue()
 
 

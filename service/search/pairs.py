@@ -50,8 +50,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         embedded = await model.pipeline.embed([first, second])
         usable = [image.vector for image in embedded if isinstance(image, EmbeddedImage)]
         if len(usable) < 2:
-            problems = [image if isinstance(image, CropProblem) else None for image in embedded]
-            raise UnusableImages(problems)
+            raise UnusableImages(embedded)
         scores = await runtime.device.run(_scores, model, usable[0], usable[1][None])
         explanation = None
         if options.explain:
