@@ -163,8 +163,7 @@ def _watched(runtime: Runtime, name: str, work: Coroutine[Any, Any, None]) -> as
             log.exception("%s has ended", name)
 
     task = asyncio.create_task(run(), name=name)
-    ended = HealthCheck(name, lambda: STOPPED if task.done() else 0.0)
-    runtime.watchdog.checks.append(ended)
+    runtime.watchdog.checks.append(HealthCheck(name, lambda: STOPPED if task.done() else 0.0))
     return task
 
 
@@ -180,12 +179,10 @@ async def check_record(runtime: Runtime) -> None:
     Damage ends the process; the next start then checks everything and names damage and remedy.
     """
     stopped = threading.Event()
-
-    def pause() -> bool:
-        return stopped.wait(CHECK_PAUSE_SECONDS)
-
     try:
-        await runtime.pools.files.run(runtime.record.check, pause)
+        await runtime.pools.files.run(
+            runtime.record.check, lambda: stopped.wait(CHECK_PAUSE_SECONDS)
+        )
     except DamagedRecord as damage:
         (runtime.settings.data_dir / DAMAGED).touch()
         runtime.watchdog.give_up("record", damage.detail)

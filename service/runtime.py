@@ -97,21 +97,23 @@ class Runtime:
                 held.callback(self.pictures.close)
             self.metrics = Metrics()
             self.watchdog = Watchdog(settings.stall_seconds)
-            audit = AuditLog(
-                settings.data_dir,
-                max_bytes=settings.audit_max_bytes,
-                queries=settings.audit_queries,
-                on_drop=self.metrics.audit_dropped.inc,
-                reserved_bytes=settings.reserved_disk_bytes,
+            self.audit = held.enter_context(
+                AuditLog(
+                    settings.data_dir,
+                    max_bytes=settings.audit_max_bytes,
+                    queries=settings.audit_queries,
+                    on_drop=self.metrics.audit_dropped.inc,
+                    reserved_bytes=settings.reserved_disk_bytes,
+                )
             )
-            self.audit = held.enter_context(audit)
-            loopback = is_loopback(settings.host)
             self.shared: SharedRedis | None = None
             if settings.redis_url:
                 self.shared = SharedRedis(settings.redis_url, settings.redis_password_file)
                 held.callback(self.shared.close)
             rates = KeyRates(settings.processes, self.shared)
-            self.keys = KeyRing(self.record.keys, settings.api_keys_file, loopback, rates)
+            self.keys = KeyRing(
+                self.record.keys, settings.api_keys_file, is_loopback(settings.host), rates
+            )
             held.callback(self.keys.threads.shutdown)
             self.device = DeviceThread(lambda why: self.watchdog.give_up("device thread", why))
             held.callback(self.device.shutdown)
@@ -187,8 +189,7 @@ class Runtime:
         self._held.close()
 
     def _open_record(self, held: contextlib.ExitStack) -> Record:
-        settings = self.settings
-        directory = settings.data_dir
+        directory = self.settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=True))
         if (directory / DATABASE_NAME).exists() and not (directory / FILE).exists():
             raise InputProblem(
@@ -236,8 +237,8 @@ class Runtime:
 
         for name in filter(None, (settings.artefact, settings.previous)):
             load(name)
-        filled = (gallery for gallery in record.galleries.all() if gallery.crops)
-        fillers = {gallery.embedding_fingerprint for gallery in filled}
+        galleries = record.galleries.all()
+        fillers = {gallery.embedding_fingerprint for gallery in galleries if gallery.crops}
         for name in shipped_fillers(fillers - set(models)):
             load(name)
         return models
@@ -277,6 +278,10 @@ class Call:
 
     runtime: Runtime
     caller: ApiKey
+
+    @property
+    def record(self) -> Record:
+        return self.runtime.record
 
     async def gallery_id(self, name: str | None = None) -> int | None:
         """Return the id of the named gallery, or of the key's only gallery; None for all."""

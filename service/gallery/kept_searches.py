@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gmn_client.models import QueryAnswer
+from gmn_client.models import OpenedSearch, QueryAnswer
 from service.errors import InvalidField, ServiceError, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import require_free_disk
@@ -83,9 +83,15 @@ async def keep_answers(
     return answers
 
 
+async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
+    """Return a kept search with the current labels of its results; raise `UnknownQuery`."""
+    period = kept_for(call.runtime, call.gallery)
+    return await call.read(call.record.kept.open, period, query_id)
+
+
 async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
     """Return the picture of a kept search; raise `UnknownPicture`."""
-    picture = await call.read(call.runtime.record.kept.picture, query_id)
+    picture = await call.read(call.record.kept.picture, query_id)
     if picture is None:
         remedy = "send keep_picture=true with an image"
         raise UnknownPicture(call.gallery.name, "search", query_id, remedy)

@@ -52,8 +52,12 @@ GALLERY = {
 # Problems that any call may answer, and problems that follow from a route's declaration.
 OF_ANY = ("invalid_field", "cross_origin", "internal_error", "not_ready")
 OF_KEYED = (
-    *("unauthorised", "forbidden", "too_many_requests"),
-    *("damaged_record", "record_unavailable", "service_stopping"),
+    "unauthorised",
+    "forbidden",
+    "too_many_requests",
+    "damaged_record",
+    "record_unavailable",
+    "service_stopping",
 )
 OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full")
 OF_IMAGES = ("unusable_images", "too_costly", "device_full", "device_lost")
@@ -61,7 +65,6 @@ NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends the first statement of a docstring, which becomes the summary of the call.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Needs:
         if caller.rate is not None and not caller.rate_images:
             await runtime.keys.require_rate(caller)
         name = request.path_params.get("gallery")
-        caller.require(self.any_of)
+        caller.require(*self.any_of)
         if self.every_gallery or name is not None:
             caller.require_gallery(name)
         if name is None:
@@ -99,7 +102,11 @@ class Needs:
             raise InvalidField(f"gallery: is longer than {MAX_ID} characters, as no gallery's name")
         return GalleryCall(runtime, caller, await runtime.galleries.find(name))
 
-    async def __call__(self, request: Request, _: Bearer) -> Call:
+    async def __call__(
+        self,
+        request: Request,
+        _: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
+    ) -> Call:
         return cast("Call", request.state.call)
 
 
@@ -162,14 +169,14 @@ class GuardedRoute(APIRoute):
             if self.path not in OPEN:
                 request.state.call = await needed.let_in(request)
                 act_as(request.state.call.caller.key_id, getattr(request.state, "request_id", None))
-            given = request.query_params.multi_items()
-            for name, _ in given:
+            for name in request.query_params:
                 # Ignoring a misspelt filter would widen the listing.
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
             if self._form is not None:
                 return await _answer_form(answer, request, request.state.call, self._form)
             # An empty value means that the parameter was omitted, as in a form.
+            given = request.query_params.multi_items()
             sent = urlencode([(name, value) for name, value in given if value]).encode()
             return await answer(Request({**request.scope, "query_string": sent}, request.receive))
 

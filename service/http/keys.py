@@ -167,8 +167,9 @@ def read_key_file(path: Path | None) -> tuple[list[ApiKey] | None, list[str]]:
             continue
         key = replace(read, created_at=written_at)
         if keys.setdefault(key.key_id, key) is not key:
-            twice = f"key_id {key.key_id} is there twice; rename one of them"
-            problems.append(f"{path}, line {number}: {twice}")
+            problems.append(
+                f"{path}, line {number}: key_id {key.key_id} is there twice; rename one of them"
+            )
     return list(keys.values()), problems
 
 

@@ -94,9 +94,10 @@ class FormRequest(Request):
         # Starlette would decode text in another encoding as UTF-8 or Latin-1.
         in_utf_8 = parameters.get(b"charset", b"utf-8").lower() == b"utf-8"
         if content_type and not (kind in FORMS and in_utf_8):
-            sent_as = f"the body is {content_type[:80]!r}"
             raise HTTPException(
-                415, f"{sent_as}; send multipart/form-data in UTF-8, images as files"
+                415,
+                f"the body is {content_type[:80]!r}; send multipart/form-data in UTF-8, images as "
+                "files",
             )
         self._is_multipart = kind == MULTIPART
         self._waited = 0.0
@@ -117,8 +118,9 @@ class FormRequest(Request):
             what = "archive"
             remedy = "several, or raise GMN_MAX_IMPORT_BYTES"
         if size > most:
-            detail = f"the {what} is over the limit of {most:,} bytes; send {remedy}"
-            raise HTTPException(413, detail)
+            raise HTTPException(
+                413, f"the {what} is over the limit of {most:,} bytes; send {remedy}"
+            )
         more = in_memory - self._held
         held = self._call.runtime.held_bytes
         most_held = self._settings.max_queued_bytes
@@ -193,8 +195,9 @@ class FormRequest(Request):
             try:
                 async with contextlib.aclosing(self.stream()) as stream:
                     parser = WholeForm(self.headers, stream, **limits)
-                    in_memory = MEBIBYTE if self._to_disk else self._settings.max_body_bytes
-                    parser.spool_max_size = in_memory
+                    parser.spool_max_size = (
+                        MEBIBYTE if self._to_disk else self._settings.max_body_bytes
+                    )
                     self._form = await parser.parse()
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error

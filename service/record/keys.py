@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, TypeAdapter
+from pydantic import AwareDatetime, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import to_json
 
@@ -49,7 +49,7 @@ class ApiKey:
     created_at: datetime = datetime.min.replace(tzinfo=UTC)
     learn: bool = True
     expires_at: AwareDatetime | None = None
-    rate: Annotated[int, Field(ge=1)] | None = None
+    rate: PositiveInt | None = None
     former_sha256: Sha256 | None = None
     former_until: AwareDatetime | None = None
     rate_images: bool = False
@@ -57,7 +57,7 @@ class ApiKey:
     def may(self, *any_of: Scope) -> bool:
         return bool({"admin", *any_of} & set(self.scopes))
 
-    def require(self, any_of: Collection[Scope]) -> None:
+    def require(self, *any_of: Scope) -> None:
         """Raise `Forbidden` unless the key has one of these scopes or `admin`."""
         if not self.may(*any_of):
             raise Forbidden(

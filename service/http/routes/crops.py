@@ -6,7 +6,24 @@ from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
 
-from gmn_client import models
+from gmn_client.models import (
+    ChangedCrop,
+    ChangedCrops,
+    Crop,
+    Crops,
+    EnrolledImage,
+    Enrollment,
+    ForgottenIdentity,
+    Identities,
+    IdentityDetail,
+    IdentityOrder,
+    Merges,
+    Removal,
+    RemovedCrops,
+    RenamedIdentity,
+    SimilarIdentities,
+    Tracks,
+)
 from service.errors import InvalidField
 from service.gallery import browse, changes, forget
 from service.gallery.enroll import Camera, Name, enroll, read_vectors
@@ -22,7 +39,7 @@ from service.http.forms import (
     Sent,
 )
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
-from service.http.problems import Responses, answer_each, example, problems, write_list
+from service.http.problems import answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.ops.failpoints import failpoint
 from service.search.options import Id, Text
@@ -32,7 +49,6 @@ from service.watch.sightings import sight
 router = guarded_router("/v1/galleries/{gallery}", "crops")
 identity_router = guarded_router("/v1/galleries/{gallery}", "identities")
 CropId = Annotated[Id, Path(description="A crop's id, as answered by the enrollment.")]
-IncludeVector = Annotated[bool, Query(description="Answer the crop's vector too.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -46,17 +62,17 @@ IdempotencyKey = Annotated[
 MOST_VECTORS = 100
 # Fields of a listing that the audit log contains.
 NAMED = {"identity", "external_id", "include_vector"}
-ENROLLED: Responses = {
-    201: example("Enrollment"),
-    207: {"model": models.Enrollment, "description": "Some images landed, some did not."},
-}
 
 
 @router.post(
     "/crops",
     status_code=201,
-    response_model=models.Enrollment,
-    responses=ENROLLED | problems("needs_reindex", "request_conflict"),
+    response_model=Enrollment,
+    responses=problems("needs_reindex", "request_conflict")
+    | {
+        201: example("Enrollment"),
+        207: {"model": Enrollment, "description": "Some images landed, some did not."},
+    },
 )
 async def enroll_crops(
     request: Request,
@@ -99,9 +115,9 @@ async def enroll_crops(
         form.for_images, crops or [None] * len(form.vector)
     )
     if form.keep_best is not None:
-        call.caller.require(["delete"])
+        call.caller.require("delete")
     if form.watch:
-        call.caller.require(["sight"])
+        call.caller.require("sight")
         if call.caller.gallery is not None:
             raise InvalidField(
                 "watch: compares crops with other lists than their gallery, and this key is for "
@@ -126,34 +142,32 @@ async def enroll_crops(
     return response
 
 
-def _without_known_ids(answer: models.Enrollment) -> models.Enrollment:
+def _without_known_ids(answer: Enrollment) -> Enrollment:
     # An existing crop may belong to another key.
     results = [
         image.model_copy(update={"crop_id": None})
-        if isinstance(image, models.EnrolledImage) and image.duplicate
+        if isinstance(image, EnrolledImage) and image.duplicate
         else image
         for image in answer.results
     ]
     return answer.model_copy(update={"results": results})
 
 
-@router.get("/crops", response_model=models.Crops)
+@router.get("/crops", response_model=Crops)
 async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
     """Lists crops; a page other than the last may have fewer than `limit`, even none.
 
     In order of capture, crops of unknown time are sorted by their time of enrollment.
     """
     wanted = asked.filter()
-    gallery = call.gallery
-
     limit = min(asked.limit, MOST_VECTORS) if asked.include_vector else asked.limit
 
-    def read(number: int) -> models.Crops:
-        found = call.runtime.record.crops.page(
-            number, wanted, asked.cursor or "", limit, asked.order
+    def read(number: int) -> Crops:
+        found = call.record.crops.page(number, wanted, asked.cursor or "", limit, asked.order)
+        results = browse.described_crops(
+            call.runtime, call.gallery, found.crops, asked.include_vector
         )
-        results = browse.described_crops(call.runtime, gallery, found.crops, asked.include_vector)
-        return models.Crops(results=results, next_cursor=found.cursor)
+        return Crops(results=results, next_cursor=found.cursor)
 
     page = await call.read(read)
     filters = asked.model_dump(include=NAMED, exclude_defaults=True)
@@ -163,23 +177,25 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
 
 
 @router.patch("/crops", responses=problems("crop_conflict"))
-async def change_crops(call: Admin, form: Sent[CropsChanges]) -> models.ChangedCrops:
+async def change_crops(call: Admin, form: Sent[CropsChanges]) -> ChangedCrops:
     """Changes the labels of all crops that pass a filter; omitted labels stay unchanged."""
-    wanted = form.filter()
-    changed = form.changes()
-    return await changes.change_matching(call.runtime, call.gallery, wanted, changed, form.dry_run)
+    return await changes.change_matching(
+        call.runtime, call.gallery, form.filter(), form.changes(), form.dry_run
+    )
 
 
 @router.delete("/crops")
-async def delete_crops(call: Admin, form: Sent[CropsChosen]) -> models.RemovedCrops:
+async def delete_crops(call: Admin, form: Sent[CropsChosen]) -> RemovedCrops:
     """Deletes all crops that pass a filter, with vectors and pictures."""
     return await forget.forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
 
 
 @router.get("/crops/{crop_id}")
 async def read_crop(
-    call: Searcher, crop_id: CropId, include_vector: IncludeVector = False
-) -> models.Crop:
+    call: Searcher,
+    crop_id: CropId,
+    include_vector: Annotated[bool, Query(description="Answer the crop's vector too.")] = False,
+) -> Crop:
     """Reads the labels and metadata of one crop."""
     found = await browse.read_crop(call.runtime, call.gallery, crop_id, include_vector)
     filters = {"include_vector": True} if include_vector else {}
@@ -188,13 +204,13 @@ async def read_crop(
 
 
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
-async def change_crop(call: Admin, crop_id: CropId, form: Sent[EnrollFields]) -> models.ChangedCrop:
+async def change_crop(call: Admin, crop_id: CropId, form: Sent[EnrollFields]) -> ChangedCrop:
     """Changes a crop's labels; an empty field becomes unknown, an omitted field stays unchanged."""
     return await changes.change_crop(call.runtime, call.gallery, crop_id, form.changes())
 
 
 @router.delete("/crops/{crop_id}")
-async def delete_crop(call: Deleter, crop_id: CropId) -> models.Removal:
+async def delete_crop(call: Deleter, crop_id: CropId) -> Removal:
     """Deletes one crop with its vector and picture; a second attempt answers 404."""
     return await forget.forget_crop(call.runtime, call.gallery, crop_id)
 
@@ -226,16 +242,6 @@ MAX_PLACE = 512
 Identity = Annotated[Text, Path(description="An identity, as enrolled.", examples=["0042"])]
 
 
-Part = Annotated[Text, Query(description="Only identities that contain this text, in any case.")]
-Order = Annotated[
-    models.IdentityOrder,
-    Query(
-        description="In natural order (7 before 10), the last seen first, or those with the most "
-        "crops first."
-    ),
-]
-
-
 class IdentityFields(Form):
     """An identity's new name."""
 
@@ -251,14 +257,14 @@ async def list_tracks(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Tracks on one page.")] = 100,
     camera: Annotated[Camera | None, Query(description="Only of this camera.")] = None,
-) -> models.Tracks:
+) -> Tracks:
     """Lists tracks by their ids; an id used by several cameras is a track of each.
 
     `cohesion` is the lowest cosine of a crop to the mean of the others: a low value suggests that
     the track switches from one person to another. With `camera`, a page may be empty. Name, move or
     delete a track by changing the crops that pass `track` and `camera`.
     """
-    page = await call.read(call.runtime.record.tracks.page, cursor, limit, camera)
+    page = await call.read(call.record.tracks.page, cursor, limit, camera)
     filters = {"cameras": [camera]} if camera else {}
     call.note_view("list_tracks", count=len(page.results), filters=filters)
     return page
@@ -269,24 +275,32 @@ async def list_identities(
     call: Searcher,
     cursor: Annotated[str | None, Query(max_length=MAX_PLACE, description=CURSOR_TEXT)] = None,
     limit: Limit = 100,
-    query: Part = "",
-    sort: Order = "name",
-) -> models.Identities:
+    query: Annotated[
+        Text, Query(description="Only identities that contain this text, in any case.")
+    ] = "",
+    sort: Annotated[
+        IdentityOrder,
+        Query(
+            description="In natural order (7 before 10), the last seen first, or those with the "
+            "most crops first."
+        ),
+    ] = "name",
+) -> Identities:
     """Lists identities, by name unless `sort` selects another order; unnamed crops do not count.
 
     Each identity has the crop with its best picture: the sharpest and largest as measured on
     enrollment or, among crops that were not measured, the one with the largest file.
     """
-    page = await call.read(call.runtime.record.people.page, cursor, limit, query, sort)
+    page = await call.read(call.record.people.page, cursor, limit, query, sort)
     event = "query" if query else "list_identities"
     call.note_view(event, count=len(page.results), filters={"identity": query})
     return page
 
 
 @identity_router.get("/identities/{identity:path}")
-async def read_identity(call: Searcher, identity: Identity) -> models.IdentityDetail:
+async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the crops, cameras and times of an identity, and which crop shows it best."""
-    found = await call.read(call.runtime.record.people.get, identity)
+    found = await call.read(call.record.people.get, identity)
     call.note_view("query", count=1, filters={"identity": identity})
     return found
 
@@ -307,7 +321,7 @@ async def list_similar(
     call: Searcher,
     identity: Annotated[Name, Query(description="The identity.")],
     limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 10,
-) -> models.SimilarIdentities:
+) -> SimilarIdentities:
     """Lists identities that may be the same person as this one, most similar first.
 
     They are found by a search with its best crops, at most eight, among the named crops of others;
@@ -322,7 +336,7 @@ async def list_similar(
 @identity_router.patch("/identities/{identity:path}")
 async def rename_identity(
     call: Admin, identity: Identity, form: Sent[IdentityFields]
-) -> models.RenamedIdentity:
+) -> RenamedIdentity:
     """Renames an identity, or merges it into an existing one."""
     return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
 
@@ -330,7 +344,7 @@ async def rename_identity(
 @identity_router.delete(
     "/identities/{identity:path}", responses=problems("snapshots_not_rewritten")
 )
-async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenIdentity:
+async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
     """Forgets a person: deletes every crop, vector and image, in snapshots too.
 
     The answer lists the removed data, and where and until when copies remain.
@@ -339,17 +353,17 @@ async def forget_identity(call: Admin, identity: Identity) -> models.ForgottenId
 
 
 @identity_router.get("/merges")
-async def list_merges(call: Searcher) -> models.Merges:
+async def list_merges(call: Searcher) -> Merges:
     """Lists the merges of identities in the last 30 days that can be undone, newest first."""
-    merges = await call.read(call.runtime.record.people.merges)
+    merges = await call.read(call.record.people.merges)
     call.note_view("list_merges", count=len(merges))
-    return models.Merges(results=merges)
+    return Merges(results=merges)
 
 
 @identity_router.post("/merges/{merge_id}/undo")
 async def undo_merge(
     call: Admin, merge_id: Annotated[Id, Path(description="A merge's id, as its answer has it.")]
-) -> models.RenamedIdentity:
+) -> RenamedIdentity:
     """Undoes a merge: its crops get their former identity back.
 
     Crops that have since been deleted or renamed stay as they are.

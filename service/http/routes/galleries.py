@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Response
 from pydantic import Field
 
-from gmn_client import models
+from gmn_client.models import (
+    Galleries,
+    Gallery,
+    GalleryRemoval,
+    RestoredSnapshot,
+    RetentionFrom,
+    Snapshot,
+    Snapshots,
+)
 from service.gallery import archives, browse, changes
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import Admin, guarded_router, needs
@@ -26,7 +34,7 @@ class GallerySettingsFields(Form):
 
     retention_days: int | None = Field(None, ge=0, le=36_500)
     """Age in days at which crops are deleted; 0 keeps all."""
-    retention_from: models.RetentionFrom | None = None
+    retention_from: RetentionFrom | None = None
     """Whether a crop's age counts from its capture (if known), or always from its enrollment."""
     calibration: Literal[CalibrationMode, "reset"] | None = None
     """Whether thresholds are fitted to this gallery's named crops and its searches (on), stay fixed
@@ -57,50 +65,49 @@ async def create_gallery(
     call: Annotated[Call, needs("admin")],
     response: Response,
     form: Sent[NewGalleryFields],
-) -> models.Gallery:
+) -> Gallery:
     """Creates an empty gallery."""
     call.caller.require_gallery(form.name)
-    settings = GallerySettings(**form.changes())
-    created = await changes.create_gallery(call.runtime, form.name, settings)
+    created = await changes.create_gallery(
+        call.runtime, form.name, GallerySettings(**form.changes())
+    )
     response.headers["Location"] = f"/v1/galleries/{form.name}"
     return created
 
 
 @router.get("")
-async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> models.Galleries:
+async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
     """Lists the galleries of the key, by name."""
     galleries = await browse.list_galleries(call.runtime)
     seen = [gallery for gallery in galleries if call.caller.may_see(gallery.name)]
-    return models.Galleries(results=seen, audit_queries=call.runtime.settings.audit_queries)
+    return Galleries(results=seen, audit_queries=call.runtime.settings.audit_queries)
 
 
 @router.get("/{gallery}")
-async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> models.Gallery:
+async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> Gallery:
     """Reads the description of a gallery."""
     return await browse.describe_gallery(call.runtime, call.gallery)
 
 
 @router.patch("/{gallery}")
-async def change_gallery(
-    call: Admin, form: Sent[GallerySettingsFields] = UNCHANGED
-) -> models.Gallery:
+async def change_gallery(call: Admin, form: Sent[GallerySettingsFields] = UNCHANGED) -> Gallery:
     """Changes the settings of a gallery; omitted fields stay unchanged."""
     reset = form.calibration == "reset"
     return await changes.change_gallery(call.runtime, call.gallery, form.changes(), reset)
 
 
 @router.delete("/{gallery}", responses=problems("gallery_conflict"))
-async def delete_gallery(call: Admin) -> models.GalleryRemoval:
+async def delete_gallery(call: Admin) -> GalleryRemoval:
     """Deletes a gallery with all crops and snapshots; `default` cannot be deleted."""
     runtime = call.runtime
     removed = await changes.delete_gallery(runtime, call.gallery)
     # Keys limited to this gallery are revoked too, so they cannot open a later one of its name.
     await runtime.keys.threads.run(runtime.keys.read)
-    return models.GalleryRemoval(removed=removed)
+    return GalleryRemoval(removed=removed)
 
 
 @snapshot_router.post("", status_code=201)
-async def take_snapshot(call: Admin, response: Response) -> models.Snapshot:
+async def take_snapshot(call: Admin, response: Response) -> Snapshot:
     """Takes a snapshot of the gallery while reads and writes continue."""
     taken = await archives.take_snapshot(call.runtime, call.gallery)
     response.headers["Location"] = (
@@ -110,13 +117,13 @@ async def take_snapshot(call: Admin, response: Response) -> models.Snapshot:
 
 
 @snapshot_router.get("")
-async def list_snapshots(call: Admin) -> models.Snapshots:
+async def list_snapshots(call: Admin) -> Snapshots:
     """Lists the snapshots of the gallery, oldest first."""
-    return models.Snapshots(results=await archives.list_snapshots(call.runtime, call.gallery))
+    return Snapshots(results=await archives.list_snapshots(call.runtime, call.gallery))
 
 
 @snapshot_router.get("/{snapshot_id}")
-async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.Snapshot:
+async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
     """Reads one snapshot."""
     return await archives.find_snapshot(call.runtime, call.gallery, snapshot_id)
 
@@ -128,7 +135,7 @@ async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
 
 
 @snapshot_router.post("/{snapshot_id}/restore", responses=problems("damaged_snapshot"))
-async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> models.RestoredSnapshot:
+async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnapshot:
     """Restores a snapshot; crops that were deleted since it was taken stay deleted.
 
     Every crop is checked first: a damaged snapshot is answered with 409 and changes nothing.

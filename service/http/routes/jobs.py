@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Response, UploadFile
@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
-from gmn_client.models import CropGroups, Job, Jobs, Scope
+from gmn_client.models import CropGroups, Job, JobProblem, Jobs, Scope
 from service.errors import InvalidField, Unauthorised, UnknownJob
 from service.gallery.enroll import Camera, Name
 from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
@@ -30,12 +30,10 @@ EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")
 JobId = Annotated[Id, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
-# Reports and details name files and people, so other keys see only jobs that they started.
-SEE_ALL: tuple[Scope, ...] = ("query",)
 MAX_FOLDER = 1024
 POLL_SECONDS = 0.25
 PROBLEMS_PER_PAGE = 1000
-REPORT_COLUMNS = ("position", "source", "code", "detail")
+REPORT_COLUMNS = tuple(JobProblem.model_fields)
 
 
 class ImportForm(Form):
@@ -68,10 +66,10 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=1000, description="How many of the newest.")] = 100,
 ) -> Jobs:
     """Lists the jobs of the key's galleries, newest first."""
-    # Only jobs that the key may see count towards the limit.
     runtime = call.runtime
-    key_id = None if call.caller.may(*SEE_ALL) else call.caller.key_id
     gallery_id = await call.gallery_id(gallery)
+    # Only jobs that the key may see count towards the limit.
+    key_id = None if call.caller.may("query") else call.caller.key_id
     found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await runner.load_galleries(runtime, found)
     gallery_of = runtime.galleries.by_id
@@ -81,7 +79,7 @@ async def list_jobs(
 @router.get("/jobs/{job_id}")
 async def read_job(call: Reader, job_id: JobId) -> Job:
     """Reads the state and progress of a job."""
-    return await _find_job(call, job_id, SEE_ALL)
+    return await _find_job(call, job_id)
 
 
 @router.get(
@@ -96,17 +94,16 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     The stream ends with `gone` if the job is deleted, or the key is revoked or expires. A key may
     hold eight streams.
     """
-    await _find_job(call, job_id, SEE_ALL)
-    runtime = call.runtime
+    await _find_job(call, job_id)
 
     async def events() -> AsyncIterator[dict[str, str]]:
         seen = None
         try:
             while True:
-                runtime.keys.require_valid(call.caller)
-                job = await runner.find_job(runtime, job_id)
+                call.runtime.keys.require_valid(call.caller)
+                job = await _find_job(call, job_id)
                 if job != seen:
-                    yield {"event": "progress", "data": _job(runtime, job).model_dump_json()}
+                    yield {"event": "progress", "data": job.model_dump_json()}
                 if job.finished:
                     return
                 seen = job
@@ -128,7 +125,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     An apostrophe is put before text that a spreadsheet would run as a formula, and before text that
     begins with an apostrophe.
     """
-    job = await _find_job(call, job_id, SEE_ALL)
+    job = await _find_job(call, job_id)
     runtime = call.runtime
     runtime.audit.note_view("read_job_report", gallery=job.gallery, job_id=job_id)
 
@@ -138,11 +135,14 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
         read = runtime.record.jobs.problems
         while page := await runtime.galleries.read(read, job_id, after, PROBLEMS_PER_PAGE):
             for problem in page:
-                yield csv_line(problem.position, problem.source, problem.code, problem.detail)
+                yield csv_line(*problem.model_dump().values())
             after = page[-1].position
 
-    name = f'attachment; filename="{job_id}.csv"'
-    return StreamingResponse(lines(), media_type="text/csv", headers={"Content-Disposition": name})
+    return StreamingResponse(
+        lines(),
+        media_type="text/csv",
+        headers={"Content-Disposition": f'attachment; filename="{job_id}.csv"'},
+    )
 
 
 @router.delete("/jobs/{job_id}")
@@ -151,7 +151,7 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
 
     Cancelling a reindex, or an import that another key started, needs `admin`.
     """
-    found = await _find_job(call, job_id, ["admin"])
+    found = await _find_job(call, job_id, "admin")
     runtime = call.runtime
     job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
     if job.state != found.state:
@@ -169,12 +169,14 @@ def _job(runtime: Runtime, job: JobRecord) -> Job:
     return Job.model_validate(vars(job) | {"gallery": gallery.name})
 
 
-async def _find_job(call: Call, job_id: str, any_of: Collection[Scope]) -> Job:
+async def _find_job(call: Call, job_id: str, others_need: Scope = "query") -> Job:
+    """Read a job; a key that did not start it needs the scope `others_need`."""
     found = await runner.find_job(call.runtime, job_id)
     job = _job(call.runtime, found)
     call.caller.require_gallery(job.gallery)
     if found.key_id != call.caller.key_id:
-        call.caller.require(any_of)
+        # Reports and details name files and people.
+        call.caller.require(others_need)
     return job
 
 
@@ -188,7 +190,7 @@ async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")
     if form.keep_best is not None:
-        call.caller.require(["delete"])
+        call.caller.require("delete")
     archive = form.archive.file if form.archive else None
     parameters = form.model_dump(exclude={"archive"})
     if form.folder is not None:
@@ -217,7 +219,7 @@ async def list_groups(call: Searcher) -> CropGroups:
 
     Name a group by `PATCH …/crops` with its `crop_ids`.
     """
-    found = await call.read(call.runtime.record.groups.get)
+    found = await call.read(call.record.groups.get)
     call.note_view("list_groups", count=len(found.results))
     return found
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections import Counter
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from fastapi import Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,7 +20,6 @@ from service.http import keys
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
-from service.record.keys import ApiKey
 from service.record.restoring import own_backups, taken_at
 from service.runtime import Call, Runtime
 from service.search.options import MAX_NAMES, split_names
@@ -163,14 +162,11 @@ async def create_key(call: Administrator, form: Sent[NewKeyForm]) -> NewKey:
     must be an administrator's, every call needs a key.
     """
     runtime = call.runtime
-    (key, text) = keys.create_key(**dict(form))
-
-    async def add(_: dict[str, Any]) -> list[ApiKey]:
-        return await runtime.keys.threads.run(runtime.keys.add, key)
-
+    ring = runtime.keys
+    key, text = keys.create_key(**dict(form))
     others = await runtime.audited(
         "create_key",
-        add,
+        lambda _: ring.threads.run(ring.add, key),
         key_id=key.key_id,
         scopes=",".join(key.scopes),
         gallery=key.gallery,
@@ -187,8 +183,6 @@ async def delete_key(call: Administrator, key_id: KeyId) -> None:
     A call may revoke its own key, but not the last administrator's.
     """
     ring = call.runtime.keys
-
-    async def revoke(_: dict[str, Any]) -> None:
-        await ring.threads.run(ring.revoke, key_id)
-
-    await call.runtime.audited("revoke_key", revoke, key_id=key_id)
+    await call.runtime.audited(
+        "revoke_key", lambda _: ring.threads.run(ring.revoke, key_id), key_id=key_id
+    )

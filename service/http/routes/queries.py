@@ -30,7 +30,6 @@ from service.http.forms import FrameForm, Images, Sent, SomeImagesForm
 from service.http.guard import Querier, Searcher, guarded_router
 from service.http.problems import (
     JSON,
-    Responses,
     answer_each,
     content,
     example,
@@ -47,15 +46,17 @@ galleries_router = guarded_router("/v1", "queries")
 model_router = guarded_router("/v1", "model")
 comparison_router = guarded_router("/v1", "comparisons")
 REFUSED = "With mode=separate: some images were refused."
-ANSWERED: Responses = {
-    200: {
-        "description": "A ranking, or one for each image.",
-        **example("QueryAnswer"),
-    },
-    207: {"model": SeparateAnswers, "description": REFUSED},
+FILTERS = {
+    "cameras",
+    "exclude_cameras",
+    "camera",
+    "camera_disjoint",
+    "captured_after",
+    "captured_before",
+    "identities",
+    "unnamed",
+    "track",
 }
-OF_CAMERAS = {"cameras", "exclude_cameras", "camera", "camera_disjoint"}
-FILTERS = OF_CAMERAS | {"captured_after", "captured_before", "identities", "unnamed", "track"}
 # Longer rankings are serialised in a thread.
 SHORT_RANKING = 100
 # Results of one answer: as many as a search by one image may ask for.
@@ -81,9 +82,18 @@ class QueryForm(QueryOptions, FrameForm):
 @router.post(
     "/queries",
     response_model=QueryAnswer | SeparateAnswers,
-    responses=ANSWERED
-    | problems("unknown_crop", "unknown_track", "needs_reindex", "answer_too_large")
-    | problems("version_not_reached", "index_unavailable"),
+    responses=problems(
+        "unknown_crop",
+        "unknown_track",
+        "needs_reindex",
+        "answer_too_large",
+        "version_not_reached",
+        "index_unavailable",
+    )
+    | {
+        200: {"description": "A ranking, or one for each image.", **example("QueryAnswer")},
+        207: {"model": SeparateAnswers, "description": REFUSED},
+    },
 )
 async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm]) -> Response:
     """Searches a gallery for the person on the images and ranks its crops, with a verdict.
@@ -129,8 +139,6 @@ async def _answer(
     """
     runtime = call.runtime
     runtime.audit.require_room()
-    # Without a body nothing is received.
-    began = getattr(request.state, "received", None)
     images = await form.read_crops()
     rankings = len(names) * (len(images) if form.mode == "separate" else 1)
     if rankings * form.top_k > MAX_RESULTS:
@@ -139,11 +147,11 @@ async def _answer(
             f"{MAX_RESULTS:,} results of one answer; send a smaller top_k, or fewer images or "
             "galleries"
         )
+    began = request.state.received
     for name, version in versions.items():
         await runtime.galleries.wait_for_version(await runtime.galleries.find(name), version)
         # Waiting for a version is not a stage of the query.
-        began = None
-    began = began or time.perf_counter()
+        began = time.perf_counter()
     query = GalleriesQuery(runtime, names, images, form, call.caller.learn, began, home)
     return await query.answer()
 
@@ -198,9 +206,16 @@ class GalleriesForm(QueryForm):
 @galleries_router.post(
     "/queries",
     response_model=GalleriesAnswer | SeparateGalleriesAnswers,
-    responses={207: {"model": SeparateGalleriesAnswers, "description": REFUSED}}
-    | problems("unknown_gallery", "unknown_crop", "unknown_track", "needs_reindex")
-    | problems("answer_too_large", "version_not_reached", "index_unavailable"),
+    responses=problems(
+        "unknown_gallery",
+        "unknown_crop",
+        "unknown_track",
+        "needs_reindex",
+        "answer_too_large",
+        "version_not_reached",
+        "index_unavailable",
+    )
+    | {207: {"model": SeparateGalleriesAnswers, "description": REFUSED}},
 )
 async def search_galleries(request: Request, call: Querier, form: Sent[GalleriesForm]) -> Response:
     """Searches several galleries for the person on the images; merges results by probability.
@@ -247,14 +262,7 @@ def _galleries_of(call: Call, form: GalleriesForm) -> list[str]:
     return names
 
 
-CropsSearched = Annotated[
-    int,
-    Query(ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."),
-]
-
 NPY = "application/x-npy"
-PAIR: Responses = {200: example("PairScore")}
-SOME_REFUSED: Responses = {207: {"model": Embeddings, "description": "Some images were refused."}}
 
 
 class PairForm(PairOptions, SomeImagesForm):
@@ -264,7 +272,13 @@ class PairForm(PairOptions, SomeImagesForm):
 
 
 @model_router.get("/model")
-async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> ModelInfo:
+async def read_model(
+    call: Querier,
+    gallery_size: Annotated[
+        int,
+        Query(ge=1, le=10**9, description="Crops searched; thresholds of searches depend on it."),
+    ] = 1000,
+) -> ModelInfo:
     """Describes the served artefact and the runtime that computes it.
 
     Operating points are given for a gallery of `gallery_size` crops.
@@ -273,10 +287,10 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
     model = runtime.model
     description = model.description
     provenance = description.provenance
-    points: dict[str, Any] = {"gallery_size": gallery_size}
-    for scoring in description.scorings:
-        fitted = description.calibration.scorings[scoring]
-        points[scoring] = fitted.operating_points(gallery_size)
+    fitted = description.calibration.scorings
+    points: dict[str, Any] = {
+        scoring: fitted[scoring].operating_points(gallery_size) for scoring in description.scorings
+    }
     name, *previous = (loaded.name for loaded in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,
@@ -289,14 +303,14 @@ async def read_model(call: Querier, gallery_size: CropsSearched = 1000) -> Model
         "calibration_version": model.calibration_version,
         "device": model.networks.device,
         **model.runtime.model_dump(),
-        "operating_points": points,
+        "operating_points": {"gallery_size": gallery_size, **points},
     }
     return ModelInfo.model_validate(described)
 
 
 @comparison_router.post(
     "/pairs",
-    responses=PAIR | problems("unknown_gallery", "needs_reindex"),
+    responses=problems("unknown_gallery", "needs_reindex") | {200: example("PairScore")},
     response_model_exclude_none=True,
 )
 async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
@@ -315,7 +329,8 @@ async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
 @comparison_router.post(
     "/embeddings",
     response_model=Embeddings,
-    responses=content(NPY, "Asked for with Accept, an array (n, d).") | SOME_REFUSED,
+    responses=content(NPY, "Asked for with Accept, an array (n, d).")
+    | {207: {"model": Embeddings, "description": "Some images were refused."}},
 )
 async def embed_images(request: Request, call: Querier, form: Sent[SomeImagesForm]) -> Response:
     """Computes the features of images, as JSON or NumPy file (`Accept: application/x-npy`)."""
@@ -330,9 +345,7 @@ async def embed_images(request: Request, call: Querier, form: Sent[SomeImagesFor
         vectors = [image.vector for image in outcomes if not isinstance(image, CropProblem)]
         # An array has no place for a problem, so one bad image refuses the request.
         if len(vectors) < len(outcomes):
-            raise UnusableImages(
-                [image if isinstance(image, CropProblem) else None for image in outcomes]
-            )
+            raise UnusableImages(outcomes)
         file = io.BytesIO()
         np.save(file, np.stack(vectors), allow_pickle=False)
         return Response(file.getvalue(), media_type=NPY)

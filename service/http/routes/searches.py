@@ -5,14 +5,21 @@ A review states whether a result shows the person that was searched for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
-from gmn_client import models
+from gmn_client.models import (
+    AnsweredReview,
+    KeptSearches,
+    OpenedSearch,
+    RefusedImage,
+    Review,
+    Reviews,
+)
 from service.errors import InvalidField, UnknownCrop
 from service.gallery import kept_searches
 from service.gallery.changes import change_matching
@@ -25,7 +32,7 @@ from service.record.values import CropFilter, Picture
 from service.runtime import GalleryCall
 from service.search.options import Id, Moment
 
-COLUMNS = tuple(models.Review.model_fields)
+COLUMNS = tuple(Review.model_fields)
 SEARCHES_AT_ONCE = 100
 router = guarded_router("/v1/galleries/{gallery}", "kept searches")
 QueryId = Annotated[Id, Path(description="A kept search's id, as its answer has it.")]
@@ -59,7 +66,7 @@ class ReviewForm(Form):
         return self
 
 
-@router.get("/queries", response_model=models.KeptSearches, responses=problems("unknown_case"))
+@router.get("/queries", response_model=KeptSearches, responses=problems("unknown_case"))
 async def list_kept_searches(
     call: Searcher,
     cursor: Cursor = None,
@@ -81,12 +88,12 @@ async def list_kept_searches(
 
 
 @router.get("/queries/{query_id}")
-async def open_kept_search(call: Searcher, query_id: QueryId) -> models.OpenedSearch:
+async def open_kept_search(call: Searcher, query_id: QueryId) -> OpenedSearch:
     """Opens a kept search: its answer with the current labels, and its reviews.
 
     Any key that may search the gallery can open it, so its address can be passed on.
     """
-    opened = await _open(call, query_id)
+    opened = await kept_searches.open_search(call, query_id)
     call.note_view("open_kept_search", query_id=query_id, count=opened.count)
     return opened
 
@@ -101,7 +108,7 @@ async def read_kept_image(
 ) -> Response:
     """Reads the kept picture of a search; with `width` a small JPEG, as for crops."""
     # The picture itself is not read if the client has it already.
-    await call.read(call.runtime.record.kept.result_ids, query_id)
+    await call.read(call.record.kept.result_ids, query_id)
     answer = await answer_picture(
         request,
         call.runtime,
@@ -116,10 +123,11 @@ async def read_kept_image(
 @router.delete("/queries/{query_id}", status_code=204)
 async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     """Deletes a kept search with its picture; another key's search needs `admin`."""
-    call.caller.require_own((await _open(call, query_id)).key_id)
+    opened = await kept_searches.open_search(call, query_id)
+    call.caller.require_own(opened.key_id)
 
     async def delete(result: dict[str, Any]) -> None:
-        result["count"] = await call.write(call.runtime.record.kept.remove, [query_id])
+        result["count"] = await call.write(call.record.kept.remove, [query_id])
 
     name = call.gallery.name
     await call.runtime.audited("delete_kept_search", delete, gallery=name, query_id=query_id)
@@ -131,39 +139,36 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
 )
 async def review_results(
     call: Searcher, query_id: QueryId, form: Sent[ReviewForm]
-) -> models.AnsweredReview:
+) -> AnsweredReview:
     """Confirms or rejects results of a kept search, or withdraws that.
 
     With `identity` the confirmed crops are named; with `enroll=true` the search's picture is
     enrolled under the same name.
     """
     if form.identity is not None:
-        call.caller.require(["admin"])
+        call.caller.require("admin")
     if form.enroll:
-        call.caller.require(["enroll"])
-    runtime = call.runtime
-    gallery = call.gallery
-    opened = await _open(call, query_id)
+        call.caller.require("enroll")
+    opened = await kept_searches.open_search(call, query_id)
     for review in opened.reviews:
         if review.crop_id in form.crop_ids:
             call.caller.require_own(review.key_id)
-    names = await _names(call, query_id, form)
+    name = await _checked_name(call, query_id, form)
     picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
     if form.identity is not None:
         chosen = CropFilter(crop_ids=frozenset(form.crop_ids))
-        await change_matching(runtime, gallery, chosen, {"identity": form.identity}, False)
-        names = {form.identity}
+        label = {"identity": form.identity}
+        await change_matching(call.runtime, call.gallery, chosen, label, dry_run=False)
     crop_ids = list(dict.fromkeys(form.crop_ids))
     decision = None if form.decision == "open" else form.decision
-    key_id = call.caller.key_id
-    await call.write(runtime.record.kept.review, query_id, crop_ids, decision, key_id)
+    await call.write(call.record.kept.review, query_id, crop_ids, decision, call.caller.key_id)
     await call.done("review", query_id=query_id, crop_ids=crop_ids, decision=form.decision)
-    enrolled = await _enroll(call, picture, form, names) if picture else None
-    opened = await _open(call, query_id)
-    return models.AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
+    enrolled = await _enroll(call, picture, form, name) if picture else None
+    opened = await kept_searches.open_search(call, query_id)
+    return AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
 
 
-@router.get("/reviews", response_model=models.Reviews)
+@router.get("/reviews", response_model=Reviews)
 async def list_reviews(
     call: Searcher, cursor: Cursor = None, limit: Limit = 100, everyone: Everyone = False
 ) -> Response:
@@ -205,7 +210,7 @@ def _key_of(call: GalleryCall, everyone: bool) -> str | None:
 
 async def _read_reviews(
     call: GalleryCall, before: str | None, limit: int, key_id: str | None
-) -> models.Reviews:
+) -> Reviews:
     """List the reviews of searches, the newest search first.
 
     Args:
@@ -215,42 +220,42 @@ async def _read_reviews(
         key_id: key whose searches are listed; None for all.
     """
     found_by = ("reviewed", "") if key_id is None else ("key", key_id)
-    return await call.read(call.runtime.record.kept.reviews, before, limit, *found_by)
+    return await call.read(call.record.kept.reviews, before, limit, *found_by)
 
 
-async def _open(call: GalleryCall, query_id: str) -> models.OpenedSearch:
-    period = kept_searches.kept_for(call.runtime, call.gallery)
-    return await call.read(call.runtime.record.kept.open, period, query_id)
+async def _checked_name(call: GalleryCall, query_id: str, new: ReviewForm) -> str | None:
+    """Check a review, and return the name under which the picture would be enrolled.
 
-
-async def _names(call: GalleryCall, query_id: str, new: ReviewForm) -> Collection[str]:
-    """Return the names of the crops; raises `InvalidField` or `UnknownCrop` for a bad review."""
-    known = await call.read(call.runtime.record.kept.result_ids, query_id)
+    Raises:
+        InvalidField, UnknownCrop: the review is not possible.
+    """
+    known = await call.read(call.record.kept.result_ids, query_id)
     for crop_id in new.crop_ids:
         if crop_id not in known:
             raise InvalidField(
                 f"crop_ids: {crop_id[:40]!r} is no kept result of search {query_id}; send ids "
                 "of its results"
             )
-    crops = await call.read(call.runtime.record.crops.by_id, new.crop_ids)
+    crops = await call.read(call.record.crops.by_id, new.crop_ids)
     for crop_id in new.crop_ids:
         if crop_id not in crops and new.decision != "open":
             raise UnknownCrop(call.gallery.name, crop_id)
+    if not new.enroll or new.identity is not None:
+        return new.identity
     names = {crop.identity for crop in crops.values() if crop.identity is not None}
-    if new.enroll and new.identity is None and len(names) != 1:
+    if len(names) != 1:
         borne = f"bear {len(names)} names" if names else "have no name"
         raise InvalidField(f"identity: the confirmed crops {borne}; send the person's name")
-    return names
+    return names.pop()
 
 
 async def _enroll(
-    call: GalleryCall, picture: Picture, new: ReviewForm, names: Collection[str]
+    call: GalleryCall, picture: Picture, new: ReviewForm, name: str | None
 ) -> str | None:
-    (name,) = names
     image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
     answer, _ = await enroll(call.runtime, call.gallery, [image])
     (result,) = answer.results
-    if isinstance(result, models.RefusedImage):
+    if isinstance(result, RefusedImage):
         raise InvalidField(
             f"enroll: the results are reviewed, and the picture cannot be enrolled: "
             f"{result.problem.detail}"

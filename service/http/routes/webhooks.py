@@ -27,7 +27,6 @@ Administrator = Annotated[Call, needs("admin")]
 WebhookId = Annotated[Id, Path(description="A webhook's id.")]
 DeliveryId = Annotated[Id, Path(description="A delivery's id.")]
 Url = Annotated[str, Field(min_length=1, max_length=MAX_URL)]
-State = Annotated[models.DeliveryState | None, Query(description="Only in this state.")]
 
 
 class NewWebhookForm(Form):
@@ -77,7 +76,7 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
 @router.get("")
 async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
-    found = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
+    found = await call.runtime.galleries.read(call.record.webhooks.all)
     seen = [webhook for webhook in found.values() if call.caller.may_see(webhook.gallery)]
     return models.Webhooks(results=seen)
 
@@ -85,7 +84,7 @@ async def list_webhooks(call: Administrator) -> models.Webhooks:
 @router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
 async def list_deliveries(
     call: Administrator,
-    state: State = None,
+    state: Annotated[models.DeliveryState | None, Query(description="Only in this state.")] = None,
     webhook_id: Annotated[Id | None, Query(description="Only to this webhook.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
@@ -176,7 +175,7 @@ async def _change(
 
 async def _find(call: Call, webhook_id: str) -> StoredWebhook:
     """Return a webhook; raise `UnknownWebhook` also for one that the key may not see."""
-    webhooks = await call.runtime.galleries.read(call.runtime.record.webhooks.all)
+    webhooks = await call.runtime.galleries.read(call.record.webhooks.all)
     webhook = webhooks.get(webhook_id)
     if webhook is None or not call.caller.may_see(webhook.gallery):
         raise UnknownWebhook(webhook_id)
