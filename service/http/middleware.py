@@ -5,6 +5,7 @@ Starlette's BaseHTTPMiddleware would hide a client's disconnect from the layers 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -12,7 +13,7 @@ import time
 
 import h11
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem
@@ -24,6 +25,8 @@ from service.settings import Settings
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499
+# A client that reads nothing of a streamed answer for this long is considered gone.
+SEND_SECONDS = 60.0
 PORT = re.compile(r":\d*$")
 # Client input is not used as a metric label: invented methods would exhaust memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -67,8 +70,7 @@ class RequestContext:
         if scope["method"] == "HEAD" and not EVENTS_PATH.fullmatch(scope["path"]):
             # Handled like GET; the server omits the body, judging by its own scope.
             scope = {**scope, "method": "GET"}
-        received = Headers(scope=scope)
-        asked_id = received.get("x-request-id", "")
+        asked_id = Headers(scope=scope).get("x-request-id", "")
         # Never echo an API key that was sent as a request id.
         acceptable = ACCEPTABLE_ID.fullmatch(asked_id) and not KEY_TEXT.search(asked_id)
         request_id = asked_id if acceptable else secrets.token_hex(8)
@@ -81,13 +83,17 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
                 path = scope["path"]
                 policy = PAGE if path == "/" else DOCS if path.startswith(DOCS_PATH) else NOTHING
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Referrer-Policy", "no-referrer")
-                headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-                headers.setdefault("Content-Security-Policy", policy)
+                headers.update(
+                    {
+                        "X-Request-ID": request_id,
+                        "X-Content-Type-Options": "nosniff",
+                        "Referrer-Policy": "no-referrer",
+                        "Cross-Origin-Resource-Policy": "same-origin",
+                        "Content-Security-Policy": policy,
+                    }
+                )
                 if path.startswith(PAGE_ASSETS_PATH):
                     # Browsers revalidate each time; assets are sent again only after a version
                     # change.
@@ -95,13 +101,18 @@ class RequestContext:
                 elif not path.startswith(DOCS_ASSETS_PATH):
                     # Deleted data must not survive in a browser or proxy.
                     headers.setdefault("Cache-Control", "no-store")
-            await send(message)
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError as error:
+                raise ClientDisconnect from error
 
         try:
             app = self._refusal(Request(scope)) or self._app
             await app(scope, receive, send_with_headers)
-        except h11.LocalProtocolError as error:
-            # The server itself has answered a malformed body with 400 and closed the connection.
+        except (h11.LocalProtocolError, ClientDisconnect) as error:
+            # The server itself has answered a malformed body with 400 and closed the connection, or
+            # the client does not read its answer.
             log.warning("request %s could not be answered: %s", request_id, type(error).__name__)
         except Exception:
             log.exception("request %s failed", request_id)

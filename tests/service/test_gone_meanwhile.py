@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
+import io
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -13,6 +15,7 @@ from service.errors import UnknownGallery
 from service.gallery import registry
 from service.http.app import create_app
 from service.http.problems import csv_line
+from service.http.routes import cases
 from service.jobs import runner
 from service.runtime import Runtime
 from service.settings import Settings
@@ -81,6 +84,33 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_lis
         return await http.get("/v1/jobs")
 
     assert [job["job_id"] for job in asked(calls).json()["results"]] == ["default"]
+
+
+def test_an_export_goes_on_where_a_search_is_deleted_before_its_picture_is_read(
+    asked, images, monkeypatch
+):
+    open_search = cases.open_search
+
+    async def deleted_meanwhile(call, query_id):
+        opened = await open_search(call, query_id)
+        await call.write(call.record.kept.remove, [query_id])
+        return opened
+
+    async def calls(http, runtime):
+        url = "/v1/galleries/default"
+        await http.post(f"{url}/crops", files=files(images[0]))
+        kept = {"keep": "true", "keep_picture": "true"}
+        found = (await http.post(f"{url}/queries", files=files(images[0]), data=kept)).json()
+        case = (await http.post(f"{url}/cases", data={"name": "case"})).json()
+        held = f"{url}/cases/{case['case_id']}/queries/{found['query_id']}"
+        assert (await http.put(held)).json()["count"] == 1
+        monkeypatch.setattr(cases, "open_search", deleted_meanwhile)
+        return await http.get(f"{url}/cases/{case['case_id']}/export")
+
+    with zipfile.ZipFile(io.BytesIO(asked(calls).content)) as export:
+        names = export.namelist()
+    assert names[-1] == "SHA256SUMS"
+    assert [name for name in names if name.startswith("pictures/search-")] == []
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import io
@@ -17,13 +16,18 @@ from fastapi import Depends, Response
 from fastapi.responses import StreamingResponse
 from jinja2 import Environment, FileSystemLoader
 from pydantic import Field
-from starlette.types import Message, Receive, Scope, Send
 
-from gmn_client import models
+from gmn_client.models import (
+    CaseDetail,
+    CaseRemoval,
+    Cases,
+    OpenedSearch,
+    RankedCrop,
+)
 from service.errors import InvalidField, TooManyExports, UnknownCrop, UnknownPicture, UnknownQuery
 from service.gallery.browse import read_picture
 from service.gallery.enroll import Name
-from service.gallery.kept_searches import kept_for, read_search_picture
+from service.gallery.kept_searches import open_search, read_search_picture
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, problems
@@ -39,15 +43,25 @@ EXPORTS_OF_ONE_KEY = 2
 # Number of top results of a search that are shown beside all reviewed ones.
 SHOWN = 10
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/bmp": "bmp"}
-RESULT_COLUMNS = (
-    *("rank", "crop_id", "identity", "camera", "captured_at", "external_id"),
-    *("cosine", "pair_logit", "probability", "verdict"),
+COLUMNS = (
+    "query_id",
+    "searched_at",
+    "rank",
+    "crop_id",
+    "identity",
+    "camera",
+    "captured_at",
+    "external_id",
+    "cosine",
+    "pair_logit",
+    "probability",
+    "verdict",
+    "decision",
+    "reviewed_at",
+    "picture",
 )
-COLUMNS = ("query_id", "searched_at", *RESULT_COLUMNS, "decision", "reviewed_at", "picture")
 # Maximum length of the notes on a case, and on a search in a case.
 MOST_NOTES = 4000
-# A client that reads nothing of an export for this long is considered gone.
-SEND_SECONDS = 60.0
 CaseId = Annotated[Id, fastapi.Path(description="A case's id.")]
 
 
@@ -83,15 +97,12 @@ WITHOUT_NOTE = CaseSearchForm()
 
 
 @router.post("", status_code=201)
-async def create_case(
-    call: Searcher, response: Response, form: Sent[NewCaseForm]
-) -> models.CaseDetail:
+async def create_case(call: Searcher, response: Response, form: Sent[NewCaseForm]) -> CaseDetail:
     """Creates a case."""
     require_free_disk(call.runtime.settings)
     most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
-    notes = form.changes().get("notes", "")
     case = await call.write(
-        call.runtime.record.cases.create, form.name, notes, call.caller.key_id, most
+        call.record.cases.create, form.name, "".join(form.notes), call.caller.key_id, most
     )
     await call.done("create_case", case_id=case.case_id)
     response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
@@ -99,17 +110,17 @@ async def create_case(
 
 
 @router.get("")
-async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> models.Cases:
+async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> Cases:
     """Lists the cases of a gallery, newest first."""
-    page = await call.read(call.runtime.record.cases.page, cursor, limit)
+    page = await call.read(call.record.cases.page, cursor, limit)
     call.note_view("list_cases", count=len(page.results))
     return page
 
 
 @router.get("/{case_id}")
-async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
+async def read_case(call: Searcher, case_id: CaseId) -> CaseDetail:
     """Reads a case; `GET …/queries?case_id=` lists its searches."""
-    case = await call.read(call.runtime.record.cases.get, case_id)
+    case = await call.read(call.record.cases.get, case_id)
     call.note_view("read_case", case_id=case_id)
     return case
 
@@ -117,12 +128,12 @@ async def read_case(call: Searcher, case_id: CaseId) -> models.CaseDetail:
 @router.patch("/{case_id}")
 async def change_case(
     call: Searcher, case_id: CaseId, form: Sent[CaseForm] = UNCHANGED
-) -> models.CaseDetail:
+) -> CaseDetail:
     """Changes the name or the notes of a case; for another key's case this needs `admin`."""
     changes = form.changes()
     if not changes:
         raise InvalidField("name, notes: nothing is to be changed; send one of them")
-    cases = call.runtime.record.cases
+    cases = call.record.cases
     call.caller.require_own((await call.read(cases.get, case_id)).key_id)
     case = await call.write(cases.change, case_id, changes)
     await call.done("change_case", case_id=case_id)
@@ -130,18 +141,18 @@ async def change_case(
 
 
 @router.delete("/{case_id}")
-async def delete_case(call: Searcher, case_id: CaseId) -> models.CaseRemoval:
+async def delete_case(call: Searcher, case_id: CaseId) -> CaseRemoval:
     """Deletes a case and its searches that are in no other case; another key's needs `admin`."""
     caller = call.caller
-    cases = call.runtime.record.cases
+    cases = call.record.cases
     caller.require_own((await call.read(cases.get, case_id)).key_id)
 
-    async def delete(result: dict[str, Any]) -> models.CaseRemoval:
+    async def delete(result: dict[str, Any]) -> CaseRemoval:
         # With `admin` the searches of all keys are deleted.
         key_id = None if caller.may() else caller.key_id
         removed = await call.write(cases.delete, case_id, key_id)
         result["count"] = removed
-        return models.CaseRemoval(removed=removed)
+        return CaseRemoval(removed=removed)
 
     name = call.gallery.name
     return await call.runtime.audited("delete_case", delete, gallery=name, case_id=case_id)
@@ -153,26 +164,24 @@ async def hold_search(
     case_id: CaseId,
     query_id: QueryId,
     form: Sent[CaseSearchForm] = WITHOUT_NOTE,
-) -> models.CaseDetail:
+) -> CaseDetail:
     """Adds a kept search to a case with a note, or changes the note."""
     require_free_disk(call.runtime.settings)
     return await _hold(call, case_id, query_id, form.note)
 
 
 @router.delete("/{case_id}/queries/{query_id}")
-async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> models.CaseDetail:
+async def release_search(call: Searcher, case_id: CaseId, query_id: QueryId) -> CaseDetail:
     """Removes a kept search from a case, so that its retention period runs again."""
     return await _hold(call, case_id, query_id, None)
 
 
-async def _hold(
-    call: GalleryCall, case_id: str, query_id: str, note: str | None
-) -> models.CaseDetail:
+async def _hold(call: GalleryCall, case_id: str, query_id: str, note: str | None) -> CaseDetail:
     """Add a search to a case, change its note, or remove it with None.
 
     Changing an entry of another key's case needs `admin`.
     """
-    cases = call.runtime.record.cases
+    cases = call.record.cases
     existing = await call.read(cases.get, case_id)
     notes = {search.query_id: search.note for search in existing.queries}
     if note is None or notes.get(query_id, note) != note:
@@ -209,22 +218,13 @@ async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     At most four exports run at once, two per key. An export ends if its client reads nothing for a
     minute.
     """
-    case = await call.read(call.runtime.record.cases.get, case_id)
+    case = await call.read(call.record.cases.get, case_id)
     await call.done("export_case", case_id=case_id)
-    return _Export(
+    return StreamingResponse(
         _stream_case(call, case),
         media_type="application/zip",
         headers={"Content-Disposition": f'attachment; filename="case-{case_id}.zip"'},
     )
-
-
-class _Export(StreamingResponse):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(SEND_SECONDS):
-                await send(message)
-
-        await super().__call__(scope, receive, send_in_time)
 
 
 class _CaseArchive(io.RawIOBase):
@@ -256,19 +256,17 @@ class _CaseArchive(io.RawIOBase):
         self._zip.close()
 
 
-async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncIterator[bytes]:
+async def _stream_case(call: GalleryCall, case: CaseDetail) -> AsyncIterator[bytes]:
     """Build the ZIP of a case while it is sent, with one picture in memory at a time.
 
     Searches and pictures that are deleted in the meantime are omitted.
     """
     run = call.runtime.pools.files.run
     archive = _CaseArchive()
-    kept = call.runtime.record.kept
-    period = kept_for(call.runtime, call.gallery)
     searches = []
     for entry in case.queries:
         try:
-            opened = await call.read(kept.open, period, entry.query_id)
+            opened = await open_search(call, entry.query_id)
         except UnknownQuery:
             continue
         decisions = {review.crop_id: review.decision for review in opened.reviews}
@@ -298,13 +296,12 @@ async def _stream_case(call: GalleryCall, case: models.CaseDetail) -> AsyncItera
 
 
 async def _pictures(
-    call: GalleryCall, opened: models.OpenedSearch, shown: Sequence[models.RankedCrop]
+    call: GalleryCall, opened: OpenedSearch, shown: Sequence[RankedCrop]
 ) -> AsyncIterator[tuple[str, Picture]]:
-    missing = contextlib.suppress(UnknownPicture, UnknownCrop)
-    if opened.image_url:
-        with missing:
-            picture = await read_search_picture(call, opened.query_id)
-            yield f"search-{opened.query_id}", picture
+    missing = contextlib.suppress(UnknownPicture, UnknownCrop, UnknownQuery)
+    with missing:
+        picture = await read_search_picture(call, opened.query_id)
+        yield f"search-{opened.query_id}", picture
     for result in shown:
         with missing:
             picture = await read_picture(call.runtime, call.gallery, result.crop_id)
@@ -326,10 +323,12 @@ def _lines(searches: list[dict[str, Any]]) -> Iterator[str]:
         opened = search["opened"].model_dump(mode="json")
         reviews = {review["crop_id"]: review for review in opened["reviews"]}
         for result in opened["answer"]["results"]:
-            review = reviews.get(result["crop_id"], {})
-            yield csv_line(
-                *(opened["query_id"], opened["created_at"]),
-                *(result[name] for name in RESULT_COLUMNS),
-                *(review.get(name) for name in ("decision", "reviewed_at")),
-                search["pictures"].get(f"crop-{result['crop_id']}"),
-            )
+            crop_id = result["crop_id"]
+            fields = {
+                "query_id": opened["query_id"],
+                "searched_at": opened["created_at"],
+                **reviews.get(crop_id, {}),
+                **result,
+                "picture": search["pictures"].get(f"crop-{crop_id}"),
+            }
+            yield csv_line(*(fields.get(name) for name in COLUMNS))

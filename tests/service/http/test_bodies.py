@@ -1,4 +1,4 @@
-"""Uploads have bounds: on all of them together, and on their time."""
+"""Uploads have bounds, on all of them together and on their time, and so have streamed answers."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import pytest
 from fastapi import Request
 
 from service.errors import StorageFailed
-from service.http import guard
+from service.http import guard, middleware
 from service.http.keys import LOCAL_ADMIN
 from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
@@ -169,3 +169,31 @@ def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"urn:gmn:problem:body_too_slow" in answer
     assert b"GMN_BODY_TIMEOUT_S" in answer
+
+
+def test_an_answer_that_its_client_does_not_read_ends(monkeypatch, caplog):
+    monkeypatch.setattr(middleware, "SEND_SECONDS", 0.05)
+    pieces = []
+
+    async def export(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            pieces.append("piece")
+            await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/galleries/default/reviews.csv",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "app": SimpleNamespace(state=SimpleNamespace()),
+    }
+    answering = middleware.RequestContext(export, Settings())(scope, None, send)
+    asyncio.run(asyncio.wait_for(answering, 10))
+    assert pieces == ["piece"]
+    assert "could not be answered: ClientDisconnect" in caplog.text
