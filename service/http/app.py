@@ -23,7 +23,6 @@ from service.http.routes import (
     operation,
     queries,
     searches,
-    sightings,
     watch,
     webhooks,
 )
@@ -33,10 +32,7 @@ from service.runtime import Runtime
 from service.settings import Settings
 
 # In the order in which the documentation lists their calls.
-MODULES = (
-    *(galleries, crops, queries, searches, cases),
-    *(sightings, watch, webhooks, jobs, operation),
-)
+MODULES = (galleries, crops, queries, searches, cases, watch, webhooks, jobs, operation)
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.5.0"
 PAGE = Path(__file__).parents[1] / "web"

@@ -1,4 +1,4 @@
-"""Watch lists and their alerts: `/v1/galleries/{gallery}/watch` and `/v1/alerts`."""
+"""Sightings, and the watch lists that they are compared with, with their alerts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from service.errors import (
     UnknownAlert,
     UnknownPicture,
 )
-from service.http.forms import Form, Limit, Sent
-from service.http.guard import Admin, Querier, Searcher, guarded_router
+from service.http.forms import Form, Limit, Sent, SightingForm
+from service.http.guard import Admin, Querier, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
-from service.http.problems import content, problems, write_list
+from service.http.problems import answer_each, content, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import MAX_NAMES, Id, Moment, Text, split_names
 from service.watch.lists import arm, fit_list, warn_if_broken
+from service.watch.sightings import sight
 
+sighting_router = guarded_router("/v1/sightings", "watch")
 list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
 router = guarded_router("/v1/alerts", "alerts")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
@@ -44,6 +46,39 @@ KEY_CHECK_SECONDS = 1.0
 NEWEST = 2**63 - 1
 ALERTS_AT_ONCE = 100
 AlertId = Annotated[Id, Path(description="An alert's id.")]
+
+
+@sighting_router.post(
+    "",
+    status_code=202,
+    response_model=models.Sighted,
+    responses={
+        200: {"model": models.Sighted, "description": "With wait=true: the matches of each image."},
+        202: example("Sighted"),
+        207: {"model": models.Sighted, "description": "Some images were refused."},
+    },
+)
+async def send_sightings(
+    request: Request,
+    call: Annotated[Call, needs("sight")],
+    form: Sent[SightingForm],
+) -> Response:
+    """Compares crops with the armed lists that the key may access; a match raises an alert.
+
+    Crops are not stored. Up to eight crops of a track are compared; a track ends ten seconds after
+    its last crop, or after a minute. The answer follows once alerts are written, and has the
+    matches with `wait`. A repeated request extends the same visits and raises no second alert.
+    """
+    runtime = call.runtime
+    crops = await form.read_crops()
+    runtime.admission.require_affordable(
+        runtime.model.pipeline.cost(crops),
+        "boxes" if form.boxes else "images",
+        "fewer or smaller ones",
+    )
+    images = form.for_images(crops)
+    answer = await sight(runtime, call.caller, images, request.state.received, wait=form.wait)
+    return await answer_each(request, answer, 200 if form.wait else 202)
 
 
 def _checked_hours(hours: str) -> str:
@@ -318,7 +353,7 @@ async def review_alert(
 
 
 async def _find(call: Call, alert_id: str) -> models.Alert:
-    alert = await call.runtime.galleries.read(call.runtime.record.watches.alert, alert_id)
+    alert = await call.runtime.galleries.read(call.record.watches.alert, alert_id)
     if alert is None:
         raise UnknownAlert(alert_id)
     call.caller.require_gallery(alert.gallery)
@@ -341,7 +376,7 @@ async def _answer_picture(
 
 
 async def _read_list(call: GalleryCall) -> models.Watch:
-    watch = await call.read(call.runtime.record.watches.get)
+    watch = await call.read(call.record.watches.get)
     if watch is None:
         return models.Watch(gallery=call.gallery.name, state="disarmed")
     held = call.runtime.watches.held.get(watch.gallery_id)
