@@ -38,8 +38,8 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 171_363,
-    "files of service and gmn_client": 138,
+    "tokens of service and gmn_client": 170_703,
+    "files of service and gmn_client": 137,
     "functions of a query": 153,
     "files of a query": 38,
     "functions of an enrollment": 208,

@@ -84,7 +84,6 @@ async def keep_answers(
 
 
 async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
-    """Return a kept search with the current labels of its results; raise `UnknownQuery`."""
     period = kept_for(call.runtime, call.gallery)
     return await call.read(call.record.kept.open, period, query_id)
 

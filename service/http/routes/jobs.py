@@ -170,7 +170,6 @@ def _job(runtime: Runtime, job: JobRecord) -> Job:
 
 
 async def _find_job(call: Call, job_id: str, others_need: Scope = "query") -> Job:
-    """Read a job; a key that did not start it needs the scope `others_need`."""
     found = await runner.find_job(call.runtime, job_id)
     job = _job(call.runtime, found)
     call.caller.require_gallery(job.gallery)
