@@ -44,7 +44,6 @@ async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
 async def read_crop(
     runtime: Runtime, gallery: Gallery, crop_id: str, vector: bool = False
 ) -> models.Crop:
-    """Describe a crop; raise `UnknownCrop`."""
 
     def read() -> models.Crop:
         crop = runtime.record.crops.get(gallery.gallery_id, crop_id)
@@ -54,7 +53,6 @@ async def read_crop(
 
 
 async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Picture:
-    """Read a crop's picture; raise `UnknownCrop` or `UnknownPicture`."""
     crop = await runtime.galleries.read(runtime.record.crops.get, gallery.gallery_id, crop_id)
     picture = await stored_picture(runtime, gallery.gallery_id, crop)
     if picture is None:

@@ -89,7 +89,6 @@ async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
 
 
 async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
-    """Return the picture of a kept search; raise `UnknownPicture`."""
     picture = await call.read(call.record.kept.picture, query_id)
     if picture is None:
         remedy = "send keep_picture=true with an image"
