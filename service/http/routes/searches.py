@@ -75,14 +75,18 @@ async def list_kept_searches(
     case_id: Annotated[Id | None, Query(description="Those of a case, of every key.")] = None,
 ) -> Response:
     """Lists the kept searches of the caller's key, newest first; those of all keys need `admin`."""
-    record = call.runtime.record
     if case_id is not None:
-        await call.read(record.cases.get, case_id)
+        await call.read(call.record.cases.get, case_id)
         found_by: tuple[str, str | None] = ("case", case_id)
     else:
         found_by = ("key", _key_of(call, everyone))
-    period = kept_searches.kept_for(call.runtime, call.gallery)
-    found = await call.read(record.kept.page, period, cursor, limit, *found_by)
+    found = await call.read(
+        call.record.kept.page,
+        kept_searches.kept_for(call.runtime, call.gallery),
+        cursor,
+        limit,
+        *found_by,
+    )
     call.note_view("list_kept_searches", count=len(found.results))
     return await write_list(found)
 

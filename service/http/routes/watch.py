@@ -183,7 +183,7 @@ async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -
     why = form.reason or f"the key {call.caller.key_id} did so"
     await call.runtime.audited(
         "disarm_list",
-        lambda _: call.write(call.runtime.record.watches.disarm, why),
+        lambda _: call.write(call.record.watches.disarm, why),
         gallery=call.gallery.name,
         reason=form.reason,
     )
