@@ -70,7 +70,7 @@ def crop_ids(answer):
 
 
 def figure(served, name):
-    """Return what a service's metrics say of a name, with its labels."""
+    """Return the value of a metric of a service, named with its labels."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", served.http.get("/metrics").text, re.MULTILINE)
     assert found, name
     return float(found[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from gmn_client import models
@@ -75,7 +74,8 @@ def described_crops(
     described = []
     for crop in crops:
         url = gallery.image_url(crop.crop_id) if crop.content_type else None
-        fields = asdict(crop) | {"image_url": url} | found.get(crop.crop_id, {})
+        # `asdict` would copy the metadata, which may be thousands of objects.
+        fields = vars(crop) | {"image_url": url} | found.get(crop.crop_id, {})
         described.append(models.Crop.model_validate(fields))
     return described
 

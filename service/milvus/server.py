@@ -192,7 +192,7 @@ class MilvusServer:
                 client = MilvusClient(self.url, timeout=CONNECT_SECONDS)
                 try:
                     text = str(client.get_server_version(timeout=CONNECT_SECONDS))
-                    version = tuple(map(int, re.findall(r"\d+", text)[:2]))
+                    version = tuple(int(number) for number in re.findall(r"\d+", text)[:2])
                     if version < OLDEST_SERVER:
                         raise IndexUnavailable(
                             f"it is version {text}, and 2.3 or newer is needed; name another "

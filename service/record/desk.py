@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -197,7 +196,7 @@ class KeptQueries(RecordPart):
             crops = {crop.crop_id: crop for crop in read_by_id(reader, gallery_id, crop_ids)}
         results = [
             {
-                **asdict(crops[crop_id]),
+                **vars(crops[crop_id]),
                 **dict(zip(SCORES, scores, strict=True)),
                 "rank": rank,
                 "image_url": f"{search['gallery_url']}/crops/{crop_id}/image",

@@ -236,8 +236,9 @@ def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
 
 def _put(transaction: Transaction, job: Job) -> None:
     # Update in place: replacing the row would delete its problems by cascade.
-    statement = f"UPDATE jobs SET {settings_of(vars(job))} WHERE job_id = :job_id"
-    transaction.change(statement, vars(job))
+    values = vars(job)
+    statement = f"UPDATE jobs SET {settings_of(values)} WHERE job_id = :job_id"
+    transaction.change(statement, values)
 
 
 def _read_problems(

@@ -36,7 +36,7 @@ class Picture:
     content_type: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CropLabel:
     """The labels of a crop.
 
