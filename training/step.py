@@ -28,6 +28,8 @@ NAMED_CROPS = 4
 # The scaler halves its scale whenever a gradient overflows. If it falls below this value, the
 # gradients of every batch overflow, at any scale.
 SMALLEST_SCALE = 1e-6
+# Width of crops up to which a CPU computes in float32.
+FLOAT32_WIDTH = 32
 
 
 class Gradients(NamedTuple):
@@ -262,6 +264,10 @@ def autocast_type(recipe: Recipe, device: torch.device) -> torch.dtype:
     """Return the number format that a recipe computes in on a device."""
     if recipe.precision == "float16":
         return torch.float16
+    # In PyTorch 2.12.1 a bfloat16 convolution of stride 2 on a CPU reads memory that was never
+    # written if its output is one pixel wide, as in the last stage for such crops.
+    if device.type == "cpu" and recipe.preprocessing.width <= FLOAT32_WIDTH:
+        return torch.float32
     return choose_dtype(device, recipe.precision)
 
 

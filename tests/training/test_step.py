@@ -11,7 +11,7 @@ from tests.training.runs import first_batch
 from training.datasets.drawn import draw_people
 from training.recipe import read_recipe
 from training.run import prepare_run
-from training.step import TrainingStep
+from training.step import TrainingStep, autocast_type
 
 DATA = draw_people(11, 2, 8, cameras_per_domain=2, crops_per_camera=1)
 SETTINGS = (
@@ -158,6 +158,13 @@ def test_the_anchor_is_the_cosine_to_the_embedding_before_training(anchored, tin
 def test_an_anchor_without_an_embedder_to_start_from_is_refused(tmp_path):
     with pytest.raises(InputProblem, match=r"losses\.anchor.*none has none.*losses\.anchor=0"):
         prepare_run(recipe("small-gmn", "losses.anchor=1"), DATA.records, tmp_path)
+
+
+@pytest.mark.parametrize(("width", "dtype"), [(32, torch.float32), (64, torch.bfloat16)])
+def test_a_cpu_computes_narrow_crops_in_float32(width, dtype):
+    """Hold that PyTorch computes no bfloat16 convolution to a width of one pixel."""
+    asked = recipe("small-msfl", "precision=bfloat16", f"preprocessing.width={width}")
+    assert autocast_type(asked, torch.device("cpu")) is dtype
 
 
 def test_micro_batches_leave_no_crop_alone(tmp_path):
