@@ -46,6 +46,15 @@ galleries_router = guarded_router("/v1", "queries")
 model_router = guarded_router("/v1", "model")
 comparison_router = guarded_router("/v1", "comparisons")
 REFUSED = "With mode=separate: some images were refused."
+# Problems of a query, of one gallery or of several.
+OF_QUERY = (
+    "unknown_crop",
+    "unknown_track",
+    "needs_reindex",
+    "answer_too_large",
+    "version_not_reached",
+    "index_unavailable",
+)
 FILTERS = {
     "cameras",
     "exclude_cameras",
@@ -82,14 +91,7 @@ class QueryForm(QueryOptions, FrameForm):
 @router.post(
     "/queries",
     response_model=QueryAnswer | SeparateAnswers,
-    responses=problems(
-        "unknown_crop",
-        "unknown_track",
-        "needs_reindex",
-        "answer_too_large",
-        "version_not_reached",
-        "index_unavailable",
-    )
+    responses=problems(*OF_QUERY)
     | {
         200: {"description": "A ranking, or one for each image.", **example("QueryAnswer")},
         207: {"model": SeparateAnswers, "description": REFUSED},
@@ -206,15 +208,7 @@ class GalleriesForm(QueryForm):
 @galleries_router.post(
     "/queries",
     response_model=GalleriesAnswer | SeparateGalleriesAnswers,
-    responses=problems(
-        "unknown_gallery",
-        "unknown_crop",
-        "unknown_track",
-        "needs_reindex",
-        "answer_too_large",
-        "version_not_reached",
-        "index_unavailable",
-    )
+    responses=problems("unknown_gallery", *OF_QUERY)
     | {207: {"model": SeparateGalleriesAnswers, "description": REFUSED}},
 )
 async def search_galleries(request: Request, call: Querier, form: Sent[GalleriesForm]) -> Response:
