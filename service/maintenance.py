@@ -54,8 +54,6 @@ JOBS: Mapping[JobKind, DoJob] = {
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
-# The line of a search reaches the file within a second.
-AUDIT_PAUSE_SECONDS = 0.25
 REDIS_PAUSE_SECONDS = 2.0
 # A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
@@ -119,7 +117,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     runtime.watchdog.checks.append(HealthCheck("event loop", loop.silent_seconds))
     work = {
         "heartbeat": _send_heartbeats(runtime, loop),
-        "audit lines": repeat(AUDIT_PAUSE_SECONDS, runtime.audit.flush_waiting),
+        "audit lines": runtime.audit.write_lines(),
         "key reader": repeat(KEYS_PAUSE_SECONDS, lambda: keys.threads.run(keys.read)),
         "job runner": work_on_jobs(runtime, JOBS),
         "maintenance": repeat_alone(
@@ -156,13 +154,12 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
 def _watched(runtime: Runtime, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Start a task that should never end; if it does, log that and end the process."""
 
-    async def run() -> None:
-        try:
-            await work
-        except Exception:
-            log.exception("%s has ended", name)
+    def log_end(ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled():
+            log.error("%s has ended", name, exc_info=ended.exception())
 
-    task = asyncio.create_task(run(), name=name)
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(log_end)
     runtime.watchdog.checks.append(HealthCheck(name, lambda: STOPPED if task.done() else 0.0))
     return task
 

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
 LOG_NAME = "audit.jsonl"
 KEY_NAME = "audit.key"
+# The line of a search reaches the file within a second.
+PAUSE_SECONDS = 0.25
 RETRY_SECONDS = 5.0
 # The first refusal of an address is logged at once; further ones until the end of this time are
 # counted in a single line.
@@ -144,9 +146,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     def note_view(self, event: str, **what: Any) -> None:
         """Log a search or a view from the event loop; never raises and never waits.
 
-        `flush_waiting` writes the line. While the file cannot be written, up to
-        `BUFFER_BYTES` of lines wait in memory; the number of lines beyond that is logged with the
-        next one.
+        `write_lines` writes the line. While the file cannot be written, up to `BUFFER_BYTES` of
+        lines wait in memory; the number of lines beyond that is logged with the next one.
         """
         if self.queries:
             self._buffer_line(event, what)
@@ -203,19 +204,21 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._dropped += 1
             self._on_drop()
 
-    async def flush_waiting(self) -> None:
-        """Write the buffered lines, several times a second; log a failure and pause."""
-        if time.monotonic() > self._counted_at + REFUSAL_SECONDS:
-            self._count_refused()
-        if not self._buffer and self._all_noted:
-            return
-        try:
-            self._require_disk()
-            await self.threads.run(self.flush)
-        except (StorageFailed, OSError) as error:
-            detail = getattr(error, "detail", error)
-            log.error("audit log: %d lines wait: %s", len(self._buffer), detail)
-            await asyncio.sleep(RETRY_SECONDS)
+    async def write_lines(self) -> None:
+        """Write the buffered lines several times a second, until cancelled."""
+        while True:
+            await asyncio.sleep(PAUSE_SECONDS)
+            if time.monotonic() > self._counted_at + REFUSAL_SECONDS:
+                self._count_refused()
+            if not self._buffer and self._all_noted:
+                continue
+            try:
+                self._require_disk()
+                await self.threads.run(self.flush)
+            except (StorageFailed, OSError) as error:
+                detail = getattr(error, "detail", error)
+                log.error("audit log: %d lines wait: %s", len(self._buffer), detail)
+                await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
         """Write the buffered lines, sync them with those before, and note the last one.

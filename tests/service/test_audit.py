@@ -252,6 +252,7 @@ async def test_searches_wait_in_memory_while_the_log_cannot_be_written(
     tmp_path, monkeypatch, verify
 ):
     monkeypatch.setattr("service.ops.audit.BUFFER_BYTES", 500)
+    monkeypatch.setattr("service.ops.audit.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr("service.ops.audit.RETRY_SECONDS", 0.0)
     file = tmp_path / "audit.jsonl"
     dropped = []
@@ -264,9 +265,13 @@ async def test_searches_wait_in_memory_while_the_log_cannot_be_written(
             audit.note_view("query", gallery="lobby", count=number)
         with pytest.raises(StorageFailed):
             audit.flush()
-        await audit.flush_waiting()
+        writing = asyncio.create_task(audit.write_lines())
+        await asyncio.sleep(0.1)
         file.write_bytes(whole)
-        await audit.flush_waiting()
+        async with asyncio.timeout(10):
+            while b"dropped_lines" not in file.read_bytes():
+                await asyncio.sleep(0.01)
+        writing.cancel()
     told = [(line["event"], line.get("count")) for line in audit_lines(tmp_path)]
     assert told == [("before", None), *(("query", n) for n in range(3)), ("dropped_lines", 2)]
     assert len(dropped) == 2

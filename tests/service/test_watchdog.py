@@ -156,7 +156,7 @@ def _background(monkeypatch, watchdog, **replaced):
         watchdog=watchdog,
         settings=settings,
         keys=None,
-        audit=SimpleNamespace(flush_waiting=None),
+        audit=SimpleNamespace(write_lines=wait),
         shared=None,
         checked=True,
     )
