@@ -121,7 +121,8 @@ class Admission:
         try:
             yield
         finally:
-            self._release(caller, cost)
+            self._hold(caller, -cost)
+            self._admit_waiting()
 
     async def _wait(self, caller: str, cost: float) -> None:
         self.require_place()
@@ -136,9 +137,8 @@ class Admission:
         except asyncio.CancelledError:
             # The client disconnected, possibly right after its request was admitted.
             if not admitted.cancelled():
-                self._release(caller, cost)
-            else:
-                self._admit_waiting()
+                self._hold(caller, -cost)
+            self._admit_waiting()
             raise
 
     def _admit_waiting(self) -> None:
@@ -167,7 +167,3 @@ class Admission:
         if held > SMALLEST_COST:
             self._held[caller] = held
         self._gauge.set(sum(self._held.values()))
-
-    def _release(self, caller: str, cost: float) -> None:
-        self._hold(caller, -cost)
-        self._admit_waiting()
