@@ -142,25 +142,14 @@ class Pipeline:
                 None leaves it empty.
         """
         futures: list[Future[Embedded]] = []
-
-        def decode_and_submit(image: bytes | FrameCrop, future: Future[Embedded]) -> None:
-            if future.cancelled():
-                return
-            try:
-                crop = self._decode(image, future, quality, pictures)
-            except CropProblem as problem:
-                if future.set_running_or_notify_cancel():
-                    future.set_result(problem)
-            else:
-                self._batcher.submit(crop)
-
         for image in images:
             future: Future[Embedded] = Future()
             futures.append(future)
             if isinstance(image, CropProblem):
                 future.set_result(image)
                 continue
-            run = self.threads_for(image).submit(decode_and_submit, image, future)
+            threads = self.threads_for(image)
+            run = threads.submit(self._decode_and_submit, image, future, quality, pictures)
             run.add_done_callback(partial(pass_error, future))
         try:
             return await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
@@ -216,13 +205,15 @@ class Pipeline:
             return image.cut(self._limits)
         return decode_crop(image, self._limits)
 
-    def _decode(
+    def _decode_and_submit(
         self,
         image: bytes | FrameCrop,
         future: Future[Embedded],
         quality: QualityPolicy,
         pictures: PicturePolicy | None,
-    ) -> WaitingCrop:
+    ) -> None:
+        if future.cancelled():
+            return
         began = time.perf_counter()
         try:
             pixels = self._pixels_of(image)
@@ -240,13 +231,17 @@ class Pipeline:
                 file = png_of(pixels) if isinstance(image, FrameCrop) else image
                 prepared = pictures.prepare(file, pixels, score)
             resized = self._preprocessing.resize(pixels)
-            seconds = time.perf_counter() - began
-            return WaitingCrop(resized, future, seconds, faults, prepared)
-        except CropProblem:
-            raise
         except Exception as error:
-            # Decoders read hostile files: treat any error as a problem of this file alone.
-            log.exception("an image could not be decoded")
-            raise CropProblem(
-                "not_an_image", "the image data is damaged; send the file again or convert it"
-            ) from error
+            if isinstance(error, CropProblem):
+                problem = error
+            else:
+                # Decoders read hostile files: treat any error as a problem of this file alone.
+                log.exception("an image could not be decoded")
+                problem = CropProblem(
+                    "not_an_image", "the image data is damaged; send the file again or convert it"
+                )
+            if future.set_running_or_notify_cancel():
+                future.set_result(problem)
+            return
+        seconds = time.perf_counter() - began
+        self._batcher.submit(WaitingCrop(resized, future, seconds, faults, prepared))
