@@ -6,9 +6,8 @@ them before the body is read, whereas FastAPI reads the body before it resolves 
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 from urllib.parse import urlencode
@@ -19,10 +18,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gmn_client.models import Scope
 from service.errors import InvalidField
-from service.http.forms import Form, SomeImagesForm
+from service.http.forms import SomeImagesForm
 from service.http.keys import is_loopback
-from service.http.limits import FormRequest
-from service.http.middleware import CLIENT_LEFT
+from service.http.limits import FormRequest, Handler
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
 from service.runtime import Call, GalleryCall, Runtime
@@ -64,7 +62,6 @@ OF_IMAGES = ("unusable_images", "too_costly", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends the first statement of a docstring, which becomes the summary of the call.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,10 @@ class GuardedRoute(APIRoute):
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
             if self._form is not None:
-                return await _answer_form(answer, request, request.state.call, self._form)
+                call: Call = request.state.call
+                if issubclass(self._form, SomeImagesForm):
+                    call.runtime.admission.require_place()
+                return await FormRequest(request, call, self._form).answered_by(answer)
             # An empty value means that the parameter was omitted, as in a form.
             given = request.query_params.multi_items()
             sent = urlencode([(name, value) for name, value in given if value]).encode()
@@ -191,21 +191,3 @@ def guarded_router(prefix: str, tag: str) -> APIRouter:
         route_class=GuardedRoute,
         generate_unique_id_function=lambda route: route.name,
     )
-
-
-async def _answer_form(answer: Handler, request: Request, call: Call, form: type[Form]) -> Response:
-    if issubclass(form, SomeImagesForm):
-        call.runtime.admission.require_place()
-    received = FormRequest(request, call, form)
-    working = cast("asyncio.Task[Response]", asyncio.current_task())
-    leaving = asyncio.create_task(received.cancel_when_left(working))
-    try:
-        return await answer(received)
-    except asyncio.CancelledError:
-        if not leaving.done():
-            raise
-        working.uncancel()
-        return Response(status_code=CLIENT_LEFT)
-    finally:
-        leaving.cancel()
-        received.release()

@@ -11,9 +11,9 @@ import contextlib
 import resource
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, cast
 
 import h11
 from python_multipart.multipart import parse_options_header
@@ -21,6 +21,7 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -51,6 +52,9 @@ LEAST_PIECE_BYTES = 64
 MOST_HEAD_BYTES = 65_536
 # Key in the state of a connection beyond the limit.
 CROWDED = "crowded"
+# Status in the log of a request whose client did not wait for the answer.
+CLIENT_LEFT = 499
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 async def hold_stream(request: Request) -> AsyncIterator[None]:
@@ -171,17 +175,29 @@ class FormRequest(Request):
         self._held += more
         return message
 
-    async def cancel_when_left(self, working: asyncio.Task[Any]) -> None:
+    async def answered_by(self, answer: Handler) -> Response:
+        """Answer the request, unless its client leaves first, and release its bytes."""
+        working = cast("asyncio.Task[Response]", asyncio.current_task())
+        leaving = asyncio.create_task(self._cancel_when_left(working))
+        try:
+            return await answer(self)
+        except asyncio.CancelledError:
+            if not leaving.done():
+                raise
+            working.uncancel()
+            return Response(status_code=CLIENT_LEFT)
+        finally:
+            leaving.cancel()
+            held = self._call.runtime.held_bytes
+            held[self._call.caller.key_id] -= self._held
+            # Adding an empty Counter drops callers that hold nothing.
+            held += Counter()
+
+    async def _cancel_when_left(self, working: asyncio.Task[Response]) -> None:
         await self._whole.wait()
         while (await self._source())["type"] != "http.disconnect":
             pass
         working.cancel()
-
-    def release(self) -> None:
-        held = self._call.runtime.held_bytes
-        held[self._call.caller.key_id] -= self._held
-        # Adding an empty Counter drops callers that hold nothing.
-        held += Counter()
 
     async def form(self, **_: Any) -> FormData:  # type: ignore[override]
         """Return the fields that were sent.
@@ -199,6 +215,9 @@ class FormRequest(Request):
                         MEBIBYTE if self._to_disk else self._settings.max_body_bytes
                     )
                     self._form = await parser.parse()
+                if not parser.has_ended:
+                    await self._form.close()
+                    raise MultiPartException("The last boundary is missing.")
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
             except OSError as error:
@@ -238,17 +257,17 @@ def require_short_text(field: str, size: int) -> None:
 
 
 class WholeForm(MultiPartParser):
-    """Parses a multipart form that must be complete and in UTF-8.
+    """Parses a multipart form in UTF-8, and notes if it is complete.
 
     Starlette drops an incomplete part, decodes other text as Latin-1, and moves files to disk that
     are counted as memory here.
     """
 
-    _ended = False
+    has_ended = False
     _text_bytes = 0
 
     def on_end(self) -> None:
-        self._ended = True
+        self.has_ended = True
 
     def on_part_end(self) -> None:
         part = self._current_part
@@ -260,13 +279,6 @@ class WholeForm(MultiPartParser):
             except UnicodeDecodeError as error:
                 raise MultiPartException(f"{part.field_name[:40]}: is not UTF-8") from error
         super().on_part_end()
-
-    async def parse(self) -> FormData:
-        form = await super().parse()
-        if not self._ended:
-            await form.close()
-            raise MultiPartException("The last boundary is missing.")
-        return form
 
 
 class BodyInPieces(h11.Connection):

@@ -18,13 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem
 from service.http.keys import KEY_TEXT, is_loopback
-from service.http.limits import CROWDED
+from service.http.limits import CLIENT_LEFT, CROWDED
 from service.http.problems import answer_problem
 from service.settings import Settings
 
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-CLIENT_LEFT = 499
 # A client that reads nothing of a streamed answer for this long is considered gone.
 SEND_SECONDS = 60.0
 PORT = re.compile(r":\d*$")

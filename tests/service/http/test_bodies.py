@@ -11,8 +11,9 @@ import pytest
 from fastapi import Request
 
 from service.errors import StorageFailed
-from service.http import guard, middleware
+from service.http import middleware
 from service.http.keys import LOCAL_ADMIN
+from service.http.limits import FormRequest
 from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
 from service.settings import Settings
@@ -155,7 +156,7 @@ async def _answered(runtime, answer, left):
     kind = (b"content-type", b"application/x-www-form-urlencoded")
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [kind], "query_string": b""}
     call = SimpleNamespace(runtime=runtime, caller=LOCAL_ADMIN)
-    return await guard._answer_form(answer, Request(scope, receive), call, ImportForm)
+    return await FormRequest(Request(scope, receive), call, ImportForm).answered_by(answer)
 
 
 def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
