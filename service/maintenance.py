@@ -100,7 +100,7 @@ async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
             runtime.record.crops.drop_tombstones, gallery.gallery_id, oldest - KEPT_TOMBSTONES
         )
 
-    await runtime.sections.run(clean, runtime.snapshot_lock(gallery.gallery_id))
+    await runtime.sections.run(clean(), runtime.snapshot_lock(gallery.gallery_id))
 
 
 @asynccontextmanager

@@ -183,7 +183,7 @@ class Runtime:
             async with self.audit.audited(event, **what) as result:
                 return await work(result)
 
-        return await self.sections.run(section, lock)
+        return await self.sections.run(section(), lock)
 
     def close(self) -> None:
         self._held.close()

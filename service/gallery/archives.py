@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -251,7 +250,7 @@ async def clear_files(runtime: Runtime) -> None:
         data_dir = runtime.settings.data_dir
         for folder in (data_dir / SNAPSHOTS).glob("*"):
             if folder.name.isdecimal():
-                move = partial(runtime.pools.files.run, _move_stray_snapshots, runtime, folder)
+                move = runtime.pools.files.run(_move_stray_snapshots, runtime, folder)
                 await runtime.sections.run(move, runtime.snapshot_lock(int(folder.name)))
         await runtime.pools.files.run(_move_stray_imports, runtime)
     except (OSError, ServiceError) as error:
@@ -266,7 +265,7 @@ async def remove_unneeded_files(runtime: Runtime) -> None:
     for name in await runtime.pools.files.run(runtime.record.unneeded_files.all):
         gallery = Path(name).parent.name
         lock = runtime.snapshot_lock(int(gallery)) if gallery.isdecimal() else None
-        remove = partial(runtime.pools.files.run, remove_unneeded, runtime, name)
+        remove = runtime.pools.files.run(remove_unneeded, runtime, name)
         await runtime.sections.run(remove, lock)
 
 

@@ -212,7 +212,7 @@ async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings)
         await runtime.galleries.create(name, settings)
         await runtime.audit.done("create_gallery", gallery=name)
 
-    await runtime.sections.run(section)
+    await runtime.sections.run(section())
     return await describe_gallery(runtime, runtime.galleries.get(name))
 
 

@@ -69,7 +69,7 @@ async def _forget(
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return removal
 
-    return await runtime.sections.run(section)
+    return await runtime.sections.run(section())
 
 
 async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
@@ -122,7 +122,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         )
 
     # Hold the lock from before the deletion, so that no restore can intervene.
-    return await runtime.sections.run(section, runtime.snapshot_lock(gallery.gallery_id))
+    return await runtime.sections.run(section(), runtime.snapshot_lock(gallery.gallery_id))
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:

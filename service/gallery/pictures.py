@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
@@ -64,7 +63,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
         for gallery_id, name in strays:
             names[gallery_id].append(name)
         for gallery_id, of_gallery in names.items():
-            remove = partial(_remove_strays, runtime, gallery_id, of_gallery)
+            remove = _remove_strays(runtime, gallery_id, of_gallery)
             # The lock prevents a restore from bringing crops back in the meantime.
             failed |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if failed:

@@ -70,15 +70,13 @@ async def begin_import(
             else:
                 sent_archive = archive
                 await run(_refuse_tar, sent_archive)
-                await runtime.sections.run(
-                    lambda: _keep_archive(runtime, spool, sent_archive, held)
-                )
+                await runtime.sections.run(_keep_archive(runtime, spool, sent_archive, held))
                 failpoint("import.archive-kept")
             return await runtime.sections.run(
-                lambda: runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)
+                runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)
             )
     except BaseException:
-        await runtime.sections.run(lambda: runner.remove_files(runtime, job_id))
+        await runtime.sections.run(runner.remove_files(runtime, job_id))
         # The record may have failed before the folder was noted in it.
         with contextlib.suppress(OSError):
             spool.rmdir()
@@ -131,7 +129,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
 async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
     content = await runtime.sections.run(
-        lambda: runtime.pools.imports.run(read_import, runtime, job, spool)
+        runtime.pools.imports.run(read_import, runtime, job, spool)
     )
     items = content.items
     left_out = content.left_out

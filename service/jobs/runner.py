@@ -211,7 +211,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         failpoint("job.ended")
         await runtime.audit.done(job.kind, gallery=gallery.name, job_id=job.job_id, state=state)
 
-    await runtime.sections.run(end)
+    await runtime.sections.run(end())
 
 
 async def remove_files(runtime: Runtime, job_id: str) -> None:

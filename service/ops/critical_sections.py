@@ -18,7 +18,6 @@ from service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-Section = Callable[[], Coroutine[Any, Any, Result]]
 
 
 # A file lock held by one task of one process. The operating system releases it when the process
@@ -62,7 +61,7 @@ class CriticalSections:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def run(self, section: Section[Result], lock: Path | None = None) -> Result:
+    async def run(self, section: Coroutine[Any, Any, Result], lock: Path | None = None) -> Result:
         """Run a section to completion in a task of its own.
 
         A cancellation takes effect before the section starts, including while it waits for the
@@ -71,23 +70,20 @@ class CriticalSections:
         Args:
             lock: path of a lock file that serialises sections across processes; created if missing.
         """
-        held = contextlib.AsyncExitStack()
-        if lock is not None:
-            await held.enter_async_context(file_lock(lock))
-
-        async def run() -> Result:
-            async with held:
-                return await section()
-
-        task = asyncio.create_task(run())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
         cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancelled = error
+        async with contextlib.AsyncExitStack() as held:
+            # If the wait for the lock is cancelled, the section has not begun and never will.
+            held.callback(section.close)
+            if lock is not None:
+                await held.enter_async_context(file_lock(lock))
+            task = asyncio.create_task(section)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            while not task.done():
+                try:
+                    await asyncio.wait({task})
+                except asyncio.CancelledError as error:
+                    cancelled = error
         if cancelled is None:
             return task.result()
         if not task.cancelled() and (failure := task.exception()) is not None:

@@ -26,7 +26,7 @@ async def test_sections_that_wait_for_a_lock_open_no_files_and_are_not_begun_onc
 
     async with file_lock(path):
         before = open_files()
-        waiting = [asyncio.create_task(CriticalSections().run(section, path)) for _ in range(10)]
+        waiting = [asyncio.create_task(CriticalSections().run(section(), path)) for _ in range(10)]
         # Some ten attempts each.
         await asyncio.sleep(0.5)
         assert open_files() == before
@@ -42,7 +42,7 @@ async def test_sections_that_wait_for_a_lock_open_no_files_and_are_not_begun_onc
 async def test_the_service_waits_for_sections_of_clients_that_left_before_it_closes():
     sections = CriticalSections()
     finish = asyncio.Event()
-    request = asyncio.create_task(sections.run(finish.wait))
+    request = asyncio.create_task(sections.run(finish.wait()))
     await asyncio.sleep(0)
     request.cancel()
     closing = asyncio.create_task(sections.ended())
@@ -60,7 +60,7 @@ async def test_a_lock_is_held_by_one_process_and_is_free_once_that_process_is_ki
         "import asyncio, sys; from pathlib import Path\n"
         "from service.ops.critical_sections import CriticalSections\n"
         "async def section(): print('held', flush=True); await asyncio.sleep(600)\n"
-        "asyncio.run(CriticalSections().run(section, Path(sys.argv[1])))"
+        "asyncio.run(CriticalSections().run(section(), Path(sys.argv[1])))"
     )
 
     async def section():
@@ -70,7 +70,7 @@ async def test_a_lock_is_held_by_one_process_and_is_free_once_that_process_is_ki
     try:
         assert other.stdout.readline() == b"held\n"
         assert await is_held(path)
-        mine = asyncio.create_task(CriticalSections().run(section, path))
+        mine = asyncio.create_task(CriticalSections().run(section(), path))
         await asyncio.sleep(0.1)
         assert not mine.done()
     finally:

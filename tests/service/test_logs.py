@@ -126,7 +126,7 @@ async def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog):
         await asyncio.sleep(0.1)
         raise UnknownIdentity("street", PERSON)
 
-    request = asyncio.create_task(CriticalSections().run(fail))
+    request = asyncio.create_task(CriticalSections().run(fail()))
     await asyncio.sleep(0)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -157,7 +157,7 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     if job.state != found.state:
         runner.announce_job(runtime, found.gallery, job, job.state)
     if job.finished:
-        await runtime.sections.run(lambda: runner.remove_files(runtime, job_id))
+        await runtime.sections.run(runner.remove_files(runtime, job_id))
     await runtime.audit.done("cancel_job", gallery=found.gallery, job_id=job_id)
     return _job(runtime, job)
 

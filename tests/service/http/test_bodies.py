@@ -114,7 +114,7 @@ async def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path
 
     async def answer(sent):
         await sent.form()
-        await sections.run(section)
+        await sections.run(section())
 
     asked = asyncio.create_task(_answered(runtime, answer, left))
     await begun.wait()
