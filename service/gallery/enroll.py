@@ -137,7 +137,8 @@ async def enroll(
             try:
                 # Without crops, a repeated request still gets its first answer.
                 if crops or request:
-                    committed = await _store(runtime, gallery, embedder, crops, request, keep_best)
+                    store = _store(runtime, gallery, embedder, crops, request, keep_best)
+                    committed = await runtime.sections.run(store)
                 answer = _answer(images, outcomes, committed)
                 return answer, EmbeddedImages(gallery, embedder, embedded)
             except NeedsReindex:
@@ -190,7 +191,18 @@ def _outcomes(
                     "retention_from=enrolled or a longer retention_days to keep it"
                 )
             outcomes.append(warnings)
-            crops.append(_new_crop(image, outcome, now))
+            prepared = outcome.prepared
+            crop = StoredCrop(
+                row_id=0,
+                crop_id=new_crop_id(),
+                **{name: getattr(image, name) for name in LABELS},
+                sha256=prepared.sha256,
+                content_type=prepared.content_type,
+                image_bytes=len(prepared.picture or b""),
+                quality=prepared.quality,
+                created_at=now,
+            )
+            crops.append(ArchivedCrop(crop, outcome.vector, prepared.picture))
     return outcomes, crops
 
 
@@ -200,21 +212,6 @@ def in_future(captured: datetime) -> CropProblem:
         f"captured_at: {captured.isoformat()} is more than an hour in the future; "
         "set the camera's clock right, or leave the field out",
     )
-
-
-def _new_crop(image: ImageToEnroll, embedded: EmbeddedImage, now: datetime) -> ArchivedCrop:
-    prepared = embedded.prepared
-    record = StoredCrop(
-        row_id=0,
-        crop_id=new_crop_id(),
-        **{name: getattr(image, name) for name in LABELS},
-        sha256=prepared.sha256,
-        content_type=prepared.content_type,
-        image_bytes=len(prepared.picture or b""),
-        quality=prepared.quality,
-        created_at=now,
-    )
-    return ArchivedCrop(record, embedded.vector, prepared.picture)
 
 
 def _digest(
@@ -247,31 +244,27 @@ async def _store(
     request: RequestKey | None,
     keep_best: int | None,
 ) -> CommittedEnrollment:
-    async def section() -> CommittedEnrollment:
-        stored = crops
-        if runtime.pictures is not None:
-            stored = await keep_elsewhere(runtime, runtime.pictures, gallery, crops)
-        failpoint("enroll.pictures-kept")
-        committed = await runtime.galleries.change(
-            "enroll", gallery, runtime.record.crops.enroll, embedder, stored, request, keep_best
+    if runtime.pictures is not None:
+        crops = await keep_elsewhere(runtime, runtime.pictures, gallery, crops)
+    failpoint("enroll.pictures-kept")
+    committed = await runtime.galleries.change(
+        "enroll", gallery, runtime.record.crops.enroll, embedder, crops, request, keep_best
+    )
+    if crops and not committed.replayed:
+        await runtime.audit.done(
+            "enroll",
+            gallery=gallery.name,
+            count=sum(crop.kept for crop in committed.landed),
+            duplicates=sum(crop.duplicate for crop in committed.landed),
         )
-        if crops and not committed.replayed:
-            await runtime.audit.done(
-                "enroll",
-                gallery=gallery.name,
-                count=sum(crop.kept for crop in committed.landed),
-                duplicates=sum(crop.duplicate for crop in committed.landed),
-            )
-        if committed.removal:
-            await runtime.audit.done(
-                "keep_best",
-                gallery=gallery.name,
-                count=committed.removal.count,
-                crop_ids=list(committed.removal.crop_ids),
-            )
-        return committed
-
-    return await runtime.sections.run(section)
+    if committed.removal:
+        await runtime.audit.done(
+            "keep_best",
+            gallery=gallery.name,
+            count=committed.removal.count,
+            crop_ids=list(committed.removal.crop_ids),
+        )
+    return committed
 
 
 def _answer(
