@@ -107,7 +107,7 @@ class Gallery:
     def follow_record(self, record: GalleryRecord) -> None:
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
-        self.crops = self.own_index.count if self.own_index else record.crops
+        self.crops = self.own_index.columns.count if self.own_index else record.crops
 
     def replace(self, other: Gallery) -> None:
         self.__dict__.update(other.__dict__)

@@ -85,9 +85,18 @@ class Columns:
         if slots[-1] >= len(self.vectors):
             self._map(file)
         self._set_labels(crops)
-        self.norms[slots] = _norms(self.vectors, slots)
+        first = int(slots[0])
+        end = int(slots[-1]) + 1
+        # A contiguous run of slots is read in place.
+        rows = self.vectors[first:end] if end - first == len(slots) else self.vectors[slots]
+        norms = np.empty(len(slots), np.float32)
+        # FAISS exports this function, but its type stubs lack it.
+        faiss.fvec_norms_L2(  # type: ignore[attr-defined]
+            faiss.swig_ptr(norms), faiss.swig_ptr(rows), self.dimension, len(rows)
+        )
+        self.norms[slots] = np.maximum(norms, np.float32(SHORTEST))
         self.valid[slots] = True
-        self.size = int(slots[-1]) + 1
+        self.size = end
         self.count += len(slots)
         self.changes += len(slots)
 
@@ -211,16 +220,3 @@ class Columns:
             for code in codes.tolist()
         ]
         self.group_numbers[slots] = np.array(numbers, np.int32)[places]
-
-
-def _norms(vectors: Vector, slots: Slots) -> NDArray[np.float32]:
-    first = int(slots[0])
-    end = int(slots[-1]) + 1
-    # A contiguous run of slots is read in place.
-    rows = vectors[first:end] if end - first == len(slots) else vectors[slots]
-    norms = np.empty(len(slots), np.float32)
-    # FAISS exports this function, but its type stubs lack it.
-    faiss.fvec_norms_L2(  # type: ignore[attr-defined]
-        faiss.swig_ptr(norms), faiss.swig_ptr(rows), rows.shape[1], len(rows)
-    )
-    return np.maximum(norms, np.float32(SHORTEST))

@@ -92,14 +92,10 @@ class GalleryIndex:
         return self._segment.recall if self._segment else None
 
     @property
-    def count(self) -> int:
-        return self.columns.count
-
-    @property
     def bytes(self) -> int:
         """Size of the vectors that a search reads, in the mapped file and in a segment."""
         segment = self._segment.bytes if self._segment else 0
-        return self.count * self.columns.dimension * np.float32().nbytes + segment
+        return self.columns.count * self.columns.dimension * np.float32().nbytes + segment
 
     def remove(self, slots: Iterable[int]) -> None:
         removed = self.columns.remove(slots)

@@ -68,7 +68,7 @@ def _copy_by(monkeypatch, copy):
 
 
 def _copied(index):
-    return index.bytes // VECTOR_BYTES - index.count
+    return index.bytes // VECTOR_BYTES - index.columns.count
 
 
 def _index():

@@ -177,7 +177,7 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
         else:
             _check(index, crops, number, detail, [FILTERS[number % len(FILTERS)]])
     _check(index, crops, 0, 10, FILTERS)
-    assert index.count == len(crops)
+    assert index.columns.count == len(crops)
 
 
 @pytest.mark.parametrize("path", ["host", "device"])
@@ -249,7 +249,7 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
     builder.join()
     index.adopt(outcome[0])
     assert index.recall is not None
-    assert index.count == len(crops)
+    assert index.columns.count == len(crops)
     wanted = Filter(exclude_cameras=("east",))
     for seed in (5, 3001, 3010):
         query = _crop(0, seed).vector[None]
