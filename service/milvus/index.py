@@ -24,8 +24,8 @@ from service.milvus.writing import is_current
 from service.ops.threads import MonitoredThreadPool
 from service.record.galleries import IndexState
 from service.record.record import Record
-from service.search.candidates import Candidates, best_candidates, mean_direction
 from service.search.filters import EVERY_CROP, Filter
+from service.search.index import Candidates, best_candidates, mean_direction
 from service.search.options import GroupBy
 
 if TYPE_CHECKING:

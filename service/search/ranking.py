@@ -20,13 +20,8 @@ from service.engine.networks import slices_of
 from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.candidates import (
-    ORDERED_CROPS,
-    Candidates,
-    first_places,
-    order_by_neighbours,
-)
 from service.search.filters import Filter
+from service.search.index import Candidates, first_places
 from service.search.options import RERANK_DEPTH, QueryOptions
 
 Array = NDArray[np.float32]
@@ -36,6 +31,13 @@ MORE_PAIRS = 64
 # The level needs nine people, sought among the NEAR nearest crops, then among the DEEPEST nearest.
 NEAR = 400
 DEEPEST = 1600
+# Number of leading results that are ordered by their neighbours.
+ORDERED_CROPS = 200
+# Upper bound on the neighbours of an unnamed crop, and their lowest cosine.
+NEIGHBOURS = 8
+NEIGHBOUR_COSINE = 0.65
+# Weight of a crop's own score against the best score among its neighbours.
+OWN_WEIGHT = 0.1
 COUNTS_ALL = (
     "It counts the people of the whole gallery: how many pass the filter is not known to its index."
 )
@@ -281,6 +283,38 @@ class Search:
                 return extended[needed]
         # With fewer people there is no level, and scores for it would be wasted.
         return scored
+
+
+def order_by_neighbours(crops: Candidates, scores: Array) -> NDArray[np.int64]:
+    """Return an order `(n,)`, as positions, that places crops of one person together.
+
+    The neighbours of a named crop are the crops of its identity. Two unnamed crops are neighbours
+    if one is among the nearest of the other. A neighbour with a lower score does not move a crop,
+    so it may be missing from the list.
+
+    Args:
+        crops: best first; the first one stays first.
+        scores: of the crops, `(n,)`, descending.
+    """
+    own_scores = scores.astype(np.float64)
+    _, first, groups = np.unique(crops.groups, return_index=True, return_inverse=True)
+    best = own_scores[first[groups]]
+
+    unnamed = np.flatnonzero(crops.groups < 0)
+    if len(unnamed):
+        units = unit_rows(crops.vectors[unnamed])
+        cosines = units @ units.T
+        np.fill_diagonal(cosines, -1.0)
+        near = cosines >= NEIGHBOUR_COSINE
+        crowded = np.flatnonzero(near.sum(axis=1) > NEIGHBOURS)
+        if len(crowded):
+            farthest = np.partition(cosines[crowded], -NEIGHBOURS, axis=1)[:, [-NEIGHBOURS]]
+            near[crowded] &= cosines[crowded] >= farthest
+        near |= near.T
+        np.fill_diagonal(near, True)
+        best[unnamed] = np.where(near, own_scores[unnamed], -np.inf).max(axis=1)
+
+    return np.argsort(-(OWN_WEIGHT * own_scores + (1.0 - OWN_WEIGHT) * best), kind="stable")
 
 
 def leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:

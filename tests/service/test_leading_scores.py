@@ -5,7 +5,7 @@ import pytest
 
 from model.calibration import ScoringCalibration, TailPoint
 from service.search.calibration import JOINING_SHARE
-from service.search.candidates import Candidates
+from service.search.index import Candidates
 from service.search.ranking import leading_scores
 
 TAIL = (TailPoint(share=1.0, score=0.0), TailPoint(share=0.001, score=0.5))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.search.candidates import NEIGHBOURS, Candidates, order_by_neighbours
+from service.search.index import Candidates
+from service.search.ranking import NEIGHBOURS, order_by_neighbours
 
 DIMENSION = 64
 ANN = 7
