@@ -28,7 +28,7 @@ from service.engine.admission import (
     PER_IMAGE,
     pixels_of,
 )
-from service.engine.batcher import (
+from service.engine.device import (
     NOTHING_PREPARED,
     Embedded,
     MicroBatcher,

@@ -27,8 +27,7 @@ from model.pair_scores import OpenVinoPairScores, PairScores
 from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
 from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
-from service.engine.batcher import MicroBatcher
-from service.engine.device import DeviceThread, bisect_failures
+from service.engine.device import DeviceThread, MicroBatcher, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
 from service.errors import DeviceFull, InvalidField

@@ -14,7 +14,7 @@ from pydantic import AfterValidator
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
+from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery

@@ -18,7 +18,7 @@ from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem
-from service.engine.batcher import EmbeddedImage, PreparedImage
+from service.engine.device import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
 from service.gallery import enroll
 from service.jobs.runner import Cancelled

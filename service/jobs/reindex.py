@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
-from service.engine.batcher import EmbeddedImage
+from service.engine.device import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import stored_picture

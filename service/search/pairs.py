@@ -12,8 +12,7 @@ from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Sc
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, explain, variants
 from service.engine.admission import PER_IMAGE
-from service.engine.batcher import EmbeddedImage
-from service.engine.device import retry_out_of_memory
+from service.engine.device import EmbeddedImage, retry_out_of_memory
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages
 from service.runtime import Runtime

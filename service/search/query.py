@@ -28,7 +28,7 @@ from model.calibration import SEARCH_OPERATING_POINTS
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
-from service.engine.batcher import Embedded, EmbeddedImage, PreparedImage
+from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import (
     IndexUnavailable,

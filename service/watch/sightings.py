@@ -16,7 +16,7 @@ from gmn_client.models import Sighted, SightedImage, SightedMatch
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_COMPARISON
-from service.engine.batcher import Embedded
+from service.engine.device import Embedded
 from service.errors import refused_image
 from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.ops.critical_sections import attempt

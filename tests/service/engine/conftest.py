@@ -5,8 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from service.engine.batcher import WaitingCrop
-from service.engine.device import DeviceThread
+from service.engine.device import DeviceThread, WaitingCrop
 
 POISON = 13
 

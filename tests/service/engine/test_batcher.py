@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from model.crops.decode import CropProblem
-from service.engine.batcher import MicroBatcher
-from service.engine.device import DeviceThread
+from service.engine.device import DeviceThread, MicroBatcher
 from service.engine.images import Pipeline
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics

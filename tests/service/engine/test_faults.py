@@ -9,8 +9,7 @@ import torch
 from model.artefact import load_artefact
 from model.crops.decode import CropProblem
 from model.torch_runtime import TorchRuntime
-from service.engine.batcher import MicroBatcher
-from service.engine.device import bisect_failures, device_error
+from service.engine.device import MicroBatcher, bisect_failures, device_error
 from service.engine.networks import Networks
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics

@@ -17,8 +17,7 @@ from model.artefact import load_artefact, resolve_artefact
 from model.crops.decode import decode_crop
 from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
-from service.engine.batcher import MicroBatcher, WaitingCrop
-from service.engine.device import DeviceThread
+from service.engine.device import DeviceThread, MicroBatcher, WaitingCrop
 from service.engine.networks import Networks, load_model
 from service.errors import DeviceLost
 from service.ops.metrics import Metrics
