@@ -38,6 +38,8 @@ from service.ops.threads import CALLER, MonitoredThreadPool
 log = logging.getLogger(__name__)
 Phase = Literal["asked", "done", "failed"]
 LOG_NAME = "audit.jsonl"
+# This event is logged even if searches and views are not.
+REFUSED = "refused"
 KEY_NAME = "audit.key"
 # The line of a search reaches the file within a second.
 PAUSE_SECONDS = 0.25
@@ -144,13 +146,20 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **what: Any) -> None:
-        """Log a search or a view from the event loop; never raises and never waits.
+        """Log a search, a view or a refusal from the event loop; never raises and never waits.
 
         `write_lines` writes the line. While the file cannot be written, up to `BUFFER_BYTES` of
         lines wait in memory; the number of lines beyond that is logged with the next one.
         """
-        if self.queries:
-            self._buffer_line(event, what)
+        if not self.queries and event != REFUSED:
+            return
+        line = self._line(event, "done", what, VIEW_BYTES)
+        if self._buffered_bytes + len(line) <= BUFFER_BYTES:
+            self._buffer.append(line)
+            self._buffered_bytes += len(line)
+        else:
+            self._dropped += 1
+            self._on_drop()
 
     def require_room(self) -> None:
         """Raise `StorageFailed` if searches cannot be logged: they stop before deletions do."""
@@ -192,17 +201,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
     def _buffer_refusal(self, refusal: tuple[str, str, int], count: int) -> None:
         actor, address, status = refusal
-        line = {"actor": actor, "request_id": None, "address": address, "status": status}
-        self._buffer_line("refused", {**line, "count": count})
-
-    def _buffer_line(self, event: str, what: Mapping[str, Any]) -> None:
-        line = self._line(event, "done", what, VIEW_BYTES)
-        if self._buffered_bytes + len(line) <= BUFFER_BYTES:
-            self._buffer.append(line)
-            self._buffered_bytes += len(line)
-        else:
-            self._dropped += 1
-            self._on_drop()
+        self.note_view(
+            REFUSED, actor=actor, request_id=None, address=address, status=status, count=count
+        )
 
     async def write_lines(self) -> None:
         """Write the buffered lines several times a second, until cancelled."""
