@@ -114,9 +114,7 @@ class Admission:
         """
         caller = CALLER.get()
         cost = min(cost, self._share)
-        if caller not in self._waiting and self._fits(caller, cost):
-            self._hold(caller, cost)
-        else:
+        if caller in self._waiting or not self._hold(caller, cost):
             await self._wait(caller, cost)
         try:
             yield
@@ -149,21 +147,21 @@ class Admission:
                 queue = self._waiting.pop(caller)
                 while queue and queue[0][1].done():
                     queue.popleft()
-                if queue and self._fits(caller, queue[0][0]):
-                    cost, admitted = queue.popleft()
-                    self._hold(caller, cost)
+                if queue and self._hold(caller, queue[0][0]):
+                    _, admitted = queue.popleft()
                     admitted.set_result(None)
                     admitted_any = True
                 if queue:
                     self._waiting[caller] = queue
 
-    def _fits(self, caller: str, cost: float) -> bool:
-        of_caller = self._held.get(caller, 0.0) + cost
-        return of_caller <= self._share and sum(self._held.values()) + cost <= self._budget
-
-    def _hold(self, caller: str, cost: float) -> None:
-        held = self._held.pop(caller, 0.0) + cost
+    def _hold(self, caller: str, cost: float) -> bool:
+        """Hold a cost, or give it back if negative; return False if there is no room for it."""
+        held = self._held.get(caller, 0.0) + cost
+        if held > self._share or sum(self._held.values()) + cost > self._budget:
+            return False
+        self._held[caller] = held
         # Float subtraction can leave a remainder. Drop callers that hold nothing.
-        if held > SMALLEST_COST:
-            self._held[caller] = held
+        if held <= SMALLEST_COST:
+            del self._held[caller]
         self._gauge.set(sum(self._held.values()))
+        return True
