@@ -130,7 +130,7 @@ def _place(ranked: tuple[str, RankedCrop]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class QueryFeatures:
-    """Features to search by in place of images.
+    """Features to search by in place of images; none if there are images.
 
     Attributes:
         fields: fields of the request that name them, for messages.
@@ -142,9 +142,9 @@ class QueryFeatures:
             their track or identity.
     """
 
-    fields: str
-    embedder: str
-    vectors: NDArray[np.float32]
+    fields: str = ""
+    embedder: str = ""
+    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     gallery: Gallery | None = None
     crops: tuple[CropLabel, ...] = ()
     slots: frozenset[int] = frozenset()
@@ -207,7 +207,7 @@ class GalleriesQuery:
 
     async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
         options = self.options
-        features = None
+        features = QueryFeatures()
         if options.vector is not None:
             embedder = options.embedding_fingerprint
             if embedder is None:
@@ -215,16 +215,33 @@ class GalleriesQuery:
                     "embedding_fingerprint: is missing; send the one that was returned with the "
                     "vector"
                 )
-            vectors = read_vector(options.vector)[None]
-            features = QueryFeatures("vector, embedding_fingerprint", embedder, vectors)
+            vector = read_vector(options.vector)
+            features = QueryFeatures("vector, embedding_fingerprint", embedder, vector[None])
         elif options.crop_id or options.track or isinstance(options, SimilarOptions):
             features = await self._features_of_crops()
+        of_one_image = len(self.images) == 1 or options.mode == "separate"
         searches: dict[str, Search] = {}
         problems: dict[str, ServiceError] = {}
         for name in self.names:
             try:
                 gallery = await self.runtime.galleries.find(name)
-                searches[name] = self._search(gallery, features)
+                current = self.runtime.calibrations.current(gallery, options.scoring)
+                calibrates = self.sample and of_one_image and gallery.settings.calibration == "on"
+                vectors = features.vectors
+                if len(vectors):
+                    current.model.require_vectors(
+                        features.fields, features.embedder, vectors, gallery.name
+                    )
+                searches[name] = Search(
+                    gallery,
+                    current,
+                    options,
+                    queries=vectors,
+                    query_crops=features.crops,
+                    without=features.slots if features.gallery is gallery else frozenset(),
+                    sample=calibrates,
+                    galleries=len(self.names),
+                )
             except OF_ONE_GALLERY as error:
                 problems[name] = error
         if not searches:
@@ -241,30 +258,6 @@ class GalleriesQuery:
             await galleries.catch_up()
             raise EmbedderChanged
         return features
-
-    def _search(self, gallery: Gallery, features: QueryFeatures | None) -> Search:
-        """Return a search of a gallery.
-
-        Args:
-            features: None if they are not known before the images are embedded.
-
-        Raises:
-            NeedsReindex: no loaded model has the gallery's embedder.
-            InvalidField: the artefact does not offer the scoring, or another embedder than the
-                gallery's made the features.
-        """
-        options = self.options
-        current = self.runtime.calibrations.current(gallery, options.scoring)
-        of_one_image = len(self.images) == 1 or options.mode == "separate"
-        calibrates = self.sample and of_one_image and gallery.settings.calibration == "on"
-        galleries = len(self.names)
-        search = Search(gallery, current, options, sample=calibrates, galleries=galleries)
-        if features is None:
-            return search
-        vectors = features.vectors
-        current.model.require_vectors(features.fields, features.embedder, vectors, gallery.name)
-        without = features.slots if features.gallery is gallery else frozenset()
-        return replace(search, queries=vectors, query_crops=features.crops, without=without)
 
     def _cost(self, searches: Collection[Search]) -> float:
         options = self.options

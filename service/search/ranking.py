@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ class Search:
     gallery: Gallery
     current: CurrentCalibration
     options: QueryOptions
-    queries: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    queries: Array
     query_crops: tuple[CropLabel, ...] = ()
     without: frozenset[int] = frozenset()
     sample: bool = False
