@@ -23,10 +23,10 @@ from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
     DATABASE_NAME,
+    failpoint,
     hold_reserve,
     lock_data_directory,
 )
-from service.ops.failpoints import failpoint
 from service.ops.metrics import Metrics
 from service.ops.shared import KeyRates, SharedRedis
 from service.ops.threads import BlockingPools, HealthCheck, Watchdog

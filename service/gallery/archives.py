@@ -26,13 +26,13 @@ from service.ops.data_directory import (
     SNAPSHOTS,
     STRAY,
     UNFINISHED,
+    failpoint,
     hold,
     move_aside,
     require_free_disk,
     snapshot_name,
     sync,
 )
-from service.ops.failpoints import failpoint
 from service.record.archive import (
     archived_ids,
     check_archive,

@@ -19,8 +19,7 @@ from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import keep_elsewhere
-from service.ops.data_directory import require_free_disk
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint, require_free_disk
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,

@@ -12,8 +12,7 @@ from service.gallery.changes import change_crops, count_matching, details_of
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
-from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY, failpoint
 from service.record.values import CropFilter, CropsChange, count_by_case
 from service.runtime import Runtime
 

@@ -18,7 +18,7 @@ from service.engine.device import DeviceThread
 from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
 from service.gallery.follow import Follower
 from service.gallery.gallery import Gallery, MakeIndex
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
 from service.ops.threads import MonitoredThreadPool
 from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_by_slot, read_columns

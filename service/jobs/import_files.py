@@ -23,7 +23,7 @@ from service.errors import InvalidField, RecordUnavailable, StorageFailed
 from service.gallery import enroll
 from service.jobs.runner import Cancelled
 from service.ops import data_directory
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
 from service.record.jobs import Job
 from service.runtime import Runtime

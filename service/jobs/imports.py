@@ -27,8 +27,7 @@ from service.jobs.import_files import (
     read_import,
 )
 from service.ops import data_directory
-from service.ops.data_directory import IMPORTS
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import IMPORTS, failpoint
 from service.record.jobs import Job
 from service.record.transaction import batches
 from service.runtime import Runtime

@@ -15,7 +15,7 @@ from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import stored_picture
 from service.jobs.runner import RETRYABLE, create_job, save_job, wait_while_busy
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.record.jobs import Job
 from service.record.values import StoredCrop
 from service.runtime import Runtime

@@ -19,8 +19,7 @@ from service.gallery.archives import remove_unneeded
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
 from service.ops.critical_sections import repeat_alone
-from service.ops.data_directory import IMPORTS
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import IMPORTS, failpoint
 from service.record.jobs import Job
 from service.runtime import Runtime
 

@@ -24,8 +24,13 @@ from typing import Any, Literal
 
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
-from service.ops.data_directory import MEBIBYTE, give_up_reserve, left_for_deletions, sync
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import (
+    MEBIBYTE,
+    failpoint,
+    give_up_reserve,
+    left_for_deletions,
+    sync,
+)
 from service.ops.hash_chain import (
     ACKNOWLEDGED_SUFFIX,
     MAX_BYTES,

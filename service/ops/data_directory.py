@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -39,6 +40,16 @@ NETWORK_FILE_SYSTEMS = frozenset(
 MAX_RESERVE_BYTES = 256 * MEBIBYTE
 DELETION_BYTES = 8 * MEBIBYTE
 log = logging.getLogger(__name__)
+
+
+def failpoint(name: str) -> None:
+    """Mark a place at which tests make the process die, fail or wait.
+
+    Args:
+        name: the operation, a dot, and the step that has just happened or comes next. A hook of the
+            tests acts on this audit event; without one it costs nothing.
+    """
+    sys.audit(f"gmn.{name}")
 
 
 def sync(path: Path) -> None:

@@ -22,8 +22,7 @@ from service.errors import (
     RecordUnavailable,
     StorageFailed,
 )
-from service.ops.data_directory import put_in_place, snapshot_name, unfinished_folder
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint, put_in_place, snapshot_name, unfinished_folder
 from service.record.crops import Crops
 from service.record.database import Database
 from service.record.galleries import require_entry

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
 from service.errors import NeedsReindex, UnknownCrop
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.record.crop_changes import (
     change_embedder,
     find_request,

@@ -24,8 +24,7 @@ from urllib.parse import quote
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
-from service.ops.data_directory import UNFINISHED, file_bytes, snapshot_name, sync
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import UNFINISHED, failpoint, file_bytes, snapshot_name, sync
 from service.ops.threads import waiting
 from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, DeletedIds, Mark, Marks
 from service.record.schema import (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
 from service.record.crop_changes import STRAYS_OF, change_embedder, require_people
 from service.record.crop_rows import read_after

@@ -16,7 +16,7 @@ from model.problems import InputProblem
 from service.errors import InvalidField, NeedsReindex, ServiceError
 from service.gallery.gallery import Gallery
 from service.ops.critical_sections import attempt
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.record.watch import ArmedList, NotedVisit
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from gmn_client.models import Alert, Delivery
 from service.errors import ServiceError
 from service.ops.critical_sections import repeat_alone
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.ops.threads import CALLER
 from service.record.values import new_crop_id
 from service.record.webhooks import StoredWebhook

@@ -41,7 +41,7 @@ from service.http.forms import (
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
 from service.http.problems import answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.ops.failpoints import failpoint
+from service.ops.data_directory import failpoint
 from service.search.options import Id, Text
 from service.search.query import find_similar
 from service.watch.sightings import sight
