@@ -64,7 +64,7 @@ class DeviceThread(MonitoredThreadPool):
         self.on_loss = on_loss
         self._lost: ServiceError | None = None
 
-    def change(self, call: Callable[[], Result]) -> Future[Result]:
+    def change(self, call: Callable[..., Result], *args: Any) -> Future[Result]:
         """Queue a change of an index: all changes run in the order of their submission.
 
         Raises:
@@ -72,7 +72,7 @@ class DeviceThread(MonitoredThreadPool):
         """
         context = copy_context()
         context.run(CALLER.set, "changes of an index")
-        return context.run(self.submit, call)
+        return context.run(self.submit, call, *args)
 
     def _run(self, call: Callable[[], Result]) -> Result:
         if self._lost is not None:

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from gmn_client.models import RecordState
@@ -46,7 +45,6 @@ CROPS_PER_EVENT = 1000
 # Number of vectors read ahead from the disk while the rows before them are read.
 READ_AHEAD_SLOTS = 65_536
 Result = TypeVar("Result")
-Apply = Callable[[], None]
 
 
 @dataclass(eq=False)
@@ -223,7 +221,7 @@ class GalleryRegistry:
             self.on_alerts()
             return
         gallery = self._loaded(gallery_id)
-        self.device.change(partial(self._switch, gallery_id, gallery)).result()
+        self.device.change(self._switch, gallery_id, gallery).result()
 
     def _loaded(self, gallery_id: int) -> Gallery | None:
         """Read a gallery with its calibration; it may contain writes later than its version."""
@@ -293,47 +291,41 @@ class GalleryRegistry:
                 reader.submit(self.record.database.close_connection).result()
 
     def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
-        if any(change.kind == "alerts" for change in changes):
+        """Apply changes of a gallery, or read it again if they cannot be applied.
+
+        Slots are never reused, and crops are read after the changes: living crops are added with
+        their latest labels, and the others were removed.
+        """
+        slots: dict[str, list[int]] = defaultdict(list)
+        for change in changes:
+            slots[change.kind] += change.row_ids
+        if "alerts" in slots:
             self.on_alerts()
         gallery = self.by_id(gallery_id)
         if gallery is None:
             # This is the feed of all galleries, or the gallery is being deleted.
             return
-        if any(change.kind == "calibration" for change in changes):
+        if "calibration" in slots:
             self._refresh_calibration(gallery)
-        apply = self._read_changes(gallery, changes)
-        failpoint("follower.changes-read")
-        if apply is None:
-            self._read(gallery_id)
-        else:
-            self.device.change(apply).result()
-        failpoint("follower.changes-applied")
-
-    def _read_changes(self, gallery: Gallery, changes: Sequence[Change]) -> Apply | None:
-        """Read what applying the changes needs; return None if the gallery must be read again.
-
-        Slots are never reused, and crops are read after the changes: living crops are added with
-        their latest labels, and the others were removed.
-        """
-        number = gallery.gallery_id
-        slots: dict[str, list[int]] = defaultdict(list)
-        for change in changes:
-            slots[change.kind] += change.row_ids
-        if "replaced" in slots:
-            return None
         added: list[CropColumns] = []
         relabelled: list[CropColumns] = []
-        if gallery.own_index:
+        is_replaced = "replaced" in slots
+        if gallery.own_index and not is_replaced:
             secret = gallery.own_index.columns.secret
-            added += read_columns(self._reader, number, secret, slots["added"])
-            relabelled += read_columns(self._reader, number, secret, slots["relabelled"])
+            added += read_columns(self._reader, gallery_id, secret, slots["added"])
+            relabelled += read_columns(self._reader, gallery_id, secret, slots["relabelled"])
         # Read the gallery after its crops: its embedder may have changed since.
-        latest = read_entry(self._reader, number)
-        if latest is None or not gallery.can_go_on_as(latest, vectors=bool(added)):
-            return None
-        file = self.record.crops.vector_file(latest) if added else None
-        version = max(change.version for change in changes)
-        return partial(gallery.apply, latest, version, added, relabelled, slots["removed"], file)
+        latest = read_entry(self._reader, gallery_id)
+        failpoint("follower.changes-read")
+        if is_replaced or latest is None or not gallery.can_go_on_as(latest, vectors=bool(added)):
+            self._read(gallery_id)
+        else:
+            file = self.record.crops.vector_file(latest) if added else None
+            version = max(change.version for change in changes)
+            self.device.change(
+                gallery.apply, latest, version, added, relabelled, slots["removed"], file
+            ).result()
+        failpoint("follower.changes-applied")
 
 
 def _announce(shared: SharedRedis, gallery: str, steps: str, committed: object) -> None:

@@ -122,12 +122,11 @@ def test_a_change_that_is_applied_in_part_is_not_shown_as_a_version(filled, monk
     crop_id = next(iter(_shown(filled)))
     version = gallery.version
     removal = Change(1, "removed", version + 1, (_row(filled, crop_id),))
-    apply = filled.galleries._read_changes(gallery, [removal])
     with monkeypatch.context() as patched:
         patched.setattr(gallery.own_index, "remove", Mock(side_effect=MemoryError))
         with pytest.raises(MemoryError):
-            apply()
+            filled.galleries._apply(gallery.gallery_id, [removal])
     assert gallery.version == version
-    apply()
+    filled.galleries._apply(gallery.gallery_id, [removal])
     assert gallery.version == version + 1
     assert crop_id not in _shown(filled)
