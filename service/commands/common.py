@@ -246,7 +246,6 @@ def table_of(objects: Iterable[Any], columns: Columns) -> Table:
 
 
 def shortened(lines: Sequence[str], most: int) -> list[str]:
-    """Return the first lines and the number of further ones."""
     more = len(lines) - most
     if more <= 0:
         return list(lines)

@@ -110,7 +110,6 @@ def _wait_for_index(record: Record, entry: GalleryRecord) -> IndexState:
 
 
 def _is_indexed(record: Record) -> bool:
-    """Return True if a process works on the collections of the record."""
     from service.milvus.indexer import LOCK
     from service.ops.data_directory import hold
 

@@ -147,7 +147,6 @@ class Gallery:
         self.version = max(self.version, version)
 
     def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
-        """Return the embedder of a record's vectors; an empty gallery uses the newest."""
         return record.embedding_fingerprint if record.crops or vectors else self.newest_embedder
 
     def _make_index_for(self, embedder: str) -> None:

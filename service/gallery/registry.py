@@ -280,7 +280,6 @@ class GalleryRegistry:
                 columns.add(part, file)
 
     def _read_ahead(self, parts: Iterator[CropColumns]) -> Iterator[CropColumns]:
-        """Yield parts, reading the next one while the caller reads vectors from the disk."""
         with ThreadPoolExecutor(1) as reader:
             try:
                 reading = reader.submit(next, parts, None)

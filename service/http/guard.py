@@ -184,7 +184,6 @@ class GuardedRoute(APIRoute):
 
 
 def guarded_router(prefix: str, tag: str) -> APIRouter:
-    """Create a router of guarded routes; operation ids are the names of the functions."""
     return APIRouter(
         prefix=prefix,
         tags=[tag],

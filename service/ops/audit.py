@@ -211,7 +211,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         )
 
     async def write_lines(self) -> None:
-        """Write the buffered lines several times a second, until cancelled."""
         while True:
             await asyncio.sleep(PAUSE_SECONDS)
             if time.monotonic() > self._counted_at + REFUSAL_SECONDS:
@@ -305,7 +304,6 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
     async def done(
         self, event: str, phase: Phase = "done", durable: bool = False, **what: Any
     ) -> None:
-        """Log an operation that has completed; failures are only written to the service's log."""
         try:
             await self.threads.run(self.record, event, phase, durable, **what)
         except StorageFailed:

@@ -227,7 +227,6 @@ def _is_signed(line: bytes, key: bytes) -> bool:
 
 
 def _read_note(path: Path, key: bytes) -> _Link | None:
-    """Read the note of the chain's last line; None if it is missing or not of this key."""
     content = path.read_bytes() if path.exists() else b""
     if not _is_signed(content, key):
         return None

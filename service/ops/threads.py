@@ -145,7 +145,6 @@ class MonitoredThreadPool(ThreadPoolExecutor):
             self._under_way.remove(work)
 
     def stuck(self, seconds: float) -> bool:
-        """Return True if every thread has been busy and silent for more than `seconds`."""
         under_way = tuple(self._under_way)
         silent = (work.silent_seconds() > seconds for work in under_way)
         return len(under_way) == self._max_workers and all(silent)
