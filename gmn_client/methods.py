@@ -518,7 +518,7 @@ class Methods(Calls):
             note: whom the key is for.
             learn: whether its searches are used to calibrate the galleries.
             expires_days: days until the key expires; never if None.
-            rate: requests per minute that each process answers; unlimited if None.
+            rate: requests per minute over all processes; unlimited if None.
             rate_images: whether the rate counts images instead of requests.
 
         Raises:

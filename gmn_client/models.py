@@ -280,7 +280,7 @@ class Key(WireModel):
 
     It is refused from `expires_at` on; until `former_until` the secret before its rotation is valid
     too. `learn` says whether its searches are used for calibration. `rate` is in requests per
-    minute and process, or in images per minute with `rate_images`; null means unlimited. Keys with
+    minute over all processes, or in images with `rate_images`; null means unlimited. Keys with
     `in_file` come from GMN_API_KEYS_FILE: they are revoked there, their `created_at` is the time of
     the file, and their last use is not recorded.
     """

@@ -77,7 +77,7 @@ class KeyOptions(TypedDict, total=False):
     learn: bool
     expires_days: DaysOption
     rate: Annotated[
-        int, Option(min=1, help="Requests a minute to one process; any number if unset.")
+        int, Option(min=1, help="Requests a minute over all processes; any number if unset.")
     ]
     rate_images: bool
 

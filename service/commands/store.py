@@ -86,11 +86,11 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """Verifies the hash chain of every audit log and names the first line that breaks it.
 
     Each line and the note of the last line carry a hash keyed by audit.key, so that forged lines
-    and a truncated end are detected; lines of an earlier version have none. Processes that share a
-    record keep one log each. The exit status is 1 if a chain is broken. Removing the oldest full
-    files does not break a chain: the number of the first line shows it. Anyone who can read
-    audit.key can rewrite all of it, so compare the number and hash of the last line with those of
-    an earlier check.
+    and a truncated end are detected; lines of an earlier version have none. All processes write one
+    log; those that earlier versions kept for each process are checked too. The exit status is 1 if
+    a chain is broken. Removing the oldest full files does not break a chain: the number of the
+    first line shows it. Anyone who can read audit.key can rewrite all of it, so compare the number
+    and hash of the last line with those of an earlier check.
     """
     from service.ops.audit import LOG_NAME, audit_logs, line_key
     from service.ops.hash_chain import check_chain

@@ -140,7 +140,7 @@ class NewKeyForm(Form):
     expires_days: int | None = Field(None, ge=1, le=36_500)
     """It is refused after so many days; never unless sent."""
     rate: int | None = Field(None, ge=1, le=1_000_000)
-    """Requests a minute that each process answers; any number unless sent."""
+    """Requests a minute over all processes; any number unless sent."""
     rate_images: bool = False
     """The rate counts images, boxes of a frame too, in place of requests."""
     # A variable left empty by mistake would widen the rights of the key.
