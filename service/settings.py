@@ -26,7 +26,7 @@ from model.problems import InputProblem
 
 PREFIX = "GMN_"
 # Variables read by other commands; any other GMN_ variable is a typo.
-FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY", "GMN_GALLERY"})
+FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY"})
 
 # A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200
