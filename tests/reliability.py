@@ -70,19 +70,20 @@ def runs_table():
 
 
 def mutations_table():
-    """Format a row for each promise: how often it was broken on purpose, and how often found."""
+    """Format a column for each promise: how often it was broken on purpose, and how often found."""
     mutants = Counter()
     found = Counter()
     for mutant in _read("mutations")["broken"]:
         mutants[mutant["promise"]] += 1
         found[mutant["promise"]] += mutant["failed"]
     # Promise 0 stands for the behaviours that the page lists without a number.
-    numbered = sorted(promise for promise in mutants if promise)
+    promises = [*sorted(promise for promise in mutants if promise), 0]
     rows = [
-        (str(promise or "others"), f"{mutants[promise]}", f"{found[promise]}")
-        for promise in [*numbered, 0]
+        (title, *(f"{counts[promise]}" for promise in promises))
+        for title, counts in (("broken on purpose", mutants), ("found", found))
     ]
-    return Table("", ("promise", "broken on purpose", "found"), rows).markdown()
+    columns = ("promise", *(str(promise or "others") for promise in promises))
+    return Table("", columns, rows).markdown()
 
 
 TABLES = {"runs": runs_table, "mutations": mutations_table}
