@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     max_queued_bytes: PositiveInt = 512 * 1024 * 1024
     """Bytes of all request bodies in memory; more are refused with 429. One key may hold half."""
     body_timeout_s: PositiveFloat = 30.0
-    """A request body that receives no data for so many seconds is refused with 408."""
+    """Seconds without data after which a request body is refused with 408."""
     min_body_rate: PositiveInt = 64 * 1024
     """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
     # With the common limit of 1,024 open files per process this leaves 100 for other files.
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     503; beyond four times as many, or 100 less than the files that the process may open,
     connections are closed."""
     quality: QualityPolicy = "warn"
-    """What happens to a poor crop that is enrolled: it is stored with a warning (`warn`), refused
+    """Treatment of a poor crop that is enrolled: it is stored with a warning (`warn`), refused
     (`refuse`), or not measured (`off`). A query is never refused for quality."""
     min_crop_height: PositiveInt = QualityLimits.min_height
     """Pixels; a lower crop is `low_resolution`."""
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
     max_crop_aspect: PositiveFloat = QualityLimits.max_aspect
     """Height divided by width; above it a crop is `not_person_shaped`."""
     keep_images: KeepImages = "original"
-    """What is stored of an enrolled image: the file (`original`), a JPEG at most 256 pixels high
+    """The stored form of an enrolled image: its file (`original`), a JPEG at most 256 pixels high
     (`thumbnail`), or nothing (`none`). A reindex needs the image."""
     images_url: str | None = None
     """An fsspec URL that stores images outside of the record, such as
@@ -174,10 +174,11 @@ class Settings(BaseSettings):
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)
     """Bytes of one audit log file; then the next file begins."""
     housekeeping_seconds: PositiveFloat = 3600.0
-    """How often expired crops are deleted, and deleted crops are removed from snapshots."""
+    """Seconds between two rounds of maintenance, which deletes expired crops and removes deleted
+    crops from snapshots."""
     stall_seconds: PositiveFloat = 120.0
-    """A part of the service that has work and makes no progress for so many seconds turns `/livez`
-    to 503 and ends the process."""
+    """Seconds without progress after which a part of the service that has work turns `/livez` to
+    503 and ends the process."""
     backup_dir: Path | None = None
     """The folder of backups of the record and its images, which the service writes by itself;
     better on another disk. Processes that share a record share it too."""

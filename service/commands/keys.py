@@ -35,7 +35,7 @@ DaysOption = Annotated[
     Option(
         min=1,
         max=36_500,
-        help="Refused after so many days from now; if unset never, or for a rotated key as before.",
+        help="Days from now after which it is refused; if unset never, or a rotated key as before.",
     ),
 ]
 KEY_COLUMNS: Columns = {

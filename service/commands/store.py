@@ -40,7 +40,7 @@ audit = command_group(
     """
 )
 store = command_group(
-    """Checks what a service keeps in its data directory, and recovers what is whole of it.
+    """Checks the data directory of a service, and recovers its undamaged parts.
 
     Example: gmn store verify --data-dir ./gmn-data
     """
@@ -135,7 +135,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     lines += [f"snapshot {name}: {problem or 'as written'}" for name, problem in snapshots.items()]
     if not whole:
         recover = f"gmn store recover --data-dir {data_dir} --into NEW"
-        lines.append(f"With the service stopped, {recover} recovers what is whole")
+        lines.append(f"With the service stopped, {recover} recovers the undamaged parts")
     answer = {
         "whole": whole,
         "problems": found.problems,

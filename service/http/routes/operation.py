@@ -138,7 +138,7 @@ class NewKeyForm(Form):
     learn: bool = True
     """Whether its searches count for the calibration of the galleries."""
     expires_days: int | None = Field(None, ge=1, le=36_500)
-    """It is refused after so many days; never unless sent."""
+    """Days after which it is refused; never unless sent."""
     rate: int | None = Field(None, ge=1, le=1_000_000)
     """Requests a minute over all processes; any number unless sent."""
     rate_images: bool = False
