@@ -25,4 +25,4 @@ const enrolled: Schemas["EnrollForm"] = { images: [photo], identity: ["Ann"], ca
 await call<Schemas["Enrollment"]>("galleries/default/crops", enrolled);
 const asked: Schemas["QueryForm"] = { images: [photo], top_k: 3, cameras: ["entrance"] };
 const answer = await call<Schemas["QueryAnswer"]>("galleries/default/queries", asked);
-for (const one of answer.results) console.log(one.rank, one.identity, one.probability);
+for (const result of answer.results) console.log(result.rank, result.identity, result.probability);
