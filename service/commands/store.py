@@ -87,8 +87,8 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 
     Each line and the note of the last line carry a hash keyed by audit.key, so that forged lines
     and a truncated end are detected; lines of an earlier version have none. All processes write one
-    log; those that earlier versions kept for each process are checked too. The exit status is 1 if
-    a chain is broken. Removing the oldest full files does not break a chain: the number of the
+    log; logs of earlier versions, one for each process, are checked too. The exit status is 1 if a
+    chain is broken. Removing the oldest full files does not break a chain: the number of the
     first line shows it. Anyone who can read audit.key can rewrite all of it, so compare the number
     and hash of the last line with those of an earlier check.
     """
