@@ -2,9 +2,9 @@
 
 `python -m tests.structure` counts files, lines, tokens and hard-to-read patterns of each package,
 names a circle of imports, and traces which functions of the project one query and one enrollment
-enter, in how many files and with how many changes of thread. `--train` traces a training instead,
-up to its first update and in one step. `--list` prints these functions in the order in which they
-are first entered. `--places KIND` prints the places of one pattern and traces nothing.
+enter, in how many files and with how many changes of thread. `--train` only traces a training, up
+to its first update and in one step. `--list` prints these functions in the order in which they are
+first entered. `--places KIND` prints the places of one pattern and traces nothing.
 """
 
 from __future__ import annotations
@@ -139,9 +139,8 @@ SOURCE = f"{ROOT}{os.sep}"
 PARTS_OF_FUNCTIONS = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>", "<lambda>")
 # The last steps of a request, such as its line in the audit log, may follow its answer.
 SETTLE_SECONDS = 0.3
-# With a request this takes about 1.45 s, so that work that the service does every second or two
-# falls into some of five requests and not into all.
-IDLE_SECONDS = 1.1
+# Longer than the trace: work that the service repeats by itself is no part of a request.
+REPEATED_AFTER_SECONDS = 3600.0
 TRAINED_ON = "synthetic:7,identities=12,domains=1,crops=2"
 SETTINGS = (
     "optimisation.epochs=40",
@@ -259,7 +258,6 @@ class Recorder:
     @contextlib.contextmanager
     def request(self) -> Iterator[None]:
         """Record the calls of the service for a request that is sent meanwhile."""
-        time.sleep(IDLE_SECONDS)
         self.start()
         yield
         time.sleep(SETTLE_SECONDS)
@@ -279,12 +277,25 @@ def request_ways() -> dict[str, list[Entered]]:
     """Trace one query and one enrollment, after some of each.
 
     Serves an empty data directory in this thread, and sends requests from another one. Each way is
-    traced several times, and calls that not all of these have, such as periodic work of the
-    service, are left out.
+    traced several times, and calls that not all of these have, such as a heartbeat of the service,
+    are left out.
 
     Raises:
         RuntimeError: no request was answered; the message has the log of the service.
     """
+    from service import maintenance
+    from service.search import refit
+    from service.watch import lists, sightings
+
+    for module, pause in (
+        (maintenance, "KEYS_PAUSE_SECONDS"),
+        (maintenance, "COMPACTION_POLL_SECONDS"),
+        (refit, "STORED_WITHIN_SECONDS"),
+        (refit, "LOOK_EVERY_SECONDS"),
+        (lists, "LOOK_EVERY_SECONDS"),
+        (sightings, "LOOK_EVERY_SECONDS"),
+    ):
+        setattr(module, pause, REPEATED_AFTER_SECONDS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -314,17 +325,17 @@ def _common_ways(client: Client, recorder: Recorder) -> dict[str, list[Entered]]
     """Trace queries and enrollments in an empty gallery, and return the common way of each."""
     spec = "synthetic:1,identities=8,domains=1,cameras=1"
     crops = [crop.read() for crop in read_spec(spec)]
-    for crop in crops[:-10]:
+    for crop in crops[:-6]:
         client.enroll([Image(crop, identity="p", camera="a")])
     for crop in crops[:3]:
         client.query(crop, top_k=5)
     queries = []
-    for crop in crops[-10:-5]:
+    for crop in crops[-6:-3]:
         with recorder.request():
             client.query(crop, top_k=5)
         queries.append(recorder.calls)
     enrollments = []
-    for number, crop in enumerate(crops[-5:]):
+    for number, crop in enumerate(crops[-3:]):
         image = Image(crop, identity=f"q{number}", camera="a")
         with recorder.request():
             client.enroll([image])
@@ -419,9 +430,10 @@ def main(
     if places:
         _print_places(files, places)
         return
+    if train:
+        _print_ways(training_ways(), list_)
+        return
     packages = count_packages(files)
-    ways = training_ways() if train else request_ways()
-    bounded = bounded_sizes(packages)
     for package, counts in packages.items():
         units = [unit for unit in ("files", "lines", "tokens") if unit in counts]
         typer.echo(f"{package}: {_figures({unit: counts[unit] for unit in units})}")
@@ -429,20 +441,25 @@ def main(
         legibility = Legibility.of(packages[package])
         typer.echo(f"legibility of {package}: {_figures(legibility._asdict())}")
         typer.echo(f"    at most: {_figures(ceiling._asdict())}")
+    _print_bounded(bounded_sizes(packages))
+    if circle := import_circle(files):
+        typer.echo(f"circle: {', '.join(circle)}")
+    _print_ways(request_ways(), list_)
+
+
+def _print_ways(ways: Mapping[str, Sequence[Entered]], list_: bool) -> None:
     for way, entered in ways.items():
         figures = summary(entered)
         typer.echo(f"{way}: {_figures(figures)}")
-        bounded |= {f"{unit} of {way}": figures[unit] for unit in ("functions", "files")}
-    for name, figure in bounded.items():
-        typer.echo(f"{name}: {figure}, at most {BOUNDS[name]}")
-    if circle := import_circle(files):
-        typer.echo(f"circle: {', '.join(circle)}")
-    if list_:
-        for way, entered in ways.items():
-            typer.echo(f"\n{way}")
-            functions = [(file, name) for file, name, _ in entered]
-            for file, name in dict.fromkeys(functions):
-                typer.echo(f"    {file}  {name}")
+        _print_bounded({f"{unit} of {way}": figures[unit] for unit in ("functions", "files")})
+        functions = [(file, name) for file, name, _ in entered] if list_ else []
+        for file, name in dict.fromkeys(functions):
+            typer.echo(f"    {file}  {name}")
+
+
+def _print_bounded(sizes: Mapping[str, int]) -> None:
+    for name, size in sizes.items():
+        typer.echo(f"{name}: {size}, at most {BOUNDS[name]}")
 
 
 def _figures(figures: Mapping[str, float]) -> str:
