@@ -143,8 +143,8 @@ def test_while_redis_hangs_nobody_waits_for_it_and_each_service_counts_by_itself
             assert "Redis does not answer" in served.log.read_text()
     finally:
         server.process.send_signal(signal.SIGCONT)
-    eventually(lambda: _is_up(*services))
-    assert _one_is_over_the_rate(services)
+    # A busy machine may be slower than the 50 ms that a service waits for Redis.
+    eventually(lambda: _one_is_over_the_rate(services))
 
 
 def test_while_redis_is_gone_everything_goes_on_and_its_return_brings_the_events_that_wait(
@@ -160,7 +160,7 @@ def test_while_redis_is_gone_everything_goes_on_and_its_return_brings_the_events
     eventually(lambda: _is_up(*services))
     deleted = {"event": "delete-crop", "version": 2, "crop_ids": ids}
     eventually(lambda: deleted in _events(server, gallery))
-    assert _one_is_over_the_rate(services)
+    eventually(lambda: _one_is_over_the_rate(services))
 
 
 @pytest.mark.slow
