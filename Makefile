@@ -82,17 +82,20 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two processes install, which takes half as long, and Python compiles modules once they are imported.
+INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 .venv/ready: requirements.txt
 .venv-serve/ready: requirements-serve.txt
 .venv/ready .venv-serve/ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $(filter requirements%,$^)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	grep == $(filter requirements%,$^) | xargs -d '\n' -n 20 -P 2 $(@D)/bin/python -m $(INSTALL) --no-deps
+	$(@D)/bin/python -m $(INSTALL) --no-deps -e .
+	$(@D)/bin/python -m pip check
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/python -m $(INSTALL) -r $<
 	touch $@
 
 # The two Milvus servers of the tests: milvus-lite, and a real Milvus for slow tests, each in an
@@ -100,7 +103,7 @@ format: .venv/ready
 milvus-env:
 	for server in "lite milvus-lite==3.2.2 pymilvus==3.0.2" "real milvus==2.3.5"; do set -- $$server; \
 		$(PYTHON) -m venv .milvus/$$1 && folder=$$1 && shift && \
-		.milvus/$$folder/bin/python -m pip install --quiet --disable-pip-version-check "$$@" || exit 1; \
+		.milvus/$$folder/bin/python -m $(INSTALL) "$$@" || exit 1; \
 	done
 
 clean:
