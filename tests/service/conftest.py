@@ -233,17 +233,31 @@ def _services(artefact, places):
         started.append(Served(place / "log", **settings))
         return started[-1]
 
+    start_one.started = started
     yield start_one
-    for served in started:
+    _kill(started)
+
+
+def _kill(services):
+    for served in services:
         if served.process.poll() is None:
             served.kill()
 
 
 @pytest.fixture(scope="module")
 def start(tiny_artefact, tmp_path_factory):
-    """Return a function that starts services, which live as long as the tests of a file."""
+    """Return a function that starts services, for one test or for fixtures of a file."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
+
+
+@pytest.fixture(autouse=True)
+def kill_services_of_a_test(request):
+    """Kill the services that a test has started itself: each takes a part of a core to idle."""
+    started = request.getfixturevalue("start").started if "start" in request.fixturenames else []
+    before = len(started)
+    yield
+    _kill(started[before:])
 
 
 @pytest.fixture(scope="session")

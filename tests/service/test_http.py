@@ -114,7 +114,6 @@ def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, i
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert {answer.status_code for answer in answers} == {200, 429}
     assert served.query("default", *images[:8]).status_code == 200
-    served.kill()
 
 
 def test_a_client_that_left_is_dropped(served, gallery, images):

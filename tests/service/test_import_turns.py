@@ -83,7 +83,6 @@ def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_del
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     assert served.http.delete("/v1/galleries/two").status_code == 200
     assert [folder.exists() for folder in folders] == [False, False]
-    served.kill()
 
 
 def test_a_key_has_eight_imports_that_wait_or_run_and_others_have_theirs(two_galleries, tmp_path):
@@ -100,7 +99,6 @@ def test_a_key_has_eight_imports_that_wait_or_run_and_others_have_theirs(two_gal
     begun(served, two, "two", pictures([1]))
     served.http.delete(f"/v1/jobs/{jobs[-1]['job_id']}")
     begun(served, one, "one", pictures([99]))
-    served.kill()
 
 
 def test_a_key_of_one_gallery_imports_from_the_folder_of_that_gallery_alone(

@@ -102,7 +102,6 @@ def test_a_deleted_picture_leaves_the_disk_at_once(start, tmp_path, images):
     assert on_disk()
     served.delete_crop("default", crop_id)
     assert not on_disk()
-    served.kill()
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])

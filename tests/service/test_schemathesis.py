@@ -175,7 +175,6 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops):
     assert silent == ["GET /v1/alerts/events"]
     assert {status for *_, status in answered if status >= "500"} <= {"503"}
     assert set(REACHED) <= answered
-    served.kill()
 
 
 def _files(place, drawn_crops):
