@@ -42,6 +42,11 @@ def pytest_unconfigure(config):
         )
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the tests that may take longest, so that no worker runs one alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Run a test that is a coroutine function in an event loop of its own."""
