@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from gmn_client import Client
+from service.engine.device import DeviceThread
 from tests.failpoints import ENVIRONMENT
 from tests.forked import Forked, run_forked
 from tests.outside import bearer, crop_ids, zip_of
@@ -265,6 +266,19 @@ def start_shared(tiny_artefact, tmp_path_factory):
     """Return a function that starts services, which live as long as the session."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Return a directory for the services of a file."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def device():
+    thread = DeviceThread()
+    yield thread
+    thread.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,6 @@ def mounted(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("imports") / "data"
-
-
-@pytest.fixture(scope="module")
 def besieged(start, mounted, data_dir):
     running = start(
         data_dir, import_dir=mounted, max_import_bytes=4_000_000, max_image_bytes=200_000

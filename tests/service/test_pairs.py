@@ -12,7 +12,6 @@ from PIL import Image
 from model.crops.decode import decode_crop
 from model.explanation import variants
 from model.preprocessing import Preprocessing
-from service.engine.device import DeviceThread
 from service.errors import UnusableImages
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
@@ -102,13 +101,6 @@ class StandIn:
         assert self.go_on.wait(10)
         self.done.append(f"{len(crops)} variants")
         return np.full((len(crops), 2), self._value, np.float32)
-
-
-@pytest.fixture
-def device():
-    thread = DeviceThread()
-    yield thread
-    thread.shutdown()
 
 
 @pytest.mark.parametrize(("leaves", "passes"), [(False, 21), (True, 0)])

@@ -23,11 +23,6 @@ LIVES = 12
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
 def services(start, data_dir):
     with ThreadPoolExecutor(2) as both:
         starting = [both.submit(start, data_dir=data_dir, housekeeping_seconds=0.5) for _ in "ab"]

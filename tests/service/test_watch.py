@@ -28,11 +28,6 @@ from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("watched")
-
-
-@pytest.fixture(scope="module")
 def watching(start, data_dir):
     return start(data_dir, webhook_private="true", housekeeping_seconds="0.2")
 

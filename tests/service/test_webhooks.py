@@ -29,11 +29,6 @@ from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("watched")
-
-
-@pytest.fixture(scope="module")
 def watching(start, data_dir, drawn_crops):
     served = start(data_dir, webhook_private="true")
     arm_new(served, "wanted", drawn_crops)

@@ -3,18 +3,10 @@
 import threading
 
 import numpy as np
-import pytest
 
-from service.engine.device import DeviceThread, WaitingCrop
+from service.engine.device import WaitingCrop
 
 POISON = 13
-
-
-@pytest.fixture
-def device():
-    thread = DeviceThread()
-    yield thread
-    thread.shutdown()
 
 
 def submit(batcher, value):

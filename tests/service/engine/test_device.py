@@ -12,13 +12,6 @@ from service.ops.threads import STOPPED, heartbeat
 from tests.waiting import eventually
 
 
-@pytest.fixture
-def device():
-    thread = DeviceThread()
-    yield thread
-    thread.shutdown()
-
-
 def test_what_work_raises_goes_to_its_caller_and_the_thread_lives_on(device):
     def fail():
         raise SystemExit("even this")

@@ -11,11 +11,6 @@ from tests.training.runs import run_here, write_manifest
 from training.evaluation.files import read_features
 
 
-@pytest.fixture(scope="module")
-def people(drawn_crops, tmp_path_factory):
-    return write_manifest(tmp_path_factory.mktemp("people") / "people.csv", drawn_crops)
-
-
 @pytest.fixture
 def _in_pytorch(monkeypatch):
     """Without OpenVINO, whose networks take seconds to compile."""

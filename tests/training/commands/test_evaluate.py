@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.artefact import load_artefact
-from tests.training.runs import run_here, write_manifest
-
-
-@pytest.fixture(scope="module")
-def people(drawn_crops, tmp_path_factory):
-    return write_manifest(tmp_path_factory.mktemp("people") / "people.csv", drawn_crops)
+from tests.training.runs import run_here
 
 
 def measured(*words):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from model.artefact import load_artefact
-from tests.training.runs import run_here, write_manifest
+from tests.training.runs import run_here
 from training.evaluation.files import save_artefact
 
 VOID = {"meta", "img", "br", "path", "use"}
@@ -45,11 +45,6 @@ class Page(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
-
-
-@pytest.fixture(scope="module")
-def people(drawn_crops, tmp_path_factory):
-    return write_manifest(tmp_path_factory.mktemp("people") / "people.csv", drawn_crops)
 
 
 @pytest.fixture(scope="module")
