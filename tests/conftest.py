@@ -43,8 +43,13 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the tests that may take longest, so that no worker runs one alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    """Begin with the tests that take longest, so that no worker runs one alone at the end."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("timeout") is None,
+            not item.nodeid.startswith("tests/training/"),
+        )
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
