@@ -46,14 +46,14 @@ def two_galleries(start, tmp_path):
 
 def test_the_import_of_another_key_does_not_wait_for_a_long_one(two_galleries):
     served, one, two = two_galleries(failpoint="import.progress-noted=delay:5.5")
-    long = begun(served, one, "one", pictures(range(640)))
-    also_long = begun(served, one, "one", pictures(range(640, 700)))
+    long = begun(served, one, "one", pictures(range(320)))
+    also_long = begun(served, one, "one", pictures(range(320, 340)))
     short = begun(served, two, "two", pictures(range(1)))
     assert served.ended_job(short)["progress"]["landed"] == 1
     assert served.job(long["job_id"])["state"] in ("queued", "running")
     assert served.job(also_long["job_id"])["state"] == "queued"
-    assert served.ended_job(long)["progress"]["landed"] == 640
-    assert served.ended_job(also_long)["progress"]["landed"] == 60
+    assert served.ended_job(long)["progress"]["landed"] == 320
+    assert served.ended_job(also_long)["progress"]["landed"] == 20
 
 
 def test_an_archive_of_many_files_is_cancelled_while_it_is_unpacked(two_galleries, tmp_path):
