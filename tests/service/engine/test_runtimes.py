@@ -55,11 +55,14 @@ def crops(artefact, drawn_crops):
     return np.stack([resize(decode_crop(crop.png)) for crop in drawn_crops])
 
 
+@pytest.fixture(scope="module")
+def openvino(artefact):
+    return OpenVinoRuntime(artefact, "float32")
+
+
 @pytest.fixture(scope="module", params=["torch", "openvino"])
-def runtime(request, artefact):
-    if request.param == "openvino":
-        return OpenVinoRuntime(artefact, "float32")
-    return TorchRuntime(artefact, "float32")
+def runtime(request, artefact, openvino):
+    return openvino if request.param == "openvino" else TorchRuntime(artefact, "float32")
 
 
 def _cosines(one, other):
@@ -86,17 +89,15 @@ def test_a_feature_does_not_depend_on_the_size_of_its_batch(runtime, crops):
         assert _cosines(alone, together).min() > 1 - 1e-6
 
 
-def test_in_openvino_a_feature_is_the_same_to_the_last_digit_in_every_batch(artefact, crops):
-    runtime = OpenVinoRuntime(artefact, "float32")
-    alone = np.concatenate([runtime.embed(crop[None]) for crop in crops])
-    np.testing.assert_array_equal(runtime.embed(crops), alone)
+def test_in_openvino_a_feature_is_the_same_to_the_last_digit_in_every_batch(openvino, crops):
+    alone = np.concatenate([openvino.embed(crop[None]) for crop in crops])
+    np.testing.assert_array_equal(openvino.embed(crops), alone)
 
 
-def test_openvino_answers_several_threads_at_once(artefact, crops):
-    runtime = OpenVinoRuntime(artefact, "float32")
-    expected = runtime.embed(crops)
-    with ThreadPoolExecutor(runtime.at_once) as threads:
-        found = list(threads.map(lambda crop: runtime.embed(crop[None])[0], crops))
+def test_openvino_answers_several_threads_at_once(openvino, crops):
+    expected = openvino.embed(crops)
+    with ThreadPoolExecutor(openvino.at_once) as threads:
+        found = list(threads.map(lambda crop: openvino.embed(crop[None])[0], crops))
     np.testing.assert_array_equal(np.stack(found), expected)
 
 
@@ -123,12 +124,11 @@ async def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thr
 
 
 @pytest.mark.slow
-def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(artefact, crops):
-    runtime = OpenVinoRuntime(artefact, "float32")
-    expected = runtime.embed(crops)
+def test_a_batch_that_fails_in_openvino_leaves_the_next_one_whole(openvino, crops):
+    expected = openvino.embed(crops)
     with pytest.raises(ValueError, match="broadcast"):
-        runtime.embed(np.zeros((9, 5, 5, 3), np.uint8))
-    np.testing.assert_array_equal(runtime.embed(crops), expected)
+        openvino.embed(np.zeros((9, 5, 5, 3), np.uint8))
+    np.testing.assert_array_equal(openvino.embed(crops), expected)
 
 
 def test_openvino_that_fails_at_every_image_is_a_lost_device(monkeypatch, tiny_artefact):
