@@ -1,8 +1,5 @@
 """Crops without a name are grouped by person: suggestions that follow names and deletions."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -94,15 +91,6 @@ def test_groups_are_joined_while_their_mean_score_is_above_the_cut(scores):
         likeness = pairs[np.ix_(places, places)].mean(axis=1)
         assert likeness[0] == likeness.min()
     assert grouping._cluster(pairs.copy(), float(pairs.max())) == []
-
-
-@pytest.mark.slow
-def test_a_start_imports_no_scikit_learn():
-    program = (
-        "import sys; import service.commands.serve, service.maintenance; "
-        "sys.exit('sklearn' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_only_a_cohesive_track_joins_its_crops():
