@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import shutil
+import ssl
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,9 @@ from tests.outside import encoded
 # On a machine that other tests keep busy a single example may take any time.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+# Clients ask servers of this machine alone, and each would read all certificates for 20 ms.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 PEOPLE = 6
 CAMERAS = ("east", "west")
