@@ -6,12 +6,14 @@ import shutil
 import pytest
 
 from tests.outside import crop_ids, problem
-from tests.service.conftest import files
+from tests.service.conftest import START, files
 from tests.service.small_disk import small_disk
 from tests.waiting import eventually
 
 PICTURE_BYTES = 60_000
 RESERVED = 4 * 1024 * 1024
+# A forked process has the folder for temporary files of its parent.
+LOOK_FOR_TMPDIR = "import tempfile; tempfile.tempdir = None; tempfile.gettempdir()\n"
 
 
 def _heavy(image):
@@ -121,7 +123,7 @@ def test_an_upload_leaves_the_room_that_is_kept_for_deletions(
         folder.mkdir()
         # Uploads are received on the disk of the data directory, as in the image of Docker.
         monkeypatch.setenv("TMPDIR", str(folder))
-        served = start(data_dir=folder, reserved_disk_bytes=RESERVED, forked=False)
+        served = start(folder, program=LOOK_FOR_TMPDIR + START, reserved_disk_bytes=RESERVED)
         ids = served.fill("default", drawn_crops[:4], identity="ann")
         free = []
 
@@ -151,7 +153,7 @@ def test_a_full_disk_for_uploads_is_507_and_images_need_none_of_it(
     large = images[0] + secrets.token_bytes(2_000_000)
     with small_disk(tmp_path / "disk", 4) as disk:
         monkeypatch.setenv("TMPDIR", str(disk.path))
-        served = start(forked=False)
+        served = start(program=LOOK_FOR_TMPDIR + START)
         disk.fill()
         answer = served.http.post(
             "/v1/galleries/default/imports", files={"archive": ("a.zip", large)}
