@@ -38,8 +38,10 @@ REMEDY = "send the person's crop, not the whole frame"
 MAX_SCANS = 64
 # Empty segments and chunks cost time as well. A large colour profile takes 255 segments of a JPEG,
 # and 10 MiB in chunks of 8 KiB are 1,280 chunks of a PNG. A million chunks of a WebP take 60 ms.
+# A PNG has one colour profile, and a kilobyte of it may unpack to a megabyte.
 MAX_SEGMENTS = 2_000
 MAX_CHUNKS = 10_000
+MAX_PROFILES = 4
 
 ROWS_OF_A_STRIP = 256
 
@@ -53,8 +55,10 @@ FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # bits of each, and the size that zeros stand for.
 WEBP_SIDES = {b"VP8X": (24, 24, 0xFFFFFF, 1), b"VP8L": (21, 14, 0x3FFF, 1)}
 LOSSY_SIDES = (26, 16, 0x3FFF, 0)
-# A sound JPEG has at most some bytes of padding between two segments.
+# A sound JPEG has at most some bytes of padding between two segments, and few segments before its
+# header, which is looked for where nothing may take long.
 LONGEST_PADDING = 1024
+MOST_BEFORE_HEADER = 32
 # FF00 is data of a scan, and FFFF the padding of a marker. Lower markers, restarts and the start of
 # the image have no content.
 MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
@@ -200,7 +204,7 @@ def announced_pixels(data: bytes) -> int | None:
     # Bytes that a cut file lacks count as zeros.
     header = data[:30].ljust(30, b"\0")
     if data.startswith(JPEG):
-        for marker, content in islice(_jpeg_segments(data, LONGEST_PADDING), MAX_SEGMENTS):
+        for marker, content in islice(_jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
             if marker in FRAME_HEADERS:
                 height = int.from_bytes(data[content + 3 : content + 5], "big")
                 return height * int.from_bytes(data[content + 5 : content + 7], "big")
@@ -230,6 +234,8 @@ def _too_many_parts(data: bytes) -> str | None:
         if len(markers) > MAX_SEGMENTS:
             return f"the JPEG has more than {MAX_SEGMENTS:,} segments"
     elif data.startswith(PNG):
+        if data.count(b"iCCP") > MAX_PROFILES:
+            return f"the PNG has more than {MAX_PROFILES} colour profiles"
         position = len(PNG)
         for _ in range(MAX_CHUNKS + 1):
             if position + 8 > len(data):

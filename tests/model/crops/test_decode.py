@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from model.crops.decode import CropProblem, announced_pixels, decode_crop
 from tests.hostile.pngs import announcing
@@ -172,6 +172,22 @@ def test_the_size_of_a_picture_is_read_from_its_header(kind, options):
 def test_a_jpeg_whose_header_is_hidden_is_not_taken_for_a_small_one():
     data = encoded(Image.new("RGB", (300, 200)), "JPEG")
     assert announced_pixels(data[:3] + b"x" * 5_000 + data[2:]) is None
+
+
+def test_a_jpeg_whose_header_comes_late_is_priced_like_a_large_one_and_decoded():
+    data = encoded(noise(), "JPEG")
+    late = data[:2] + b"\xff\xe0\0\2" * 1_900 + data[2:]
+    assert announced_pixels(late) is None
+    assert decode_crop(late).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_png_with_many_colour_profiles_is_refused():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = encoded(noise(), "PNG", icc_profile=profile)
+    place = data.index(b"iCCP") - 4
+    chunk = data[place : place + 12 + int.from_bytes(data[place : place + 4], "big")]
+    assert decode_crop(data).shape == (HEIGHT, WIDTH, 3)
+    assert code_of(data[:place] + chunk * 4 + data[place:]) == "too_many_parts"
 
 
 def test_a_transparent_picture_is_laid_over_white_in_strips_as_in_one_piece():
