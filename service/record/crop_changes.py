@@ -11,7 +11,6 @@ from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage
 from service.errors import CropConflict, RequestConflict
-from service.record.crop_rows import read_crops
 from service.record.files import forget_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
 from service.record.schema import as_micros, now_micros
@@ -223,16 +222,22 @@ def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: st
 
 def read_same_images(
     reader: Reader, gallery_id: int, crops: Iterable[StoredCrop]
-) -> defaultdict[str, list[StoredCrop]]:
-    """Return the stored crops of each crop's image by SHA-256, oldest first."""
-    crops_by_hash: defaultdict[str, list[StoredCrop]] = defaultdict(list)
+) -> defaultdict[str, list[CropLabel]]:
+    """Return the stored crops of each crop's image by SHA-256, oldest first.
+
+    They have ids, identities and cameras only: one image may have any number of crops.
+    """
+    crops_by_hash: defaultdict[str, list[CropLabel]] = defaultdict(list)
     hashes = dict.fromkeys(bytes.fromhex(crop.sha256) for crop in crops)
     # JSON has no bytes, and the number of placeholders in a statement is limited.
     for batch in batches(hashes, HASHES_AT_ONCE):
         marks = ", ".join("?" * len(batch))
-        clauses = f"WHERE crops.gallery_id = ? AND sha256 IN ({marks}) ORDER BY slot"
-        for crop in read_crops(reader, clauses, (gallery_id, *batch)):
-            crops_by_hash[crop.sha256].append(crop)
+        statement = (
+            "SELECT sha256, slot, crop_id, name, camera FROM crops LEFT JOIN people "
+            f"USING (person_id) WHERE crops.gallery_id = ? AND sha256 IN ({marks}) ORDER BY slot"
+        )
+        for sha256, *labels in reader.tuples(statement, (gallery_id, *batch)):
+            crops_by_hash[sha256.hex()].append(CropLabel(*labels))
     return crops_by_hash
 
 

@@ -100,31 +100,44 @@ class Crops(RecordPart):
                 raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedding_fingerprint)
             change_embedder(transaction, entry, embedding_fingerprint)
         same_images = read_same_images(transaction, gallery_id, [crop.record for crop in crops])
+        sent = {(crop.record.sha256, *seen_as(crop.record)) for crop in crops}
+        slots = [
+            crop.row_id
+            for sha256, same in same_images.items()
+            for crop in same
+            if (sha256, *seen_as(crop)) in sent
+        ]
+        # A merge may have made crops alike: the oldest counts.
+        stored = {
+            (crop.sha256, *seen_as(crop)): crop
+            for crop in reversed(read_by_slot(transaction, gallery_id, slots))
+        }
         landed: list[EnrolledImage] = []
         added: list[ArchivedCrop] = []
         known: list[StoredCrop] = []
         for crop in crops:
             record = crop.record
-            same = same_images[record.sha256]
-            alike = [other for other in same if seen_as(other) == seen_as(record)]
-            warnings = [SAME_IMAGE] if same else []
+            place = record.sha256, *seen_as(record)
+            alike = stored.get(place)
+            warnings = [SAME_IMAGE] if record.sha256 in same_images else []
             if alike:
-                warnings = _kept_warnings(record, alike[0])
+                warnings = _kept_warnings(record, alike)
                 # A crop sent under another track says nothing about the track that it is in.
-                if record.track == alike[0].track:
-                    known.append(alike[0])
-                record = alike[0]
+                if record.track == alike.track:
+                    known.append(alike)
+                record = alike
             else:
                 record = replace(record, inside=crop.picture is not None)
                 added.append(replace(crop, record=record))
-                same.append(record)
+                stored[place] = record
+                same_images[record.sha256].append(record)
                 failpoint("enroll.crop-written")
             landed.append(
                 EnrolledImage(
                     crop_id=record.crop_id,
                     identity=crop.record.identity,
                     camera=crop.record.camera,
-                    duplicate=bool(alike),
+                    duplicate=alike is not None,
                     warnings=warnings,
                 )
             )

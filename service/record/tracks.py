@@ -13,7 +13,12 @@ from pydantic_core import from_json
 from gmn_client import models
 from model.arrays import unit_rows
 from service.errors import InvalidField
-from service.record.crop_rows import read_by_slot, read_texts, read_vectors
+from service.record.crop_rows import (
+    read_by_slot,
+    read_intact_vectors,
+    read_texts,
+    read_vectors,
+)
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
@@ -30,6 +35,7 @@ LEAST_QUALITY = 1.0
 # Exceeds any quality times distance, so that a named crop always precedes an unnamed one.
 NAMED_FIRST = 1e6
 FARTHEST = 2.0
+CROP_IDS = f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
 OF_TRACK = (
     "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? AND camera IS ?"
@@ -81,9 +87,7 @@ class Tracks(RecordPart):
         values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
         rows = self._reader.execute(DESCRIBED, values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
-        crops = read_by_slot(self._reader, gallery_id, slots)
-        indexed = read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
-        vectors = {crop.record.row_id: crop.vector for crop in indexed}
+        vectors = self._vectors(gallery_id, slots)
         tracks = [_as_track(row, vectors) for row in rows[:limit]]
         following = [f"{row['camera'] or ''},{row['track']}" for row in rows[limit:]]
         following += [f",{track}" for track in ids[limit:]]
@@ -95,6 +99,14 @@ class Tracks(RecordPart):
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
         rows = self._reader.execute(COUNTED, (gallery_id, set(tracks)))
         return {(row["track"], row["camera"]): as_values(row) for row in rows}
+
+    def _vectors(self, gallery_id: int, slots: Sequence[int]) -> dict[int, Vector]:
+        entry = read_entry(self._reader, gallery_id)
+        if entry is None or entry.dimension is None:
+            return {}
+        # Thousands of whole crops may have gigabytes of metadata.
+        crop_ids = dict(self._reader.tuples(CROP_IDS, (gallery_id, slots)))
+        return read_intact_vectors(self._reader, gallery_id, entry.side, entry.dimension, crop_ids)
 
     def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
         return read_texts(self._reader, BY_SLOT, gallery_id, slots)

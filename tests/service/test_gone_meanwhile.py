@@ -113,6 +113,27 @@ def test_an_export_goes_on_where_a_search_is_deleted_before_its_picture_is_read(
     assert [name for name in names if name.startswith("pictures/search-")] == []
 
 
+def test_an_export_holds_no_metadata_of_the_results_it_has_read(asked, images, monkeypatch):
+    held = []
+    finish = cases._finish
+    monkeypatch.setattr(cases, "_finish", lambda *args: held.append(args[1]) or finish(*args))
+
+    async def calls(http, runtime):
+        url = "/v1/galleries/default"
+        labels = {"metadata": '{"shift": "night"}', "identity": "Ann"}
+        await http.post(f"{url}/crops", files=files(images[0]), data=labels)
+        found = await http.post(f"{url}/queries", files=files(images[0]), data={"keep": "true"})
+        case = (await http.post(f"{url}/cases", data={"name": "case"})).json()
+        address = f"{url}/cases/{case['case_id']}"
+        await http.put(f"{address}/queries/{found.json()['query_id']}")
+        return await http.get(f"{address}/export")
+
+    with zipfile.ZipFile(io.BytesIO(asked(calls).content)) as export:
+        assert b"Ann" in export.read("results.csv")
+    (search,) = held[0]["searches"]
+    assert [result.metadata for result in search["opened"].answer.results] == [None]
+
+
 @pytest.mark.slow
 def test_an_unknown_gallery_is_not_found_while_the_device_is_busy(asked, monkeypatch):
     monkeypatch.setattr(registry, "CAUGHT_UP_WITHIN_SECONDS", 60.0)

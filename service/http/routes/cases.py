@@ -268,6 +268,10 @@ async def _stream_case(call: GalleryCall, case: CaseDetail) -> AsyncIterator[byt
             opened = await open_search(call, entry.query_id)
         except UnknownQuery:
             continue
+        # A case does not show metadata, which could be gigabytes in all its results.
+        results = [result.model_copy(update={"metadata": None}) for result in opened.answer.results]
+        answer = opened.answer.model_copy(update={"results": results})
+        opened = opened.model_copy(update={"answer": answer})
         decisions = {review.crop_id: review.decision for review in opened.reviews}
         shown = [
             result

@@ -269,3 +269,18 @@ def test_a_gallery_is_read_without_holding_the_log(record, gallery, monkeypatch)
     assert log.stat().st_size == 0
     found += reading
     assert [crop.record.metadata["number"] for crop in found] == [0, 1, 2, 3, 5]
+
+
+def test_of_many_crops_of_one_image_only_the_one_that_is_sent_again_is_read(
+    record, gallery, monkeypatch
+):
+    cameras = ("north", "east", "south", "west")
+    enrolled = enroll(record, gallery, *(new_crop(1, camera=camera) for camera in cameras))
+    read = []
+    parse = crop_rows.as_values
+    monkeypatch.setattr(crop_rows, "as_values", lambda row: read.append(row) or parse(row))
+    again = record.crops.enroll(gallery, EMBEDDER, [new_crop(1, "a", "south"), new_crop(1, "b")])
+    assert [row["crop_id"] for row in read] == [enrolled[2]]
+    first, second = again.landed
+    assert (first.crop_id, first.duplicate) == (enrolled[2], True)
+    assert (second.duplicate, second.warnings) == (False, [crops_module.SAME_IMAGE])

@@ -1,6 +1,7 @@
 """Tracks in the record: listed page by page with their cohesion, and spread for a search."""
 
 import time
+import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
 
@@ -58,3 +59,15 @@ def test_the_crops_that_ask_for_a_long_track_are_the_best_of_equal_parts_of_it(r
     assert record.tracks.spread(gallery, "17", "east", 10) == [8 + 10 * part for part in range(10)]
     assert len(record.tracks.spread(gallery, "17", "east", 32)) == 32
     assert record.tracks.spread(gallery, "17", "west", 10) == []
+
+
+def test_a_list_of_tracks_reads_no_metadata(record, gallery):
+    metadata = {"boxes": [{"x": number} for number in range(1_000)]}
+    crops = [tracked(number, "7", metadata=metadata) for number in range(64)]
+    enroll(record, gallery, *crops)
+    tracemalloc.start()
+    (track,) = record.tracks.page(gallery, None, 9).results
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert track.crops == 64
+    assert peak < 2_000_000
