@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
-from service.search.filters import Filter, LazyCodes, ReadTexts, metadata_codes
+from service.search.filters import EVERY_CROP, Filter, LazyCodes, ReadTexts, metadata_codes
+from service.search.options import GroupBy
 
 SLOTS_AT_ONCE = 4096
 # Above this share of a range of slots, multiplying all rows is faster than copying the wanted ones.
@@ -173,11 +174,12 @@ class Columns:
         if wanted.identities:
             codes = [identity_code(identity, self.secret) for identity in wanted.identities]
             passing = passing & np.isin(self.groups[every], codes)
-        if wanted.metadata:
-            self._metadata.catch_up(self.valid[every])
+        while self.reads_on(wanted):
+            continue
         for pair in wanted.metadata:
+            codes, slots_of_codes = self._metadata.table()
             has_pair = np.zeros(self.size, np.bool_)
-            has_pair[self._metadata.slots[self._metadata.codes == hash(pair)]] = True
+            has_pair[slots_of_codes[codes == hash(pair)]] = True
             passing = passing & has_pair
         if wanted.without:
             passing = passing.copy()
@@ -188,10 +190,19 @@ class Columns:
 
     def tracks(self) -> NDArray[np.int64]:
         """Return a code for each track within its camera, `(size,)`; unique negative for none."""
-        self._tracks.catch_up(self.valid[: self.size])
+        while self.reads_on(EVERY_CROP, "track"):
+            continue
         codes = -1 - np.arange(self.size)
-        codes[self._tracks.slots] = self._tracks.codes
+        tracks, slots = self._tracks.table()
+        codes[slots] = tracks
         return codes
+
+    def reads_on(self, wanted: Filter, by: GroupBy = "crop") -> bool:
+        """Read some of the metadata or tracks that a search needs; return True if others remain."""
+        valid = self.valid[: self.size]
+        if wanted.metadata and self._metadata.catch_up(valid):
+            return True
+        return by == "track" and self._tracks.catch_up(valid)
 
     def _track_codes(self, slot: int, track: str) -> list[int]:
         # Python salts str hashes per process, so nobody can craft collisions.

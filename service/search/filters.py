@@ -35,8 +35,8 @@ class Filter:
         metadata: pairs, as returned by `pairs_of`, that the crop's metadata must contain.
     """
 
-    cameras: tuple[str, ...] = ()
-    exclude_cameras: tuple[str, ...] = ()
+    cameras: frozenset[str] = frozenset()
+    exclude_cameras: frozenset[str] = frozenset()
     captured_after: datetime | None = None
     captured_before: datetime | None = None
     without: frozenset[int] = frozenset()
@@ -65,6 +65,9 @@ class Filter:
 
 
 EVERY_CROP = Filter()
+# Other searches take turns between steps, each of some tenths of a second at most.
+SLOTS_PER_STEP = 512
+CODES_PER_STEP = 50_000
 
 
 def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
@@ -91,9 +94,6 @@ class LazyCodes:
 
     Nothing is stored before the first use. Each use reads the texts of crops added or changed since
     the previous one, so a gallery that is never filtered by metadata has no cost.
-
-    Attributes:
-        codes, slots: the codes, each with the slot of a crop that has it, `(n,)` each.
     """
 
     def __init__(self, read: ReadTexts, encode: Callable[[int, str], list[int]]) -> None:
@@ -101,26 +101,40 @@ class LazyCodes:
         self._read = read
         self._encode = encode
         self._is_read = np.zeros(0, np.bool_)
-        self.codes = np.zeros(0, np.int64)
-        self.slots = np.zeros(0, np.int64)
+        self._parts = [np.zeros((2, 0), np.int64)]
 
     def outdate(self, slots: NDArray[np.int64]) -> None:
         self._is_read[slots[slots < len(self._is_read)]] = False
+        self._parts = [part[:, ~np.isin(part[1], slots)] for part in self._parts]
 
-    def catch_up(self, valid: NDArray[np.bool_]) -> None:
-        """Read texts that are not known yet; `valid` `(size,)` is True for a living crop."""
+    def catch_up(self, valid: NDArray[np.bool_]) -> bool:
+        """Read some of the texts that are not known yet; return True if others remain.
+
+        Args:
+            valid: `(size,)`, True for a living crop.
+        """
         unread = valid.copy()
         unread[: len(self._is_read)] &= ~self._is_read
         stale = np.flatnonzero(unread)
         if not len(stale):
-            return
+            return False
+        step = stale[:SLOTS_PER_STEP]
         codes: list[int] = []
         slots: list[int] = []
-        for slot, text in self._read(stale.tolist()):
+        for slot, text in self._read(step.tolist()):
             added = self._encode(slot, text)
             codes += added
             slots += [slot] * len(added)
-        kept = ~np.isin(self.slots, stale)
-        self.codes = np.concatenate([self.codes[kept], np.array(codes, np.int64)])
-        self.slots = np.concatenate([self.slots[kept], np.array(slots, np.int64)])
-        self._is_read = np.ones(len(valid), np.bool_)
+            if len(codes) > CODES_PER_STEP:
+                step = step[step <= slot]
+                break
+        self._parts.append(np.array([codes, slots], np.int64))
+        self._is_read = ~unread
+        self._is_read[step] = True
+        return len(step) < len(stale)
+
+    def table(self) -> NDArray[np.int64]:
+        """Return the codes, each above the slot of a crop that has it, `(2, n)`."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts, axis=1)]
+        return self._parts[0]

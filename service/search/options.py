@@ -218,8 +218,8 @@ class QueryOptions(BaseModel):
         if self.camera_disjoint:
             excluded = (*excluded, *sorted({camera for camera in cameras if camera}))
         return Filter(
-            cameras=self.cameras,
-            exclude_cameras=excluded,
+            cameras=frozenset(self.cameras),
+            exclude_cameras=frozenset(excluded),
             captured_after=self.captured_after,
             captured_before=self.captured_before,
             without=without,

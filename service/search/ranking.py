@@ -112,11 +112,13 @@ class Search:
         began = time.perf_counter()
         current = self.current
         options = self.options
+        cameras = [crop.camera for crop in self.query_crops] or [options.camera]
+        wanted = options.filter(cameras, self.without)
+        while (own := self.gallery.own_index) and own.columns.reads_on(wanted, options.group_by):
+            yield None
         if self.gallery.embedder != current.model.embedder:
             raise EmbedderChanged
         index = self.gallery.index
-        cameras = [crop.camera for crop in self.query_crops] or [options.camera]
-        wanted = options.filter(cameras, self.without)
 
         by_cosine = current.scoring == "cosine"
         depth = RERANK_DEPTH if by_cosine else options.rerank_depth

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.scale import ScaleCrops
 from service.record.values import ArchivedCrop, CropLabel
-from service.search import columns, gpu, product_codes
+from service.search import columns, filters, gpu, product_codes
 from service.search import index as indexes
 from service.search.filters import EVERY_CROP, Filter, pairs_of
 from tests.bench.people import write_people
@@ -323,3 +323,24 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind,
             for wanted in (Filter(), Filter(exclude_cameras=("nowhere",)))
         )
         assert len(np.intersect1d(found, exact)) >= 99
+
+
+def test_metadata_are_read_in_steps_between_which_crops_may_change(monkeypatch):
+    monkeypatch.setattr(filters, "CODES_PER_STEP", 8)
+    index = _index("host", 40)
+    wanted = Filter(metadata=pairs_of({"shift": "night"}))
+    night = list(range(1, 41, 2))
+
+    assert index.columns.reads_on(wanted)
+    changed = replace(_crop(1, 1).record, metadata={"shift": "day"})
+    index.relabel([changed])
+    index.remove([3])
+    assert index.columns.reads_on(wanted)
+    index.fill([_crop(41, 41)])
+    assert _found(index, _crop(0, 1).vector[None], 50, wanted=wanted) == _plain_search(
+        {row_id: _crop(row_id, row_id) for row_id in [*night[2:], 41]},
+        _crop(0, 1).vector[None],
+        50,
+        EVERY_CROP,
+    )
+    assert not index.columns.reads_on(wanted)
