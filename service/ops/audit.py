@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +56,8 @@ MOST_REFUSED = 100
 # Size limits of a line: for searches and views, and for deletions, which name up to 1,000 crops.
 VIEW_BYTES = 8192
 LINE_BYTES = 96 * 1024
+# Least size limit of a line about one of many views.
+SHORT_VIEW_BYTES = 1024
 # Entries kept of each list in a line over its limit; no entries if the line is still too long.
 SHOWN_ENTRIES = 10
 # Limit of the lines waiting to be written; lines beyond it are only counted.
@@ -156,15 +158,23 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         `write_lines` writes the line. While the file cannot be written, up to `BUFFER_BYTES` of
         lines wait in memory; the number of lines beyond that is logged with the next one.
         """
-        if not self.queries and event != REFUSED:
+        self.note_views(event, [{}], **what)
+
+    def note_views(self, event: str, views: Sequence[Mapping[str, Any]], **what: Any) -> None:
+        """Log several searches or views, each of which has a line with further fields."""
+        if not views or not (self.queries or event == REFUSED):
             return
-        line = self._line(event, "done", what, VIEW_BYTES)
-        if self._buffered_bytes + len(line) <= BUFFER_BYTES:
-            self._buffer.append(line)
-            self._buffered_bytes += len(line)
-        else:
-            self._dropped += 1
-            self._on_drop()
+        # A request may have thousands of views: its long lists are hashed once.
+        most = max(VIEW_BYTES // len(views), SHORT_VIEW_BYTES)
+        fields = self._fields(event, "done", what, most)
+        for view in views:
+            line = json.dumps({**fields, **self._shown(view, 0)})
+            if self._buffered_bytes + len(line) <= BUFFER_BYTES:
+                self._buffer.append(line)
+                self._buffered_bytes += len(line)
+            else:
+                self._dropped += 1
+                self._on_drop()
 
     def require_room(self) -> None:
         """Raise `StorageFailed` if searches cannot be logged: they stop before deletions do."""
@@ -244,6 +254,11 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         del self._buffer[:waiting]
 
     def _line(self, event: str, phase: Phase, what: Mapping[str, Any], most: int) -> str:
+        return json.dumps(self._fields(event, phase, what, most))
+
+    def _fields(
+        self, event: str, phase: Phase, what: Mapping[str, Any], most: int
+    ) -> dict[str, Any]:
         for entries in (most, SHOWN_ENTRIES, 0):
             line = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -253,10 +268,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 "request_id": _request_id.get(),
                 **self._shown(what, entries),
             }
-            text = json.dumps(line)
-            if len(text) <= most:
+            if len(json.dumps(line)) <= most:
                 break
-        return text
+        return line
 
     def _shown(self, fields: Mapping[str, Any], entries: int) -> dict[str, Any]:
         """Hash names and cut lists to `entries`; `shortened` gets each list's count and hash."""

@@ -248,6 +248,23 @@ async def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(tmp_
     assert all(len(line) < 8192 + 300 for line in (tmp_path / "audit.jsonl").read_bytes().split())
 
 
+async def test_the_long_lists_of_a_request_of_many_searches_are_hashed_once(tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(AuditLog, "hashed", lambda _, name: hashed.append(name) or "0" * 64)
+    filters = {"identities": [str(number) for number in range(1000)], "cameras": ["east"]}
+
+    with AuditLog(tmp_path) as audit:
+        views = [{"count": number, "query_id": None} for number in range(2000)]
+        audit.note_views("query", views, gallery="lobby", filters=filters)
+        audit.note_views("query", [], gallery="lobby")
+    lines = audit_lines(tmp_path)
+    assert [line["count"] for line in lines] == list(range(2000))
+    assert lines[0]["filters"]["shortened"]["identities"]["count"] == 1000
+    assert lines[0]["filters"] == lines[-1]["filters"]
+    assert len(hashed) <= 3000
+    assert (tmp_path / "audit.jsonl").stat().st_size < 2000 * 1500
+
+
 async def test_searches_wait_in_memory_while_the_log_cannot_be_written(
     tmp_path, monkeypatch, verify
 ):

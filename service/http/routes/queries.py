@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
@@ -113,8 +114,7 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     rankings = [query.answers[name] for query in answered]
     if form.keep:
         rankings = await keep_answers(call, form, answered)
-    for ranking in rankings:
-        _note_search(call.runtime, name, form, ranking)
+    _note_searches(call.runtime, form, {name: rankings})
     remaining = iter(rankings)
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in queries]
     if form.mode == "separate":
@@ -158,20 +158,23 @@ async def _answer(
     return await query.answer()
 
 
-def _note_search(runtime: Runtime, gallery: str, form: QueryForm, answer: QueryAnswer) -> None:
-    runtime.metrics.verdicts.labels(answer.verdict).inc()
+def _note_searches(
+    runtime: Runtime, form: QueryForm, answers: Mapping[str, Sequence[QueryAnswer]]
+) -> None:
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
     # Metadata may be personal.
     filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
-    runtime.audit.note_view(
-        "query",
-        gallery=gallery,
-        crop_ids=list(form.crop_id),
-        count=len(answer.results),
-        filters=filters,
-        purpose=form.purpose or None,
-        query_id=answer.query_id,
-    )
+    for gallery, rankings in answers.items():
+        for ranking in rankings:
+            runtime.metrics.verdicts.labels(ranking.verdict).inc()
+        runtime.audit.note_views(
+            "query",
+            [{"count": len(answer.results), "query_id": answer.query_id} for answer in rankings],
+            gallery=gallery,
+            crop_ids=list(form.crop_id),
+            filters=filters,
+            purpose=form.purpose or None,
+        )
 
 
 class GalleriesForm(QueryForm):
@@ -228,15 +231,17 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
                 "its version out"
             )
     answers: list[GalleriesAnswer | RefusedImage] = []
+    searched: defaultdict[str, list[QueryAnswer]] = defaultdict(list)
     for query in await _answer(request, call, form, names, versions, form.gallery):
         if isinstance(query, RefusedImage):
             answers.append(query)
             continue
         for name, answer in query.answers.items():
-            _note_search(runtime, name, form, answer)
+            searched[name].append(answer)
         for problem in query.problems.values():
             runtime.metrics.problems.labels(problem.code).inc()
         answers.append(query.merged(form))
+    _note_searches(runtime, form, searched)
     if form.mode == "separate":
         return await answer_each(request, SeparateGalleriesAnswers(results=answers))
     return await write_list(answers[0])
