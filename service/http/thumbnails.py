@@ -10,7 +10,7 @@ from fastapi import Query, Request, Response
 from PIL import Image
 
 from model.crops.decode import CropLimits, CropProblem, decode_crop
-from service.http.problems import Responses, content
+from service.http.problems import Responses, content, problems
 from service.record.values import Picture
 from service.runtime import Runtime
 
@@ -19,8 +19,10 @@ JPEG_QUALITY = 85
 TALLEST = 8
 # A stored file was already decoded once, possibly under other limits.
 KEPT = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
+# Cost of a thumbnail, whose file is in memory until a thread is free.
+PER_THUMBNAIL = 4.0
 PICTURE: Responses = {
-    **content("image/*", "The file, or with `width` a JPEG."),
+    **problems("queue_full", among=content("image/*", "The file, or with `width` a JPEG.")),
     304: {"description": "The client's copy of the `ETag` is the answer."},
 }
 # In pixels.
@@ -60,11 +62,12 @@ async def answer_picture(
     # The header may list several tags and mark them as weak.
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    picture = await read()
     try:
-        # Limits thumbnails to as many at a time as images are decoded for searches.
-        threads = runtime.model.pipeline.threads_for(picture.content)
-        small = await threads.run(thumbnail, picture.content, width)
+        async with runtime.admission.admit(PER_THUMBNAIL):
+            picture = await read()
+            # Limits thumbnails to as many at a time as images are decoded for searches.
+            threads = runtime.model.pipeline.threads_for(picture.content)
+            small = await threads.run(thumbnail, picture.content, width)
     except CropProblem:
         # The stored file is damaged: send it as it is.
         return Response(picture.content, media_type=picture.content_type)

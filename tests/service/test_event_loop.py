@@ -72,6 +72,41 @@ def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, mon
     assert used[0] is not threading.main_thread()
 
 
+async def test_few_pictures_are_read_before_a_thread_is_free_for_their_thumbnails(
+    tiny_artefact, tmp_path, monkeypatch
+):
+    free = threading.Event()
+    monkeypatch.setattr(thumbnails, "thumbnail", lambda *_: free.wait(30) and b"")
+    picture = Picture(encoded(PIL.Image.new("RGB", (64, 64))), "image/png")
+    read = []
+
+    async def read_picture():
+        read.append(1)
+        return picture
+
+    settings = Settings(
+        artefact=str(tiny_artefact),
+        data_dir=tmp_path,
+        device="cpu",
+        runtime="torch",
+        max_cost=4 * thumbnails.PER_THUMBNAIL,
+    )
+    request = SimpleNamespace(headers={})
+    with contextlib.closing(Runtime(settings)) as runtime:
+        asked = [
+            asyncio.create_task(
+                thumbnails.answer_picture(request, runtime, str(number), 32, read_picture)
+            )
+            for number in range(9)
+        ]
+        await asyncio.sleep(0.2)
+        waiting = len(read)
+        free.set()
+        answers = await asyncio.gather(*asked)
+    assert waiting == 2
+    assert [answer.media_type for answer in answers] == ["image/jpeg"] * 9
+
+
 @pytest.mark.parametrize(("side", "is_large"), [(64, False), (1500, True)])
 async def test_a_large_picture_is_made_small_on_no_thread_of_crops(
     tiny_artefact, tmp_path, monkeypatch, side, is_large
