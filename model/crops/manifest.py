@@ -18,6 +18,8 @@ COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata
 # Training and evaluation need these of every crop.
 LABELLED = ("path", "identity", "camera")
 MAX_LINE = 1_000_000
+# Each row takes time for each column of the header.
+MAX_COLUMNS = 1_000
 SPLITS = ("train", "query", "gallery")
 
 
@@ -76,6 +78,11 @@ def read_manifest(
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(_bounded(file), strict=True)
             names = reader.fieldnames or ()
+            if len(names) > MAX_COLUMNS:
+                raise ManifestProblem(
+                    f"{named}, line 1: has {len(names):,} columns, over the limit of "
+                    f"{MAX_COLUMNS:,}; leave out those that are not known"
+                )
             missing = [name for name in required if name not in names]
             if missing:
                 others = [name for name in COLUMNS if name not in required]

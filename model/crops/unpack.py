@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +19,13 @@ from model.problems import InputProblem
 CHUNK = 1024 * 1024
 # Each entry in the list of a zip takes 46 bytes and its name, and 480 bytes in memory.
 MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
+# The library takes a second for the longest extra fields of a single entry.
+MAX_EXTRA_BYTES = 4096
+# An entry of the list begins with these bytes; the lengths of its name, extra fields and comment
+# are at its bytes 28 to 34.
+LISTED = b"PK\1\2"
+ENTRY_BYTES = 46
+LENGTHS = struct.Struct("<28x3H")
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 ENCRYPTED = 1
@@ -68,10 +76,24 @@ class BoundedReads(io.BufferedReader):
         self._most = most
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read bytes like any file; raises `InputProblem` for more than `most` at once."""
+        """Read bytes like any file.
+
+        Raises:
+            InputProblem: they are more than `most` at once, or a list with long extra fields.
+        """
         if size is not None and size > self._most:
             raise InputProblem("the archive's list of files is too long; pack fewer into one")
-        return super().read(size)
+        content = super().read(size)
+        place = 0
+        while content.startswith(LISTED, place) and place + LENGTHS.size < len(content):
+            name, extra, comment = LENGTHS.unpack_from(content, place)
+            if extra > MAX_EXTRA_BYTES:
+                raise InputProblem(
+                    f"the archive has a file with over {MAX_EXTRA_BYTES:,} bytes of extra fields; "
+                    "pack it by another program"
+                )
+            place += ENTRY_BYTES + name + extra + comment
+        return content
 
 
 def unpack_crops(

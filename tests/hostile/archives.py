@@ -43,6 +43,12 @@ def links():
     return zip_of([*special, *GOOD.items()])
 
 
+def with_long_extra_fields():
+    entry = zipfile.ZipInfo("a.jpg")
+    entry.extra = struct.pack("<HH", 0x9999, 5_000) + bytes(5_000)
+    return zip_of([(entry, b"x"), *GOOD.items()])
+
+
 def encrypted():
     held = bytearray(zip_of({"secret.jpg": b"a" * 100, **GOOD}))
     held[6] |= 1

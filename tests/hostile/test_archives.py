@@ -101,6 +101,7 @@ def test_one_bad_entry_of_a_zip_is_named_and_the_others_come(unpack, data, why):
         (archives.overlapping(2_500, 10), "over 2,000 files"),
         (zip_of({f"{n}.jpg": bytes(99_000) for n in range(12)}), "more bytes than are allowed"),
         (archives.directory_of(2**40), "list of files is too long|damaged"),
+        (archives.with_long_extra_fields(), "over 4,096 bytes of extra fields"),
         (b"", "not a zip"),
         (b"PK\3\4" + bytes(100), "not a zip"),
         (b"no zip" * 500, "not a zip"),

@@ -76,6 +76,12 @@ def test_within_a_folder_problems_do_not_name_what_lies_above_it(folder, text):
     assert str(folder) not in str(caught.value)
 
 
+def test_a_manifest_of_very_many_columns_is_refused(folder):
+    manifest = write(folder, "path" + ",more" * 1_000 + "\na.png\n")
+    with pytest.raises(ManifestProblem, match="line 1: has 1,001 columns"):
+        read_manifest(manifest, required=("path",))
+
+
 def test_labels_that_are_not_required_may_be_empty_or_missing(folder):
     manifest = write(folder, 'path,metadata,note\na.png,"{""a"": 1}",x\nb.png,,\n')
     ignored = Ignored()
