@@ -86,6 +86,7 @@ NAMED = b'--b\r\nContent-Disposition: form-data; name="+2AA-"\r\n\r\n+2AA-\r\n--
         (FORM, b"garbage", BAD_REQUEST),
         (FORM, b"--b\r\nContent-Disposition: form-data\r\n\r\nx", BAD_REQUEST),
         (f"{FORM}; charset=utf-7", NAMED, NO_FORM),
+        (FORM + ";" * 1_024, NAMED, NO_FORM),
         ("application/json", NAMED, NO_FORM),
         ("image/png", NAMED, NO_FORM),
     ],
