@@ -48,7 +48,7 @@ class UnpackLimits:
     Attributes:
         max_bytes: size of all entries together.
         max_entry_bytes: size of one entry; a larger one is left out.
-        max_entries: number of entries of any kind.
+        max_entries: number of entries of any kind and of folders that they lie in.
     """
 
     max_bytes: int
@@ -127,22 +127,32 @@ def unpack_crops(
             zipfile.ZipFile(file) as packed,
         ):
             entries = packed.infolist()
-            if len(entries) > limits.max_entries:
-                raise InputProblem(
-                    f"the archive has over {limits.max_entries:,} files; pack fewer into one"
-                )
+            count = len(entries)
             for entry in entries:
+                if count > limits.max_entries:
+                    raise InputProblem(
+                        f"the archive has over {limits.max_entries:,} files and folders; pack "
+                        "fewer into one"
+                    )
                 between()
                 name = entry.filename
                 if name.endswith("/"):
                     continue
-                path = name.replace("\\", "/")
-                if not is_image_name(path) and PurePosixPath(path).suffix.lower() != ".csv":
+                path = PurePosixPath(name.replace("\\", "/"))
+                if not is_image_name(str(path)) and path.suffix.lower() != ".csv":
                     if not is_hidden(name):
                         ignored.add(name, NO_IMAGE)
                     continue
                 try:
-                    allowed -= _unpack(packed, entry, into, limits.max_entry_bytes, allowed)
+                    place = into / _checked(path, entry, limits.max_entry_bytes)
+                    count += sum(not folder.exists() for folder in place.parents)
+                    if entry.file_size > allowed:
+                        raise InputProblem(
+                            "the archive unpacks to more bytes than are allowed; pack fewer images "
+                            "into one"
+                        )
+                    _unpack(packed, entry, place)
+                    allowed -= entry.file_size
                 except _Unfit as unfit:
                     left_out.append(LeftOut(shown(name), str(unfit)))
                 except InputProblem:
@@ -157,38 +167,13 @@ def unpack_crops(
     return left_out
 
 
-def _unpack(
-    packed: zipfile.ZipFile,
-    entry: zipfile.ZipInfo,
-    into: Path,
-    most_bytes: int,
-    allowed: int,
-) -> int:
-    """Write an entry and return the number of its bytes, or raise `_Unfit` and leave no file.
-
-    Args:
-        most_bytes: limit of one entry.
-        allowed: number of bytes that are left for all further entries.
-    """
-    place = _place(into, entry.filename)
-    if entry.file_size > most_bytes:
-        raise _Unfit(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
-    if entry.flag_bits & ENCRYPTED:
-        raise _Unfit("it is encrypted; pack it without a password")
-    # The library decompresses other methods in unbounded memory.
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
-    # The content ends after the announced size, even if more bytes were packed.
-    if entry.file_size > allowed:
-        raise InputProblem(
-            "the archive unpacks to more bytes than are allowed; pack fewer images into one"
-        )
+def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> None:
+    """Write an entry with the folders it lies in, or raise `_Unfit` and leave no file."""
     with packed.open(entry) as content:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.open("xb") as file:
                 shutil.copyfileobj(content, file, CHUNK)
-                return file.tell()
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise _Unfit("another entry has the same name; rename one of them") from error
         except BaseException as error:
@@ -202,9 +187,11 @@ def _unpack(
             raise InputProblem(f"{cause}; send it again") from error
 
 
-def _place(into: Path, name: str) -> Path:
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
+def _checked(path: PurePosixPath, entry: zipfile.ZipInfo, most_bytes: int) -> PurePosixPath:
+    """Return the path of an entry, or raise `_Unfit` if it cannot be unpacked there."""
+    parts = path.parts
+    # A path that begins with two slashes is absolute too.
+    if not parts or path.is_absolute() or ".." in parts:
         raise _Unfit("its path leads out of the archive; pack it by a path within")
     longest = max(len(part.encode()) for part in parts)
     if longest > MAX_NAME_BYTES or len(parts) > MAX_DEPTH:
@@ -212,4 +199,12 @@ def _place(into: Path, name: str) -> Path:
             f"its name is longer than {MAX_NAME_BYTES} bytes, or lies over {MAX_DEPTH} folders "
             "deep; shorten it"
         )
-    return into.joinpath(*parts)
+    # The content ends after the announced size, even if more bytes were packed.
+    if entry.file_size > most_bytes:
+        raise _Unfit(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
+    if entry.flag_bits & ENCRYPTED:
+        raise _Unfit("it is encrypted; pack it without a password")
+    # The library decompresses other methods in unbounded memory.
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
+    return path

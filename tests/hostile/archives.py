@@ -15,6 +15,8 @@ BESIDE = {
     "climbing later": "a/b/../../../out.jpg",
     "climbing by backslashes": "..\\..\\out.jpg",
     "absolute": "/tmp/out.jpg",
+    "absolute by two slashes": "//tmp/out.jpg",
+    "absolute by backslashes": "\\\\tmp\\out.jpg",
     "a name of 10,000": "n" * 10_000 + ".jpg",
     "a name of 300": "n" * 300 + ".jpg",
     "1,500 folders deep": "d/" * 1_500 + "deep.jpg",
