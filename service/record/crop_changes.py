@@ -152,13 +152,8 @@ def relabel_crops(
         (gallery_id, [crop.row_id for crop in moved]),
     )
     _insert_tracks(transaction, gallery_id, moved)
-    # An alert is attributed to the person shown by its nearest crop.
-    transaction.change(
-        "UPDATE alerts SET person_id = crops.person_id FROM crops WHERE alerts.gallery_id = ? "
-        f"AND alerts.crop_id IN {AMONG} AND crops.gallery_id = alerts.gallery_id "
-        "AND crops.crop_id = alerts.crop_id AND crops.person_id IS NOT NULL",
-        (gallery_id, [crop.crop_id for crop in after]),
-    )
+    crop_ids = tuple(crop.crop_id for crop in after)
+    attribute_alerts(transaction, gallery_id, crop_ids)
     unnamed = sum(crop.identity is None for crop in after)
     unnamed -= sum(crop.identity is None for crop in before)
     version = next_version(
@@ -169,7 +164,17 @@ def relabel_crops(
         people=new_people - drop_people(transaction, gallery_id, before),
         unnamed=unnamed,
     )
-    return CropsChange(version, tuple(crop.crop_id for crop in after))
+    return CropsChange(version, crop_ids)
+
+
+def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> None:
+    # An alert is about the person that its nearest crop shows.
+    transaction.change(
+        "UPDATE alerts SET person_id = crops.person_id FROM crops WHERE alerts.gallery_id = ? "
+        f"AND alerts.crop_id IN {AMONG} AND crops.gallery_id = alerts.gallery_id "
+        "AND crops.crop_id = alerts.crop_id AND crops.person_id IS NOT NULL",
+        (gallery_id, crop_ids),
+    )
 
 
 def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:

@@ -229,6 +229,12 @@ class People(RecordPart):
         if crops:
             people, new_people = require_people(transaction, gallery_id, [merge["identity"]])
             _retarget_earlier_merges(transaction, merge, people[merge["identity"]])
+            # The alerts whose nearest crop was deleted do not follow a crop.
+            transaction.change(
+                "UPDATE alerts SET person_id = ? WHERE person_id = ? "
+                "AND crop_id IN (SELECT crop_id FROM merged_crops WHERE merge_id = ?)",
+                (people[merge["identity"]], *of_merge[1:]),
+            )
             transaction.change(
                 "UPDATE galleries SET people = people + ? WHERE gallery_id = ?",
                 (new_people, gallery_id),
@@ -329,9 +335,11 @@ def _merge(transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, c
         "merged_at": now_micros(),
     }
     transaction.insert("merges", merge)
+    # An alert keeps the id of its nearest crop, which may have been deleted.
     transaction.change(
         "INSERT INTO merged_crops (merge_id, crop_id) "
-        "SELECT ?, crop_id FROM crops WHERE person_id = ?",
+        "SELECT ?1, crop_id FROM crops WHERE person_id = ?2 "
+        "UNION SELECT ?1, crop_id FROM alerts WHERE person_id = ?2",
         (merge_id, person["person_id"]),
     )
     ids = (target["person_id"], person["person_id"])

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
-from service.record.crop_changes import STRAYS_OF, change_embedder, require_people
+from service.record.crop_changes import (
+    STRAYS_OF,
+    attribute_alerts,
+    change_embedder,
+    require_people,
+)
 from service.record.crop_rows import read_after
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import (
@@ -95,6 +100,8 @@ def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) ->
     )
     transaction.change("DELETE FROM tracks WHERE gallery_id = ?", (gallery_id,))
     _copy_rows(transaction, "tracks", {"track": "track"}, gallery_id, 0)
+    alerts = transaction.column("SELECT crop_id FROM alerts WHERE gallery_id = ?", (gallery_id,))
+    attribute_alerts(transaction, gallery_id, alerts)
     count_crops(transaction, gallery_id)
     drop_calibrations(transaction, gallery_id)
     failpoint("restore.crops-added")

@@ -427,6 +427,38 @@ def test_alerts_follow_their_crop_through_a_rename_a_merge_and_its_end(watching,
     assert named() == "zero"
 
 
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_an_alert_whose_nearest_crop_was_deleted_follows_its_person_out_of_a_merge(
+    watching, wanted, people, is_merged
+):
+    alert = people.pass_by(wanted).alert
+    url = f"/v1/galleries/{wanted}"
+    crop = f"{url}/crops/{alert.reference_url.split('/')[-2]}"
+
+    def delete_crop():
+        assert watching.http.delete(crop).status_code == 200
+
+    if not is_merged:
+        delete_crop()
+    renamed = watching.http.patch(f"{url}/identities/0000", data={"new_identity": "0001"}).json()
+    if is_merged:
+        delete_crop()
+    assert watching.http.post(f"{url}/merges/{renamed['merge_id']}/undo").status_code == 200
+    assert watching.read(f"/v1/alerts/{alert.alert_id}")["identity"] == "0000"
+    assert watching.http.delete(f"{url}/identities/0000").json()["alerts"] == 1
+
+
+def test_an_alert_is_about_the_person_that_its_crop_shows_in_a_restored_snapshot(
+    watching, wanted, people
+):
+    alert_id = people.pass_by(wanted).alert.alert_id
+    snapshot = watching.snapshot(wanted)
+    url = f"/v1/galleries/{wanted}/identities"
+    watching.http.patch(f"{url}/0000", data={"new_identity": "0001"})
+    watching.restore(wanted, snapshot)
+    assert watching.read(f"/v1/alerts/{alert_id}")["identity"] == "0000"
+
+
 def test_alerts_end_with_their_days_and_with_their_gallery(watching, unarmed, people):
     arm(watching, unarmed, retention_days="2")
     old, new = (people.pass_by(unarmed, camera=camera).alert for camera in ("gate", "yard"))
