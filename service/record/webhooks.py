@@ -16,6 +16,7 @@ from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
 from service.record.transaction import AMONG, Transaction, all_of, as_values, settings_of
 from service.record.values import new_crop_id
+from service.record.watch import WAITING_OF_WEBHOOK
 
 # Upper bound on the webhooks of one gallery, and on those of all galleries.
 MOST_WEBHOOKS = 20
@@ -74,7 +75,11 @@ class Webhooks(RecordPart):
         return self.all()[webhook_id]
 
     def all(self) -> dict[str, StoredWebhook]:
-        clauses = "LEFT JOIN galleries USING (gallery_id) ORDER BY webhooks.created_at, webhook_id"
+        # A webhook of a gallery that is being deleted must not look like one of all lists.
+        clauses = (
+            "LEFT JOIN galleries USING (gallery_id) WHERE webhooks.gallery_id IS NULL "
+            "OR name IS NOT NULL ORDER BY webhooks.created_at, webhook_id"
+        )
         rows = self._reader.rows("webhooks", clauses, (), OF_WEBHOOKS)
         return {row["webhook_id"]: StoredWebhook.model_validate(as_values(row)) for row in rows}
 
@@ -104,12 +109,12 @@ class Webhooks(RecordPart):
         return transaction.change("DELETE FROM webhooks WHERE webhook_id = ?", webhook) > 0
 
     def due(
-        self, now: datetime, under_way: Mapping[str, str], at_once: int
+        self, now: datetime, under_way: Mapping[str, str | None], at_once: int
     ) -> tuple[list[tuple[StoredWebhook, Delivery]], datetime | None]:
         """Return the deliveries to attempt now, and the time of the next later one.
 
         Args:
-            under_way: deliveries that are being attempted, with their webhooks.
+            under_way: deliveries that are left out, with the webhooks that they occupy.
             at_once: largest number of concurrent attempts of one webhook.
         """
         busy = Counter(under_way.values())
@@ -168,13 +173,25 @@ class Webhooks(RecordPart):
 
     @transactional
     def retry(self, transaction: Transaction, delivery_id: str) -> Delivery | None:
-        """Restart a dead delivery whose webhook still exists; return None if it is gone."""
-        transaction.change(
-            "UPDATE deliveries SET state = 'waiting', attempts = 0, next_at = ? "
-            "WHERE delivery_id = ? AND state = 'dead' AND webhook_id IS NOT NULL",
-            (now_micros(), delivery_id),
-        )
-        transaction.note("alerts")
+        """Restart a dead delivery whose webhook still exists; return None if it is gone.
+
+        Raises:
+            InvalidField: the largest number of deliveries waits for the webhook.
+        """
+        delivery = self.delivery(delivery_id)
+        if delivery and delivery.state == "dead" and delivery.webhook_id:
+            waiting = "SELECT count(*) FROM deliveries WHERE webhook_id = ? AND state = 'waiting'"
+            if transaction.value(waiting, (delivery.webhook_id,)) >= WAITING_OF_WEBHOOK:
+                raise InvalidField(
+                    f"delivery_id: {WAITING_OF_WEBHOOK} messages wait for its webhook, the most; "
+                    "send the request again when fewer do"
+                )
+            transaction.change(
+                "UPDATE deliveries SET state = 'waiting', attempts = 0, next_at = ? "
+                "WHERE delivery_id = ?",
+                (now_micros(), delivery_id),
+            )
+            transaction.note("alerts")
         return self.delivery(delivery_id)
 
     def count_by_state(self) -> dict[DeliveryState, int]:
@@ -183,7 +200,10 @@ class Webhooks(RecordPart):
 
     def _select(self, condition: str, values: list[Any]) -> list[Delivery]:
         # The order of the tables is fixed, so that a page is read along an index of `deliveries`.
-        clauses = f"CROSS JOIN alerts USING (number) WHERE {condition}"
+        clauses = (
+            "CROSS JOIN alerts USING (number) CROSS JOIN galleries USING (gallery_id) "
+            f"WHERE name IS NOT NULL AND {condition}"
+        )
         deliveries = []
         for row in self._reader.rows("deliveries", clauses, values, ", alert_id"):
             delivery = as_values(row)

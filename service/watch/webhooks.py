@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,8 +41,8 @@ async def send_deliveries(runtime: Runtime) -> None:
 
 
 async def _send_all(runtime: Runtime) -> None:
-    # Deliveries that are being attempted, with their webhooks.
-    under_way: dict[str, str] = {}
+    under_way: dict[str, str | None] = {}
+    unstored: defaultdict[str, list[Outcome]] = defaultdict(list)
     find_due = runtime.record.webhooks.due
     async with asyncio.TaskGroup() as attempts:
         while True:
@@ -53,7 +54,7 @@ async def _send_all(runtime: Runtime) -> None:
                 due, later = await runtime.galleries.read(find_due, now, dict(under_way), AT_ONCE)
                 for webhook, delivery in due:
                     under_way[delivery.delivery_id] = webhook.webhook_id
-                    attempts.create_task(_attempt(runtime, webhook, delivery, under_way))
+                    attempts.create_task(_attempt(runtime, webhook, delivery, under_way, unstored))
                 pause = (later - now).total_seconds() if later else None
             except Exception as error:
                 why = error.detail if isinstance(error, ServiceError) else repr(error)
@@ -63,25 +64,46 @@ async def _send_all(runtime: Runtime) -> None:
 
 
 async def _attempt(
-    runtime: Runtime, webhook: StoredWebhook, delivery: Delivery, under_way: dict[str, str]
+    runtime: Runtime,
+    webhook: StoredWebhook,
+    delivery: Delivery,
+    under_way: dict[str, str | None],
+    unstored: defaultdict[str, list[Outcome]],
 ) -> None:
+    """Attempt a delivery, and wait before it is attempted again if that cannot be stored.
+
+    Args:
+        under_way: has the webhook of each delivery; None while the delivery waits here.
+        unstored: outcomes of the attempts at each delivery that could not be stored, as on a full
+            disk; a delivered message is only stored again, not sent.
+    """
     # Each webhook has its turn when names are looked up.
     CALLER.set(webhook.webhook_id)
+    delivery_id = delivery.delivery_id
+    outcomes = unstored[delivery_id]
     try:
         alert = await runtime.galleries.read(runtime.record.watches.alert, delivery.alert_id)
         # The alert and its delivery are gone if the person was just forgotten.
         if alert is not None:
-            body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
-            outcome = await runtime.sender.send(webhook, delivery.delivery_id, body)
-            failpoint("webhook.sent")
-            await _settle(runtime, webhook, delivery, outcome)
+            if not (outcomes and outcomes[-1].delivered):
+                body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
+                outcomes.append(await runtime.sender.send(webhook, delivery_id, body))
+                failpoint("webhook.sent")
+            await _settle(runtime, webhook, delivery, outcomes[-1])
+        del unstored[delivery_id]
     except Exception:
-        # The delivery stays in the record and is sent again under its id.
+        # The delivery stays in the record and is attempted again under its id.
         log.exception("a delivery to webhook %s was cut off", webhook.webhook_id)
-        await asyncio.sleep(AFTER_FAILURE_SECONDS)
-    finally:
-        del under_way[delivery.delivery_id]
+        under_way[delivery_id] = None
         runtime.watches.announce()
+        await asyncio.sleep(_pause_seconds(delivery.attempts + len(outcomes[1:])))
+    finally:
+        del under_way[delivery_id]
+        runtime.watches.announce()
+
+
+def _pause_seconds(attempts: int) -> float:
+    return PAUSES[min(attempts, len(PAUSES) - 1)] * random.uniform(1.0 - JITTER, 1.0 + JITTER)
 
 
 async def _settle(
@@ -104,8 +126,7 @@ async def _settle(
         settled["state"] = "dead"
         log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
     else:
-        pause = PAUSES[delivery.attempts] * random.uniform(1.0 - JITTER, 1.0 + JITTER)
-        seconds = max(pause, outcome.retry_after_s)
+        seconds = max(_pause_seconds(delivery.attempts), outcome.retry_after_s)
         settled["next_at"] = datetime.now(UTC) + timedelta(seconds=seconds)
     await write(records.settle, delivery.delivery_id, settled)
 

@@ -8,11 +8,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from service.errors import InvalidField
 from service.record.webhooks import MOST_WEBHOOKS
 from service.watch.sender import Sender
 from tests.outside import bearer
@@ -21,9 +23,12 @@ from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
     Received,
     Receiver,
+    arm,
     arm_new,
     create_webhook,
     deliveries,
+    passersby,
+    receiving,
 )
 from tests.waiting import eventually
 
@@ -235,6 +240,101 @@ def test_too_many_waiting_deliveries_are_dropped_and_counted_and_the_alert_is_ke
     for alert_id in alerts:
         watching.read(f"/v1/alerts/{alert_id}")
     assert len(deliveries(watching, webhook, state="waiting")) == 2
+
+
+def test_a_dead_delivery_is_not_sent_again_while_too_many_wait(
+    watching, people, receiver, webhook, monkeypatch
+):
+    monkeypatch.setattr("service.record.webhooks.WAITING_OF_WEBHOOK", 2)
+    receiver.answer = lambda _: (500, {})
+    for _ in range(3):
+        one_more(people)
+    first, second, _ = deliveries(watching, webhook)
+
+    def end(delivery):
+        ended = "UPDATE deliveries SET state = 'dead' WHERE delivery_id = ?"
+        people.record.database.write(
+            lambda transaction: transaction.change(ended, (delivery["delivery_id"],))
+        )
+
+    retry = people.record.webhooks.retry
+    end(first)
+    with pytest.raises(InvalidField, match="2 messages wait"):
+        retry(first["delivery_id"])
+    assert len(deliveries(watching, webhook, state="waiting")) == 2
+    end(second)
+    assert retry(first["delivery_id"]).state == "waiting"
+    # One that waits already is left as it is.
+    assert retry(first["delivery_id"]).state == "waiting"
+
+
+FULL_DISK = """
+from pathlib import Path
+
+from service.errors import StorageFailed
+from service.record.webhooks import Webhooks
+from service.watch import webhooks
+
+settle = Webhooks.settle
+
+def settle_unless_full(*args):
+    if Path({full!r}).exists():
+        raise StorageFailed("the disk is full")
+    settle(*args)
+
+Webhooks.settle = settle_unless_full
+webhooks.AFTER_FAILURE_SECONDS = 0.1
+webhooks.PAUSES = (0.2, 0.5, 60.0)
+"""
+
+
+@pytest.mark.parametrize(("status", "times"), [(500, 3), (204, 1)])
+def test_a_message_is_not_sent_every_few_seconds_while_its_outcome_cannot_be_stored(
+    start, tmp_path, drawn_crops, status, times
+):
+    full = tmp_path / "full"
+    data_dir = tmp_path / "data"
+    program = FULL_DISK.format(full=str(full)) + START
+    served = start(data_dir, program=program, webhook_private="true")
+    arm_new(served, "wanted", drawn_crops)
+    with passersby(data_dir) as people, receiving(served) as receiver:
+        receiver.answer = lambda _: (status, {})
+        webhook = create_webhook(served.http, receiver.url)
+        full.touch()
+        # Those that pause keep no other from being sent.
+        for _ in range(3):
+            one_more(people)
+        eventually(lambda: len(receiver.received) == 3 * times)
+        time.sleep(1.5)
+        assert len(receiver.received) == 3 * times
+        assert len({got.headers["webhook-id"] for got in receiver.received}) == 3
+        full.unlink()
+        receiver.answer = lambda _: (204, {})
+        one_more(people)
+        done = 4 if status == 204 else 1
+        eventually(lambda: len(deliveries(served, webhook, state="done")) == done)
+        assert len(receiver.received) == 3 * times + 1
+
+
+def test_nothing_of_a_gallery_that_is_being_deleted_is_listed_or_sent(
+    watching, people, receiver, images
+):
+    watching.create("ending")
+    watching.enrolled("ending", images[0], identity="someone")
+    arm(watching, "ending")
+    receiver.answer = lambda _: (500, {})
+    create_webhook(watching.http, receiver.url, gallery="ending")
+    every = create_webhook(watching.http, receiver.url)
+    people.pass_by("ending")
+    fails_once(watching, every)
+    # As a process leaves a large gallery that is killed while it deletes the crops.
+    people.record.galleries._unlist(people.gallery_id("ending"))
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    assert people.record.webhooks.due(in_an_hour, {}, 2)[0] == []
+    (listed,) = watching.results("/v1/webhooks")
+    assert listed["webhook_id"] == every["webhook_id"]
+    assert deliveries(watching, every) == []
+    people.record.galleries.finish_deletions()
 
 
 @pytest.mark.parametrize(
