@@ -26,7 +26,7 @@ from service.errors import (
 from service.milvus.writing import CollectionWriter, is_current
 from service.ops.data_directory import hold
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
-from service.record.galleries import IndexState
+from service.record.galleries import IndexState, put_index_owners, read_index_owners
 from service.record.marks import Mark
 from service.record.transaction import ALL_GALLERIES, Change, ChangesLost, Reader
 from service.record.values import GalleryRecord
@@ -208,7 +208,7 @@ class Indexer:
         elif state.lacks_rows or now >= gallery.sweep_at:
             gallery.sweep_at = math.inf
             gallery.work = self._builder.submit(self._compare, gallery_id)
-        elif now >= gallery.count_at and state.version == entry.version:
+        elif state.collection and now >= gallery.count_at and state.version == entry.version:
             gallery.count_at = now + COUNT_SECONDS
             if self.writer.server.count(state.collection, state.timestamp) < entry.crops:
                 gallery.state = self._states.change(gallery_id, lacks_rows=True)
@@ -220,17 +220,22 @@ class Indexer:
             if gallery.state.collection and gallery.state.collection not in present:
                 self._begin_build(gallery, "its collection is missing")
         unneeded = present - self._states.named()
+        owners = read_index_owners(self._reader)
+        prefixes = tuple(self.writer.codes.prefix(owner) for owner in owners)
         now = time.monotonic()
         self._unneeded = {
-            name: self._unneeded.get(name, now)
-            for name in unneeded
-            if self.writer.codes.has_named(name)
+            name: self._unneeded.get(name, now) for name in unneeded if name.startswith(prefixes)
         }
-        for collection, since in self._unneeded.items():
-            if now >= since + DROP_AFTER_SECONDS:
-                heartbeat()
-                log.info("collection %s belongs to no gallery and is dropped", collection)
-                self.writer.server.drop(collection)
+        expired = [
+            name for name, since in self._unneeded.items() if now >= since + DROP_AFTER_SECONDS
+        ]
+        for collection in expired:
+            heartbeat()
+            log.info("collection %s belongs to no gallery and is dropped", collection)
+            self.writer.server.drop(collection)
+        if len(owners) > 1 and (expired or not self._unneeded):
+            # A replaced service that is started again fills its collections again, and keeps them.
+            self._record.database.write(put_index_owners, owners[:1])
 
     def _serve(self, gallery: _Indexed) -> bool:
         if gallery.work is not None and gallery.work.done():
@@ -272,7 +277,8 @@ class Indexer:
         state = gallery.state
         builds = state.builds + 1
         log.info("gallery %d is being rebuilt: %s", state.gallery_id, why)
-        name = self.writer.codes.collection(state.gallery_id, builds)
+        owner = read_index_owners(self._reader)[0]
+        name = self.writer.codes.collection(owner, state.gallery_id, builds)
         fields = {"building": name, "builds": builds, "wanted": False}
         gallery.state = self._states.change(state.gallery_id, **fields)
         gallery.work = self._builder.submit(self._build, gallery.state)

@@ -92,15 +92,11 @@ class Codes:
         unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return Row(**self.label(crop.record), v=unit.astype(np.float32))
 
-    def collection(self, gallery_id: int, build: int) -> str:
-        return f"{self._prefix}{gallery_id}_{build}{FORMAT}"
+    def prefix(self, owner: str) -> str:
+        return f"{PREFIX}_{self._code('record', owner):x}_"
 
-    def has_named(self, collection: str) -> bool:
-        return collection.startswith(self._prefix)
-
-    @property
-    def _prefix(self) -> str:
-        return f"{PREFIX}_{self._code('record', ''):x}_"
+    def collection(self, owner: str, gallery_id: int, build: int) -> str:
+        return f"{self.prefix(owner)}{gallery_id}_{build}{FORMAT}"
 
     def expression(self, wanted: Filter) -> str:
         """Return a filter as a Milvus expression, ignoring metadata; empty for every crop."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
@@ -25,6 +25,8 @@ from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
 CROPS_AT_ONCE = 1000
+# Name of the value with the owners of collections in Milvus.
+INDEX_OWNERS = "index_owners"
 # Columns of a gallery under the names that `GalleryRecord` has for them.
 RENAMED = """,
 embedder AS embedding_fingerprint, staged_embedder AS staged_fingerprint, people AS identities,
@@ -345,3 +347,17 @@ class RemoteIndexes(RecordPart):
         state = replace(self.state(gallery_id) or IndexState(gallery_id), **fields)
         transaction.insert("remote_indexes", asdict(state), instead=True)
         return state
+
+
+def read_index_owners(reader: Reader) -> list[str]:
+    """Return the owner of the record's collections, and owners whose collections are unneeded.
+
+    Records that were restored from one backup differ by it alone.
+    """
+    stored = reader.value("SELECT value FROM record WHERE name = ?", (INDEX_OWNERS,))
+    owners: list[str] = from_json(stored or '[""]')
+    return owners
+
+
+def put_index_owners(transaction: Transaction, owners: Sequence[str]) -> None:
+    transaction.insert("record", {"name": INDEX_OWNERS, "value": owners}, instead=True)

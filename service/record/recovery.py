@@ -17,7 +17,7 @@ from service.record.archive import (
     open_archive,
 )
 from service.record.database import Database
-from service.record.galleries import EMPTY, add_gallery, count_crops
+from service.record.galleries import EMPTY, INDEX_OWNERS, add_gallery, count_crops
 from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.replacing import add_missing_crops
@@ -31,7 +31,14 @@ from service.record.watch import NEWEST_ALERT, stop_watching
 
 ROWS_AT_ONCE = 500
 # Single values that are copied; the runtimes for features are chosen again.
-VALUES = ("record_id", "group_secret", "next_gallery", "keys_asked_for", NEWEST_ALERT)
+VALUES = (
+    "record_id",
+    "group_secret",
+    "next_gallery",
+    "keys_asked_for",
+    NEWEST_ALERT,
+    INDEX_OWNERS,
+)
 # Tables that are rebuilt, or whose rows have no use in the new record.
 LEFT_OUT = (
     "record",

@@ -44,9 +44,11 @@ from service.record.archive import (
     remove_from_archive,
 )
 from service.record.database import Database
+from service.record.galleries import put_index_owners, read_index_owners
 from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.transaction import AMONG, FILE, Reader, Transaction
+from service.record.values import new_crop_id
 from service.record.verify import verify
 from service.record.watch import NEWEST_ALERT, stop_watching
 
@@ -183,6 +185,13 @@ def restore_backup(
             for job in record.jobs.open():
                 record.jobs.cancel(job.job_id)
             record.database.write(stop_watching)
+            owners = [new_crop_id()]
+            # The newest backup stands for a lost data directory in whose place it is restored.
+            is_lost = into.resolve() == current.resolve()
+            replaced = (restored.by or backup) if is_lost else current
+            with contextlib.suppress(DamagedSnapshot), open_archive(replaced) as reader:
+                owners += read_index_owners(reader)
+            record.database.write(put_index_owners, owners)
             restored.crops = {entry.name: entry.crops for entry in record.galleries.all()}
             for entry in backed_up:
                 if entry.name in restored.crops:
@@ -286,6 +295,8 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
             "directory with --data-dir or, if it is lost, a directory that does not exist"
         )
     transaction.removes = True
+    # The collections in Milvus belong to the backed-up service.
+    transaction.change("DELETE FROM remote_indexes")
     tables = transaction.column("SELECT name FROM other.sqlite_master WHERE type = 'table'")
     # A record last written by an earlier version lacks some of them.
     for table in STAYS_GONE.keys() & tables:

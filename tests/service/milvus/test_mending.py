@@ -2,11 +2,15 @@
 
 import logging
 import threading
+import time
 
 import pytest
 
 from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus import indexer
+from service.record.galleries import read_index_owners
+from service.record.restoring import restore_backup, write_backup
+from service.record.transaction import Reader
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import drawn, drawn_crop, lab
 from tests.waiting import eventually
@@ -90,9 +94,66 @@ def test_a_collection_in_another_format_is_not_searched_but_built_anew(one, monk
 def test_a_collection_of_no_gallery_is_named_and_dropped_and_another_record_s_stays(one, caplog):
     caplog.set_level(logging.INFO)
     gallery, _ = one.indexed(1)
-    unknown = one.codes.collection(gallery.gallery_id, 1000)
+    unknown = one.codes.collection("", gallery.gallery_id, 1000)
     for collection in ("gmn_1234_1_1_f1", unknown):
         one.server.create(collection)
     eventually(lambda: unknown not in one.server.collections())
     assert f"collection {unknown} belongs to no gallery" in caplog.text
     assert {*one.server.collections()} == {"gmn_1234_1_1_f1", one.state(gallery).collection}
+
+
+def restore(backup, into, current):
+    into.mkdir()
+    restore_backup(backup, into, current)
+    return into
+
+
+def test_services_restored_from_one_backup_share_a_server_and_no_collection(one, tmp_path):
+    gallery, rows = one.indexed(1)
+    backup = write_backup(one.record.database, tmp_path / "backups")
+    places = [restore(backup, tmp_path / name, tmp_path / "lost") for name in ("left", "right")]
+    with lab(places[0], one.milvus) as left, lab(places[1], one.milvus) as right:
+        found = {}
+        for number, service in enumerate((left, right), 2):
+            _, added = service.indexed(number)
+            found[service] = rows + added
+        time.sleep(indexer.DROP_AFTER_SECONDS + 1.0)
+        _, added = one.indexed(4)
+        found[one] = rows + added
+        for service, expected in found.items():
+            assert service.found(gallery, drawn(1)) == expected
+            assert service.is_whole(gallery)
+        assert len({service.state(gallery).collection for service in found}) == 3
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_restored_service_drops_the_collections_of_the_one_it_replaces_once(
+    one, tmp_path, is_lost
+):
+    gallery, rows = one.indexed(1)
+    before = one.state(gallery).collection
+    backup = write_backup(one.record.database, tmp_path / "backups")
+    one.close()
+    new = tmp_path / "new"
+    with lab(restore(backup, new, new if is_lost else one.folder), one.milvus) as restored:
+        eventually(lambda: before not in restored.server.collections())
+        restored.caught_up(gallery)
+        assert restored.found(gallery, drawn(1)) == rows
+        eventually(lambda: len(read_index_owners(Reader(restored.record.database))) == 1)
+        # The replaced service is started again.
+        with lab(one.folder, one.milvus) as replaced:
+            eventually(lambda: replaced.state(gallery).collection in one.server.collections())
+            again = replaced.state(gallery).collection
+            time.sleep(indexer.DROP_AFTER_SECONDS + 1.0)
+            assert {again, restored.state(gallery).collection} <= {*one.server.collections()}
+
+
+def test_a_gallery_without_crops_has_no_rows_to_count(one, monkeypatch):
+    monkeypatch.setattr(indexer, "COUNT_SECONDS", 0.1)
+    counted = []
+    count = one.server.count
+    one.server.count = lambda *args: counted.append(args[0]) or count(*args)
+    one.gallery("empty")
+    one.indexed(1)
+    eventually(lambda: len(counted) > 3)
+    assert "" not in counted
