@@ -154,7 +154,8 @@ UnknownTrack = _kind(
 UnknownJob = _kind(
     "unknown_job",
     404,
-    "there is no job {0!r}; it belonged to a gallery that was deleted, or never was",
+    "there is no job {0!r}: its gallery was deleted, or has 1,000 newer ones; list those there are "
+    "with GET /v1/jobs",
 )
 UnknownKey = _kind(
     "unknown_key",

@@ -71,9 +71,13 @@ async def run_maintenance(runtime: Runtime) -> None:
         name = gallery.name
         await attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
         await attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
-        expire = runtime.galleries.write(record.people.remove_expired_merges, gallery.gallery_id)
-        await attempt(f"merges of gallery {name}", expire)
-        await attempt(f"alerts of gallery {name}", _expire_alerts(runtime, gallery))
+        for what, remove_some in {
+            "merges": record.people.remove_expired_merges,
+            "alerts": record.watches.expire,
+            "jobs": record.jobs.remove_old,
+        }.items():
+            removal = _remove_all(runtime, remove_some, gallery)
+            await attempt(f"{what} of gallery {name}", removal)
         await attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
         await attempt(f"disk space of gallery {name}", release)
@@ -85,8 +89,10 @@ async def run_maintenance(runtime: Runtime) -> None:
     await attempt("images kept elsewhere", remove_stray_pictures(runtime))
 
 
-async def _expire_alerts(runtime: Runtime, gallery: Gallery) -> None:
-    while await runtime.galleries.write(runtime.record.watches.expire, gallery.gallery_id):
+async def _remove_all(
+    runtime: Runtime, remove_some: Callable[[int], int | None], gallery: Gallery
+) -> None:
+    while await runtime.galleries.write(remove_some, gallery.gallery_id):
         pass
 
 

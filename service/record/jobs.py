@@ -27,6 +27,10 @@ from service.record.transaction import (
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
+# Jobs of a gallery that have ended are kept up to this number, as many as a list may have.
+KEPT_JOBS = 1000
+# A report may have half a million lines.
+JOBS_REMOVED_AT_ONCE = 10
 PROBLEMS_AT_ONCE = 1000
 # Upper bound on the imports of one key that have not ended: their archives take disk space.
 MOST_IMPORTS = 8
@@ -36,6 +40,7 @@ HIDDEN = "…"
 NAMING = ("source", "detail")
 # Problems and parameters are JSON, in which quotes of a name are escaped.
 CONTAINED = """instr(problem, trim(json_quote(?), '"'))"""
+LATER = "job_id = ? AND number > ?"
 NAMED_IN = f"""
 SELECT job_id FROM jobs WHERE gallery_id = ? AND (
     instr(detail, ?) OR instr(parameters, trim(json_quote(?), '"')) OR EXISTS (
@@ -159,6 +164,16 @@ class Jobs(RecordPart):
         )
 
     @transactional
+    def remove_old(self, transaction: Transaction, gallery_id: int) -> int:
+        removed = transaction.change(
+            "DELETE FROM jobs WHERE job_id IN (SELECT job_id FROM jobs WHERE gallery_id = ? "
+            f"AND NOT {UNFINISHED} {NEWEST_FIRST} OFFSET ?)",
+            (gallery_id, JOBS_REMOVED_AT_ONCE, KEPT_JOBS),
+        )
+        transaction.removes = removed > 0
+        return removed
+
+    @transactional
     def cancel(self, transaction: Transaction, job_id: str) -> Job:
         """Ask a job to stop; a queued job is cancelled at once. Raises `UnknownJob`."""
         job = _read(transaction, job_id)
@@ -170,7 +185,7 @@ class Jobs(RecordPart):
         return _change(transaction, job, state=state, cancelling=True)
 
     def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
-        return _read_problems(self._reader, job_id, after, limit)
+        return _read_problems(self._reader, LATER, (job_id, after), limit)
 
     def forget_name(self, gallery_id: int, name: str) -> None:
         """Hide a name in the parameters, details and reports of a gallery's jobs.
@@ -188,7 +203,9 @@ class Jobs(RecordPart):
         """Hide a name in a job and a batch of its problems; return the last position, or None."""
         transaction.removes = True
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
-        problems = _read_problems(transaction, job_id, after, PROBLEMS_AT_ONCE, name)
+        condition = f"{LATER} AND {CONTAINED}"
+        of_name = (job_id, after, name)
+        problems = _read_problems(transaction, condition, of_name, PROBLEMS_AT_ONCE)
         hidden = [
             problem.model_copy(
                 update={text: word.sub(HIDDEN, getattr(problem, text)) for text in NAMING}
@@ -242,10 +259,10 @@ def _put(transaction: Transaction, job: Job) -> None:
 
 
 def _read_problems(
-    reader: Reader, job_id: str, after: int, limit: int, text: str = ""
+    reader: Reader, condition: str, values: Sequence[Any], limit: int
 ) -> list[JobProblem]:
-    clauses = f"WHERE job_id = ? AND number > ? AND {CONTAINED} ORDER BY number LIMIT ?"
-    rows = reader.rows("job_problems", clauses, (job_id, after, text, limit))
+    clauses = f"WHERE {condition} ORDER BY number LIMIT ?"
+    rows = reader.rows("job_problems", clauses, (*values, limit))
     return [JobProblem.model_validate_json(row["problem"]) for row in rows]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.outside import audit_lines, problem
-from tests.service.conftest import files
+from tests.outside import audit_lines, problem, zip_of
+from tests.service.conftest import START, files
+from tests.service.gallery.new_crops import open_record
 from tests.waiting import eventually
 
 
@@ -182,6 +183,30 @@ def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(start, images):
         assert len(landed["warnings"]) == warnings
     eventually(lambda: not _listed(served, deleted))
     assert len(_listed(served, kept)) == 1
+
+
+def test_a_gallery_keeps_its_newest_jobs_with_their_reports(start, tmp_path):
+    served = start(
+        tmp_path,
+        program=f"from service.record import jobs; jobs.KEPT_JOBS = 2\n{START}",
+        housekeeping_seconds=0.2,
+    )
+    served.create("other")
+
+    def import_files(gallery, *names):
+        url = f"/v1/galleries/{gallery}/imports"
+        archive = zip_of(dict.fromkeys(names, b"no image"))
+        return served.ended_job(served.http.post(url, files={"archive": archive}).json())["job_id"]
+
+    elsewhere = import_files("other", "x.png")
+    old, *kept = [import_files("default", f"{number}.png") for number in range(3)]
+    eventually(lambda: served.http.get(f"/v1/jobs/{old}").status_code == 404)
+    listed = [job["job_id"] for job in served.results("/v1/jobs")]
+    assert listed == [*reversed(kept), elsewhere]
+    for job_id, name in ((elsewhere, "x.png"), (kept[0], "1.png")):
+        assert name in served.http.get(f"/v1/jobs/{job_id}/report").text
+    with open_record(tmp_path) as record:
+        assert record.jobs.problems(old, -1, 9) == []
 
 
 def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, filled, images):

@@ -34,6 +34,20 @@ def test_a_jobs_problems_are_kept_once_each_and_counted(record, gallery):
     assert record.jobs.problems("import", 3, 9) == problems[1:]
 
 
+def test_old_jobs_are_removed_a_few_at_once_and_none_that_has_not_ended(
+    record, gallery, monkeypatch
+):
+    monkeypatch.setattr("service.record.jobs.KEPT_JOBS", 1)
+    for number in range(14):
+        created_at = NOON + timedelta(minutes=number)
+        record.jobs.create(replace(new_job(f"{number:02}", gallery, created_at), kind="grouping"))
+        if number:
+            record.jobs.update(f"{number:02}", "done", None)
+    removed = [record.jobs.remove_old(gallery) for _ in range(3)]
+    assert removed == [10, 2, 0]
+    assert [job.job_id for job in record.jobs.page(gallery, 99)] == ["13", "00"]
+
+
 def test_a_forgotten_name_is_hidden_in_jobs_and_those_without_it_are_not_written(record, gallery):
     name = 'Ann "A" Quirke'
     for job_id in ("named", "reported"):
