@@ -42,7 +42,7 @@ COMMANDS = {
     "serve": "service.commands.serve",
     "enroll": "service.commands.enroll",
     "query": "service.commands.query",
-    "api": "service.commands.api",
+    "api": "service.commands.browse",
     "crops": "service.commands.browse",
     "identities": "service.commands.browse",
     "rename": "service.commands.browse",

@@ -60,7 +60,7 @@ KNOWS_NOTHING_OF = {
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
     **{
         f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)
-        for name in ("api", "browse", "bulk", "common", "enroll", "query")
+        for name in ("browse", "bulk", "common", "enroll", "query")
     },
 }
 IMPORT_BOTH = {"gmn.py", "demo", "bench"}

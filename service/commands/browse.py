@@ -1,4 +1,4 @@
-"""Commands that list, configure, rename and remove over HTTP, made from the client's methods."""
+"""Commands that list, configure, rename and remove by the client's methods, and `gmn api`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 from typer import Argument, Exit, FileBinaryWrite, Option, confirm
 
 from gmn_client import Client
+from gmn_client.calls import Method
 from gmn_client.models import Gallery
 from model.problems import InputProblem
 from service.commands.common import (
@@ -270,3 +271,22 @@ def reindex(
     nothing = "every gallery holds vectors of the served model already"
     text = table_of(jobs, JOB_COLUMNS) if jobs else nothing
     return Shown(jobs if everything else jobs[0], text, is_done)
+
+
+api = command_group(
+    """Calls a method of the Python client and prints its answer.
+
+    Methods and their options are those of `gmn_client.Client`. Images are named by their files,
+    objects are JSON, and an empty text stands for unknown. Nothing asks before it deletes.
+
+    Example: gmn api kept_searches --gallery entrance
+
+    Example: gmn api take_snapshot --gallery entrance
+
+    Example: gmn api pairs front.jpg side.jpg --json
+    """
+)
+
+for name, attribute in inspect.getmembers_static(Client):
+    if isinstance(attribute, Method) and not name.startswith("_"):
+        api.command(name)(method_command("", name))

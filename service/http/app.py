@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
 from service.http.routes import (
+    alerts,
     cases,
     crops,
     galleries,
@@ -32,7 +33,7 @@ from service.runtime import Runtime
 from service.settings import Settings
 
 # In the order in which the documentation lists their calls.
-MODULES = (galleries, crops, queries, searches, cases, watch, webhooks, jobs, operation)
+MODULES = (galleries, crops, queries, searches, cases, watch, alerts, webhooks, jobs, operation)
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.5.0"
 PAGE = Path(__file__).parents[1] / "web"

@@ -1,51 +1,31 @@
-"""Sightings, and the watch lists that they are compared with, with their alerts."""
+"""`/v1/sightings`, and galleries as the watch lists that sightings are compared with."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
-from fastapi import Depends, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import Request, Response
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from sse_starlette import EventSourceResponse
 
 from gmn_client import models
-from service.errors import (
-    InvalidField,
-    Unauthorised,
-    UnknownAlert,
-    UnknownPicture,
-)
-from service.http.forms import Form, Limit, Sent, SightingForm
-from service.http.guard import Admin, Querier, Searcher, guarded_router, needs
-from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
-from service.http.problems import answer_each, content, example, problems, write_list
-from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.record.values import Picture
-from service.runtime import Call, GalleryCall, Runtime
-from service.search.options import MAX_NAMES, Id, Moment, Text, split_names
-from service.watch.lists import arm, fit_list, warn_if_broken
+from service.errors import InvalidField
+from service.http.forms import Form, Sent, SightingForm
+from service.http.guard import Admin, Searcher, guarded_router, needs
+from service.http.problems import answer_each, example, problems
+from service.runtime import Call, GalleryCall
+from service.search.options import MAX_NAMES, Moment, Text, split_names
+from service.watch.lists import arm, fit_list
 from service.watch.sightings import sight
 
 sighting_router = guarded_router("/v1/sightings", "watch")
 list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
-router = guarded_router("/v1/alerts", "alerts")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 LONGEST = timedelta(days=90)
 # Time within which a proposed list can be armed.
 CONFIRMED_WITHIN = timedelta(minutes=10)
-# A stream ends within this time after its key was revoked, even without an alert.
-KEY_CHECK_SECONDS = 1.0
-# Largest integer of SQLite.
-NEWEST = 2**63 - 1
-ALERTS_AT_ONCE = 100
-AlertId = Annotated[Id, Path(description="An alert's id.")]
 
 
 @sighting_router.post(
@@ -188,191 +168,6 @@ async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -
         reason=form.reason,
     )
     return await _read_list(call)
-
-
-class AlertsQuery(Form):
-    """Filters and page of the alerts that are listed."""
-
-    gallery: Id | None = None
-    """Only of this list."""
-    identity: Text | None = None
-    """Only about this person."""
-    camera: Text | None = None
-    """Only from this camera."""
-    kind: models.AlertKind | None = None
-    """Only of this kind."""
-    state: models.AlertState | None = None
-    """Only with this decision, or `open`."""
-    cursor: int | None = Field(None, ge=1, le=NEWEST)
-    """`next_cursor` of the page before."""
-    limit: Limit = 100
-
-
-class AlertReviewForm(Form):
-    """A decision on an alert."""
-
-    decision: Literal["confirmed", "rejected", "open"]
-    """Whether it shows the person; `open` takes a decision back."""
-
-
-@router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
-async def list_alerts(call: Querier, asked: Annotated[AlertsQuery, Query()]) -> Response:
-    """Lists the alerts of the lists that the key may see, the newest first."""
-    runtime = call.runtime
-    limit = asked.limit
-    gallery_id = await call.gallery_id(asked.gallery)
-    found = await runtime.galleries.read(
-        runtime.record.watches.alerts,
-        limit + 1,
-        gallery_id,
-        asked.identity,
-        asked.camera,
-        asked.kind,
-        asked.state,
-        asked.cursor,
-    )
-    more = str(found[limit - 1].number) if len(found) > limit else None
-    results = found[:limit]
-    runtime.audit.note_view("list_alerts", gallery=asked.gallery, count=len(results))
-    return await write_list(models.Alerts(results=results, next_cursor=more))
-
-
-@router.get(
-    "/events",
-    response_class=StreamingResponse,
-    responses=content("text/event-stream", "Each alert, named by its kind."),
-    dependencies=[Depends(hold_stream)],
-)
-async def follow_alerts(
-    call: Querier,
-    last_event_id: Annotated[
-        int | None,
-        Header(alias="Last-Event-ID", ge=0, le=NEWEST, description="The last one that was seen."),
-    ] = None,
-) -> EventSourceResponse:
-    """Sends each new alert as a server-sent event named by its kind, with its number as id.
-
-    With `Last-Event-ID`, alerts after that number are sent first. The stream ends with `gone` if
-    the key is revoked or expires. A key may hold eight streams.
-    """
-    runtime = call.runtime
-    watches = runtime.record.watches
-    read = runtime.galleries.read
-    gallery_id = await call.gallery_id()
-    start = await read(watches.newest_number)
-    if last_event_id is not None:
-        # A number of another record would hide alerts until this record reaches it.
-        start = min(start, last_event_id)
-    runtime.audit.note_view("follow_alerts", after=start)
-
-    async def events() -> AsyncIterator[dict[str, str]]:
-        seen = start
-        try:
-            while True:
-                runtime.keys.require_valid(call.caller)
-                changed = runtime.watches.changed
-                found = await read(watches.alerts, ALERTS_AT_ONCE, gallery_id, after=seen)
-                for alert in found:
-                    data = alert.model_dump_json()
-                    yield {"id": str(alert.number), "event": alert.kind, "data": data}
-                    seen = alert.number
-                if not found:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), KEY_CHECK_SECONDS)
-        except Unauthorised as error:
-            yield {"event": "gone", "data": error.detail}
-
-    return EventSourceResponse(events(), ping=KEEP_ALIVE_SECONDS, sep="\n")
-
-
-@router.get("/{alert_id}")
-async def read_alert(call: Querier, alert_id: AlertId) -> models.Alert:
-    """Reads one alert, with the current name of its person."""
-    alert = await _find(call, alert_id)
-    call.runtime.audit.note_view("read_alert", gallery=alert.gallery, alert_id=alert_id)
-    return alert
-
-
-@router.get(
-    "/{alert_id}/image", response_class=Response, responses=problems("unknown_picture") | PICTURE
-)
-async def read_alert_image(
-    request: Request, call: Querier, alert_id: AlertId, width: Width = None
-) -> Response:
-    """Reads the picture that raised an alert; with `width`, a small JPEG."""
-    alert = await _find(call, alert_id)
-    return await _answer_picture(request, call.runtime, alert, width)
-
-
-@router.get(
-    "/{alert_id}/signed-image",
-    response_class=Response,
-    responses=problems("unauthorised", "unknown_picture") | PICTURE,
-)
-async def read_signed_image(
-    request: Request,
-    alert_id: AlertId,
-    signature: Annotated[str, Query(max_length=128, description="As in a webhook's message.")] = "",
-) -> Response:
-    """Reads the picture of an alert by the signed address in a webhook's message, without a key.
-
-    The address is valid for an hour.
-    """
-    runtime: Runtime = request.app.state.runtime
-    if not runtime.watches.is_signed(signature, "picture", alert_id):
-        raise Unauthorised(
-            "the signature of this address is wrong or more than an hour old; use "
-            "GET /v1/alerts/{alert_id}/image with a key"
-        )
-    alert = await runtime.galleries.read(runtime.record.watches.alert, alert_id)
-    if alert is None:
-        raise UnknownAlert(alert_id)
-    return await _answer_picture(request, runtime, alert, None)
-
-
-@router.post("/{alert_id}/review")
-async def review_alert(
-    call: Querier, alert_id: AlertId, form: Sent[AlertReviewForm]
-) -> models.Alert:
-    """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`."""
-    runtime = call.runtime
-    alert = await _find(call, alert_id)
-    if alert.reviewed_by is not None:
-        call.caller.require_own(alert.reviewed_by)
-    reviewed = await runtime.galleries.write(
-        runtime.record.watches.review, alert_id, form.decision, call.caller.key_id
-    )
-    if reviewed is None:
-        raise UnknownAlert(alert_id)
-    await runtime.audit.done(
-        "review_alert", gallery=alert.gallery, alert_id=alert_id, decision=form.decision
-    )
-    if form.decision == "rejected":
-        await warn_if_broken(runtime, await runtime.galleries.find(alert.gallery))
-    return reviewed
-
-
-async def _find(call: Call, alert_id: str) -> models.Alert:
-    alert = await call.runtime.galleries.read(call.record.watches.alert, alert_id)
-    if alert is None:
-        raise UnknownAlert(alert_id)
-    call.caller.require_gallery(alert.gallery)
-    return alert
-
-
-async def _answer_picture(
-    request: Request, runtime: Runtime, alert: models.Alert, width: int | None
-) -> Response:
-    async def read() -> Picture:
-        picture = await runtime.galleries.read(runtime.record.watches.picture, alert.alert_id)
-        if picture is None:
-            remedy = "GMN_KEEP_IMAGES=none keeps none"
-            raise UnknownPicture(alert.gallery, "alert", alert.alert_id, remedy)
-        return picture
-
-    answer = await answer_picture(request, runtime, alert.alert_id, width, read)
-    runtime.audit.note_view("view", gallery=alert.gallery, alert_id=alert.alert_id)
-    return answer
 
 
 async def _read_list(call: GalleryCall) -> models.Watch:
