@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gmn_client.models import Forecast, WatchSettings
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
+from service.record.keys import ApiKey
 from service.watch.scores import WatchList
 
 READY_WITHIN_SECONDS = 20.0
@@ -84,6 +85,10 @@ class ArmedLists:
     def announce(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def seen_by(self, caller: ApiKey) -> list[ActiveList]:
+        lists = [held.active for held in self.held.values() if held.active]
+        return [active for active in lists if caller.may_see(active.gallery.name)]
 
     async def ready(self) -> None:
         """Wait until the armed lists have been read after a start.

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -194,9 +195,13 @@ async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
         return
     now = time.monotonic()
     due = now + (now - began) / FITTING_SHARE
-    held[watch.gallery_id] = HeldList(state, active, reason, due)
+    # If the warning cannot be written, the list is fitted again and warns then.
+    fitted = HeldList(None if warning else state, active, reason, due)
+    held[watch.gallery_id] = fitted
     if warning:
         await write_alert(runtime, runtime.record.watches.warn, watch.gallery_id, warning)
+        if held.get(watch.gallery_id) is fitted:
+            held[watch.gallery_id] = replace(fitted, state=state)
 
 
 def _state(watch: ArmedList, gallery: Gallery) -> object:

@@ -80,7 +80,7 @@ async def sight(
 ) -> Sighted:
     """Compare crops with the armed lists of a key, and raise alerts for matches.
 
-    A crop that is sent again, or belongs to a current visit, continues that visit.
+    A crop that is sent again continues the same visit.
 
     Args:
         arrived: arrival time of the request, by `time.perf_counter`.
@@ -93,14 +93,9 @@ async def sight(
     """
     require_free_disk(runtime.settings)
     await runtime.watches.ready()
-    left_out = enrolled and enrolled.gallery
-    lists = [
-        active
-        for held in runtime.watches.held.values()
-        if (active := held.active)
-        and caller.may_see(active.gallery.name)
-        and active.gallery is not left_out
-    ]
+    lists = runtime.watches.seen_by(caller)
+    if enrolled:
+        lists = [active for active in lists if active.gallery is not enrolled.gallery]
     now = datetime.now(UTC)
     sightings = [_take(runtime, caller, *numbered, now) for numbered in enumerate(images)]
     looks = [sighting for sighting in sightings if sighting.compares]

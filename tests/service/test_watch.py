@@ -184,6 +184,37 @@ def test_a_list_without_its_last_person_warns_and_goes_on_with_another(watching,
     assert read_list(watching, wanted)["forecast"]["people"] == 1
 
 
+FULL_DISK = """
+from pathlib import Path
+
+from service.errors import StorageFailed
+from service.record.watch import Watches
+
+warn = Watches.warn
+
+def warn_unless_full(*args):
+    if Path({full!r}).exists():
+        raise StorageFailed("the disk is full")
+    return warn(*args)
+
+Watches.warn = warn_unless_full
+"""
+
+
+def test_a_warning_that_a_full_disk_refuses_is_written_once_there_is_room(start, tmp_path, images):
+    full = tmp_path / "full"
+    served = start(tmp_path / "data", program=FULL_DISK.format(full=str(full)) + START)
+    served.create("wanted")
+    served.enrolled("wanted", images[0], identity="one")
+    arm(served, "wanted")
+    full.touch()
+    served.http.delete("/v1/galleries/wanted/identities/one")
+    eventually(lambda: read_list(served, "wanted")["why"])
+    assert alerts(served, gallery="wanted") == []
+    full.unlink()
+    eventually(lambda: alerts(served, gallery="wanted", kind="promise_broken"))
+
+
 def test_a_list_whose_embedder_is_not_loaded_warns_and_says_why(
     start, tmp_path, other_artefact, drawn_crops
 ):
