@@ -1,19 +1,32 @@
-"""Conversion of a record of format 7, or of a backup of one, to tables."""
+"""Conversion of a record of format 7, or of a backup of one, to tables.
+
+Format 7, written before version 0.5, is one table of keys and values. A key consists of parts that
+end with a zero byte: its kind, then numbers of 16 hexadecimal digits and texts. Kinds that are
+never listed begin with an exclamation mark. A value is a checksum of its key and body, followed by
+the body, usually JSON.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import logging
+import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
 
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
-from service.errors import DamagedSnapshot
+from service.errors import DamagedRecord, DamagedSnapshot
 from service.ops.data_directory import (
     DATABASE_NAME,
     make_folder,
@@ -23,22 +36,116 @@ from service.record.archive import describe_snapshot, open_to_change
 from service.record.crop_changes import put_crops
 from service.record.database import Database
 from service.record.desk import find_identifying
-from service.record.format7 import END, OldRecord, key, open_old_snapshot
 from service.record.galleries import add_gallery, as_row, count_crops
-from service.record.keys import API_KEY
 from service.record.record import Record
 from service.record.restoring import new_data_directory
-from service.record.schema import TABLES
+from service.record.schema import as_micros
 from service.record.transaction import Transaction, batches
-from service.record.values import ArchivedCrop, GalleryRecord
+from service.record.values import ArchivedCrop, GalleryRecord, StoredCrop
 
 log = logging.getLogger(__name__)
+FORMAT = 7
 CROPS_AT_ONCE = 200
-SEARCHES_AT_ONCE = 50
-# Columns with these ends contain times.
-TIMES = ("_at", "until")
-VECTOR_SUFFIX = ".f32"
-SEARCH_BY_HASH = "search of"
+CHECKSUM_BYTES = 4
+# Folder of a backup with the images and vectors that were kept outside the record.
+IMAGES = "images"
+END = b"\0"
+ESCAPED = b"\0\xff"
+BETWEEN_PARTS = re.compile(rb"\0(?!\xff)")
+GALLERY = TypeAdapter(GalleryRecord)
+CROP = TypeAdapter(StoredCrop)
+# Kinds of entries that are converted, and those of them that belong to a gallery.
+OF_RECORD = ("next gallery", "group secret", "runtime", "api key", "api key changes", "key used")
+OF_GALLERY = (
+    "tombstone",
+    "request",
+    "stray",
+    "merge",
+    "merged crops",
+    "kept query",
+    "case",
+    "published",
+    "searches",
+    "search",
+)
+# These statements fill the tables from `old`, where `name` and `part` are the parts of a key after
+# its kind and gallery. The body of a `search` begins with 28 bytes, the subject, and a name.
+CONVERSION = """
+INSERT OR REPLACE INTO record (name, value)
+SELECT 'next_gallery', (body ->> '$') + 1 FROM old WHERE kind = 'next gallery'
+UNION ALL SELECT 'group_secret', from_hex(body ->> '$') FROM old WHERE kind = 'group secret'
+UNION ALL SELECT 'keys_asked_for', 1 FROM old WHERE kind IN ('api key', 'api key changes');
+
+INSERT INTO runtimes (embedder, choice)
+SELECT name, body ->> '$' FROM old WHERE kind = 'runtime';
+
+INSERT INTO api_keys (key_id, gallery, body, used_at)
+SELECT keys.name, keys.body ->> '$.gallery', keys.body, micros(used.body ->> '$')
+FROM old AS keys LEFT JOIN old AS used ON used.kind = 'key used' AND used.name = keys.name
+WHERE keys.kind = 'api key';
+
+INSERT INTO tombstones (gallery_id, crop_id, removed_at)
+SELECT gallery_id, name, micros(body ->> '$') FROM old WHERE kind = 'tombstone';
+
+INSERT INTO requests (gallery_id, key, digest, answer, happened_at)
+SELECT gallery_id, name, body ->> '$.digest', body, micros(body ->> '$.happened_at')
+FROM old WHERE kind = 'request';
+
+INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until)
+SELECT gallery_id, name, micros(body ->> '$') FROM old
+WHERE kind = 'stray' AND name NOT LIKE '%.f32';
+
+-- If nobody has the name `into`, there is nothing to undo.
+INSERT INTO merges (merge_id, gallery_id, identity, into_person, crops, version, merged_at)
+SELECT old.name, gallery_id, body ->> '$.identity', person_id, body ->> '$.crops',
+    body ->> '$.version', micros(body ->> '$.merged_at')
+FROM old JOIN people USING (gallery_id)
+WHERE people.name = body ->> '$.into' AND kind = 'merge';
+
+INSERT OR REPLACE INTO merged_crops (merge_id, crop_id)
+SELECT name, value FROM old, json_each(body)
+WHERE kind = 'merged crops' AND name IN (SELECT merge_id FROM merges);
+
+INSERT INTO searches (query_id, gallery_id, key_id, created_at, request, answer, results, crop_id,
+    content_type)
+SELECT name, gallery_id, body ->> '$.key_id', micros(body ->> '$.created_at'),
+    body -> '$.request', body -> '$.answer', body -> '$.results', body ->> '$.crop_id',
+    body ->> '$.content_type'
+FROM old WHERE kind = 'kept query';
+
+INSERT INTO reviews (query_id, crop_id, decision, key_id, reviewed_at)
+SELECT name, key, value ->> '$.decision', value ->> '$.key_id', micros(value ->> '$.reviewed_at')
+FROM old, json_each(body, '$.reviews') WHERE kind = 'kept query';
+
+INSERT INTO cases (case_id, gallery_id, name, notes, created_at, changed_at, key_id)
+SELECT name, gallery_id, body ->> '$.name', body ->> '$.notes',
+    micros(body ->> '$.created_at'), micros(body ->> '$.changed_at'), body ->> '$.key_id'
+FROM old WHERE kind = 'case';
+
+INSERT INTO case_searches (case_id, query_id, added_at, note)
+SELECT name, key, micros(value ->> '$[0]'), value ->> '$[1]'
+FROM old, json_each(body, '$.queries')
+WHERE kind = 'case' AND key IN (SELECT query_id FROM searches);
+
+INSERT INTO case_deletions (case_id, day, searches)
+SELECT name, key, value FROM old, json_each(body, '$.deleted_searches') WHERE kind = 'case';
+
+INSERT INTO calibrations (gallery_id, subject, version, body, searches)
+SELECT gallery_id, name, coalesce(max(body ->> '$.version'), 0), max(body ->> '$.body'),
+    coalesce(max(body ->> '$.next'), 0)
+FROM old WHERE kind IN ('published', 'searches') GROUP BY gallery_id, name;
+
+INSERT INTO calibration_searches (gallery_id, subject, number, name, body)
+SELECT gallery_id, subject, part, CAST(substr(named, 1, place - 1) AS TEXT),
+    substr(named, place + 1)
+FROM (
+    SELECT *, instr(named, x'00') AS place FROM (
+        SELECT gallery_id, name AS subject, part,
+            substr(body, 29 + length(CAST(name AS BLOB))) AS named
+        FROM old WHERE kind = 'search'
+    )
+);
+"""
 
 
 @dataclass
@@ -67,151 +174,25 @@ def upgrade(old: Path, into: Path) -> Upgraded:
         raise InputProblem(f"{old}: has no {DATABASE_NAME}; name a data directory or a backup")
     if into.exists() and any(into.iterdir()):
         raise InputProblem(f"{into}: is not empty; name a new directory")
+    upgraded = Upgraded()
     with contextlib.closing(OldRecord(old / DATABASE_NAME)) as reader:
-        if any(True for _ in reader.below("pending identity change")):
+        if any(True for _ in reader.entries("pending identity change")):
             raise InputProblem(
                 f"{old}: a change of a person was cut off; start the service once with the version "
                 "that wrote it, which finishes the change, then upgrade"
             )
         with new_data_directory(into) as part:
-            with contextlib.closing(Record(part)) as written:
-                upgraded = _Upgrade(reader, written, old, part).run()
+            with contextlib.closing(Record(part)) as record:
+                galleries = sorted(reader.galleries(), key=lambda gallery: gallery.name)
+                for gallery in galleries:
+                    _fill_gallery(record.database, gallery, reader.crops(gallery))
+                    upgraded.crops[gallery.name] = gallery.crops
+                record.database.write(_convert, reader, galleries)
+                for gallery in galleries:
+                    upgraded.left_out += _copy_snapshots(reader, record, gallery)
             for path in old.glob("audit*"):
                 shutil.copy(path, part)
     return upgraded
-
-
-@dataclass
-class _Upgrade:
-    """The old record to be read and the new one to be written, both open."""
-
-    old: OldRecord
-    new: Record
-    old_folder: Path
-    folder: Path
-
-    def run(self) -> Upgraded:
-        upgraded = Upgraded()
-        self._write_values()
-        for entry in sorted(self.old.galleries(), key=lambda gallery: gallery.name):
-            crops = self.old.crops(entry)
-            _fill_gallery(self.new.database, entry, crops)
-            self._write(self._add_marks, entry)
-            self._write_desk(entry.gallery_id)
-            self._write(self._add_calibrations, entry.gallery_id)
-            self._write_snapshots(entry, upgraded)
-            upgraded.crops[entry.name] = entry.crops
-        self._write_keys()
-        return upgraded
-
-    def _write(self, rule: Any, *arguments: Any) -> None:
-        self.new.database.write(rule, *arguments)
-
-    def _write_values(self) -> None:
-        secret = self.old.json("group secret")
-        values: dict[str, Any] = {"next_gallery": (self.old.json("next gallery") or 0) + 1}
-        if secret is not None:
-            values["group_secret"] = bytes.fromhex(secret)
-        if self.old.json("api key changes") is not None:
-            values["keys_asked_for"] = 1
-        rows = [{"name": name, "value": value} for name, value in values.items()]
-        runtimes = [
-            {"embedder": embedder, "choice": choice}
-            for embedder, choice in self.old.named("runtime")
-        ]
-        self._write(_insert, "record", *rows)
-        self._write(_insert, "runtimes", *runtimes)
-
-    def _add_marks(self, transaction: Transaction, entry: GalleryRecord) -> None:
-        of_gallery = {"gallery_id": entry.gallery_id}
-        for crop_id, moment in self.old.named("tombstone", entry.gallery_id):
-            tombstone = {"crop_id": crop_id, "removed_at": moment}
-            _insert(transaction, "tombstones", of_gallery | tombstone)
-        for name, answer in self.old.named("request", entry.gallery_id):
-            request = {**of_gallery, "key": name, "answer": answer}
-            _insert(transaction, "requests", answer | request)
-        statement = "SELECT name, person_id FROM people WHERE gallery_id = ?"
-        people = dict(transaction.tuples(statement, (entry.gallery_id,)))
-        for merge_id, merge in self.old.named("merge", entry.gallery_id):
-            # If nobody has that name, there is nothing to undo.
-            if merge["into"] in people:
-                merge |= {**of_gallery, "merge_id": merge_id, "into_person": people[merge["into"]]}
-                _insert(transaction, "merges", merge)
-                parts = self.old.named("merged crops", entry.gallery_id, merge_id)
-                crop_ids = [crop_id for _, part in parts for crop_id in part]
-                merged = [{"merge_id": merge_id, "crop_id": crop_id} for crop_id in crop_ids]
-                _insert(transaction, "merged_crops", *merged)
-        for name, moment in self.old.named("stray", entry.gallery_id):
-            if not name.endswith(VECTOR_SUFFIX):
-                stray = {**of_gallery, "name": name, "until": moment}
-                _insert(transaction, "stray_pictures", stray)
-
-    def _write_desk(self, gallery_id: int) -> None:
-        for entries in batches(self.old.named("kept query", gallery_id), SEARCHES_AT_ONCE):
-            self._write(self._add_searches, gallery_id, [search for _, search in entries])
-        for _, case in self.old.named("case", gallery_id):
-            self._write(_add_case, gallery_id, case)
-
-    def _add_searches(
-        self, transaction: Transaction, gallery_id: int, searches: Sequence[dict[str, Any]]
-    ) -> None:
-        for search in searches:
-            query_id = search["query_id"]
-            _insert(transaction, "searches", {**search, "gallery_id": gallery_id})
-            picture = self.old.body("!kept picture", gallery_id, query_id)
-            if picture is not None:
-                _insert(transaction, "search_pictures", {"query_id": query_id, "content": picture})
-            for crop_id, review in search.get("reviews", {}).items():
-                place = {"query_id": query_id, "crop_id": crop_id}
-                _insert(transaction, "reviews", review | place)
-            find_identifying(transaction, query_id)
-
-    def _add_calibrations(self, transaction: Transaction, gallery_id: int) -> None:
-        published = dict(self.old.named("published", gallery_id))
-        counted = {
-            subject: counts["next"] for subject, counts in self.old.named("searches", gallery_id)
-        }
-        for subject in published.keys() | counted.keys():
-            of_subject = {"gallery_id": gallery_id, "subject": subject}
-            calibration = published.get(subject, {"version": 0})
-            calibration |= {**of_subject, "searches": counted.get(subject, 0)}
-            _insert(transaction, "calibrations", calibration)
-            prefix = key(SEARCH_BY_HASH, gallery_id, subject)
-            for number, body in self.old.below("search", gallery_id, subject):
-                name, _, content = body.removeprefix(prefix).partition(END)
-                search = {
-                    **of_subject,
-                    "number": int(number, 16),
-                    "name": name.decode(),
-                    "body": content,
-                }
-                _insert(transaction, "calibration_searches", search)
-
-    def _write_snapshots(self, entry: GalleryRecord, upgraded: Upgraded) -> None:
-        for _, body in self.old.below("snapshot", entry.gallery_id):
-            snapshot = Snapshot.model_validate_json(body)
-            name = snapshot_name(entry.gallery_id, snapshot.snapshot_id)
-            folder = self.folder / name
-            make_folder(folder)
-            try:
-                header = open_old_snapshot(self.old_folder / name)
-                embedder = header.embedding_fingerprint or entry.embedding_fingerprint
-                gallery = replace(entry, embedding_fingerprint=embedder, version=header.version)
-                with open_to_change(folder) as archive:
-                    _fill_gallery(archive, gallery, header.read())
-            except DamagedSnapshot as error:
-                log.error("%s was left out: %s", name, error.detail)
-                upgraded.left_out.append(name)
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            described = describe_snapshot(folder, snapshot.created_at)
-            self.new.snapshots.keep(entry.gallery_id, described)
-
-    def _write_keys(self) -> None:
-        for _, body in self.old.below("api key"):
-            self.new.keys.add(API_KEY.validate_json(body))
-        used = self.old.named("key used")
-        self.new.keys.note_used({name: datetime.fromisoformat(at) for name, at in used})
 
 
 def _fill_gallery(
@@ -223,28 +204,206 @@ def _fill_gallery(
     database.write(count_crops, gallery.gallery_id)
 
 
-def _add_case(transaction: Transaction, gallery_id: int, case: dict[str, Any]) -> None:
-    of_case = {"case_id": case["case_id"]}
-    _insert(transaction, "cases", {**case, "gallery_id": gallery_id})
-    stored_ids = set(transaction.column("SELECT query_id FROM searches"))
-    for query_id, (added_at, note) in case.get("queries", {}).items():
-        if query_id in stored_ids:
-            search = {"query_id": query_id, "added_at": added_at, "note": note}
-            _insert(transaction, "case_searches", of_case | search)
-    for day, searches in case.get("deleted_searches", {}).items():
-        _insert(transaction, "case_deletions", {**of_case, "day": day, "searches": searches})
+def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[GalleryRecord]) -> None:
+    connection = transaction.database.connection()
+    connection.create_function("micros", 1, _as_micros)
+    connection.create_function("from_hex", 1, bytes.fromhex)
+    transaction.change("CREATE TEMP TABLE old (kind, gallery_id, name, part, body)")
+    for kind in OF_RECORD:
+        for (name,), body in old.entries(kind):
+            transaction.insert("old", {"kind": kind, "name": name, "body": body.decode()})
+    for gallery, kind in itertools.product(galleries, OF_GALLERY):
+        for (name, *numbers), body in old.entries(kind, gallery.gallery_id):
+            entry = {"kind": kind, "gallery_id": gallery.gallery_id, "name": name}
+            entry["part"] = int(numbers[0], 16) if numbers else None
+            entry["body"] = body if kind == "search" else body.decode()
+            transaction.insert("old", entry)
+    for statement in CONVERSION.split(";\n"):
+        transaction.change(statement)
+    for query_id in transaction.column("SELECT query_id FROM searches"):
+        find_identifying(transaction, query_id)
+    transaction.change_many(
+        "INSERT INTO search_pictures (query_id, content) "
+        "SELECT query_id, ? FROM searches WHERE query_id = ?",
+        ((picture, query_id) for (_, query_id), picture in old.entries("!kept picture")),
+    )
 
 
-def _insert(transaction: Transaction, table: str, *entries: Mapping[str, Any]) -> None:
-    """Insert entries of an old record by the columns of a table, without their other fields."""
-    rows = [
-        {name: _column(name, entry.get(name)) for name in TABLES[table].columns}
-        for entry in entries
-    ]
-    transaction.insert(table, *rows, instead=True)
+def _as_micros(text: str | None) -> int | None:
+    return None if text is None else as_micros(datetime.fromisoformat(text))
 
 
-def _column(name: str, value: Any) -> Any:
-    if isinstance(value, str) and name.endswith(TIMES):
-        return datetime.fromisoformat(value)
-    return value
+def _copy_snapshots(old: OldRecord, record: Record, gallery: GalleryRecord) -> list[str]:
+    """Convert the snapshots of a gallery; return the names of damaged ones, which are left out."""
+    left_out = []
+    for _, body in old.entries("snapshot", gallery.gallery_id):
+        snapshot = Snapshot.model_validate_json(body)
+        name = snapshot_name(gallery.gallery_id, snapshot.snapshot_id)
+        folder = record.database.folder / name
+        make_folder(folder)
+        try:
+            header = open_old_snapshot(old.path.parent / name)
+            embedder = header.embedding_fingerprint or gallery.embedding_fingerprint
+            copied = replace(gallery, embedding_fingerprint=embedder, version=header.version)
+            with open_to_change(folder) as archive:
+                _fill_gallery(archive, copied, header.read())
+        except DamagedSnapshot as error:
+            log.error("%s was left out: %s", name, error.detail)
+            left_out.append(name)
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        described = describe_snapshot(folder, snapshot.created_at)
+        record.snapshots.keep(gallery.gallery_id, described)
+    return left_out
+
+
+class OldRecord:
+    """A record of format 7, opened read-only; reads see the state at opening.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputProblem: the file is not a record of format 7.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        self._connection.execute("BEGIN")
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != FORMAT:
+            raise InputProblem(f"{path}: has format {version} instead of {FORMAT}")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def entries(self, kind: str, *parts: str | int) -> Iterator[tuple[list[str], bytes]]:
+        """Yield the parts below a key and the body of each of its entries, in order."""
+        prefix = _key(kind, *parts)
+        rows = self._connection.execute(
+            "SELECT key, value FROM entries WHERE key >= ? AND key < ? ORDER BY key",
+            (prefix, prefix + b"\xff"),
+        )
+        for key, value in rows:
+            below = BETWEEN_PARTS.split(key[len(prefix) : -1])
+            names = [part.replace(ESCAPED, END).decode() for part in below]
+            yield names, self._unsealed(key, value)
+
+    def galleries(self) -> list[GalleryRecord]:
+        galleries = [GALLERY.validate_json(body) for _, body in self.entries("gallery")]
+        return [gallery for gallery in galleries if gallery.name]
+
+    def crops(self, gallery: GalleryRecord) -> Iterator[ArchivedCrop]:
+        """Yield the crops of a gallery by row, with pictures and the searched vectors.
+
+        Raises:
+            DamagedRecord: a picture or a vector is missing.
+        """
+        for _, body in self.entries("crop", gallery.gallery_id, gallery.at):
+            crop = CROP.validate_json(body)
+            vector = self._vector(gallery, crop)
+            picture = self._picture(gallery, crop)
+            record = replace(crop, inside=picture is not None)
+            yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
+
+    def _vector(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes:
+        vector = self._body("!vector", gallery.gallery_id, gallery.at, gallery.side, crop.row_id)
+        name = f"{gallery.gallery_id}/{crop.crop_id}.{gallery.side}.f32"
+        outside = self.path.with_name(IMAGES) / name
+        if vector is None and outside.is_file():
+            vector = self._unsealed(name.encode(), outside.read_bytes())
+        if vector is None:
+            raise DamagedRecord(self.path, f"the vector of crop {crop.crop_id} is gone")
+        return vector
+
+    def _picture(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes | None:
+        picture = self._body("!picture", gallery.gallery_id, gallery.at, crop.row_id)
+        if crop.inside and picture is None:
+            raise DamagedRecord(self.path, f"the picture of crop {crop.crop_id} is gone")
+        outside = self.path.with_name(IMAGES) / str(gallery.gallery_id) / crop.crop_id
+        if picture is None and outside.is_file():
+            picture = outside.read_bytes()
+        return picture
+
+    def _body(self, kind: str, *numbers: int) -> bytes | None:
+        return next((body for _, body in self.entries(kind, *numbers)), None)
+
+    def _unsealed(self, key: bytes, value: object) -> bytes:
+        if isinstance(value, bytes) and not value:
+            return b""
+        if isinstance(value, bytes) and len(value) >= CHECKSUM_BYTES:
+            body = value[CHECKSUM_BYTES:]
+            checksum = zlib.crc32(body, zlib.crc32(key))
+            if checksum == int.from_bytes(value[:CHECKSUM_BYTES], "big"):
+                return body
+        raise DamagedRecord(self.path, f"{key[:40]!r} is not what was written")
+
+
+def _key(kind: str, *parts: str | int) -> bytes:
+    return b"".join(
+        b"%016x\0" % part if isinstance(part, int) else part.encode().replace(END, ESCAPED) + END
+        for part in (kind, *parts)
+    )
+
+
+@dataclass(frozen=True)
+class OldSnapshot:
+    """A snapshot written before version 0.5: the crops of a gallery in one SQLite file.
+
+    Attributes:
+        sha256: hash over the checksums of all crops in order.
+        embedding_fingerprint, version: its origin; empty in files that lack these.
+    """
+
+    path: Path
+    crops: int
+    sha256: str
+    embedding_fingerprint: str = ""
+    version: int = 0
+
+    def read(self) -> Iterator[ArchivedCrop]:
+        """Yield every crop at a slot of its own, and check each, and the totals at the end.
+
+        Raises:
+            DamagedSnapshot: names the first crop that differs from its checksum.
+        """
+        statement = "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
+        digest = hashlib.sha256()
+        crops = 0
+        with _reading(self.path) as file:
+            for crop_id, record, vector, picture, checksum in file.execute(statement):
+                readable = isinstance(record, str) and isinstance(vector, bytes)
+                if not readable or _checksum(record, vector, picture) != checksum:
+                    raise DamagedSnapshot(self.path, f"crop {crop_id} is not what was written")
+                digest.update(checksum.encode())
+                crops += 1
+                crop = replace(CROP.validate_json(record), row_id=crops, inside=picture is not None)
+                yield ArchivedCrop(crop, np.frombuffer(vector, "<f4"), picture)
+        if (crops, digest.hexdigest()) != (self.crops, self.sha256):
+            raise DamagedSnapshot(self.path, f"it has {crops} crops instead of {self.crops}")
+
+
+def open_old_snapshot(path: Path) -> OldSnapshot:
+    with _reading(path) as file:
+        header = dict(file.execute("SELECT name, value FROM header"))
+        return TypeAdapter(OldSnapshot).validate_python({**header, "path": path})
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as file:
+            yield file
+    except (sqlite3.DatabaseError, ValueError) as error:
+        raise DamagedSnapshot(path, str(error)) from error
+
+
+def _checksum(record: str, vector: bytes, picture: bytes | None) -> str:
+    digest = hashlib.sha256()
+    for part in (record.encode(), vector, picture or b""):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
