@@ -114,7 +114,9 @@ EXISTS (SELECT 1 FROM shown WHERE shown.query_id = searches.query_id) AND NOT EX
 """
 # Cases are listed with the number of their searches, whose notes may be megabytes for each case.
 COUNTED = """,
-(SELECT count(*) FROM case_searches WHERE case_searches.case_id = cases.case_id) AS count
+(SELECT count(*) FROM case_searches WHERE case_searches.case_id = cases.case_id) AS count,
+(SELECT json_group_object(day, searches) FROM case_deletions
+    WHERE case_deletions.case_id = cases.case_id) AS deleted_searches
 """
 IN_NO_CASE = "query_id NOT IN (SELECT query_id FROM case_searches)"
 IS_DUE = f"(created_at < ? AND {IN_NO_CASE} OR {IS_LOST})"
@@ -180,8 +182,8 @@ class KeptQueries(RecordPart):
             kept_for: time after which searches in no case are deleted.
             found_by: a key of `FOUND_BY`, and its value; None for all searches.
         """
-        query_ids, cursor = _newest(self._reader, gallery_id, before, limit, found_by, value)
-        searches = _read_searches(self._reader, query_ids, kept_for)
+        query_ids, cursor = self._newest(gallery_id, before, limit, found_by, value)
+        searches = self._read(query_ids, kept_for)
         results = [KeptSearch.model_validate(search) for search in searches]
         return KeptSearches(results=results, next_cursor=cursor)
 
@@ -189,7 +191,7 @@ class KeptQueries(RecordPart):
         """Return a search and its answer with current labels; raises `UnknownQuery`."""
         with self._database.read() as reader:
             require_search(reader, gallery_id, query_id)
-            (search,) = _read_searches(reader, [query_id], kept_for)
+            (search,) = self._read([query_id], kept_for)
             reviews = reader.rows("reviews", "WHERE query_id = ?", (query_id,))
             crop_ids = [crop_id for crop_id, *_ in search["results"]]
             crop_ids += [review["crop_id"] for review in reviews]
@@ -227,7 +229,7 @@ class KeptQueries(RecordPart):
 
         Reviews of deleted crops are left out.
         """
-        query_ids, cursor = _newest(self._reader, gallery_id, before, limit, found_by, value)
+        query_ids, cursor = self._newest(gallery_id, before, limit, found_by, value)
         order = "ORDER BY query_id DESC, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
@@ -294,6 +296,27 @@ class KeptQueries(RecordPart):
         while count := self._expire_some(gallery_id, before):
             expired += count
         return expired
+
+    def _newest(
+        self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
+    ) -> tuple[list[str], str | None]:
+        """Return the ids of a page of searches, newest first, and the cursor of the next page."""
+        conditions = {"searches.gallery_id = ?": gallery_id, "query_id < ?": before}
+        wanted, values = all_of({**conditions, FOUND_BY[found_by]: value})
+        query_ids = self._reader.column(
+            f"SELECT query_id FROM searches WHERE {wanted} ORDER BY query_id DESC LIMIT ?",
+            [*values, limit + 1],
+        )
+        return query_ids[:limit], query_ids[limit - 1] if len(query_ids) > limit else None
+
+    def _read(self, query_ids: Sequence[str], kept_for: timedelta) -> list[dict[str, Any]]:
+        """Read fields of `KeptSearch`, with `answer` and `results` as stored, newest first."""
+        clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
+        rows = self._reader.rows("searches", clauses, (query_ids,), OF_SEARCHES)
+        searches = [as_values(row) for row in rows]
+        for search in searches:
+            search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
+        return searches
 
     @transactional
     def _expire_some(self, transaction: Transaction, gallery_id: int, before: datetime) -> int:
@@ -434,11 +457,13 @@ def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
 
     Forgetting the person deletes these searches.
     """
-    shown = reader.rows("shown", f"WHERE crop_id IN {AMONG}", (crop_ids,))
-    searches: dict[str, list[str]] = {row["query_id"]: [] for row in shown}
-    for row in reader.rows("case_searches", f"WHERE query_id IN {AMONG}", (list(searches),)):
-        searches[row["query_id"]].append(row["case_id"])
-    return searches
+    cases_by_search = reader.tuples(
+        "SELECT query_id, json_group_array(DISTINCT case_id) FILTER (WHERE case_id IS NOT NULL) "
+        f"FROM shown LEFT JOIN case_searches USING (query_id) WHERE crop_id IN {AMONG} "
+        "GROUP BY query_id",
+        (crop_ids,),
+    )
+    return {query_id: from_json(case_ids) for query_id, case_ids in cases_by_search}
 
 
 def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
@@ -461,37 +486,6 @@ def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence
     )
     delete = f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
     return transaction.change(delete, values)
-
-
-def _newest(
-    reader: Reader,
-    gallery_id: int,
-    before: str | None,
-    limit: int,
-    found_by: str,
-    value: str | None,
-) -> tuple[list[str], str | None]:
-    """Return the ids of a page of searches, newest first, and the cursor of the next page."""
-    conditions = {"searches.gallery_id = ?": gallery_id, "query_id < ?": before}
-    wanted, values = all_of({**conditions, FOUND_BY[found_by]: value})
-    query_ids = reader.column(
-        f"SELECT query_id FROM searches WHERE {wanted} ORDER BY query_id DESC LIMIT ?",
-        [*values, limit + 1],
-    )
-    return query_ids[:limit], query_ids[limit - 1] if len(query_ids) > limit else None
-
-
-def _read_searches(
-    reader: Reader, query_ids: Sequence[str], kept_for: timedelta
-) -> list[dict[str, Any]]:
-    """Read fields of `KeptSearch`, with `answer` and `results` as stored, newest first."""
-    clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
-    searches = []
-    for row in reader.rows("searches", clauses, (query_ids,), OF_SEARCHES):
-        search = as_values(row)
-        search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
-        searches.append(search)
-    return searches
 
 
 def _count(reader: Reader, gallery_id: int) -> int:
@@ -530,11 +524,5 @@ def _read_case(reader: Reader, gallery_id: int, case_id: str) -> CaseDetail:
 
 
 def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[Case]:
-    cases = []
-    for row in reader.rows("cases", f"WHERE {wanted}", values, COUNTED):
-        deletions = reader.rows(
-            "case_deletions", "WHERE case_id = ? ORDER BY day", (row["case_id"],)
-        )
-        days = {deletion["day"]: deletion["searches"] for deletion in deletions}
-        cases.append(Case.model_validate(as_values(row) | {"deleted_searches": days}))
-    return cases
+    rows = reader.rows("cases", f"WHERE {wanted}", values, COUNTED)
+    return [Case.model_validate(as_values(row)) for row in rows]

@@ -63,6 +63,7 @@ JSON_COLUMNS = {
     "best",
     "cameras",
     "case_ids",
+    "deleted_searches",
     "identities",
     "metadata",
     "parameters",
