@@ -24,9 +24,9 @@ from service.errors import (
 )
 from service.ops.data_directory import failpoint, put_in_place, snapshot_name, unfinished_folder
 from service.record.crops import Crops
-from service.record.database import Database
+from service.record.database import SIDES, Database
 from service.record.galleries import require_entry
-from service.record.marks import Mark
+from service.record.marks import PRIVATE_FILE, Mark
 from service.record.replacing import end_staging
 from service.record.schema import TABLES
 from service.record.transaction import AMONG, FILE, Reader, Transaction, batches
@@ -35,6 +35,10 @@ from service.record.verify import StoredRecord, verify
 
 ROWS_AT_ONCE = 500
 OF_SNAPSHOT = ("feeds", "galleries", "people", "crops", "tracks", "checksums", "pictures")
+SIDES_OF_ALL = (
+    f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
+    "WHERE name IS NOT NULL AND dimension IS NOT NULL"
+)
 # `Database` creates these files beside an open record; the lock shows an interrupted change.
 LOCK = "record.lock"
 OF_OPEN_RECORD = ("record.acknowledged", "record.turn", "deleted.ids", LOCK)
@@ -72,13 +76,11 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
         _copy_gallery(database, part, gallery_id)
     database.overwrite_log()
     with contextlib.closing(StoredRecord(part)) as stored:
-        reader = Reader(stored)
-        feeds = reader.feeds()
-        galleries = reader.rows("galleries", "WHERE name IS NOT NULL")
-    _copy_vectors(database, part, galleries)
+        sides = Reader(stored).tuples(SIDES_OF_ALL)
+    _copy_vectors(database, part, sides)
     with open_to_change(part) as copy:
-        for gallery in galleries:
-            _remove_deleted(copy, database, gallery["gallery_id"], feeds[gallery["gallery_id"]])
+        for gallery_id, newest in Reader(copy).feeds().items():
+            _remove_deleted(copy, database, gallery_id, newest)
     if damage := verify(part).damage:
         raise DamagedRecord(database.path, damage[0])
 
@@ -133,11 +135,12 @@ def read_record_id(reader: Reader) -> str:
 
 def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
     """Return the crop ids of a snapshot or of one identity in it; raises `DamagedSnapshot`."""
-    condition = "" if identity is None else "WHERE people.name = ?"
-    statement = f"SELECT crop_id FROM crops LEFT JOIN people USING (person_id) {condition}"
     with open_archive(folder) as reader:
-        values = [] if identity is None else [identity]
-        return reader.column(f"{statement} ORDER BY slot", values)
+        return reader.column(
+            "SELECT crop_id FROM crops LEFT JOIN people USING (person_id) "
+            "WHERE ?1 IS NULL OR people.name = ?1 ORDER BY slot",
+            (identity,),
+        )
 
 
 def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) -> None:
@@ -180,12 +183,9 @@ def _find_damage(folder: Path) -> str | None:
 
 
 def _copy_record(database: Database, part: Path) -> None:
-    with (
-        contextlib.closing(StoredRecord(database.folder)) as source,
-        contextlib.closing(sqlite3.connect(part / FILE)) as copy,
-    ):
-        (part / FILE).chmod(0o600)
-        source.connection().backup(copy)
+    with contextlib.closing(sqlite3.connect(part / FILE)) as copy:
+        (part / FILE).chmod(PRIVATE_FILE)
+        database.connection().backup(copy)
 
 
 def _copy_gallery(database: Database, part: Path, gallery_id: int) -> None:
@@ -210,28 +210,25 @@ def _insert_gallery(transaction: Transaction, gallery_id: int) -> None:
     end_staging(transaction, require_entry(transaction, gallery_id))
 
 
-def _copy_vectors(database: Database, part: Path, rows: Iterable[sqlite3.Row]) -> None:
+def _copy_vectors(
+    database: Database, part: Path, sides: Iterable[tuple[int, int, int, int]]
+) -> None:
     with contextlib.closing(VectorFiles(database.folder, only_read=True)) as files:
-        for row in rows:
-            for name in ("", "staged_"):
-                place = (row["gallery_id"], row[f"{name}side"], row[f"{name}dimension"])
-                if None in place:
-                    continue
-                try:
-                    vectors = files.open(*place)
-                except FileNotFoundError as error:
-                    raise RecordUnavailable(
-                        f"the vectors of gallery {row['gallery_id']} were removed when it was "
-                        "restored or reindexed"
-                    ) from error
-                vectors.copy_to(part / vectors.path.name, row["next_slot"])
+        for gallery_id, side, dimension, next_slot in sides:
+            try:
+                vectors = files.open(gallery_id, side, dimension)
+            except FileNotFoundError as error:
+                raise RecordUnavailable(
+                    f"the vectors of gallery {gallery_id} were removed when it was restored or "
+                    "reindexed"
+                ) from error
+            vectors.copy_to(part / vectors.path.name, next_slot)
 
 
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
     slots = Reader(source).removed_slots(gallery_id, since)
-    clauses = f"WHERE gallery_id = ? AND slot IN {AMONG}"
-    rows = Reader(copy).rows("crops", clauses, (gallery_id, slots))
-    _remove(copy, gallery_id, [row["crop_id"] for row in rows])
+    statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
+    _remove(copy, gallery_id, Reader(copy).column(statement, (gallery_id, slots)))
 
 
 def _remove(archive: Database, gallery_id: int, crop_ids: Sequence[str]) -> None:

@@ -75,9 +75,9 @@ NOT_OVERWRITTEN = (
 # Sides of the galleries: the searched ones, and those that a reindex prepares. No vectors of a side
 # are committed before its dimension is known.
 SIDES = """(
-    SELECT gallery_id, side, dimension, next_slot FROM galleries
+    SELECT gallery_id, name, side, dimension, next_slot FROM galleries
     UNION ALL
-    SELECT gallery_id, staged_side, staged_dimension, next_slot FROM galleries
+    SELECT gallery_id, name, staged_side, staged_dimension, next_slot FROM galleries
     WHERE staged_side IS NOT NULL
 )"""
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
