@@ -300,7 +300,6 @@ class KeptQueries(RecordPart):
     def _newest(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
     ) -> tuple[list[str], str | None]:
-        """Return the ids of a page of searches, newest first, and the cursor of the next page."""
         conditions = {"searches.gallery_id = ?": gallery_id, "query_id < ?": before}
         wanted, values = all_of({**conditions, FOUND_BY[found_by]: value})
         query_ids = self._reader.column(
@@ -310,7 +309,6 @@ class KeptQueries(RecordPart):
         return query_ids[:limit], query_ids[limit - 1] if len(query_ids) > limit else None
 
     def _read(self, query_ids: Sequence[str], kept_for: timedelta) -> list[dict[str, Any]]:
-        """Read fields of `KeptSearch`, with `answer` and `results` as stored, newest first."""
         clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
         rows = self._reader.rows("searches", clauses, (query_ids,), OF_SEARCHES)
         searches = [as_values(row) for row in rows]

@@ -234,7 +234,6 @@ def _as_micros(text: str | None) -> int | None:
 
 
 def _copy_snapshots(old: OldRecord, record: Record, gallery: GalleryRecord) -> list[str]:
-    """Convert the snapshots of a gallery; return the names of damaged ones, which are left out."""
     left_out = []
     for _, body in old.entries("snapshot", gallery.gallery_id):
         snapshot = Snapshot.model_validate_json(body)
