@@ -25,8 +25,6 @@ from model.crops.quality import QualityLimits
 from model.problems import InputProblem
 
 PREFIX = "GMN_"
-# Variables read by other commands; any other GMN_ variable is a typo.
-FOREIGN_NAMES = frozenset({"GMN_URL", "GMN_API_KEY"})
 
 # A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200
@@ -228,9 +226,11 @@ class Settings(BaseSettings):
 
     @property
     def quality_limits(self) -> QualityLimits:
-        names = (field.name for field in fields(QualityLimits))
         # The variable of `min_height` is `GMN_MIN_CROP_HEIGHT`.
-        given = {name: getattr(self, name.replace("_", "_crop_", 1)) for name in names}
+        given = {
+            field.name: getattr(self, field.name.replace("_", "_crop_", 1))
+            for field in fields(QualityLimits)
+        }
         return QualityLimits(**given)
 
 
@@ -245,7 +245,8 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 def _refuse_unknown_names() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | FOREIGN_NAMES
+    # Other commands read two variables; any other GMN_ variable is a typo.
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {"GMN_URL", "GMN_API_KEY"}
     for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in known:
             continue

@@ -46,6 +46,7 @@ SHORT = {
     "captured_before": "--before",
     "crop_id": "--crop",
     "identities": "--identity",
+    "url": "--webhook-url",
 }
 BOX = "X,Y,WIDTH,HEIGHT"
 WIDTH_WITHOUT_TERMINAL = 160
@@ -100,7 +101,9 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
 
     def command(
         *,
-        url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+        service_url: Annotated[
+            str, Option("--url", envvar="GMN_URL", help="Where the service is.")
+        ] = DEFAULT_URL,
         gallery: Annotated[str, Option(help="Which gallery.")] = DEFAULT_GALLERY,
         api_key: Annotated[
             str | None, Option(envvar="GMN_API_KEY", help="A key with the scope it needs.")
@@ -112,7 +115,7 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
             given["gallery"] = gallery
         # Omitted options are None; leave them out so that the function's defaults apply.
         arguments = {name: value for name, value in given.items() if value is not None}
-        with Client(url, api_key, gallery=gallery or DEFAULT_GALLERY) as client:
+        with Client(service_url, api_key, gallery=gallery or DEFAULT_GALLERY) as client:
             show(run(client, **arguments), as_json)
 
     return with_parameters(command, run, own)
@@ -167,7 +170,8 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
         hint = list[float] if item is float else list[str]
     elif hint not in (bool, int, float, Path) and get_origin(hint) not in (Literal, list):
         hint = str
-    long_name = f"--{name.replace('_', '-')}"
+    # `--url` says where the service is.
+    long_name = "--new-url" if name == "url" else f"--{name.replace('_', '-')}"
     names = (long_name, SHORT[name]) if place is Option and name in SHORT else ()
     return parameter.replace(
         kind=Parameter.KEYWORD_ONLY, annotation=Annotated[hint, place(*names, **about)]
