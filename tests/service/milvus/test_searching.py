@@ -96,7 +96,9 @@ def test_of_an_empty_gallery_the_server_is_not_asked(one, gallery, tmp_path):
 
 async def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
     index = one.index(gallery)
-    held = SimpleNamespace(name="here", embedder=index.embedder, index=index, outside_index=index)
+    held = SimpleNamespace(
+        name="here", embedder=index.embedder, index=index, outside_index=index, own_index=None
+    )
     model = SimpleNamespace(embedder=index.embedder)
     current = SimpleNamespace(model=model, scoring="cosine", joins_at=0.6, by_level=False)
     search = Search(held, current, QueryOptions(), QUERIES)
