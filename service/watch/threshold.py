@@ -15,12 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Array
-from model.gallery_thresholds import (
-    RATIO_PRIOR,
-    GalleryThresholds,
-    LeftOutSearches,
-    fit_tail,
-)
+from model.gallery_thresholds import GalleryThresholds, LeftOutSearches, fit_tail
 from model.order_statistics import EXPONENTIAL, FEW_IDENTITIES
 from model.problems import InputProblem
 from service.watch.scores import Vectors, WatchList
@@ -33,6 +28,8 @@ CROPS_PER_TRACK = 4.0
 # Factors on the reference's scores, for lists with a tail of their own and for smaller ones.
 LARGE_FACTOR = 1.3
 SMALL_FACTOR = 1.2
+# Factor on the tail of the list's own crops.
+OWN_FACTOR = 0.84
 # Share of a sample above which its tail is a generalised Pareto distribution, and its shapes.
 TAIL_SHARE = 0.1
 STEEPEST = -0.5
@@ -203,7 +200,7 @@ def _left_out_thresholds(watch_list: WatchList, rates: Array, looks: float) -> A
     tail = fit_tail(searches)
     shares = rates * math.sqrt(len(people) / len(names)) / looks
     thresholds = [tail.height(-math.log(min(share, 0.9))) for share in shares.tolist()]
-    return RATIO_PRIOR * tail.scale * np.array(thresholds)
+    return OWN_FACTOR * tail.scale * np.array(thresholds)
 
 
 def _joined(left_out: Array | None, referred: Array, people: int, weight: float) -> Array:

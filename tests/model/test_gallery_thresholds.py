@@ -87,7 +87,7 @@ def test_few_identities_have_the_artefacts_thresholds_and_a_probability_of_their
 def test_the_asked_rate_is_obtained_before_any_search_and_under_a_filter(people):
     rates = [obtained(fitted(seed), 1e-2, people) for seed in range(4)]
 
-    assert 0.004 <= np.mean(rates) <= 0.025
+    assert 0.002 <= np.mean(rates) <= 0.02
 
 
 @pytest.mark.parametrize("known", [0, 100, 200])
@@ -98,7 +98,7 @@ def test_the_asked_rate_is_obtained_whoever_searches(known):
         leaders = np.r_[enrolled(random, known), strangers(random, 200 - known)]
         rates.append(obtained(fitted(seed, leaders=leaders), 1e-2))
 
-    assert 0.004 <= np.mean(rates) <= 0.025
+    assert 0.002 <= np.mean(rates) <= 0.02
 
 
 def test_searches_correct_the_scale_without_labels():
@@ -120,7 +120,8 @@ def test_searches_correct_the_scale_without_labels():
         1e-2,
         scale=0.035,
     )
-    assert 0.004 <= obtained(after, 1e-2, scale=0.035) <= 0.02
+    # Drawn strangers are no higher than the enrolled people, which the factor on heights assumes.
+    assert 0.0015 <= obtained(after, 1e-2, scale=0.035) <= 0.02
     assert after.tails == before.tails
     assert (before.searches, after.searches) == (0, 256)
     assert fit_ratio(after, kept(leaders[:0])) == before
