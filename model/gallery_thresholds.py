@@ -44,8 +44,8 @@ SHAPES[12] = 1e-3
 RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
 HIGHEST = 80.0
 STEPS = 1601
-# Strangers under cameras unknown to the model are this much higher than the enrolled people who play
-# strangers. Measured on CUHK01 and CUHK03 with embedders that were trained without the set.
+# Factor on the heights, since strangers under cameras unknown to the model are higher than enrolled
+# people who play strangers. Chosen on CUHK01 and CUHK03 with embedders trained without the set.
 STRANGERS_HEIGHT = 1.1
 # The rarity of a genuine score, and the excess of a person under two names, are assumed to be
 # distributed as Gamma(2, 3). The scale is fixed, so that a probability is the same function of
