@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,12 +14,18 @@ from typing import Any, TypeVar
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
-from service.errors import GalleryConflict, RecordUnavailable, UnknownGallery, VersionNotReached
+from service.errors import (
+    GalleryConflict,
+    QueueFull,
+    RecordUnavailable,
+    UnknownGallery,
+    VersionNotReached,
+)
 from service.gallery.follow import Follower
 from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
-from service.ops.threads import MonitoredThreadPool
+from service.ops.threads import CALLER, MonitoredThreadPool
 from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_by_slot, read_columns
 from service.record.galleries import read_entry
 from service.record.record import Record
@@ -41,6 +47,8 @@ WRITE_THREADS = 8
 CAUGHT_UP_WITHIN_SECONDS = 2.0
 VERSION_WITHIN_SECONDS = 2.0
 VERSION_POLL_SECONDS = 0.01
+# Number of requests of one caller that wait for versions.
+MOST_WAITING = 32
 CROPS_PER_EVENT = 1000
 # Number of vectors read ahead from the disk while the rows before them are read.
 READ_AHEAD_SLOTS = 65_536
@@ -77,6 +85,7 @@ class GalleryRegistry:
         self.read = self._readers.run
         self._reader = Reader(self.record.database)
         self._by_name: dict[str, Gallery] = {}
+        self._waiting: Counter[str] = Counter()
         # Called by the follower after alerts, or deliveries of them, of any process.
         self.on_alerts: Callable[[], object] = lambda: None
         self._follower = Follower(self.record.database, self._apply, self._read)
@@ -148,17 +157,26 @@ class GalleryRegistry:
         Raises:
             UnknownGallery: the gallery was deleted in the meantime.
             VersionNotReached: the version was not reached within two seconds.
+            QueueFull: the caller waits `MOST_WAITING` times already.
         """
         until = time.monotonic() + VERSION_WITHIN_SECONDS
-        while True:
-            outside = gallery.outside_index
-            shown = await self.read(outside.version) if outside else gallery.version
-            if shown >= version:
-                return
-            self.get(gallery.name)
-            if time.monotonic() >= until:
-                raise VersionNotReached(gallery.name, shown, version)
-            await asyncio.sleep(VERSION_POLL_SECONDS)
+        caller = CALLER.get()
+        self._waiting[caller] += 1
+        try:
+            while True:
+                outside = gallery.outside_index
+                shown = await self.read(outside.version) if outside else gallery.version
+                if shown >= version:
+                    return
+                self.get(gallery.name)
+                if self._waiting[caller] > MOST_WAITING:
+                    raise QueueFull(self._waiting.total())
+                if time.monotonic() >= until:
+                    raise VersionNotReached(gallery.name, shown, version)
+                # All waiting requests of a caller together cost as much as one.
+                await asyncio.sleep(VERSION_POLL_SECONDS * self._waiting[caller])
+        finally:
+            self._waiting[caller] -= 1
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         newest = next(iter(self.embedders))

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -215,6 +216,15 @@ def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, fill
     answer = served.query(filled, image, min_version=2)
     assert problem(answer) == (503, "version_not_reached")
     assert answer.headers["Retry-After"] == "1"
+
+
+def test_a_few_requests_of_one_caller_wait_for_a_version(served):
+    asked = {"vector": "[1]", "embedding_fingerprint": "x", "min_version": "1000000"}
+    path = "/v1/galleries/default/queries"
+    with ThreadPoolExecutor(40) as clients:
+        waiting = [clients.submit(served.http.post, path, data=asked) for _ in range(40)]
+        refused = Counter(problem(request.result()) for request in waiting)
+    assert refused == {(503, "version_not_reached"): 32, (429, "queue_full"): 8}
 
 
 @pytest.mark.slow
