@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    InstanceOf,
     PlainSerializer,
     SerializerFunctionWrapHandler,
     WithJsonSchema,
@@ -121,6 +122,11 @@ def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
+# The service passes on metadata as the text that it stored, and parses it here, crop by crop.
+Metadata = Annotated[
+    InstanceOf[Mapping[str, Any]],
+    PlainSerializer(lambda metadata: dict(metadata.items()), return_type=dict[str, Any]),
+]
 Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
 # A field that is left out of an answer if it is None.
 OMITTED: Any = Field(default=None, exclude_if=partial(is_, None))
@@ -398,7 +404,7 @@ class Crop(WireModel):
     camera: str | None
     captured_at: Moment | None
     external_id: str | None
-    metadata: Mapping[str, Any] | None
+    metadata: Metadata | None
     track: str | None = None
     sha256: str
     content_type: str | None
@@ -690,7 +696,7 @@ class RankedCrop(WireModel):
     camera: str | None
     captured_at: Moment | None
     external_id: str | None
-    metadata: Mapping[str, Any] | None
+    metadata: Metadata | None
     track: str | None = None
     crops: int | None = OMITTED
     first_seen: Moment | None = OMITTED

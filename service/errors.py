@@ -11,6 +11,11 @@ from model.problems import InputProblem
 
 STATUS_OF_IMAGE = {"not_embedded": 500, "file_too_large": 413}
 """The status of an image's problem where it is not 422."""
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+TOO_MUCH_METADATA = (
+    f"the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of them metadata of its "
+    "results; ask for fewer by top_k or limit"
+)
 
 
 class ServiceError(InputProblem):
@@ -224,6 +229,13 @@ QueueFull = _kind(
     429,
     "the service has no room for this request yet, and {0} others wait; send it again in "
     "{seconds} s, or raise GMN_MAX_COST",
+    retry_after_s=1,
+)
+MemoryFull = _kind(
+    "queue_full",
+    429,
+    "{0} and those being received or sent would exceed {1:,} bytes, or {2:,} of one caller; send "
+    "the request again in {seconds} s, or raise GMN_MAX_QUEUED_BYTES",
     retry_after_s=1,
 )
 TooCostly = _kind(

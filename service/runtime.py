@@ -76,7 +76,7 @@ class Runtime:
         checked: whether the start has checked the whole record; otherwise it is checked in the
             background.
         exports: number of running case exports by API key.
-        held_bytes: request bodies in memory, in bytes by API key.
+        held_bytes: request bodies and large answers in memory, in bytes by API key.
         jobs_wanted: set when the job runner should look for work.
         streams: number of open event streams by API key.
     """

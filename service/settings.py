@@ -113,7 +113,8 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = 64 * 1024 * 1024
     """Bytes of one request; more are refused with 413."""
     max_queued_bytes: PositiveInt = 512 * 1024 * 1024
-    """Bytes of all request bodies in memory; more are refused with 429. One key may hold half."""
+    """Bytes of all request bodies, and of answers above 256 KiB, in memory; more are refused with
+    429. One key may hold half."""
     body_timeout_s: PositiveFloat = 30.0
     """Seconds without data after which a request body is refused with 408."""
     min_body_rate: PositiveInt = 64 * 1024

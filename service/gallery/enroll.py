@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator
+from pydantic_core import to_json
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
@@ -24,6 +25,7 @@ from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
     GallerySettings,
+    JsonObject,
     RequestKey,
     StoredCrop,
     new_crop_id,
@@ -225,7 +227,7 @@ def _digest(
             content = file if isinstance(file, bytes) else outcome.detail.encode()
             sha256 = hashlib.sha256(content).hexdigest()
         fields = {name: getattr(image, name) for name in LABELS} | {"image": sha256}
-        fields["metadata"] = dict(image.metadata or {})
+        fields["metadata"] = dict((image.metadata or {}).items())
         if image.track is None:
             # Such a request keeps the digest that earlier versions computed.
             del fields["track"]
@@ -371,6 +373,6 @@ LABELS: Mapping[str, Callable[[str, str], Any]] = {
     "camera": checked_camera,
     "captured_at": _checked_moment,
     "external_id": checked_text,
-    "metadata": checked_metadata,
+    "metadata": lambda name, value: JsonObject(to_json(checked_metadata(name, value)).decode()),
     "track": lambda name, value: checked_text(name, value, MAX_TRACK),
 }

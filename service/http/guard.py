@@ -20,7 +20,7 @@ from gmn_client.models import Scope
 from service.errors import InvalidField
 from service.http.forms import SomeImagesForm
 from service.http.keys import is_loopback
-from service.http.limits import FormRequest, Handler
+from service.http.limits import FormRequest, Handler, hold_answer
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
 from service.runtime import Call, GalleryCall, Runtime
@@ -53,11 +53,12 @@ OF_KEYED = (
     "unauthorised",
     "forbidden",
     "too_many_requests",
+    "queue_full",
     "damaged_record",
     "record_unavailable",
     "service_stopping",
 )
-OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type", "queue_full")
+OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type")
 OF_IMAGES = ("unusable_images", "too_costly", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends the first statement of a docstring, which becomes the summary of the call.
@@ -178,7 +179,12 @@ class GuardedRoute(APIRoute):
             # An empty value means that the parameter was omitted, as in a form.
             given = request.query_params.multi_items()
             sent = urlencode([(name, value) for name, value in given if value]).encode()
-            return await answer(Request({**request.scope, "query_string": sent}, request.receive))
+            response = await answer(
+                Request({**request.scope, "query_string": sent}, request.receive)
+            )
+            if self.path not in OPEN and self.methods == {"GET"}:
+                hold_answer(request, len(getattr(response, "body", b"")))
+            return response
 
         return guard
 

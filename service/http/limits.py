@@ -1,7 +1,8 @@
-"""Limits of connections and of request bodies.
+"""Limits of connections, of request bodies and of answers.
 
 Connections are limited in number and in idle time, and event streams in number per key. Bodies are
-limited in size, in the memory that all of them take, and by a minimum rate, and must be complete.
+limited in size and by a minimum rate, and must be complete. Bodies and answers are limited in the
+memory that all of them take.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
+from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 from tempfile import gettempdir
 from typing import Any, cast
 
@@ -25,7 +27,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from service.errors import InvalidField, StorageFailed, TooManyRequests
+from service.errors import InvalidField, MemoryFull, StorageFailed, TooManyRequests
 from service.http.forms import Form
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
@@ -51,6 +53,9 @@ MOST_PIECES = 1000
 LEAST_PIECE_BYTES = 64
 MOST_HEAD_BYTES = 65_536
 MOST_TYPE_CHARACTERS = 1024
+SMALL_ANSWER_BYTES = 256 * 1024
+# A client that reads nothing of its answer for this long is considered gone.
+SEND_SECONDS = 60.0
 # Key in the state of a connection beyond the limit.
 CROWDED = "crowded"
 # Status in the log of a request whose client did not wait for the answer.
@@ -129,18 +134,7 @@ class FormRequest(Request):
                 413, f"the {what} is over the limit of {most:,} bytes; send {remedy}"
             )
         more = in_memory - self._held
-        held = self._call.runtime.held_bytes
-        most_held = self._settings.max_queued_bytes
-        most_of_caller = max(self._settings.max_body_bytes, most_held // 2)
-        of_caller = held[self._call.caller.key_id] + more
-        if held.total() + more > most_held or of_caller > most_of_caller:
-            raise HTTPException(
-                429,
-                f"this body and those being received would exceed {most_held:,} bytes, or "
-                f"{most_of_caller:,} of one caller; send it again in 1 s, or raise "
-                "GMN_MAX_QUEUED_BYTES",
-                {"Retry-After": "1"},
-            )
+        _require_memory(self._call, more, "this body")
         return more
 
     async def _receive_in_time(self) -> Message:
@@ -191,10 +185,7 @@ class FormRequest(Request):
             return Response(status_code=CLIENT_LEFT)
         finally:
             leaving.cancel()
-            held = self._call.runtime.held_bytes
-            held[self._call.caller.key_id] -= self._held
-            # Adding an empty Counter drops callers that hold nothing.
-            held += Counter()
+            release(self._call, self._held)
 
     async def _cancel_when_left(self, working: asyncio.Task[Response]) -> None:
         await self._whole.wait()
@@ -248,6 +239,42 @@ class FormRequest(Request):
                 if value == "" and name in self._never_empty:
                     raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
         return form
+
+
+def hold_answer(request: Request, size: int) -> None:
+    """Count an answer towards the limit on bytes in memory until it is sent.
+
+    Small answers do not count; of these there is one for each connection at most.
+
+    Args:
+        size: its bytes, or a lower estimate that a later call replaces.
+
+    Raises:
+        MemoryFull: it would exceed the limit of all callers or of this one.
+    """
+    more = size - getattr(request.state, "answer_bytes", 0)
+    if size > SMALL_ANSWER_BYTES and more > 0:
+        call: Call = request.state.call
+        _require_memory(call, more, "this answer")
+        call.runtime.held_bytes[call.caller.key_id] += more
+        request.state.answer_bytes = size
+
+
+def _require_memory(call: Call, more: int, what: str) -> None:
+    settings = call.runtime.settings
+    held = call.runtime.held_bytes
+    most_held = settings.max_queued_bytes
+    most_of_caller = max(settings.max_body_bytes, most_held // 2)
+    of_caller = held[call.caller.key_id] + more
+    if held.total() + more > most_held or of_caller > most_of_caller:
+        raise MemoryFull(what, most_held, most_of_caller)
+
+
+def release(call: Call, size: int) -> None:
+    held = call.runtime.held_bytes
+    held[call.caller.key_id] -= size
+    # Adding an empty Counter drops callers that hold nothing.
+    held += Counter()
 
 
 def require_short_text(field: str, size: int) -> None:
@@ -317,6 +344,9 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
     class BoundedConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            # Otherwise a client that reads nothing would keep its connection for ever.
+            own_socket = transport.get_extra_info("socket")
+            own_socket.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, int(SEND_SECONDS * 1000))
             self.conn = BodyInPieces(h11.SERVER, MOST_HEAD_BYTES)
             self._await_request()
             if len(self.connections) > most_open:

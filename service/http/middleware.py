@@ -18,14 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem
 from service.http.keys import KEY_TEXT, is_loopback
-from service.http.limits import CLIENT_LEFT, CROWDED
+from service.http.limits import CLIENT_LEFT, CROWDED, SEND_SECONDS, release
 from service.http.problems import answer_problem
 from service.settings import Settings
 
 log = logging.getLogger("service.requests")
 ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# A client that reads nothing of a streamed answer for this long is considered gone.
-SEND_SECONDS = 60.0
+# The server accepts any number of bytes at once, and waits for the client before the next ones.
+PIECE_BYTES = 256 * 1024
 PORT = re.compile(r":\d*$")
 # Client input is not used as a metric label: invented methods would exhaust memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -100,11 +100,19 @@ class RequestContext:
                 elif not path.startswith(DOCS_ASSETS_PATH):
                     # Deleted data must not survive in a browser or proxy.
                     headers.setdefault("Cache-Control", "no-store")
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await send(message)
-            except TimeoutError as error:
-                raise ClientDisconnect from error
+            body = message.get("body", b"")
+            last = max(0, len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+            for begin in range(0, last + 1, PIECE_BYTES):
+                piece = message
+                if last:
+                    piece = {**message, "body": body[begin : begin + PIECE_BYTES]}
+                if begin < last:
+                    piece["more_body"] = True
+                try:
+                    async with asyncio.timeout(SEND_SECONDS):
+                        await send(piece)
+                except TimeoutError as error:
+                    raise ClientDisconnect from error
 
         try:
             app = self._refusal(Request(scope)) or self._app
@@ -123,6 +131,8 @@ class RequestContext:
                 answer = answer_problem(Request(scope), problem("internal_error", detail, 500))
                 await answer(scope, receive, send_with_headers)
         finally:
+            if held := scope["state"].get("answer_bytes"):
+                release(scope["state"]["call"], held)
             _record(scope, request_id, status, time.perf_counter() - began)
 
     def _refusal(self, request: Request) -> ASGIApp | None:

@@ -26,8 +26,18 @@ from gmn_client.models import (
     SeparateGalleriesAnswers,
     Sighted,
 )
-from service.errors import AnswerTooLarge, InvalidField, ServiceError, problem, status_of
+from service.errors import (
+    MAX_ANSWER_BYTES,
+    TOO_MUCH_METADATA,
+    AnswerTooLarge,
+    InvalidField,
+    ServiceError,
+    problem,
+    status_of,
+)
 from service.http.keys import redacted
+from service.http.limits import hold_answer
+from service.record.values import JsonObject
 
 CODE_OF_STATUS = {
     400: "bad_request",
@@ -54,7 +64,9 @@ EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text(encodi
 REQUEST_ID = "5f0c2b7d9e1a4c38"
 Responses = dict[int | str, dict[str, Any]]
 JSON = "application/json"
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# A result takes this much memory beside its metadata.
+RESULT_BYTES = 3000
+LISTS = ("results", "galleries")
 # Spreadsheets run text that begins like a formula, in part also after a tab or line break. Text
 # that begins with an apostrophe gets another one, so that removing one always gives the text.
 ESCAPED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
@@ -189,22 +201,33 @@ async def answer_each(
     status = 207 if refused else status
     if isinstance(answer, Enrollment | Sighted):
         return Response(answer.model_dump_json(), status, media_type=JSON)
-    return await write_list(answer, status)
+    return await write_list(request, answer, status)
 
 
-async def write_list(answer: BaseModel, status: int = 200) -> Response:
+async def write_list(request: Request, answer: BaseModel, status: int = 200) -> Response:
     """Answer with a list of `results`, serialised in a thread one by one.
 
     A single native call for all of them would block the interpreter and with it the event loop.
 
     Raises:
         AnswerTooLarge: the answer has more than `MAX_ANSWER_BYTES`.
+        MemoryFull: there is no room for the answer.
     """
-    return Response(await run_in_threadpool(_json_of, answer), status, media_type=JSON)
+    hold_answer(request, _size_of(answer))
+    body = await run_in_threadpool(_json_of, answer)
+    hold_answer(request, len(body))
+    return Response(body, status, media_type=JSON)
+
+
+def _size_of(answer: BaseModel) -> int:
+    lists = [getattr(answer, name, None) or () for name in LISTS]
+    metadata = getattr(answer, "metadata", None)
+    own = len(metadata.text) if isinstance(metadata, JsonObject) else 0
+    return RESULT_BYTES + own + sum(_size_of(item) for items in lists for item in items)
 
 
 def _json_of(answer: BaseModel) -> bytes:
-    lists = [name for name in ("results", "galleries") if getattr(answer, name, None) is not None]
+    lists = [name for name in LISTS if getattr(answer, name, None) is not None]
     if not lists:
         return answer.model_dump_json().encode()
     body = bytearray(answer.model_dump_json(exclude=set(lists)).encode()[:-1])
@@ -213,10 +236,7 @@ def _json_of(answer: BaseModel) -> bytes:
         for number, item in enumerate(getattr(answer, name)):
             body += (b"," if number else b"") + _json_of(item)
             if len(body) > MAX_ANSWER_BYTES:
-                raise AnswerTooLarge(
-                    f"the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of "
-                    "them metadata of its results; ask for fewer by top_k or limit"
-                )
+                raise AnswerTooLarge(TOO_MUCH_METADATA)
         body += b"]"
     return bytes(body + b"}")
 

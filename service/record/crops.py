@@ -221,7 +221,9 @@ class Crops(RecordPart):
         differing = [
             crop
             for crop in crops
-            if any(to_json(getattr(crop, name)) != to_json(value) for name, value in fields.items())
+            if any(
+                _as_json(getattr(crop, name)) != _as_json(value) for name, value in fields.items()
+            )
         ]
         unchanged = len(crops) - len(differing)
         if not differing:
@@ -348,6 +350,10 @@ class Crops(RecordPart):
         used = transaction.column(statement, (gallery_id, first, end - 1))
         for file in self._database.sides(gallery_id):
             file.release(used, first, end)
+
+
+def _as_json(label: Any) -> bytes:
+    return to_json(label, fallback=lambda metadata: dict(metadata.items()))
 
 
 def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:

@@ -21,7 +21,7 @@ from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.marks import TOKEN_BYTES, Mark
 from service.record.schema import TABLES, as_moment, natural_order, row_crc
-from service.record.values import new_crop_id
+from service.record.values import JsonObject, new_crop_id
 from service.record.vectors import Vector, VectorFile, VectorFiles, runs, vector_crc
 
 FILE = "record.sqlite3"
@@ -65,7 +65,6 @@ JSON_COLUMNS = {
     "case_ids",
     "deleted_searches",
     "identities",
-    "metadata",
     "parameters",
     "progress",
     "promised",
@@ -124,6 +123,7 @@ def _as_json(value: Any) -> str:
 # Statements take collections as values: each is one JSON text.
 for kind in (dict, list, tuple, set, frozenset, range):
     sqlite3.register_adapter(kind, _as_json)
+sqlite3.register_adapter(JsonObject, lambda stored: stored.text)
 
 
 def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:

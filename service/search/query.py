@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import (
+    MAX_ANSWER_BYTES,
+    TOO_MUCH_METADATA,
+    AnswerTooLarge,
     IndexUnavailable,
     InvalidField,
     NeedsReindex,
@@ -43,8 +47,9 @@ from service.errors import (
     refused_image,
 )
 from service.gallery.gallery import Gallery
+from service.record.crop_rows import CROPS_AT_ONCE
 from service.record.record import Record
-from service.record.values import CropLabel
+from service.record.values import CropLabel, JsonObject, StoredCrop
 from service.runtime import Runtime
 from service.search.filters import Filter
 from service.search.options import MOST_ASKING, GroupBy, QueryOptions, read_vector
@@ -165,6 +170,7 @@ class GalleriesQuery:
         sample: a search by one image may contribute to a gallery's calibration.
         began: arrival time of the request, by `time.perf_counter`.
         home: name of the gallery of the crops to search by; the first one by default.
+        metadata_sizes: characters of metadata in the results of each search.
     """
 
     runtime: Runtime
@@ -174,6 +180,7 @@ class GalleriesQuery:
     sample: bool = True
     began: float = field(default_factory=time.perf_counter)
     home: str | None = None
+    metadata_sizes: Counter[object] = field(default_factory=Counter)
 
     async def answer(self) -> list[AnsweredQuery | RefusedImage]:
         """Search the galleries.
@@ -341,7 +348,9 @@ class GalleriesQuery:
         if usable:
             search = replace(search, queries=np.stack([image.vector for image in usable]))
         try:
-            ranking, ranked_crops = await run_search(runtime, search)
+            ranking, ranked_crops = await run_search(runtime, search, self.metadata_sizes)
+        except AnswerTooLarge:
+            raise
         except OF_ONE_GALLERY as error:
             return error
         verdict: SearchVerdict = "nothing_searched"
@@ -451,12 +460,19 @@ def _timing(
     )
 
 
-async def run_search(runtime: Runtime, search: Search) -> tuple[Ranking, list[RankedCrop]]:
+async def run_search(
+    runtime: Runtime, search: Search, metadata_sizes: Counter[object]
+) -> tuple[Ranking, list[RankedCrop]]:
     """Search until the record has every result, and return the ranking with the results.
 
     Each further round excludes the crops found deleted, so that they do not displace other results.
 
+    Args:
+        metadata_sizes: characters of metadata in the results of each search of the answer, to
+            which those of this one are added.
+
     Raises:
+        AnswerTooLarge: the results of all searches have too much metadata.
         EmbedderChanged: the gallery switched to another embedder after the search began.
         UnknownGallery: the gallery was deleted.
         UnknownCrop: a crop searched by was deleted.
@@ -465,6 +481,7 @@ async def run_search(runtime: Runtime, search: Search) -> tuple[Ranking, list[Ra
     # are of another gallery.
     named = search.query_crops if search.options.crop_id and search.without else ()
     required = [crop.row_id for crop in named]
+    this_search = object()
     for attempt in range(ROUNDS):
         if attempt > 1:
             # More crops were deleted at once than a round finds.
@@ -479,7 +496,17 @@ async def run_search(runtime: Runtime, search: Search) -> tuple[Ranking, list[Ra
         while (ranking := await runtime.device.run(next, steps)) is None:
             continue
         row_ids = ranking.best.row_ids.tolist()
-        labels = await runtime.galleries.find_crops(search.gallery, row_ids + required)
+        labels: dict[int, StoredCrop] = {}
+        for begin in range(0, len(row_ids) + len(required), CROPS_AT_ONCE):
+            batch = (row_ids + required)[begin : begin + CROPS_AT_ONCE]
+            labels |= await runtime.galleries.find_crops(search.gallery, batch)
+            metadata_sizes[this_search] = sum(
+                len(crop.metadata.text)
+                for crop in labels.values()
+                if isinstance(crop.metadata, JsonObject)
+            )
+            if metadata_sizes.total() > MAX_ANSWER_BYTES:
+                raise AnswerTooLarge(TOO_MUCH_METADATA)
         for crop in named:
             if crop.row_id not in labels:
                 raise UnknownCrop(search.gallery.name, crop.crop_id)

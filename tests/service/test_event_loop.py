@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import inspect
 import threading
+from collections import Counter
 from types import SimpleNamespace
 
 import httpx
 import PIL.Image
 import pytest
+from fastapi import Request
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from gmn_client.models import Embedding, Embeddings
 from service.gallery.enroll import LABELS
 from service.http import thumbnails
 from service.http.app import create_app
+from service.http.keys import LOCAL_ADMIN
 from service.http.problems import write_list
 from service.record.values import Picture
 from service.runtime import Runtime
@@ -27,7 +30,10 @@ async def test_the_loop_does_other_work_while_a_long_list_is_written():
     answer = Embeddings(embedding_fingerprint="x", dimension=2048, results=[embedded] * 512)
 
     turns = 0
-    writing = asyncio.create_task(write_list(answer))
+    runtime = SimpleNamespace(settings=Settings(), held_bytes=Counter())
+    call = SimpleNamespace(runtime=runtime, caller=LOCAL_ADMIN)
+    request = Request({"type": "http", "state": {"call": call}})
+    writing = asyncio.create_task(write_list(request, answer))
     while not writing.done():
         await asyncio.sleep(0)
         turns += 1

@@ -1,9 +1,12 @@
 """Queries as a client sees them."""
 
 import io
+import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,6 +224,24 @@ def test_results_with_too_much_metadata_are_refused(served, gallery, images):
     refused = served.query(gallery, *images, mode="separate", top_k=120)
     assert problem(refused) == (422, "answer_too_large")
     assert "metadata" in refused.json()["detail"]
+
+
+def test_metadata_of_many_small_values_take_the_memory_of_their_text(served, gallery, images):
+    metadata = json.dumps({"a": [{"": 0}] * 2_300}, separators=(",", ":"))
+    for camera in "abcde":
+        for half in (images[:12], images[12:]):
+            served.enrolled(gallery, *half, camera=camera, metadata=metadata)
+    process = Path(f"/proc/{served.process.pid}")
+    (process / "clear_refs").write_text("5")
+    before = _peak_mb(process)
+    answers = served.query(gallery, *images, mode="separate", top_k=75).json()["results"]
+    assert [len(answer["results"]) for answer in answers] == [75] * 24
+    assert answers[0]["results"][74]["metadata"] == json.loads(metadata)
+    assert _peak_mb(process) - before < 300
+
+
+def _peak_mb(process):
+    return int(re.search(r"VmHWM:\s+(\d+)", (process / "status").read_text())[1]) // 1024
 
 
 def test_a_bad_image_of_one_person_is_left_out_and_named(served, filled, images):

@@ -59,7 +59,9 @@ class AlertReviewForm(Form):
 
 
 @router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
-async def list_alerts(call: Querier, asked: Annotated[AlertsQuery, Query()]) -> Response:
+async def list_alerts(
+    request: Request, call: Querier, asked: Annotated[AlertsQuery, Query()]
+) -> Response:
     """Lists the alerts of the lists that the key may see, the newest first."""
     runtime = call.runtime
     limit = asked.limit
@@ -77,7 +79,7 @@ async def list_alerts(call: Querier, asked: Annotated[AlertsQuery, Query()]) -> 
     more = str(found[limit - 1].number) if len(found) > limit else None
     results = found[:limit]
     runtime.audit.note_view("list_alerts", gallery=asked.gallery, count=len(results))
-    return await write_list(models.Alerts(results=results, next_cursor=more))
+    return await write_list(request, models.Alerts(results=results, next_cursor=more))
 
 
 @router.get(

@@ -154,7 +154,9 @@ def _without_known_ids(answer: Enrollment) -> Enrollment:
 
 
 @router.get("/crops", response_model=Crops)
-async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> Response:
+async def list_crops(
+    request: Request, call: Searcher, asked: Annotated[CropsQuery, Query()]
+) -> Response:
     """Lists crops; a page other than the last may have fewer than `limit`, even none.
 
     In order of capture, crops of unknown time are sorted by their time of enrollment.
@@ -173,7 +175,7 @@ async def list_crops(call: Searcher, asked: Annotated[CropsQuery, Query()]) -> R
     filters = asked.model_dump(include=NAMED, exclude_defaults=True)
     # Listing one identity's crops is a search by name.
     call.note_view("query" if filters else "list_crops", count=len(page.results), filters=filters)
-    return await write_list(page)
+    return await write_list(request, page)
 
 
 @router.patch("/crops", responses=problems("crop_conflict"))

@@ -68,7 +68,7 @@ FILTERS = {
     "track",
 }
 # Longer rankings are serialised in a thread.
-SHORT_RANKING = 100
+SHORT_RANKING = 25
 # Results of one answer: as many as a search by one image may ask for.
 MAX_RESULTS = 10_000
 MOST_GALLERIES = 20
@@ -120,7 +120,7 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     if form.mode == "separate":
         response = await answer_each(request, SeparateAnswers(results=answers))
     elif form.include_vector or form.top_k > SHORT_RANKING:
-        response = await write_list(answers[0])
+        response = await write_list(request, answers[0])
     else:
         response = Response(answers[0].model_dump_json(), media_type=JSON)
     return response
@@ -244,7 +244,7 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
     _note_searches(runtime, form, searched)
     if form.mode == "separate":
         return await answer_each(request, SeparateGalleriesAnswers(results=answers))
-    return await write_list(answers[0])
+    return await write_list(request, answers[0])
 
 
 def _galleries_of(call: Call, form: GalleriesForm) -> list[str]:

@@ -68,6 +68,7 @@ class ReviewForm(Form):
 
 @router.get("/queries", response_model=KeptSearches, responses=problems("unknown_case"))
 async def list_kept_searches(
+    request: Request,
     call: Searcher,
     cursor: Cursor = None,
     limit: Limit = 100,
@@ -88,18 +89,18 @@ async def list_kept_searches(
         *found_by,
     )
     call.note_view("list_kept_searches", count=len(found.results))
-    return await write_list(found)
+    return await write_list(request, found)
 
 
-@router.get("/queries/{query_id}")
-async def open_kept_search(call: Searcher, query_id: QueryId) -> OpenedSearch:
+@router.get("/queries/{query_id}", response_model=OpenedSearch)
+async def open_kept_search(request: Request, call: Searcher, query_id: QueryId) -> Response:
     """Opens a kept search: its answer with the current labels, and its reviews.
 
     Any key that may search the gallery can open it, so its address can be passed on.
     """
     opened = await kept_searches.open_search(call, query_id)
     call.note_view("open_kept_search", query_id=query_id, count=opened.count)
-    return opened
+    return await write_list(request, opened)
 
 
 @router.get(
@@ -174,12 +175,16 @@ async def review_results(
 
 @router.get("/reviews", response_model=Reviews)
 async def list_reviews(
-    call: Searcher, cursor: Cursor = None, limit: Limit = 100, everyone: Everyone = False
+    request: Request,
+    call: Searcher,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    everyone: Everyone = False,
 ) -> Response:
     """Lists reviews of the searches of the caller's key; those of all keys need `admin`."""
     found = await _read_reviews(call, cursor, limit, _key_of(call, everyone))
     call.note_view("list_reviews", count=len(found.results))
-    return await write_list(found)
+    return await write_list(request, found)
 
 
 @router.get(

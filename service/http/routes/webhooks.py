@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
-from fastapi import Path, Query, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import Field
 
 from gmn_client import models
@@ -83,6 +83,7 @@ async def list_webhooks(call: Administrator) -> models.Webhooks:
 
 @router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
 async def list_deliveries(
+    request: Request,
     call: Administrator,
     state: Annotated[models.DeliveryState | None, Query(description="Only in this state.")] = None,
     webhook_id: Annotated[Id | None, Query(description="Only to this webhook.")] = None,
@@ -98,7 +99,8 @@ async def list_deliveries(
         runtime.record.webhooks.deliveries, state, webhook_id, gallery_id, cursor, limit + 1
     )
     more = found[limit - 1].delivery_id if len(found) > limit else None
-    return await write_list(models.Deliveries(results=found[:limit], next_cursor=more))
+    page = models.Deliveries(results=found[:limit], next_cursor=more)
+    return await write_list(request, page)
 
 
 @router.post("/deliveries/{delivery_id}/retry")

@@ -2,33 +2,38 @@
 
 import asyncio
 import contextlib
+import select
+import socket
 import threading
 import time
 from collections import Counter
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from fastapi import Request
 
-from service.errors import StorageFailed
+from gmn_client.models import Embedding, Embeddings
+from service.errors import MemoryFull, StorageFailed
 from service.http import middleware
 from service.http.keys import LOCAL_ADMIN
 from service.http.limits import FormRequest
+from service.http.problems import write_list
 from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
 from service.settings import Settings
-from tests.service.conftest import files
+from tests.service.conftest import START, files
 from tests.waiting import eventually
 
 CROPS = "/v1/galleries/lobby/crops"
-START = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+PART = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
 
 
 @contextlib.contextmanager
 def _slow_upload(guarded):
     """Yield a body of which 1.8 MB have arrived, and a byte now and then."""
     with guarded.upload(CROPS, 1_900_000, "enroll") as slow:
-        slow.sendall(START + b"x" * 1_800_000)
+        slow.sendall(PART + b"x" * 1_800_000)
         stop = threading.Event()
 
         def dribble():
@@ -50,7 +55,7 @@ def test_bodies_beyond_what_may_be_held_at_once_are_429_before_they_are_read(gua
     with _slow_upload(guarded):
         with guarded.upload(CROPS, 1_900_000, "enroll") as second:
             answer = second.recv(4096).decode()
-        chunks = iter([START, *[b"x" * 200_000] * 7])
+        chunks = iter([PART, *[b"x" * 200_000] * 7])
         form = {"Content-Type": "multipart/form-data; boundary=b"}
         unannounced = guarded.ask("POST", CROPS, "enroll", content=chunks, headers=form)
         small = guarded.ask("POST", CROPS, "enroll", files=files(b"no image"))
@@ -74,7 +79,7 @@ def test_an_announced_length_holds_nothing_until_the_bytes_arrive(guarded):
     with contextlib.ExitStack() as opened:
         for _ in range(8):
             slow = opened.enter_context(guarded.upload(CROPS, 1_900_000, "enroll"))
-            slow.sendall(START)
+            slow.sendall(PART)
         small = guarded.ask("POST", CROPS, "enroll", files=files(b"no image"))
     assert small.status_code == 422
 
@@ -89,7 +94,7 @@ def test_one_caller_leaves_room_for_the_others(guarded):
 def test_what_a_client_that_left_had_sent_is_free_again(guarded):
     for _ in range(3):
         with guarded.upload(CROPS, 1_900_000, "enroll") as left:
-            left.sendall(START + b"x" * 1_000_000)
+            left.sendall(PART + b"x" * 1_000_000)
     deadline = time.monotonic() + 20
     body = files(b"x" * 1_800_000)
     while (status := guarded.ask("POST", CROPS, "enroll", files=body).status_code) == 429:
@@ -161,7 +166,7 @@ async def _answered(runtime, answer, left):
 
 def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
     with guarded.upload(CROPS, 1000, "enroll") as stalled:
-        stalled.sendall(START)
+        stalled.sendall(PART)
         began = time.monotonic()
         answer = b""
         while part := stalled.recv(4096):
@@ -170,6 +175,56 @@ def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"urn:gmn:problem:body_too_slow" in answer
     assert b"GMN_BODY_TIMEOUT_S" in answer
+
+
+async def test_an_answer_counts_as_held_until_its_client_has_read_it(tmp_path):
+    settings = Settings(data_dir=tmp_path, max_body_bytes=400_000, max_queued_bytes=500_000)
+    runtime = SimpleNamespace(settings=settings, held_bytes=Counter())
+    state = {"call": SimpleNamespace(runtime=runtime, caller=LOCAL_ADMIN)}
+    embedded = [Embedding(embedding=[0.5] * 1000)] * 70
+    answer = Embeddings(embedding_fingerprint="x", dimension=1000, results=embedded)
+    body = b""
+    begun = asyncio.Event()
+    may_read = asyncio.Event()
+
+    async def app(scope, receive, send):
+        scope["state"] |= state
+        response = await write_list(Request(scope), answer)
+        await response(scope, receive, send)
+
+    async def send(message):
+        nonlocal body
+        if piece := message.get("body"):
+            assert len(piece) <= middleware.PIECE_BYTES
+            body += piece
+            begun.set()
+            await may_read.wait()
+
+    reading = asyncio.create_task(
+        middleware.RequestContext(app, Settings())(_got("/v1/galleries/a/crops"), None, send)
+    )
+    await begun.wait()
+    held = runtime.held_bytes.total()
+    assert held > middleware.PIECE_BYTES
+    with pytest.raises(MemoryFull, match="GMN_MAX_QUEUED_BYTES"):
+        await write_list(Request({"type": "http", "state": dict(state)}), answer)
+    may_read.set()
+    await reading
+    assert held == len(body)
+    assert Embeddings.model_validate_json(body) == answer
+    assert runtime.held_bytes == {}
+
+
+def test_a_connection_whose_client_reads_nothing_is_closed(start):
+    impatient = "from service.http import limits; limits.SEND_SECONDS = 0.5; "
+    served = start(program=impatient + START)
+    address = urlsplit(str(served.http.base_url))
+    with socket.socket() as unread:
+        unread.connect((address.hostname, address.port))
+        unread.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        polled = select.poll()
+        polled.register(unread, select.POLLHUP)
+        assert polled.poll(20_000)
 
 
 def test_an_answer_that_its_client_does_not_read_ends(monkeypatch, caplog):
@@ -186,15 +241,19 @@ def test_an_answer_that_its_client_does_not_read_ends(monkeypatch, caplog):
         if message["type"] == "http.response.body":
             await asyncio.sleep(60)
 
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/v1/galleries/default/reviews.csv",
-        "query_string": b"",
-        "headers": [(b"host", b"localhost")],
-        "app": SimpleNamespace(state=SimpleNamespace()),
-    }
+    scope = _got("/v1/galleries/default/reviews.csv")
     answering = middleware.RequestContext(export, Settings())(scope, None, send)
     asyncio.run(asyncio.wait_for(answering, 10))
     assert pieces == ["piece"]
     assert "could not be answered: ClientDisconnect" in caplog.text
+
+
+def _got(path):
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "app": SimpleNamespace(state=SimpleNamespace()),
+    }

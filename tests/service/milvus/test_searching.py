@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections import Counter
 from dataclasses import replace
 from threading import Event
 from types import SimpleNamespace
@@ -104,7 +105,7 @@ async def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
     search = Search(held, current, QueryOptions(), QUERIES)
     one.record.galleries.delete(gallery.gallery_id)
     with pytest.raises(UnknownGallery, match="'here'"):
-        await run_search(SimpleNamespace(outside=one.indexes), search)
+        await run_search(SimpleNamespace(outside=one.indexes), search, Counter())
 
 
 async def test_a_call_that_was_given_up_and_fails_later_leaves_no_error_in_the_log(
