@@ -231,13 +231,6 @@ QueueFull = _kind(
     "{seconds} s, or raise GMN_MAX_COST",
     retry_after_s=1,
 )
-MemoryFull = _kind(
-    "queue_full",
-    429,
-    "{0} and those being received or sent would exceed {1:,} bytes, or {2:,} of one caller; send "
-    "the request again in {seconds} s, or raise GMN_MAX_QUEUED_BYTES",
-    retry_after_s=1,
-)
 TooCostly = _kind(
     "too_costly",
     422,

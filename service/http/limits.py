@@ -27,7 +27,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from service.errors import InvalidField, MemoryFull, StorageFailed, TooManyRequests
+from service.errors import InvalidField, StorageFailed, TooManyRequests
 from service.http.forms import Form
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
@@ -250,7 +250,7 @@ def hold_answer(request: Request, size: int) -> None:
         size: its bytes, or a lower estimate that a later call replaces.
 
     Raises:
-        MemoryFull: it would exceed the limit of all callers or of this one.
+        HTTPException: it would exceed the limit of all callers or of this one.
     """
     more = size - getattr(request.state, "answer_bytes", 0)
     if size > SMALL_ANSWER_BYTES and more > 0:
@@ -267,7 +267,13 @@ def _require_memory(call: Call, more: int, what: str) -> None:
     most_of_caller = max(settings.max_body_bytes, most_held // 2)
     of_caller = held[call.caller.key_id] + more
     if held.total() + more > most_held or of_caller > most_of_caller:
-        raise MemoryFull(what, most_held, most_of_caller)
+        raise HTTPException(
+            429,
+            f"{what} and those being received or sent would exceed {most_held:,} bytes, or "
+            f"{most_of_caller:,} of one caller; send the request again in 1 s, or raise "
+            "GMN_MAX_QUEUED_BYTES",
+            {"Retry-After": "1"},
+        )
 
 
 def release(call: Call, size: int) -> None:

@@ -211,7 +211,7 @@ async def write_list(request: Request, answer: BaseModel, status: int = 200) -> 
 
     Raises:
         AnswerTooLarge: the answer has more than `MAX_ANSWER_BYTES`.
-        MemoryFull: there is no room for the answer.
+        HTTPException: there is no room for the answer.
     """
     hold_answer(request, _size_of(answer))
     body = await run_in_threadpool(_json_of, answer)

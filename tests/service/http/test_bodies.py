@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from fastapi import Request
+from starlette.exceptions import HTTPException
 
 from gmn_client.models import Embedding, Embeddings
-from service.errors import MemoryFull, StorageFailed
+from service.errors import StorageFailed
 from service.http import middleware
 from service.http.keys import LOCAL_ADMIN
 from service.http.limits import FormRequest
@@ -206,7 +207,7 @@ async def test_an_answer_counts_as_held_until_its_client_has_read_it(tmp_path):
     await begun.wait()
     held = runtime.held_bytes.total()
     assert held > middleware.PIECE_BYTES
-    with pytest.raises(MemoryFull, match="GMN_MAX_QUEUED_BYTES"):
+    with pytest.raises(HTTPException, match="GMN_MAX_QUEUED_BYTES"):
         await write_list(Request({"type": "http", "state": dict(state)}), answer)
     may_read.set()
     await reading
