@@ -301,7 +301,7 @@ def test_a_message_is_not_sent_every_few_seconds_while_its_outcome_cannot_be_sto
         receiver.answer = lambda _: (status, {})
         webhook = create_webhook(served.http, receiver.url)
         full.touch()
-        # Those that pause keep no other from being sent.
+        # Messages that pause keep no other from being sent.
         for _ in range(3):
             one_more(people)
         eventually(lambda: len(receiver.received) == 3 * times)
