@@ -195,7 +195,7 @@ print(json.dumps(ran))
 
 @pytest.fixture(scope="module")
 def ran_lightly(tmp_path_factory):
-    """Return the exit status, output and errors of the trainer's commands in the light environment."""
+    """Return the output of the trainer's commands in the light environment and the exit status."""
     place = tmp_path_factory.mktemp("light")
     environment = light_environment(place)
     environment["PYTHONPATH"] += f"{os.pathsep}{GMN.parent}"
