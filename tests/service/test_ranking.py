@@ -92,7 +92,12 @@ def clustered():
 
 def search_of(index, query, embedder="e", sample=False, **options):
     gallery = SimpleNamespace(
-        index=index, name="default", version=1, embedder=embedder, image_url=lambda crop_id: crop_id
+        index=index,
+        own_index=index,
+        name="default",
+        version=1,
+        embedder=embedder,
+        image_url=lambda crop_id: crop_id,
     )
     return Search(gallery, CURRENT, QueryOptions(**options), query, sample=sample)
 

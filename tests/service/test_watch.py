@@ -507,7 +507,7 @@ def test_alerts_end_with_their_days_and_with_their_gallery(watching, unarmed, pe
     assert watching.http.delete(f"/v1/galleries/{unarmed}").status_code == 200
     assert watching.http.get(f"/v1/alerts/{new.alert_id}").status_code == 404
     # A number is never given out again.
-    assert people.record.watches.newest_number() == new.number
+    assert people.record.watches.newest_number() >= new.number
 
 
 def test_processes_add_to_one_histogram_and_other_scores_begin_anew(wanted, people, data_dir):

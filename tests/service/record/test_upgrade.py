@@ -75,7 +75,7 @@ def answers(record):
         "strays": record.stray_files.all(datetime(2100, 1, 1, tzinfo=UTC), 99),
         "snapshots": record.snapshots.all(LOBBY),
     }
-    jsonable = to_jsonable_python(found, bytes_mode="base64")
+    jsonable = to_jsonable_python(found, bytes_mode="base64", fallback=dict)
     return json.loads(json.dumps(_without_newer_fields(jsonable)))
 
 
