@@ -82,15 +82,14 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Two processes install, which takes half as long, and Python compiles modules once they are imported.
+# Python compiles modules once they are imported.
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 .venv/ready: requirements.txt
 .venv-serve/ready: requirements-serve.txt
 .venv/ready .venv-serve/ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	grep == $(filter requirements%,$^) | xargs -d '\n' -n 20 -P 2 $(@D)/bin/python -m $(INSTALL) --no-deps
+	$(@D)/bin/python -m $(INSTALL) -r $(filter requirements%,$^)
 	$(@D)/bin/python -m $(INSTALL) --no-deps -e .
-	$(@D)/bin/python -m pip check
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt
