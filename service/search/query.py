@@ -496,13 +496,17 @@ async def run_search(
         while (ranking := await runtime.device.run(next, steps)) is None:
             continue
         row_ids = ranking.best.row_ids.tolist()
+        wanted = row_ids + required
         labels: dict[int, StoredCrop] = {}
-        for begin in range(0, len(row_ids) + len(required), CROPS_AT_ONCE):
-            batch = (row_ids + required)[begin : begin + CROPS_AT_ONCE]
-            labels |= await runtime.galleries.find_crops(search.gallery, batch)
-            metadata_sizes[this_search] = sum(
+        metadata_sizes[this_search] = 0
+        for begin in range(0, len(wanted), CROPS_AT_ONCE):
+            found = await runtime.galleries.find_crops(
+                search.gallery, wanted[begin : begin + CROPS_AT_ONCE]
+            )
+            labels |= found
+            metadata_sizes[this_search] += sum(
                 len(crop.metadata.text)
-                for crop in labels.values()
+                for crop in found.values()
                 if isinstance(crop.metadata, JsonObject)
             )
             if metadata_sizes.total() > MAX_ANSWER_BYTES:
