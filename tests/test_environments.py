@@ -83,8 +83,8 @@ def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_pat
         found = run_command("which", tool, check=True)
         (tmp_path / tool).symlink_to(found.stdout.strip())
     commands = dry_run("demo", str(tmp_path), "--always-make")
-    assert [command for command in commands if f"{LIGHT_REQUIREMENTS} | xargs" in command]
-    assert not [command for command in commands if f"{REQUIREMENTS} | xargs" in command]
+    assert [command for command in commands if f"-r {LIGHT_REQUIREMENTS}" in command]
+    assert not [command for command in commands if f"-r {REQUIREMENTS}" in command]
     assert commands[-1] == ".venv-serve/bin/gmn demo"
 
 
