@@ -24,9 +24,8 @@ from service.milvus.writing import is_current
 from service.ops.threads import MonitoredThreadPool
 from service.record.galleries import IndexState
 from service.record.record import Record
-from service.search.filters import EVERY_CROP, Filter
 from service.search.index import Candidates, best_candidates, mean_direction
-from service.search.options import GroupBy
+from service.search.options import EVERY_CROP, Filter, GroupBy
 
 if TYPE_CHECKING:
     from service.milvus.server import MilvusServer

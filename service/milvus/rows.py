@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.record.values import ArchivedCrop, CropLabel, group_code, identity_code
-from service.search.filters import Filter
+from service.search.options import Filter
 
 PREFIX = "gmn"
 # Increase this with every change of a row or its codes: collections in another format are rebuilt.

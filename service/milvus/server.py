@@ -20,7 +20,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus.rows import LARGEST_LIMIT, PREFIX, TOO_SLOW, Codes, Hit, LabelRow, Row
-from service.search.filters import Filter
+from service.search.options import Filter
 
 # pymilvus logs every error with the request, although it also raises the error.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)

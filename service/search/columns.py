@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
 
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
-from service.search.filters import EVERY_CROP, Filter, LazyCodes, ReadTexts, metadata_codes
-from service.search.options import GroupBy
+from service.search.options import EVERY_CROP, Filter, GroupBy, pair_text
 
 SLOTS_AT_ONCE = 4096
 # Above this share of a range of slots, multiplying all rows is faster than copying the wanted ones.
@@ -21,8 +22,75 @@ ALL_SLOTS_SHARE = 0.25
 UNNAMED = -1
 SHORTEST = 1e-12
 LARGEST_CODE = 2**63 - 1
+# Other searches take turns between steps, each of some tenths of a second at most.
+SLOTS_PER_STEP = 512
+CODES_PER_STEP = 50_000
 Slots = NDArray[np.int64]
 COLUMNS = ("norms", "valid", "groups", "group_numbers", "cameras", "captured")
+ReadTexts = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
+"""Yields slot and text, such as the metadata, for those of the given slots that have one."""
+
+
+# Many crops share most pairs.
+@lru_cache(maxsize=10_000)
+def _pair_code(pair: bytes) -> int:
+    # Python salts str hashes per process, so nobody can craft collisions.
+    return hash(pair_text(from_json(pair)))
+
+
+def metadata_codes(_slot: int, metadata: str) -> list[int]:
+    return [_pair_code(to_json(pair)) for pair in from_json(metadata).items()]
+
+
+class LazyCodes:
+    """64-bit codes of texts of crops, such as their metadata.
+
+    Nothing is stored before the first use. Each use reads the texts of crops added or changed since
+    the previous one, so a gallery that is never filtered by metadata has no cost.
+    """
+
+    def __init__(self, read: ReadTexts, encode: Callable[[int, str], list[int]]) -> None:
+        """Store nothing; `encode` returns the codes of the text of a slot."""
+        self._read = read
+        self._encode = encode
+        self._is_read = np.zeros(0, np.bool_)
+        self._parts = [np.zeros((2, 0), np.int64)]
+
+    def outdate(self, slots: NDArray[np.int64]) -> None:
+        self._is_read[slots[slots < len(self._is_read)]] = False
+        self._parts = [part[:, ~np.isin(part[1], slots)] for part in self._parts]
+
+    def catch_up(self, valid: NDArray[np.bool_]) -> bool:
+        """Read some of the texts that are not known yet; return True if others remain.
+
+        Args:
+            valid: `(size,)`, True for a living crop.
+        """
+        unread = valid.copy()
+        unread[: len(self._is_read)] &= ~self._is_read
+        stale = np.flatnonzero(unread)
+        if not len(stale):
+            return False
+        step = stale[:SLOTS_PER_STEP]
+        codes: list[int] = []
+        slots: list[int] = []
+        for slot, text in self._read(step.tolist()):
+            added = self._encode(slot, text)
+            codes += added
+            slots += [slot] * len(added)
+            if len(codes) > CODES_PER_STEP:
+                step = step[step <= slot]
+                break
+        self._parts.append(np.array([codes, slots], np.int64))
+        self._is_read = ~unread
+        self._is_read[step] = True
+        return len(step) < len(stale)
+
+    def table(self) -> NDArray[np.int64]:
+        """Return the codes, each above the slot of a crop that has it, `(2, n)`."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts, axis=1)]
+        return self._parts[0]
 
 
 class Columns:

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.search.columns import Columns, Slots
-from service.search.filters import EVERY_CROP, Filter
-from service.search.options import GroupBy
+from service.search.options import EVERY_CROP, Filter, GroupBy
 from service.search.product_codes import ProductCodes
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from model.order_statistics import RANKS
 from service.engine.networks import LoadedModel
 from service.runtime import Runtime
 from service.search.columns import Columns
-from service.search.filters import Filter
-from service.search.options import RERANK_DEPTH
+from service.search.options import RERANK_DEPTH, Filter
 
 Integers = NDArray[np.int64]
 # Upper bound on pairs of crops compared; above 100,000 crops in a gallery, fewer crops search it.

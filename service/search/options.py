@@ -1,11 +1,12 @@
-"""The options of a query and of a pair, which are also the fields of their forms."""
+"""The options of a query and of a pair, which are fields of their forms, and filters on crops."""
 
 from __future__ import annotations
 
 import base64
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -23,7 +24,7 @@ from pydantic import (
 
 from model.calibration import Scoring
 from service.errors import InvalidField
-from service.search.filters import Filter, pairs_of
+from service.record.values import CropLabel
 
 GroupBy = Literal["crop", "identity", "track"]
 Order = Literal["neighbours", "score"]
@@ -127,6 +128,62 @@ Track = Annotated[str, Field(max_length=MAX_TRACK)]
 Names = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(split_names)]
 # Each text may contain a comma.
 Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(without_empty)]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Conditions on the crops that a search may return.
+
+    A crop of unknown camera or time fails every condition on cameras or times.
+
+    Attributes:
+        cameras: allowed cameras; empty for all.
+        exclude_cameras: excluded cameras.
+        captured_after, captured_before: inclusive bounds, with time zone.
+        without: excluded `row_id`s.
+        named: True for crops with an identity, False for crops without one; None for both.
+        identities: allowed identities; empty for all crops.
+        metadata: pairs, as returned by `pairs_of`, that the crop's metadata must contain.
+    """
+
+    cameras: frozenset[str] = frozenset()
+    exclude_cameras: frozenset[str] = frozenset()
+    captured_after: datetime | None = None
+    captured_before: datetime | None = None
+    without: frozenset[int] = frozenset()
+    named: bool | None = None
+    identities: tuple[str, ...] = ()
+    metadata: frozenset[str] = frozenset()
+
+    def passes_camera(self, camera: str | None) -> bool:
+        return (not self.cameras or camera in self.cameras) and camera not in self.exclude_cameras
+
+    def passes(self, label: CropLabel) -> bool:
+        captured_at = label.captured_at
+        after = self.captured_after
+        before = self.captured_before
+        if not self.passes_camera(label.camera) or label.row_id in self.without:
+            return False
+        if self.named is not None and self.named != (label.identity is not None):
+            return False
+        if self.identities and label.identity not in self.identities:
+            return False
+        if self.metadata and not self.metadata <= pairs_of(label.metadata):
+            return False
+        if captured_at is None:
+            return after is None and before is None
+        return (after is None or captured_at >= after) and (before is None or captured_at <= before)
+
+
+EVERY_CROP = Filter()
+
+
+def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
+    return frozenset(pair_text(pair) for pair in (metadata or {}).items())
+
+
+def pair_text(pair: Sequence[Any]) -> str:
+    return json.dumps(pair, sort_keys=True)
 
 
 class QueryOptions(BaseModel):

@@ -51,8 +51,7 @@ from service.record.crop_rows import CROPS_AT_ONCE
 from service.record.record import Record
 from service.record.values import CropLabel, JsonObject, StoredCrop
 from service.runtime import Runtime
-from service.search.filters import Filter
-from service.search.options import MOST_ASKING, GroupBy, QueryOptions, read_vector
+from service.search.options import MOST_ASKING, Filter, GroupBy, QueryOptions, read_vector
 from service.search.ranking import EmbedderChanged, Ranking, Search, Spans
 from service.settings import QualityPolicy
 

@@ -20,9 +20,8 @@ from service.engine.networks import slices_of
 from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.filters import Filter
 from service.search.index import Candidates, first_places
-from service.search.options import RERANK_DEPTH, QueryOptions
+from service.search.options import RERANK_DEPTH, Filter, QueryOptions
 
 Array = NDArray[np.float32]
 Spans = Mapping[tuple[str, str | None], Mapping[str, Any]]

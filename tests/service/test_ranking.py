@@ -12,8 +12,7 @@ from model.search_calibration import SEARCH, artefact_search_calibration
 from service.record.values import ArchivedCrop, CropLabel
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
-from service.search.filters import Filter
-from service.search.options import QueryOptions
+from service.search.options import Filter, QueryOptions
 from service.search.ranking import EmbedderChanged, Search
 from tests.service.filled_index import FilledIndex
 

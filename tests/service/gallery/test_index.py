@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from bench.scale import ScaleCrops
 from service.record.values import ArchivedCrop, CropLabel
-from service.search import columns, filters, gpu, product_codes
+from service.search import columns, gpu, product_codes
 from service.search import index as indexes
-from service.search.filters import EVERY_CROP, Filter, pairs_of
+from service.search.options import EVERY_CROP, Filter, pairs_of
 from tests.bench.people import write_people
 from tests.service.filled_index import FilledIndex
 
@@ -326,7 +326,7 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind,
 
 
 def test_metadata_are_read_in_steps_between_which_crops_may_change(monkeypatch):
-    monkeypatch.setattr(filters, "CODES_PER_STEP", 8)
+    monkeypatch.setattr(columns, "CODES_PER_STEP", 8)
     index = _index("host", 40)
     wanted = Filter(metadata=pairs_of({"shift": "night"}))
     night = list(range(1, 41, 2))

@@ -10,7 +10,7 @@ from service.maintenance import check_record
 from service.ops.threads import BlockingPools
 from service.record.transaction import Change
 from service.runtime import DAMAGED
-from service.search.filters import Filter
+from service.search.options import Filter
 from tests.service.gallery.new_crops import new_crop, only
 
 VECTOR_BYTES = 16

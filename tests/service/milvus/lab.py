@@ -14,7 +14,7 @@ from service.milvus.writing import CollectionWriter
 from service.record.galleries import IndexState
 from service.record.record import Record
 from service.record.values import GallerySettings
-from service.search.filters import EVERY_CROP
+from service.search.options import EVERY_CROP
 from tests.service.filled_index import FilledIndex
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
 from tests.waiting import eventually

@@ -7,7 +7,7 @@ import pytest
 
 from service.milvus import indexer
 from service.milvus.rows import Codes
-from service.search.filters import Filter
+from service.search.options import Filter
 from tests.service.gallery.new_crops import NOON, restore_crops
 from tests.service.milvus.lab import (
     CAMERAS,

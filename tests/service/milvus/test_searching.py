@@ -12,8 +12,7 @@ import pytest
 
 from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
 from service.milvus import index as milvus_index
-from service.search.filters import Filter
-from service.search.options import QueryOptions
+from service.search.options import Filter, QueryOptions
 from service.search.query import run_search
 from service.search.ranking import Search
 from tests.service.milvus.fake_server import FakeServer
