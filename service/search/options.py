@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -284,6 +284,16 @@ class QueryOptions(BaseModel):
             identities=self.identities,
             metadata=pairs_of(self.metadata) if self.metadata else frozenset(),
         )
+
+
+class SimilarOptions(QueryOptions):
+    """Options of a search among the named crops of others by the best crops of an identity."""
+
+    identity: str
+    group_by: GroupBy = "identity"
+
+    def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
+        return replace(super().filter(cameras, without), named=True)
 
 
 class PairOptions(BaseModel):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmn_client.models import (
     GalleriesAnswer,
@@ -41,28 +40,22 @@ from service.errors import (
     ServiceError,
     UnknownCrop,
     UnknownGallery,
-    UnknownIdentity,
-    UnknownTrack,
     UnusableImages,
     refused_image,
 )
 from service.gallery.gallery import Gallery
 from service.record.crop_rows import CROPS_AT_ONCE
-from service.record.record import Record
-from service.record.values import CropLabel, JsonObject, StoredCrop
+from service.record.values import JsonObject, StoredCrop
 from service.runtime import Runtime
-from service.search.options import MOST_ASKING, Filter, GroupBy, QueryOptions, read_vector
+from service.search.options import QueryOptions, SimilarOptions
+from service.search.query_features import QueryFeatures, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search, Spans
 from service.settings import QualityPolicy
 
 # Upper bound on the rounds of a search that finds deleted crops.
 ROUNDS = 6
-# Number of crops of an identity that search for others; their mean score counts.
-BEST_CROPS = 8
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
 KEPT_PICTURE_BYTES = 256 * 1024
-# Upper bound on the characters of camera names in an error.
-MAX_NAMED = 200
 # Errors of one gallery that do not prevent the others from answering.
 OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
 Result = TypeVar("Result")
@@ -133,28 +126,6 @@ def _place(ranked: tuple[str, RankedCrop]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class QueryFeatures:
-    """Features to search by in place of images; none if there are images.
-
-    Attributes:
-        fields: fields of the request that name them, for messages.
-        embedder: fingerprint of the embedder that made them.
-        vectors: features `(m, d)`.
-        gallery: the gallery of the crops; None for a vector that was sent.
-        crops: the crops that have these features.
-        slots: slots of crops of this gallery that are never results: these crops, or all crops of
-            their track or identity.
-    """
-
-    fields: str = ""
-    embedder: str = ""
-    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    gallery: Gallery | None = None
-    crops: tuple[CropLabel, ...] = ()
-    slots: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
 class GalleriesQuery:
     """A query of galleries by images of one person, by crops of one gallery or by a vector.
 
@@ -198,54 +169,48 @@ class GalleriesQuery:
         if len(self.names) > 1:
             fields = f"galleries, {fields}"
             remedy = f"fewer galleries, {remedy}"
+        separate = self.options.mode == "separate"
+        queries = [[image] for image in self.images] if separate else [self.images]
         while True:
             # If a gallery changes its embedder, repeat all queries so that one model answers all.
             with contextlib.suppress(EmbedderChanged):
-                searches, problems = await self._begin()
+                searches, problems = await self._plan_searches()
                 cost = self._cost(searches.values())
                 admission.require_affordable(cost, fields, remedy)
                 async with admission.admit(cost):
                     await self.runtime.model.pipeline.open_frame(self.images)
-                    if self.options.mode != "separate":
-                        return [await self._answer(searches, problems, self.images)]
-                    each = (self._answer(searches, problems, [image]) for image in self.images)
-                    return await gather_all(each)
+                    return await gather_all(
+                        self._answer(searches, problems, images) for images in queries
+                    )
 
-    async def _begin(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
+    async def _plan_searches(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
+        """Return the search of each gallery, and the problem of each that cannot be searched."""
+        runtime = self.runtime
         options = self.options
         features = QueryFeatures()
-        if options.vector is not None:
-            embedder = options.embedding_fingerprint
-            if embedder is None:
-                raise InvalidField(
-                    "embedding_fingerprint: is missing; send the one that was returned with the "
-                    "vector"
-                )
-            vector = read_vector(options.vector)
-            features = QueryFeatures("vector, embedding_fingerprint", embedder, vector[None])
-        elif options.crop_id or options.track or isinstance(options, SimilarOptions):
-            features = await self._features_of_crops()
+        if not self.images:
+            home = self.home or self.names[0]
+            features = await read_query_features(runtime, options, home)
         of_one_image = len(self.images) == 1 or options.mode == "separate"
         searches: dict[str, Search] = {}
         problems: dict[str, ServiceError] = {}
         for name in self.names:
             try:
-                gallery = await self.runtime.galleries.find(name)
-                current = self.runtime.calibrations.current(gallery, options.scoring)
-                calibrates = self.sample and of_one_image and gallery.settings.calibration == "on"
-                vectors = features.vectors
-                if len(vectors):
+                gallery = await runtime.galleries.find(name)
+                current = runtime.calibrations.current(gallery, options.scoring)
+                if not self.images:
                     current.model.require_vectors(
-                        features.fields, features.embedder, vectors, gallery.name
+                        features.fields, features.embedder, features.vectors, name
                     )
+                calibrates = gallery.settings.calibration == "on"
                 searches[name] = Search(
                     gallery,
                     current,
                     options,
-                    queries=vectors,
+                    queries=features.vectors,
                     query_crops=features.crops,
                     without=features.slots if features.gallery is gallery else frozenset(),
-                    sample=calibrates,
+                    sample=self.sample and of_one_image and calibrates,
                     galleries=len(self.names),
                 )
             except OF_ONE_GALLERY as error:
@@ -253,17 +218,6 @@ class GalleriesQuery:
         if not searches:
             raise problems[self.names[0]]
         return searches, problems
-
-    async def _features_of_crops(self) -> QueryFeatures:
-        galleries = self.runtime.galleries
-        gallery = await galleries.find(self.home or self.names[0])
-        embedder = gallery.embedder
-        record = self.runtime.record
-        features = await galleries.read(_read_features, record, gallery, self.options)
-        if features.embedder != embedder:
-            await galleries.catch_up()
-            raise EmbedderChanged
-        return features
 
     def _cost(self, searches: Collection[Search]) -> float:
         options = self.options
@@ -291,12 +245,14 @@ class GalleriesQuery:
         arrived = time.perf_counter()
         # Search by poor images too; their faults become warnings.
         quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
-        pictures = None
+        policy = None
         if self.options.keep_picture:
-            pictures = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
-        pipelines = list({search.current.model.pipeline: None for search in searches.values()})
-        embedding = (pipeline.embed(images, quality, pictures) for pipeline in pipelines)
-        embedded = dict(zip(pipelines, await gather_all(embedding), strict=True))
+            policy = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
+        pipelines = dict.fromkeys(search.current.model.pipeline for search in searches.values())
+        outcomes_of_pipelines = await gather_all(
+            pipeline.embed(images, quality, policy) for pipeline in pipelines
+        )
+        embedded = dict(zip(pipelines, outcomes_of_pipelines, strict=True))
         for outcomes in embedded.values():
             refused = [image for image in outcomes if isinstance(image, CropProblem)]
             if refused and len(refused) == len(images):
@@ -305,28 +261,35 @@ class GalleriesQuery:
                 raise UnusableImages(refused)
             for problem in refused:
                 runtime.metrics.problems.labels(problem.code).inc()
-        answering = (
+
+        answers_of_galleries = await gather_all(
             self._answer_gallery(search, embedded[search.current.model.pipeline], arrived)
             for search in searches.values()
         )
         answers: dict[str, QueryAnswer] = {}
         problems = dict(unsearched)
-        for name, answer in zip(searches, await gather_all(answering), strict=True):
+        for name, answer in zip(searches, answers_of_galleries, strict=True):
             if isinstance(answer, QueryAnswer):
                 answers[name] = answer
             else:
                 problems[name] = answer
         if not answers:
             raise problems[self.names[0]]
+
         first = next(iter(searches.values()))
-        prepared = (
+        prepared = [
             image.prepared
             for image in embedded[first.current.model.pipeline]
             if isinstance(image, EmbeddedImage) and image.prepared.picture
+        ]
+        return AnsweredQuery(
+            names=self.names,
+            answers=answers,
+            problems=problems,
+            images=len(images),
+            prepared=prepared[0] if prepared else None,
+            crop_ids=tuple(crop.crop_id for crop in first.query_crops),
         )
-        crop_ids = tuple(crop.crop_id for crop in first.query_crops)
-        picture = next(prepared, None)
-        return AnsweredQuery(self.names, answers, problems, len(images), picture, crop_ids)
 
     async def _answer_gallery(
         self, search: Search, outcomes: Sequence[Embedded], arrived: float
@@ -352,9 +315,6 @@ class GalleriesQuery:
             raise
         except OF_ONE_GALLERY as error:
             return error
-        verdict: SearchVerdict = "nothing_searched"
-        if ranked_crops:
-            verdict = ranked_crops[0].verdict or "no_match"
         if ranking.sample is not None:
             place = (search.gallery.gallery_id, search.current.subject)
             runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
@@ -365,6 +325,9 @@ class GalleriesQuery:
                 warnings.append(f"{prefix}left out of the search: {outcome.detail}")
             else:
                 warnings += [f"{prefix}{fault.detail}" for fault in outcome.faults]
+        verdict: SearchVerdict = "nothing_searched"
+        if ranked_crops:
+            verdict = ranked_crops[0].verdict or "no_match"
         return QueryAnswer(
             gallery_version=ranking.gallery_version,
             calibration_version=str(ranking.judge.state.version),
@@ -388,58 +351,6 @@ async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result
         # The HTTP layer answers service errors, but not exception groups.
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _read_features(record: Record, gallery: Gallery, options: QueryOptions) -> QueryFeatures:
-    """Read the features of the crops, of the track or of the identity to search by.
-
-    Raises:
-        UnknownCrop, UnknownTrack, UnknownIdentity: the gallery does not have them.
-        InvalidField: several cameras have a track with this id.
-    """
-    number = gallery.gallery_id
-    unknown = UnknownTrack(gallery.name, options.track)
-    if isinstance(options, SimilarOptions):
-        unknown = UnknownIdentity(gallery.name, options.identity)
-        own, slots = record.people.rows(number, options.identity, BEST_CROPS)
-    elif options.track is not None:
-        camera = _camera_of_track(record, gallery, options.track, options.camera)
-        slots = record.tracks.spread(number, options.track, camera, MOST_ASKING)
-        own = record.tracks.slots(number, options.track, camera)
-    else:
-        slots = [crop.row_id for crop in record.crops.by_id(number, options.crop_id).values()]
-        own = slots
-    embedder, crops = record.crops.vectors_of(number, slots)
-    # A crop removed since its slot was read has no vector.
-    present = {crop.record.crop_id for crop in crops}
-    for crop_id in options.crop_id:
-        if crop_id not in present:
-            raise UnknownCrop(gallery.name, crop_id)
-    if not crops:
-        raise unknown
-    return QueryFeatures(
-        fields="gallery",
-        embedder=embedder,
-        vectors=np.stack([crop.vector for crop in crops]),
-        gallery=gallery,
-        crops=tuple(crop.record for crop in crops),
-        slots=frozenset(own),
-    )
-
-
-def _camera_of_track(
-    record: Record, gallery: Gallery, track: str, camera: str | None
-) -> str | None:
-    cameras = record.tracks.cameras(gallery.gallery_id, track)
-    if not cameras or (camera is not None and camera not in cameras):
-        raise UnknownTrack(gallery.name, track)
-    if camera is None and len(cameras) > 1:
-        camera_names = ", ".join(sorted(camera for camera in cameras if camera is not None))
-        raise InvalidField(
-            f"track: several cameras have a track {track!r}, which may be of different people; "
-            f"send its camera too: {camera_names[:MAX_NAMED]}"
-        )
-    return camera or cameras[0]
 
 
 def _timing(
@@ -478,13 +389,13 @@ async def run_search(
     """
     # Crops of a track may be deleted during the search; crops named by id must exist, unless they
     # are of another gallery.
-    named = search.query_crops if search.options.crop_id and search.without else ()
-    required = [crop.row_id for crop in named]
+    required = search.query_crops if search.options.crop_id and search.without else ()
     this_search = object()
     for attempt in range(ROUNDS):
         if attempt > 1:
             # More crops were deleted at once than a round finds.
             await runtime.galleries.catch_up()
+
         steps = search.rank()
         if search.gallery.outside_index and runtime.outside:
             # Do not block the device thread with calls to an external index.
@@ -494,25 +405,23 @@ async def run_search(
                 raise UnknownGallery(search.gallery.name) from error
         while (ranking := await runtime.device.run(next, steps)) is None:
             continue
+
         row_ids = ranking.best.row_ids.tolist()
-        wanted = row_ids + required
+        read_ids = [*row_ids, *(crop.row_id for crop in required)]
         labels: dict[int, StoredCrop] = {}
         metadata_sizes[this_search] = 0
-        for begin in range(0, len(wanted), CROPS_AT_ONCE):
-            found = await runtime.galleries.find_crops(
-                search.gallery, wanted[begin : begin + CROPS_AT_ONCE]
-            )
-            labels |= found
-            metadata_sizes[this_search] += sum(
-                len(crop.metadata.text)
-                for crop in found.values()
-                if isinstance(crop.metadata, JsonObject)
-            )
+        for start in range(0, len(read_ids), CROPS_AT_ONCE):
+            part = read_ids[start : start + CROPS_AT_ONCE]
+            crops = await runtime.galleries.find_crops(search.gallery, part)
+            labels |= crops
+            for crop in crops.values():
+                if isinstance(crop.metadata, JsonObject):
+                    metadata_sizes[this_search] += len(crop.metadata.text)
             if metadata_sizes.total() > MAX_ANSWER_BYTES:
                 raise AnswerTooLarge(TOO_MUCH_METADATA)
-        for crop in named:
-            if crop.row_id not in labels:
-                raise UnknownCrop(search.gallery.name, crop.crop_id)
+        for query_crop in required:
+            if query_crop.row_id not in labels:
+                raise UnknownCrop(search.gallery.name, query_crop.crop_id)
         deleted = frozenset(row_ids) - labels.keys()
         if not deleted:
             break
@@ -523,16 +432,6 @@ async def run_search(
         tracks = [crop.track for crop in labels.values() if crop.track is not None]
         spans = await runtime.galleries.read(runtime.record.tracks.spans, number, tracks)
     return ranking, search.results(ranking, labels, spans)
-
-
-class SimilarOptions(QueryOptions):
-    """Options of a search among the named crops of others by the best crops of an identity."""
-
-    identity: str
-    group_by: GroupBy = "identity"
-
-    def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
-        return replace(super().filter(cameras, without), named=True)
 
 
 async def find_similar(

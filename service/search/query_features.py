@@ -1,0 +1,123 @@
+"""Features to search by in place of images: of enrolled crops, or a vector that was sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidField, UnknownCrop, UnknownIdentity, UnknownTrack
+from service.gallery.gallery import Gallery
+from service.record.record import Record
+from service.record.values import CropLabel
+from service.runtime import Runtime
+from service.search.options import MOST_ASKING, QueryOptions, SimilarOptions, read_vector
+from service.search.ranking import EmbedderChanged
+
+# Number of crops of an identity that search for others; their mean score counts.
+BEST_CROPS = 8
+# Upper bound on the characters of camera names in an error.
+MAX_NAMED = 200
+
+
+@dataclass(frozen=True)
+class QueryFeatures:
+    """Features to search by in place of images; none if there are images.
+
+    Attributes:
+        fields: fields of the request that name them, for messages.
+        embedder: fingerprint of the embedder that made them.
+        vectors: features `(m, d)`.
+        gallery: the gallery of the crops; None for a vector that was sent.
+        crops: the crops that have these features.
+        slots: slots of crops of this gallery that are never results: these crops, or all crops of
+            their track or identity.
+    """
+
+    fields: str = ""
+    embedder: str = ""
+    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    gallery: Gallery | None = None
+    crops: tuple[CropLabel, ...] = ()
+    slots: frozenset[int] = frozenset()
+
+
+async def read_query_features(
+    runtime: Runtime, options: QueryOptions, gallery_name: str
+) -> QueryFeatures:
+    """Return the vector of a query without images, or the features of the crops that it names.
+
+    Args:
+        gallery_name: gallery of the crops.
+
+    Raises:
+        InvalidField: the vector is malformed, or several cameras have a track with this id.
+        UnknownGallery, UnknownCrop, UnknownTrack, UnknownIdentity: the crops do not exist.
+        NeedsReindex: no loaded model has the embedder of the crops.
+        EmbedderChanged: the gallery is switching to another embedder.
+    """
+    if options.vector is not None:
+        if options.embedding_fingerprint is None:
+            raise InvalidField(
+                "embedding_fingerprint: is missing; send the one that was returned with the vector"
+            )
+        return QueryFeatures(
+            fields="vector, embedding_fingerprint",
+            embedder=options.embedding_fingerprint,
+            vectors=read_vector(options.vector)[None],
+        )
+    galleries = runtime.galleries
+    gallery = await galleries.find(gallery_name)
+    embedder = gallery.embedder
+    features = await galleries.read(_read_crops, runtime.record, gallery, options)
+    if features.embedder != embedder:
+        await galleries.catch_up()
+        raise EmbedderChanged
+    return features
+
+
+def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> QueryFeatures:
+    number = gallery.gallery_id
+    unknown = UnknownTrack(gallery.name, options.track)
+    if isinstance(options, SimilarOptions):
+        unknown = UnknownIdentity(gallery.name, options.identity)
+        excluded, slots = record.people.rows(number, options.identity, BEST_CROPS)
+    elif options.track is not None:
+        camera = _camera_of_track(record, gallery, options.track, options.camera)
+        slots = record.tracks.spread(number, options.track, camera, MOST_ASKING)
+        excluded = record.tracks.slots(number, options.track, camera)
+    else:
+        slots = [crop.row_id for crop in record.crops.by_id(number, options.crop_id).values()]
+        excluded = slots
+    embedder, crops = record.crops.vectors_of(number, slots)
+    # A crop removed since its slot was read has no vector.
+    present = {crop.record.crop_id for crop in crops}
+    for crop_id in options.crop_id:
+        if crop_id not in present:
+            raise UnknownCrop(gallery.name, crop_id)
+    if not crops:
+        raise unknown
+    return QueryFeatures(
+        fields="gallery",
+        embedder=embedder,
+        vectors=np.stack([crop.vector for crop in crops]),
+        gallery=gallery,
+        crops=tuple(crop.record for crop in crops),
+        slots=frozenset(excluded),
+    )
+
+
+def _camera_of_track(
+    record: Record, gallery: Gallery, track: str, camera: str | None
+) -> str | None:
+    cameras = record.tracks.cameras(gallery.gallery_id, track)
+    if not cameras or (camera is not None and camera not in cameras):
+        raise UnknownTrack(gallery.name, track)
+    if camera is None and len(cameras) > 1:
+        camera_names = ", ".join(sorted(camera for camera in cameras if camera is not None))
+        raise InvalidField(
+            f"track: several cameras have a track {track!r}, which may be of different people; "
+            f"send its camera too: {camera_names[:MAX_NAMED]}"
+        )
+    return camera or cameras[0]
