@@ -177,19 +177,13 @@ class LoadedModel:
     def calibration_version(self) -> str:
         return self.description.artefact_fingerprint[:12]
 
-    def chosen_scoring(self, asked: Scoring | None) -> Scoring:
-        """Return the scoring that a request asks for, or the artefact's default.
-
-        Raises:
-            InvalidField: the artefact does not offer it.
-        """
-        chosen = asked or self.description.default_scoring
-        if chosen not in self.description.calibration.scorings:
+    def require_scoring(self, scoring: Scoring) -> None:
+        """Raise `InvalidField` for a scoring that the artefact does not offer."""
+        if scoring not in self.description.calibration.scorings:
             raise InvalidField(
-                f"scoring: {chosen} needs M-Net, which this artefact does not have; it offers "
+                f"scoring: {scoring} needs M-Net, which this artefact does not have; it offers "
                 f"{', '.join(self.description.scorings)}"
             )
-        return chosen
 
     def require_vectors(
         self,

@@ -265,7 +265,8 @@ class GalleryCalibrations:
         """Read the artefacts' calibrations; `models` are keyed by their embedder's fingerprint."""
         self._record = record
         self._models = models
-        self._artefacts: dict[tuple[str, Scoring], CurrentCalibration] = {}
+        # By embedder and scoring; None for the default scoring.
+        self._artefacts: dict[tuple[str, Scoring | None], CurrentCalibration] = {}
         for embedder, model in models.items():
             scorings = model.description.calibration.scorings
             joins_at = scorings["cosine"].pair_threshold(JOINING_SHARE)
@@ -279,6 +280,8 @@ class GalleryCalibrations:
                     few=artefact_thresholds(calibration),
                     joins_at=joins_at,
                 )
+            default = self._artefacts[embedder, model.description.default_scoring]
+            self._artefacts[embedder, None] = default
         self._lock = threading.Lock()
         self._published: dict[int, dict[str, Publication]] = {}
         self._stored: dict[Place, int] = {}
@@ -298,7 +301,9 @@ class GalleryCalibrations:
         """
         embedder = gallery.embedder
         number = gallery.gallery_id
-        artefact = self._artefacts[embedder, self._models[embedder].chosen_scoring(scoring)]
+        if scoring is not None:
+            self._models[embedder].require_scoring(scoring)
+        artefact = self._artefacts[embedder, scoring]
         return replace(
             artefact,
             setting=gallery.settings.calibration,

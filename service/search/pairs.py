@@ -38,7 +38,8 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     name = options.gallery
     target = await runtime.galleries.find(name) if name is not None else None
     model = runtime.models[target.embedder] if target else runtime.model
-    scoring = model.chosen_scoring(options.scoring)
+    scoring = options.scoring or model.description.default_scoring
+    model.require_scoring(scoring)
     point = _operating_point(options)
     current = runtime.calibrations.current(target, scoring) if target else None
     cost = model.pipeline.cost([first, second])
