@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,8 +111,8 @@ class Search:
         began = time.perf_counter()
         current = self.current
         options = self.options
-        cameras = [crop.camera for crop in self.query_crops] or [options.camera]
-        wanted = options.filter(cameras, self.without)
+        query_cameras = [crop.camera for crop in self.query_crops] or [options.camera]
+        wanted = options.filter(query_cameras, self.without)
         while (own := self.gallery.own_index) and own.columns.reads_on(wanted, options.group_by):
             yield None
         if self.gallery.embedder != current.model.embedder:
@@ -120,17 +120,23 @@ class Search:
         index = self.gallery.index
 
         by_cosine = current.scoring == "cosine"
-        depth = RERANK_DEPTH if by_cosine else options.rerank_depth
-        limit = max(options.top_k, depth)
-        listed = max(limit, ORDERED_CROPS) if by_cosine else limit
+        if by_cosine:
+            depth = RERANK_DEPTH
+            scored_count = max(options.top_k, depth)
+            candidate_count = max(scored_count, ORDERED_CROPS)
+        else:
+            depth = options.rerank_depth
+            scored_count = depth
+            candidate_count = max(options.top_k, depth)
         needs_level = self.sample or current.by_level
-        examined = max(listed, NEAR) if needs_level else listed
-        near = index.search(self.queries, examined, wanted, by=options.group_by)
-        candidates = near[:listed]
+        near_count = max(candidate_count, NEAR) if needs_level else candidate_count
+        near = index.search(self.queries, near_count, wanted, by=options.group_by)
+        candidates = near[:candidate_count]
         identities = index.identities(wanted)
 
         # The verdict must not depend on the requested order.
-        scored = near[: limit if by_cosine else depth]
+        scored = near[:scored_count]
+        # Number of leading candidates that M-Net scores.
         head = 0 if by_cosine else len(scored.row_ids)
         shallow = depth < min(RERANK_DEPTH, candidates.searched)
         # The level describes the gallery's best crops, which a shallow search may not score.
@@ -155,12 +161,7 @@ class Search:
         scores = scored.cosines
         ranked_by = candidates.cosines
         if not by_cosine:
-            scores = np.empty(len(scored.row_ids), np.float32)
-            for part in slices_of(len(self.queries), len(scores)):
-                if part.start:
-                    yield None
-                pair_scores = current.model.networks.pair_scores
-                scores[part] = pair_scores(self.queries, scored.vectors[part])
+            scores = yield from self._pair_scores(scored.vectors)
             # Crops beyond the head were scored only to estimate the level and are no results.
             ranked_by = np.full(len(candidates.row_ids), np.nan, np.float32)
             ranked_by[:head] = scores[:head]
@@ -173,10 +174,10 @@ class Search:
             options.operating_point,
             identities,
             level,
-            shallow,
-            self.galleries,
-            len(self.queries),
-            candidates.searched,
+            shallow=shallow,
+            galleries=self.galleries,
+            pictures=len(self.queries),
+            crops=candidates.searched,
         )
         counts_all = not index.counts_filtered and wanted != Filter(without=wanted.without)
         if counts_all:
@@ -186,7 +187,7 @@ class Search:
         if self.sample and level is not None and not counts_all:
             sample = pack_search(people_scores, identities, time.time())
 
-        order = self._order(candidates, ranked_by, slice(head))
+        order = self._order(candidates, ranked_by, head)
         yield Ranking(
             gallery_version=version,
             best=candidates[order],
@@ -199,18 +200,27 @@ class Search:
             sample=sample,
         )
 
-    def _order(self, candidates: Candidates, scores: Array, head: slice) -> NDArray[np.int64]:
+    def _pair_scores(self, vectors: Array) -> Generator[None, None, Array]:
+        """Score features `(n, d)` by M-Net, and yield wherever other work may run."""
+        scores = np.empty(len(vectors), np.float32)
+        for part in slices_of(len(self.queries), len(scores)):
+            if part.start:
+                yield
+            scores[part] = self.current.model.networks.pair_scores(self.queries, vectors[part])
+        return scores
+
+    def _order(self, candidates: Candidates, scores: Array, head: int) -> NDArray[np.int64]:
         """Return the positions of the results among the candidates, best first.
 
         Args:
             scores: of the candidates, `(n,)`; NaN if a crop was not scored.
-            head: the candidates that M-Net has scored, which are first.
+            head: number of leading candidates that M-Net has scored.
         """
         order = np.arange(len(candidates.row_ids))
         # Only the head is reordered: pair scores and bare cosines are not comparable.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
-        order[head] = np.lexsort(
-            (candidates.row_ids[head], -candidates.cosines[head], -scores[head])
+        order[:head] = np.lexsort(
+            (candidates.row_ids[:head], -candidates.cosines[:head], -scores[:head])
         )
         if self.options.group_by != "crop":
             order = order[first_places(candidates.sets[order])]
@@ -307,10 +317,9 @@ def order_by_neighbours(crops: Candidates, scores: Array) -> NDArray[np.int64]:
         cosines = units @ units.T
         np.fill_diagonal(cosines, -1.0)
         near = cosines >= NEIGHBOUR_COSINE
-        crowded = np.flatnonzero(near.sum(axis=1) > NEIGHBOURS)
-        if len(crowded):
-            farthest = np.partition(cosines[crowded], -NEIGHBOURS, axis=1)[:, [-NEIGHBOURS]]
-            near[crowded] &= cosines[crowded] >= farthest
+        if len(unnamed) > NEIGHBOURS:
+            farthest = np.partition(cosines, -NEIGHBOURS, axis=1)[:, [-NEIGHBOURS]]
+            near &= cosines >= farthest
         near |= near.T
         np.fill_diagonal(near, True)
         best[unnamed] = np.where(near, own_scores[unnamed], -np.inf).max(axis=1)
