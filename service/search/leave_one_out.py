@@ -88,12 +88,14 @@ async def search_left_out(
     Cosines are computed on the calibration's thread. The device thread scores the pairs of one crop
     at a time, so that no query waits longer than that.
     """
-    results: dict[Scoring, list[LeftOutSearches]] = {}
+    results: dict[Scoring, list[LeftOutSearches]] = {
+        scoring: [] for scoring in model.description.scorings
+    }
     for queries, searched in await runtime.pools.calibration.run(_plan_searches, crops):
         identities = len(np.unique(searched.names))
-        for scoring, leaders in (await _search(runtime, model, queries, searched)).items():
-            left_out = LeftOutSearches(leaders, queries.names, identities)
-            results.setdefault(scoring, []).append(left_out)
+        leaders = await _search(runtime, model, queries, searched)
+        for scoring, searches in results.items():
+            searches.append(LeftOutSearches(leaders[scoring], queries.names, identities))
     return results
 
 
@@ -121,13 +123,14 @@ async def measure_mean_scales(
         groups = await threads.run(_plan_means, several, tracks, size, len(crops.slots))
         if not len(groups.slots):
             continue
-        means = await _search(runtime, model, groups, crops)
-        alone = await _search(runtime, model, groups.split(), crops)
-        for scoring, leaders in means.items():
-            of_crops = alone[scoring].reshape(-1, size, RANKS)
-            scale = mean_scale(np.hstack([leaders[:, None], of_crops]), groups.names)
+        leaders_of_means = await _search(runtime, model, groups, crops)
+        leaders_of_crops = await _search(runtime, model, groups.split(), crops)
+        for scoring, scales in results.items():
+            of_mean = leaders_of_means[scoring][:, None]
+            of_crops = leaders_of_crops[scoring].reshape(-1, size, RANKS)
+            scale = mean_scale(np.hstack([of_mean, of_crops]), groups.names)
             if scale is not None:
-                results[scoring].append((size, scale))
+                scales.append((size, scale))
     return results
 
 
@@ -137,19 +140,20 @@ async def _search(
     """Return the nine best identity scores of each query by every scoring, `(n, 9)`."""
     leaders: dict[Scoring, list[Array]] = {scoring: [] for scoring in model.description.scorings}
     threads = runtime.pools.calibration
+    pair_scores = model.networks.pair_scores
     step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
     for start in range(0, len(queries.slots), step):
         part = queries.at(slice(start, start + step))
         places, cosines = await threads.run(_nearest, part, searched)
         names = searched.names[places]
+        slots = searched.slots[places]
         for scoring, parts in leaders.items():
             scores = cosines
             if scoring == "mnet":
                 scores = np.empty_like(cosines)
-                for row, slots in enumerate(part.slots):
-                    query = part.columns.vectors[slots.reshape(-1)]
-                    others = searched.columns.vectors[searched.slots[places[row]]]
-                    pair_scores = model.networks.pair_scores
+                for row, query_slots in enumerate(part.slots):
+                    query = part.columns.vectors[query_slots.reshape(-1)]
+                    others = searched.columns.vectors[slots[row]]
                     scores[row] = await runtime.device.run(pair_scores, query, others)
             # M-Net scores excluded crops too, and fails on some.
             usable = np.isfinite(cosines) & np.isfinite(scores)
@@ -164,14 +168,17 @@ def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
     The first pair searches the whole gallery, the others parts of it.
     """
     random = np.random.default_rng(len(crops.slots))
-    sample = sampled_crops(crops.names, random)
-    sample = sample[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.slots)))]
+    sample = sampled_crops(crops.names, random)[: _most_queries(len(crops.slots))]
     plan: list[tuple[NamedCrops, NamedCrops]] = []
     for identities in subgalleries(crops.names, random):
         queries = crops.at(sample[:CROPS_OF_A_PART] if plan else sample)
         searched = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
         plan.append((queries, searched))
     return plan
+
+
+def _most_queries(searched: int) -> int:
+    return max(FEWEST_CROPS, MOST_COMPARISONS // max(1, searched))
 
 
 def _people_with_several_crops(crops: NamedCrops) -> NamedCrops:
@@ -194,18 +201,19 @@ def _plan_means(
         searched: number of crops that each group searches.
     """
     random = np.random.default_rng(size)
-    labels = zip(crops.slots.tolist(), crops.cameras.tolist(), strict=True)
     codes: dict[tuple[int, str], int] = {}
-    of_track = [
-        codes.setdefault((camera, tracks[slot]), len(codes)) if slot in tracks else -1
-        for slot, camera in labels
-    ]
-    sources = (np.array(of_track, np.int64), crops.cameras)
-    groups = sampled_groups(crops.names, sources, size, random)
-    groups = groups[: max(FEWEST_CROPS, MOST_COMPARISONS // max(1, searched)) // size]
+    track_codes = np.full(len(crops.slots), -1, np.int64)
+    for place, slot in enumerate(crops.slots.tolist()):
+        if slot in tracks:
+            track = (int(crops.cameras[place]), tracks[slot])
+            track_codes[place] = codes.setdefault(track, len(codes))
+    groups = sampled_groups(crops.names, (track_codes, crops.cameras), size, random)
+    groups = groups[: _most_queries(searched) // size]
     cameras = crops.cameras[groups]
-    shared = np.where((cameras == cameras[:, :1]).all(axis=1), cameras[:, 0], -1)
-    return replace(crops.at(groups[:, 0]), slots=crops.slots[groups], cameras=shared)
+    first_cameras = cameras[:, 0]
+    is_shared = (cameras == first_cameras[:, None]).all(axis=1)
+    shared_cameras = np.where(is_shared, first_cameras, -1)
+    return replace(crops.at(groups[:, 0]), slots=crops.slots[groups], cameras=shared_cameras)
 
 
 def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArray[np.float32]]:
@@ -220,16 +228,19 @@ def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArr
     Returns:
         Positions in `searched`, and cosines, `(n, c)`.
     """
-    units = queries.columns.units(queries.slots.reshape(len(queries.slots), -1)).mean(axis=1)
+    query_slots = queries.slots.reshape(len(queries.slots), -1)
+    units = queries.columns.units(query_slots).mean(axis=1)
     cosines = np.empty((len(units), len(searched.slots)), np.float32)
     for part, others in searched.columns.unit_parts(searched.slots):
         cosines[:, part] = units @ others.T
     cosines = hide_known(cosines, queries.names, queries.cameras, searched.names, searched.cameras)
     starts = np.flatnonzero(np.diff(searched.names, prepend=-1))
+    crops_each = np.diff(starts, append=len(searched.slots))
     best = np.maximum.reduceat(cosines, starts, axis=1)
-    lengths = np.diff(np.append(starts, len(searched.slots)))
-    first = np.where(cosines == np.repeat(best, lengths, axis=1), cosines, -np.inf)
-    places = np.concatenate([_largest(cosines, RERANK_DEPTH), _largest(first, RANKS)], axis=1)
+    is_best = cosines == np.repeat(best, crops_each, axis=1)
+    nearest = _largest(cosines, RERANK_DEPTH)
+    nearest_identities = _largest(np.where(is_best, cosines, -np.inf), RANKS)
+    places = np.concatenate([nearest, nearest_identities], axis=1)
     return places, np.take_along_axis(cosines, places, axis=1)
 
 

@@ -35,31 +35,34 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         UnknownGallery, NeedsReindex: the gallery's calibration cannot be used.
         QueueFull, TooCostly: nothing was compared.
     """
-    name = options.gallery
-    target = await runtime.galleries.find(name) if name is not None else None
-    model = runtime.models[target.embedder] if target else runtime.model
+    gallery = None
+    model = runtime.model
+    if options.gallery is not None:
+        gallery = await runtime.galleries.find(options.gallery)
+        model = runtime.models[gallery.embedder]
     scoring = options.scoring or model.description.default_scoring
     model.require_scoring(scoring)
     point = _operating_point(options)
-    current = runtime.calibrations.current(target, scoring) if target else None
+    # Fixed before the images are embedded, as in a search.
+    current = runtime.calibrations.current(gallery, scoring) if gallery else None
     cost = model.pipeline.cost([first, second])
     if options.explain:
         cost += 2 * VARIANTS * PER_IMAGE
     runtime.admission.require_affordable(cost, "images, explain", "smaller images")
     async with runtime.admission.admit(cost):
         embedded = await model.pipeline.embed([first, second])
-        usable = [image.vector for image in embedded if isinstance(image, EmbeddedImage)]
-        if len(usable) < 2:
+        vectors = [image.vector for image in embedded if isinstance(image, EmbeddedImage)]
+        if len(vectors) < 2:
             raise UnusableImages(embedded)
-        scores = await runtime.device.run(_scores, model, usable[0], usable[1][None])
+        scores = await runtime.device.run(_scores, model, vectors[0], vectors[1][None])
         explanation = None
         if options.explain:
             explanation = await explain_pair(runtime, model, [first, second], scoring)
     score = float(scores[scoring][0])
-    if target and current:
+    if gallery and current:
         level = current.published.level if current.published else None
-        identities = await runtime.galleries.read(target.index.identities)
-        judge = current.judge(point, identities, level, crops=target.crops)
+        identities = await runtime.galleries.read(gallery.index.identities)
+        judge = current.judge(point, identities, level, crops=gallery.crops)
     else:
         pairs = model.description.calibration.scorings[scoring]
         uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))
@@ -71,10 +74,10 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         logit=float(scores["mnet"][0]) if "mnet" in scores else None,
         probability=float(judge.probability(np.array(score))),
         verdict=judge.verdict(score),
-        judged_as="search" if target else "pair",
+        judged_as="search" if gallery else "pair",
         calibration_version=str(judge.state.version),
         model=model.description.artefact_fingerprint,
-        calibration=judge.state if target else None,
+        calibration=judge.state if gallery else None,
         explanation=explanation,
     )
 
@@ -82,13 +85,13 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
 def _operating_point(options: PairOptions) -> str:
     if options.gallery is None:
         offered = PAIR_OPERATING_POINTS
-        usual = "pair_far_1e-3"
+        default = "pair_far_1e-3"
         judged = "a pair; send a gallery for those of searches"
     else:
         offered = SEARCH_OPERATING_POINTS
-        usual = "far_1e-2"
+        default = "far_1e-2"
         judged = "a search"
-    point = options.operating_point or usual
+    point = options.operating_point or default
     if point not in offered:
         raise InvalidField(
             f"operating_point: {point} is not one of {', '.join(offered)}, which judge {judged}"
@@ -99,11 +102,11 @@ def _operating_point(options: PairOptions) -> str:
 def _scores(model: LoadedModel, feature: Array, others: Array) -> dict[Scoring, Array]:
     """Compute all scores `(n,)` of a feature `(d,)` with others `(n, d)`, on the device thread."""
     p = feature.astype(np.float64)
-    values = []
-    for q in others.astype(np.float64):
-        cosine = p @ q / np.sqrt((p @ p) * (q @ q))
-        values.append(float(np.clip(cosine, -1.0, 1.0)))
-    scores: dict[Scoring, Array] = {"cosine": np.array(values, np.float32)}
+    # The square root of the product is the same in either order of the two images.
+    cosines = [p @ q / np.sqrt((p @ p) * (q @ q)) for q in others.astype(np.float64)]
+    scores: dict[Scoring, Array] = {
+        "cosine": np.clip(cosines, -1.0, 1.0).astype(np.float32),
+    }
     if "mnet" in model.description.scorings:
         scores["mnet"] = model.networks.pair_scores(feature[None], others)
     return scores

@@ -7,9 +7,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -75,7 +74,10 @@ async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
             continue
         for current in runtime.calibrations.of(gallery):
             try:
-                if await _fit(runtime, gallery, current, None, _fit_searches, current):
+                stored = await _read_stored(runtime, gallery, current.subject)
+                fitted = await runtime.pools.calibration.run(_fit_searches, stored, current)
+                if fitted:
+                    await _publish(runtime, gallery, stored, fitted)
                     due[gallery_id] = now + REFIT_AFTER_SECONDS
             except ServiceError:
                 raise
@@ -139,11 +141,14 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     scales = await measure_mean_scales(runtime, model, entry.gallery_id, crops)
     vectors = (entry.at, entry.side)
     for current in currents:
-        searches = left_out.get(current.scoring)
-        if searches is None:
-            continue
-        scale = scales[current.scoring]
-        await _fit(runtime, gallery, current, vectors, _fit_gallery, searches, scale, entry)
+        searches = left_out[current.scoring]
+        if searches:
+            scale = scales[current.scoring]
+            stored = await _read_stored(runtime, gallery, current.subject)
+            fitted = await runtime.pools.calibration.run(
+                _fit_gallery, stored, searches, scale, entry
+            )
+            await _publish(runtime, gallery, stored, fitted, vectors)
     return 0.0
 
 
@@ -170,29 +175,43 @@ class _Stored:
     """The record's state of one calibration.
 
     Attributes:
+        place: gallery and subject of the calibration.
         searches: stored searches, oldest first.
         counted: number of searches ever added.
         version: version of the published calibration; 0 if there is none.
         identities: number of named identities.
     """
 
+    place: Place
     searches: Searches
     counted: int
     version: int
     published: Publication | None
     identities: int
 
-    @classmethod
-    def read(cls, runtime: Runtime, place: Place) -> _Stored:
-        records = runtime.record.calibrations
+
+async def _read_stored(runtime: Runtime, gallery: Gallery, subject: str) -> _Stored:
+    number = gallery.gallery_id
+    records = runtime.record.calibrations
+
+    def read() -> _Stored:
         # Count first: a search added in the meantime then counts for the next fit.
-        counted = records.counted(*place)
-        searches = unpack_searches(records.searches(*place))
-        entry = runtime.record.galleries.get(place[0])
-        identities = entry.identities if entry else 0
-        stored = records.published(place[0]).get(place[1])
-        version = stored.version if stored else 0
-        return cls(searches, counted, version, Publication.read(stored), identities)
+        counted = records.counted(number, subject)
+        searches = unpack_searches(records.searches(number, subject))
+        entry = runtime.record.galleries.get(number)
+        published = records.published(number).get(subject)
+        return _Stored(
+            place=(number, subject),
+            searches=searches,
+            counted=counted,
+            version=published.version if published else 0,
+            published=Publication.read(published),
+            identities=entry.identities if entry else 0,
+        )
+
+    stored = await runtime.galleries.read(read)
+    runtime.calibrations.note_stored(stored.place, len(stored.searches))
+    return stored
 
 
 def _outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
@@ -235,17 +254,18 @@ def _fit_searches(stored: _Stored, current: CurrentCalibration) -> Publication |
         new = counted - published.counted if counted >= published.counted else counted
         if new < REFIT_AFTER_SEARCHES:
             return None
-    before = published.calibration if published else None
+    former = published.calibration if published else None
     fitted: GalleryThresholds | SearchCalibration
-    if isinstance(before, GalleryThresholds):
-        fitted = fit_ratio(before, searches)
+    if isinstance(former, GalleryThresholds):
+        fitted = fit_ratio(former, searches)
     elif stored.identities >= FEW_IDENTITIES or len(searches) < LEAST_SEARCHES:
         return None
     else:
         artefact = current.model.description.calibration
-        fitted = fit_searches(searches, artefact.scorings[current.scoring], before)
+        fitted = fit_searches(searches, artefact.scorings[current.scoring], former)
     changes = {"fitted_at": time.time(), "calibration": fitted, "counted": counted}
-    return (published or Publication(fitted_at=0.0, calibration=fitted)).model_copy(update=changes)
+    before = published or Publication(fitted_at=0.0, calibration=fitted)
+    return before.model_copy(update=changes)
 
 
 async def _store(runtime: Runtime) -> Collection[Place]:
@@ -256,34 +276,22 @@ async def _store(runtime: Runtime) -> Collection[Place]:
     return recorded
 
 
-async def _fit(
+async def _publish(
     runtime: Runtime,
     gallery: Gallery,
-    current: CurrentCalibration,
-    vectors: tuple[int, int] | None,
-    fit: Callable[..., Publication | None],
-    *args: Any,
-) -> bool:
-    """Fit a calibration and publish it; return False if no fit is due.
+    stored: _Stored,
+    fitted: Publication,
+    vectors: tuple[int, int] | None = None,
+) -> None:
+    """Publish a calibration, unless the record has changed since `stored` was read.
 
     Args:
         vectors: (restores, side) of the vectors that it is fitted to; None for searches.
-        fit: called with the record's state and the arguments after it; None if no fit is due.
-
-    Raises:
-        InputProblem: the crops or searches give no calibration.
     """
-    place = gallery.gallery_id, current.subject
-    stored = await runtime.galleries.read(_Stored.read, runtime, place)
-    runtime.calibrations.note_stored(place, len(stored.searches))
-    fitted = await runtime.pools.calibration.run(fit, stored, *args)
-    if fitted is None:
-        return False
     records = runtime.record.calibrations
 
     def publish(body: str) -> None:
-        if records.publish(*place, body, stored.version, stored.counted, vectors):
+        if records.publish(*stored.place, body, stored.version, stored.counted, vectors):
             runtime.calibrations.reload(gallery)
 
     await runtime.galleries.write(publish, fitted.model_dump_json())
-    return True
