@@ -227,11 +227,16 @@ class GalleryIndex:
             slots = self._nearest_of_sets(passing, direction, limit, sets)
         else:
             slots = self._nearest(passing, direction, limit, wanted == EVERY_CROP)
-        groups = self.columns.groups[slots]
-        vectors = self.columns.vectors
-        searched = len(passing)
         return best_candidates(
-            slots, groups, sets[slots], vectors, slots, query, limit, searched, grouped
+            row_ids=slots,
+            groups=self.columns.groups[slots],
+            sets=sets[slots],
+            vectors=self.columns.vectors,
+            rows=slots,
+            query=query,
+            limit=limit,
+            searched=len(passing),
+            grouped=grouped,
         )
 
     def identities(self, wanted: Filter = EVERY_CROP) -> int:

@@ -56,16 +56,17 @@ class ProductCodes:
         parts = dimension if dimension % 2 else dimension // 2
         self._index: Any = faiss.IndexPQFastScan(dimension, parts, BITS, faiss.METRIC_INNER_PRODUCT)
         random = np.random.default_rng(0)
-        training_slots, query_slots = (
-            np.sort(random.choice(slots, min(len(slots), count), replace=False, shuffle=False))
-            for count in (TRAINING_SAMPLE, RECALL_SAMPLE)
-        )
+
+        def sample(count: int) -> Slots:
+            count = min(len(slots), count)
+            return np.sort(random.choice(slots, count, replace=False, shuffle=False))
+
         self._index.pq.cp.niter = TRAINING_ROUNDS
-        self._index.train(columns.units(training_slots))
+        self._index.train(columns.units(sample(TRAINING_SAMPLE)))
         for _, units in columns.unit_parts(slots):
             between()
             self._index.add(units)
-        recall, share_of_time = self._measure(columns, query_slots, between)
+        recall, share_of_time = self._measure(columns, sample(RECALL_SAMPLE), between)
         if recall >= LEAST_RECALL and share_of_time < MOST_TIME:
             self.recall = recall
         else:
@@ -113,8 +114,8 @@ class ProductCodes:
         if wanted <= 0:
             return 0.0, 1.0
         hits = 0
-        exact_seconds = list[float]()
-        seconds = list[float]()
+        exact_seconds: list[float] = []
+        seconds: list[float] = []
         for slot, unit in zip(query_slots.tolist(), columns.units(query_slots), strict=True):
             between()
             began = time.perf_counter()

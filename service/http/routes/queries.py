@@ -162,8 +162,9 @@ def _note_searches(
     runtime: Runtime, form: QueryForm, answers: Mapping[str, Sequence[QueryAnswer]]
 ) -> None:
     filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
-    # Metadata may be personal.
-    filters |= {"metadata": sorted(form.metadata)} if form.metadata else {}
+    if form.metadata:
+        # Its values may be personal.
+        filters["metadata"] = sorted(form.metadata)
     for gallery, rankings in answers.items():
         for ranking in rankings:
             runtime.metrics.verdicts.labels(ranking.verdict).inc()
@@ -249,8 +250,11 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
 
 def _galleries_of(call: Call, form: GalleriesForm) -> list[str]:
     caller = call.caller
-    every = [gallery.name for gallery in call.runtime.galleries.all()]
-    names = list(dict.fromkeys(form.galleries)) or ([caller.gallery] if caller.gallery else every)
+    names = list(dict.fromkeys(form.galleries))
+    if not names and caller.gallery:
+        names = [caller.gallery]
+    elif not names:
+        names = [gallery.name for gallery in call.runtime.galleries.all()]
     for name in (*names, form.gallery or names[0]):
         caller.require_gallery(name)
     if len(names) > MOST_GALLERIES:
