@@ -357,11 +357,8 @@ class GalleryCalibrations:
         """
         with self._lock:
             key = self._key_of(place, query)
-            waiting = self._waiting.setdefault(place, {})
-            waiting.pop(key, None)
-            waiting[key] = scores
             # While searches cannot be stored, keep only as many as the record would.
-            _keep_last(waiting, KEPT_SEARCHES)
+            _put_last(self._waiting.setdefault(place, {}), key, scores, KEPT_SEARCHES)
 
     def take_recorded(self) -> dict[Place, list[tuple[str, bytes]]]:
         with self._lock:
@@ -372,19 +369,19 @@ class GalleryCalibrations:
     def _key_of(self, place: Place, query: NDArray[np.float32]) -> str:
         """Return the key of the most similar recent query, or a new key if none is similar."""
         unit = query / max(float(np.linalg.norm(query)), 1e-12)
-        recent = self._recent.pop(place, {})
-        self._recent[place] = recent
-        _keep_last(self._recent, RECENT_PLACES)
+        recent = self._recent.get(place, {})
+        _put_last(self._recent, place, recent, RECENT_PLACES)
         cosines = {key: float(earlier @ unit) for key, earlier in recent.items()}
         key = max(cosines, key=cosines.__getitem__, default="")
         if cosines.get(key, 0.0) < REPEATED_COSINE:
             key = secrets.token_hex(KEY_BYTES)
-        recent.pop(key, None)
-        recent[key] = unit
-        _keep_last(recent, RECENT_QUERIES)
+        _put_last(recent, key, unit, RECENT_QUERIES)
         return key
 
 
-def _keep_last(items: dict[Any, Any], limit: int) -> None:
+def _put_last(items: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
+    """Put a value behind all others, and drop the first ones beyond the limit."""
+    items.pop(key, None)
+    items[key] = value
     while len(items) > limit:
         del items[next(iter(items))]

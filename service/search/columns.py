@@ -118,7 +118,7 @@ class Columns:
     def __init__(
         self,
         dimension: int,
-        secret: bytes = b"",
+        secret: bytes,
         metadata: ReadTexts = lambda _: (),
         tracks: ReadTexts = lambda _: (),
     ) -> None:
@@ -229,29 +229,27 @@ class Columns:
         if selected and selected[:2] == (wanted, changes):
             return selected[2]
         every = slice(self.size)
-        passing = self.valid[every]
+        passing = self.valid[every].copy()
         if wanted.cameras or wanted.exclude_cameras:
             passes = [wanted.passes_camera(camera) for camera in self._camera_codes]
-            passing = passing & np.array(passes)[self.cameras[every]]
+            passing &= np.array(passes)[self.cameras[every]]
         if wanted.captured_after:
-            passing = passing & (self.captured[every] >= wanted.captured_after.timestamp())
+            passing &= self.captured[every] >= wanted.captured_after.timestamp()
         if wanted.captured_before:
-            passing = passing & (self.captured[every] <= wanted.captured_before.timestamp())
+            passing &= self.captured[every] <= wanted.captured_before.timestamp()
         if wanted.named is not None:
-            passing = passing & ((self.groups[every] >= 0) == wanted.named)
+            passing &= (self.groups[every] >= 0) == wanted.named
         if wanted.identities:
             codes = [identity_code(identity, self.secret) for identity in wanted.identities]
-            passing = passing & np.isin(self.groups[every], codes)
+            passing &= np.isin(self.groups[every], codes)
         while self.reads_on(wanted):
             continue
         for pair in wanted.metadata:
             codes, slots_of_codes = self._metadata.table()
             has_pair = np.zeros(self.size, np.bool_)
             has_pair[slots_of_codes[codes == hash(pair)]] = True
-            passing = passing & has_pair
-        if wanted.without:
-            passing = passing.copy()
-            passing[[slot for slot in wanted.without if slot < self.size]] = False
+            passing &= has_pair
+        passing[[slot for slot in wanted.without if slot < self.size]] = False
         slots = np.flatnonzero(passing)
         self._selected = wanted, changes, slots
         return slots

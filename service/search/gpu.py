@@ -41,11 +41,10 @@ class DeviceVectors:
             torch.OutOfMemoryError: the device has too little memory.
         """
         self.slots = slots
-        half = len(slots) >= FLOAT16_ROWS
-        self.dtype = "float16" if half else "float32"
+        self.dtype = "float16" if len(slots) >= FLOAT16_ROWS else "float32"
         self._vectors = torch.empty(
             (len(slots), columns.dimension),
-            dtype=torch.float16 if half else torch.float32,
+            dtype=getattr(torch, self.dtype),
             device=device,
         )
         self.bytes = self._vectors.nbytes

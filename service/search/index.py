@@ -192,7 +192,7 @@ class GalleryIndex:
     def remove(self, slots: Iterable[int]) -> None:
         removed = self.columns.remove(slots)
         if self._segment:
-            self._segment.remove(removed[removed < _covered_end(self._segment)])
+            self._segment.remove(removed[removed < self._covered_end])
 
     def search(
         self,
@@ -265,8 +265,7 @@ class GalleryIndex:
         """
         columns = self.columns
         covered = len(self._segment.slots) if self._segment else 0
-        end = _covered_end(self._segment) if self._segment else 0
-        added = int(np.count_nonzero(columns.valid[end : columns.size]))
+        added = int(np.count_nonzero(columns.valid[self._covered_end : columns.size]))
         deleted = covered - (columns.count - added)
         if added + deleted <= max(DELTA_ROWS, DELTA_SHARE * covered):
             return None
@@ -302,7 +301,7 @@ class GalleryIndex:
             return passing
         segment = self._segment
         if segment:
-            covered = np.searchsorted(passing, _covered_end(segment))
+            covered = np.searchsorted(passing, self._covered_end)
             proposed = passing[:covered]
             if not isinstance(segment, ProductCodes):
                 try:
@@ -326,6 +325,6 @@ class GalleryIndex:
             return False
         return limit <= PROPOSED_SHARE * len(segment.slots)
 
-
-def _covered_end(segment: Segment) -> int:
-    return int(segment.slots[-1]) + 1
+    @property
+    def _covered_end(self) -> int:
+        return int(self._segment.slots[-1]) + 1 if self._segment else 0

@@ -65,16 +65,15 @@ class NamedCrops:
         return cls(columns, slots, columns.groups[slots], cameras)
 
     def at(self, positions: Integers | slice) -> NamedCrops:
-        slots = self.slots[positions]
-        return NamedCrops(self.columns, slots, self.names[positions], self.cameras[positions])
+        return replace(
+            self,
+            slots=self.slots[positions],
+            names=self.names[positions],
+            cameras=self.cameras[positions],
+        )
 
     def by_name(self) -> NamedCrops:
         return self.at(np.argsort(self.names, kind="stable"))
-
-    def split(self) -> NamedCrops:
-        """Split queries of k averaged crops into queries of one crop each, `(n * k,)`."""
-        count, size = self.slots.shape
-        return replace(self.at(np.repeat(np.arange(count), size)), slots=self.slots.reshape(-1))
 
 
 async def search_left_out(
@@ -123,8 +122,10 @@ async def measure_mean_scales(
         groups = await threads.run(_plan_means, several, tracks, size, len(crops.slots))
         if not len(groups.slots):
             continue
+        group_of_crop = np.repeat(np.arange(len(groups.slots)), size)
+        single_crops = replace(groups.at(group_of_crop), slots=groups.slots.reshape(-1))
         leaders_of_means = await _search(runtime, model, groups, crops)
-        leaders_of_crops = await _search(runtime, model, groups.split(), crops)
+        leaders_of_crops = await _search(runtime, model, single_crops, crops)
         for scoring, scales in results.items():
             of_mean = leaders_of_means[scoring][:, None]
             of_crops = leaders_of_crops[scoring].reshape(-1, size, RANKS)

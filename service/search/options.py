@@ -250,10 +250,10 @@ class QueryOptions(BaseModel):
     def _consistent(self) -> Self:
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
-        asked = [bool(sent) for sent in (self.crop_id, self.track, self.vector)]
-        if sum(asked) > 1:
+        asked = sum(bool(sent) for sent in (self.crop_id, self.track, self.vector))
+        if asked > 1:
             raise InvalidField("crop_id, track, vector: more than one was sent; send one of them")
-        if any(asked):
+        if asked:
             # Without images there is one answer.
             self.mode = "multi_shot"
         if self.unnamed and self.identities:
@@ -271,9 +271,9 @@ class QueryOptions(BaseModel):
             cameras: cameras of the query, which `camera_disjoint` excludes; None if unknown.
             without: `row_id`s of crops to exclude.
         """
-        excluded = self.exclude_cameras
+        excluded = set(self.exclude_cameras)
         if self.camera_disjoint:
-            excluded = (*excluded, *sorted({camera for camera in cameras if camera}))
+            excluded |= {camera for camera in cameras if camera}
         return Filter(
             cameras=frozenset(self.cameras),
             exclude_cameras=frozenset(excluded),

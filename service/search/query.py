@@ -189,8 +189,7 @@ class GalleriesQuery:
         options = self.options
         features = QueryFeatures()
         if not self.images:
-            home = self.home or self.names[0]
-            features = await read_query_features(runtime, options, home)
+            features = await read_query_features(runtime, options, self.home or self.names[0])
         of_one_image = len(self.images) == 1 or options.mode == "separate"
         searches: dict[str, Search] = {}
         problems: dict[str, ServiceError] = {}
@@ -446,7 +445,7 @@ async def find_similar(
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
     options = SimilarOptions(identity=identity, top_k=limit)
-    queries = await GalleriesQuery(runtime, [gallery.name], [], options, sample=False).answer()
+    queries = await GalleriesQuery(runtime, [gallery.name], [], options).answer()
     similar = {
         crop.identity: crop
         for query in queries
@@ -454,8 +453,9 @@ async def find_similar(
         for crop in query.answer.results
         if crop.identity and crop.verdict
     }
-    count = runtime.record.people.counts
-    counts = await runtime.galleries.read(count, gallery.gallery_id, list(similar))
+    counts = await runtime.galleries.read(
+        runtime.record.people.counts, gallery.gallery_id, list(similar)
+    )
     return SimilarIdentities(
         results=[
             SimilarIdentity.model_validate({**dict(crop), "crops": counts[name]})

@@ -290,8 +290,9 @@ async def _publish(
     """
     records = runtime.record.calibrations
 
-    def publish(body: str) -> None:
+    def publish() -> None:
+        body = fitted.model_dump_json()
         if records.publish(*stored.place, body, stored.version, stored.counted, vectors):
             runtime.calibrations.reload(gallery)
 
-    await runtime.galleries.write(publish, fitted.model_dump_json())
+    await runtime.galleries.write(publish)

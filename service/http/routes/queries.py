@@ -111,19 +111,17 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     versions = {name: form.min_version} if form.min_version else {}
     queries = await _answer(request, call, form, [name], versions)
     answered = [query for query in queries if isinstance(query, AnsweredQuery)]
-    rankings = [query.answers[name] for query in answered]
+    rankings = [query.answer for query in answered]
     if form.keep:
         rankings = await keep_answers(call, form, answered)
     _note_searches(call.runtime, form, {name: rankings})
     remaining = iter(rankings)
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in queries]
     if form.mode == "separate":
-        response = await answer_each(request, SeparateAnswers(results=answers))
-    elif form.include_vector or form.top_k > SHORT_RANKING:
-        response = await write_list(request, answers[0])
-    else:
-        response = Response(answers[0].model_dump_json(), media_type=JSON)
-    return response
+        return await answer_each(request, SeparateAnswers(results=answers))
+    if form.include_vector or form.top_k > SHORT_RANKING:
+        return await write_list(request, answers[0])
+    return Response(answers[0].model_dump_json(), media_type=JSON)
 
 
 async def _answer(
@@ -289,7 +287,6 @@ async def read_model(
     runtime = call.runtime
     model = runtime.model
     description = model.description
-    provenance = description.provenance
     fitted = description.calibration.scorings
     points: dict[str, Any] = {
         scoring: fitted[scoring].operating_points(gallery_size) for scoring in description.scorings
@@ -297,9 +294,6 @@ async def read_model(
     name, *previous = (loaded.name for loaded in runtime.models.values())
     described = description.model_dump(mode="json") | {
         "artefact": name,
-        # Older artefacts have no list of sources, but their recipe names them.
-        "provenance": provenance.model_dump(mode="json")
-        | {"sources": [source.model_dump(mode="json") for source in provenance.all_sources]},
         "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,
@@ -308,6 +302,10 @@ async def read_model(
         **model.runtime.model_dump(),
         "operating_points": {"gallery_size": gallery_size, **points},
     }
+    # Older artefacts have no list of sources, but their recipe names them.
+    described["provenance"]["sources"] = [
+        source.model_dump(mode="json") for source in description.provenance.all_sources
+    ]
     return ModelInfo.model_validate(described)
 
 
