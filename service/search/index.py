@@ -244,8 +244,7 @@ class GalleryIndex:
 
         The filter's `without` is ignored. Without a filter any thread may call this.
         """
-        if wanted.without:
-            wanted = replace(wanted, without=frozenset())
+        wanted = replace(wanted, without=frozenset())
         changes = self.columns.changes
         cached = self._cached_count
         if cached[:2] == (wanted, changes):
