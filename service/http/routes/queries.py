@@ -111,7 +111,7 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     versions = {name: form.min_version} if form.min_version else {}
     queries = await _answer(request, call, form, [name], versions)
     answered = [query for query in queries if isinstance(query, AnsweredQuery)]
-    rankings = [query.answer for query in answered]
+    rankings = [query.answers[name] for query in answered]
     if form.keep:
         rankings = await keep_answers(call, form, answered)
     _note_searches(call.runtime, form, {name: rankings})
