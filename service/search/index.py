@@ -84,7 +84,8 @@ class Candidates:
 
     def extended(self, deeper: Candidates, most: int | None = None) -> Candidates:
         """Append up to `most` more crops, found by a deeper search of the same index."""
-        new = deeper[np.flatnonzero(~np.isin(deeper.row_ids, self.row_ids))[:most]]
+        is_new = ~np.isin(deeper.row_ids, self.row_ids)
+        new = deeper[np.flatnonzero(is_new)[:most]]
         columns = {
             column: np.concatenate([getattr(self, column), getattr(new, column)])
             for column in CANDIDATE_COLUMNS
@@ -166,7 +167,7 @@ class GalleryIndex:
         self.columns = columns
         self._segment: Segment | None = None
         # The last filter, the value of `changes` then, and the number of identities that passed.
-        self._cached_count = Filter(), -1, 0
+        self._cached_count = EVERY_CROP, -1, 0
 
     @property
     def kind(self) -> str:

@@ -104,9 +104,7 @@ def _scores(model: LoadedModel, feature: Array, others: Array) -> dict[Scoring, 
     p = feature.astype(np.float64)
     # The square root of the product is the same in either order of the two images.
     cosines = [p @ q / np.sqrt((p @ p) * (q @ q)) for q in others.astype(np.float64)]
-    scores: dict[Scoring, Array] = {
-        "cosine": np.clip(cosines, -1.0, 1.0).astype(np.float32),
-    }
+    scores: dict[Scoring, Array] = {"cosine": np.clip(cosines, -1.0, 1.0).astype(np.float32)}
     if "mnet" in model.description.scorings:
         scores["mnet"] = model.networks.pair_scores(feature[None], others)
     return scores

@@ -100,7 +100,8 @@ class ProductCodes:
         codes = self._index.codes
         blocks = faiss.rev_swig_ptr(codes.get(), codes.size()).reshape(-1, packer.block_size)
         # A zero vector is near to no query.
-        zero_code = self._index.pq.compute_codes(np.zeros((1, self._index.d), np.float32))[0]
+        zero_vectors = np.zeros((1, self._index.d), np.float32)
+        zero_code = self._index.pq.compute_codes(zero_vectors)[0]
         for row in np.searchsorted(self.slots, slots).tolist():
             block, place = divmod(row, packer.nvec)
             # FAISS's wrapper accepts a single block, but refuses distant ones among several.

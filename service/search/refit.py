@@ -139,16 +139,14 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     crops = await read_named_crops(runtime, gallery)
     left_out = await search_left_out(runtime, model, crops)
     scales = await measure_mean_scales(runtime, model, entry.gallery_id, crops)
-    vectors = (entry.at, entry.side)
     for current in currents:
         searches = left_out[current.scoring]
         if searches:
-            scale = scales[current.scoring]
             stored = await _read_stored(runtime, gallery, current.subject)
             fitted = await runtime.pools.calibration.run(
-                _fit_gallery, stored, searches, scale, entry
+                _fit_gallery, stored, searches, scales[current.scoring], entry
             )
-            await _publish(runtime, gallery, stored, fitted, vectors)
+            await _publish(runtime, gallery, stored, fitted, (entry.at, entry.side))
     return 0.0
 
 
@@ -271,8 +269,7 @@ def _fit_searches(stored: _Stored, current: CurrentCalibration) -> Publication |
 async def _store(runtime: Runtime) -> Collection[Place]:
     recorded = runtime.calibrations.take_recorded()
     for place, rows in recorded.items():
-        add = runtime.record.calibrations.add_searches
-        await runtime.galleries.write(add, *place, rows)
+        await runtime.galleries.write(runtime.record.calibrations.add_searches, *place, rows)
     return recorded
 
 
