@@ -169,8 +169,9 @@ class GalleriesQuery:
         if len(self.names) > 1:
             fields = f"galleries, {fields}"
             remedy = f"fewer galleries, {remedy}"
-        separate = self.options.mode == "separate"
-        queries = [[image] for image in self.images] if separate else [self.images]
+        queries: list[Sequence[ImageFile]] = [self.images]
+        if self.options.mode == "separate":
+            queries = [[image] for image in self.images]
         while True:
             # If a gallery changes its embedder, repeat all queries so that one model answers all.
             with contextlib.suppress(EmbedderChanged):
