@@ -35,11 +35,7 @@ class MultiscaleConfig(Stored):
     lateral: bool = True
     top_down: TopDown = "1x1"
     msff: bool = True
-    channels: int = Field(
-        512,
-        ge=4,
-        multiple_of=4,
-    )
+    channels: int = Field(512, ge=4, multiple_of=4)
 
     @field_validator("stages")
     @classmethod
@@ -138,11 +134,7 @@ class MetricNetworkConfig(Stored):
     layers: Literal["two", "linear"] = "two"
     hidden: int = Field(512, ge=1)
     pair_feature: PairFeatureKind = "square"
-    dropout: float = Field(
-        0.5,
-        ge=0.0,
-        lt=1.0,
-    )
+    dropout: float = Field(0.5, ge=0.0, lt=1.0)
 
 
 def pair_factor(kind: PairFeatureKind, dimension: int) -> float:

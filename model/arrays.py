@@ -13,11 +13,7 @@ Codes = NDArray[np.int64]
 
 def unit_rows(features: Floats) -> Floats:
     """Return features `(n, d)` at unit length."""
-    lengths = np.linalg.norm(
-        features,
-        axis=1,
-        keepdims=True,
-    )
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
 
 

@@ -47,10 +47,7 @@ class ScoringCalibration(Metadata):
     slope: float
     intercept: float
     impostor_tail: tuple[TailPoint, ...] = Field(min_length=2)
-    tail_shape: float | None = Field(
-        None,
-        exclude_if=is_absent,
-    )
+    tail_shape: float | None = Field(None, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _points_in_order(self) -> ScoringCalibration:

@@ -139,19 +139,14 @@ class Embedder(nn.Module):
                 outputs.append(maps)
             if stages:
                 outputs = [output.float() for output in outputs]
-            before = self._pool(outputs)
+            if self.config.multiscale is None:
+                before = self.pooling(outputs[-1])
+            else:
+                before = self.multiscale(outputs[1:])
+            if self.config.head is not None:
+                with torch.autocast(before.device.type, enabled=False):
+                    before = self.head(before.float())
         return before, tuple(output for stage, output in enumerate(outputs) if stage in stages)
-
-    def _pool(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Apply pooling and head; `outputs` are the input and the outputs of the four stages."""
-        if self.config.multiscale is None:
-            pooled = self.pooling(outputs[-1])
-        else:
-            pooled = self.multiscale(outputs[1:])
-        if self.config.head is not None:
-            with torch.autocast(pooled.device.type, enabled=False):
-                return self.head(pooled.float())
-        return pooled
 
 
 def _head(inputs: int, config: HeadConfig) -> nn.Sequential:

@@ -215,13 +215,8 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
     for identities in reversed(ARTEFACT_SIZES):
         rates = np.exp(-RARITIES).tolist()
         scores = [calibration.search_threshold(rate, identities) for rate in rates]
-        heights = scores + LEAST_RISE * np.arange(len(scores))
-        tail = StrangerTail(
-            identities=identities,
-            scale=1.0,
-            heights=heights.tolist(),
-        )
-        tails.append(tail)
+        rising = scores + LEAST_RISE * np.arange(len(scores))
+        tails.append(StrangerTail(identities=identities, scale=1.0, heights=rising.tolist()))
     return GalleryThresholds(tails=tails, ratio=1.0)
 
 

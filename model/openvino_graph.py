@@ -46,11 +46,11 @@ def graph_tensors(embedder: Embedder, preprocessing: Preprocessing) -> dict[str,
             structure = Path(folder) / "graph.xml"
             # Weights in float16 would reorder one ranking in seven.
             load_openvino().save_model(graph, structure, compress_to_fp16=False)
-            tensors = {
+            return {
                 GRAPH_STRUCTURE: _deflated(structure),
                 GRAPH_WEIGHTS: _deflated(structure.with_suffix(".bin")),
+                PROBES: probe_features(embedder, preprocessing),
             }
-        return {**tensors, PROBES: probe_features(embedder, preprocessing)}
     except Exception as error:
         # OpenVINO raises many kinds of errors for an operation that it does not support.
         raise ArtefactProblem(

@@ -24,14 +24,12 @@ def choose_device_name(asked: str = "auto") -> str:
     Raises:
         InputProblem: there is no such device, or it needs PyTorch, which is not installed.
     """
-    if asked == "cpu" or (asked == "auto" and not HAS_TORCH):
-        return "cpu"
-    if not HAS_TORCH:
+    if not HAS_TORCH and asked not in ("auto", "cpu"):
         raise InputProblem(
             f"device {asked!r} needs PyTorch, which is not installed; pip install 'gmn-reid[gpu]' "
             "in an environment of its own, or use cpu"
         )
-    return str(choose_device(asked))
+    return str(choose_device(asked)) if HAS_TORCH and asked != "cpu" else "cpu"
 
 
 def choose_device(asked: str) -> torch.device:

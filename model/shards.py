@@ -25,9 +25,8 @@ def shards_in(folder: Path) -> list[Path]:
     totals = sorted({int(match[2]) for name in names if (match := SHARD.fullmatch(name))})
     if len(totals) > 1:
         raise InputProblem(
-            f"{folder}: holds shards of several runs, of "
-            f"{' and '.join(str(total) for total in totals)} shards; give each run a folder of its "
-            "own"
+            f"{folder}: holds shards of several runs, of {totals[0]} and {totals[-1]} shards; give "
+            "each run a folder of its own"
         )
     shards = [shard_name(number, total) for total in totals for number in range(total)]
     missing = [name for name in shards if name not in names]

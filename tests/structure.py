@@ -48,7 +48,7 @@ BOUNDS = {
     "files of training": 84,
     "tokens of bench": 11_996,
     "tokens of demo": 4_099,
-    "tokens of model": 24_551,
+    "tokens of model": 24_498,
     "functions of a first update": 114,
     "files of a first update": 36,
     "functions of a step": 45,

@@ -94,6 +94,9 @@ class CropLimits:
             raise CropProblem("too_small", f"{size}; each side needs at least {self.min_side}")
 
 
+DEFAULT_LIMITS = CropLimits()
+
+
 class CropProblem(InputProblem):
     """An image that cannot be used.
 
@@ -108,18 +111,17 @@ class CropProblem(InputProblem):
         self.detail = detail
 
 
-def decode_crop(data: bytes, limits: CropLimits | None = None) -> Pixels:
+def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
     """Decode an image file to pixels `(height, width, 3)` uint8 RGB.
 
     The bytes tell the file type. The EXIF orientation is applied, transparency is laid over white,
     CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and an animated image gives
-    its first frame. The limits are `CropLimits()` by default.
+    its first frame.
 
     Raises:
         CropProblem: the image cannot be used; the code is `empty`, `file_too_large`,
             `not_an_image`, `too_many_parts`, `too_many_pixels`, `too_small` or `truncated`.
     """
-    limits = limits or CropLimits()
     if not data:
         raise CropProblem("empty", "the file has 0 bytes; send the image itself")
     if len(data) > limits.max_bytes:
@@ -149,7 +151,7 @@ def decode_crop(data: bytes, limits: CropLimits | None = None) -> Pixels:
 def _open(data: bytes, limits: CropLimits) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise CropProblem(
             "too_many_pixels",
             f"the header announces more pixels than the limit of {limits.max_pixels:,}; {REMEDY}",

@@ -36,7 +36,7 @@ DAMAGE = (
     OSError,
     ValueError,
     OverflowError,
-    NotImplementedError,
+    RuntimeError,
 )
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -157,7 +157,7 @@ def unpack_crops(
                     left_out.append(LeftOut(shown(name), str(unfit)))
                 except InputProblem:
                     raise
-                except (*DAMAGE, RuntimeError) as error:
+                except DAMAGE as error:
                     reason = f"it is damaged ({shown(str(error))}); pack it again"
                     left_out.append(LeftOut(shown(name), reason))
     except InputProblem:
