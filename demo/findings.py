@@ -105,10 +105,11 @@ class Findings:
     @property
     def headlines(self) -> list[tuple[str, str]]:
         figures = self.figures
-        counts = []
-        for people, outcomes in (("known", KNOWN_OUTCOMES), ("strangers", STRANGER_OUTCOMES)):
-            for outcome, meaning in outcomes.items():
-                counts.append((f"{figures[outcome]} of {figures[people]}", meaning))
+        counts = [
+            (f"{figures[outcome]} of {figures[people]}", meaning)
+            for people, outcomes in (("known", KNOWN_OUTCOMES), ("strangers", STRANGER_OUTCOMES))
+            for outcome, meaning in outcomes.items()
+        ]
         return [
             *counts,
             (f"{figures['rank_1']:.1%}", f"Rank-1 of known people, ranked by {figures['scoring']}"),
@@ -119,13 +120,13 @@ class Findings:
     @property
     def description(self) -> str:
         figures = self.figures
-        strangers = figures["strangers"]
         return (
             f"The gallery has {figures['crops']} crops of {figures['known']} drawn people from "
             f"{figures['cameras']} cameras. Another camera asks for each of these known people and "
-            f"for {strangers} strangers, in an order mixed by seed {self.seed}. The verdicts are "
-            f"those of operating point {OPERATING_POINT}: {ASKED:.0%} of strangers, here "
-            f"{ASKED * strangers:.1f} of {strangers}, may be answered match. The model's "
-            "thresholds do not fit every camera, so a gallery of 18 named people or more gets its "
-            f"own some seconds after they are enrolled. At the last query: {self.thresholds}"
+            f"for {figures['strangers']} strangers, in an order mixed by seed {self.seed}. The "
+            f"verdicts are those of operating point {OPERATING_POINT}: {ASKED:.0%} of strangers, "
+            f"here {ASKED * figures['strangers']:.1f} of {figures['strangers']}, may be answered "
+            "match. The model's thresholds do not fit every camera, so a gallery of 18 named "
+            "people or more gets its own within seconds, for which the queries waited. At the last "
+            f"query: {self.thresholds}"
         )

@@ -15,18 +15,12 @@ from service.commands.bulk import SourceCrop
 def render_page(findings: Findings) -> str:
     """Render a page that loads no other file, with some queries and the figures over all."""
     template = Template((files("demo") / "page.html").read_text("utf-8"), autoescape=True)
-    page: str = template.render(
-        findings=findings,
-        figures=findings.figures,
-        shown=findings.sample(),
-        picture=_picture,
-    )
-    return page
+    page = template.render(findings=findings, figures=findings.figures, picture=_picture)
+    return str(page)
 
 
 def _picture(crop: SourceCrop) -> str:
-    content = base64.b64encode(crop.read()).decode("ascii")
-    return f"data:image/png;base64,{content}"
+    return f"data:image/png;base64,{base64.b64encode(crop.read()).decode()}"
 
 
 def show_findings(console: Console, findings: Findings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from demo.findings import OPERATING_POINT, Finding, Findings
 from gmn_client import Client
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop, enroll_crops
+
+FITTED_WITHIN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,12 @@ def draw_cast(
     The first of at least two cameras takes the queries, and the others fill the gallery.
     """
     spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
-    crops = list(read_spec(spec))
+    crops = read_spec(spec)
     known = sorted({str(crop.identity) for crop in crops})[:people]
     first_camera = min(str(crop.camera) for crop in crops)
-    queries: dict[str | None, SourceCrop] = {}
-    for crop in crops:
-        if crop.camera == first_camera:
-            queries.setdefault(crop.identity, crop)
+    # The first crop of each person asks, so it enters last.
+    asking = [crop for crop in reversed(crops) if crop.camera == first_camera]
+    queries = {crop.identity: crop for crop in asking}
     return Cast(
         [crop for crop in crops if crop.identity in known and crop.camera != first_camera],
         [crop for crop in queries.values() if crop.identity in known],
@@ -94,6 +96,10 @@ def play(
         InputProblem: the service refuses a drawn crop.
     """
     gallery = enroll_all(client, cast.gallery)
+    # The thresholds of a gallery follow its crops within seconds.
+    latest = time.monotonic() + FITTED_WITHIN_SECONDS
+    while client.gallery().calibration.crops < len(gallery) and time.monotonic() < latest:
+        time.sleep(0.1)
     findings = []
     # Queries are sent one at a time, so that the thresholds depend on their order alone.
     for crop in cast.in_mixed_order(seed):

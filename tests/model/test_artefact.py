@@ -201,7 +201,7 @@ def test_fields_of_other_versions_are_read_past_and_stay(tiny_artefact, tmp_path
     [
         ("bundled@1", "835a38390b14e98e", "", False),
         ("bundled@2", "6d9c4b425a5702b2", "e315bb03cae2319d", False),
-        ("bundled", "e6d6e4910901aa51", "", True),
+        ("bundled", "71a6096288b9ee49", "", True),
         ("small", "ade75ba3c5e0216d", "a9c218e1e692ec97", True),
         ("small@1", "b9bc8afab173d5b5", "b8b3b0a853df0099", True),
         ("open", "6a2cbd2e6a48c320", "", False),
