@@ -115,7 +115,7 @@ async def create_job(
 
 
 def announce_job(runtime: Runtime, gallery: str, job: Job, state: JobState) -> None:
-    if runtime.shared is not None:
+    if runtime.shared:
         runtime.shared.announce(gallery, "job", job_id=job.job_id, kind=job.kind, state=state)
 
 

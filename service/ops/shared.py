@@ -105,12 +105,10 @@ class SharedRedis:
             self.threads.submit(self._ask, self._send_events)
 
     def check(self) -> None:
-        if not self.is_up:
-            try:
-                self._connect()
-            except Exception as error:
-                self._note_away(error)
-        self._ask(self._redis.ping)
+        try:
+            self._connect()
+        except Exception as error:
+            self._note_away(error)
         self._ask(self._send_events)
 
     def close(self) -> None:
@@ -129,13 +127,16 @@ class SharedRedis:
     def _send_events(self) -> None:
         # Events from now on ask for another call.
         self._sending = False
-        for _ in range(0, len(self._events), EVENTS_AT_ONCE):
+        while self._events:
             pipeline = self._redis.pipeline(transaction=False)
-            for _ in range(min(len(self._events), EVENTS_AT_ONCE)):
-                gallery, event = self._events.popleft()
+            for gallery, event in list(self._events)[:EVENTS_AT_ONCE]:
                 stream = f"gmn:events:{gallery}"
                 pipeline.xadd(stream, {"json": json.dumps(event)}, maxlen=EVENTS_KEPT)
-            pipeline.execute()
+            # Without an answer the events stay and are sent again.
+            for answer in pipeline.execute(raise_on_error=False):
+                self._events.popleft()
+                if isinstance(answer, redis.RedisError):
+                    raise answer
 
     def _connect(self) -> None:
         if self._redis.exists("gmn:format"):
@@ -149,7 +150,7 @@ class SharedRedis:
         self.is_up = False
         why = OLD_RECORD if isinstance(error, InputProblem) else AWAY
         if why != self._logged:
-            log.warning("%s (%s)", why, error or type(error).__name__)
+            log.warning("%s (%r)", why, error)
         self._logged = why
 
 
@@ -175,7 +176,7 @@ class KeyRates:
             Seconds to wait until enough are available; 0 if they were taken.
         """
         wait = None
-        if self._shared is not None:
+        if self._shared:
             wait = await self._shared.take(key_id, rate, count)
         return self._take(key_id, rate / self._processes, count) if wait is None else wait
 

@@ -87,18 +87,18 @@ async def test_a_key_that_sends_everything_at_once_gets_no_more_than_its_rate(se
 
 
 def _events(server, gallery):
-    """Return the events of a gallery without their times."""
+    """Return the events of a gallery without their times, those that were sent twice once."""
     found = []
     for _, fields in server.ask("XRANGE", f"gmn:events:{gallery}", "-", "+"):
         event = json.loads(fields[b"json"])
         assert datetime.fromisoformat(event.pop("at")) <= datetime.now(UTC)
-        found.append(event)
+        # A busy machine may answer later than the 50 ms that a service waits for Redis.
+        if event not in found:
+            found.append(event)
     return found
 
 
-def test_commits_and_jobs_are_announced_once_by_the_service_that_made_them(
-    services, server, images
-):
+def test_commits_and_jobs_are_announced_by_the_service_that_made_them(services, server, images):
     one, other = services
     gallery = one.create("announced")
     ids = one.enrolled(gallery, images[0], identity="Ada")
@@ -163,6 +163,26 @@ def test_while_redis_is_gone_everything_goes_on_and_its_return_brings_the_events
     eventually(lambda: _one_is_over_the_rate(services))
 
 
+def test_events_that_redis_does_not_take_are_sent_again():
+    with redis_server() as server, contextlib.closing(SharedRedis(server.url, None)) as shared:
+        server.kill()
+        shared.announce("killed", "job", job_id="1")
+        eventually(lambda: not shared.is_up)
+        shared.announce("killed", "job", job_id="2")
+        server.start()
+        eventually(lambda: shared.check() or shared.is_up)
+        jobs = [{"event": "job", "job_id": number} for number in "12"]
+        eventually(lambda: shared.check() or _events(server, "killed") == jobs)
+
+
+def test_an_event_that_redis_refuses_holds_up_no_others():
+    with redis_server() as server, contextlib.closing(SharedRedis(server.url, None)) as shared:
+        server.ask("SET", "gmn:events:taken", "x")
+        for gallery in ("taken", "free"):
+            shared.announce(gallery, "create-gallery")
+        eventually(lambda: shared.check() or _events(server, "free"))
+
+
 @pytest.mark.slow
 def test_a_start_goes_on_without_a_redis_that_does_not_answer_and_finds_an_old_record_later(
     start, tmp_path, images
@@ -209,7 +229,7 @@ def test_an_address_that_cannot_be_used_is_refused(refused_start, server, tmp_pa
 @pytest.fixture
 def shared(server, tmp_path):
     """Connect as a user who may do no more than the service needs, by a password in a file."""
-    allowed = ["~gmn:*", "-@all", "+exists", "+ping", "+eval", "+time", "+hmget", "+hset"]
+    allowed = ["~gmn:*", "-@all", "+exists", "+eval", "+time", "+hmget", "+hset"]
     server.ask("ACL", "SETUSER", "door", "on", ">s3cret", *allowed, "+expire", "+xadd")
     file = tmp_path / "password"
     file.write_text("s3cret\n")
