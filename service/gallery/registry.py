@@ -176,7 +176,8 @@ class GalleryRegistry:
                 # All waiting requests of a caller together cost as much as one.
                 await asyncio.sleep(VERSION_POLL_SECONDS * self._waiting[caller])
         finally:
-            self._waiting[caller] -= 1
+            # Subtraction drops callers that no longer wait.
+            self._waiting -= Counter([caller])
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         newest = next(iter(self.embedders))
@@ -224,7 +225,7 @@ class GalleryRegistry:
         # The follower shows a committed change even if its request is cancelled.
         await asyncio.wrap_future(shown)
         failpoint(f"{steps}.shown")
-        if self.shared is not None and committed is not None:
+        if self.shared and committed is not None:
             _announce(self.shared, name, steps, committed)
         return committed
 

@@ -80,7 +80,7 @@ async def hold_stream(request: Request) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        streams[key_id] -= 1
+        streams -= Counter([key_id])
 
 
 class FormRequest(Request):
@@ -277,10 +277,8 @@ def _require_memory(call: Call, more: int, what: str) -> None:
 
 
 def release(call: Call, size: int) -> None:
-    held = call.runtime.held_bytes
-    held[call.caller.key_id] -= size
-    # Adding an empty Counter drops callers that hold nothing.
-    held += Counter()
+    # Subtraction drops callers that hold nothing.
+    call.runtime.held_bytes -= Counter({call.caller.key_id: size})
 
 
 def require_short_text(field: str, size: int) -> None:

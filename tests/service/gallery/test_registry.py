@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from service.errors import VersionNotReached
 from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.ops.threads import CALLER
@@ -111,3 +112,10 @@ async def test_a_new_gallery_that_cannot_be_read_is_tried_until_it_can(process, 
     await process.galleries.create("lobby", GallerySettings())
     assert len(reads) == 3
     assert "lobby" in [listed.name for listed in process.galleries.all()]
+
+
+async def test_a_caller_who_waits_for_no_version_any_more_takes_no_memory(process, monkeypatch):
+    monkeypatch.setattr(registry, "VERSION_WITHIN_SECONDS", 0.0)
+    with pytest.raises(VersionNotReached):
+        await process.galleries.wait_for_version(process.gallery, 1)
+    assert process.galleries._waiting == {}

@@ -18,7 +18,7 @@ from gmn_client.models import Embedding, Embeddings
 from service.errors import StorageFailed
 from service.http import middleware
 from service.http.keys import LOCAL_ADMIN
-from service.http.limits import FormRequest
+from service.http.limits import FormRequest, hold_stream
 from service.http.problems import write_list
 from service.http.routes.jobs import ImportForm
 from service.ops.critical_sections import CriticalSections
@@ -214,6 +214,14 @@ async def test_an_answer_counts_as_held_until_its_client_has_read_it(tmp_path):
     assert held == len(body)
     assert Embeddings.model_validate_json(body) == answer
     assert runtime.held_bytes == {}
+
+
+async def test_a_key_without_a_stream_takes_no_memory():
+    streams = Counter()
+    call = SimpleNamespace(runtime=SimpleNamespace(streams=streams), caller=LOCAL_ADMIN)
+    async for _ in hold_stream(Request({"type": "http", "state": {"call": call}})):
+        assert streams.total() == 1
+    assert streams == {}
 
 
 def test_a_connection_whose_client_reads_nothing_is_closed(start):
