@@ -39,13 +39,14 @@ Columns = Mapping[str, str | Callable[[Any], object]]
 # An entry of a docstring's `Args:` or `Attributes:`, with its continuation lines.
 ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 SECTION = re.compile(r"^(?:Args|Raises):$", re.MULTILINE)
-# Short names of options, beside those made from the names of the client's arguments.
-SHORT = {
-    "boxes": "--box",
-    "captured_after": "--after",
-    "captured_before": "--before",
-    "crop_id": "--crop",
-    "identities": "--identity",
+# Names of options that are not made from the names of the client's arguments. `--url` says where
+# the service is.
+OPTION_NAMES = {
+    "boxes": "--boxes --box",
+    "captured_after": "--captured-after --after",
+    "captured_before": "--captured-before --before",
+    "crop_id": "--crop-id --crop",
+    "identities": "--identities --identity",
     "url": "--webhook-url",
 }
 BOX = "X,Y,WIDTH,HEIGHT"
@@ -170,9 +171,7 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
         hint = list[float] if item is float else list[str]
     elif hint not in (bool, int, float, Path) and get_origin(hint) not in (Literal, list):
         hint = str
-    # `--url` says where the service is.
-    long_name = "--new-url" if name == "url" else f"--{name.replace('_', '-')}"
-    names = (long_name, SHORT[name]) if place is Option and name in SHORT else ()
+    names = OPTION_NAMES.get(name, "").split() if place is Option else ()
     return parameter.replace(
         kind=Parameter.KEYWORD_ONLY, annotation=Annotated[hint, place(*names, **about)]
     )

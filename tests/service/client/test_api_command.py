@@ -47,6 +47,8 @@ def test_no_option_of_a_method_has_the_name_of_one_that_every_command_has():
     for name, command in commands.items():
         options = [option for parameter in command.params for option in parameter.opts]
         assert len(options) == len(set(options)), name
+    (address,) = [p for p in commands["change_webhook"].params if p.name == "url"]
+    assert address.opts == ["--webhook-url"]
 
 
 def test_a_webhook_is_made_and_changed(api, filled):
