@@ -106,7 +106,7 @@ class SomeImagesForm(Form):
     # Fields that may be sent in place of images.
     instead: ClassVar[tuple[str, ...]] = ()
 
-    async def read_images(self) -> list[bytes]:
+    def read_images(self) -> list[bytes]:
         """Return the image files; raises `InvalidField` if there are none."""
         for name in self.instead:
             if getattr(self, name):
@@ -115,7 +115,7 @@ class SomeImagesForm(Form):
                 return []
         if not self.images:
             raise InvalidField("images: none was sent; send one or more image files in this field")
-        return [await image.read() for image in self.images]
+        return [image.file.read() for image in self.images]
 
 
 class FrameForm(SomeImagesForm):
@@ -143,13 +143,13 @@ class FrameForm(SomeImagesForm):
                 ) from error
         return boxes
 
-    async def read_crops(self) -> Sequence[ImageFile]:
+    def read_crops(self) -> Sequence[ImageFile]:
         """Return the images, or the crops of a single image's boxes, not cut out yet.
 
         Raises:
             InvalidField: no image, several with boxes, or a malformed box.
         """
-        images = await self.read_images()
+        images = self.read_images()
         if not self.boxes:
             return images
         boxes = self.read_boxes()

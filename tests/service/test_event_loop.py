@@ -17,6 +17,7 @@ from gmn_client.models import Embedding, Embeddings
 from service.gallery.enroll import LABELS
 from service.http import thumbnails
 from service.http.app import create_app
+from service.http.forms import LabelledBox
 from service.http.keys import LOCAL_ADMIN
 from service.http.problems import write_list
 from service.record.values import Picture
@@ -56,26 +57,47 @@ def test_no_dependency_of_a_call_takes_a_thread():
                 assert is_awaited, (route.path, call)
 
 
-def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, monkeypatch):
-    used = []
-    monkeypatch.setitem(LABELS, "metadata", lambda *_: used.append(threading.current_thread()))
-    settings = Settings(
-        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
-    )
-    fields = {"vector": ["[1]"] * 2, "embedding_fingerprint": "of another", "metadata": "{}"}
+def _enroll(artefact, data_dir, **sent):
+    """Answer an enrollment by a service whose event loop is the main thread's."""
+    settings = Settings(artefact=str(artefact), data_dir=data_dir, device="cpu", runtime="torch")
 
     async def enroll(app):
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.post("/v1/galleries/default/crops", data=fields)
+            return await client.post("/v1/galleries/default/crops", **sent)
 
     with contextlib.closing(Runtime(settings)) as runtime:
         app = create_app(settings, runtime)
         app.state.runtime = runtime
-        assert "gallery 'default' takes those of" in asyncio.run(enroll(app)).json()["detail"]
+        return asyncio.run(enroll(app)).json()
+
+
+def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setitem(LABELS, "metadata", lambda *_: used.append(threading.current_thread()))
+    fields = {"vector": ["[1]"] * 2, "embedding_fingerprint": "of another", "metadata": "{}"}
+    answer = _enroll(tiny_artefact, tmp_path, data=fields)
+    assert "gallery 'default' takes those of" in answer["detail"]
     # One text for all crops is parsed once.
     assert len(used) == 1
     assert used[0] is not threading.main_thread()
+
+
+def test_boxes_with_metadata_are_parsed_beside_the_loop(tiny_artefact, tmp_path, monkeypatch):
+    used = []
+    parse = LabelledBox.model_validate_json
+
+    def noted(text):
+        used.append(threading.current_thread())
+        return parse(text)
+
+    monkeypatch.setattr(LabelledBox, "model_validate_json", noted)
+    box = '{"x": 0, "y": 0, "width": 64, "height": 128, "metadata": {"shift": "night"}}'
+    frame = encoded(PIL.Image.new("RGB", (64, 128)))
+    files = {"images": ("frame.png", frame)}
+    answer = _enroll(tiny_artefact, tmp_path, data={"boxes": box}, files=files)
+    assert answer["results"][0]["crop_id"]
+    assert threading.main_thread() not in used
 
 
 async def test_few_pictures_are_read_before_a_thread_is_free_for_their_thumbnails(

@@ -98,7 +98,9 @@ async def enroll_crops(
     """
     runtime = call.runtime
     gallery = call.gallery
-    crops = await form.read_crops()
+    # In a thread: the metadata of many crops take long to parse.
+    parse = runtime.model.pipeline.threads.run
+    crops = await parse(form.read_crops)
     computed = None
     if form.vector:
         computed = await runtime.pools.files.run(
@@ -110,10 +112,7 @@ async def enroll_crops(
         "boxes" if form.boxes else "images",
         "fewer or smaller ones",
     )
-    # In a thread: the metadata of many crops take long to parse.
-    images = await runtime.model.pipeline.threads.run(
-        form.for_images, crops or [None] * len(form.vector)
-    )
+    images = await parse(form.for_images, crops or [None] * len(form.vector))
     if form.keep_best is not None:
         call.caller.require("delete")
     if form.watch:

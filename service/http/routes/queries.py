@@ -139,7 +139,7 @@ async def _answer(
     """
     runtime = call.runtime
     runtime.audit.require_room()
-    images = await form.read_crops()
+    images = form.read_crops()
     rankings = len(names) * (len(images) if form.mode == "separate" else 1)
     if rankings * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
@@ -319,7 +319,7 @@ async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
 
     The verdict is that of a pair or, with `gallery`, that of a search result in the gallery.
     """
-    images = await form.read_images()
+    images = form.read_images()
     if len(images) != 2:
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
     if form.gallery is not None:
@@ -336,7 +336,7 @@ async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
 async def embed_images(request: Request, call: Querier, form: Sent[SomeImagesForm]) -> Response:
     """Computes the features of images, as JSON or NumPy file (`Accept: application/x-npy`)."""
     runtime = call.runtime
-    images = await form.read_images()
+    images = form.read_images()
     pipeline = runtime.model.pipeline
     cost = pipeline.cost(images)
     runtime.admission.require_affordable(cost, "images", "fewer or smaller images")

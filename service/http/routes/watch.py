@@ -50,7 +50,7 @@ async def send_sightings(
     matches with `wait`. A repeated request extends the same visits and raises no second alert.
     """
     runtime = call.runtime
-    crops = await form.read_crops()
+    crops = form.read_crops()
     runtime.admission.require_affordable(
         runtime.model.pipeline.cost(crops),
         "boxes" if form.boxes else "images",
