@@ -85,17 +85,27 @@ class Webhooks(RecordPart):
 
     @transactional
     def change(
-        self, transaction: Transaction, webhook_id: str, values: Mapping[str, Any]
+        self,
+        transaction: Transaction,
+        webhook_id: str,
+        values: Mapping[str, Any],
+        only_at: str | None = None,
     ) -> StoredWebhook | None:
-        statement = f"UPDATE webhooks SET {settings_of(values)} WHERE webhook_id = :webhook_id"
-        transaction.change(statement, {**values, "webhook_id": webhook_id})
+        """Change a webhook; return None if it is gone, or not at the address `only_at`."""
+        statement = (
+            f"UPDATE webhooks SET {settings_of(values)} "
+            "WHERE webhook_id = :webhook_id AND url = coalesce(:only_at, url)"
+        )
+        named = {**values, "webhook_id": webhook_id, "only_at": only_at}
+        if not transaction.change(statement, named):
+            return None
         # The former address and secret have to leave SQLite's log, too.
         transaction.removes = True
         transaction.note("alerts")
         return self.all().get(webhook_id)
 
     @transactional
-    def delete(self, transaction: Transaction, webhook_id: str) -> bool:
+    def delete(self, transaction: Transaction, webhook_id: str) -> None:
         """Remove a webhook and its unsent deliveries; sent ones show who knows of an alert."""
         webhook = (webhook_id,)
         transaction.change(
@@ -106,7 +116,7 @@ class Webhooks(RecordPart):
             webhook,
         )
         transaction.removes = True
-        return transaction.change("DELETE FROM webhooks WHERE webhook_id = ?", webhook) > 0
+        transaction.change("DELETE FROM webhooks WHERE webhook_id = ?", webhook)
 
     def due(
         self, now: datetime, under_way: Mapping[str, str | None], at_once: int
@@ -134,7 +144,7 @@ class Webhooks(RecordPart):
                     values = [webhook.webhook_id, now, list(under_way), free]
                     due += [(webhook, delivery) for delivery in self._select(ready, values)]
             next_at = reader.value(later, (now,))
-        return due, None if next_at is None else as_moment(next_at)
+        return due, next_at and as_moment(next_at)
 
     @transactional
     def settle(

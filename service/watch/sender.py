@@ -179,8 +179,8 @@ class Sender:
                     reader, writer = await asyncio.open_connection(
                         str(address), port, ssl=tls, server_hostname=name
                     )
-            except (OSError, TimeoutError) as error:
-                why = f"it cannot be connected to: {error or type(error).__name__}"
+            except OSError as error:
+                why = f"it cannot be connected to: {str(error) or type(error).__name__}"
                 outcome = Outcome(error=why[:200])
                 continue
             try:

@@ -84,7 +84,7 @@ async def _attempt(
     try:
         alert = await runtime.galleries.read(runtime.record.watches.alert, delivery.alert_id)
         # The alert and its delivery are gone if the person was just forgotten.
-        if alert is not None:
+        if alert:
             if not (outcomes and outcomes[-1].delivered):
                 body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
                 outcomes.append(await runtime.sender.send(webhook, delivery_id, body))
@@ -111,9 +111,12 @@ async def _settle(
 ) -> None:
     records = runtime.record.webhooks
     write = runtime.galleries.write
+    gone = None
     if outcome.status == 410:
-        gone = {"enabled": False, "why": "it answered 410: it is gone"}
-        await write(records.change, webhook.webhook_id, gone)
+        disabled = {"enabled": False, "why": "it answered 410: it is gone"}
+        # A webhook whose address changed during the attempt gets the message at the new one.
+        gone = await write(records.change, webhook.webhook_id, disabled, webhook.url)
+    if gone:
         await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
     settled: dict[str, Any] = {"status": outcome.status, "error": outcome.error}
     if outcome.sent:
@@ -122,7 +125,7 @@ async def _settle(
         settled["sent_to"] = f"{url.scheme}://{url.netloc.decode()}"
     if outcome.delivered:
         settled["state"] = "done"
-    elif outcome.status == 410 or delivery.attempts >= len(PAUSES):
+    elif gone or delivery.attempts >= len(PAUSES):
         settled["state"] = "dead"
         log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
     else:

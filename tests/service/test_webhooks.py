@@ -184,6 +184,25 @@ def test_a_receiver_that_is_gone_is_disabled_and_its_delivery_sent_again_on_dema
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
+def test_an_address_that_is_gone_disables_no_webhook_that_has_another_one_by_now(
+    watching, people, receiver, webhook
+):
+    path = f"/v1/webhooks/{webhook['webhook_id']}"
+
+    def answer(got):
+        if got.path.endswith("-new"):
+            return 204, {}
+        assert watching.http.patch(path, data={"url": f"{receiver.url}-new"}).status_code == 200
+        return 410, {}
+
+    receiver.answer = answer
+    one_more(people)
+    ends(watching, webhook, "done")
+    assert [got.path for got in receiver.received] == ["/alerts", "/alerts-new"]
+    (listed,) = watching.results("/v1/webhooks")
+    assert (listed["enabled"], listed["why"]) == (True, None)
+
+
 def test_the_last_of_the_attempts_leaves_a_dead_letter(watching, people, receiver, webhook):
     receiver.answer = lambda _: (500, {})
     one_more(people)

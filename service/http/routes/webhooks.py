@@ -92,7 +92,7 @@ async def list_deliveries(
 ) -> Response:
     """Lists the deliveries of alerts, the newest first; failed ones have `state=dead`."""
     runtime = call.runtime
-    if webhook_id is not None:
+    if webhook_id:
         await _find(call, webhook_id)
     gallery_id = await call.gallery_id()
     found = await runtime.galleries.read(
@@ -124,7 +124,7 @@ async def change_webhook(
     """Changes the address or note of a webhook, or disables or enables it."""
     await _find(call, webhook_id)
     changes = form.model_dump(exclude_none=True)
-    if form.url is not None:
+    if form.url:
         await call.runtime.sender.require_usable(form.url, call.caller.gallery is None)
     if form.enabled is not None:
         changes["why"] = None if form.enabled else f"the key {call.caller.key_id} stopped it"
