@@ -112,15 +112,24 @@ class Watches(RecordPart):
         gallery_id: int,
         settings: WatchSettings,
         forecast: Forecast,
+        embedder: str,
         key_id: str,
     ) -> None:
         """Arm a list, or replace the settings of an armed one.
 
+        Args:
+            embedder: of the forecast.
+
         Raises:
             UnknownGallery: the gallery was deleted.
-            InvalidField: the largest number of lists is armed.
+            InvalidField: it was reindexed since, or the largest number of lists is armed.
         """
         entry = require_entry(transaction, gallery_id)
+        if entry.embedding_fingerprint != embedder:
+            raise InvalidField(
+                "confirm: the gallery was reindexed since its forecast; send the settings without "
+                "it, read the forecast, and send both"
+            )
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
@@ -136,7 +145,7 @@ class Watches(RecordPart):
             "gallery_id": gallery_id,
             "settings": settings.model_dump_json(),
             "forecast": forecast.model_dump_json(),
-            "embedder": entry.embedding_fingerprint,
+            "embedder": embedder,
             "restores": entry.at,
             "armed_at": now,
             "key_id": key_id,

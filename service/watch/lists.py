@@ -47,6 +47,8 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
         NeedsReindex: no loaded model has the gallery's embedder.
         InvalidField: the gallery has no named people or too many, or its traffic is not known.
     """
+    # Read before the crops, so that vectors of two embedders are noticed when the list is armed.
+    embedder = gallery.embedder
     crops = await read_named_crops(runtime, gallery)
     if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
         raise InvalidField(
@@ -54,7 +56,7 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
             "watch a gallery with fewer"
         )
     try:
-        return await runtime.pools.watch.run(_fit, runtime, gallery, settings, crops)
+        return await runtime.pools.watch.run(_fit, runtime, gallery, embedder, settings, crops)
     except ServiceError:
         raise
     except InputProblem as problem:
@@ -62,13 +64,17 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
 
 
 def _fit(
-    runtime: Runtime, gallery: Gallery, settings: WatchSettings, crops: NamedCrops
+    runtime: Runtime,
+    gallery: Gallery,
+    embedder: str,
+    settings: WatchSettings,
+    crops: NamedCrops,
 ) -> ActiveList:
-    model = runtime.models[gallery.embedder]
+    model = runtime.models[embedder]
     vectors = crops.columns.vectors[crops.slots]
     watch_list = WatchList(vectors, crops.names, crops.cameras)
     # Traffic counts only for lists of similar size: heights above a level and cosines differ.
-    subject = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
+    subject = f"{embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
     counts, since = runtime.record.watches.traffic(gallery.gallery_id, subject)
     traffic = Traffic(counts)
     tracks_per_day = settings.tracks_per_day or _tracks_per_day(traffic.tracks, since)
@@ -81,7 +87,7 @@ def _fit(
         watch_list=watch_list,
         row_ids=crops.slots,
         forecast=make_forecast(watch_list, threshold, tracks_per_day),
-        embedder=model.embedder,
+        embedder=embedder,
         subject=subject,
     )
 
@@ -99,7 +105,12 @@ def _tracks_per_day(tracks: int, since: datetime) -> float:
 async def arm(runtime: Runtime, fitted: ActiveList, key_id: str) -> None:
     gallery_id = fitted.gallery.gallery_id
     await runtime.galleries.write(
-        runtime.record.watches.arm, gallery_id, fitted.settings, fitted.forecast, key_id
+        runtime.record.watches.arm,
+        gallery_id,
+        fitted.settings,
+        fitted.forecast,
+        fitted.embedder,
+        key_id,
     )
     # Without a state it is fitted again soon: crops may have been enrolled since it was fitted.
     runtime.watches.held[gallery_id] = HeldList(None, fitted)
@@ -119,7 +130,7 @@ async def write_alert(
     if noted.removed:
         log.warning("%d old alerts were removed: the limit on alerts is reached", noted.removed)
         runtime.metrics.alerts_removed.inc(noted.removed)
-    if runtime.shared is not None:
+    if runtime.shared:
         runtime.shared.announce(
             alert.gallery,
             "alert",

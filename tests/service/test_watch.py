@@ -230,19 +230,58 @@ def test_a_list_whose_embedder_is_not_loaded_warns_and_says_why(
     assert "filled by the embedder" in state["why"]
 
 
+HELD_FITS = """
+import time
+from pathlib import Path
+
+from service.watch import lists
+
+fit = lists._fit
+
+def fit_later(*args):
+    while Path({hold!r}).exists():
+        time.sleep(0.02)
+    return fit(*args)
+
+lists._fit = fit_later
+"""
+
+
+def test_a_forecast_by_the_embedder_before_a_reindex_arms_no_list(
+    start, tmp_path, tiny_artefact, other_artefact, drawn_crops
+):
+    data_dir = tmp_path / "data"
+    before = start(data_dir)
+    before.fill(before.create("wanted"), drawn_crops)
+    assert before.stop() == 0
+    hold = tmp_path / "hold"
+    served = start(
+        data_dir,
+        artefact=other_artefact,
+        previous=tiny_artefact,
+        program=HELD_FITS.format(hold=str(hold)) + START,
+    )
+    fields = settings()
+    confirmed = {**fields, "confirm": put(served, "wanted", fields).json()["confirm"]}
+    hold.touch()
+    with ThreadPoolExecutor(1) as thread:
+        arming = thread.submit(put, served, "wanted", confirmed)
+        # Its crops are read by now.
+        time.sleep(1.5)
+        reindex = served.http.post("/v1/galleries/wanted/reindex").json()
+        assert served.ended_job(reindex)["state"] == "done"
+        hold.unlink()
+    assert refused_fields(arming.result()) == {"confirm"}
+    assert refused_fields(put(served, "wanted", confirmed)) == {"confirm"}
+    assert read_list(served, "wanted")["state"] == "disarmed"
+    arm(served, "wanted")
+
+
 def test_a_crop_enrolled_while_its_list_is_fitted_is_watched_and_other_lists_go_on(
     start, tmp_path, drawn_crops
 ):
     hold = tmp_path / "hold"
-    held_fits = (
-        "import pathlib, time; from service.watch import lists\n"
-        "fit = lists._fit\n"
-        "def fit_later(*args):\n"
-        f"    while pathlib.Path({str(hold)!r}).exists(): time.sleep(0.02)\n"
-        "    return fit(*args)\n"
-        "lists._fit = fit_later\n"
-    )
-    served = start(tmp_path, program=held_fits + START)
+    served = start(tmp_path, program=HELD_FITS.format(hold=str(hold)) + START)
     first, *_, new = drawn_crops
     arm_new(served, "others", [first])
     served.fill(served.create("wanted"), [first])

@@ -119,13 +119,18 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
     """Forecasts the alarms of a gallery as a watch list; with `confirm`, arms it.
 
     Without `confirm` nothing changes. The same settings with the `confirm` of the answer arm the
-    list within ten minutes, as long as the forecast has the same basis. Settings of an armed list
-    are changed in the same way.
+    list within ten minutes, as long as the forecast has the same basis and embedder. Settings of
+    an armed list are changed in the same way.
     """
     runtime = call.runtime
     settings = form.settings()
     fitted = await fit_list(runtime, call.gallery, settings)
-    signed = (call.gallery.gallery_id, settings.model_dump_json(), fitted.forecast.basis)
+    signed = (
+        call.gallery.gallery_id,
+        settings.model_dump_json(),
+        fitted.forecast.basis,
+        fitted.embedder,
+    )
     if form.confirm is None:
         until = datetime.now(UTC) + CONFIRMED_WITHIN
         return models.WatchProposal(
@@ -136,8 +141,9 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
         )
     if not runtime.watches.is_signed(form.confirm, *signed):
         raise InvalidField(
-            "confirm: belongs to other settings, is older than ten minutes, or the basis of the "
-            "forecast has changed; send the settings without it, read the forecast, and send both"
+            "confirm: belongs to other settings, is older than ten minutes, or the forecast has "
+            "another basis or embedder now; send the settings without it, read the forecast, and "
+            "send both"
         )
     await runtime.audited(
         "arm_list",
@@ -177,5 +183,5 @@ async def _read_list(call: GalleryCall) -> models.Watch:
     held = call.runtime.watches.held.get(watch.gallery_id)
     if held is None or watch.state == "disarmed":
         return watch
-    forecast = held.active.forecast if held.active else None
+    forecast = held.active and held.active.forecast
     return watch.model_copy(update={"why": held.why, "forecast": forecast})
