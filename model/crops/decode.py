@@ -129,7 +129,7 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
             "file_too_large",
             f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; {REMEDY}",
         )
-    if (problem := _too_many_parts(data)) is not None:
+    if problem := _too_many_parts(data):
         raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
     image = _open(data, limits)
     try:
@@ -140,7 +140,7 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
         # is stored.
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_to_rgb(image), dtype=np.uint8)
+        return np.asarray(_to_rgb(image))
     except DAMAGE as error:
         raise CropProblem(
             "truncated",
@@ -167,6 +167,12 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
             "the bytes are not a JPEG, PNG, WebP or BMP image; convert the file to one of these",
         ) from error
     limits.require_size(*image.size)
+    if image.tile and image.tile[0].codec_name == "bmp_rle":
+        # Pillow decodes these in Python, which takes seconds for a large one.
+        raise CropProblem(
+            "not_an_image",
+            "the BMP is run-length encoded; save it without compression and send that file",
+        )
     return image
 
 
@@ -185,11 +191,9 @@ def _over_white(image: Image.Image) -> Image.Image:
     width, height = image.size
     opaque = Image.new("RGB", image.size)
     for top in range(0, height, ROWS_OF_A_STRIP):
-        lower = min(top + ROWS_OF_A_STRIP, height)
-        strip = image.crop((0, top, width, lower)).convert("RGBA")
-        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-        over_white = Image.alpha_composite(white, strip)
-        opaque.paste(over_white.convert("RGB"), (0, top))
+        strip = image.crop((0, top, width, min(top + ROWS_OF_A_STRIP, height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
     return opaque
 
 

@@ -34,7 +34,7 @@ EMPTY = segment(0xE5, b"")
 
 
 def bmp_of_runs():
-    """Run-length encoded, every run one pixel long: this format is read by Python itself."""
+    """Run-length encoded, every run one pixel long: Pillow reads this in Python for seconds."""
     palette = bytes(1024)
     runs = b"\1\5" * 5_200_000
     at = 14 + 40 + len(palette)

@@ -82,6 +82,15 @@ def test_a_file_cut_at_any_length_is_refused(image_format, options, spare):
     assert code_of(data[: len(data) // 2]) == "truncated"
 
 
+def test_a_bmp_of_runs_which_python_would_read_is_refused():
+    data = bytearray(encoded(noise().quantize(8), "BMP"))
+    # The kind of compression: 1 and 2 are runs of 8 and of 4 bits.
+    for kind in (1, 2):
+        data[28] = 8 // kind
+        data[30] = kind
+        assert code_of(bytes(data)) == "not_an_image"
+
+
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
 def test_a_file_whose_rest_was_never_written_is_refused(image_format):
     data = encoded(noise(), image_format)
