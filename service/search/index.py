@@ -245,7 +245,9 @@ class GalleryIndex:
 
         The filter's `without` is ignored. Without a filter any thread may call this.
         """
-        wanted = replace(wanted, without=frozenset())
+        # A copy of `EVERY_CROP` would be cached for each gallery.
+        if wanted.without:
+            wanted = replace(wanted, without=frozenset())
         changes = self.columns.changes
         cached = self._cached_count
         if cached[:2] == (wanted, changes):

@@ -65,12 +65,8 @@ class NamedCrops:
         return cls(columns, slots, columns.groups[slots], cameras)
 
     def at(self, positions: Integers | slice) -> NamedCrops:
-        return replace(
-            self,
-            slots=self.slots[positions],
-            names=self.names[positions],
-            cameras=self.cameras[positions],
-        )
+        names = self.names[positions]
+        return NamedCrops(self.columns, self.slots[positions], names, self.cameras[positions])
 
     def by_name(self) -> NamedCrops:
         return self.at(np.argsort(self.names, kind="stable"))

@@ -202,7 +202,6 @@ class GalleriesQuery:
                     current.model.require_vectors(
                         features.fields, features.embedder, features.vectors, name
                     )
-                calibrates = gallery.settings.calibration == "on"
                 searches[name] = Search(
                     gallery,
                     current,
@@ -210,7 +209,7 @@ class GalleriesQuery:
                     queries=features.vectors,
                     query_crops=features.crops,
                     without=features.slots if features.gallery is gallery else frozenset(),
-                    sample=self.sample and of_one_image and calibrates,
+                    sample=self.sample and of_one_image and gallery.settings.calibration == "on",
                     galleries=len(self.names),
                 )
             except OF_ONE_GALLERY as error:

@@ -101,6 +101,8 @@ class Search:
         """Find candidates by cosine, then score, order, group and judge them, in steps.
 
         The first step runs on a thread that may search the index, the others on the device thread.
+        Candidates may become results. M-Net scores the head of them, by which they are ordered, and
+        some crops behind it for the level of the search.
 
         Yields:
             None wherever other work may run before more pairs are scored, and then the ranking.
