@@ -18,7 +18,6 @@ from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
 from service.record.transaction import (
     AMONG,
-    Reader,
     Transaction,
     all_of,
     as_values,
@@ -40,7 +39,6 @@ HIDDEN = "…"
 NAMING = ("source", "detail")
 # Problems and parameters are JSON, in which quotes of a name are escaped.
 CONTAINED = """instr(problem, trim(json_quote(?), '"'))"""
-LATER = "job_id = ? AND number > ?"
 NAMED_IN = f"""
 SELECT job_id FROM jobs WHERE gallery_id = ? AND (
     instr(detail, ?) OR instr(parameters, trim(json_quote(?), '"')) OR EXISTS (
@@ -105,14 +103,19 @@ class Jobs(RecordPart):
         forget_unneeded(transaction, [f"{IMPORTS}/{job.job_id}"])
 
     def get(self, job_id: str) -> Job | None:
-        return _read(self._reader, job_id)
+        row = self._reader.row("jobs", "WHERE job_id = ?", (job_id,))
+        return Job(**as_values(row)) if row else None
 
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
         wanted, values = all_of({"gallery_id = ?": gallery_id, "key_id = ?": key_id})
-        clauses = f"WHERE {wanted} {NEWEST_FIRST}"
-        return [
-            Job(**as_values(row)) for row in self._reader.rows("jobs", clauses, [*values, limit])
-        ]
+        return self._select(f"{wanted} {NEWEST_FIRST}", [*values, limit])
+
+    def open(self) -> list[Job]:
+        return self._select(f"{UNFINISHED} ORDER BY created_at, job_id")
+
+    def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
+        jobs = self._select(f"{UNFINISHED} AND gallery_id = ? AND kind = ?", (gallery_id, kind))
+        return next(iter(jobs), None)
 
     @transactional
     def claim(self, transaction: Transaction, turns: Mapping[str | None, float]) -> Job | None:
@@ -121,13 +124,11 @@ class Jobs(RecordPart):
         Args:
             turns: last turns of API keys and of jobs, by id; the least recent comes first.
         """
-        unfinished = _open(transaction)
+        unfinished = self.open()
         if not unfinished:
             return None
         job = min(unfinished, key=lambda job: (turns.get(job.key_id, 0), turns.get(job.job_id, 0)))
-        claimed = replace(job, state="running")
-        _put(transaction, claimed)
-        return claimed
+        return _put(transaction, job, state="running")
 
     def others_wait(self, job: Job) -> bool:
         return any(other.key_id != job.key_id for other in self.open())
@@ -147,12 +148,12 @@ class Jobs(RecordPart):
         Returns:
             The job, or None if it was deleted, or has ended and `state` is not an end.
         """
-        job = _read(transaction, job_id)
+        job = self.get(job_id)
         if job is None or (job.finished and state not in FINISHED):
             return None
-        positions = [problem.position for problem in problems]
-        of_positions = f"WHERE job_id = ? AND number IN {AMONG}"
-        known = transaction.rows("job_problems", of_positions, (job_id, positions))
+        positions = {problem.position for problem in problems}
+        count = f"SELECT count(*) FROM job_problems WHERE job_id = ? AND number IN {AMONG}"
+        known = transaction.value(count, (job_id, positions))
         _put_problems(transaction, job_id, problems)
         return _change(
             transaction,
@@ -160,7 +161,7 @@ class Jobs(RecordPart):
             state=state,
             progress=job.progress if progress is None else dict(progress),
             detail=detail,
-            problems=job.problems + len(set(positions)) - len(known),
+            problems=job.problems + len(positions) - known,
         )
 
     @transactional
@@ -176,7 +177,7 @@ class Jobs(RecordPart):
     @transactional
     def cancel(self, transaction: Transaction, job_id: str) -> Job:
         """Ask a job to stop; a queued job is cancelled at once. Raises `UnknownJob`."""
-        job = _read(transaction, job_id)
+        job = self.get(job_id)
         if job is None:
             raise UnknownJob(job_id)
         if job.finished:
@@ -184,8 +185,14 @@ class Jobs(RecordPart):
         state = "cancelled" if job.state == "queued" else job.state
         return _change(transaction, job, state=state, cancelling=True)
 
-    def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
-        return _read_problems(self._reader, LATER, (job_id, after), limit)
+    def problems(
+        self, job_id: str, after: int, limit: int, name: str | None = None
+    ) -> list[JobProblem]:
+        asked = {"job_id = ?": job_id, "number > ?": after, CONTAINED: name}
+        wanted, values = all_of(asked)
+        clauses = f"WHERE {wanted} ORDER BY number LIMIT ?"
+        rows = self._reader.rows("job_problems", clauses, [*values, limit])
+        return [JobProblem.model_validate_json(row["problem"]) for row in rows]
 
     def forget_name(self, gallery_id: int, name: str) -> None:
         """Hide a name in the parameters, details and reports of a gallery's jobs.
@@ -203,9 +210,7 @@ class Jobs(RecordPart):
         """Hide a name in a job and a batch of its problems; return the last position, or None."""
         transaction.removes = True
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
-        condition = f"{LATER} AND {CONTAINED}"
-        of_name = (job_id, after, name)
-        problems = _read_problems(transaction, condition, of_name, PROBLEMS_AT_ONCE)
+        problems = self.problems(job_id, after, PROBLEMS_AT_ONCE, name)
         hidden = [
             problem.model_copy(
                 update={text: word.sub(HIDDEN, getattr(problem, text)) for text in NAMING}
@@ -213,66 +218,38 @@ class Jobs(RecordPart):
             for problem in problems
         ]
         _put_problems(transaction, job_id, hidden)
-        job = _read(transaction, job_id)
+        job = self.get(job_id)
         if job and job.finished:
             parameters = {
                 name: word.sub(HIDDEN, value) if isinstance(value, str) else value
                 for name, value in job.parameters.items()
             }
             detail = job.detail and word.sub(HIDDEN, job.detail)
-            _put(transaction, replace(job, parameters=parameters, detail=detail))
+            _put(transaction, job, parameters=parameters, detail=detail)
         return problems[-1].position if problems else None
 
-    def open(self) -> list[Job]:
-        return _open(self._reader)
-
-    def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
-        for job in self.open():
-            if (job.gallery_id, job.kind) == (gallery_id, kind):
-                return job
-        return None
-
-
-def _open(reader: Reader) -> list[Job]:
-    rows = reader.rows("jobs", f"WHERE {UNFINISHED} ORDER BY created_at, job_id")
-    return [Job(**as_values(row)) for row in rows]
-
-
-def _read(reader: Reader, job_id: str) -> Job | None:
-    row = reader.row("jobs", "WHERE job_id = ?", (job_id,))
-    return Job(**as_values(row)) if row else None
+    def _select(self, condition: str, values: Sequence[Any] = ()) -> list[Job]:
+        rows = self._reader.rows("jobs", f"WHERE {condition}", values)
+        return [Job(**as_values(row)) for row in rows]
 
 
 def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:
-    job = replace(job, **changes, updated_at=datetime.now(UTC))
-    _put(transaction, job)
+    job = _put(transaction, job, **changes, updated_at=datetime.now(UTC))
     if job.finished and job.kind == "import":
         transaction.note_unneeded([f"{IMPORTS}/{job.job_id}"])
     return job
 
 
-def _put(transaction: Transaction, job: Job) -> None:
+def _put(transaction: Transaction, job: Job, **changes: Any) -> Job:
     # Update in place: replacing the row would delete its problems by cascade.
-    values = vars(job)
-    statement = f"UPDATE jobs SET {settings_of(values)} WHERE job_id = :job_id"
-    transaction.change(statement, values)
-
-
-def _read_problems(
-    reader: Reader, condition: str, values: Sequence[Any], limit: int
-) -> list[JobProblem]:
-    clauses = f"WHERE {condition} ORDER BY number LIMIT ?"
-    rows = reader.rows("job_problems", clauses, (*values, limit))
-    return [JobProblem.model_validate_json(row["problem"]) for row in rows]
+    statement = f"UPDATE jobs SET {settings_of(changes)} WHERE job_id = :job_id"
+    transaction.change(statement, changes | {"job_id": job.job_id})
+    return replace(job, **changes)
 
 
 def _put_problems(transaction: Transaction, job_id: str, problems: Sequence[JobProblem]) -> None:
     rows = [
-        {
-            "job_id": job_id,
-            "number": problem.position,
-            "problem": problem.model_dump_json(),
-        }
+        {"job_id": job_id, "number": problem.position, "problem": problem.model_dump_json()}
         for problem in problems
     ]
     transaction.insert("job_problems", *rows, instead=True)
