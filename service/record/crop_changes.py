@@ -55,21 +55,29 @@ SELECT (SELECT coalesce(max(person_id), 0) FROM people) + row_number() OVER (),
 FROM json_each(:names)
 WHERE NOT EXISTS (SELECT 1 FROM people WHERE gallery_id = :gallery_id AND name = value)
 """
+COUNT = """
+UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
+    SELECT galleries.crops + :sign * count(*),
+        unnamed + :sign * (count(*) - count(person_id)),
+        galleries.image_bytes + :sign * coalesce(sum(crops.image_bytes), 0),
+        staged_crops + :sign * count(*) FILTER (WHERE slot <= staged_slot),
+        max(next_slot, coalesce(max(slot), 0) + 1)
+    FROM crops WHERE gallery_id = :gallery_id AND slot IN (SELECT value FROM json_each(:slots))
+) WHERE gallery_id = :gallery_id
+"""
 STRAYS_OF = (
     "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
     "SELECT gallery_id, crop_id, ? FROM crops"
 )
 
 
-def put_crops(
-    transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]
-) -> dict[str, int]:
-    """Insert crops at the slots in their records; return the increments of the gallery's counts.
+def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
+    """Insert crops at the slots in their records.
 
     Pictures kept outside the record are no longer strays once their crops are inserted.
     """
     records = [crop.record for crop in crops]
-    people, new_people = require_people(transaction, gallery_id, _names(records))
+    people = require_people(transaction, gallery_id, _names(records))
     rows = [_row(gallery_id, record, people) for record in records]
     transaction.insert("crops", *rows)
     _insert_tracks(transaction, gallery_id, records)
@@ -88,13 +96,7 @@ def put_crops(
     )
     vectors = {crop.record.row_id: (crop.record.crop_id, crop.vector) for crop in crops}
     transaction.write_vectors(gallery_id, side, vectors)
-    return {
-        "next_slot": len(crops),
-        "crops": len(crops),
-        "people": new_people,
-        "unnamed": sum(record.identity is None for record in records),
-        "image_bytes": sum(record.image_bytes for record in records),
-    }
+    _count(transaction, gallery_id, list(vectors), 1)
 
 
 def remove_crops(
@@ -113,21 +115,12 @@ def remove_crops(
     transaction.change(
         f"{STRAYS_OF} {OF_SLOTS} AND content_type IS NOT NULL AND NOT inside", values
     )
+    _count(transaction, gallery_id, slots, -1)
     transaction.change(f"DELETE FROM crops {OF_SLOTS}", values[1:])
     drop_checksums(transaction, gallery_id, slots)
+    _drop_people(transaction, gallery_id, crops)
     transaction.deleted += [crop.crop_id for crop in crops]
-    version = next_version(
-        transaction,
-        gallery_id,
-        "removed",
-        slots,
-        crops=-len(crops),
-        people=-drop_people(transaction, gallery_id, crops),
-        unnamed=-sum(crop.identity is None for crop in crops),
-        image_bytes=-sum(crop.image_bytes for crop in crops),
-        staged_crops=-sum(slot <= entry.staged_row for slot in slots),
-        removals=1,
-    )
+    version = next_version(transaction, gallery_id, "removed", slots, removals=1)
     return CropsChange(version, tuple(crop.crop_id for crop in crops))
 
 
@@ -140,11 +133,13 @@ def relabel_crops(
     """Store crops with changed labels; the old labels are wiped from the log."""
     transaction.removes = True
     slots = [crop.row_id for crop in before]
-    people, new_people = require_people(transaction, gallery_id, _names(after))
+    people = require_people(transaction, gallery_id, _names(after))
+    _count(transaction, gallery_id, slots, -1)
     transaction.change_many(
         f"UPDATE crops SET {settings_of(LABELS)} WHERE gallery_id = :gallery_id AND slot = :slot",
         [_row(gallery_id, crop, people) for crop in after],
     )
+    _count(transaction, gallery_id, slots, 1)
     pairs = zip(before, after, strict=True)
     moved = [new for old, new in pairs if new.track != old.track]
     transaction.change(
@@ -154,16 +149,8 @@ def relabel_crops(
     _insert_tracks(transaction, gallery_id, moved)
     crop_ids = tuple(crop.crop_id for crop in after)
     attribute_alerts(transaction, gallery_id, crop_ids)
-    unnamed = sum(crop.identity is None for crop in after)
-    unnamed -= sum(crop.identity is None for crop in before)
-    version = next_version(
-        transaction,
-        gallery_id,
-        "relabelled",
-        slots,
-        people=new_people - drop_people(transaction, gallery_id, before),
-        unnamed=unnamed,
-    )
+    _drop_people(transaction, gallery_id, before)
+    version = next_version(transaction, gallery_id, "relabelled", slots)
     return CropsChange(version, crop_ids)
 
 
@@ -177,12 +164,24 @@ def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequen
     )
 
 
-def drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> int:
-    return transaction.change(
+def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> None:
+    dropped = transaction.change(
         f"DELETE FROM people WHERE gallery_id = ? AND name IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
         (gallery_id, _names(crops)),
     )
+    count_people(transaction, gallery_id, -dropped)
+
+
+def _count(transaction: Transaction, gallery_id: int, slots: Sequence[int], sign: int) -> None:
+    """Add the stored crops in some slots to the counts of their gallery, or subtract them."""
+    transaction.change(COUNT, {"gallery_id": gallery_id, "slots": slots, "sign": sign})
+
+
+def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
+    if more:
+        statement = "UPDATE galleries SET people = people + ? WHERE gallery_id = ?"
+        transaction.change(statement, (more, gallery_id))
 
 
 def require_unlike(
@@ -315,13 +314,13 @@ def keep_request(
 
 def require_people(
     transaction: Transaction, gallery_id: int, names: Sequence[str]
-) -> tuple[dict[str, int], int]:
-    """Return ids by name, creating missing people, and the number of new ones."""
+) -> dict[str, int]:
+    """Return ids by name, creating missing people."""
     values = {"gallery_id": gallery_id, "names": names}
-    new_people = transaction.change(NEW_PEOPLE, values)
+    count_people(transaction, gallery_id, transaction.change(NEW_PEOPLE, values))
     clauses = "WHERE gallery_id = :gallery_id AND name IN (SELECT value FROM json_each(:names))"
     rows = transaction.rows("people", clauses, values)
-    return {row["name"]: row["person_id"] for row in rows}, new_people
+    return {row["name"]: row["person_id"] for row in rows}
 
 
 def _names(crops: Iterable[StoredCrop]) -> list[str]:

@@ -155,9 +155,9 @@ class Crops(RecordPart):
             for slot, crop in enumerate(added, entry.rows + 1)
         ]
         if added:
-            counts = put_crops(transaction, gallery_id, added)
+            put_crops(transaction, gallery_id, added)
             slots = [crop.record.row_id for crop in added]
-            version = next_version(transaction, gallery_id, "added", slots, **counts)
+            version = next_version(transaction, gallery_id, "added", slots)
         removal = None
         if displaced:
             removal = remove_crops(transaction, gallery_id, displaced)

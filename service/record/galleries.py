@@ -260,7 +260,7 @@ def next_version(
 
     Args:
         slots: slots of the changed crops.
-        counts: increments of columns such as `crops`, `people`, `unnamed` and `next_slot`.
+        counts: increments of the columns `removals` and `restores`.
     """
     added = "".join(f", {name} = {name} + ?" for name in counts)
     version: int = transaction.value(

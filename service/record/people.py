@@ -15,7 +15,12 @@ from pydantic_core import from_json
 
 from gmn_client.models import CropGroups, Identities, Identity, IdentityDetail, IdentityOrder, Merge
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
-from service.record.crop_changes import relabel_crops, remove_crops, require_people
+from service.record.crop_changes import (
+    count_people,
+    relabel_crops,
+    remove_crops,
+    require_people,
+)
 from service.record.crop_rows import read_by_slot, read_crops
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
@@ -170,8 +175,7 @@ class People(RecordPart):
         else:
             merge_id = _merge(transaction, person, target, len(crops))
         slots = [crop.row_id for crop in crops]
-        fewer = 0 if target is None else -1
-        version = next_version(transaction, gallery_id, "relabelled", slots, people=fewer)
+        version = next_version(transaction, gallery_id, "relabelled", slots)
         crop_ids = tuple(crop.crop_id for crop in crops)
         return CropsChange(version, crop_ids, merge_id=merge_id)
 
@@ -227,17 +231,13 @@ class People(RecordPart):
         crops = read_crops(transaction, OF_MERGE, of_merge)
         restored = [replace(crop, identity=merge["identity"]) for crop in crops]
         if crops:
-            people, new_people = require_people(transaction, gallery_id, [merge["identity"]])
+            people = require_people(transaction, gallery_id, [merge["identity"]])
             _retarget_earlier_merges(transaction, merge, people[merge["identity"]])
             # The alerts whose nearest crop was deleted do not follow a crop.
             transaction.change(
                 "UPDATE alerts SET person_id = ? WHERE person_id = ? "
                 "AND crop_id IN (SELECT crop_id FROM merged_crops WHERE merge_id = ?)",
                 (people[merge["identity"]], *of_merge[1:]),
-            )
-            transaction.change(
-                "UPDATE galleries SET people = people + ? WHERE gallery_id = ?",
-                (new_people, gallery_id),
             )
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
         relabelling = relabel_crops(transaction, gallery_id, crops, restored)
@@ -347,6 +347,7 @@ def _merge(transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, c
     transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", ids)
     transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", ids)
     transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
+    count_people(transaction, gallery_id, -1)
     return merge_id
 
 

@@ -36,7 +36,7 @@ from service.record.archive import describe_snapshot, open_to_change
 from service.record.crop_changes import put_crops
 from service.record.database import Database
 from service.record.desk import find_identifying
-from service.record.galleries import add_gallery, as_row, count_crops
+from service.record.galleries import add_gallery, as_row
 from service.record.record import Record
 from service.record.restoring import new_data_directory
 from service.record.schema import as_micros
@@ -201,7 +201,6 @@ def _fill_gallery(
     database.write(add_gallery, as_row(gallery))
     for batch in batches(crops, CROPS_AT_ONCE):
         database.write(put_crops, gallery.gallery_id, batch)
-    database.write(count_crops, gallery.gallery_id)
 
 
 def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[GalleryRecord]) -> None:
