@@ -321,7 +321,6 @@ class Database(Source):
         }
         transaction.change_many("INSERT INTO record (name, value) VALUES (?, ?)", values.items())
         transaction.begin_feed(ALL_GALLERIES)
-        transaction.end_feeds()
         connection.execute("COMMIT")
 
     def _last_commit(self) -> Mark:
@@ -413,7 +412,7 @@ class Database(Source):
                     return
                 for file in whole.unsynced:
                     file.sync()
-                feeds = whole.end_feeds()
+                feeds = {feed: mark for feed, mark in whole.marks.items() if mark is not None}
                 self.marks.note(dict.fromkeys(whole.marks.keys() - feeds.keys()))
                 connection.execute(NOTE_COMMIT, (COMMIT.pack(*commit),))
                 failpoint("record.before-commit")
@@ -438,7 +437,7 @@ class Database(Source):
 
     def _run(self, connection: sqlite3.Connection, work: _Work, whole: Transaction) -> None:
         """Run a rule and add what it did to the whole commit, or roll it back if it fails."""
-        transaction = Transaction(self, dict(whole.marks))
+        transaction = Transaction(self)
         connection.execute("SAVEPOINT rule")
         try:
             with self.naming_errors():

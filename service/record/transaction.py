@@ -51,6 +51,10 @@ ChangeKind = Literal[
     "alerts",
 ]
 
+NEXT_CHANGE = (
+    "UPDATE feeds SET seq = seq + 1, token = ? "
+    f"WHERE gallery_id = ? AND {TABLES['feeds'].is_intact} RETURNING seq"
+)
 # Subquery for `IN`: compares a column with the values of a collection.
 AMONG = "(SELECT value FROM json_each(?))"
 # Values of placeholders, in order or by name.
@@ -371,26 +375,16 @@ class Transaction(Reader):
         rows: Iterable[int] = (),
     ) -> None:
         """Announce a change of a gallery, with the slots of its crops, to the followers."""
-        last = self.marks.get(gallery_id)
-        if last is None:
-            last = self.feeds("WHERE gallery_id = ?", (gallery_id,)).get(gallery_id)
-        if last is None:
-            raise self.database.damage(f"the feed of gallery {gallery_id} is missing")
-        seq = last.seq + 1
         token = secrets.token_bytes(TOKEN_BYTES)
+        seq = self.value(NEXT_CHANGE, (token, gallery_id))
+        if seq is None:
+            raise self.database.damage(f"the feed of gallery {gallery_id} is missing or damaged")
         row = {"gallery_id": gallery_id, "seq": seq, "token": token}
         self.insert("changes", row | {"kind": kind, "version": version, "slots": as_ranges(rows)})
         self.marks[gallery_id] = Mark(seq, token)
         if seq and seq % TRIM_EVERY == 0:
             old = (gallery_id, seq - KEPT_CHANGES)
             self.change("DELETE FROM changes WHERE gallery_id = ? AND seq <= ?", old)
-
-    def end_feeds(self) -> dict[int, Mark]:
-        """Store and return the newest change of each feed, which followers look at first."""
-        marks = {feed: mark for feed, mark in self.marks.items() if mark is not None}
-        rows = [(*mark, feed) for feed, mark in marks.items()]
-        self.change_many("UPDATE feeds SET seq = ?, token = ? WHERE gallery_id = ?", rows)
-        return marks
 
     def note_unneeded(self, paths: Sequence[str]) -> None:
         """Note files of the data directory that nothing refers to any more, by relative path."""
