@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage
-from service.errors import CropConflict, RequestConflict
+from service.errors import RequestConflict
 from service.record.files import forget_strays
 from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
 from service.record.schema import as_micros, now_micros
@@ -29,7 +29,7 @@ REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each stored request deletes up to this many expired ones.
 REQUESTS_REMOVED_AT_ONCE = 3
 HASHES_AT_ONCE = 500
-LABELS = ("person_id", "camera", "captured_at", "seen_at", "external_id", "metadata")
+LABELS = ("camera", "captured_at", "external_id", "metadata")
 # Columns of `crops` that `StoredCrop` has under the same name and in the same form.
 COLUMNS = (
     "crop_id",
@@ -43,10 +43,10 @@ COLUMNS = (
     "quality",
     "metadata",
 )
-OF_SLOTS = f"WHERE gallery_id = ? AND slot IN {AMONG}"
+OF_SLOTS = "WHERE gallery_id = :gallery_id AND slot IN (SELECT value FROM json_each(:slots))"
 TOMBSTONES_OF = (
     "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
-    "SELECT gallery_id, crop_id, ? FROM crops"
+    "SELECT gallery_id, crop_id, :now FROM crops"
 )
 NEW_PEOPLE = """
 INSERT INTO people (person_id, gallery_id, name, sort_key)
@@ -55,20 +55,29 @@ SELECT (SELECT coalesce(max(person_id), 0) FROM people) + row_number() OVER (),
 FROM json_each(:names)
 WHERE NOT EXISTS (SELECT 1 FROM people WHERE gallery_id = :gallery_id AND name = value)
 """
-COUNT = """
+COUNT = f"""
 UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
     SELECT galleries.crops + :sign * count(*),
         unnamed + :sign * (count(*) - count(person_id)),
         galleries.image_bytes + :sign * coalesce(sum(crops.image_bytes), 0),
         staged_crops + :sign * count(*) FILTER (WHERE slot <= staged_slot),
         max(next_slot, coalesce(max(slot), 0) + 1)
-    FROM crops WHERE gallery_id = :gallery_id AND slot IN (SELECT value FROM json_each(:slots))
+    FROM crops {OF_SLOTS}
 ) WHERE gallery_id = :gallery_id
 """
 STRAYS_OF = (
     "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
-    "SELECT gallery_id, crop_id, ? FROM crops"
+    "SELECT gallery_id, crop_id, :now FROM crops"
 )
+# Pairs of crops of one image that have the same identity and camera.
+ALIKE = """
+SELECT these.crop_id, others.crop_id
+FROM crops AS these JOIN crops AS others USING (gallery_id, sha256)
+WHERE gallery_id = :gallery_id AND these.slot IN (SELECT value FROM json_each(:slots))
+    AND others.slot != these.slot
+    AND others.person_id IS these.person_id AND others.camera IS these.camera
+ORDER BY these.slot, others.slot LIMIT 1
+"""
 
 
 def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
@@ -77,10 +86,16 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     Pictures kept outside the record are no longer strays once their crops are inserted.
     """
     records = [crop.record for crop in crops]
-    people = require_people(transaction, gallery_id, _names(records))
+    names = {record.identity: None for record in records if record.identity is not None}
+    people = require_people(transaction, gallery_id, list(names))
     rows = [_row(gallery_id, record, people) for record in records]
     transaction.insert("crops", *rows)
-    _insert_tracks(transaction, gallery_id, records)
+    tracks = [
+        {"gallery_id": gallery_id, "slot": record.row_id, "track": record.track}
+        for record in records
+        if record.track is not None
+    ]
+    transaction.insert("tracks", *tracks)
     pictures = [
         {"gallery_id": gallery_id, "slot": crop.record.row_id, "content": crop.picture}
         for crop in crops
@@ -99,57 +114,63 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     _count(transaction, gallery_id, list(vectors), 1)
 
 
-def remove_crops(
-    transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]
-) -> CropsChange:
+def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> CropsChange:
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
-    if not crops:
+    these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
+    statement = f"SELECT slot, crop_id, person_id FROM crops {OF_SLOTS} ORDER BY slot"
+    rows = transaction.tuples(statement, these)
+    if not rows:
         return CropsChange(entry.version)
+    slots, crop_ids, person_ids = zip(*rows, strict=True)
     transaction.removes = True
-    crops = sorted(crops, key=lambda crop: crop.row_id)
-    slots = [crop.row_id for crop in crops]
-    values = (now_micros(), gallery_id, slots)
     # Without tombstones, restoring a snapshot would bring the crops back.
-    transaction.change(f"{TOMBSTONES_OF} {OF_SLOTS}", values)
-    transaction.change(
-        f"{STRAYS_OF} {OF_SLOTS} AND content_type IS NOT NULL AND NOT inside", values
-    )
+    transaction.change(f"{TOMBSTONES_OF} {OF_SLOTS}", these)
+    transaction.change(f"{STRAYS_OF} {OF_SLOTS} AND content_type IS NOT NULL AND NOT inside", these)
     _count(transaction, gallery_id, slots, -1)
-    transaction.change(f"DELETE FROM crops {OF_SLOTS}", values[1:])
+    transaction.change(f"DELETE FROM crops {OF_SLOTS}", these)
     drop_checksums(transaction, gallery_id, slots)
-    _drop_people(transaction, gallery_id, crops)
-    transaction.deleted += [crop.crop_id for crop in crops]
+    _drop_people(transaction, gallery_id, person_ids)
+    transaction.deleted += crop_ids
     version = next_version(transaction, gallery_id, "removed", slots, removals=1)
-    return CropsChange(version, tuple(crop.crop_id for crop in crops))
+    return CropsChange(version, crop_ids)
 
 
 def relabel_crops(
-    transaction: Transaction,
-    gallery_id: int,
-    before: Sequence[StoredCrop],
-    after: Sequence[StoredCrop],
+    transaction: Transaction, gallery_id: int, slots: Sequence[int], fields: Mapping[str, Any]
 ) -> CropsChange:
-    """Store crops with changed labels; the old labels are wiped from the log."""
+    """Change labels of crops; the old labels are wiped from the log.
+
+    Args:
+        fields: the new labels, by their names in `CropLabel`.
+    """
     transaction.removes = True
-    slots = [crop.row_id for crop in before]
-    people = require_people(transaction, gallery_id, _names(after))
+    these = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
+    statement = f"SELECT crop_id, person_id FROM crops {OF_SLOTS} ORDER BY slot"
+    rows = transaction.tuples(statement, these)
     _count(transaction, gallery_id, slots, -1)
-    transaction.change_many(
-        f"UPDATE crops SET {settings_of(LABELS)} WHERE gallery_id = :gallery_id AND slot = :slot",
-        [_row(gallery_id, crop, people) for crop in after],
-    )
+    columns = {name: fields[name] for name in LABELS if name in fields}
+    if "identity" in fields:
+        name = fields["identity"]
+        people = require_people(transaction, gallery_id, [name] if name is not None else [])
+        columns["person_id"] = people.get(name)
+    if columns:
+        statement = f"UPDATE crops SET {settings_of(columns)} {OF_SLOTS}"
+        transaction.change(statement, columns | these)
+    if "captured_at" in fields:
+        seen_at = "seen_at = coalesce(captured_at, created_at)"
+        transaction.change(f"UPDATE crops SET {seen_at} {OF_SLOTS}", these)
+    if "track" in fields:
+        transaction.change(f"DELETE FROM tracks {OF_SLOTS}", these)
+        transaction.change(
+            "INSERT INTO tracks (gallery_id, slot, track) SELECT :gallery_id, value, :track "
+            "FROM json_each(:slots) WHERE :track IS NOT NULL",
+            these,
+        )
     _count(transaction, gallery_id, slots, 1)
-    pairs = zip(before, after, strict=True)
-    moved = [new for old, new in pairs if new.track != old.track]
-    transaction.change(
-        f"DELETE FROM tracks WHERE gallery_id = ? AND slot IN {AMONG}",
-        (gallery_id, [crop.row_id for crop in moved]),
-    )
-    _insert_tracks(transaction, gallery_id, moved)
-    crop_ids = tuple(crop.crop_id for crop in after)
+    crop_ids = tuple(crop_id for crop_id, _ in rows)
     attribute_alerts(transaction, gallery_id, crop_ids)
-    _drop_people(transaction, gallery_id, before)
+    _drop_people(transaction, gallery_id, {person_id for _, person_id in rows})
     version = next_version(transaction, gallery_id, "relabelled", slots)
     return CropsChange(version, crop_ids)
 
@@ -164,11 +185,13 @@ def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequen
     )
 
 
-def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[StoredCrop]) -> None:
+def _drop_people(
+    transaction: Transaction, gallery_id: int, person_ids: Collection[int | None]
+) -> None:
     dropped = transaction.change(
-        f"DELETE FROM people WHERE gallery_id = ? AND name IN {AMONG} "
+        f"DELETE FROM people WHERE person_id IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
-        (gallery_id, _names(crops)),
+        (person_ids,),
     )
     count_people(transaction, gallery_id, -dropped)
 
@@ -182,27 +205,6 @@ def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
     if more:
         statement = "UPDATE galleries SET people = people + ? WHERE gallery_id = ?"
         transaction.change(statement, (more, gallery_id))
-
-
-def require_unlike(
-    transaction: Transaction,
-    gallery_id: int,
-    before: Sequence[StoredCrop],
-    after: Sequence[StoredCrop],
-) -> None:
-    """Raise `CropConflict` if crops of one image would get the same identity and camera.
-
-    Two crops that a merge made alike can still have their other fields corrected.
-    """
-    pairs = zip(before, after, strict=True)
-    moved = [new for old, new in pairs if seen_as(old) != seen_as(new)]
-    same_images = read_same_images(transaction, gallery_id, moved)
-    crops_after = {crop.crop_id: crop for crop in after}
-    for crop in moved:
-        for other in same_images[crop.sha256]:
-            changed = crops_after.get(other.crop_id, other)
-            if other.crop_id != crop.crop_id and seen_as(changed) == seen_as(crop):
-                raise CropConflict(crop.crop_id, other.crop_id)
 
 
 def seen_as(crop: CropLabel) -> tuple[str | None, str | None]:
@@ -321,20 +323,6 @@ def require_people(
     clauses = "WHERE gallery_id = :gallery_id AND name IN (SELECT value FROM json_each(:names))"
     rows = transaction.rows("people", clauses, values)
     return {row["name"]: row["person_id"] for row in rows}
-
-
-def _names(crops: Iterable[StoredCrop]) -> list[str]:
-    return list(dict.fromkeys(crop.identity for crop in crops if crop.identity is not None))
-
-
-def _insert_tracks(transaction: Transaction, gallery_id: int, crops: Sequence[StoredCrop]) -> None:
-    """Store tracks; the crops must not have one in the record."""
-    rows = [
-        {"gallery_id": gallery_id, "slot": crop.row_id, "track": crop.track}
-        for crop in crops
-        if crop.track is not None
-    ]
-    transaction.insert("tracks", *rows)
 
 
 def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:

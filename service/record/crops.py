@@ -10,9 +10,10 @@ from typing import Any
 from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
-from service.errors import NeedsReindex, UnknownCrop
+from service.errors import CropConflict, NeedsReindex, UnknownCrop
 from service.ops.data_directory import failpoint
 from service.record.crop_changes import (
+    ALIKE,
     change_embedder,
     find_request,
     keep_request,
@@ -20,7 +21,6 @@ from service.record.crop_changes import (
     read_same_images,
     relabel_crops,
     remove_crops,
-    require_unlike,
     seen_as,
 )
 from service.record.crop_rows import (
@@ -29,7 +29,6 @@ from service.record.crop_rows import (
     list_crops,
     read_by_id,
     read_by_slot,
-    read_crops,
     read_pages,
     read_slots,
     read_texts,
@@ -160,7 +159,8 @@ class Crops(RecordPart):
             version = next_version(transaction, gallery_id, "added", slots)
         removal = None
         if displaced:
-            removal = remove_crops(transaction, gallery_id, displaced)
+            slots = [crop.row_id for crop in displaced]
+            removal = remove_crops(transaction, gallery_id, slots)
             version = removal.version
         if request:
             keep_request(transaction, gallery_id, request, version, landed)
@@ -171,15 +171,15 @@ class Crops(RecordPart):
     def remove(
         self, transaction: Transaction, gallery_id: int, crop_ids: Iterable[str]
     ) -> CropsChange:
-        crops = read_by_id(transaction, gallery_id, crop_ids)
-        return remove_crops(transaction, gallery_id, crops)
+        statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
+        slots = transaction.column(statement, (gallery_id, list(crop_ids)))
+        return remove_crops(transaction, gallery_id, slots)
 
     @transactional
     def remove_matching(
         self, transaction: Transaction, gallery_id: int, wanted: CropFilter
     ) -> CropsChange:
-        crops = read_by_slot(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
-        return remove_crops(transaction, gallery_id, crops)
+        return remove_crops(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
 
     @transactional
     def remove_older(
@@ -194,9 +194,9 @@ class Crops(RecordPart):
 
         The age counts from the capture or, if that is unknown or `since` says so, the enrollment.
         """
-        clauses = f"WHERE crops.gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
-        older = read_crops(transaction, clauses, (gallery_id, than, limit))
-        return remove_crops(transaction, gallery_id, older)
+        clauses = f"WHERE gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
+        slots = transaction.column(f"SELECT slot FROM crops {clauses}", (gallery_id, than, limit))
+        return remove_crops(transaction, gallery_id, slots)
 
     def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
         statement = f"SELECT 1 FROM crops WHERE gallery_id = ? AND {AGES[since]} < ? LIMIT 1"
@@ -228,9 +228,14 @@ class Crops(RecordPart):
         unchanged = len(crops) - len(differing)
         if not differing:
             return CropsChange(entry.version, unchanged=unchanged)
-        changed = [replace(crop, **fields) for crop in differing]
-        require_unlike(transaction, gallery_id, differing, changed)
-        relabelling = relabel_crops(transaction, gallery_id, differing, changed)
+        slots = [crop.row_id for crop in differing]
+        relabelling = relabel_crops(transaction, gallery_id, slots, fields)
+        # Two crops that a merge made alike can still have their other fields corrected.
+        moved = [
+            crop.row_id for crop in differing if seen_as(replace(crop, **fields)) != seen_as(crop)
+        ]
+        for alike in transaction.tuples(ALIKE, {"gallery_id": gallery_id, "slots": moved}):
+            raise CropConflict(*alike)
         return replace(relabelling, unchanged=unchanged)
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop:

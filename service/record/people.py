@@ -21,7 +21,7 @@ from service.record.crop_changes import (
     remove_crops,
     require_people,
 )
-from service.record.crop_rows import read_by_slot, read_crops
+from service.record.crop_rows import read_by_slot
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
@@ -40,9 +40,9 @@ BY_NAME = (
     "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) AND instr(casefold(name), ?) "
     "ORDER BY sort_key, name LIMIT ?"
 )
-OF_PERSON = "WHERE crops.gallery_id = ? AND crops.person_id = ? ORDER BY slot"
+OF_PERSON = "WHERE gallery_id = ? AND person_id = ? ORDER BY slot"
 OF_MERGE = (
-    "WHERE crops.gallery_id = ? AND crops.person_id = ? AND crop_id IN "
+    "WHERE gallery_id = ? AND person_id = ? AND crop_id IN "
     "(SELECT crop_id FROM merged_crops WHERE merge_id = ?) ORDER BY slot"
 )
 # Best picture first: by quality, then size; crops without a picture come last.
@@ -164,7 +164,8 @@ class People(RecordPart):
         if person is None:
             return CropsChange(entry.version)
         transaction.removes = True
-        crops = read_crops(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        statement = f"SELECT slot, crop_id FROM crops {OF_PERSON}"
+        crops = transaction.tuples(statement, (gallery_id, person["person_id"]))
         target = _find(transaction, gallery_id, new)
         merge_id = None
         if target is None:
@@ -174,10 +175,9 @@ class People(RecordPart):
             )
         else:
             merge_id = _merge(transaction, person, target, len(crops))
-        slots = [crop.row_id for crop in crops]
+        slots = [slot for slot, _ in crops]
         version = next_version(transaction, gallery_id, "relabelled", slots)
-        crop_ids = tuple(crop.crop_id for crop in crops)
-        return CropsChange(version, crop_ids, merge_id=merge_id)
+        return CropsChange(version, tuple(crop_id for _, crop_id in crops), merge_id=merge_id)
 
     @transactional
     def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> CropsChange:
@@ -191,9 +191,10 @@ class People(RecordPart):
         if person is None:
             return CropsChange(entry.version)
         _remove_merges_of(transaction, gallery_id, identity)
-        crops = read_crops(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        statement = f"SELECT slot FROM crops {OF_PERSON}"
+        slots = transaction.column(statement, (gallery_id, person["person_id"]))
         alerts, sent_to = forget_alerts(transaction, person["person_id"])
-        removal = remove_crops(transaction, gallery_id, crops)
+        removal = remove_crops(transaction, gallery_id, slots)
         searches = find_shown(transaction, removal.crop_ids)
         drop_searches(transaction, gallery_id, list(searches))
         return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
@@ -228,9 +229,10 @@ class People(RecordPart):
         if merge is None or merge["merged_at"] < _oldest():
             raise UnknownMerge(entry.name, merge_id)
         of_merge = (gallery_id, merge["into_person"], merge_id)
-        crops = read_crops(transaction, OF_MERGE, of_merge)
-        restored = [replace(crop, identity=merge["identity"]) for crop in crops]
-        if crops:
+        slots = transaction.column(f"SELECT slot FROM crops {OF_MERGE}", of_merge)
+        fields = {}
+        if slots:
+            fields["identity"] = merge["identity"]
             people = require_people(transaction, gallery_id, [merge["identity"]])
             _retarget_earlier_merges(transaction, merge, people[merge["identity"]])
             # The alerts whose nearest crop was deleted do not follow a crop.
@@ -240,7 +242,7 @@ class People(RecordPart):
                 (people[merge["identity"]], *of_merge[1:]),
             )
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
-        relabelling = relabel_crops(transaction, gallery_id, crops, restored)
+        relabelling = relabel_crops(transaction, gallery_id, slots, fields)
         return replace(relabelling, restored_identity=merge["identity"])
 
     @transactional

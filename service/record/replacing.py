@@ -79,10 +79,10 @@ def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) ->
         change_embedder(transaction, entry, embedder)
         entry = require_entry(transaction, gallery_id)
     transaction.change(
-        f"{STRAYS_OF} WHERE gallery_id = ? "
+        f"{STRAYS_OF} WHERE gallery_id = :gallery_id "
         "AND content_type IS NOT NULL AND NOT inside "
         "AND crop_id NOT IN (SELECT crop_id FROM other.crops)",
-        (now_micros(), gallery_id),
+        {"now": now_micros(), "gallery_id": gallery_id},
     )
     removed_slots = transaction.column(
         f"DELETE FROM crops WHERE gallery_id = ?1 AND slot NOT IN ({UNCHANGED}) RETURNING slot",
