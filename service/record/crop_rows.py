@@ -16,14 +16,7 @@ from service.errors import InvalidField
 from service.ops.threads import heartbeat
 from service.record.schema import TABLES, as_micros
 from service.record.transaction import AMONG, Reader, Values, as_values, batches
-from service.record.values import (
-    ArchivedCrop,
-    CropFilter,
-    GalleryRecord,
-    JsonObject,
-    StoredCrop,
-    identity_code,
-)
+from service.record.values import ArchivedCrop, CropFilter, GalleryRecord, StoredCrop, identity_code
 from service.record.vectors import Vector, vector_crc
 
 CROPS_AND_NAMES = (
@@ -182,14 +175,7 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
         if not (row["intact"] and row["named"] and row["tracked"]):
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
     return [
-        StoredCrop(
-            **as_values(row)
-            | {
-                "row_id": row["slot"],
-                "sha256": row["sha256"].hex(),
-                "metadata": row["metadata"] and JsonObject(row["metadata"]),
-            }
-        )
+        StoredCrop(**as_values(row) | {"row_id": row["slot"], "sha256": row["sha256"].hex()})
         for row in rows
     ]
 

@@ -21,7 +21,6 @@ from gmn_client.models import (
     Reviews,
 )
 from service.errors import InvalidField, UnknownCase, UnknownQuery
-from service.record.crop_rows import read_by_id
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import now_micros
@@ -58,7 +57,6 @@ LEFT JOIN crops ON crops.gallery_id = searches.gallery_id
 LEFT JOIN people ON people.person_id = crops.person_id
 """
 OF_SEARCHES = """,
-'/v1/galleries/' || galleries.name AS gallery_url,
 request ->> '$.purpose' AS purpose,
 answer ->> '$.verdict' AS verdict,
 json_array_length(results) AS count,
@@ -78,6 +76,25 @@ iif(searches.content_type IS NULL, NULL,
     WHERE reviews.query_id = searches.query_id AND decision = 'confirmed') AS confirmed,
 (SELECT count(*) FROM reviews
     WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected
+"""
+# The results of a search whose crops exist, best first, with their current labels.
+BESIDE_RESULTS = """
+JOIN searches USING (gallery_id)
+JOIN json_each(searches.results) AS result ON crops.crop_id = result.value ->> '$[0]'
+JOIN galleries USING (gallery_id)
+LEFT JOIN people USING (person_id)
+LEFT JOIN tracks ON tracks.gallery_id = crops.gallery_id AND tracks.slot = crops.slot
+WHERE query_id = ? ORDER BY result.key
+"""
+OF_RESULTS = """,
+result.value AS result, result.key + 1 AS rank, people.name AS identity, track,
+'/v1/galleries/' || galleries.name || '/crops/' || crops.crop_id || '/image' AS image_url
+"""
+REVIEWED = """
+JOIN searches USING (query_id)
+LEFT JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = reviews.crop_id
+LEFT JOIN people USING (person_id)
+WHERE query_id = ? ORDER BY reviews.crop_id
 """
 BESIDE_REVIEWS = """
 JOIN searches USING (query_id)
@@ -192,28 +209,16 @@ class KeptQueries(RecordPart):
         with self._database.read() as reader:
             require_search(reader, gallery_id, query_id)
             (search,) = self._read([query_id], kept_for)
-            reviews = reader.rows("reviews", "WHERE query_id = ?", (query_id,))
-            crop_ids = [crop_id for crop_id, *_ in search["results"]]
-            crop_ids += [review["crop_id"] for review in reviews]
-            crops = {crop.crop_id: crop for crop in read_by_id(reader, gallery_id, crop_ids)}
+            rows = reader.rows("crops", BESIDE_RESULTS, (query_id,), OF_RESULTS)
+            reviews = reader.rows("reviews", REVIEWED, (query_id,), ", people.name AS identity")
         results = [
-            {
-                **vars(crops[crop_id]),
-                **dict(zip(SCORES, scores, strict=True)),
-                "rank": rank,
-                "image_url": f"{search['gallery_url']}/crops/{crop_id}/image",
-            }
-            for rank, (crop_id, *scores) in enumerate(search["results"], 1)
-            if crop_id in crops
+            as_values(row) | dict(zip(SCORES, from_json(row["result"])[1:], strict=True))
+            for row in rows
         ]
-        names = {crop.crop_id: crop.identity for crop in crops.values()}
         fields = {
             "answer": {**search["answer"], "results": results, "query_id": query_id},
             "removed": search["count"] - len(results),
-            "reviews": [
-                {**as_values(review), "identity": names.get(review["crop_id"])}
-                for review in reviews
-            ],
+            "reviews": [as_values(review) for review in reviews],
         }
         return OpenedSearch.model_validate(search | fields)
 

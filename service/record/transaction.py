@@ -131,13 +131,15 @@ sqlite3.register_adapter(JsonObject, lambda stored: stored.text)
 
 
 def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
-    """Return the columns of a row by name, with times as datetimes and JSON parsed."""
+    """Return the columns of a row by name, with times as datetimes and JSON but metadata parsed."""
     values = dict(row)
     for name, value in values.items():
         if value is not None and name.endswith(TIMES):
             values[name] = as_moment(value)
         elif isinstance(value, str) and name in JSON_COLUMNS:
             values[name] = from_json(value)
+        elif value is not None and name == "metadata":
+            values[name] = JsonObject(value)
     return values
 
 

@@ -80,9 +80,11 @@ def test_an_opened_search_shows_new_names_and_leaves_out_deleted_crops(client, i
     answer = kept(client, images[0])
     first, second, *_ = answer.results
     client.rename_identity(first.identity, "Ann")
+    client.change_crop(first.crop_id, metadata={"doors": [1, 2]})
     client.delete_crop(second.crop_id)
     opened = client.kept_search(answer.query_id)
     assert opened.removed == 1
+    assert opened.answer.results[0].metadata == {"doors": [1, 2]}
     assert [result.rank for result in opened.answer.results] == [1, *range(3, 11)]
     assert opened.answer.results[0].identity == opened.best.identity == "Ann"
 
