@@ -88,20 +88,20 @@ class DeletedIds:
     def read(self) -> list[str]:
         body = self.path.read_bytes() if self.path.exists() else b""
         # A line torn by a power cut was never acknowledged.
-        return body.decode(errors="replace").split("\n")[:-1]
+        lines = body.decode(errors="replace").split("\n")[:-1]
+        return [line for line in lines if line]
 
-    def add(self, ids: Iterable[str]) -> None:
+    def add(self, ids: Collection[str]) -> None:
         """Append ids and sync them to disk; never raises."""
-        lines = "".join(f"{crop_id}\n" for crop_id in ids).encode()
-        if not lines:
+        if not ids:
             return
+        # Begin with a line break, which ends a torn line.
+        lines = "".join(["\n", *(f"{crop_id}\n" for crop_id in ids)])
         try:
             is_new = not self.path.exists()
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            with os.fdopen(os.open(self.path, flags, PRIVATE_FILE), "r+b") as file:
-                end = file.seek(0, os.SEEK_END)
-                torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
-                file.write(b"\n" * torn + lines)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            with os.fdopen(os.open(self.path, flags, PRIVATE_FILE), "ab") as file:
+                file.write(lines.encode())
                 file.flush()
                 os.fdatasync(file.fileno())
             if is_new:

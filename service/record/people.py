@@ -21,7 +21,6 @@ from service.record.crop_changes import (
     remove_crops,
     require_people,
 )
-from service.record.crop_rows import read_by_slot
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
@@ -286,8 +285,9 @@ class Groups(RecordPart):
             return CropGroups()
         grouping = from_json(row["grouping"])
         slots = [slot for group, _ in grouping["groups"] for slot in group]
-        crops = read_by_slot(self._reader, gallery_id, slots)
-        unnamed = {crop.row_id: crop.crop_id for crop in crops if crop.identity is None}
+        of_slots = f"gallery_id = ? AND slot IN {AMONG} AND person_id IS NULL"
+        statement = f"SELECT slot, crop_id FROM crops WHERE {of_slots}"
+        unnamed = dict(self._reader.tuples(statement, (gallery_id, slots)))
         results = []
         for group, mean in grouping["groups"]:
             crop_ids = [unnamed[slot] for slot in group if slot in unnamed]

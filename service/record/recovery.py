@@ -26,7 +26,7 @@ from service.record.schema import TABLES
 from service.record.transaction import FILE, Reader, Transaction, batches
 from service.record.values import GalleryRecord
 from service.record.vectors import Vector
-from service.record.verify import GalleryFound, Inspection, RecordFound, Values
+from service.record.verify import GalleryFound, Inspection, RecordFound, Values, inspect
 from service.record.watch import NEWEST_ALERT, stop_watching
 
 ROWS_AT_ONCE = 500
@@ -106,7 +106,7 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
         found = RecordFound(problems=["the record"])
         if (damaged / FILE).is_file():
             with contextlib.suppress(InputProblem, sqlite3.DatabaseError):
-                inspection = stack.enter_context(Inspection(damaged))
+                inspection = stack.enter_context(inspect(damaged))
         if inspection is not None:
             found = inspection.found
             _copy_rows(record.database, inspection)

@@ -70,7 +70,7 @@ def verify(folder: Path) -> RecordFound:
     Raises:
         InputProblem: there is no record of this program's format.
     """
-    with Inspection(folder) as inspection:
+    with inspect(folder) as inspection:
         inspection.check_pages()
         for table in TABLES:
             if table not in ("galleries", "crops", "pictures"):
@@ -82,6 +82,13 @@ def verify(folder: Path) -> RecordFound:
         return inspection.found
 
 
+@contextlib.contextmanager
+def inspect(folder: Path) -> Iterator[Inspection]:
+    """Open a record to inspect it; raises `InputProblem` if it has another format than this."""
+    with contextlib.closing(StoredRecord(folder)) as stored:
+        yield Inspection(stored)
+
+
 class Inspection:
     """Yields the intact rows of a record that may be damaged, and collects problems of the others.
 
@@ -90,31 +97,21 @@ class Inspection:
         galleries: rows of the readable galleries.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open a record; raises `InputProblem` if it has another format than this program."""
+    def __init__(self, stored: StoredRecord) -> None:
+        """Begin to read; raises `InputProblem` if the record has another format."""
         self.found = RecordFound()
         self.galleries: dict[int, Values] = {}
-        self._stored = StoredRecord(folder)
-        self._connection = self._stored.connection()
+        self._stored = stored
+        self._connection = stored.connection()
         # A flipped bit can leave invalid UTF-8; the checksum of the row reveals it.
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-
-    def __enter__(self) -> Inspection:
-        try:
-            self._require_format()
-            self._connection.execute("BEGIN")
-            for row in self.rows("galleries"):
-                if row["name"] is not None:
-                    gallery_id = row["gallery_id"]
-                    self.galleries[gallery_id] = row
-                    self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
-        except BaseException:
-            self._stored.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stored.close()
+        self._require_format()
+        self._connection.execute("BEGIN")
+        for row in self.rows("galleries"):
+            if row["name"] is not None:
+                gallery_id = row["gallery_id"]
+                self.galleries[gallery_id] = row
+                self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
 
     def rows(self, table: str) -> Iterator[Values]:
         names = TABLES[table].columns

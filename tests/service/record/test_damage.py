@@ -14,7 +14,7 @@ from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.recovery import recover
 from service.record.values import GallerySettings
-from service.record.verify import Inspection, verify
+from service.record.verify import inspect, verify
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
@@ -119,7 +119,7 @@ def test_a_damaged_crop_is_named_and_recovered_from_a_snapshot(data_dir, tmp_pat
 
 
 def test_a_crop_that_is_removed_while_it_is_checked_is_no_damage(data_dir):
-    with open_record(data_dir) as record, Inspection(data_dir) as inspection:
+    with open_record(data_dir) as record, inspect(data_dir) as inspection:
         removed = listed_ids(record, 1)[3]
         record.crops.remove(1, [removed])
         whole = [crop["crop_id"] for crop, _ in inspection.crops()]
