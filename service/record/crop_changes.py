@@ -12,7 +12,13 @@ from pydantic_core import from_json
 from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
 from service.record.files import forget_strays
-from service.record.galleries import drop_checksums, drop_vectors, next_version, require_entry
+from service.record.galleries import (
+    OF_SLOTS,
+    drop_crops,
+    drop_vectors,
+    next_version,
+    require_entry,
+)
 from service.record.schema import as_micros, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, batches, settings_of
 from service.record.values import (
@@ -43,7 +49,6 @@ COLUMNS = (
     "quality",
     "metadata",
 )
-OF_SLOTS = "WHERE gallery_id = :gallery_id AND slot IN (SELECT value FROM json_each(:slots))"
 TOMBSTONES_OF = (
     "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
     "SELECT gallery_id, crop_id, :now FROM crops"
@@ -62,13 +67,9 @@ UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
         galleries.image_bytes + :sign * coalesce(sum(crops.image_bytes), 0),
         staged_crops + :sign * count(*) FILTER (WHERE slot <= staged_slot),
         max(next_slot, coalesce(max(slot), 0) + 1)
-    FROM crops {OF_SLOTS}
+    FROM crops WHERE {OF_SLOTS}
 ) WHERE gallery_id = :gallery_id
 """
-STRAYS_OF = (
-    "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
-    "SELECT gallery_id, crop_id, :now FROM crops"
-)
 # Pairs of crops of one image that have the same identity and camera.
 ALIKE = """
 SELECT these.crop_id, others.crop_id
@@ -118,18 +119,16 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
     these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    statement = f"SELECT slot, crop_id, person_id FROM crops {OF_SLOTS} ORDER BY slot"
+    statement = f"SELECT slot, crop_id, person_id FROM crops WHERE {OF_SLOTS} ORDER BY slot"
     rows = transaction.tuples(statement, these)
     if not rows:
         return CropsChange(entry.version)
     slots, crop_ids, person_ids = zip(*rows, strict=True)
     transaction.removes = True
     # Without tombstones, restoring a snapshot would bring the crops back.
-    transaction.change(f"{TOMBSTONES_OF} {OF_SLOTS}", these)
-    transaction.change(f"{STRAYS_OF} {OF_SLOTS} AND content_type IS NOT NULL AND NOT inside", these)
+    transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", these)
     _count(transaction, gallery_id, slots, -1)
-    transaction.change(f"DELETE FROM crops {OF_SLOTS}", these)
-    drop_checksums(transaction, gallery_id, slots)
+    drop_crops(transaction, gallery_id, slots)
     _drop_people(transaction, gallery_id, person_ids)
     transaction.deleted += crop_ids
     version = next_version(transaction, gallery_id, "removed", slots, removals=1)
@@ -146,7 +145,7 @@ def relabel_crops(
     """
     transaction.removes = True
     these = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
-    statement = f"SELECT crop_id, person_id FROM crops {OF_SLOTS} ORDER BY slot"
+    statement = f"SELECT crop_id, person_id FROM crops WHERE {OF_SLOTS} ORDER BY slot"
     rows = transaction.tuples(statement, these)
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
@@ -155,13 +154,13 @@ def relabel_crops(
         people = require_people(transaction, gallery_id, [name] if name is not None else [])
         columns["person_id"] = people.get(name)
     if columns:
-        statement = f"UPDATE crops SET {settings_of(columns)} {OF_SLOTS}"
+        statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
         transaction.change(statement, columns | these)
     if "captured_at" in fields:
         seen_at = "seen_at = coalesce(captured_at, created_at)"
-        transaction.change(f"UPDATE crops SET {seen_at} {OF_SLOTS}", these)
+        transaction.change(f"UPDATE crops SET {seen_at} WHERE {OF_SLOTS}", these)
     if "track" in fields:
-        transaction.change(f"DELETE FROM tracks {OF_SLOTS}", these)
+        transaction.change(f"DELETE FROM tracks WHERE {OF_SLOTS}", these)
         transaction.change(
             "INSERT INTO tracks (gallery_id, slot, track) SELECT :gallery_id, value, :track "
             "FROM json_each(:slots) WHERE :track IS NOT NULL",

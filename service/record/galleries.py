@@ -32,6 +32,12 @@ RENAMED = """,
 embedder AS embedding_fingerprint, staged_embedder AS staged_fingerprint, people AS identities,
 restores AS at, next_side AS sides, next_slot - 1 AS rows, staged_slot AS staged_row
 """
+OF_SLOTS = "gallery_id = :gallery_id AND slot IN (SELECT value FROM json_each(:slots))"
+STRAYS_OF = (
+    "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+    "SELECT gallery_id, crop_id, :now FROM crops "
+    "WHERE content_type IS NOT NULL AND NOT inside AND"
+)
 # Counts of a gallery without crops or staged vectors.
 EMPTY = {
     "staged_embedder": None,
@@ -155,21 +161,10 @@ class Galleries(RecordPart):
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
         """Delete some crops of a gallery, or the gallery once it is empty; then return False."""
         transaction.removes = True
-        last_slot = transaction.value(
-            "SELECT max(slot) FROM (SELECT slot FROM crops WHERE gallery_id = ? "
-            "ORDER BY slot LIMIT ?)",
-            (gallery_id, CROPS_AT_ONCE),
-        )
-        batch = "FROM crops WHERE gallery_id = ? AND slot <= ?"
-        transaction.change(
-            "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
-            f"SELECT gallery_id, crop_id, ? {batch} AND content_type IS NOT NULL AND NOT inside",
-            (now_micros(), gallery_id, last_slot),
-        )
-        crops = transaction.change(f"DELETE {batch}", (gallery_id, last_slot))
-        statement = "DELETE FROM checksums WHERE gallery_id = ? AND slot <= ?"
-        transaction.change(statement, (gallery_id, last_slot))
-        if crops:
+        statement = "SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?"
+        slots = transaction.column(statement, (gallery_id, CROPS_AT_ONCE))
+        if slots:
+            drop_crops(transaction, gallery_id, slots)
             return True
         transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
         return False
@@ -184,9 +179,12 @@ class Runtimes(RecordPart):
 
     @transactional
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
-        statement = "INSERT INTO runtimes (embedder, choice) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        transaction.change(statement, (embedder, choice))
-        return self.get(embedder) or choice
+        stored: str = transaction.value(
+            "INSERT INTO runtimes (embedder, choice) VALUES (?, ?) "
+            "ON CONFLICT DO UPDATE SET choice = choice RETURNING choice",
+            (embedder, choice),
+        )
+        return stored
 
     @transactional
     def forget(self, transaction: Transaction) -> int:
@@ -274,6 +272,14 @@ def next_version(
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
     for table in ("calibrations", "calibration_searches"):
         transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+
+
+def drop_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
+    """Delete the rows of crops with their checksums; their pictures outside become strays."""
+    these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
+    transaction.change(f"{STRAYS_OF} {OF_SLOTS}", these)
+    transaction.change(f"DELETE FROM crops WHERE {OF_SLOTS}", these)
+    drop_checksums(transaction, gallery_id, slots)
 
 
 def drop_checksums(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:

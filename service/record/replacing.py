@@ -16,15 +16,11 @@ from numpy.typing import NDArray
 
 from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
-from service.record.crop_changes import (
-    STRAYS_OF,
-    attribute_alerts,
-    change_embedder,
-    require_people,
-)
+from service.record.crop_changes import attribute_alerts, change_embedder, require_people
 from service.record.crop_rows import read_after
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import (
+    STRAYS_OF,
     count_crops,
     drop_calibrations,
     drop_checksums,
@@ -79,8 +75,7 @@ def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) ->
         change_embedder(transaction, entry, embedder)
         entry = require_entry(transaction, gallery_id)
     transaction.change(
-        f"{STRAYS_OF} WHERE gallery_id = :gallery_id "
-        "AND content_type IS NOT NULL AND NOT inside "
+        f"{STRAYS_OF} gallery_id = :gallery_id "
         "AND crop_id NOT IN (SELECT crop_id FROM other.crops)",
         {"now": now_micros(), "gallery_id": gallery_id},
     )

@@ -36,6 +36,17 @@ DELETE FROM alerts WHERE number IN (
     ) ORDER BY number LIMIT ?
 )
 """
+# Extend the visit that new crops belong to. Late crops may extend a visit, but a late entry never
+# becomes a visit.
+EXTEND_VISIT = """
+UPDATE alerts SET first_seen = min(first_seen, :first_seen), last_seen = max(last_seen, :last_seen),
+    crops = crops + :crops
+WHERE number = (
+    SELECT number FROM alerts WHERE person_id = :person_id AND camera IS :camera
+        AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
+        AND kind IN ('visit', :kind) ORDER BY last_seen DESC LIMIT 1
+) RETURNING number
+"""
 # Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
 WANTED_BY = """
 WHERE enabled AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
@@ -44,6 +55,10 @@ WHERE enabled AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
 )
 """
 NEWEST_ALERT = "newest_alert"
+NEXT_NUMBER = (
+    "INSERT INTO record (name, value) VALUES (?, 1) "
+    "ON CONFLICT DO UPDATE SET value = value + 1 RETURNING value"
+)
 ARMED = "disarmed_at IS NULL"
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 # Columns beside those of `watches` and `alerts`, and their tables. A gallery that is being deleted
@@ -286,9 +301,10 @@ class Watches(RecordPart):
             "last_seen": as_micros(seen["last_seen"]),
             "crop_id": crop["crop_id"],
         }
-        going_on = _extend(transaction, values, watch.settings.quiet_seconds)
-        if going_on is not None:
-            (alert,) = _read(transaction, "number = ?", (going_on,))
+        quiet = watch.settings.quiet_seconds * 1_000_000
+        extended = transaction.value(EXTEND_VISIT, values | {"quiet": quiet})
+        if extended is not None:
+            (alert,) = _read(transaction, "number = ?", (extended,))
             return NotedVisit(alert, False)
         before = (
             "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
@@ -300,7 +316,8 @@ class Watches(RecordPart):
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
-        return _newest(self._reader)
+        row = self._reader.row("record", "WHERE name = ?", (NEWEST_ALERT,))
+        return row["value"] if row else 0
 
     def alerts(
         self,
@@ -404,31 +421,6 @@ def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> l
     return [ArmedList.model_validate(as_values(row) | {"forecast": None}) for row in rows]
 
 
-def _newest(reader: Reader) -> int:
-    row = reader.row("record", "WHERE name = ?", (NEWEST_ALERT,))
-    return row["value"] if row else 0
-
-
-def _extend(transaction: Transaction, seen: Mapping[str, Any], quiet_seconds: int) -> int | None:
-    """Extend the visit that these crops belong to; return its number, or None if it is new."""
-    quiet = quiet_seconds * 1_000_000
-    first_seen = seen["first_seen"]
-    last_seen = seen["last_seen"]
-    # Late crops may extend a visit, but a late entry never becomes a visit.
-    number: int | None = transaction.value(
-        "SELECT number FROM alerts WHERE person_id = ? AND last_seen >= ? AND first_seen <= ? "
-        "AND camera IS ? AND kind IN ('visit', ?) ORDER BY last_seen DESC LIMIT 1",
-        (seen["person_id"], first_seen - quiet, last_seen + quiet, seen["camera"], seen["kind"]),
-    )
-    if number is not None:
-        transaction.change(
-            "UPDATE alerts SET first_seen = min(first_seen, ?), last_seen = max(last_seen, ?), "
-            "crops = crops + ? WHERE number = ?",
-            (first_seen, last_seen, seen["crops"], number),
-        )
-    return number
-
-
 def _about_list(kind: AlertKind, detail: str) -> dict[str, Any]:
     now = now_micros()
     return {"kind": kind, "detail": detail, "first_seen": now, "last_seen": now, "crops": 0}
@@ -441,8 +433,7 @@ def _write(
     picture: Picture | None = None,
 ) -> NotedVisit:
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
-    number = _newest(transaction) + 1
-    transaction.insert("record", {"name": NEWEST_ALERT, "value": number}, instead=True)
+    number = transaction.value(NEXT_NUMBER, (NEWEST_ALERT,))
     made = {
         "number": number,
         "alert_id": new_crop_id(),
