@@ -29,11 +29,10 @@ from service.record.galleries import require_entry
 from service.record.marks import PRIVATE_FILE, Mark
 from service.record.replacing import end_staging
 from service.record.schema import TABLES
-from service.record.transaction import AMONG, FILE, Reader, Transaction, batches
+from service.record.transaction import AMONG, FILE, Reader, Transaction
 from service.record.vectors import VectorFiles
 from service.record.verify import StoredRecord, verify
 
-ROWS_AT_ONCE = 500
 OF_SNAPSHOT = ("feeds", "galleries", "people", "crops", "tracks", "checksums", "pictures")
 SIDES_OF_ALL = (
     f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
@@ -228,14 +227,15 @@ def _copy_vectors(
 def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Mark) -> None:
     slots = Reader(source).removed_slots(gallery_id, since)
     statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
-    _remove(copy, gallery_id, Reader(copy).column(statement, (gallery_id, slots)))
+    crop_ids = Reader(copy).column(statement, (gallery_id, slots))
+    if crop_ids:
+        _remove(copy, gallery_id, crop_ids)
 
 
 def _remove(archive: Database, gallery_id: int, crop_ids: Sequence[str]) -> None:
     statement = "SELECT version FROM galleries WHERE gallery_id = ?"
     version = Reader(archive).value(statement, (gallery_id,))
-    for batch in batches(crop_ids, ROWS_AT_ONCE):
-        Crops(archive).remove(gallery_id, batch)
+    Crops(archive).remove(gallery_id, crop_ids)
     # An archive shows the version of which it is a copy.
     statement = "UPDATE galleries SET version = ? WHERE gallery_id = ?"
     archive.write(Transaction.change, statement, (version, gallery_id))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -119,17 +120,17 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
     these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    statement = f"SELECT slot, crop_id, person_id FROM crops WHERE {OF_SLOTS} ORDER BY slot"
-    rows = transaction.tuples(statement, these)
-    if not rows:
+    crops = transaction.rows("crops", f"WHERE {OF_SLOTS} ORDER BY slot", these)
+    if not crops:
         return CropsChange(entry.version)
-    slots, crop_ids, person_ids = zip(*rows, strict=True)
+    slots = [crop["slot"] for crop in crops]
+    crop_ids = tuple(crop["crop_id"] for crop in crops)
     transaction.removes = True
     # Without tombstones, restoring a snapshot would bring the crops back.
     transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", these)
     _count(transaction, gallery_id, slots, -1)
     drop_crops(transaction, gallery_id, slots)
-    _drop_people(transaction, gallery_id, person_ids)
+    _drop_people(transaction, gallery_id, crops)
     transaction.deleted += crop_ids
     version = next_version(transaction, gallery_id, "removed", slots, removals=1)
     return CropsChange(version, crop_ids)
@@ -145,8 +146,8 @@ def relabel_crops(
     """
     transaction.removes = True
     these = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
-    statement = f"SELECT crop_id, person_id FROM crops WHERE {OF_SLOTS} ORDER BY slot"
-    rows = transaction.tuples(statement, these)
+    # Verify the rows, since their checksums are computed anew.
+    crops = transaction.rows("crops", f"WHERE {OF_SLOTS} ORDER BY slot", these)
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
     if "identity" in fields:
@@ -167,9 +168,9 @@ def relabel_crops(
             these,
         )
     _count(transaction, gallery_id, slots, 1)
-    crop_ids = tuple(crop_id for crop_id, _ in rows)
+    crop_ids = tuple(crop["crop_id"] for crop in crops)
     attribute_alerts(transaction, gallery_id, crop_ids)
-    _drop_people(transaction, gallery_id, {person_id for _, person_id in rows})
+    _drop_people(transaction, gallery_id, crops)
     version = next_version(transaction, gallery_id, "relabelled", slots)
     return CropsChange(version, crop_ids)
 
@@ -184,13 +185,12 @@ def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequen
     )
 
 
-def _drop_people(
-    transaction: Transaction, gallery_id: int, person_ids: Collection[int | None]
-) -> None:
+def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[sqlite3.Row]) -> None:
+    """Delete the people of former rows of crops who have no crops any more."""
     dropped = transaction.change(
         f"DELETE FROM people WHERE person_id IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
-        (person_ids,),
+        ({crop["person_id"] for crop in crops},),
     )
     count_people(transaction, gallery_id, -dropped)
 

@@ -163,8 +163,7 @@ class People(RecordPart):
         if person is None:
             return CropsChange(entry.version)
         transaction.removes = True
-        statement = f"SELECT slot, crop_id FROM crops {OF_PERSON}"
-        crops = transaction.tuples(statement, (gallery_id, person["person_id"]))
+        crops = transaction.rows("crops", OF_PERSON, (gallery_id, person["person_id"]))
         target = _find(transaction, gallery_id, new)
         merge_id = None
         if target is None:
@@ -173,10 +172,11 @@ class People(RecordPart):
                 (new, person["person_id"]),
             )
         else:
-            merge_id = _merge(transaction, person, target, len(crops))
-        slots = [slot for slot, _ in crops]
+            merge_id = _merge(transaction, person, target, len(crops), entry.version)
+        slots = [crop["slot"] for crop in crops]
         version = next_version(transaction, gallery_id, "relabelled", slots)
-        return CropsChange(version, tuple(crop_id for _, crop_id in crops), merge_id=merge_id)
+        crop_ids = tuple(crop["crop_id"] for crop in crops)
+        return CropsChange(version, crop_ids, merge_id=merge_id)
 
     @transactional
     def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> CropsChange:
@@ -322,7 +322,9 @@ def _find(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
     return reader.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
 
 
-def _merge(transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, crops: int) -> str:
+def _merge(
+    transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, crops: int, version: int
+) -> str:
     """Move a person's crops to another person, recording how to undo it; return the merge's id."""
     merge_id = new_crop_id()
     gallery_id = person["gallery_id"]
@@ -333,7 +335,7 @@ def _merge(transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, c
         "into_person": target["person_id"],
         "crops": crops,
         # Merges are undone by version, not by time: the clock may have been set back.
-        "version": require_entry(transaction, gallery_id).version,
+        "version": version,
         "merged_at": now_micros(),
     }
     transaction.insert("merges", merge)

@@ -16,11 +16,10 @@ from service.record.keys import Keys
 from service.record.people import Groups, People
 from service.record.replacing import StagedVectors
 from service.record.tracks import Tracks
-from service.record.transaction import Reader, batches
+from service.record.transaction import Reader
 from service.record.watch import Watches
 from service.record.webhooks import Webhooks
 
-CROPS_AT_ONCE = 500
 CROPS_PER_CHECK = 200
 
 
@@ -83,8 +82,7 @@ class Record:
             if deleted_name(gallery) in deleted:
                 self.galleries.delete(gallery.gallery_id)
                 continue
-            for crop_ids in batches(deleted, CROPS_AT_ONCE):
-                self.crops.remove(gallery.gallery_id, crop_ids)
+            self.crops.remove(gallery.gallery_id, deleted)
 
     def close(self) -> None:
         self.database.close()
