@@ -126,13 +126,13 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
     """Delete a snapshot and its files; raises `UnknownSnapshot`."""
     await find_snapshot(runtime, gallery, snapshot_id)
 
-    async def delete(_: dict[str, Any]) -> None:
+    def remove() -> None:
         # Record first: a snapshot without files would be listed forever.
-        await runtime.galleries.write(
-            runtime.record.snapshots.remove, gallery.gallery_id, snapshot_id
-        )
-        name = snapshot_name(gallery.gallery_id, snapshot_id)
-        await runtime.pools.files.run(remove_unneeded, runtime, name)
+        runtime.record.snapshots.remove(gallery.gallery_id, snapshot_id)
+        remove_unneeded(runtime, snapshot_name(gallery.gallery_id, snapshot_id))
+
+    async def delete(_: dict[str, Any]) -> None:
+        await runtime.pools.files.run(remove)
 
     lock = runtime.snapshot_lock(gallery.gallery_id)
     await runtime.audited(
@@ -215,13 +215,12 @@ async def _remove_deleted(
         remove_from_archive(path, gallery.gallery_id, sorted(deleted))
         failpoint("snapshot-rewrite.written")
         rewritten = describe_snapshot(path, snapshot.created_at)
+        # The description also changes if a process was killed after rewriting the files.
+        if rewritten != snapshot:
+            store.snapshots.keep(gallery.gallery_id, rewritten)
         return rewritten, len(deleted), len(of_identity)
 
-    rewritten, removed, of_identity = await runtime.pools.files.run(rewrite)
-    # The description also changes if a process was killed after rewriting the files.
-    if rewritten != snapshot:
-        await runtime.galleries.write(store.snapshots.keep, gallery.gallery_id, rewritten)
-    return rewritten, removed, of_identity
+    return await runtime.pools.files.run(rewrite)
 
 
 def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path, datetime]]:

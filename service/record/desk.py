@@ -341,9 +341,10 @@ class StoredCases(RecordPart):
     ) -> CaseDetail:
         """Store a new case; raises `InvalidField` if the gallery or key has too many."""
         require_entry(transaction, gallery_id)
-        statement = "SELECT count(*) FROM cases WHERE gallery_id = ?"
-        cases = transaction.value(statement, (gallery_id,))
-        cases_of_key = transaction.value(f"{statement} AND key_id = ?", (gallery_id, key_id))
+        statement = (
+            "SELECT count(*), count(*) FILTER (WHERE key_id = ?) FROM cases WHERE gallery_id = ?"
+        )
+        ((cases, cases_of_key),) = transaction.tuples(statement, (key_id, gallery_id))
         if cases >= MOST_CASES or cases_of_key >= most:
             raise InvalidField(
                 f"name: the gallery has {cases:,} cases, {cases_of_key} of them of this key; "

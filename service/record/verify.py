@@ -114,22 +114,18 @@ class Inspection:
                 self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
 
     def rows(self, table: str) -> Iterator[Values]:
-        names = TABLES[table].columns
-        last_key: list[Any] = []
+        key = ["rowid"]
+        last_row: tuple[Any, ...] = ()
+        # Read from both ends, since a damaged page may hide the rows behind it.
         for direction in ("ASC", "DESC"):
             try:
-                key = ["rowid"]
                 if TABLES[table].without_rowid:
-                    of_key = self._connection.execute(PRIMARY_KEY, (table,))
-                    key = [name for (name,) in of_key]
+                    key = [name for (name,) in self._connection.execute(PRIMARY_KEY, (table,))]
                 order = ", ".join(f"{name} {direction}" for name in key)
-                columns = ", ".join([*names, "crc", *key])
-                statement = f"SELECT {columns} FROM {table} ORDER BY {order}"
-                for row in self._connection.execute(statement):
-                    key_values = list(row)[len(names) + 1 :]
-                    if direction == "DESC" and key_values == last_key:
+                for row in self._connection.execute(f"SELECT * FROM {table} ORDER BY {order}"):
+                    if direction == "DESC" and tuple(row) == last_row:
                         return
-                    last_key = key_values if direction == "ASC" else last_key
+                    last_row = tuple(row) if direction == "ASC" else last_row
                     values = TABLES[table].values(row)
                     if row_crc(*values.values()) == row["crc"]:
                         yield values
