@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -111,14 +111,17 @@ iif(searches.content_type IS NULL, NULL,
 # The crops that identify the person searched for: those searched by, the confirmed ones, and a
 # first result that is a `match` unless it was rejected.
 IDENTIFYING = """
+WITH these AS (
+    SELECT * FROM searches WHERE query_id IN (SELECT value FROM json_each(:query_ids))
+)
 INSERT INTO shown (query_id, crop_id)
-SELECT query_id, crop_id FROM searches WHERE query_id = :query_id AND crop_id IS NOT NULL
-UNION SELECT query_id, value FROM searches, json_each(request, '$.crop_ids')
-WHERE query_id = :query_id
-UNION SELECT query_id, crop_id FROM reviews WHERE query_id = :query_id AND decision = 'confirmed'
-UNION SELECT query_id, json_extract(results, '$[0][0]') FROM searches
-WHERE query_id = :query_id AND json_extract(results, '$[0][4]') = 'match' AND NOT EXISTS (
-    SELECT 1 FROM reviews WHERE reviews.query_id = searches.query_id
+SELECT query_id, crop_id FROM these WHERE crop_id IS NOT NULL
+UNION SELECT query_id, value FROM these, json_each(request, '$.crop_ids')
+UNION SELECT query_id, reviews.crop_id FROM these JOIN reviews USING (query_id)
+WHERE decision = 'confirmed'
+UNION SELECT query_id, json_extract(results, '$[0][0]') FROM these
+WHERE json_extract(results, '$[0][4]') = 'match' AND NOT EXISTS (
+    SELECT 1 FROM reviews WHERE reviews.query_id = these.query_id
     AND reviews.crop_id = json_extract(results, '$[0][0]') AND decision = 'rejected'
 )
 """
@@ -170,8 +173,8 @@ class KeptQueries(RecordPart):
             transaction.insert("searches", {"gallery_id": gallery_id, **search})
             if picture is not None:
                 transaction.insert("search_pictures", {"query_id": query_id, "content": picture})
-            find_identifying(transaction, query_id)
         new = {search["query_id"] for search, _ in searches}
+        find_identifying(transaction, new)
         of_gallery = "SELECT query_id FROM searches WHERE gallery_id = ?"
         lost = transaction.column(
             f"{of_gallery} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, new)
@@ -281,7 +284,7 @@ class KeptQueries(RecordPart):
                 f"WHERE gallery_id = ? AND crop_id IN {AMONG}",
                 (query_id, decision, key_id, now_micros(), gallery_id, crop_ids),
             )
-        find_identifying(transaction, query_id)
+        find_identifying(transaction, [query_id])
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
@@ -450,10 +453,10 @@ def require_search(reader: Reader, gallery_id: int, query_id: str) -> sqlite3.Ro
     return row
 
 
-def find_identifying(transaction: Transaction, query_id: str) -> None:
+def find_identifying(transaction: Transaction, query_ids: Collection[str]) -> None:
     """Note which crops identify the person of a search: it is deleted with the last of them."""
-    transaction.change("DELETE FROM shown WHERE query_id = ?", (query_id,))
-    transaction.change(IDENTIFYING, {"query_id": query_id})
+    transaction.change(f"DELETE FROM shown WHERE query_id IN {AMONG}", (query_ids,))
+    transaction.change(IDENTIFYING, {"query_ids": query_ids})
 
 
 def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -220,7 +220,7 @@ def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[Galle
     for statement in CONVERSION.split(";\n"):
         transaction.change(statement)
     for query_id in transaction.column("SELECT query_id FROM searches"):
-        find_identifying(transaction, query_id)
+        find_identifying(transaction, [query_id])
     transaction.change_many(
         "INSERT INTO search_pictures (query_id, content) "
         "SELECT query_id, ? FROM searches WHERE query_id = ?",
