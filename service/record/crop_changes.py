@@ -61,6 +61,7 @@ SELECT (SELECT coalesce(max(person_id), 0) FROM people) + row_number() OVER (),
 FROM json_each(:names)
 WHERE NOT EXISTS (SELECT 1 FROM people WHERE gallery_id = :gallery_id AND name = value)
 """
+# Adds the crops in some slots to the counts of their gallery, or subtracts them.
 COUNT = f"""
 UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
     SELECT galleries.crops + :sign * count(*),
@@ -186,7 +187,6 @@ def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequen
 
 
 def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[sqlite3.Row]) -> None:
-    """Delete the people of former rows of crops who have no crops any more."""
     dropped = transaction.change(
         f"DELETE FROM people WHERE person_id IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
@@ -196,7 +196,6 @@ def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[sqli
 
 
 def _count(transaction: Transaction, gallery_id: int, slots: Sequence[int], sign: int) -> None:
-    """Add the stored crops in some slots to the counts of their gallery, or subtract them."""
     transaction.change(COUNT, {"gallery_id": gallery_id, "slots": slots, "sign": sign})
 
 
@@ -316,7 +315,6 @@ def keep_request(
 def require_people(
     transaction: Transaction, gallery_id: int, names: Sequence[str]
 ) -> dict[str, int]:
-    """Return ids by name, creating missing people."""
     values = {"gallery_id": gallery_id, "names": names}
     count_people(transaction, gallery_id, transaction.change(NEW_PEOPLE, values))
     clauses = "WHERE gallery_id = :gallery_id AND name IN (SELECT value FROM json_each(:names))"

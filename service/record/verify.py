@@ -84,7 +84,6 @@ def verify(folder: Path) -> RecordFound:
 
 @contextlib.contextmanager
 def inspect(folder: Path) -> Iterator[Inspection]:
-    """Open a record to inspect it; raises `InputProblem` if it has another format than this."""
     with contextlib.closing(StoredRecord(folder)) as stored:
         yield Inspection(stored)
 
@@ -98,7 +97,6 @@ class Inspection:
     """
 
     def __init__(self, stored: StoredRecord) -> None:
-        """Begin to read; raises `InputProblem` if the record has another format."""
         self.found = RecordFound()
         self.galleries: dict[int, Values] = {}
         self._stored = stored
