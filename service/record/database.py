@@ -149,6 +149,9 @@ class Database(Source):
             Exception: any error of the rule, after its changes were rolled back.
         """
         work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
+        # SQLite copies pages before a savepoint or a statement changes them. It would write the
+        # copies to TMPDIR, which may be full, and where deleted pictures would stay on the disk.
+        self.connection().execute("PRAGMA temp_store = MEMORY")
         self._queue.append(work)
         with self._writing_alone():
             # The previous holder of the lock may have run this rule together with its own.
@@ -171,6 +174,8 @@ class Database(Source):
         """
         work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
         connection = self.connection()
+        # A restore may copy gigabytes of pages, whose deleted pictures are overwritten by then.
+        connection.execute("PRAGMA temp_store = FILE")
         with self._writing_alone():
             try:
                 connection.execute("ATTACH ? AS other", (stored_uri(other / FILE),))
@@ -405,8 +410,11 @@ class Database(Source):
             try:
                 commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
                 whole = Transaction(self)
+                # Alone, a rule is rolled back with its transaction. A savepoint would make SQLite
+                # copy every page that the rule changes.
+                run = self._run if len(batch) == 1 else self._run_in_savepoint
                 for work in batch:
-                    self._run(connection, work, whole)
+                    run(work, whole)
                 if connection.total_changes == changed_before:
                     connection.execute("ROLLBACK")
                     return
@@ -435,24 +443,27 @@ class Database(Source):
         if self._log_has_deleted or whole.removes or file_bytes(self._log) > LOG_BYTES:
             self._empty_log()
 
-    def _run(self, connection: sqlite3.Connection, work: _Work, whole: Transaction) -> None:
-        """Run a rule and add what it did to the whole commit, or roll it back if it fails."""
-        transaction = Transaction(self)
+    def _run_in_savepoint(self, work: _Work, whole: Transaction) -> None:
+        """Run a rule, or roll it back alone if it fails."""
+        connection = self.connection()
         connection.execute("SAVEPOINT rule")
         try:
-            with self.naming_errors():
-                work.result = work.rule(transaction)
+            self._run(work, whole)
         except BaseException as error:
             # A full disk rolls back the whole transaction, with the changes of other rules.
             if not connection.in_transaction:
                 raise
             connection.execute("ROLLBACK TO rule")
-            connection.execute("RELEASE rule")
             work.error = error
-        else:
-            connection.execute("RELEASE rule")
-            work.removes = transaction.removes
-            whole.add(transaction)
+        connection.execute("RELEASE rule")
+
+    def _run(self, work: _Work, whole: Transaction) -> None:
+        """Run a rule and add what it did to the whole commit."""
+        transaction = Transaction(self)
+        with self.naming_errors():
+            work.result = work.rule(transaction)
+        work.removes = transaction.removes
+        whole.add(transaction)
 
     def _empty_log(self) -> None:
         """Checkpoint the write-ahead log, then overwrite it and the free space of the file.

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -16,6 +17,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed, UnknownGallery
 from service.ops.threads import MonitoredThreadPool
 from service.record import database as database_module
+from service.record.crop_changes import put_crops, remove_crops
 from service.record.database import PRAGMAS, RULES_AT_ONCE, Database, _Work
 from service.record.galleries import next_version
 from service.record.record import Record
@@ -260,6 +262,25 @@ def test_a_start_amid_a_commit_of_another_process_cuts_none_of_its_vectors(
     starting.join()
     (read,) = record.crops.vectors(gallery)
     assert read.vector.tolist() == crop.vector.tolist()
+
+
+def _temporary_files(_):
+    opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [path for path in opened if path.name.startswith("etilqs_")]
+
+
+def test_pictures_are_stored_and_removed_without_a_temporary_file(record, gallery):
+    enroll(record, gallery, *(replace(new_crop(n), picture=bytes(500_000)) for n in (1, 2)))
+    more = replace(new_crop(3), picture=bytes(3_000_000))
+    more = replace(more, record=replace(more.record, row_id=3, inside=True))
+    rules = [
+        lambda transaction: remove_crops(transaction, gallery, [1]),
+        lambda transaction: put_crops(transaction, gallery, [more]),
+        lambda transaction: remove_crops(transaction, gallery, [2]),
+        _temporary_files,
+    ]
+    assert _run_at_once(record.database, *rules)[-1] == []
+    assert record.crops.by_row(gallery, [1, 2, 3]).keys() == {3}
 
 
 def _fill_file(transaction):
