@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
+from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
 from service.record.galleries import (
     OF_SLOTS,
@@ -121,7 +122,7 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
     these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    crops = transaction.rows("crops", f"WHERE {OF_SLOTS} ORDER BY slot", these)
+    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", these)
     if not crops:
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
@@ -147,8 +148,8 @@ def relabel_crops(
     """
     transaction.removes = True
     these = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
-    # Verify the rows, since their checksums are computed anew.
-    crops = transaction.rows("crops", f"WHERE {OF_SLOTS} ORDER BY slot", these)
+    # This verifies the rows, whose checksums are computed anew.
+    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", these)
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
     if "identity" in fields:

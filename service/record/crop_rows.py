@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ CROPS_AND_NAMES = (
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
 
+IDS = f"SELECT slot, crop_id, person_id, {TABLES['crops'].is_intact} AS intact FROM crops"
 METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
 CROPS_AT_ONCE = 500
 COLUMNS_AT_ONCE = 8192
@@ -178,6 +180,19 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
         StoredCrop(**as_values(row) | {"row_id": row["slot"], "sha256": row["sha256"].hex()})
         for row in rows
     ]
+
+
+def read_ids(reader: Reader, clauses: str, values: Values = ()) -> list[sqlite3.Row]:
+    """Read slot, crop id and person id of crops, verifying their rows without keeping metadata.
+
+    Raises:
+        DamagedRecord: a row is damaged.
+    """
+    rows = reader.execute(f"{IDS} {clauses}", values)
+    for row in rows:
+        if not row["intact"]:
+            raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
+    return rows
 
 
 def read_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:

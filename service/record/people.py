@@ -21,6 +21,7 @@ from service.record.crop_changes import (
     remove_crops,
     require_people,
 )
+from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
@@ -163,7 +164,7 @@ class People(RecordPart):
         if person is None:
             return CropsChange(entry.version)
         transaction.removes = True
-        crops = transaction.rows("crops", OF_PERSON, (gallery_id, person["person_id"]))
+        crops = read_ids(transaction, OF_PERSON, (gallery_id, person["person_id"]))
         target = _find(transaction, gallery_id, new)
         merge_id = None
         if target is None:
