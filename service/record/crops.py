@@ -37,7 +37,7 @@ from service.record.crop_rows import (
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.tracks import choose_best
-from service.record.transaction import AMONG, Transaction
+from service.record.transaction import AMONG, Reader, Transaction
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -98,48 +98,7 @@ class Crops(RecordPart):
             if entry.crops:
                 raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedding_fingerprint)
             change_embedder(transaction, entry, embedding_fingerprint)
-        same_images = read_same_images(transaction, gallery_id, [crop.record for crop in crops])
-        sent = {(crop.record.sha256, *seen_as(crop.record)) for crop in crops}
-        slots = [
-            crop.row_id
-            for sha256, same in same_images.items()
-            for crop in same
-            if (sha256, *seen_as(crop)) in sent
-        ]
-        # A merge may have made crops alike: the oldest counts.
-        stored = {
-            (crop.sha256, *seen_as(crop)): crop
-            for crop in reversed(read_by_slot(transaction, gallery_id, slots))
-        }
-        landed: list[EnrolledImage] = []
-        added: list[ArchivedCrop] = []
-        known: list[StoredCrop] = []
-        for crop in crops:
-            record = crop.record
-            place = record.sha256, *seen_as(record)
-            alike = stored.get(place)
-            warnings = [SAME_IMAGE] if record.sha256 in same_images else []
-            if alike:
-                warnings = _kept_warnings(record, alike)
-                # A crop sent under another track says nothing about the track that it is in.
-                if record.track == alike.track:
-                    known.append(alike)
-                record = alike
-            else:
-                record = replace(record, inside=crop.picture is not None)
-                added.append(replace(crop, record=record))
-                stored[place] = record
-                same_images[record.sha256].append(record)
-                failpoint("enroll.crop-written")
-            landed.append(
-                EnrolledImage(
-                    crop_id=record.crop_id,
-                    identity=crop.record.identity,
-                    camera=crop.record.camera,
-                    duplicate=alike is not None,
-                    warnings=warnings,
-                )
-            )
+        landed, added, known = _compare_with_stored(transaction, gallery_id, crops)
         version = entry.version
         displaced: list[StoredCrop] = []
         if keep_best is not None:
@@ -355,6 +314,59 @@ class Crops(RecordPart):
         used = transaction.column(statement, (gallery_id, first, end - 1))
         for file in self._database.sides(gallery_id):
             file.release(used, first, end)
+
+
+def _compare_with_stored(
+    reader: Reader, gallery_id: int, crops: Sequence[ArchivedCrop]
+) -> tuple[list[EnrolledImage], list[ArchivedCrop], list[StoredCrop]]:
+    """Compare crops with each other and with the stored crops of the same images.
+
+    Returns:
+        The outcome of each crop, the new crops, and the known crops that were sent again under
+        their track.
+    """
+    same_images = read_same_images(reader, gallery_id, [crop.record for crop in crops])
+    sent = {(crop.record.sha256, *seen_as(crop.record)) for crop in crops}
+    slots = [
+        crop.row_id
+        for sha256, same in same_images.items()
+        for crop in same
+        if (sha256, *seen_as(crop)) in sent
+    ]
+    # A merge may have made crops alike: the oldest counts.
+    stored = {
+        (crop.sha256, *seen_as(crop)): crop
+        for crop in reversed(read_by_slot(reader, gallery_id, slots))
+    }
+    landed: list[EnrolledImage] = []
+    added: list[ArchivedCrop] = []
+    known: list[StoredCrop] = []
+    for crop in crops:
+        record = replace(crop.record, inside=crop.picture is not None)
+        first = stored.setdefault((record.sha256, *seen_as(record)), record)
+        is_new = first is record
+        warnings = []
+        if is_new:
+            if record.sha256 in same_images:
+                warnings.append(SAME_IMAGE)
+            added.append(replace(crop, record=record))
+            same_images[record.sha256].append(record)
+            failpoint("enroll.crop-written")
+        else:
+            warnings = _kept_warnings(record, first)
+            # A crop sent under another track says nothing about the track that it is in.
+            if record.track == first.track:
+                known.append(first)
+        landed.append(
+            EnrolledImage(
+                crop_id=first.crop_id,
+                identity=record.identity,
+                camera=record.camera,
+                duplicate=not is_new,
+                warnings=warnings,
+            )
+        )
+    return landed, added, known
 
 
 def _as_json(label: Any) -> bytes:
