@@ -28,6 +28,7 @@ from service.record.values import (
     JsonObject,
     RequestKey,
     StoredCrop,
+    as_dict,
     new_crop_id,
 )
 from service.runtime import Runtime
@@ -227,7 +228,7 @@ def _digest(
             content = file if isinstance(file, bytes) else outcome.detail.encode()
             sha256 = hashlib.sha256(content).hexdigest()
         fields = {name: getattr(image, name) for name in LABELS} | {"image": sha256}
-        fields["metadata"] = dict((image.metadata or {}).items())
+        fields["metadata"] = as_dict(image.metadata or {})
         if image.track is None:
             # Such a request keeps the digest that earlier versions computed.
             del fields["track"]

@@ -47,6 +47,7 @@ from service.record.values import (
     Picture,
     RequestKey,
     StoredCrop,
+    as_dict,
 )
 from service.record.vectors import VectorFile
 
@@ -370,7 +371,7 @@ def _compare_with_stored(
 
 
 def _as_json(label: Any) -> bytes:
-    return to_json(label, fallback=lambda metadata: dict(metadata.items()))
+    return to_json(label, fallback=as_dict)
 
 
 def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:

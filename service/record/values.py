@@ -58,6 +58,11 @@ class JsonObject(Mapping[str, Any]):
         return dict(from_json(self.text)).items()
 
 
+def as_dict(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    # dict(metadata) would parse a `JsonObject` again for each key.
+    return dict(metadata.items())
+
+
 @dataclass(frozen=True)
 class CropLabel:
     """The labels of a crop.
