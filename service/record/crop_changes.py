@@ -73,13 +73,14 @@ UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
     FROM crops WHERE {OF_SLOTS}
 ) WHERE gallery_id = :gallery_id
 """
-# Pairs of crops of one image that have the same identity and camera.
+# Pairs of crops of one image that have the same identity and camera. The unary pluses keep SQLite
+# from comparing each crop with all crops of its person or camera.
 ALIKE = """
 SELECT these.crop_id, others.crop_id
 FROM crops AS these JOIN crops AS others USING (gallery_id, sha256)
 WHERE gallery_id = :gallery_id AND these.slot IN (SELECT value FROM json_each(:slots))
     AND others.slot != these.slot
-    AND others.person_id IS these.person_id AND others.camera IS these.camera
+    AND +others.person_id IS these.person_id AND +others.camera IS these.camera
 ORDER BY these.slot, others.slot LIMIT 1
 """
 
