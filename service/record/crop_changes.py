@@ -151,6 +151,7 @@ def relabel_crops(
     these = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
     # This verifies the rows, whose checksums are computed anew.
     crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", these)
+    # Count these crops again, since they may get or lose an identity.
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
     if "identity" in fields:

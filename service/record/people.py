@@ -148,6 +148,7 @@ class People(RecordPart):
         return dict(self._reader.tuples(statement, (gallery_id, names)))
 
     def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Place]:
+        # The version is a part of the cache's key.
         statement = (
             f"SELECT {NUMBERS[sort]} AS number, sort_key, name FROM crops "
             "JOIN people USING (person_id) WHERE crops.gallery_id = ? GROUP BY person_id "

@@ -190,7 +190,7 @@ class Watches(RecordPart):
         values = (now_micros(), why, gallery_id, armed_at)
         if not transaction.change(disarmed, values) or armed_at is None:
             return None
-        return _write(transaction, gallery_id, _about_list("disarmed", why))
+        return _write_alert(transaction, gallery_id, _about_list("disarmed", why))
 
     @transactional
     def warn(self, transaction: Transaction, gallery_id: int, detail: str) -> NotedVisit | None:
@@ -202,7 +202,7 @@ class Watches(RecordPart):
         )
         if watch is None or transaction.value(asked, (gallery_id, watch.armed_at)):
             return None
-        return _write(transaction, gallery_id, _about_list("promise_broken", detail))
+        return _write_alert(transaction, gallery_id, _about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
         """Return a list and the counts of its kept alerts; None if it never was armed."""
@@ -304,7 +304,7 @@ class Watches(RecordPart):
         quiet = watch.settings.quiet_seconds * 1_000_000
         extended = transaction.value(EXTEND_VISIT, values | {"quiet": quiet})
         if extended is not None:
-            (alert,) = _read(transaction, "number = ?", (extended,))
+            (alert,) = _read_alerts(transaction, "number = ?", (extended,))
             return NotedVisit(alert, False)
         before = (
             "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
@@ -312,7 +312,7 @@ class Watches(RecordPart):
         )
         person = (crop["person_id"], seen["camera"], first_seen)
         values["follows"] = transaction.value(before, person)
-        return _write(transaction, gallery_id, values, picture)
+        return _write_alert(transaction, gallery_id, values, picture)
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
@@ -347,10 +347,10 @@ class Watches(RecordPart):
         asked, values = all_of(conditions)
         order = "DESC" if after is None else ""
         condition = f"{asked} ORDER BY number {order} LIMIT ?"
-        return _read(self._reader, condition, [*values, limit])
+        return _read_alerts(self._reader, condition, [*values, limit])
 
     def alert(self, alert_id: str) -> Alert | None:
-        return next(iter(_read(self._reader, "alert_id = ?", (alert_id,))), None)
+        return next(iter(_read_alerts(self._reader, "alert_id = ?", (alert_id,))), None)
 
     def picture(self, alert_id: str) -> Picture | None:
         of_alert = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
@@ -426,7 +426,7 @@ def _about_list(kind: AlertKind, detail: str) -> dict[str, Any]:
     return {"kind": kind, "detail": detail, "first_seen": now, "last_seen": now, "crops": 0}
 
 
-def _write(
+def _write_alert(
     transaction: Transaction,
     gallery_id: int,
     values: Mapping[str, Any],
@@ -453,7 +453,7 @@ def _write(
         removed = transaction.change(DELETE_SURPLUS, (count - KEPT_ALERTS,))
         transaction.removes = True
     transaction.note("alerts")
-    (alert,) = _read(transaction, "number = ?", (number,))
+    (alert,) = _read_alerts(transaction, "number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)
 
 
@@ -472,6 +472,6 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:
     return dropped
 
 
-def _read(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:
+def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:
     rows = reader.rows("alerts", f"{BESIDE_ALERTS} {condition}", values, OF_ALERTS)
     return [Alert.model_validate(as_values(row)) for row in rows]
