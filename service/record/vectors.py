@@ -14,7 +14,7 @@ import mmap
 import os
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from service.ops.data_directory import sync
 PRIVATE_FILE = 0o600
 FLOAT_BYTES = 4
 COPIED_BYTES = 4 * 1024**2
+CLEARED_AT_ONCE = 4096
 # File systems allocate space in blocks of this size or smaller.
 BLOCK_BYTES = 4096
 KEEP_SIZE_AND_PUNCH_HOLE = 3
@@ -74,16 +75,22 @@ class VectorFile:
             os.ftruncate(self._file, (next_slot + ahead) * self._vector_bytes)
         for slots in runs(sorted(vectors)):
             bodies = [np.asarray(vectors[slot], "<f4").tobytes() for slot in slots]
-            self._write_at(slots[0], b"".join(bodies))
+            remaining = memoryview(b"".join(bodies))
+            offset = slots[0] * self._vector_bytes
+            while remaining:
+                written = os.pwrite(self._file, remaining, offset)
+                remaining = remaining[written:]
+                offset += written
 
-    def clear(self, slots: Iterable[int]) -> None:
+    def clear(self, slots: Sequence[int]) -> None:
         """Overwrite vectors with zeros and sync them to disk.
 
         Raises:
             OSError: the disk fails.
         """
-        for run in runs(sorted(slots)):
-            self._write_at(run[0], bytes(len(run) * self._vector_bytes))
+        zeros = np.zeros(self.dimension, np.float32)
+        for start in range(0, len(slots), CLEARED_AT_ONCE):
+            self.write(dict.fromkeys(slots[start : start + CLEARED_AT_ONCE], zeros))
         self.sync()
 
     def sync(self) -> None:
@@ -150,14 +157,6 @@ class VectorFile:
 
     def close(self) -> None:
         self._close()
-
-    def _write_at(self, slot: int, vectors: bytes) -> None:
-        remaining = memoryview(vectors)
-        offset = slot * self._vector_bytes
-        while remaining:
-            written = os.pwrite(self._file, remaining, offset)
-            remaining = remaining[written:]
-            offset += written
 
 
 class VectorFiles:
