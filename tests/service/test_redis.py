@@ -87,7 +87,7 @@ async def test_a_key_that_sends_everything_at_once_gets_no_more_than_its_rate(se
 
 
 def _events(server, gallery):
-    """Return the events of a gallery without their times, those that were sent twice once."""
+    """Return the events of a gallery without their times and without repetitions."""
     found = []
     for _, fields in server.ask("XRANGE", f"gmn:events:{gallery}", "-", "+"):
         event = json.loads(fields[b"json"])
