@@ -28,8 +28,9 @@ def save_torchreid_weights(file):
     return embedder.eval()
 
 
-@pytest.mark.slow
-def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path):
+def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path, monkeypatch):
+    few = "synthetic:12,identities=12,domains=1,crops=2"
+    monkeypatch.setattr("training.import_weights.CALIBRATION", few)
     torch.manual_seed(0)
     published = save_torchreid_weights(tmp_path / "osnet.pth")
     out = tmp_path / "out.safetensors"

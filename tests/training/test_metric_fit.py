@@ -9,6 +9,7 @@ import torch
 from model.artefact import load_artefact
 from model.metric_network import MetricNetwork, score_pairs, unit_features
 from model.problems import InputProblem
+from tests.training.runs import FAST_BACKBONE
 from training.datasets.drawn import draw_people
 from training.evaluation.metrics import PairLabels, rank_queries
 from training.metric_fit import (
@@ -93,7 +94,7 @@ def test_what_a_search_would_not_be_judged_by_is_not_counted():
 def test_a_run_ends_with_the_fitted_metric_network_over_its_embedder(tmp_path):
     people = draw_people(11, 1, 16, cameras_per_domain=2, crops_per_camera=2)
     settings = (
-        *("embedder.backbone=resnet18", "preprocessing.height=32", "preprocessing.width=32"),
+        *(FAST_BACKBONE, "preprocessing.height=32", "preprocessing.width=32"),
         *("sampling.identities=4", "sampling.images=2", "held_out.fraction=0.3"),
         *("optimisation.epochs=1", "optimisation.warm_up_epochs=0", "precision=float32"),
     )

@@ -13,6 +13,7 @@ from torchvision.models import mobilenet_v2
 
 from model.problems import InputProblem
 from tests.forked import Forked
+from tests.training.runs import FAST_BACKBONE
 from training.datasets.drawn import draw_people
 from training.datasets.recombined import recombine
 from training.datasets.registry import read_dataset
@@ -44,7 +45,7 @@ class StoppedError(Exception):
 
 
 def recipe(*settings):
-    return read_recipe("small-gmn", [*SETTINGS, *settings])
+    return read_recipe("small-gmn", [*SETTINGS, FAST_BACKBONE, *settings])
 
 
 def train_in(folder, chosen=None, at_step=lambda _: None, notices=None):
@@ -127,7 +128,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_every_step_is_in_its_log_on
 def test_a_run_of_every_kind_resumes_to_the_same_weights(settings, tiny_artefact, tmp_path):
     if "losses.anchor=1" in settings:
         start = (f"initial_weights={tiny_artefact}", "embedder.last_stride=1")
-        settings = (*settings, *start)
+        settings = (*settings, *start, "embedder.backbone=mobilenet_v2")
     chosen = recipe("checkpoint_every_steps=1", *settings)
     weights = train_in(tmp_path / "whole", chosen)
     with pytest.raises(StoppedError):

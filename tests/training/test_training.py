@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from tests.forked import GMN, Forked, run_gmn
+from tests.training.runs import FAST_BACKBONE
 from training.datasets.drawn import draw_people
 from training.provenance import without_folders
 from training.recipe import read_recipe
@@ -38,7 +39,7 @@ def records():
 
 
 def recipe(*settings):
-    return read_recipe("small-gmn", [*SMALL, *settings])
+    return read_recipe("small-gmn", [*SMALL, FAST_BACKBONE, *settings])
 
 
 def run_to_the_end(folder, records, chosen):

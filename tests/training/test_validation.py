@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 
+from tests.training.runs import FAST_BACKBONE
 from training.checkpoint import read_weights
 from training.datasets.drawn import draw_people
 from training.datasets.protocols import split_held_out
@@ -16,6 +17,7 @@ from training.validation import best_scoring, validation_searches
 
 PEOPLE = draw_people(11, 1, 24, cameras_per_domain=2, crops_per_camera=3)
 SETTINGS = (
+    "initial_weights=none",
     "preprocessing.height=64",
     "preprocessing.width=32",
     "sampling.identities=4",
@@ -32,14 +34,8 @@ class StoppedError(Exception):
     """Raised by a test where a process would have been killed."""
 
 
-@pytest.fixture(scope="module")
-def recipe(tiny_artefact):
-    """From trained weights: a few steps from random ones collapse, which is never the best."""
-
-    def from_tiny(*settings):
-        return read_recipe("small-gmn", [f"initial_weights={tiny_artefact}", *SETTINGS, *settings])
-
-    return from_tiny
+def recipe(*settings):
+    return read_recipe("small-gmn", [*SETTINGS, FAST_BACKBONE, *settings])
 
 
 def train_in(folder, chosen, at_step=lambda _: None, notices=None):
@@ -67,14 +63,14 @@ def equal(one, other):
 
 
 @pytest.fixture(scope="module")
-def validated(recipe, tmp_path_factory):
+def validated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("validated")
     notices = []
     return folder, train_in(folder, recipe(), notices=notices), notices
 
 
 @pytest.mark.slow
-def test_validation_changes_no_weight(validated, recipe, tmp_path):
+def test_validation_changes_no_weight(validated, tmp_path):
     _, weights, _ = validated
     assert equal(weights, train_in(tmp_path, recipe("validation.every_epochs=0")))
 
@@ -103,7 +99,7 @@ def test_the_best_weights_are_those_of_the_highest_map(validated):
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_stopped_run_resumes_to_the_same_validations_and_the_same_best(
-    killed, validated, recipe, tmp_path
+    killed, validated, tmp_path
 ):
     folder, weights, _ = validated
     # After an epoch's validation, before the next checkpoint.
@@ -128,7 +124,7 @@ def test_a_stopped_run_resumes_to_the_same_validations_and_the_same_best(
 
 
 @pytest.mark.parametrize("setting", ["losses.gmn=0", "metric_fit.steps=2"])
-def test_an_m_net_that_learns_nothing_or_is_replaced_chooses_nothing(setting, recipe, tmp_path):
+def test_an_m_net_that_learns_nothing_or_is_replaced_chooses_nothing(setting, tmp_path):
     train_in(tmp_path, recipe(setting, "losses.pic=0", "optimisation.epochs=1"))
     lines = validations(tmp_path)
     assert {line["scoring"] for line in lines} == {"cosine"}
@@ -136,7 +132,7 @@ def test_an_m_net_that_learns_nothing_or_is_replaced_chooses_nothing(setting, re
     assert set(lines[-1]["mAP"]) == measured
 
 
-def test_at_most_so_many_people_and_crops_are_measured(recipe):
+def test_at_most_so_many_people_and_crops_are_measured():
     few = recipe("validation.identities=3", "validation.crops=1")
     (search,) = validation_searches(few, [PEOPLE]).values()
     assert len({record.identity for record in search.records}) == 3
