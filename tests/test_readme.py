@@ -23,6 +23,7 @@ import typer
 from PIL import Image
 
 import gmn
+from tests.forked import run_gmn
 from tests.outside import run_command
 
 ROOT = Path(__file__).parents[1]
@@ -101,13 +102,14 @@ def test_every_command_of_the_readme_runs_as_it_stands(tmp_path, environment, dr
 
 @pytest.mark.timeout(900)
 @pytest.mark.slow
-def test_every_command_of_the_training_page_runs_and_its_first_training_learns(
-    tmp_path, environment
-):
+def test_every_command_of_the_training_page_runs_and_its_first_training_learns(tmp_path):
     for block in blocks(TRAINING, "sh"):
         # Half of the recipe's epochs show that it learns.
         shorter = block.replace("gmn train quick", "gmn train quick --set optimisation.epochs=6")
-        run(shorter, BASH, tmp_path, environment)
+        for program, *words in commands(shorter):
+            assert program == "gmn"
+            ran = run_gmn(*words, cwd=tmp_path, timeout=SECONDS)
+            assert ran.returncode == 0, f"{words}\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
     report = json.loads((tmp_path / "runs" / "first" / "report.json").read_text())
     (found,) = report["datasets"]
     for scoring in ("cosine", "mnet"):
