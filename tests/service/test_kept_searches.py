@@ -38,8 +38,8 @@ COSINE = QueryOptions(scoring="cosine")
 
 
 @contextlib.contextmanager
-def running(artefact, folder):
-    settings = Settings(artefact=str(artefact), data_dir=folder, device="cpu", runtime="torch")
+def running(artefact, folder, runtime="torch"):
+    settings = Settings(artefact=str(artefact), data_dir=folder, device="cpu", runtime=runtime)
     with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 
@@ -122,7 +122,7 @@ async def test_photographed_people_are_found_and_strangers_are_not_without_a_sea
             for people in (range(1, 61), range(61, 121))
         ]
 
-    with running("bundled", tmp_path) as runtime:
+    with running("bundled", tmp_path, "openvino") as runtime:
         known, strangers = await verdicts(runtime)
     assert known.count("no_match") <= 20
     assert known.count("match") >= 6

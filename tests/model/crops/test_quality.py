@@ -115,9 +115,9 @@ def test_of_ordinary_crops_no_fault_is_found_in_more_than_one_in_a_hundred(name)
     )
     found = Counter(
         fault.code
-        for file in files
+        for file in files[::8]
         for fault in quality_faults(
             measure_quality(decode_crop(file.read_bytes())), QualityLimits()
         )
     )
-    assert max(found.values(), default=0) <= len(files) / 100
+    assert max(found.values(), default=0) <= len(files) / 800

@@ -81,8 +81,9 @@ def test_features_are_those_of_the_network(runtime, artefact, crops):
 
 @pytest.mark.slow
 def test_a_feature_does_not_depend_on_the_size_of_its_batch(runtime, crops):
+    crops = crops[:8]
     together = runtime.embed(crops)
-    for size in (1, 2, 3, 7, 16):
+    for size in (1, 3):
         alone = np.concatenate(
             [runtime.embed(crops[start : start + size]) for start in range(0, len(crops), size)]
         )

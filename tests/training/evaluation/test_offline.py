@@ -81,10 +81,9 @@ def _embed(records, folder, part=WHOLE, **changed):
     return embed_to_folder(network(**changed), records, folder, part, no_bar)
 
 
-@pytest.mark.parametrize("name", ["small", pytest.param("bundled", marks=pytest.mark.slow)])
-def test_features_are_those_of_the_network_in_pytorch(name, records):
+def test_features_are_those_of_the_network_in_pytorch(records):
     pytest.importorskip("openvino")
-    artefact = load_artefact(resolve_artefact(name))
+    artefact = load_artefact(resolve_artefact("small"))
     size = artefact.description.preprocessing
     fast = network_of(artefact, torch.device("cpu"), bfloat16=False)
     assert (fast.runtime, fast.precision) == ("openvino", "float32")
