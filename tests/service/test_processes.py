@@ -128,7 +128,13 @@ def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
 
 
 def two_processes(artefact, place):
-    settings = {"artefact": artefact, "data_dir": place / "data", "processes": 2}
+    # Each of the three processes would import PyTorch for seconds.
+    settings = {
+        "artefact": artefact,
+        "data_dir": place / "data",
+        "processes": 2,
+        "runtime": "openvino",
+    }
     return Served(place / "log", START, forked=False, **settings)
 
 

@@ -1,5 +1,6 @@
 """A service on a CPU needs neither PyTorch nor what comes with it, and answers as with it."""
 
+import json
 import sys
 
 import pytest
@@ -58,37 +59,57 @@ def test_unnamed_crops_are_grouped(light, images):
     assert light.ended_job(job)["state"] == "done"
 
 
-def test_an_artefact_without_a_graph_is_refused_with_the_command_that_adds_it(
-    tiny_artefact, tmp_path
-):
-    older = without_graph(tiny_artefact, tmp_path / "older.safetensors")
-    assert refusal(tmp_path, artefact=older) == (
-        f"{older}: has no OpenVINO graph, which is needed without PyTorch; add it where PyTorch is "
-        f"installed, by gmn artefact add-graph {older}\n"
+# Each process would need seconds for the imports of the service.
+REFUSED_ONE_BY_ONE = """
+import json, os
+from model.problems import InputProblem
+from service.commands.serve import serve
+
+refused = []
+for environment in json.loads(sys.argv[1]):
+    os.environ |= environment
+    try:
+        serve()
+    except InputProblem as problem:
+        refused.append(str(problem))
+print(json.dumps(refused))
+"""
+
+
+@pytest.fixture(scope="module")
+def refused(tiny_artefact, start, tmp_path_factory):
+    """Return the errors of a service without PyTorch that refuses to start, by their reasons."""
+    place = tmp_path_factory.mktemp("refused")
+    older = without_graph(tiny_artefact, place / "older.safetensors")
+    filled = start(data_dir=place / "filled", runtime="torch")
+    assert filled.stop() == 0
+    reasons = {
+        "no graph": {"artefact": older, "data_dir": place / "data"},
+        "a GPU": {"artefact": tiny_artefact, "data_dir": place / "data", "device": "cuda"},
+        "a record": {"artefact": tiny_artefact, "data_dir": place / "filled"},
+    }
+    environments = [served_environment(runtime="auto", **settings) for settings in reasons.values()]
+    program = WITHOUT_TORCH + REFUSED_ONE_BY_ONE
+    ended = run_command(sys.executable, "-c", program, json.dumps(environments), check=True)
+    return dict(zip(reasons, json.loads(ended.stdout), strict=True)) | {"older": older}
+
+
+def test_an_artefact_without_a_graph_is_refused_with_the_command_that_adds_it(refused):
+    assert refused["no graph"] == (
+        f"{refused['older']}: has no OpenVINO graph, which is needed without PyTorch; add it where "
+        f"PyTorch is installed, by gmn artefact add-graph {refused['older']}"
     )
 
 
-def test_a_gpu_is_refused_with_the_extra_that_it_needs(tiny_artefact, tmp_path):
-    assert refusal(tmp_path, artefact=tiny_artefact, device="cuda") == (
+def test_a_gpu_is_refused_with_the_extra_that_it_needs(refused):
+    assert refused["a GPU"] == (
         "GMN_DEVICE=cuda: device 'cuda' needs PyTorch, which is not installed; "
-        "pip install 'gmn-reid[gpu]' in an environment of its own, or use cpu\n"
+        "pip install 'gmn-reid[gpu]' in an environment of its own, or use cpu"
     )
 
 
-def test_a_record_that_torch_filled_is_refused_with_the_remedy(tiny_artefact, start, tmp_path):
-    filled = tmp_path / "filled"
-    filled.mkdir()
-    assert start(data_dir=filled, runtime="torch").stop() == 0
-    said = refusal(filled.parent, artefact=tiny_artefact, data_dir=filled, runtime="auto")
+def test_a_record_that_torch_filled_is_refused_with_the_remedy(refused):
+    said = refused["a record"]
     assert said.startswith("this record's features are computed by torch")
     assert "PyTorch is not installed; pip install 'gmn-reid[gpu]'" in said
     assert "gmn store forget-runtime" in said
-
-
-def refusal(place, **settings):
-    """Return the last line that a service without PyTorch says as it refuses to start."""
-    given = {"data_dir": place / "data", "runtime": "auto", **settings}
-    program = WITHOUT_TORCH + START
-    ended = run_command(sys.executable, "-c", program, env=served_environment(**given))
-    assert ended.returncode == 1
-    return ended.stderr.splitlines(keepends=True)[-1]
