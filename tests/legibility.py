@@ -16,7 +16,6 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
 LOOPS = (ast.For, ast.AsyncFor, ast.comprehension)
 TERSE = {"attrgetter", "itemgetter", "map", "partial", "vars"}
-TERSE_MODULES = ("functools", "operator")
 VAGUE = {"one", "own", "kept", "found", "each"}
 OPENING = re.compile(r"(Of|So many|That|Those|What|Whether|Which|Who)\b")
 NOUN = re.compile(
@@ -158,10 +157,10 @@ def _is_packed(node: ast.Assign) -> bool:
 
 
 def _function_name(call: ast.Call) -> str:
-    name = ast.unparse(call.func)
-    for module in TERSE_MODULES:
-        name = name.removeprefix(f"{module}.")
-    return name
+    match call.func:
+        case ast.Name(name) | ast.Attribute(ast.Name("functools" | "operator"), name):
+            return name
+    return ""
 
 
 def _names(target: ast.expr) -> set[str]:

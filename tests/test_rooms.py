@@ -1,6 +1,7 @@
 """Packages import only the packages that they may: data flows one way."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def sources(room):
     return [place] if place.suffix else sorted(place.rglob("*.py"))
 
 
+@functools.cache
 def imported(source):
     """Return every module that a file names, also inside functions.
 

@@ -1,5 +1,6 @@
 """docs/service.md and docs/reference.md agree with the service."""
 
+import functools
 import json
 import os
 import re
@@ -26,6 +27,11 @@ PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs")
 REFERENCE = PAGES["reference"]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"
+
+
+@functools.cache
+def application():
+    return create_app(Settings())
 
 
 @pytest.mark.parametrize("name", reference.TABLES)
@@ -95,7 +101,7 @@ def test_the_table_of_scopes_is_what_the_calls_ask_for():
     )
     shown = {call: scopes for scopes, calls in rows for call in re.findall(r"`([^`]+)`", calls)}
     needed = {}
-    for route in iter_route_contexts(create_app(Settings()).routes):
+    for route in iter_route_contexts(application().routes):
         if isinstance(route.original_route, APIRoute) and route.path != "/docs/oauth2-redirect":
             scopes = " or ".join(
                 f"`{scope}`" for scope in getattr(needs_of(route.original_route), "any_of", ())
@@ -130,7 +136,7 @@ def test_every_call_has_an_example():
         for written, meant in named.items():
             path = path.replace(written, meant)
         shown.add(path)
-    assert shown == set(create_app(Settings()).openapi()["paths"])
+    assert shown == set(application().openapi()["paths"])
 
 
 def test_the_calls_and_models_are_those_that_are_kept():
@@ -184,7 +190,7 @@ def test_a_request_that_is_refused_shows_the_reason(served, tmp_path):
 
 
 def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api():
-    schemas = create_app(Settings()).openapi()["components"]["schemas"]
+    schemas = application().openapi()["components"]["schemas"]
     enrolled, queried = (
         json.loads(block)
         for block in re.findall(r"^```json\n(.*?)^```", PAGES["service"], re.S | re.M)
