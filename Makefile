@@ -82,7 +82,9 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Python compiles modules once they are imported.
+# Python compiles modules when they are first imported. Images of containers often tell it not to keep
+# them, and each process of the tests would compile for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 .venv/ready: requirements.txt
 .venv-serve/ready: requirements-serve.txt
