@@ -140,6 +140,7 @@ def test_a_filter_by_metadata_follows_changes_and_deletions(served, gallery, ima
     served.delete_crop(gallery, ids[1])
     late = served.enrolled(gallery, images[3], **night)
     assert sorted(served.found(gallery, images[0], **asked)) == sorted(ids[2:] + late)
+    assert served.found(gallery, images[0], **changed, scoring="cosine") == ids[:1]
 
 
 INVERTED = {
