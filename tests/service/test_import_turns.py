@@ -66,7 +66,7 @@ def test_an_archive_of_many_files_is_cancelled_while_it_is_unpacked(two_gallerie
     ended = served.ended_job(cancelled, 10)
     assert ended["state"] == "cancelled"
     assert ended["progress"] == {}
-    assert not spool.exists()
+    eventually(lambda: not spool.exists())
 
 
 def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_deleted(
