@@ -11,6 +11,7 @@ import pytest
 
 from tests.outside import problem
 from tests.service.conftest import files
+from tests.waiting import eventually
 
 
 def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
@@ -76,6 +77,7 @@ def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
         served = start(tmp_path)
         with ThreadPoolExecutor(3) as clients:
             ended = clients.map(enroll_until_killed, [served] * 3)
+            eventually(lambda: acknowledged)
             time.sleep(seconds)
             served.process.kill()
             assert list(ended) == [None] * 3
