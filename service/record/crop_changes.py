@@ -147,6 +147,7 @@ def relabel_crops(
     Args:
         fields: the new labels, by their names in `CropLabel`.
     """
+    transaction.limit_batch(len(slots))
     transaction.removes = True
     these = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
     # This verifies the rows, whose checksums are computed anew.

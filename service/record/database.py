@@ -39,6 +39,7 @@ from service.record.transaction import (
     BUSY_SECONDS,
     FILE,
     Reader,
+    RunAlone,
     Source,
     Transaction,
 )
@@ -394,7 +395,10 @@ class Database(Source):
             for work in batch:
                 work.error = error
         for work in batch:
-            if isinstance(work.error, OSError | sqlite3.OperationalError):
+            if isinstance(work.error, RunAlone):
+                work.error = None
+                self._run_together([work])
+            elif isinstance(work.error, OSError | sqlite3.OperationalError):
                 work.done.set_exception(_storage_failure(NOT_WRITTEN, work.error))
             elif work.error is not None:
                 work.done.set_exception(work.error)
@@ -448,7 +452,7 @@ class Database(Source):
         connection = self.connection()
         connection.execute("SAVEPOINT rule")
         try:
-            self._run(work, whole)
+            self._run(work, whole, in_batch=True)
         except BaseException as error:
             # A full disk rolls back the whole transaction, with the changes of other rules.
             if not connection.in_transaction:
@@ -457,9 +461,9 @@ class Database(Source):
             work.error = error
         connection.execute("RELEASE rule")
 
-    def _run(self, work: _Work, whole: Transaction) -> None:
+    def _run(self, work: _Work, whole: Transaction, in_batch: bool = False) -> None:
         """Run a rule and add what it did to the whole commit."""
-        transaction = Transaction(self)
+        transaction = Transaction(self, in_batch=in_batch)
         with self.naming_errors():
             work.result = work.rule(transaction)
         work.removes = transaction.removes

@@ -276,6 +276,7 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
 
 def drop_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
     """Delete the rows of crops with their checksums; their pictures outside become strays."""
+    transaction.limit_batch(len(slots))
     these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
     transaction.change(f"{STRAYS_OF} {OF_SLOTS}", these)
     transaction.change(f"DELETE FROM crops WHERE {OF_SLOTS}", these)

@@ -38,6 +38,8 @@ KEPT_CHANGES = 100_000
 TRIM_EVERY = 1000
 # Feed of the list of galleries and of alerts.
 ALL_GALLERIES = 0
+# Each may have a picture of megabytes.
+CROPS_IN_BATCH = 10
 Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
@@ -323,6 +325,10 @@ class Reader:
         return [slot for text in texts for slot in slots_of(text)]
 
 
+class RunAlone(Exception):
+    """A rule is too large for a batch, and has to be run by itself."""
+
+
 @dataclass
 class Transaction(Reader):
     """Reads and changes that a rule makes in the record.
@@ -332,12 +338,23 @@ class Transaction(Reader):
         unsynced: vector files to be synced before the commit.
         removes: something was deleted for good and must be wiped from SQLite's log too.
         deleted: ids of crops that no older copy of the record may bring back.
+        in_batch: other rules are committed with this one.
     """
 
     marks: dict[int, Mark | None] = field(default_factory=dict)
     unsynced: set[VectorFile] = field(default_factory=set)
     removes: bool = False
     deleted: list[str] = field(default_factory=list)
+    in_batch: bool = False
+
+    def limit_batch(self, crops: int) -> None:
+        """Raise `RunAlone` if a rule of a batch changes many crops.
+
+        The rule is then repeated by itself, since SQLite copies the pages that a rule of a batch
+        changes, with all pictures, into memory.
+        """
+        if self.in_batch and crops > CROPS_IN_BATCH:
+            raise RunAlone
 
     def change(self, statement: str, values: Values = ()) -> int:
         return self.database.connection().execute(statement, values).rowcount

@@ -22,7 +22,7 @@ from service.record.database import PRAGMAS, RULES_AT_ONCE, Database, _Work
 from service.record.galleries import next_version
 from service.record.record import Record
 from service.record.schema import FORMAT
-from service.record.transaction import FILE, ChangesLost, Reader
+from service.record.transaction import CROPS_IN_BATCH, FILE, ChangesLost, Reader
 from service.record.vectors import VectorFile
 from tests.service.gallery.new_crops import (
     enroll,
@@ -281,6 +281,24 @@ def test_pictures_are_stored_and_removed_without_a_temporary_file(record, galler
     ]
     assert _run_at_once(record.database, *rules)[-1] == []
     assert record.crops.by_row(gallery, [1, 2, 3]).keys() == {3}
+
+
+def test_a_rule_that_removes_many_crops_is_committed_by_itself(record, gallery):
+    """In a batch SQLite would copy the pages of all removed pictures into memory."""
+    slots = list(range(1, CROPS_IN_BATCH + 2))
+    enroll(record, gallery, *(new_crop(slot) for slot in slots))
+    in_batch = []
+
+    def removal(transaction):
+        in_batch.append(transaction.in_batch)
+        return remove_crops(transaction, gallery, slots)
+
+    rules = (_keep_runtime(gallery, "a"), removal, _keep_runtime(gallery, "c"))
+    _, removed, _ = _run_at_once(record.database, *rules)
+    assert in_batch == [True, False]
+    assert removed.count == len(slots)
+    assert _names(record.database) == ["a", "c"]
+    assert record.galleries.get(gallery).crops == 0
 
 
 def _fill_file(transaction):
