@@ -354,7 +354,11 @@ def _compare_with_stored(
             same_images[record.sha256].append(record)
             failpoint("enroll.crop-written")
         else:
-            warnings = _kept_warnings(record, first)
+            warnings = [
+                f"the crop is enrolled already and keeps its {name}; delete it first to change that"
+                for name in ("captured_at", "external_id", "metadata", "track")
+                if getattr(record, name) not in (None, getattr(first, name))
+            ]
             # A crop sent under another track says nothing about the track that it is in.
             if record.track == first.track:
                 known.append(first)
@@ -372,11 +376,3 @@ def _compare_with_stored(
 
 def _as_json(label: Any) -> bytes:
     return to_json(label, fallback=as_dict)
-
-
-def _kept_warnings(crop: StoredCrop, stored: StoredCrop) -> list[str]:
-    return [
-        f"the crop is enrolled already and keeps its {name}; delete it first to change that"
-        for name in ("captured_at", "external_id", "metadata", "track")
-        if getattr(crop, name) not in (None, getattr(stored, name))
-    ]

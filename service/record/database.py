@@ -485,7 +485,7 @@ class Database(Source):
             if self._pages is None:
                 self._pages = PageFile(self.path)
             self._pages.wipe(self._frames.new_pages(copied))
-            self._frames.note_wiped(copied)
+            self._frames.wiped = copied
             # TRUNCATE would copy pages that a reader has held up, without wiping them.
             if copied == frames:
                 busy = connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchone()[0]

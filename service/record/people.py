@@ -41,6 +41,13 @@ BY_NAME = (
     "ORDER BY sort_key, name LIMIT ?"
 )
 OF_PERSON = "WHERE gallery_id = ? AND person_id = ? ORDER BY slot"
+RETARGET_EARLIER_MERGES = """
+UPDATE merges SET into_person = :person_id
+WHERE gallery_id = :gallery_id AND (version, merge_id) < (:version, :merge_id)
+    AND merge_id IN (SELECT merge_id FROM merged_crops WHERE crop_id IN (
+        SELECT crop_id FROM merged_crops WHERE merge_id = :merge_id
+    ))
+"""
 OF_MERGE = (
     "WHERE gallery_id = ? AND person_id = ? AND crop_id IN "
     "(SELECT crop_id FROM merged_crops WHERE merge_id = ?) ORDER BY slot"
@@ -235,12 +242,13 @@ class People(RecordPart):
         if slots:
             fields["identity"] = merge["identity"]
             people = require_people(transaction, gallery_id, [merge["identity"]])
-            _retarget_earlier_merges(transaction, merge, people[merge["identity"]])
+            merged = {**merge, "person_id": people[merge["identity"]]}
+            transaction.change(RETARGET_EARLIER_MERGES, merged)
             # The alerts whose nearest crop was deleted do not follow a crop.
             transaction.change(
-                "UPDATE alerts SET person_id = ? WHERE person_id = ? "
-                "AND crop_id IN (SELECT crop_id FROM merged_crops WHERE merge_id = ?)",
-                (people[merge["identity"]], *of_merge[1:]),
+                "UPDATE alerts SET person_id = :person_id WHERE person_id = :into_person "
+                "AND crop_id IN (SELECT crop_id FROM merged_crops WHERE merge_id = :merge_id)",
+                merged,
             )
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
         relabelling = relabel_crops(transaction, gallery_id, slots, fields)
@@ -355,15 +363,6 @@ def _merge(
     transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
     count_people(transaction, gallery_id, -1)
     return merge_id
-
-
-def _retarget_earlier_merges(transaction: Transaction, merge: sqlite3.Row, person_id: int) -> None:
-    transaction.change(
-        "UPDATE merges SET into_person = ? WHERE gallery_id = ? AND (version, merge_id) < (?, ?) "
-        "AND merge_id IN (SELECT merge_id FROM merged_crops WHERE crop_id IN "
-        "(SELECT crop_id FROM merged_crops WHERE merge_id = ?))",
-        (person_id, merge["gallery_id"], merge["version"], merge["merge_id"], merge["merge_id"]),
-    )
 
 
 def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) -> None:

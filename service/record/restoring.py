@@ -270,16 +270,14 @@ def _find_later(backup: Path, current: Path) -> Path | None:
             if (folder / FILE).is_file() and not verify(folder).damage:
                 return folder
         except InputProblem as problem:
-            if folder == current and not _is_no_database(folder):
+            with (folder / FILE).open("rb") as file:
+                is_database = file.read(16).startswith(b"SQLite format 3")
+            if folder == current and is_database:
                 raise InputProblem(
                     f"{problem}, or move {folder} away to restore this backup without it, "
                     "which brings back later deletions"
                 ) from problem
     return None
-
-
-def _is_no_database(folder: Path) -> bool:
-    return not (folder / FILE).read_bytes()[:16].startswith(b"SQLite format 3")
 
 
 def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:

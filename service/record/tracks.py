@@ -176,18 +176,16 @@ def choose_best(
     for track, camera in tracks:
         stored = _read_stored(transaction, gallery_id, track, camera)
         sent = [crop for crop in new if (crop.record.track, crop.record.camera) == (track, camera)]
-        candidates = sorted([*stored, *sent], key=_as_sent)
+        # Crop ids cannot serve as the key: an image sent again gets a new one.
+        candidates = sorted(
+            [*stored, *sent], key=lambda crop: (crop.record.sha256, crop.record.identity or "")
+        )
         best = _best_places(candidates, most)
         rejected.update(
             crop.record.crop_id for position, crop in enumerate(candidates) if position not in best
         )
         displaced += [crop.record for crop in stored if crop.record.crop_id in rejected]
     return rejected, displaced
-
-
-def _as_sent(crop: ArchivedCrop) -> tuple[str, str]:
-    # Crop ids cannot serve as the key: an image sent again gets a new one.
-    return crop.record.sha256, crop.record.identity or ""
 
 
 def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:

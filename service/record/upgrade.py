@@ -205,7 +205,9 @@ def _fill_gallery(
 
 def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[GalleryRecord]) -> None:
     connection = transaction.database.connection()
-    connection.create_function("micros", 1, _as_micros)
+    connection.create_function(
+        "micros", 1, lambda text: text and as_micros(datetime.fromisoformat(text))
+    )
     connection.create_function("from_hex", 1, bytes.fromhex)
     transaction.change("CREATE TEMP TABLE old (kind, gallery_id, name, part, body)")
     for kind in OF_RECORD:
@@ -226,10 +228,6 @@ def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[Galle
         "SELECT query_id, ? FROM searches WHERE query_id = ?",
         ((picture, query_id) for (_, query_id), picture in old.entries("!kept picture")),
     )
-
-
-def _as_micros(text: str | None) -> int | None:
-    return None if text is None else as_micros(datetime.fromisoformat(text))
 
 
 def _copy_snapshots(old: OldRecord, record: Record, gallery: GalleryRecord) -> list[str]:

@@ -37,12 +37,15 @@ class CopiedFrames:
     """The frames of a write-ahead log whose pages were wiped after a checkpoint copied them.
 
     A long read prevents truncation of the log, while every commit checkpoints more frames.
+
+    Attributes:
+        wiped: number of frames whose pages were wiped.
     """
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._header = b""
-        self._wiped = 0
+        self.wiped = 0
 
     def new_pages(self, copied: int) -> list[int]:
         """Return the page numbers, ascending from 1, of copied frames that were not wiped yet.
@@ -58,16 +61,13 @@ class CopiedFrames:
             # A restarted log has a new header.
             if header != self._header:
                 self._header = header
-                self._wiped = 0
-            for frame in range(self._wiped, copied):
+                self.wiped = 0
+            for frame in range(self.wiped, copied):
                 place = LOG_HEADER_BYTES + frame * FRAME_BYTES
                 body = os.pread(file.fileno(), FRAME_HEADER.size, place)
                 if len(body) == FRAME_HEADER.size:
                     numbers.add(FRAME_HEADER.unpack(body)[0])
         return sorted(numbers)
-
-    def note_wiped(self, copied: int) -> None:
-        self._wiped = copied
 
 
 class PageFile:

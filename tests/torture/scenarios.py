@@ -126,9 +126,8 @@ _REINDEXING = Scenario(
     _gallery_of_this_model,
     new_model=True,
 )
-_IMPORTING = partial(Scenario, lambda caller: caller.import_archive("lobby", 20))
 # Progress is noted after four batches of eight crops.
-_IMPORTING_MORE = partial(Scenario, lambda caller: caller.import_archive("lobby", 70))
+_IMPORTING = partial(Scenario, lambda caller: caller.import_archive("lobby", 70))
 # The start is enough.
 _STARTING = Scenario(lambda _: None, _fill)
 _EXPIRING = Scenario(
@@ -187,7 +186,7 @@ SCENARIOS = {
     "import.unpacked": _IMPORTING(happened=True),
     "import.files-read": _IMPORTING(happened=True, passages=3),
     "import.batch-landed": _IMPORTING(happened=True, passages=3),
-    "import.progress-noted": _IMPORTING_MORE(happened=True, passages=3),
+    "import.progress-noted": _IMPORTING(happened=True, passages=3),
     "job.files-removed": _IMPORTING(happened=True),
     "watch.noted": _WATCHING,
     "webhook.sent": _WATCHING,

@@ -284,7 +284,7 @@ def test_pictures_are_stored_and_removed_without_a_temporary_file(record, galler
 
 
 def test_a_rule_that_removes_many_crops_is_committed_by_itself(record, gallery):
-    """In a batch SQLite would copy the pages of all removed pictures into memory."""
+    """SQLite copies the pages of pictures that a rule of a batch removes into memory."""
     slots = list(range(1, CROPS_IN_BATCH + 2))
     enroll(record, gallery, *(new_crop(slot) for slot in slots))
     in_batch = []
