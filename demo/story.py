@@ -56,8 +56,7 @@ def draw_cast(
     known = sorted({str(crop.identity) for crop in crops})[:people]
     first_camera = min(str(crop.camera) for crop in crops)
     # The first crop of each person asks, so it enters last.
-    asking = [crop for crop in reversed(crops) if crop.camera == first_camera]
-    queries = {crop.identity: crop for crop in asking}
+    queries = {crop.identity: crop for crop in reversed(crops) if crop.camera == first_camera}
     return Cast(
         [crop for crop in crops if crop.identity in known and crop.camera != first_camera],
         [crop for crop in queries.values() if crop.identity in known],
@@ -96,7 +95,8 @@ def play(
         InputProblem: the service refuses a drawn crop.
     """
     gallery = enroll_all(client, cast.gallery)
-    # The thresholds of a gallery follow its crops within seconds.
+    # Thresholds may have been fitted to the first crops. They are fitted anew within seconds.
+    client.change_gallery(calibration="reset")
     latest = time.monotonic() + FITTED_WITHIN_SECONDS
     while client.gallery().calibration.crops < len(gallery) and time.monotonic() < latest:
         time.sleep(0.1)
