@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -129,10 +129,10 @@ class Crops(RecordPart):
 
     @transactional
     def remove(
-        self, transaction: Transaction, gallery_id: int, crop_ids: Iterable[str]
+        self, transaction: Transaction, gallery_id: int, crop_ids: Collection[str]
     ) -> CropsChange:
         statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
-        slots = transaction.column(statement, (gallery_id, list(crop_ids)))
+        slots = transaction.column(statement, (gallery_id, crop_ids))
         return remove_crops(transaction, gallery_id, slots)
 
     @transactional

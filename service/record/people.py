@@ -236,8 +236,9 @@ class People(RecordPart):
         )
         if merge is None or merge["merged_at"] < _oldest():
             raise UnknownMerge(entry.name, merge_id)
-        of_merge = (gallery_id, merge["into_person"], merge_id)
-        slots = transaction.column(f"SELECT slot FROM crops {OF_MERGE}", of_merge)
+        slots = transaction.column(
+            f"SELECT slot FROM crops {OF_MERGE}", (gallery_id, merge["into_person"], merge_id)
+        )
         fields = {}
         if slots:
             fields["identity"] = merge["identity"]
@@ -336,19 +337,22 @@ def _merge(
     transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, crops: int, version: int
 ) -> str:
     """Move a person's crops to another person, recording how to undo it; return the merge's id."""
+    transaction.limit_batch(crops)
     merge_id = new_crop_id()
     gallery_id = person["gallery_id"]
-    merge = {
-        "merge_id": merge_id,
-        "gallery_id": gallery_id,
-        "identity": person["name"],
-        "into_person": target["person_id"],
-        "crops": crops,
-        # Merges are undone by version, not by time: the clock may have been set back.
-        "version": version,
-        "merged_at": now_micros(),
-    }
-    transaction.insert("merges", merge)
+    transaction.insert(
+        "merges",
+        {
+            "merge_id": merge_id,
+            "gallery_id": gallery_id,
+            "identity": person["name"],
+            "into_person": target["person_id"],
+            "crops": crops,
+            # Merges are undone by version, not by time: the clock may have been set back.
+            "version": version,
+            "merged_at": now_micros(),
+        },
+    )
     # An alert keeps the id of its nearest crop, which may have been deleted.
     transaction.change(
         "INSERT INTO merged_crops (merge_id, crop_id) "

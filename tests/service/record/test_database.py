@@ -20,6 +20,7 @@ from service.record import database as database_module
 from service.record.crop_changes import put_crops, remove_crops
 from service.record.database import PRAGMAS, RULES_AT_ONCE, Database, _Work
 from service.record.galleries import next_version
+from service.record.people import People
 from service.record.record import Record
 from service.record.schema import FORMAT
 from service.record.transaction import CROPS_IN_BATCH, FILE, ChangesLost, Reader
@@ -283,22 +284,34 @@ def test_pictures_are_stored_and_removed_without_a_temporary_file(record, galler
     assert record.crops.by_row(gallery, [1, 2, 3]).keys() == {3}
 
 
-def test_a_rule_that_removes_many_crops_is_committed_by_itself(record, gallery):
+MANY = list(range(1, CROPS_IN_BATCH + 2))
+
+
+def _remove_many(transaction, gallery):
+    return remove_crops(transaction, gallery, MANY)
+
+
+def _merge_many(transaction, gallery):
+    people = People(transaction.database)
+    return People.rename.__wrapped__(people, transaction, gallery, "a", "other")
+
+
+@pytest.mark.parametrize(("change", "left"), [(_remove_many, 1), (_merge_many, len(MANY) + 1)])
+def test_a_rule_that_changes_many_crops_is_committed_by_itself(record, gallery, change, left):
     """SQLite copies the pages of pictures that a rule of a batch removes into memory."""
-    slots = list(range(1, CROPS_IN_BATCH + 2))
-    enroll(record, gallery, *(new_crop(slot) for slot in slots))
+    enroll(record, gallery, *(new_crop(slot) for slot in MANY), new_crop(99, identity="other"))
     in_batch = []
 
-    def removal(transaction):
+    def rule(transaction):
         in_batch.append(transaction.in_batch)
-        return remove_crops(transaction, gallery, slots)
+        return change(transaction, gallery)
 
-    rules = (_keep_runtime(gallery, "a"), removal, _keep_runtime(gallery, "c"))
-    _, removed, _ = _run_at_once(record.database, *rules)
+    rules = (_keep_runtime(gallery, "a"), rule, _keep_runtime(gallery, "c"))
+    _, changed, _ = _run_at_once(record.database, *rules)
     assert in_batch == [True, False]
-    assert removed.count == len(slots)
+    assert changed.count == len(MANY)
     assert _names(record.database) == ["a", "c"]
-    assert record.galleries.get(gallery).crops == 0
+    assert record.galleries.get(gallery).crops == left
 
 
 def _fill_file(transaction):
