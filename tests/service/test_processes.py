@@ -148,7 +148,13 @@ def pair(tiny_artefact, tmp_path_factory):
 def _workers(served):
     children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children")
     pids = [int(pid) for pid in children.read_text().split()]
-    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = []
+    for pid in pids:
+        # A process may end while the list of them is read.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                workers.append(pid)
+    return workers
 
 
 def _answered(served):
