@@ -37,7 +37,7 @@ LEAST_SEARCHES = 20
 REFIT_AFTER_SEARCHES = 16
 REFIT_AFTER_SECONDS = 60
 # A gallery is refitted when its identities or crops have grown or shrunk by this factor.
-GROWTH = 1.5
+GROWTH = 1.2
 LOOK_EVERY_SECONDS = 2.0
 REST_AFTER_FAILURE_SECONDS = 60.0
 
