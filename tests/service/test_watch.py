@@ -178,6 +178,8 @@ def test_a_list_without_its_last_person_warns_and_goes_on_with_another(watching,
     watching.http.delete(f"/v1/galleries/{wanted}/identities/one")
     eventually(lambda: read_list(watching, wanted)["why"])
     assert read_list(watching, wanted)["state"] == "armed"
+    # The list names its reason before the alert is written.
+    eventually(lambda: alerts(watching, gallery=wanted))
     assert [alert["kind"] for alert in alerts(watching, gallery=wanted)] == ["promise_broken"]
     watching.enrolled(wanted, images[5], identity="two")
     eventually(lambda: read_list(watching, wanted)["forecast"])
