@@ -158,6 +158,18 @@ class Served:
             job = self.job(job["job_id"])
         return job
 
+    @contextlib.contextmanager
+    def sent(self, request):
+        """Send a request that `http` has built; its client leaves with the block."""
+        address = urlsplit(str(self.http.base_url))
+        body = request.read()
+        head = f"{request.method} {request.url.path} HTTP/1.1\r\n" + "".join(
+            f"{name}: {value}\r\n" for name, value in request.headers.items()
+        )
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(head.encode() + b"\r\n" + body)
+            yield
+
     def drops_who_left(self, request, path):
         """Send requests whose client leaves, until one is dropped and holds no cost.
 
@@ -165,19 +177,14 @@ class Served:
             request: built by `http`.
             path: of its route, as the metrics name it; a regular expression.
         """
-        address = urlsplit(str(self.http.base_url))
-        body = request.read()
-        head = f"{request.method} {request.url.path} HTTP/1.1\r\n" + "".join(
-            f"{name}: {value}\r\n" for name, value in request.headers.items()
-        )
 
         def metrics_say(pattern):
             return re.search(pattern, self.http.get("/metrics").text, re.MULTILINE)
 
         def dropped():
             # One may be answered before its client is seen to have left.
-            with socket.create_connection((address.hostname, address.port)) as connection:
-                connection.sendall(head.encode() + b"\r\n" + body)
+            with self.sent(request):
+                pass
             return metrics_say(rf'gmn_http_requests_total\{{.*{path}status="499"\}} [1-9]')
 
         eventually(dropped)
