@@ -166,9 +166,9 @@ async def _answered(runtime, answer, left):
 
 
 def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
+    began = time.monotonic()
     with guarded.upload(CROPS, 1000, "enroll") as stalled:
         stalled.sendall(PART)
-        began = time.monotonic()
         answer = b""
         while part := stalled.recv(4096):
             answer += part
@@ -230,11 +230,11 @@ def test_a_connection_whose_client_reads_nothing_is_closed(start):
     address = urlsplit(str(served.http.base_url))
     with socket.socket() as unread:
         unread.connect((address.hostname, address.port))
-        unread.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
         # The client is not told, so that only the kernel's table shows it.
         peers = f":{address.port:04X} 0100007F:{unread.getsockname()[1]:04X}"
         table = Path("/proc/net/tcp")
         assert peers in table.read_text()
+        unread.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
         eventually(lambda: peers not in table.read_text())
 
 
