@@ -63,6 +63,8 @@ def test_a_body_that_dribbles_in_is_408_in_time(connect, announced):
         with contextlib.suppress(BlockingIOError):
             answer += connection.recv(65_536)
         time.sleep(0.05)
+    connection.settimeout(20)
+    answer += rest_of(connection)
     assert statuses(answer) == [408]
     assert b"GMN_MIN_BODY_RATE" in answer
 
