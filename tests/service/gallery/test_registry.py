@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from unittest.mock import Mock
 
 import pytest
@@ -36,15 +35,19 @@ async def _enroll_while_the_device_is_busy(process, embedder):
 
 async def test_reads_of_one_caller_do_not_delay_those_of_another(process):
     order = []
+    all_are_asked = threading.Event()
 
     def read():
+        assert all_are_asked.wait(WAITED_SECONDS)
         order.append(CALLER.get())
-        time.sleep(0.01)
 
     asked = []
     for caller, count in (("eve", 40), ("bob", 1)):
         CALLER.set(caller)
         asked += [asyncio.create_task(process.galleries.read(read)) for _ in range(count)]
+    # Each of them queues its read in its first step.
+    await asyncio.sleep(0)
+    all_are_asked.set()
     await asyncio.gather(*asked)
     assert order.index("bob") < 10
 
