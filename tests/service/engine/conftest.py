@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from service.engine.device import WaitingCrop
+from tests.waiting import LONGEST_SECONDS
 
 POISON = 13
 
@@ -18,14 +19,14 @@ def submit(batcher, value):
 def submit_together(device, batcher, values):
     """Submit crops while the device is busy, so that they share batches."""
     gate = threading.Event()
-    device.submit(gate.wait, 5)
+    device.submit(gate.wait, LONGEST_SECONDS)
     futures = [submit(batcher, value) for value in values]
     gate.set()
     return futures
 
 
 def vectors(futures):
-    return [future.result(5).vector[0] for future in futures]
+    return [future.result(LONGEST_SECONDS).vector[0] for future in futures]
 
 
 class StandInModel:
