@@ -24,6 +24,7 @@ from service.record.values import Picture
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.outside import encoded
+from tests.waiting import LONGEST_SECONDS
 
 
 async def test_the_loop_does_other_work_while_a_long_list_is_written():
@@ -127,6 +128,9 @@ async def test_few_pictures_are_read_before_a_thread_is_free_for_their_thumbnail
             )
             for number in range(9)
         ]
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while len(read) < 2:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
         waiting = len(read)
         free.set()

@@ -16,7 +16,7 @@ PING = "from service.http.routes import jobs; jobs.KEEP_ALIVE_SECONDS = 0.1"
 def watched(start, tmp_path, drawn_crops):
     """Return a service, its administrator's headers, and the path of a running job's events."""
     admin = bearer(make_key(tmp_path, "--scope", "admin"))
-    served = start(tmp_path, program=f"{PING}; {START}", failpoint="import.unpacked=delay:5")
+    served = start(tmp_path, program=f"{PING}; {START}", failpoint="import.unpacked=delay:60")
     files = {"archive": zip_of_crops(drawn_crops[:1])}
     job = served.http.post("/v1/galleries/default/imports", files=files, headers=admin).json()
     return served, admin, f"/v1/jobs/{job['job_id']}/events"

@@ -71,7 +71,9 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     assert forgotten.json()["removed"] == 1
 
     def messages():
-        lines = [json.loads(line) for line in logged.log.read_text().splitlines()]
+        # The last line may be being written.
+        finished = logged.log.read_text().rpartition("\n")[0]
+        lines = [json.loads(line) for line in finished.splitlines()]
         return [line["message"] for line in lines if line.get("request_id") == "request-7"]
 
     eventually(messages)

@@ -12,6 +12,7 @@ import pytest
 from service.record.record import Record
 from service.record.verify import verify
 from tests.outside import crop_ids
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -62,11 +63,11 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, images):
         ]
         for thread in threads:
             thread.start()
-        time.sleep(1.0)
+        eventually(lambda mine=mine: all(enrolled for enrolled, _ in mine))
+        time.sleep(0.5)
         served.kill()
         for thread, (enrolled, gone) in zip(threads, mine, strict=True):
             thread.join()
-            assert enrolled
             held |= enrolled
             deleted |= gone
         _check(place, held, deleted)
