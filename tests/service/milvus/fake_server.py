@@ -61,7 +61,8 @@ class FakeServer:
 
     def search(self, collection, query, limit, wanted, codes, _, grouped=False):
         self._ask("slow" if limit > LARGE else "hangs", ANSWERS_WITHIN_SECONDS)
-        rows = self._rows(collection).values()
+        # The indexer may write meanwhile.
+        rows = list(self._rows(collection).values())
         # An expression of Milvus is one of Python too.
         condition = codes.expression(wanted) or "True"
         passing = [row for row in rows if eval(condition, {}, row)]
@@ -77,7 +78,8 @@ class FakeServer:
 
     def rows(self, collection, first, end, _):
         self._ask()
-        rows = [row for row in self._rows(collection).values() if first <= row["id"] < end]
+        held = list(self._rows(collection).values())
+        rows = [row for row in held if first <= row["id"] < end]
         return [{name: row[name] for name in LabelRow.__annotations__} for row in rows]
 
     def compact(self, collection):

@@ -138,7 +138,7 @@ def test_thresholds_are_fitted_as_with_an_index_of_the_process(outside, served, 
         def fitted(service=service, url=url):
             return service.read(url)["calibration"]["state"] == "own"
 
-        eventually(fitted, 60)
+        eventually(fitted, 120)
         answers.append(service.query(gallery, drawn_crops[0].png, top_k=24).json())
     one, other = answers
     assert one["calibration"]["identities"] == other["calibration"]["identities"] == len(named)
