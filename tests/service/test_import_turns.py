@@ -63,7 +63,7 @@ def test_an_archive_of_many_files_is_cancelled_while_it_is_unpacked(two_gallerie
     eventually(lambda: list(spool.glob("files")))
     cancelled = served.http.delete(f"/v1/jobs/{job['job_id']}").json()
     assert cancelled["state"] == "running"
-    ended = served.ended_job(cancelled, 10)
+    ended = served.ended_job(cancelled)
     assert ended["state"] == "cancelled"
     assert ended["progress"] == {}
     eventually(lambda: not spool.exists())
