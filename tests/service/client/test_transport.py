@@ -27,6 +27,7 @@ from gmn_client import (
     ServiceUnreachable,
 )
 from service.commands.bulk import SourceCrop, enroll_crops
+from tests.service.redis_server import free_port
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
@@ -116,8 +117,8 @@ def test_a_service_that_stays_full_is_given_up_with_its_own_words(server, client
 
 
 def test_a_service_that_was_there_is_waited_for_while_it_starts_again():
-    with scripted(PAIR) as before:
-        port = before.server_port
+    port = free_port()
+    with scripted(PAIR, port=port) as before:
         client = Client(before.url, retries=Retries(attempts=6))
         client.pairs(b"a", b"b")
     with client, ThreadPoolExecutor() as threads:
