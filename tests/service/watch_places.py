@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -81,6 +82,19 @@ class Passersby:
         picture = Picture(b"a picture", "image/png")
         note_visit = self.record.watches.note_visit
         return note_visit(self.gallery_id(gallery), row_id, seen, picture)
+
+    def end_time_of(self, gallery):
+        """Let the time of an armed list be over."""
+        gallery_id = self.gallery_id(gallery)
+
+        def expire(transaction):
+            asked = "SELECT settings FROM watches WHERE gallery_id = ?"
+            fields = json.loads(transaction.value(asked, (gallery_id,)))
+            fields["expires_at"] = datetime.now(UTC).isoformat()
+            changed = "UPDATE watches SET settings = ? WHERE gallery_id = ?"
+            transaction.change(changed, (json.dumps(fields), gallery_id))
+
+        self.record.database.write(expire)
 
 
 @contextmanager
