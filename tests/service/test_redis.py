@@ -13,6 +13,7 @@ import pytest
 
 from service.ops.shared import SharedRedis
 from tests.outside import bearer, figure, problem
+from tests.service.conftest import START
 from tests.service.redis_server import redis_server
 from tests.waiting import eventually
 
@@ -20,6 +21,9 @@ RATE = 6
 # Requests at each service.
 BURST = 120
 SLOWEST_SECONDS = 0.5
+# A busy machine may answer later than the 50 ms that a service waits for Redis.
+PATIENT_SECONDS = 20.0
+PATIENT = f"from service.ops import shared; shared.ANSWERS_WITHIN_SECONDS = {PATIENT_SECONDS}\n"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,11 @@ def server():
 
 @pytest.fixture(scope="module")
 def services(start, server, tmp_path_factory):
-    settings = {"data_dir": tmp_path_factory.mktemp("shared"), "redis_url": server.url}
+    return _start_two(start, server, tmp_path_factory.mktemp("shared"), program=PATIENT + START)
+
+
+def _start_two(start, server, data_dir, **settings):
+    settings = {"data_dir": data_dir, "redis_url": server.url, **settings}
     one = start(**settings)
     admin = one.http.post("/v1/keys", data={"scopes": "admin"}).json()["key"]
     other = start(**settings)
@@ -92,7 +100,7 @@ def _events(server, gallery):
     for _, fields in server.ask("XRANGE", f"gmn:events:{gallery}", "-", "+"):
         event = json.loads(fields[b"json"])
         assert datetime.fromisoformat(event.pop("at")) <= datetime.now(UTC)
-        # A busy machine may answer later than the 50 ms that a service waits for Redis.
+        # An event whose answer was lost is sent again.
         if event not in found:
             found.append(event)
     return found
@@ -101,11 +109,19 @@ def _events(server, gallery):
 def test_commits_and_jobs_are_announced_by_the_service_that_made_them(services, server, images):
     one, other = services
     gallery = one.create("announced")
+
+    def announced(name):
+        # Each service sends its own events in order.
+        eventually(lambda: name in [event["event"] for event in _events(server, gallery)])
+
     ids = one.enrolled(gallery, images[0], identity="Ada")
+    announced("enroll")
     job = other.ended_job(other.http.post(f"/v1/galleries/{gallery}/groups").json())
     identities = f"/v1/galleries/{gallery}/identities"
     other.http.patch(f"{identities}/Ada", data={"new_identity": "Grace"})
+    announced("relabel")
     one.http.delete(f"{identities}/Grace")
+    announced("forget-identity")
     other.http.delete(f"/v1/galleries/{gallery}")
     eventually(lambda: len(_events(server, gallery)) == 8)
     events = _events(server, gallery)
@@ -125,7 +141,10 @@ def test_commits_and_jobs_are_announced_by_the_service_that_made_them(services, 
     ]
 
 
-def test_while_redis_hangs_nobody_waits_for_it_and_each_service_counts_by_itself(services, server):
+def test_while_redis_hangs_nobody_waits_for_it_and_each_service_counts_by_itself(
+    start, server, tmp_path
+):
+    services = _start_two(start, server, tmp_path)
     header = _limited(services)
     server.process.send_signal(signal.SIGSTOP)
     try:
@@ -227,8 +246,9 @@ def test_an_address_that_cannot_be_used_is_refused(refused_start, server, tmp_pa
 
 
 @pytest.fixture
-def shared(server, tmp_path):
+def shared(server, tmp_path, monkeypatch):
     """Connect as a user who may do no more than the service needs, by a password in a file."""
+    monkeypatch.setattr("service.ops.shared.ANSWERS_WITHIN_SECONDS", PATIENT_SECONDS)
     allowed = ["~gmn:*", "-@all", "+exists", "+eval", "+time", "+hmget", "+hset"]
     server.ask("ACL", "SETUSER", "door", "on", ">s3cret", *allowed, "+expire", "+xadd")
     file = tmp_path / "password"
@@ -238,12 +258,12 @@ def shared(server, tmp_path):
 
 
 async def test_the_password_of_a_user_may_be_in_a_file(shared):
-    assert await shared.take("key", 60, 60) == 0
-    assert await shared.take("key", 60, 1) == pytest.approx(1, abs=0.2)
+    assert await shared.take("key", 1, 1) == 0
+    assert await shared.take("key", 1, 1) == pytest.approx(60, abs=12)
 
 
 def test_a_clock_that_was_put_back_locks_no_key_out(server, shared):
     an_hour_ahead = f"{time.time() + 3600:.3f}"
     server.ask("HSET", "gmn:rate:ahead", "left", "0", "at", an_hour_ahead)
     assert asyncio.run(shared.take("ahead", 120, 1)) == pytest.approx(0.5)
-    eventually(lambda: asyncio.run(shared.take("ahead", 120, 1)) == 0, seconds=5)
+    eventually(lambda: asyncio.run(shared.take("ahead", 120, 1)) == 0)
