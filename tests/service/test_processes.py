@@ -114,7 +114,8 @@ def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(
 def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
     services, start, data_dir, images
 ):
-    one, other = services
+    one = services[0]
+    other = start(data_dir=data_dir, housekeeping_seconds=0.5)
     gallery = one.create("left")
     first = other.enroll(gallery, images[0])
     other.kill()
@@ -123,8 +124,8 @@ def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
     assert one.found(gallery, images[0], min_version=version) == [crop_id]
     second = one.enrolled(gallery, images[4])
     one.delete_crop(gallery, crop_id)
-    services[1] = start(data_dir=data_dir, housekeeping_seconds=0.5)
-    assert services[1].found(gallery, images[0]) == second
+    again = start(data_dir=data_dir, housekeeping_seconds=0.5)
+    assert again.found(gallery, images[0]) == second
 
 
 def two_processes(artefact, place):
@@ -139,10 +140,19 @@ def two_processes(artefact, place):
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_artefact, tmp_path_factory):
-    served = two_processes(tiny_artefact, tmp_path_factory.mktemp("pair"))
-    yield served
-    served.stop()
+def pairs():
+    started = []
+    yield started
+    for served in started:
+        served.stop()
+
+
+@pytest.fixture
+def pair(pairs, tiny_artefact, tmp_path_factory):
+    """Return a service of two processes, another one after the test that stops it."""
+    if not pairs or pairs[-1].process.poll() is not None:
+        pairs.append(two_processes(tiny_artefact, tmp_path_factory.mktemp("pair")))
+    return pairs[-1]
 
 
 def _workers(served):
