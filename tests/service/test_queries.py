@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.outside import crop_ids, figure, problem, refused_fields
-from tests.service.conftest import files
+from tests.service.conftest import START, files
 
 
 def test_an_answer_says_what_it_was_made_with_and_how_long_it_took(served, filled, drawn_crops):
@@ -28,12 +28,14 @@ def test_an_answer_says_what_it_was_made_with_and_how_long_it_took(served, fille
     assert sum(timing[stage] for stage in stages) <= timing["total"]
 
 
-def test_waiting_for_a_version_is_not_decoding(served, gallery, images):
-    served.enrolled(gallery, images[0])
+def test_waiting_for_a_version_is_not_decoding(start, images):
+    waits_long = "from service.gallery import registry; registry.VERSION_WITHIN_SECONDS = 60.0\n"
+    served = start(program=waits_long + START)
+    served.enrolled("default", images[0])
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(served.query, gallery, images[0], min_version=2)
+        asked = beside.submit(served.query, "default", images[0], min_version=2)
         time.sleep(1)
-        served.enrolled(gallery, images[1])
+        served.enrolled("default", images[1])
         answer = asked.result().json()
     assert answer["gallery_version"] == 2
     assert answer["timing_ms"]["decode"] < 1000
