@@ -71,7 +71,8 @@ def test_the_cost_of_a_search_is_of_the_crops_that_there_are(service, images):
 
 def test_files_that_are_no_images_cost_nothing_to_decode(service, images):
     sent = [images[0], *(b"no image %d" % number for number in range(100))]
-    answer = _post(service, CROPS, sent, identity="beside what is no image")
+    gallery = service.create("beside-what-is-no-image")
+    answer = _post(service, f"/v1/galleries/{gallery}/crops", sent)
     assert answer.status_code == 207
     assert ["problem" in result for result in answer.json()["results"]] == [False] + [True] * 100
 
