@@ -1,10 +1,33 @@
 """Helpers of tests that ask a service from outside: archives, pages and the audit log."""
 
+import contextlib
 import io
 import json
+import os
 import re
+import secrets
+import socket
 import subprocess
 import zipfile
+from pathlib import Path
+
+PORTS_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def chosen_seed():
+    """Return the seed that `REID_TEST_SEED` names, or one that is always the same; 0 draws one."""
+    return int(os.environ.get("REID_TEST_SEED") or 2026) or secrets.randbits(31)
+
+
+def free_port():
+    """Return a port that no connection of another process gets before a server listens on it."""
+    end = int(PORTS_OF_CONNECTIONS.read_text().split()[0])
+    begin = min(10_000, end // 2)
+    while True:
+        # Tests seed the random numbers of each process alike.
+        port = begin + secrets.randbelow(end - begin)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def run_command(*command, **options):

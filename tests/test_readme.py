@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from PIL import Image
 
 import gmn
 from tests.forked import run_gmn
-from tests.outside import run_command
+from tests.outside import free_port, run_command
 
 ROOT = Path(__file__).parents[1]
 README, TRAINING = (
@@ -48,9 +47,7 @@ def commands(block):
 
 @pytest.fixture
 def environment():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "GMN_PORT": str(port),

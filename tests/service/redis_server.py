@@ -1,9 +1,7 @@
 """A real redis-server that keeps nothing on the disk, as the shipped configuration has it."""
 
 import contextlib
-import secrets
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,9 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.outside import free_port
+
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "redis.conf"
 BINARY = shutil.which("redis-server")
-PORTS_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class RedisServer:
@@ -59,14 +58,3 @@ def redis_server():
         yield server
     finally:
         server.kill()
-
-
-def free_port():
-    """Return a port that no connection of another process gets before a server listens on it."""
-    end = int(PORTS_OF_CONNECTIONS.read_text().split()[0])
-    begin = min(10_000, end // 2)
-    while True:
-        # Tests seed the random numbers of each process alike.
-        port = begin + secrets.randbelow(end - begin)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port

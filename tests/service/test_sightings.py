@@ -21,10 +21,9 @@ from gmn_client import Client, RequestRefused
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
-from tests.outside import bearer, encoded, figure, problem
+from tests.outside import bearer, encoded, figure, free_port, problem
 from tests.service.conftest import START, files
 from tests.service.http.conftest import make_key
-from tests.service.redis_server import free_port
 from tests.service.watch_places import (
     alerts,
     arm,

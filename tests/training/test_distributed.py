@@ -7,7 +7,6 @@ SyncBatchNorm, which runs on GPUs only; the project's own stands in for it here.
 import json
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import torch
 from model.artefact import load_artefact
 from model.problems import InputProblem
 from tests.forked import Forked, run_forked
+from tests.outside import free_port
 from tests.training.runs import FAST_BACKBONE
 from training.datasets.drawn import draw_people
 from training.distributed import Processes, joined_processes, synchronise_norms
@@ -103,12 +103,6 @@ def stop_and_resume(folder, processes):
     with pytest.raises(TrainingStopped, match="after step 1"):
         train_networks(start("gmn", folder / "gmn", processes), ask)
     return train_variant("gmn", folder, processes)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from gmn_client import (
     ServiceUnreachable,
 )
 from service.commands.bulk import SourceCrop, enroll_crops
-from tests.service.redis_server import free_port
+from tests.outside import free_port
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})

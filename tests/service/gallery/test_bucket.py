@@ -11,8 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.outside import run_command
-from tests.service.redis_server import free_port
+from tests.outside import free_port, run_command
 from tests.waiting import eventually
 
 MOTO = Path(os.environ.get("REID_TEST_MOTO", Path(__file__).parents[3] / ".moto/bin/moto_server"))

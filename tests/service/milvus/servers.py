@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import IndexUnavailable
-from tests.service.redis_server import free_port
+from tests.outside import free_port
 
 ENVIRONMENTS = Path(os.environ.get("REID_TEST_MILVUS", Path(__file__).parents[3] / ".milvus"))
 LITE = ENVIRONMENTS / "lite" / "bin" / "milvus-lite"
