@@ -1,13 +1,12 @@
 """Every fuzz target runs, finds nothing in a fixed number of inputs, and would find something."""
 
 import os
-import secrets
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.outside import run_command
+from tests.outside import chosen_seed, run_command
 
 TARGETS = sorted(
     path.stem for path in Path(__file__).parent.glob("[!t]*.py") if "__main__" in path.read_text()
@@ -30,8 +29,8 @@ def test_there_is_a_target_for_each_kind_of_input():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_finds_nothing(target, tmp_path):
-    seed = os.environ.get("REID_TEST_SEED") or str(secrets.randbits(31))
-    ran = _run(["-m", f"tests.fuzz.{target}", "--runs", str(RUNS), "--seed", seed], tmp_path)
+    seed = chosen_seed()
+    ran = _run(["-m", f"tests.fuzz.{target}", "--runs", str(RUNS), "--seed", str(seed)], tmp_path)
     print(f"REID_TEST_SEED={seed}\n{ran.stderr[-3000:]}")  # noqa: T201
     assert ran.returncode == 0
     assert list(tmp_path.iterdir()) == []

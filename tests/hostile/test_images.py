@@ -1,8 +1,6 @@
 """Hostile images one by one: pixels or a problem that says what to do, at a bounded cost."""
 
 import json
-import os
-import secrets
 import sys
 
 import numpy as np
@@ -11,14 +9,14 @@ import pytest
 from model.crops.decode import CropProblem, decode_crop
 from tests.hostile.corpus import hostile_images, turned
 from tests.hostile.pictures import HEIGHT, WIDTH, drawn
-from tests.outside import run_command
+from tests.outside import chosen_seed, run_command
 
 # Outside a test run the decoder silences these; pytest sets the filters anew for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 
 def test_every_hostile_image_ends_in_pixels_or_in_a_problem_with_its_remedy():
-    seed = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
+    seed = chosen_seed()
     files = hostile_images(seed)
     print(f"REID_TEST_SEED={seed}, {len(files)} images")  # noqa: T201
     assert len(files) >= 1_000

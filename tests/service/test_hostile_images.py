@@ -1,13 +1,10 @@
 """Over a thousand hostile images, sent among good ones: only the hostile ones are refused."""
 
-import os
-import secrets
-
 import pytest
 
 from tests.hostile.corpus import hostile_images
 from tests.hostile.pictures import drawn
-from tests.outside import encoded, problem
+from tests.outside import chosen_seed, encoded, problem
 from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
@@ -24,7 +21,7 @@ def besieged(start):
 
 
 def test_good_images_land_among_a_thousand_hostile_ones(besieged):
-    seed = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
+    seed = chosen_seed()
     every = hostile_images(seed)
     print(f"REID_TEST_SEED={seed}, {len(every)} images")  # noqa: T201
     good = iter([encoded(drawn(person), "PNG") for person in range(100)])

@@ -1,18 +1,17 @@
 """A served gallery answers any sequence of calls as a dictionary does.
 
 `REID_TEST_EXAMPLES` is how many histories are tried (a few by default), `REID_TEST_SEED` which
-ones.
+ones; 0 draws others.
 """
 
 import os
-import secrets
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import get_state_machine_test, precondition, rule
 
-from tests.outside import pages
+from tests.outside import chosen_seed, pages
 from tests.service.gallery_machine import BROKEN, EVERYTHING, ServedGallery, World
 from tests.service.gallery_model import Merged, Said, Wanted
 
@@ -212,7 +211,7 @@ class GalleryMachine(ServedGallery):
 
 
 def test_a_gallery_does_what_a_dictionary_does(start, tmp_path, images):
-    number = int(os.environ.get("REID_TEST_SEED") or secrets.randbits(32))
+    number = chosen_seed()
     print(f"REID_TEST_SEED={number} REID_TEST_EXAMPLES={EXAMPLES}")  # noqa: T201
     world = World(start, tmp_path, images[: IMAGES + 2])
     test = get_state_machine_test(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.outside import run_command, zip_of
+from tests.outside import chosen_seed, run_command, zip_of
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,7 @@ REACHED = (
 
 @pytest.mark.timeout(TIMEOUT + 300)
 def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops):
-    seed = int(os.environ.get("REID_TEST_SEED", "2026")) or secrets.randbits(32)
+    seed = chosen_seed()
     folder = _files(tmp_path, drawn_crops)
     secret = secrets.token_hex(32)
     kept = {"key_id": "test", "secret_sha256": hashlib.sha256(secret.encode()).hexdigest()}
