@@ -135,12 +135,30 @@ def gmn_train(out, start, *more):
     return ["train", "small-gmn", "--data", data, "--out", str(out), *settings, *more]
 
 
+# It stands still behind its first checkpoint.
+STOPS_AT_A_CHECKPOINT = f"""
+import time
+from pathlib import Path
+
+replace = Path.replace
+
+def replace_and_wait(path, target):
+    moved = replace(path, target)
+    if target.name == "checkpoint.pt":
+        time.sleep(600)
+    return moved
+
+Path.replace = replace_and_wait
+{GMN}
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_command_resumes_to_the_artefact_of_an_unkilled_one(tmp_path, tiny_artefact):
     whole = tmp_path / "whole"
     killed = tmp_path / "killed"
     run_gmn(*gmn_train(whole, tiny_artefact)).check_returncode()
-    process = Forked(GMN, *gmn_train(killed, tiny_artefact))
+    process = Forked(STOPS_AT_A_CHECKPOINT, *gmn_train(killed, tiny_artefact))
     while not (killed / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
