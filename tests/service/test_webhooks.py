@@ -435,7 +435,7 @@ def test_an_answer_without_an_end_is_given_up_and_holds_no_other_request(
             assert (test.result()["delivered"], test.result()["status"]) == (False, None)
         return slowest
 
-    # What the service holds up is slow each time; a busy machine stands still once.
+    # A delay by the service comes each time, and one by a busy machine once.
     assert any(slowest_answer() < 1.0 for _ in range(3))
 
 

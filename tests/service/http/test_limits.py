@@ -157,6 +157,11 @@ LISTS = {
 
 @pytest.mark.parametrize(("sent", "limit"), LISTS.values(), ids=LISTS)
 def test_a_list_of_megabytes_is_422_and_delays_nobody(served, sent, limit):
+    # A delay by the request comes each time, and one by a busy machine once.
+    assert any(_longest_delay(served, sent, limit) < 1.0 for _ in range(3))
+
+
+def _longest_delay(served, sent, limit):
     delays = []
     first = threading.Event()
     answered = threading.Event()
@@ -179,7 +184,7 @@ def test_a_list_of_megabytes_is_422_and_delays_nobody(served, sent, limit):
         asking.join()
     assert answer.status_code == 422
     assert limit in answer.json()["detail"]
-    assert max(delays) < 1.0
+    return max(delays)
 
 
 def test_an_error_in_each_of_many_fields_names_the_first_ten(served):
