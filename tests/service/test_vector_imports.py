@@ -12,6 +12,7 @@ from model.artefact import load_artefact
 from model.torch_runtime import TorchRuntime
 from tests.outside import problem, zip_of
 from tests.service.client.conftest import run_gmn
+from tests.waiting import eventually
 from training.datasets.record import CropRecord
 from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder
 
@@ -239,4 +240,5 @@ def test_an_import_of_features_that_was_killed_goes_on_and_counts_each_crop_once
     job = again.ended_job(job, 30)
     assert (job["state"], job["progress"]["landed"]) == ("done", 24)
     assert again.read("/v1/galleries/default")["crops"] == 24
-    assert list((tmp_path / "imports").iterdir()) == []
+    # They go after the job has ended.
+    eventually(lambda: not list((tmp_path / "imports").iterdir()))
