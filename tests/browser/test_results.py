@@ -125,7 +125,7 @@ def test_marked_results_get_a_name_together_and_it_is_taken_back(page, http, gal
     page.get_by_text("2 results marked").wait_for()
     page.keyboard.press("n")
     asked = page.locator("dialog.question")
-    assert asked.locator(".seen > *").count() == 3
+    expect(asked.locator(".seen > *")).to_have_count(3)
     asked.get_by_label("Name").fill(drawn_crops[-1].identity)
     asked.get_by_text(f"{drawn_crops[-1].identity} has 4 pictures in this gallery.").wait_for()
     asked.get_by_label("Name").fill("Ann")
