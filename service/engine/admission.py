@@ -35,8 +35,10 @@ PER_COMPARISON = 1e-5
 # Price of a result without and with its vector, as objects and as JSON: 3 kB and 40 kB.
 PER_RESULT = 0.002
 PER_VECTOR = 0.01
+# Number of requests that may wait, of all callers together.
 MAX_WAITING = 64
 MAX_WAIT_SECONDS = 5.0
+# A caller that holds less holds nothing.
 SMALLEST_COST = 1e-6
 Waiting = tuple[float, asyncio.Future[None]]
 
@@ -92,14 +94,14 @@ class Admission:
             raise TooCostly(fields, cost, self._share, remedy)
 
     def require_place(self) -> None:
-        """Refuse a request that could not even wait, before its body is read.
+        """Refuse a request if all places to wait are taken; call this before its body is read.
 
         Raises:
             QueueFull: too many requests wait, of all callers or of this one.
         """
         waiting = sum(len(queue) for queue in self._waiting.values())
-        of_caller = len(self._waiting.get(CALLER.get(), ()))
-        if waiting >= MAX_WAITING or of_caller >= MAX_WAITING // 2:
+        waiting_of_caller = len(self._waiting.get(CALLER.get(), ()))
+        if waiting >= MAX_WAITING or waiting_of_caller >= MAX_WAITING // 2:
             raise QueueFull(waiting)
 
     @contextlib.asynccontextmanager

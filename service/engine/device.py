@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Floats, Pixels
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityFault
 from model.problems import InputProblem
@@ -42,7 +42,7 @@ LOST_MESSAGES = re.compile(
 )
 MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed", re.IGNORECASE)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
-Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Embed = Callable[[Pixels], Floats]
 
 
 class DeviceThread(MonitoredThreadPool):
@@ -183,9 +183,9 @@ class PreparedImage:
     """The parts of an image file that are stored beside its vector.
 
     Attributes:
-        sha256: of the file, hexadecimal.
-        picture, content_type: the stored picture; None if none is stored.
-        quality: None if it was not measured.
+        sha256: hash of the file, hexadecimal.
+        picture, content_type: picture to store; None if none is stored.
+        quality: sharpness times rows, up to 256 of them; None if it was not measured.
     """
 
     sha256: str
@@ -199,17 +199,17 @@ NOTHING_PREPARED = PreparedImage("")
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """One image's feature and where its time went, seconds.
+    """The feature of an image, with the seconds that were spent on it.
 
     Attributes:
         vector: `(d,)` float32, not of unit length.
-        decode: reading and resizing.
-        embed: the forward pass of its batch.
-        faults: of the image's quality; empty without a quality gate.
-        prepared: empty unless `Pipeline.embed` was asked for it.
+        decode: seconds of decoding and resizing.
+        embed: seconds of the forward pass of its batch.
+        faults: faults of the image's quality; empty if quality is not checked.
+        prepared: picture to store; empty unless `Pipeline.embed` was given a `PicturePolicy`.
     """
 
-    vector: NDArray[np.float32]
+    vector: Floats
     decode: float
     embed: float
     faults: tuple[QualityFault, ...] = ()
@@ -224,10 +224,10 @@ class WaitingCrop:
     """A resized crop `(height, width, 3)` uint8 RGB and the future of its embedding.
 
     Attributes:
-        decode: seconds that reading and resizing took.
+        decode: seconds of decoding and resizing.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     future: Future[Embedded] = field(default_factory=Future)
     decode: float = 0.0
     faults: tuple[QualityFault, ...] = ()
@@ -285,8 +285,8 @@ class MicroBatcher:
             return
         with self._lock:
             self._waiting.put(crop)
-            # The first call embeds the crops that are ready then, whose own calls find none left.
-            # So the searches that have arrived since have their turns between two batches.
+            # The first call embeds all crops that are ready by then, and their own calls find no
+            # more. The calls keep their turns, so that searches run between two batches.
             run = self._device.submit(self._run_batch)
         run.add_done_callback(lambda run: pass_error(crop.future, run))
 

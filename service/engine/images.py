@@ -12,10 +12,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.arrays import Pixels
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 from model.crops.frames import FrameCrop, ImageFile, png_of
 from model.crops.quality import QualityFault, measure_quality, quality_faults
@@ -66,15 +65,13 @@ class PicturePolicy:
     keep: KeepImages
     max_original_bytes: int | None = None
 
-    def prepare(
-        self, file: bytes, pixels: NDArray[np.uint8], quality: float | None
-    ) -> PreparedImage:
+    def prepare(self, file: bytes, pixels: Pixels, quality: float | None) -> PreparedImage:
         """Hash a file and make the picture that is kept of it.
 
         Args:
             file: a whole image file.
             pixels: the decoded file, `(height, width, 3)` RGB.
-            quality: as it was measured.
+            quality: the measured quality; None if it was not measured.
         """
         sha256 = hashlib.sha256(file).hexdigest()
         if self.keep == "none":
@@ -84,14 +81,14 @@ class PicturePolicy:
         picture = file
         too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
         if self.keep == "thumbnail" or too_large:
-            thumbnail = _thumbnail(pixels)
+            thumbnail = _encode_thumbnail(pixels)
             if len(thumbnail) < len(file):
                 picture = thumbnail
                 content_type = "image/jpeg"
         return PreparedImage(sha256, picture, content_type, quality)
 
 
-def _thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+def _encode_thumbnail(pixels: Pixels) -> bytes:
     picture = Image.fromarray(pixels)
     picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS, reducing_gap=None)
     file = io.BytesIO()
@@ -103,8 +100,8 @@ class Pipeline:
     """Decodes, resizes and embeds images; a bad image does not affect the others.
 
     Attributes:
-        threads: for crops.
-        large_threads: for images above two megapixels, so that crops need not wait for them.
+        threads: decode and resize images of up to two megapixels.
+        large_threads: do so for larger images, so that crops need not wait for them.
     """
 
     def __init__(
@@ -173,19 +170,19 @@ class Pipeline:
             raise UnusableImages([problem]) from problem
 
     def cost(self, images: Sequence[ImageFile]) -> float:
-        most = self._limits.max_pixels
+        max_pixels = self._limits.max_pixels
         frames = {image.frame.file for image in images if isinstance(image, FrameCrop)}
-        megapixels = sum(PER_FRAME_MEGAPIXEL * pixels_of(frame, most) for frame in frames)
+        megapixels = sum(PER_FRAME_MEGAPIXEL * pixels_of(frame, max_pixels) for frame in frames)
         for image in images:
             price = PER_CUT_MEGAPIXEL if isinstance(image, FrameCrop) else 1.0
-            megapixels += price * pixels_of(image, most)
+            megapixels += price * pixels_of(image, max_pixels)
         return PER_IMAGE * len(images) + megapixels / MEGAPIXEL
 
     def threads_for(self, image: ImageFile) -> MonitoredThreadPool:
         large = pixels_of(image, self._limits.max_pixels) > LARGE_PIXELS
         return self.large_threads if large else self.threads
 
-    async def resize(self, image: ImageFile) -> NDArray[np.uint8]:
+    async def resize(self, image: ImageFile) -> Pixels:
         """Return the embedder's input for an image, `(height, width, 3)` uint8.
 
         Raises:
@@ -193,12 +190,12 @@ class Pipeline:
         """
 
         resize = self._preprocessing.resize
-        return await self.threads_for(image).run(lambda: resize(self._pixels_of(image)))
+        return await self.threads_for(image).run(lambda: resize(self._decode(image)))
 
     async def thumbnail(self, image: ImageFile) -> bytes:
-        return await self.threads_for(image).run(lambda: _thumbnail(self._pixels_of(image)))
+        return await self.threads_for(image).run(lambda: _encode_thumbnail(self._decode(image)))
 
-    def _pixels_of(self, image: ImageFile) -> NDArray[np.uint8]:
+    def _decode(self, image: ImageFile) -> Pixels:
         if isinstance(image, CropProblem):
             raise image
         if isinstance(image, FrameCrop):
@@ -216,7 +213,7 @@ class Pipeline:
             return
         began = time.perf_counter()
         try:
-            pixels = self._pixels_of(image)
+            pixels = self._decode(image)
             faults: tuple[QualityFault, ...] = ()
             score = None
             if quality != "off":

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.arrays import unit_rows
+from model.arrays import Array, Floats, unit_rows
 from model.artefact import (
     Artefact,
     Description,
@@ -54,7 +53,7 @@ class Networks:
 
     Attributes:
         runtime: computes the features; M-Net is computed by the same library, in float32.
-        device: of the networks.
+        device: device of the networks, such as `cpu` or `cuda:0`.
         dimension: d, the size of a feature.
     """
 
@@ -65,9 +64,7 @@ class Networks:
         self._preprocessing = artefact.description.preprocessing
         self._pair_scores = _build_pair_scores(artefact, runtime)
 
-    def pair_scores(
-        self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def pair_scores(self, queries: Floats, candidates: Floats) -> Floats:
         """Return M-Net's score of every candidate, the mean over the queries.
 
         Args:
@@ -90,7 +87,7 @@ class Networks:
                 places = slice(part[0], part[-1] + 1)
                 padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
                 padded[: len(part)] = candidates[places]
-                scores[places] = self._score_pass(queries, padded)[: len(part)]
+                scores[places] = self._score_padded(queries, padded)[: len(part)]
 
         if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]
@@ -99,9 +96,7 @@ class Networks:
             log.error("%d candidates cannot be scored", len(failures), exc_info=error)
         return scores
 
-    def _score_pass(
-        self, queries: NDArray[np.float32], candidates: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
+    def _score_padded(self, queries: Floats, candidates: Floats) -> Array:
         if self._pair_scores is None:
             raise RuntimeError("an artefact without M-Net scores no pairs")
         comparable = np.asarray if self._pair_scores.kind == "raw" else unit_rows
@@ -130,7 +125,7 @@ class Networks:
         """Refuse a model that gives all crops the same score.
 
         Args:
-            name: of the model, for the message.
+            name: name of the model, for the message.
 
         Raises:
             CollapsedModel: the message names the scoring and its spread.
@@ -154,12 +149,13 @@ class LoadedModel:
     """One artefact, ready to answer.
 
     Attributes:
-        name: of a shipped artefact, or of the file.
-        description: the artefact's own.
-        networks: to be called on the device thread only.
-        runtime: the choice of a runtime, with the speeds of the candidates.
-        pipeline: from image files to features.
-        reference: unit vectors of nobody, `(n, d)`, for forecasts; None where it has none.
+        name: name of a shipped artefact, or of the file.
+        description: the artefact's description.
+        networks: embedder and M-Net, for the device thread only.
+        runtime: the chosen runtime, with the speeds of the candidates.
+        pipeline: turns image files into features.
+        reference: unit vectors `(n, d)` that stand for strangers in forecasts; None if the artefact
+            has none.
     """
 
     name: str
@@ -167,7 +163,7 @@ class LoadedModel:
     networks: Networks
     runtime: RuntimeChoice
     pipeline: Pipeline
-    reference: NDArray[np.float32] | None = None
+    reference: Floats | None = None
 
     @cached_property
     def embedder(self) -> str:
@@ -189,7 +185,7 @@ class LoadedModel:
         self,
         fields: str,
         embedder: str,
-        vectors: Iterable[NDArray[np.float32]],
+        vectors: Iterable[Floats],
         gallery: str,
     ) -> None:
         """Refuse vectors that cannot be compared with those of a gallery of this model.
@@ -212,8 +208,8 @@ class LoadedModel:
 
 def shipped_fillers(embedders: Collection[str]) -> list[str]:
     files = shipped_artefacts().values() if embedders else ()
-    fillers = {read_description(file).embedding_fingerprint: artefact_name(file) for file in files}
-    return [name for embedder, name in fillers.items() if embedder in embedders]
+    names = {read_description(file).embedding_fingerprint: artefact_name(file) for file in files}
+    return [name for embedder, name in names.items() if embedder in embedders]
 
 
 def load_model(
@@ -228,11 +224,11 @@ def load_model(
     """Load an artefact and probe it on the device.
 
     Args:
-        name: of a shipped artefact, or a file.
+        name: name of a shipped artefact, or the path of a file.
         records: the record's choices of a runtime.
-        held: closes the decode threads when the service stops.
-        is_served: False for a model that only searches galleries filled by it; its name is then
-            part of those of its threads.
+        held: receives a callback that shuts down the decode threads.
+        is_served: False for a former model, which only searches galleries with its vectors. The
+            names of its threads then contain its name.
 
     Raises:
         InputProblem: for an artefact, device or runtime that cannot be used, and for an artefact
@@ -247,12 +243,12 @@ def load_model(
     device.submit(networks.probe).result()
     # With OpenVINO the decoding thread also embeds the crop, so searches do not wait for it.
     at_once = runtime.at_once if isinstance(runtime, OpenVinoRuntime) else None
-    count = max(settings.decode_threads, at_once or 1)
+    thread_count = max(settings.decode_threads, at_once or 1)
     name = artefact_name(path)
-    of = "" if is_served else f" of {name}"
-    threads = DeviceThread(device.on_loss, count, f"decode threads{of}")
+    suffix = "" if is_served else f" of {name}"
+    threads = DeviceThread(device.on_loss, thread_count, f"decode threads{suffix}")
     large_threads = DeviceThread(
-        device.on_loss, settings.decode_threads, f"decode threads for large images{of}"
+        device.on_loss, settings.decode_threads, f"decode threads for large images{suffix}"
     )
     for pool in (threads, large_threads):
         held.callback(pool.shutdown)

@@ -12,9 +12,9 @@ import time
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from model.arrays import Pixels
 from model.artefact import Artefact
 from model.precision import (
     DtypeName,
@@ -99,22 +99,22 @@ def choose_runtime(
     embedder = artefact.description.embedding_fingerprint
     stored = records.get(embedder)
     if stored is None:
-        runtime, choice = _fastest(settings, probes)
-        own = stored = choice.model_dump_json()
+        runtime, choice = _choose_fastest(settings, probes)
+        chosen = stored = choice.model_dump_json()
         try:
-            stored = records.keep_first(embedder, own)
+            stored = records.keep_first(embedder, chosen)
         except StorageFailed as error:
             # The disk may be full: searching and deleting still work. The next start chooses again.
             log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
-        if stored == own:
+        if stored == chosen:
             return runtime, choice
-    return _stored_runtime(settings, stored, probes)
+    return _build_stored(settings, stored, probes)
 
 
-def _fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     runtimes: dict[str, EmbeddingRuntime] = {}
     reasons = []
-    for name, dtype in _candidates(settings):
+    for name, dtype in _list_candidates(settings):
         try:
             runtimes[f"{name} {dtype}"] = probes.agreeing(name, dtype)
         except RuntimeUnusable as error:
@@ -125,7 +125,7 @@ def _fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, Runt
             f"GMN_RUNTIME={settings.runtime}: {'; '.join(reasons)}; or unset GMN_RUNTIME and "
             "GMN_DTYPE"
         )
-    speeds = _crops_per_second(runtimes, probes.crops) if len(runtimes) > 1 else {}
+    speeds = _measure_speeds(runtimes, probes.crops) if len(runtimes) > 1 else {}
     fastest = max(runtimes, key=lambda name: speeds.get(name, 0.0))
     measured = ", ".join(f"{name} {speed:g}" for name, speed in speeds.items()) or "not measured"
     log.info("the runtime chosen for the features is %s; crops a second: %s", fastest, measured)
@@ -133,9 +133,7 @@ def _fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, Runt
     return chosen, RuntimeChoice(runtime=chosen.name, dtype=chosen.dtype, crops_per_second=speeds)
 
 
-def _crops_per_second(
-    runtimes: dict[str, EmbeddingRuntime], crops: NDArray[np.uint8]
-) -> dict[str, float]:
+def _measure_speeds(runtimes: dict[str, EmbeddingRuntime], crops: Pixels) -> dict[str, float]:
     count = max(CROPS, os.cpu_count() or 1)
     batch = np.resize(crops, (count, *crops.shape[1:]))
     best = dict.fromkeys(runtimes, 0.0)
@@ -147,18 +145,21 @@ def _crops_per_second(
     return best
 
 
-def _candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
-    # PyTorch uses bfloat16 only if asked to: features then vary with the batch size beyond
-    # float32's last digits, and an answer must not depend on who else is asking.
-    every: list[tuple[RuntimeName, DtypeName]] = [("torch", "float32"), ("openvino", "float32")]
+def _list_candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
+    # PyTorch uses bfloat16 only if the settings say so: features then vary visibly with the size of
+    # the batch, and an answer must not depend on the other requests.
+    candidates: list[tuple[RuntimeName, DtypeName]] = [
+        ("torch", "float32"),
+        ("openvino", "float32"),
+    ]
     if settings.dtype == "bfloat16":
-        every = [("torch", "bfloat16"), ("openvino", "bfloat16")]
+        candidates = [("torch", "bfloat16"), ("openvino", "bfloat16")]
     elif settings.dtype == "auto" and cpu_has_bfloat16():
-        every.append(("openvino", "bfloat16"))
-    return [(name, dtype) for name, dtype in every if settings.runtime in ("auto", name)]
+        candidates.append(("openvino", "bfloat16"))
+    return [(name, dtype) for name, dtype in candidates if settings.runtime in ("auto", name)]
 
 
-def _stored_runtime(
+def _build_stored(
     settings: Settings, stored: str, probes: Probes
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     try:
@@ -168,13 +169,13 @@ def _stored_runtime(
             f"the record names a runtime that this program does not know: {stored!r}; serve it "
             f"with the program version that wrote it, or {REMEDY}"
         ) from error
-    for name, wanted, found in (
+    for name, setting, chosen in (
         ("GMN_RUNTIME", settings.runtime, choice.runtime),
         ("GMN_DTYPE", settings.dtype, choice.dtype),
     ):
-        if wanted not in ("auto", found):
+        if setting not in ("auto", chosen):
             raise InputProblem(
-                f"{name}={wanted}: this record's features are computed by {choice.runtime} in "
+                f"{name}={setting}: this record's features are computed by {choice.runtime} in "
                 f"{choice.dtype}, as was chosen when it was first used; unset {name}, or {REMEDY}"
             )
     try:

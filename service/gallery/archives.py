@@ -66,8 +66,8 @@ class Rewriting:
     def require_all(self, gallery: Gallery, removed: int = 0) -> None:
         """Raise `SnapshotsNotRewritten` if any failed; `removed` crops were deleted elsewhere."""
         if self.failed:
-            whys = "; ".join(f"{name} ({error.why})" for name, error in self.failed.items())
-            raise SnapshotsNotRewritten(gallery.name, removed, len(self.taken), whys)
+            reasons = "; ".join(f"{name} ({error.why})" for name, error in self.failed.items())
+            raise SnapshotsNotRewritten(gallery.name, removed, len(self.taken), reasons)
 
 
 async def take_snapshot(runtime: Runtime, gallery: Gallery) -> Snapshot:
@@ -228,13 +228,16 @@ def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path
     if not settings.backup_dir or not crop_ids:
         return []
     # An id begins with the time of its crop's enrollment.
-    first = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
+    first_enrolled = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
     backups = kept_backups(settings.backup_dir)
-    every = timedelta(hours=settings.backup_every)
+    interval = timedelta(hours=settings.backup_every)
     return [
-        (backup, taken_at(backups[-1]) + every * (place + 1 + settings.backup_keep - len(backups)))
+        (
+            backup,
+            taken_at(backups[-1]) + interval * (place + 1 + settings.backup_keep - len(backups)),
+        )
         for place, backup in enumerate(backups)
-        if taken_at(backup).timestamp() + 1 >= first
+        if taken_at(backup).timestamp() + 1 >= first_enrolled
     ]
 
 
@@ -291,7 +294,8 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
 def _move_stray_imports(runtime: Runtime) -> None:
     folder = runtime.settings.data_dir / IMPORTS
     unneeded = runtime.record.unneeded_files.all
-    # List folders first: another process may add one. An upload's folder is never empty once noted.
+    # List the folders before the record, to which another process may add one. The folder of an
+    # upload is empty until the record lists it.
     folders = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
     for path in folders:
         name = f"{IMPORTS}/{path.name}"

@@ -16,20 +16,20 @@ from service.runtime import Runtime
 async def describe_gallery(runtime: Runtime, gallery: Gallery) -> models.Gallery:
     """Describe a gallery; raise `UnknownGallery` if it was just deleted."""
 
-    def described() -> models.Gallery:
+    def describe() -> models.Gallery:
         record = runtime.record.galleries.get(gallery.gallery_id)
         if record is None:
             raise UnknownGallery(gallery.name)
-        # On the reader thread, because this counts the identities of a changed gallery.
+        # Describe it on the reader thread: this may count the identities of a large gallery.
         return _describe(runtime, record, gallery)
 
-    return await runtime.galleries.read(described)
+    return await runtime.galleries.read(describe)
 
 
 async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
     galleries = {gallery.name: gallery for gallery in runtime.galleries.all()}
 
-    def described() -> list[models.Gallery]:
+    def describe() -> list[models.Gallery]:
         records = runtime.record.galleries.all()
         return [
             _describe(runtime, record, galleries[record.name])
@@ -37,7 +37,7 @@ async def list_galleries(runtime: Runtime) -> list[models.Gallery]:
             if record.name in galleries
         ]
 
-    return await runtime.galleries.read(described)
+    return await runtime.galleries.read(describe)
 
 
 async def read_crop(
@@ -63,11 +63,11 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
 def described_crops(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop], vectors: bool
 ) -> list[models.Crop]:
-    found: dict[str, dict[str, Any]] = {}
+    vector_fields: dict[str, dict[str, Any]] = {}
     if vectors and crops:
         slots = [crop.row_id for crop in crops]
         embedder, stored = runtime.record.crops.vectors_of(gallery.gallery_id, slots)
-        found = {
+        vector_fields = {
             crop.record.crop_id: {"vector": crop.vector.tolist(), "embedding_fingerprint": embedder}
             for crop in stored
         }
@@ -75,7 +75,7 @@ def described_crops(
     for crop in crops:
         url = gallery.image_url(crop.crop_id) if crop.content_type else None
         # `asdict` would copy the metadata, which may be thousands of objects.
-        fields = vars(crop) | {"image_url": url} | found.get(crop.crop_id, {})
+        fields = vars(crop) | {"image_url": url} | vector_fields.get(crop.crop_id, {})
         described.append(models.Crop.model_validate(fields))
     return described
 
@@ -92,12 +92,12 @@ def _describe(runtime: Runtime, record: GalleryRecord, gallery: Gallery) -> mode
             "index_bytes": index.bytes if index else 0,
             "recall": index.recall if index else None,
             "state": state if index else "needs_reindex",
-            "calibration": _calibration(runtime, gallery),
+            "calibration": _describe_calibration(runtime, gallery),
         }
     )
 
 
-def _calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibration:
+def _describe_calibration(runtime: Runtime, gallery: Gallery) -> models.GalleryCalibration:
     model = runtime.model if gallery.needs_reindex else runtime.models[gallery.embedder]
     default = model.description.default_scoring
     if gallery.needs_reindex:

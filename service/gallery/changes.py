@@ -208,11 +208,11 @@ def details_of(wanted: CropFilter) -> dict[str, Any]:
 async def create_gallery(runtime: Runtime, name: str, settings: GallerySettings) -> models.Gallery:
     """Create an empty gallery; raise `GalleryConflict` if the name is taken."""
 
-    async def section() -> None:
+    async def create() -> None:
         await runtime.galleries.create(name, settings)
         await runtime.audit.done("create_gallery", gallery=name)
 
-    await runtime.sections.run(section())
+    await runtime.sections.run(create())
     return await describe_gallery(runtime, runtime.galleries.get(name))
 
 

@@ -41,6 +41,7 @@ from service.search.options import (
     read_vector,
 )
 
+# A time of capture may be ahead of this clock by so much.
 CLOCKS_DIFFER_BY = timedelta(hours=1)
 MAX_METADATA_DEPTH = 32
 PATH_SEGMENTS = (".", "..")
@@ -67,7 +68,7 @@ class ComputedVectors:
 
     Attributes:
         embedder: fingerprint of the embedder that made them.
-        embedded: one for each image.
+        embedded: the vectors, one for each image.
         field: the request field that contains them.
     """
 
@@ -93,11 +94,11 @@ async def enroll(
     computed: ComputedVectors | None = None,
     keep_best: int | None = None,
 ) -> tuple[Enrollment, EmbeddedImages]:
-    """Enroll images; all that were stored survive a power cut and are searchable on return.
+    """Enroll images; on return the stored crops survive a power cut, and every search finds them.
 
     Args:
         request_name: repeating a request with the same name and images enrolls nothing again.
-        computed: vectors of the images, if they were embedded elsewhere.
+        computed: vectors of the images, if they were embedded elsewhere; None embeds the images.
         keep_best: number of crops to keep for each track; None keeps all.
 
     Raises:
@@ -129,11 +130,11 @@ async def enroll(
                     files, settings.quality, PicturePolicy(settings.keep_images)
                 )
             failpoint("enroll.embedded")
-            outcomes, crops = _outcomes(gallery.settings, images, embedded)
+            outcomes, crops = _split_outcomes(gallery.settings, images, embedded)
             request = None
             if request_name is not None:
-                # In a thread: the metadata of many crops take long to write.
-                digest = await pipeline.threads.run(_digest, images, embedded, keep_best)
+                # Hash it in a thread: serializing the metadata of many crops takes long.
+                digest = await pipeline.threads.run(_digest_request, images, embedded, keep_best)
                 request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
             committed = CommittedEnrollment(gallery.version)
             try:
@@ -168,7 +169,7 @@ def read_vectors(texts: Sequence[str], embedder: str | None) -> ComputedVectors:
     return ComputedVectors(embedder, embedded, "vector, embedding_fingerprint")
 
 
-def _outcomes(
+def _split_outcomes(
     settings: GallerySettings, images: Sequence[ImageToEnroll], embedded: Sequence[Embedded]
 ) -> tuple[list[Outcome], list[ArchivedCrop]]:
     outcomes: list[Outcome] = []
@@ -180,7 +181,7 @@ def _outcomes(
     for image, outcome in zip(images, embedded, strict=True):
         captured = image.captured_at
         if captured is not None and captured > now + CLOCKS_DIFFER_BY:
-            # Retention would keep such a crop for too long.
+            # By retention_from=captured, such a crop would be kept for too long.
             outcomes.append(in_future(captured))
         elif isinstance(outcome, CropProblem):
             outcomes.append(outcome)
@@ -216,7 +217,7 @@ def in_future(captured: datetime) -> CropProblem:
     )
 
 
-def _digest(
+def _digest_request(
     images: Iterable[ImageToEnroll], embedded: Iterable[Embedded], keep_best: int | None
 ) -> str:
     digest = hashlib.sha256()
@@ -343,7 +344,7 @@ def checked_metadata(name: str, value: str) -> dict[str, Any]:
             metadata = json.loads(value)
         # NaN, infinities and lone surrogates cannot be serialized.
         json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode()
-        usable = isinstance(metadata, dict) and _depth(metadata) <= MAX_METADATA_DEPTH
+        usable = isinstance(metadata, dict) and _measure_depth(metadata) <= MAX_METADATA_DEPTH
     except (ValueError, RecursionError):
         usable = False
     if not usable:
@@ -354,14 +355,14 @@ def checked_metadata(name: str, value: str) -> dict[str, Any]:
     return dict(metadata)
 
 
-def _depth(value: Any) -> int:
+def _measure_depth(value: Any) -> int:
     if isinstance(value, dict):
         value = list(value.values())
     parts = value if isinstance(value, list) else []
-    return 1 + max((_depth(part) for part in parts), default=0)
+    return 1 + max((_measure_depth(part) for part in parts), default=0)
 
 
-def _checked_moment(name: str, value: str) -> datetime:
+def _parse_moment(name: str, value: str) -> datetime:
     try:
         return cast("datetime", read_moment(value))
     except ValueError as error:
@@ -372,7 +373,7 @@ def _checked_moment(name: str, value: str) -> datetime:
 LABELS: Mapping[str, Callable[[str, str], Any]] = {
     "identity": checked_text,
     "camera": checked_camera,
-    "captured_at": _checked_moment,
+    "captured_at": _parse_moment,
     "external_id": checked_text,
     "metadata": lambda name, value: JsonObject(to_json(checked_metadata(name, value)).decode()),
     "track": lambda name, value: checked_text(name, value, MAX_TRACK),

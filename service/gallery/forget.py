@@ -59,16 +59,16 @@ async def _forget(
     unknown: ServiceError | None,
     **details: Any,
 ) -> CropsChange:
-    async def section() -> CropsChange:
+    async def delete() -> CropsChange:
         rule = runtime.record.crops.remove_matching
         removal = await change_crops(
             runtime, gallery, "delete-crop", event, unknown, rule, wanted, **details
         )
-        # After the audit log: the crop is deleted even if its external picture remains for now.
+        # The audit log comes first: the crop is deleted, even if its external picture remains.
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return removal
 
-    return await runtime.sections.run(section())
+    return await runtime.sections.run(delete())
 
 
 async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
@@ -83,7 +83,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         SnapshotsNotRewritten: the person was deleted from the gallery and all other snapshots.
     """
 
-    async def section() -> ForgottenIdentity:
+    async def forget() -> ForgottenIdentity:
         async with runtime.audit.audited(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
@@ -117,16 +117,16 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             kept_searches=len(removal.kept_searches),
             cases=count_by_case(removal.kept_searches),
             alerts=removal.alerts,
-            remaining=await _remaining(runtime, gallery, removal),
+            remaining=await _list_remainders(runtime, gallery, removal),
         )
 
     # Hold the lock from before the deletion, so that no restore can intervene.
-    return await runtime.sections.run(section(), runtime.snapshot_lock(gallery.gallery_id))
+    return await runtime.sections.run(forget(), runtime.snapshot_lock(gallery.gallery_id))
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
     days = gallery.settings.retention_days
-    since = gallery.settings.retention_from
+    retention_from = gallery.settings.retention_from
     if days is None:
         return
     oldest = datetime.now(UTC) - timedelta(days=days)
@@ -134,15 +134,15 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
 
     async def sweep(result: dict[str, Any]) -> None:
         removal = await runtime.galleries.change(
-            "delete-expired", gallery, crops.remove_older, oldest, CROPS_PER_SWEEP, since
+            "delete-expired", gallery, crops.remove_older, oldest, CROPS_PER_SWEEP, retention_from
         )
         result["count"] = removal.count
 
-    while await runtime.galleries.read(crops.has_older, gallery.gallery_id, oldest, since):
+    while await runtime.galleries.read(crops.has_older, gallery.gallery_id, oldest, retention_from):
         await runtime.audited("delete_expired", sweep, gallery=gallery.name)
 
 
-# Places where something remains, what it is, and until when.
+# Fields `where`, `what` and `until` of each remainder.
 ALWAYS_REMAINS = (
     (
         "record store",
@@ -205,7 +205,7 @@ ELSEWHERE_REMAINS = (
     "images and vectors of the deleted crops",
     "its own rules delete them",
 )
-# Milvus holds only numbers and codes; the record alone knows to whom they belong.
+# The remainder in Milvus, if its files are compacted in time, and if they are not.
 COMPACTED = (
     "Milvus' object store",
     "files from before the compaction, with vectors of the deleted crops, which no search shows",
@@ -224,7 +224,9 @@ STRAYS_REMAIN = (
 )
 
 
-async def _remaining(runtime: Runtime, gallery: Gallery, removal: CropsChange) -> list[Remainder]:
+async def _list_remainders(
+    runtime: Runtime, gallery: Gallery, removal: CropsChange
+) -> list[Remainder]:
     settings = runtime.settings
     remaining = [*ALWAYS_REMAINS]
     if runtime.indexer:

@@ -95,12 +95,12 @@ class Gallery:
     def image_url(self, crop_id: str) -> str:
         return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
 
-    def can_go_on_as(self, record: GalleryRecord, vectors: bool = False) -> bool:
+    def can_hold_vectors_of(self, record: GalleryRecord, vectors: bool = False) -> bool:
         """Return whether the current index can hold the vectors of a record.
 
         Args:
             record: record of the gallery, read later than `self`.
-            vectors: vectors were read before `record` and may have its embedder.
+            vectors: crops were added before `record` was read, even if it counts none any more.
         """
         return self._indexed_by == self._embedder_of(record, vectors)
 

@@ -19,6 +19,7 @@ from service.runtime import GalleryCall, Runtime
 from service.search.options import QueryOptions
 from service.search.query import AnsweredQuery
 
+# Number of results that are stored of each search.
 KEPT_RESULTS = 100
 # Limit on the fields as JSON, since a listing reads up to 1,000 searches.
 KEPT_REQUEST_BYTES = 16 * 1024
@@ -60,7 +61,7 @@ async def keep_answers(
                 f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "
                 f"one has at most {KEPT_REQUEST_BYTES:,}; name fewer cameras"
             )
-        searches = [_kept(call.caller, request, query) for query in queries]
+        searches = [_build_row(call.caller, request, query) for query in queries]
         stored_ids, removed = await call.write(
             runtime.record.kept.keep, searches, runtime.settings.kept_queries
         )
@@ -68,17 +69,21 @@ async def keep_answers(
             await call.done("delete_oldest_searches", count=removed)
     except ServiceError as error:
         warning = f"the search is not kept: {error.detail}"
-        return [_warned(query.answer, warning) for query in queries]
+        return [_add_warning(query.answer, warning) for query in queries]
 
     answers = []
     for query, (search, _) in zip(queries, searches, strict=True):
         answer = query.answer
         if search["query_id"] not in stored_ids:
-            why = "cases hold all searches that GMN_KEPT_QUERIES allows, or its result is deleted"
-            answers.append(_warned(answer, f"the search is not kept: {why}"))
+            reason = (
+                "cases hold all searches that GMN_KEPT_QUERIES allows, or its result is deleted"
+            )
+            answers.append(_add_warning(answer, f"the search is not kept: {reason}"))
             continue
         if query.images and options.keep_picture and query.prepared is None:
-            answer = _warned(answer, "the picture is not kept: GMN_KEEP_IMAGES=none keeps none")
+            answer = _add_warning(
+                answer, "the picture is not kept: GMN_KEEP_IMAGES=none keeps none"
+            )
         answers.append(answer.model_copy(update={"query_id": search["query_id"]}))
     return answers
 
@@ -114,7 +119,7 @@ def kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:
     return timedelta(days=min(days, gallery.settings.retention_days or days))
 
 
-def _kept(
+def _build_row(
     caller: ApiKey, request: Mapping[str, Any], query: AnsweredQuery
 ) -> tuple[dict[str, Any], bytes | None]:
     """Return a search as a row of the record without its gallery, and its picture."""
@@ -137,5 +142,5 @@ def _kept(
     return search, query.prepared.picture if query.prepared else None
 
 
-def _warned(answer: QueryAnswer, warning: str) -> QueryAnswer:
+def _add_warning(answer: QueryAnswer, warning: str) -> QueryAnswer:
     return answer.model_copy(update={"warnings": [*answer.warnings, warning]})

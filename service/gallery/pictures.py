@@ -16,9 +16,10 @@ from service.record.transaction import batches
 from service.record.values import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
-# A picture whose crop was not stored within this time is removed.
+# A picture is removed if its crop was not stored within this time.
 SETTLED = timedelta(hours=1)
-LOOKED_AT_AGAIN = timedelta(days=1)
+# A picture that a snapshot needs is checked again after this time.
+CHECK_AGAIN_AFTER = timedelta(days=1)
 # Upper bound on images removed while a gallery's lock is held.
 STRAYS_AT_ONCE = 1000
 REMOVED_PER_CALL = 100
@@ -32,12 +33,14 @@ async def keep_elsewhere(
     Raises:
         StorageFailed, RecordUnavailable: nothing was stored.
     """
-    number = target.gallery_id
+    gallery_id = target.gallery_id
     pictures = {crop.record.crop_id: crop.picture for crop in crops if crop.picture is not None}
     # Note the pictures first, so that they are removed later if no commit uses them.
     until = datetime.now(UTC) + SETTLED
-    await runtime.galleries.write(runtime.record.stray_files.expect, number, list(pictures), until)
-    await folder.changes.run(folder.put, number, pictures)
+    await runtime.galleries.write(
+        runtime.record.stray_files.expect, gallery_id, list(pictures), until
+    )
+    await folder.changes.run(folder.put, gallery_id, pictures)
     return [replace(crop, picture=None) for crop in crops]
 
 
@@ -62,8 +65,8 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
         names: dict[int, list[str]] = defaultdict(list)
         for gallery_id, name in strays:
             names[gallery_id].append(name)
-        for gallery_id, of_gallery in names.items():
-            remove = _remove_strays(runtime, gallery_id, of_gallery)
+        for gallery_id, names_of_gallery in names.items():
+            remove = _remove_strays(runtime, gallery_id, names_of_gallery)
             # The lock prevents a restore from bringing crops back in the meantime.
             failed |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
         if failed:
@@ -82,16 +85,16 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
 async def _remove_strays(
     runtime: Runtime, gallery_id: int, names: Sequence[str]
 ) -> dict[str, Exception]:
-    needed = await runtime.pools.files.run(_needed_by_snapshots, runtime, gallery_id, names)
+    needed = await runtime.pools.files.run(_find_needed_by_snapshots, runtime, gallery_id, names)
     if needed:
-        later = datetime.now(UTC) + LOOKED_AT_AGAIN
+        later = datetime.now(UTC) + CHECK_AGAIN_AFTER
         await runtime.galleries.write(
             runtime.record.stray_files.expect, gallery_id, sorted(needed), later
         )
     return await _remove(runtime, gallery_id, [name for name in names if name not in needed])
 
 
-def _needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> set[str]:
+def _find_needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> set[str]:
     record = runtime.record
     needed: set[str] = set()
     for snapshot in record.snapshots.all(gallery_id):

@@ -131,14 +131,14 @@ class GalleryRegistry:
         return self.get(name)
 
     async def find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
-        """Return the existing ones of these crops, by slot.
+        """Return the given crops that still exist, by slot.
 
         Raises:
             UnknownGallery: the gallery was deleted, and `row_ids` is not empty.
         """
-        number = gallery.gallery_id
-        crops = await self.read(read_by_slot, self._reader, number, row_ids)
-        if len(crops) < len(row_ids) and not await self.read(read_entry, self._reader, number):
+        gallery_id = gallery.gallery_id
+        crops = await self.read(read_by_slot, self._reader, gallery_id, row_ids)
+        if len(crops) < len(row_ids) and not await self.read(read_entry, self._reader, gallery_id):
             raise UnknownGallery(gallery.name)
         return {crop.row_id: crop for crop in crops}
 
@@ -239,11 +239,11 @@ class GalleryRegistry:
             # Alerts may be among the changes that could not be read.
             self.on_alerts()
             return
-        gallery = self._loaded(gallery_id)
+        gallery = self._load(gallery_id)
         self.device.change(self._switch, gallery_id, gallery).result()
 
-    def _loaded(self, gallery_id: int) -> Gallery | None:
-        """Read a gallery with its calibration; it may contain writes later than its version."""
+    def _load(self, gallery_id: int) -> Gallery | None:
+        """Read a gallery with its calibration; its index may show later writes than its version."""
         record = self.record.galleries.get(gallery_id)
         while record is not None:
             gallery = Gallery(record, self.embedders, self.record, self.outside)
@@ -251,7 +251,7 @@ class GalleryRegistry:
                 self.fill(gallery.own_index.columns, gallery_id, record.crops)
             latest = self.record.galleries.get(gallery_id)
             # An index must not mix the vectors of two embedders.
-            if latest is not None and gallery.can_go_on_as(latest):
+            if latest is not None and gallery.can_hold_vectors_of(latest):
                 gallery.follow_record(latest)
                 if latest.version == record.version and gallery.crops != latest.crops:
                     raise self.record.database.damage(
@@ -335,7 +335,11 @@ class GalleryRegistry:
         # Read the gallery after its crops: its embedder may have changed since.
         latest = read_entry(self._reader, gallery_id)
         failpoint("follower.changes-read")
-        if is_replaced or latest is None or not gallery.can_go_on_as(latest, vectors=bool(added)):
+        if (
+            is_replaced
+            or latest is None
+            or not gallery.can_hold_vectors_of(latest, vectors=bool(added))
+        ):
             self._read(gallery_id)
         else:
             file = self.record.crops.vector_file(latest) if added else None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from model.arrays import unit_rows
+from model.arrays import Floats, unit_rows
 from service.engine.networks import slices_of
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.gallery import Gallery
@@ -20,7 +20,6 @@ from service.record.transaction import batches
 from service.record.values import ArchivedCrop, CropFilter
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
-from service.search.ranking import Array
 
 # The scores of this many crops and the clustering take about 0.6 GB.
 MOST_CROPS = 5000
@@ -108,11 +107,11 @@ async def _read_crops(
 
 
 async def _score_pairs(
-    runtime: Runtime, job: Job, current: CurrentCalibration, vectors: Array
-) -> Array:
+    runtime: Runtime, job: Job, current: CurrentCalibration, vectors: Floats
+) -> Floats:
     """Score all pairs of crops by the default scoring; return symmetric `(n, n)` float32."""
     run = runtime.pools.calibration.run
-    scores: Array
+    scores: Floats
     if current.scoring == "cosine":
         units = unit_rows(vectors)
         scores = await run(np.matmul, units, units.T)
@@ -149,7 +148,7 @@ def _cohesive_tracks(crops: Sequence[ArchivedCrop], least: float) -> list[list[i
 
 
 def _cluster(
-    scores: Array, cut: float, tracks: Sequence[Sequence[int]] = ()
+    scores: Floats, cut: float, tracks: Sequence[Sequence[int]] = ()
 ) -> list[tuple[NDArray[np.int64], float]]:
     """Group by average linkage; return positions and mean score of each group, largest first.
 

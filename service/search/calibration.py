@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gmn_client.models import CalibrationReason, CalibrationState, Verdict
+from model.arrays import Array, Floats
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
 from model.gallery_thresholds import GalleryThresholds, artefact_thresholds
 from model.order_statistics import FEW_IDENTITIES, RANKS
@@ -41,7 +42,7 @@ KEY_BYTES = 16
 JOINING_SHARE = 1e-3
 # A gallery's id and a subject: a scoring and the artefact that computed its scores.
 Place = tuple[int, str]
-Probability = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+Probability = Callable[[NDArray[np.floating]], Array]
 WHY: Mapping[CalibrationReason | None, str] = {
     None: ": this gallery's calibration is off",
     "not_fitted": f", until {FEW_IDENTITIES} people are named in this gallery",
@@ -49,7 +50,7 @@ WHY: Mapping[CalibrationReason | None, str] = {
     "few_scored": f": fewer than {RANKS} people were scored",
     "shallow_search": ": a search with this rerank_depth is too shallow for the gallery's",
 }
-OF_ONE_PICTURE = (
+NOTE_OF_ONE_PICTURE = (
     f"They are those of one picture, until {FEW_IDENTITIES} people in this gallery have several."
 )
 
@@ -160,6 +161,7 @@ class CurrentCalibration:
         """Choose thresholds for a search.
 
         Args:
+            operating_point: a name in `SEARCH_OPERATING_POINTS`.
             identities: number of identities that the search covers.
             level: mean of the second to ninth best score of different people; None if fewer than
                 nine people were scored.
@@ -184,7 +186,9 @@ class CurrentCalibration:
 
         if pictures > 1:
             measured = isinstance(fitted, GalleryThresholds) and fitted.mean_scales
-            note = f"They are for {pictures} pictures together." if measured else OF_ONE_PICTURE
+            note = (
+                f"They are for {pictures} pictures together." if measured else NOTE_OF_ONE_PICTURE
+            )
             state = state.model_copy(update={"basis": f"{state.basis} {note}"})
 
         probability: Probability
@@ -230,7 +234,7 @@ class CurrentCalibration:
         return CalibrationState(
             state="own" if self.setting == "on" else "frozen",
             reason=reason,
-            basis=_basis(fitted, identities if reason else None, self.setting == "frozen"),
+            basis=_describe_basis(fitted, identities if reason else None, self.setting == "frozen"),
             identities=fitted.identities,
             crops=fitted.crops,
             searches=fitted.calibration.searches,
@@ -239,8 +243,8 @@ class CurrentCalibration:
         )
 
 
-def _basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
-    """Describe a fit in a sentence.
+def _describe_basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
+    """Return a sentence about the data that a calibration was fitted to.
 
     Args:
         beyond: number of identities that the search covers, if far more than in the fit.
@@ -287,7 +291,7 @@ class GalleryCalibrations:
         self._stored: dict[Place, int] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
         # Recent queries at unit length, by key, for the most recently searched places.
-        self._recent: dict[Place, dict[str, NDArray[np.float32]]] = {}
+        self._recent: dict[Place, dict[str, Floats]] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """Return the calibration to use throughout a search of a gallery.
@@ -300,15 +304,15 @@ class GalleryCalibrations:
             InvalidField: the artefact does not offer the scoring.
         """
         embedder = gallery.embedder
-        number = gallery.gallery_id
+        gallery_id = gallery.gallery_id
         if scoring is not None:
             self._models[embedder].require_scoring(scoring)
         artefact = self._artefacts[embedder, scoring]
         return replace(
             artefact,
             setting=gallery.settings.calibration,
-            stored=self._stored.get((number, artefact.subject), 0),
-            published=self._published.get(number, {}).get(artefact.subject),
+            stored=self._stored.get((gallery_id, artefact.subject), 0),
+            published=self._published.get(gallery_id, {}).get(artefact.subject),
         )
 
     def of(self, gallery: Gallery) -> list[CurrentCalibration]:
@@ -327,25 +331,25 @@ class GalleryCalibrations:
             else:
                 publications[subject] = publication
         if not publications:
-            # The calibration was dropped with its searches; the waiting searches are older too.
+            # The record dropped the calibration with its searches, so drop those in memory as well.
             self.forget(gallery)
             return
         with self._lock:
             self._published[gallery.gallery_id] = publications
 
     def forget(self, gallery: Gallery) -> None:
-        number = gallery.gallery_id
+        gallery_id = gallery.gallery_id
         with self._lock:
-            self._published.pop(number, None)
+            self._published.pop(gallery_id, None)
             for by_place in (self._stored, self._recent, self._waiting):
-                for place in [place for place in by_place if place[0] == number]:
+                for place in [place for place in by_place if place[0] == gallery_id]:
                     del by_place[place]
 
     def note_stored(self, place: Place, searches: int) -> None:
         with self._lock:
             self._stored[place] = searches
 
-    def record_search_scores(self, place: Place, query: NDArray[np.float32], scores: bytes) -> None:
+    def record_search_scores(self, place: Place, query: Floats, scores: bytes) -> None:
         """Queue the scores of a search for storage in the background.
 
         They replace the scores of a search by nearly the same query. Queries are kept in memory
@@ -356,7 +360,7 @@ class GalleryCalibrations:
             scores: packed by `pack_search`.
         """
         with self._lock:
-            key = self._key_of(place, query)
+            key = self._find_key(place, query)
             # While searches cannot be stored, keep only as many as the record would.
             _put_last(self._waiting.setdefault(place, {}), key, scores, KEPT_SEARCHES)
 
@@ -366,7 +370,7 @@ class GalleryCalibrations:
             self._waiting = {}
         return {place: list(rows.items()) for place, rows in recorded.items()}
 
-    def _key_of(self, place: Place, query: NDArray[np.float32]) -> str:
+    def _find_key(self, place: Place, query: Floats) -> str:
         """Return the key of the most similar recent query, or a new key if none is similar."""
         unit = query / max(float(np.linalg.norm(query)), 1e-12)
         recent = self._recent.get(place, {})
@@ -380,7 +384,7 @@ class GalleryCalibrations:
 
 
 def _put_last(items: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
-    """Put a value behind all others, and drop the first ones beyond the limit."""
+    """Move or add a key to the end of a dictionary, and drop the oldest keys beyond the limit."""
     items.pop(key, None)
     items[key] = value
     while len(items) > limit:

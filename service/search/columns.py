@@ -10,25 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
+from model.arrays import Floats
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
 from service.search.options import EVERY_CROP, Filter, GroupBy, pair_text
 
+# Number of slots whose vectors are read at once.
 SLOTS_AT_ONCE = 4096
 # Above this share of a range of slots, multiplying all rows is faster than copying the wanted ones.
 ALL_SLOTS_SHARE = 0.25
 # Group number of crops without an identity.
 UNNAMED = -1
+# Lower bound on the length of a vector, which is divided by.
 SHORTEST = 1e-12
 LARGEST_CODE = 2**63 - 1
-# Other searches take turns between steps, each of some tenths of a second at most.
+# Bounds on a step of reading texts, of a few tenths of a second, between which other searches run.
 SLOTS_PER_STEP = 512
 CODES_PER_STEP = 50_000
 Slots = NDArray[np.int64]
 COLUMNS = ("norms", "valid", "groups", "group_numbers", "cameras", "captured")
 ReadTexts = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
-"""Yields slot and text, such as the metadata, for those of the given slots that have one."""
+"""Yields (slot, text), such as a crop's metadata, for each given slot that has a text."""
 
 
 # Many crops share most pairs.
@@ -56,7 +59,7 @@ class LazyCodes:
         self._is_read = np.zeros(0, np.bool_)
         self._parts = [np.zeros((2, 0), np.int64)]
 
-    def outdate(self, slots: NDArray[np.int64]) -> None:
+    def outdate(self, slots: Slots) -> None:
         self._is_read[slots[slots < len(self._is_read)]] = False
         self._parts = [part[:, ~np.isin(part[1], slots)] for part in self._parts]
 
@@ -86,7 +89,7 @@ class LazyCodes:
         self._is_read[step] = True
         return len(step) < len(stale)
 
-    def table(self) -> NDArray[np.int64]:
+    def table(self) -> Slots:
         """Return the codes, each above the slot of a crop that has it, `(2, n)`."""
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts, axis=1)]
@@ -152,7 +155,7 @@ class Columns:
         if not len(slots):
             return
         if slots[-1] >= len(self.vectors):
-            self._map(file)
+            self._map_vectors(file)
         self._set_labels(crops)
         first = int(slots[0])
         end = int(slots[-1]) + 1
@@ -183,10 +186,10 @@ class Columns:
         self.changes += len(removed)
         return np.array(removed, np.int64)
 
-    def cosines(self, slots: Slots, query: NDArray[np.float32]) -> NDArray[np.float32]:
+    def cosines(self, slots: Slots, query: Floats) -> Floats:
         """Return the cosines `(n,)` float32 of slots, ascending, with a unit-length query.
 
-        No other array has this length, which would cost memory in a gallery of millions.
+        The vectors are read in parts, because a copy of millions would exhaust the memory.
         """
         cosines = np.empty(len(slots), np.float32)
         query = np.ascontiguousarray(query)
@@ -212,11 +215,11 @@ class Columns:
             cosines[start : start + SLOTS_AT_ONCE] = products / self.norms[wanted]
         return cosines
 
-    def units(self, slots: Slots) -> NDArray[np.float32]:
+    def units(self, slots: Slots) -> Floats:
         """Return copies of the vectors of slots at unit length, `(n, d)`."""
         return np.asarray(self.vectors[slots] / self.norms[slots, None], np.float32)
 
-    def unit_parts(self, slots: Slots) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    def unit_parts(self, slots: Slots) -> Iterator[tuple[slice, Floats]]:
         """Yield the `units` of slots in parts, each with its slice of `slots`."""
         for start in range(0, len(slots), SLOTS_AT_ONCE):
             part = slice(start, min(start + SLOTS_AT_ONCE, len(slots)))
@@ -228,20 +231,20 @@ class Columns:
         selected = self._selected
         if selected and selected[:2] == (wanted, changes):
             return selected[2]
-        every = slice(self.size)
-        passing = self.valid[every].copy()
+        used = slice(self.size)
+        passing = self.valid[used].copy()
         if wanted.cameras or wanted.exclude_cameras:
             passes = [wanted.passes_camera(camera) for camera in self._camera_codes]
-            passing &= np.array(passes)[self.cameras[every]]
+            passing &= np.array(passes)[self.cameras[used]]
         if wanted.captured_after:
-            passing &= self.captured[every] >= wanted.captured_after.timestamp()
+            passing &= self.captured[used] >= wanted.captured_after.timestamp()
         if wanted.captured_before:
-            passing &= self.captured[every] <= wanted.captured_before.timestamp()
+            passing &= self.captured[used] <= wanted.captured_before.timestamp()
         if wanted.named is not None:
-            passing &= (self.groups[every] >= 0) == wanted.named
+            passing &= (self.groups[used] >= 0) == wanted.named
         if wanted.identities:
             codes = [identity_code(identity, self.secret) for identity in wanted.identities]
-            passing &= np.isin(self.groups[every], codes)
+            passing &= np.isin(self.groups[used], codes)
         while self.reads_on(wanted):
             continue
         for pair in wanted.metadata:
@@ -254,8 +257,8 @@ class Columns:
         self._selected = wanted, changes, slots
         return slots
 
-    def tracks(self) -> NDArray[np.int64]:
-        """Return a code for each track within its camera, `(size,)`; unique negative for none."""
+    def tracks(self) -> Slots:
+        """Return `(size,)` codes of camera and track, and unique negative ones without a track."""
         while self.reads_on(EVERY_CROP, "track"):
             continue
         codes = -1 - np.arange(self.size)
@@ -274,7 +277,7 @@ class Columns:
         # Python salts str hashes per process, so nobody can craft collisions.
         return [hash((int(self.cameras[slot]), track)) & LARGEST_CODE]
 
-    def _map(self, file: VectorFile) -> None:
+    def _map_vectors(self, file: VectorFile) -> None:
         self.vectors = file.mapped()
         capacity = len(self.vectors)
         for name in COLUMNS:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from service.search.columns import Columns, Slots
 
 # Galleries of at least this many crops are copied as float16.
@@ -56,7 +56,7 @@ class DeviceVectors:
         rows = torch.from_numpy(np.searchsorted(self.slots, slots))
         self._vectors[rows.to(self._vectors.device)] = 0
 
-    def nearest(self, query: NDArray[np.float32], limit: int, passing: Slots) -> Slots:
+    def nearest(self, query: Floats, limit: int, passing: Slots) -> Slots:
         """Return at least the `limit` nearest of some crops, with all that tie for the last place.
 
         Args:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import Array, Floats
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.search.columns import Columns, Slots
@@ -31,10 +32,9 @@ if TYPE_CHECKING:
     from service.search.gpu import DeviceVectors
 
 Segment = Union[ProductCodes, "DeviceVectors"]
-Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 MakeSegment = Callable[[Callable[[], None]], Segment]
-"""Builds a segment on any thread; calls its argument now and then, which may raise."""
+"""Builds a segment on any thread. It calls its argument now and then, whose errors it raises."""
 
 log = logging.getLogger(__name__)
 # Float32 sums differ in the last digits between search methods. Crops this close to the last place
@@ -104,7 +104,7 @@ def best_candidates(
     sets: Integers,
     vectors: Floats,
     rows: Integers,
-    query: NDArray[np.float64],
+    query: Array,
     limit: int,
     searched: int,
     grouped: bool,
@@ -142,7 +142,7 @@ def best_candidates(
     )
 
 
-def mean_direction(queries: Floats) -> NDArray[np.float64]:
+def mean_direction(queries: Floats) -> Array:
     """Return the mean `(d,)`, of length at most 1, of features `(m, d)` scaled to unit length."""
     units = queries.astype(np.float64)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
@@ -160,7 +160,7 @@ class GalleryIndex:
         columns: the crops; add and relabel them there.
     """
 
-    # `identities` respects filters.
+    # `identities` counts only the crops that pass a filter, which an external index cannot do.
     counts_filtered = True
 
     def __init__(self, columns: Columns) -> None:
@@ -197,7 +197,7 @@ class GalleryIndex:
 
     def search(
         self,
-        queries: NDArray[np.float32],
+        queries: Floats,
         limit: int,
         wanted: Filter = EVERY_CROP,
         grouped: bool = False,
@@ -215,7 +215,7 @@ class GalleryIndex:
             by: kind of group; for `track` the `sets` of the candidates are tracks.
         """
         proposed = limit * CROPS_PER_GROUP
-        if grouped and wanted == EVERY_CROP and self._proposes_codes(proposed):
+        if grouped and wanted == EVERY_CROP and self._can_use_codes(proposed):
             nearest = self.search(queries, proposed, by=by)
             first = first_places(nearest.sets)
             if len(first) >= limit:
@@ -225,9 +225,9 @@ class GalleryIndex:
         passing = self.columns.select(wanted)
         sets = self.columns.tracks() if by == "track" else self.columns.groups
         if grouped:
-            slots = self._nearest_of_sets(passing, direction, limit, sets)
+            slots = self._find_nearest_of_sets(passing, direction, limit, sets)
         else:
-            slots = self._nearest(passing, direction, limit, wanted == EVERY_CROP)
+            slots = self._find_nearest(passing, direction, limit, wanted == EVERY_CROP)
         return best_candidates(
             row_ids=slots,
             groups=self.columns.groups[slots],
@@ -245,7 +245,7 @@ class GalleryIndex:
 
         The filter's `without` is ignored. Without a filter any thread may call this.
         """
-        # A copy of `EVERY_CROP` would be cached for each gallery.
+        # `replace` makes a copy, and each gallery would cache its own copy of `EVERY_CROP`.
         if wanted.without:
             wanted = replace(wanted, without=frozenset())
         changes = self.columns.changes
@@ -286,8 +286,8 @@ class GalleryIndex:
         segment.remove(segment.slots[~self.columns.valid[segment.slots]])
         self._segment = segment
 
-    def _nearest_of_sets(
-        self, passing: Slots, query: NDArray[np.float32], limit: int, sets: NDArray[np.int64]
+    def _find_nearest_of_sets(
+        self, passing: Slots, query: Floats, limit: int, sets: Integers
     ) -> Slots:
         scores = self.columns.cosines(passing, query)
         _, group = np.unique(sets[passing], return_inverse=True)
@@ -296,9 +296,7 @@ class GalleryIndex:
         last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
         return passing[scores >= np.maximum(best[group], last) - TOLERANCE]
 
-    def _nearest(
-        self, passing: Slots, query: NDArray[np.float32], limit: int, everything: bool
-    ) -> Slots:
+    def _find_nearest(self, passing: Slots, query: Floats, limit: int, unfiltered: bool) -> Slots:
         if len(passing) <= limit:
             return passing
         segment = self._segment
@@ -311,7 +309,7 @@ class GalleryIndex:
                 except DeviceFull:
                     # Other work on the device may finish; the next search tries again.
                     log.warning("the device has no memory for a search; it is done in the host's")
-            elif everything and self._proposes_codes(limit):
+            elif unfiltered and self._can_use_codes(limit):
                 nearest = segment.nearest(query, limit)
                 nearest = nearest[self.columns.valid[nearest]]
                 # If deletions left too few, compare all crops.
@@ -321,7 +319,7 @@ class GalleryIndex:
         last = np.partition(scores, -limit)[-limit]
         return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
 
-    def _proposes_codes(self, limit: int) -> bool:
+    def _can_use_codes(self, limit: int) -> bool:
         segment = self._segment
         if segment is None or segment.recall is None:
             return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Array
+from model.arrays import Array, Floats
 from model.calibration import Scoring
 from model.gallery_thresholds import LeftOutSearches, mean_scale
 from model.left_out import (
@@ -28,8 +28,9 @@ from service.search.options import RERANK_DEPTH, Filter
 Integers = NDArray[np.int64]
 # Upper bound on pairs of crops compared; above 100,000 crops in a gallery, fewer crops search it.
 MOST_COMPARISONS = 10**8
+# Lower bound on the crops that search a gallery, however large it is.
 FEWEST_CROPS = 200
-# Number of crops that search a part of the gallery.
+# Upper bound on the crops that search a part of the gallery.
 CROPS_OF_A_PART = 300
 # Upper bounds on the people whose crops are averaged, and on the crops of each.
 MOST_PEOPLE = 300
@@ -75,13 +76,16 @@ class NamedCrops:
 async def search_left_out(
     runtime: Runtime, model: LoadedModel, crops: NamedCrops
 ) -> dict[Scoring, list[LeftOutSearches]]:
-    """Search with a sample of the crops, by every scoring, the gallery and parts of it.
+    """Search the gallery and parts of it, by every scoring, with a sample of its crops.
+
+    Cosines are computed on the calibration's thread. The device thread scores the pairs of one crop
+    at a time, so that no query waits longer than that.
 
     Args:
         crops: ordered by name.
 
-    Cosines are computed on the calibration's thread. The device thread scores the pairs of one crop
-    at a time, so that no query waits longer than that.
+    Returns:
+        For each scoring, the searches of the whole gallery, and then those of each part.
     """
     results: dict[Scoring, list[LeftOutSearches]] = {
         scoring: [] for scoring in model.description.scorings
@@ -110,12 +114,12 @@ async def measure_mean_scales(
         scoring: [] for scoring in model.description.scorings
     }
     threads = runtime.pools.calibration
-    several = await threads.run(_people_with_several_crops, crops)
-    slots = np.sort(several.slots).tolist()
+    sample = await threads.run(_sample_repeated_people, crops)
+    slots = np.sort(sample.slots).tolist()
     by_slot = runtime.record.tracks.by_slot
     tracks = await runtime.galleries.read(lambda: dict(by_slot(gallery_id, slots)))
     for size in PICTURES:
-        groups = await threads.run(_plan_means, several, tracks, size, len(crops.slots))
+        groups = await threads.run(_plan_means, sample, tracks, size, len(crops.slots))
         if not len(groups.slots):
             continue
         group_of_crop = np.repeat(np.arange(len(groups.slots)), size)
@@ -123,9 +127,9 @@ async def measure_mean_scales(
         leaders_of_means = await _search(runtime, model, groups, crops)
         leaders_of_crops = await _search(runtime, model, single_crops, crops)
         for scoring, scales in results.items():
-            of_mean = leaders_of_means[scoring][:, None]
-            of_crops = leaders_of_crops[scoring].reshape(-1, size, RANKS)
-            scale = mean_scale(np.hstack([of_mean, of_crops]), groups.names)
+            mean_leaders = leaders_of_means[scoring][:, None]
+            crop_leaders = leaders_of_crops[scoring].reshape(-1, size, RANKS)
+            scale = mean_scale(np.hstack([mean_leaders, crop_leaders]), groups.names)
             if scale is not None:
                 scales.append((size, scale))
     return results
@@ -141,7 +145,7 @@ async def _search(
     step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
     for start in range(0, len(queries.slots), step):
         part = queries.at(slice(start, start + step))
-        places, cosines = await threads.run(_nearest, part, searched)
+        places, cosines = await threads.run(_find_nearest, part, searched)
         names = searched.names[places]
         slots = searched.slots[places]
         for scoring, parts in leaders.items():
@@ -164,26 +168,27 @@ def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:
 
     The first pair searches the whole gallery, the others parts of it.
     """
-    random = np.random.default_rng(len(crops.slots))
-    sample = sampled_crops(crops.names, random)[: _most_queries(len(crops.slots))]
+    generator = np.random.default_rng(len(crops.slots))
+    sample = sampled_crops(crops.names, generator)[: _limit_queries(len(crops.slots))]
     plan: list[tuple[NamedCrops, NamedCrops]] = []
-    for identities in subgalleries(crops.names, random):
+    for identities in subgalleries(crops.names, generator):
         queries = crops.at(sample[:CROPS_OF_A_PART] if plan else sample)
         searched = crops.at(np.flatnonzero(np.isin(crops.names, identities)))
         plan.append((queries, searched))
     return plan
 
 
-def _most_queries(searched: int) -> int:
+def _limit_queries(searched: int) -> int:
     return max(FEWEST_CROPS, MOST_COMPARISONS // max(1, searched))
 
 
-def _people_with_several_crops(crops: NamedCrops) -> NamedCrops:
-    random = np.random.default_rng(len(crops.slots))
+def _sample_repeated_people(crops: NamedCrops) -> NamedCrops:
+    generator = np.random.default_rng(len(crops.slots))
     _, starts, counts = np.unique(crops.names, return_index=True, return_counts=True)
-    people = random.permutation(np.flatnonzero(counts > 1))[:MOST_PEOPLE]
+    people = generator.permutation(np.flatnonzero(counts > 1))[:MOST_PEOPLE]
     places = [
-        starts[person] + random.permutation(counts[person])[:CROPS_OF_A_PERSON] for person in people
+        starts[person] + generator.permutation(counts[person])[:CROPS_OF_A_PERSON]
+        for person in people
     ]
     return crops.at(np.concatenate([np.empty(0, np.int64), *places]))
 
@@ -197,15 +202,15 @@ def _plan_means(
         tracks: track ids by slot, unique within a camera.
         searched: number of crops that each group searches.
     """
-    random = np.random.default_rng(size)
+    generator = np.random.default_rng(size)
     codes: dict[tuple[int, str], int] = {}
     track_codes = np.full(len(crops.slots), -1, np.int64)
     for place, slot in enumerate(crops.slots.tolist()):
         if slot in tracks:
             track = (int(crops.cameras[place]), tracks[slot])
             track_codes[place] = codes.setdefault(track, len(codes))
-    groups = sampled_groups(crops.names, (track_codes, crops.cameras), size, random)
-    groups = groups[: _most_queries(searched) // size]
+    groups = sampled_groups(crops.names, (track_codes, crops.cameras), size, generator)
+    groups = groups[: _limit_queries(searched) // size]
     cameras = crops.cameras[groups]
     first_cameras = cameras[:, 0]
     is_shared = (cameras == first_cameras[:, None]).all(axis=1)
@@ -213,7 +218,7 @@ def _plan_means(
     return replace(crops.at(groups[:, 0]), slots=crops.slots[groups], cameras=shared_cameras)
 
 
-def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArray[np.float32]]:
+def _find_nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, Floats]:
     """Choose candidates for each query as a search does, and return their cosines.
 
     Candidates are the nearest crops of other identities, and the nearest crop of each of the nine
@@ -235,12 +240,12 @@ def _nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, NDArr
     crops_each = np.diff(starts, append=len(searched.slots))
     best = np.maximum.reduceat(cosines, starts, axis=1)
     is_best = cosines == np.repeat(best, crops_each, axis=1)
-    nearest = _largest(cosines, RERANK_DEPTH)
-    nearest_identities = _largest(np.where(is_best, cosines, -np.inf), RANKS)
+    nearest = _find_largest(cosines, RERANK_DEPTH)
+    nearest_identities = _find_largest(np.where(is_best, cosines, -np.inf), RANKS)
     places = np.concatenate([nearest, nearest_identities], axis=1)
     return places, np.take_along_axis(cosines, places, axis=1)
 
 
-def _largest(scores: NDArray[np.floating], count: int) -> Integers:
+def _find_largest(scores: NDArray[np.floating], count: int) -> Integers:
     count = min(count, scores.shape[1])
     return np.asarray(np.argpartition(scores, -count, axis=1)[:, -count:], np.int64)

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from model.arrays import Floats
 from model.calibration import Scoring
 from service.errors import InvalidField
 from service.record.values import CropLabel
@@ -34,12 +34,13 @@ PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
 RERANK_DEPTH = 100
 
 
-# Limits in characters of a name, an id, a time and a vector; in bytes of a crop's metadata.
+# Limits in characters of a name, an id, a track, a time and a vector.
 MAX_TEXT = 256
 MAX_ID = 64
 MAX_TRACK = 64
 MAX_MOMENT = 64
 MAX_VECTOR = 131_072
+# Limit on the metadata of one crop.
 MAX_METADATA_BYTES = 16 * 1024
 # Limit on the names in one list.
 MAX_NAMES = 1000
@@ -47,7 +48,7 @@ MAX_NAMES = 1000
 MOST_ASKING = 32
 
 
-def read_vector(text: str) -> NDArray[np.float32]:
+def read_vector(text: str) -> Floats:
     """Parse a vector `(d,)` sent in place of an image; raises `InvalidField`."""
     try:
         if text.lstrip().startswith("["):
@@ -247,13 +248,13 @@ class QueryOptions(BaseModel):
     """With `keep`: also keep the first usable image."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _require_consistency(self) -> Self:
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
-        asked = sum(bool(sent) for sent in (self.crop_id, self.track, self.vector))
-        if asked > 1:
+        sources = sum(bool(value) for value in (self.crop_id, self.track, self.vector))
+        if sources > 1:
             raise InvalidField("crop_id, track, vector: more than one was sent; send one of them")
-        if asked:
+        if sources:
             # Without images there is one answer.
             self.mode = "multi_shot"
         if self.unnamed and self.identities:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmn_client.models import CalibrationState, Explanation, PairScore
+from model.arrays import Floats, Pixels
 from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, explain, variants
@@ -18,10 +18,9 @@ from service.errors import InvalidField, UnusableImages
 from service.runtime import Runtime
 from service.search.calibration import Judge
 from service.search.options import PairOptions
-from service.search.ranking import Array
 
 VARIANTS = 1 + CELLS
-# Other requests' work runs between two passes, which take some 50 ms on a CPU.
+# Other requests' work runs between two passes, each of about 50 ms on a CPU.
 VARIANTS_PER_PASS = 3
 
 
@@ -42,8 +41,8 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         model = runtime.models[gallery.embedder]
     scoring = options.scoring or model.description.default_scoring
     model.require_scoring(scoring)
-    point = _operating_point(options)
-    # Fixed before the images are embedded, as in a search.
+    point = _choose_operating_point(options)
+    # The calibration is fixed before the images are embedded, as in a search.
     current = runtime.calibrations.current(gallery, scoring) if gallery else None
     cost = model.pipeline.cost([first, second])
     if options.explain:
@@ -54,7 +53,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
         vectors = [image.vector for image in embedded if isinstance(image, EmbeddedImage)]
         if len(vectors) < 2:
             raise UnusableImages(embedded)
-        scores = await runtime.device.run(_scores, model, vectors[0], vectors[1][None])
+        scores = await runtime.device.run(_score_pairs, model, vectors[0], vectors[1][None])
         explanation = None
         if options.explain:
             explanation = await explain_pair(runtime, model, [first, second], scoring)
@@ -82,7 +81,7 @@ async def compare(runtime: Runtime, first: bytes, second: bytes, options: PairOp
     )
 
 
-def _operating_point(options: PairOptions) -> str:
+def _choose_operating_point(options: PairOptions) -> str:
     if options.gallery is None:
         offered = PAIR_OPERATING_POINTS
         default = "pair_far_1e-3"
@@ -99,12 +98,12 @@ def _operating_point(options: PairOptions) -> str:
     return point
 
 
-def _scores(model: LoadedModel, feature: Array, others: Array) -> dict[Scoring, Array]:
+def _score_pairs(model: LoadedModel, feature: Floats, others: Floats) -> dict[Scoring, Floats]:
     """Compute all scores `(n,)` of a feature `(d,)` with others `(n, d)`, on the device thread."""
     p = feature.astype(np.float64)
     # The square root of the product is the same in either order of the two images.
     cosines = [p @ q / np.sqrt((p @ p) * (q @ q)) for q in others.astype(np.float64)]
-    scores: dict[Scoring, Array] = {"cosine": np.clip(cosines, -1.0, 1.0).astype(np.float32)}
+    scores: dict[Scoring, Floats] = {"cosine": np.clip(cosines, -1.0, 1.0).astype(np.float32)}
     if "mnet" in model.description.scorings:
         scores["mnet"] = model.networks.pair_scores(feature[None], others)
     return scores
@@ -119,7 +118,7 @@ async def explain_pair(
     on other requests. No further pass starts once the task is cancelled.
 
     Args:
-        runtime: the caller holds admission for the images.
+        runtime: the service, which has admitted the caller's images.
         model: the model whose features are compared.
         images: two images that could be embedded.
         scoring: the scoring that is explained.
@@ -136,8 +135,8 @@ async def explain_pair(
         )
         raise UnusableImages([None if good else problem for good in usable])
 
-    def scores(feature: Array, others: Array) -> Array:
-        return _scores(model, feature, others)[scoring]
+    def scores(feature: Floats, others: Floats) -> Floats:
+        return _score_pairs(model, feature, others)[scoring]
 
     explanation = await runtime.device.run(explain, features[0], features[1], scores)
     return Explanation(
@@ -149,12 +148,12 @@ async def explain_pair(
     )
 
 
-async def _embed_variants(runtime: Runtime, model: LoadedModel, crop: NDArray[np.uint8]) -> Array:
+async def _embed_variants(runtime: Runtime, model: LoadedModel, crop: Pixels) -> Floats:
     size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
-    parts: list[Array] = []
+    parts: list[Floats] = []
     for start in range(0, VARIANTS, size):
         batch = await model.pipeline.threads.run(variants, crop, range(start, start + size))
-        embed = model.networks.runtime.embed
-        parts.append(await runtime.device.run(retry_out_of_memory, embed, batch))
+        embedding = runtime.device.run(retry_out_of_memory, model.networks.runtime.embed, batch)
+        parts.append(await embedding)
         runtime.metrics.images_embedded.inc(len(batch))
     return np.concatenate(parts)[:VARIANTS]

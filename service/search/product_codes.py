@@ -13,12 +13,12 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from service.search.columns import Columns, Slots
 
 BITS = 4
-# Number of crops that the codes are trained on, and of training rounds.
+# The codes are trained on this number of crops, in this number of rounds.
 TRAINING_SAMPLE = 4096
 TRAINING_ROUNDS = 8
 # For n wanted crops, PROPOSED_SHARE * n + PROPOSED_MORE are proposed.
@@ -80,7 +80,7 @@ class ProductCodes:
     def bytes(self) -> int:
         return int(self._index.codes.size()) if self._index else 0
 
-    def nearest(self, query: NDArray[np.float32], limit: int) -> Slots:
+    def nearest(self, query: Floats, limit: int) -> Slots:
         """Return crops that include nearly all of the `limit` nearest; some may be deleted.
 
         Args:

@@ -57,7 +57,7 @@ ROUNDS = 6
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
 KEPT_PICTURE_BYTES = 256 * 1024
 # Errors of one gallery that do not prevent the others from answering.
-OF_ONE_GALLERY = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
+GALLERY_ERRORS = (NeedsReindex, UnknownGallery, IndexUnavailable, InvalidField)
 Result = TypeVar("Result")
 BEST_FIRST: Sequence[SearchVerdict] = ("match", "uncertain", "no_match", "nothing_searched")
 
@@ -67,9 +67,9 @@ class AnsweredQuery:
     """The answers to one query, and the parts of the query to be kept with it.
 
     Attributes:
-        names: of all galleries, in the order of the query.
-        answers: of the galleries that were searched, by name, in this order too.
-        problems: of the other galleries, by name.
+        names: names of all galleries, in the order of the query.
+        answers: answers of the galleries that were searched, by name, in the same order.
+        problems: problems of the other galleries, by name.
         images: number of images in the query.
         prepared: first image with a picture to keep; None unless `keep_picture` is set.
         crop_ids: ids of the crops that were searched by.
@@ -92,10 +92,10 @@ class AnsweredQuery:
         answers = self.answers
         problems = self.problems
         warnings = [warning for answer in answers.values() for warning in answer.warnings]
-        for name, refused in problems.items():
-            warnings.append(f"gallery {name!r} was not searched: {refused.detail}")
+        for name, problem in problems.items():
+            warnings.append(f"gallery {name!r} was not searched: {problem.detail}")
         ranked = [(name, crop) for name, answer in answers.items() for crop in answer.results]
-        best = sorted(ranked, key=_place)[: options.top_k]
+        best = sorted(ranked, key=_sort_key)[: options.top_k]
         far = SEARCH_OPERATING_POINTS[options.operating_point]
         return GalleriesAnswer(
             verdict=min((answer.verdict for answer in answers.values()), key=BEST_FIRST.index),
@@ -118,7 +118,7 @@ class AnsweredQuery:
         )
 
 
-def _place(ranked: tuple[str, RankedCrop]) -> tuple[float, float]:
+def _sort_key(ranked: tuple[str, RankedCrop]) -> tuple[float, float]:
     _, crop = ranked
     # Crops without a score come last.
     probability = -1.0 if crop.probability is None else crop.probability
@@ -131,9 +131,9 @@ class GalleriesQuery:
 
     A score is the mean over the images. An unusable image is skipped and named in `warnings`. Crops
     searched by are not among their own results. Each embedder embeds the images once. The false
-    alarms of the galleries add up, so each is searched at an equal share of the rate. One that
-    cannot answer has a problem, and the others answer. With `mode=separate` each image is a query
-    of its own; all answers use the same models and calibrations.
+    alarms of the galleries add up, so each is searched at an equal share of the rate. A gallery
+    that cannot be searched has a problem in the answer, next to the results of the others. With
+    `mode=separate` each image is a query of its own; all use the same models and calibrations.
 
     Attributes:
         names: distinct names of the galleries.
@@ -176,7 +176,7 @@ class GalleriesQuery:
             # If a gallery changes its embedder, repeat all queries so that one model answers all.
             with contextlib.suppress(EmbedderChanged):
                 searches, problems = await self._plan_searches()
-                cost = self._cost(searches.values())
+                cost = self._estimate_cost(searches.values())
                 admission.require_affordable(cost, fields, remedy)
                 async with admission.admit(cost):
                     await self.runtime.model.pipeline.open_frame(self.images)
@@ -212,13 +212,13 @@ class GalleriesQuery:
                     sample=self.sample and of_one_image and gallery.settings.calibration == "on",
                     galleries=len(self.names),
                 )
-            except OF_ONE_GALLERY as error:
+            except GALLERY_ERRORS as error:
                 problems[name] = error
         if not searches:
             raise problems[self.names[0]]
         return searches, problems
 
-    def _cost(self, searches: Collection[Search]) -> float:
+    def _estimate_cost(self, searches: Collection[Search]) -> float:
         options = self.options
         images = self.images
         pipelines = {search.current.model.pipeline for search in searches}
@@ -230,8 +230,8 @@ class GalleriesQuery:
             by_cosine = search.current.scoring == "cosine"
             depth = 0 if by_cosine else min(options.rerank_depth, crops)
             results = answers * min(options.top_k, crops)
-            asking = max(1, len(images), len(search.queries))
-            cost += PER_PAIR * asking * depth + per_result * results
+            query_count = max(1, len(images), len(search.queries))
+            cost += PER_PAIR * query_count * depth + per_result * results
         return cost
 
     async def _answer(
@@ -312,7 +312,7 @@ class GalleriesQuery:
             ranking, ranked_crops = await run_search(runtime, search, self.metadata_sizes)
         except AnswerTooLarge:
             raise
-        except OF_ONE_GALLERY as error:
+        except GALLERY_ERRORS as error:
             return error
         if ranking.sample is not None:
             place = (search.gallery.gallery_id, search.current.subject)
@@ -337,7 +337,7 @@ class GalleriesQuery:
             warnings=warnings,
             results=ranked_crops,
             candidates_scored=ranking.candidates_scored,
-            timing_ms=_timing(self.began, arrived, usable, ranking),
+            timing_ms=_measure_timing(self.began, arrived, usable, ranking),
         )
 
 
@@ -352,7 +352,7 @@ async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result
     return [task.result() for task in tasks]
 
 
-def _timing(
+def _measure_timing(
     began: float, arrived: float, images: Sequence[EmbeddedImage], ranking: Ranking
 ) -> Timing:
     # Images are decoded and embedded in parallel, so the slowest one counts.
@@ -383,6 +383,7 @@ async def run_search(
     Raises:
         AnswerTooLarge: the results of all searches have too much metadata.
         EmbedderChanged: the gallery switched to another embedder after the search began.
+        IndexUnavailable: the external index does not answer.
         UnknownGallery: the gallery was deleted.
         UnknownCrop: a crop searched by was deleted.
     """
@@ -392,7 +393,7 @@ async def run_search(
     this_search = object()
     for attempt in range(ROUNDS):
         if attempt > 1:
-            # More crops were deleted at once than a round finds.
+            # Crops are being deleted faster than the searches exclude them: read the feeds first.
             await runtime.galleries.catch_up()
 
         steps = search.rank()
@@ -427,18 +428,19 @@ async def run_search(
         search = replace(search, without=search.without | deleted)
     spans: Spans = {}
     if search.options.group_by == "track":
-        number = search.gallery.gallery_id
+        gallery_id = search.gallery.gallery_id
         tracks = [crop.track for crop in labels.values() if crop.track is not None]
-        spans = await runtime.galleries.read(runtime.record.tracks.spans, number, tracks)
+        spans = await runtime.galleries.read(runtime.record.tracks.spans, gallery_id, tracks)
     return ranking, search.results(ranking, labels, spans)
 
 
 async def find_similar(
     runtime: Runtime, gallery: Gallery, identity: str, limit: int
 ) -> SimilarIdentities:
-    """Rank other identities by similarity to one, judged like a search by its best crops.
+    """Search a gallery by the best crops of an identity, and return the most similar others.
 
-    Each has the score of its most similar crop. The search does not contribute to the calibration.
+    Each identity has the score of its most similar crop. The search does not contribute to the
+    calibration.
 
     Raises:
         UnknownIdentity: no crop has this identity.

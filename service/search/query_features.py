@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model.arrays import Floats
 from service.errors import InvalidField, UnknownCrop, UnknownIdentity, UnknownTrack
 from service.gallery.gallery import Gallery
 from service.record.record import Record
@@ -15,7 +15,7 @@ from service.runtime import Runtime
 from service.search.options import MOST_ASKING, QueryOptions, SimilarOptions, read_vector
 from service.search.ranking import EmbedderChanged
 
-# Number of crops of an identity that search for others; their mean score counts.
+# Number of crops of an identity by which similar identities are searched, by their mean score.
 BEST_CROPS = 8
 # Upper bound on the characters of camera names in an error.
 MAX_NAMED = 200
@@ -37,7 +37,7 @@ class QueryFeatures:
 
     fields: str = ""
     embedder: str = ""
-    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    vectors: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     gallery: Gallery | None = None
     crops: tuple[CropLabel, ...] = ()
     slots: frozenset[int] = frozenset()
@@ -78,19 +78,19 @@ async def read_query_features(
 
 
 def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> QueryFeatures:
-    number = gallery.gallery_id
+    gallery_id = gallery.gallery_id
     unknown = UnknownTrack(gallery.name, options.track)
     if isinstance(options, SimilarOptions):
         unknown = UnknownIdentity(gallery.name, options.identity)
-        excluded, slots = record.people.rows(number, options.identity, BEST_CROPS)
+        excluded, slots = record.people.rows(gallery_id, options.identity, BEST_CROPS)
     elif options.track is not None:
-        camera = _camera_of_track(record, gallery, options.track, options.camera)
-        slots = record.tracks.spread(number, options.track, camera, MOST_ASKING)
-        excluded = record.tracks.slots(number, options.track, camera)
+        camera = _find_camera(record, gallery, options.track, options.camera)
+        slots = record.tracks.spread(gallery_id, options.track, camera, MOST_ASKING)
+        excluded = record.tracks.slots(gallery_id, options.track, camera)
     else:
-        slots = [crop.row_id for crop in record.crops.by_id(number, options.crop_id).values()]
+        slots = [crop.row_id for crop in record.crops.by_id(gallery_id, options.crop_id).values()]
         excluded = slots
-    embedder, crops = record.crops.vectors_of(number, slots)
+    embedder, crops = record.crops.vectors_of(gallery_id, slots)
     # A crop removed since its slot was read has no vector.
     present = {crop.record.crop_id for crop in crops}
     for crop_id in options.crop_id:
@@ -108,9 +108,7 @@ def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> Quer
     )
 
 
-def _camera_of_track(
-    record: Record, gallery: Gallery, track: str, camera: str | None
-) -> str | None:
+def _find_camera(record: Record, gallery: Gallery, track: str, camera: str | None) -> str | None:
     cameras = record.tracks.cameras(gallery.gallery_id, track)
     if not cameras or (camera is not None and camera not in cameras):
         raise UnknownTrack(gallery.name, track)

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gmn_client.models import RankedCrop
-from model.arrays import unit_rows
+from model.arrays import Floats, unit_rows
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
 from model.search_calibration import pack_search
@@ -20,14 +19,13 @@ from service.engine.networks import slices_of
 from service.gallery.gallery import Gallery
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.index import Candidates, first_places
+from service.search.index import Candidates, Integers, first_places
 from service.search.options import RERANK_DEPTH, Filter, QueryOptions
 
-Array = NDArray[np.float32]
 Spans = Mapping[tuple[str, str | None], Mapping[str, Any]]
 # Upper bound on the extra pairs scored only to estimate a search's score level.
 MORE_PAIRS = 64
-# The level needs nine people, sought among the NEAR nearest crops, then among the DEEPEST nearest.
+# Nine people, whom the level needs, are sought among NEAR crops first, then among DEEPEST.
 NEAR = 400
 DEEPEST = 1600
 # Number of leading results that are ordered by their neighbours.
@@ -65,13 +63,37 @@ class Ranking:
 
     gallery_version: int
     best: Candidates
-    scores: Array
+    scores: Floats
     judge: Judge
     candidates_scored: int
     began: float
     found: float
     ended: float
     sample: bytes | None
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """Crops that a search finds by cosine, before pairs are scored.
+
+    Attributes:
+        candidates: crops that may become results, nearest first.
+        head: number of leading candidates that M-Net scores; 0 if results are ordered by cosine.
+        scored: crops to score: the head, or the nearest ones if results are ordered by cosine, and
+            then crops that only the level of the search needs.
+        needs_level: estimate the level from the scores of `scored`.
+        identities: number of identities that the search covers.
+        counts_all: `identities` ignores the filter, because the index cannot count with it.
+        shallow: the scores may miss some of the gallery's best.
+    """
+
+    candidates: Candidates
+    head: int
+    scored: Candidates
+    needs_level: bool
+    identities: int
+    counts_all: bool
+    shallow: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ class Search:
     gallery: Gallery
     current: CurrentCalibration
     options: QueryOptions
-    queries: Array
+    queries: Floats
     query_crops: tuple[CropLabel, ...] = ()
     without: frozenset[int] = frozenset()
     sample: bool = False
@@ -101,8 +123,6 @@ class Search:
         """Find candidates by cosine, then score, order, group and judge them, in steps.
 
         The first step runs on a thread that may search the index, the others on the device thread.
-        Candidates may become results. M-Net scores the head of them, by which they are ordered, and
-        some crops behind it for the level of the search.
 
         Yields:
             None wherever other work may run before more pairs are scored, and then the ranking.
@@ -111,83 +131,52 @@ class Search:
             EmbedderChanged: the gallery has another embedder than `current`.
         """
         began = time.perf_counter()
-        current = self.current
         options = self.options
         query_cameras = [crop.camera for crop in self.query_crops] or [options.camera]
         wanted = options.filter(query_cameras, self.without)
         while (own := self.gallery.own_index) and own.columns.reads_on(wanted, options.group_by):
             yield None
-        if self.gallery.embedder != current.model.embedder:
+        if self.gallery.embedder != self.current.model.embedder:
             raise EmbedderChanged
-        index = self.gallery.index
-
-        by_cosine = current.scoring == "cosine"
-        if by_cosine:
-            depth = RERANK_DEPTH
-            scored_count = max(options.top_k, depth)
-            candidate_count = max(scored_count, ORDERED_CROPS)
-        else:
-            depth = options.rerank_depth
-            scored_count = depth
-            candidate_count = max(options.top_k, depth)
-        needs_level = self.sample or current.by_level
-        near_count = max(candidate_count, NEAR) if needs_level else candidate_count
-        near = index.search(self.queries, near_count, wanted, by=options.group_by)
-        candidates = near[:candidate_count]
-        identities = index.identities(wanted)
-
-        # The verdict must not depend on the requested order.
-        scored = near[:scored_count]
-        # Number of leading candidates that M-Net scores.
-        head = 0 if by_cosine else len(scored.row_ids)
-        shallow = depth < min(RERANK_DEPTH, candidates.searched)
-        # The level describes the gallery's best crops, which a shallow search may not score.
-        needs_level = needs_level and not shallow and identities >= FEW_IDENTITIES
-        if needs_level:
-            scored = self._with_nine_people(scored, near, wanted)
-
-        result_count = len(candidates.row_ids)
-        if options.group_by != "crop":
-            result_count = len(first_places(candidates.sets))
-        if result_count < options.top_k and len(candidates.row_ids) < candidates.searched:
-            # The head has too few identities: append the nearest crops of others.
-            groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
-            candidates = candidates[:head].extended(groups)
+        proposal = self._propose(wanted)
+        candidates = proposal.candidates
+        scored = proposal.scored
+        head = proposal.head
         version = self.gallery.version
         found = time.perf_counter()
-        if near.version is not None:
+        if candidates.version is not None:
             # An external index was searched, whose threads must not use the device.
-            version = near.version
+            version = candidates.version
             yield None
 
+        by_cosine = self.current.scoring == "cosine"
         scores = scored.cosines
         ranked_by = candidates.cosines
         if not by_cosine:
-            scores = yield from self._pair_scores(scored.vectors)
+            scores = yield from self._score_pairs(scored.vectors)
             # Crops beyond the head were scored only to estimate the level and are no results.
             ranked_by = np.full(len(candidates.row_ids), np.nan, np.float32)
             ranked_by[:head] = scores[:head]
 
         people_scores: tuple[float, ...] = ()
-        if needs_level:
-            people_scores = leading_scores(scored, scores, current.joins_at)
+        if proposal.needs_level:
+            people_scores = leading_scores(scored, scores, self.current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
-        judge = current.judge(
+        judge = self.current.judge(
             options.operating_point,
-            identities,
+            proposal.identities,
             level,
-            shallow=shallow,
+            shallow=proposal.shallow,
             galleries=self.galleries,
             pictures=len(self.queries),
             crops=candidates.searched,
         )
-        counts_all = not index.counts_filtered and wanted != Filter(without=wanted.without)
-        if counts_all:
+        if proposal.counts_all:
             basis = f"{judge.state.basis} {COUNTS_ALL}"
             judge = replace(judge, state=judge.state.model_copy(update={"basis": basis}))
         sample = None
-        if self.sample and level is not None and not counts_all:
-            sample = pack_search(people_scores, identities, time.time())
+        if self.sample and level is not None and not proposal.counts_all:
+            sample = pack_search(people_scores, proposal.identities, time.time())
 
         order = self._order(candidates, ranked_by, head)
         yield Ranking(
@@ -202,7 +191,39 @@ class Search:
             sample=sample,
         )
 
-    def _pair_scores(self, vectors: Array) -> Generator[None, None, Array]:
+    def _propose(self, wanted: Filter) -> _Proposal:
+        options = self.options
+        index = self.gallery.index
+        by_cosine = self.current.scoring == "cosine"
+        depth = RERANK_DEPTH if by_cosine else options.rerank_depth
+        scored_count = max(options.top_k, depth) if by_cosine else depth
+        candidate_count = max(options.top_k, depth, ORDERED_CROPS if by_cosine else 0)
+        needs_level = self.sample or self.current.by_level
+        near_count = max(candidate_count, NEAR) if needs_level else candidate_count
+        near = index.search(self.queries, near_count, wanted, by=options.group_by)
+        candidates = near[:candidate_count]
+        identities = index.identities(wanted)
+
+        # The verdict must not depend on the requested order.
+        scored = near[:scored_count]
+        head = 0 if by_cosine else len(scored.row_ids)
+        shallow = depth < min(RERANK_DEPTH, candidates.searched)
+        # The level describes the gallery's best crops, which a shallow search may not score.
+        needs_level = needs_level and not shallow and identities >= FEW_IDENTITIES
+        if needs_level:
+            scored = self._extend_to_nine_people(scored, near, wanted)
+
+        result_count = len(candidates.row_ids)
+        if options.group_by != "crop":
+            result_count = len(first_places(candidates.sets))
+        if result_count < options.top_k and len(candidates.row_ids) < candidates.searched:
+            # The head has too few identities: append the nearest crops of others.
+            groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
+            candidates = candidates[:head].extended(groups)
+        counts_all = not index.counts_filtered and wanted != Filter(without=self.without)
+        return _Proposal(candidates, head, scored, needs_level, identities, counts_all, shallow)
+
+    def _score_pairs(self, vectors: Floats) -> Generator[None, None, Floats]:
         """Score features `(n, d)` by M-Net, and yield wherever other work may run."""
         scores = np.empty(len(vectors), np.float32)
         for part in slices_of(len(self.queries), len(scores)):
@@ -211,7 +232,7 @@ class Search:
             scores[part] = self.current.model.networks.pair_scores(self.queries, vectors[part])
         return scores
 
-    def _order(self, candidates: Candidates, scores: Array, head: int) -> NDArray[np.int64]:
+    def _order(self, candidates: Candidates, scores: Floats, head: int) -> Integers:
         """Return the positions of the results among the candidates, best first.
 
         Args:
@@ -269,36 +290,39 @@ class Search:
                 vector=best.vectors[place].tolist() if with_vectors else None,
                 embedding_fingerprint=self.current.model.embedder if with_vectors else None,
             )
-            # A crop has none without a track, or if its track has changed since.
+            # There is no span if the crop has no track, or if its track has changed since.
             span = spans.get((label.track or "", label.camera))
             results.append(result.model_copy(update=span) if span else result)
         return results
 
-    def _with_nine_people(self, scored: Candidates, near: Candidates, wanted: Filter) -> Candidates:
-        """Append crops that are scored only to estimate the level.
+    def _extend_to_nine_people(
+        self, scored: Candidates, near: Candidates, wanted: Filter
+    ) -> Candidates:
+        """Append crops that are scored only to estimate the level, if nine people are found.
 
         Args:
+            scored: crops that are scored in any case, nearest first.
             near: at least the `NEAR` nearest crops.
         """
         joins_at = self.current.joins_at
-        people = leading_scores(scored, scored.cosines, joins_at)
-        if len(people) == RANKS or len(scored.row_ids) == scored.searched:
+        people_scores = leading_scores(scored, scored.cosines, joins_at)
+        if len(people_scores) == RANKS or len(scored.row_ids) == scored.searched:
             return scored
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
                 near = self.gallery.index.search(self.queries, DEEPEST, wanted)
             extended = scored.extended(near[first_places(near.groups)], MORE_PAIRS)
-            people = leading_scores(extended, extended.cosines, joins_at)
-            if len(people) == RANKS:
+            people_scores = leading_scores(extended, extended.cosines, joins_at)
+            if len(people_scores) == RANKS:
                 # Crops farther than the ninth person need no pair score.
-                needed = extended.cosines >= np.float32(people[-1])
+                needed = extended.cosines >= np.float32(people_scores[-1])
                 needed[: len(scored.row_ids)] = True
                 return extended[needed]
         # With fewer people there is no level, and scores for it would be wasted.
         return scored
 
 
-def order_by_neighbours(crops: Candidates, scores: Array) -> NDArray[np.int64]:
+def order_by_neighbours(crops: Candidates, scores: Floats) -> Integers:
     """Return an order `(n,)`, as positions, that places crops of one person together.
 
     The neighbours of a named crop are the crops of its identity. Two unnamed crops are neighbours
@@ -329,7 +353,7 @@ def order_by_neighbours(crops: Candidates, scores: Array) -> NDArray[np.int64]:
     return np.argsort(-(OWN_WEIGHT * own_scores + (1.0 - OWN_WEIGHT) * best), kind="stable")
 
 
-def leading_scores(crops: Candidates, scores: Array, joins_at: float) -> tuple[float, ...]:
+def leading_scores(crops: Candidates, scores: Floats, joins_at: float) -> tuple[float, ...]:
     """Return the nine best scores of different people, descending, or fewer.
 
     From the top, the best remaining crop leads. It takes every crop of its own name and, if either

@@ -32,8 +32,11 @@ from service.search.columns import Columns
 from service.search.leave_one_out import NamedCrops, measure_mean_scales, search_left_out
 
 log = logging.getLogger(__name__)
+# Pause between two stores of recent searches.
 STORED_WITHIN_SECONDS = 2.0
+# Number of searches that a calibration by searches needs.
 LEAST_SEARCHES = 20
+# A calibration is fitted again after this number of searches, at most once in this time.
 REFIT_AFTER_SEARCHES = 16
 REFIT_AFTER_SECONDS = 60
 # A gallery is refitted when its identities or crops have grown or shrunk by this factor.
@@ -50,7 +53,7 @@ async def refit_calibrations(runtime: Runtime) -> None:
             await attempt("calibration by searches", store_and_refit(runtime, due))
     finally:
         with contextlib.suppress(ServiceError):
-            await _store(runtime)
+            await _store_recorded(runtime)
 
 
 async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
@@ -63,14 +66,14 @@ async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
         ServiceError: the record cannot be written; the waiting searches are lost.
     """
     now = time.monotonic()
-    for gallery_id, _ in await _store(runtime):
+    for gallery_id, _ in await _store_recorded(runtime):
         due.setdefault(gallery_id, now)
-    for gallery_id, at in list(due.items()):
-        if at > now:
+    for gallery_id, check_at in list(due.items()):
+        if check_at > now:
             continue
         del due[gallery_id]
         gallery = runtime.galleries.by_id(gallery_id)
-        if gallery is None or _state_of(runtime, gallery) is None:
+        if gallery is None or _read_state(runtime, gallery) is None:
             continue
         for current in runtime.calibrations.of(gallery):
             try:
@@ -95,7 +98,7 @@ async def fit_galleries(runtime: Runtime) -> None:
             state = None
             rest = REST_AFTER_FAILURE_SECONDS
             try:
-                state = _state_of(runtime, gallery)
+                state = _read_state(runtime, gallery)
                 if state is None or (state == last_state and time.monotonic() < look_again_at):
                     continue
                 rest = await fit_if_due(runtime, gallery)
@@ -109,7 +112,7 @@ async def fit_galleries(runtime: Runtime) -> None:
             checked[gallery.gallery_id] = (state, time.monotonic() + rest)
 
 
-def _state_of(runtime: Runtime, gallery: Gallery) -> object:
+def _read_state(runtime: Runtime, gallery: Gallery) -> object:
     """Return everything in memory that a fit depends on; None if no fit is allowed."""
     if gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
@@ -121,8 +124,8 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     """Fit a gallery's calibrations to its named crops, if there are none or it has outgrown them.
 
     Returns:
-        Seconds until the next check if the gallery does not change; 0 after a fit, because a reset
-        may restore the state before it, and a change during the fit keeps it from being published.
+        Seconds until the next check if the gallery does not change. After a fit it is 0: a change
+        during the fit prevents its publication, and a reset may restore the state before it.
 
     Raises:
         ServiceError: the record or the device does not answer; earlier calibrations are kept.
@@ -133,7 +136,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     entry = await runtime.galleries.read(runtime.record.galleries.get, gallery.gallery_id)
     if entry is None or entry.identities < FEW_IDENTITIES:
         return math.inf
-    if not any(_outgrown(current.published, entry) for current in currents):
+    if not any(_has_outgrown(current.published, entry) for current in currents):
         return math.inf
     await runtime.galleries.wait_for_version(gallery, entry.version)
     crops = await read_named_crops(runtime, gallery)
@@ -169,7 +172,7 @@ def _read_columns(runtime: Runtime, gallery: Gallery) -> Columns:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredCalibration:
     """The record's state of one calibration.
 
     Attributes:
@@ -188,18 +191,18 @@ class _Stored:
     identities: int
 
 
-async def _read_stored(runtime: Runtime, gallery: Gallery, subject: str) -> _Stored:
-    number = gallery.gallery_id
+async def _read_stored(runtime: Runtime, gallery: Gallery, subject: str) -> _StoredCalibration:
+    gallery_id = gallery.gallery_id
     records = runtime.record.calibrations
 
-    def read() -> _Stored:
+    def read() -> _StoredCalibration:
         # Count first: a search added in the meantime then counts for the next fit.
-        counted = records.counted(number, subject)
-        searches = unpack_searches(records.searches(number, subject))
-        entry = runtime.record.galleries.get(number)
-        published = records.published(number).get(subject)
-        return _Stored(
-            place=(number, subject),
+        counted = records.counted(gallery_id, subject)
+        searches = unpack_searches(records.searches(gallery_id, subject))
+        entry = runtime.record.galleries.get(gallery_id)
+        published = records.published(gallery_id).get(subject)
+        return _StoredCalibration(
+            place=(gallery_id, subject),
             searches=searches,
             counted=counted,
             version=published.version if published else 0,
@@ -212,7 +215,7 @@ async def _read_stored(runtime: Runtime, gallery: Gallery, subject: str) -> _Sto
     return stored
 
 
-def _outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
+def _has_outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
     if fitted is None or not fitted.judges_means:
         return True
     sizes = ((fitted.identities, entry.identities), (fitted.crops, entry.crops))
@@ -220,7 +223,7 @@ def _outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
 
 
 def _fit_gallery(
-    stored: _Stored,
+    stored: _StoredCalibration,
     left_out: Sequence[LeftOutSearches],
     mean_scales: Sequence[tuple[int, float]],
     entry: GalleryRecord,
@@ -239,7 +242,7 @@ def _fit_gallery(
     )
 
 
-def _fit_searches(stored: _Stored, current: CurrentCalibration) -> Publication | None:
+def _fit_searches(stored: _StoredCalibration, current: CurrentCalibration) -> Publication | None:
     """Fit a calibration to searches; return None if there are too few new ones.
 
     A calibration fitted to named crops keeps its tails.
@@ -266,7 +269,7 @@ def _fit_searches(stored: _Stored, current: CurrentCalibration) -> Publication |
     return before.model_copy(update=changes)
 
 
-async def _store(runtime: Runtime) -> Collection[Place]:
+async def _store_recorded(runtime: Runtime) -> Collection[Place]:
     recorded = runtime.calibrations.take_recorded()
     for place, rows in recorded.items():
         await runtime.galleries.write(runtime.record.calibrations.add_searches, *place, rows)
@@ -276,7 +279,7 @@ async def _store(runtime: Runtime) -> Collection[Place]:
 async def _publish(
     runtime: Runtime,
     gallery: Gallery,
-    stored: _Stored,
+    stored: _StoredCalibration,
     fitted: Publication,
     vectors: tuple[int, int] | None = None,
 ) -> None:

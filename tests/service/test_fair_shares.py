@@ -152,6 +152,6 @@ def test_a_query_is_priced_by_its_pairs(images, depth, least, most):
     options = QueryOptions(rerank_depth=depth)
     query = GalleriesQuery(SimpleNamespace(), ["default"], [b""] * images, options)
     share = Settings().max_cost / 2
-    cost = query._cost([search])
+    cost = query._estimate_cost([search])
     assert least < cost / share < most
-    assert query._cost([search] * 4) == pytest.approx(4 * cost)
+    assert query._estimate_cost([search] * 4) == pytest.approx(4 * cost)

@@ -165,13 +165,13 @@ def networks(tiny_artefact):
 
 def _failing_pass(monkeypatch, networks, fails):
     """Let M-Net's real pass call `fails` first, which may raise."""
-    whole = networks._score_pass
+    whole = networks._score_padded
 
     def run(queries, candidates):
         fails(candidates)
         return whole(queries, candidates)
 
-    monkeypatch.setattr(networks, "_score_pass", run)
+    monkeypatch.setattr(networks, "_score_padded", run)
 
 
 def test_a_stored_vector_that_breaks_m_net_is_ranked_without_a_score(monkeypatch, networks):

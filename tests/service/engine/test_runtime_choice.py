@@ -149,7 +149,7 @@ def test_what_cannot_be_computed_with_is_refused_with_the_remedy(
 
 def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records):
     pytest.importorskip("openvino")
-    if ("openvino", "bfloat16") in runtimes._candidates(_settings()):
+    if ("openvino", "bfloat16") in runtimes._list_candidates(_settings()):
         pytest.skip("this CPU multiplies bfloat16")
     with pytest.raises(InputProblem, match="does not multiply bfloat16; set GMN_DTYPE=float32"):
         _choose(artefact, records, runtime="openvino", dtype="bfloat16")
