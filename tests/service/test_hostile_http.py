@@ -70,20 +70,29 @@ def test_a_body_that_dribbles_in_is_408_in_time(connect, announced):
 
 
 def test_a_body_in_tiny_pieces_is_400_at_once(ask):
-    began = time.monotonic()
-    assert statuses(ask(chunks(b"1\r\nx\r\n" * 2000))) == [400]
-    assert time.monotonic() - began < SECONDS
+    def seconds():
+        began = time.monotonic()
+        assert statuses(ask(chunks(b"1\r\nx\r\n" * 2000))) == [400]
+        return time.monotonic() - began
+
+    # A delay by the service comes each time, and one by a busy machine once.
+    assert any(seconds() < SECONDS for _ in range(3))
 
 
 def test_tiny_pieces_of_a_body_that_was_refused_end_its_connection(connect):
-    connection = connect()
-    connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n" + CHUNKED + b"\r\n\r\n")
-    assert b" 404 " in connection.recv(65_536)
-    began = time.monotonic()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(b"1\r\nx\r\n" * 2000)
-        rest_of(connection)
-    assert time.monotonic() - began < SECONDS
+    refused = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n" + CHUNKED + b"\r\n\r\n"
+
+    def seconds():
+        connection = connect()
+        connection.sendall(refused)
+        assert b" 404 " in connection.recv(65_536)
+        began = time.monotonic()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(b"1\r\nx\r\n" * 2000)
+            rest_of(connection)
+        return time.monotonic() - began
+
+    assert any(seconds() < SECONDS for _ in range(3))
 
 
 def test_a_flood_of_idle_connections_is_503_and_over_when_they_are(besieged, connect):
