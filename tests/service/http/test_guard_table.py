@@ -96,7 +96,7 @@ def rows():
     return {tuple(call.split()): set(scopes.split()) for call, scopes in calls}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def gallery(guarded):
     made = guarded.ask("POST", "/v1/galleries", "admin", data={"name": "table"})
     assert made.status_code == 201
