@@ -39,13 +39,6 @@ def test_a_bad_image_among_good_ones_fails_alone(served, gallery, images, image,
     assert served.read(f"/v1/galleries/{gallery}")["crops"] == 2
 
 
-def test_where_no_image_lands_the_answer_is_a_problem_with_every_reason(served, gallery):
-    answer = served.enroll(gallery, b"", b"nothing")
-    assert problem(answer) == (422, "unusable_images")
-    types = [result["problem"]["type"] for result in answer.json()["results"]]
-    assert types == ["urn:gmn:problem:empty", "urn:gmn:problem:not_an_image"]
-
-
 def test_the_same_bytes_again_count_as_landed(served, gallery, images):
     image = images[0]
     first = served.enroll(gallery, image, identity="0007", camera="east").json()
@@ -87,12 +80,6 @@ def test_the_same_bytes_under_another_name_are_stored_with_a_warning(
     # A key that may only enroll must not learn who is enrolled, and where.
     for secret in known.values():
         assert secret not in second["warnings"][0]
-
-
-def test_a_field_is_given_once_for_all_images_or_once_for_each(served, gallery, images):
-    answer = served.enroll(gallery, *images[:3], identity=["a", "", "c"], camera="007").json()
-    labels = [(result["identity"], result["camera"]) for result in answer["results"]]
-    assert labels == [("a", "007"), (None, "007"), ("c", "007")]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -72,39 +71,6 @@ def test_crops_enrolled_after_deletions_are_each_found_by_their_own_image(start,
     served.kill()
     again = start(tmp_path)
     each_is_first_by_its_own_image(again, crop_ids, images[3:12])
-
-
-def test_nothing_deleted_since_a_backup_is_in_its_restore_or_in_the_snapshots_beside_it(
-    start, tmp_path, images, monkeypatch
-):
-    data = tmp_path / "data"
-    served = start(data)
-    images = images[:4]
-    crop_ids = served.enrolled("default", *images, identity=["Ann", "Bob", "Cid", "Dan"])
-    snapshot_id = served.snapshot("default")
-    made = run_gmn("backup", str(tmp_path / "backups"), "--data-dir", str(data))
-    assert made.returncode == 0, made.stderr
-    served.delete_crop("default", crop_ids[0])
-    forgotten = served.http.delete(f"{DEFAULT}/identities/Bob")
-    assert (forgotten.status_code, forgotten.json()["removed"]) == (200, 1)
-    renamed = served.http.patch(f"{DEFAULT}/identities/Cid", data={"new_identity": "Eve"})
-    assert renamed.status_code == 200
-    assert served.stop() == 0
-    monkeypatch.setenv("GMN_DATA_DIR", str(data))
-    new = tmp_path / "new"
-    ran = run_gmn("restore", made.stdout.split()[-1], "--data-dir", str(new))
-    assert ran.returncode == 0, ran.stderr
-    assert "default: 2 crops, 2 left out as deleted since" in ran.stdout
-    for file in filter(Path.is_file, new.rglob("*")):
-        assert images[0][60:120] not in file.read_bytes(), file
-    again = start(data_dir=new)
-    # A new name is no deletion.
-    assert listed(again) == dict(zip(crop_ids[2:], ["Cid", "Dan"], strict=True))
-    assert {*again.found("default", images[0], top_k=24)} == {*crop_ids[2:]}
-    assert again.http.get(f"{DEFAULT}/crops/{crop_ids[0]}/image").status_code == 404
-    assert again.read(f"{DEFAULT}/snapshots/{snapshot_id}")["crops"] == 2
-    assert again.restore("default", snapshot_id) == 2
-    assert {*again.found("default", images[0], top_k=24)} == {*crop_ids[2:]}
 
 
 def test_an_older_copy_of_the_record_is_searched_as_it_is_or_refused(start, tmp_path, images):

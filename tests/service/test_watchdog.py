@@ -208,22 +208,6 @@ def test_background_work_that_has_ended_ends_the_process_and_the_log_has_the_rea
     assert str(error.exc_info[1]) == "a bug"
 
 
-@PATIENT
-def test_a_job_that_hangs_in_a_thread_ends_the_process(monkeypatch, watchdog, ended):
-    # An hour, else.
-    monkeypatch.setattr(threads, "LONG_WORK_FACTOR", 0.1)
-    pools = threads.BlockingPools()
-    watchdog.checks += [pool.health_check for pool in pools.all()]
-    goes_on = threading.Event()
-
-    async def hang(*_):
-        await pools.imports.run(goes_on.wait, 2 * LONGEST_SECONDS)
-
-    _background(monkeypatch, watchdog, ended, work_on_jobs=hang)
-    goes_on.set()
-    assert watchdog.trouble.partition(":")[0] == "imports threads"
-
-
 @pytest.mark.parametrize("error", [StorageFailed("full"), RuntimeError("a bug")])
 async def test_what_fails_in_maintenance_or_a_job_does_not_end_it(error, tmp_path):
     rounds = []

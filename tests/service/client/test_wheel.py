@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -66,11 +65,3 @@ def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(wheel, tmp_
     first, second = ran.stdout.splitlines()
     assert first == "set() model service"
     assert second == f"gmn_client.client {installed}/gmn_client/__init__.py"
-
-
-def test_the_client_has_the_version_of_the_project():
-    versions = {
-        tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
-        for folder in (ROOT, ROOT / "gmn_client")
-    }
-    assert len(versions) == 1

@@ -19,6 +19,7 @@ from service.record.verify import verify
 from tests.service.gallery.new_crops import (
     NOON,
     enroll,
+    is_on_disk,
     listed,
     new_crop,
     new_gallery,
@@ -78,6 +79,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
     assert (restored.crops, restored.left_out) == ({"lobby": 5}, {"lobby": 1})
     assert (restored.galleries, restored.keys) == (["gate"], ["revoked"])
     assert verify(into).damage == []
+    assert not is_on_disk(into, b"image 0")
     with open_record(into) as again:
         # All but the deletions is as it was.
         names = {crop_id: "ab"[number % 2] for number, crop_id in enumerate(ids)}
