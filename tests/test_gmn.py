@@ -154,14 +154,6 @@ def test_debug_shows_the_traceback_wherever_it_stands(place):
     assert "Traceback" in finished.stderr
 
 
-def test_an_artefact_that_is_not_there_is_named(tmp_path):
-    options = ("--artefact", "no-such-file.safetensors", "--port", "0", "--data-dir", str(tmp_path))
-    finished = run_gmn("serve", *options)
-    assert finished.returncode == 2
-    assert "gmn: no-such-file.safetensors" in finished.stderr
-    assert "Traceback" not in finished.stderr
-
-
 OUTPUT = ["--out", "out"]
 DRAWN = ["--data", "synthetic:7"]
 

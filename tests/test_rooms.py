@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gmn_client", "model", "training", "service", "demo", "bench", "gmn")
@@ -134,7 +133,3 @@ def test_no_call_of_the_service_blocks_on_a_thread_that_others_need():
 
 def test_the_rooms_of_these_rules_are_there():
     assert [room for room in KNOWS_NOTHING_OF if not (ROOT / room).exists()] == []
-
-
-def test_an_example_of_hypothesis_may_take_any_time():
-    assert settings().deadline is None

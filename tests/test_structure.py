@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 
 from tests.forked import run_forked
 from tests.legibility import Legibility, PythonFile
@@ -16,7 +15,6 @@ from tests.structure import (
     bounded_sizes,
     count_packages,
     import_circle,
-    main,
     read_files,
 )
 
@@ -143,26 +141,3 @@ def test_ways_are_traced_within_their_bounds(traced, ways):
         assert way["functions"] > way["files"] > 1
         assert way["functions"] <= BOUNDS[f"functions of {name}"]
         assert way["files"] <= BOUNDS[f"files of {name}"]
-
-
-def test_the_command_shows_sizes_and_legibility_with_their_bounds(monkeypatch, capsys):
-    files = {f"{name}/one.py": HARD_TO_READ for name in CEILINGS}
-    monkeypatch.setattr("tests.structure.read_files", lambda: files)
-    monkeypatch.setattr("tests.structure.request_ways", dict)
-    main()
-    shown = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert shown["service"].startswith("1 files, ")
-    assert shown["legibility of service"].startswith("1 packed, 3 terse, 3 opening, 1 noun")
-    assert (
-        shown["files of service and gmn_client"]
-        == f"2, at most {BOUNDS['files of service and gmn_client']}"
-    )
-
-
-def test_the_command_lists_the_places_of_one_kind(monkeypatch, capsys):
-    files = {"a/one.py": HARD_TO_READ, "a/two.lua": "-- What is counted."}
-    monkeypatch.setattr("tests.structure.read_files", lambda: files)
-    main(places="packed")
-    assert capsys.readouterr().out == "a/one.py:7: first, second = 1, 2\n"
-    with pytest.raises(typer.BadParameter, match="give one of packed, terse"):
-        main(places="unclear")

@@ -229,6 +229,18 @@ def serving(artefact, data_dir, **settings):
 
 
 @contextlib.contextmanager
+def running(artefact, data_dir, **more):
+    """Yield a runtime of the service in this process, which is closed with the block."""
+    from service.runtime import Runtime
+    from service.settings import Settings
+
+    given = {"device": "cpu", "runtime": "torch", **more}
+    settings = Settings(artefact=str(artefact), data_dir=data_dir, **given)
+    with contextlib.closing(Runtime(settings)) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
 def _services(artefact, places):
     """Yield a function that starts services, and kill the running ones at the end."""
     started = []

@@ -1,7 +1,6 @@
 """A client that disconnects at any point: its lock is kept until its threads have ended."""
 
 import asyncio
-import contextlib
 import io
 import itertools
 import shutil
@@ -34,9 +33,8 @@ from service.record.archive import check_archive, open_archive
 from service.record.schema import as_micros
 from service.record.transaction import FILE
 from service.record.values import CropFilter, GallerySettings
-from service.runtime import Runtime
-from service.settings import Settings
 from tests.outside import audit_lines, zip_of_crops
+from tests.service.conftest import running
 from tests.service.locks import is_held
 from tests.waiting import eventually
 
@@ -95,14 +93,8 @@ def threads(monkeypatch):
 @pytest.fixture(scope="module")
 def runtime(tiny_artefact, tmp_path_factory):
     place = tmp_path_factory.mktemp("sections")
-    settings = Settings(
-        artefact=str(tiny_artefact),
-        data_dir=place / "data",
-        device="cpu",
-        runtime="torch",
-        images_url=f"file://{place / 'pictures'}",
-    )
-    with contextlib.closing(Runtime(settings)) as opened:
+    pictures = f"file://{place / 'pictures'}"
+    with running(tiny_artefact, place / "data", images_url=pictures) as opened:
         yield opened
 
 

@@ -1,7 +1,6 @@
 """Long answers, dependencies and large pictures do not hold up other requests."""
 
 import asyncio
-import contextlib
 import inspect
 import threading
 from collections import Counter
@@ -21,9 +20,9 @@ from service.http.forms import LabelledBox
 from service.http.keys import LOCAL_ADMIN
 from service.http.problems import write_list
 from service.record.values import Picture
-from service.runtime import Runtime
 from service.settings import Settings
 from tests.outside import encoded
+from tests.service.conftest import running
 from tests.waiting import LONGEST_SECONDS
 
 
@@ -60,15 +59,14 @@ def test_no_dependency_of_a_call_takes_a_thread():
 
 def _enroll(artefact, data_dir, **sent):
     """Answer an enrollment by a service whose event loop is the main thread's."""
-    settings = Settings(artefact=str(artefact), data_dir=data_dir, device="cpu", runtime="torch")
 
     async def enroll(app):
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post("/v1/galleries/default/crops", **sent)
 
-    with contextlib.closing(Runtime(settings)) as runtime:
-        app = create_app(settings, runtime)
+    with running(artefact, data_dir) as runtime:
+        app = create_app(runtime.settings, runtime)
         app.state.runtime = runtime
         return asyncio.run(enroll(app)).json()
 
@@ -113,15 +111,9 @@ async def test_few_pictures_are_read_before_a_thread_is_free_for_their_thumbnail
         read.append(1)
         return picture
 
-    settings = Settings(
-        artefact=str(tiny_artefact),
-        data_dir=tmp_path,
-        device="cpu",
-        runtime="torch",
-        max_cost=4 * thumbnails.PER_THUMBNAIL,
-    )
+    cost = 4 * thumbnails.PER_THUMBNAIL
     request = SimpleNamespace(headers={})
-    with contextlib.closing(Runtime(settings)) as runtime:
+    with running(tiny_artefact, tmp_path, max_cost=cost) as runtime:
         asked = [
             asyncio.create_task(
                 thumbnails.answer_picture(request, runtime, str(number), 32, read_picture)
@@ -152,10 +144,7 @@ async def test_a_large_picture_is_made_small_on_no_thread_of_crops(
     async def read():
         return Picture(picture, "image/png")
 
-    settings = Settings(
-        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
-    )
     request = SimpleNamespace(headers={})
-    with contextlib.closing(Runtime(settings)) as runtime:
+    with running(tiny_artefact, tmp_path) as runtime:
         await thumbnails.answer_picture(request, runtime, "a", 32, read)
     assert ["large" in name for name in used] == [is_large]

@@ -19,7 +19,6 @@ from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.forget import forget_identity
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
-from service.runtime import Runtime
 from service.search import refit
 from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
@@ -29,20 +28,13 @@ from service.search.refit import (
     fit_if_due,
     store_and_refit,
 )
-from service.settings import Settings
+from tests.service.conftest import running
 from tests.service.test_search_calibration import draw
 from tests.waiting import LONGEST_SECONDS
 
 pytestmark = pytest.mark.slow
 
 COSINE = QueryOptions(scoring="cosine")
-
-
-@contextlib.contextmanager
-def running(artefact, folder, runtime="torch"):
-    settings = Settings(artefact=str(artefact), data_dir=folder, device="cpu", runtime=runtime)
-    with contextlib.closing(Runtime(settings)) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -123,7 +115,7 @@ async def test_photographed_people_are_found_and_strangers_are_not_without_a_sea
             for people in (range(1, 61), range(61, 121))
         ]
 
-    with running("bundled", tmp_path, "openvino") as runtime:
+    with running("bundled", tmp_path, runtime="openvino") as runtime:
         known, strangers = await verdicts(runtime)
     assert known.count("no_match") <= 20
     assert known.count("match") >= 6

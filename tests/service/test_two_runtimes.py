@@ -17,12 +17,11 @@ from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs
 from service.maintenance import JOBS
 from service.record.values import GallerySettings
-from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
 from service.search.refit import store_and_refit
-from service.settings import Settings
 from tests.outside import zip_of_crops
+from tests.service.conftest import running
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -31,23 +30,14 @@ WAITED = 30.0
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_artefact, tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("shared")
-    return Settings(artefact=str(tiny_artefact), data_dir=data_dir, device="cpu", runtime="torch")
-
-
-@pytest.fixture(scope="module")
-def runtimes(settings):
-    with (
-        contextlib.closing(Runtime(settings)) as one,
-        contextlib.closing(Runtime(settings)) as other,
-    ):
+def runtimes(tiny_artefact, data_dir):
+    with running(tiny_artefact, data_dir) as one, running(tiny_artefact, data_dir) as other:
         yield [one, other]
 
 
 @pytest.fixture
-def third(settings):
-    with contextlib.closing(Runtime(settings)) as opened:
+def third(tiny_artefact, data_dir):
+    with running(tiny_artefact, data_dir) as opened:
         yield opened
 
 

@@ -51,15 +51,6 @@ def test_no_option_of_a_method_has_the_name_of_one_that_every_command_has():
     assert address.opts == ["--webhook-url"]
 
 
-def test_a_webhook_is_made_and_changed(api, filled):
-    webhook = api("create_webhook", "http://127.0.0.1:9/first", "--note", "desk", "--json")
-    assert webhook["url"] == "http://127.0.0.1:9/first"
-    webhook_id = webhook["webhook_id"]
-    changed = api("change_webhook", webhook_id, "--webhook-url", "http://127.0.0.1:9/", "--json")
-    assert (changed["url"], changed["note"]) == ("http://127.0.0.1:9/", "desk")
-    filled.delete_webhook(webhook_id)
-
-
 def test_the_help_of_a_method_describes_its_arguments():
     shown = forked.run_gmn("api", "create_key", "--help", env={"COLUMNS": "200"}).stdout
     for text in ("Creates an API key", "--expires-days", "days until the key expires"):

@@ -1,6 +1,5 @@
 """Keys: made, kept, found again, read from a file, revoked."""
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -25,9 +24,8 @@ from service.http.keys import (
     with_new_secret,
 )
 from service.ops.shared import KeyRates
-from service.runtime import Runtime
-from service.settings import Settings
 from tests.outside import audit_lines
+from tests.service.conftest import running
 from tests.waiting import eventually
 
 
@@ -221,11 +219,8 @@ def test_keys_are_listed_without_their_secrets_and_revoked(
 def test_a_service_that_stops_reads_its_keys_to_the_end_before_the_record_is_closed(
     tiny_artefact, tmp_path
 ):
-    settings = Settings(
-        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
-    )
     begun = threading.Event()
-    with contextlib.closing(Runtime(settings)) as runtime:
+    with running(tiny_artefact, tmp_path) as runtime:
 
         def read_slowly():
             begun.set()

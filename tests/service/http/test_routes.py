@@ -4,29 +4,16 @@ import asyncio
 from types import SimpleNamespace
 
 import httpx
-import pytest
 from fastapi import FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
 
 from service.http.app import create_app
-from service.http.guard import OPEN, GuardedRoute, needs_of
+from service.http.guard import OPEN, GuardedRoute
 from service.http.keys import create_key
 from service.http.problems import handle_errors
 from service.settings import Settings
 from tests.outside import bearer
 
-SHOW_NOTHING = OPEN | {"/", "/docs", "/docs/oauth2-redirect"}
 APP = create_app(Settings())
-ROUTES = [
-    route for route in iter_route_contexts(APP.routes) if isinstance(route.original_route, APIRoute)
-]
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=lambda one: f"{min(one.methods)} {one.path}")
-def test_a_route_declares_what_it_needs_or_is_open(route):
-    guarded = isinstance(route.original_route, GuardedRoute) and route.path not in OPEN
-    assert guarded != (route.path in SHOW_NOTHING)
-    assert guarded == (needs_of(route.original_route) is not None)
 
 
 def test_the_openapi_document_says_which_calls_need_a_key():
