@@ -391,6 +391,7 @@ def test_a_picture_is_enrolled_with_its_file_and_the_time_that_the_file_gives(
     page.set_input_files("#enrollment .drop input", files)
     page.get_by_label("Take the time from the file, where it has one (2 of 3 pictures)").check()
     page.locator("#enrollment [name=identity]").fill("Ann")
+    page.locator("#enrollment [name=camera]").fill("gate")
     press(page, "Enroll 3 pictures")
     expect(page.locator("#outcomes li .verdict")).to_have_text(["✓ Enrolled"] * 3)
     listed = results(http, f"/v1/galleries/{gallery}/crops?identity=Ann")
@@ -400,6 +401,7 @@ def test_a_picture_is_enrolled_with_its_file_and_the_time_that_the_file_gives(
         "no time.png": None,
         "camera.jpg": "2026-03-01T08:30:00Z",
     }
+    assert {crop["camera"] for crop in listed} == {"gate"}
     person(page, "Ann")
     page.locator("#person .tile .card").first.click()
     expect(page.locator("#sheet dl")).to_contain_text("File or your idcamera.jpg")

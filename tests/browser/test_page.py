@@ -115,22 +115,6 @@ def test_a_deleted_crop_is_gone_after_a_question(page, http, gallery, drawn_crop
 
 
 @pytest.mark.slow
-def test_enrollment_shows_the_outcome_of_each_image(page, http, gallery, drawn_crops):
-    follow(page, "Enroll")
-    images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image", "name": "broken.png"}]
-    page.set_input_files("#enrollment .drop input", images)
-    page.fill("#enrollment [name=identity]", "Ann")
-    page.fill("#enrollment [name=camera]", "gate")
-    press(page, "Enroll 2 pictures")
-    rows = page.locator("#outcomes li .verdict")
-    expect(rows).to_have_text(["✓ Enrolled", "✕ Refused"])
-    assert "convert the file" in page.locator("#outcomes li").nth(1).inner_text()
-    listed = results(http, f"/v1/galleries/{gallery}/crops?identity=Ann")
-    assert [crop["camera"] for crop in listed] == ["gate"]
-    assert [crop["external_id"] for crop in listed] == ["person.png"]
-
-
-@pytest.mark.slow
 def test_images_dropped_while_others_are_sent_await_fields_of_their_own(
     page, http, gallery, drawn_crops
 ):

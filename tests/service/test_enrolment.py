@@ -1,11 +1,10 @@
 """Enrolment as a client sees it."""
 
-import io
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from tests.hostile.pngs import announcing
 from tests.outside import encoded, pages, problem, refused_fields
@@ -156,21 +155,6 @@ def test_identities_are_listed_with_their_counts(served, filled):
     assert (one["crop_id"], one["last_seen"]) == (first["crop_id"], first["last_seen"])
     assert one["first_seen"] <= one["last_seen"]
     assert problem(served.http.get(f"{url}/nobody")) == (404, "unknown_identity")
-
-
-def test_an_identity_is_shown_by_its_sharpest_crop(served, gallery, images):
-    sharp = Image.open(io.BytesIO(images[0])).convert("RGB")
-    blurred = sharp.filter(ImageFilter.GaussianBlur(3))
-    shown = [encoded(picture) for picture in (blurred, sharp, blurred.rotate(180))]
-    first, sharpest, last = served.enrolled(gallery, *shown, identity="Ann")
-    url = f"/v1/galleries/{gallery}/identities"
-    (listed,) = served.results(url, params={"sort": "last_seen"})
-    assert listed["crop_id"] == sharpest
-    assert served.http.get(listed["image_url"]).content == shown[1]
-    served.delete_crop(gallery, sharpest)
-    assert served.read(f"{url}/Ann")["crop_id"] in (first, last)
-    refused = served.http.get(url, params={"sort": "crops", "cursor": "Ann"})
-    assert refused_fields(refused) == {"cursor"}
 
 
 def test_identities_are_searched_in_any_case_page_by_page(served, gallery, images):

@@ -45,22 +45,6 @@ def test_a_service_killed_amid_a_request_of_several_images_has_none_of_them(
     assert len(again.enrolled("default", *images)) == 4
 
 
-def test_a_crop_deleted_since_a_snapshot_is_in_no_restore_of_it(start, tmp_path, images):
-    served = start(tmp_path)
-    images = images[:4]
-    crop_ids = served.enrolled("default", *images)
-    snapshot_id = served.snapshot("default")
-    served.delete_crop("default", crop_ids[1])
-    assert served.restore("default", snapshot_id) == 3
-    kept = {*crop_ids} - {crop_ids[1]}
-    assert listed(served).keys() == kept
-    assert {*served.found("default", images[1], top_k=24)} == kept
-    served.kill()
-    again = start(tmp_path)
-    assert again.restore("default", snapshot_id) == 3
-    assert {*again.found("default", images[1], top_k=24)} == kept
-
-
 def test_crops_enrolled_after_deletions_are_each_found_by_their_own_image(start, tmp_path, images):
     served = start(tmp_path)
     crop_ids = served.enrolled("default", *images[:6])

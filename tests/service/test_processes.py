@@ -111,23 +111,6 @@ def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(
         assert served.results(f"/v1/galleries/{gallery}/crops") == []
 
 
-def test_a_service_that_is_killed_leaves_the_other_serving_and_catches_up(
-    services, start, data_dir, images
-):
-    one = services[0]
-    other = start(data_dir=data_dir, housekeeping_seconds=0.5)
-    gallery = one.create("left")
-    first = other.enroll(gallery, images[0])
-    other.kill()
-    (crop_id,) = crop_ids(first)
-    version = first.json()["gallery_version"]
-    assert one.found(gallery, images[0], min_version=version) == [crop_id]
-    second = one.enrolled(gallery, images[4])
-    one.delete_crop(gallery, crop_id)
-    again = start(data_dir=data_dir, housekeeping_seconds=0.5)
-    assert again.found(gallery, images[0]) == second
-
-
 def two_processes(artefact, place):
     # Each of the three processes would import PyTorch for seconds.
     settings = {

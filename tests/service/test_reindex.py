@@ -97,15 +97,6 @@ def test_a_reindex_is_stopped_by_an_admin_alone(exchange, tmp_path, drawn_crops)
     assert served.http.delete(url, headers=admin).json()["state"] == "done"
 
 
-def test_without_the_model_before_a_gallery_waits_for_its_reindex(exchange, drawn_crops, images):
-    served = exchange()
-    refused = served.query("default", images[0])
-    assert problem(refused) == (409, "needs_reindex")
-    assert served.ended_job(begin(served))["state"] == "done"
-    (found,) = served.search("default", images[0], top_k=1)
-    assert found["identity"] == drawn_crops[0].identity
-
-
 @pytest.mark.slow
 def test_a_reindex_that_was_killed_goes_on(exchange, start, tmp_path, drawn_crops, other_artefact):
     served = exchange(drawn_crops * 10)

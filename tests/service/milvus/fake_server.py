@@ -15,8 +15,7 @@ class FakeServer:
     """A stand-in with the methods of `MilvusServer`, which obeys files beside its address.
 
     While ADDRESS.dead is there every call is refused, and while ADDRESS.hangs every call hangs;
-    with ADDRESS.behind writes hang, with ADDRESS.slow large searches. With ADDRESS.lost a search
-    finds every second row only.
+    with ADDRESS.behind writes hang, with ADDRESS.slow large searches.
     """
 
     def __init__(self, url="/nowhere"):
@@ -66,8 +65,6 @@ class FakeServer:
         # An expression of Milvus is one of Python too.
         condition = codes.expression(wanted) or "True"
         passing = [row for row in rows if eval(condition, {}, row)]
-        if self._is_told("lost"):
-            passing = passing[::2]
         passing.sort(key=lambda row: -float(row["v"] @ query))
         if grouped:
             nearest = {}

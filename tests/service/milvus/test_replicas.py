@@ -50,18 +50,6 @@ def test_a_deleted_crop_shows_nowhere_and_a_forgotten_person_is_named_in_milvus(
     assert identity not in {hit["identity"] for hit in shown}
 
 
-def test_a_restored_snapshot_is_searched_once_it_is_in_milvus(replicas, drawn_crops):
-    one, other = replicas
-    gallery = one.create("restored")
-    one.fill(gallery, drawn_crops[:10])
-    snapshot = one.http.post(f"/v1/galleries/{gallery}/snapshots").json()["snapshot_id"]
-    one.fill(gallery, drawn_crops[10:20])
-    url = f"/v1/galleries/{gallery}/snapshots/{snapshot}/restore"
-    version = one.http.post(url).json()["gallery_version"]
-    shown = _search(other, gallery, drawn_crops[0].png, top_k=1000, min_version=version)
-    assert len(shown) == 10
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_kills_of_processes_lose_nothing_and_bring_nothing_back(kind):
     with (

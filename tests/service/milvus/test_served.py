@@ -242,18 +242,6 @@ def test_a_search_too_large_to_be_answered_in_time_keeps_no_other_off_the_server
     assert next_one.status_code == 200
 
 
-@ON_FAKE_SERVER
-def test_a_collection_with_fewer_rows_than_the_record_is_refused(
-    outside, filled, drawn_crops, place
-):
-    gallery, _ = filled
-    with told(place, "lost"):
-        refused = outside.query(gallery, drawn_crops[0].png, top_k=100)
-    assert problem(refused) == (503, "index_unavailable")
-    assert "has lost crops" in refused.json()["detail"]
-    eventually(lambda: outside.query(gallery, drawn_crops[0].png).status_code == 200)
-
-
 def test_the_client_of_milvus_is_not_loaded_without_an_index_url():
     program = "import sys, service.runtime; sys.exit('pymilvus' in sys.modules)"
     assert run_forked(program).returncode == 0

@@ -83,8 +83,10 @@ def test_the_best_picture_is_the_sharpest_and_then_the_largest_that_is_kept(reco
     for number, labels in enumerate(better, 2):
         (crop_id,) = enroll(record, gallery, new_crop(number, **labels))
         assert best() == (crop_id, True)
-    enroll(record, gallery, new_crop(6, quality=59.0))
+    (second,) = enroll(record, gallery, new_crop(6, quality=59.0))
     assert best() == (crop_id, True)
+    record.crops.remove(gallery, [crop_id])
+    assert best() == (second, True)
 
 
 def test_a_merge_of_more_than_30_days_ago_cannot_be_undone_and_its_rows_go(
