@@ -17,7 +17,7 @@ from PIL import Image
 from tests.outside import encoded
 
 # On a machine that other tests keep busy a single example may take any time. Every run tries the
-# same examples, so that none refuses a change for what it has not made.
+# same examples, because a new one would fail beside a change that has nothing to do with it.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 

@@ -162,7 +162,7 @@ def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, d
 
 
 def test_a_cancelled_import_keeps_what_it_has_and_stops(served, gallery, drawn_crops):
-    # So many take longer than any pause between the two requests.
+    # They take longer than any pause between the two requests.
     job = served.import_zip(gallery, _many(drawn_crops, 999))
     while served.job(job["job_id"])["progress"].get("done", 0) < 32:
         time.sleep(0.01)
