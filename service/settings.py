@@ -65,19 +65,19 @@ class Settings(BaseSettings):
     artefact: str = "bundled"
     """The model to serve: the name of a shipped artefact, or a file."""
     previous: str | None = None
-    """The model that filled existing galleries. It answers for them until they are reindexed. A
-    shipped artefact is found without this setting."""
+    """The model with which existing galleries were enrolled. It serves them until they are
+    reindexed. A shipped artefact is found without this setting."""
     data_dir: Path = Path("gmn-data")
     """The directory of the galleries, on a disk of this machine. Several services may share it."""
     redis_url: str | None = None
-    """A Redis in which all processes count the rates of keys together, and announce events, such as
-    `redis://user:password@host:6379/0`; `rediss://` uses TLS. Without it each process counts its
-    share of a rate."""
+    """URL of a Redis server, such as `redis://user:password@host:6379/0`; `rediss://` uses TLS.
+    With it all processes count the rate of a key together, and announce events. Without it each
+    process counts its share of a rate."""
     redis_password_file: Path | None = None
-    """A file with the password, where `GMN_REDIS_URL` contains none."""
+    """A file with the password of Redis, if `GMN_REDIS_URL` contains none."""
     processes: int = Field(1, ge=1, le=64)
-    """Processes behind the port. They share the data directory, and each has its share of the
-    limits. On a GPU each loads the model anew."""
+    """Number of processes behind the port. They share the data directory, and each has its share of
+    the limits. On a GPU each process loads its own copy of the model."""
     host: str = "127.0.0.1"
     """The address to listen on. Any address but loopback requires API keys."""
     port: int = Field(8000, ge=0, le=65535)
@@ -88,26 +88,30 @@ class Settings(BaseSettings):
     """Origins whose web pages may call the service, such as `https://desk.example`; separated by
     commas."""
     device: DeviceName = "auto"
-    """`cpu` or `cuda`; `auto` takes the GPU where there is one."""
+    """`cpu` or `cuda`; `auto` takes the GPU if there is one."""
     runtime: RuntimeName = "auto"
-    """`torch` or `openvino` computes the features; `auto` is PyTorch on a GPU, and on a CPU the
-    runtime that is fastest when the record is first used."""
+    """The runtime that computes the features, `torch` or `openvino`. `auto` is PyTorch on a GPU,
+    and on a CPU the runtime that is fastest when the record is first used."""
     dtype: DtypeName = "auto"
-    """Number format of the embedder: `float32` or `bfloat16`; `auto` is bfloat16 on a GPU with
-    hardware for it, else float32, or the one that `GMN_RUNTIME=auto` measured as fastest."""
+    """Number format of the embedder: `float32` or `bfloat16`. `auto` is bfloat16 on a GPU with
+    hardware for it; otherwise float32, or the format that `GMN_RUNTIME=auto` measured as
+    fastest."""
     max_batch: int = Field(32, ge=1, le=1024)
     """Images in one forward pass of PyTorch; OpenVINO embeds them one by one, several at once."""
     max_cost: float = Field(352.0, ge=1.0)
-    """Cost of the requests that are worked on, in megapixels; further ones wait up to 5 seconds and
-    are refused with 429. One key holds half of it at most, and a request above that is refused with
-    422."""
+    """Upper limit for the cost of all requests in progress, in megapixels. Further requests wait up
+    to 5 seconds and are then refused with 429. One key can use at most half of it; a request that
+    costs more is refused with 422."""
     decode_threads: PositiveInt = Field(default_factory=lambda: max(2, (os.cpu_count() or 2) - 1))
-    """Threads that decode images, and as many for images of more than two megapixels. With OpenVINO
-    they embed them as well, and are at least two for each crop that it embeds at once."""
+    """Number of threads that decode images; as many again serve images of more than two megapixels.
+    With OpenVINO the threads also embed the images, and there are at least two for each crop that
+    it embeds at once."""
     max_image_bytes: PositiveInt = 10 * 1024 * 1024
-    """Bytes of one image. A larger image is a problem of that image, not of the request."""
+    """Bytes of one image. A larger image is refused, and the other images of its request are
+    not."""
     max_image_pixels: int = Field(16_000_000, ge=64)
-    """Width × height of one image. A larger image is a problem of that image."""
+    """Width × height of one image. A larger image is refused, and the other images of its request
+    are not."""
     max_images_per_request: int = Field(128, ge=1, le=MAX_IMAGES)
     """Images in one request, 200 at most; more are refused with 422."""
     max_body_bytes: PositiveInt = 64 * 1024 * 1024
@@ -118,73 +122,77 @@ class Settings(BaseSettings):
     body_timeout_s: PositiveFloat = 30.0
     """Seconds without data after which a request body is refused with 408."""
     min_body_rate: PositiveInt = 64 * 1024
-    """Bytes a second. A body that is slower, after `GMN_BODY_TIMEOUT_S`, is refused with 408."""
+    """Bytes a second. A body that arrives more slowly is refused with 408, after
+    `GMN_BODY_TIMEOUT_S`."""
     # With the common limit of 1,024 open files per process this leaves 100 for other files.
     max_connections: PositiveInt = 900
-    """Connections that are served. A request on a further one, but for `/livez`, is answered with
-    503; beyond four times as many, or 100 less than the files that the process may open,
-    connections are closed."""
+    """Number of connections that are served. Requests on further connections get 503, except for
+    `/livez`. Beyond four times this number, or 100 less than the number of files that the process
+    may open, connections are closed."""
     quality: QualityPolicy = "warn"
-    """Treatment of a poor crop that is enrolled: it is stored with a warning (`warn`), refused
-    (`refuse`), or not measured (`off`). A query is never refused for quality."""
+    """What happens when a poor crop is enrolled: it is stored with a warning (`warn`) or refused
+    (`refuse`); `off` does not measure quality. A query is never refused for quality."""
     min_crop_height: PositiveInt = QualityLimits.min_height
     """Pixels; a lower crop is `low_resolution`."""
     min_crop_width: PositiveInt = QualityLimits.min_width
     """Pixels; a narrower crop is `low_resolution`."""
     min_crop_sharpness: Share = QualityLimits.min_sharpness
-    """Contrast between neighbouring pixels as a share of the contrast over four pixels, at 64 rows;
-    below it a crop is `blurred`."""
+    """Contrast between neighbouring pixels, relative to the contrast over four pixels, at a height
+    of 64 rows; below it a crop is `blurred`."""
     min_crop_brightness: Share = QualityLimits.min_brightness
-    """Luma, 0 to 1, which a tenth of the crop exceeds; below it a crop is `dark`."""
+    """A crop is `dark` if the 90th percentile of its luma (0 to 1) is below this value."""
     max_crop_shadow: Share = QualityLimits.max_shadow
-    """Luma, 0 to 1, below which a tenth of the crop stays; above it a crop is `overexposed`."""
+    """A crop is `overexposed` if the 10th percentile of its luma (0 to 1) is above this value."""
     min_crop_aspect: NonNegativeFloat = QualityLimits.min_aspect
     """Height divided by width; below it a crop is `not_person_shaped`."""
     max_crop_aspect: PositiveFloat = QualityLimits.max_aspect
     """Height divided by width; above it a crop is `not_person_shaped`."""
     keep_images: KeepImages = "original"
-    """The stored form of an enrolled image: its file (`original`), a JPEG at most 256 pixels high
+    """What is stored of an enrolled image: its file (`original`), a JPEG at most 256 pixels high
     (`thumbnail`), or nothing (`none`). A reindex needs the image."""
     images_url: str | None = None
-    """An fsspec URL that stores images outside of the record, such as
-    `file:///srv/crops`, or `s3://bucket/crops` with the extra `s3`."""
+    """An fsspec URL where images are stored outside the record, such as `file:///srv/crops`, or
+    `s3://bucket/crops` with the extra `s3`."""
     index_url: str | None = None
-    """A Milvus server that searches in place of this process, such as
-    `http://user:password@milvus:19530`, for galleries that are too large for its memory."""
+    """A Milvus server, such as `http://user:password@milvus:19530`, which searches instead of this
+    process. Use it for galleries that are too large for the memory of the process."""
     import_dir: Path | None = None
-    """The folder whose sub-folders an import may name. A key for one gallery may name the
-    sub-folder with the name of that gallery, and those in it; a key for all galleries any."""
+    """The folder whose sub-folders an import may read. A key for all galleries may name any of
+    them; a key for one gallery only the sub-folder with the name of that gallery, and folders
+    inside it."""
     max_import_bytes: PositiveInt = 8 * 1024**3
-    """Bytes of an uploaded archive, and of its content unpacked."""
+    """Bytes of an uploaded archive, and also of its unpacked content."""
     reserved_disk_bytes: NonNegativeInt = 64 * 1024 * 1024
-    """Bytes of the disk of the data directory that are kept for deletions, half of them, at most
-    256 MiB, in the file `reserve` there. With less, new data are refused with 507; with less than
-    three quarters, searches that the audit log records; deletions go on."""
+    """Disk space of the data directory that is reserved for deletions, in bytes. Half of it, at
+    most 256 MiB, is taken by the file `reserve`. With less free space new data are refused with
+    507, with less than three quarters of it also searches that the audit log records. Deletions go
+    on."""
     kept_queries: NonNegativeInt = 10_000
-    """Searches with `keep=true` that a gallery keeps; the oldest outside cases are removed first. 0
-    keeps none."""
+    """Number of searches with `keep=true` that a gallery keeps. The oldest ones outside cases are
+    removed first. 0 keeps none."""
     kept_days: int = Field(7, ge=1, le=36_500)
-    """Days that a kept search is kept, unless a case holds it; a gallery's shorter retention is
-    applied to it too."""
+    """Days after which a kept search is deleted, unless a case holds it. A shorter retention of the
+    gallery applies to it too."""
     webhook_private: bool = False
-    """Whether webhooks may have addresses of private networks, and names of this machine."""
+    """Whether the URL of a webhook may be in a private network, or name this machine."""
     audit_queries: bool = True
     """Whether the audit log records searches and views of images."""
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)
-    """Bytes of one audit log file; then the next file begins."""
+    """Bytes of one audit log file, after which the next file begins."""
     housekeeping_seconds: PositiveFloat = 3600.0
-    """Seconds between two rounds of maintenance, which deletes expired crops and removes deleted
-    crops from snapshots."""
+    """Seconds between two rounds of maintenance. Maintenance deletes expired crops and removes
+    deleted crops from snapshots."""
     stall_seconds: PositiveFloat = 120.0
-    """Seconds without progress after which a part of the service that has work turns `/livez` to
-    503 and ends the process."""
+    """If a part of the service has work and makes no progress for this many seconds, `/livez`
+    answers 503 and the process ends."""
     backup_dir: Path | None = None
-    """The folder of backups of the record and its images, which the service writes by itself;
-    better on another disk. Processes that share a record share it too."""
+    """The folder in which the service writes backups of the record and its images by itself. It
+    should be on another disk. Processes that share a record share it too."""
     backup_every: PositiveFloat = 24.0
     """Hours from one backup to the next."""
     backup_keep: PositiveInt = 7
-    """Backups that are kept; the oldest is removed once a new one was read through."""
+    """Number of backups that are kept. The oldest is removed once a new one has been read back and
+    verified."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Level of the JSON log on standard error: `debug`, `info`, `warning` or `error`."""
 
