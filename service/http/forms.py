@@ -71,7 +71,7 @@ Value = TypeVar("Value")
 Sent = Annotated[Value, fastapi.Form(media_type="multipart/form-data")]
 
 
-def _as_the_docs_show_it(schema: dict[str, Any]) -> None:
+def _adapt_to_docs(schema: dict[str, Any]) -> None:
     """Remove null from a form's schema and make its fields start empty in `/docs`.
 
     `/docs` otherwise fills a field with its first example, its default, or made-up text.
@@ -91,7 +91,7 @@ class Form(BaseModel):
     """Base of all forms; unknown fields are errors."""
 
     model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, json_schema_extra=_as_the_docs_show_it
+        extra="forbid", use_attribute_docstrings=True, json_schema_extra=_adapt_to_docs
     )
     # An empty value of these fields is an error, unless all of them are sent.
     never_empty: ClassVar[frozenset[str]] = frozenset()
@@ -188,7 +188,7 @@ class LabelsForm(Form):
                 values = getattr(self, field)
                 if len(values) != 1:
                     raise InvalidField(f"{field}: was sent {len(values)} times; send it once")
-                changes[name] = _label(name, values[0], field)
+                changes[name] = _parse_label(name, values[0], field)
         return changes
 
 
@@ -224,7 +224,7 @@ class SightedBox(Box):
     def labels(self) -> dict[str, Any]:
         sent = self.model_dump(include=set(LABELS), exclude_none=True)
         return {
-            name: _label(name, value if isinstance(value, str) else json.dumps(value))
+            name: _parse_label(name, value if isinstance(value, str) else json.dumps(value))
             for name, value in sent.items()
         }
 
@@ -246,7 +246,7 @@ class LabelledForm(FrameForm):
         """Return images or crops of boxes with labels; raises `InvalidField` for a bad label."""
         # Each text is parsed once: one may be the metadata of all crops.
         sent = {
-            name: [_label(name, text) for text in texts]
+            name: [_parse_label(name, text) for text in texts]
             for name, texts in self
             if name in LABELS and texts
         }
@@ -380,6 +380,6 @@ class CropsChanges(CropsChosen, LabelsForm):
     """A JSON object that takes the place of the former; empty for none."""
 
 
-def _label(name: str, text: str, field: str | None = None) -> Any:
+def _parse_label(name: str, text: str, field: str | None = None) -> Any:
     """Parse a label, empty text as None; raises an `InvalidField` that names `field`."""
     return LABELS[name](field or name, text) if text else None

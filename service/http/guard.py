@@ -48,8 +48,8 @@ GALLERY = {
     "example": "default",
 }
 # Problems that any call may answer, and problems that follow from a route's declaration.
-OF_ANY = ("invalid_field", "cross_origin", "internal_error", "not_ready")
-OF_KEYED = (
+ANY_PROBLEMS = ("invalid_field", "cross_origin", "internal_error", "not_ready")
+KEY_PROBLEMS = (
     "unauthorised",
     "forbidden",
     "too_many_requests",
@@ -58,8 +58,8 @@ OF_KEYED = (
     "record_unavailable",
     "service_stopping",
 )
-OF_FORM = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type")
-OF_IMAGES = ("unusable_images", "too_costly", "device_full", "device_lost")
+FORM_PROBLEMS = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type")
+IMAGE_PROBLEMS = ("unusable_images", "too_costly", "device_full", "device_lost")
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends the first statement of a docstring, which becomes the summary of the call.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
@@ -71,21 +71,26 @@ class Needs:
 
     Attributes:
         any_of: scopes, of which one is required; `admin` is always accepted.
-        every_gallery: whether a key limited to one gallery is refused.
+        every_gallery: refuse a key that is limited to one gallery.
     """
 
     any_of: tuple[Scope, ...]
     every_gallery: bool = False
 
     async def let_in(self, request: Request) -> Call:
-        """Return the caller and the gallery of the path; raises 401, 403 or 404 before the body."""
+        """Check the key, and return the call with the gallery of the path; reads no body.
+
+        Raises:
+            Unauthorised, Forbidden, TooManyRequests: the key may not make this call now.
+            InvalidField, UnknownGallery: there is no such gallery.
+        """
         runtime: Runtime = request.app.state.runtime
-        sent = await BEARER(request)
-        key = sent.credentials if sent else None
+        header = await BEARER(request)
+        key = header.credentials if header else None
         forwarded = any(FORWARDED.fullmatch(name) for name in request.headers)
-        near = request.client is not None and is_loopback(request.client.host)
-        local = near and not forwarded and request.scope["http_version"] != "1.0"
-        caller = runtime.keys.caller(key, local)
+        is_from_loopback = request.client is not None and is_loopback(request.client.host)
+        is_local = is_from_loopback and not forwarded and request.scope["http_version"] != "1.0"
+        caller = runtime.keys.caller(key, is_local)
         # Set before the checks, so that the log names callers who are refused too.
         request.state.caller = caller
         if caller.rate is not None and not caller.rate_images:
@@ -148,18 +153,18 @@ class GuardedRoute(APIRoute):
         self._form: Any = None
         if self.body_field:
             self._form = self.body_field.field_info.annotation
-            codes += OF_FORM
+            codes += FORM_PROBLEMS
             if issubclass(self._form, SomeImagesForm):
-                codes += OF_IMAGES
+                codes += IMAGE_PROBLEMS
         if self.methods != {"GET"}:
             codes.append("storage_failed")
-        codes += OF_ANY
+        codes += ANY_PROBLEMS
         if path not in OPEN:
-            codes += OF_KEYED
+            codes += KEY_PROBLEMS
         self.responses = problems(*codes, among=self.responses)
 
     def get_route_handler(self) -> Handler:
-        answer = super().get_route_handler()
+        handler = super().get_route_handler()
         needed = needs_of(self) or UNDECLARED
         known = names_of(self.dependant.query_params)
 
@@ -175,11 +180,11 @@ class GuardedRoute(APIRoute):
                 call: Call = request.state.call
                 if issubclass(self._form, SomeImagesForm):
                     call.runtime.admission.require_place()
-                return await FormRequest(request, call, self._form).answered_by(answer)
+                return await FormRequest(request, call, self._form).answered_by(handler)
             # An empty value means that the parameter was omitted, as in a form.
             given = request.query_params.multi_items()
             sent = urlencode([(name, value) for name, value in given if value]).encode()
-            response = await answer(
+            response = await handler(
                 Request({**request.scope, "query_string": sent}, request.receive)
             )
             if self.path not in OPEN and self.methods == {"GET"}:

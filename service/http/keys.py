@@ -33,8 +33,9 @@ from service.record.keys import API_KEY, KEY_ID, SCOPES, ApiKey, Keys, any_admin
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
 SECRET_BYTES = 32
 KEY_ID_BYTES = 6
+# Interval at which the record notes when keys were last used.
 NOTED_EVERY_SECONDS = 60.0
-# Compared for unknown ids; no secret has this hash.
+# Hash to compare with if the id is unknown; no secret has it.
 NO_HASH = "0" * 64
 EXAMPLE = '{"key_id": "door", "secret_sha256": "<64 hex digits>", "scopes": ["query"]}'
 NO_KEY = (
@@ -77,7 +78,8 @@ def create_key(expires_days: int | None = None, **fields: Any) -> tuple[ApiKey, 
     """Create a key; returns its record and its text, which cannot be recovered later.
 
     Args:
-        fields: those of an `ApiKey` beside its id, its secret and its times.
+        expires_days: days until the key expires; None for never.
+        fields: all other fields of the `ApiKey` except its id and its secret.
     """
     now = datetime.now(UTC)
     key = ApiKey(
@@ -120,12 +122,12 @@ def find_key(text: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
     """Return the key of a text, or None; unknown ids take as long as wrong secrets."""
     match = KEY_TEXT.fullmatch(text)
     key_id, secret = match.groups() if match else ("", "")
-    found = keys.get(key_id)
-    sent = _sha256(secret)
-    right = hmac.compare_digest(sent, found.secret_sha256 if found else NO_HASH)
-    if found and found.former_until and found.former_until > datetime.now(UTC):
-        right |= hmac.compare_digest(sent, found.former_sha256 or NO_HASH)
-    return found if right else None
+    key = keys.get(key_id)
+    digest = _sha256(secret)
+    is_right = hmac.compare_digest(digest, key.secret_sha256 if key else NO_HASH)
+    if key and key.former_until and key.former_until > datetime.now(UTC):
+        is_right |= hmac.compare_digest(digest, key.former_sha256 or NO_HASH)
+    return key if is_right else None
 
 
 def redacted(text: str) -> str:
@@ -133,10 +135,10 @@ def redacted(text: str) -> str:
 
 
 def read_key_file(path: Path | None) -> tuple[list[ApiKey] | None, list[str]]:
-    """Read the keys of a file and its problems.
+    """Read a key file, and return its keys and a message for each problem.
 
-    A file that is missing or not UTF-8 has no keys; None stands for those of a file that cannot be
-    read at the moment.
+    The keys are None if the file cannot be read at the moment, and empty if it is missing or not
+    UTF-8.
     """
     if path is None:
         return [], []
@@ -187,8 +189,8 @@ class KeyRing:
 
         Args:
             file: additional keys. If a file is named, a key is required even if the file is empty.
-            loopback: whether only this machine can reach the service; then no key is required until
-                one exists.
+            loopback: only this machine can reach the service, so no key is required until one
+                exists.
             rates: counts the requests of keys.
 
         Raises:
@@ -209,7 +211,7 @@ class KeyRing:
         self._used: dict[str, datetime] = {}
         self._noted = time.monotonic()
         self._rates = rates or KeyRates()
-        self._count()
+        self._merge_keys()
         if not self._keys and not loopback:
             raise InputProblem(
                 "other machines can reach this address, and there is no API key, so that anyone "
@@ -223,8 +225,8 @@ class KeyRing:
         """Return the key of a request, or `LOCAL_ADMIN` if none is required.
 
         Args:
-            key: as it was sent.
-            local: whether the request comes directly from this machine, not through a proxy.
+            key: text of the key that was sent; None if there was none.
+            local: the request comes directly from this machine, not through a proxy.
 
         Raises:
             Unauthorised: the key is missing, unknown, revoked or expired.
@@ -333,9 +335,9 @@ class KeyRing:
             if self._current:
                 log.error("keys could not be read again, or noted as used", exc_info=error)
             self._current = False
-        self._count()
+        self._merge_keys()
 
-    def _count(self) -> None:
+    def _merge_keys(self) -> None:
         self._keys = {key.key_id: key for key in (*self._deployed, *self._recorded)}
         asked_for = self._keys or self._asked_for
         self.is_open = self._loopback and self._file is None and not asked_for

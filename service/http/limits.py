@@ -39,7 +39,7 @@ ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
 # Total size of a form's texts, which are checked on the event loop: metadata of 200 images.
 MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
-# Open files other than connections, and connections accepted in one turn of the event loop.
+# Reserve for files other than connections, and for connections accepted in one turn of the loop.
 OTHER_FILES = 100
 # Further connections get a refusal rather than silence, at the cost of some memory.
 REFUSED_PER_SERVED = 3
@@ -51,8 +51,10 @@ KEEP_ALIVE_SECONDS = 15.0
 # number of pieces, and one more for each `LEAST_PIECE_BYTES`.
 MOST_PIECES = 1000
 LEAST_PIECE_BYTES = 64
+# Limit on the request line with the headers, and on the header Content-Type.
 MOST_HEAD_BYTES = 65_536
 MOST_TYPE_CHARACTERS = 1024
+# Smaller answers do not count towards the memory limit.
 SMALL_ANSWER_BYTES = 256 * 1024
 # A client that reads nothing of its answer for this long is considered gone.
 SEND_SECONDS = 60.0
@@ -100,7 +102,7 @@ class FormRequest(Request):
         self._to_disk = form.to_disk
         self._never_empty = form.never_empty
         content_type = request.headers.get("content-type", "")
-        # The library takes a microsecond for each parameter, and looks at the type again.
+        # Parsing takes a microsecond for each parameter, so a long header is cut off first.
         kind, parameters = parse_options_header(content_type[:MOST_TYPE_CHARACTERS])
         # Starlette would decode text in another encoding as UTF-8 or Latin-1.
         in_utf_8 = parameters.get(b"charset", b"utf-8").lower() == b"utf-8"
@@ -144,10 +146,10 @@ class FormRequest(Request):
         # Count only the time spent waiting, not the time in which the service handles the data.
         timeout_s = self._settings.body_timeout_s
         rate = self._settings.min_body_rate
-        left = timeout_s + self._received / rate - self._waited
+        remaining_s = timeout_s + self._received / rate - self._waited
         began = time.monotonic()
         try:
-            async with asyncio.timeout(max(0.0, min(timeout_s, left))):
+            async with asyncio.timeout(max(0.0, min(timeout_s, remaining_s))):
                 message = await self._source()
         except TimeoutError as error:
             detail = (
@@ -244,10 +246,10 @@ class FormRequest(Request):
 def hold_answer(request: Request, size: int) -> None:
     """Count an answer towards the limit on bytes in memory until it is sent.
 
-    Small answers do not count; of these there is one for each connection at most.
+    Small answers do not count, because each connection has at most one.
 
     Args:
-        size: its bytes, or a lower estimate that a later call replaces.
+        size: bytes of the answer, or a lower estimate that a later call replaces.
 
     Raises:
         HTTPException: it would exceed the limit of all callers or of this one.
@@ -265,8 +267,8 @@ def _require_memory(call: Call, more: int, what: str) -> None:
     held = call.runtime.held_bytes
     most_held = settings.max_queued_bytes
     most_of_caller = max(settings.max_body_bytes, most_held // 2)
-    of_caller = held[call.caller.key_id] + more
-    if held.total() + more > most_held or of_caller > most_of_caller:
+    held_by_caller = held[call.caller.key_id] + more
+    if held.total() + more > most_held or held_by_caller > most_of_caller:
         raise HTTPException(
             429,
             f"{what} and those being received or sent would exceed {most_held:,} bytes, or "

@@ -46,7 +46,7 @@ PAGE = (
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs/assets/"
 PAGE_ASSETS_PATH = "/assets/"
-# As a GET it would run for as long as the stream without sending anything.
+# A HEAD request of these is not handled like GET: it would run as long as the stream.
 EVENTS_PATH = re.compile("/v1/(jobs/[^/]+|alerts)/events")
 
 
@@ -69,10 +69,10 @@ class RequestContext:
         if scope["method"] == "HEAD" and not EVENTS_PATH.fullmatch(scope["path"]):
             # Handled like GET; the server omits the body, judging by its own scope.
             scope = {**scope, "method": "GET"}
-        asked_id = Headers(scope=scope).get("x-request-id", "")
+        sent_id = Headers(scope=scope).get("x-request-id", "")
         # Never echo an API key that was sent as a request id.
-        acceptable = ACCEPTABLE_ID.fullmatch(asked_id) and not KEY_TEXT.search(asked_id)
-        request_id = asked_id if acceptable else secrets.token_hex(8)
+        acceptable = ACCEPTABLE_ID.fullmatch(sent_id) and not KEY_TEXT.search(sent_id)
+        request_id = sent_id if acceptable else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
         status = CLIENT_LEFT
@@ -115,7 +115,7 @@ class RequestContext:
                     raise ClientDisconnect from error
 
         try:
-            app = self._refusal(Request(scope)) or self._app
+            app = self._refuse(Request(scope)) or self._app
             await app(scope, receive, send_with_headers)
         except (h11.LocalProtocolError, ClientDisconnect) as error:
             # The server itself has answered a malformed body with 400 and closed the connection, or
@@ -131,11 +131,11 @@ class RequestContext:
                 answer = answer_problem(Request(scope), problem("internal_error", detail, 500))
                 await answer(scope, receive, send_with_headers)
         finally:
-            if held := scope["state"].get("answer_bytes"):
-                release(scope["state"]["call"], held)
-            _record(scope, request_id, status, time.perf_counter() - began)
+            if answer_bytes := scope["state"].get("answer_bytes"):
+                release(scope["state"]["call"], answer_bytes)
+            _log_request(scope, request_id, status, time.perf_counter() - began)
 
-    def _refusal(self, request: Request) -> ASGIApp | None:
+    def _refuse(self, request: Request) -> ASGIApp | None:
         """Return an answer if the request is refused for its connection or its headers.
 
         The origin that browsers send has to be that of the service. On a loopback address the host
@@ -184,7 +184,7 @@ class RequestContext:
         return answer_problem(request, problem("cross_origin", detail, 403))
 
 
-def _record(scope: Scope, request_id: str, status: int, seconds: float) -> None:
+def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     path = getattr(scope.get("route"), "path", "unrouted")
     method = scope["method"] if scope["method"] in METHODS else "other"
     caller = getattr(scope["state"].get("caller"), "key_id", None)

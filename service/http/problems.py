@@ -90,12 +90,12 @@ def count(request: Request, document: Problem) -> None:
 
 
 def handle_errors(app: FastAPI) -> None:
-    app.exception_handler(ServiceError)(_service_error)
-    app.exception_handler(RequestValidationError)(_invalid_request)
-    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(ServiceError)(_answer_service_error)
+    app.exception_handler(RequestValidationError)(_answer_invalid_request)
+    app.exception_handler(HTTPException)(_answer_http_error)
 
 
-async def _service_error(request: Request, error: ServiceError) -> Response:
+async def _answer_service_error(request: Request, error: ServiceError) -> Response:
     if error.status in (401, 403):
         actor = getattr(getattr(request.state, "caller", None), "key_id", "unknown")
         address = request.client.host if request.client else "unknown"
@@ -106,17 +106,17 @@ async def _service_error(request: Request, error: ServiceError) -> Response:
     return answer_problem(request, error.document(), headers)
 
 
-async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
-    invalid = [_invalid_field(request, entry) for entry in error.errors()[:MOST_ERRORS]]
+async def _answer_invalid_request(request: Request, error: RequestValidationError) -> Response:
+    invalid = [_describe_invalid_field(request, entry) for entry in error.errors()[:MOST_ERRORS]]
     detail = "; ".join(field.detail for field in invalid)
     fields = [message for field in invalid for message in field.more["errors"]]
     return answer_problem(request, problem("invalid_field", detail, errors=fields))
 
 
-async def _http_error(request: Request, error: HTTPException) -> Response:
+async def _answer_http_error(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, ServiceError):
         # FastAPI treats any error while reading a body as a malformed body.
-        return await _service_error(request, error.__cause__)
+        return await _answer_service_error(request, error.__cause__)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
     detail = str(error.detail)
     path = request.url.path
@@ -126,13 +126,13 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
         405: f"{request.method} is not a call of {path}; /docs lists every call",
     }.get(error.status_code, detail)
     headers = error.headers
-    if error.status_code == 405 and (calls := _methods_of(request)):
+    if error.status_code == 405 and (calls := _find_methods(request)):
         # FastAPI names the methods of one route only, but a path may have several.
         headers = {"Allow": ", ".join(calls)}
     return answer_problem(request, problem(code, detail, error.status_code), headers)
 
 
-def _methods_of(request: Request) -> list[str]:
+def _find_methods(request: Request) -> list[str]:
     path = request.scope["path"]
     return sorted(
         method
@@ -142,7 +142,7 @@ def _methods_of(request: Request) -> list[str]:
     )
 
 
-def _invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
+def _describe_invalid_field(request: Request, error: dict[str, Any]) -> InvalidField:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, InvalidField):
         return cause
@@ -213,20 +213,24 @@ async def write_list(request: Request, answer: BaseModel, status: int = 200) -> 
         AnswerTooLarge: the answer has more than `MAX_ANSWER_BYTES`.
         HTTPException: there is no room for the answer.
     """
-    hold_answer(request, _size_of(answer))
-    body = await run_in_threadpool(_json_of, answer)
+    hold_answer(request, _estimate_bytes(answer))
+    body = await run_in_threadpool(_serialize, answer)
     hold_answer(request, len(body))
     return Response(body, status, media_type=JSON)
 
 
-def _size_of(answer: BaseModel) -> int:
+def _estimate_bytes(answer: BaseModel) -> int:
     lists = [getattr(answer, name, None) or () for name in LISTS]
     metadata = getattr(answer, "metadata", None)
-    own = len(metadata.text) if isinstance(metadata, JsonObject) else 0
-    return RESULT_BYTES + own + sum(_size_of(item) for items in lists for item in items)
+    metadata_bytes = len(metadata.text) if isinstance(metadata, JsonObject) else 0
+    return (
+        RESULT_BYTES
+        + metadata_bytes
+        + sum(_estimate_bytes(item) for items in lists for item in items)
+    )
 
 
-def _json_of(answer: BaseModel) -> bytes:
+def _serialize(answer: BaseModel) -> bytes:
     lists = [name for name in LISTS if getattr(answer, name, None) is not None]
     if not lists:
         return answer.model_dump_json().encode()
@@ -234,7 +238,7 @@ def _json_of(answer: BaseModel) -> bytes:
     for name in lists:
         body += b'%b"%b":[' % (b"," if len(body) > 1 else b"", name.encode())
         for number, item in enumerate(getattr(answer, name)):
-            body += (b"," if number else b"") + _json_of(item)
+            body += (b"," if number else b"") + _serialize(item)
             if len(body) > MAX_ANSWER_BYTES:
                 raise AnswerTooLarge(TOO_MUCH_METADATA)
         body += b"]"
@@ -275,8 +279,8 @@ def problems(*codes: str, among: Responses | None = None) -> Responses:
         document = problem(code, **EXAMPLES["problems"][code], request_id=REQUEST_ID)
         empty = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
         answer = responses.setdefault(document.status, {"content": {MEDIA_TYPE: empty}})
-        shown = answer["content"][MEDIA_TYPE]["examples"]
-        shown[code] = {"value": document.model_dump(mode="json", exclude_none=True)}
-        titles = (entry["value"]["title"] for entry in shown.values())
+        examples = answer["content"][MEDIA_TYPE]["examples"]
+        examples[code] = {"value": document.model_dump(mode="json", exclude_none=True)}
+        titles = (entry["value"]["title"] for entry in examples.values())
         answer["description"] = ", or ".join(titles) + "."
     return dict(sorted(responses.items()))

@@ -17,8 +17,8 @@ from service.runtime import Runtime
 JPEG_QUALITY = 85
 # Maximum ratio of height to width: a JPEG has at most 65,535 pixels per side.
 TALLEST = 8
-# A stored file was already decoded once, possibly under other limits.
-KEPT = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
+# A stored file was already decoded once, under limits that may have changed since.
+STORED_LIMITS = CropLimits(max_bytes=2**31, max_pixels=2**28, min_side=1)
 # Cost of a thumbnail, whose file is in memory until a thread is free.
 PER_THUMBNAIL = 4.0
 PICTURE: Responses = {
@@ -83,7 +83,7 @@ def thumbnail(image: bytes, width: int) -> bytes:
     Raises:
         CropProblem: the file is damaged.
     """
-    picture = Image.fromarray(decode_crop(image, KEPT))
+    picture = Image.fromarray(decode_crop(image, STORED_LIMITS))
     picture.thumbnail((width, TALLEST * width), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=JPEG_QUALITY)

@@ -12,6 +12,7 @@ from model.arrays import Array, sigmoid
 from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
 
+# Mean number of tracks of one person.
 TRACKS_PER_PERSON = 4.0
 # Probability that a further track of a person who raised an alarm raises another one.
 ALARMED_AGAIN = 0.4
@@ -20,13 +21,16 @@ MEDIAN_BEFORE_TRAFFIC = 1.5
 MEDIAN_OF_TRAFFIC = 1.0
 # Number of tracks that inform as much as one person of the list.
 TRACKS_OF_A_PERSON = 3.0
+# Rate per track below which the threshold is extrapolated, and its error grows.
 FURTHEST = 1e-2
+# Number of simulated days.
 DRAWS = 20_000
 INTERVAL = (0.05, 0.95)
 NORMAL_95 = 1.645
 # A track is found more often than a single crop; difference in logits and its deviation.
 TRACK_GAIN = 1.1
 TRACK_SPREAD = 0.9
+# Measured shares are kept this far from 0 and 1, whose logits are infinite.
 LEAST_SHARE = 0.01
 
 
@@ -65,19 +69,19 @@ def forecast_alarms(
     """
     if threshold.basis == "artefact":
         return Alarms()
-    random = np.random.default_rng(0)
-    middle = MEDIAN_OF_TRAFFIC if threshold.traffic_tracks else MEDIAN_BEFORE_TRAFFIC
-    rates = np.exp(_rate_spread(threshold) * random.standard_normal(DRAWS))
-    expected = middle * threshold.rate * tracks_per_day
+    generator = np.random.default_rng(0)
+    median_factor = MEDIAN_OF_TRAFFIC if threshold.traffic_tracks else MEDIAN_BEFORE_TRAFFIC
+    rates = np.exp(_estimate_rate_spread(threshold) * generator.standard_normal(DRAWS))
+    expected = median_factor * threshold.rate * tracks_per_day
     per_person = 1.0 + ALARMED_AGAIN * max(tracks_per_person - 1.0, 0.0)
-    people = random.poisson(expected * rates / per_person)
-    alarms = people + random.poisson(people * (per_person - 1.0))
+    people = generator.poisson(expected * rates / per_person)
+    alarms = people + generator.poisson(people * (per_person - 1.0))
     low, high = np.quantile(alarms, INTERVAL).tolist()
     return Alarms(expected, math.floor(low), math.ceil(high))
 
 
-def _rate_spread(threshold: WatchThreshold) -> float:
-    # Standard deviation over lists of ln(obtained rate / promised rate).
+def _estimate_rate_spread(threshold: WatchThreshold) -> float:
+    # The spread is the standard deviation, over lists, of ln(obtained rate / promised rate).
     people = threshold.people
     tracks = threshold.traffic_tracks
     extrapolated = 1.0 + 0.35 * max(0.0, math.log10(FURTHEST / threshold.rate))
@@ -94,12 +98,12 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
     resemble each other too much and give an upper bound.
     """
     left_out = watch_list.left_out
-    several = np.isfinite(left_out.elsewhere)
-    if several.any():
-        share = _share_above(watch_list, threshold, left_out.elsewhere)
+    has_other_camera = np.isfinite(left_out.elsewhere)
+    if has_other_camera.any():
+        share = _measure_share_above(watch_list, threshold, left_out.elsewhere)
         share = min(max(share, LEAST_SHARE), 1.0 - LEAST_SHARE)
         middle = math.log(share / (1.0 - share)) + TRACK_GAIN
-        spread = math.hypot(TRACK_SPREAD, math.sqrt(5.0 / several.sum()))
+        spread = math.hypot(TRACK_SPREAD, math.sqrt(5.0 / has_other_camera.sum()))
         ends = middle + spread * np.array([-NORMAL_95, 0.0, NORMAL_95])
         low, share, high = sigmoid(ends).tolist()
         # The interval is shown in whole per cent.
@@ -109,23 +113,25 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
             found_low=math.floor(100 * low) / 100,
             found_high=math.ceil(100 * high) / 100,
         )
-    again = np.isfinite(left_out.same)
-    if not again.any():
+    has_other_crop = np.isfinite(left_out.same)
+    if not has_other_crop.any():
         return Found("not_known")
-    share = _share_above(watch_list, threshold, left_out.same)
+    share = _measure_share_above(watch_list, threshold, left_out.same)
     # Upper end of Wilson's interval.
-    people = len(np.unique(left_out.people[again]))
+    people = len(np.unique(left_out.people[has_other_crop]))
     weight = NORMAL_95**2 / people
     spread = NORMAL_95 * math.sqrt(share * (1.0 - share) / people + weight / people / 4.0)
     bound = (share + weight / 2.0 + spread) / (1.0 + weight)
     return Found("one_camera", found_high=math.ceil(round(100 * bound, 6)) / 100)
 
 
-def _share_above(watch_list: WatchList, threshold: WatchThreshold, same_person: Array) -> float:
+def _measure_share_above(
+    watch_list: WatchList, threshold: WatchThreshold, same_person: Array
+) -> float:
     others = watch_list.left_out.others
     heights = watch_list.rise(np.column_stack([same_person, others]))
-    found = (heights > threshold.height) & (same_person > others[:, 0])
-    return float(found[np.isfinite(same_person)].mean())
+    is_found = (heights > threshold.height) & (same_person > others[:, 0])
+    return float(is_found[np.isfinite(same_person)].mean())
 
 
 def make_forecast(

@@ -33,9 +33,10 @@ MOST_PEOPLE = 5000
 MOST_CROPS = 50_000
 # A threshold is fitted again when the traffic has grown by this factor.
 GROWTH = 1.5
-# Traffic of a shorter time says little about a whole day.
+# Traffic must have been counted for this long to stand for a whole day.
 SHORTEST_TRAFFIC = timedelta(days=1)
-DOUBLED = 2.0
+# A warning is raised when the expected false alarms have grown by this factor.
+WARN_GROWTH = 2.0
 # Upper bound on the share of time spent on fits of a gallery that changes constantly.
 FITTING_SHARE = 0.1
 
@@ -77,7 +78,7 @@ def _fit(
     subject = f"{embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
     counts, since = runtime.record.watches.traffic(gallery.gallery_id, subject)
     traffic = Traffic(counts)
-    tracks_per_day = settings.tracks_per_day or _tracks_per_day(traffic.tracks, since)
+    tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
     rate = settings.budget / tracks_per_day
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
     threshold = fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
@@ -92,7 +93,7 @@ def _fit(
     )
 
 
-def _tracks_per_day(tracks: int, since: datetime) -> float:
+def _measure_tracks_per_day(tracks: int, since: datetime) -> float:
     counted_for = datetime.now(UTC) - since
     if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
         raise InvalidField(
@@ -119,7 +120,7 @@ async def arm(runtime: Runtime, fitted: ActiveList, key_id: str) -> None:
 async def write_alert(
     runtime: Runtime, rule: Callable[..., NotedVisit | None], *args: Any
 ) -> NotedVisit | None:
-    """Run a rule of the record that may write an alert; count and announce a new alert."""
+    """Run a function of the record that may write an alert; count and announce a new alert."""
     noted = await runtime.galleries.write(rule, *args)
     if noted is None or not noted.is_new:
         return noted
@@ -154,11 +155,11 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
 
 async def keep_lists(runtime: Runtime) -> None:
     while True:
-        await attempt("following the armed lists", _follow_all(runtime))
+        await attempt("following the armed lists", _follow_lists(runtime))
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
-async def _follow_all(runtime: Runtime) -> None:
+async def _follow_lists(runtime: Runtime) -> None:
     held = runtime.watches.held
     # A list that is armed during the read stays, although the read may not show it.
     ended = set(held)
@@ -169,24 +170,24 @@ async def _follow_all(runtime: Runtime) -> None:
     for watch in armed:
         gallery = runtime.galleries.by_id(watch.gallery_id)
         if gallery is not None:
-            await attempt(f"fitting list {gallery.name}", _follow(runtime, gallery, watch))
+            await attempt(f"fitting list {gallery.name}", _follow_list(runtime, gallery, watch))
     runtime.watches.loaded.set()
 
 
-async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
-    ended = None
+async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
+    end_reason = None
     if watch.settings.expires_at <= datetime.now(UTC):
-        ended = "its time is over"
+        end_reason = "its time is over"
     elif watch.outdated:
-        ended = "its vectors were made anew or restored; look at its forecast and arm it again"
-    if ended:
+        end_reason = "its vectors were made anew or restored; look at its forecast and arm it again"
+    if end_reason:
         disarm = runtime.record.watches.disarm
-        await write_alert(runtime, disarm, watch.gallery_id, ended, watch.armed_at)
+        await write_alert(runtime, disarm, watch.gallery_id, end_reason, watch.armed_at)
         return
-    state = _state(watch, gallery)
+    state = _summarize_state(watch, gallery)
     held = runtime.watches.held
-    before = held.get(watch.gallery_id)
-    if before and (before.state == state or time.monotonic() < before.due):
+    former = held.get(watch.gallery_id)
+    if former and (former.state == state or time.monotonic() < former.due):
         return
     began = time.monotonic()
     active = reason = warning = None
@@ -194,14 +195,14 @@ async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
         active = await fit_list(runtime, gallery, watch.settings)
         promised = watch.promised.false_alarms
         expected = active.forecast.false_alarms
-        if promised is not None and expected is not None and expected > DOUBLED * promised:
+        if promised is not None and expected is not None and expected > WARN_GROWTH * promised:
             warning = (
                 f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
             )
     except (InvalidField, NeedsReindex) as error:
         reason = error.detail
         warning = f"nothing is compared with it: {reason}"
-    if held.get(watch.gallery_id) is not before:
+    if held.get(watch.gallery_id) is not former:
         # It was disarmed, or armed again, during the fit.
         return
     now = time.monotonic()
@@ -215,8 +216,8 @@ async def _follow(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
             held[watch.gallery_id] = replace(fitted, state=state)
 
 
-def _state(watch: ArmedList, gallery: Gallery) -> object:
-    """Return the state on which the threshold of a list depends, traffic by order of magnitude."""
+def _summarize_state(watch: ArmedList, gallery: Gallery) -> object:
+    """Return values that change when the threshold of a list has to be fitted again."""
     # Less traffic than `FEWEST_TRACKS` is not used.
     tracks = max(watch.tracks, FEWEST_TRACKS - 1)
     growth = math.floor(math.log(tracks / FEWEST_TRACKS, GROWTH))

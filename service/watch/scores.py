@@ -58,8 +58,12 @@ class LeftOutCrops:
 class WatchList:
     """The named crops of a list.
 
-    Made from vectors `(n, d)` of any length, and codes of people, ascending, and of cameras,
-    `(n,)`; camera -1 is unknown. Raises `InputProblem` if there are no crops.
+    Args:
+        vectors: features `(n, d)` of any length.
+        people, cameras: codes of the crops, `(n,)`, ordered by person; camera -1 is unknown.
+
+    Raises:
+        InputProblem: there are no crops.
 
     Attributes:
         people, cameras: codes of the crops, `(n,)`.
@@ -82,48 +86,52 @@ class WatchList:
         """Score crops `(m, d)`, of vectors of any length, against the list."""
         units = unit_rows(queries)
         parts = []
-        for _, cosines in self._cosines(units):
-            leaders = _leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
+        for _, cosines in self._compute_cosines(units):
+            leaders = _find_leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
             parts.append((self.rise(leaders), leaders[:, 0], cosines.argmax(axis=1)))
         return Scores(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
     def rise(self, leaders: Array) -> Array:
-        """Return the scores `(n,)` of crops by their best cosines per person, `(n, 9)` or more."""
+        """Return heights `(n,)`, or cosines in a small list, of crops with these best cosines.
+
+        Args:
+            leaders: best cosines of different people, descending, `(n, 9)` or more.
+        """
         if not self.has_level:
             return leaders[:, 0]
         return leaders[:, 0] - level(leaders)
 
     @cached_property
     def left_out(self) -> LeftOutCrops:
-        """Compare at most 3 crops of each person, and 1,000, with the rest of the list."""
-        random = np.random.default_rng(len(self.people))
-        sample = sampled_crops(self.people, random)
+        """At most 3 crops of each person, and 1,000 in all, compared with the rest of the list."""
+        generator = np.random.default_rng(len(self.people))
+        sample = sampled_crops(self.people, generator)
         others = np.empty((len(sample), RANKS))
         same = np.empty(len(sample))
         elsewhere = np.empty(len(sample))
-        for part, cosines in self._cosines(self.units[sample]):
+        for part, cosines in self._compute_cosines(self.units[sample]):
             rows = sample[part]
             people = self.people[rows]
             cameras = self.cameras[rows]
             hidden = hide_known(cosines, people, cameras, self.people, self.cameras)
             best = np.maximum.reduceat(hidden, self._starts, axis=1)
-            others[part] = _leaders(best)
+            others[part] = _find_leaders(best)
             cosines[self.people != people[:, None]] = -np.inf
             cosines[np.arange(len(rows)), rows] = -np.inf
             same[part] = cosines.max(axis=1)
-            unmoved = (self.cameras == cameras[:, None]) | (self.cameras < 0)
-            cosines[unmoved | (cameras < 0)[:, None]] = -np.inf
+            is_same_camera = (self.cameras == cameras[:, None]) | (self.cameras < 0)
+            cosines[is_same_camera | (cameras < 0)[:, None]] = -np.inf
             elsewhere[part] = cosines.max(axis=1)
         return LeftOutCrops(self.people[sample], others, same, elsewhere)
 
-    def _cosines(self, units: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    def _compute_cosines(self, units: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         step = max(1, SCORES_PER_STEP // len(self.units))
         for start in range(0, len(units), step):
             part = slice(start, start + step)
             yield part, units[part] @ self.units.T
 
 
-def _leaders(best: NDArray[np.float32]) -> Array:
+def _find_leaders(best: NDArray[np.float32]) -> Array:
     """Return the nine best scores of each row of people's scores, descending, padded with −∞."""
     count = min(RANKS, best.shape[1])
     top = np.partition(best, -count, axis=1)[:, -count:]

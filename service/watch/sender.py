@@ -43,6 +43,7 @@ AT_ONCE = 2
 LOOK_UPS_AT_ONCE = 40
 # Upper bound on the pause that a receiver may ask for.
 LONGEST_PAUSE_SECONDS = 43_200.0
+# Limit in characters.
 MAX_URL = 2048
 PORTS = range(1, 65_536)
 # Prefix of IPv6 addresses that stand for IPv4 addresses (NAT64).
@@ -147,7 +148,7 @@ class Sender:
         """
         url = _parse(text)
         try:
-            found = await self._threads.run(
+            results = await self._threads.run(
                 socket.getaddrinfo, url.host, None, type=socket.SOCK_STREAM
             )
         except (OSError, UnicodeError) as error:
@@ -155,7 +156,7 @@ class Sender:
                 f"url: the name {url.host!r} cannot be looked up: {error}"
             ) from error
         # A link-local address may end with the name of an interface.
-        texts = [str(place[0]).partition("%")[0] for *_, place in found]
+        texts = [str(socket_address[0]).partition("%")[0] for *_, socket_address in results]
         addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
         for address in addresses:
             _require_usable(url, address, self._allow_private)
@@ -180,14 +181,14 @@ class Sender:
                         str(address), port, ssl=tls, server_hostname=name
                     )
             except OSError as error:
-                why = f"it cannot be connected to: {str(error) or type(error).__name__}"
-                outcome = Outcome(error=why[:200])
+                reason = f"it cannot be connected to: {str(error) or type(error).__name__}"
+                outcome = Outcome(error=reason[:200])
                 continue
             try:
                 return await _exchange(reader, writer, url, headers, body)
             except (OSError, h11.ProtocolError) as error:
-                why = f"{type(error).__name__}: {error}"
-                return Outcome(error=why[:200], sent=True)
+                reason = f"{type(error).__name__}: {error}"
+                return Outcome(error=reason[:200], sent=True)
             finally:
                 writer.transport.abort()
         return outcome
@@ -215,14 +216,14 @@ async def _exchange(
         target=url.raw_path,
         headers=list(all_headers.items()),
     )
-    for sent in (request, h11.Data(body), h11.EndOfMessage()):
-        writer.write(connection.send(sent) or b"")
+    for event in (request, h11.Data(body), h11.EndOfMessage()):
+        writer.write(connection.send(event) or b"")
     await writer.drain()
     received = 0
     while received <= MOST_HEAD_BYTES:
         answer = connection.next_event()
         if isinstance(answer, h11.Response):
-            return _outcome(answer)
+            return _read_outcome(answer)
         if answer is h11.NEED_DATA:
             part = await reader.read(READ_BYTES)
             if not part:
@@ -230,11 +231,11 @@ async def _exchange(
             received += len(part)
             connection.receive_data(part)
     # Without a limit, endless 1xx answers would occupy the event loop.
-    why = f"the head of its answer did not end within {MOST_HEAD_BYTES:,} bytes"
-    return Outcome(error=why, sent=True)
+    reason = f"the head of its answer did not end within {MOST_HEAD_BYTES:,} bytes"
+    return Outcome(error=reason, sent=True)
 
 
-def _outcome(answer: h11.Response) -> Outcome:
+def _read_outcome(answer: h11.Response) -> Outcome:
     status = answer.status_code
     headers = dict(answer.headers)
     error = None if 200 <= status < 300 else f"it answered {status}"
@@ -242,11 +243,11 @@ def _outcome(answer: h11.Response) -> Outcome:
         error = f"it answered {status}; redirects are not followed"
     retry_after_s = 0.0
     if status in (429, 503):
-        retry_after_s = _seconds(headers.get(b"retry-after", b"").decode("latin-1"))
+        retry_after_s = _parse_retry_after(headers.get(b"retry-after", b"").decode("latin-1"))
     return Outcome(status, error, True, retry_after_s)
 
 
-def _seconds(text: str) -> float:
+def _parse_retry_after(text: str) -> float:
     """Parse a `Retry-After` (seconds or a date); return at most `LONGEST_PAUSE_SECONDS`."""
     try:
         seconds = float(text)
@@ -276,7 +277,7 @@ def _parse(text: str) -> httpx.URL:
 
 
 def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> None:
-    inner = _unwrapped(address)
+    inner = _unwrap(address)
     if inner.is_loopback and url.host in THIS_MACHINE:
         return
     is_public = inner.is_global and not any(inner in network for network in NOT_PUBLIC)
@@ -290,7 +291,7 @@ def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> No
         raise InvalidField("url: alerts go by https, or by http to this machine itself")
 
 
-def _unwrapped(address: Address) -> Address:
+def _unwrap(address: Address) -> Address:
     """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
     if isinstance(address, IPv4Address):
         return address

@@ -85,7 +85,8 @@ async def sight(
     Args:
         arrived: arrival time of the request, by `time.perf_counter`.
         wait: return the matches; if not set, later crops of a visit are written once a second.
-        enrolled: the images as embedded for their gallery, whose own list is left out.
+        enrolled: the embedded images, if they were enrolled; the list of their own gallery is
+            left out.
 
     Raises:
         RecordUnavailable, StorageFailed: an alert could not be written now.
@@ -97,14 +98,17 @@ async def sight(
     if enrolled:
         lists = [active for active in lists if active.gallery is not enrolled.gallery]
     now = datetime.now(UTC)
-    sightings = [_take(runtime, caller, *numbered, now) for numbered in enumerate(images)]
-    looks = [sighting for sighting in sightings if sighting.compares]
+    sightings = [
+        _add_to_track(runtime, caller, position, image, now)
+        for position, image in enumerate(images)
+    ]
+    compared = [sighting for sighting in sightings if sighting.compares]
     embedded = {enrolled.embedder: enrolled.embedded} if enrolled else {}
-    # Embed every crop, so that no answer tells a camera's key of the lists.
+    # Embed every crop: the time of an answer must not tell a camera's key whether there are lists.
     embedders = {active.embedder for active in lists} or set(embedded) or {runtime.model.embedder}
     crops = sum(len(active.row_ids) for active in lists)
-    cost = PER_COMPARISON * len(looks) * crops
-    files = [look.image for look in looks if look.image is not None]
+    cost = PER_COMPARISON * len(compared) * crops
+    files = [sighting.image for sighting in compared if sighting.image is not None]
     for embedder in embedders - embedded.keys():
         cost += runtime.models[embedder].pipeline.cost(files)
     accepted: list[_Sighting] = []
@@ -112,13 +116,13 @@ async def sight(
     try:
         async with runtime.admission.admit(cost):
             for embedder in embedders:
-                await _embed(runtime, embedder, looks, embedded.get(embedder))
-            accepted = [look for look in looks if look.problem is None]
+                await _embed(runtime, embedder, compared, embedded.get(embedder))
+            accepted = [sighting for sighting in compared if sighting.problem is None]
             matches = await _compare(runtime, lists, accepted, tracks, arrived, wait)
     finally:
         # A refused crop may be sent again and is compared then.
-        for look in set(looks).difference(accepted):
-            look.track.looks -= 1
+        for sighting in set(compared).difference(accepted):
+            sighting.track.looks -= 1
     usable = sum(sighting.problem is None for sighting in sightings)
     runtime.metrics.sightings.inc(usable)
     if not caller.may("query"):
@@ -132,12 +136,12 @@ async def sight(
     return Sighted(accepted=usable, results=results)
 
 
-def _take(
+def _add_to_track(
     runtime: Runtime, caller: ApiKey, position: int, image: ImageToEnroll, now: datetime
 ) -> _Sighting:
     captured = image.captured_at or now
     seconds = captured.timestamp()
-    problem = _problem_of_time(captured, now)
+    problem = _check_time(captured, now)
     if problem is None:
         track = runtime.tracks.take(caller.key_id, image.camera, image.track, seconds)
     else:
@@ -147,7 +151,7 @@ def _take(
     return _Sighting(position, image.image, track, captured, problem, compares)
 
 
-def _problem_of_time(captured: datetime, now: datetime) -> CropProblem | None:
+def _check_time(captured: datetime, now: datetime) -> CropProblem | None:
     if captured > now + CLOCKS_DIFFER_BY:
         return CropProblem(
             "captured_in_future",
@@ -166,7 +170,7 @@ def _problem_of_time(captured: datetime, now: datetime) -> CropProblem | None:
 async def _embed(
     runtime: Runtime,
     embedder: str,
-    looks: Sequence[_Sighting],
+    sightings: Sequence[_Sighting],
     embedded: Sequence[Embedded] | None,
 ) -> None:
     """Set the vectors of crops by one embedder, or the problems of refused crops.
@@ -175,34 +179,34 @@ async def _embed(
         embedded: the images of the request, if they were embedded already.
     """
     if embedded is not None:
-        embedded = [embedded[look.position] for look in looks]
+        embedded = [embedded[sighting.position] for sighting in sightings]
     else:
         # A vector that was sent can only be compared with vectors of its own embedder.
-        looks = [look for look in looks if look.image is not None]
-        files = [look.image for look in looks if look.image is not None]
+        sightings = [sighting for sighting in sightings if sighting.image is not None]
+        files = [sighting.image for sighting in sightings if sighting.image is not None]
         pipeline = runtime.models[embedder].pipeline
         await pipeline.open_frame(files)
         embedded = await pipeline.embed(files, runtime.settings.quality)
-    for look, outcome in zip(looks, embedded, strict=True):
+    for sighting, outcome in zip(sightings, embedded, strict=True):
         if isinstance(outcome, CropProblem):
-            look.problem = outcome
+            sighting.problem = outcome
         else:
-            look.vectors[embedder] = outcome.vector
-            vectors = look.track.vectors.setdefault(embedder, [])
+            sighting.vectors[embedder] = outcome.vector
+            vectors = sighting.track.vectors.setdefault(embedder, [])
             vectors.append(outcome.vector.astype(np.float16))
 
 
 async def _compare(
     runtime: Runtime,
     lists: Sequence[ActiveList],
-    looks: Sequence[_Sighting],
+    sightings: Sequence[_Sighting],
     tracks: Collection[Track],
     arrived: float,
     wait: bool,
 ) -> dict[Track, list[SightedMatch]]:
     # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
-        for active, watched, scores in await runtime.tracks.threads.run(_score, part, looks):
+        for active, watched, scores in await runtime.tracks.threads.run(_score, part, sightings):
             _note_scores(runtime, active, watched, scores)
     matches: dict[Track, list[SightedMatch]] = {}
     for track in tracks:
@@ -215,40 +219,41 @@ async def _compare(
                 continue
             if noted.is_new:
                 runtime.metrics.alert_seconds.observe(time.perf_counter() - arrived)
-            found = SightedMatch(
+            result = SightedMatch(
                 gallery=match.gallery.name,
                 identity=noted.alert.identity,
                 probability=match.probability,
                 alert_id=noted.alert.alert_id,
             )
-            matches[track].append(found)
+            matches[track].append(result)
     return matches
 
 
 def _score(
-    lists: Sequence[ActiveList], looks: Sequence[_Sighting]
+    lists: Sequence[ActiveList], sightings: Sequence[_Sighting]
 ) -> list[tuple[ActiveList, list[_Sighting], Scores]]:
     scored = []
     for active in lists:
         watched = [
-            look
-            for look in looks
-            if active.embedder in look.vectors and active.takes(look.track.camera, look.captured)
+            sighting
+            for sighting in sightings
+            if active.embedder in sighting.vectors
+            and active.takes(sighting.track.camera, sighting.captured)
         ]
         if watched:
-            vectors = [look.vectors[active.embedder] for look in watched]
+            vectors = [sighting.vectors[active.embedder] for sighting in watched]
             scored.append((active, watched, active.watch_list.score(np.stack(vectors))))
     return scored
 
 
 def _note_scores(
-    runtime: Runtime, active: ActiveList, looks: Sequence[_Sighting], scores: Scores
+    runtime: Runtime, active: ActiveList, sightings: Sequence[_Sighting], scores: Scores
 ) -> None:
     gallery = active.gallery
-    number = gallery.gallery_id
-    place = number, active.subject
-    for look, height, cosine, row in zip(looks, *scores, strict=True):
-        track = look.track
+    gallery_id = gallery.gallery_id
+    place = gallery_id, active.subject
+    for sighting, height, cosine, row in zip(sightings, *scores, strict=True):
+        track = sighting.track
         if height <= track.best.get(place, -math.inf):
             continue
         track.best[place] = float(height)
@@ -260,16 +265,16 @@ def _note_scores(
         if probability < LEAST_PROBABILITY:
             continue
         runtime.metrics.sightings_matched.inc()
-        before = track.matches.get(number)
-        track.matches[number] = Match(
+        former = track.matches.get(gallery_id)
+        track.matches[gallery_id] = Match(
             gallery=gallery,
             row_id=int(active.row_ids[row]),
             score=float(height),
             threshold=active.forecast.threshold,
             probability=probability,
             calibration_version=str(judge.state.version),
-            image=look.image,
-            noted=before.noted if before else 0,
+            image=sighting.image,
+            noted=former.noted if former else 0,
         )
 
 
@@ -285,7 +290,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         picture = Picture(content, "image/jpeg")
     crops = track.crops - match.noted
     match.noted = track.crops
-    seen = {
+    fields = {
         "kind": "late" if time.time() - track.last > LATE_SECONDS else "visit",
         "camera": track.camera,
         "track": track.name,
@@ -299,9 +304,9 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         "calibration_version": match.calibration_version,
     }
     note_visit = runtime.record.watches.note_visit
-    number = match.gallery.gallery_id
+    gallery_id = match.gallery.gallery_id
     try:
-        noted = await write_alert(runtime, note_visit, number, match.row_id, seen, picture)
+        noted = await write_alert(runtime, note_visit, gallery_id, match.row_id, fields, picture)
     except BaseException:
         # If the client has left, the end of the track writes the alert.
         match.noted -= crops
@@ -309,8 +314,8 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     match.image = None
     match.noted_at = time.monotonic()
     # A better match may have taken its place during the write.
-    if noted is None and track.matches.get(number) is match:
-        del track.matches[number]
+    if noted is None and track.matches.get(gallery_id) is match:
+        del track.matches[gallery_id]
     return noted
 
 

@@ -22,6 +22,7 @@ from service.watch.scores import Vectors, WatchList
 
 BINS = 160
 EDGES = np.linspace(-0.25, 1.0, BINS + 1)
+# Number of tracks from which traffic is used, and mean number of compared crops of a track.
 FEWEST_TRACKS = 200
 CROPS_PER_TRACK = 4.0
 
@@ -116,7 +117,7 @@ def fit_threshold(
 
     Args:
         rate: false alarms per track, above 0; more than 0.5 counts as 0.5.
-        reference: the artefact's reference vectors `(n, d)`, which show nobody.
+        reference: the artefact's reference vectors `(n, d)`, which stand for strangers.
         traffic: traffic of this list; fewer than 200 tracks are ignored.
         crops_per_track: mean number of compared crops per track, at most 8.
         artefact: the artefact's thresholds for few people, used for fewer than 18 people without
@@ -130,25 +131,25 @@ def fit_threshold(
     rates = np.minimum(asked * multiples, LARGEST_RATE)
     looks = math.sqrt(crops_per_track)
     size = watch_list.size
-    left_out = _left_out_thresholds(watch_list, rates, looks)
+    by_left_out = _fit_left_out(watch_list, rates, looks)
     if reference is None:
-        if left_out is None:
-            height = _artefact_threshold(watch_list, asked / looks, artefact)
+        if by_left_out is None:
+            height = _read_artefact_threshold(watch_list, asked / looks, artefact)
             return WatchThreshold(height, asked, asked, "artefact", size)
-        height = float(left_out[0])
+        height = float(by_left_out[0])
         return WatchThreshold(height, asked, max(asked, LEAST_RATE_ALONE), "list", size)
-    factor = SMALL_FACTOR if left_out is None else LARGE_FACTOR
+    factor = SMALL_FACTOR if by_left_out is None else LARGE_FACTOR
     scores = factor * watch_list.score(reference).heights
-    referred = exceeded(scores, rates / looks)
-    least = max(asked, LEAST_RATE)
-    height, lowest, highest = _joined(left_out, referred, size, REFERENCE_WEIGHT).tolist()
+    by_reference = exceeded(scores, rates / looks)
+    promised = max(asked, LEAST_RATE)
+    height, lowest, highest = _combine(by_left_out, by_reference, size, REFERENCE_WEIGHT).tolist()
     if traffic is None or traffic.tracks < FEWEST_TRACKS:
-        return WatchThreshold(height, asked, least, "reference", size)
+        return WatchThreshold(height, asked, promised, "reference", size)
     tracks = traffic.tracks
-    mapped = _mapped(referred, scores, traffic, looks)
-    height = float(_joined(left_out, mapped, size, REFERENCE_WEIGHT + tracks)[0])
+    by_traffic = _map_to_traffic(by_reference, scores, traffic, looks)
+    height = float(_combine(by_left_out, by_traffic, size, REFERENCE_WEIGHT + tracks)[0])
     height = min(max(height, lowest), highest)
-    return WatchThreshold(height, asked, least, "traffic", size, tracks)
+    return WatchThreshold(height, asked, promised, "traffic", size, tracks)
 
 
 def exceeded(scores: Array, shares: Array) -> Array:
@@ -182,10 +183,10 @@ def exceeded(scores: Array, shares: Array) -> Array:
     return np.where(shares < TAIL_SHARE, tail, body)
 
 
-def _left_out_thresholds(watch_list: WatchList, rates: Array, looks: float) -> Array | None:
+def _fit_left_out(watch_list: WatchList, rates: Array, looks: float) -> Array | None:
     """Return thresholds `(k,)` for rates per track by the list's own crops; None under 18 people.
 
-    The best left-out crop of each person plays a stranger's track of that many crops.
+    The best left-out crop of each person stands for a stranger's track of that many crops.
     """
     left_out = watch_list.left_out
     usable = np.isfinite(left_out.others).all(axis=1)
@@ -203,19 +204,19 @@ def _left_out_thresholds(watch_list: WatchList, rates: Array, looks: float) -> A
     return OWN_FACTOR * tail.scale * np.array(thresholds)
 
 
-def _joined(left_out: Array | None, referred: Array, people: int, weight: float) -> Array:
-    if left_out is None:
-        return referred
-    return (people * left_out + weight * referred) / (people + weight)
+def _combine(by_left_out: Array | None, by_reference: Array, people: int, weight: float) -> Array:
+    if by_left_out is None:
+        return by_reference
+    return (people * by_left_out + weight * by_reference) / (people + weight)
 
 
-def _mapped(referred: Array, scores: Array, traffic: Traffic, looks: float) -> Array:
+def _map_to_traffic(by_reference: Array, scores: Array, traffic: Traffic, looks: float) -> Array:
     """Map thresholds by the line between central quantiles of the reference and the traffic.
 
     The line is shrunk towards the identity.
 
     Args:
-        referred: thresholds by the reference, `(k,)`.
+        by_reference: thresholds by the reference, `(k,)`.
         scores: the reference's scores of single crops, `(n,)`.
         looks: number of independent looks at a track.
     """
@@ -229,10 +230,10 @@ def _mapped(referred: Array, scores: Array, traffic: Traffic, looks: float) -> A
     weight = strangers.tracks / (strangers.tracks + MAP_WEIGHT)
     slope = 1.0 + weight * (np.polyfit(before, after, 1)[0] - 1.0)
     middle = before.mean() + weight * (after.mean() - before.mean())
-    return np.asarray(middle + slope * (referred - before.mean()))
+    return np.asarray(middle + slope * (by_reference - before.mean()))
 
 
-def _artefact_threshold(
+def _read_artefact_threshold(
     watch_list: WatchList,
     rate: float,
     artefact: GalleryThresholds | None,

@@ -20,6 +20,7 @@ MOST_LOOKS = 8
 # A track ends after this time without a crop, and after this time in all, as ids are reused.
 QUIET_SECONDS = 10.0
 LONGEST_SECONDS = 60.0
+# Upper bound on open tracks of all callers.
 MOST_OPEN = 20_000
 Place = tuple[int, str]
 """A list: `gallery_id`, and the subject of its traffic."""
@@ -53,7 +54,7 @@ class Track:
     """The passage of a person before a camera, as a tracker sees it.
 
     Attributes:
-        camera, name: as sent; a crop without a name of its track is a track by itself.
+        camera, name: labels that were sent; a crop without a track's name is a track by itself.
         began, last: times of capture of the first and last crop, in seconds since 1970.
         opened, heard: times of arrival of the first and newest crop, by `time.monotonic`.
         crops: number of crops that were sent.
@@ -75,7 +76,7 @@ class Track:
     matches: dict[int, Match] = field(default_factory=dict)
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
 
-    def goes_on(self, captured: float) -> bool:
+    def can_take(self, captured: float) -> bool:
         latest = min(self.last + QUIET_SECONDS, self.began + LONGEST_SECONDS)
         # The clock of a camera may stand still.
         is_long = time.monotonic() > self.opened + LONGEST_SECONDS
@@ -105,21 +106,21 @@ class OpenTracks:
         self.threads = MonitoredThreadPool(1, "comparing threads")
         self.traffic: defaultdict[Place, list[float]] = defaultdict(list)
         self._metrics = metrics
-        # By API key, and by camera and the tracker's own id, in the order of their newest crops.
-        # Tracks that no crop can continue have a key of their own.
+        # For each API key its tracks, by camera and the tracker's id, in the order of their newest
+        # crops. Tracks that no crop can continue have a unique key instead.
         self._open: defaultdict[str, OrderedDict[object, Track]] = defaultdict(OrderedDict)
 
     def take(self, caller: str, camera: str | None, name: str | None, captured: float) -> Track:
         """Add a crop to its track and return the track, a new one if no open one continues."""
         key = object() if name is None else (camera, name)
-        of_caller = self._open[caller]
-        track = of_caller.pop(key, None)
-        if track is not None and not track.goes_on(captured):
+        tracks = self._open[caller]
+        track = tracks.pop(key, None)
+        if track is not None and not track.can_take(captured):
             # It ends when it is quiet: its last crops may still be in comparison.
-            of_caller[object()] = track
+            tracks[object()] = track
             track = None
         track = track or Track(camera, name, captured, captured)
-        of_caller[key] = track
+        tracks[key] = track
         track.began = min(track.began, captured)
         track.last = max(track.last, captured)
         track.heard = time.monotonic()

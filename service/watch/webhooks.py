@@ -57,8 +57,8 @@ async def _send_all(runtime: Runtime) -> None:
                     attempts.create_task(_attempt(runtime, webhook, delivery, under_way, unstored))
                 pause = (later - now).total_seconds() if later else None
             except Exception as error:
-                why = error.detail if isinstance(error, ServiceError) else repr(error)
-                log.warning("deliveries to webhooks wait: %s", why)
+                reason = error.detail if isinstance(error, ServiceError) else repr(error)
+                log.warning("deliveries to webhooks wait: %s", reason)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), pause)
 
@@ -86,7 +86,9 @@ async def _attempt(
         # The alert and its delivery are gone if the person was just forgotten.
         if alert:
             if not (outcomes and outcomes[-1].delivered):
-                body = _message(f"watch.{alert.kind}", alert.created_at, _signed(runtime, alert))
+                body = _build_message(
+                    f"watch.{alert.kind}", alert.created_at, _sign_image_url(runtime, alert)
+                )
                 outcomes.append(await runtime.sender.send(webhook, delivery_id, body))
                 failpoint("webhook.sent")
             await _settle(runtime, webhook, delivery, outcomes[-1])
@@ -111,12 +113,12 @@ async def _settle(
 ) -> None:
     records = runtime.record.webhooks
     write = runtime.galleries.write
-    gone = None
+    is_disabled = None
     if outcome.status == 410:
         disabled = {"enabled": False, "why": "it answered 410: it is gone"}
         # A webhook whose address changed during the attempt gets the message at the new one.
-        gone = await write(records.change, webhook.webhook_id, disabled, webhook.url)
-    if gone:
+        is_disabled = await write(records.change, webhook.webhook_id, disabled, webhook.url)
+    if is_disabled:
         await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
     settled: dict[str, Any] = {"status": outcome.status, "error": outcome.error}
     if outcome.sent:
@@ -125,7 +127,7 @@ async def _settle(
         settled["sent_to"] = f"{url.scheme}://{url.netloc.decode()}"
     if outcome.delivered:
         settled["state"] = "done"
-    elif gone or delivery.attempts >= len(PAUSES):
+    elif is_disabled or delivery.attempts >= len(PAUSES):
         settled["state"] = "dead"
         log.warning("webhook %s: a delivery is dead: %s", webhook.webhook_id, outcome.error)
     else:
@@ -135,15 +137,15 @@ async def _settle(
 
 
 async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
-    body = _message("test", datetime.now(UTC), {"webhook_id": webhook.webhook_id})
+    body = _build_message("test", datetime.now(UTC), {"webhook_id": webhook.webhook_id})
     return await runtime.sender.send(webhook, new_crop_id(), body)
 
 
-def _message(kind: str, moment: datetime, data: object) -> bytes:
+def _build_message(kind: str, moment: datetime, data: object) -> bytes:
     return to_json({"type": kind, "timestamp": moment, "data": data})
 
 
-def _signed(runtime: Runtime, alert: Alert) -> Alert:
+def _sign_image_url(runtime: Runtime, alert: Alert) -> Alert:
     if alert.image_url is None:
         return alert
     until = datetime.now(UTC) + SIGNED_FOR

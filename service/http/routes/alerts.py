@@ -60,25 +60,25 @@ class AlertReviewForm(Form):
 
 @router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
 async def list_alerts(
-    request: Request, call: Querier, asked: Annotated[AlertsQuery, Query()]
+    request: Request, call: Querier, query: Annotated[AlertsQuery, Query()]
 ) -> Response:
     """Lists the alerts of the lists that the key may see, the newest first."""
     runtime = call.runtime
-    limit = asked.limit
-    gallery_id = await call.gallery_id(asked.gallery)
-    found = await runtime.galleries.read(
+    limit = query.limit
+    gallery_id = await call.gallery_id(query.gallery)
+    alerts = await runtime.galleries.read(
         runtime.record.watches.alerts,
         limit + 1,
         gallery_id,
-        asked.identity,
-        asked.camera,
-        asked.kind,
-        asked.state,
-        asked.cursor,
+        query.identity,
+        query.camera,
+        query.kind,
+        query.state,
+        query.cursor,
     )
-    more = str(found[limit - 1].number) if len(found) > limit else None
-    results = found[:limit]
-    runtime.audit.note_view("list_alerts", gallery=asked.gallery, count=len(results))
+    more = str(alerts[limit - 1].number) if len(alerts) > limit else None
+    results = alerts[:limit]
+    runtime.audit.note_view("list_alerts", gallery=query.gallery, count=len(results))
     return await write_list(request, models.Alerts(results=results, next_cursor=more))
 
 

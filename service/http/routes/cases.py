@@ -192,7 +192,7 @@ async def _hold(call: GalleryCall, case_id: str, query_id: str, note: str | None
     return case
 
 
-async def _export_place(call: Searcher) -> AsyncIterator[None]:
+async def _hold_export(call: Searcher) -> AsyncIterator[None]:
     under_way = call.runtime.exports
     key_id = call.caller.key_id
     if under_way.total() >= EXPORTS_AT_ONCE or under_way[key_id] >= EXPORTS_OF_ONE_KEY:
@@ -209,7 +209,7 @@ async def _export_place(call: Searcher) -> AsyncIterator[None]:
     response_class=StreamingResponse,
     responses=problems("too_many_exports") | content("application/zip", "The case."),
     # Released when the client has received the answer or disconnected.
-    dependencies=[Depends(_export_place)],
+    dependencies=[Depends(_hold_export)],
 )
 async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     """Export a case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file.
@@ -279,7 +279,7 @@ async def _stream_case(call: GalleryCall, case: CaseDetail) -> AsyncIterator[byt
             if result.rank <= SHOWN or result.crop_id in decisions
         ]
         pictures: dict[str, str] = {}
-        async for name, picture in _pictures(call, opened, shown):
+        async for name, picture in _read_pictures(call, opened, shown):
             suffix = EXTENSIONS.get(picture.content_type, "image")
             pictures[name] = f"pictures/{name}.{suffix}"
             await run(archive.add, pictures[name], picture.content)
@@ -293,12 +293,12 @@ async def _stream_case(call: GalleryCall, case: CaseDetail) -> AsyncIterator[byt
                 "pictures": pictures,
             }
         )
-    about = {"case": case, "gallery": call.gallery.name, "searches": searches}
-    await run(_finish, archive, about)
+    context = {"case": case, "gallery": call.gallery.name, "searches": searches}
+    await run(_finish, archive, context)
     yield archive.take()
 
 
-async def _pictures(
+async def _read_pictures(
     call: GalleryCall, opened: OpenedSearch, shown: Sequence[RankedCrop]
 ) -> AsyncIterator[tuple[str, Picture]]:
     missing = contextlib.suppress(UnknownPicture, UnknownCrop, UnknownQuery)
@@ -311,16 +311,16 @@ async def _pictures(
             yield f"crop-{result.crop_id}", picture
 
 
-def _finish(archive: _CaseArchive, about: dict[str, Any]) -> None:
+def _finish(archive: _CaseArchive, context: dict[str, Any]) -> None:
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    page = pages.get_template("case.html").render(about, exported_at=datetime.now(UTC))
+    page = pages.get_template("case.html").render(context, exported_at=datetime.now(UTC))
     archive.add("index.html", page.encode())
-    archive.add("results.csv", "".join(_lines(about["searches"])).encode())
+    archive.add("results.csv", "".join(_format_lines(context["searches"])).encode())
     archive.finish()
 
 
-def _lines(searches: list[dict[str, Any]]) -> Iterator[str]:
+def _format_lines(searches: list[dict[str, Any]]) -> Iterator[str]:
     yield csv_line(*COLUMNS)
     for search in searches:
         opened = search["opened"].model_dump(mode="json")

@@ -98,7 +98,7 @@ async def enroll_crops(
     """
     runtime = call.runtime
     gallery = call.gallery
-    # In a thread: the metadata of many crops take long to parse.
+    # Parse the form in a thread: the metadata of many crops take long.
     parse = runtime.model.pipeline.threads.run
     crops = await parse(form.read_crops)
     computed = None
@@ -129,7 +129,7 @@ async def enroll_crops(
     if form.watch:
         await sight(runtime, call.caller, images, request.state.received, enrolled=embedded)
     if not call.caller.may("query", "delete"):
-        answer = _without_known_ids(answer)
+        answer = _hide_known_ids(answer)
     response = await answer_each(request, answer, 201)
     if response.status_code == 201:
         # The operation takes one crop, or several as a list.
@@ -141,7 +141,7 @@ async def enroll_crops(
     return response
 
 
-def _without_known_ids(answer: Enrollment) -> Enrollment:
+def _hide_known_ids(answer: Enrollment) -> Enrollment:
     # An existing crop may belong to another key.
     results = [
         image.model_copy(update={"crop_id": None})
@@ -154,24 +154,24 @@ def _without_known_ids(answer: Enrollment) -> Enrollment:
 
 @router.get("/crops", response_model=Crops)
 async def list_crops(
-    request: Request, call: Searcher, asked: Annotated[CropsQuery, Query()]
+    request: Request, call: Searcher, query: Annotated[CropsQuery, Query()]
 ) -> Response:
     """Lists crops; a page other than the last may have fewer than `limit`, even none.
 
     In order of capture, crops of unknown time are sorted by their time of enrollment.
     """
-    wanted = asked.filter()
-    limit = min(asked.limit, MOST_VECTORS) if asked.include_vector else asked.limit
+    wanted = query.filter()
+    limit = min(query.limit, MOST_VECTORS) if query.include_vector else query.limit
 
-    def read(number: int) -> Crops:
-        found = call.record.crops.page(number, wanted, asked.cursor or "", limit, asked.order)
+    def read(gallery_id: int) -> Crops:
+        found = call.record.crops.page(gallery_id, wanted, query.cursor or "", limit, query.order)
         results = browse.described_crops(
-            call.runtime, call.gallery, found.crops, asked.include_vector
+            call.runtime, call.gallery, found.crops, query.include_vector
         )
         return Crops(results=results, next_cursor=found.cursor)
 
     page = await call.read(read)
-    filters = asked.model_dump(include=NAMED, exclude_defaults=True)
+    filters = query.model_dump(include=NAMED, exclude_defaults=True)
     # Listing one identity's crops is a search by name.
     call.note_view("query" if filters else "list_crops", count=len(page.results), filters=filters)
     return await write_list(request, page)

@@ -73,7 +73,9 @@ async def list_jobs(
     found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await runner.load_galleries(runtime, found)
     gallery_of = runtime.galleries.by_id
-    return Jobs(results=[_job(runtime, job) for job in found if gallery_of(job.gallery_id)])
+    return Jobs(
+        results=[_describe_job(runtime, job) for job in found if gallery_of(job.gallery_id)]
+    )
 
 
 @router.get("/jobs/{job_id}")
@@ -159,10 +161,10 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     if job.finished:
         await runtime.sections.run(runner.remove_files(runtime, job_id))
     await runtime.audit.done("cancel_job", gallery=found.gallery, job_id=job_id)
-    return _job(runtime, job)
+    return _describe_job(runtime, job)
 
 
-def _job(runtime: Runtime, job: JobRecord) -> Job:
+def _describe_job(runtime: Runtime, job: JobRecord) -> Job:
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise UnknownJob(job.job_id)
@@ -171,7 +173,7 @@ def _job(runtime: Runtime, job: JobRecord) -> Job:
 
 async def _find_job(call: Call, job_id: str, others_need: Scope = "query") -> Job:
     found = await runner.find_job(call.runtime, job_id)
-    job = _job(call.runtime, found)
+    job = _describe_job(call.runtime, found)
     call.caller.require_gallery(job.gallery)
     if found.key_id != call.caller.key_id:
         # Reports and details name files and people.
@@ -196,7 +198,7 @@ async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm
         # The job reads the folder later, limited to what its key may read.
         parameters["gallery"] = call.caller.gallery
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
-    return _begun(call, response, job)
+    return _answer_begun(call, response, job)
 
 
 @router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))
@@ -209,7 +211,7 @@ async def group_crops(
     while their mean score reaches that of `uncertain`. No crop is changed.
     """
     job = await begin_grouping(call.runtime, call.gallery, form.filter(), call.caller.key_id)
-    return _begun(call, response, job)
+    return _answer_begun(call, response, job)
 
 
 @router.get("/galleries/{gallery}/groups")
@@ -232,9 +234,9 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
     job = await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
-    return _begun(call, response, job)
+    return _answer_begun(call, response, job)
 
 
-def _begun(call: GalleryCall, response: Response, job: JobRecord) -> Job:
+def _answer_begun(call: GalleryCall, response: Response, job: JobRecord) -> Job:
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return _job(call.runtime, job)
+    return _describe_job(call.runtime, job)

@@ -30,7 +30,7 @@ router = guarded_router("", "health")
 key_router = guarded_router("/v1/keys", "keys")
 
 
-async def _working(request: Request) -> Runtime:
+async def _require_working(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
     if runtime.watchdog.trouble is not None:
         raise HTTPException(
@@ -42,7 +42,7 @@ async def _working(request: Request) -> Runtime:
     return runtime
 
 
-Working = Annotated[Runtime, Depends(_working)]
+Working = Annotated[Runtime, Depends(_require_working)]
 Scraper = Annotated[Call, needs("metrics", every_gallery=True)]
 
 

@@ -48,7 +48,7 @@ model_router = guarded_router("/v1", "model")
 comparison_router = guarded_router("/v1", "comparisons")
 REFUSED = "With mode=separate: some images were refused."
 # Problems of a query, of one gallery or of several.
-OF_QUERY = (
+QUERY_PROBLEMS = (
     "unknown_crop",
     "unknown_track",
     "needs_reindex",
@@ -92,7 +92,7 @@ class QueryForm(QueryOptions, FrameForm):
 @router.post(
     "/queries",
     response_model=QueryAnswer | SeparateAnswers,
-    responses=problems(*OF_QUERY)
+    responses=problems(*QUERY_PROBLEMS)
     | {
         200: {"description": "A ranking, or one for each image.", **example("QueryAnswer")},
         207: {"model": SeparateAnswers, "description": REFUSED},
@@ -189,7 +189,7 @@ class GalleriesForm(QueryForm):
     """A JSON object; waits until each of these galleries has reached at least its version."""
 
     @model_validator(mode="after")
-    def _answered_by_several(self) -> Self:
+    def _require_several(self) -> Self:
         if bool(self.crop_id or self.track) != bool(self.gallery):
             raise InvalidField(
                 "gallery: needs crop_id or track, and they need it; send both or neither"
@@ -210,7 +210,7 @@ class GalleriesForm(QueryForm):
 @galleries_router.post(
     "/queries",
     response_model=GalleriesAnswer | SeparateGalleriesAnswers,
-    responses=problems("unknown_gallery", *OF_QUERY)
+    responses=problems("unknown_gallery", *QUERY_PROBLEMS)
     | {207: {"model": SeparateGalleriesAnswers, "description": REFUSED}},
 )
 async def search_galleries(request: Request, call: Querier, form: Sent[GalleriesForm]) -> Response:
@@ -221,7 +221,7 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
     `mode=separate` each image gets its own answer.
     """
     runtime = call.runtime
-    names = _galleries_of(call, form)
+    names = _choose_galleries(call, form)
     versions = form.min_versions or {}
     for name in versions:
         if name not in names:
@@ -246,7 +246,7 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
     return await write_list(request, answers[0])
 
 
-def _galleries_of(call: Call, form: GalleriesForm) -> list[str]:
+def _choose_galleries(call: Call, form: GalleriesForm) -> list[str]:
     caller = call.caller
     names = list(dict.fromkeys(form.galleries))
     if not names and caller.gallery:

@@ -58,7 +58,7 @@ class ReviewForm(Form):
     """With `enroll`: when it was taken; RFC 3339, with zone."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _require_consistency(self) -> Self:
         if self.decision != "confirmed" and (self.identity is not None or self.enroll):
             raise InvalidField("identity, enroll: go with decision=confirmed; leave them out")
         if not self.enroll and (self.camera is not None or self.captured_at is not None):
@@ -80,7 +80,7 @@ async def list_kept_searches(
         await call.read(call.record.cases.get, case_id)
         found_by: tuple[str, str | None] = ("case", case_id)
     else:
-        found_by = ("key", _key_of(call, everyone))
+        found_by = ("key", _choose_key(call, everyone))
     found = await call.read(
         call.record.kept.page,
         kept_searches.kept_for(call.runtime, call.gallery),
@@ -158,7 +158,7 @@ async def review_results(
     for review in opened.reviews:
         if review.crop_id in form.crop_ids:
             call.caller.require_own(review.key_id)
-    name = await _checked_name(call, query_id, form)
+    name = await _check_review(call, query_id, form)
     picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
     if form.identity is not None:
         chosen = CropFilter(crop_ids=frozenset(form.crop_ids))
@@ -182,7 +182,7 @@ async def list_reviews(
     everyone: Everyone = False,
 ) -> Response:
     """Lists reviews of the searches of the caller's key; those of all keys need `admin`."""
-    found = await _read_reviews(call, cursor, limit, _key_of(call, everyone))
+    found = await _read_reviews(call, cursor, limit, _choose_key(call, everyone))
     call.note_view("list_reviews", count=len(found.results))
     return await write_list(request, found)
 
@@ -194,7 +194,7 @@ async def list_reviews(
 )
 async def export_reviews(call: Searcher, everyone: Everyone = False) -> StreamingResponse:
     """Exports reviews of searches of the caller's key as CSV; those of all keys need `admin`."""
-    key_id = _key_of(call, everyone)
+    key_id = _choose_key(call, everyone)
     call.note_view("export_reviews")
 
     async def lines() -> AsyncIterator[str]:
@@ -211,7 +211,7 @@ async def export_reviews(call: Searcher, everyone: Everyone = False) -> Streamin
     return StreamingResponse(lines(), media_type="text/csv")
 
 
-def _key_of(call: GalleryCall, everyone: bool) -> str | None:
+def _choose_key(call: GalleryCall, everyone: bool) -> str | None:
     key_id = None if everyone else call.caller.key_id
     call.caller.require_own(key_id)
     return key_id
@@ -232,25 +232,25 @@ async def _read_reviews(
     return await call.read(call.record.kept.reviews, before, limit, *found_by)
 
 
-async def _checked_name(call: GalleryCall, query_id: str, new: ReviewForm) -> str | None:
+async def _check_review(call: GalleryCall, query_id: str, form: ReviewForm) -> str | None:
     """Check a review, and return the name under which the picture would be enrolled.
 
     Raises:
         InvalidField, UnknownCrop: the review is not possible.
     """
-    known = await call.read(call.record.kept.result_ids, query_id)
-    for crop_id in new.crop_ids:
-        if crop_id not in known:
+    result_ids = await call.read(call.record.kept.result_ids, query_id)
+    for crop_id in form.crop_ids:
+        if crop_id not in result_ids:
             raise InvalidField(
                 f"crop_ids: {crop_id[:40]!r} is no kept result of search {query_id}; send ids "
                 "of its results"
             )
-    crops = await call.read(call.record.crops.by_id, new.crop_ids)
-    for crop_id in new.crop_ids:
-        if crop_id not in crops and new.decision != "open":
+    crops = await call.read(call.record.crops.by_id, form.crop_ids)
+    for crop_id in form.crop_ids:
+        if crop_id not in crops and form.decision != "open":
             raise UnknownCrop(call.gallery.name, crop_id)
-    if not new.enroll or new.identity is not None:
-        return new.identity
+    if not form.enroll or form.identity is not None:
+        return form.identity
     names = {crop.identity for crop in crops.values() if crop.identity is not None}
     if len(names) != 1:
         borne = f"bear {len(names)} names" if names else "have no name"
@@ -259,9 +259,9 @@ async def _checked_name(call: GalleryCall, query_id: str, new: ReviewForm) -> st
 
 
 async def _enroll(
-    call: GalleryCall, picture: Picture, new: ReviewForm, name: str | None
+    call: GalleryCall, picture: Picture, form: ReviewForm, name: str | None
 ) -> str | None:
-    image = ImageToEnroll(picture.content, name, new.camera, new.captured_at)
+    image = ImageToEnroll(picture.content, name, form.camera, form.captured_at)
     answer, _ = await enroll(call.runtime, call.gallery, [image])
     (result,) = answer.results
     if isinstance(result, RefusedImage):

@@ -23,7 +23,7 @@ from service.watch.sightings import sight
 sighting_router = guarded_router("/v1/sightings", "watch")
 list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
-LONGEST = timedelta(days=90)
+MAX_AHEAD = timedelta(days=90)
 # Time within which a proposed list can be armed.
 CONFIRMED_WITHIN = timedelta(minutes=10)
 
@@ -61,13 +61,13 @@ async def send_sightings(
     return await answer_each(request, answer, 200 if form.wait else 202)
 
 
-def _checked_hours(hours: str) -> str:
+def _check_hours(hours: str) -> str:
     if hours and not HOURS.fullmatch(hours):
         raise ValueError("is no time of day; write it like 22:00-06:00")
     return hours
 
 
-def _checked_zone(name: str) -> str:
+def _check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
@@ -80,9 +80,9 @@ class WatchForm(models.WatchSettings, Form):
 
     cameras: Annotated[list[Text], BeforeValidator(split_names)] = Field([], max_length=MAX_NAMES)
     """Only sightings of these cameras."""
-    hours: Annotated[str, Field(max_length=16), AfterValidator(_checked_hours)] = ""
+    hours: Annotated[str, Field(max_length=16), AfterValidator(_check_hours)] = ""
     """Only at this time of day, such as `22:00-06:00`."""
-    time_zone: Annotated[str, Field(max_length=64), AfterValidator(_checked_zone)] = "UTC"
+    time_zone: Annotated[str, Field(max_length=64), AfterValidator(_check_zone)] = "UTC"
     """The time zone of `hours`, such as `Europe/Zurich`."""
     expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
     """End of the watch, at most 90 days ahead; RFC 3339, with time zone."""
@@ -91,11 +91,11 @@ class WatchForm(models.WatchSettings, Form):
     never_empty = frozenset({"confirm"})
 
     @model_validator(mode="after")
-    def _in_time(self) -> Self:
+    def _require_near_end(self) -> Self:
         now = datetime.now(UTC)
-        if not now < self.expires_at <= now + LONGEST:
+        if not now < self.expires_at <= now + MAX_AHEAD:
             raise InvalidField(
-                f"expires_at: has to be in the future, at most {LONGEST.days} days ahead; send "
+                f"expires_at: has to be in the future, at most {MAX_AHEAD.days} days ahead; send "
                 "another time"
             )
         return self
@@ -166,10 +166,10 @@ async def read_watch_list(call: Searcher) -> models.Watch:
 @list_router.delete("")
 async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -> models.Watch:
     """Disarms a list; its alerts are kept for their retention, its people stay enrolled."""
-    why = form.reason or f"the key {call.caller.key_id} did so"
+    reason = form.reason or f"the key {call.caller.key_id} did so"
     await call.runtime.audited(
         "disarm_list",
-        lambda _: call.write(call.record.watches.disarm, why),
+        lambda _: call.write(call.record.watches.disarm, reason),
         gallery=call.gallery.name,
         reason=form.reason,
     )

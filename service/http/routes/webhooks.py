@@ -69,7 +69,7 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
         "key_id": call.caller.key_id,
     }
     webhook = await runtime.galleries.write(runtime.record.webhooks.create, gallery_id, fields)
-    await _done(call, "create_webhook", webhook)
+    await _audit(call, "create_webhook", webhook)
     return webhook
 
 
@@ -148,7 +148,7 @@ async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.Tes
     """Sends a signed message of type `test` once, and answers the outcome."""
     webhook = await _find(call, webhook_id)
     outcome = await send_test(call.runtime, webhook)
-    await _done(call, "test_webhook", webhook)
+    await _audit(call, "test_webhook", webhook)
     return models.TestedWebhook.model_validate(outcome)
 
 
@@ -171,7 +171,7 @@ async def _change(
     webhook = await runtime.galleries.write(runtime.record.webhooks.change, webhook_id, changes)
     if webhook is None:
         raise UnknownWebhook(webhook_id)
-    await _done(call, event, webhook)
+    await _audit(call, event, webhook)
     return webhook
 
 
@@ -184,7 +184,7 @@ async def _find(call: Call, webhook_id: str) -> StoredWebhook:
     return webhook
 
 
-async def _done(call: Call, event: str, webhook: StoredWebhook) -> None:
+async def _audit(call: Call, event: str, webhook: StoredWebhook) -> None:
     # The path of the URL may contain a secret.
     host = httpx.URL(webhook.url).host
     await call.runtime.audit.done(event, webhook_id=webhook.webhook_id, host=host)
