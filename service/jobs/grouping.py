@@ -24,6 +24,7 @@ from service.search.calibration import CurrentCalibration
 # The scores of this many crops and the clustering take about 0.6 GB.
 MOST_CROPS = 5000
 CROPS_AT_ONCE = 500
+# Number of rows of scores after which the progress is saved.
 ROWS_PER_SAVE = 64
 OPERATING_POINT = "far_1e-2"
 FILTER = TypeAdapter(CropFilter)
@@ -64,7 +65,7 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         vectors = np.stack([crop.vector for crop in crops])
         scores = await _score_pairs(runtime, job, current, vectors)
         least = judge.uncertain if current.scoring == "cosine" else current.joins_at
-        tracks = _cohesive_tracks(crops, least)
+        tracks = _find_cohesive_tracks(crops, least)
         clusters = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain, tracks)
         rows = np.array([crop.record.row_id for crop in crops])
         means = judge.probability(np.array([mean for _, mean in clusters]))
@@ -88,16 +89,16 @@ async def _read_crops(
     """
     record = runtime.record
     read = runtime.galleries.read
-    number = gallery.gallery_id
+    gallery_id = gallery.gallery_id
     while True:
-        before = await read(record.galleries.get, number)
-        rows = await read(record.crops.slots, number, wanted, MOST_CROPS + 1)
+        before = await read(record.galleries.get, gallery_id)
+        rows = await read(record.crops.slots, gallery_id, wanted, MOST_CROPS + 1)
         if len(rows) > MOST_CROPS:
             raise _too_many()
         crops: list[ArchivedCrop] = []
         for batch in batches(rows, CROPS_AT_ONCE):
-            crops += await read(record.crops.indexed, number, batch)
-        after = await read(record.galleries.get, number)
+            crops += await read(record.crops.indexed, gallery_id, batch)
+        after = await read(record.galleries.get, gallery_id)
         if before is None or after is None:
             raise UnknownGallery(gallery.name)
         if (before.at, before.side) == (after.at, after.side):
@@ -131,7 +132,7 @@ async def _score_pairs(
     return await run(np.nan_to_num, scores, False, lowest, lowest, lowest)
 
 
-def _cohesive_tracks(crops: Sequence[ArchivedCrop], least: float) -> list[list[int]]:
+def _find_cohesive_tracks(crops: Sequence[ArchivedCrop], least: float) -> list[list[int]]:
     """Return the positions of the crops of each track whose cohesion is at least `least`.
 
     Trackers confuse people who cross, so a track of low cohesion must not join its crops.

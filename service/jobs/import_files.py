@@ -31,7 +31,7 @@ from service.runtime import Runtime
 # Interval at which the record is checked for a cancellation during unpacking.
 CANCELLED_WITHIN_SECONDS = 0.25
 # Labels of a crop in a feature file, in the order of `COLUMNS`.
-KNOWN_BY_ROW = ("external_id", "identity", "camera", "captured_at")
+ROW_LABELS = ("external_id", "identity", "camera", "captured_at")
 
 
 class ImportItem(NamedTuple):
@@ -94,8 +94,8 @@ def _read_vectors(
     columns = sent.columns
     rows = zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
     for number, row in enumerate(rows):
-        labels = zip(KNOWN_BY_ROW, (text or None for text in row), strict=True)
-        checked = _checked(dict(labels), f"archive: crop {number}")
+        labels = zip(ROW_LABELS, (text or None for text in row), strict=True)
+        checked = _parse_labels(dict(labels), f"archive: crop {number}")
         items.append(ImportItem(folder / str(number), checked))
     embedded = [
         EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
@@ -146,7 +146,7 @@ def _read_items(
     folder: Path, root: Path, parameters: Mapping[str, Any], ignored: Ignored
 ) -> list[ImportItem]:
     name = parameters.get("manifest")
-    manifest = _resolved(folder, name) if name else _resolved(root, MANIFEST)
+    manifest = _resolve(folder, name) if name else _resolve(root, MANIFEST)
     # An error about a file outside the import could reveal its content.
     if manifest is not None and not manifest.is_relative_to(folder):
         raise InvalidField("manifest: lies outside the import; put it among the images")
@@ -164,11 +164,11 @@ def _read_items(
     items = []
     for file in files:
         where = f"manifest: line {file.line}" if file.line else "folder: the name of one"
-        items.append(ImportItem(file.path, replace(_checked(vars(file), where), **given)))
+        items.append(ImportItem(file.path, replace(_parse_labels(vars(file), where), **given)))
     return items
 
 
-def _checked(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
+def _parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
     """Parse labels in the same way as an enrollment parses text.
 
     Args:
@@ -220,16 +220,16 @@ def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
         )
     root = root.resolve()
     allowed = root / gallery if gallery else root
-    path = _resolved(root, folder)
+    path = _resolve(root, folder)
     if path is None or not path.is_relative_to(allowed) or not path.is_dir():
-        of_key = f", in {gallery}/ as the key is for that gallery" if gallery else ""
+        key_note = f", in {gallery}/ as the key is for that gallery" if gallery else ""
         raise InvalidField(
-            f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR{of_key}; name one"
+            f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR{key_note}; name one"
         )
     return path
 
 
-def _resolved(folder: Path, name: str) -> Path | None:
+def _resolve(folder: Path, name: str) -> Path | None:
     try:
         return (folder / name).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):

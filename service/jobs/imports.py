@@ -95,7 +95,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
 
 async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter[str]:
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
-    content = await _content(runtime, job, counts)
+    content = await _read_content(runtime, job, counts)
     items = content.items
     # The folder may have other images than when this job began.
     offset = 0 if job.parameters.get("folder") else counts["total"] - len(items)
@@ -125,7 +125,7 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
     return counts
 
 
-async def _content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
+async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
     content = await runtime.sections.run(
         runtime.pools.imports.run(read_import, runtime, job, spool)

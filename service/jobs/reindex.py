@@ -81,19 +81,19 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
 async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
     """Embed crops that have no vector of the newest model; raise `GalleryConflict` on failures."""
     staged = runtime.record.staged
-    number = gallery.gallery_id
+    gallery_id = gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
     read = runtime.galleries.read
     after = 0
     failed = 0
-    while crops := await read(staged.missing, number, after, size):
+    while crops := await read(staged.missing, gallery_id, after, size):
         after = crops[-1].row_id
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
         failpoint("reindex.batch-embedded")
-        await runtime.galleries.write(staged.add, number, vectors)
+        await runtime.galleries.write(staged.add, gallery_id, vectors)
         failpoint("reindex.batch-kept")
-        entry = await read(runtime.record.galleries.get, number)
+        entry = await read(runtime.record.galleries.get, gallery_id)
         done = entry.staged_crops if entry else 0
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await save_job(runtime, job, counts, problems)

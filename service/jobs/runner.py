@@ -24,13 +24,14 @@ from service.record.jobs import Job
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
-# Interval at which jobs of other processes, and the end of the process that runs jobs, are looked
-# for.
+# Interval between two looks for jobs of other processes, and for the end of the process that runs
+# the jobs.
 IDLE_SECONDS = 1.0
-# Disk space or the record may need some time.
+# Pause after an interruption: a full disk or the record may need some time.
 RETRY_SECONDS = 5.0
 # After this time an import yields to a waiting job of another key.
 TURN_SECONDS = 5.0
+# Pause before a call that found the queue or the device full is repeated.
 BUSY_SECONDS = 0.05
 Result = TypeVar("Result")
 
@@ -145,14 +146,14 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
     turns: dict[str | None, float] = {}
     while True:
         runtime.jobs_wanted.clear()
-        what = "the search for a job"
+        work = "the search for a job"
         try:
             job = None
-            # Claiming writes to the record.
+            # Claiming writes to the record, so it needs an open job.
             if await runtime.galleries.read(jobs.open):
                 job = await runtime.galleries.write(jobs.claim, turns)
             if job is not None:
-                what = f"job {job.job_id}"
+                work = f"job {job.job_id}"
                 now = time.monotonic()
                 turns[job.key_id] = now
                 # If this job is interrupted, others come first.
@@ -165,10 +166,10 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
                 continue
         except (ServiceError, Cancelled) as error:
             # Omit the message, which may name a file of the import.
-            why = error.code if isinstance(error, ServiceError) else type(error).__name__
-            log.warning("%s was cut off: %s", what, why)
+            reason = error.code if isinstance(error, ServiceError) else type(error).__name__
+            log.warning("%s was cut off: %s", work, reason)
         except Exception:
-            log.exception("%s was cut off", what)
+            log.exception("%s was cut off", work)
         with contextlib.suppress(TimeoutError):
             seconds = RETRY_SECONDS if job else IDLE_SECONDS
             await asyncio.wait_for(runtime.jobs_wanted.wait(), seconds)
@@ -224,7 +225,7 @@ async def remove_files(runtime: Runtime, job_id: str) -> None:
 
 
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
-    """Repeat a call until queue and device have room; a client would get a 429."""
+    """Repeat a call until the queue and the device have room for it, and return its result."""
     while True:
         try:
             return await call()

@@ -135,7 +135,7 @@ class MilvusIndex:
                 "field out and filter by cameras, identities or time, or serve the gallery "
                 "without GMN_INDEX_URL"
             )
-        state, crops = self._watermark()
+        state, crops = self._read_watermark()
         direction = mean_direction(queries)
         unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)
         # Group code and vector of each crop, by row.
@@ -143,7 +143,7 @@ class MilvusIndex:
         requested = limit + MARGIN
         is_full = False
         without = wanted.without
-        until = time.monotonic() + SEARCH_SECONDS
+        deadline = time.monotonic() + SEARCH_SECONDS
         while crops:
             hits = self.server.search(
                 state.collection,
@@ -157,10 +157,10 @@ class MilvusIndex:
             outdated = self._confirm(hits, wanted, grouped, confirmed)
             is_full = len(hits) == min(requested, LARGEST_LIMIT)
             people = {group for group, _ in confirmed.values()}
-            few = grouped and is_full and len(people) < limit and requested < LARGEST_LIMIT
-            if not few and not (outdated and (is_full or grouped)):
+            needs_people = grouped and is_full and len(people) < limit and requested < LARGEST_LIMIT
+            if not needs_people and not (outdated and (is_full or grouped)):
                 break
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise CollectionUnavailable("it still has many crops that were deleted or changed")
             without = without | outdated
             requested = DEEPER * requested
@@ -186,7 +186,7 @@ class MilvusIndex:
     def version(self) -> int:
         """Return the gallery version that searches show; 0 while the collection is built."""
         try:
-            return self._watermark()[0].version
+            return self._read_watermark()[0].version
         except CollectionUnavailable:
             return 0
 
@@ -223,7 +223,7 @@ class MilvusIndex:
             self.record.remote_indexes.change(self.gallery_id, lacks_rows=True)
             raise CollectionUnavailable(LACKS_ROWS)
 
-    def _watermark(self) -> tuple[IndexState, int]:
+    def _read_watermark(self) -> tuple[IndexState, int]:
         """Return the collection's state, and the number of crops in the record.
 
         Raises:

@@ -32,16 +32,17 @@ from service.record.transaction import ALL_GALLERIES, Change, ChangesLost, Reade
 from service.record.values import GalleryRecord
 
 log = logging.getLogger(__name__)
-# Interval at which new galleries, missing collections, and the end of the process that indexes are
-# looked for.
+# Interval between two looks for new galleries, missing collections, and the end of the process that
+# indexes.
 CHECK_SECONDS = 3.0
 CHANGES_PER_READ = 256
-# Kinds of changes of crops.
-OF_CROPS = ("added", "removed", "relabelled", "replaced")
+# Kinds of changes that concern crops.
+CROP_KINDS = ("added", "removed", "relabelled", "replaced")
 WAIT_SECONDS = 0.5
 POLL_SECONDS = 0.05
 # A write by the previous process arrives no later than this.
 LATE_SECONDS = 30.0
+# Interval between two counts of a collection's rows.
 COUNT_SECONDS = 60.0
 # A search in progress would find nothing in a dropped collection, without an error.
 DROP_AFTER_SECONDS = 10.0
@@ -56,7 +57,7 @@ class _Indexed:
     """A gallery whose collection this process writes.
 
     Attributes:
-        state: as in the record.
+        state: state of the collection, as the record has it.
         work: a build or a comparison, which returns the new collection's state (None if there is
             no new one) and the slots to write.
         sweep_at: when to compare the collection with the record, by `time.monotonic`.
@@ -99,7 +100,7 @@ class Indexer:
 
     @property
     def why_down(self) -> str:
-        """Return why a collection cannot be brought up to date; empty if all can."""
+        """The reason why a collection cannot be brought up to date; empty if all can."""
         return next(iter(list(self._failures.values())), "")
 
     @property
@@ -134,10 +135,10 @@ class Indexer:
         self._galleries.clear()
         while not self._closing.is_set():
             heartbeat()
-            if not self._turn():
+            if not self._run_turn():
                 self._wait()
 
-    def _turn(self) -> bool:
+    def _run_turn(self) -> bool:
         # Read the version before the changes, so that a later commit leads to another turn.
         self._data_version = self._record.database.data_version()
         if time.monotonic() >= self._check_at:
@@ -145,7 +146,7 @@ class Indexer:
         busy = False
         for gallery_id, gallery in list(self._galleries.items()):
             if time.monotonic() >= gallery.retry_at:
-                busy |= self._attempt(gallery_id, self._serve, gallery)
+                busy |= self._attempt(gallery_id, self._update, gallery)
         return busy
 
     def _wait(self) -> None:
@@ -237,7 +238,7 @@ class Indexer:
             # A replaced service that is started again fills its collections again, and keeps them.
             self._record.database.write(put_index_owners, owners[:1])
 
-    def _serve(self, gallery: _Indexed) -> bool:
+    def _update(self, gallery: _Indexed) -> bool:
         if gallery.work is not None and gallery.work.done():
             return self._finish(gallery, gallery.work)
         try:
@@ -247,7 +248,7 @@ class Indexer:
             return False
         if state is gallery.state:
             return False
-        self._show(gallery, state)
+        self._move_watermark(gallery, state)
         return True
 
     def _apply_changes(self, state: IndexState) -> IndexState:
@@ -257,14 +258,14 @@ class Indexer:
             return state
         if not state.collection:
             raise ChangesLost("it has no collection yet")
-        self.writer.write(state, _slots_of(changes), self._require_open)
-        return _after(state, changes)
+        self.writer.write(state, _find_slots(changes), self._require_open)
+        return _advance(state, changes)
 
     def _changes_after(self, state: IndexState) -> list[Change]:
         mark = Mark(state.sequence, state.token)
         return self._reader.changes(state.gallery_id, mark, CHANGES_PER_READ)
 
-    def _show(self, gallery: _Indexed, state: IndexState, **more: bool) -> None:
+    def _move_watermark(self, gallery: _Indexed, state: IndexState, **more: bool) -> None:
         """Move the watermark; from then on the collection in `state` is searched."""
         names = ("collection", "at", "side", "embedder", "building", "sequence", "token", "version")
         fields = {name: getattr(state, name) for name in names}
@@ -309,8 +310,8 @@ class Indexer:
             self._require_open()
             # Read the changes during the build: old ones may be dropped before it ends.
             while changes := self._changes_after(built):
-                missed.extend(_slots_of(changes))
-                built = _after(built, changes)
+                missed.extend(_find_slots(changes))
+                built = _advance(built, changes)
 
         if not self.writer.fill(built, between):
             return replace(built, collection=""), []
@@ -332,7 +333,7 @@ class Indexer:
             # Searches must not show an older version than before.
             while state.collection and state.sequence < gallery.state.sequence:
                 state = self._apply_changes(state)
-            self._show(gallery, state, lacks_rows=False)
+            self._move_watermark(gallery, state, lacks_rows=False)
         except BaseException as error:
             # The next check restarts unfinished work.
             gallery.sweep_at = self._check_at = time.monotonic() + PAUSE_SECONDS
@@ -344,13 +345,13 @@ class Indexer:
         return True
 
 
-def _slots_of(changes: Iterable[Change]) -> list[int]:
+def _find_slots(changes: Iterable[Change]) -> list[int]:
     return sorted(
-        {slot for change in changes if change.kind in OF_CROPS for slot in change.row_ids}
+        {slot for change in changes if change.kind in CROP_KINDS for slot in change.row_ids}
     )
 
 
-def _after(state: IndexState, changes: list[Change]) -> IndexState:
+def _advance(state: IndexState, changes: list[Change]) -> IndexState:
     newest = changes[-1]
     version = max(state.version, *(change.version for change in changes))
     return replace(state, sequence=newest.sequence, token=newest.token, version=version)

@@ -102,9 +102,9 @@ class Codes:
         """Return a filter as a Milvus expression, ignoring metadata; empty for every crop."""
         parts: list[str] = []
         if wanted.cameras:
-            parts.append(f"camera in {self._cameras(wanted.cameras)}")
+            parts.append(f"camera in {self._encode_cameras(wanted.cameras)}")
         if wanted.exclude_cameras:
-            parts.append(f"camera not in {self._cameras(wanted.exclude_cameras)}")
+            parts.append(f"camera not in {self._encode_cameras(wanted.exclude_cameras)}")
         if wanted.captured_after:
             parts.append(f"captured >= {wanted.captured_after.timestamp()!r}")
         if wanted.captured_before:
@@ -119,7 +119,7 @@ class Codes:
             parts.append(f"id not in {sorted(wanted.without)}")
         return " and ".join(parts)
 
-    def _cameras(self, names: Iterable[str]) -> list[int]:
+    def _encode_cameras(self, names: Iterable[str]) -> list[int]:
         return [self.camera(name) for name in names]
 
     def _code(self, kind: str, text: str) -> int:

@@ -57,35 +57,35 @@ class MilvusServer:
         schema.add_field("captured", DataType.DOUBLE)
         indexes = MilvusClient.prepare_index_params()
         indexes.add_index("v", index_type="FLAT", metric_type="IP")
-        with self._answering() as client:
+        with self._use_client() as client:
             client.create_collection(
                 collection, schema=schema, index_params=indexes, timeout=SCHEMA_SECONDS
             )
 
     def collections(self, seconds: float = CONNECT_SECONDS) -> list[str]:
-        with self._answering() as client:
+        with self._use_client() as client:
             names = client.list_collections(timeout=seconds)
         return [name for name in names if name.startswith(PREFIX)]
 
     def drop(self, collection: str) -> None:
-        # A missing collection is no error.
-        with self._answering() as client:
+        # Milvus accepts this for a missing collection.
+        with self._use_client() as client:
             client.drop_collection(collection, timeout=SCHEMA_SECONDS)
 
     def upsert(self, collection: str, rows: Sequence[Row]) -> None:
         if rows:
-            with self._answering(collection) as client:
+            with self._use_client(collection) as client:
                 client.upsert(collection, list(rows), timeout=WRITE_SECONDS)
 
     def delete(self, collection: str, row_ids: Sequence[int]) -> None:
-        # Missing rows are no error.
+        # Milvus accepts this for missing rows.
         if row_ids:
-            with self._answering(collection) as client:
+            with self._use_client(collection) as client:
                 client.delete(collection, ids=list(row_ids), timeout=WRITE_SECONDS)
 
     def timestamp(self) -> int:
         """Return a server timestamp after all acknowledged writes; 0 on milvus-lite."""
-        with self._answering() as client:
+        with self._use_client() as client:
             # No public method returns it; the answer to an insert would need a marker row.
             handler: Any = client._get_connection()
             return int(handler.alloc_timestamp(timeout=WRITE_SECONDS))
@@ -103,13 +103,13 @@ class MilvusServer:
         """Search the rows nearest to a query, in the state of a timestamp or later.
 
         Args:
-            query: of unit length, `(d,)`.
+            query: vector `(d,)` of unit length.
             limit: maximum number of rows; reduced to what Milvus allows.
             timestamp: timestamp from this server that the search waits for.
             grouped: only the nearest of each group; Milvus 2.3 may return several of a group among
                 rows that it has not indexed yet.
         """
-        with self._answering(collection, searches=True) as client:
+        with self._use_client(collection, searches=True) as client:
             (hits,) = client.search(
                 collection,
                 data=[query],
@@ -136,19 +136,19 @@ class MilvusServer:
 
     def compact(self, collection: str) -> int:
         """Start removing deleted rows from a collection's files; return the compaction's id."""
-        with self._answering(collection) as client:
+        with self._use_client(collection) as client:
             client.flush(collection, timeout=WRITE_SECONDS)
             return int(client.compact(collection, timeout=WRITE_SECONDS))
 
     def is_compacted(self, number: int) -> bool:
-        with self._answering() as client:
+        with self._use_client() as client:
             return str(client.get_compaction_state(number, timeout=WRITE_SECONDS)) == "Completed"
 
     def _query(
         self, collection: str, expression: str, fields: list[str], timestamp: int
     ) -> list[Any]:
         # The client's iterator would wait for a time by this machine's clock.
-        with self._answering(collection) as client:
+        with self._use_client(collection) as client:
             rows: list[Any] = client.query(
                 collection,
                 filter=expression,
@@ -166,9 +166,9 @@ class MilvusServer:
             self._client = None
 
     @contextlib.contextmanager
-    def _answering(self, collection: str = "", searches: bool = False) -> Iterator[MilvusClient]:
+    def _use_client(self, collection: str = "", searches: bool = False) -> Iterator[MilvusClient]:
         try:
-            client = self._connected()
+            client = self._connect()
             try:
                 yield client
             except MilvusException as error:
@@ -186,7 +186,7 @@ class MilvusServer:
                 raise CollectionUnavailable(TOO_SLOW) from error
             raise IndexUnavailable(f"it does not answer ({code or 'closed'})") from error
 
-    def _connected(self) -> MilvusClient:
+    def _connect(self) -> MilvusClient:
         with self._lock:
             if self._client is None:
                 client = MilvusClient(self.url, timeout=CONNECT_SECONDS)

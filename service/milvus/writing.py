@@ -56,13 +56,13 @@ class CollectionWriter:
             heartbeat()
             rows = slots[first : first + ROWS_PER_WRITE]
             crops = self.record.crops.indexed(state.gallery_id, rows)
-            # Check afterwards, which shows that the crops were read with the same vectors.
-            self._require(state)
+            # Check after reading: only then is it certain that these are vectors of `state`.
+            self._require_current(state)
             between()
             self.server.upsert(state.collection, [self.codes.row(crop) for crop in crops])
             deleted = set(rows).difference(crop.record.row_id for crop in crops)
             self.server.delete(state.collection, sorted(deleted))
-        self._require(state)
+        self._require_current(state)
 
     def fill(self, state: IndexState, between: Callable[[], None]) -> bool:
         """Create a collection with every crop of a gallery.
@@ -134,6 +134,6 @@ class CollectionWriter:
                 time.sleep(POLL_SECONDS)
         return False
 
-    def _require(self, state: IndexState) -> None:
+    def _require_current(self, state: IndexState) -> None:
         if not is_current(state, self.record.galleries.get(state.gallery_id)):
             raise ChangesLost("the gallery has other vectors now")

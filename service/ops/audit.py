@@ -90,7 +90,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
     Args:
         max_bytes: size at which a new file is started.
-        queries: whether searches and views are logged.
+        queries: log searches and views too.
         on_drop: called for each line that is only counted because too many are waiting.
         reserved_bytes: disk space that is kept free for deletions.
 
@@ -114,7 +114,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self.threads = MonitoredThreadPool(1, "audit log")
         path = data_dir / LOG_NAME
         try:
-            self._key = _key(data_dir / KEY_NAME)
+            self._key = _read_key(data_dir / KEY_NAME)
             self._file = HashChainLog(path, line_key(data_dir), max_bytes)
         except OSError as error:
             raise InputProblem(
@@ -132,12 +132,14 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._counted_at = time.monotonic()
         self._dropped = 0
 
-    def record(self, event: str, phase: Phase = "done", durable: bool = True, **what: Any) -> None:
+    def record(
+        self, event: str, phase: Phase = "done", durable: bool = True, **details: Any
+    ) -> None:
         """Write a line and block until it would survive a power cut, unless `durable` is false.
 
         Args:
             event: verb and noun, such as `delete_crop`.
-            what: further JSON fields: `gallery` (its name), `crop_ids`, their `count`, `filters`
+            details: further JSON fields: `gallery` (its name), `crop_ids`, their `count`, `filters`
                 and `purpose` of a search. Fields named in `HASHED`, also within `filters`, are
                 written as keyed hashes; no other field may be personal or secret.
 
@@ -146,29 +148,29 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         """
         if event.startswith(FREEING) and phase == "asked":
             give_up_reserve(self._data_dir)
-        line = self._line(event, phase, what, LINE_BYTES)
+        line = self._format_line(event, phase, details, LINE_BYTES)
         failpoint("audit.before-line")
         self._file.append([line], durable)
         self._all_noted &= durable
         failpoint("audit.line-written")
 
-    def note_view(self, event: str, **what: Any) -> None:
+    def note_view(self, event: str, **details: Any) -> None:
         """Log a search, a view or a refusal from the event loop; never raises and never waits.
 
         `write_lines` writes the line. While the file cannot be written, up to `BUFFER_BYTES` of
         lines wait in memory; the number of lines beyond that is logged with the next one.
         """
-        self.note_views(event, [{}], **what)
+        self.note_views(event, [{}], **details)
 
-    def note_views(self, event: str, views: Sequence[Mapping[str, Any]], **what: Any) -> None:
+    def note_views(self, event: str, views: Sequence[Mapping[str, Any]], **details: Any) -> None:
         """Log several searches or views, each of which has a line with further fields."""
         if not views or not (self.queries or event == REFUSED):
             return
         # A request may have thousands of views: its long lists are hashed once.
-        most = max(VIEW_BYTES // len(views), SHORT_VIEW_BYTES)
-        fields = self._fields(event, "done", what, most)
+        max_bytes = max(VIEW_BYTES // len(views), SHORT_VIEW_BYTES)
+        fields = self._build_fields(event, "done", details, max_bytes)
         for view in views:
-            line = json.dumps({**fields, **self._shown(view, 0)})
+            line = json.dumps({**fields, **self._shorten(view, 0)})
             if self._buffered_bytes + len(line) <= BUFFER_BYTES:
                 self._buffer.append(line)
                 self._buffered_bytes += len(line)
@@ -245,7 +247,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         dropped = self._dropped
         lines = self._buffer[:waiting]
         if dropped:
-            lines.append(self._line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))
+            lines.append(self._format_line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))
         if lines or not self._all_noted:
             self._file.append(lines, durable=True)
             self._all_noted = True
@@ -253,26 +255,28 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._buffered_bytes -= sum(len(line) for line in lines[:waiting])
         del self._buffer[:waiting]
 
-    def _line(self, event: str, phase: Phase, what: Mapping[str, Any], most: int) -> str:
-        return json.dumps(self._fields(event, phase, what, most))
+    def _format_line(
+        self, event: str, phase: Phase, details: Mapping[str, Any], max_bytes: int
+    ) -> str:
+        return json.dumps(self._build_fields(event, phase, details, max_bytes))
 
-    def _fields(
-        self, event: str, phase: Phase, what: Mapping[str, Any], most: int
+    def _build_fields(
+        self, event: str, phase: Phase, details: Mapping[str, Any], max_bytes: int
     ) -> dict[str, Any]:
-        for entries in (most, SHOWN_ENTRIES, 0):
+        for entries in (max_bytes, SHOWN_ENTRIES, 0):
             line = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "event": event,
                 "phase": phase,
                 "actor": CALLER.get(),
                 "request_id": _request_id.get(),
-                **self._shown(what, entries),
+                **self._shorten(details, entries),
             }
-            if len(json.dumps(line)) <= most:
+            if len(json.dumps(line)) <= max_bytes:
                 break
         return line
 
-    def _shown(self, fields: Mapping[str, Any], entries: int) -> dict[str, Any]:
+    def _shorten(self, fields: Mapping[str, Any], entries: int) -> dict[str, Any]:
         """Hash names and cut lists to `entries`; `shortened` gets each list's count and hash."""
         shown: dict[str, Any] = {}
         cut: dict[str, Any] = {}
@@ -283,7 +287,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 several = isinstance(value, list)
                 value = [self.hashed(text) for text in value] if several else self.hashed(value)
             if name == "filters":
-                value = self._shown(value, entries)
+                value = self._shorten(value, entries)
             elif isinstance(value, list) and len(value) > entries:
                 sha256 = hashlib.sha256(json.dumps(value).encode()).hexdigest()
                 cut[name] = {"count": len(value), "sha256": sha256}
@@ -292,7 +296,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         return {**shown, "shortened": cut} if cut else shown
 
     @contextlib.asynccontextmanager
-    async def audited(self, event: str, **what: Any) -> AsyncIterator[dict[str, Any]]:
+    async def audited(self, event: str, **details: Any) -> AsyncIterator[dict[str, Any]]:
         """Wrap a destructive operation: an `asked` line is on the disk before the block runs.
 
         Fields that the block adds to the yielded dictionary are written to the line that follows
@@ -302,7 +306,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         Raises:
             StorageFailed: the `asked` line could not be written; the block does not run.
         """
-        await self.threads.run(self.record, event, "asked", **what)
+        await self.threads.run(self.record, event, "asked", **details)
         result: dict[str, Any] = {}
         phase: Phase = "failed"
         try:
@@ -313,13 +317,13 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             result["problem"] = code
             raise
         finally:
-            await self.done(event, phase, True, **{**what, **result})
+            await self.done(event, phase, True, **{**details, **result})
 
     async def done(
-        self, event: str, phase: Phase = "done", durable: bool = False, **what: Any
+        self, event: str, phase: Phase = "done", durable: bool = False, **details: Any
     ) -> None:
         try:
-            await self.threads.run(self.record, event, phase, durable, **what)
+            await self.threads.run(self.record, event, phase, durable, **details)
         except StorageFailed:
             # The operation has already happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
@@ -353,8 +357,8 @@ def line_key(data_dir: Path) -> bytes:
     return hmac.digest(secret, b"\0lines of the audit log", "sha256")
 
 
-def _key(path: Path) -> bytes:
-    """Read the log's secret of `KEY_BYTES`; two processes may create it at the same time."""
+def _read_key(path: Path) -> bytes:
+    """Read the log's secret of `KEY_BYTES`, or create it; safe in several processes at once."""
     if not path.exists():
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as made:
             made.write(secrets.token_bytes(KEY_BYTES))

@@ -27,9 +27,9 @@ from service.errors import StorageFailed
 from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
-# More bytes than are written before the operating system flushes them by itself.
+# Size of the end of a file that a power cut may damage: more than the operating system holds back.
 TORN_BYTES = 4 * 1024 * 1024
-# More bytes than the longest line has.
+# Size of the end of a file in which the last line is found; every line is shorter.
 TAIL_BYTES = 256 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 LOCK = ".lock"
@@ -82,7 +82,7 @@ class HashChainLog:
     did not reach the disk.
 
     Args:
-        key: of the hashes; without it nobody can forge a line or the note of the last one.
+        key: key of the hashes; without it nobody can forge a line or the note of the last one.
         max_bytes: size at which the file is renamed and a new one started.
 
     Raises:
@@ -102,8 +102,10 @@ class HashChainLog:
         with self._locked_file() as file:
             size = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, size - TORN_BYTES))
-            whole, hole, _ = file.read().partition(b"\0")
-            end, self._last = self._end(file, start + whole.rfind(b"\n") + 1 if hole else size)
+            intact, hole, _ = file.read().partition(b"\0")
+            end, self._last = self._find_end(
+                file, start + intact.rfind(b"\n") + 1 if hole else size
+            )
             note = _read_note(self._note_path, key)
             if note and self._last.number < note.number:
                 raise CorruptLog(
@@ -113,7 +115,7 @@ class HashChainLog:
             if self._last.number and not note:
                 log.warning("%s: had no note of its last line, as after a power cut", path)
                 os.fsync(file)
-                self._note()
+                self._write_note()
             if end < size:
                 log.warning("%s: cut off what a crash tore after line %d", path, self._last.number)
                 file.truncate(end)
@@ -130,7 +132,7 @@ class HashChainLog:
             return
         try:
             with self._locked_file() as file:
-                end, last = self._end(file, file.seek(0, os.SEEK_END))
+                end, last = self._find_end(file, file.seek(0, os.SEEK_END))
                 # A killed process may have left an incomplete line behind it.
                 file.truncate(end)
                 if end <= self._max_bytes:
@@ -155,7 +157,7 @@ class HashChainLog:
             chained: dict[str, Any] = {"sequence": last.number + 1, "previous": last.sha256}
             if last.number and not end and not content:
                 chained["begins_file"] = True
-            line = _signed(f"{json.dumps(chained)[:-1]}, {fields[1:]}", self._key)
+            line = _sign(f"{json.dumps(chained)[:-1]}, {fields[1:]}", self._key)
             last = _Link(last.number + 1, hashlib.sha256(line).hexdigest())
             content += line + b"\n"
         try:
@@ -169,16 +171,16 @@ class HashChainLog:
             raise
         self._last = last
         if durable:
-            self._note()
+            self._write_note()
 
-    def _note(self) -> None:
+    def _write_note(self) -> None:
         """Note the last line, which is already on the disk; never raises."""
         note = {"sequence": self._last.number, "sha256": self._last.sha256}
         try:
             with open(self._note_path, "r+b", buffering=0, opener=_open_private) as file:
                 # The note never gets shorter, so overwriting it leaves a note in place at every
                 # moment.
-                file.write(_signed(json.dumps(note), self._key))
+                file.write(_sign(json.dumps(note), self._key))
         except OSError as error:
             log.warning("%s could not be written: %s", self._note_path, error)
 
@@ -192,14 +194,14 @@ class HashChainLog:
                     sync(self._path.parent)
                 yield file
 
-    def _end(self, file: FileIO, size: int) -> tuple[int, _Link]:
-        end, last = _last_line(file, size)
+    def _find_end(self, file: FileIO, size: int) -> tuple[int, _Link]:
+        end, last = _read_last_line(file, size)
         if last is not None:
             return end, last
         # A new file continues the newest full file or the last line this process wrote.
         for path in full_files(self._path)[-1:]:
             with path.open("rb", buffering=0) as full:
-                _, last = _last_line(full, full.seek(0, os.SEEK_END))
+                _, last = _read_last_line(full, full.seek(0, os.SEEK_END))
         return end, max(self._last, last or self._last)
 
 
@@ -207,15 +209,15 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, mode=0o600)
 
 
-def _last_line(file: FileIO, size: int) -> tuple[int, _Link | None]:
+def _read_last_line(file: FileIO, size: int) -> tuple[int, _Link | None]:
     start = file.seek(max(0, size - TAIL_BYTES))
     tail = file.read(size - start)
     end = tail.rfind(b"\n") + 1
     begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
-    return start + end, _link(tail[begin:end]) if end else None
+    return start + end, _read_link(tail[begin:end]) if end else None
 
 
-def _signed(text: str, key: bytes) -> bytes:
+def _sign(text: str, key: bytes) -> bytes:
     mac = hmac.digest(key, text.encode(), "sha256").hex()
     return f'{text[:-1]}, "mac": "{mac}"}}'.encode()
 
@@ -223,7 +225,7 @@ def _signed(text: str, key: bytes) -> bytes:
 def _is_signed(line: bytes, key: bytes) -> bool:
     text = line.rstrip(b"\n").decode(errors="replace")
     unsigned = text[: text.rfind(', "mac": "')] + "}"
-    return hmac.compare_digest(_signed(unsigned, key), text.encode())
+    return hmac.compare_digest(_sign(unsigned, key), text.encode())
 
 
 def _read_note(path: Path, key: bytes) -> _Link | None:
@@ -234,23 +236,23 @@ def _read_note(path: Path, key: bytes) -> _Link | None:
     return _Link(note["sequence"], note["sha256"])
 
 
-def _link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:
+def _read_link(line: bytes, last: _Link | None = None, begins_chain: bool = False) -> _Link:
     """Return the link of a line; raises `CorruptLog` if it does not continue the link `last`."""
     if not line.endswith(b"\n"):
         raise CorruptLog("is not finished: its writer was stopped")
     try:
-        found = _Line.model_validate_json(line)
+        fields = _Line.model_validate_json(line)
     except ValidationError as error:
         raise CorruptLog("is not a line of an audit log") from error
-    if begins_chain and found.begins_file:
-        last = _Link(found.sequence - 1, found.previous)
-    if last is not None and found.sequence != last.number + 1:
+    if begins_chain and fields.begins_file:
+        last = _Link(fields.sequence - 1, fields.previous)
+    if last is not None and fields.sequence != last.number + 1:
         raise CorruptLog(
-            f"has the number {found.sequence}: lines are missing, added or out of order"
+            f"has the number {fields.sequence}: lines are missing, added or out of order"
         )
-    if last is not None and found.previous != last.sha256:
+    if last is not None and fields.previous != last.sha256:
         raise CorruptLog("does not hold the hash of the line before it: that one was changed")
-    return _Link(found.sequence, hashlib.sha256(line[:-1]).hexdigest())
+    return _Link(fields.sequence, hashlib.sha256(line[:-1]).hexdigest())
 
 
 def full_files(path: Path) -> list[Path]:
@@ -286,7 +288,7 @@ def check_chain(path: Path, key: bytes) -> Checked:
             number = 0
             for line in file.read_bytes()[:size].splitlines(keepends=True):
                 number += 1
-                link = _link(line, last, begins_chain=not lines)
+                link = _read_link(line, last, begins_chain=not lines)
                 if keyed_from or b', "mac": "' in line:
                     if not _is_signed(line, key):
                         raise CorruptLog(

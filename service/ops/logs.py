@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 # `color_message` repeats the message for terminals.
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "color_message"}
 # Messages of these errors name code, tables or sizes. Other messages may repeat client input.
-OF_CODE = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
-IMPERSONAL = (*OF_CODE, MemoryError, RecursionError, TimeoutError, sqlite3.Error)
+CODE_ERRORS = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+IMPERSONAL = (*CODE_ERRORS, MemoryError, RecursionError, TimeoutError, sqlite3.Error)
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
             **{key: value for key, value in vars(record).items() if key not in STANDARD_FIELDS},
         }
         if record.exc_info and record.exc_info[1] is not None:
-            line["traceback"] = "".join(_traceback(record.exc_info[1]))
+            line["traceback"] = "".join(_format_traceback(record.exc_info[1]))
         return redacted(json.dumps(line, default=str, ensure_ascii=False))
 
 
@@ -46,8 +46,8 @@ def configure_logging(level: str) -> None:
     handler.setFormatter(JsonFormatter())
     wanted = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(wanted, logging.INFO), handlers=[handler], force=True)
-    for room in ("service", "model"):
-        logging.getLogger(room).setLevel(wanted)
+    for package in ("service", "model"):
+        logging.getLogger(package).setLevel(wanted)
 
 
 class LoopErrorLog:
@@ -65,16 +65,16 @@ class LoopErrorLog:
             log.error("event loop: %s", context["message"], exc_info=context.get("exception"))
 
 
-def _traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:
+def _format_traceback(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:
     seen |= {id(error)}
-    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     # Some libraries raise an error from itself.
-    if behind is not None and id(behind) not in seen:
-        yield from _traceback(behind, seen)
+    if cause is not None and id(cause) not in seen:
+        yield from _format_traceback(cause, seen)
         yield "\nafter which:\n"
     if isinstance(error, BaseExceptionGroup):
         for member in error.exceptions:
-            yield from _traceback(member, seen)
+            yield from _format_traceback(member, seen)
     yield "Traceback (most recent call last):\n"
     yield from traceback.format_tb(error.__traceback__)
     yield f"{type(error).__module__}.{type(error).__qualname__}{_impersonal_message(error)}\n"
@@ -84,6 +84,6 @@ def _impersonal_message(error: BaseException) -> str:
     if isinstance(error, IMPERSONAL) or type(error).__module__.partition(".")[0] == "torch":
         return f": {error}"
     if isinstance(error, OSError) and error.strerror:
-        # Not the names of its files.
+        # The whole message would name files.
         return f": [Errno {error.errno}] {error.strerror}"
     return ""

@@ -28,7 +28,7 @@ class Metrics:
     Labels are routes as they are declared, never client input.
 
     Attributes:
-        counted: summed over the processes behind a port.
+        counted: values that are summed over the processes behind a port.
         state: values of the record, its disk and the process that answers; set on each scrape.
     """
 
@@ -157,11 +157,11 @@ class Metrics:
         counted = self.counted
         if METRICS_VARIABLE in os.environ:
             counted = prometheus.CollectorRegistry()
-            counted.register(_OfAllProcesses({family.name for family in self.state.collect()}))
+            counted.register(_AllProcesses({family.name for family in self.state.collect()}))
         return prometheus.generate_latest(counted) + prometheus.generate_latest(self.state)
 
 
-class _OfAllProcesses(Collector):
+class _AllProcesses(Collector):
     """Collects the metrics that processes keep in files, without those of one process."""
 
     def __init__(self, left_out: set[str]) -> None:

@@ -25,6 +25,7 @@ from service.ops.threads import MonitoredThreadPool
 log = logging.getLogger(__name__)
 ANSWERS_WITHIN_SECONDS = 0.05
 CONNECTS_WITHIN_SECONDS = 2.0
+# Number of events that wait in memory, are sent in one call, and stay in a gallery's stream.
 EVENTS_WAITING = 1000
 EVENTS_AT_ONCE = 100
 EVENTS_KEPT = 10_000
@@ -68,7 +69,7 @@ class SharedRedis:
         """
         self.is_up = True
         self.threads = MonitoredThreadPool(1, "redis")
-        self._redis = _client(url, password_file)
+        self._redis = _make_client(url, password_file)
         self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_WAITING)
         # An announced event is sent by a call that already waits.
         self._sending = False
@@ -118,14 +119,14 @@ class SharedRedis:
 
     def _ask(self, call: Callable[[], Result]) -> Result | None:
         try:
-            # It may have gone while the call waited.
+            # Redis may have stopped answering while the call waited.
             return call() if self.is_up else None
         except Exception as error:
             self._note_away(error)
             return None
 
     def _send_events(self) -> None:
-        # Events from now on ask for another call.
+        # Events that are announced from now on need another call.
         self._sending = False
         while self._events:
             pipeline = self._redis.pipeline(transaction=False)
@@ -192,7 +193,7 @@ class KeyRates:
         return 0.0
 
 
-def _client(url: str, password_file: Path | None) -> redis.Redis:
+def _make_client(url: str, password_file: Path | None) -> redis.Redis:
     try:
         password = password_file.read_text().strip() if password_file else None
     except (OSError, UnicodeDecodeError) as error:

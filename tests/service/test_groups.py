@@ -100,7 +100,7 @@ def test_only_a_cohesive_track_joins_its_crops():
         ArchivedCrop(CropLabel(n, str(n), None, "east", None, track=track), vector)
         for n, (vector, track) in enumerate(shown)
     ]
-    tracks = grouping._cohesive_tracks(crops, 0.8)
+    tracks = grouping._find_cohesive_tracks(crops, 0.8)
     assert tracks == [[0, 1]]
     # Without the track no two of these would be joined.
     apart = np.full((5, 5), -1, np.float32)
